@@ -1,0 +1,252 @@
+"""What a run depends on besides its key: `Config` (static, JSON) and `Hyperparams` (traceable scalars).
+
+A change of `Config` recompiles; every leaf of `Hyperparams` may be traced, so each can be vmapped in one
+program. Nothing here imports jax: a mistake is reported in a fraction of a second, before any heavy import.
+"""
+
+import difflib
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple, get_args
+
+Collect = Literal["episodes", "windows"]
+Architecture = Literal["auto", "mlp", "cnn"]
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+Schedule = Literal["constant", "linear", "cosine"]
+Optimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
+
+# gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs no import.
+ENVIRONMENTS = (
+    *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"),
+    *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite"),
+    *("DiscountingChain-bsuite", "MNISTBandit-bsuite", "SimpleBandit-bsuite"),
+    *("FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "BernoulliBandit-misc", "GaussianBandit-misc"),
+    *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
+)
+
+UNSUPPORTED = {
+    "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and parses pixels "
+    "above 127 as negative numbers",
+}
+
+# The ways of collecting that each estimator accepts: a return that is summed to the episode's end needs the end.
+ACCEPTS: dict[str, tuple[Collect, ...]] = {
+    "reinforce": ("episodes",),
+    "reward_to_go": ("episodes",),
+    "undiscounted_reward_to_go": ("episodes",),
+    "batch_mean": ("episodes",),
+    "leave_one_out": ("episodes",),
+    "time_baseline": ("episodes",),
+    "moving_average": ("episodes",),
+    "state_value": ("episodes",),
+    "actor_critic": ("episodes", "windows"),
+    "gae": ("episodes", "windows"),
+    "ppo": ("episodes", "windows"),
+}
+COUPLED = ("batch_mean", "leave_one_out", "time_baseline")  # the baseline is the other episodes of the batch
+IMPORTANCE_WEIGHTED = ("ppo",)  # may take more than one step on a batch
+
+
+@dataclass(frozen=True)
+class Config:
+    """The static half of a run. Its defaults are the main job: the theorem's own REINFORCE on CartPole."""
+
+    env: Any = "CartPole-v1"
+    """Name of a gymnax environment (in Python also an environment object)."""
+    env_params: Any = ()
+    """Overrides of the environment's parameters, as NAME=VALUE."""
+    estimator: str = "reinforce"
+    """Name of the gradient estimator."""
+    collect: Collect = "episodes"
+    """Complete episodes from fresh resets, or windows that continue from the last update."""
+    num_updates: int = 200
+    """Gradient steps G (batches collected)."""
+    num_envs: int = 10
+    """Environments side by side: the N episodes of a batch, or the rows of a window."""
+    num_steps: int = 128
+    """Length of a window; unused with episodes."""
+    horizon: int | None = None
+    """Longest episode H, in steps; none: the environment's own time limit."""
+    num_epochs: int = 1
+    """Passes over each batch (ppo)."""
+    num_minibatches: int = 1
+    """Minibatches in each pass, split over environments (ppo)."""
+    network: Architecture = "auto"
+    """Torso of policy and critic; auto: cnn for images, else mlp."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the dense hidden layers."""
+    activation: Activation = "tanh"
+    """Nonlinearity of the hidden layers."""
+    squash: bool = False
+    """Continuous actions: tanh-squashed Gaussian instead of a Gaussian that the environment clips."""
+    optimizer: Optimizer = "adam"
+    """Optimizer of optax; sgd is the bare theorem."""
+    schedule: Schedule = "constant"
+    """Course of the learning rate, down to zero over the run unless constant."""
+
+    def __post_init__(self) -> None:
+        """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
+        pairs = self.env_params.items() if isinstance(self.env_params, Mapping) else self.env_params
+        object.__setattr__(self, "env_params", tuple((str(k), _finite(str(k), v)) for k, v in pairs))
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        if isinstance(self.env, str):
+            check_env(self.env)
+        elif not (hasattr(self.env, "step") and hasattr(self.env, "reset")):
+            raise ValueError(f"env must be a name or a gymnax environment, got {self.env!r}")
+        check_name("estimator", self.estimator, ACCEPTS)
+        for name, choices in _CHOICES.items():
+            check_name(name, getattr(self, name), choices)
+        for name in ("num_updates", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
+            _positive_integer(name, getattr(self, name))
+        if self.horizon is not None:
+            _positive_integer("horizon", self.horizon)
+        for size in self.hidden_sizes:
+            _positive_integer("hidden_sizes", size)
+        if not isinstance(self.squash, bool):
+            raise ValueError(f"squash must be True or False, got {self.squash!r}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.collect not in ACCEPTS[self.estimator]:
+            others = [name for name, ways in ACCEPTS.items() if self.collect in ways]
+            raise ValueError(
+                f"estimator={self.estimator!r} sums the reward to the end of the episode and so needs "
+                f"collect='episodes'; with collect={self.collect!r} use one of: {', '.join(others)}"
+            )
+        if self.estimator in COUPLED and self.num_envs < 2:
+            raise ValueError(
+                f"num_envs must be at least 2 for estimator={self.estimator!r}, whose baseline is the other "
+                f"episodes of the batch; got {self.num_envs}"
+            )
+        if self.num_epochs * self.num_minibatches > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
+            raise ValueError(
+                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so num_epochs and "
+                f"num_minibatches must be 1, got {self.num_epochs} and {self.num_minibatches}; "
+                f"use one of: {', '.join(IMPORTANCE_WEIGHTED)}"
+            )
+        if self.num_envs % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as JSON-able data; an environment object is written as its name."""
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        env = self.env if isinstance(self.env, str) else type(self.env).__name__
+        return {
+            **data,
+            "env": env,
+            "env_params": dict(self.env_params),
+            "hidden_sizes": list(self.hidden_sizes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Config":
+        """The config that `to_json` wrote. Raises ValueError on a field that does not exist."""
+        for name in data:
+            check_name("field of Config", name, [field.name for field in fields(cls)])
+        return cls(**data)
+
+
+class Hyperparams(NamedTuple):
+    """The traceable half of a run: every leaf may be an array under `jit` and `vmap`."""
+
+    learning_rate: Any = 0.01
+    """Step size of the optimizer."""
+    gamma: Any = 1.0
+    """Discount γ of the objective, in [0, 1]; the returns that are reported are undiscounted."""
+    lambda_: Any = 0.95
+    """Mixing λ of the generalised advantage, in [0, 1]."""
+    n_step: Any = 5
+    """Rewards n before actor_critic bootstraps from V."""
+    epsilon: Any = 0.2
+    """Clip range ε of the importance ratio (ppo)."""
+    undiscounted_state_weighting: Any = 0.0
+    """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common."""
+    entropy_coef: Any = 0.0
+    """Weight of the entropy bonus, per step."""
+    value_coef: Any = 0.5
+    """Weight of the critic's squared error, per step."""
+    baseline_decay: Any = 0.9
+    """Memory of the moving_average baseline, in [0, 1)."""
+    max_grad_norm: Any = 0.5
+    """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
+    env_params: Mapping[str, Any] = {}  # noqa: RUF012 - read only, an empty pytree
+    """Traced overrides of the environment's parameters (in Python, for sweeps)."""
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "collect": get_args(Collect),
+    "network": get_args(Architecture),
+    "activation": get_args(Activation),
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+}
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "learning_rate": (0.0, math.inf, "finite and at least 0"),
+    "gamma": (0.0, 1.0, "in [0, 1]"),
+    "lambda_": (0.0, 1.0, "in [0, 1]"),
+    "n_step": (1, math.inf, "a whole number of at least 1"),
+    "epsilon": (0.0, math.inf, "finite and at least 0"),
+    "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
+    "entropy_coef": (-math.inf, math.inf, "finite"),
+    "value_coef": (0.0, math.inf, "finite and at least 0"),
+    "baseline_decay": (0.0, 1.0 - 1e-12, "in [0, 1)"),
+    "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
+}
+
+
+def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
+    """`hyperparams`, once each Python number in it is in its range; arrays and tracers pass unread.
+
+    Raises ValueError naming the field, the value and the allowed range.
+    """
+    for name, (low, high, allowed) in _RANGES.items():
+        value = getattr(hyperparams, name)
+        if not isinstance(value, Real):
+            continue
+        right_kind = {
+            "n_step": isinstance(value, Integral),
+            "max_grad_norm": True,  # infinity is "no clipping"
+        }.get(name, math.isfinite(value))
+        if not (right_kind and low <= value <= high):
+            raise ValueError(f"{name.rstrip('_')} must be {allowed}, got {value!r}")
+    return hyperparams
+
+
+def check_env(name: str) -> None:
+    """Raises ValueError, with the nearest valid names, unless `name` is an environment that can run."""
+    if name in UNSUPPORTED:
+        raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
+    registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())  # the user's, if gymnax is loaded
+    if name not in registered:
+        check_name("env", name, ENVIRONMENTS)
+
+
+def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`."""
+    names = list(valid)
+    if value in names:
+        return
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    if not near:  # a prefix or another case is what people type
+        near = [name for name in names if str(value).lower()[:4] in name.lower()][:3]
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(f"unknown {field} {value!r}: {hint}valid: {', '.join(names)}")
+
+
+def _positive_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _finite(name: str, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"env_params: {name} must be a finite number, got {value!r}")
+    return value
+

@@ -1,0 +1,159 @@
+"""Action distributions πθ(·|s): pytrees with batched log-density, entropy and KL.
+
+Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw the noise of
+many steps in one call. A sample is what is scored; `action` is what the environment is given.
+
+A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy, kl`.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
+
+
+class Categorical(NamedTuple):
+    """P(a) = softmax(logits)ₐ. An action is an integer; a logit of -inf forbids it."""
+
+    logits: jax.Array  # [..., A]
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Uniform noise [...] for one sample; reads shapes only, so an abstract `self` will do."""
+        return jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """Integers [...] by the inverse of the distribution function: one comparison per action."""
+        cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
+        # Scaled by the rounded total, so that rounding can never choose an action of probability 0.
+        threshold = (noise * cdf[..., -1])[..., None]
+        return jnp.sum(threshold >= cdf[..., :-1], axis=-1, dtype=jnp.int32)
+
+    def mode(self) -> jax.Array:
+        """The most probable action [...]."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def action(self, sample: jax.Array) -> jax.Array:
+        """What the environment is given: the sample itself."""
+        return sample
+
+    def log_prob(self, sample: jax.Array) -> jax.Array:
+        """log P(sample), [...]."""
+        log_p = jax.nn.log_softmax(self.logits)
+        return jnp.take_along_axis(log_p, sample[..., None].astype(jnp.int32), axis=-1)[..., 0]
+
+    def entropy(self) -> jax.Array:
+        """-Σₐ P(a) log P(a), exact, in nats, [...]."""
+        p, log_p = self._finite()
+        return -jnp.sum(p * log_p, axis=-1)
+
+    def kl(self, other: "Categorical") -> jax.Array:
+        """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...]."""
+        p, log_p = self._finite()
+        return jnp.sum(p * (log_p - other._finite()[1]), axis=-1)
+
+    def _finite(self) -> tuple[jax.Array, jax.Array]:
+        # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay finite too.
+        allowed = jnp.isfinite(self.logits)
+        log_p = jax.nn.log_softmax(jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2))
+        return jnp.where(allowed, jnp.exp(log_p), 0.0), jnp.where(allowed, log_p, 0.0)
+
+
+class Gaussian(NamedTuple):
+    """Independent N(mean, exp(log_std)²). The *unclipped* sample is scored; clipping belongs to the environment."""
+
+    mean: jax.Array  # [..., D]
+    log_std: jax.Array  # [..., D]
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Standard normal noise [..., D]; reads shapes only."""
+        return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """mean + std ε, [..., D]. No gradient passes: a score needs the action as a constant."""
+        return jax.lax.stop_gradient(self.mean + jnp.exp(self.log_std) * noise)
+
+    def mode(self) -> jax.Array:
+        """The mean [..., D]."""
+        return self.mean
+
+    def action(self, sample: jax.Array) -> jax.Array:
+        """What the environment is given: the sample itself."""
+        return sample
+
+    def log_prob(self, sample: jax.Array) -> jax.Array:
+        """log N(sample), summed over the D dimensions, [...]."""
+        z = (sample - self.mean) * jnp.exp(-self.log_std)
+        return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Σ_d (log σ_d + ½ log 2πe), exact, in nats, [...]."""
+        return jnp.sum(self.log_std + 0.5 + _LOG_SQRT_2PI, axis=-1)
+
+    def kl(self, other: "Gaussian") -> jax.Array:
+        """KL(self ‖ other), exact, in nats, [...]."""
+        ratio = jnp.exp(2 * (self.log_std - other.log_std))
+        distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
+        return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(self.log_std - other.log_std, axis=-1)
+
+
+class TanhGaussian(NamedTuple):
+    """u ~ N(mean, exp(log_std)²), action = centre + half_width tanh(u).
+
+    A sample is the *pre-tanh* u, which is kept: atanh of a stored action is infinite once tanh has saturated.
+    Densities are those of tanh(u), that is of the action in units of `half_width`.
+    """
+
+    mean: jax.Array  # [..., D]
+    log_std: jax.Array  # [..., D]
+    centre: jax.Array  # [..., D]
+    half_width: jax.Array  # [..., D]
+
+    @property
+    def base(self) -> Gaussian:
+        """The law of u."""
+        return Gaussian(self.mean, self.log_std)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Standard normal noise [..., D]; reads shapes only."""
+        return self.base.draw(key)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """The pre-tanh u, [..., D]."""
+        return self.base.sample(noise)
+
+    def mode(self) -> jax.Array:
+        """u at the mean: the median of the action, [..., D]."""
+        return self.mean
+
+    def action(self, sample: jax.Array) -> jax.Array:
+        """centre + half_width tanh(u), [..., D]."""
+        return self.centre + self.half_width * jnp.tanh(sample)
+
+    def log_prob(self, sample: jax.Array) -> jax.Array:
+        """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
+        return self.base.log_prob(sample) - jnp.sum(_log_one_minus_tanh2(sample), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """H(u) + E[log(1 - tanh²u)], by Gauss-Hermite quadrature with 64 nodes per dimension, [...].
+
+        No closed form exists; the error is below 1e-6 nats for σ ≤ 1 (tested), 2e-2 at σ = 8.
+        """
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * jnp.asarray(_NODES, self.mean.dtype)
+        weights = jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
+        return self.base.entropy() + jnp.sum(_log_one_minus_tanh2(u) @ weights, axis=-1)
+
+    def kl(self, other: "TanhGaussian") -> jax.Array:
+        """KL(self ‖ other), exact: a bijection common to both leaves it unchanged, [...]."""
+        return self.base.kl(other.base)
+
+
+Distribution = Categorical | Gaussian | TanhGaussian
+
+
+def _log_one_minus_tanh2(u: jax.Array) -> jax.Array:
+    return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))

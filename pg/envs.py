@@ -1,0 +1,185 @@
+"""Environments: B copies of a gymnax environment as two pure functions, `Env(reset, step)`.
+
+The only importer of gymnax. What differs between environments ends here: observations become float arrays
+(discrete ones are one-hot encoded), rewards floats, continuous actions are clipped to their box, and the step
+keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor observation.
+"""
+
+import functools
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.config import check_env, check_name
+
+
+class _Seaborn(types.ModuleType):
+    """Loads seaborn on first use: gymnax imports it for one colour palette, which costs seconds."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # import machinery looks at these; they need no seaborn
+            raise AttributeError(name)
+        sys.modules.pop("seaborn", None)
+        import seaborn
+
+        return getattr(seaborn, name)
+
+
+if "seaborn" not in sys.modules and "gymnax" not in sys.modules:
+    sys.modules["seaborn"] = _Seaborn("seaborn")
+    import gymnax
+
+    del sys.modules["seaborn"]  # gymnax keeps its reference; everyone else gets the real one
+else:
+    import gymnax
+
+from gymnax.environments import spaces  # noqa: E402
+
+EnvState = Any
+
+
+class Discrete(NamedTuple):
+    """Actions 0 .. n-1."""
+
+    n: int
+
+
+class Box(NamedTuple):
+    """Continuous actions between `low` and `high`, float arrays of the action's shape."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Transition(NamedTuple):
+    """What one step of B environments gives."""
+
+    reward: jax.Array  # [B] float
+    terminated: jax.Array  # [B] bool: the task ended; nothing follows
+    truncated: jax.Array  # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
+    next_obs: jax.Array  # [B, *O] the true successor, never the observation of a reset
+
+
+class Env(NamedTuple):
+    """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
+
+    reset: Callable[[jax.Array], tuple[EnvState, jax.Array]]  # key -> env_state, obs [B, *O]
+    step: Callable[..., tuple[EnvState, Transition]]  # key, env_state, action [B, *A] -> env_state, Transition
+    num_envs: int
+    obs_shape: tuple[int, ...]
+    action_space: Discrete | Box
+    max_steps: int  # the environment's own time limit
+
+
+def make(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
+    """`num_envs` copies of an environment, batched.
+
+    env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued `step`).
+    env_params: overrides of the environment's parameters; their values may be traced.
+    Raises ValueError for an unknown name or parameter, an unsupported space, or a reward that is no scalar.
+    """
+    base = _instance(env) if isinstance(env, str) else env
+    params = _override(base.default_params, env_params or {})
+    single_reset, single_step = _primitives(base)
+    encode, obs_shape = _observations(base, params, single_reset)
+    action_space = _actions(base, params)
+    _check_reward(single_reset, single_step, base, params)
+
+    def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
+        obs, state = jax.vmap(single_reset, (0, None))(jax.random.split(key, num_envs), params)
+        return _strong(state), encode(obs)
+
+    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+        """key: one for all, or one per environment [B]. Continuous actions are clipped to their box."""
+        keys = key if key.ndim else jax.random.split(key, num_envs)
+        if isinstance(action_space, Box):
+            action = jnp.clip(action, action_space.low, action_space.high)
+        next_state, obs, reward, terminated, truncated = jax.vmap(single_step, (0, 0, 0, None))(
+            keys, state, action, params
+        )
+        next_state = jax.tree.map(lambda new, old: new.astype(old.dtype), _strong(next_state), state)
+        return next_state, Transition(
+            reward.astype(float), terminated.astype(bool), truncated.astype(bool), encode(obs)
+        )
+
+    max_steps = getattr(params, "max_steps_in_episode", None)
+    if max_steps is None or isinstance(max_steps, jax.core.Tracer):
+        max_steps = base.default_params.max_steps_in_episode
+    return Env(reset, step, num_envs, obs_shape, action_space, int(max_steps))
+
+
+@functools.cache
+def _instance(name: str) -> Any:
+    """One object per name: gymnax's jitted methods are cached by the object's identity."""
+    check_env(name)
+    return gymnax.make(name)[0]
+
+
+def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
+    valid = [name for name in vars(params)]
+    for name in overrides:
+        check_name("env_params", name, valid)
+    return params.replace(**overrides) if overrides else params
+
+
+def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`reset` and a `step` that does not reset, of one environment.
+
+    A wrapper forwards `step_env` to what it wraps, and so past itself; only its `step` is its own.
+    """
+    if not hasattr(type(env), "step_env"):
+
+        def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+            _, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+            return state, info["final_observation"], reward, terminated, truncated
+
+        return env.reset, step
+
+    def raw_step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        return state, obs, jnp.asarray(reward), jnp.asarray(terminated), env.is_truncated(state, params)
+
+    return env.reset_env, raw_step
+
+
+def _observations(env: Any, params: Any, reset: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The encoding of a batch of observations as floats, and the shape of one encoded observation."""
+    obs, _ = jax.eval_shape(reset, jax.random.key(0), params)
+    if not hasattr(obs, "shape"):
+        raise ValueError(f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper")
+    space = env.observation_space(params)
+    if isinstance(space, spaces.Discrete):
+        n = int(space.n)
+        return lambda x: jax.nn.one_hot(x, n, dtype=float), (n,)
+    return lambda x: jnp.asarray(x).astype(float), obs.shape or (1,)
+
+
+def _actions(env: Any, params: Any) -> Discrete | Box:
+    space = env.action_space(params)
+    if isinstance(space, spaces.Discrete):
+        return Discrete(int(space.n))
+    if isinstance(space, spaces.Box):
+        shape = tuple(space.shape)
+        low, high = (np.broadcast_to(np.asarray(bound, float), shape) for bound in (space.low, space.high))
+        return Box(low, high)
+    raise ValueError(f"actions must be Discrete or Box, got {type(space).__name__}")
+
+
+def _check_reward(reset: Callable[..., Any], step: Callable[..., Any], env: Any, params: Any) -> None:
+    def one(key: jax.Array) -> Any:
+        _, state = reset(key, params)
+        return step(key, state, env.action_space(params).sample(key), params)[2]
+
+    shape = jax.eval_shape(one, jax.random.key(0)).shape
+    if shape != ():
+        raise ValueError(f"the environment's reward must be a scalar, got shape {shape}: squeeze it in step_env")
+
+
+def _strong(tree: Any) -> Any:
+    """`tree` without weak types (`time=0` is one), which would compile everything a second time."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)

@@ -1,0 +1,44 @@
+"""Evaluation: a policy to the undiscounted returns of complete episodes from fresh resets."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pg import envs, networks, rollout
+from pg.config import Config
+
+
+class Evaluation(NamedTuple):
+    """One entry per episode, [N]."""
+
+    returns: jax.Array  # undiscounted
+    lengths: jax.Array  # steps
+
+    def summary(self) -> dict[str, Any]:
+        """mean, standard_error (of the mean, from the sample's standard deviation), min, max, episodes."""
+        n = self.returns.shape[-1]
+        return {
+            "mean": self.returns.mean(-1),
+            "standard_error": jnp.std(self.returns, axis=-1, ddof=1) / n**0.5 if n > 1 else jnp.nan,
+            "min": self.returns.min(-1),
+            "max": self.returns.max(-1),
+            "episodes": n,
+        }
+
+
+def evaluate(
+    config: Config, params: Any, key: jax.Array, num_episodes: int = 100, *, greedy: bool = False
+) -> Evaluation:
+    """Returns of `num_episodes` complete episodes, all run side by side.
+
+    params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a sample; the two are
+    different quantities, so a figure should say which it is. An episode ends at `config.horizon` or the
+    environment's own time limit.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
+    env = envs.make(config.env, num_episodes, dict(config.env_params))
+    policy = networks.make_policy(config, env)
+    traj = rollout.episodes(env, policy, params, key, config.horizon, greedy=greedy)
+    return Evaluation(traj.reward.sum(0), traj.valid.sum(0))
