@@ -1,0 +1,70 @@
+"""pg: a laboratory for policy gradients in JAX. The public names, loaded when first used."""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "baselines",
+    "blocks",
+    "cli",
+    "config",
+    "distributions",
+    "envs",
+    "estimators",
+    "evaluate",
+    "networks",
+    "optimizers",
+    "plots",
+    "presets",
+    "results",
+    "returns",
+    "rollout",
+    "runs",
+    "surrogates",
+    "train",
+)
+_NAMES = {
+    "Config": "config",
+    "Hyperparams": "config",
+    "preset": "presets",
+    "Env": "envs",
+    "Transition": "envs",
+    "make_env": "envs",
+    "Categorical": "distributions",
+    "Gaussian": "distributions",
+    "TanhGaussian": "distributions",
+    "Network": "networks",
+    "make_policy": "networks",
+    "make_critic": "networks",
+    "Trajectory": "rollout",
+    "episodes": "rollout",
+    "windows": "rollout",
+    "ESTIMATORS": "estimators",
+    "Estimator": "estimators",
+    "Params": "estimators",
+    "Weighted": "estimators",
+    "build_estimator": "estimators",
+    "make_optimizer": "optimizers",
+    "Learner": "train",
+    "TrainState": "train",
+    "make_learner": "train",
+    "make_train": "train",
+    "Evaluation": "evaluate",
+    "run": "runs",
+}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `import pg` and `--help` need not wait for jax and gymnax."""
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"pg.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"pg.{name}")
+    raise AttributeError(f"module 'pg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_NAMES, *_MODULES])

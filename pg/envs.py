@@ -76,7 +76,7 @@ class Env(NamedTuple):
     max_steps: int  # the environment's own time limit
 
 
-def make(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
+def make_env(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
     """`num_envs` copies of an environment, batched.
 
     env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued `step`).

@@ -61,7 +61,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.total_return(traj.reward, h.gamma), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["reinforce"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reinforce"])
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -76,7 +76,7 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return discounted_reward_to_go(traj, h), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["reward_to_go"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reward_to_go"])
 
 
 def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -91,7 +91,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["undiscounted_reward_to_go"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["undiscounted_reward_to_go"])
 
 
 def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -107,7 +107,7 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         total = returns.total_return(traj.reward, h.gamma)
         return total - total.mean(), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["batch_mean"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["batch_mean"])
 
 
 def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -123,7 +123,7 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         total = returns.total_return(traj.reward, h.gamma)
         return total - baselines.leave_one_out(total), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["leave_one_out"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["leave_one_out"])
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -139,7 +139,7 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         to_go = discounted_reward_to_go(traj, h)
         return to_go - baselines.leave_one_out(to_go), (), state
 
-    return build(policy, None, h, weigh, accepts=ACCEPTS["time_baseline"])
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["time_baseline"])
 
 
 def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -155,7 +155,7 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
         total = returns.total_return(traj.reward, h.gamma)
         return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
 
-    return build(policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"])
+    return build_estimator(policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"])
 
 
 def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -172,7 +172,7 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         advantage = to_go - values(critic, params, traj.obs, traj)
         return jnp.asarray(h.gamma, to_go.dtype) ** traj.time * advantage, to_go, state
 
-    return build(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
+    return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
 
 
 def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -190,7 +190,7 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         advantage = returns.n_step(traj.reward, *ends, v_t, v_tp1, h.gamma, h.n_step)
         return state_weight(traj, h) * advantage, advantage + v_t, state
 
-    return build(policy, critic, h, weigh)
+    return build_estimator(policy, critic, h, weigh)
 
 
 def gae(
@@ -210,7 +210,7 @@ def gae(
         advantage = returns.gae(traj.reward, *ends, v_t, v_tp1, h.gamma, h.lambda_)
         return state_weight(traj, h) * advantage, advantage + v_t, state
 
-    return build(policy, critic, h, weigh, surrogate)
+    return build_estimator(policy, critic, h, weigh, surrogate)
 
 
 def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -239,7 +239,7 @@ ESTIMATORS: dict[str, Callable[[Network, Network, Hyperparams], Estimator]] = {
 }
 
 
-def build(
+def build_estimator(
     policy: Network,
     critic: Network | None,
     h: Hyperparams,

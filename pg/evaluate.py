@@ -38,7 +38,7 @@ def evaluate(
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
-    env = envs.make(config.env, num_episodes, dict(config.env_params))
+    env = envs.make_env(config.env, num_episodes, dict(config.env_params))
     policy = networks.make_policy(config, env)
     traj = rollout.episodes(env, policy, params, key, config.horizon, greedy=greedy)
     return Evaluation(traj.reward.sum(0), traj.valid.sum(0))

@@ -18,7 +18,7 @@ from pg.config import Config, Hyperparams, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.networks import Network
 from pg.optimizers import OptimizerFactory, make_optimizer
-from pg.rollout import Finished, RolloutState, Trajectory
+from pg.rollout import Finished, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
 Metrics = dict[str, jax.Array]
@@ -56,7 +56,7 @@ def make_learner(
     grad_norm (before clipping), entropy (nats), and what the estimator adds.
     """
     h = check_hyperparams(hyperparams or Hyperparams())
-    env = envs.make(config.env, config.num_envs, {**dict(config.env_params), **h.env_params})
+    env = envs.make_env(config.env, config.num_envs, {**dict(config.env_params), **h.env_params})
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
     est = (estimator or ESTIMATORS[config.estimator])(policy, critic, h)
     if config.collect not in est.accepts:
@@ -118,6 +118,21 @@ def make_train(
     return train
 
 
+def make_chunk(
+    config: Config, *, optimizer: OptimizerFactory | None = None, estimator: EstimatorFactory | None = None
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """`chunk(states [S, ...], keys [S, n], hyperparams) -> states, metrics [S, n]`: n more updates of S seeds.
+
+    What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit.
+    """
+
+    def chunk(states: TrainState, keys: jax.Array, hyperparams: Hyperparams) -> tuple[TrainState, Metrics]:
+        step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
+        return jax.vmap(lambda state, keys: jax.lax.scan(step, state, keys))(states, keys)
+
+    return chunk
+
+
 def training_keys(key: jax.Array, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
     """The keys of a run: that of `init`, and those of updates `start` to `stop - 1`.
 
@@ -145,6 +160,3 @@ def _summary(finished: Finished, traj: Trajectory) -> Metrics:
         "episodes": finished.count,
         "env_steps": jnp.sum(traj.valid),
     }
-
-
-__all__ = ["EstimatorFactory", "Learner", "RolloutState", "TrainState", "make_learner", "make_train", "training_keys"]

@@ -1,0 +1,200 @@
+"""Command lines: every field of Config and Hyperparams as a flag, its docstring as the help text.
+
+Imports neither jax nor gymnax, so that `--help` and a mistake answer at once.
+"""
+
+import ast
+import dataclasses
+import inspect
+import math
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_type_hints
+
+import tyro
+from tqdm import tqdm
+
+from pg.config import Config, Hyperparams, check_hyperparams
+from pg.presets import preset
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+MISTAKE = 2  # exit code after a mistake in the arguments
+
+
+def _whole(text: str) -> int:
+    value = float(text)
+    if value != int(value):
+        raise ValueError(f"{text} is not a whole number")
+    return int(value)
+
+
+def _assignment(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text} is not NAME=VALUE")
+    number = float(value)
+    return name, int(number) if number.is_integer() and "." not in value else number
+
+
+def _primitive(convert: Callable[[str], Any], metavar: str, nargs: Any = 1) -> Any:
+    many = nargs == "*"
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=nargs,
+        metavar=metavar,
+        instance_from_str=lambda texts: tuple(map(convert, texts)) if many else convert(texts[0]),
+        is_instance=lambda value: isinstance(value, tuple) if many else isinstance(value, int),
+        str_from_instance=lambda value: [f"{k}={v}" for k, v in value] if many else [str(value)],
+    )
+
+
+_INTEGER = Annotated[int, _primitive(_whole, "INT")]  # accepts 1e6
+_TYPES: dict[str, Any] = {
+    "env": str,
+    "env_params": Annotated[tuple, _primitive(_assignment, "NAME=VALUE", "*")],
+    "horizon": _INTEGER | None,
+    "hidden_sizes": tuple[int, ...],
+    "n_step": _INTEGER,
+}
+_HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
+
+
+def parse(
+    prog: str, description: str, options: type, argv: Sequence[str] | None = None
+) -> tuple[Config, Hyperparams, Any]:
+    """Config, Hyperparams and `options` (a dataclass of the script's own flags) from the command line.
+
+    Defaults are the preset of the estimator that is named. Exits with code 2 and one sentence on a mistake.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        config, hyperparams = preset(_named(argv, "estimator") or Config.estimator)
+    except ValueError as error:
+        fail(error)
+    flags = dataclasses.make_dataclass(
+        "Flags",
+        [
+            ("run", tyro.conf.OmitArgPrefixes[_flags(options, options())], dataclasses.field()),
+            ("config", tyro.conf.OmitArgPrefixes[_flags(Config, config)], dataclasses.field()),
+            ("hyperparams", tyro.conf.OmitArgPrefixes[_flags(Hyperparams, hyperparams)], dataclasses.field()),
+        ],
+    )
+    flags.__doc__ = ""
+    parsed = tyro.cli(flags, prog=prog, description=description, args=argv)
+    try:
+        return (
+            Config(**vars(parsed.config)),
+            check_hyperparams(Hyperparams(**vars(parsed.hyperparams))),
+            options(**vars(parsed.run)),
+        )
+    except ValueError as error:
+        fail(error)
+
+
+def fail(error: object) -> NoReturn:
+    """Says what is wrong, in one sentence, and exits with code 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(MISTAKE)
+
+
+def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
+    """What is about to happen, for people. horizon: the environment's own time limit."""
+    static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    traced = {name: value for name, value in hyperparams._asdict().items() if name != "env_params"}
+    episodes = config.collect == "episodes"
+    longest = (config.horizon or horizon) if episodes else config.num_steps
+    planned = config.num_updates * config.num_envs * longest
+    batch = f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
+    return "\n".join(
+        [
+            f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
+            f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
+            *textwrap.wrap("config: " + _listing(static), 110, subsequent_indent="  "),
+            *textwrap.wrap("hyperparams: " + _listing(traced), 110, subsequent_indent="  "),
+        ]
+    )
+
+
+def _listing(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+class Progress:
+    """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.env_steps, self.done = total, 0, 0
+        terminal = sys.stderr.isatty()
+        layout = "{percentage:3.0f}%|{bar:16}| {n}/{total} updates{postfix}, {remaining} left"
+        self.bar = tqdm(total=total, disable=not terminal, bar_format=layout, dynamic_ncols=True)
+        self.lines = not terminal
+
+    def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
+        """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
+        before, self.done = self.done, done
+        self.env_steps += int(metrics["env_steps"].sum())
+        returns, episodes = metrics["return"], metrics["episodes"]
+        ended = episodes > 0
+        mean_return = returns[ended] @ episodes[ended] / episodes.sum() if ended.any() else math.nan
+        text = (
+            f"return {mean_return:.4g}, grad norm {metrics['grad_norm'].mean():.3g}, "
+            f"entropy {metrics['entropy'].mean():.3g}, {tqdm.format_sizeof(self.env_steps / seconds)} steps/s"
+        )
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update(done - before)
+        if self.lines and before * 10 // self.total != done * 10 // self.total:
+            left = tqdm.format_interval(seconds * (self.total - done) / done)
+            print(f"{done}/{self.total} updates, {text}, {left} left", flush=True)
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        self.bar.close()
+
+
+def cache_compilations() -> Path:
+    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/pg. The folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pg" / "compilations"
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    return Path(folder)
+
+
+def _named(argv: list[str], flag: str) -> str | None:
+    """The value of --flag in argv, read ahead of the parser."""
+    for i, word in enumerate(argv):
+        if word.startswith(f"--{flag}="):
+            return word.partition("=")[2]
+        if word == f"--{flag}" and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _flags(source: type, defaults: Any) -> type:
+    """A dataclass with the fields of `source`, annotated for the parser, with `defaults`."""
+    hints, helps = get_type_hints(source), _field_docstrings(source)
+    fields = []
+    for name, hint in hints.items():
+        if (source.__name__, name) in _HIDDEN:
+            continue
+        default = getattr(defaults, name)
+        if hint is Any:
+            hint = _INTEGER if isinstance(default, int) else float
+        kind = _TYPES.get(name, _INTEGER if hint is int else hint)
+        flag = tyro.conf.arg(name=name.strip("_").replace("_", "-"), help=helps.get(name))
+        fields.append((name, Annotated[kind, flag], dataclasses.field(default=default)))
+    return dataclasses.make_dataclass(source.__name__, fields)
+
+
+def _field_docstrings(source: type) -> dict[str, str]:
+    """The string below each annotated field of a class."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: doc.value.value
+        for field, doc in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+    }

@@ -1,0 +1,203 @@
+"""A run's folder: what was run, what came of it, and the way back.
+
+    config.json         Config and Hyperparams           versions.json   software, device, git commit
+    metrics.parquet     one row per seed and update      summary.json    final evaluation, per seed and over seeds
+    params.safetensors  final parameters, no pickle      curve.png, curve.svg
+
+Every file is written beside its place and renamed into it, so that a reader finds it whole or not at all.
+"""
+
+import datetime
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.config import Config, Hyperparams
+from pg.evaluate import Evaluation
+from pg.runs import Run
+
+PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+
+
+def create_folder(out: Path, config: Config, seed: int) -> Path:
+    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    parent = Path(out).expanduser().resolve() / str(config.to_json()["env"]) / config.estimator
+    for attempt in range(100):
+        folder = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
+        except OSError as error:
+            raise ValueError(f"cannot make a folder for the run in {out}: {error.strerror}") from None
+        else:
+            return folder
+    raise ValueError(f"cannot make a folder for the run in {parent}")
+
+
+def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options: Mapping[str, Any]) -> None:
+    """config.json and versions.json: all that it takes to run it again."""
+    scalars = {name: value for name, value in hyperparams._asdict().items() if name != "env_params"}
+    setup = {"config": config.to_json(), "hyperparams": scalars, "options": dict(options)}
+    write_json(folder / "config.json", setup)
+    write_json(folder / "versions.json", environment())
+
+
+def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams of the run in a folder."""
+    setup = json.loads((folder / "config.json").read_text())
+    values = {name: float(v) if isinstance(v, str) else v for name, v in setup["hyperparams"].items()}
+    return Config.from_json(setup["config"]), Hyperparams(**values)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git commit of this process."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES if _installed(name)},
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+        "num_devices": jax.device_count(),
+        "platform": platform.platform(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+    }
+
+
+def summarise(
+    run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool
+) -> dict[str, Any]:
+    """What summary.json says: the final evaluation over all seeds and for each, steps, and seconds.
+
+    With one seed, standard_error is over episodes; with several, of the mean over seeds.
+    """
+    steps = run.metrics["env_steps"].sum(axis=1, dtype=np.int64)
+    finite = [bool(np.isfinite(run.metrics["grad_norm"][i]).all()) for i in range(len(seeds))]
+    per_seed = [{"seed": seed, "env_steps": int(steps[i]), "finite": finite[i]} for i, seed in enumerate(seeds)]
+    summary: dict[str, Any] = {
+        "status": "finished" if run.finished else "interrupted",
+        "num_updates": run.metrics["env_steps"].shape[1],
+        "env_steps": int(steps.sum()),
+        "compile_seconds": run.compile_seconds,
+        "train_seconds": run.train_seconds,
+    }
+    if evaluation is None:
+        return summary | {"per_seed": per_seed}
+    parts = [Evaluation(*(x[i] for x in evaluation)).summary() for i in range(len(seeds))]
+    means = np.array([part["mean"] for part in parts])
+    total = dict(parts[0]) if len(seeds) == 1 else {
+        "mean": means.mean(),
+        "standard_error": means.std(ddof=1) / len(seeds) ** 0.5,
+        "median_of_seeds": np.median(means),
+        "min": evaluation.returns.min(),
+        "max": evaluation.returns.max(),
+        "episodes": parts[0]["episodes"] * len(seeds),
+    }
+    actions = "greedy" if greedy else "sampled"
+    return total | {"actions": actions} | summary | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: int) -> None:
+    """metrics.parquet, long form: seed, update, total_env_steps, then one column per metric.
+
+    metrics: arrays [num_seeds, num_updates].
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    num_seeds, num_updates = metrics["env_steps"].shape
+    columns = {
+        "seed": np.repeat(np.arange(first_seed, first_seed + num_seeds), num_updates),
+        "update": np.tile(np.arange(num_updates), num_seeds),
+        "total_env_steps": np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).ravel(),
+        **{name: np.asarray(x).ravel() for name, x in metrics.items()},
+    }
+    _replace(folder / "metrics.parquet", lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path))
+
+
+def read_metrics(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of metrics.parquet."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder / "metrics.parquet")
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def write_params(folder: Path, params: Any) -> None:
+    """params.safetensors: each leaf under its path in the tree, as `policy/params/Dense_0/kernel`."""
+    import safetensors.numpy
+
+    leaves = {_path(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
+    _replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(leaves, path))
+
+
+def read_params(folder: Path, like: Any) -> Any:
+    """The parameters of a run, in the tree of `like` (arrays or `jax.eval_shape`'s).
+
+    Raises ValueError naming the leaf where file and tree differ. With several seeds every leaf has a first axis.
+    """
+    import safetensors.numpy
+
+    leaves = safetensors.numpy.load_file(folder / "params.safetensors")
+    wanted = [_path(path) for path, _ in jax.tree.leaves_with_path(like)]
+    if odd := sorted(set(wanted) ^ set(leaves)):
+        raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd)}")
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[name]) for name in wanted])
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
+    text = json.dumps(_jsonable(data), indent=2, allow_nan=False) + "\n"
+    _replace(path, lambda temporary: temporary.write_text(text))
+
+
+def _jsonable(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(name): _jsonable(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_jsonable(value) for value in data]
+    if isinstance(data, jax.Array | np.ndarray | np.generic):
+        return _jsonable(data.tolist())
+    if isinstance(data, float) and not math.isfinite(data):
+        return None if math.isnan(data) else str(data)
+    return str(data) if isinstance(data, Path) else data
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except ModuleNotFoundError:
+        return False
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this file lies in; None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
