@@ -50,7 +50,8 @@ def main() -> int:
     results.write_setup(folder, config, hyperparams, dataclasses.asdict(options))
     seeds = range(options.seed, options.seed + options.seeds)
     print(cli.describe(config, hyperparams, horizon, networks.num_params(shapes.params)))
-    print(f"{len(seeds)} seed(s) from {options.seed}, on {jax.device_count()} × {jax.devices()[0].device_kind}; compiling ...", flush=True)
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+    print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
     try:
         done = runs.run(config, hyperparams, seeds, progress)

@@ -40,4 +40,5 @@ class MovingAverage(NamedTuple):
 
     def update(self, x: jax.Array, decay: jax.Array | float) -> "MovingAverage":
         """With x included. The *uncorrected* sum is carried: feeding the corrected one back diverges."""
-        return MovingAverage(*(decay * old + (1 - decay) * new for old, new in zip(self, (x, 1.0), strict=True)))
+        total = decay * self.total + (1 - decay) * x
+        return MovingAverage(total, decay * self.weight + (1 - decay))

@@ -6,6 +6,7 @@ Imports neither jax nor gymnax, so that `--help` and a mistake answer at once.
 import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import os
 import sys
@@ -73,16 +74,11 @@ def parse(
         config, hyperparams = preset(_named(argv, "estimator") or Config.estimator)
     except ValueError as error:
         fail(error)
-    flags = dataclasses.make_dataclass(
-        "Flags",
-        [
-            ("run", tyro.conf.OmitArgPrefixes[_flags(options, options())], dataclasses.field()),
-            ("config", tyro.conf.OmitArgPrefixes[_flags(Config, config)], dataclasses.field()),
-            ("hyperparams", tyro.conf.OmitArgPrefixes[_flags(Hyperparams, hyperparams)], dataclasses.field()),
-        ],
-    )
+    groups = [("run", options, options()), ("config", Config, config), ("hyperparams", Hyperparams, hyperparams)]
+    flat: Any = tyro.conf.OmitArgPrefixes
+    flags = dataclasses.make_dataclass("Flags", [(name, flat[_flags(kind, values)]) for name, kind, values in groups])
     flags.__doc__ = ""
-    parsed = tyro.cli(flags, prog=prog, description=description, args=argv)
+    parsed: Any = tyro.cli(flags, prog=prog, description=description, args=argv)
     try:
         return (
             Config(**vars(parsed.config)),
@@ -191,8 +187,8 @@ def _field_docstrings(source: type) -> dict[str, str]:
     """The string below each annotated field of a class."""
     body = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0].body  # type: ignore[attr-defined]
     return {
-        field.target.id: doc.value.value
-        for field, doc in zip(body, body[1:], strict=False)
+        field.target.id: str(doc.value.value)
+        for field, doc in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(doc, ast.Expr)

@@ -129,9 +129,7 @@ class Config:
                 f"use one of: {', '.join(IMPORTANCE_WEIGHTED)}"
             )
         if self.num_envs % self.num_minibatches:
-            raise ValueError(
-                f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}"
-            )
+            raise ValueError(f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}")
 
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
@@ -175,7 +173,7 @@ class Hyperparams(NamedTuple):
     """Memory of the moving_average baseline, in [0, 1)."""
     max_grad_norm: Any = 0.5
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
-    env_params: Mapping[str, Any] = {}  # noqa: RUF012 - read only, an empty pytree
+    env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""
 
 
@@ -214,7 +212,7 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
             "n_step": isinstance(value, Integral),
             "max_grad_norm": True,  # infinity is "no clipping"
         }.get(name, math.isfinite(value))
-        if not (right_kind and low <= value <= high):
+        if not (right_kind and low <= float(value) <= high):
             raise ValueError(f"{name.rstrip('_')} must be {allowed}, got {value!r}")
     return hyperparams
 
@@ -248,5 +246,4 @@ def _positive_integer(name: str, value: Any) -> None:
 def _finite(name: str, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"env_params: {name} must be a finite number, got {value!r}")
-    return value
-
+    return int(value) if isinstance(value, Integral) else float(value)

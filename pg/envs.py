@@ -25,7 +25,7 @@ class _Seaborn(types.ModuleType):
         if name.startswith("__"):  # import machinery looks at these; they need no seaborn
             raise AttributeError(name)
         sys.modules.pop("seaborn", None)
-        import seaborn
+        import seaborn  # type: ignore[import-untyped]
 
         return getattr(seaborn, name)
 
@@ -121,7 +121,7 @@ def _instance(name: str) -> Any:
 
 
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
-    valid = [name for name in vars(params)]
+    valid = list(vars(params))
     for name in overrides:
         check_name("env_params", name, valid)
     return params.replace(**overrides) if overrides else params

@@ -49,4 +49,3 @@ def _smooth(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
     width = max(1, len(y) // 20)
     padded = np.pad(y, (width // 2, width - 1 - width // 2), mode="edge")
     return np.interp(grid, x, np.convolve(padded, np.ones(width) / width, mode="valid"))
-

@@ -58,7 +58,7 @@ def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options:
 def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder."""
     setup = json.loads((folder / "config.json").read_text())
-    values = {name: float(v) if isinstance(v, str) else v for name, v in setup["hyperparams"].items()}
+    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in setup["hyperparams"].items()}
     return Config.from_json(setup["config"]), Hyperparams(**values)
 
 
@@ -76,9 +76,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def summarise(
-    run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool
-) -> dict[str, Any]:
+def summarise(run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool) -> dict[str, Any]:
     """What summary.json says: the final evaluation over all seeds and for each, steps, and seconds.
 
     With one seed, standard_error is over episodes; with several, of the mean over seeds.
@@ -97,16 +95,22 @@ def summarise(
         return summary | {"per_seed": per_seed}
     parts = [Evaluation(*(x[i] for x in evaluation)).summary() for i in range(len(seeds))]
     means = np.array([part["mean"] for part in parts])
-    total = dict(parts[0]) if len(seeds) == 1 else {
-        "mean": means.mean(),
-        "standard_error": means.std(ddof=1) / len(seeds) ** 0.5,
-        "median_of_seeds": np.median(means),
-        "min": evaluation.returns.min(),
-        "max": evaluation.returns.max(),
-        "episodes": parts[0]["episodes"] * len(seeds),
-    }
+    total = (
+        dict(parts[0])
+        if len(seeds) == 1
+        else {
+            "mean": means.mean(),
+            "standard_error": means.std(ddof=1) / len(seeds) ** 0.5,
+            "median_of_seeds": np.median(means),
+            "min": evaluation.returns.min(),
+            "max": evaluation.returns.max(),
+            "episodes": parts[0]["episodes"] * len(seeds),
+        }
+    )
     actions = "greedy" if greedy else "sampled"
-    return total | {"actions": actions} | summary | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
+    return (
+        total | {"actions": actions} | summary | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
+    )
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: int) -> None:
@@ -115,7 +119,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
     metrics: arrays [num_seeds, num_updates].
     """
     import pyarrow
-    import pyarrow.parquet
+    import pyarrow.parquet as parquet
 
     num_seeds, num_updates = metrics["env_steps"].shape
     columns = {
@@ -124,7 +128,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
         "total_env_steps": np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).ravel(),
         **{name: np.asarray(x).ravel() for name, x in metrics.items()},
     }
-    _replace(folder / "metrics.parquet", lambda path: pyarrow.parquet.write_table(pyarrow.table(columns), path))
+    _replace(folder / "metrics.parquet", lambda path: parquet.write_table(pyarrow.table(columns), path))
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:

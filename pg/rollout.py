@@ -45,9 +45,9 @@ class Trajectory(NamedTuple):
 class Finished(NamedTuple):
     """The episodes that ended within a batch: their number, and sums of undiscounted return and of length."""
 
-    count: jax.Array
+    episodes: jax.Array
     returns: jax.Array
-    length: jax.Array
+    steps: jax.Array
 
 
 class RolloutState(NamedTuple):

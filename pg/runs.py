@@ -37,7 +37,8 @@ def seed_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
 def run(config: Config, hyperparams: Hyperparams, seeds: Sequence[int], on_chunk: OnChunk = lambda *_: None) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
-    on_chunk: called after every chunk with updates done, seconds of training, and the chunk's metrics [S, n]. Raises KeyboardInterrupt only where nothing has been trained yet.
+    on_chunk: called after every chunk with updates done, seconds of training, and the chunk's metrics [S, n].
+    Raises KeyboardInterrupt only where nothing has been trained yet.
     """
     length = chunk_length(config.num_updates)
     init_keys, keys = jax.vmap(lambda key: training_keys(key, 0, config.num_updates))(seed_keys(seeds)[0])

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-
 Surrogate = Callable[..., jax.Array]
 
 
@@ -23,17 +22,13 @@ def score(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: ja
     return psi * log_prob
 
 
-def importance(
-    log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
+def importance(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     """ρ Ψ, [...]  (Degris et al. 2012, 1205.4839). `epsilon` is not used."""
     del epsilon
     return jnp.exp(log_prob - behaviour) * psi
 
 
-def clipped(
-    log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
+def clipped(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float) -> jax.Array:
     """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_prob - behaviour)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)

@@ -153,10 +153,10 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
 
 
 def _summary(finished: Finished, traj: Trajectory) -> Metrics:
-    count = jnp.where(finished.count > 0, finished.count, jnp.nan)
+    count = jnp.where(finished.episodes > 0, finished.episodes, jnp.nan)
     return {
         "return": finished.returns / count,
-        "length": finished.length / count,
-        "episodes": finished.count,
+        "length": finished.steps / count,
+        "episodes": finished.episodes,
         "env_steps": jnp.sum(traj.valid),
     }
