@@ -1,0 +1,37 @@
+# `make train` and `make test` need only Python >= 3.11, git and make: the environment is made on first use.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: train test test-slow lint clean
+.DEFAULT_GOAL := train
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		echo "installing with uv into $(VENV) ..." && \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+		echo "installing with pip into $(VENV) ..." && \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $@
+
+train: $(VENV)/.installed  ## the main job; flags in ARGS="--estimator leave_one_out --seeds 20"
+	$(BIN)/python experiments/train.py $(ARGS)
+
+test: $(VENV)/.installed  ## the fast tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed  ## the tests that learn for minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed  ## linter, formatter's check, type checker
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,40 @@
+"""Baselines leave their own sample out, or see the past only."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pg.baselines import MovingAverage, leave_one_out
+
+
+@pytest.mark.usefixtures("x64")
+def test_leave_one_out_is_the_loop() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 7))
+    expected = [[np.delete(row, n).mean() for n in range(7)] for row in x]
+    np.testing.assert_allclose(leave_one_out(jnp.asarray(x)), expected, atol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
+def test_subtracting_it_is_the_batch_mean_scaled() -> None:
+    x = jnp.asarray(np.random.default_rng(1).normal(size=9))
+    np.testing.assert_allclose(x - leave_one_out(x), 9 / 8 * (x - x.mean()), atol=1e-13)
+
+
+def test_leave_one_out_needs_another() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        leave_one_out(jnp.ones((4, 1)))
+
+
+def test_moving_average_of_a_constant_is_the_constant_forever() -> None:
+    average = MovingAverage.start()
+    assert average.value() == 0.0
+    for _ in range(1000):
+        average = average.update(jnp.array(3.0), 0.9)
+        np.testing.assert_allclose(average.value(), 3.0, rtol=1e-5)
+
+
+def test_moving_average_forgets() -> None:
+    average = MovingAverage.start()
+    for x in [0.0] * 50 + [1.0] * 50:
+        average = average.update(jnp.array(x), 0.8)
+    np.testing.assert_allclose(average.value(), 1.0, atol=1e-4)

@@ -1,0 +1,121 @@
+"""Returns against loops written out in numpy, over random patterns of both flags, and their identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pg import returns
+
+pytestmark = pytest.mark.usefixtures("x64")
+T, B, GAMMA, LAMBDA = 12, 500, 0.9, 0.8
+
+
+@pytest.fixture
+def batch() -> dict[str, np.ndarray]:
+    g = np.random.default_rng(0)
+    return {
+        "reward": g.normal(size=(T, B)),
+        "terminated": g.random((T, B)) < 0.15,
+        "truncated": g.random((T, B)) < 0.15,
+        "v_t": g.normal(size=(T, B)),
+        "v_tp1": g.normal(size=(T, B)),
+    }
+
+
+def deltas(b: dict[str, np.ndarray]) -> np.ndarray:
+    return b["reward"] + GAMMA * np.where(b["terminated"], 0.0, b["v_tp1"]) - b["v_t"]
+
+
+def brute(b: dict[str, np.ndarray], weight: float, most: int = T) -> np.ndarray:
+    """Σ_{l<most} weightˡ δₜ₊ₗ up to the end of the episode or the array, by three loops."""
+    delta, out = deltas(b), np.zeros((T, B))
+    for n in range(B):
+        for t in range(T):
+            for k in range(t, min(t + most, T)):
+                out[t, n] += weight ** (k - t) * delta[k, n]
+                if b["terminated"][k, n] or b["truncated"][k, n]:
+                    break
+    return out
+
+
+def test_discounted_sum_with_last() -> None:
+    got = returns.discounted_sum(jnp.array([1.0, 2.0, 3.0]), jnp.array([0.5, 0.5, 0.5]), last=8.0)
+    np.testing.assert_allclose(got, [1 + 0.5 * (2 + 0.5 * 7), 2 + 0.5 * 7, 7])
+
+
+def test_gae_is_the_loop(batch: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(
+        returns.gae(**batch, gamma=GAMMA, lambda_=LAMBDA), brute(batch, GAMMA * LAMBDA), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, T, 100])
+def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
+    expected = brute(batch, GAMMA, n)
+    np.testing.assert_allclose(returns.n_step(**batch, gamma=GAMMA, n=n), expected, atol=1e-12)
+    traced = jax.jit(returns.n_step)(**batch, gamma=GAMMA, n=n)
+    np.testing.assert_allclose(traced, expected, atol=1e-12)
+
+
+def test_reward_to_go_restarts_after_an_end(batch: dict[str, np.ndarray]) -> None:
+    done = batch["terminated"] | batch["truncated"]
+    zero = {**batch, "v_t": np.zeros((T, B)), "v_tp1": np.zeros((T, B))}
+    np.testing.assert_allclose(returns.reward_to_go(batch["reward"], done, GAMMA), brute(zero, GAMMA), atol=1e-12)
+
+
+def test_vtrace_on_policy_is_the_lambda_return(batch: dict[str, np.ndarray]) -> None:
+    target, advantage = returns.vtrace(jnp.ones((T, B)), **batch, gamma=GAMMA)
+    np.testing.assert_allclose(target, batch["v_t"] + brute(batch, GAMMA), atol=1e-12)
+    np.testing.assert_allclose(advantage, target - batch["v_t"], atol=1e-12)
+
+
+def test_vtrace_off_policy_is_the_recursion(batch: dict[str, np.ndarray]) -> None:
+    rho = np.exp(np.random.default_rng(1).normal(size=(T, B)))
+    target, advantage = returns.vtrace(rho, **batch, gamma=GAMMA, lambda_=LAMBDA, clip_rho=1.5, clip_c=0.9)
+    done, delta = batch["terminated"] | batch["truncated"], deltas(batch)
+    expected, expected_advantage = np.zeros((T, B)), np.zeros((T, B))
+    for n in range(B):
+        ahead = 0.0  # v_{t+1} - V(s_{t+1})
+        for t in reversed(range(T)):
+            ahead = 0.0 if done[t, n] else ahead
+            v_tp1 = 0.0 if batch["terminated"][t, n] else batch["v_tp1"][t, n] + ahead
+            weight = min(1.5, rho[t, n])
+            expected_advantage[t, n] = weight * (batch["reward"][t, n] + GAMMA * v_tp1 - batch["v_t"][t, n])
+            ahead = weight * delta[t, n] + GAMMA * LAMBDA * min(0.9, rho[t, n]) * ahead
+            expected[t, n] = batch["v_t"][t, n] + ahead
+    np.testing.assert_allclose(target, expected, atol=1e-12)
+    np.testing.assert_allclose(advantage, expected_advantage, atol=1e-12)
+
+
+def test_limits_of_lambda(batch: dict[str, np.ndarray]) -> None:
+    ends = batch["reward"], batch["terminated"], batch["truncated"], batch["v_t"], batch["v_tp1"]
+    np.testing.assert_allclose(returns.gae(*ends, GAMMA, 0.0), deltas(batch), atol=1e-12)
+    np.testing.assert_allclose(returns.gae(*ends, GAMMA, 1.0), returns.n_step(*ends, GAMMA, T), atol=1e-12)
+
+
+def test_truncation_bootstraps_and_termination_does_not() -> None:
+    """A reward of 1 for ever, cut at every step: V = 1 / (1 - γ) has no advantage, unless the end is real."""
+    ones, value = jnp.ones((1, 1)), jnp.full((1, 1), 1 / (1 - GAMMA))
+    no, yes = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)
+    assert abs(returns.gae(ones, no, yes, value, value, GAMMA, LAMBDA)[0, 0]) < 1e-12
+    assert returns.gae(ones, yes, no, value, value, GAMMA, LAMBDA)[0, 0] == pytest.approx(1 - 10)
+    assert returns.gae(ones, yes, yes, value, value, GAMMA, LAMBDA)[0, 0] == pytest.approx(1 - 10)  # termination wins
+
+
+def test_total_return_is_the_first_reward_to_go() -> None:
+    reward = np.random.default_rng(2).normal(size=(T, B))
+    to_go = returns.reward_to_go(reward, np.zeros((T, B), bool), GAMMA)
+    np.testing.assert_allclose(returns.total_return(reward, GAMMA), to_go[0], atol=1e-12)
+    np.testing.assert_allclose(returns.total_return(reward, 0.0), reward[0], atol=1e-12)
+
+
+def test_one_axis_will_do(batch: dict[str, np.ndarray]) -> None:
+    column = {name: x[:, 0] for name, x in batch.items()}
+    both = returns.gae(**batch, gamma=GAMMA, lambda_=LAMBDA)
+    np.testing.assert_array_equal(returns.gae(**column, gamma=GAMMA, lambda_=LAMBDA), both[:, 0])
+    many = returns.n_step(**batch, gamma=GAMMA, n=3)
+    np.testing.assert_array_equal(returns.n_step(**column, gamma=GAMMA, n=3), many[:, 0])
+    np.testing.assert_allclose(
+        returns.total_return(column["reward"], GAMMA), returns.total_return(batch["reward"], GAMMA)[0]
+    )
