@@ -63,9 +63,9 @@ class Config:
     """Name of the gradient estimator."""
     collect: Collect = "episodes"
     """Complete episodes from fresh resets, or windows that continue from the last update."""
-    num_updates: int = 200
+    num_updates: int = 80
     """Gradient steps G (batches collected)."""
-    num_envs: int = 10
+    num_envs: int = 25
     """Environments side by side: the N episodes of a batch, or the rows of a window."""
     num_steps: int = 128
     """Length of a window; unused with episodes."""
@@ -153,7 +153,7 @@ class Config:
 class Hyperparams(NamedTuple):
     """The traceable half of a run: every leaf may be an array under `jit` and `vmap`."""
 
-    learning_rate: Any = 0.01
+    learning_rate: Any = 0.003
     """Step size of the optimizer."""
     gamma: Any = 1.0
     """Discount γ of the objective, in [0, 1]; the returns that are reported are undiscounted."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pg.config import check_env, check_name
 
@@ -50,10 +49,10 @@ class Discrete(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Continuous actions between `low` and `high`, float arrays of the action's shape."""
+    """Continuous actions between `low` and `high`, float arrays of the action's shape (traced if swept)."""
 
-    low: np.ndarray
-    high: np.ndarray
+    low: jax.Array
+    high: jax.Array
 
 
 class Transition(NamedTuple):
@@ -90,6 +89,11 @@ def make_env(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = Non
     action_space = _actions(base, params)
     _check_reward(single_reset, single_step, base, params)
 
+    def clipped_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
+        if isinstance(action_space, Box):
+            action = jnp.clip(action, action_space.low, action_space.high)
+        return single_step(key, state, action, params)
+
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         obs, state = jax.vmap(single_reset, (0, None))(jax.random.split(key, num_envs), params)
         return _strong(state), encode(obs)
@@ -97,11 +101,7 @@ def make_env(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = Non
     def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their box."""
         keys = key if key.ndim else jax.random.split(key, num_envs)
-        if isinstance(action_space, Box):
-            action = jnp.clip(action, action_space.low, action_space.high)
-        next_state, obs, reward, terminated, truncated = jax.vmap(single_step, (0, 0, 0, None))(
-            keys, state, action, params
-        )
+        next_state, obs, reward, terminated, truncated = jax.vmap(clipped_step)(keys, state, action)
         next_state = jax.tree.map(lambda new, old: new.astype(old.dtype), _strong(next_state), state)
         return next_state, Transition(
             reward.astype(float), terminated.astype(bool), truncated.astype(bool), encode(obs)
@@ -160,13 +160,12 @@ def _observations(env: Any, params: Any, reset: Callable[..., Any]) -> tuple[Cal
 
 
 def _actions(env: Any, params: Any) -> Discrete | Box:
-    space = env.action_space(params)
-    if isinstance(space, spaces.Discrete):
-        return Discrete(int(space.n))
-    if isinstance(space, spaces.Box):
-        shape = tuple(space.shape)
-        low, high = (np.broadcast_to(np.asarray(bound, float), shape) for bound in (space.low, space.high))
-        return Box(low, high)
+    with jax.ensure_compile_time_eval():  # bounds that depend on nothing traced are constants under jit too
+        space = env.action_space(params)
+        if isinstance(space, spaces.Discrete):
+            return Discrete(int(space.n))
+        if isinstance(space, spaces.Box):
+            return Box(*(jnp.full(space.shape, bound, float) for bound in (space.low, space.high)))
     raise ValueError(f"actions must be Discrete or Box, got {type(space).__name__}")
 
 

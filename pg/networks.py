@@ -120,9 +120,9 @@ class GaussianPolicy(nn.Module):
         mean = _dense(self.box.low.size, 0.01)(self.torso(obs))
         log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
         log_std = jnp.broadcast_to(log_std, mean.shape)
-        centre, half_width = (jnp.asarray(x, mean.dtype) for x in _units(self.box))
+        centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
         if self.squash:
-            return TanhGaussian(mean, log_std, *jnp.broadcast_arrays(centre, half_width, mean)[:2])
+            return TanhGaussian(mean, log_std, centre, half_width)
         return Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
 
 
@@ -143,7 +143,7 @@ def make_policy(config: Config, env: Env) -> Network:
     if isinstance(space, Box):
         if space.low.ndim != 1:
             raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
-        if config.squash and not np.isfinite(space.high - space.low).all():
+        if config.squash and _unbounded(space):
             raise ValueError("squash=True needs a bounded Box of actions")
         return _memoryless(GaussianPolicy(_torso(config, env), space, config.squash), env)
     if config.squash:
@@ -187,7 +187,13 @@ def _torso(config: Config, env: Env) -> nn.Module:
     return MLP(len(env.obs_shape), config.hidden_sizes, activation)
 
 
-def _units(box: Box) -> tuple[np.ndarray, np.ndarray]:
-    bounded = np.isfinite(box.low) & np.isfinite(box.high)
-    low, high = np.where(bounded, box.low, -1.0), np.where(bounded, box.high, 1.0)
+def _unbounded(box: Box) -> bool:
+    """Whether a bound is known to be infinite; one that is traced is taken on trust."""
+    return any(not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all() for x in box)
+
+
+def _units(box: Box) -> tuple[jax.Array, jax.Array]:
+    """Centre and half width of each action; 0 and 1 where it has no bounds."""
+    bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
+    low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
     return (low + high) / 2, (high - low) / 2

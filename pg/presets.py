@@ -7,8 +7,39 @@ from typing import Any
 
 from pg.config import ACCEPTS, Config, Hyperparams, check_name
 
+# Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps on CartPole).
+_EPISODES: dict[str, Any] = {}
+
+# Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
+_WINDOWS: dict[str, Any] = {
+    "collect": "windows",
+    "num_envs": 8,
+    "num_steps": 32,
+    "num_updates": 1953,
+    "schedule": "linear",
+    "gamma": 0.99,
+    "undiscounted_state_weighting": 1.0,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "reinforce": {},
+    "reinforce": _EPISODES,
+    "reward_to_go": _EPISODES,
+    "undiscounted_reward_to_go": _EPISODES,
+    "batch_mean": _EPISODES,
+    "leave_one_out": _EPISODES,
+    "time_baseline": _EPISODES,
+    "moving_average": _EPISODES,
+    "state_value": _EPISODES,
+    "actor_critic": {**_WINDOWS, "n_step": 32},
+    "gae": _WINDOWS,
+    "ppo": {  # 150k steps
+        **_WINDOWS,
+        "num_steps": 64,
+        "num_updates": 292,
+        "num_epochs": 10,
+        "num_minibatches": 4,
+        "learning_rate": 0.001,
+    },
 }
 
 

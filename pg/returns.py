@@ -77,6 +77,7 @@ def n_step(
 
     The sum of n TD errors, fewer where the episode or the array ends first; n may be traced.
     """
+    n = jnp.asarray(n).astype(int)
     alive = 1.0 - (terminated | truncated)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
     # Less what lies n steps ahead, which is reached only if no episode ends in between.

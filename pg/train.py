@@ -83,7 +83,7 @@ def make_learner(
         grads, metrics = est.grad(params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
         updates, opt_state = opt.update(grads, opt_state, params)
-        metrics = {"grad_norm": optax.global_norm(grads.policy), **metrics}
+        metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         return (optax.apply_updates(params, updates), opt_state), metrics
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:

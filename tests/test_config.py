@@ -1,0 +1,113 @@
+"""Mistakes in the settings: one clear sentence each, before jax is imported."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import gymnax
+import pytest
+
+from pg.config import ACCEPTS, ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams, check_hyperparams
+from pg.estimators import ESTIMATORS
+from pg.networks import ACTIVATIONS
+from pg.optimizers import OPTIMIZERS
+from pg.presets import PRESETS, preset
+
+BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
+    ({"env": "CartPol-v1"}, "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
+    ({"env": "cartpole"}, "did you mean 'CartPole-v1'"),
+    ({"env": 3}, "env must be a name or a gymnax environment"),
+    ({"env": "MNISTBandit-bsuite"}, "cannot run"),
+    ({"estimator": "renforce"}, "did you mean 'reinforce'"),
+    ({"optimizer": "adm"}, "did you mean 'adam'"),
+    ({"schedule": "lin"}, "unknown schedule"),
+    ({"network": "rnn"}, "unknown network"),
+    ({"activation": "tan"}, "did you mean 'tanh'"),
+    ({"collect": "window"}, "did you mean 'windows'"),
+    ({"num_envs": -3}, "num_envs must be a whole number of at least 1, got -3"),
+    ({"num_envs": 2.0}, "num_envs must be a whole number"),
+    ({"num_updates": 0}, "num_updates must be"),
+    ({"num_steps": 0}, "num_steps must be"),
+    ({"horizon": 0}, "horizon must be"),
+    ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
+    ({"squash": 1}, "squash must be True or False"),
+    ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
+    ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
+    ({"estimator": "leave_one_out", "num_envs": 1}, "num_envs must be at least 2"),
+    ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
+    ({"estimator": "ppo", "num_envs": 8, "num_minibatches": 3}, "num_minibatches must divide num_envs=8"),
+]
+BAD_HYPERPARAMS = [
+    ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
+    ({"gamma": float("nan")}, "gamma must be"),
+    ({"lambda_": -0.1}, "lambda must be"),
+    ({"learning_rate": -1.0}, "learning_rate must be"),
+    ({"learning_rate": float("inf")}, "learning_rate must be"),
+    ({"n_step": 0}, "n_step must be"),
+    ({"n_step": 2.5}, "n_step must be a whole number"),
+    ({"epsilon": -0.2}, "epsilon must be"),
+    ({"baseline_decay": 1.0}, "baseline_decay must be"),
+    ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
+    ({"entropy_coef": float("nan")}, "entropy_coef must be finite"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_CONFIGS)
+def test_bad_config(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Config(**fields)
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_HYPERPARAMS)
+def test_bad_hyperparams(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_hyperparams(Hyperparams(**fields))
+
+
+def test_json_and_back() -> None:
+    config = Config(env_params={"gravity": 9.0, "max_steps_in_episode": 200}, hidden_sizes=[32], horizon=100)
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert hash(config) == hash(Config.from_json(config.to_json()))
+    with pytest.raises(ValueError, match="did you mean 'num_envs'"):
+        Config.from_json({"num_env": 3})
+
+
+def test_infinite_clipping_is_allowed() -> None:
+    check_hyperparams(Hyperparams(max_grad_norm=float("inf")))
+
+
+def test_names_without_jax_are_the_names_with_it() -> None:
+    assert tuple(gymnax.registered_envs[: len(ENVIRONMENTS)]) == ENVIRONMENTS
+    assert set(UNSUPPORTED) <= set(ENVIRONMENTS)
+    assert list(ACCEPTS) == list(ESTIMATORS)
+    with pytest.raises(ValueError, match=", ".join(OPTIMIZERS)):
+        Config(optimizer="?")
+    with pytest.raises(ValueError, match=", ".join(ACTIVATIONS)):
+        Config(activation="?")
+
+
+def test_presets_are_valid_and_changeable() -> None:
+    assert set(PRESETS) == set(ACCEPTS)
+    for name in PRESETS:
+        config, hyperparams = preset(name)
+        check_hyperparams(hyperparams)
+        assert config.estimator == name
+    config, hyperparams = preset("ppo", env="Catch-bsuite", learning_rate=0.5)
+    assert (config.env, hyperparams.learning_rate) == ("Catch-bsuite", 0.5)
+    assert preset() == (Config(), Hyperparams())  # the defaults are the main job
+    with pytest.raises(ValueError, match="did you mean 'learning_rate'"):
+        preset("ppo", learning_rat=0.1)
+
+
+def test_import_is_light() -> None:
+    """`import pg` and its settings load neither jax nor a plotting library."""
+    code = "import sys, pg, pg.config, pg.presets, pg.cli; print([m for m in ('jax', 'matplotlib', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_everything_loads_no_plotting_library_of_seaborn() -> None:
+    code = "import sys, pg, pg.train, pg.results; print('pandas' in sys.modules, 'scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"

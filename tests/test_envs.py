@@ -1,0 +1,178 @@
+"""Environments: all of gymnax's names, the contract of a step, overrides, and a user's own objects."""
+
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.wrappers.purerl import FlattenObservationWrapper
+from toys import Clock
+
+from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
+from pg.envs import Box, Discrete, make_env
+from pg.networks import make_policy
+from pg.rollout import episodes, start, windows
+from pg.train import make_train
+
+# Which of the 26 names train for three updates, with which head; the others say why not in one line.
+HEADS = {
+    "CartPole-v1": "categorical 2",
+    "Pendulum-v1": "gaussian 1",
+    "Acrobot-v1": "categorical 3",
+    "MountainCar-v0": "categorical 3",
+    "MountainCarContinuous-v0": "gaussian 1",
+    "Asterix-MinAtar": "categorical 5",
+    "Breakout-MinAtar": "categorical 3",
+    "Freeway-MinAtar": "categorical 3",
+    "Seaquest-MinAtar": "categorical 6",
+    "SpaceInvaders-MinAtar": "categorical 4",
+    "Catch-bsuite": "categorical 3",
+    "DeepSea-bsuite": "categorical 2",
+    "MemoryChain-bsuite": "categorical 2",
+    "UmbrellaChain-bsuite": "categorical 2",
+    "DiscountingChain-bsuite": "categorical 5",
+    "MNISTBandit-bsuite": "cannot run: gymnax downloads its images unverified",
+    "SimpleBandit-bsuite": "categorical 11",
+    "FourRooms-misc": "categorical 4",
+    "MetaMaze-misc": "categorical 4",
+    "PointRobot-misc": "gaussian 2",
+    "BernoulliBandit-misc": "categorical 2",
+    "GaussianBandit-misc": "categorical 2",
+    "Reacher-misc": "gaussian 2",
+    "Swimmer-misc": "gaussian 2",
+    "Pong-misc": "categorical 3",
+    "FrozenLake-misc": "categorical 4",
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_every_name_trains_or_says_why_not(name: str) -> None:
+    if name in UNSUPPORTED:
+        with pytest.raises(ValueError, match=HEADS[name]):
+            Config(env=name)
+        return
+    config = Config(
+        env=name, estimator="gae", collect="windows", num_envs=2, num_steps=4, num_updates=3, hidden_sizes=(8,)
+    )
+    with jax.numpy_rank_promotion("allow" if name == "Swimmer-misc" else "raise"):  # gymnax's own code promotes
+        space = make_env(name, 2).action_space
+        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    head = f"categorical {space.n}" if isinstance(space, Discrete) else f"gaussian {space.low.size}"
+    assert head == HEADS[name]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics["grad_norm"])))
+    assert metrics["grad_norm"].shape == (3,)
+    assert np.all(metrics["grad_norm"] > 0)
+
+
+def roll(env: Any, num_steps: int, num_envs: int = 4, **params: Any) -> Any:
+    env = make_env(env, num_envs, params)
+    policy = make_policy(Config(), env)
+    key = jax.random.key(1)
+    return windows(env, policy, policy.init(key), key, start(env, policy, key), num_steps)[1]
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "FourRooms-misc", "FrozenLake-misc", "UmbrellaChain-bsuite"])
+def test_everything_is_float_at_the_boundary(name: str) -> None:
+    traj = roll(name, 3)
+    assert {traj.obs.dtype, traj.next_obs.dtype, traj.reward.dtype} == {jnp.dtype("float32")}
+    assert {traj.terminated.dtype, traj.truncated.dtype} == {jnp.dtype(bool)}
+
+
+def test_discrete_observations_are_one_hot() -> None:
+    traj = roll("FrozenLake-misc", 20)
+    assert traj.obs.shape == (20, 4, 16)
+    np.testing.assert_array_equal(traj.obs.sum(-1), 1.0)
+
+
+def test_terminated_truncated_and_the_true_successor_are_kept_apart() -> None:
+    """DeepSea's last step is both; Pendulum only ever runs out of time; CartPole falls."""
+    both = roll("DeepSea-bsuite", 16)
+    assert bool((both.terminated & both.truncated).any())
+    limit = roll("Pendulum-v1", 9, max_steps_in_episode=3)
+    assert not bool(limit.terminated.any())
+    np.testing.assert_array_equal(limit.truncated[:, 0], [False, False, True] * 3)
+    assert not np.allclose(limit.next_obs[2], limit.obs[3])  # the reset is not the successor
+    falls = roll("CartPole-v1", 60)
+    assert bool(falls.terminated.any())
+    assert not bool(falls.truncated.any())
+    assert bool((jnp.abs(falls.next_obs[..., 2]) > 0.2)[falls.terminated].all())  # it shows the fallen pole
+
+
+def test_continuous_actions_are_clipped_by_the_environment() -> None:
+    """MountainCarContinuous charges 0.1 a² for the action it is given: clipped to 1 by us, it charges 0.1."""
+    env = make_env("MountainCarContinuous-v0", 2)
+    state, _ = env.reset(jax.random.key(0))
+    _, far = env.step(jax.random.key(1), state, jnp.full((2, 1), 1e6))
+    _, edge = env.step(jax.random.key(1), state, jnp.full((2, 1), 1.0))
+    np.testing.assert_allclose(far.reward, -0.1, rtol=1e-5)
+    np.testing.assert_array_equal(far.next_obs, edge.next_obs)
+
+
+def test_parameters_can_be_overridden_and_traced() -> None:
+    assert make_env("CartPole-v1", 1, {"max_steps_in_episode": 7}).max_steps == 7
+
+    def total(scale: jax.Array) -> jax.Array:
+        env = make_env(Clock(), 2, {"reward_scale": scale})
+        policy = make_policy(Config(), env)
+        return episodes(env, policy, policy.init(jax.random.key(0)), jax.random.key(1)).reward.sum()
+
+    one, three = jax.jit(jax.vmap(total))(jnp.array([1.0, 3.0]))
+    assert one > 0
+    np.testing.assert_allclose(three, 3 * one, rtol=1e-6)
+
+
+def test_bounds_of_actions_may_depend_on_a_traced_parameter() -> None:
+    def widest(torque: jax.Array) -> jax.Array:
+        env = make_env("Pendulum-v1", 2, {"max_torque": torque})
+        policy = make_policy(Config(), env)
+        return jnp.exp(policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[1].log_std)
+
+    np.testing.assert_allclose(jax.jit(jax.vmap(widest))(jnp.array([1.0, 5.0]))[:, 0, 0], [1.0, 5.0], rtol=1e-6)
+
+
+def test_unknown_parameter_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'gravity'"):
+        make_env("CartPole-v1", 1, {"gravty": 9.8})
+
+
+def test_a_users_environment_is_accepted_wherever_a_name_is() -> None:
+    config = Config(env=Clock(), num_updates=3, num_envs=4)
+    _, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert np.isfinite(metrics["return"]).all()
+    assert config.to_json()["env"] == "Clock"
+
+
+def test_a_wrapper_is_stepped_through_not_past() -> None:
+    """`step_env` of a gymnax wrapper is that of the environment inside."""
+    wrapped = FlattenObservationWrapper(gymnax.make("Catch-bsuite")[0])
+    flat, plain = roll(wrapped, 12), roll("Catch-bsuite", 12)
+    assert flat.obs.shape == (12, 4, 50)
+    assert flat.next_obs.shape == (12, 4, 50)
+    assert bool(flat.done.any())
+    assert plain.obs.shape == (12, 4, 10, 5)
+
+
+def test_a_reward_that_is_no_scalar_is_refused() -> None:
+    class Odd(Clock):
+        def step_env(self, *args: Any) -> Any:
+            obs, state, reward, terminated, info = super().step_env(*args)
+            return obs, state, reward[None], terminated, info
+
+    with pytest.raises(ValueError, match=r"reward must be a scalar, got shape \(1,\)"):
+        make_env(Odd(), 2)
+
+
+def test_states_have_no_weak_types() -> None:
+    """A weak type in a state would compile the training program a second time."""
+    env = make_env("CartPole-v1", 2)
+    state, _ = env.reset(jax.random.key(0))
+    after, _ = env.step(jax.random.key(0), state, jnp.zeros(2, jnp.int32))
+    assert not any(x.weak_type for x in jax.tree.leaves((state, after)))
+
+
+def test_one_key_gives_every_environment_its_own_draws() -> None:
+    _, obs = make_env("CartPole-v1", 8).reset(jax.random.key(0))
+    assert len(np.unique(np.asarray(obs[:, 0]))) == 8
+    assert isinstance(make_env("Pendulum-v1", 1).action_space, Box)

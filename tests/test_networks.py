@@ -1,0 +1,119 @@
+"""Networks: initialisation, shapes, heads, and what they refuse."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pg.config import Config
+from pg.distributions import Gaussian, TanhGaussian
+from pg.envs import Box, Discrete, Env, make_env
+from pg.networks import make_critic, make_policy, num_params, orthogonal, unroll
+
+KEY = jax.random.key(0)
+
+
+def fake_env(obs_shape: tuple[int, ...], space: Any) -> Env:
+    return Env(lambda key: None, lambda *_: None, 1, obs_shape, space, 10)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (30, 7), (7, 30), (3, 3, 2, 16)])
+def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
+    w = np.asarray(orthogonal(2.0)(KEY, shape, jnp.float32)).reshape(-1, shape[-1])
+    gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
+    np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-5)
+
+
+def test_orthogonal_matrices_are_uniform() -> None:
+    """Haar's law: an entry has mean 0 and variance 1/n, and a determinant is as often +1 as -1."""
+    n, many = 4, 4000
+    w = np.asarray(jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many)))
+    se = np.sqrt(1 / n / many)
+    assert np.abs(w.mean(0)).max() < 5 * se
+    assert np.abs((w**2).mean(0) - 1 / n).max() < 5 * np.sqrt(2 / n**2 / many)
+    assert abs((np.linalg.det(w) > 0).mean() - 0.5) < 5 * 0.5 / many**0.5
+
+
+def test_initialisers_can_be_vmapped_over_seeds() -> None:
+    policy = make_policy(Config(), make_env("CartPole-v1", 1))
+    keys = jax.random.split(KEY, 5)
+    many = jax.jit(jax.vmap(policy.init))(keys)
+    for i, key in enumerate(keys):
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), many, policy.init(key))
+
+
+def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> None:
+    policy = make_policy(Config(), fake_env((4,), Discrete(3)))
+    params = policy.init(KEY)
+    obs = jax.random.normal(KEY, (7, 5, 4))
+    dist = unroll(policy, params, obs, jnp.zeros((7, 5), bool))
+    assert dist.logits.shape == (7, 5, 3)
+    np.testing.assert_allclose(dist.entropy(), np.log(3), atol=1e-3)
+    row = policy.apply(params, (), obs[2], jnp.zeros(5, bool))[1]
+    np.testing.assert_allclose(row.logits, dist.logits[2], atol=1e-6)
+
+
+def test_gaussian_head_is_in_units_of_the_box() -> None:
+    box = Box(jnp.array([-1.0, 0.0]), jnp.array([1.0, 10.0]))
+    env, obs = fake_env((4,), box), jnp.zeros((6, 4))
+    policy = make_policy(Config(), env)
+    dist = policy.apply(policy.init(KEY), (), obs, jnp.zeros(6, bool))[1]
+    assert isinstance(dist, Gaussian)
+    np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
+    np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
+    squashed = make_policy(Config(squash=True), env)
+    dist = squashed.apply(squashed.init(KEY), (), obs, jnp.zeros(6, bool))[1]
+    assert isinstance(dist, TanhGaussian)
+    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
+
+
+def test_the_log_std_does_not_depend_on_the_state() -> None:
+    policy = make_policy(Config(), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+    params = policy.init(KEY)
+    assert params["params"]["log_std"].shape == (2,)
+    dist = policy.apply(params, (), jax.random.normal(KEY, (6, 4)), jnp.zeros(6, bool))[1]
+    assert len(np.unique(np.asarray(dist.log_std))) == 1
+    assert len(np.unique(np.asarray(dist.mean))) > 1
+
+
+def test_unbounded_actions_have_unit_scale() -> None:
+    policy = make_policy(Config(), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf))))
+    dist = policy.apply(policy.init(KEY), (), jnp.zeros((1, 4)), jnp.zeros(1, bool))[1]
+    np.testing.assert_allclose([dist.mean[0, 0], dist.log_std[0, 0]], 0.0, atol=1e-6)
+
+
+def test_images_go_through_the_convolution() -> None:
+    env = fake_env((10, 10, 4), Discrete(3))
+    params = make_policy(Config(hidden_sizes=(128,)), env).init(KEY)
+    assert "Conv_0" in str(jax.tree.structure(params))
+    assert num_params(params) == (9 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * 3 + 3)
+    flat = make_policy(Config(hidden_sizes=(128,), network="mlp"), env).init(KEY)
+    assert num_params(flat) == (400 * 128 + 128) + (128 * 3 + 3)
+
+
+def test_a_critic_gives_one_number() -> None:
+    critic = make_critic(Config(), fake_env((10, 5), Discrete(3)))
+    values = unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool))
+    assert values.shape == (7, 5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_network_is_float64_when_floats_are() -> None:
+    policy = make_policy(Config(), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
+    assert {x.dtype for x in jax.tree.leaves(policy.init(KEY))} == {jnp.dtype("float64")}
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "message"),
+    [
+        (Config(squash=True), fake_env((4,), Discrete(2)), "squash=True is for continuous actions"),
+        (Config(squash=True), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
+        (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
+        (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
+    ],
+)
+def test_refusals(config: Config, env: Env, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_policy(config, env)
