@@ -1,0 +1,200 @@
+"""Estimators: their Ψ on hand-made arrays, their gradients, and that masks, order and padding do not matter."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import tabular_critic, tabular_policy
+
+from pg import returns
+from pg.config import ACCEPTS, Hyperparams
+from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.rollout import Trajectory
+
+pytestmark = pytest.mark.usefixtures("x64")
+S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
+H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01)
+VALUES = np.random.default_rng(5).normal(size=S)
+
+
+def batch(length: int = T, seed: int = 0) -> Trajectory:
+    """N complete episodes of random lengths (one per column), some terminated, some truncated."""
+    g = np.random.default_rng(seed)
+    time = np.arange(length)[:, None] * np.ones(N, int)
+    ends = np.array([T, 3, 1, T, 4])  # episode lengths
+    valid, last = time < ends, time == ends - 1
+    states = g.integers(S, size=(T + 1, N))
+    states = np.concatenate([states, np.zeros((length - T, N), int)])
+    terminated = last & np.array([True, True, False, False, True])
+    pad = ((0, length - T), (0, 0))
+    return Trajectory(
+        obs=np.eye(S)[states[:-1]],
+        action=np.pad(g.integers(A, size=(T, N)), pad),
+        log_prob=np.pad(np.log(g.uniform(0.1, 0.9, size=(T, N))), pad),
+        reward=np.where(valid, np.pad(g.normal(size=(T, N)), pad), 0.0),
+        terminated=terminated,
+        truncated=last & ~terminated,
+        next_obs=np.eye(S)[states[1:]],
+        first=time == 0,
+        valid=valid,
+        time=time,
+        carry=(),
+    )
+
+
+def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
+    estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
+    params, state = estimator.init(jax.random.key(0))
+    critic = params.critic if isinstance(params.critic, tuple) else jnp.asarray(VALUES)
+    return estimator, Params(params.policy, critic), state
+
+
+def weigh(name: str, traj: Trajectory, h: Hyperparams = H) -> Weighted:
+    estimator, params, state = build(name, h)
+    return estimator.weigh(params, state, jax.tree.map(jnp.asarray, traj))[0]
+
+
+def grad(name: str, traj: Trajectory, h: Hyperparams = H) -> tuple[Params, dict[str, jax.Array]]:
+    estimator, params, _ = build(name, h)
+    return estimator.grad(params, weigh(name, traj, h))
+
+
+def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
+    """Each Ψ, written out by loops over episodes and steps."""
+    reward, lengths = np.asarray(traj.reward), np.asarray(traj.valid).sum(0)
+    to_go = np.zeros((T, N))
+    for n in range(N):
+        for t in range(T):
+            to_go[t, n] = sum(GAMMA ** (k - t) * reward[k, n] for k in range(t, T))
+    discount, total = GAMMA ** np.arange(T)[:, None], to_go[0]
+    others = np.array([np.delete(total, n).mean() for n in range(N)])
+    clock = discount * to_go
+    others_clock = np.stack([np.delete(clock, n, axis=1).mean(1) for n in range(N)], axis=1)
+    v = np.asarray(traj.obs) @ VALUES
+    assert lengths.tolist() == [T, 3, 1, T, 4]
+    return {
+        "reinforce": np.broadcast_to(total, (T, N)),
+        "reward_to_go": clock,
+        "undiscounted_reward_to_go": to_go,
+        "batch_mean": np.broadcast_to(total - total.mean(), (T, N)),
+        "leave_one_out": np.broadcast_to(total - others, (T, N)),
+        "time_baseline": clock - others_clock,
+        "moving_average": np.broadcast_to(total, (T, N)),  # nothing seen yet
+        "state_value": discount * (to_go - v),
+    }[name]
+
+
+@pytest.mark.parametrize("name", [name for name, ways in ACCEPTS.items() if ways == ("episodes",)])
+def test_psi_of_the_episodic_family(name: str) -> None:
+    traj = batch()
+    np.testing.assert_allclose(weigh(name, traj).psi, expected_psi(name, traj), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["actor_critic", "gae", "ppo"])
+@pytest.mark.parametrize("undiscounted", [0.0, 1.0])
+def test_psi_of_the_bootstrapped_family(name: str, undiscounted: float) -> None:
+    traj, h = batch(), H._replace(undiscounted_state_weighting=undiscounted)
+    ends = traj.reward, traj.terminated, traj.truncated, traj.obs @ VALUES, traj.next_obs @ VALUES
+    if name == "actor_critic":
+        advantage = returns.n_step(*map(jnp.asarray, ends), GAMMA, 2)
+    else:
+        advantage = returns.gae(*map(jnp.asarray, ends), GAMMA, 0.8)
+    weight = np.where(undiscounted, 1.0, GAMMA ** np.arange(T))[:, None]
+    weighted = weigh(name, traj, h)
+    valid = traj.valid
+    np.testing.assert_allclose(weighted.psi[valid], (weight * advantage)[valid], atol=1e-12)
+    np.testing.assert_allclose(weighted.target[valid], (advantage + ends[3])[valid], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
+    traj = batch()
+    _, params, _ = build(name)
+    weighted = weigh(name, traj)
+
+    def loss(params: Params) -> jax.Array:
+        total = 0.0
+        for t, n in zip(*np.nonzero(traj.valid), strict=True):
+            log_pi = jax.nn.log_softmax(traj.obs[t, n] @ params.policy)
+            gain = log_pi[traj.action[t, n]]
+            if name == "ppo":
+                ratio = jnp.exp(gain - traj.log_prob[t, n])
+                psi = weighted.psi[t, n]
+                gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
+            else:
+                gain = weighted.psi[t, n] * gain
+            total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
+            if not isinstance(params.critic, tuple):
+                total += 0.5 * 0.5 * (traj.obs[t, n] @ params.critic - weighted.target[t, n]) ** 2
+        return total / N
+
+    grads, metrics = grad(name, traj)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, jax.grad(loss)(params))
+    dist = np.asarray(jax.nn.softmax(traj.obs @ params.policy))
+    entropy = -(dist * np.log(dist)).sum(-1)
+    np.testing.assert_allclose(metrics["entropy"], entropy[traj.valid].mean(), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> None:
+    plain = grad(name, batch())[0]
+    traj = batch()
+    rubbish = traj._replace(
+        obs=np.where(traj.valid[..., None], traj.obs, 7.0),
+        reward=np.where(traj.valid, traj.reward, 1e6),
+        log_prob=np.where(traj.valid, traj.log_prob, -50.0),
+        action=np.where(traj.valid, traj.action, 0),
+    )
+    order = np.array([3, 1, 4, 0, 2])
+    for other in (batch(length=40), rubbish, jax.tree.map(lambda x: x[:, order], traj)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grad(name, other)[0], plain)
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_no_gradient_passes_through_weigh(name: str) -> None:
+    estimator, params, state = build(name)
+    traj = jax.tree.map(jnp.asarray, batch())
+
+    def through(params: Params) -> jax.Array:
+        weighted, _ = estimator.weigh(params, state, traj)
+        return weighted.psi.sum() + sum(x.sum() for x in jax.tree.leaves(weighted.target))
+
+    assert all(not x.any() for x in jax.tree.leaves(jax.grad(through)(params)))
+
+
+def test_leave_one_out_is_the_batch_mean_rescaled() -> None:
+    traj = batch()
+    np.testing.assert_allclose(weigh("leave_one_out", traj).psi, N / (N - 1) * weigh("batch_mean", traj).psi)
+
+
+def test_ppo_on_fresh_data_is_gae() -> None:
+    traj = batch()
+    _, params, _ = build("ppo")
+    log_pi = jax.nn.log_softmax(traj.obs @ params.policy)
+    fresh = traj._replace(log_prob=np.take_along_axis(np.asarray(log_pi), traj.action[..., None], -1)[..., 0])
+    ppo, gae = grad("ppo", fresh)[0], grad("gae", fresh)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ppo, gae)
+
+
+def test_the_moving_average_sees_the_past_only() -> None:
+    estimator, params, state = build("moving_average")
+    traj = jax.tree.map(jnp.asarray, batch())
+    total = returns.total_return(traj.reward, GAMMA)
+    first, state = estimator.weigh(params, state, traj)
+    second, _ = estimator.weigh(params, state, traj)
+    np.testing.assert_allclose(first.psi[0], total, atol=1e-12)
+    np.testing.assert_allclose(second.psi[0], total - total.mean(), atol=1e-12)
+
+
+def test_estimators_say_what_they_accept() -> None:
+    for name, ways in ACCEPTS.items():
+        assert build(name)[0].accepts == ways
+
+
+def test_docstrings_carry_the_four_lines() -> None:
+    for name, estimator in ESTIMATORS.items():
+        lines = [line.strip() for line in (estimator.__doc__ or "").splitlines()]
+        for start in ("Ψₜ =", "Unbiased for:", "Variance:", "Needs:"):
+            assert sum(line.startswith(start) for line in lines) == 1, (name, start)

@@ -1,0 +1,181 @@
+"""Rollouts: what a trajectory holds, that it does not depend on how the loop is cut, and that masks mask."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Clock
+
+from pg import rollout
+from pg.config import Config
+from pg.envs import make_env
+from pg.networks import Network, make_policy, unroll
+from pg.rollout import Trajectory, episodes, start, windows
+
+KEY = jax.random.key(0)
+
+
+def setup(env: Any, num_envs: int = 8, **config: Any) -> tuple[Any, Network, Any]:
+    batch = make_env(env, num_envs)
+    policy = make_policy(Config(env=env, **config), batch)
+    return batch, policy, policy.init(KEY)
+
+
+def window(env: Any, num_steps: int, **config: Any) -> Trajectory:
+    batch, policy, params = setup(env, **config)
+    return windows(batch, policy, params, KEY, start(batch, policy, KEY), num_steps)[1]
+
+
+def test_episodes_are_complete_and_valid_up_to_their_end() -> None:
+    env, policy, params = setup("CartPole-v1", 32)
+    traj = jax.jit(lambda key: episodes(env, policy, params, key))(KEY)
+    assert traj.reward.shape == (500, 32)
+    np.testing.assert_array_equal(traj.done.sum(0), 1)  # one end each
+    length = np.argmax(np.asarray(traj.done), axis=0) + 1
+    np.testing.assert_array_equal(traj.valid, np.arange(500)[:, None] < length)  # the ending step counts
+    np.testing.assert_array_equal(traj.reward.sum(0), length)  # CartPole pays 1 for each step, the last included
+    np.testing.assert_array_equal(traj.first, (np.arange(500) == 0)[:, None] & np.ones(32, bool))
+    assert np.all(np.where(traj.valid, traj.time == np.arange(500)[:, None], True))
+    assert length.max() < 200
+
+
+def test_the_toy_episode_step_by_step() -> None:
+    """On the clock, whose dynamics and reward are one line each."""
+    env = make_env(Clock(), 3)
+    _, policy, params = setup(Clock(), 3)
+    traj = episodes(env, policy, params, KEY)
+    place = np.asarray(traj.obs[..., 0])
+    moved = place + np.asarray(traj.action)
+    valid = np.asarray(traj.valid)
+    np.testing.assert_allclose(np.asarray(traj.next_obs[..., 0])[valid], moved[valid], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(traj.reward), np.where(valid, moved, 0.0), rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(traj.terminated), valid & (moved >= 4))
+    last = np.arange(6)[:, None] == 5
+    np.testing.assert_array_equal(np.asarray(traj.truncated), valid & last)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 25, 60])
+def test_a_shorter_horizon_truncates_and_changes_nothing_before(horizon: int) -> None:
+    env, policy, params = setup("CartPole-v1", 16)
+    whole, cut = (jax.jit(lambda h=h: episodes(env, policy, params, KEY, h))() for h in (None, horizon))
+    assert cut.reward.shape == (horizon, 16)
+    for name in ("obs", "action", "log_prob", "reward", "terminated", "next_obs", "valid"):
+        a, b = getattr(whole, name)[:horizon], getattr(cut, name)
+        np.testing.assert_array_equal(np.where(expand(cut.valid, a), a, 0), np.where(expand(cut.valid, b), b, 0))
+    np.testing.assert_array_equal(cut.done.sum(0), 1)
+    running = whole.valid[horizon] if horizon < 500 else jnp.zeros(16, bool)
+    np.testing.assert_array_equal(cut.truncated[-1], running)
+
+
+def expand(mask: jax.Array, like: jax.Array) -> jax.Array:
+    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
+
+
+@pytest.mark.parametrize("block", [1, 7, 500])
+def test_the_size_of_a_block_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, policy, params = setup("CartPole-v1")
+    plain = jax.jit(lambda: episodes(env, policy, params, KEY))()
+    monkeypatch.setattr(rollout, "BLOCK", block)
+    other = jax.jit(lambda: episodes(env, policy, params, KEY))()
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
+        a, b = getattr(plain, name), getattr(other, name)
+        mask = expand(plain.valid, a)
+        np.testing.assert_allclose(np.where(mask, a, 0), np.where(mask, b, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(plain.valid, other.valid)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "FrozenLake-misc"])
+def test_the_successor_is_the_next_observation_unless_the_episode_ended(env: str) -> None:
+    traj = window(env, 230)
+    goes_on = expand(~traj.done[:-1], traj.obs[1:])
+    np.testing.assert_array_equal(np.where(goes_on, traj.next_obs[:-1], 0), np.where(goes_on, traj.obs[1:], 0))
+    assert traj.done.any()
+    np.testing.assert_array_equal(traj.first[1:], traj.done[:-1])
+    expected = np.zeros(traj.time.shape[1], int)
+    for t in range(len(traj.time)):
+        np.testing.assert_array_equal(traj.time[t], expected)
+        expected = np.where(traj.done[t], 0, expected + 1)
+
+
+@pytest.mark.parametrize(
+    ("env", "config"),
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"squash": True}), ("Breakout-MinAtar", {})],
+)
+def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
+    """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""
+    batch, policy, params = setup(env, **config)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)  # away from uniform
+    traj = windows(batch, policy, params, KEY, start(batch, policy, KEY), 40)[1]
+    again = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
+    np.testing.assert_allclose(again, traj.log_prob, atol=2e-5)
+
+
+def test_gaussian_samples_are_stored_unclipped() -> None:
+    traj = window("Pendulum-v1", 50)
+    assert float(jnp.abs(traj.action).max()) > 2.0  # outside the torque's bounds
+
+
+def test_windows_continue_where_the_last_one_stopped() -> None:
+    env, policy, params = setup("CartPole-v1")
+    state = start(env, policy, KEY)
+    between, first, _ = windows(env, policy, params, KEY, state, 10)
+    _, second, _ = windows(env, policy, params, jax.random.key(1), between, 10)
+    goes_on = expand(~first.done[-1], second.obs[0])
+    np.testing.assert_array_equal(np.where(goes_on, first.next_obs[-1], 0), np.where(goes_on, second.obs[0], 0))
+    np.testing.assert_array_equal(second.time[0], np.where(first.done[-1], 0, first.time[-1] + 1))
+
+
+def test_finished_episodes_are_counted_across_windows() -> None:
+    env, policy, params = setup("CartPole-v1")
+    state, total, rows = start(env, policy, KEY), np.zeros(3), []
+    for i in range(6):
+        state, traj, finished = windows(env, policy, params, jax.random.key(i), state, 20)
+        total += [finished.episodes, finished.returns, finished.steps]
+        rows.append(traj)
+    done = np.concatenate([row.done for row in rows])
+    steps = [t + 1 for b in range(8) for t in np.diff(np.flatnonzero(done[:, b]), prepend=-1) - 1]
+    assert total[0] == done.sum() == len(steps)
+    assert total[1] == total[2] == sum(steps)  # a reward of 1 for each step
+
+
+def test_resets_within_a_window_are_fresh() -> None:
+    traj = window("CartPole-v1", 200)
+    starts = np.asarray(traj.obs[..., 0])[np.asarray(traj.first)]
+    assert len(np.unique(starts)) == len(starts) > 20
+
+
+def test_every_episode_and_every_key_is_another() -> None:
+    env, policy, params = setup("CartPole-v1", 64)
+    run = jax.jit(lambda key: episodes(env, policy, params, key))
+    one, two = run(jax.random.key(1)), run(jax.random.key(2))
+    assert len(np.unique(np.asarray(one.obs[0, :, 0]))) == 64
+    assert len({tuple(a) for a in np.asarray(one.action[:8]).T}) > 32
+    assert not np.array_equal(one.action, two.action)
+
+
+def test_the_mean_of_n_episodes_has_one_nth_of_the_variance() -> None:
+    """N copies of one episode, the mistake of a key that is broadcast, would have all of it."""
+    env, policy, params = setup("CartPole-v1", 16)
+    run = jax.jit(jax.vmap(lambda key: episodes(env, policy, params, key).reward.sum(0)))
+    returns = np.asarray(run(jax.random.split(KEY, 200)))
+    ratio = returns.mean(1).var(ddof=1) / (returns.var(ddof=1) / 16)
+    assert 0.6 < ratio < 1.5  # its standard error is 0.1
+
+
+def test_greedy_takes_the_mode() -> None:
+    env, policy, params = setup("CartPole-v1")
+    traj = jax.jit(lambda: episodes(env, policy, params, KEY, greedy=True))()
+    mode = unroll(policy, params, traj.obs, traj.first).mode()
+    np.testing.assert_array_equal(np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0))
+
+
+def test_under_vmap_every_run_is_its_own() -> None:
+    env, policy, params = setup("CartPole-v1")
+    keys = jax.random.split(KEY, 3)
+    many = jax.jit(jax.vmap(lambda key: episodes(env, policy, params, key)))(keys)
+    for i, key in enumerate(keys):
+        one = jax.jit(lambda key: episodes(env, policy, params, key))(key)
+        np.testing.assert_array_equal(many.valid[i], one.valid)
+        np.testing.assert_array_equal(many.action[i] * many.valid[i], one.action * one.valid)
