@@ -56,9 +56,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def interleaved(
-    programs: dict[str, Callable[[int], Any]], repeats: int
-) -> tuple[dict[str, float], dict[str, float]]:
+def interleaved(programs: dict[str, Callable[[int], Any]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds, and mean environment steps, of a call of each program; the first call of each is not timed."""
     times: dict[str, list[float]] = {name: [] for name in programs}
     steps: dict[str, list[int]] = {name: [] for name in programs}

@@ -87,9 +87,10 @@ def finish(config: Any, done: Any, seeds: range, options: Options, folder: Path)
         f"trained in {done.train_seconds:.1f} s"
     )
     if evaluation is not None:
+        several = f", median of seeds {summary['median_of_seeds']:.1f}" if len(seeds) > 1 else ""
         print(
             f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
-            f"{summary['mean']:.1f} ± {summary['standard_error']:.1f} (standard error), "
+            f"{summary['mean']:.1f} ± {summary['standard_error']:.1f} (standard error){several}, "
             f"min {summary['min']:.0f}, max {summary['max']:.0f}"
         )
 

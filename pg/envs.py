@@ -171,8 +171,9 @@ def _actions(env: Any, params: Any) -> Discrete | Box:
 
 def _check_reward(reset: Callable[..., Any], step: Callable[..., Any], env: Any, params: Any) -> None:
     def one(key: jax.Array) -> Any:
-        _, state = reset(key, params)
-        return step(key, state, env.action_space(params).sample(key), params)[2]
+        reset_key, action_key, step_key = jax.random.split(key, 3)
+        _, state = reset(reset_key, params)
+        return step(step_key, state, env.action_space(params).sample(action_key), params)[2]
 
     shape = jax.eval_shape(one, jax.random.key(0)).shape
     if shape != ():

@@ -59,6 +59,8 @@ def test_split_and_join_are_inverse() -> None:
     np.testing.assert_array_equal(blocks.join(parts, 7), x)
 
 
-@pytest.mark.parametrize(("length", "most", "size"), [(500, 25, 25), (500, 32, 25), (9, 25, 9), (97, 25, 25), (8, 5, 4)])
+@pytest.mark.parametrize(
+    ("length", "most", "size"), [(500, 25, 25), (500, 32, 25), (9, 25, 9), (97, 25, 25), (8, 5, 4)]
+)
 def test_even_size(length: int, most: int, size: int) -> None:
     assert blocks.even_size(length, most) == size

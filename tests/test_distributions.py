@@ -61,7 +61,9 @@ def test_gaussian_log_prob_entropy_kl() -> None:
 
 def test_no_gradient_passes_through_a_gaussian_sample() -> None:
     noise = jnp.ones(1)
-    grad = jax.grad(lambda m: Gaussian(m, jnp.zeros(1)).log_prob(Gaussian(m, jnp.zeros(1)).sample(noise)))(jnp.ones(1))
+    grad = jax.grad(lambda m: Gaussian(m, jnp.zeros(1)).log_prob(Gaussian(m, jnp.zeros(1)).sample(noise)))(
+        jnp.ones(1)
+    )
     np.testing.assert_allclose(grad, 1.0)  # the score (a - μ)/σ²; with the gradient it would be 0
 
 

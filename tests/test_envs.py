@@ -127,7 +127,9 @@ def test_bounds_of_actions_may_depend_on_a_traced_parameter() -> None:
     def widest(torque: jax.Array) -> jax.Array:
         env = make_env("Pendulum-v1", 2, {"max_torque": torque})
         policy = make_policy(Config(), env)
-        return jnp.exp(policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[1].log_std)
+        return jnp.exp(
+            policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[1].log_std
+        )
 
     np.testing.assert_allclose(jax.jit(jax.vmap(widest))(jnp.array([1.0, 5.0]))[:, 0, 0], [1.0, 5.0], rtol=1e-6)
 

@@ -1,0 +1,91 @@
+"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and the README tells the truth."""
+
+import ast
+import re
+from pathlib import Path
+
+from pg.config import ACCEPTS, Config, Hyperparams
+from pg.estimators import ESTIMATORS
+
+ROOT = Path(__file__).parents[1]
+# A module imports only from modules to its left.
+ORDER = (
+    *("config", "presets", "blocks", "envs", "distributions", "networks", "rollout", "returns", "baselines"),
+    *("surrogates", "estimators", "optimizers", "train", "evaluate", "runs", "results", "plots", "cli"),
+)
+CORE = ORDER[2 : ORDER.index("runs")]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_imports_only_go_down() -> None:
+    modules = {path.stem: path for path in (ROOT / "pg").glob("*.py") if path.stem != "__init__"}
+    assert set(modules) == set(ORDER)
+    for name, path in modules.items():
+        below = {found.split(".")[1] for found in imports(path) if found.startswith("pg.")} & set(ORDER)
+        upward = {found for found in below if ORDER.index(found) >= ORDER.index(name)}
+        assert not upward, f"{name} imports {upward}"
+
+
+def test_one_importer_of_gymnax_and_one_of_matplotlib() -> None:
+    for library, home in (("gymnax", "envs"), ("matplotlib", "plots")):
+        users = {p.stem for p in (ROOT / "pg").glob("*.py") if any(i.split(".")[0] == library for i in imports(p))}
+        assert users == {home}
+
+
+def test_the_core_neither_prints_nor_calls_back() -> None:
+    for name in CORE:
+        text = (ROOT / "pg" / f"{name}.py").read_text()
+        assert not re.search(r"\bprint\(|callback|PRNGKey", text), name
+
+
+def test_functions_are_short_and_documented() -> None:
+    for path in (ROOT / "pg").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
+            if isinstance(node, ast.FunctionDef):
+                doc = ast.get_docstring(node) or ""
+                length = (node.end_lineno or 0) - node.lineno - len(doc.splitlines())
+                assert length <= 60, f"{path.name}: {node.name} has {length} lines"
+
+
+def test_experiments_are_scripts_of_a_hundred_lines() -> None:
+    for path in (ROOT / "experiments").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 100, path
+
+
+def test_no_pickle_and_no_eval() -> None:
+    for path in [*(ROOT / "pg").glob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+        assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "marshal", "dill", "joblib", "shelve"}
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec")], path
+        assert not [k for c in calls for k in c.keywords if k.arg in ("allow_pickle", "shell")], path
+
+
+def test_the_readme_has_a_row_for_every_estimator() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in rows][: len(ESTIMATORS)] == list(ESTIMATORS)
+    for name, cells in rows[: len(ESTIMATORS)]:
+        unbiased = cells.split("|")[1].strip()
+        line = next(line for line in (ESTIMATORS[name].__doc__ or "").splitlines() if "Unbiased for:" in line)
+        says_no = line.split("Unbiased for:")[1].strip().startswith("no")
+        assert unbiased.startswith("no") == says_no, name
+        assert ("windows" in cells.split("|")[3]) == ("windows" in ACCEPTS[name]), name
+
+
+def test_every_setting_has_a_help_text() -> None:
+    from pg.cli import _field_docstrings
+
+    assert set(_field_docstrings(Config)) == set(Config.__dataclass_fields__)
+    assert set(_field_docstrings(Hyperparams)) == set(Hyperparams._fields)

@@ -1,0 +1,272 @@
+"""Training: one scan, in chunks or not, jitted or not, over seeds and hyperparameters, traced once."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toys import Clock
+
+from pg import train as train_module
+from pg.config import ACCEPTS, Config, Hyperparams
+from pg.estimators import ESTIMATORS, Estimator, Params, build_estimator
+from pg.networks import Network
+from pg.train import make_chunk, make_learner, make_train, training_keys
+
+KEY = jax.random.key(0)
+CONFIG = Config(num_envs=8, num_updates=12, hidden_sizes=(16,))
+PPO = Config(
+    estimator="ppo",
+    collect="windows",
+    num_envs=8,
+    num_steps=16,
+    num_updates=12,
+    num_epochs=2,
+    num_minibatches=4,
+    hidden_sizes=(16,),
+)
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(("estimator", "collect"), [(name, way) for name, ways in ACCEPTS.items() for way in ways])
+def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
+    config = Config(estimator=estimator, collect=collect, num_envs=4, num_steps=8, num_updates=3, hidden_sizes=(8,))
+    start = make_learner(config).init(training_keys(KEY, 0, 3)[0])
+    state, metrics = jax.jit(make_train(config))(KEY)
+    assert {x.shape for x in metrics.values()} == {(3,)}
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), start.params, state.params)
+    assert any(jax.tree.leaves(moved.policy))
+    assert isinstance(moved.critic, tuple) or any(jax.tree.leaves(moved.critic))
+
+
+@pytest.mark.parametrize("config", [CONFIG, PPO, Config(estimator="moving_average", num_envs=4, num_updates=12)])
+def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
+    whole = jax.jit(make_train(config))(KEY, Hyperparams())
+    init_key, keys = training_keys(KEY, 0, config.num_updates)
+    chunk = jax.jit(lambda state, keys, h: jax.lax.scan(make_learner(config, h).step, state, keys))
+    for size in (1, 3, 12):
+        state, rows = jax.jit(make_learner(config).init)(init_key), []
+        for i in range(0, config.num_updates, size):
+            state, metrics = chunk(state, keys[i : i + size], Hyperparams())
+            rows.append(metrics)
+        assert_equal(state, whole[0])
+        assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *rows), whole[1])
+
+
+def test_a_run_may_go_on_beyond_its_planned_end() -> None:
+    """An update's key depends on its number, not on how many were planned."""
+    short, long = training_keys(KEY, 0, 5)[1], training_keys(KEY, 0, 9)[1]
+    assert_equal(jax.random.key_data(short), jax.random.key_data(long[:5]))
+    assert_equal(jax.random.key_data(training_keys(KEY, 5, 9)[1]), jax.random.key_data(long[5:]))
+
+
+def test_jit_is_no_jit() -> None:
+    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
+    learner = make_learner(config)
+    init_key, keys = training_keys(KEY, 0, 1)
+    state = learner.init(init_key)
+    with jax.disable_jit():
+        plain = learner.step(state, keys[0])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        plain,
+        jax.jit(learner.step)(state, keys[0]),
+    )
+
+
+def test_vmapped_seeds_are_the_solo_seeds() -> None:
+    """Within rounding, after few updates: batched products round differently, and trajectories part in the end."""
+    config = Config(estimator="leave_one_out", num_envs=8, num_updates=4, hidden_sizes=(16,))
+    keys = jax.random.split(KEY, 3)
+    many = jax.jit(jax.vmap(make_train(config)))(keys)
+    solo = jax.jit(make_train(config))
+    for i, key in enumerate(keys):
+        one = solo(key)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-5), many[0].params, one[0].params
+        )
+        np.testing.assert_array_equal(many[1]["env_steps"][i], one[1]["env_steps"])
+    assert len({float(x) for x in many[1]["grad_norm"][:, -1]}) == 3
+
+
+SWEPT: dict[str, tuple[float, float]] = {
+    "learning_rate": (0.001, 0.01),
+    "gamma": (0.9, 0.99),
+    "lambda_": (0.5, 1.0),
+    "n_step": (1, 4),
+    "epsilon": (1e-4, 0.3),
+    "undiscounted_state_weighting": (0.0, 1.0),
+    "entropy_coef": (0.0, 0.1),
+    "value_coef": (0.1, 1.0),
+    "baseline_decay": (0.0, 0.99),
+    "max_grad_norm": (0.01, 10.0),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in Hyperparams._fields if name != "env_params"])
+def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
+    """And matters, for an estimator that uses it."""
+    config = {
+        "n_step": Config(estimator="actor_critic", num_envs=4, num_updates=3),
+        "baseline_decay": Config(estimator="moving_average", num_envs=4, num_updates=3),
+    }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3))
+
+    def final(value: jax.Array) -> Any:
+        h = Hyperparams(**{"gamma": 0.9, "learning_rate": 0.1, "max_grad_norm": 1e9, name: value})
+        return make_train(config, optimizer=optax.sgd)(KEY, h)[0].params
+
+    pair = jax.jit(jax.vmap(final))(jnp.array(SWEPT[name]))
+    assert any(bool((x[0] != x[1]).any()) for x in jax.tree.leaves(pair))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(pair))
+
+
+def test_environment_parameters_can_be_vmapped() -> None:
+    config = Config(env=Clock(), num_envs=4, num_updates=2)
+
+    def total(scale: jax.Array) -> jax.Array:
+        return make_train(config)(KEY, Hyperparams(env_params={"reward_scale": scale}))[1]["return"]
+
+    one, two = jax.jit(jax.vmap(total))(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(two[0], 2 * one[0], rtol=1e-5)
+
+
+def test_the_program_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+    original = train_module.make_learner
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traces.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(train_module, "make_learner", counted)
+    chunk = jax.jit(make_chunk(CONFIG))
+    init_key, keys = training_keys(KEY, 0, 12)
+    states = jax.jit(jax.vmap(original(CONFIG).init))(init_key[None])
+    h = jax.tree.map(jnp.asarray, Hyperparams())
+    for i in range(0, 12, 3):
+        states, _ = chunk(states, keys[None, i : i + 3], h._replace(learning_rate=jnp.float32(0.1 * i)))
+    assert len(traces) == 1
+    train = jax.jit(chex.assert_max_traces(make_train(CONFIG), n=1))
+    train(KEY)
+    train(jax.random.key(1))
+    assert len(traces) == 2
+
+
+def test_sgd_is_the_bare_theorem() -> None:
+    """θ' = θ + α (1/N) Σₙ R(τₙ) Σₜ ∇log π, written out."""
+    config = Config(num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd")
+    h = Hyperparams(learning_rate=0.125, max_grad_norm=float("inf"), gamma=0.9)
+    init_key, keys = training_keys(KEY, 0, 1)
+    learner = make_learner(config, h)
+    before, after = learner.init(init_key), make_train(config)(KEY, h)[0]
+
+    env = train_module.envs.make_env("CartPole-v1", 8)
+    policy = train_module.networks.make_policy(config, env)
+    traj = train_module.rollout.episodes(env, policy, before.params.policy, jax.random.split(keys[0])[0])
+
+    def surrogate(params: Any) -> jax.Array:
+        log_pi = policy.apply(params, (), traj.obs, traj.first)[1].log_prob(traj.action)
+        total = (traj.reward * 0.9 ** jnp.arange(500)[:, None]).sum(0)
+        return ((log_pi * traj.valid).sum(0) * total).mean()
+
+    ascent = jax.grad(surrogate)(before.params.policy)
+    jax.tree.map(
+        lambda a, b, g: np.testing.assert_allclose(a, b + 0.125 * g, rtol=2e-4, atol=1e-5),
+        after.params.policy,
+        before.params.policy,
+        ascent,
+    )
+
+
+def test_clipping_is_by_the_global_norm_of_each_network() -> None:
+    config = Config(estimator="state_value", num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd")
+    h = Hyperparams(learning_rate=1.0, max_grad_norm=0.01)
+    before = make_learner(config, h).init(training_keys(KEY, 0, 1)[0])
+    after, metrics = jax.jit(make_train(config))(KEY, h)
+    step = jax.tree.map(jnp.subtract, after.params, before.params)
+    np.testing.assert_allclose([optax.tree.norm(step.policy), optax.tree.norm(step.critic)], 0.01, rtol=1e-3)
+    assert metrics["grad_norm"][0] > 1.0  # reported before clipping
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_schedules_end_at_zero(schedule: Any) -> None:
+    config = Config(num_envs=2, num_updates=8, hidden_sizes=(8,), optimizer="sgd", schedule=schedule)
+    learner = make_learner(config, Hyperparams(learning_rate=1.0, max_grad_norm=1.0))
+    init_key, keys = training_keys(KEY, 0, 9)
+    state, lengths, step = learner.init(init_key), [], jax.jit(learner.step)
+    for key in keys:
+        new, _ = step(state, key)
+        lengths.append(float(optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))))
+        state = new
+    assert lengths[0] == pytest.approx(1.0, rel=1e-3)
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[8] == 0.0
+
+
+def test_functions_override_names() -> None:
+    def doubled(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        base = ESTIMATORS["reinforce"](policy, critic, h)
+
+        def grad(params: Params, batch: Any) -> Any:
+            grads, metrics = base.grad(params, batch)
+            return jax.tree.map(lambda g: 2 * g, grads), {**metrics, "mine": jnp.float32(7)}
+
+        return base._replace(grad=grad)
+
+    config = Config(num_envs=4, num_updates=1)
+    plain = make_train(config, optimizer=optax.sgd)(KEY, Hyperparams(max_grad_norm=jnp.inf))[1]
+    mine = make_train(config, optimizer=optax.sgd, estimator=doubled)(KEY, Hyperparams(max_grad_norm=jnp.inf))[1]
+    np.testing.assert_allclose(mine["grad_norm"], 2 * plain["grad_norm"], rtol=1e-5)
+    assert mine["mine"][0] == 7
+
+
+def test_a_total_return_over_windows_is_refused() -> None:
+    def mine(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        return build_estimator(policy, None, h, lambda params, state, traj: (1.0, (), state), accepts=("episodes",))
+
+    with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
+        make_learner(Config(estimator="gae", collect="windows"), estimator=mine)
+
+
+def test_windows_are_scaled_per_step() -> None:
+    """The gradient over a window is that of one step on average, however long the window."""
+    norms = []
+    for num_steps in (64, 256):
+        config = Config(estimator="gae", collect="windows", num_envs=64, num_steps=num_steps, num_updates=1)
+        h = Hyperparams(learning_rate=0.0, gamma=0.5, undiscounted_state_weighting=1.0)
+        norms.append(float(jax.jit(make_train(config))(KEY, h)[1]["grad_norm"][0]))
+    assert 0.5 < norms[1] / norms[0] < 2.0
+
+
+def test_metrics_of_a_window_without_an_end_are_nan_not_zero() -> None:
+    config = Config(env="Pendulum-v1", estimator="gae", collect="windows", num_envs=2, num_steps=5, num_updates=2)
+    metrics = jax.jit(make_train(config))(KEY)[1]
+    np.testing.assert_array_equal(metrics["episodes"], 0)
+    assert np.isnan(metrics["return"]).all()
+    np.testing.assert_array_equal(metrics["env_steps"], 10)
+
+
+def test_minibatches_are_a_partition_of_the_environments() -> None:
+    rows = np.asarray(train_module._minibatches(PPO, KEY))
+    assert rows.shape == (8, 2)
+    for epoch in rows.reshape(2, 8):
+        assert sorted(epoch) == list(range(8))
+    assert not np.array_equal(rows[:4], rows[4:])
+
+
+def test_nothing_leaks_and_keys_are_used_once() -> None:
+    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
+    with jax.checking_leaks(), jax.debug_key_reuse(True):
+        jax.jit(make_train(config))(jax.random.key(1))
+    windows = Config(
+        env=Clock(), estimator="ppo", collect="windows", num_envs=4, num_steps=4, num_updates=2, num_epochs=2
+    )
+    with jax.checking_leaks(), jax.debug_key_reuse(True):
+        jax.jit(make_train(windows))(jax.random.key(2))
