@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 # Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
-ROWS = {"cpu": 2048}
+ROWS = {"cpu": 1024}
 ROWS_ELSEWHERE = 65536
 
 

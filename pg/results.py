@@ -155,9 +155,14 @@ def read_params(folder: Path, like: Any) -> Any:
     import safetensors.numpy
 
     leaves = safetensors.numpy.load_file(folder / "params.safetensors")
-    wanted = [_path(path) for path, _ in jax.tree.leaves_with_path(like)]
+    wanted = {_path(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
     if odd := sorted(set(wanted) ^ set(leaves)):
         raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd)}")
+    for name, leaf in sorted(wanted.items(), reverse=True):
+        found = leaves[name]
+        if found.shape[-leaf.ndim :] != leaf.shape or found.dtype != leaf.dtype:
+            shape = f"{found.dtype}{list(found.shape)}"
+            raise ValueError(f"{folder}: {name} is {shape}, where {leaf.dtype}{list(leaf.shape)} was expected")
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[name]) for name in wanted])
 
 

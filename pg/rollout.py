@@ -18,7 +18,7 @@ from pg.envs import Env
 from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
-BLOCK = 25
+BLOCK = 10
 
 
 class Trajectory(NamedTuple):

@@ -1,4 +1,4 @@
-"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and the README tells the truth."""
+"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a README that is true."""
 
 import ast
 import re

@@ -102,7 +102,8 @@ def test_presets_are_valid_and_changeable() -> None:
 
 def test_import_is_light() -> None:
     """`import pg` and its settings load neither jax nor a plotting library."""
-    code = "import sys, pg, pg.config, pg.presets, pg.cli; print([m for m in ('jax', 'matplotlib', 'pandas') if m in sys.modules])"
+    heavy = "[m for m in ('jax', 'matplotlib', 'pandas') if m in sys.modules]"
+    code = f"import sys, pg, pg.config, pg.presets, pg.cli; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

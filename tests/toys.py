@@ -126,3 +126,32 @@ class SmallMDP:
             time=time,
             carry=(),
         )
+
+
+class Target(environment.Environment):
+    """One step; observation x in {-1, 1}; the best action is 2 + x / 2, or with discrete actions whether x > 0."""
+
+    def __init__(self, continuous: bool) -> None:
+        self.continuous = continuous
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        return environment.EnvParams(max_steps_in_episode=1)
+
+    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
+        side = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+        return side[None], ClockState(place=side, time=jnp.int32(0))
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
+        if self.continuous:
+            reward = -((action[0] - 2.0 - state.place / 2) ** 2)
+        else:
+            reward = jnp.where((state.place > 0) == (action == 1), 1.0, 0.0)
+        state = ClockState(place=state.place, time=state.time + 1)
+        return state.place[None], state, reward, jnp.bool_(True), {}
+
+    def action_space(self, params: environment.EnvParams) -> Any:
+        return spaces.Box(0.0, 4.0, (1,), jnp.float32) if self.continuous else spaces.Discrete(2)
+
+    def observation_space(self, params: environment.EnvParams) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (1,), jnp.float32)

@@ -1,0 +1,212 @@
+"""The main job as a user meets it: what it writes, what it says to a mistake, and how it is interrupted."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas
+import polars
+import pytest
+
+from pg import results, runs
+from pg.config import Config, Hyperparams
+from pg.evaluate import evaluate
+from pg.train import make_learner, make_train
+
+ROOT = Path(__file__).parents[1]
+SMALL = ("--num-updates", "4", "--num-envs", "4", "--hidden-sizes", "8", "--eval-episodes", "5")
+EVERYTHING = {"config.json", "versions.json", "metrics.parquet", "params.safetensors", "summary.json"}
+EVERYTHING |= {"curve.png", "curve.svg"}
+
+
+def train(*arguments: str, script: str = "train.py", **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+    command = [sys.executable, str(ROOT / "experiments" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp("results")
+    done = train(*SMALL, "--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, Path(done.stdout.strip().splitlines()[-1])
+
+
+def test_it_says_what_it_does_and_where_it_is(two_seeds: tuple[str, Path]) -> None:
+    printed, folder = two_seeds
+    assert "leave_one_out on CartPole-v1: 4 updates of 4 complete episodes" in printed
+    assert "planned: at most 8,000 environment steps per seed" in printed
+    for word in ("num_envs=4", "learning_rate=", "return ", "grad norm ", "entropy ", "steps/s", " left"):
+        assert word in printed
+    assert "final evaluation, 10 episodes, sampled actions" in printed
+    assert {path.name for path in folder.iterdir()} == EVERYTHING
+
+
+def test_the_summary(two_seeds: tuple[str, Path]) -> None:
+    summary = json.loads((two_seeds[1] / "summary.json").read_text())
+    seeds = summary["per_seed"]
+    assert [row["seed"] for row in seeds] == [3, 4]
+    means = [row["mean"] for row in seeds]
+    assert summary["mean"] == pytest.approx(np.mean(means))
+    assert summary["standard_error"] == pytest.approx(np.std(means, ddof=1) / 2**0.5)
+    assert summary["min"] == min(row["min"] for row in seeds) <= summary["max"] == max(row["max"] for row in seeds)
+    assert (summary["episodes"], seeds[0]["episodes"], summary["status"]) == (10, 5, "finished")
+    assert summary["env_steps"] == sum(row["env_steps"] for row in seeds)
+    assert min(summary["compile_seconds"], summary["train_seconds"]) > 0
+    assert all(row["finite"] for row in seeds)
+
+
+def test_pandas_and_polars_read_the_metrics(two_seeds: tuple[str, Path]) -> None:
+    path = two_seeds[1] / "metrics.parquet"
+    frame = pandas.read_parquet(path)
+    assert polars.read_parquet(path).shape == frame.shape
+    assert list(frame.columns[:3]) == ["seed", "update", "total_env_steps"]
+    assert {"return", "grad_norm", "entropy", "env_steps", "length", "episodes"} <= set(frame.columns)
+    assert frame.seed.tolist() == [3] * 4 + [4] * 4
+    last = frame[frame["update"] == 3].total_env_steps
+    assert last.tolist() == frame.groupby("seed").env_steps.sum().tolist()
+    again = results.read_metrics(two_seeds[1])
+    np.testing.assert_array_equal(again["return"], frame["return"])
+
+
+def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
+    _, folder = two_seeds
+    config, hyperparams = results.read_setup(folder)
+    assert (config.estimator, config.num_envs, config.hidden_sizes) == ("leave_one_out", 4, (8,))
+    assert hyperparams == Hyperparams()
+    like = jax.eval_shape(make_learner(config).init, jax.random.key(0)).params
+    params = results.read_params(folder, like)
+    seed = jax.tree.map(lambda x: x[0], params)  # seed 3
+    _, key = runs.seed_keys([3])
+    again = evaluate(config, seed.policy, key[0], 5)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert float(again.returns.mean()) == pytest.approx(summary["per_seed"][0]["mean"])
+    with pytest.raises(ValueError, match="parameters of another network"):
+        results.read_params(folder, {"policy": like.policy["params"]})
+    wider = jax.eval_shape(
+        make_learner(dataclasses.replace(config, hidden_sizes=(9,))).init, jax.random.key(0)
+    ).params
+    with pytest.raises(ValueError, match=r"policy/params/torso/Dense_0/kernel is float32\[2, 4, 8\]"):
+        results.read_params(folder, wider)
+
+
+def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:
+    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run side by side."""
+    config, hyperparams = results.read_setup(two_seeds[1])
+    _, metrics = jax.jit(make_train(config))(runs.seed_keys([3])[0][0], hyperparams)
+    frame = pandas.read_parquet(two_seeds[1] / "metrics.parquet")
+    np.testing.assert_allclose(metrics["grad_norm"], frame[frame.seed == 3].grad_norm, rtol=1e-3)
+
+
+def test_versions_are_recorded(two_seeds: tuple[str, Path]) -> None:
+    versions = json.loads((two_seeds[1] / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert {"python", "gymnax", "optax", "flax", "device", "backend", "git_commit", "git_dirty"} <= set(versions)
+
+
+def test_infinite_clipping_survives_json(tmp_path: Path) -> None:
+    results.write_setup(tmp_path, Config(), Hyperparams(max_grad_norm=float("inf")), {})
+    assert results.read_setup(tmp_path)[1].max_grad_norm == float("inf")
+
+
+MISTAKES = [
+    (["--env", "CartPol-v1"], "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
+    (["--env", "MNISTBandit-bsuite"], "cannot run: gymnax downloads"),
+    (["--estimator", "renforce"], "unknown estimator 'renforce': did you mean 'reinforce'"),
+    (["--collect", "windows"], "needs collect='episodes'"),
+    (["--estimator", "leave_one_out", "--collect", "windows"], "needs collect='episodes'"),
+    (["--num-envs", "-3"], "num_envs must be a whole number of at least 1, got -3"),
+    (["--gamma", "1.5"], "gamma must be in [0, 1], got 1.5"),
+    (["--lambda", "2"], "lambda must be in [0, 1]"),
+    (["--learning-rate", "fast"], "--learning-rate"),
+    (["--num-updates", "2.5"], "2.5 is not a whole number"),
+    (["--optimizer", "sdg"], "'sgd'"),
+    (["--learning-rat", "0.1"], "--learning-rate"),
+    (["--env-params", "gravity"], "is not NAME=VALUE"),
+    (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
+    (["--eval-episodes", "-1"], "eval_episodes must be"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str], message: str) -> None:
+    started = time.monotonic()
+    done = train(*arguments)
+    assert done.returncode == 2
+    assert message in " ".join((done.stderr + done.stdout).replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env-params", "gravty=9"], "did you mean 'gravity'"),
+        (["--squash"], "squash=True is for continuous actions"),
+        (["--network", "cnn"], "needs observations [height, width, channels]"),
+        (["--out", "{file}"], "cannot make a folder for the run"),
+    ],
+)
+def test_a_mistake_that_only_the_environment_knows(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = train(*[word.format(file=tmp_path / "file") for word in arguments])
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+
+
+def test_help_teaches_and_answers_at_once() -> None:
+    started = time.monotonic()
+    done = train("--help")
+    assert done.returncode == 0
+    assert time.monotonic() - started < 3.0
+    for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--lambda", "--max-grad-norm"):
+        assert flag in done.stdout
+    assert "sgd is the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_the_preset_of_an_estimator_is_its_default() -> None:
+    assert "(default: windows)" in " ".join(train("--estimator", "ppo", "--help").stdout.replace("│", " ").split())
+
+
+def test_ctrl_c_leaves_a_readable_folder(tmp_path: Path) -> None:
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+    command = [
+        sys.executable,
+        "-u",
+        str(ROOT / "experiments" / "train.py"),
+        "--num-updates",
+        "100000",
+        "--num-envs",
+        "4",
+    ]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if "compiling" in line:
+                break
+        time.sleep(20)  # into the training
+        job.send_signal(signal.SIGINT)
+        printed, _ = job.communicate(timeout=60)
+    assert job.returncode == 130
+    folder = Path(printed.strip().splitlines()[-1])
+    assert {path.name for path in folder.iterdir()} == EVERYTHING
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert len(results.read_metrics(folder)["update"]) == summary["num_updates"] > 0
+
+
+def test_throughput_reports_its_ratio(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = train("--repeats", "2", "--json", str(figures), script="throughput.py")
+    assert done.returncode == 0, done.stderr
+    assert 0 < json.loads(figures.read_text())["short_vs_full_episodes"] < 1

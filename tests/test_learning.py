@@ -1,0 +1,76 @@
+"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow lane."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Target
+
+from pg import runs
+from pg.config import ACCEPTS, Config, Hyperparams
+from pg.envs import make_env
+from pg.networks import make_policy
+from pg.presets import preset
+from pg.train import make_train
+
+SIDES = jnp.array([[-1.0], [1.0]])
+
+
+def trained_policy(config: Config, hyperparams: Hyperparams) -> Any:
+    """π(·|x) at both observations, after training."""
+    params = jax.jit(make_train(config))(jax.random.key(0), hyperparams)[0].params.policy
+    policy = make_policy(config, make_env(config.env, 2))
+    return policy.apply(params, (), SIDES, jnp.ones(2, bool))[1]
+
+
+@pytest.mark.parametrize("estimator", list(ACCEPTS))
+def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None:
+    config = Config(
+        env=Target(continuous=False), estimator=estimator, num_envs=32, num_updates=100, hidden_sizes=(16,)
+    )
+    dist = trained_policy(config, Hyperparams(learning_rate=0.02))
+    p = np.asarray(jax.nn.softmax(dist.logits))
+    assert min(p[0, 0], p[1, 1]) > 0.95
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("estimator", ["leave_one_out", "ppo"])
+def test_both_continuous_heads_find_the_best_action(estimator: str, squash: bool) -> None:
+    config = Config(
+        env=Target(continuous=True),
+        estimator=estimator,
+        num_envs=64,
+        num_updates=200,
+        hidden_sizes=(16,),
+        squash=squash,
+    )
+    dist = trained_policy(config, Hyperparams(learning_rate=0.01))
+    np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)
+
+
+def test_cartpole_is_learned_in_seconds() -> None:
+    config, hyperparams = preset("leave_one_out")
+    _, metrics = jax.jit(make_train(config))(jax.random.key(0), hyperparams)
+    assert metrics["return"][:5].mean() < 60
+    assert metrics["return"][-5:].mean() > 475
+
+
+def medians(estimator: str) -> tuple[float, int]:
+    """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment steps of a seed."""
+    config, hyperparams = preset(estimator)
+    seeds = range(20)
+    done = runs.run(config, hyperparams, seeds)
+    evaluation = runs.evaluate_run(config, done, seeds, 100, greedy=False)
+    return float(np.median(evaluation.returns.mean(1))), int(done.metrics["env_steps"].sum(1).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("estimator", "bar"), [("reinforce", 400.0), *((name, 475.0) for name in ACCEPTS if name != "reinforce")]
+)
+def test_the_presets_learn_cartpole(estimator: str, bar: float) -> None:
+    median, steps = medians(estimator)
+    assert steps <= 1_000_000
+    assert median >= bar
