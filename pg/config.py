@@ -171,7 +171,7 @@ class Hyperparams(NamedTuple):
     """Weight of the critic's squared error, per step."""
     baseline_decay: Any = 0.9
     """Memory of the moving_average baseline, in [0, 1)."""
-    max_grad_norm: Any = 0.5
+    max_grad_norm: Any = 100.0
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""

@@ -18,6 +18,7 @@ _WINDOWS: dict[str, Any] = {
     "num_updates": 1953,
     "schedule": "linear",
     "gamma": 0.99,
+    "max_grad_norm": 0.5,
     "undiscounted_state_weighting": 1.0,
 }
 
