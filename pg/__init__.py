@@ -23,6 +23,7 @@ _MODULES = (
     "rollout",
     "runs",
     "surrogates",
+    "tabular",
     "train",
 )
 _NAMES = {

@@ -37,7 +37,9 @@ if "seaborn" not in sys.modules and "gymnax" not in sys.modules:
 else:
     import gymnax
 
-from gymnax.environments import spaces  # noqa: E402
+from gymnax.environments import environment, spaces  # noqa: E402
+
+__all__ = ["Box", "Discrete", "Env", "Transition", "environment", "gymnax", "make_env", "spaces"]
 
 EnvState = Any
 

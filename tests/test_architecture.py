@@ -10,7 +10,18 @@ from pg.estimators import ESTIMATORS
 ROOT = Path(__file__).parents[1]
 # A module imports only from modules to its left.
 ORDER = (
-    *("config", "presets", "blocks", "envs", "distributions", "networks", "rollout", "returns", "baselines"),
+    *(
+        "config",
+        "presets",
+        "blocks",
+        "envs",
+        "distributions",
+        "networks",
+        "rollout",
+        "tabular",
+        "returns",
+        "baselines",
+    ),
     *("surrogates", "estimators", "optimizers", "train", "evaluate", "runs", "results", "plots", "cli"),
 )
 CORE = ORDER[2 : ORDER.index("runs")]
