@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from pg.envs import environment, gymnax, spaces
 from pg.networks import Network
 from pg.rollout import Trajectory
