@@ -6,6 +6,7 @@ keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and t
 """
 
 import functools
+import importlib
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -17,25 +18,23 @@ import jax.numpy as jnp
 from pg.config import check_env, check_name
 
 
-class _Seaborn(types.ModuleType):
-    """Loads seaborn on first use: gymnax imports it for one colour palette, which costs seconds."""
+class _Lazy(types.ModuleType):
+    """Stands in for a plotting library that gymnax imports, and loads the library when it is used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # import machinery looks at these; they need no seaborn
+        if name.startswith("__"):  # the import machinery looks at these, and needs no library for it
             raise AttributeError(name)
-        sys.modules.pop("seaborn", None)
-        import seaborn  # type: ignore[import-untyped]
-
-        return getattr(seaborn, name)
+        return getattr(importlib.import_module(self.__name__), name)
 
 
-if "seaborn" not in sys.modules and "gymnax" not in sys.modules:
-    sys.modules["seaborn"] = _Seaborn("seaborn")
-    import gymnax
+# Environments of gymnax import these for their pictures; seaborn (with pandas and scipy) and pyplot cost seconds.
+_PLOTTING = [name for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules]
+sys.modules.update({name: _Lazy(name) for name in _PLOTTING})
+import gymnax  # noqa: E402
 
-    del sys.modules["seaborn"]  # gymnax keeps its reference; everyone else gets the real one
-else:
-    import gymnax
+for _name in _PLOTTING:  # gymnax keeps its stand-in; everyone else gets the library
+    if isinstance(sys.modules[_name], _Lazy):
+        del sys.modules[_name]
 
 from gymnax.environments import environment, spaces  # noqa: E402
 
