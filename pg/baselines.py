@@ -23,6 +23,27 @@ def leave_one_out(x: jax.Array) -> jax.Array:
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
+def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """Σ_{m≠n} numeratorₘ / Σ_{m≠n} denominatorₘ along axis 0, [N, ...]; 0 where the denominator is 0.
+
+    With R Z² and Z², Z the score of an episode: the variance-minimising baseline of each parameter, from the other
+    episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N < 2.
+    """
+    if numerator.shape[0] < 2:
+        raise ValueError(f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}")
+    top, bottom = (_sum_of_others(x) for x in (numerator, denominator))
+    positive = bottom > 0
+    return jnp.where(positive, top / jnp.where(positive, bottom, 1.0), 0.0)
+
+
+def _sum_of_others(x: jax.Array) -> jax.Array:
+    """Σ_{m≠n} xₘ along axis 0 as what comes before plus what comes after: no cancellation where xₙ is the largest."""
+    zero = jnp.zeros_like(x[:1])
+    before = jnp.concatenate([zero, jnp.cumsum(x[:-1], axis=0)])
+    after = jnp.concatenate([jnp.cumsum(x[:0:-1], axis=0)[::-1], zero])
+    return before + after
+
+
 class MovingAverage(NamedTuple):
     """Exponential average of a scalar, kept without its bias correction."""
 

@@ -38,16 +38,25 @@ ACCEPTS: dict[str, tuple[Collect, ...]] = {
     "reinforce": ("episodes",),
     "reward_to_go": ("episodes",),
     "undiscounted_reward_to_go": ("episodes",),
+    "constant_baseline": ("episodes",),
     "batch_mean": ("episodes",),
+    "standardised": ("episodes",),
     "leave_one_out": ("episodes",),
     "time_baseline": ("episodes",),
+    "optimal_baseline": ("episodes",),
     "moving_average": ("episodes",),
     "state_value": ("episodes",),
+    "entropy_reward": ("episodes",),
+    "trajectory_importance": ("episodes",),
+    "per_decision_importance": ("episodes",),
+    "ratio_only": ("episodes",),
     "actor_critic": ("episodes", "windows"),
     "gae": ("episodes", "windows"),
+    "vtrace": ("episodes", "windows"),
     "ppo": ("episodes", "windows"),
 }
-COUPLED = ("batch_mean", "leave_one_out", "time_baseline")  # the baseline is the other episodes of the batch
+# The baseline is the other episodes of the batch.
+COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
 IMPORTANCE_WEIGHTED = ("ppo",)  # may take more than one step on a batch
 
 
@@ -169,6 +178,10 @@ class Hyperparams(NamedTuple):
     """Weight of the entropy bonus, per step."""
     value_coef: Any = 0.5
     """Weight of the critic's squared error, per step."""
+    baseline: Any = 0.0
+    """The constant b of constant_baseline."""
+    temperature: Any = 0.01
+    """Weight τ of -log π in the reward (entropy_reward)."""
     baseline_decay: Any = 0.9
     """Memory of the moving_average baseline, in [0, 1)."""
     max_grad_norm: Any = 100.0
@@ -194,6 +207,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
     "entropy_coef": (-math.inf, math.inf, "finite"),
     "value_coef": (0.0, math.inf, "finite and at least 0"),
+    "baseline": (-math.inf, math.inf, "finite"),
+    "temperature": (0.0, math.inf, "finite and at least 0"),
     "baseline_decay": (0.0, 1.0 - 1e-12, "in [0, 1)"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
 }

@@ -23,16 +23,10 @@ _WINDOWS: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "reinforce": _EPISODES,
-    "reward_to_go": _EPISODES,
-    "undiscounted_reward_to_go": _EPISODES,
-    "batch_mean": _EPISODES,
-    "leave_one_out": _EPISODES,
-    "time_baseline": _EPISODES,
-    "moving_average": _EPISODES,
-    "state_value": _EPISODES,
+    **{name: _EPISODES for name, ways in ACCEPTS.items() if ways == ("episodes",)},
     "actor_critic": {**_WINDOWS, "n_step": 32},
     "gae": _WINDOWS,
+    "vtrace": {**_WINDOWS, "lambda_": 1.0},
     "ppo": {  # 150k steps
         **_WINDOWS,
         "num_steps": 64,

@@ -3,28 +3,22 @@
     score       ∇ (Ψ log π)              = Ψ ∇log π
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
     clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ has left [1-ε, 1+ε] in the direction of Ψ
+    all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
 
-All have one signature, so that an estimator names its own. Ψ and the behaviour's log-probability are constants:
-they were computed before differentiation.
+Ψ, Q and the behaviour's log-probability are constants: they were computed before differentiation.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-Surrogate = Callable[..., jax.Array]
 
-
-def score(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float) -> jax.Array:
-    """Ψ log π, [...]  (Williams 1992). All arguments [...]; `behaviour` and `epsilon` are not used."""
-    del behaviour, epsilon
+def score(log_prob: jax.Array, psi: jax.Array) -> jax.Array:
+    """Ψ log π, [...]  (Williams 1992). Both arguments [...]."""
     return psi * log_prob
 
 
-def importance(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float) -> jax.Array:
-    """ρ Ψ, [...]  (Degris et al. 2012, 1205.4839). `epsilon` is not used."""
-    del epsilon
+def importance(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array) -> jax.Array:
+    """ρ Ψ, [...]  (Degris et al. 2012, 1205.4839). behaviour: its log-probability, [...]."""
     return jnp.exp(log_prob - behaviour) * psi
 
 
@@ -32,3 +26,36 @@ def clipped(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: 
     """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_prob - behaviour)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)
+
+
+def all_action(logits: jax.Array, q: jax.Array) -> jax.Array:
+    """Σₐ π(a) Q(a), [...]  (expected policy gradients, Ciosek & Whiteson 2018, 1706.05374). Both [..., A]."""
+    return jnp.sum(jax.nn.softmax(logits) * q, axis=-1)
+
+
+def magic_box(x: jax.Array) -> jax.Array:
+    """□(x) = exp(x - ⊥x): 1 in value, and each derivative is that of exp at 0 (Foerster et al. 2018, 1802.05098)."""
+    return jnp.exp(x - jax.lax.stop_gradient(x))
+
+
+def dice(log_prob: jax.Array, reward: jax.Array) -> jax.Array:
+    """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: right for derivatives of every order (1802.05098, eq. 8).
+
+    log_prob, reward: [T, ...], both 0 where not valid; reward already times γᵏ.
+    """
+    return jnp.sum(jax.lax.stop_gradient(reward) * magic_box(jnp.cumsum(log_prob, axis=0)), axis=0)
+
+
+def loaded_dice(log_prob: jax.Array, advantage: jax.Array, lambda_: jax.Array | float = 1.0) -> jax.Array:
+    """Σₜ Aₜ (□(wₜ) - □(wₜ - log πₜ)), wₜ = Σ_{k≤t} λᵗ⁻ᵏ log π_k, [...]  (Farquhar et al. 2019, 1909.10549).
+
+    log_prob, advantage: [T, ...], both 0 where not valid; advantage already times γᵗ. λ < 1 is biased from the
+    second order on.
+    """
+
+    def accumulate(w: jax.Array, log_prob: jax.Array) -> tuple[jax.Array, jax.Array]:
+        w = lambda_ * w + log_prob
+        return w, w
+
+    w = jax.lax.scan(accumulate, jnp.zeros_like(log_prob[0]), log_prob)[1]
+    return jnp.sum(jax.lax.stop_gradient(advantage) * (magic_box(w) - magic_box(w - log_prob)), axis=0)

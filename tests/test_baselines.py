@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pg.baselines import MovingAverage, leave_one_out
+from pg.baselines import MovingAverage, leave_one_out, leave_one_out_ratio
 
 
 @pytest.mark.usefixtures("x64")
@@ -23,6 +23,25 @@ def test_subtracting_it_is_the_batch_mean_scaled() -> None:
 def test_leave_one_out_needs_another() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         leave_one_out(jnp.ones((4, 1)))
+    with pytest.raises(ValueError, match="at least 2"):
+        leave_one_out_ratio(jnp.ones((1, 4)), jnp.ones((1, 4)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_leave_one_out_ratio_is_the_loop() -> None:
+    g = np.random.default_rng(2)
+    top, bottom = g.normal(size=(6, 3)), g.random((6, 3))
+    bottom[1:, 2] = 0.0  # for sample 0 all others are 0
+    expected = [
+        [np.delete(top[:, j], n).sum() / (np.delete(bottom[:, j], n).sum() or np.inf) for j in range(3)]
+        for n in range(6)
+    ]
+    np.testing.assert_allclose(leave_one_out_ratio(jnp.asarray(top), jnp.asarray(bottom)), expected, atol=1e-12)
+
+
+def test_leave_one_out_ratio_survives_one_sample_that_dwarfs_the_others() -> None:
+    weight = jnp.array([1e12, 1e-6, 3e-6])
+    np.testing.assert_allclose(leave_one_out_ratio(2 * weight, weight), 2.0, rtol=1e-6)
 
 
 def test_moving_average_of_a_constant_is_the_constant_forever() -> None:

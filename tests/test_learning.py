@@ -66,11 +66,15 @@ def medians(estimator: str) -> tuple[float, int]:
     return float(np.median(evaluation.returns.mean(1))), int(done.metrics["env_steps"].sum(1).max())
 
 
+# On the policy's own episodes constant_baseline (b = 0) and the importance weights (1) repeat reinforce and
+# reward_to_go, which stand for them.
+REPEATS = ("constant_baseline", "trajectory_importance", "per_decision_importance", "ratio_only")
+BARS = {name: 400.0 if name == "reinforce" else 475.0 for name in ACCEPTS if name not in REPEATS}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("estimator", "bar"), [("reinforce", 400.0), *((name, 475.0) for name in ACCEPTS if name != "reinforce")]
-)
-def test_the_presets_learn_cartpole(estimator: str, bar: float) -> None:
+@pytest.mark.parametrize("estimator", list(BARS))
+def test_the_presets_learn_cartpole(estimator: str) -> None:
     median, steps = medians(estimator)
     assert steps <= 1_000_000
-    assert median >= bar
+    assert median >= BARS[estimator]

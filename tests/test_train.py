@@ -105,6 +105,8 @@ SWEPT: dict[str, tuple[float, float]] = {
     "undiscounted_state_weighting": (0.0, 1.0),
     "entropy_coef": (0.0, 0.1),
     "value_coef": (0.1, 1.0),
+    "baseline": (0.0, 20.0),
+    "temperature": (0.0, 0.5),
     "baseline_decay": (0.0, 0.99),
     "max_grad_norm": (0.01, 10.0),
 }
@@ -115,6 +117,8 @@ def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
     """And matters, for an estimator that uses it."""
     config = {
         "n_step": Config(estimator="actor_critic", num_envs=4, num_updates=3),
+        "baseline": Config(estimator="constant_baseline", num_envs=4, num_updates=3),
+        "temperature": Config(estimator="entropy_reward", num_envs=4, num_updates=3),
         "baseline_decay": Config(estimator="moving_average", num_envs=4, num_updates=3),
     }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3))
 

@@ -1,46 +1,57 @@
-"""The estimators' expectations, computed over every trajectory (and every pair) of a small MDP: no noise, 1e-12."""
+"""The estimators' expectations, computed over every trajectory (and every pair) of a small MDP: no noise, 1e-12.
+
+An estimator that says it is unbiased equals the exact gradient; one that says it is not equals its own mean, derived
+here another way, and differs from the gradient.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import SmallMDP, tabular_critic, tabular_policy
+from toys import tabular_critic, tabular_policy
 
+from pg import surrogates, tabular
 from pg.config import ACCEPTS, Hyperparams
 from pg.estimators import ESTIMATORS, Params
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
-GAMMA = 0.8
-MDP = SmallMDP()
-LOGITS = np.random.default_rng(1).normal(size=(MDP.S, MDP.A))
-VALUES = np.random.default_rng(2).normal(size=MDP.S)  # any critic at all
+S, A, H, GAMMA = 3, 2, 3, 0.8
+MDP = tabular.garnet(0, S, A, branching=2, horizon=H)
+RNG = np.random.default_rng(1)
+LOGITS = RNG.normal(size=(S, A))
+BEHAVIOUR = LOGITS + 0.7 * RNG.normal(size=(S, A))
+VALUES = RNG.normal(size=S)  # any critic at all
+SLOPES = RNG.normal(size=(S, A))  # a direction in which the third derivative is not 0
+DISCOUNT = GAMMA ** np.arange(H)[:, None]
 
 
 @functools.cache
-def every_trajectory() -> tuple[np.ndarray, Trajectory]:
-    """Probabilities [M] and trajectories, leaves [M, H, 1, ...]."""
-    probabilities, trajectories = zip(*MDP.trajectories(LOGITS), strict=True)
-    assert sum(probabilities) == pytest.approx(1.0, abs=1e-12)
-    return np.array(probabilities), jax.tree.map(lambda *x: np.stack(x), *trajectories)
+def every_trajectory(on_policy: bool) -> tuple[np.ndarray, Trajectory]:
+    """Probabilities [M] and trajectories, leaves [M, H, 1, ...], of the policy or of the behaviour."""
+    traj, probability = tabular.enumerate_trajectories(MDP, jnp.asarray(LOGITS if on_policy else BEHAVIOUR))
+    return np.asarray(probability), jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 1, 0)[:, :, None], traj)
 
 
-def exact_gradient() -> np.ndarray:
-    return np.asarray(jax.grad(MDP.exact_return)(jnp.asarray(LOGITS), GAMMA))
+def exact_gradient(tau: float = 0.0) -> np.ndarray:
+    return np.asarray(tabular.exact_gradient(MDP, LOGITS, GAMMA, tau))
 
 
-def expectation(name: str, num_episodes: int, limit_ends: bool = False, **hyperparams: Any) -> np.ndarray:
+def expectation(
+    name: str, num_episodes: int = 1, on_policy: bool = True, limit_ends: bool = False, **hyperparams: Any
+) -> np.ndarray:
     """E ĝ over every batch of `num_episodes` (1 or 2) trajectories, as a direction of ascent.
 
-    limit_ends: the time limit counts as a termination.
+    on_policy: else the trajectories are the behaviour's. limit_ends: the time limit counts as a termination.
     """
-    probabilities, trajectories = every_trajectory()
+    probabilities, trajectories = every_trajectory(on_policy)
     if limit_ends:
         trajectories = trajectories._replace(terminated=trajectories.done)
-    policy, critic = tabular_policy(MDP.S, MDP.A), tabular_critic(MDP.S)
+    policy, critic = tabular_policy(S, A), tabular_critic(S)
     estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=GAMMA, **hyperparams))
     fresh, state = estimator.init(jax.random.key(0))
     params = Params(jnp.asarray(LOGITS), () if isinstance(fresh.critic, tuple) else jnp.asarray(VALUES))
@@ -62,56 +73,182 @@ def expectation(name: str, num_episodes: int, limit_ends: bool = False, **hyperp
     return total
 
 
-def distance(name: str, num_episodes: int, factor: float = 1.0, **hyperparams: Any) -> float:
-    return float(np.abs(expectation(name, num_episodes, **hyperparams) - factor * exact_gradient()).max())
+def distance(name: str, *, to: np.ndarray | None = None, **setting: Any) -> float:
+    """Largest difference between the estimator's mean and the gradient, or another direction."""
+    return float(np.abs(expectation(name, **setting) - (exact_gradient() if to is None else to)).max())
 
 
-@pytest.mark.parametrize("name", ["reinforce", "reward_to_go", "moving_average", "state_value"])
-def test_unbiased(name: str) -> None:
-    assert distance(name, 1) < 1e-12
+UNBIASED = [
+    *({"name": name} for name in ("reinforce", "reward_to_go", "moving_average", "state_value")),
+    {"name": "constant_baseline", "baseline": 0.7},
+    *({"name": name, "num_episodes": 2} for name in ("leave_one_out", "time_baseline", "optimal_baseline")),
+    {"name": "trajectory_importance", "on_policy": False},
+    {"name": "per_decision_importance", "on_policy": False},
+    {"name": "ratio_only"},  # on-policy
+    # Bootstrapped estimators are ∇J where nothing is left to bootstrap: every end is an end, and all of it is used.
+    {"name": "gae", "limit_ends": True, "lambda_": 1.0},
+    {"name": "ppo", "limit_ends": True, "lambda_": 1.0},
+    {"name": "vtrace", "limit_ends": True, "lambda_": 1.0},
+    {"name": "actor_critic", "limit_ends": True, "n_step": H},
+]
+BIASED = [
+    {"name": "undiscounted_reward_to_go"},
+    {"name": "batch_mean", "num_episodes": 2},
+    {"name": "standardised", "num_episodes": 2},
+    {"name": "ratio_only", "on_policy": False},
+    {"name": "entropy_reward", "temperature": 0.3},  # unbiased for another objective
+    {"name": "gae", "lambda_": 1.0},  # bootstraps where the time limit cut
+    {"name": "gae", "limit_ends": True, "lambda_": 0.5},
+    {"name": "gae", "limit_ends": True, "lambda_": 1.0, "undiscounted_state_weighting": 1.0},
+    {"name": "ppo", "lambda_": 1.0},
+    {"name": "vtrace", "limit_ends": True, "lambda_": 1.0, "on_policy": False},
+    {"name": "actor_critic", "limit_ends": True, "n_step": 1},
+]
 
 
-@pytest.mark.parametrize("name", ["leave_one_out", "time_baseline"])
-def test_unbiased_in_pairs(name: str) -> None:
-    assert distance(name, 2) < 1e-12
+def label(setting: dict[str, Any]) -> str:
+    return "-".join(str(value) if key == "name" else f"{key}={value}" for key, value in setting.items())
 
 
-def test_batch_mean_is_shrunk_by_its_own_sample() -> None:
-    assert distance("batch_mean", 2, factor=1 / 2) < 1e-12
-    assert distance("batch_mean", 2) > 1e-2
+@pytest.mark.parametrize("setting", UNBIASED, ids=label)
+def test_unbiased(setting: dict[str, Any]) -> None:
+    assert distance(**setting) < 1e-12
 
 
-def test_dropping_the_state_weighting_is_another_direction() -> None:
-    assert distance("undiscounted_reward_to_go", 1) > 1e-2
-    exact = jax.grad(lambda logits: dropped(logits).sum())(jnp.asarray(LOGITS))
-    np.testing.assert_allclose(expectation("undiscounted_reward_to_go", 1), exact, atol=1e-12)
+@pytest.mark.parametrize("setting", BIASED, ids=label)
+def test_biased_and_seen_to_be(setting: dict[str, Any]) -> None:
+    assert distance(**setting) > 1e-3
 
 
-def dropped(logits: jax.Array) -> jax.Array:
-    """Whose gradient is Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a), with the visitation dₜ and Qₜ held constant."""
-    pi, running = jax.nn.softmax(logits), jnp.array([1.0, 1.0, 0.0])
-    q, value = [], jnp.zeros(MDP.S)
-    for _ in range(MDP.H):
-        q.insert(0, MDP.reward + GAMMA * jnp.einsum("sat,t->sa", MDP.transition, value))
-        value = running * (pi * q[0]).sum(-1)
-    visits, total = jnp.asarray(MDP.initial), jnp.zeros(())
-    for t in range(MDP.H):
-        total += jax.lax.stop_gradient(visits * running)[:, None] * pi * jax.lax.stop_gradient(q[t])
-        visits = jnp.einsum("s,sa,sat->t", visits * running, pi, MDP.transition)
-    return total
+def summands(on_policy: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+    """Probabilities [M], scores of the policy [H, M, S, A], rewards γᵗ rₜ [H, M], and the trajectories [H, M]."""
+    probabilities, traj = every_trajectory(on_policy)
+    traj = jax.tree.map(lambda x: np.moveaxis(x[:, :, 0], 0, 1), traj)
+    pi = np.asarray(jax.nn.softmax(LOGITS))
+    centred = np.eye(A)[traj.action] - traj.obs @ pi
+    scores = traj.obs[..., :, None] * centred[..., None, :] * traj.valid[..., None, None]
+    return probabilities, scores, DISCOUNT * traj.reward, traj
 
 
-def test_gae_is_unbiased_only_where_nothing_is_bootstrapped() -> None:
-    """λ = 1 and n = H still bootstrap where the time limit cut; once that counts as an end they are ∇J."""
-    for name, whole in [("gae", {"lambda_": 1.0}), ("ppo", {"lambda_": 1.0}), ("actor_critic", {"n_step": MDP.H})]:
-        assert distance(name, 1, limit_ends=True, **whole) < 1e-12
-        assert distance(name, 1, **whole) > 1e-3
-        assert distance(name, 1, limit_ends=True, **whole, undiscounted_state_weighting=1.0) > 1e-3
-    assert distance("gae", 1, limit_ends=True, lambda_=0.5) > 1e-3
-    assert distance("actor_critic", 1, limit_ends=True, n_step=1) > 1e-3
+def test_what_batch_mean_estimates() -> None:
+    assert distance("batch_mean", num_episodes=2, to=exact_gradient() / 2) < 1e-12
+
+
+def test_what_dropping_the_discount_estimates() -> None:
+    exact = np.asarray(tabular.undiscounted_direction(MDP, LOGITS, GAMMA))
+    assert distance("undiscounted_reward_to_go", to=exact) < 1e-12
+    # gae at λ = 1, with every end an end, drops it likewise.
+    whole = {"limit_ends": True, "lambda_": 1.0, "undiscounted_state_weighting": 1.0}
+    assert distance("gae", to=exact, **whole) < 1e-12
+
+
+def test_what_standardised_returns_estimate() -> None:
+    """Of a pair the standardised returns are ±1: E = Σ p p' sign(R - R') (Z - Z') / 2."""
+    probabilities, scores, rewards, _ = summands()
+    total, z = rewards.sum(0), scores.sum(0)
+    gap = total[:, None] - total[None, :]
+    weight = gap / 2 / (np.abs(gap) / 2 + 1e-8)
+    exact = np.einsum("m,n,mn,msa->sa", probabilities, probabilities, weight, z)
+    # Pairs of equal returns: a gap of 10⁻¹⁷ from rounding over the 10⁻⁸ in the denominator leaves 10⁻⁹.
+    assert distance("standardised", num_episodes=2, to=exact) < 1e-9
+
+
+def test_what_one_ratio_estimates_off_policy() -> None:
+    """States and rewards to go of the behaviour, actions of the policy."""
+    behaviour, pi = jnp.asarray(BEHAVIOUR), np.asarray(jax.nn.softmax(LOGITS))
+    d, (q, _) = tabular.visitation(MDP, behaviour), tabular.values(MDP, behaviour, GAMMA)
+    baseline = np.einsum("sa,tsa->ts", pi, q)
+    exact = np.einsum("t,ts,sa,tsa->sa", DISCOUNT[:, 0], d, pi, q - baseline[..., None])
+    assert distance("ratio_only", on_policy=False, to=exact) < 1e-12
+
+
+def test_entropy_as_reward_is_the_gradient_of_the_entropy_regularised_return() -> None:
+    assert distance("entropy_reward", temperature=0.3, to=exact_gradient(tau=0.3)) < 1e-12
+    # The same bonus as a loss is another direction: it forgets the entropy of what follows.
+    assert distance("reward_to_go", entropy_coef=0.3, to=exact_gradient(tau=0.3)) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "lambda_"), [("gae", 0.5), ("gae", 1.0), ("ppo", 0.5)])
+def test_what_gae_estimates(name: str, lambda_: float) -> None:
+    """Σ p Σₜ γᵗ zₜ Σₗ (γλ)ˡ δₜ₊ₗ by loops, bootstrapping where the time limit cut."""
+    probabilities, scores, _, traj = summands()
+    v, v_next = traj.obs @ VALUES, np.where(traj.terminated, 0.0, traj.next_obs @ VALUES)
+    delta = np.where(traj.valid, traj.reward + GAMMA * v_next - v, 0.0)
+    advantage = np.stack([sum((GAMMA * lambda_) ** (k - t) * delta[k] for k in range(t, H)) for t in range(H)])
+    exact = np.einsum("m,tm,tmsa->sa", probabilities, DISCOUNT * advantage, scores)
+    assert distance(name, lambda_=lambda_, to=exact) < 1e-12
+
+
+def test_what_one_step_actor_critic_estimates() -> None:
+    """Σₜ γᵗ Σₛ dₜ Σₐ ∇π (r + γ P V): the true Q replaced by one step and the critic, here with every end an end."""
+    pi, d = np.asarray(jax.nn.softmax(LOGITS)), np.asarray(tabular.visitation(MDP, jnp.asarray(LOGITS)))
+    one_step = MDP.mean_reward + GAMMA * MDP.continuing @ VALUES
+    q = np.stack([one_step] * (H - 1) + [MDP.mean_reward])
+    exact = np.einsum("t,ts,sa,tsa->sa", DISCOUNT[:, 0], d, pi, q - np.einsum("sa,tsa->ts", pi, q)[..., None])
+    assert distance("actor_critic", n_step=1, limit_ends=True, to=exact) < 1e-12
+
+
+def test_weights_of_importance_are_one_on_policy() -> None:
+    for name, plain in [
+        ("trajectory_importance", "reinforce"),
+        ("per_decision_importance", "reward_to_go"),
+        ("ratio_only", "reward_to_go"),
+    ]:
+        assert distance(name, to=expectation(plain)) < 1e-12
+
+
+def test_the_optimal_baseline_is_not_in_sample() -> None:
+    """With its own episode in the sums it would be biased: the negative control of leaving it out."""
+    probabilities, scores, rewards, _ = summands()
+    total, z = rewards.sum(0), scores.sum(0).reshape(-1, S * A)
+    mean = np.zeros(S * A)
+    for m, p in enumerate(probabilities):
+        top = total[m] * z[m] ** 2 + total[:, None] * z**2
+        bottom = z[m] ** 2 + z**2
+        b = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        mean += p * probabilities @ (((total[m] - b) * z[m] + (total[:, None] - b) * z) / 2)
+    assert np.abs(mean.reshape(S, A) - exact_gradient()).max() > 1e-3
+
+
+def objective(kind: str, logits: jax.Array) -> jax.Array:
+    """A surrogate whose derivatives estimate those of J, averaged over every trajectory."""
+    probabilities, _, rewards, traj = summands()
+    log_pi = jax.nn.log_softmax(logits)
+    log_prob = jnp.where(traj.valid, jnp.einsum("tms,sa,tma->tm", traj.obs, log_pi, np.eye(A)[traj.action]), 0.0)
+    if kind == "dice":
+        per_episode = surrogates.dice(log_prob, jnp.asarray(rewards))
+    elif kind == "loaded_dice":
+        # Advantages over a stand-in V: any function of the state leaves every order unbiased.
+        to_go = np.cumsum(rewards[::-1], axis=0)[::-1]
+        advantage = jnp.asarray(np.where(traj.valid, to_go - DISCOUNT * (traj.obs @ VALUES), 0.0))
+        per_episode = surrogates.loaded_dice(log_prob, advantage)
+    else:
+        per_episode = surrogates.score(log_prob.sum(0), jnp.asarray(rewards.sum(0)))
+    return jnp.asarray(probabilities) @ per_episode
+
+
+@pytest.mark.parametrize("kind", ["dice", "loaded_dice"])
+def test_first_and_higher_orders(kind: str) -> None:
+    logits = jnp.asarray(LOGITS)
+    np.testing.assert_allclose(jax.grad(lambda x: objective(kind, x))(logits), exact_gradient(), atol=1e-12)
+    exact = tabular.exact_hessian(MDP, logits, GAMMA)
+    np.testing.assert_allclose(jax.hessian(lambda x: objective(kind, x))(logits), exact, atol=1e-12)
+
+    def third(f: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """D³f(θ)[v, v, ·], v = SLOPES."""
+
+        def along(g: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+            return lambda x: jax.jvp(g, (x,), (SLOPES,))[1]
+
+        return jax.grad(along(along(f)))(logits)
+
+    expected = third(lambda x: tabular.exact_return(MDP, x, GAMMA))
+    np.testing.assert_allclose(third(lambda x: objective(kind, x)), expected, atol=1e-12)
+    assert float(jnp.abs(expected).max()) > 1e-3
+    # Differentiating the ordinary surrogate twice is wrong: the negative control.
+    twice = jax.hessian(lambda x: objective("score", x))(logits)
+    assert float(jnp.abs(twice - exact).max()) > 1e-2
 
 
 def test_every_estimator_is_judged_here() -> None:
-    judged = {"reinforce", "reward_to_go", "moving_average", "state_value", "leave_one_out", "time_baseline"}
-    judged |= {"batch_mean", "undiscounted_reward_to_go", "gae", "ppo", "actor_critic"}
-    assert judged == set(ACCEPTS)
+    assert {setting["name"] for setting in [*UNBIASED, *BIASED]} == set(ACCEPTS)

@@ -1,18 +1,14 @@
 """Small environments and policies whose behaviour is known in advance."""
 
-from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 
 from pg.distributions import Categorical
 from pg.networks import Network
-from pg.rollout import Trajectory
 
 
 @struct.dataclass
@@ -72,60 +68,6 @@ def tabular_critic(num_states: int) -> Network:
         return carry, obs @ params
 
     return Network(lambda key: jax.random.normal(key, (num_states,)), apply)
-
-
-class SmallMDP:
-    """Three states, two actions, three steps; state 2 ends the episode. Every trajectory can be written down."""
-
-    S, A, H = 3, 2, 3
-
-    def __init__(self) -> None:
-        g = np.random.default_rng(0)
-        self.transition = g.dirichlet(np.ones(self.S), size=(self.S, self.A))
-        self.reward = g.normal(size=(self.S, self.A))
-        self.initial = np.array([0.6, 0.4, 0.0])
-
-    def exact_return(self, logits: jax.Array, gamma: float) -> jax.Array:
-        """J by dynamic programming, differentiable."""
-        pi, running = jax.nn.softmax(logits), jnp.array([1.0, 1.0, 0.0])
-        value = jnp.zeros(self.S)
-        for _ in range(self.H):
-            q = self.reward + gamma * jnp.einsum("sat,t->sa", self.transition, value)
-            value = running * (pi * q).sum(-1)
-        return self.initial @ value
-
-    def trajectories(self, logits: np.ndarray) -> Iterator[tuple[float, Trajectory]]:
-        """Every trajectory [H, 1] with its probability."""
-        pi = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-        for start, *moves in product(range(self.S), *[list(product(range(self.A), range(self.S)))] * self.H):
-            probability, state, rows = self.initial[start], start, []
-            for t, (action, successor) in enumerate(moves):
-                valid = state != 2
-                if not valid and (action, successor) != (0, 2):
-                    probability = 0.0  # after the end there is one way to go on, of probability 1
-                elif valid:
-                    probability *= pi[state, action] * self.transition[state, action, successor]
-                rows.append((state, action, successor, valid, t))
-                state = successor
-            if probability > 0:
-                yield probability, self._trajectory(rows, pi)
-
-    def _trajectory(self, rows: list[tuple[int, int, int, bool, int]], pi: np.ndarray) -> Trajectory:
-        state, action, successor, valid, time = (np.array(column)[:, None] for column in zip(*rows, strict=True))
-        eye = np.eye(self.S)
-        return Trajectory(
-            obs=eye[state],
-            action=action,
-            log_prob=np.log(pi[state, action]),
-            reward=np.where(valid, self.reward[state, action], 0.0),
-            terminated=valid & (successor == 2),
-            truncated=valid & (time == self.H - 1),
-            next_obs=eye[successor],
-            first=time == 0,
-            valid=valid,
-            time=time,
-            carry=(),
-        )
 
 
 class Target(environment.Environment):

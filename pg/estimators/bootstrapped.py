@@ -1,0 +1,95 @@
+"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at the price of bias.
+
+actor_critic → gae → ppo: n steps, all n mixed, and the clipped ratio for several steps on one batch
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg import returns, surrogates
+from pg.config import Hyperparams
+from pg.estimators.base import (
+    Estimator,
+    Gain,
+    Params,
+    Weighted,
+    build_estimator,
+    log_ratio,
+    score,
+    state_weight,
+    values,
+)
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
+
+    Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
+    Unbiased for: no, unless V is exact or n reaches every episode's termination: V stands in for what follows.
+    Variance: falls as n falls.
+    Needs: a critic, on-policy; episodes or windows.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
+        ends = traj.terminated, traj.truncated
+        advantage = returns.n_step(traj.reward, *ends, v_t, v_tp1, h.gamma, h.n_step)
+        return state_weight(traj, h) * advantage, advantage + v_t, state
+
+    return build_estimator(policy, critic, h, weigh)
+
+
+def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score) -> Estimator:
+    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016, 1506.02438).
+
+    Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
+    Unbiased for: no, unless V is exact, or λ = 1 and every episode terminates: V stands in for what follows.
+    Variance: falls as λ falls.
+    Needs: a critic, on-policy; episodes or windows.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
+        ends = traj.terminated, traj.truncated
+        advantage = returns.gae(traj.reward, *ends, v_t, v_tp1, h.gamma, h.lambda_)
+        return state_weight(traj, h) * advantage, advantage + v_t, state
+
+    return build_estimator(policy, critic, h, weigh, gain)
+
+
+def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Advantages from another policy's data, with truncated ratios (IMPALA; Espeholt et al. 2018, 1802.01561).
+
+    Ψₜ = γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ)),  v the V-trace target, its trace λ min(1, ρ)
+    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy V stands in as in gae.
+    Variance: bounded by the truncation.
+    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
+        rho, ends = jnp.exp(log_ratio(policy, params, traj)), (traj.terminated, traj.truncated)
+        target, advantage = returns.vtrace(rho, traj.reward, *ends, v_t, v_tp1, h.gamma, h.lambda_)
+        return state_weight(traj, h) * advantage, target, state
+
+    return build_estimator(policy, critic, h, weigh)
+
+
+def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """gae with the clipped importance ratio, for several steps on one batch (Schulman et al. 2017, 1707.06347).
+
+    Ψₜ = as gae, times ρₜ while clipping does not bind
+    Unbiased for: no: as gae on the first minibatch, where ρ = 1; after it the states are the old policy's.
+    Variance: as gae; clipping bounds the ratio's.
+    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
+    """
+
+    def clipped(dist: Any, batch: Weighted) -> jax.Array:
+        log_prob = dist.log_prob(batch.traj.action)
+        return surrogates.clipped(log_prob, batch.traj.log_prob, batch.psi, h.epsilon)
+
+    return gae(policy, critic, h, gain=clipped)

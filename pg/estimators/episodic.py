@@ -1,0 +1,223 @@
+"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave it unbiased.
+
+ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ),   Ψ the return, or the reward to go, less a baseline
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg import baselines, returns
+from pg.baselines import MovingAverage
+from pg.config import ACCEPTS, Hyperparams
+from pg.estimators.base import Estimator, Params, Weighted, build_estimator, discounted_reward_to_go, values
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The theorem: the score of a trajectory times its return (Williams 1992).
+
+    Ψₜ = R
+    Unbiased for: J.
+    Variance: the largest; H scores, each times the full return.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reinforce"])
+
+
+def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001, cs/1106.0665).
+
+    Ψₜ = γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ
+    Unbiased for: J.
+    Variance: drops the past rewards' zero-mean terms; usually less than reinforce, not always.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return discounted_reward_to_go(traj, h), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reward_to_go"])
+
+
+def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """What most code computes: reward-to-go with the state weighting γᵗ dropped.
+
+    Ψₜ = Gₜ
+    Unbiased for: no: for γ < 1 it is the gradient of no function (Nota & Thomas 2020, 1906.07073); J if γ = 1.
+    Variance: late steps weigh as much as early ones.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["undiscounted_reward_to_go"])
+
+
+def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z the score of an episode (Weaver & Tao 2001).
+
+    Ψₜ = R - b,  b = `baseline`
+    Unbiased for: J, for any b that is independent of the batch.
+    Variance: smallest at the b above; grows with the square of the distance from it.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma) - h.baseline, (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["constant_baseline"])
+
+
+def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The mean return of the batch as baseline, own episode included (folklore).
+
+    Ψₜ = R - (1/N) Σₘ Rₘ
+    Unbiased for: no: its mean is (N-1)/N ∇J, shrunk by the own sample.
+    Variance: ((N-1)/N)² that of leave_one_out; the same signal-to-noise ratio.
+    Needs: complete episodes, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        return total - total.mean(), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["batch_mean"])
+
+
+def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO codes do).
+
+    Ψₜ = (R - mean R) / (std R + 10⁻⁸)
+    Unbiased for: no: the scale is random and correlated with the sample, so that even the direction is not ∇J's.
+    Variance: that of batch_mean in units of the returns, whatever their scale.
+    Needs: complete episodes, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        return (total - total.mean()) / (total.std() + 1e-8), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["standardised"])
+
+
+def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The mean return of the *other* episodes as baseline (RLOO; Kool et al. 2019; 2402.14740).
+
+    Ψₜ = R - (1/(N-1)) Σ_{m≠n} Rₘ
+    Unbiased for: J.
+    Variance: removes the mean return from the weight of every score.
+    Needs: complete episodes, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        return total - baselines.leave_one_out(total), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["leave_one_out"])
+
+
+def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Reward-to-go less its mean at the same time step over the other episodes, ended ones counting 0.
+
+    Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
+    Unbiased for: J.
+    Variance: removes what the clock alone predicts of the reward to go.
+    Needs: complete episodes, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        to_go = discounted_reward_to_go(traj, h)
+        return to_go - baselines.leave_one_out(to_go), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["time_baseline"])
+
+
+def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """For every parameter its own variance-minimising constant, from the other episodes (Peters & Schaal 2008).
+
+    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ  (0 where all others are 0)
+    Unbiased for: J.
+    Variance: the lowest of constant baselines, coordinate by coordinate, as N grows.
+    Needs: complete episodes, on-policy, N ≥ 2; memory for N gradients.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma), (), state
+
+    plain = build_estimator(policy, None, h, weigh, accepts=ACCEPTS["optimal_baseline"])
+    bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
+
+    def scores(params: Params, batch: Weighted) -> Params:
+        """-Z of every episode, leaves [N, ...]: the loss's gradient with Ψ = 1."""
+
+        def one(episode: Weighted) -> Params:
+            return bare.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0]
+
+        return jax.vmap(one, in_axes=1)(batch._replace(psi=jnp.ones_like(batch.psi)))
+
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
+        def subtract(gradient: jax.Array, z: jax.Array) -> jax.Array:
+            total = batch.psi[0].reshape(-1, *[1] * (z.ndim - 1))
+            return gradient - jnp.mean(baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0)
+
+        gradient, metrics = plain.grad(params, batch)
+        return jax.tree.map(subtract, gradient, scores(params, batch)), metrics
+
+    return plain._replace(grad=grad)
+
+
+def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """An exponential average of *past* batches' mean returns as baseline (Williams 1992, reinforcement comparison).
+
+    Ψₜ = R - b,  b the average before this batch, with decay `baseline_decay`
+    Unbiased for: J: b was computed before this batch was sampled.
+    Variance: removes the recent mean return from the weight of every score.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
+
+    return build_estimator(policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"])
+
+
+def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """A learned V(s) as baseline, complete returns (Sutton et al. 2000).
+
+    Ψₜ = γᵗ (Gₜ - V(sₜ))
+    Unbiased for: J, for any V: it was fitted to earlier batches.
+    Variance: removes what the state predicts; near the best state baseline where V is accurate.
+    Needs: a critic, complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        advantage = to_go - values(critic, params, traj.obs, traj)
+        return jnp.asarray(h.gamma, to_go.dtype) ** traj.time * advantage, to_go, state
+
+    return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
+
+
+def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL; 1704.06440).
+
+    Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
+    Unbiased for: J_τ = E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
+    Variance: that of reward_to_go, plus the noise of the sampled log-probabilities.
+    Needs: complete episodes, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        reward = jnp.where(traj.valid, traj.reward - h.temperature * traj.log_prob, 0.0)
+        return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["entropy_reward"])

@@ -1,0 +1,62 @@
+"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π / behaviour.
+
+The weights are constants of the batch, so that an estimator takes one step on it. On the policy's own episodes all
+of them are 1.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from pg import returns
+from pg.config import ACCEPTS, Hyperparams
+from pg.estimators.base import Estimator, Params, build_estimator, discounted_reward_to_go, log_ratio
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et al. 2000).
+
+    Ψₜ = w R,  w = Π_{k<H} ρₖ
+    Unbiased for: J, if the behaviour can do all that π can.
+    Variance: grows exponentially with the horizon and the distance between the two policies.
+    Needs: complete episodes, the behaviour's log-probabilities.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        weight = jnp.exp(log_ratio(policy, params, traj).sum(0))
+        return weight * returns.total_return(traj.reward, h.gamma), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["trajectory_importance"])
+
+
+def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """reward_to_go from another policy's episodes: a reward is weighed by the decisions before it only.
+
+    Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ  (Precup et al. 2000; 1910.09066)
+    Unbiased for: J, if the behaviour can do all that π can.
+    Variance: usually less than trajectory_importance; still exponential in the horizon.
+    Needs: complete episodes, the behaviour's log-probabilities.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        weight = jnp.exp(jnp.cumsum(log_ratio(policy, params, traj), axis=0))
+        return discounted_reward_to_go(traj._replace(reward=weight * traj.reward), h), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["per_decision_importance"])
+
+
+def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012, 1205.4839).
+
+    Ψₜ = ρₜ γᵗ Gₜ
+    Unbiased for: no, off-policy: states and rewards to go are still the behaviour's; J where π is the behaviour.
+    Variance: bounded by one ratio.
+    Needs: complete episodes, the behaviour's log-probabilities.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return jnp.exp(log_ratio(policy, params, traj)) * discounted_reward_to_go(traj, h), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["ratio_only"])
