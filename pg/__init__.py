@@ -10,6 +10,7 @@ _MODULES = (
     "blocks",
     "cli",
     "config",
+    "diagnostics",
     "distributions",
     "envs",
     "estimators",

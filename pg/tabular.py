@@ -410,6 +410,17 @@ def pessimal() -> TabularMDP:
     return TabularMDP(transition, reward, [1.0, 0.0, 0.0], np.zeros(3, bool), horizon=2, features=np.ones((3, 1)))
 
 
+def cancelling() -> TabularMDP:
+    """Two steps that pay -1 and then about +1: the return is small, the reward to go is not.
+
+    Here the reward-to-go estimator has *more* variance than the total return: what it drops was anti-correlated
+    with what it keeps.
+    """
+    transition = np.zeros((2, 2, 2))
+    transition[:, :, 1] = 1.0
+    return TabularMDP(transition, [[-1.0, -0.9], [1.0, 1.1]], [1.0, 0.0], [False, False], horizon=2)
+
+
 def register(name: str, mdp: TabularMDP) -> None:
     """Makes an MDP an environment by name, in gymnax's registry: `Config(env=name)`."""
     gymnax.register(name, lambda: mdp)

@@ -23,7 +23,18 @@ ORDER = (
         "returns",
         "baselines",
     ),
-    *("surrogates", "estimators", "optimizers", "train", "evaluate", "runs", "results", "plots", "cli"),
+    *(
+        "surrogates",
+        "estimators",
+        "diagnostics",
+        "optimizers",
+        "train",
+        "evaluate",
+        "runs",
+        "results",
+        "plots",
+        "cli",
+    ),
 )
 CORE = ORDER[2 : ORDER.index("runs")]
 

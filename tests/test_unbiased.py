@@ -4,7 +4,6 @@ An estimator that says it is unbiased equals the exact gradient; one that says i
 here another way, and differs from the gradient.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from toys import tabular_critic, tabular_policy
 
 from pg import surrogates, tabular
 from pg.config import ACCEPTS, Hyperparams
+from pg.diagnostics import exact_moments
 from pg.estimators import ESTIMATORS, Params
 from pg.rollout import Trajectory
 
@@ -30,47 +30,27 @@ SLOPES = RNG.normal(size=(S, A))  # a direction in which the third derivative is
 DISCOUNT = GAMMA ** np.arange(H)[:, None]
 
 
-@functools.cache
-def every_trajectory(on_policy: bool) -> tuple[np.ndarray, Trajectory]:
-    """Probabilities [M] and trajectories, leaves [M, H, 1, ...], of the policy or of the behaviour."""
-    traj, probability = tabular.enumerate_trajectories(MDP, jnp.asarray(LOGITS if on_policy else BEHAVIOUR))
-    return np.asarray(probability), jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 1, 0)[:, :, None], traj)
-
-
 def exact_gradient(tau: float = 0.0) -> np.ndarray:
     return np.asarray(tabular.exact_gradient(MDP, LOGITS, GAMMA, tau))
 
 
-def expectation(
+def moments(
     name: str, num_episodes: int = 1, on_policy: bool = True, limit_ends: bool = False, **hyperparams: Any
-) -> np.ndarray:
-    """E ĝ over every batch of `num_episodes` (1 or 2) trajectories, as a direction of ascent.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [S·A] and covariance of ĝ over every batch of `num_episodes` trajectories, as a direction of ascent.
 
     on_policy: else the trajectories are the behaviour's. limit_ends: the time limit counts as a termination.
     """
-    probabilities, trajectories = every_trajectory(on_policy)
-    if limit_ends:
-        trajectories = trajectories._replace(terminated=trajectories.done)
-    policy, critic = tabular_policy(S, A), tabular_critic(S)
-    estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=GAMMA, **hyperparams))
-    fresh, state = estimator.init(jax.random.key(0))
+    estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), Hyperparams(gamma=GAMMA, **hyperparams))
+    fresh = estimator.init(jax.random.key(0))[0]
     params = Params(jnp.asarray(LOGITS), () if isinstance(fresh.critic, tuple) else jnp.asarray(VALUES))
+    acting = LOGITS if on_policy else BEHAVIOUR
+    return exact_moments(estimator, params, MDP, acting, num_episodes, limit_ends=limit_ends)
 
-    def ascent(batch: Trajectory) -> jax.Array:
-        return -estimator.grad(params, estimator.weigh(params, state, batch)[0])[0].policy
 
-    if num_episodes == 1:
-        return np.einsum("m,msa->sa", probabilities, jax.jit(jax.vmap(ascent))(trajectories))
-
-    def pair(first: Trajectory, second: Trajectory) -> jax.Array:
-        return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second))
-
-    with_all = jax.jit(jax.vmap(pair, in_axes=(None, 0)))
-    total = np.zeros_like(LOGITS)
-    for m, p in enumerate(probabilities):
-        first = jax.tree.map(lambda x, m=m: x[m], trajectories)
-        total += p * np.einsum("m,msa->sa", probabilities, with_all(first, trajectories))
-    return total
+def expectation(name: str, **setting: Any) -> np.ndarray:
+    """E ĝ, [S, A]."""
+    return moments(name, **setting)[0].reshape(S, A)
 
 
 def distance(name: str, *, to: np.ndarray | None = None, **setting: Any) -> float:
@@ -120,14 +100,13 @@ def test_biased_and_seen_to_be(setting: dict[str, Any]) -> None:
     assert distance(**setting) > 1e-3
 
 
-def summands(on_policy: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
-    """Probabilities [M], scores of the policy [H, M, S, A], rewards γᵗ rₜ [H, M], and the trajectories [H, M]."""
-    probabilities, traj = every_trajectory(on_policy)
-    traj = jax.tree.map(lambda x: np.moveaxis(x[:, :, 0], 0, 1), traj)
-    pi = np.asarray(jax.nn.softmax(LOGITS))
+def summands() -> tuple[np.ndarray, np.ndarray, np.ndarray, Trajectory]:
+    """Probabilities [M], scores [H, M, S, A], rewards γᵗ rₜ [H, M], and the trajectories, leaves [H, M, ...]."""
+    traj, probabilities = tabular.enumerate_trajectories(MDP, jnp.asarray(LOGITS))
+    traj, pi = jax.tree.map(np.asarray, traj), np.asarray(jax.nn.softmax(LOGITS))
     centred = np.eye(A)[traj.action] - traj.obs @ pi
     scores = traj.obs[..., :, None] * centred[..., None, :] * traj.valid[..., None, None]
-    return probabilities, scores, DISCOUNT * traj.reward, traj
+    return np.asarray(probabilities), scores, DISCOUNT * traj.reward, traj
 
 
 def test_what_batch_mean_estimates() -> None:
@@ -186,6 +165,32 @@ def test_what_one_step_actor_critic_estimates() -> None:
     q = np.stack([one_step] * (H - 1) + [MDP.mean_reward])
     exact = np.einsum("t,ts,sa,tsa->sa", DISCOUNT[:, 0], d, pi, q - np.einsum("sa,tsa->ts", pi, q)[..., None])
     assert distance("actor_critic", n_step=1, limit_ends=True, to=exact) < 1e-12
+
+
+@pytest.mark.parametrize(("name", "recursion"), [("reinforce", "total_return"), ("reward_to_go", "reward_to_go")])
+def test_exact_variance_by_enumeration_is_that_by_recursion(name: str, recursion: str) -> None:
+    expected = getattr(tabular, f"{recursion}_moments")(MDP, LOGITS, GAMMA)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(name), expected)
+
+
+def test_exact_variance_of_baselines() -> None:
+    """A constant and a state-dependent one by recursion; leaving one out is N / (N - 1) of the batch mean, always."""
+    constant = tabular.total_return_moments(MDP, LOGITS, GAMMA, 0.7)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
+        moments("constant_baseline", baseline=0.7),
+        constant,
+    )
+    state_value = tabular.reward_to_go_moments(MDP, LOGITS, GAMMA, VALUES)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments("state_value"), state_value)
+    out, mean = moments("leave_one_out", num_episodes=2)[1], moments("batch_mean", num_episodes=2)[1]
+    np.testing.assert_allclose(out, 4 * mean, atol=1e-12)
+
+
+def test_reward_to_go_can_be_worse_than_the_total_return() -> None:
+    mdp, logits = tabular.cancelling(), np.zeros((2, 2))
+    traces = [np.trace(f(mdp, logits)[1]) for f in (tabular.total_return_moments, tabular.reward_to_go_moments)]
+    assert traces[1] > 10 * traces[0]
 
 
 def test_weights_of_importance_are_one_on_policy() -> None:

@@ -1,0 +1,57 @@
+"""How good a gradient estimate is: its exact mean and variance on tabular problems, over every trajectory."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from pg import tabular
+from pg.estimators import Estimator, Params
+from pg.rollout import Trajectory
+from pg.tabular import TabularMDP
+
+
+def exact_moments(
+    estimator: Estimator,
+    params: Params,
+    mdp: TabularMDP,
+    logits: Any,
+    num_episodes: int = 1,
+    *,
+    limit_ends: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every batch.
+
+    logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's (off-policy).
+    num_episodes: 1, or 2 for estimators that couple episodes. limit_ends: the time limit counts as a termination,
+    so that nothing is bootstrapped there. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
+    Costs Mⁿ estimates for M trajectories of positive probability.
+    """
+    if num_episodes not in (1, 2):
+        raise ValueError(f"num_episodes must be 1 or 2, got {num_episodes!r}")
+    traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
+    if limit_ends:
+        traj = traj._replace(terminated=traj.done)
+    trajectories = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
+    state = estimator.init(jax.random.key(0))[1]
+
+    def ascent(batch: Trajectory) -> jax.Array:
+        return -ravel_pytree(estimator.grad(params, estimator.weigh(params, state, batch)[0])[0].policy)[0]
+
+    def row(first: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """First and second moment over the other episode of the batch, given one."""
+        if num_episodes == 1:
+            x = ascent(first)
+            return x, jnp.outer(x, x)
+
+        def pair(second: Trajectory) -> jax.Array:
+            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second))
+
+        x = jax.vmap(pair)(trajectories)
+        return probability @ x, jnp.einsum("m,mp,mq->pq", probability, x, x)
+
+    means, seconds = jax.lax.map(row, trajectories)
+    mean = np.asarray(probability @ means)
+    return mean, np.asarray(jnp.einsum("m,mpq->pq", probability, seconds)) - np.outer(mean, mean)
