@@ -1,9 +1,15 @@
 """The README's code runs as it stands, and its commands exist."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import jax
+import pytest
+
+from pg import tabular
+from pg.config import ACCEPTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,3 +40,25 @@ def test_its_commands_exist() -> None:
     assert {"train", "test"} <= set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README)) <= targets
     for path in re.findall(r"(?:experiments|docs)/[\w/]+\.\w+", README):
         assert (ROOT / path).exists(), path
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["reinforce", "reward_to_go", "leave_one_out", "vtrace"])
+def test_the_table_of_exact_figures_is_what_its_command_prints(name: str) -> None:
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| (.*) \|$", (ROOT / "docs" / "estimators.md").read_text(), re.MULTILINE)
+    assert {(estimator, problem) for estimator, problem, _ in rows} >= {
+        (estimator, problem) for estimator in ACCEPTS for problem in ("random", "chain", "cancelling")
+    }
+    command = script("estimator_table")
+    bias, variance, ratio = command.figures(name, tabular.cancelling(), 0.9)
+    size = "0" if bias < 1e-12 else f"{bias:.2g}"
+    assert (name, "cancelling", f"{size} | {variance:.2f} | {ratio:.2g}") in rows
