@@ -1,0 +1,64 @@
+"""Tabular MDPs: a gymnax environment whose J(θ), gradient and moments are known exactly.
+
+Everything is a differentiable function of logits, [S, A] or, for a policy that reads the clock, [H, S, A], so that
+a Hessian or the gradient with respect to a network's parameters is one more `jax` transformation away. A terminal
+state ends the episode when it is entered: nothing is earned in it, and the logits of its row have no effect.
+"""
+
+from pg.tabular.exact import (
+    average_reward,
+    discounted_return,
+    exact_gradient,
+    exact_hessian,
+    exact_return,
+    gpomdp_direction,
+    stationary,
+    table,
+    undiscounted_direction,
+    values,
+    visitation,
+)
+from pg.tabular.mdp import (
+    TabularMDP,
+    register,
+)
+from pg.tabular.moments import (
+    reward_to_go_moments,
+    total_return_moments,
+)
+from pg.tabular.problems import (
+    bandit,
+    cancelling,
+    chain,
+    garnet,
+    gridworld,
+    pessimal,
+)
+from pg.tabular.trajectories import (
+    enumerate_trajectories,
+)
+
+__all__ = [
+    "TabularMDP",
+    "average_reward",
+    "bandit",
+    "cancelling",
+    "chain",
+    "discounted_return",
+    "enumerate_trajectories",
+    "exact_gradient",
+    "exact_hessian",
+    "exact_return",
+    "garnet",
+    "gpomdp_direction",
+    "gridworld",
+    "pessimal",
+    "register",
+    "reward_to_go_moments",
+    "stationary",
+    "table",
+    "total_return_moments",
+    "undiscounted_direction",
+    "values",
+    "visitation",
+]

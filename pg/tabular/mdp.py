@@ -1,0 +1,121 @@
+"""A tabular MDP as a gymnax environment, so that the rollout code of training is the one that is tested on it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.envs import environment, gymnax, spaces
+
+
+class State(NamedTuple):
+    """Where an episode stands."""
+
+    state: jax.Array  # int []
+    time: jax.Array  # int []
+
+
+class TabularMDP(environment.Environment):
+    """P(s'|s, a), r, ρ as a gymnax environment; observations are one-hot, or the given features."""
+
+    def __init__(
+        self, transition: Any, reward: Any, initial: Any, terminal: Any, horizon: int, features: Any = None
+    ) -> None:
+        """transition: [S, A, S]. reward: [S, A] or [S, A, S]. initial: [S]. terminal: [S] bool. features: [S, D].
+
+        Raises ValueError, naming the argument, for a wrong shape or probabilities that do not sum to 1.
+        """
+        self.transition = np.asarray(transition, np.float64)
+        self.initial = np.asarray(initial, np.float64)
+        self.terminal = np.asarray(terminal, bool)
+        self.horizon = int(horizon)
+        S, A = self.transition.shape[:2] if self.transition.ndim == 3 else (-1, -1)
+        reward = np.asarray(reward, np.float64)
+        check_shape("transition", self.transition.shape, [(S, A, S)])
+        check_shape("reward", reward.shape, [(S, A), (S, A, S)])
+        check_shape("initial", self.initial.shape, [(S,)])
+        check_shape("terminal", self.terminal.shape, [(S,)])
+        self.features = np.eye(S) if features is None else np.asarray(features, np.float64)
+        check_shape("features", self.features.shape[:1], [(S,)])
+        if self.horizon < 1:
+            raise ValueError(f"horizon must be a whole number of at least 1, got {horizon!r}")
+        for name, p in (("transition", self.transition), ("initial", self.initial)):
+            if (p < 0).any() or not np.allclose(p.sum(-1), 1.0, atol=1e-8):
+                raise ValueError(f"{name} must hold probabilities that sum to 1 over its last axis")
+        if (self.initial * self.terminal).any():
+            raise ValueError("initial must give terminal states probability 0: an episode has at least one step")
+        self.reward = np.broadcast_to(reward if reward.ndim == 3 else reward[..., None], (S, A, S))
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return self.transition.shape[0]
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.transition.shape[1]
+
+    @property
+    def mean_reward(self) -> np.ndarray:
+        """r(s, a) = Σₛ' P(s'|s, a) r(s, a, s'), [S, A]; 0 in terminal states."""
+        return np.where(self.terminal[:, None], 0.0, (self.transition * self.reward).sum(-1))
+
+    @property
+    def continuing(self) -> np.ndarray:
+        """P(s'|s, a) restricted to going on: 0 from and into terminal states, [S, A, S]."""
+        alive = ~self.terminal
+        return self.transition * alive[:, None, None] * alive
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        """The horizon as the time limit."""
+        return environment.EnvParams(max_steps_in_episode=self.horizon)
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+        """s₀ ~ ρ."""
+        state = State(state=_sample(key, jnp.asarray(self.initial, float)), time=jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> tuple[Any, ...]:
+        """s' ~ P(·|s, a), and r(s, a, s')."""
+        after = _sample(key, jnp.asarray(self.transition, float)[state.state, action])
+        reward = jnp.asarray(self.reward, float)[state.state, action, after]
+        terminated = jnp.asarray(self.terminal)[after]
+        state = State(state=after, time=state.time + 1)
+        return self.get_obs(state), state, reward, terminated, {}
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+        """The features of the state, [D]."""
+        return jnp.asarray(self.features, float)[state.state]
+
+    def action_space(self, params: Any) -> spaces.Discrete:
+        """A actions."""
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: Any) -> spaces.Box:
+        """The range of the features."""
+        return spaces.Box(self.features.min(), self.features.max(), self.features.shape[1:])
+
+    @property
+    def name(self) -> str:
+        """The name in gymnax's registry's manner."""
+        return "TabularMDP"
+
+
+def register(name: str, mdp: TabularMDP) -> None:
+    """Makes an MDP an environment by name, in gymnax's registry: `Config(env=name)`."""
+    gymnax.register(name, lambda: mdp)
+
+
+def check_shape(name: str, shape: tuple[int, ...], expected: list[tuple[int, ...]]) -> None:
+    """Raises ValueError, naming the argument, unless its shape is one of those expected."""
+    if shape not in expected:
+        raise ValueError(f"{name} must have shape {' or '.join(map(str, expected))}, got {shape}")
+
+
+def _sample(key: jax.Array, p: jax.Array) -> jax.Array:
+    """An index drawn with probabilities p, [] int; never one of probability 0."""
+    cdf = jnp.cumsum(p)
+    return jnp.sum(jax.random.uniform(key, dtype=p.dtype) * cdf[-1] >= cdf[:-1], dtype=jnp.int32)
