@@ -16,7 +16,7 @@ Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
-Optimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
+Optimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd", "natural"]
 
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs no import.
 ENVIRONMENTS = (
@@ -93,7 +93,7 @@ class Config:
     squash: bool = False
     """Continuous actions: tanh-squashed Gaussian instead of a Gaussian that the environment clips."""
     optimizer: Optimizer = "adam"
-    """Optimizer of optax; sgd is the bare theorem."""
+    """Optimizer of optax; sgd is the bare theorem, natural preconditions with the Fisher matrix."""
     schedule: Schedule = "constant"
     """Course of the learning rate, down to zero over the run unless constant."""
 
