@@ -1,4 +1,4 @@
-"""How good a gradient estimate is: its exact mean and variance on tabular problems, over every trajectory."""
+"""How good a gradient estimate is: its exact mean and variance on tabular problems, and the weight of its samples."""
 
 from typing import Any
 
@@ -11,6 +11,16 @@ from pg import tabular
 from pg.estimators import Estimator, Params
 from pg.rollout import Trajectory
 from pg.tabular import TabularMDP
+
+
+def effective_sample_size(log_weight: jax.Array) -> jax.Array:
+    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w, [..., N], any scale.
+
+    Of importance weights w: how many equally weighted samples would be as good. Computed in logarithms throughout,
+    so that weights of e^±1000 do not overflow.
+    """
+    total, squares = (jax.nn.logsumexp(k * log_weight, axis=-1) for k in (1.0, 2.0))
+    return jnp.exp(2.0 * total - squares)
 
 
 def exact_moments(
