@@ -44,7 +44,7 @@ def run(config: Config, hyperparams: Hyperparams, seeds: Sequence[int], on_chunk
     init_keys, keys = jax.vmap(lambda key: training_keys(key, 0, config.num_updates))(seed_keys(seeds)[0])
     hyperparams = jax.tree.map(jnp.asarray, hyperparams)  # arguments of the program, not constants in it
     started = time.monotonic()
-    states = jax.jit(jax.vmap(make_learner(config).init))(init_keys)
+    states = jax.jit(jax.vmap(make_learner(config, hyperparams).init))(init_keys)
     chunk = jax.jit(make_chunk(config)).lower(states, keys[:, :length], hyperparams).compile()
     compiled = time.monotonic()
     rows: list[dict[str, np.ndarray]] = []

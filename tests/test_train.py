@@ -10,6 +10,7 @@ import optax
 import pytest
 from toys import Clock
 
+from pg import runs
 from pg import train as train_module
 from pg.config import ACCEPTS, Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, build_estimator
@@ -139,6 +140,15 @@ def test_environment_parameters_can_be_vmapped() -> None:
 
     one, two = jax.jit(jax.vmap(total))(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(two[0], 2 * one[0], rtol=1e-5)
+
+
+def test_a_run_in_chunks_is_the_function_with_traced_environment_parameters_too() -> None:
+    """From the first reset on: a window starts in an environment that has them."""
+    config = Config(env=Clock(), estimator="gae", collect="windows", num_envs=2, num_steps=3, num_updates=2)
+    h = Hyperparams(env_params={"start": 2.0})
+    metrics = runs.run(config, h, [0]).metrics
+    expected = jax.jit(make_train(config))(runs.seed_keys([0])[0][0], h)[1]
+    np.testing.assert_allclose(metrics["grad_norm"][0], expected["grad_norm"], rtol=1e-4)
 
 
 def test_the_program_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:

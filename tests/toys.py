@@ -21,6 +21,7 @@ class ClockState(environment.EnvState):
 class ClockParams(environment.EnvParams):
     max_steps_in_episode: int = 6
     reward_scale: float = 1.0
+    start: float = 0.0
 
 
 class Clock(environment.Environment):
@@ -31,7 +32,7 @@ class Clock(environment.Environment):
         return ClockParams()
 
     def reset_env(self, key: jax.Array, params: ClockParams) -> tuple[jax.Array, ClockState]:
-        state = ClockState(place=jax.random.uniform(key, (), maxval=0.5), time=jnp.int32(0))
+        state = ClockState(place=params.start + jax.random.uniform(key, (), maxval=0.5), time=jnp.int32(0))
         return self.get_obs(state), state
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
