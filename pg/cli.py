@@ -98,7 +98,6 @@ def fail(error: object) -> NoReturn:
 def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
     """What is about to happen, for people. horizon: the environment's own time limit."""
     static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    traced = {name: value for name, value in hyperparams._asdict().items() if name != "env_params"}
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     planned = config.num_updates * config.num_envs * longest
@@ -108,7 +107,7 @@ def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params:
             f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
             f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
             *textwrap.wrap("config: " + _listing(static), 110, subsequent_indent="  "),
-            *textwrap.wrap("hyperparams: " + _listing(traced), 110, subsequent_indent="  "),
+            *textwrap.wrap("hyperparams: " + _listing(hyperparams.scalars()), 110, subsequent_indent="  "),
         ]
     )
 

@@ -189,6 +189,10 @@ class Hyperparams(NamedTuple):
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""
 
+    def scalars(self) -> dict[str, Any]:
+        """The fields by name, without `env_params`."""
+        return {name: value for name, value in self._asdict().items() if name != "env_params"}
+
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),

@@ -17,6 +17,14 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
 
 
+def inverse_cdf(p: jax.Array, noise: jax.Array) -> jax.Array:
+    """The index that uniform `noise` [...] chooses with probabilities p [..., A]; int [...]."""
+    cdf = jnp.cumsum(p, axis=-1)
+    # Scaled by the rounded total, so that rounding can never choose an index of probability 0.
+    threshold = (noise * cdf[..., -1])[..., None]
+    return jnp.sum(threshold >= cdf[..., :-1], axis=-1, dtype=jnp.int32)
+
+
 class Categorical(NamedTuple):
     """P(a) = softmax(logits)ₐ. An action is an integer; a logit of -inf forbids it."""
 
@@ -28,10 +36,7 @@ class Categorical(NamedTuple):
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
-        cdf = jnp.cumsum(jax.nn.softmax(self.logits), axis=-1)
-        # Scaled by the rounded total, so that rounding can never choose an action of probability 0.
-        threshold = (noise * cdf[..., -1])[..., None]
-        return jnp.sum(threshold >= cdf[..., :-1], axis=-1, dtype=jnp.int32)
+        return inverse_cdf(jax.nn.softmax(self.logits), noise)
 
     def mode(self) -> jax.Array:
         """The most probable action [...]."""

@@ -49,8 +49,7 @@ def create_folder(out: Path, config: Config, seed: int) -> Path:
 
 def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options: Mapping[str, Any]) -> None:
     """config.json and versions.json: all that it takes to run it again."""
-    scalars = {name: value for name, value in hyperparams._asdict().items() if name != "env_params"}
-    setup = {"config": config.to_json(), "hyperparams": scalars, "options": dict(options)}
+    setup = {"config": config.to_json(), "hyperparams": hyperparams.scalars(), "options": dict(options)}
     write_json(folder / "config.json", setup)
     write_json(folder / "versions.json", environment())
 

@@ -40,8 +40,7 @@ def total_return(reward: jax.Array, gamma: jax.Array | float) -> jax.Array:
 
 def discount_powers(x: jax.Array, gamma: jax.Array | float) -> jax.Array:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
-    time = jnp.arange(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1))
-    return jnp.asarray(gamma, x.dtype) ** time
+    return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0]), x)
 
 
 def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -> jax.Array:

@@ -21,15 +21,15 @@ from pg.evaluate import evaluate
 from pg.train import make_learner, make_train
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
 SMALL = ("--num-updates", "4", "--num-envs", "4", "--hidden-sizes", "8", "--eval-episodes", "5")
 EVERYTHING = {"config.json", "versions.json", "metrics.parquet", "params.safetensors", "summary.json"}
 EVERYTHING |= {"curve.png", "curve.svg"}
 
 
-def train(*arguments: str, script: str = "train.py", **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "experiments" / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,6 @@ def test_the_preset_of_an_estimator_is_its_default() -> None:
 
 
 def test_ctrl_c_leaves_a_readable_folder(tmp_path: Path) -> None:
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
     command = [
         sys.executable,
         "-u",
@@ -188,7 +187,7 @@ def test_ctrl_c_leaves_a_readable_folder(tmp_path: Path) -> None:
         "4",
     ]
     with subprocess.Popen(
-        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as job:
         assert job.stdout is not None
         for line in job.stdout:

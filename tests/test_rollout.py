@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock
+from toys import Clock, expand
 
 from pg import rollout
 from pg.config import Config
@@ -67,10 +67,6 @@ def test_a_shorter_horizon_truncates_and_changes_nothing_before(horizon: int) ->
     np.testing.assert_array_equal(cut.done.sum(0), 1)
     running = whole.valid[horizon] if horizon < 500 else jnp.zeros(16, bool)
     np.testing.assert_array_equal(cut.truncated[-1], running)
-
-
-def expand(mask: jax.Array, like: jax.Array) -> jax.Array:
-    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
 
 
 @pytest.mark.parametrize("block", [1, 7, 500])

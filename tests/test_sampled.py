@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import tabular_critic, tabular_policy
+from toys import expand, tabular_critic, tabular_policy
 
 from pg import envs, tabular
 from pg.config import ACCEPTS, Hyperparams
@@ -134,10 +134,6 @@ def with_the_reset_observation(traj: Trajectory) -> Trajectory:
 def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
     """γᵗ with t counted from the beginning of a longer rollout instead of the episode's."""
     return traj._replace(time=traj.time + 2)
-
-
-def expand(mask: jax.Array, like: jax.Array) -> jax.Array:
-    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
 
 
 PLANTED: list[tuple[str, Change, dict[str, Any]]] = [

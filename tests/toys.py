@@ -11,6 +11,11 @@ from pg.distributions import Categorical
 from pg.networks import Network
 
 
+def expand(mask: jax.Array, like: jax.Array) -> jax.Array:
+    """mask with axes added at its end, to broadcast against `like`."""
+    return mask.reshape(*mask.shape, *[1] * (like.ndim - mask.ndim))
+
+
 @struct.dataclass
 class ClockState(environment.EnvState):
     place: jax.Array

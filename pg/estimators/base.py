@@ -128,3 +128,19 @@ def values(critic: Network, params: Params, obs: jax.Array, traj: Trajectory) ->
         return unroll(critic, params.critic, *rows)
 
     return blocks.map_steps(block, (obs, traj.first), traj.valid)
+
+
+class Valued(NamedTuple):
+    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T, B]."""
+
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    v_t: jax.Array
+    v_tp1: jax.Array  # of the true successor
+
+
+def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
+    """The trajectory's rewards and ends, with V before and after every step."""
+    v_t, v_tp1 = (values(critic, params, obs, traj) for obs in (traj.obs, traj.next_obs))
+    return Valued(traj.reward, traj.terminated, traj.truncated, v_t, v_tp1)

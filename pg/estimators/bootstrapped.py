@@ -19,7 +19,7 @@ from pg.estimators.base import (
     log_ratio,
     score,
     state_weight,
-    values,
+    valued,
 )
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -35,10 +35,9 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
-        ends = traj.terminated, traj.truncated
-        advantage = returns.n_step(traj.reward, *ends, v_t, v_tp1, h.gamma, h.n_step)
-        return state_weight(traj, h) * advantage, advantage + v_t, state
+        step = valued(critic, params, traj)
+        advantage = returns.n_step(*step, h.gamma, h.n_step)
+        return state_weight(traj, h) * advantage, advantage + step.v_t, state
 
     return build_estimator(policy, critic, h, weigh)
 
@@ -53,10 +52,9 @@ def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score) ->
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
-        ends = traj.terminated, traj.truncated
-        advantage = returns.gae(traj.reward, *ends, v_t, v_tp1, h.gamma, h.lambda_)
-        return state_weight(traj, h) * advantage, advantage + v_t, state
+        step = valued(critic, params, traj)
+        advantage = returns.gae(*step, h.gamma, h.lambda_)
+        return state_weight(traj, h) * advantage, advantage + step.v_t, state
 
     return build_estimator(policy, critic, h, weigh, gain)
 
@@ -71,9 +69,8 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        v_t, v_tp1 = values(critic, params, traj.obs, traj), values(critic, params, traj.next_obs, traj)
-        rho, ends = jnp.exp(log_ratio(policy, params, traj)), (traj.terminated, traj.truncated)
-        target, advantage = returns.vtrace(rho, traj.reward, *ends, v_t, v_tp1, h.gamma, h.lambda_)
+        rho, step = jnp.exp(log_ratio(policy, params, traj)), valued(critic, params, traj)
+        target, advantage = returns.vtrace(rho, *step, h.gamma, h.lambda_)
         return state_weight(traj, h) * advantage, target, state
 
     return build_estimator(policy, critic, h, weigh)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pg.distributions import inverse_cdf
 from pg.envs import environment, gymnax, spaces
 
 
@@ -116,6 +117,5 @@ def check_shape(name: str, shape: tuple[int, ...], expected: list[tuple[int, ...
 
 
 def _sample(key: jax.Array, p: jax.Array) -> jax.Array:
-    """An index drawn with probabilities p, [] int; never one of probability 0."""
-    cdf = jnp.cumsum(p)
-    return jnp.sum(jax.random.uniform(key, dtype=p.dtype) * cdf[-1] >= cdf[:-1], dtype=jnp.int32)
+    """An index drawn with probabilities p [S], int []."""
+    return inverse_cdf(p, jax.random.uniform(key, dtype=p.dtype))
