@@ -5,9 +5,16 @@ a Hessian or the gradient with respect to a network's parameters is one more `ja
 state ends the episode when it is entered: nothing is earned in it, and the logits of its row have no effect.
 """
 
+from pg.tabular.clock import (
+    with_clock,
+)
 from pg.tabular.exact import (
+    advantage,
     average_reward,
+    average_values,
     discounted_return,
+    discounted_values,
+    discounted_visitation,
     exact_gradient,
     exact_hessian,
     exact_return,
@@ -34,21 +41,30 @@ from pg.tabular.problems import (
     gridworld,
     pessimal,
 )
+from pg.tabular.reading import (
+    frozen_lake,
+    tabulate,
+)
 from pg.tabular.trajectories import (
     enumerate_trajectories,
 )
 
 __all__ = [
     "TabularMDP",
+    "advantage",
     "average_reward",
+    "average_values",
     "bandit",
     "cancelling",
     "chain",
     "discounted_return",
+    "discounted_values",
+    "discounted_visitation",
     "enumerate_trajectories",
     "exact_gradient",
     "exact_hessian",
     "exact_return",
+    "frozen_lake",
     "garnet",
     "gpomdp_direction",
     "gridworld",
@@ -57,8 +73,10 @@ __all__ = [
     "reward_to_go_moments",
     "stationary",
     "table",
+    "tabulate",
     "total_return_moments",
     "undiscounted_direction",
     "values",
     "visitation",
+    "with_clock",
 ]

@@ -1,0 +1,22 @@
+"""The time as part of the state: what depends on the step in one MDP is stationary in another."""
+
+import numpy as np
+
+from pg.tabular.mdp import TabularMDP
+
+
+def with_clock(mdp: TabularMDP) -> TabularMDP:
+    """The same MDP on states (t, s), numbered t S + s for t = 0 .. H; observations are one-hot in them.
+
+    P'((t + 1, s')|(t, s), a) = P(s'|s, a),  r' = r,  ρ'(0, s) = ρ(s). All states (H, s) are terminal, so that every
+    episode terminates at its H-th step at the latest. Logits [(H + 1) S, A] whose first H S rows are those of a
+    policy [H, S, A] give its J, its gradient, and as values without a time limit its Vₜ(s) at (t, s), at any γ.
+    """
+    H, S, A = mdp.horizon, mdp.num_states, mdp.num_actions
+    N = (H + 1) * S
+    transition = np.einsum("tu,sav->tsauv", np.eye(H + 1, k=1), mdp.transition).reshape(N, A, N)
+    transition[-S:, :, -S:] = np.eye(S)[:, None]
+    reward = np.tile(mdp.reward, (H + 1, 1, H + 1))
+    initial = np.concatenate([mdp.initial, np.zeros(H * S)])
+    terminal = np.concatenate([np.tile(mdp.terminal, H), np.ones(S, bool)])
+    return TabularMDP(transition, reward, initial, terminal, H)
