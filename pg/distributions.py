@@ -3,7 +3,8 @@
 Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw the noise of
 many steps in one call. A sample is what is scored; `action` is what the environment is given.
 
-A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy, kl`.
+A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy, kl`; and
+`reparameterised`, the sample with its derivative, where gradients are to pass through the dynamics.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.stats import norm
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
@@ -78,9 +80,13 @@ class Gaussian(NamedTuple):
         """Standard normal noise [..., D]; reads shapes only."""
         return jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
+    def reparameterised(self, noise: jax.Array) -> jax.Array:
+        """mean + std ε, [..., D], with its derivative in mean and std."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
     def sample(self, noise: jax.Array) -> jax.Array:
         """mean + std ε, [..., D]. No gradient passes: a score needs the action as a constant."""
-        return jax.lax.stop_gradient(self.mean + jnp.exp(self.log_std) * noise)
+        return jax.lax.stop_gradient(self.reparameterised(noise))
 
     def mode(self) -> jax.Array:
         """The mean [..., D]."""
@@ -127,6 +133,10 @@ class TanhGaussian(NamedTuple):
         """Standard normal noise [..., D]; reads shapes only."""
         return self.base.draw(key)
 
+    def reparameterised(self, noise: jax.Array) -> jax.Array:
+        """The pre-tanh u, [..., D], with its derivative in mean and std."""
+        return self.base.reparameterised(noise)
+
     def sample(self, noise: jax.Array) -> jax.Array:
         """The pre-tanh u, [..., D]."""
         return self.base.sample(noise)
@@ -158,7 +168,83 @@ class TanhGaussian(NamedTuple):
         return self.base.kl(other.base)
 
 
-Distribution = Categorical | Gaussian | TanhGaussian
+class CensoredGaussian(NamedTuple):
+    """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): the law of the action, with an atom at each bound.
+
+    A sample is the *unclipped* u; what lies beyond a bound is one event, P(u ≤ low) or P(u ≥ high), whose score is
+    the mean of the Gaussian scores beyond it, and so has less variance (Fujita & Maeda 2018, 1802.07564). Densities
+    are with respect to length between the bounds and to counting at them.
+    """
+
+    mean: jax.Array  # [..., D]
+    log_std: jax.Array  # [..., D]
+    low: jax.Array  # [..., D] finite
+    high: jax.Array  # [..., D] finite
+
+    @property
+    def base(self) -> Gaussian:
+        """The law of u."""
+        return Gaussian(self.mean, self.log_std)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Standard normal noise [..., D]; reads shapes only."""
+        return self.base.draw(key)
+
+    def reparameterised(self, noise: jax.Array) -> jax.Array:
+        """The unclipped u, [..., D], with its derivative in mean and std."""
+        return self.base.reparameterised(noise)
+
+    def sample(self, noise: jax.Array) -> jax.Array:
+        """The unclipped u, [..., D]."""
+        return self.base.sample(noise)
+
+    def mode(self) -> jax.Array:
+        """u at the mean: the median of the action, [..., D]."""
+        return self.mean
+
+    def action(self, sample: jax.Array) -> jax.Array:
+        """clip(u), [..., D]."""
+        return jnp.clip(sample, self.low, self.high)
+
+    def log_prob(self, sample: jax.Array) -> jax.Array:
+        """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
+        inside = -0.5 * self._standard(sample) ** 2 - self.log_std - _LOG_SQRT_2PI
+        below, above = self._log_atoms()
+        censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))
+        return jnp.sum(censored, axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """-Σ over both atoms P log P - ∫ N log N between the bounds, exact, in nats, [...]."""
+        m0, _, m2 = self._moments()
+        atoms = sum(jnp.exp(log_p) * log_p for log_p in self._log_atoms())
+        return jnp.sum(0.5 * m2 + (self.log_std + _LOG_SQRT_2PI) * m0 - atoms, axis=-1)
+
+    def kl(self, other: "CensoredGaussian") -> jax.Array:
+        """KL(self ‖ other) of two laws with the same bounds, exact, in nats, [...]."""
+        m0, m1, m2 = self._moments()
+        # The standardised u of `other` is shift + scale z, z that of self.
+        scale, shift = jnp.exp(self.log_std - other.log_std), other._standard(self.mean)
+        square = shift**2 * m0 + 2 * shift * scale * m1 + scale**2 * m2
+        inside = 0.5 * (square - m2) - (self.log_std - other.log_std) * m0
+        pairs = zip(self._log_atoms(), other._log_atoms(), strict=True)
+        return jnp.sum(inside + sum(jnp.exp(p) * (p - q) for p, q in pairs), axis=-1)
+
+    def _standard(self, x: jax.Array) -> jax.Array:
+        return (x - self.mean) * jnp.exp(-self.log_std)
+
+    def _log_atoms(self) -> tuple[jax.Array, jax.Array]:
+        """log P(u ≤ low), log P(u ≥ high), each [..., D]."""
+        return norm.logcdf(self._standard(self.low)), norm.logcdf(-self._standard(self.high))
+
+    def _moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """∫ zᵏ φ(z) dz between the bounds, z = (u - mean) / std, k = 0, 1, 2, each [..., D]."""
+        a, b = self._standard(self.low), self._standard(self.high)
+        density_a, density_b = norm.pdf(a), norm.pdf(b)
+        m0 = norm.cdf(b) - norm.cdf(a)
+        return m0, density_a - density_b, m0 + a * density_a - b * density_b
+
+
+Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
 
 
 def _log_one_minus_tanh2(u: jax.Array) -> jax.Array:

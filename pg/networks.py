@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import Config
-from pg.distributions import Categorical, Gaussian, TanhGaussian
+from pg.config import ACTION_VALUES, ActionLaw, Config
+from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -112,18 +112,21 @@ class GaussianPolicy(nn.Module):
 
     torso: nn.Module
     box: Box
-    squash: bool
+    law: ActionLaw
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> Gaussian | TanhGaussian:
+    def __call__(self, obs: jax.Array) -> Gaussian | TanhGaussian | CensoredGaussian:
         """obs: [..., *O] -> mean and log-std [..., D]; at the start N(centre, half width) or tanh(N(0, 1))."""
         mean = _dense(self.box.low.size, 0.01)(self.torso(obs))
         log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
         log_std = jnp.broadcast_to(log_std, mean.shape)
         centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
-        if self.squash:
+        if self.law == "squashed":
             return TanhGaussian(mean, log_std, centre, half_width)
-        return Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
+        gaussian = Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
+        if self.law == "censored":
+            return CensoredGaussian(*gaussian, *(jnp.broadcast_to(x, mean.shape) for x in self.box))
+        return gaussian
 
 
 class Critic(nn.Module):
@@ -137,23 +140,44 @@ class Critic(nn.Module):
         return _dense(1, 1.0)(self.torso(obs))[..., 0]
 
 
+class ActionCritic(nn.Module):
+    """Torso and the value of every action."""
+
+    torso: nn.Module
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        """obs: [..., *O] -> Q [..., A]."""
+        return _dense(self.num_actions, 1.0)(self.torso(obs))
+
+
 def make_policy(config: Config, env: Env) -> Network:
-    """πθ for the environment's action space. Raises ValueError where `config.squash` cannot apply."""
+    """πθ for the environment's action space. Raises ValueError where `config.action_law` cannot apply."""
     space = env.action_space
     if isinstance(space, Box):
         if space.low.ndim != 1:
             raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
-        if config.squash and _unbounded(space):
-            raise ValueError("squash=True needs a bounded Box of actions")
-        return _memoryless(GaussianPolicy(_torso(config, env), space, config.squash), env)
-    if config.squash:
-        raise ValueError(f"squash=True is for continuous actions; this environment has {space.n} discrete ones")
+        if config.action_law != "gaussian" and _unbounded(space):
+            raise ValueError(f"action_law={config.action_law!r} needs a bounded Box of actions")
+        return _memoryless(GaussianPolicy(_torso(config, env), space, config.action_law), env)
+    if config.action_law != "gaussian":
+        raise ValueError(
+            f"action_law={config.action_law!r} is for continuous actions; the environment has {space.n} discrete ones"
+        )
     return _memoryless(CategoricalPolicy(_torso(config, env), space.n), env)
 
 
 def make_critic(config: Config, env: Env) -> Network:
-    """Vφ, with a torso of its own."""
-    return _memoryless(Critic(_torso(config, env)), env)
+    """Vφ, or Qφ of every action where the estimator asks for it, with a torso of its own.
+
+    Raises ValueError where Q is asked for and actions are continuous.
+    """
+    if config.estimator not in ACTION_VALUES:
+        return _memoryless(Critic(_torso(config, env)), env)
+    if isinstance(env.action_space, Box):
+        raise ValueError(f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones")
+    return _memoryless(ActionCritic(_torso(config, env), env.action_space.n), env)
 
 
 def unroll(network: Network, params: Any, obs: jax.Array, first: jax.Array) -> Any:

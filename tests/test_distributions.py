@@ -1,12 +1,14 @@
 """Distributions against scipy, quadrature and frequencies."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from pg.distributions import Categorical, Gaussian, TanhGaussian
+from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 
 LOGITS = jnp.array([[0.3, -1.0, 2.0], [0.0, 0.0, 0.0]])
 
@@ -97,3 +99,46 @@ def test_tanh_gaussian_kl_and_action() -> None:
     box = p._replace(centre=jnp.full(1, 3.0), half_width=jnp.full(1, 2.0))
     assert box.action(jnp.full(1, 100.0)) == 5.0
     assert box.action(box.mode()) == 3.0
+
+
+def censored(mean: float, log_std: float, low: float = -1.0, high: float = 0.5) -> CensoredGaussian:
+    return CensoredGaussian(*(jnp.full(1, x) for x in (mean, log_std, low, high)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("mean", "log_std"), [(0.2, 0.1), (-3.0, -0.5), (4.0, 1.5)])
+def test_censored_gaussian_is_the_law_of_the_clipped_action(mean: float, log_std: float) -> None:
+    dist, other, law = censored(mean, log_std), censored(mean + 0.3, 0.4), stats.norm(mean, np.exp(log_std))
+    atoms = {-5.0: law.logcdf(-1.0), -1.0: law.logcdf(-1.0), 0.5: law.logsf(0.5), 9.0: law.logsf(0.5)}
+    for u, expected in {**atoms, -0.3: law.logpdf(-0.3)}.items():
+        np.testing.assert_allclose(dist.log_prob(jnp.full(1, u)), expected, rtol=1e-12)
+        np.testing.assert_array_equal(dist.action(jnp.full(1, u)), np.clip(u, -1.0, 0.5))
+
+    def expected_value(f: Callable[[float], float]) -> float:
+        """E[f(u)] under dist: both atoms, and the integral between the bounds."""
+        inside = integrate.quad(lambda u: law.pdf(u) * f(u), -1.0, 0.5, epsabs=1e-12)[0]
+        return law.cdf(-1.0) * f(-2.0) + inside + law.sf(0.5) * f(2.0)
+
+    def log_p(law: CensoredGaussian) -> Callable[[float], float]:
+        return lambda u: float(law.log_prob(jnp.full(1, u)))
+
+    np.testing.assert_allclose(dist.entropy(), -expected_value(log_p(dist)), rtol=1e-8)
+    kl = expected_value(lambda u: log_p(dist)(u) - log_p(other)(u))
+    np.testing.assert_allclose(dist.kl(other), kl, rtol=1e-7)
+
+
+def test_scores_of_a_censored_gaussian_are_finite_far_beyond_its_bounds() -> None:
+    def log_prob(mean: jax.Array, u: float) -> jax.Array:
+        return CensoredGaussian(mean, jnp.full(1, -2.0), -jnp.ones(1), jnp.ones(1)).log_prob(jnp.full(1, u))
+
+    for u in (-30.0, 30.0):
+        for mean in (-5.0, 0.0, 5.0):
+            assert np.isfinite(jax.grad(log_prob)(jnp.full(1, mean), u)).all()
+
+
+def test_the_reparameterised_sample_is_the_sample() -> None:
+    noise = jnp.array([0.7])
+    for dist in (Gaussian(jnp.ones(1), jnp.ones(1)), tanh_gaussian(0.3, 0.2), censored(0.3, 0.2)):
+        np.testing.assert_array_equal(dist.reparameterised(noise), dist.sample(noise))
+        slope = jax.grad(lambda mean, dist=dist: dist._replace(mean=mean).reparameterised(noise).sum())(dist.mean)
+        np.testing.assert_allclose(slope, 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pg.config import Config
-from pg.distributions import Gaussian, TanhGaussian
+from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
 from pg.networks import make_critic, make_policy, num_params, orthogonal, unroll
 
@@ -63,7 +63,10 @@ def test_gaussian_head_is_in_units_of_the_box() -> None:
     assert isinstance(dist, Gaussian)
     np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
     np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
-    squashed = make_policy(Config(squash=True), env)
+    squashed, censored = (make_policy(Config(action_law=law), env) for law in ("squashed", "censored"))
+    dist = censored.apply(censored.init(KEY), (), obs, jnp.zeros(6, bool))[1]
+    assert isinstance(dist, CensoredGaussian)
+    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
     dist = squashed.apply(squashed.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, TanhGaussian)
     np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
@@ -99,6 +102,14 @@ def test_a_critic_gives_one_number() -> None:
     assert values.shape == (7, 5)
 
 
+def test_a_critic_of_actions_gives_one_number_for_each() -> None:
+    config = Config(estimator="all_action")
+    critic = make_critic(config, fake_env((10, 5), Discrete(3)))
+    assert unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)).shape == (7, 5, 3)
+    with pytest.raises(ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"):
+        make_critic(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_network_is_float64_when_floats_are() -> None:
     policy = make_policy(Config(), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
@@ -108,8 +119,8 @@ def test_a_network_is_float64_when_floats_are() -> None:
 @pytest.mark.parametrize(
     ("config", "env", "message"),
     [
-        (Config(squash=True), fake_env((4,), Discrete(2)), "squash=True is for continuous actions"),
-        (Config(squash=True), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
+        (Config(action_law="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
+        (Config(action_law="censored"), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
         (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
         (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
     ],
