@@ -61,7 +61,7 @@ def make_learner(
     est = (estimator or ESTIMATORS[config.estimator])(policy, critic, h)
     if config.collect not in est.accepts:
         raise ValueError(f"this estimator accepts collect={' or '.join(est.accepts)}, not {config.collect!r}")
-    opt = optax.with_extra_args_support(make_optimizer(config, h, optimizer))
+    opt = make_optimizer(config, h, optimizer)
     # Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping
     # sees, does not depend on where the window is cut.
     scale = 1 / config.num_steps if config.collect == "windows" else 1.0
@@ -75,14 +75,14 @@ def make_learner(
     def collect(state: TrainState, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
             return rollout.windows(env, policy, state.params.policy, key, state.rollout, config.num_steps)
-        traj = rollout.episodes(env, policy, state.params.policy, key, config.horizon)
+        traj = rollout.episodes(env, policy, state.params.policy, key, config.horizon, group_size=config.group_size)
         return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.valid.sum())
 
     def update(learned: tuple[Params, Any], batch: Weighted) -> tuple[tuple[Params, Any], Metrics]:
         params, opt_state = learned
         grads, metrics = est.grad(params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
-        updates, opt_state = opt.update(grads, opt_state, params, batch=batch, policy=policy)
+        updates, opt_state = opt.update(grads, opt_state, params, batch=batch, policy=policy, estimator=est)
         metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         return (optax.apply_updates(params, updates), opt_state), metrics
 

@@ -1,5 +1,6 @@
 """The natural gradient against matrices written out, and what surrounds optax."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -9,10 +10,23 @@ import optax
 import pytest
 from toys import tabular_policy
 
-from pg import optimizers, tabular
+from pg import optimizers, returns, tabular
 from pg.config import Config, Hyperparams
-from pg.estimators import Params, Weighted
-from pg.optimizers import OPTIMIZERS, fisher_vector_product, mean_kl, scale_by_fisher
+from pg.estimators import ESTIMATORS, Params, Weighted
+from pg.optimizers import (
+    OPTIMIZERS,
+    conjugate_gradient,
+    exact_solve,
+    fisher_matrix,
+    fisher_vector_product,
+    importance_weighted_gradient,
+    mean_kl,
+    scale_by_fisher,
+    scale_by_trust_region,
+    storm,
+    svrpg,
+)
+from pg.optimizers.curvature import surrogate
 from pg.train import make_train
 
 S, A, H, GAMMA = 3, 2, 3, 0.8
@@ -50,23 +64,18 @@ def test_the_fisher_matrix_is_the_curvature_of_the_kl() -> None:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("solve", [conjugate_gradient(50), exact_solve], ids=["iterated", "exact"])
 @pytest.mark.parametrize("damping", [0.0, 0.1])
-def test_natural_direction_solves_the_system(damping: float) -> None:
-    """Without damping the pseudo-inverse, as the gradient lies in F's range; and the critic's part is left alone."""
+def test_natural_direction_solves_the_system(damping: float, solve: Any) -> None:
+    """Without damping the pseudo-inverse, as the gradient lies in F's range."""
     traj, fisher = batch()
     gradient = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA))
-    transform = scale_by_fisher(damping, iterations=50, gamma=GAMMA)
-    params = Params(jnp.asarray(LOGITS), jnp.ones(3))
-    updates, _ = transform.update(
-        Params(jnp.asarray(gradient), jnp.arange(3.0)),
-        transform.init(params),
-        params,
-        batch=Weighted(traj, traj.reward, ()),
-        policy=POLICY,
-    )
+    np.testing.assert_allclose(fisher_matrix(POLICY, jnp.asarray(LOGITS), traj, GAMMA), fisher, atol=1e-12)
+    transform, params = scale_by_fisher(damping, GAMMA, solve), jnp.asarray(LOGITS)
+    given = {"batch": Weighted(traj, traj.reward, ()), "policy": POLICY, "estimator": None}
+    updates, _ = transform.update(jnp.asarray(gradient), transform.init(params), params, **given)
     expected = np.linalg.pinv(fisher + damping * np.eye(S * A), rcond=1e-10) @ gradient.ravel()
-    np.testing.assert_allclose(updates.policy.ravel(), expected, atol=1e-8)
-    np.testing.assert_array_equal(updates.critic, np.arange(3.0))
+    np.testing.assert_allclose(updates.ravel(), expected, atol=1e-8)
 
 
 @pytest.mark.usefixtures("x64")
@@ -88,7 +97,11 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "estimator"), [("natural", "reinforce"), ("natural", "state_value"), ("lion", "gae")]
+    ("name", "estimator"),
+    [
+        *(("natural", "reinforce"), ("natural", "state_value"), ("natural", "all_action"), ("lion", "gae")),
+        *(("trpo", "leave_one_out"), ("trpo", "gae"), ("storm", "reward_to_go"), ("svrpg", "state_value")),
+    ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
     config = Config(estimator=estimator, optimizer=name, num_envs=4, num_updates=3, hidden_sizes=(8,))
@@ -99,7 +112,147 @@ def test_optimizers_train(name: Any, estimator: str) -> None:
 
 def test_all_have_the_same_signature() -> None:
     for make in OPTIMIZERS.values():
-        assert isinstance(make(0.1), optax.GradientTransformation)
+        assert isinstance(make(0.1, Hyperparams()), optax.GradientTransformation)
+
+
+def test_each_part_has_its_own_transformation() -> None:
+    both = optimizers.policy_and_critic(optax.sgd(1.0), optax.sgd(10.0))
+    params = Params(jnp.ones(2), {"w": jnp.ones(3)})
+    updates, _ = both.update(params, both.init(params), params)
+    np.testing.assert_array_equal(updates.policy, -np.ones(2))
+    np.testing.assert_array_equal(updates.critic["w"], -10 * np.ones(3))
+
+
+def trust_region(ascent: np.ndarray, psi: jax.Array, max_kl: float, **settings: Any) -> np.ndarray:
+    """The step [S, A] for a batch of every trajectory."""
+    traj, _ = batch()
+    transform, params = scale_by_trust_region(max_kl, damping=1e-6, **settings), jnp.asarray(LOGITS)
+    given = {"batch": Weighted(traj, psi, ()), "policy": POLICY, "estimator": None}
+    return np.asarray(transform.update(jnp.asarray(-ascent), transform.init(params), params, **given)[0])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_trust_region_step_is_the_natural_direction_at_its_kl() -> None:
+    """Its length: sqrt(2 δ / xᵀ F x) with F per state; the surrogate grows, and the KL stays within δ."""
+    traj, fisher = batch()
+    psi = jnp.where(traj.valid, traj.reward, 0.0)
+    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
+    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
+    x = np.linalg.solve(fisher / steps + 1e-6 * np.eye(S * A), ascent.ravel())
+    longest = np.sqrt(2e-4 / (x @ (fisher / steps + 1e-6 * np.eye(S * A)) @ x)) * x
+    moved = trust_region(ascent, psi, 1e-4, gamma=GAMMA, solve=exact_solve)
+    share = moved.ravel() @ longest / (longest @ longest)
+    np.testing.assert_allclose(moved.ravel(), share * longest, atol=1e-10)
+    assert share in (pytest.approx(1.0), pytest.approx(0.5))  # the quadratic model may be just too bold
+    kl = float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + moved), traj, GAMMA)) / steps
+    assert 0.2e-4 < kl <= 1e-4
+    gain = [surrogate(POLICY, jnp.asarray(LOGITS + d), Weighted(traj, psi, ())) for d in (0 * moved, moved)]
+    assert gain[1] > gain[0]
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_line_search_halves_until_both_hold_and_gives_up() -> None:
+    traj, _ = batch()
+    psi = jnp.where(traj.valid, traj.reward, 0.0)
+    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
+    far = trust_region(ascent, psi, 50.0, gamma=GAMMA)  # the quadratic model is no guide so far out
+    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
+    assert float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + far), traj, GAMMA)) / steps <= 50.0
+    assert np.abs(far).max() > 0.1
+    assert not trust_region(-ascent, psi, 1e-2).any()  # downhill: nothing is better, and no step is taken
+    assert not trust_region(0 * ascent, psi, 1e-2).any()
+
+
+def weighted_batch(policy: np.ndarray) -> tuple[Weighted, jax.Array]:
+    """Every trajectory of a policy, Ψ = R, and its probability."""
+    traj, probability = tabular.enumerate_trajectories(MDP, jnp.asarray(policy))
+    total = returns.total_return(traj.reward, GAMMA)
+    return Weighted(traj, jnp.broadcast_to(total, traj.reward.shape), ()), probability
+
+
+NEAR = LOGITS + 0.1 * np.random.default_rng(5).normal(size=(S, A))
+
+
+def each_episode(direction: Any, batch: Weighted) -> np.ndarray:
+    """A direction computed from one episode at a time, [M, S·A]."""
+    rows = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], batch)
+    return np.asarray(jax.vmap(direction)(rows)).reshape(len(rows.psi), -1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_importance_weighted_gradient_is_that_of_the_earlier_parameters() -> None:
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    rows, probability = weighted_batch(LOGITS)
+    earlier = Params(jnp.asarray(NEAR), ())
+    x = each_episode(lambda b: -importance_weighted_gradient(estimator, POLICY, earlier, b).policy, rows)
+    exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(NEAR), GAMMA)).ravel()
+    np.testing.assert_allclose(probability @ x, exact, atol=1e-12)
+    without = each_episode(lambda b: -estimator.grad(earlier, b)[0].policy, rows)
+    assert np.abs(probability @ without - exact).max() > 1e-3  # without w: the negative control
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("transform", "momentum"),
+    [(storm(1.0), 1.0), (storm(0.5), 0.5), (svrpg(), 1.0)],
+    ids=["recursive", "half", "svrpg"],
+)
+def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
+    transform: Any, momentum: float
+) -> None:
+    """With ∇J(θ') remembered, E d = ∇J(θ) over every trajectory; with all of it used, Var d → 0 as θ' → θ."""
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    rows, probability = weighted_batch(LOGITS)
+    params, traces = Params(jnp.asarray(LOGITS), ()), []
+    for distance in (1.0, 0.5):
+        before = LOGITS + distance * (NEAR - LOGITS)
+        slope = -jnp.asarray(tabular.exact_gradient(MDP, jnp.asarray(before), GAMMA))  # of the loss
+        memory = transform.init(params)._replace(step=jnp.int32(1), params=jnp.asarray(before), direction=slope)
+
+        def direction(one: Weighted, memory: Any = memory) -> jax.Array:
+            given = {"batch": one, "policy": POLICY, "estimator": estimator}
+            return -transform.update(estimator.grad(params, one)[0], memory, params, **given)[0].policy
+
+        x = each_episode(direction, rows)
+        exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)).ravel()
+        np.testing.assert_allclose(probability @ x, exact, atol=1e-12)
+        traces.append(float(probability @ ((x - exact) ** 2).sum(1)))
+    if momentum == 1.0:
+        assert traces[0] / traces[1] == pytest.approx(4.0, rel=0.1)
+    assert traces[0] < np.trace(tabular.total_return_moments(MDP, jnp.asarray(LOGITS), GAMMA)[1])
+
+
+def test_what_is_remembered_and_when() -> None:
+    """storm: the last direction, from the second update on. svrpg: the gradient at the snapshot, until the next."""
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    rows, _ = weighted_batch(LOGITS)
+    thetas = [LOGITS, NEAR, NEAR + 0.1, NEAR - 0.1]
+
+    def loss_gradient(theta: np.ndarray) -> np.ndarray:
+        return np.asarray(estimator.grad(Params(jnp.asarray(theta), ()), rows)[0].policy)
+
+    def weighed(theta: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            importance_weighted_gradient(estimator, POLICY, Params(jnp.asarray(theta), ()), rows).policy
+        )
+
+    def directions(transform: Any) -> list[np.ndarray]:
+        memory, out = transform.init(Params(jnp.asarray(thetas[0]), ())), []
+        for theta in thetas:
+            params, given = Params(jnp.asarray(theta), ()), {"batch": rows, "policy": POLICY, "estimator": estimator}
+            updates, memory = transform.update(estimator.grad(params, rows)[0], memory, params, **given)
+            out.append(np.asarray(updates.policy))
+        return out
+
+    expected = [loss_gradient(thetas[0])]
+    for before, theta in itertools.pairwise(thetas):
+        expected.append(loss_gradient(theta) + 0.7 * (expected[-1] - weighed(before)))
+    np.testing.assert_allclose(directions(storm(0.7)), expected, atol=1e-5)
+    np.testing.assert_allclose(directions(storm(0.0)), [loss_gradient(theta) for theta in thetas], atol=1e-6)
+    snapshots = [loss_gradient(thetas[0]), None, loss_gradient(thetas[2]), None]
+    for k in (1, 3):
+        snapshots[k] = loss_gradient(thetas[k]) + snapshots[k - 1] - weighed(thetas[k - 1])
+    np.testing.assert_allclose(directions(svrpg(2)), snapshots, atol=1e-5)
 
 
 def test_clipping_leaves_short_gradients_alone() -> None:

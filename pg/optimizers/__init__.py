@@ -1,0 +1,132 @@
+"""Gradients to updates: optax, with the step size and its course taken from Config and Hyperparams.
+
+Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the weighted batch,
+the policy, and the estimator.
+
+    adam, sgd, ...   g ↦ update(g)                  storm, svrpg     g and gradients at earlier parameters
+    natural          g ↦ (F + damping I)⁻¹ g        trpo             the same, as far as the KL divergence allows
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from pg.config import Config, Hyperparams
+from pg.optimizers.curvature import (
+    conjugate_gradient,
+    exact_solve,
+    fisher_matrix,
+    fisher_vector_product,
+    mean_kl,
+    scale_by_fisher,
+    scale_by_trust_region,
+)
+from pg.optimizers.variance_reduction import importance_weighted_gradient, storm, svrpg
+
+__all__ = [
+    "OPTIMIZERS",
+    "clip_each_by_global_norm",
+    "conjugate_gradient",
+    "exact_solve",
+    "fisher_matrix",
+    "fisher_vector_product",
+    "importance_weighted_gradient",
+    "make_optimizer",
+    "mean_kl",
+    "scale_by_fisher",
+    "scale_by_trust_region",
+    "storm",
+    "svrpg",
+]
+
+OptimizerFactory = Callable[[Any], optax.GradientTransformation]  # learning rate or schedule -> transformation
+Rate = Any
+
+
+def natural(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
+    """Natural gradient for the policy, Adam for the critic."""
+    step = optax.chain(scale_by_fisher(h.damping, state_discount(h)), optax.scale_by_learning_rate(rate))
+    return policy_and_critic(step, optax.adam(rate))
+
+
+def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
+    """Trust-region steps for the policy, whose length `max_kl` sets; Adam for the critic."""
+    return policy_and_critic(scale_by_trust_region(h.max_kl, h.damping, state_discount(h)), optax.adam(rate))
+
+
+def state_discount(h: Hyperparams) -> Any:
+    """The γ of the gradient's own state weighting γᵗ, which F should share (Thomas 2014); 1 where it is dropped."""
+    return h.gamma ** (1.0 - h.undiscounted_state_weighting)
+
+
+# From the learning rate and the hyperparameters.
+OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation]] = {
+    "adam": lambda rate, h: optax.adam(rate),
+    "adamw": lambda rate, h: optax.adamw(rate),
+    "amsgrad": lambda rate, h: optax.amsgrad(rate),
+    "lion": lambda rate, h: optax.lion(rate),
+    "nadam": lambda rate, h: optax.nadam(rate),
+    "radam": lambda rate, h: optax.radam(rate),
+    "rmsprop": lambda rate, h: optax.rmsprop(rate),
+    "sgd": lambda rate, h: optax.sgd(rate),
+    "natural": natural,
+    "trpo": trpo,
+    "storm": lambda rate, h: optax.adam(rate),
+    "svrpg": lambda rate, h: optax.adam(rate),
+}
+# What must see the gradient before it is clipped: a correction of a clipped gradient would correct another one.
+BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
+    "storm": lambda h: storm(h.momentum),
+    "svrpg": lambda h: svrpg(h.snapshot_period),
+}
+
+
+def make_optimizer(
+    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Clipping by global norm, then the optimizer that `config` names, or that is given as a function.
+
+    Its update takes `batch`, `policy` and `estimator` besides gradients, state and params.
+    """
+    rate = _schedule(config, h.learning_rate)
+    before = [] if optimizer else [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
+    last = optimizer(rate) if optimizer else OPTIMIZERS[config.optimizer](rate, h)
+    return optax.chain(*before, clip_each_by_global_norm(h.max_grad_norm), last)
+
+
+def policy_and_critic(
+    policy: optax.GradientTransformation, critic: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """One transformation for each of the two parts of `Params`, which sees nothing of the other."""
+    each = [optax.with_extra_args_support(part) for part in (policy, critic)]
+
+    def init(params: Any) -> Any:
+        return tuple(part.init(p) for part, p in zip(each, params, strict=True))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        parts = zip(each, updates, state, params, strict=True)
+        done = [part.update(u, s, p, **extra) for part, u, s, p in parts]
+        return type(updates)(*(u for u, _ in done)), tuple(s for _, s in done)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
+    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's step.
+
+    They share no parameters; a sum of squared errors over an episode would otherwise drown the policy's gradient.
+    """
+    clip = optax.clip_by_global_norm(max_norm)
+    return optax.stateless(
+        lambda updates, params: type(updates)(*(clip.update(part, clip.init(part))[0] for part in updates))
+    )
+
+
+def _schedule(config: Config, rate: Any) -> Any:
+    steps = config.num_updates * config.num_epochs * config.num_minibatches
+    return {
+        "constant": lambda: rate,
+        "linear": lambda: optax.linear_schedule(rate, 0.0, steps),
+        "cosine": lambda: optax.cosine_decay_schedule(rate, steps),
+    }[config.schedule]()

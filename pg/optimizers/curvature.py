@@ -1,0 +1,151 @@
+"""Steps measured in distributions instead of parameters: the natural gradient, and trust regions made of it.
+
+F = E[Σₜ ∇log π ∇log πᵀ],   KL(π_θ ‖ π_θ₊ₓ) ≈ ½ xᵀ F x,   x = F⁻¹ g the steepest direction for a given KL
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from pg import blocks
+from pg.networks import Network, unroll
+from pg.rollout import Trajectory
+
+MatVec = Callable[[Any], Any]
+Solve = Callable[[MatVec, Any], Any]  # v ↦ M v, b -> M⁻¹ b
+
+
+def mean_kl(policy: Network, params: Any, other: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
+    """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []. params, other: of the policy."""
+    return blocks.sum_steps(lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid)
+
+
+def fisher_vector_product(policy: Network, params: Any, traj: Trajectory, vector: Any, gamma: Any = 1.0) -> Any:
+    """F v, F = (1/N) Σₙ Σₜ γᵗ E_{a~π}[∇log π ∇log πᵀ], without forming F; a tree like params.
+
+    The Hessian of the mean KL at equal parameters, exact in the action (Schulman et al. 2015, 1502.05477, app. C).
+    gamma: of the state weighting; 1 for none. It should be the gradient's own (Thomas 2014).
+    """
+
+    def block(rows: Trajectory) -> Any:
+        slope = jax.grad(lambda other: _kl(policy, params, other, rows, gamma))
+        return jax.jvp(slope, (params,), (vector,))[1]
+
+    return blocks.sum_steps(block, traj, traj.valid)
+
+
+def fisher_matrix(policy: Network, params: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
+    """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P products."""
+    return _matrix(lambda v: fisher_vector_product(policy, params, traj, v, gamma), params)
+
+
+def conjugate_gradient(iterations: int = 10) -> Solve:
+    """Solves by conjugate gradients, stopped once solved: on a singular matrix more steps only divide roundings."""
+    return lambda product, b: jax.scipy.sparse.linalg.cg(product, b, maxiter=iterations, tol=1e-10)[0]
+
+
+def exact_solve(product: MatVec, b: Any) -> Any:
+    """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse where M is singular: for small policies."""
+    flat, unravel = ravel_pytree(b)
+    matrix = _matrix(product, b)
+    return unravel(jnp.linalg.pinv(matrix, rtol=1e3 * jnp.finfo(matrix.dtype).eps, hermitian=True) @ flat)
+
+
+def scale_by_fisher(
+    damping: Any = 1e-2, gamma: Any = 1.0, solve: Solve | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The natural gradient of the policy, (F + damping I)⁻¹ g (Kakade 2001); updates: of the policy.
+
+    solve: `conjugate_gradient()` by default, or `exact_solve`. damping: in units of F's eigenvalues, of which softmax
+    policies have some that are 0. F and g come from the same episodes, so that the mean of the result is not F⁻¹∇J,
+    which it tends to as episodes grow in number.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, *, batch: Any, policy: Network, **extra: Any) -> Any:
+        product = damped(fisher(policy, params, batch.traj, gamma), damping)
+        return (solve or conjugate_gradient())(product, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def scale_by_trust_region(
+    max_kl: Any = 1e-2, damping: Any = 1e-2, gamma: Any = 1.0, solve: Solve | None = None, halvings: int = 10
+) -> optax.GradientTransformationExtraArgs:
+    """TRPO's step (Schulman et al. 2015, 1502.05477, app. C); updates: of the policy, the result is the step itself.
+
+    x = (F + damping I)⁻¹ g, as long as ½ xᵀ F x = max_kl allows, then halved until the surrogate (1/N) Σ ρ Ψ has
+    grown and the mean KL per state is within max_kl; no step where neither comes true. F and KL are averages over the
+    states that were visited, weighted by γᵗ, so that max_kl is in nats per state.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, *, batch: Any, policy: Network, **extra: Any) -> Any:
+        traj, steps = batch.traj, _mean_steps(batch.traj, gamma)
+        product = damped(lambda v: _scaled(1 / steps, fisher(policy, params, traj, gamma)(v)), damping)
+        direction = _scaled(-1.0, (solve or conjugate_gradient())(product, updates))
+        curvature = optax.tree.vdot(direction, product(direction))
+        longest = jnp.where(curvature > 0, jnp.sqrt(2 * max_kl / jnp.where(curvature > 0, curvature, 1.0)), 0.0)
+        start = surrogate(policy, params, batch)
+
+        def rejected(length: jax.Array) -> jax.Array:
+            moved = jax.tree.map(lambda p, d: p + length * d, params, direction)
+            better = surrogate(policy, moved, batch) > start
+            return ~(better & (mean_kl(policy, params, moved, traj, gamma) / steps <= max_kl))
+
+        def again(search: tuple[jax.Array, jax.Array]) -> jax.Array:
+            halved, length = search
+            return (halved < halvings) & rejected(length)
+
+        halved, length = jax.lax.while_loop(again, lambda s: (s[0] + 1, s[1] / 2), (jnp.int32(0), longest))
+        return _scaled(jnp.where(halved < halvings, length, 0.0), direction), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def surrogate(policy: Network, params: Any, batch: Any) -> jax.Array:
+    """(1/N) Σₙ Σₜ ρₜ Ψₜ, []: what a step is hoped to raise."""
+
+    def block(rows: Any) -> jax.Array:
+        traj = rows.traj
+        log_prob = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
+        gain = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
+        return jnp.sum(jnp.where(traj.valid, gain, 0.0)) / traj.valid.shape[1]
+
+    return blocks.sum_steps(block, batch, batch.traj.valid)
+
+
+def fisher(policy: Network, params: Any, traj: Trajectory, gamma: Any) -> MatVec:
+    """v ↦ F v."""
+    return lambda v: fisher_vector_product(policy, params, traj, v, gamma)
+
+
+def damped(product: MatVec, damping: Any) -> MatVec:
+    """v ↦ M v + damping v."""
+    return lambda v: jax.tree.map(lambda mv, x: mv + damping * x, product(v), v)
+
+
+def _kl(policy: Network, params: Any, other: Any, rows: Trajectory, gamma: Any) -> jax.Array:
+    before, after = (unroll(policy, p, rows.obs, rows.first) for p in (params, other))
+    return jnp.sum(jnp.where(rows.valid, _weight(rows, gamma) * before.kl(after), 0.0)) / rows.valid.shape[1]
+
+
+def _mean_steps(traj: Trajectory, gamma: Any) -> jax.Array:
+    """(1/N) Σₙ Σₜ γᵗ over the valid steps, []."""
+    return jnp.sum(jnp.where(traj.valid, _weight(traj, gamma), 0.0)) / traj.valid.shape[1]
+
+
+def _weight(traj: Trajectory, gamma: Any) -> jax.Array:
+    return jnp.asarray(gamma, traj.reward.dtype) ** traj.time
+
+
+def _matrix(product: MatVec, like: Any) -> jax.Array:
+    """The matrix [P, P] of a symmetric product, by its columns."""
+    flat, unravel = ravel_pytree(like)
+    return jax.lax.map(lambda v: ravel_pytree(product(unravel(v)))[0], jnp.eye(flat.size, dtype=flat.dtype))
+
+
+def _scaled(factor: Any, tree: Any) -> Any:
+    return jax.tree.map(lambda x: factor * x, tree)
