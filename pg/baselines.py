@@ -23,6 +23,26 @@ def leave_one_out(x: jax.Array) -> jax.Array:
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
+def group_leave_one_out(x: jax.Array, alike: jax.Array) -> jax.Array:
+    """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740, for each prompt).
+
+    x: [N]. alike: [N, N] bool, whether two samples are of one group.
+    """
+    others = alike & ~jnp.eye(len(x), dtype=bool)
+    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1), 1)
+
+
+def group_standardised(x: jax.Array, alike: jax.Array) -> jax.Array:
+    """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
+
+    x: [N]. alike: [N, N] bool, whether two samples are of one group.
+    """
+    size = alike.sum(-1)
+    mean = jnp.where(alike, x[None, :], 0.0).sum(-1) / size
+    variance = jnp.where(alike, (x[None, :] - mean[:, None]) ** 2, 0.0).sum(-1) / size
+    return (x - mean) / (jnp.sqrt(variance) + 1e-8)
+
+
 def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     """Σ_{m≠n} numeratorₘ / Σ_{m≠n} denominatorₘ along axis 0, [N, ...]; 0 where the denominator is 0.
 

@@ -31,12 +31,14 @@ def exact_moments(
     num_episodes: int = 1,
     *,
     limit_ends: bool = False,
+    share_start: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every batch.
 
     logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's (off-policy).
     num_episodes: 1, or 2 for estimators that couple episodes. limit_ends: the time limit counts as a termination,
-    so that nothing is bootstrapped there. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
+    so that nothing is bootstrapped there. share_start: both episodes of a pair begin at one state.
+    The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
     Costs Mⁿ estimates for M trajectories of positive probability.
     """
     if num_episodes not in (1, 2):
@@ -50,18 +52,23 @@ def exact_moments(
     def ascent(batch: Trajectory) -> jax.Array:
         return -ravel_pytree(estimator.grad(params, estimator.weigh(params, state, batch)[0])[0].policy)[0]
 
-    def row(first: Trajectory) -> tuple[jax.Array, jax.Array]:
-        """First and second moment over the other episode of the batch, given one."""
+    begin = traj.obs[0].reshape(len(probability), -1)
+    possible = jnp.all(begin[:, None] == begin[None, :], axis=-1) if share_start else jnp.ones((len(begin),) * 2)
+
+    def row(first: tuple[Trajectory, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """First and second moment over the other episode of the batch, given one and which others are possible."""
+        episode, others = first
         if num_episodes == 1:
-            x = ascent(first)
+            x = ascent(episode)
             return x, jnp.outer(x, x)
 
         def pair(second: Trajectory) -> jax.Array:
-            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second))
+            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, second))
 
         x = jax.vmap(pair)(trajectories)
-        return probability @ x, jnp.einsum("m,mp,mq->pq", probability, x, x)
+        weight = probability * others / jnp.sum(probability * others)
+        return weight @ x, jnp.einsum("m,mp,mq->pq", weight, x, x)
 
-    means, seconds = jax.lax.map(row, trajectories)
+    means, seconds = jax.lax.map(row, (trajectories, possible))
     mean = np.asarray(probability @ means)
     return mean, np.asarray(jnp.einsum("m,mpq->pq", probability, seconds)) - np.outer(mean, mean)

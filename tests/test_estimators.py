@@ -9,7 +9,7 @@ import pytest
 from toys import tabular_critic, tabular_policy
 
 from pg import returns
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import ACCEPTS, ACTION_VALUES, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.rollout import Trajectory
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
 H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01, baseline=0.3, temperature=0.2)
 VALUES = np.random.default_rng(5).normal(size=S)
+ACTION_TABLE = np.random.default_rng(6).normal(size=(S, A))
 
 
 def batch(length: int = T, seed: int = 0) -> Trajectory:
@@ -47,8 +48,8 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
 def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
     estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
     params, state = estimator.init(jax.random.key(0))
-    critic = params.critic if isinstance(params.critic, tuple) else jnp.asarray(VALUES)
-    return estimator, Params(params.policy, critic), state
+    table = jnp.asarray(ACTION_TABLE if name in ACTION_VALUES else VALUES)
+    return estimator, Params(params.policy, () if isinstance(params.critic, tuple) else table), state
 
 
 def weigh(name: str, traj: Trajectory, h: Hyperparams = H) -> Weighted:
@@ -79,12 +80,23 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     so_far = np.cumprod(ratio, axis=0)
     earned = discount * so_far * reward
     soft = discount * np.where(traj.valid, reward - 0.2 * traj.log_prob, 0.0)
+    start = np.asarray(traj.obs[0]).argmax(-1)
+    groups = [np.flatnonzero(start == s) for s in start]
+    siblings = np.array([np.mean([total[m] for m in group if m != n] or [0.0]) for n, group in enumerate(groups)])
+    relative = np.array([(total[n] - total[g].mean()) / (total[g].std() + 1e-8) for n, g in enumerate(groups)])
+    q, chosen = np.asarray(traj.obs) @ ACTION_TABLE, np.eye(A)[np.asarray(traj.action)]
+    surprise = np.where(traj.valid, (to_go - (q * chosen).sum(-1)) / np.exp(traj.log_prob), 0.0)
+    assert sorted(map(len, groups)) == [1, 2, 2, 2, 2]  # some episodes began alike, one alone
     assert lengths.tolist() == [T, 3, 1, T, 4]
     return {
         "reinforce": np.broadcast_to(total, (T, N)),
         "reward_to_go": clock,
         "undiscounted_reward_to_go": to_go,
         "constant_baseline": np.broadcast_to(total - 0.3, (T, N)),
+        "group_leave_one_out": np.broadcast_to(total - siblings, (T, N)),
+        "grpo": np.broadcast_to(relative / lengths, (T, N)),
+        "all_action": discount[..., None] * q,
+        "action_dependent_baseline": discount[..., None] * (q + chosen * surprise[..., None]),
         "standardised": np.broadcast_to((total - total.mean()) / total.std(), (T, N)),
         "optimal_baseline": np.broadcast_to(total, (T, N)),  # what is subtracted differs by parameter
         "trajectory_importance": np.broadcast_to(so_far[-1] * total, (T, N)),
@@ -102,8 +114,23 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
 @pytest.mark.parametrize("name", [name for name, ways in ACCEPTS.items() if ways == ("episodes",)])
 def test_psi_of_the_episodic_family(name: str) -> None:
     traj = batch()
-    tolerance = 1e-7 if name == "standardised" else 1e-12  # its 10⁻⁸ in the denominator
+    tolerance = 1e-7 if name in ("standardised", "grpo") else 1e-12  # their 10⁻⁸ in the denominator
     np.testing.assert_allclose(weigh(name, traj).psi, expected_psi(name, traj), atol=tolerance)
+
+
+def test_psi_of_a_fading_trace_goes_on_through_resets() -> None:
+    traj, reward = batch(), np.where(batch().valid, batch().reward, 0.0)
+    expected = np.stack([sum(0.9 ** (k - t) * reward[k] for k in range(t, T)) for t in range(T)])
+    np.testing.assert_allclose(weigh("gpomdp", traj).psi, expected, atol=1e-12)
+    # The same as a trace of scores: Σₖ rₖ zₖ, zₖ = β zₖ₋₁ + ∇log πₖ, here of columns with a valid step at all times.
+    _, params, _ = build("gpomdp")
+    full = jax.tree.map(lambda x: x[:, np.array([0, 3])], traj)
+    centred = np.eye(A)[full.action] - np.asarray(jax.nn.softmax(full.obs @ params.policy))
+    trace, ascent = np.zeros((2, S, A)), np.zeros((S, A))
+    for t in range(T):
+        trace = 0.9 * trace + full.obs[t, :, :, None] * centred[t, :, None, :]
+        ascent += np.einsum("n,nsa->sa", full.reward[t], trace) / 2
+    np.testing.assert_allclose(-grad("gpomdp", full, H._replace(entropy_coef=0.0))[0].policy, ascent, atol=1e-12)
 
 
 def test_vtrace_weighs_by_the_ratios_of_the_policy() -> None:
@@ -147,15 +174,17 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
         for t, n in zip(*np.nonzero(traj.valid), strict=True):
             log_pi = jax.nn.log_softmax(traj.obs[t, n] @ params.policy)
             gain = log_pi[traj.action[t, n]]
-            if name == "ppo":
+            psi, taken = weighted.psi[t, n], traj.action[t, n]
+            if name in ("ppo", "grpo"):
                 ratio = jnp.exp(gain - traj.log_prob[t, n])
-                psi = weighted.psi[t, n]
                 gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
             else:
-                gain = weighted.psi[t, n] * gain
+                gain = jnp.sum(jnp.exp(log_pi) * psi) if name in ACTION_VALUES else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
             if not isinstance(params.critic, tuple):
-                total += 0.5 * 0.5 * (traj.obs[t, n] @ params.critic - weighted.target[t, n]) ** 2
+                output = traj.obs[t, n] @ params.critic
+                prediction = output[taken] if name in ACTION_VALUES else output
+                total += 0.5 * 0.5 * (prediction - weighted.target[t, n]) ** 2
         return total / N
 
     grads, metrics = grad(name, traj)

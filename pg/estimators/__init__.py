@@ -9,7 +9,7 @@ Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
 from collections.abc import Callable
 
 from pg.config import Hyperparams
-from pg.estimators import bootstrapped, episodic, off_policy
+from pg.estimators import action_values, average_reward, bootstrapped, episodic, grouped, off_policy
 from pg.estimators.base import Estimator, Gain, Params, Weighted, build_estimator, score
 from pg.networks import Network
 
@@ -28,6 +28,10 @@ ESTIMATORS: dict[str, Callable[[Network, Network, Hyperparams], Estimator]] = {
     "moving_average": episodic.moving_average,
     "state_value": episodic.state_value,
     "entropy_reward": episodic.entropy_reward,
+    "group_leave_one_out": grouped.group_leave_one_out,
+    "grpo": grouped.grpo,
+    "all_action": action_values.all_action,
+    "action_dependent_baseline": action_values.action_dependent_baseline,
     "trajectory_importance": off_policy.trajectory_importance,
     "per_decision_importance": off_policy.per_decision_importance,
     "ratio_only": off_policy.ratio_only,
@@ -35,4 +39,5 @@ ESTIMATORS: dict[str, Callable[[Network, Network, Hyperparams], Estimator]] = {
     "gae": bootstrapped.gae,
     "vtrace": bootstrapped.vtrace,
     "ppo": bootstrapped.ppo,
+    "gpomdp": average_reward.gpomdp,
 }

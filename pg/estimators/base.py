@@ -27,7 +27,7 @@ class Weighted(NamedTuple):
     """A batch with all that is constant in θ: leaves [T, B, ...]."""
 
     traj: Trajectory
-    psi: jax.Array  # [T, B] the weight Ψ of ∇log π
+    psi: jax.Array  # [T, B] the weight Ψ of ∇log π, or [T, B, A] the weight of every action's ∇π
     target: Any  # [T, B] what the critic regresses to; () without a critic
 
 
@@ -42,11 +42,26 @@ class Estimator(NamedTuple):
 
 Weigh = Callable[[Params, Any, Trajectory], tuple[jax.Array, Any, Any]]  # -> psi, target, estimator_state
 Gain = Callable[[Any, Weighted], jax.Array]  # the policy's distribution at each step, weighted -> surrogate [T, B]
+Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each step, weighted -> prediction [T, B]
 
 
 def score(dist: Any, batch: Weighted) -> jax.Array:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
+
+
+def clipped(h: Hyperparams) -> Gain:
+    """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
+
+    def gain(dist: Any, batch: Weighted) -> jax.Array:
+        return surrogates.clipped(dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon)
+
+    return gain
+
+
+def value(output: jax.Array, batch: Weighted) -> jax.Array:
+    """V(s), [T, B]: what a critic of states predicts."""
+    return output
 
 
 def build_estimator(
@@ -55,6 +70,7 @@ def build_estimator(
     h: Hyperparams,
     weigh: Weigh,
     gain: Gain = score,
+    predict: Predict = value,
     *,
     state: Any = (),
     accepts: tuple[str, ...] = ("episodes", "windows"),
@@ -62,9 +78,10 @@ def build_estimator(
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
     weigh: params, estimator_state, trajectory -> Ψ (broadcast to [T, B]), critic target [T, B] or (), state.
-    state: the estimator's state before the first batch. accepts: the ways of collecting it is right for.
+    predict: what of the critic's output is held against the target. state: the estimator's before the first batch.
+    accepts: the ways of collecting it is right for.
 
-    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (V - target)², Σ over valid steps.
+    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
     """
 
     def init(key: jax.Array) -> tuple[Params, Any]:
@@ -74,7 +91,7 @@ def build_estimator(
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         traj = traj._replace(reward=jnp.where(traj.valid, traj.reward, 0.0))
         psi, target, state = weigh(params, state, traj)
-        psi = jnp.broadcast_to(psi, traj.reward.shape)
+        psi = jnp.broadcast_to(psi, traj.reward.shape + psi.shape[2:])
         return jax.lax.stop_gradient((Weighted(traj, psi, target), state))
 
     def loss(params: Params, batch: Weighted) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -83,7 +100,7 @@ def build_estimator(
         entropy = dist.entropy()
         sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy}
         if critic is not None:
-            error = unroll(critic, params.critic, traj.obs, traj.first) - batch.target
+            error = predict(unroll(critic, params.critic, traj.obs, traj.first), batch) - batch.target
             sums["value_loss"] = 0.5 * error**2
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
@@ -122,7 +139,7 @@ def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
 
 
 def values(critic: Network, params: Params, obs: jax.Array, traj: Trajectory) -> jax.Array:
-    """V of obs [T, B, *O], [T, B]; 0 in blocks of time without a valid step."""
+    """The critic's output at obs [T, B, *O], [T, B] or [T, B, A]; 0 in blocks of time without a valid step."""
 
     def block(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
         return unroll(critic, params.critic, *rows)

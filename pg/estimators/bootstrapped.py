@@ -5,17 +5,16 @@ actor_critic → gae → ppo: n steps, all n mixed, and the clipped ratio for se
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from pg import returns, surrogates
+from pg import returns
 from pg.config import Hyperparams
 from pg.estimators.base import (
     Estimator,
     Gain,
     Params,
-    Weighted,
     build_estimator,
+    clipped,
     log_ratio,
     score,
     state_weight,
@@ -85,8 +84,4 @@ def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """
 
-    def clipped(dist: Any, batch: Weighted) -> jax.Array:
-        log_prob = dist.log_prob(batch.traj.action)
-        return surrogates.clipped(log_prob, batch.traj.log_prob, batch.psi, h.epsilon)
-
-    return gae(policy, critic, h, gain=clipped)
+    return gae(policy, critic, h, gain=clipped(h))

@@ -1,0 +1,24 @@
+"""The estimator for a task without end, whose objective is the average reward η = lim (1/T) E[Σₜ rₜ]."""
+
+from typing import Any
+
+from pg import returns
+from pg.config import ACCEPTS, Hyperparams
+from pg.estimators.base import Estimator, Params, build_estimator
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """GPOMDP(β): every reward is credited to a fading trace of the scores before it (Baxter & Bartlett 2001).
+
+    Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ to the window's end, so that Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ
+    Unbiased for: no: it aims at ∇_β η, which tends to the gradient of η as β tends to 1 (cs/1106.0665, theorem 2).
+    Variance: grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias.
+    Needs: windows, on-policy. Resets are part of the dynamics: the trace goes on through them.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.discounted_sum(traj.reward, h.beta), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["gpomdp"])

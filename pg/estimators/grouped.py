@@ -1,0 +1,55 @@
+"""Estimators that compare an episode with the others that began alike: critics made of siblings.
+
+A group is the episodes of a batch with the same first observation; `Config.group_size` episodes in a row share their
+initial state. What differs within a group is the policy's and the dynamics' doing, not the start's.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg import baselines, returns
+from pg.config import ACCEPTS, Hyperparams
+from pg.estimators.base import Estimator, Params, build_estimator, clipped
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The mean return of the other episodes of the group as baseline: grpo without its two biases.
+
+    Ψₜ = R - mean of R over the others that began at s₀  (0 where there are none)
+    Unbiased for: J. It is Dr. GRPO (Liu et al. 2025, 2503.20783) times G / (G - 1), in groups of G.
+    Variance: removes what the initial state predicts of the return.
+    Needs: complete episodes that share initial states, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        return total - baselines.group_leave_one_out(total, alike(traj)), (), state
+
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["group_leave_one_out"])
+
+
+def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024, 2402.03300).
+
+    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / |τ|, over the group, |τ| the length of the episode; times ρₜ until clipped
+    Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in the mean.
+    Variance: that of the returns within a group, in units of itself.
+    Needs: complete episodes that share initial states; the behaviour's log-probabilities.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        total = returns.total_return(traj.reward, h.gamma)
+        advantage = baselines.group_standardised(total, alike(traj))
+        return advantage / jnp.sum(traj.valid, axis=0), (), state
+
+    return build_estimator(policy, None, h, weigh, clipped(h), accepts=ACCEPTS["grpo"])
+
+
+def alike(traj: Trajectory) -> jax.Array:
+    """Which episodes began at the same observation, [B, B] bool."""
+    start = traj.obs[0].reshape(traj.obs.shape[1], -1)
+    return jnp.all(start[:, None] == start[None, :], axis=-1)
