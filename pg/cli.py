@@ -58,6 +58,7 @@ _TYPES: dict[str, Any] = {
     "horizon": _INTEGER | None,
     "hidden_sizes": tuple[int, ...],
     "n_step": _INTEGER,
+    "snapshot_period": _INTEGER,
 }
 _HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
 

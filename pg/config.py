@@ -16,7 +16,10 @@ Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
-Optimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd", "natural"]
+ActionLaw = Literal["gaussian", "censored", "squashed"]
+Optimizer = Literal[
+    "adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd", "natural", "trpo", "storm", "svrpg"
+]
 
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs no import.
 ENVIRONMENTS = (
@@ -47,6 +50,10 @@ ACCEPTS: dict[str, tuple[Collect, ...]] = {
     "moving_average": ("episodes",),
     "state_value": ("episodes",),
     "entropy_reward": ("episodes",),
+    "group_leave_one_out": ("episodes",),
+    "grpo": ("episodes",),
+    "all_action": ("episodes",),
+    "action_dependent_baseline": ("episodes",),
     "trajectory_importance": ("episodes",),
     "per_decision_importance": ("episodes",),
     "ratio_only": ("episodes",),
@@ -54,10 +61,13 @@ ACCEPTS: dict[str, tuple[Collect, ...]] = {
     "gae": ("episodes", "windows"),
     "vtrace": ("episodes", "windows"),
     "ppo": ("episodes", "windows"),
+    "gpomdp": ("windows",),
 }
 # The baseline is the other episodes of the batch.
 COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
-IMPORTANCE_WEIGHTED = ("ppo",)  # may take more than one step on a batch
+GROUPED = ("group_leave_one_out", "grpo")  # the baseline is the episodes that share the initial state
+ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s, a) of every action
+IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
 
 
 @dataclass(frozen=True)
@@ -78,22 +88,24 @@ class Config:
     """Environments side by side: the N episodes of a batch, or the rows of a window."""
     num_steps: int = 128
     """Length of a window; unused with episodes."""
+    group_size: int = 1
+    """Episodes in a row that share their initial state (grpo, group_leave_one_out)."""
     horizon: int | None = None
     """Longest episode H, in steps; none: the environment's own time limit."""
     num_epochs: int = 1
-    """Passes over each batch (ppo)."""
+    """Passes over each batch (ppo, grpo)."""
     num_minibatches: int = 1
-    """Minibatches in each pass, split over environments (ppo)."""
+    """Minibatches in each pass, split over environments (ppo, grpo)."""
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
-    squash: bool = False
-    """Continuous actions: tanh-squashed Gaussian instead of a Gaussian that the environment clips."""
+    action_law: ActionLaw = "gaussian"
+    """Continuous actions: a Gaussian that the environment clips, the law of the clipped action itself, or tanh."""
     optimizer: Optimizer = "adam"
-    """Optimizer of optax; sgd is the bare theorem, natural preconditions with the Fisher matrix."""
+    """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with memory (storm, svrpg)."""
     schedule: Schedule = "constant"
     """Course of the learning rate, down to zero over the run unless constant."""
 
@@ -109,28 +121,44 @@ class Config:
         check_name("estimator", self.estimator, ACCEPTS)
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
-        for name in ("num_updates", "num_envs", "num_steps", "num_epochs", "num_minibatches"):
+        for name in ("num_updates", "num_envs", "num_steps", "group_size", "num_epochs", "num_minibatches"):
             _positive_integer(name, getattr(self, name))
         if self.horizon is not None:
             _positive_integer("horizon", self.horizon)
         for size in self.hidden_sizes:
             _positive_integer("hidden_sizes", size)
-        if not isinstance(self.squash, bool):
-            raise ValueError(f"squash must be True or False, got {self.squash!r}")
         self._check_combination()
 
     def _check_combination(self) -> None:
         if self.collect not in ACCEPTS[self.estimator]:
             others = [name for name, ways in ACCEPTS.items() if self.collect in ways]
+            only = ACCEPTS[self.estimator][0]
+            why = {"episodes": "sums the reward to the end of the episode", "windows": "is for a task without end"}
             raise ValueError(
-                f"estimator={self.estimator!r} sums the reward to the end of the episode and so needs "
-                f"collect='episodes'; with collect={self.collect!r} use one of: {', '.join(others)}"
+                f"estimator={self.estimator!r} {why[only]} and so needs collect={only!r}; "
+                f"with collect={self.collect!r} use one of: {', '.join(others)}"
             )
         if self.estimator in COUPLED and self.num_envs < 2:
             raise ValueError(
                 f"num_envs must be at least 2 for estimator={self.estimator!r}, whose baseline is the other "
                 f"episodes of the batch; got {self.num_envs}"
             )
+        if self.estimator in GROUPED and self.group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2 for estimator={self.estimator!r}, which compares episodes that share "
+                f"their initial state; got {self.group_size}"
+            )
+        if self.num_envs % self.group_size:
+            raise ValueError(f"group_size must divide num_envs={self.num_envs}, got {self.group_size}")
+        if self.group_size > 1 and self.collect != "episodes":
+            raise ValueError(f"group_size={self.group_size} needs collect='episodes', got {self.collect!r}")
+        if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
+            raise ValueError(
+                f"optimizer='trpo' measures its step by the action that was taken, and estimator={self.estimator!r} "
+                "weighs all of them; use optimizer='natural'"
+            )
+        if self.optimizer in ("storm", "svrpg") and self.collect != "episodes":
+            raise ValueError(f"optimizer={self.optimizer!r} weighs whole episodes and so needs collect='episodes'")
         if self.num_epochs * self.num_minibatches > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so num_epochs and "
@@ -171,7 +199,9 @@ class Hyperparams(NamedTuple):
     n_step: Any = 5
     """Rewards n before actor_critic bootstraps from V."""
     epsilon: Any = 0.2
-    """Clip range ε of the importance ratio (ppo)."""
+    """Clip range ε of the importance ratio (ppo, grpo)."""
+    beta: Any = 0.9
+    """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more variance (gpomdp)."""
     undiscounted_state_weighting: Any = 0.0
     """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common."""
     entropy_coef: Any = 0.0
@@ -186,6 +216,14 @@ class Hyperparams(NamedTuple):
     """Memory of the moving_average baseline, in [0, 1)."""
     max_grad_norm: Any = 100.0
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
+    damping: Any = 0.01
+    """What is added to the diagonal of the Fisher matrix (natural, trpo)."""
+    max_kl: Any = 0.01
+    """Largest mean KL divergence of a step, in nats per state (trpo)."""
+    momentum: Any = 0.9
+    """Share of the last direction that is carried on, in [0, 1]; 0: the plain gradient (storm)."""
+    snapshot_period: Any = 10
+    """Updates between two snapshots of the parameters (svrpg)."""
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""
 
@@ -196,6 +234,7 @@ class Hyperparams(NamedTuple):
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
+    "action_law": get_args(ActionLaw),
     "network": get_args(Architecture),
     "activation": get_args(Activation),
     "optimizer": get_args(Optimizer),
@@ -208,6 +247,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "lambda_": (0.0, 1.0, "in [0, 1]"),
     "n_step": (1, math.inf, "a whole number of at least 1"),
     "epsilon": (0.0, math.inf, "finite and at least 0"),
+    "beta": (0.0, 1.0, "in [0, 1]"),
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
     "entropy_coef": (-math.inf, math.inf, "finite"),
     "value_coef": (0.0, math.inf, "finite and at least 0"),
@@ -215,6 +255,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "temperature": (0.0, math.inf, "finite and at least 0"),
     "baseline_decay": (0.0, 1.0 - 1e-12, "in [0, 1)"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
+    "damping": (0.0, math.inf, "finite and at least 0"),
+    "max_kl": (sys.float_info.min, math.inf, "finite and above 0"),
+    "momentum": (0.0, 1.0, "in [0, 1]"),
+    "snapshot_period": (1, math.inf, "a whole number of at least 1"),
 }
 
 
@@ -229,6 +273,7 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
             continue
         right_kind = {
             "n_step": isinstance(value, Integral),
+            "snapshot_period": isinstance(value, Integral),
             "max_grad_norm": True,  # infinity is "no clipping"
         }.get(name, math.isfinite(value))
         if not (right_kind and low <= float(value) <= high):

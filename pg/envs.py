@@ -74,16 +74,24 @@ class Env(NamedTuple):
     obs_shape: tuple[int, ...]
     action_space: Discrete | Box
     max_steps: int  # the environment's own time limit
+    differentiable: bool = False  # a step passes on the derivative of state and observation
 
 
-def make_env(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
+def make_env(
+    env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None, *, differentiable: bool = False
+) -> Env:
     """`num_envs` copies of an environment, batched.
 
     env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued `step`).
     env_params: overrides of the environment's parameters; their values may be traced.
-    Raises ValueError for an unknown name or parameter, an unsupported space, or a reward that is no scalar.
+    differentiable: derivatives pass through the transition, for pathwise gradients; a score needs none, and gymnax
+    cuts them otherwise, though not those of the reward.
+    Raises ValueError for an unknown name or parameter, an unsupported space, a reward that is no scalar, or dynamics
+    that have no derivative.
     """
     base = _instance(env) if isinstance(env, str) else env
+    if differentiable:
+        base = _with_gradients(base)
     params = _override(base.default_params, env_params or {})
     single_reset, single_step = _primitives(base)
     encode, obs_shape = _observations(base, params, single_reset)
@@ -111,7 +119,7 @@ def make_env(env: Any, num_envs: int, env_params: Mapping[str, Any] | None = Non
     max_steps = getattr(params, "max_steps_in_episode", None)
     if max_steps is None or isinstance(max_steps, jax.core.Tracer):
         max_steps = base.default_params.max_steps_in_episode
-    return Env(reset, step, num_envs, obs_shape, action_space, int(max_steps))
+    return Env(reset, step, num_envs, obs_shape, action_space, int(max_steps), differentiable)
 
 
 @functools.cache
@@ -119,6 +127,13 @@ def _instance(name: str) -> Any:
     """One object per name: gymnax's jitted methods are cached by the object's identity."""
     check_env(name)
     return gymnax.make(name)[0]
+
+
+def _with_gradients(env: Any) -> Any:
+    if not getattr(env, "supports_transition_gradients", False):
+        name = getattr(env, "name", type(env).__name__)
+        raise ValueError(f"the dynamics of {name} have no derivative: use an estimator of the score instead")
+    return env.with_transition_gradients()
 
 
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
@@ -157,7 +172,8 @@ def _observations(env: Any, params: Any, reset: Callable[..., Any]) -> tuple[Cal
     if isinstance(space, spaces.Discrete):
         n = int(space.n)
         return lambda x: jax.nn.one_hot(x, n, dtype=float), (n,)
-    return lambda x: jnp.asarray(x).astype(float), obs.shape or (1,)
+    shape = obs.shape or (1,)
+    return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
 
 
 def _actions(env: Any, params: Any) -> Discrete | Box:

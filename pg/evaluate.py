@@ -40,5 +40,6 @@ def evaluate(
         raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
     env = envs.make_env(config.env, num_episodes, dict(config.env_params))
     policy = networks.make_policy(config, env)
-    traj = rollout.episodes(env, policy, params, key, config.horizon, greedy=greedy)
+    act = rollout.greedy if greedy else rollout.sample
+    traj = rollout.episodes(env, policy, params, key, config.horizon, act=act)
     return Evaluation(traj.reward.sum(0), traj.valid.sum(0))

@@ -5,7 +5,7 @@ Chosen on CartPole-v1 with seeds other than those that are reported.
 
 from typing import Any
 
-from pg.config import ACCEPTS, Config, Hyperparams, check_name
+from pg.config import ACCEPTS, GROUPED, Config, Hyperparams, check_name
 
 # Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps on CartPole).
 _EPISODES: dict[str, Any] = {}
@@ -24,6 +24,7 @@ _WINDOWS: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     **{name: _EPISODES for name, ways in ACCEPTS.items() if ways == ("episodes",)},
+    **{name: {"group_size": 5} for name in GROUPED},
     "actor_critic": {**_WINDOWS, "n_step": 32},
     "gae": _WINDOWS,
     "vtrace": {**_WINDOWS, "lambda_": 1.0},
@@ -35,6 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_minibatches": 4,
         "learning_rate": 0.001,
     },
+    # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
+    "gpomdp": {"env": "Catch-bsuite", "collect": "windows", "num_envs": 32, "num_steps": 64, "num_updates": 500},
 }
 
 

@@ -8,6 +8,7 @@ depends neither on the length of the batch nor on how the loop is cut into block
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,9 @@ from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
 BLOCK = 10
+
+
+Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action to score
 
 
 class Trajectory(NamedTuple):
@@ -60,38 +64,46 @@ class RolloutState(NamedTuple):
     episode_return: jax.Array  # undiscounted, so far
 
 
+def sample(dist: Any, noise: jax.Array) -> jax.Array:
+    """a ~ π(·|s), a constant: what the score is taken of."""
+    return dist.sample(noise)
+
+
+def greedy(dist: Any, noise: jax.Array) -> jax.Array:
+    """The mode of π(·|s)."""
+    return dist.mode()
+
+
+def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
+    """The same number as `sample`, as a function of the policy's parameters."""
+    return dist.reparameterised(noise)
+
+
 def start(env: Env, policy: Network, key: jax.Array) -> RolloutState:
     """B environments, each at the start of an episode."""
     return _fresh(env, policy, *env.reset(key))
 
 
 def episodes(
-    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None, *, greedy: bool = False
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    horizon: int | None = None,
+    *,
+    group_size: int = 1,
+    act: Act = sample,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is truncated.
 
-    horizon: H, in steps; default: the environment's own time limit. greedy: the mode instead of a sample.
+    horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row that share their
+    initial state. act: `sample`, or `greedy` for the mode.
     The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken until no episode
     is running. Rows after an episode's end have `valid` False and reward 0.
     """
     horizon = env.max_steps if horizon is None else horizon
     size = blocks.even_size(horizon, BLOCK)
-    reset_key, key = jax.random.split(key)
-    state = start(env, policy, reset_key)
-    draw = _draws(env, policy, params, state, key)
-
-    def step(loop: tuple[RolloutState, jax.Array], draws: Any) -> Any:
-        state, alive = loop
-        moved, row = _step(env, policy, params, state, draws, greedy)
-        cut = row.truncated | (row.time == horizon - 1)
-        row = row._replace(
-            valid=alive,
-            reward=jnp.where(alive, row.reward, 0.0),
-            terminated=alive & row.terminated,
-            truncated=alive & cut,
-        )
-        # A finished environment stands still: stepped on, its state could leave the finite numbers.
-        return (_where(alive, moved, state), alive & ~row.done), row
+    standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act)
 
     def block(loop: Any) -> Any:
         index, standing, rows = loop
@@ -103,11 +115,23 @@ def episodes(
         return (index < count) & blocks.largest(alive.any())
 
     count = math.ceil(horizon / size)
-    standing = (state, jnp.ones(env.num_envs, bool))
     shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, draw(jnp.arange(size)))[1])
     rows = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
     rows = jax.lax.while_loop(running, block, (jnp.int32(0), standing, rows))[-1]
     return blocks.join(rows, horizon)
+
+
+def differentiable_episodes(
+    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None
+) -> Trajectory:
+    """What `episodes` gives for the same key, with a derivative in params through actions, states and rewards.
+
+    The action is a function of params and noise (`reparameterised`). All H steps are taken, in one scan, whose
+    backward pass computes each step again instead of remembering what was inside it.
+    """
+    horizon = env.max_steps if horizon is None else horizon
+    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, reparameterised)
+    return jax.lax.scan(jax.checkpoint(step), standing, draw(jnp.arange(horizon)))[1]
 
 
 def windows(
@@ -121,7 +145,7 @@ def windows(
 
     def step(state: RolloutState, xs: Any) -> Any:
         draws, reset = xs
-        moved, row = _step(env, policy, params, state, draws, greedy=False)
+        moved, row = _step(env, policy, params, state, draws, sample)
         ended = Finished(row.done, row.done * moved.episode_return, row.done * moved.time)
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
@@ -130,14 +154,40 @@ def windows(
     return state, traj, Finished(*map(jnp.sum, ended))
 
 
+def _episodes(
+    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int, group_size: int, act: Act
+) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
+    """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
+    reset_key, key = jax.random.split(key)
+    state = start(env, policy, reset_key)
+    if group_size > 1:
+        leader = jnp.arange(env.num_envs) // group_size * group_size
+        state = jax.tree.map(lambda x: x[leader], state)
+
+    def step(loop: tuple[RolloutState, jax.Array], draws: Any) -> Any:
+        state, alive = loop
+        moved, row = _step(env, policy, params, state, draws, act)
+        cut = row.truncated | (row.time == horizon - 1)
+        row = row._replace(
+            valid=alive,
+            reward=jnp.where(alive, row.reward, 0.0),
+            terminated=alive & row.terminated,
+            truncated=alive & cut,
+        )
+        # A finished environment stands still: stepped on, its state could leave the finite numbers.
+        return (_where(alive, moved, state), alive & ~row.done), row
+
+    return (state, jnp.ones(env.num_envs, bool)), _draws(env, policy, params, state, key), step
+
+
 def _step(
-    env: Env, policy: Network, params: Any, state: RolloutState, draws: Any, greedy: bool
+    env: Env, policy: Network, params: Any, state: RolloutState, draws: Any, act: Act
 ) -> tuple[RolloutState, Trajectory]:
     """One step of B environments: where they stand afterwards, unreset, and the row [B, ...] to record."""
     noise, keys = draws
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
-    action = dist.mode() if greedy else dist.sample(noise)
+    action = act(dist, noise)
     env_state, transition = env.step(keys, state.env_state, dist.action(action))
     row = Trajectory(
         obs=state.obs,

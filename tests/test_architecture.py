@@ -11,30 +11,9 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # A module imports only from modules to its left.
 ORDER = (
-    *(
-        "config",
-        "presets",
-        "blocks",
-        "envs",
-        "distributions",
-        "networks",
-        "rollout",
-        "tabular",
-        "returns",
-        "baselines",
-    ),
-    *(
-        "surrogates",
-        "estimators",
-        "diagnostics",
-        "optimizers",
-        "train",
-        "evaluate",
-        "runs",
-        "results",
-        "plots",
-        "cli",
-    ),
+    *("config", "presets", "blocks", "envs", "distributions", "networks", "rollout", "tabular", "closed_forms"),
+    *("returns", "baselines", "surrogates", "estimators", "pathwise", "evolution", "diagnostics", "optimizers"),
+    *("train", "evaluate", "runs", "results", "plots", "cli"),
 )
 CORE = ORDER[2 : ORDER.index("runs")]
 

@@ -150,7 +150,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str],
     ("arguments", "message"),
     [
         (["--env-params", "gravty=9"], "did you mean 'gravity'"),
-        (["--squash"], "squash=True is for continuous actions"),
+        (["--action-law", "censored"], "'censored' is for continuous actions"),
         (["--network", "cnn"], "needs observations [height, width, channels]"),
         (["--out", "{file}"], "cannot make a folder for the run"),
     ],

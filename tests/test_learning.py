@@ -1,6 +1,6 @@
 """That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow lane."""
 
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import pytest
 from toys import Target
 
 from pg import runs
-from pg.config import ACCEPTS, Config, Hyperparams
+from pg.config import ACCEPTS, GROUPED, ActionLaw, Config, Hyperparams
 from pg.envs import make_env
 from pg.networks import make_policy
 from pg.presets import preset
@@ -27,24 +27,27 @@ def trained_policy(config: Config, hyperparams: Hyperparams) -> Any:
 
 @pytest.mark.parametrize("estimator", list(ACCEPTS))
 def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None:
+    way = ACCEPTS[estimator][0]
+    sizes = {"num_envs": 32, "num_steps": 1, "num_updates": 100}
+    group = 8 if estimator in GROUPED else 1
     config = Config(
-        env=Target(continuous=False), estimator=estimator, num_envs=32, num_updates=100, hidden_sizes=(16,)
+        env=Target(continuous=False), estimator=estimator, collect=way, group_size=group, hidden_sizes=(16,), **sizes
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.02))
     p = np.asarray(jax.nn.softmax(dist.logits))
     assert min(p[0, 0], p[1, 1]) > 0.95
 
 
-@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("action_law", get_args(ActionLaw))
 @pytest.mark.parametrize("estimator", ["leave_one_out", "ppo"])
-def test_both_continuous_heads_find_the_best_action(estimator: str, squash: bool) -> None:
+def test_all_continuous_heads_find_the_best_action(estimator: str, action_law: ActionLaw) -> None:
     config = Config(
         env=Target(continuous=True),
         estimator=estimator,
         num_envs=64,
         num_updates=200,
         hidden_sizes=(16,),
-        squash=squash,
+        action_law=action_law,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.01))
     np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)

@@ -12,7 +12,7 @@ from pg import rollout
 from pg.config import Config
 from pg.envs import make_env
 from pg.networks import Network, make_policy, unroll
-from pg.rollout import Trajectory, episodes, start, windows
+from pg.rollout import Trajectory, episodes, greedy, start, windows
 
 KEY = jax.random.key(0)
 
@@ -97,7 +97,7 @@ def test_the_successor_is_the_next_observation_unless_the_episode_ended(env: str
 
 @pytest.mark.parametrize(
     ("env", "config"),
-    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"squash": True}), ("Breakout-MinAtar", {})],
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_law": "squashed"}), ("Breakout-MinAtar", {})],
 )
 def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
     """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""
@@ -162,7 +162,7 @@ def test_the_mean_of_n_episodes_has_one_nth_of_the_variance() -> None:
 
 def test_greedy_takes_the_mode() -> None:
     env, policy, params = setup("CartPole-v1")
-    traj = jax.jit(lambda: episodes(env, policy, params, KEY, greedy=True))()
+    traj = jax.jit(lambda: episodes(env, policy, params, KEY, act=greedy))()
     mode = unroll(policy, params, traj.obs, traj.first).mode()
     np.testing.assert_array_equal(np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0))
 
