@@ -4,26 +4,20 @@ Nothing is sampled: each figure is a sum over every trajectory, or every pair wh
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from pg import cli
-from pg.config import ACCEPTS, COUPLED, Hyperparams
+from pg.config import ACCEPTS, ACTION_VALUES, COUPLED, GROUPED, Hyperparams
 
 OFF_POLICY = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace")
 HEADER = """\
-# Every estimator against the exact gradient
-
-Made by `python experiments/estimator_table.py --out docs/estimators.md`; nothing is sampled. γ = 0.9. "random" is a
-random MDP of three states and three steps, "chain" a corridor with a goal, "cancelling" pays −1 and then about +1,
-where reward-to-go is worse than the total return. Variance and signal are those of one episode. Importance-weighted
-estimators see another policy's episodes. The critic is V of the first step, and is bootstrapped at the time limit.
-`entropy_reward` is measured against ∇J without entropy.
-
-| estimator | problem | bias ‖Eĝ − ∇J‖ / ‖∇J‖ | variance, against `reinforce` | signal-to-noise ‖Eĝ‖² / variance |
-| --- | --- | --- | --- | --- |"""
+| estimator | Ψₜ | source | unbiased for | bias | variance | signal to noise |
+| --- | --- | --- | --- | --- | --- | --- |"""
+MARKS = ("<!-- table -->", "<!-- end of table -->")
 
 
 @dataclasses.dataclass
@@ -34,12 +28,12 @@ class Options:
     """Discount γ."""
     estimators: tuple[str, ...] = tuple(ACCEPTS)
     """Names of the estimators."""
-    out: Path | None = None
-    """Also write the table to this file."""
+    out: tuple[Path, ...] = ()
+    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced by the table."""
 
 
 def main() -> None:
-    """Prints a table in Markdown, a row per estimator and problem."""
+    """Prints a table in Markdown, a row per estimator."""
     options = tyro.cli(Options, description=__doc__)
     cli.cache_compilations()
     import jax
@@ -47,52 +41,59 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     from pg import tabular
 
-    problems = {
-        "random": tabular.garnet(0, num_states=3, num_actions=2, branching=2, horizon=3),
-        "chain": tabular.chain(3, horizon=3),
-        "cancelling": tabular.cancelling(),
-    }
-    lines = [HEADER]
+    print(HEADER)
+    rows = []
     for name in options.estimators:
-        for problem, mdp in problems.items():
-            bias, variance, ratio = figures(name, mdp, options.gamma)
-            size = "0" if bias < 1e-12 else f"{bias:.2g}"
-            lines.append(f"| {name} | {problem} | {size} | {variance:.2f} | {ratio:.2g} |")
-    print("\n".join(lines))
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
+        columns = zip(*(figures(name, mdp, options.gamma) for mdp in tabular.references().values()), strict=True)
+        rows.append(f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |")
+        print(rows[-1], flush=True)
+    for path in options.out:
+        before, rest = path.read_text().split(MARKS[0])
+        path.write_text("\n".join([before + MARKS[0], HEADER, *rows, MARKS[1] + rest.split(MARKS[1])[1]]))
 
 
-def figures(name: str, mdp: Any, gamma: float) -> tuple[float, float, float]:
-    """Bias, variance of one episode's worth relative to the total return, and signal-to-noise ratio per episode.
+def documented(name: str) -> str:
+    """The cells that the estimator's docstring fills: name, Ψ, source, and what it is unbiased for."""
+    from pg.estimators import ESTIMATORS
 
-    Off-policy estimators see another policy's episodes; the critic is V of the first step; a time limit bootstraps.
-    """
+    lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
+    psi, unbiased = (
+        line.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for line in lines if mark in line
+    )
+    source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
+    source = re.sub(r"(?:cs/)?\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
+    cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
+    return " | ".join(cell.replace("|", "∣") for cell in cells)
+
+
+def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
+    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² / variance."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from pg import diagnostics, tabular
-    from pg.distributions import Categorical
     from pg.estimators import ESTIMATORS
-    from pg.networks import Network
 
     g = np.random.default_rng(1)
     logits = jnp.asarray(g.normal(size=(mdp.num_states, mdp.num_actions)))
     acting = logits + (0.5 * g.normal(size=logits.shape) if name in OFF_POLICY else 0.0)
-    policy = Network(lambda key: jnp.asarray(logits), lambda p, carry, obs, first: (carry, Categorical(obs @ p)))
-    critic = Network(
-        lambda key: tabular.values(mdp, logits, gamma)[1][0], lambda p, carry, obs, first: (carry, obs @ p)
-    )
-    estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=gamma))
-    params = estimator.init(jax.random.key(0))[0]
-    num_episodes = 2 if name in COUPLED else 1
-    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, num_episodes)
+    q, v = (x[0] for x in tabular.values(mdp, logits, gamma))
     gradient = np.asarray(tabular.exact_gradient(mdp, logits, gamma)).ravel()
     reference = np.trace(tabular.total_return_moments(mdp, logits, gamma)[1])
-    variance = num_episodes * np.trace(covariance)
+    if endless := ACCEPTS[name] == ("windows",):
+        alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
+        gradient = mdp.horizon * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
+        acting = logits[alive]
+    policy = tabular.table_policy(logits)
+    critic = tabular.table_critic(q if name in ACTION_VALUES else v)
+    estimator, size = ESTIMATORS[name](policy, critic, Hyperparams(gamma=gamma)), 1 + (name in COUPLED + GROUPED)
+    params, grouped = estimator.init(jax.random.key(0))[0], name in GROUPED
+    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=grouped)
+    signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
-    return float(bias), float(variance / reference), float(mean @ mean / variance)
+    ratio = f"{signal / variance:.2g}" if variance > 1e-12 * signal else "∞"
+    return "0" if bias < 1e-12 else f"{bias:.2g}", "—" if endless else f"{variance / reference:.3g}", ratio
 
 
 if __name__ == "__main__":

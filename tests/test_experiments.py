@@ -169,7 +169,7 @@ def test_help_teaches_and_answers_at_once() -> None:
     assert time.monotonic() - started < 3.0
     for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--lambda", "--max-grad-norm"):
         assert flag in done.stdout
-    assert "sgd is the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
+    assert "sgd: the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_the_preset_of_an_estimator_is_its_default() -> None:

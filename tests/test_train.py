@@ -12,7 +12,7 @@ from toys import Clock
 
 from pg import runs
 from pg import train as train_module
-from pg.config import ACCEPTS, Config, Hyperparams
+from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, build_estimator
 from pg.networks import Network
 from pg.train import make_chunk, make_learner, make_train, training_keys
@@ -37,7 +37,9 @@ def assert_equal(a: Any, b: Any) -> None:
 
 @pytest.mark.parametrize(("estimator", "collect"), [(name, way) for name, ways in ACCEPTS.items() for way in ways])
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
-    config = Config(estimator=estimator, collect=collect, num_envs=4, num_steps=8, num_updates=3, hidden_sizes=(8,))
+    group = 2 if estimator in GROUPED else 1
+    sizes = {"num_envs": 4, "num_steps": 8, "num_updates": 3, "group_size": group, "hidden_sizes": (8,)}
+    config = Config(estimator=estimator, collect=collect, **sizes)
     start = make_learner(config).init(training_keys(KEY, 0, 3)[0])
     state, metrics = jax.jit(make_train(config))(KEY)
     assert {x.shape for x in metrics.values()} == {(3,)}
@@ -110,6 +112,11 @@ SWEPT: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 0.5),
     "baseline_decay": (0.0, 0.99),
     "max_grad_norm": (0.01, 10.0),
+    "beta": (0.0, 0.9),
+    "damping": (0.001, 1.0),
+    "max_kl": (0.001, 0.01),
+    "momentum": (0.0, 0.9),
+    "snapshot_period": (1, 3),
 }
 
 
@@ -121,11 +128,17 @@ def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
         "baseline": Config(estimator="constant_baseline", num_envs=4, num_updates=3),
         "temperature": Config(estimator="entropy_reward", num_envs=4, num_updates=3),
         "baseline_decay": Config(estimator="moving_average", num_envs=4, num_updates=3),
+        "beta": Config(estimator="gpomdp", collect="windows", num_envs=4, num_steps=8, num_updates=3),
+        "damping": Config(optimizer="natural", num_envs=4, num_updates=3),
+        "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3),
+        "momentum": Config(optimizer="storm", num_envs=4, num_updates=3),
+        "snapshot_period": Config(optimizer="svrpg", num_envs=4, num_updates=3),
     }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3))
 
     def final(value: jax.Array) -> Any:
         h = Hyperparams(**{"gamma": 0.9, "learning_rate": 0.1, "max_grad_norm": 1e9, name: value})
-        return make_train(config, optimizer=optax.sgd)(KEY, h)[0].params
+        plain = optax.sgd if config.optimizer == "adam" else None
+        return make_train(config, optimizer=plain)(KEY, h)[0].params
 
     pair = jax.jit(jax.vmap(final))(jnp.array(SWEPT[name]))
     assert any(bool((x[0] != x[1]).any()) for x in jax.tree.leaves(pair))

@@ -10,10 +10,12 @@ from pg.rollout import Trajectory
 
 
 def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """GPOMDP(β): every reward is credited to a fading trace of the scores before it (Baxter & Bartlett 2001).
+    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett, cs/1106.0665).
 
-    Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ to the window's end, so that Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ
-    Unbiased for: no: it aims at ∇_β η, which tends to the gradient of η as β tends to 1 (cs/1106.0665, theorem 2).
+    Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ.
+
+    Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ,  to the window's end
+    Unbiased for: no: it aims at ∇_β η, which tends to the average reward's gradient ∇η as β tends to 1.
     Variance: grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias.
     Needs: windows, on-policy. Resets are part of the dynamics: the trace goes on through them.
     """

@@ -47,10 +47,10 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """What most code computes: reward-to-go with the state weighting γᵗ dropped.
+    """What most code computes: the state weighting γᵗ dropped (Nota & Thomas 2020, 1906.07073).
 
     Ψₜ = Gₜ
-    Unbiased for: no: for γ < 1 it is the gradient of no function (Nota & Thomas 2020, 1906.07073); J if γ = 1.
+    Unbiased for: no: for γ < 1 it is the gradient of no function; J if γ = 1.
     Variance: late steps weigh as much as early ones.
     Needs: complete episodes, on-policy.
     """
@@ -62,7 +62,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z the score of an episode (Weaver & Tao 2001).
+    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao 2001).
 
     Ψₜ = R - b,  b = `baseline`
     Unbiased for: J, for any b that is independent of the batch.
@@ -96,7 +96,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO codes do).
 
     Ψₜ = (R - mean R) / (std R + 10⁻⁸)
-    Unbiased for: no: the scale is random and correlated with the sample, so that even the direction is not ∇J's.
+    Unbiased for: no: the scale is random and correlated with the sample; even the direction is not ∇J's.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
@@ -125,7 +125,7 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Reward-to-go less its mean at the same time step over the other episodes, ended ones counting 0.
+    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0 (folklore).
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
     Unbiased for: J.
@@ -175,7 +175,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
 
 def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An exponential average of *past* batches' mean returns as baseline (Williams 1992, reinforcement comparison).
+    """An exponential average of *past* batches' mean returns as baseline (Williams 1992).
 
     Ψₜ = R - b,  b the average before this batch, with decay `baseline_decay`
     Unbiased for: J: b was computed before this batch was sampled.

@@ -17,10 +17,13 @@ from pg.rollout import Trajectory
 
 
 def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The mean return of the other episodes of the group as baseline: grpo without its two biases.
+    """The mean return of the other episodes of the group as baseline (Dr. GRPO up to scale; 2503.20783).
 
-    Ψₜ = R - mean of R over the others that began at s₀  (0 where there are none)
-    Unbiased for: J. It is Dr. GRPO (Liu et al. 2025, 2503.20783) times G / (G - 1), in groups of G.
+    grpo without its biases: neither the standard deviation nor the length divides, and the own return is left out,
+    which in groups of G is a factor G / (G - 1).
+
+    Ψₜ = R - mean of R over the others of the group  (0 where there are none)
+    Unbiased for: J.
     Variance: removes what the initial state predicts of the return.
     Needs: complete episodes that share initial states, on-policy.
     """
@@ -35,7 +38,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024, 2402.03300).
 
-    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / |τ|, over the group, |τ| the length of the episode; times ρₜ until clipped
+    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; times ρₜ until clipped
     Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in the mean.
     Variance: that of the returns within a group, in units of itself.
     Needs: complete episodes that share initial states; the behaviour's log-probabilities.

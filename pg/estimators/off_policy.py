@@ -32,9 +32,9 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
 
 
 def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reward_to_go from another policy's episodes: a reward is weighed by the decisions before it only.
+    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it (Precup et al. 2000).
 
-    Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ  (Precup et al. 2000; 1910.09066)
+    Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
     Unbiased for: J, if the behaviour can do all that π can.
     Variance: usually less than trajectory_importance; still exponential in the horizon.
     Needs: complete episodes, the behaviour's log-probabilities.

@@ -6,6 +6,8 @@ state ends the episode when it is entered: nothing is earned in it, and the logi
 """
 
 from pg.tabular.clock import (
+    restarting,
+    stationary_window,
     with_clock,
 )
 from pg.tabular.exact import (
@@ -20,7 +22,6 @@ from pg.tabular.exact import (
     exact_return,
     gpomdp_direction,
     stationary,
-    table,
     undiscounted_direction,
     values,
     visitation,
@@ -33,6 +34,11 @@ from pg.tabular.moments import (
     reward_to_go_moments,
     total_return_moments,
 )
+from pg.tabular.networks import (
+    table,
+    table_critic,
+    table_policy,
+)
 from pg.tabular.problems import (
     bandit,
     cancelling,
@@ -40,6 +46,7 @@ from pg.tabular.problems import (
     garnet,
     gridworld,
     pessimal,
+    references,
 )
 from pg.tabular.reading import (
     frozen_lake,
@@ -69,10 +76,15 @@ __all__ = [
     "gpomdp_direction",
     "gridworld",
     "pessimal",
+    "references",
     "register",
+    "restarting",
     "reward_to_go_moments",
     "stationary",
+    "stationary_window",
     "table",
+    "table_critic",
+    "table_policy",
     "tabulate",
     "total_return_moments",
     "undiscounted_direction",

@@ -1,7 +1,10 @@
-"""The time as part of the state: what depends on the step in one MDP is stationary in another."""
+"""An MDP made another: with the time in its state, so that it is stationary; or without an end."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from pg.tabular.exact import stationary
 from pg.tabular.mdp import TabularMDP
 
 
@@ -20,3 +23,25 @@ def with_clock(mdp: TabularMDP) -> TabularMDP:
     initial = np.concatenate([mdp.initial, np.zeros(H * S)])
     terminal = np.concatenate([np.tile(mdp.terminal, H), np.ones(S, bool)])
     return TabularMDP(transition, reward, initial, terminal, H)
+
+
+def restarting(mdp: TabularMDP) -> TabularMDP:
+    """The same MDP for ever, of its S' states that are not terminal: what would end begins anew.
+
+    P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: what windows, which reset, see.
+    """
+    alive = ~mdp.terminal
+    onward = mdp.transition[alive][:, :, alive]
+    initial, reward = mdp.initial[alive], mdp.mean_reward[alive]
+    transition = onward + (1.0 - onward.sum(-1, keepdims=True)) * initial
+    return TabularMDP(transition, reward, initial, np.zeros(alive.sum(), bool), mdp.horizon, mdp.features[alive])
+
+
+def stationary_window(mdp: TabularMDP, logits: jax.Array) -> TabularMDP:
+    """`restarting(mdp)`, begun where the policy's chain is stationary: an episode is a window of H steps of it.
+
+    logits: [S, A] on the states of `mdp`.
+    """
+    endless = restarting(mdp)
+    initial = stationary(endless, jnp.asarray(logits)[~mdp.terminal])
+    return TabularMDP(endless.transition, endless.reward, initial, endless.terminal, mdp.horizon, endless.features)

@@ -12,14 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pg.networks import Network
 from pg.tabular.mdp import TabularMDP, check_shape
-
-
-def table(mdp: TabularMDP, policy: Network, params: Any) -> jax.Array:
-    """The logits [S, A] of a memoryless categorical network on the MDP's features: composes with all below."""
-    first = jnp.zeros(mdp.num_states, bool)
-    return policy.apply(params, policy.carry, jnp.asarray(mdp.features, float), first)[1].logits
 
 
 def values(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0) -> tuple[jax.Array, jax.Array]:

@@ -84,3 +84,12 @@ def cancelling() -> TabularMDP:
     transition = np.zeros((2, 2, 2))
     transition[:, :, 1] = 1.0
     return TabularMDP(transition, [[-1.0, -0.9], [1.0, 1.1]], [1.0, 0.0], [False, False], horizon=2)
+
+
+def references() -> dict[str, TabularMDP]:
+    """Three problems to measure estimators on: at random, a corridor with a goal, and rewards that cancel."""
+    return {
+        "random": garnet(0, num_states=3, num_actions=2, branching=2, horizon=3),
+        "chain": chain(3, horizon=3),
+        "cancelling": cancelling(),
+    }
