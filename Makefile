@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint clean
+.PHONY: train test test-slow mutants lint clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,9 @@ test: $(VENV)/.installed  ## the fast tests
 
 test-slow: $(VENV)/.installed  ## the tests that learn for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the test that catches each
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(VENV)/.installed  ## linter, formatter's check, type checker
 	$(BIN)/ruff check

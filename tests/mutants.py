@@ -1,0 +1,407 @@
+"""Plant the bugs that others made, one by one, and see that a test catches each.
+
+    python tests/mutants.py            all of them, a line each; exit code 1 if one survives
+    python tests/mutants.py discount   those whose description contains a word
+
+A copy of the sources is changed, never the sources. Each mutant names the tests that should see it; the first that
+fails is printed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A change of one place in one file."""
+
+    what: str
+    path: str  # below pg/
+    old: str
+    new: str
+    tests: str  # arguments of pytest
+
+
+MUTANTS = [
+    # The discount and the clock.
+    Mutant(
+        "γᵗ dropped from the reward to go",
+        "estimators/base.py",
+        "returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)",
+        "returns.discounted_sum(traj.reward, h.gamma)",
+        "tests/test_unbiased.py",
+    ),
+    Mutant(
+        "γᵗ dropped from bootstrapped advantages",
+        "estimators/base.py",
+        "** (traj.time * (1.0 - h.undiscounted_state_weighting))",
+        "** (0 * traj.time)",
+        "tests/test_unbiased.py -k gae",
+    ),
+    Mutant(
+        "t counted from the beginning of the rollout",
+        "rollout.py",
+        "return _where(row.done, _fresh(env, policy, *reset), moved)",
+        "return _where(row.done, _fresh(env, policy, *reset)._replace(time=moved.time), moved)",
+        "tests/test_rollout.py tests/test_sampled.py -k 'windows or time'",
+    ),
+    Mutant(
+        "γᵗ by the row of the array, not by the step of the episode",
+        "estimators/base.py",
+        "** (traj.time * (1.0",
+        "** (jnp.arange(len(traj.time))[:, None] * (1.0",
+        "tests/test_estimators.py",
+    ),
+    # Truncation and termination.
+    Mutant(
+        "one done for both: nothing is bootstrapped at a time limit",
+        "estimators/base.py",
+        "return Valued(traj.reward, traj.terminated,",
+        "return Valued(traj.reward, traj.done,",
+        "tests/test_unbiased.py -k gae",
+    ),
+    Mutant(
+        "a terminal state's value is bootstrapped",
+        "returns.py",
+        "return reward + gamma * (1.0 - terminated) * v_tp1 - v_t",
+        "return reward + gamma * v_tp1 - v_t",
+        "tests/test_returns.py",
+    ),
+    Mutant(
+        "truncation wins where both are set",
+        "estimators/base.py",
+        "return Valued(traj.reward, traj.terminated,",
+        "return Valued(traj.reward, traj.terminated & ~traj.truncated,",
+        "tests/test_unbiased.py tests/test_estimators.py",
+    ),
+    Mutant(
+        "the successor at an end is the observation after the reset",
+        "rollout.py",
+        "moved), (row, ended)",
+        "moved), (row._replace(next_obs=_where(row.done, reset[1], row.next_obs)), ended)",
+        "tests/test_rollout.py",
+    ),
+    Mutant(
+        "the trace of gae leaks over a truncation",
+        "returns.py",
+        "return discounted_sum(delta, gamma * lambda_ * (1.0 - (terminated | truncated)))",
+        "return discounted_sum(delta, gamma * lambda_ * (1.0 - terminated))",
+        "tests/test_returns.py",
+    ),
+    Mutant(
+        "the trace of v-trace leaks over an end",
+        "returns.py",
+        "jnp.minimum(clip_c, rho) * (1.0 - done))",
+        "jnp.minimum(clip_c, rho))",
+        "tests/test_returns.py",
+    ),
+    Mutant(
+        "done off by one",
+        "returns.py",
+        "return discounted_sum(reward, gamma * (1.0 - done))",
+        "return discounted_sum(reward, gamma * (1.0 - jnp.roll(done, 1, axis=0)))",
+        "tests/test_returns.py",
+    ),
+    Mutant(
+        "n steps are n - 1",
+        "returns.py",
+        "n = jnp.asarray(n).astype(int)",
+        "n = jnp.asarray(n).astype(int) - 1",
+        "tests/test_returns.py",
+    ),
+    # Masks and means.
+    Mutant(
+        "a mask that ends one step early",
+        "rollout.py",
+        "valid=alive,",
+        "valid=alive & ~row.done,",
+        "tests/test_rollout.py",
+    ),
+    Mutant("no mask", "rollout.py", "valid=alive,", "valid=jnp.ones_like(alive),", "tests/test_rollout.py"),
+    Mutant(
+        "rewards after the end",
+        "rollout.py",
+        "reward=jnp.where(alive, row.reward, 0.0),",
+        "reward=row.reward,",
+        "tests/test_rollout.py",
+    ),
+    Mutant(
+        "the mean over valid steps",
+        "estimators/base.py",
+        "return total / traj.valid.shape[1], sums",
+        "return total / traj.valid.sum(), sums",
+        "tests/test_unbiased.py",
+    ),
+    # Actions and their densities.
+    Mutant(
+        "the score at the clipped action",
+        "rollout.py",
+        "        action=action,\n",
+        "        action=jnp.clip(action, -0.5, 0.6) if action.dtype.kind == 'f' else action,\n",
+        "tests/test_continuous.py -k score",
+    ),
+    Mutant(
+        "an action that carries its derivative into the score",
+        "distributions.py",
+        "return jax.lax.stop_gradient(self.reparameterised(noise))",
+        "return self.reparameterised(noise)",
+        "tests/test_distributions.py",
+    ),
+    Mutant(
+        "the mean of log-probabilities over action dimensions",
+        "distributions.py",
+        "return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)",
+        "return jnp.mean(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)",
+        "tests/test_distributions.py",
+    ),
+    Mutant(
+        "log(softmax + ε)",
+        "distributions.py",
+        "        log_p = jax.nn.log_softmax(self.logits)\n        return jnp.take",
+        "        log_p = jnp.log(jax.nn.softmax(self.logits) + 1e-3)\n        return jnp.take",
+        "tests/test_unbiased.py",
+    ),
+    Mutant(
+        "forbidden actions masked after the softmax only",
+        "distributions.py",
+        "jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2)",
+        "self.logits",
+        "tests/test_distributions.py",
+    ),
+    Mutant(
+        "an unstable log(1 - tanh²)",
+        "distributions.py",
+        "return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))",
+        "return jnp.log(1.0 - jnp.tanh(u) ** 2)",
+        "tests/test_distributions.py",
+    ),
+    Mutant(
+        "the density, not the mass, beyond the bounds",
+        "distributions.py",
+        "censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))",
+        "censored = inside + 0.0 * (below + above)",
+        "tests/test_continuous.py -k censored",
+    ),
+    # What must not be differentiated, and what must.
+    Mutant(
+        "Ψ is not a constant",
+        "estimators/base.py",
+        "return jax.lax.stop_gradient((Weighted(traj, psi, target), state))",
+        "return Weighted(traj, psi, target), state",
+        "tests/test_estimators.py",
+    ),
+    Mutant(
+        "a pathwise gradient through dynamics that detach the state",
+        "envs.py",
+        "return env.with_transition_gradients()",
+        "return env",
+        "tests/test_pathwise.py",
+    ),
+    Mutant(
+        "DiCE without the scores of earlier actions",
+        "surrogates.py",
+        "magic_box(jnp.cumsum(log_prob, axis=0)), axis=0)",
+        "magic_box(log_prob), axis=0)",
+        "tests/test_unbiased.py -k orders",
+    ),
+    Mutant(
+        "loaded DiCE without its second box",
+        "surrogates.py",
+        "(magic_box(w) - magic_box(w - log_prob))",
+        "(magic_box(w) - 1.0)",
+        "tests/test_unbiased.py -k orders",
+    ),
+    # Random numbers.
+    Mutant(
+        "the same key at every update",
+        "train.py",
+        "jax.random.fold_in(step_key, i)",
+        "jax.random.fold_in(step_key, 0 * i)",
+        "tests/test_train.py",
+    ),
+    Mutant(
+        "one key for all environments",
+        "envs.py",
+        "(jax.random.split(key, num_envs), params)",
+        "(jnp.stack([key] * num_envs), params)",
+        "tests/test_envs.py tests/test_rollout.py",
+    ),
+    Mutant(
+        "the key of the reset is used for the steps too",
+        "rollout.py",
+        "    reset_key, key = jax.random.split(key)\n    state = start(",
+        "    reset_key = key\n    state = start(",
+        "tests/test_train.py -k key",
+    ),
+    # Behaviour and target.
+    Mutant(
+        "the behaviour's log-probabilities are not those of its actions",
+        "rollout.py",
+        "log_prob=dist.log_prob(action),",
+        "log_prob=0.99 * dist.log_prob(action),",
+        "tests/test_rollout.py",
+    ),
+    Mutant(
+        "an importance weight upside down",
+        "estimators/base.py",
+        "jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)",
+        "jnp.where(traj.valid, traj.log_prob - log_prob, 0.0)",
+        "tests/test_unbiased.py -k importance",
+    ),
+    Mutant(
+        "one ratio for importance sampling by decision",
+        "estimators/off_policy.py",
+        "jnp.exp(jnp.cumsum(log_ratio(policy, params, traj), axis=0))",
+        "jnp.exp(log_ratio(policy, params, traj))",
+        "tests/test_unbiased.py -k per_decision",
+    ),
+    Mutant(
+        "clipping without the minimum",
+        "surrogates.py",
+        "return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)",
+        "return jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi",
+        "tests/test_surrogates.py",
+    ),
+    Mutant(
+        "the policy-gradient term of v-trace mixed by λ",
+        "returns.py",
+        "advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)",
+        "advantage = correction",
+        "tests/test_unbiased.py -k vtrace",
+    ),
+    Mutant(
+        "the ratio of the step before in the trace of v-trace",
+        "returns.py",
+        "gamma * lambda_ * jnp.minimum(clip_c, rho)",
+        "gamma * lambda_ * jnp.minimum(clip_c, jnp.roll(rho, 1, axis=0))",
+        "tests/test_returns.py tests/test_unbiased.py -k vtrace",
+    ),
+    # Baselines.
+    Mutant(
+        "a baseline that contains its own episode",
+        "baselines.py",
+        "return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)",
+        "return jnp.broadcast_to(jnp.mean(x, axis=-1, keepdims=True), x.shape)",
+        "tests/test_unbiased.py -k leave_one_out",
+    ),
+    Mutant(
+        "an optimal baseline in sample",
+        "baselines.py",
+        "    return before + after",
+        "    return before + after + x",
+        "tests/test_unbiased.py -k optimal",
+    ),
+    Mutant(
+        "a group's baseline that contains its own episode",
+        "baselines.py",
+        "others = alike & ~jnp.eye(len(x), dtype=bool)",
+        "others = alike",
+        "tests/test_unbiased.py -k group",
+    ),
+    Mutant(
+        "groups across initial states",
+        "estimators/grouped.py",
+        "return jnp.all(start[:, None] == start[None, :], axis=-1)",
+        "return jnp.ones((len(start), len(start)), bool)",
+        "tests/test_estimators.py -k group",
+    ),
+    Mutant(
+        "a moving average that has seen the batch",
+        "estimators/episodic.py",
+        "return total - state.value(), ()",
+        "return total - state.update(total.mean(), h.baseline_decay).value(), ()",
+        "tests/test_unbiased.py tests/test_sampled.py -k moving",
+    ),
+    Mutant(
+        "an action-dependent baseline without its correction",
+        "estimators/action_values.py",
+        "q = q + jax.nn.one_hot(",
+        "q = jax.nn.one_hot(",
+        "tests/test_unbiased.py -k action_dependent",
+    ),
+    Mutant(
+        "all actions, γᵗ dropped",
+        "estimators/action_values.py",
+        "h.gamma)\n        return returns.discount_powers(q, h.gamma) * q, to_go, state",
+        "h.gamma)\n        return q, to_go, state",
+        "tests/test_unbiased.py -k all_action",
+    ),
+    # Other directions.
+    Mutant(
+        "the trace of gpomdp is cut by a reset",
+        "estimators/average_reward.py",
+        "returns.discounted_sum(traj.reward, h.beta)",
+        "returns.reward_to_go(traj.reward, traj.done, h.beta)",
+        "tests/test_estimators.py -k fading",
+    ),
+    Mutant(
+        "storm and svrpg without importance weights",
+        "optimizers/variance_reduction.py",
+        "weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
+        "weight = jnp.exp(0.0 * jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
+        "tests/test_optimizers.py",
+    ),
+    Mutant(
+        "the Fisher matrix by another state weighting than the gradient's",
+        "optimizers/curvature.py",
+        "return jnp.asarray(gamma, traj.reward.dtype) ** traj.time",
+        "return jnp.asarray(gamma, traj.reward.dtype) ** (0 * traj.time)",
+        "tests/test_optimizers.py",
+    ),
+    Mutant(
+        "antithetic differences without the 2",
+        "evolution.py",
+        "return (up - down) / (2 * sigma) * noise",
+        "return (up - down) / sigma * noise",
+        "tests/test_evolution.py",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    """Plants every mutant whose description holds all words; the number of those that no test caught."""
+    chosen = [m for m in MUTANTS if all(word in m.what for word in words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("pg", "tests", "experiments", "docs"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "Makefile"):
+            shutil.copy(ROOT / name, folder)
+        for mutant in chosen:
+            caught = catch(mutant, Path(folder))
+            survivors += caught is None
+            print(
+                f"{'survives' if caught is None else 'caught'}: {mutant.what}: {caught or mutant.tests}", flush=True
+            )
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
+    return min(survivors, 1)
+
+
+def catch(mutant: Mutant, folder: Path) -> str | None:
+    """The first test that fails with the mutant planted in the copy in `folder`; None if all pass."""
+    path = folder / "pg" / mutant.path
+    source = path.read_text()
+    path.write_text(source.replace(mutant.old, mutant.new))
+    words = re.findall(r"'[^']*'|\S+", mutant.tests)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(w.strip("'") for w in words)]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    path.write_text(source)
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"pytest did not run for {mutant.what!r}:\n{done.stdout}{done.stderr}")
+    return found.group(1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
