@@ -163,6 +163,14 @@ def test_psi_of_the_bootstrapped_family(name: str, undiscounted: float) -> None:
     np.testing.assert_allclose(weighted.target[valid], (advantage + ends[3])[valid], atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["actor_critic", "gae", "vtrace", "ppo"])
+def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None:
+    """In a window that begins at the third step of every episode, Ψ is γ² of what it is from their start."""
+    late = batch()._replace(time=batch().time + 2, first=np.zeros_like(batch().first))
+    valid = batch().valid
+    np.testing.assert_allclose(weigh(name, late).psi[valid], GAMMA**2 * weigh(name, batch()).psi[valid], atol=1e-12)
+
+
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "optimal_baseline"])
 def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     traj = batch()

@@ -136,6 +136,26 @@ def test_finished_episodes_are_counted_across_windows() -> None:
     assert total[1] == total[2] == sum(steps)  # a reward of 1 for each step
 
 
+def test_nothing_is_earned_after_the_end() -> None:
+    """Clock would go on paying for the place it stands on."""
+    env, policy, params = setup(Clock(), 16)
+    traj = episodes(env, policy, params, KEY)
+    assert bool((~traj.valid).any())
+    assert not np.asarray(traj.reward)[~np.asarray(traj.valid)].any()
+    assert bool((traj.reward[-1] != 0.0).any())
+
+
+def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
+    """Clock's observation carries its time: the successor's is one more than the step's, also where it ended."""
+    env = make_env(Clock(), 16)
+    policy = make_policy(Config(), env)
+    traj = windows(env, policy, policy.init(KEY), KEY, start(env, policy, KEY), 40)[1]
+    assert bool(traj.truncated.any())
+    assert bool(traj.terminated.any())
+    np.testing.assert_array_equal(traj.obs[..., 1], traj.time)
+    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)
+
+
 def test_resets_within_a_window_are_fresh() -> None:
     traj = window("CartPole-v1", 200)
     starts = np.asarray(traj.obs[..., 0])[np.asarray(traj.first)]
