@@ -141,7 +141,7 @@ class Critic(nn.Module):
 
 
 class ActionCritic(nn.Module):
-    """Torso and the value of every action."""
+    """Torso and the value of every action. The final scale 0.01 prefers none before anything is known."""
 
     torso: nn.Module
     num_actions: int
@@ -149,7 +149,7 @@ class ActionCritic(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         """obs: [..., *O] -> Q [..., A]."""
-        return _dense(self.num_actions, 1.0)(self.torso(obs))
+        return _dense(self.num_actions, 0.01)(self.torso(obs))
 
 
 def make_policy(config: Config, env: Env) -> Network:

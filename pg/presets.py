@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.001,
     },
     # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
-    "gpomdp": {"env": "Catch-bsuite", "collect": "windows", "num_envs": 32, "num_steps": 64, "num_updates": 500},
+    "gpomdp": {"env": "Catch-bsuite", "collect": "windows", "num_envs": 32, "num_steps": 64, "num_updates": 250},
 }
 
 

@@ -234,10 +234,10 @@ MUTANTS = [
         "tests/test_envs.py tests/test_rollout.py",
     ),
     Mutant(
-        "the key of the reset is used for the steps too",
+        "one key for the action and for the dynamics",
         "rollout.py",
-        "    reset_key, key = jax.random.split(key)\n    state = start(",
-        "    reset_key = key\n    state = start(",
+        "action_key, env_key = jax.random.split(jax.random.fold_in(key, time))",
+        "action_key = env_key = jax.random.fold_in(key, time)",
         "tests/test_train.py -k key",
     ),
     # Behaviour and target.

@@ -122,6 +122,12 @@ def test_psi_of_a_fading_trace_goes_on_through_resets() -> None:
     traj, reward = batch(), np.where(batch().valid, batch().reward, 0.0)
     expected = np.stack([sum(0.9 ** (k - t) * reward[k] for k in range(t, T)) for t in range(T)])
     np.testing.assert_allclose(weigh("gpomdp", traj).psi, expected, atol=1e-12)
+    # In a window an episode ends, and the next begins: the end is no end for the trace.
+    ended = np.zeros((T, N), bool)
+    ended[2] = True
+    through = traj._replace(valid=~np.zeros_like(ended), reward=batch(seed=1).reward + 1.0, terminated=ended)
+    expected = np.stack([sum(0.9 ** (k - t) * through.reward[k] for k in range(t, T)) for t in range(T)])
+    np.testing.assert_allclose(weigh("gpomdp", through).psi, expected, atol=1e-12)
     # The same as a trace of scores: Σₖ rₖ zₖ, zₖ = β zₖ₋₁ + ∇log πₖ, here of columns with a valid step at all times.
     _, params, _ = build("gpomdp")
     full = jax.tree.map(lambda x: x[:, np.array([0, 3])], traj)

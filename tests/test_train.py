@@ -63,6 +63,17 @@ def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
         assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *rows), whole[1])
 
 
+def test_every_update_has_a_key_of_its_own() -> None:
+    """That of its number: a key that is not threaded through would sample the same episodes at every update."""
+    init_key, keys = training_keys(KEY, 0, 50)
+    data = np.asarray(jax.random.key_data(jnp.append(keys, init_key)))
+    assert len(np.unique(data, axis=0)) == 51
+    np.testing.assert_array_equal(jax.random.key_data(training_keys(KEY, 20, 50)[1]), data[20:50])
+    config = Config(num_envs=4, num_updates=4, hidden_sizes=(8,))
+    returns = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.0))[1]["return"]
+    assert len(np.unique(returns)) > 1
+
+
 def test_a_run_may_go_on_beyond_its_planned_end() -> None:
     """An update's key depends on its number, not on how many were planned."""
     short, long = training_keys(KEY, 0, 5)[1], training_keys(KEY, 0, 9)[1]
