@@ -136,6 +136,15 @@ def test_finished_episodes_are_counted_across_windows() -> None:
     assert total[1] == total[2] == sum(steps)  # a reward of 1 for each step
 
 
+def test_groups_share_their_initial_state_and_nothing_else() -> None:
+    env, policy, params = setup("CartPole-v1", 12)
+    traj = jax.jit(lambda: episodes(env, policy, params, KEY, group_size=4))()
+    first = np.asarray(traj.obs[0]).reshape(3, 4, -1)
+    np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
+    assert len(np.unique(first[:, 0], axis=0)) == 3
+    assert len({tuple(a) for a in np.asarray(traj.action[:8]).T}) > 6
+
+
 def test_nothing_is_earned_after_the_end() -> None:
     """Clock would go on paying for the place it stands on."""
     env, policy, params = setup(Clock(), 16)
