@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow mutants lint clean
+.PHONY: train test test-slow proofs mutants lint clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,10 @@ test: $(VENV)/.installed  ## the fast tests
 
 test-slow: $(VENV)/.installed  ## the tests that learn for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+PROOFS := tabular unbiased sampled closed_forms continuous optimizers pathwise evolution
+proofs: $(VENV)/.installed  ## of the fast tests those that hold estimators against exact values
+	$(BIN)/python -m pytest $(PROOFS:%=tests/test_%.py) $(ARGS)
 
 mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the test that catches each
 	$(BIN)/python tests/mutants.py $(ARGS)

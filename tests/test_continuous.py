@@ -12,11 +12,12 @@ import pytest
 
 from pg import envs, rollout
 from pg.closed_forms import LQR, GaussianBandit, SquashedBandit, bandit, lqr
-from pg.config import Hyperparams
+from pg.config import Config, Hyperparams
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.estimators import ESTIMATORS, Params
 from pg.networks import Network
 from pg.rollout import Trajectory
+from pg.train import make_train
 
 pytestmark = pytest.mark.usefixtures("x64")
 N, GAMMA, BOUND, FAR = 200_000, 0.9, 5.7, 20.0
@@ -179,3 +180,12 @@ def test_the_value_of_a_regulator_is_what_follows_on_average() -> None:
         x = np.asarray(traj.obs[t])
         features = np.stack([np.ones(N), x[:, 0] ** 2, x[:, 0] * x[:, 1], x[:, 1] ** 2], axis=1)
         assert z_of_mean((to_go[t] - value[t])[:, None] * features, np.zeros(4)) < BOUND
+
+
+def test_a_regulator_is_learned() -> None:
+    """Two thirds of the way from the first policy's return to the best one's, by the code of training."""
+    best = float(lqr.exact_return(REGULATOR, lqr.optimal_gain(REGULATOR), -20.0))
+    config = Config(env=REGULATOR, estimator="leave_one_out", num_envs=32, num_updates=60, hidden_sizes=(8,))
+    metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))[1]
+    first, last = np.asarray(metrics["return"][:5]).mean(), np.asarray(metrics["return"][-5:]).mean()
+    assert (last - first) / (best - first) > 0.67
