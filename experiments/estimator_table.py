@@ -6,7 +6,7 @@ Nothing is sampled: each figure is a sum over every trajectory, or every pair wh
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -26,7 +26,7 @@ class Options:
 
     gamma: float = 0.9
     """Discount γ."""
-    estimators: tuple[str, ...] = tuple(ACCEPTS)
+    estimators: tuple[Literal[tuple(ACCEPTS)], ...] = tuple(ACCEPTS)  # type: ignore[valid-type]
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
     """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced by the table."""
@@ -35,14 +35,17 @@ class Options:
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
     options = tyro.cli(Options, description=__doc__)
+    without = [str(path) for path in options.out if not path.is_file() or MARKS[0] not in path.read_text()]
+    if without or not 0.0 <= options.gamma <= 1.0:
+        cli.fail(f"no line {MARKS[0]} in {without}" if without else f"gamma must be in [0, 1], got {options.gamma}")
     cli.cache_compilations()
     import jax
 
-    jax.config.update("jax_enable_x64", True)
     from pg import tabular
 
-    print(HEADER)
+    jax.config.update("jax_enable_x64", True)
     rows = []
+    print(HEADER)
     for name in options.estimators:
         columns = zip(*(figures(name, mdp, options.gamma) for mdp in tabular.references().values()), strict=True)
         rows.append(f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |")
@@ -57,9 +60,7 @@ def documented(name: str) -> str:
     from pg.estimators import ESTIMATORS
 
     lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
-    psi, unbiased = (
-        line.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for line in lines if mark in line
-    )
+    psi, unbiased = (s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s)
     source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
     source = re.sub(r"(?:cs/)?\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
     cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
@@ -85,11 +86,10 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
         alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
         gradient = mdp.horizon * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
         acting = logits[alive]
-    policy = tabular.table_policy(logits)
     critic = tabular.table_critic(q if name in ACTION_VALUES else v)
-    estimator, size = ESTIMATORS[name](policy, critic, Hyperparams(gamma=gamma)), 1 + (name in COUPLED + GROUPED)
-    params, grouped = estimator.init(jax.random.key(0))[0], name in GROUPED
-    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=grouped)
+    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, Hyperparams(gamma=gamma))
+    params, size = estimator.init(jax.random.key(0))[0], 1 + (name in COUPLED + GROUPED)
+    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=name in GROUPED)
     signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
     ratio = f"{signal / variance:.2g}" if variance > 1e-12 * signal else "∞"
