@@ -1,5 +1,6 @@
 """Strict arithmetic for every test, and 64-bit floats for those that check identities."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compilations"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_programs_end_with_their_module() -> Iterator[None]:
+    """A compiled program holds memory maps, of which a process may have 65,530: the whole suite would need more, and
+    the compiler would end in a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture
