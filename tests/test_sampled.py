@@ -50,7 +50,7 @@ def same(x: object) -> object:
 def z_scores(row: Case, expected: np.ndarray, change: Change = same, reweigh: Reweigh = same) -> np.ndarray:
     """(mean - expected) / standard error of every parameter that moves, over the batches."""
     estimator, params = row.build()
-    state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else max(row.num_episodes, 1)
+    state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
     group, way = 2 if row.share_start else 1, ACCEPTS[row.name][0]
     traj = sampled(row.problem or arbitrary, row.on_policy, group, way)
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
