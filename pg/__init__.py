@@ -6,7 +6,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
+    "adapters",
     "baselines",
+    "benchmark",
     "blocks",
     "cli",
     "closed_forms",
@@ -18,6 +20,7 @@ _MODULES = (
     "evaluate",
     "evolution",
     "networks",
+    "normalisation",
     "optimizers",
     "pathwise",
     "plots",
@@ -26,9 +29,12 @@ _MODULES = (
     "returns",
     "rollout",
     "runs",
+    "statistics",
+    "suites",
     "surrogates",
     "tabular",
     "train",
+    "tuned",
 )
 _NAMES = {
     "Config": "config",

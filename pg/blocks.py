@@ -82,13 +82,14 @@ def filled(valid: jax.Array, size: int) -> jax.Array:
     return largest((length + size - 1) // size)
 
 
-def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:
+def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
     """`f` of leaves [T, B, ...], computed block by block; 0 in blocks without a valid step.
 
-    f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own.
+    f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block, for an f to which
+    the past matters.
     """
     length, size = valid.shape[0], block_size(*valid.shape)
-    if size == length:
+    if whole or size == length:
         return f(tree)
     xs = split(tree, size)
     out = jax.eval_shape(f, take(xs, jnp.int32(0)))
@@ -97,13 +98,13 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:
     return join(ys, length)
 
 
-def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:
+def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
     """Σ over blocks of `f` of leaves [T, B, ...].
 
-    f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0.
+    f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0. whole: in one block.
     """
     length, size = valid.shape[0], block_size(*valid.shape)
-    if size == length:
+    if whole or size == length:
         return f(tree)
     xs = split(tree, size)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0))))

@@ -4,6 +4,7 @@ Imports neither jax nor gymnax, so that `--help` and a mistake answer at once.
 """
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -18,7 +19,7 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 import tyro
 from tqdm import tqdm
 
-from pg.config import Config, Hyperparams, check_hyperparams
+from pg.config import ACCEPTS, Config, Hyperparams, check_env, check_hyperparams, check_name
 from pg.presets import preset
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -68,11 +69,15 @@ def parse(
 ) -> tuple[Config, Hyperparams, Any]:
     """Config, Hyperparams and `options` (a dataclass of the script's own flags) from the command line.
 
-    Defaults are the preset of the estimator that is named. Exits with code 2 and one sentence on a mistake.
+    Defaults are the preset of the estimator and the environment that are named. Exits with code 2 and one sentence
+    on a mistake.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        config, hyperparams = preset(_named(argv, "estimator") or Config.estimator)
+        estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
+        check_name("estimator", estimator, ACCEPTS)
+        check_env(env)
+        config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
     except ValueError as error:
         fail(error)
     groups = [("run", options, options()), ("config", Config, config), ("hyperparams", Hyperparams, hyperparams)]
@@ -115,6 +120,16 @@ def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params:
 
 def _listing(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises ValueError."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    with contextlib.suppress(ValueError, SyntaxError):
+        return name, ast.literal_eval(value)
+    return name, value
 
 
 class Progress:

@@ -17,9 +17,11 @@ Architecture = Literal["auto", "mlp", "cnn"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionLaw = Literal["gaussian", "censored", "squashed"]
-Optimizer = Literal[
-    "adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd", "natural", "trpo", "storm", "svrpg"
-]
+Memory = Literal["none", "gru", "lstm"]
+Advantages = Literal["raw", "batch", "minibatch"]
+CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
+PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]  # these ask for the policy or the estimator
+Optimizer = CriticOptimizer | PolicyOptimizer
 
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs no import.
 ENVIRONMENTS = (
@@ -30,6 +32,9 @@ ENVIRONMENTS = (
     *("FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "BernoulliBandit-misc", "GaussianBandit-misc"),
     *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
 )
+
+# Libraries whose environments are named "library:environment" (a test holds this equal to pg.adapters').
+LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix")
 
 UNSUPPORTED = {
     "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and parses pixels "
@@ -65,6 +70,7 @@ ACCEPTS: dict[str, tuple[Collect, ...]] = {
 }
 # The baseline is the other episodes of the batch.
 COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
+CRITICS = ("state_value", "actor_critic", "gae", "vtrace", "ppo")  # the critic is V(s)
 GROUPED = ("group_leave_one_out", "grpo")  # the baseline is the episodes that share the initial state
 ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s, a) of every action
 IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
@@ -75,7 +81,7 @@ class Config:
     """The static half of a run. Its defaults are the main job: the theorem's own REINFORCE on CartPole."""
 
     env: Any = "CartPole-v1"
-    """Name of a gymnax environment (in Python also an environment object)."""
+    """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment object)."""
     env_params: Any = ()
     """Overrides of the environment's parameters, as NAME=VALUE."""
     estimator: str = "reinforce"
@@ -91,29 +97,56 @@ class Config:
     group_size: int = 1
     """Episodes in a row that share their initial state (grpo, group_leave_one_out)."""
     horizon: int | None = None
-    """Longest episode H, in steps; none: the environment's own time limit."""
+    """Longest episode H, in decisions; none: the environment's own time limit."""
+    action_repeat: int = 1
+    """Environment steps for which an action is held; all of them are counted, also of an episode's last action."""
+    observe: tuple[int, ...] = ()
+    """Entries of the observation that are seen, of a vector; none: all (0 2 hides the velocities of CartPole)."""
     num_epochs: int = 1
     """Passes over each batch (ppo, grpo)."""
     num_minibatches: int = 1
     """Minibatches in each pass, split over environments (ppo, grpo)."""
+    advantages: Advantages = "raw"
+    """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch (biased)."""
+    normalise_observations: bool = False
+    """Networks see observations less their running mean, over their running standard deviation, within ±10."""
+    scale_rewards: bool = False
+    """Learning sees rewards over the running standard deviation of the discounted return: no shift, no clipping."""
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
+    memory: Memory = "none"
+    """Recurrent cell behind the dense layers, of policy and critic each."""
+    memory_size: int = 64
+    """Width of the recurrent cell."""
+    shared_torso: bool = False
+    """The critic V is a head on the policy's own layers; both losses then train these."""
     action_law: ActionLaw = "gaussian"
     """Continuous actions: a Gaussian that the environment clips, the law of the clipped action itself, or tanh."""
+    state_dependent_std: bool = False
+    """Continuous actions: the standard deviation is an output of the network instead of a parameter."""
     optimizer: Optimizer = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with memory (storm, svrpg)."""
+    critic_optimizer: CriticOptimizer | None = None
+    """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
     schedule: Schedule = "constant"
     """Course of the learning rate, down to zero over the run unless constant."""
+    entropy_schedule: Schedule = "constant"
+    """Course of entropy_coef and temperature, down to zero over the run unless constant."""
+    epsilon_schedule: Schedule = "constant"
+    """Course of the clip ranges epsilon and value_epsilon, down to zero over the run unless constant."""
 
     def __post_init__(self) -> None:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
         pairs = self.env_params.items() if isinstance(self.env_params, Mapping) else self.env_params
         object.__setattr__(self, "env_params", tuple((str(k), _finite(str(k), v)) for k, v in pairs))
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        for name in ("hidden_sizes", "observe"):
+            if not isinstance(value := getattr(self, name), Iterable):
+                raise ValueError(f"{name} must be whole numbers, as in ({value}, {value}); got {value!r}")
+            object.__setattr__(self, name, tuple(value))
         if isinstance(self.env, str):
             check_env(self.env)
         elif not (hasattr(self.env, "step") and hasattr(self.env, "reset")):
@@ -121,15 +154,22 @@ class Config:
         check_name("estimator", self.estimator, ACCEPTS)
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
-        for name in ("num_updates", "num_envs", "num_steps", "group_size", "num_epochs", "num_minibatches"):
+        if self.critic_optimizer is not None:
+            check_name("critic_optimizer", self.critic_optimizer, get_args(CriticOptimizer))
+        for name in _COUNTS:
             _positive_integer(name, getattr(self, name))
         if self.horizon is not None:
             _positive_integer("horizon", self.horizon)
+        for entry in self.observe:
+            if isinstance(entry, bool) or not isinstance(entry, Integral) or entry < 0:
+                raise ValueError(f"observe must be whole numbers of at least 0, got {entry!r}")
         for size in self.hidden_sizes:
             _positive_integer("hidden_sizes", size)
-        self._check_combination()
+        self._check_batch()
+        self._check_parts()
 
-    def _check_combination(self) -> None:
+    def _check_batch(self) -> None:
+        """That estimator, way of collecting and shape of the batch fit together."""
         if self.collect not in ACCEPTS[self.estimator]:
             others = [name for name, ways in ACCEPTS.items() if self.collect in ways]
             only = ACCEPTS[self.estimator][0]
@@ -152,13 +192,6 @@ class Config:
             raise ValueError(f"group_size must divide num_envs={self.num_envs}, got {self.group_size}")
         if self.group_size > 1 and self.collect != "episodes":
             raise ValueError(f"group_size={self.group_size} needs collect='episodes', got {self.collect!r}")
-        if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
-            raise ValueError(
-                f"optimizer='trpo' measures its step by the action that was taken, and estimator={self.estimator!r} "
-                "weighs all of them; use optimizer='natural'"
-            )
-        if self.optimizer in ("storm", "svrpg") and self.collect != "episodes":
-            raise ValueError(f"optimizer={self.optimizer!r} weighs whole episodes and so needs collect='episodes'")
         if self.num_epochs * self.num_minibatches > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so num_epochs and "
@@ -168,15 +201,39 @@ class Config:
         if self.num_envs % self.num_minibatches:
             raise ValueError(f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}")
 
+    def _check_parts(self) -> None:
+        """That networks, optimizer and estimator fit together."""
+        if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
+            raise ValueError(
+                f"optimizer='trpo' measures its step by the action that was taken, and estimator={self.estimator!r} "
+                "weighs all of them; use optimizer='natural'"
+            )
+        if self.optimizer in ("storm", "svrpg") and self.collect != "episodes":
+            raise ValueError(f"optimizer={self.optimizer!r} weighs whole episodes and so needs collect='episodes'")
+        if self.memory != "none" and self.optimizer in ("natural", "trpo"):
+            raise ValueError(f"optimizer={self.optimizer!r} needs a policy without memory, got {self.memory!r}")
+        if self.shared_torso and self.optimizer in get_args(PolicyOptimizer):
+            raise ValueError(
+                f"optimizer={self.optimizer!r} is for the policy's own gradient, and with shared_torso the critic's "
+                "is part of it"
+            )
+        for name, changed in (("shared_torso", self.shared_torso), ("advantages", self.advantages != "raw")):
+            if changed and self.estimator not in CRITICS:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is for estimators with a critic V: {', '.join(CRITICS)}; "
+                    f"got estimator={self.estimator!r}"
+                )
+
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        env = self.env if isinstance(self.env, str) else type(self.env).__name__
+        env = self.env if isinstance(self.env, str) else getattr(self.env, "name", type(self.env).__name__)
         return {
             **data,
             "env": env,
             "env_params": dict(self.env_params),
             "hidden_sizes": list(self.hidden_sizes),
+            "observe": list(self.observe),
         }
 
     @classmethod
@@ -200,18 +257,24 @@ class Hyperparams(NamedTuple):
     """Rewards n before actor_critic bootstraps from V."""
     epsilon: Any = 0.2
     """Clip range ε of the importance ratio (ppo, grpo)."""
+    value_epsilon: Any = math.inf
+    """How far V may move on one batch; inf: anywhere (ppo)."""
+    stop_kl: Any = math.inf
+    """Mean KL divergence from the behaviour, in nats, beyond which a batch is left; inf: never (ppo, grpo)."""
     beta: Any = 0.9
     """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more variance (gpomdp)."""
     undiscounted_state_weighting: Any = 0.0
     """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common."""
     entropy_coef: Any = 0.0
-    """Weight of the entropy bonus, per step."""
+    """Weight of the entropy bonus in the loss, per step."""
+    temperature: Any = 0.0
+    """Weight τ of -log π in the reward: entropy that counts in the future too."""
     value_coef: Any = 0.5
     """Weight of the critic's squared error, per step."""
+    critic_rate: Any = 1.0
+    """The critic's step size, as a multiple of learning_rate."""
     baseline: Any = 0.0
     """The constant b of constant_baseline."""
-    temperature: Any = 0.01
-    """Weight τ of -log π in the reward (entropy_reward)."""
     baseline_decay: Any = 0.9
     """Memory of the moving_average baseline, in [0, 1)."""
     max_grad_norm: Any = 100.0
@@ -234,12 +297,21 @@ class Hyperparams(NamedTuple):
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
+    "advantages": get_args(Advantages),
     "action_law": get_args(ActionLaw),
     "network": get_args(Architecture),
     "activation": get_args(Activation),
-    "optimizer": get_args(Optimizer),
+    "memory": get_args(Memory),
+    "optimizer": get_args(CriticOptimizer) + get_args(PolicyOptimizer),
     "schedule": get_args(Schedule),
+    "entropy_schedule": get_args(Schedule),
+    "epsilon_schedule": get_args(Schedule),
 }
+
+_COUNTS = (
+    *("num_updates", "num_envs", "num_steps", "group_size", "action_repeat", "num_epochs", "num_minibatches"),
+    "memory_size",
+)
 
 _RANGES: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "finite and at least 0"),
@@ -247,12 +319,15 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "lambda_": (0.0, 1.0, "in [0, 1]"),
     "n_step": (1, math.inf, "a whole number of at least 1"),
     "epsilon": (0.0, math.inf, "finite and at least 0"),
+    "value_epsilon": (0.0, math.inf, "at least 0 (inf: no clipping)"),
+    "stop_kl": (0.0, math.inf, "at least 0 (inf: never)"),
     "beta": (0.0, 1.0, "in [0, 1]"),
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
     "entropy_coef": (-math.inf, math.inf, "finite"),
-    "value_coef": (0.0, math.inf, "finite and at least 0"),
-    "baseline": (-math.inf, math.inf, "finite"),
     "temperature": (0.0, math.inf, "finite and at least 0"),
+    "value_coef": (0.0, math.inf, "finite and at least 0"),
+    "critic_rate": (0.0, math.inf, "finite and at least 0"),
+    "baseline": (-math.inf, math.inf, "finite"),
     "baseline_decay": (0.0, 1.0 - 1e-12, "in [0, 1)"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
     "damping": (0.0, math.inf, "finite and at least 0"),
@@ -274,7 +349,8 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
         right_kind = {
             "n_step": isinstance(value, Integral),
             "snapshot_period": isinstance(value, Integral),
-            "max_grad_norm": True,  # infinity is "no clipping"
+            # infinity is "no clipping"
+            **{name: not math.isnan(value) for name in ("max_grad_norm", "value_epsilon", "stop_kl")},
         }.get(name, math.isfinite(value))
         if not (right_kind and low <= float(value) <= high):
             raise ValueError(f"{name.rstrip('_')} must be {allowed}, got {value!r}")
@@ -283,6 +359,8 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
 
 def check_env(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless `name` is an environment that can run."""
+    if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name
+        return check_name("library of environments", name.partition(":")[0], LIBRARIES)
     if name in UNSUPPORTED:
         raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
     registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())  # the user's, if gymnax is loaded

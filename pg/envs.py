@@ -7,9 +7,10 @@ keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and t
 
 import functools
 import importlib
+import math
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,17 +74,25 @@ class Env(NamedTuple):
     num_envs: int
     obs_shape: tuple[int, ...]
     action_space: Discrete | Box
-    max_steps: int  # the environment's own time limit
+    max_steps: int  # the environment's own time limit, in steps of this one
     differentiable: bool = False  # a step passes on the derivative of state and observation
 
 
 def make_env(
-    env: Any, num_envs: int, env_params: Mapping[str, Any] | None = None, *, differentiable: bool = False
+    env: Any,
+    num_envs: int,
+    env_params: Mapping[str, Any] | None = None,
+    *,
+    action_repeat: int = 1,
+    observe: Sequence[int] = (),
+    differentiable: bool = False,
 ) -> Env:
     """`num_envs` copies of an environment, batched.
 
     env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued `step`).
     env_params: overrides of the environment's parameters; their values may be traced.
+    action_repeat: environment steps for which an action is held, fewer where the episode ends; one `step` is so many.
+    observe: entries of the observation that are seen, all if empty; it must be a vector.
     differentiable: derivatives pass through the transition, for pathwise gradients; a score needs none, and gymnax
     cuts them otherwise, though not those of the reward.
     Raises ValueError for an unknown name or parameter, an unsupported space, a reward that is no scalar, or dynamics
@@ -95,13 +104,17 @@ def make_env(
     params = _override(base.default_params, env_params or {})
     single_reset, single_step = _primitives(base)
     encode, obs_shape = _observations(base, params, single_reset)
+    if observe:
+        encode, obs_shape = _seen(encode, obs_shape, observe)
     action_space = _actions(base, params)
     _check_reward(single_reset, single_step, base, params)
 
     def clipped_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
         if isinstance(action_space, Box):
             action = jnp.clip(action, action_space.low, action_space.high)
-        return single_step(key, state, action, params)
+        if action_repeat == 1:
+            return single_step(key, state, action, params)
+        return _held(lambda key, state: single_step(key, state, action, params), key, state, action_repeat)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         obs, state = jax.vmap(single_reset, (0, None))(jax.random.split(key, num_envs), params)
@@ -119,13 +132,16 @@ def make_env(
     max_steps = getattr(params, "max_steps_in_episode", None)
     if max_steps is None or isinstance(max_steps, jax.core.Tracer):
         max_steps = base.default_params.max_steps_in_episode
-    return Env(reset, step, num_envs, obs_shape, action_space, int(max_steps), differentiable)
+    max_steps = math.ceil(int(max_steps) / action_repeat)
+    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
 
 
 @functools.cache
 def _instance(name: str) -> Any:
     """One object per name: gymnax's jitted methods are cached by the object's identity."""
     check_env(name)
+    if ":" in name:  # adapters are written on top of this module, so it loads them only here
+        return importlib.import_module("pg.adapters").make(name)
     return gymnax.make(name)[0]
 
 
@@ -174,6 +190,28 @@ def _observations(env: Any, params: Any, reset: Callable[..., Any]) -> tuple[Cal
         return lambda x: jax.nn.one_hot(x, n, dtype=float), (n,)
     shape = obs.shape or (1,)
     return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
+
+
+def _seen(encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
+    """The encoding without what is hidden."""
+    if len(shape) != 1:
+        raise ValueError(f"observe chooses entries of a vector, and the observation has shape {shape}")
+    if max(entries) >= shape[0]:
+        raise ValueError(f"observe must be below {shape[0]}, the number of entries observed; got {max(entries)}")
+    return lambda x: encode(x)[..., jnp.asarray(entries)], (len(entries),)
+
+
+def _held(step: Callable[..., Any], key: jax.Array, state: EnvState, times: int) -> tuple[Any, ...]:
+    """`step` again and again until the episode ends, `times` at most: the last transition, rewards summed."""
+
+    def again(before: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], None]:
+        state, _, total, *ends = before
+        after = step(key, state)
+        after = (*after[:2], total + after[2], *after[3:])
+        return jax.tree.map(lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None
+
+    first_key, *keys = jax.random.split(key, times)
+    return jax.lax.scan(again, step(first_key, state), jnp.stack(keys))[0]
 
 
 def _actions(env: Any, params: Any) -> Discrete | Box:

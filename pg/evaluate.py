@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import envs, networks, rollout
+from pg import envs, networks, normalisation, rollout
 from pg.config import Config
+from pg.normalisation import Normaliser
 
 
 class Evaluation(NamedTuple):
@@ -28,18 +29,35 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    config: Config, params: Any, key: jax.Array, num_episodes: int = 100, *, greedy: bool = False
+    config: Config,
+    params: Any,
+    key: jax.Array,
+    num_episodes: int = 100,
+    *,
+    greedy: bool = False,
+    normaliser: Normaliser | None = None,
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all run side by side.
 
     params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a sample; the two are
-    different quantities, so a figure should say which it is. An episode ends at `config.horizon` or the
+    different quantities, so a figure should say which it is. normaliser: `state.normaliser`, for a policy
+    trained with `normalise_observations`; its statistics stay as they are. An episode ends at `config.horizon` or the
     environment's own time limit.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
-    env = envs.make_env(config.env, num_episodes, dict(config.env_params))
+    if config.normalise_observations and normaliser is None:
+        raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
+    env = envs.make_env(
+        config.env,
+        num_episodes,
+        dict(config.env_params),
+        action_repeat=config.action_repeat,
+        observe=config.observe,
+    )
     policy = networks.make_policy(config, env)
+    if normaliser is not None:
+        policy = normalisation.standardised(policy, normaliser)
     act = rollout.greedy if greedy else rollout.sample
     traj = rollout.episodes(env, policy, params, key, config.horizon, act=act)
-    return Evaluation(traj.reward.sum(0), traj.valid.sum(0))
+    return Evaluation(traj.reward.sum(0), config.action_repeat * traj.valid.sum(0))

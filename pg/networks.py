@@ -2,8 +2,9 @@
 
     policy: obs [..., *O] -> πθ(·|s), a distribution        critic: obs [..., *O] -> Vφ(s) [...]
 
-A network is applied to any leading axes at once: `[B]` when acting, `[T, B]` when learning. `carry` is its
-memory at an episode's start, `()` for the memoryless networks here.
+A network is applied to one step `[B]` when acting, to a sequence `[T, B]` when learning; `first` says where an
+episode begins, and there alone a memory is reset, so that both see the same past. `carry` is the memory of one
+environment at an episode's start, `()` for networks without one, which take any leading axes.
 """
 
 import math
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import ACTION_VALUES, ActionLaw, Config
+from pg.config import ACTION_VALUES, ActionLaw, Config, Memory
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
 
@@ -28,12 +29,29 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+# Bounds of a log-std that the network puts out, in units of the box's half width: a std of 0.0067 to 7.4.
+LOG_STD = (-5.0, 2.0)
+
+
 class Network(NamedTuple):
     """A policy (its output is a distribution) or a critic (its output is a value), as pure functions."""
 
     init: Callable[[jax.Array], Any]  # key -> params
     apply: Callable[[Any, Any, jax.Array, jax.Array], tuple[Any, Any]]  # params, carry, obs, first -> carry, output
     carry: Any = ()
+    shared: bool = False  # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether what it says depends on what it saw before."""
+        return bool(jax.tree.leaves(self.carry))
+
+
+class Carries(NamedTuple):
+    """The memories of a policy and of its critic; `()` for one that has none of its own."""
+
+    policy: Any
+    critic: Any
 
 
 def orthogonal(scale: float) -> Callable[..., jax.Array]:
@@ -95,31 +113,75 @@ class CNN(nn.Module):
         return MLP(3, self.sizes, self.activation)(self.activation(x))
 
 
-class CategoricalPolicy(nn.Module):
-    """Torso and logits. The final scale 0.01 starts the policy close to uniform."""
+class Recurrent(nn.Module):
+    """A recurrent cell (GRU, Cho et al. 2014, 1406.1078; LSTM, Hochreiter & Schmidhuber 1997) along time."""
+
+    kind: Memory
+    size: int
+
+    def start(self) -> Any:
+        """The memory of one environment at an episode's start."""
+        hidden = jnp.zeros(self.size)
+        return (hidden, hidden) if self.kind == "lstm" else hidden
+
+    @nn.compact
+    def __call__(self, carry: Any, x: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        """carry: [B, ...]; x: [B, F] and first: [B], one step, or [T, B, F] and [T, B] -> carry, [..., size]."""
+        kind = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.kind]
+        cell = kind(self.size, recurrent_kernel_init=orthogonal(1.0), param_dtype=jnp.zeros(()).dtype)
+
+        def step(cell: nn.Module, carry: Any, xs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+            x, first = xs
+            return cell(jax.tree.map(lambda c: jnp.where(first[:, None], 0.0, c), carry), x)
+
+        if first.ndim == 1:
+            return step(cell, carry, (x, first))
+        return nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(cell, carry, (x, first))
+
+
+class Model(nn.Module):
+    """Torso, memory if there is one, head."""
 
     torso: nn.Module
+    memory: Recurrent | None
+    head: nn.Module
+
+    def __call__(self, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
+        """carry, obs [..., *O], first [...] -> carry, what the head makes of the features."""
+        features = self.torso(obs)
+        if self.memory is not None:
+            carry, features = self.memory(carry, features, first)
+        return carry, self.head(features)
+
+
+class Logits(nn.Module):
+    """A categorical policy. The final scale 0.01 starts it close to uniform."""
+
     num_actions: int
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> Categorical:
-        """obs: [..., *O] -> logits [..., A]."""
-        return Categorical(_dense(self.num_actions, 0.01)(self.torso(obs)))
+    def __call__(self, features: jax.Array) -> Categorical:
+        """features: [..., F] -> logits [..., A]."""
+        return Categorical(_dense(self.num_actions, 0.01)(features))
 
 
-class GaussianPolicy(nn.Module):
-    """Torso, mean, and a log-std that does not depend on the state, in units of the box's half width."""
+class Normal(nn.Module):
+    """A Gaussian policy: mean and log-std, a parameter or an output, in units of the box's half width."""
 
-    torso: nn.Module
     box: Box
     law: ActionLaw
+    state_dependent_std: bool
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> Gaussian | TanhGaussian | CensoredGaussian:
-        """obs: [..., *O] -> mean and log-std [..., D]; at the start N(centre, half width) or tanh(N(0, 1))."""
-        mean = _dense(self.box.low.size, 0.01)(self.torso(obs))
-        log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
-        log_std = jnp.broadcast_to(log_std, mean.shape)
+    def __call__(self, features: jax.Array) -> Gaussian | TanhGaussian | CensoredGaussian:
+        """features: [..., F] -> mean and log-std [..., D]; at the start N(centre, half width) or tanh(N(0, 1))."""
+        size = self.box.low.size
+        mean = _dense(size, 0.01)(features)
+        if self.state_dependent_std:
+            log_std = jnp.clip(_dense(size, 0.01)(features), *LOG_STD)
+        else:
+            log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
+            log_std = jnp.broadcast_to(log_std, mean.shape)
         centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
         if self.law == "squashed":
             return TanhGaussian(mean, log_std, centre, half_width)
@@ -129,27 +191,24 @@ class GaussianPolicy(nn.Module):
         return gaussian
 
 
-class Critic(nn.Module):
-    """Torso and value."""
-
-    torso: nn.Module
+class Value(nn.Module):
+    """A critic of states."""
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        """obs: [..., *O] -> V [...]."""
-        return _dense(1, 1.0)(self.torso(obs))[..., 0]
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """features: [..., F] -> V [...]."""
+        return _dense(1, 1.0)(features)[..., 0]
 
 
-class ActionCritic(nn.Module):
-    """Torso and the value of every action. The final scale 0.01 prefers none before anything is known."""
+class ActionValues(nn.Module):
+    """A critic of every action. The final scale 0.01 prefers none before anything is known."""
 
-    torso: nn.Module
     num_actions: int
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        """obs: [..., *O] -> Q [..., A]."""
-        return _dense(self.num_actions, 0.01)(self.torso(obs))
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """features: [..., F] -> Q [..., A]."""
+        return _dense(self.num_actions, 0.01)(features)
 
 
 def make_policy(config: Config, env: Env) -> Network:
@@ -160,29 +219,56 @@ def make_policy(config: Config, env: Env) -> Network:
             raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
         if config.action_law != "gaussian" and _unbounded(space):
             raise ValueError(f"action_law={config.action_law!r} needs a bounded Box of actions")
-        return _memoryless(GaussianPolicy(_torso(config, env), space, config.action_law), env)
-    if config.action_law != "gaussian":
-        raise ValueError(
-            f"action_law={config.action_law!r} is for continuous actions; the environment has {space.n} discrete ones"
-        )
-    return _memoryless(CategoricalPolicy(_torso(config, env), space.n), env)
+        return _network(config, env, Normal(space, config.action_law, config.state_dependent_std))
+    for name, default in (("action_law", "gaussian"), ("state_dependent_std", False)):
+        if (value := getattr(config, name)) != default:
+            raise ValueError(
+                f"{name}={value!r} is for continuous actions; the environment has {space.n} discrete ones"
+            )
+    return _network(config, env, Logits(space.n))
 
 
 def make_critic(config: Config, env: Env) -> Network:
-    """Vφ, or Qφ of every action where the estimator asks for it, with a torso of its own.
+    """Vφ, or Qφ of every action where the estimator asks for it, on layers of its own unless `shared_torso`.
 
     Raises ValueError where Q is asked for and actions are continuous.
     """
-    if config.estimator not in ACTION_VALUES:
-        return _memoryless(Critic(_torso(config, env)), env)
-    if isinstance(env.action_space, Box):
-        raise ValueError(f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones")
-    return _memoryless(ActionCritic(_torso(config, env), env.action_space.n), env)
+    if config.estimator in ACTION_VALUES:
+        if isinstance(env.action_space, Box):
+            raise ValueError(f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones")
+        return _network(config, env, ActionValues(env.action_space.n))
+    critic = _network(config, env, Value())
+    return _on_the_policys_layers(critic) if config.shared_torso else critic
 
 
-def unroll(network: Network, params: Any, obs: jax.Array, first: jax.Array) -> Any:
-    """The outputs [T, B, ...] along a trajectory. obs: [T, B, *O]; first: [T, B]."""
-    return network.apply(params, network.carry, obs, first)[1]
+def actor(policy: Network, critic: Network) -> Network:
+    """The policy as it acts in training: params are the pair `Params`, the carry is `Carries`.
+
+    A critic with a memory must see what the policy sees, also in windows that begin in the middle of an episode.
+    """
+
+    def apply(params: Any, carry: Carries, obs: jax.Array, first: jax.Array) -> tuple[Carries, Any]:
+        policy_carry, dist = policy.apply(params.policy, carry.policy, obs, first)
+        critic_carry = carry.critic
+        if own.recurrent and jax.tree.leaves(params.critic):  # none: an estimator without a critic
+            critic_carry, _ = critic.apply(params.critic, carry.critic, obs, first)
+        return Carries(policy_carry, critic_carry), dist
+
+    own = critic._replace(carry=()) if critic.shared else critic
+    return Network(policy.init, apply, Carries(policy.carry, own.carry))
+
+
+def unroll(network: Network, params: Any, obs: jax.Array, first: jax.Array, carry: Any = None) -> Any:
+    """The outputs [T, B, ...] along a trajectory. obs: [T, B, *O]; first: [T, B].
+
+    carry: [B, ...] before the first step; default: as at an episode's start.
+    """
+    return network.apply(params, start(network, first.shape[1]) if carry is None else carry, obs, first)[1]
+
+
+def start(network: Network, num_envs: int) -> Any:
+    """The memories of B environments at an episode's start, [B, ...]."""
+    return jax.tree.map(lambda c: jnp.broadcast_to(c, (num_envs, *c.shape)), network.carry)
 
 
 def num_params(params: Any) -> int:
@@ -190,15 +276,30 @@ def num_params(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def _memoryless(module: nn.Module, env: Env) -> Network:
+def _network(config: Config, env: Env, head: nn.Module) -> Network:
+    memory = None if config.memory == "none" else Recurrent(config.memory, config.memory_size)
+    model = Model(_torso(config, env), memory, head)
+    carry = () if memory is None else memory.start()
+
     def init(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros((1, *env.obs_shape)))
+        return model.init(
+            key, jax.tree.map(lambda c: c[None], carry), jnp.zeros((1, *env.obs_shape)), jnp.ones(1, bool)
+        )
 
-    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
-        del first  # no memory to reset
-        return carry, module.apply(params, obs)
+    return Network(init, model.apply, carry)
 
-    return Network(init, apply)
+
+def _on_the_policys_layers(critic: Network) -> Network:
+    """The critic whose torso and memory are those in the policy's params, so that its own are those of the head."""
+
+    def init(key: jax.Array) -> Any:
+        return {"params": {"head": critic.init(key)["params"]["head"]}}
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        layers = params.policy["params"] | params.critic["params"]
+        return critic.apply({"params": layers}, carry, obs, first)
+
+    return Network(init, apply, critic.carry, shared=True)
 
 
 def _torso(config: Config, env: Env) -> nn.Module:

@@ -1,11 +1,13 @@
-"""Settings that were measured to learn, by estimator: what `--estimator NAME` alone gives.
+"""Settings that were measured to learn: what `--estimator NAME` and `--env NAME` give when nothing else is said.
 
-Chosen on CartPole-v1 with seeds other than those that are reported.
+An estimator's preset, changed by what `tuned` has for it on the environment. Chosen with seeds other than those that
+are reported.
 """
 
 from typing import Any
 
 from pg.config import ACCEPTS, GROUPED, Config, Hyperparams, check_name
+from pg.tuned import TUNED, VARIANTS
 
 # Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps on CartPole).
 _EPISODES: dict[str, Any] = {}
@@ -25,6 +27,7 @@ _WINDOWS: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     **{name: _EPISODES for name, ways in ACCEPTS.items() if ways == ("episodes",)},
     **{name: {"group_size": 5} for name in GROUPED},
+    "entropy_reward": {"temperature": 0.01},
     "actor_critic": {**_WINDOWS, "n_step": 32},
     "gae": _WINDOWS,
     "vtrace": {**_WINDOWS, "lambda_": 1.0},
@@ -41,14 +44,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def preset(estimator: str = "reinforce", **changes: Any) -> tuple[Config, Hyperparams]:
-    """The settings for an estimator, with fields of Config or Hyperparams changed by name.
+def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: Any) -> tuple[Config, Hyperparams]:
+    """The settings for an estimator on an environment, with fields of Config or Hyperparams changed by name.
 
-    Raises ValueError for an unknown estimator or field, or a value out of range.
+    estimator: its name, or that of a variant (natural, trpo, recurrent_ppo). task: whose tuned settings to take;
+    default: the environment's. Raises ValueError for an unknown estimator or field, or a value out of range.
     """
-    check_name("estimator", estimator, ACCEPTS)
+    check_name("estimator", estimator, [*ACCEPTS, *VARIANTS])
+    variant = {"estimator": estimator, **VARIANTS.get(estimator, {})}
+    base = {**PRESETS.get(variant["estimator"], {}), **variant}
+    env = changes.get("env", base.get("env", Config.env))
+    tuned = TUNED.get(task or env, {}).get(estimator, {}) if isinstance(env, str) else {}
+    values = {**base, **tuned, **changes}
     static, traced = Config.__dataclass_fields__, Hyperparams._fields
-    values = {"estimator": estimator, **PRESETS.get(estimator, {}), **changes}
     for name in values:
         check_name("setting", name, [*static, *traced])
     config = Config(**{name: value for name, value in values.items() if name in static})

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import blocks
+from pg import blocks, networks
 from pg.envs import Env
 from pg.networks import Network
 
@@ -38,7 +38,7 @@ class Trajectory(NamedTuple):
     first: jax.Array  # [T, B] this step is its episode's first
     valid: jax.Array  # [T, B] True until and including the ending step
     time: jax.Array  # int [T, B] steps since the episode's start
-    carry: Any  # the policy's memory before the step; () if it has none
+    carry: Any  # the memory before the step; () if there is none
 
     @property
     def done(self) -> jax.Array:
@@ -219,8 +219,7 @@ def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax
 
 def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:
     zeros = jnp.zeros(env.num_envs)
-    carry = jax.tree.map(lambda c: jnp.broadcast_to(c, (env.num_envs, *c.shape)), policy.carry)
-    return RolloutState(env_state, obs, carry, zeros.astype(jnp.int32), zeros)
+    return RolloutState(env_state, obs, networks.start(policy, env.num_envs), zeros.astype(jnp.int32), zeros)
 
 
 def _where(condition: jax.Array, x: Any, y: Any) -> Any:

@@ -6,7 +6,7 @@ to stop. What it computes is what a single scan computes.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,10 +64,11 @@ def run(config: Config, hyperparams: Hyperparams, seeds: Sequence[int], on_chunk
 def evaluate_run(config: Config, done: Run, seeds: Sequence[int], num_episodes: int, *, greedy: bool) -> Evaluation:
     """The final policies of a run on fresh episodes, [S, num_episodes]."""
 
-    def one(params: Any, key: jax.Array) -> Evaluation:
-        return evaluate(config, params, key, num_episodes, greedy=greedy)
+    def one(state: TrainState, key: jax.Array) -> Evaluation:
+        params, normaliser = state.params.policy, state.normaliser
+        return evaluate(config, params, key, num_episodes, greedy=greedy, normaliser=normaliser)
 
-    return jax.jit(jax.vmap(one))(done.states.params.policy, seed_keys(seeds)[1])
+    return jax.jit(jax.vmap(one))(done.states, seed_keys(seeds)[1])
 
 
 def chunk_length(num_updates: int) -> int:

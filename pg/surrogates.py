@@ -28,6 +28,15 @@ def clipped(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: 
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)
 
 
+def clipped_value(value: jax.Array, before: jax.Array, target: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+    """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε), [...]: a loss.
+
+    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13); ε = inf: the squared error.
+    """
+    near = before + jnp.clip(value - before, -epsilon, epsilon)
+    return 0.5 * jnp.maximum((value - target) ** 2, (near - target) ** 2)
+
+
 def all_action(logits: jax.Array, q: jax.Array) -> jax.Array:
     """Σₐ π(a) Q(a), [...]  (expected policy gradients, Ciosek & Whiteson 2018, 1706.05374). Both [..., A]."""
     return jnp.sum(jax.nn.softmax(logits) * q, axis=-1)

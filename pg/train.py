@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import envs, networks, rollout
-from pg.config import Config, Hyperparams, check_hyperparams
+from pg import envs, networks, normalisation, rollout
+from pg.config import Config, Hyperparams, Schedule, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.estimators.base import standardise
 from pg.networks import Network
-from pg.optimizers import OptimizerFactory, make_optimizer
+from pg.normalisation import Normaliser
+from pg.optimizers import OptimizerFactory, make_optimizer, schedule
 from pg.rollout import Finished, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
@@ -31,6 +33,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     estimator_state: Any
     rollout: Any  # RolloutState with windows; () with episodes, which start afresh
+    normaliser: Normaliser  # statistics of observations and returns so far
+    update: jax.Array  # int [], updates done
 
 
 class Learner(NamedTuple):
@@ -53,56 +57,70 @@ def make_learner(
     overrides the name in `config`. Raises ValueError for values out of range or parts that do not fit together.
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps,
-    grad_norm (before clipping), entropy (nats), and what the estimator adds.
+    grad_norm (before clipping), entropy (nats), and what the estimator adds. All of unscaled rewards.
     """
     h = check_hyperparams(hyperparams or Hyperparams())
-    env = envs.make_env(config.env, config.num_envs, {**dict(config.env_params), **h.env_params})
-    policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
-    est = (estimator or ESTIMATORS[config.estimator])(policy, critic, h)
-    if config.collect not in est.accepts:
-        raise ValueError(f"this estimator accepts collect={' or '.join(est.accepts)}, not {config.collect!r}")
+    env_params = {**dict(config.env_params), **h.env_params}
+    env = envs.make_env(
+        config.env, config.num_envs, env_params, action_repeat=config.action_repeat, observe=config.observe
+    )
+    plain = networks.make_policy(config, env), networks.make_critic(config, env)
+    make_estimator = estimator or ESTIMATORS[config.estimator]
+    first = make_estimator(*plain, h)
+    if config.collect not in first.accepts:
+        raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")
     opt = make_optimizer(config, h, optimizer)
-    # Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping
-    # sees, does not depend on where the window is cut.
-    scale = 1 / config.num_steps if config.collect == "windows" else 1.0
 
     def init(key: jax.Array) -> TrainState:
         params_key, rollout_key = jax.random.split(key)
-        params, estimator_state = est.init(params_key)
-        state = rollout.start(env, policy, rollout_key) if config.collect == "windows" else ()
-        return TrainState(params, opt.init(params), estimator_state, state)
+        params, estimator_state = first.init(params_key)
+        state = rollout.start(env, networks.actor(*plain), rollout_key) if config.collect == "windows" else ()
+        normaliser = normalisation.start(config, env.obs_shape)
+        return TrainState(params, opt.init(params), estimator_state, state, normaliser, jnp.int32(0))
 
-    def collect(state: TrainState, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
+    def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
-            return rollout.windows(env, policy, state.params.policy, key, state.rollout, config.num_steps)
-        traj = rollout.episodes(env, policy, state.params.policy, key, config.horizon, group_size=config.group_size)
+            return rollout.windows(env, actor, state.params, key, state.rollout, config.num_steps)
+        traj = rollout.episodes(env, actor, state.params, key, config.horizon, group_size=config.group_size)
         return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.valid.sum())
-
-    def update(learned: tuple[Params, Any], batch: Weighted) -> tuple[tuple[Params, Any], Metrics]:
-        params, opt_state = learned
-        grads, metrics = est.grad(params, batch)
-        grads = jax.tree.map(lambda g: scale * g, grads)
-        updates, opt_state = opt.update(grads, opt_state, params, batch=batch, policy=policy, estimator=est)
-        metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
-        return (optax.apply_updates(params, updates), opt_state), metrics
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
         collect_key, shuffle_key = jax.random.split(key)
-        rollout_state, traj, finished = collect(state, collect_key)
-        batch, estimator_state = est.weigh(state.params, state.estimator_state, traj)
-        learned = state.params, state.opt_state
-        if config.num_epochs * config.num_minibatches == 1:
-            learned, metrics = update(learned, batch)
-        else:
-            learned, metrics = jax.lax.scan(
-                lambda learned, rows: update(learned, jax.tree.map(lambda x: x[:, rows], batch)),
-                learned,
-                _minibatches(config, shuffle_key),
-            )
-            metrics = jax.tree.map(jnp.mean, metrics)
-        return TrainState(*learned, estimator_state, rollout_state), _summary(finished, traj) | metrics
+        policy, critic = (normalisation.standardised(network, state.normaliser) for network in plain)
+        rollout_state, traj, finished = collect(state, networks.actor(policy, critic), collect_key)
+        est = make_estimator(policy, critic, scheduled(config, h, state.update))
+        seen = normalisation.scaled(traj, state.normaliser)
+        batch, estimator_state = est.weigh(state.params, state.estimator_state, seen)
+        improve = _gradient_step(config, h, opt, policy, est)
+        learned = Learned(state.params, state.opt_state, jnp.bool_(False))
+        learned, metrics = _passes(config, improve, learned, batch, shuffle_key)
+        normaliser = normalisation.observe(state.normaliser, traj, h.gamma)
+        rest = estimator_state, rollout_state, normaliser, state.update + 1
+        return TrainState(learned.params, learned.opt_state, *rest), _summary(config, finished, traj) | metrics
 
     return Learner(init, step)
+
+
+class Learned(NamedTuple):
+    """What changes between the minibatches of one batch."""
+
+    params: Params
+    opt_state: Any
+    stay: jax.Array  # bool []: the policy has moved far enough on this batch
+
+
+def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
+    """The hyperparameters of an update: entropy and clip ranges on their course."""
+
+    def at(course: Schedule, value: Any) -> Any:
+        if course == "constant":
+            return value
+        return jnp.where(jnp.isinf(value), value, value * schedule(course, 1.0, config.num_updates)(update))
+
+    return h._replace(
+        **{name: at(config.entropy_schedule, getattr(h, name)) for name in ("entropy_coef", "temperature")},
+        **{name: at(config.epsilon_schedule, getattr(h, name)) for name in ("epsilon", "value_epsilon")},
+    )
 
 
 def make_train(
@@ -143,6 +161,50 @@ def training_keys(key: jax.Array, start: int, stop: int) -> tuple[jax.Array, jax
     return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(start, stop))
 
 
+def _gradient_step(
+    config: Config, h: Hyperparams, opt: optax.GradientTransformationExtraArgs, policy: Network, est: Estimator
+) -> Callable[[Learned, Weighted], tuple[Learned, Metrics]]:
+    """θ ← optax(θ, ∇ loss) on a batch or a part of one."""
+    # Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping
+    # sees, does not depend on where the window is cut.
+    scale = 1 / config.num_steps if config.collect == "windows" else 1.0
+
+    def improve(learned: Learned, batch: Weighted) -> tuple[Learned, Metrics]:
+        if config.advantages == "minibatch":
+            batch = standardise(batch)
+        grads, metrics = est.grad(learned.params, batch)
+        grads = jax.tree.map(lambda g: scale * g, grads)
+        extra = {"batch": batch, "policy": policy, "estimator": est}
+        updates, opt_state = opt.update(grads, learned.opt_state, learned.params, **extra)
+        metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
+        stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)
+        return Learned(optax.apply_updates(learned.params, updates), opt_state, stay), metrics
+
+    return improve
+
+
+def _passes(
+    config: Config,
+    improve: Callable[[Learned, Weighted], tuple[Learned, Metrics]],
+    learned: Learned,
+    batch: Weighted,
+    key: jax.Array,
+) -> tuple[Learned, Metrics]:
+    """One step on the batch, or on each of its minibatches until the policy has moved too far. -> mean metrics."""
+    if config.advantages == "batch":
+        batch = standardise(batch)
+    if config.num_epochs * config.num_minibatches == 1:
+        return improve(learned, batch)
+
+    def one(learned: Learned, rows: jax.Array) -> tuple[Learned, Metrics]:
+        moved, metrics = improve(learned, jax.tree.map(lambda x: x[:, rows], batch))
+        kept = learned._replace(stay=moved.stay)
+        return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
+
+    learned, metrics = jax.lax.scan(one, learned, _minibatches(config, key))
+    return learned, jax.tree.map(jnp.mean, metrics)
+
+
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch."""
 
@@ -152,11 +214,11 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     return jnp.concatenate([epoch(k) for k in jax.random.split(key, config.num_epochs)])
 
 
-def _summary(finished: Finished, traj: Trajectory) -> Metrics:
+def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:
     count = jnp.where(finished.episodes > 0, finished.episodes, jnp.nan)
     return {
         "return": finished.returns / count,
-        "length": finished.steps / count,
+        "length": config.action_repeat * finished.steps / count,
         "episodes": finished.episodes,
-        "env_steps": jnp.sum(traj.valid),
+        "env_steps": config.action_repeat * jnp.sum(traj.valid),
     }

@@ -10,11 +10,13 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # A module imports only from modules to its left.
 ORDER = (
-    *("config", "presets", "blocks", "envs", "distributions", "networks", "rollout", "tabular", "closed_forms"),
-    *("returns", "baselines", "surrogates", "estimators", "pathwise", "evolution", "diagnostics", "optimizers"),
-    *("train", "evaluate", "runs", "results", "plots", "cli"),
+    *("config", "tuned", "presets", "suites", "blocks", "envs", "adapters", "distributions", "networks", "rollout"),
+    *("tabular", "closed_forms", "returns", "normalisation", "baselines", "surrogates", "estimators", "pathwise"),
+    *("evolution", "diagnostics", "optimizers", "train", "evaluate", "runs", "statistics", "results", "plots", "cli"),
+    "benchmark",
 )
-CORE = ORDER[2 : ORDER.index("runs")]
+# Adapters may call back: an environment of another library can live on the host.
+CORE = tuple(name for name in ORDER[ORDER.index("blocks") : ORDER.index("runs")] if name != "adapters")
 
 
 def imports(path: Path) -> set[str]:

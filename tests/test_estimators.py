@@ -15,7 +15,8 @@ from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
-H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01, baseline=0.3, temperature=0.2)
+H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
+TEMPERATURE = 0.2
 VALUES = np.random.default_rng(5).normal(size=S)
 ACTION_TABLE = np.random.default_rng(6).normal(size=(S, A))
 
@@ -46,6 +47,8 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
 
 
 def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
+    if name == "entropy_reward":
+        h = h._replace(temperature=TEMPERATURE)
     estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
     params, state = estimator.init(jax.random.key(0))
     table = jnp.asarray(ACTION_TABLE if name in ACTION_VALUES else VALUES)

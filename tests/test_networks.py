@@ -75,7 +75,7 @@ def test_gaussian_head_is_in_units_of_the_box() -> None:
 def test_the_log_std_does_not_depend_on_the_state() -> None:
     policy = make_policy(Config(), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
-    assert params["params"]["log_std"].shape == (2,)
+    assert params["params"]["head"]["log_std"].shape == (2,)
     dist = policy.apply(params, (), jax.random.normal(KEY, (6, 4)), jnp.zeros(6, bool))[1]
     assert len(np.unique(np.asarray(dist.log_std))) == 1
     assert len(np.unique(np.asarray(dist.mean))) > 1

@@ -29,6 +29,7 @@ class Weighted(NamedTuple):
     traj: Trajectory
     psi: jax.Array  # [T, B] the weight Ψ of ∇log π, or [T, B, A] the weight of every action's ∇π
     target: Any  # [T, B] what the critic regresses to; () without a critic
+    value: Any = ()  # [T, B] V when the batch was collected; () where it may move freely
 
 
 class Estimator(NamedTuple):
@@ -40,9 +41,10 @@ class Estimator(NamedTuple):
     accepts: tuple[str, ...] = ("episodes", "windows")
 
 
-Weigh = Callable[[Params, Any, Trajectory], tuple[jax.Array, Any, Any]]  # -> psi, target, estimator_state
+Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]  # -> psi, target, estimator_state [, value]
 Gain = Callable[[Any, Weighted], jax.Array]  # the policy's distribution at each step, weighted -> surrogate [T, B]
 Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each step, weighted -> prediction [T, B]
+Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, weighted -> what else to report, [T, B]
 
 
 def score(dist: Any, batch: Weighted) -> jax.Array:
@@ -59,6 +61,22 @@ def clipped(h: Hyperparams) -> Gain:
     return gain
 
 
+def nothing(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
+    """No more than what every estimator reports."""
+    return {}
+
+
+def drift(h: Hyperparams) -> Watch:
+    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and clip_fraction."""
+
+    def watch(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
+        log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
+        outside = jnp.abs(jnp.expm1(log_ratio)) > h.epsilon
+        return {"kl": jnp.expm1(log_ratio) - log_ratio, "clip_fraction": outside.astype(log_ratio.dtype)}
+
+    return watch
+
+
 def value(output: jax.Array, batch: Weighted) -> jax.Array:
     """V(s), [T, B]: what a critic of states predicts."""
     return output
@@ -71,37 +89,46 @@ def build_estimator(
     weigh: Weigh,
     gain: Gain = score,
     predict: Predict = value,
+    watch: Watch = nothing,
     *,
     state: Any = (),
     accepts: tuple[str, ...] = ("episodes", "windows"),
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
-    weigh: params, estimator_state, trajectory -> Ψ (broadcast to [T, B]), critic target [T, B] or (), state.
-    predict: what of the critic's output is held against the target. state: the estimator's before the first batch.
-    accepts: the ways of collecting it is right for.
+    weigh: params, estimator_state, trajectory -> Ψ (broadcast to [T, B]), critic target [T, B] or (), state; and
+    V [T, B], where `value_epsilon` is to bind it. predict: what of the critic's output is held against the target.
+    watch: what else to report, a mean over steps. state: the estimator's before the first batch. accepts: the ways of
+    collecting it is right for.
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
+    The reward that `weigh` sees is r - temperature log π.
     """
+    # A memory runs through time, which then cannot be cut into blocks.
+    whole = policy.recurrent or (critic is not None and critic.recurrent)
 
     def init(key: jax.Array) -> tuple[Params, Any]:
         policy_key, critic_key = jax.random.split(key)
         return Params(policy.init(policy_key), () if critic is None else critic.init(critic_key)), state
 
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
-        traj = traj._replace(reward=jnp.where(traj.valid, traj.reward, 0.0))
-        psi, target, state = weigh(params, state, traj)
+        reward = traj.reward - h.temperature * traj.log_prob
+        traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
+        psi, target, state, *value = weigh(params, state, traj)
         psi = jnp.broadcast_to(psi, traj.reward.shape + psi.shape[2:])
-        return jax.lax.stop_gradient((Weighted(traj, psi, target), state))
+        return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))
 
     def loss(params: Params, batch: Weighted) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
-        dist = unroll(policy, params.policy, traj.obs, traj.first)
+        dist = policy_output(policy, params, traj)
         entropy = dist.entropy()
-        sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy}
+        sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
         if critic is not None:
-            error = predict(unroll(critic, params.critic, traj.obs, traj.first), batch) - batch.target
-            sums["value_loss"] = 0.5 * error**2
+            prediction = predict(critic_output(critic, params, traj), batch)
+            if isinstance(batch.value, jax.Array):
+                sums["value_loss"] = surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
+            else:
+                sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
         return total / traj.valid.shape[1], sums
@@ -110,7 +137,7 @@ def build_estimator(
         def block(rows: Weighted) -> tuple[Params, dict[str, jax.Array]]:
             return jax.grad(loss, has_aux=True)(params, rows)
 
-        grads, sums = blocks.sum_steps(block, batch, batch.traj.valid)
+        grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
         steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -122,14 +149,24 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
+def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
+    """The policy's distributions [T, B] along a trajectory, from the memory with which its first step was taken."""
+    carry = _before(traj.carry.policy) if policy.recurrent else None
+    return unroll(policy, params.policy, traj.obs, traj.first, carry)
+
+
+def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+    """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
+    return unroll(critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj))
+
+
 def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
     """log ρ = log π(a|s) - log behaviour(a|s), [T, B]; 0 where not valid."""
 
-    def block(rows: tuple[jax.Array, ...]) -> jax.Array:
-        obs, first, action = rows
-        return unroll(policy, params.policy, obs, first).log_prob(action)
+    def block(rows: Trajectory) -> jax.Array:
+        return policy_output(policy, params, rows).log_prob(rows.action)
 
-    log_prob = blocks.map_steps(block, (traj.obs, traj.first, traj.action), traj.valid)
+    log_prob = blocks.map_steps(block, traj, traj.valid, whole=policy.recurrent)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
 
 
@@ -138,13 +175,25 @@ def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
     return jnp.asarray(h.gamma, traj.reward.dtype) ** (traj.time * (1.0 - h.undiscounted_state_weighting))
 
 
-def values(critic: Network, params: Params, obs: jax.Array, traj: Trajectory) -> jax.Array:
-    """The critic's output at obs [T, B, *O], [T, B] or [T, B, A]; 0 in blocks of time without a valid step."""
+def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+    """The critic's output at every step, [T, B] or [T, B, A]; 0 in blocks of time without a valid step."""
+    return blocks.map_steps(
+        lambda rows: critic_output(critic, params, rows), traj, traj.valid, whole=critic.recurrent
+    )
 
-    def block(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return unroll(critic, params.critic, *rows)
 
-    return blocks.map_steps(block, (obs, traj.first), traj.valid)
+def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to it."""
+    if not critic.recurrent:
+        return values(critic, params, traj._replace(obs=traj.next_obs))
+    own = _critic_params(critic, params)
+
+    def step(carry: Any, row: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
+        obs, next_obs, first = row
+        carry, _ = critic.apply(own, carry, obs, first)
+        return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]
+
+    return jax.lax.scan(step, _critic_carry(critic, traj), (traj.obs, traj.next_obs, traj.first))[1]
 
 
 class Valued(NamedTuple):
@@ -159,5 +208,32 @@ class Valued(NamedTuple):
 
 def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
     """The trajectory's rewards and ends, with V before and after every step."""
-    v_t, v_tp1 = (values(critic, params, obs, traj) for obs in (traj.obs, traj.next_obs))
+    v_t, v_tp1 = values(critic, params, traj), successor_values(critic, params, traj)
     return Valued(traj.reward, traj.terminated, traj.truncated, v_t, v_tp1)
+
+
+def standardise(batch: Weighted) -> Weighted:
+    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid steps.
+
+    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and correlated with
+    the sample, and the mean subtracted contains the own step.
+    """
+    valid = batch.traj.valid
+    steps = jnp.maximum(jnp.sum(valid), 1)
+    centred = jnp.where(valid, batch.psi - jnp.sum(jnp.where(valid, batch.psi, 0.0)) / steps, 0.0)
+    return batch._replace(psi=centred / (jnp.sqrt(jnp.sum(centred**2) / steps) + 1e-8))
+
+
+def _critic_params(critic: Network, params: Params) -> Any:
+    return params if critic.shared else params.critic
+
+
+def _critic_carry(critic: Network, traj: Trajectory) -> Any:
+    if not critic.recurrent:
+        return None
+    return _before(traj.carry.policy if critic.shared else traj.carry.critic)
+
+
+def _before(carry: Any) -> Any:
+    """The memory [B, ...] before the first step."""
+    return jax.tree.map(lambda c: c[0], carry)

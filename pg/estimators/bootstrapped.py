@@ -13,9 +13,12 @@ from pg.estimators.base import (
     Estimator,
     Gain,
     Params,
+    Watch,
     build_estimator,
     clipped,
+    drift,
     log_ratio,
+    nothing,
     score,
     state_weight,
     valued,
@@ -41,7 +44,7 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     return build_estimator(policy, critic, h, weigh)
 
 
-def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score) -> Estimator:
+def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing) -> Estimator:
     """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016, 1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
@@ -53,9 +56,9 @@ def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score) ->
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         step = valued(critic, params, traj)
         advantage = returns.gae(*step, h.gamma, h.lambda_)
-        return state_weight(traj, h) * advantage, advantage + step.v_t, state
+        return state_weight(traj, h) * advantage, advantage + step.v_t, state, step.v_t
 
-    return build_estimator(policy, critic, h, weigh, gain)
+    return build_estimator(policy, critic, h, weigh, gain, watch=watch)
 
 
 def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -84,4 +87,4 @@ def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """
 
-    return gae(policy, critic, h, gain=clipped(h))
+    return gae(policy, critic, h, clipped(h), drift(h))

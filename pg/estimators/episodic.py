@@ -201,7 +201,7 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        advantage = to_go - values(critic, params, traj.obs, traj)
+        advantage = to_go - values(critic, params, traj)
         return jnp.asarray(h.gamma, to_go.dtype) ** traj.time * advantage, to_go, state
 
     return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
@@ -213,11 +213,6 @@ def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimato
     Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
     Unbiased for: J_τ = E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
     Variance: that of reward_to_go, plus the noise of the sampled log-probabilities.
-    Needs: complete episodes, on-policy.
+    Needs: complete episodes, on-policy; τ above 0, which its preset sets. Other estimators take τ as well.
     """
-
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        reward = jnp.where(traj.valid, traj.reward - h.temperature * traj.log_prob, 0.0)
-        return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
-
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["entropy_reward"])
+    return reward_to_go(policy, critic, h)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator, clipped
+from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -49,7 +49,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         advantage = baselines.group_standardised(total, alike(traj))
         return advantage / jnp.sum(traj.valid, axis=0), (), state
 
-    return build_estimator(policy, None, h, weigh, clipped(h), accepts=ACCEPTS["grpo"])
+    return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])
 
 
 def alike(traj: Trajectory) -> jax.Array:

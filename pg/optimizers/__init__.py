@@ -8,11 +8,11 @@ the policy, and the estimator.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import optax
 
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule
 from pg.optimizers.curvature import (
     conjugate_gradient,
     exact_solve,
@@ -36,6 +36,7 @@ __all__ = [
     "mean_kl",
     "scale_by_fisher",
     "scale_by_trust_region",
+    "schedule",
     "storm",
     "svrpg",
 ]
@@ -45,14 +46,13 @@ Rate = Any
 
 
 def natural(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
-    """Natural gradient for the policy, Adam for the critic."""
-    step = optax.chain(scale_by_fisher(h.damping, state_discount(h)), optax.scale_by_learning_rate(rate))
-    return policy_and_critic(step, optax.adam(rate))
+    """Natural gradient of the policy."""
+    return optax.chain(scale_by_fisher(h.damping, state_discount(h)), optax.scale_by_learning_rate(rate))
 
 
 def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
-    """Trust-region steps for the policy, whose length `max_kl` sets; Adam for the critic."""
-    return policy_and_critic(scale_by_trust_region(h.max_kl, h.damping, state_discount(h)), optax.adam(rate))
+    """Trust-region steps of the policy, whose length `max_kl` sets."""
+    return scale_by_trust_region(h.max_kl, h.damping, state_discount(h))
 
 
 def state_discount(h: Hyperparams) -> Any:
@@ -75,6 +75,7 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "storm": lambda rate, h: optax.adam(rate),
     "svrpg": lambda rate, h: optax.adam(rate),
 }
+POLICY_ONLY = get_args(PolicyOptimizer)
 # What must see the gradient before it is clipped: a correction of a clipped gradient would correct another one.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
@@ -89,10 +90,18 @@ def make_optimizer(
 
     Its update takes `batch`, `policy` and `estimator` besides gradients, state and params.
     """
-    rate = _schedule(config, h.learning_rate)
-    before = [] if optimizer else [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
-    last = optimizer(rate) if optimizer else OPTIMIZERS[config.optimizer](rate, h)
-    return optax.chain(*before, clip_each_by_global_norm(h.max_grad_norm), last)
+    steps = config.num_updates * config.num_epochs * config.num_minibatches
+    rate, critic_rate = (
+        value if config.schedule == "constant" else schedule(config.schedule, value, steps)
+        for value in (h.learning_rate, h.critic_rate * h.learning_rate)
+    )
+    clip = clip_each_by_global_norm(h.max_grad_norm)
+    if optimizer:
+        return optax.chain(clip, optimizer(rate))
+    before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
+    of_critic = config.critic_optimizer or ("adam" if config.optimizer in POLICY_ONLY else config.optimizer)
+    each = policy_and_critic(OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h))
+    return optax.chain(*before, clip, each)
 
 
 def policy_and_critic(
@@ -123,10 +132,10 @@ def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
     )
 
 
-def _schedule(config: Config, rate: Any) -> Any:
-    steps = config.num_updates * config.num_epochs * config.num_minibatches
+def schedule(course: Schedule, value: Any, steps: int) -> Callable[[Any], Any]:
+    """Number of steps done -> `value`, on its course down to zero after `steps`."""
     return {
-        "constant": lambda: rate,
-        "linear": lambda: optax.linear_schedule(rate, 0.0, steps),
-        "cosine": lambda: optax.cosine_decay_schedule(rate, steps),
-    }[config.schedule]()
+        "constant": lambda: optax.constant_schedule(value),
+        "linear": lambda: optax.linear_schedule(value, 0.0, steps),
+        "cosine": lambda: optax.cosine_decay_schedule(value, steps),
+    }[course]()

@@ -1,0 +1,87 @@
+"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came of it.
+
+Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below --out is reported.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from pg import cli, suites
+from pg.config import Config, Hyperparams
+from pg.presets import preset
+
+
+@dataclasses.dataclass
+class Options:
+    """What to run, and where to keep and to show it."""
+
+    suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
+    """Name of the suite."""
+    env: tuple[str, ...] = ()
+    """Only these environments of the suite."""
+    label: tuple[str, ...] = ()
+    """Only these labels: estimators, natural, trpo, recurrent_ppo."""
+    seeds: int | None = None
+    """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar 10."""
+    seeds_per_program: int = 20
+    """Seeds that are trained side by side in one program."""
+    eval_episodes: int | None = None
+    """Episodes of the final evaluations, per seed; none: 100, for UmbrellaChain 200."""
+    out: Path = Path("results/benchmark")
+    """Folder of the results; what is finished there is not run again."""
+    redo: bool = False
+    """Run again what is there with other settings, and replace it."""
+    report: Path | None = None
+    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes the table."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Report on this table (a results.csv) instead of running anything."""
+
+
+def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
+    """Settings of a row of the benchmark."""
+    task = suites.TASKS[env]
+    return preset(label, task=task.name, env=task.env or task.name, **task.changes)
+
+
+def main() -> int:
+    """The exit code: 0, or 130 after Ctrl-C."""
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        for name in ("seeds", "seeds_per_program", "eval_episodes"):
+            if (value := getattr(options, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+        rows = suites.select(options.suite, options.env, options.label)
+        cli.cache_compilations()
+
+        from pg import benchmark  # only now: a mistake in the arguments need not wait for jax
+
+        if options.report:
+            benchmark.check_marks(options.report)
+        finished = bool(options.from_) or benchmark.run(
+            rows,
+            settings,
+            options.out,
+            seeds=options.seeds,
+            seeds_per_program=options.seeds_per_program,
+            episodes=options.eval_episodes,
+            redo=options.redo,
+        )
+        lines = benchmark.read_csv(options.from_) if options.from_ else benchmark.collect(options.out)
+    except ValueError as error:
+        cli.fail(error)
+    if lines:
+        print(benchmark.report(lines, published=False))
+    if options.report and finished:
+        benchmark.insert(options.report, benchmark.report(lines))
+    if not options.from_ and lines:
+        benchmark.write_csv(options.out / "results.csv", lines)
+        files = benchmark.draw(lines, options.out) if finished else []
+        print(*[options.out / "results.csv", *files], sep="\n")
+    return 0 if finished else cli.INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""Search hyperparameters at random, points × seeds in one program, and print the best as a preset."""
+
+import dataclasses
+import time
+from typing import Any
+
+import tyro
+
+from pg import cli
+from pg.config import Config, Hyperparams, check_hyperparams, check_name
+from pg.presets import preset
+
+
+@dataclasses.dataclass
+class Options:
+    """What to search."""
+
+    env: str = Config.env
+    """Name of the environment."""
+    estimator: str = Config.estimator
+    """Name of the gradient estimator; the search starts from its preset."""
+    points: int = 16
+    """Settings that are tried."""
+    seeds: int = 4
+    """Seeds that train with each of them."""
+    first_seed: int = 1000
+    """The first seed, not among those that are reported; the points are drawn from it too."""
+    set: tuple[str, ...] = ()
+    """Fixed settings, fields of Config or Hyperparams, each NAME=VALUE."""
+    range: tuple[str, ...] = ("learning_rate=0.0003:0.03",)
+    """Fields of Hyperparams to draw log-uniformly, each NAME=LOW:HIGH."""
+
+
+def main() -> None:
+    """Prints the budget, a table of the points from best to worst, and the winner."""
+    options = tyro.cli(Options, description=__doc__)
+    cli.cache_compilations()
+    started = time.monotonic()
+    try:
+        settings = {"env": options.env, **dict(map(cli.assignment, options.set))}
+        config, hyperparams = preset(options.estimator, **settings)
+        points = draw(options, check_hyperparams(hyperparams))
+        found = search(config, hyperparams, points, options)
+    except (ValueError, TypeError) as error:
+        cli.fail(error)
+    steps, budget = found.pop("steps"), f"{options.points} points × {options.seeds} seeds"
+    print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
+    print("".join(f"{name:>18}" for name in [*points, *found, "most steps"]))
+    for i in (order := (-found["greedy"].mean(axis=1)).argsort(kind="stable")):
+        means = [f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}" for x in found.values()]
+        print("".join(f"{x:>18}" for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]))
+    winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in points.items()}
+    print(f"preset({options.estimator!r}, {', '.join(f'{name}={value!r}' for name, value in winner.items())})")
+
+
+def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
+    """Log-uniform values of every field that is searched, [points] each. Raises ValueError on a mistake."""
+    import numpy as np
+
+    if min(options.points, options.seeds - 1, options.first_seed + 1) < 1:
+        raise ValueError("there must be at least 1 point and 2 seeds, and no seed may be negative")
+    generator, points = np.random.default_rng(options.first_seed), dict[str, Any]()
+    for name, text in map(cli.assignment, options.range):
+        check_name("range", name, hyperparams.scalars())
+        low, high = (float(bound) for bound in f"{text}:{text}".split(":")[:2])
+        for bound in (low, high):
+            check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))
+        if not 0 < low <= high:
+            raise ValueError(f"range of {name} must be LOW:HIGH with 0 < LOW <= HIGH, got {text!r}")
+        points[name] = low * (high / low) ** generator.random(options.points)
+    return points
+
+
+def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Mean return of 100 final episodes, greedy and sampled, and environment steps, each [points, seeds]."""
+    import jax
+    import numpy as np
+
+    from pg import runs
+    from pg.evaluate import evaluate
+    from pg.train import make_train
+
+    def one(keys: tuple[jax.Array, jax.Array], values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        state, metrics = make_train(config)(keys[0], Hyperparams(**{**hyperparams.scalars(), **values}))
+        params, normaliser, found = state.params.policy, state.normaliser, {"steps": metrics["env_steps"].sum()}
+        for name, greedy in (("greedy", True), ("sampled", False)):
+            found[name] = evaluate(config, params, keys[1], greedy=greedy, normaliser=normaliser).returns.mean()
+        return found
+
+    keys = runs.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, points))
+
+
+if __name__ == "__main__":
+    main()

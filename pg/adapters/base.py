@@ -1,0 +1,83 @@
+"""An environment as two functions: what each library's adapter states, and gymnax's interface around it.
+
+    reset(key)                  -> obs, state
+    step(key, state, action)    -> obs, state, reward, terminated, truncated
+
+`step` neither resets nor counts: `obs` is the true successor, and `truncated` only a cut that the library decides on
+by something else than a number of steps. The steps are counted here, against `max_steps_in_episode`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from pg.envs import environment, spaces
+
+__all__ = ["NEVER", "Adapter"]
+
+NEVER = 2**30  # a time limit for the library's own counter, which it does not reach
+
+
+@struct.dataclass
+class State(environment.EnvState):
+    """Where one environment stands: `time` steps after its reset."""
+
+    inner: Any  # the library's own state
+    truncated: jax.Array  # the library cut the episode at this step
+
+
+class Adapter(environment.Environment):
+    """gymnax's interface of one environment of another library."""
+
+    def __init__(
+        self,
+        name: str,
+        reset: Callable[[jax.Array], tuple[Any, Any]],
+        step: Callable[[jax.Array, Any, Any], tuple[Any, Any, Any, Any, Any]],
+        action_space: Any,
+        max_steps: int,
+        observation_space: Any = None,
+    ) -> None:
+        """action_space, observation_space: of gymnax; default of the latter: an unbounded array of reset's shape."""
+        self._name, self._reset, self._step = name, reset, step
+        self._action_space, self._observation_space = action_space, observation_space
+        self._max_steps = max_steps
+
+    @property
+    def name(self) -> str:
+        """The library and its name of the environment."""
+        return self._name
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        """The time limit, which `env_params` may set to another number."""
+        return environment.EnvParams(max_steps_in_episode=self._max_steps)
+
+    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[Any, State]:
+        """obs, state of a new episode."""
+        obs, inner = self._reset(key)
+        return obs, State(time=jnp.int32(0), inner=inner, truncated=jnp.bool_(False))
+
+    def step_env(self, key: jax.Array, state: State, action: Any, params: environment.EnvParams) -> Any:
+        """obs, state, reward, terminated, info of the step, which does not reset."""
+        obs, inner, reward, terminated, truncated = self._step(key, state.inner, action)
+        state = State(time=state.time + 1, inner=inner, truncated=jnp.asarray(truncated, bool))
+        return obs, state, jnp.asarray(reward), jnp.asarray(terminated, bool), {}
+
+    def is_truncated(self, state: State, params: environment.EnvParams) -> jax.Array:
+        """Whether a limit ended the episode at `state`: that of time, or one of the library's own."""
+        return state.truncated | (state.time >= params.max_steps_in_episode)
+
+    def action_space(self, params: environment.EnvParams) -> Any:
+        """Discrete or Box."""
+        return self._action_space
+
+    def observation_space(self, params: environment.EnvParams) -> Any:
+        """Discrete, or a Box whose shape is that of an observation."""
+        if self._observation_space is not None:
+            return self._observation_space
+        obs = jax.eval_shape(lambda: self._reset(jax.random.key(0))[0])
+        return spaces.Box(-jnp.inf, jnp.inf, obs.shape, obs.dtype)

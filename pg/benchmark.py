@@ -1,0 +1,402 @@
+"""The benchmark: cells of `suites` to files, files to one tidy table, the table to a report and to figures.
+
+A cell is one program: a row of the table on a few seeds, trained side by side. What comes of it is
+
+    OUT/ENV/LABEL/seeds-0-19.json   settings, returns and steps per seed, seconds, versions
+    OUT/ENV/LABEL/seeds-0-19.npz    learning curves: seeds [S], steps [S, K], returns [S, K]
+
+and the JSON is written last, so that a cell whose JSON is there is finished. OUT/results.csv has a line per seed.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pg import cli, plots, results, runs, statistics
+from pg.config import Config, Hyperparams
+from pg.statistics import Estimate
+from pg.suites import TASKS, Row, Task, row_of
+
+Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the environment, label -> settings
+
+COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
+MARKS = ("<!-- results -->", "<!-- end of results -->")
+POINTS = 100  # of a stored learning curve
+HEADER = ("environment", "label", "steps", "greedy [95 %]", "sampled ± s.e.", "seeds at the bar", "bar", "published")
+
+
+class Cell(NamedTuple):
+    """What one program does."""
+
+    name: str  # of the environment
+    label: str
+    seeds: tuple[int, ...]  # consecutive
+    episodes: int  # of the final evaluation, per seed
+    config: Config
+    hyperparams: Hyperparams
+
+    def file(self, out: Path) -> Path:
+        """Where it is kept."""
+        return out / self.name / self.label / f"seeds-{self.seeds[0]}-{self.seeds[-1]}.json"
+
+    def matches(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a file holds what these settings would give; fields that are newer than it count as default."""
+        scalars = stored["hyperparams"].items()
+        values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}
+        try:
+            there = Config.from_json(stored["config"]), Hyperparams(**values), stored["episodes"]
+        except (TypeError, ValueError):  # a field or a name that is no more
+            return False
+        return there == (self.config, self.hyperparams, self.episodes)
+
+
+class Result(NamedTuple):
+    """A line of the tidy table."""
+
+    env: str
+    label: str
+    seed: int
+    greedy: float  # mean return of the final evaluation
+    sampled: float
+    env_steps: int
+
+
+def plan(
+    rows: Iterable[tuple[Task, Row]],
+    settings: Settings,
+    out: Path,
+    *,
+    seeds: int | None = None,
+    seeds_per_program: int = 20,
+    episodes: int | None = None,
+    redo: bool = False,
+) -> tuple[list[Cell], int]:
+    """The cells that are still to run, and the number of rows that have every seed already.
+
+    seeds, episodes: of each row; None: as its task has it. redo: rows whose settings have changed are run again.
+    Raises ValueError for settings that are not valid, and, unless `redo`, for a file with other settings.
+    """
+    cells, finished = [], 0
+    for task, row in rows:
+        cell = Cell(task.name, row.label, (), episodes or task.episodes, *settings(task.name, row.label))
+        wanted, done = seeds or task.seeds, set()
+        for path, stored in _files(out / task.name / row.label):
+            if cell.matches(stored):
+                done |= set(stored["seeds"])
+            elif not redo:
+                raise ValueError(f"{path} was made with other settings: remove it, choose another --out, or --redo")
+        missing = [seed for seed in range(wanted) if seed not in done]
+        finished += not missing
+        cells += [cell._replace(seeds=group) for group in _groups(missing, seeds_per_program)]
+    return cells, finished
+
+
+def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **options: Any) -> bool:
+    """Runs the cells of `plan(rows, settings, out, **options)` and says how it goes. False after Ctrl-C."""
+    cells, finished = plan(rows, settings, out, **options)
+    if finished:
+        print(f"skipped, as they are finished in {out} with these settings: {finished} row(s)")
+    for i, cell in enumerate(cells):
+        title = f"{i + 1}/{len(cells)} {cell.name} {cell.label}"
+        print(f"{title}: {len(cell.seeds)} seeds from {cell.seeds[0]}; compiling ...", flush=True)
+        progress = cli.Progress(cell.config.num_updates)
+        try:
+            lines, seconds = run_cell(cell, out, progress)
+        except KeyboardInterrupt:
+            print(f"interrupted: {i} of {len(cells)} programs are finished; the same command goes on from here")
+            return False
+        except ValueError as error:  # what only the environment knows
+            raise ValueError(f"{cell.name} {cell.label}: {error}") from None
+        finally:
+            progress.close()
+        means = (f"{name} {_number(np.mean([getattr(x, name) for x in lines]))}" for name in ("greedy", "sampled"))
+        steps = sum(line.env_steps for line in lines)
+        print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
+    return True
+
+
+def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result], float]:
+    """Trains and evaluates a cell, greedily and by sampling, and writes its two files. Its lines, and seconds.
+
+    Files of other settings in the cell's folder are removed then. Raises KeyboardInterrupt after Ctrl-C, before
+    anything is written.
+    """
+    done = runs.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
+    if not done.finished:
+        raise KeyboardInterrupt
+    returns = {
+        name: runs.evaluate_run(cell.config, done, cell.seeds, cell.episodes, greedy=name == "greedy").returns
+        for name in ("greedy", "sampled")
+    }
+    data = {
+        "env": cell.name,
+        "label": cell.label,
+        "seeds": cell.seeds,
+        "episodes": cell.episodes,
+        "config": cell.config.to_json(),
+        "hyperparams": cell.hyperparams.scalars(),
+        **{name: np.asarray(x, float).mean(axis=1) for name, x in returns.items()},
+        "env_steps": done.metrics["env_steps"].sum(axis=1, dtype=np.int64),
+        "compile_seconds": done.compile_seconds,
+        "train_seconds": done.train_seconds,
+        "versions": results.environment(),
+    }
+    path = cell.file(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    steps, learned = curve(done.metrics)
+    np.savez_compressed(buffer, seeds=cell.seeds, steps=steps, returns=learned)
+    _write(path.with_suffix(".npz"), buffer.getvalue())
+    results.write_json(path, data)
+    for other, stored in _files(path.parent):
+        if not cell.matches(stored):
+            other.with_suffix(".npz").unlink(missing_ok=True)
+            other.unlink()
+    return _tidy(json.loads(path.read_text())), done.compile_seconds + done.train_seconds
+
+
+def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Learning curves of at most `points` points: environment steps so far [S, K], and the mean return of the
+    episodes that ended since the point before [S, K], NaN where none did.
+
+    metrics: return, episodes and env_steps, [S, G].
+    """
+    num_updates = metrics["env_steps"].shape[1]
+    ends = np.unique(np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)[1:])
+    total = np.where(metrics["episodes"] > 0, metrics["return"] * metrics["episodes"], 0.0)
+    summed, episodes = (
+        np.diff(np.cumsum(x, axis=1, dtype=float)[:, ends - 1], axis=1, prepend=0.0)
+        for x in (total, metrics["episodes"])
+    )
+    returns = np.where(episodes > 0, summed / np.maximum(episodes, 1.0), np.nan)
+    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64)[:, ends - 1]
+    return steps, returns.astype(np.float32)
+
+
+def collect(out: Path) -> list[Result]:
+    """A line per seed of all that is finished below `out`, in the order of the suites."""
+    return _ordered(line for path in sorted(out.glob("*/*")) for _, data in _files(path) for line in _tidy(data))
+
+
+def write_csv(path: Path, lines: Sequence[Result]) -> None:
+    """The tidy table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *lines])
+    _write(path, text.getvalue().encode())
+
+
+def read_csv(path: Path) -> list[Result]:
+    """The tidy table that `write_csv` wrote. Raises ValueError for a file that is none."""
+    try:
+        with path.open(newline="") as file:
+            header, *lines = csv.reader(file)
+        if tuple(header) != COLUMNS:
+            raise ValueError
+        return [Result(e, label, int(s), float(g), float(p), int(n)) for e, label, s, g, p, n in lines]
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{path} is not a table of results with the columns {', '.join(COLUMNS)}") from None
+
+
+def report(lines: Sequence[Result], *, published: bool = True) -> str:
+    """A table in Markdown, aligned to be read as it stands: a line per environment and label, the best ones first.
+
+    Greedy mean over seeds with its 95 % bootstrap interval; sampled mean ± standard error; the most steps of a seed.
+    """
+    ranked = _ranked(lines)
+    body = [_cells(task, group) for task, group in ranked]
+    for i in range(len(ranked) - 1, 0, -1):  # what was published is said once
+        if ranked[i][0].name == ranked[i - 1][0].name:
+            body[i] = (*body[i][:-1], "")
+    table = [row if published else row[:-1] for row in [HEADER, *body]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    texts = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in table]
+    return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
+
+
+def insert(path: Path, text: str) -> None:
+    """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
+    check_marks(path)
+    before, rest = path.read_text().split(MARKS[0])
+    _write(path, "\n".join([before + MARKS[0], text, MARKS[1] + rest.split(MARKS[1])[1]]).encode())
+
+
+def check_marks(path: Path) -> None:
+    """Raises ValueError unless a file has both marks, once each and in order."""
+    text = path.read_text() if path.is_file() else ""
+    if [text.count(mark) for mark in MARKS] != [1, 1] or text.index(MARKS[0]) > text.index(MARKS[1]):
+        raise ValueError(f"{path} needs one line {MARKS[0]} and below it one line {MARKS[1]}")
+
+
+def draw(lines: Sequence[Result], out: Path) -> list[Path]:
+    """Draws what there is: learning curves, and with two environments or more, profiles and intervals. The files."""
+    drawn = []
+    if panels := _panels(lines, out):
+        drawn.append(out / "curves.png")
+        best = {name: TASKS[name].best for name in panels if name in TASKS}
+        plots.learning_curves(panels, drawn[-1], best=best)
+    names, scores = normalised(lines)
+    if len(names) > 1:
+        title = f"{len(names)} environments; score 0: random policy, 1: best published"
+        thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
+        profiles = {label: statistics.performance_profile(s, thresholds) for label, s in scores.items()}
+        intervals = {label: statistics.bootstrap_interval(s) for label, s in scores.items()}
+        plots.performance_profiles(thresholds, profiles, out / "profiles.png", title=title)
+        plots.intervals(
+            intervals, out / "intervals.png", title=title, xlabel="interquartile mean of normalised scores"
+        )
+        drawn += [out / "profiles.png", out / "intervals.png"]
+    return drawn
+
+
+def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Environments that the labels share, and each label's normalised greedy returns [N, M] on them.
+
+    The labels are those that were run on more than half of the environments that have a scale; on fewer, too little
+    would be left in common.
+    """
+    returns: dict[str, dict[str, np.ndarray]] = {}
+    for task, group in _ranked(lines):
+        scores = np.array([line.greedy for line in group])
+        if task.normalisable and task.best is not None and np.isfinite(scores).all():
+            scaled = statistics.normalise(scores, task.floor, task.best)
+            returns.setdefault(group[0].label, {})[task.name] = scaled
+    covered = {name for names in returns.values() for name in names}
+    broad = {label: names for label, names in returns.items() if 2 * len(names) > len(covered)}
+    shared = [name for name in TASKS if broad and all(name in names for names in broad.values())]
+    if not shared:
+        return [], {}
+    fewest = {label: min(len(names[name]) for name in shared) for label, names in broad.items()}
+    return shared, {
+        label: np.stack([names[name][: fewest[label]] for name in shared], axis=1) for label, names in broad.items()
+    }
+
+
+def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.ndarray, Estimate]]]:
+    """Of each environment and label: steps [K], and the mean return over seeds with its interval, [K] each."""
+    panels: dict[str, dict[str, tuple[np.ndarray, Estimate]]] = {}
+    for task, group in _ranked(lines):
+        label, steps, returns = group[0].label, [], []
+        for path, _ in _files(out / task.name / label):
+            with np.load(path.with_suffix(".npz")) as stored:
+                steps += list(stored["steps"])
+                returns += list(stored["returns"])
+        seen = [np.isfinite(y) for y in returns]
+        if not seen or not all(map(np.any, seen)):  # a mean over the other seeds would flatter
+            continue
+        curves = [(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)]
+        grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), POINTS)
+        values = np.stack([np.interp(grid, x, y) for x, y in curves])
+        panels.setdefault(task.name, {})[label] = (grid, statistics.mean_curve(values))
+    return panels
+
+
+def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
+    """A line of the report."""
+    row = row_of(task.name, group[0].label)
+    bar, steps = row.bar if row else None, max(line.env_steps for line in group)
+    greedy, sampled = (np.array([getattr(line, name) for line in group]) for name in ("greedy", "sampled"))
+    reached = goal = "—"
+    if row and bar:
+        scores = greedy if bar.actions == "greedy" else sampled
+        above = int((scores >= bar.score).sum())
+        enough = scores.mean() >= bar.score if bar.share is None else above >= bar.share * len(scores) - 1e-9
+        reached = f"{above}/{len(scores)}"
+        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {_short(row.steps)} steps: "
+        goal += "✓" if enough and steps <= row.steps else "✗" if steps <= row.steps else "✗ (more steps)"
+    best = "none" if task.best is None else f"{_number(task.best)}: {task.source}"
+    return task.name, f"`{group[0].label}`", f"{steps:,}", _interval(greedy), _error(sampled), reached, goal, best
+
+
+def _interval(scores: np.ndarray) -> str:
+    """Mean and interval of the scores [N] of one row."""
+    if bad := int((~np.isfinite(scores)).sum()):
+        return f"not a number in {bad} of {len(scores)} seeds"
+    value, low, high = statistics.bootstrap_interval(scores, statistics.mean)
+    return f"{_number(value)} [{_number(low, value)}, {_number(high, value)}]"
+
+
+def _error(scores: np.ndarray) -> str:
+    """Mean ± standard error of the scores [N] of one row."""
+    value = scores.mean()
+    error = f" ± {_number(scores.std(ddof=1) / len(scores) ** 0.5, value)}" if len(scores) > 1 else ""
+    return _number(value) + error
+
+
+def _number(x: float, like: float | None = None) -> str:
+    """Three decimals below ten, one from there, or as many as `like` has: what 20 seeds can tell apart."""
+    return (f"{x:.3f}" if abs(x if like is None else like) < 9.9995 else f"{x:.1f}").replace("-", "−")
+
+
+def _short(steps: int) -> str:
+    """500k, 10M."""
+    return f"{steps / 1e6:g}M" if steps >= 1_000_000 else f"{steps / 1e3:g}k"
+
+
+def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:
+    """The lines of each environment and label; environments as in the suites, labels by their greedy mean."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for line in _ordered(lines):
+        groups.setdefault((line.env, line.label), []).append(line)
+    order = list(dict.fromkeys(env for env, _ in groups))
+
+    def rank(item: tuple[tuple[str, str], list[Result]]) -> tuple[int, float]:
+        score = float(np.mean([line.greedy for line in item[1]]))
+        return order.index(item[0][0]), -score if np.isfinite(score) else np.inf
+
+    unknown = Task("", (), 0.0, None, "none")
+    return [(TASKS.get(env, unknown._replace(name=env)), g) for (env, _), g in sorted(groups.items(), key=rank)]
+
+
+def _ordered(lines: Iterable[Result]) -> list[Result]:
+    names = list(TASKS)
+
+    def place(line: Result) -> tuple[int, str, int, str, int]:
+        labels = [row.label for row in TASKS[line.env].rows] if line.env in TASKS else []
+        env, label = (seq.index(x) if x in seq else len(seq) for x, seq in ((line.env, names), (line.label, labels)))
+        return env, line.env, label, line.label, line.seed
+
+    return sorted(lines, key=place)
+
+
+def _tidy(data: Mapping[str, Any]) -> list[Result]:
+    """The lines of a stored cell; what was not a number is null there."""
+    greedy, sampled = ([np.nan if x is None else float(x) for x in data[name]] for name in ("greedy", "sampled"))
+    columns = zip(data["seeds"], greedy, sampled, data["env_steps"], strict=True)
+    return [Result(data["env"], data["label"], *values) for values in columns]
+
+
+def _files(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The stored cells of a folder, by their first seed."""
+    found = []
+    for path in folder.glob("seeds-*.json"):
+        try:
+            found.append((path, json.loads(path.read_text())))
+        except ValueError:
+            raise ValueError(f"{path} is damaged: remove it") from None
+    return sorted(found, key=lambda item: item[1]["seeds"][0])
+
+
+def _groups(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Runs of consecutive seeds, at most `size` long."""
+    groups: list[tuple[int, ...]] = []
+    for seed in seeds:
+        if groups and groups[-1][-1] == seed - 1 and len(groups[-1]) < size:
+            groups[-1] += (seed,)
+        else:
+            groups.append((seed,))
+    return groups
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,158 @@
+"""Scores of finished runs to estimates with intervals, after Agarwal et al. 2021 (2108.13264).
+
+`scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every interval is of the
+stratified percentile bootstrap: the seeds are drawn again with replacement within each environment, independently
+of the other environments, and the environments stay as they are. Nothing here imports jax.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
+
+
+class Estimate(NamedTuple):
+    """A statistic of the scores and the two ends of its interval, all of one shape."""
+
+    value: Any
+    low: Any
+    high: Any
+
+
+def mean(scores: Any) -> np.ndarray:
+    """Mean over all runs. scores: [..., N, M] -> [...]; [N] -> []."""
+    return _checked(scores).mean(axis=(-2, -1))
+
+
+def iqm(scores: Any) -> np.ndarray:
+    """Interquartile mean: the mean of the middle half of all runs, pooled over seeds and environments.
+
+    Of n runs the ⌊n/4⌋ lowest and the ⌊n/4⌋ highest are left out, whole runs and never fractions of one. This is
+    `scipy.stats.trim_mean(scores, 0.25, axis=None)`, and so what rliable reports (2108.13264, section 4.3).
+    scores: [..., N, M] -> [...]; [N] -> [].
+    """
+    scores = _checked(scores)
+    pooled = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    cut = pooled.shape[-1] // 4
+    return pooled[..., cut : pooled.shape[-1] - cut].mean(axis=-1)
+
+
+def bootstrap_interval(
+    scores: Any, statistic: Statistic = iqm, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Estimate:
+    """`statistic` of the scores with its stratified percentile bootstrap interval.
+
+    scores: [N, M] or [N]. statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
+    Raises ValueError for scores that are empty or not finite, and for a confidence outside (0, 1).
+    """
+    scores = _table(scores)
+    n, m = scores.shape
+    _check_bootstrap(repetitions, confidence)
+    drawn = np.random.default_rng(seed).integers(0, n, (repetitions, n, m))
+    resampled = np.take_along_axis(scores[None], drawn, axis=1)  # [R, N, M]
+    return Estimate(float(statistic(scores)), *map(float, _interval(statistic(resampled), confidence)))
+
+
+def probability_of_improvement(
+    x: Any, y: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Estimate:
+    """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over environments.
+
+    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); both methods' seeds are
+    resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per environment.
+    Raises ValueError where the environments differ in number, and as `bootstrap_interval` does.
+    """
+    x, y = _table(x), _table(y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"x and y must have the same environments, got {x.shape[1]} and {y.shape[1]} columns")
+    _check_bootstrap(repetitions, confidence)
+    above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])  # [N, K, M]
+    g = np.random.default_rng(seed)
+    of_x, of_y = _counts(g, x, repetitions), _counts(g, y, repetitions)
+    # Two contractions: the whole product [R, N, K, M] would not fit into memory.
+    resampled = np.einsum("rmk,rmk->r", np.einsum("rmn,nkm->rmk", of_x, above), of_y) / above.size
+    return Estimate(float(above.mean()), *map(float, _interval(resampled, confidence)))
+
+
+def performance_profile(
+    scores: Any, thresholds: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Estimate:
+    """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264, equation 3).
+
+    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase with τ.
+    Raises ValueError as `bootstrap_interval` does.
+    """
+    scores, thresholds = _table(scores), np.asarray(thresholds, float)
+    if thresholds.ndim != 1 or not np.isfinite(thresholds).all():
+        raise ValueError(f"thresholds must be a list of finite numbers, got shape {thresholds.shape}")
+    _check_bootstrap(repetitions, confidence)
+    above = (scores[..., None] > thresholds).astype(float)  # [N, M, K]
+    counts = _counts(np.random.default_rng(seed), scores, repetitions)
+    resampled = np.einsum("rmn,nmk->rk", counts, above, optimize=True) / scores.size
+    return Estimate(above.mean(axis=(0, 1)), *_interval(resampled, confidence))
+
+
+def mean_curve(curves: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95) -> Estimate:
+    """Mean over seeds at each point of learning curves, with pointwise intervals; whole curves are resampled.
+
+    curves: [N, K], N seeds read off at the same K points. Each field of the result is [K].
+    Raises ValueError as `bootstrap_interval` does.
+    """
+    curves = _table(curves)
+    _check_bootstrap(repetitions, confidence)
+    counts = _counts(np.random.default_rng(seed), curves[:, :1], repetitions)[:, 0]  # [R, N]
+    return Estimate(curves.mean(axis=0), *_interval(counts @ curves / len(curves), confidence))
+
+
+def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
+    """(scores - low) / (high - low): 0 at `low`, a random policy's score, and 1 at `high`, the best known.
+
+    scores: [N, M] or [N]; low, high: [M] or one number for all.
+    Raises ValueError where `high` is not above `low` or the shapes do not fit.
+    """
+    scores, low, high = _checked(scores, columns=False), np.asarray(low, float), np.asarray(high, float)
+    if not (low < high).all():
+        raise ValueError(f"high must be above low for every environment, got low={low} and high={high}")
+    for name, bound in (("low", low), ("high", high)):
+        if bound.ndim and bound.shape != scores.shape[-1:]:
+            raise ValueError(f"{name} must have one entry per environment, got {bound.shape} for {scores.shape}")
+    return (scores - low) / (high - low)
+
+
+def _counts(g: np.random.Generator, scores: np.ndarray, repetitions: int) -> np.ndarray:
+    """How often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each row sums to N."""
+    n, m = scores.shape
+    return g.multinomial(n, np.full(n, 1.0 / n), size=(repetitions, m)).astype(float)
+
+
+def _interval(resampled: np.ndarray, confidence: float) -> np.ndarray:
+    """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either side: [2, ...]."""
+    tail = (1.0 - confidence) / 2
+    return np.quantile(resampled, [tail, 1.0 - tail], axis=0)
+
+
+def _check_bootstrap(repetitions: int, confidence: float) -> None:
+    if repetitions < 1:
+        raise ValueError(f"repetitions must be a whole number of at least 1, got {repetitions!r}")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")
+
+
+def _table(scores: Any) -> np.ndarray:
+    """Scores [N, M]; seeds [N] on one environment become [N, 1]."""
+    scores = _checked(scores)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be [seeds] or [seeds, environments], got shape {scores.shape}")
+    return scores
+
+
+def _checked(scores: Any, *, columns: bool = True) -> np.ndarray:
+    """Finite floats, not empty; with `columns`, seeds [N] on one environment become [N, 1]."""
+    scores = np.asarray(scores, float)
+    if not scores.ndim or not scores.size:
+        raise ValueError(f"scores must hold at least one run, got shape {scores.shape}")
+    if bad := int((~np.isfinite(scores)).sum()):
+        raise ValueError(f"scores must be finite, and {bad} of {scores.size} are NaN or infinite")
+    return scores[:, None] if columns and scores.ndim == 1 else scores
