@@ -78,7 +78,7 @@ IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
 
 @dataclass(frozen=True)
 class Config:
-    """The static half of a run. Its defaults are the main job: the theorem's own REINFORCE on CartPole."""
+    """The static half of a run. Its defaults are the theorem's own REINFORCE on CartPole."""
 
     env: Any = "CartPole-v1"
     """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment object)."""

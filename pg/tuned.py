@@ -39,7 +39,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "ppo": {"num_updates": 976},
     },
     "Acrobot-v1": {
-        "leave_one_out": {"num_envs": 20, "num_updates": 110, "learning_rate": 0.004, "entropy_coef": 0.02},
+        "leave_one_out": {"num_envs": 20, "num_updates": 150, "schedule": "linear"},
         "ppo": {"num_envs": 16, "num_steps": 32, "num_updates": 976, "entropy_coef": 0.01},
         "actor_critic": {**_FAST, "num_envs": 16, "num_updates": 3900, "entropy_coef": 0.01},
     },

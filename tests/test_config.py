@@ -7,12 +7,14 @@ from typing import Any
 
 import gymnax
 import pytest
+from toys import Clock
 
 from pg.config import ACCEPTS, ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams, check_hyperparams
 from pg.estimators import ESTIMATORS
 from pg.networks import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import PRESETS, preset
+from pg.tuned import TUNED
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"env": "CartPol-v1"}, "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
@@ -101,9 +103,22 @@ def test_presets_are_valid_and_changeable() -> None:
         assert config.estimator == name
     config, hyperparams = preset("ppo", env="Catch-bsuite", learning_rate=0.5)
     assert (config.env, hyperparams.learning_rate) == ("Catch-bsuite", 0.5)
-    assert preset() == (Config(), Hyperparams())  # the defaults are the main job
+    assert preset()[0].env == Config().env  # the main job
+    assert preset("natural")[0].optimizer == "natural"
     with pytest.raises(ValueError, match="did you mean 'learning_rate'"):
         preset("ppo", learning_rat=0.1)
+    hidden = preset("recurrent_ppo", task="CartPole-v1-positions", observe=(0, 2))
+    assert (hidden[0].memory, hidden[0].observe, hidden[1].gamma) == ("gru", (0, 2), 0.98)
+    assert preset("ppo", env=Clock())[1].learning_rate == 0.001  # what no table can know
+
+
+def test_an_environment_s_own_settings_come_before_the_estimator_s() -> None:
+    for env, rows in TUNED.items():
+        for label, changes in rows.items():
+            if env in ENVIRONMENTS:
+                config, hyperparams = preset(label, env=env)
+                values = {**vars(config), **hyperparams._asdict()}
+                assert {name: values[name] for name in changes} == changes
 
 
 def test_import_is_light() -> None:

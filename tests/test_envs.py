@@ -12,9 +12,10 @@ from toys import Clock
 
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
 from pg.envs import Box, Discrete, make_env
+from pg.evaluate import evaluate
 from pg.networks import make_policy
 from pg.rollout import episodes, start, windows
-from pg.train import make_train
+from pg.train import make_learner, make_train
 
 # Which of the 26 names train for three updates, with which head; the others say why not in one line.
 HEADS = {
@@ -178,3 +179,44 @@ def test_one_key_gives_every_environment_its_own_draws() -> None:
     _, obs = make_env("CartPole-v1", 8).reset(jax.random.key(0))
     assert len(np.unique(np.asarray(obs[:, 0]))) == 8
     assert isinstance(make_env("Pendulum-v1", 1).action_space, Box)
+
+
+def test_a_held_action_is_as_many_steps() -> None:
+    """On the clock, whose reward is its place: three steps summed, fewer where the episode ends at place 4."""
+    held, plain = make_env(Clock(), 2, action_repeat=3), make_env(Clock(), 2)
+    assert (held.max_steps, plain.max_steps) == (2, 6)
+    state, obs = held.reset(jax.random.key(0))
+    place = np.asarray(obs[:, 0])
+    action = jnp.array([1, 0])
+    state, moved = held.step(jax.random.key(1), state, action)
+    np.testing.assert_allclose(moved.reward, [3 * place[0] + 6, 3 * place[1]], rtol=1e-6)
+    np.testing.assert_allclose(moved.next_obs[:, 0], [place[0] + 3, place[1]], rtol=1e-6)
+    np.testing.assert_array_equal(moved.terminated, False)
+    _, last = held.step(jax.random.key(2), state, action)
+    np.testing.assert_allclose(last.reward, [place[0] + 4, 3 * place[1]], rtol=1e-6)  # one step, then it is over
+    np.testing.assert_array_equal(last.terminated, [True, False])
+    np.testing.assert_array_equal(last.truncated, [False, True])
+    np.testing.assert_allclose(last.next_obs[:, 1], [4, 6])
+
+
+def test_held_actions_are_counted_as_steps() -> None:
+    config = Config(env="Pendulum-v1", estimator="gae", collect="windows", action_repeat=4, num_envs=2, num_steps=50)
+    metrics = jax.jit(make_learner(config).step)(make_learner(config).init(jax.random.key(0)), jax.random.key(1))[1]
+    assert (int(metrics["env_steps"]), float(metrics["length"])) == (400, 200.0)
+    config = Config(env="Pendulum-v1", action_repeat=7)
+    params = make_policy(config, make_env("Pendulum-v1", 1)).init(jax.random.key(0))
+    np.testing.assert_array_equal(evaluate(config, params, jax.random.key(1), 3).lengths, 203)  # ⌈200 / 7⌉ actions
+
+
+def test_what_is_not_observed_is_hidden() -> None:
+    whole, part = make_env("CartPole-v1", 5), make_env("CartPole-v1", 5, observe=(2, 0))
+    assert part.obs_shape == (2,)
+    states = [env.reset(jax.random.key(0)) for env in (whole, part)]
+    np.testing.assert_array_equal(states[1][1], states[0][1][:, jnp.array([2, 0])])
+    pairs = zip((whole, part), states, strict=True)
+    moved = [env.step(jax.random.key(1), state, jnp.ones(5, int))[1] for env, (state, _) in pairs]
+    np.testing.assert_array_equal(moved[1].next_obs, moved[0].next_obs[:, jnp.array([2, 0])])
+    with pytest.raises(ValueError, match="observe must be below 4, the number of entries observed; got 7"):
+        make_env("CartPole-v1", 1, observe=(0, 7))
+    with pytest.raises(ValueError, match=r"entries of a vector, and the observation has shape \(10, 10, 4\)"):
+        make_env("Breakout-MinAtar", 1, observe=(0,))

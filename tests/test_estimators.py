@@ -295,3 +295,12 @@ def test_docstrings_carry_the_four_lines() -> None:
         lines = [line.strip() for line in (estimator.__doc__ or "").splitlines()]
         for start in ("Ψₜ =", "Unbiased for:", "Variance:", "Needs:"):
             assert sum(line.startswith(start) for line in lines) == 1, (name, start)
+
+
+@pytest.mark.parametrize("name", ["reward_to_go", "state_value", "gae"])
+def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
+    traj, tau = batch(), 0.3
+    paid = traj._replace(reward=np.where(traj.valid, traj.reward - tau * traj.log_prob, 0.0))
+    np.testing.assert_allclose(
+        weigh(name, traj, H._replace(temperature=tau)).psi, weigh(name, paid).psi, atol=1e-12, rtol=1e-7
+    )

@@ -261,3 +261,19 @@ def test_clipping_leaves_short_gradients_alone() -> None:
     clipped, _ = clip.update(updates, clip.init(updates), updates)
     np.testing.assert_allclose(clipped.policy["w"], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(clipped.critic["w"], [0.3, 0.4], rtol=1e-6)
+
+
+def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:
+    grads = Params({"w": jnp.array([0.3, -0.2])}, {"v": jnp.array([0.5, 0.1])})
+
+    def step(config: Config, h: Hyperparams) -> Params:
+        optimizer = optimizers.make_optimizer(config, h)
+        return optimizer.update(grads, optimizer.init(grads), grads, batch=None, policy=None, estimator=None)[0]
+
+    h = Hyperparams(learning_rate=0.1, critic_rate=3.0, max_grad_norm=1e9)
+    updates = step(Config(optimizer="sgd"), h)
+    np.testing.assert_allclose(updates.policy["w"], -0.1 * grads.policy["w"], rtol=1e-6)
+    np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)
+    updates = step(Config(optimizer="adam", critic_optimizer="sgd"), h)
+    np.testing.assert_allclose(updates.policy["w"], [-0.1, 0.1], rtol=1e-5)  # Adam's first step is the sign
+    np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)

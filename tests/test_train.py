@@ -13,9 +13,11 @@ from toys import Clock
 from pg import runs
 from pg import train as train_module
 from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
-from pg.estimators import ESTIMATORS, Estimator, Params, build_estimator
+from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator
+from pg.estimators.base import standardise
 from pg.networks import Network
-from pg.train import make_chunk, make_learner, make_train, training_keys
+from pg.rollout import Trajectory
+from pg.train import make_chunk, make_learner, make_train, scheduled, training_keys
 
 KEY = jax.random.key(0)
 CONFIG = Config(num_envs=8, num_updates=12, hidden_sizes=(16,))
@@ -312,3 +314,50 @@ def test_nothing_leaks_and_keys_are_used_once() -> None:
     )
     with jax.checking_leaks(), jax.debug_key_reuse(True):
         jax.jit(make_train(windows))(jax.random.key(2))
+
+
+def adam_steps(state: Any) -> int:
+    return int(next(x for path, x in jax.tree.leaves_with_path(state.opt_state) if "count" in str(path)))
+
+
+def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:
+    config = Config(**{**vars(PPO), "num_updates": 1})
+    for stop, steps in ((float("inf"), 8), (1e-9, 1)):  # the first minibatch is at ratio 1, and always taken
+        state, metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.01, stop_kl=stop))
+        assert adam_steps(state) == steps
+        assert np.isfinite(metrics["kl"]).all()
+
+
+def test_advantages_are_standardised_over_valid_steps() -> None:
+    psi, valid = jax.random.normal(KEY, (6, 4)), jnp.asarray(np.arange(6)[:, None] < np.array([1, 3, 6, 2]))
+    traj = jax.tree.map(lambda _: jnp.zeros((6, 4)), Trajectory(*Trajectory._fields))._replace(valid=valid)
+    out = standardise(Weighted(traj, 5 + 3 * psi, ())).psi
+    kept = np.asarray(psi)[np.asarray(valid)]
+    np.testing.assert_allclose(np.asarray(out)[np.asarray(valid)], (kept - kept.mean()) / kept.std(), rtol=1e-4)
+    np.testing.assert_array_equal(np.asarray(out)[~np.asarray(valid)], 0.0)
+
+
+def test_where_advantages_are_standardised_matters() -> None:
+    finals = []
+    for where in ("raw", "batch", "minibatch"):
+        config = Config(**{**vars(PPO), "num_updates": 2, "advantages": where})
+        finals.append(jax.jit(make_train(config))(KEY)[0].params.policy)
+    for a, b in ((0, 1), (1, 2)):
+        pairs = zip(jax.tree.leaves(finals[a]), jax.tree.leaves(finals[b]), strict=True)
+        assert any(bool((x != y).any()) for x, y in pairs)
+
+
+def test_courses_of_entropy_and_clip_range() -> None:
+    h = Hyperparams(entropy_coef=0.1, temperature=0.2, epsilon=0.3)
+    config = Config(num_updates=10, entropy_schedule="linear", epsilon_schedule="cosine")
+    for update, linear, cosine in ((0, 1.0, 1.0), (5, 0.5, 0.5), (10, 0.0, 0.0), (25, 0.0, 0.0)):
+        now = scheduled(config, h, jnp.int32(update))
+        values = [now.entropy_coef, now.temperature, now.epsilon]
+        np.testing.assert_allclose(values, [0.1 * linear, 0.2 * linear, 0.3 * cosine], atol=1e-6)
+        assert now.value_epsilon == float("inf")  # no clipping stays no clipping
+    assert scheduled(Config(), h, jnp.int32(3)) == h
+
+
+def test_the_update_is_counted_in_the_state() -> None:
+    config = Config(num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,))
+    assert int(jax.jit(make_train(config))(KEY)[0].update) == 3

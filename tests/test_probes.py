@@ -1,0 +1,96 @@
+"""Probe environments: each isolates one thing that a learner must get right, and is solved in seconds.
+
+constant   one step, reward 1                     V(s) = 1
+observed   one step, reward = observation ±1      V(s) = s
+delayed    two steps, reward 1 at the second      V(s₀) = γ, V(s₁) = 1
+action     one step, action 1 is rewarded         π(1) → 1
+both       one step, the action must match        π(a = s) → 1
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import environment, spaces
+from toys import ClockState
+
+from pg.config import ACCEPTS, CRITICS, GROUPED, Config, Hyperparams
+from pg.envs import make_env
+from pg.estimators.base import critic_output, policy_output
+from pg.networks import make_critic, make_policy
+from pg.rollout import episodes
+from pg.train import make_train
+
+GAMMA = 0.8
+
+
+class Probe(environment.Environment):
+    """One of the five; the observation is (side, time)."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        return environment.EnvParams(max_steps_in_episode=3)
+
+    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
+        side = jnp.where(jax.random.bernoulli(key), 1.0, -1.0) if self.kind in ("observed", "both") else 1.0
+        state = ClockState(place=jnp.asarray(side, float), time=jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
+        done = state.time == (1 if self.kind == "delayed" else 0)
+        reward = {
+            "constant": jnp.float32(1.0),
+            "observed": state.place,
+            "delayed": jnp.where(done, 1.0, 0.0),
+            "action": jnp.where(action == 1, 1.0, -1.0),
+            "both": jnp.where((action == 1) == (state.place > 0), 1.0, -1.0),
+        }[self.kind]
+        state = ClockState(place=state.place, time=state.time + 1)
+        return self.get_obs(state), state, reward, done, {}
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> jax.Array:
+        return jnp.stack([state.place, state.time.astype(float)])
+
+    def action_space(self, params: environment.EnvParams) -> spaces.Discrete:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: environment.EnvParams) -> spaces.Box:
+        return spaces.Box(-1.0, 3.0, (2,), jnp.float32)
+
+
+def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
+    """Fresh episodes after training, V along them where there is a V, and π along them."""
+    group = 8 if estimator in GROUPED else 1
+    sizes = {"num_envs": 32, "num_steps": 4, "num_updates": 200, "group_size": group, "hidden_sizes": (16,)}
+    config = Config(env=Probe(kind), estimator=estimator, collect=ACCEPTS[estimator][0], **sizes)
+    params = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA))[0].params
+    env = make_env(config.env, 64)
+    policy, critic = make_policy(config, env), make_critic(config, env)
+    traj = episodes(env, policy, params.policy, jax.random.key(1))
+    value = np.asarray(critic_output(critic, params, traj)) if estimator in CRITICS else np.zeros(0)
+    return traj, value, policy_output(policy, params, traj)
+
+
+@pytest.mark.parametrize("estimator", CRITICS)
+@pytest.mark.parametrize("kind", ["constant", "observed", "delayed"])
+def test_critics_know_what_follows(kind: str, estimator: str) -> None:
+    traj, value, _ = learned(kind, estimator)
+    side = np.asarray(traj.obs[..., 0])
+    expected = {"constant": np.ones_like(side), "observed": side, "delayed": GAMMA ** (1.0 - np.asarray(traj.time))}
+    valid = np.asarray(traj.valid)
+    np.testing.assert_allclose(value[valid], expected[kind][valid], atol=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", list(ACCEPTS))
+@pytest.mark.parametrize("kind", ["action", "both"])
+def test_every_estimator_finds_the_rewarded_action(kind: str, estimator: str) -> None:
+    traj, _, dist = learned(kind, estimator)
+    p = np.asarray(jax.nn.softmax(dist.logits))[0]
+    best = (np.asarray(traj.obs[0, :, 0]) > 0).astype(int)
+    assert p[np.arange(64), best].min() > 0.95
