@@ -68,7 +68,7 @@ def finish(config: Any, done: Any, seeds: range, options: Options, folder: Path)
     from pg import plots, results, runs
 
     results.write_metrics(folder, done.metrics, options.seed)
-    results.write_params(folder, done.states.params)
+    results.write_params(folder, done.states.params, done.states.normaliser)
     evaluation = None
     if done.finished:
         evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy)

@@ -26,6 +26,7 @@ from pg.config import Config, Hyperparams
 from pg.evaluate import Evaluation
 from pg.runs import Run
 
+_NORMALISER = "normaliser/"  # what running statistics are stored under
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
@@ -138,12 +139,17 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def write_params(folder: Path, params: Any) -> None:
-    """params.safetensors: each leaf under its path in the tree, as `policy/params/Dense_0/kernel`."""
+def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
+    """params.safetensors: each leaf under its path in the tree, as `policy/params/torso/Dense_0/kernel`.
+
+    normaliser: `state.normaliser`, which a policy that sees standardised observations needs; under `normaliser/`.
+    """
     import safetensors.numpy
 
-    leaves = {_path(path): np.ascontiguousarray(leaf) for path, leaf in jax.tree.leaves_with_path(params)}
-    _replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(leaves, path))
+    trees = (("", params), (_NORMALISER, normaliser))
+    leaves = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
+    _replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
 
 
 def read_params(folder: Path, like: Any) -> Any:
@@ -151,15 +157,29 @@ def read_params(folder: Path, like: Any) -> Any:
 
     Raises ValueError naming the leaf where file and tree differ. With several seeds every leaf has a first axis.
     """
+    leaves = _read_leaves(folder)
+    return _restored(folder, {n: x for n, x in leaves.items() if not n.startswith(_NORMALISER)}, like)
+
+
+def read_normaliser(folder: Path, like: Any) -> Any:
+    """The running statistics of a run, in the tree of `like`, as `read_params` reads the parameters."""
+    leaves, skip = _read_leaves(folder), len(_NORMALISER)
+    return _restored(folder, {n[skip:]: x for n, x in leaves.items() if n.startswith(_NORMALISER)}, like)
+
+
+def _read_leaves(folder: Path) -> dict[str, np.ndarray]:
     import safetensors.numpy
 
-    leaves = safetensors.numpy.load_file(folder / "params.safetensors")
+    return safetensors.numpy.load_file(folder / "params.safetensors")
+
+
+def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:
     wanted = {_path(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
     if odd := sorted(set(wanted) ^ set(leaves)):
         raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd)}")
     for name, leaf in sorted(wanted.items(), reverse=True):
         found = leaves[name]
-        if found.shape[-leaf.ndim :] != leaf.shape or found.dtype != leaf.dtype:
+        if found.shape[found.ndim - leaf.ndim :] != leaf.shape or found.dtype != leaf.dtype:
             shape = f"{found.dtype}{list(found.shape)}"
             raise ValueError(f"{folder}: {name} is {shape}, where {leaf.dtype}{list(leaf.shape)} was expected")
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[name]) for name in wanted])

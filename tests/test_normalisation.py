@@ -1,5 +1,6 @@
 """Running statistics: exact over long runs, frozen within a batch, used in evaluation."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from toys import Clock
 
-from pg import normalisation, rollout
+from pg import normalisation, results, rollout
 from pg.config import Config, Hyperparams
 from pg.envs import make_env
 from pg.evaluate import evaluate
@@ -154,3 +155,15 @@ def test_what_is_standardised_stays_within_its_limit() -> None:
         out = network.apply(params, (), jnp.full((1, 4), x), jnp.ones(1, bool))[1].logits
         limit = policy.apply(params, (), jnp.full((1, 4), 10.0), jnp.ones(1, bool))[1].logits
         np.testing.assert_allclose(out, limit)
+
+
+def test_statistics_are_kept_with_the_parameters(tmp_path: Path) -> None:
+    config = settings(normalise_observations=True, scale_rewards=True)
+    state = jax.jit(make_train(config))(KEY)[0]
+    results.write_params(tmp_path, state.params, state.normaliser)
+    like = jax.eval_shape(make_learner(config).init, KEY)
+    params = results.read_params(tmp_path, like.params)
+    normaliser = results.read_normaliser(tmp_path, like.normaliser)
+    jax.tree.map(np.testing.assert_array_equal, (params, normaliser), (state.params, state.normaliser))
+    with pytest.raises(ValueError, match="obs/mean/high"):
+        results.read_normaliser(tmp_path, normalisation.start(settings(), (2,)))
