@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs mutants lint clean
+.PHONY: train benchmark test test-slow proofs mutants lint clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -21,6 +21,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 train: $(VENV)/.installed  ## the main job; flags in ARGS="--estimator leave_one_out --seeds 20"
 	$(BIN)/python experiments/train.py $(ARGS)
+
+benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
+	$(BIN)/python experiments/benchmark.py $(ARGS)
 
 test: $(VENV)/.installed  ## the fast tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -42,14 +42,14 @@ def main() -> int:
     from pg.train import make_learner
 
     try:
-        horizon = envs.make_env(config.env, 1, dict(config.env_params)).max_steps
+        env = envs.make_env(config.env, 1, dict(config.env_params), action_repeat=config.action_repeat)
         shapes = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         folder = results.create_folder(options.out, config, options.seed)
     except ValueError as error:
         cli.fail(error)
     results.write_setup(folder, config, hyperparams, dataclasses.asdict(options))
     seeds = range(options.seed, options.seed + options.seeds)
-    print(cli.describe(config, hyperparams, horizon, networks.num_params(shapes.params)))
+    print(cli.describe(config, hyperparams, env.max_steps, networks.num_params(shapes.params)))
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)

@@ -102,11 +102,11 @@ def fail(error: object) -> NoReturn:
 
 
 def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
-    """What is about to happen, for people. horizon: the environment's own time limit."""
+    """What is about to happen, for people. horizon: the environment's own time limit, in actions."""
     static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
-    planned = config.num_updates * config.num_envs * longest
+    planned = config.num_updates * config.num_envs * longest * config.action_repeat
     batch = f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
     return "\n".join(
         [

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -33,7 +34,8 @@ PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 def create_folder(out: Path, config: Config, seed: int) -> Path:
     """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    parent = Path(out).expanduser().resolve() / str(config.to_json()["env"]) / config.estimator
+    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
+    parent = Path(out).expanduser().resolve() / name / config.estimator
     for attempt in range(100):
         folder = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
         try:

@@ -74,7 +74,6 @@ CLASSIC = (
             *_rows(500_000, "leave_one_out", "state_value", "actor_critic", "natural", bar=_CARTPOLE),
             Row("ppo", 150_000, _CARTPOLE),
             Row("reinforce", 1_000_000, Bar(475, 14 / 20)),
-            Row("trpo", 500_000),
         ),
         floor=22.1,
         best=500.0,
@@ -105,7 +104,7 @@ CLASSIC = (
     ),
     Task(
         "Pendulum-v1",
-        (Row("ppo", 1_000_000, Bar(-180)), Row("actor_critic", 1_000_000)),
+        (Row("ppo", 1_000_000, Bar(-180)),),
         floor=-1288.0,
         best=-130.2,
         source="evolution strategies (40M), gymnax-blines; A2C −163 (1M), zoo",
@@ -161,14 +160,14 @@ BSUITE = (
 MISC = (
     Task(
         "FrozenLake-misc",
-        (Row("ppo", 500_000, Bar(0.70)), Row("actor_critic", 500_000)),
+        (Row("ppo", 500_000, Bar(0.70)),),
         floor=0.022,
         best=0.744,
         source="the optimum in 100 steps, by dynamic programming",
     ),
     Task(
         "FourRooms-misc",
-        (Row("ppo", 500_000, Bar(0.95)), Row("actor_critic", 500_000)),
+        (Row("ppo", 500_000, Bar(0.95)),),
         floor=0.55,
         best=1.0,
         source=f"{_BLINES}, from images; the maximum",
@@ -180,11 +179,11 @@ MISC = (
         best=89.3,
         source="recurrent A2C, gymnax; an oracle has 90",
     ),
-    Task("PointRobot-misc", _rows(1_000_000, "recurrent_ppo", "ppo"), 0.125, 10.4, _ES),
-    Task("MetaMaze-misc", _rows(1_000_000, "recurrent_ppo", "ppo"), 7.7, 32.4, _ES),
-    Task("Reacher-misc", _rows(1_000_000, "ppo", "actor_critic"), 16.8, None, "none"),
-    Task("Swimmer-misc", _rows(1_000_000, "ppo", "actor_critic"), 80.9, None, "none"),
-    Task("Pong-misc", _rows(1_000_000, "ppo", "actor_critic"), 83.7, 1000.0, "the maximum"),
+    Task("PointRobot-misc", _rows(1_000_000, "ppo"), 0.125, 10.4, _ES),
+    Task("MetaMaze-misc", _rows(1_000_000, "ppo"), 7.7, 32.4, _ES),
+    Task("Reacher-misc", _rows(1_000_000, "ppo"), 16.8, None, "none"),
+    Task("Swimmer-misc", _rows(1_000_000, "ppo"), 80.9, None, "none"),
+    Task("Pong-misc", _rows(1_000_000, "ppo"), 83.7, 1000.0, "the maximum"),
 )
 # The published policies were evaluated by sampling from them.
 MINATAR = tuple(

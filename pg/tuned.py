@@ -20,6 +20,9 @@ _ON_RETURNS = (
     *("optimal_baseline", "moving_average", "state_value", "grpo", "action_dependent_baseline"),
 )
 _FAST: dict[str, Any] = {"num_steps": 8, "learning_rate": 0.001}  # many short windows
+_MILLION: dict[str, Any] = {  # steps
+    **{"num_envs": 32, "num_steps": 64, "num_updates": 488, "num_epochs": 4, "advantages": "minibatch"},
+}
 
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole-v1": {
@@ -95,5 +98,9 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
             **{"learning_rate": 0.1, "entropy_coef": 0.003, "gamma": 0.995},
         },
     },
+    "PointRobot-misc": {"ppo": {**_MILLION, "action_law": "squashed", "entropy_coef": 0.003}},
+    "MetaMaze-misc": {"ppo": {**_MILLION, "normalise_observations": True, "entropy_coef": 0.01}},
+    "Reacher-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_law": "squashed"}},
+    "Swimmer-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_law": "squashed"}},
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
 }

@@ -193,8 +193,8 @@ MUTANTS = [
     Mutant(
         "Ψ is not a constant",
         "estimators/base.py",
-        "return jax.lax.stop_gradient((Weighted(traj, psi, target), state))",
-        "return Weighted(traj, psi, target), state",
+        "return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))",
+        "return Weighted(traj, psi, target, *value), state",
         "tests/test_estimators.py",
     ),
     Mutant(
@@ -361,6 +361,70 @@ MUTANTS = [
         "return (up - down) / (2 * sigma) * noise",
         "return (up - down) / sigma * noise",
         "tests/test_evolution.py",
+    ),
+    # Memories, running statistics, held actions, several steps on a batch.
+    Mutant(
+        "a memory goes on into the next episode",
+        "networks.py",
+        "lambda c: jnp.where(first[:, None], 0.0, c), carry)",
+        "lambda c: c, carry)",
+        "tests/test_recurrent.py",
+    ),
+    Mutant(
+        "a memory is learned from nothing instead of from where the window began",
+        "estimators/base.py",
+        "carry = _before(traj.carry.policy) if policy.recurrent else None",
+        "carry = None",
+        "tests/test_recurrent.py",
+    ),
+    Mutant(
+        "the critic's memory does not see what the policy sees",
+        "networks.py",
+        "return Carries(policy_carry, critic_carry), dist",
+        "return Carries(policy_carry, carry.critic), dist",
+        "tests/test_recurrent.py",
+    ),
+    Mutant(
+        "the memory is reset before a successor is seen",
+        "estimators/base.py",
+        "critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]",
+        "critic.apply(own, carry, next_obs, jnp.ones_like(first))[1]",
+        "tests/test_recurrent.py",
+    ),
+    Mutant(
+        "steps after an episode's end are counted in the statistics",
+        "normalisation.py",
+        "mask = valid.reshape(",
+        "mask = jnp.ones_like(valid).reshape(",
+        "tests/test_normalisation.py",
+    ),
+    Mutant(
+        "the running return goes on into the next episode",
+        "normalisation.py",
+        "gamma * (1.0 - traj.first[::-1])",
+        "gamma * jnp.ones_like(reward)",
+        "tests/test_normalisation.py",
+    ),
+    Mutant(
+        "a batch is never left",
+        "train.py",
+        'stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)',
+        "stay = learned.stay",
+        "tests/test_train.py -k 'too_far or stop_kl'",
+    ),
+    Mutant(
+        "a held action goes on after the end",
+        "envs.py",
+        "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",
+        "lambda old, new: new, before, after), None",
+        "tests/test_envs.py -k held",
+    ),
+    Mutant(
+        "a value may move beyond its range",
+        "surrogates.py",
+        "near = before + jnp.clip(value - before, -epsilon, epsilon)",
+        "near = value",
+        "tests/test_surrogates.py",
     ),
 ]
 

@@ -209,3 +209,31 @@ def test_throughput_reports_its_ratio(tmp_path: Path) -> None:
     done = train("--repeats", "2", "--json", str(figures), script="throughput.py")
     assert done.returncode == 0, done.stderr
     assert 0 < json.loads(figures.read_text())["short_vs_full_episodes"] < 1
+
+
+def test_a_search_ranks_its_points_and_prints_the_best() -> None:
+    arguments = ["--points", "2", "--seeds", "2", "--set", "num_updates=2", "num_envs=4", "hidden_sizes=(8,)"]
+    done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("2 points × 2 seeds × ")
+    scores = [float(line.split()[1]) for line in printed[2:4]]
+    assert scores == sorted(scores, reverse=True)
+    best = printed[2].split()[0]
+    assert printed[-1].startswith("preset('reinforce', env='CartPole-v1', num_updates=2")
+    assert float(printed[-1].rpartition("learning_rate=")[2].rstrip(")")) == pytest.approx(float(best), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--range", "learning_rat=1:2"], "did you mean 'learning_rate'"),
+        (["--range", "learning_rate=2:1"], "must be LOW:HIGH with 0 < LOW <= HIGH"),
+        (["--set", "num_envs"], "is not NAME=VALUE"),
+        (["--seeds", "1"], "at least 1 point and 2 seeds"),
+    ],
+)
+def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
+    done = train(*arguments, script="tune.py")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr

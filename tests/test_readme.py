@@ -8,7 +8,7 @@ from types import ModuleType
 import jax
 import pytest
 
-from pg import tabular
+from pg import benchmark, tabular
 from pg.config import ACCEPTS
 
 ROOT = Path(__file__).parents[1]
@@ -78,3 +78,9 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
         if problem == "cancelling" or name in ("reward_to_go", "standardised", "gpomdp"):
             figures = script("estimator_table").figures(name, problems[problem], 0.9)
             assert list(figures) == [cell.split(" · ")[column] for cell in rows("README.md")[name][4:]]
+
+
+def test_the_results_are_those_of_the_stored_table() -> None:
+    """As `experiments/benchmark.py --from docs/benchmark.csv --report README.md` writes them."""
+    shown = README.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
+    assert shown.strip() == benchmark.report(benchmark.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
