@@ -81,6 +81,23 @@ def test_the_log_std_does_not_depend_on_the_state() -> None:
     assert len(np.unique(np.asarray(dist.mean))) > 1
 
 
+@pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
+def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
+    config = Config(state_dependent_std=True, action_law=law)
+    policy = make_policy(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+    params = policy.init(KEY)
+    obs = jax.random.normal(KEY, (6, 4))
+    dist = policy.apply(params, (), obs, jnp.zeros(6, bool))[1]
+    assert len(np.unique(np.asarray(dist.log_std))) == 12
+    np.testing.assert_allclose(dist.log_std, 0.0, atol=0.05)  # close to the box's half width at the start
+    wide = jax.tree.map(lambda x: 1e4 * x, params)
+    np.testing.assert_array_equal(np.abs(policy.apply(wide, (), obs, jnp.zeros(6, bool))[1].log_std) <= 5, True)
+    slope = jax.grad(lambda p: policy.apply(p, (), obs, jnp.zeros(6, bool))[1].log_prob(jnp.zeros((6, 2))).sum())(
+        params
+    )
+    assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
+
+
 def test_unbounded_actions_have_unit_scale() -> None:
     policy = make_policy(Config(), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf))))
     dist = policy.apply(policy.init(KEY), (), jnp.zeros((1, 4)), jnp.zeros(1, bool))[1]
@@ -120,6 +137,7 @@ def test_a_network_is_float64_when_floats_are() -> None:
     ("config", "env", "message"),
     [
         (Config(action_law="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
+        (Config(state_dependent_std=True), fake_env((4,), Discrete(2)), "state_dependent_std=True is for continuous"),
         (Config(action_law="censored"), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
         (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
         (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
