@@ -8,7 +8,7 @@ from typing import Any
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "natural": {"estimator": "leave_one_out", "optimizer": "natural", "learning_rate": 0.05, "damping": 0.4},
+    "natural": {"estimator": "time_baseline", "optimizer": "natural", "learning_rate": 0.05, "damping": 0.4},
     "trpo": {"estimator": "leave_one_out", "optimizer": "trpo"},
     "recurrent_ppo": {"estimator": "ppo", "memory": "gru"},
 }
@@ -31,13 +31,13 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "actor_critic": {**_FAST, "num_updates": 7800},
         "ppo": {"learning_rate": 0.002},
         "reinforce": {"num_envs": 50, "num_updates": 57, "learning_rate": 0.004},
-        "natural": {"num_envs": 22, "num_updates": 54, "learning_rate": 0.06},
+        "natural": {"num_envs": 22, "num_updates": 54},
     },
     "CartPole-v1-positions": {  # after rl-baselines3-zoo's PPO-LSTM
         "recurrent_ppo": {
-            **{"num_envs": 8, "num_steps": 128, "num_updates": 300, "num_epochs": 10, "hidden_sizes": (64,)},
+            **{"num_envs": 16, "num_updates": 300, "num_epochs": 8, "num_minibatches": 2, "hidden_sizes": (64,)},
             **{"normalise_observations": True, "advantages": "minibatch", "epsilon_schedule": "linear"},
-            **{"gamma": 0.98, "lambda_": 0.8},
+            **{"gamma": 0.98, "lambda_": 0.8, "learning_rate": 0.002},
         },
         "ppo": {"num_updates": 976},
     },
@@ -91,7 +91,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
             **{"memory_size": 32, "hidden_sizes": (32,), "num_envs": 16, "num_updates": 150, "num_epochs": 4},
         },
     },
-    "SimpleBandit-bsuite": {"ppo": {"num_updates": 195}},
+    "SimpleBandit-bsuite": {"leave_one_out": {"num_updates": 2000}, "ppo": {"num_updates": 195}},
     "FrozenLake-misc": {  # a table of logits: one linear layer on one-hot states
         "ppo": {
             **{"hidden_sizes": (), "num_envs": 16, "num_steps": 128, "num_updates": 240, "num_epochs": 4},
