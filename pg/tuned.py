@@ -50,7 +50,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "MountainCar-v0": {
         "ppo": {
             **{"normalise_observations": True, "action_repeat": 8, "entropy_coef": 0.01},
-            **{"num_envs": 16, "num_steps": 64, "num_updates": 122, "num_epochs": 4},
+            **{"num_envs": 16, "num_steps": 64, "num_updates": 122, "num_epochs": 8},
         },
     },
     "Pendulum-v1": {
