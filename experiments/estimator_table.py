@@ -86,8 +86,8 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
         alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
         gradient = mdp.horizon * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
         acting = logits[alive]
-    critic = tabular.table_critic(q if name in ACTION_VALUES else v)
-    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, Hyperparams(gamma=gamma))
+    critic, tau = tabular.table_critic(q if name in ACTION_VALUES else v), 0.01 * (name == "entropy_reward")
+    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, Hyperparams(gamma=gamma, temperature=tau))
     params, size = estimator.init(jax.random.key(0))[0], 1 + (name in COUPLED + GROUPED)
     mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=name in GROUPED)
     signal, variance = mean @ mean, size * np.trace(covariance)
