@@ -281,7 +281,7 @@ MISTAKES = [
     (["--suite", "clasic"], "invalid choice"),
     (["--env", "Acrobot-v2"], "unknown environment of suite 'classic' 'Acrobot-v2': did you mean 'Acrobot-v1'"),
     (["--label", "pppo"], "unknown label of suite 'classic' 'pppo': did you mean 'ppo'"),
-    (["--env", "Acrobot-v1", "--label", "trpo"], "suite 'classic' has no row for both Acrobot-v1 and trpo"),
+    (["--env", "Acrobot-v1", "--label", "natural"], "suite 'classic' has no row for both Acrobot-v1 and natural"),
     (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
     (["--seeds-per-program", "-1"], "seeds_per_program must be"),
     (["--report", "no/such/README.md"], "no/such/README.md needs one line <!-- results -->"),
