@@ -42,7 +42,7 @@ def main() -> int:
     from pg.train import make_learner
 
     try:
-        env = envs.make_env(config.env, 1, dict(config.env_params), action_repeat=config.action_repeat)
+        env = envs.configured(config, 1)
         shapes = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         folder = results.create_folder(options.out, config, options.seed)
     except ValueError as error:

@@ -11,7 +11,6 @@ and the JSON is written last, so that a cell whose JSON is there is finished. OU
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +46,11 @@ class Cell(NamedTuple):
 
     def matches(self, stored: Mapping[str, Any]) -> bool:
         """Whether a file holds what these settings would give; fields that are newer than it count as default."""
-        scalars = stored["hyperparams"].items()
-        values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}
         try:
-            there = Config.from_json(stored["config"]), Hyperparams(**values), stored["episodes"]
+            there = results.stored_settings(stored)
         except (TypeError, ValueError):  # a field or a name that is no more
             return False
-        return there == (self.config, self.hyperparams, self.episodes)
+        return (*there, stored["episodes"]) == (self.config, self.hyperparams, self.episodes)
 
 
 class Result(NamedTuple):
@@ -152,7 +149,7 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
     buffer = io.BytesIO()
     steps, learned = curve(done.metrics)
     np.savez_compressed(buffer, seeds=cell.seeds, steps=steps, returns=learned)
-    _write(path.with_suffix(".npz"), buffer.getvalue())
+    results.replace(path.with_suffix(".npz"), lambda temporary: temporary.write_bytes(buffer.getvalue()))
     results.write_json(path, data)
     for other, stored in _files(path.parent):
         if not cell.matches(stored):
@@ -189,7 +186,7 @@ def write_csv(path: Path, lines: Sequence[Result]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *lines])
-    _write(path, text.getvalue().encode())
+    results.replace(path, lambda temporary: temporary.write_bytes(text.getvalue().encode()))
 
 
 def read_csv(path: Path) -> list[Result]:
@@ -226,7 +223,8 @@ def insert(path: Path, text: str) -> None:
     """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
     check_marks(path)
     before, rest = path.read_text().split(MARKS[0])
-    _write(path, "\n".join([before + MARKS[0], text, MARKS[1] + rest.split(MARKS[1])[1]]).encode())
+    whole = "\n".join([before + MARKS[0], text, MARKS[1] + rest.split(MARKS[1])[1]])
+    results.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
 
 
 def check_marks(path: Path) -> None:
@@ -394,9 +392,3 @@ def _groups(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
         else:
             groups.append((seed,))
     return groups
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

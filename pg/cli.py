@@ -34,11 +34,16 @@ def _whole(text: str) -> int:
 
 
 def _assignment(text: str) -> tuple[str, float]:
+    name, value = _divided(text)
+    number = float(value)
+    return name, int(number) if number.is_integer() and "." not in value else number
+
+
+def _divided(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"{text} is not NAME=VALUE")
-    number = float(value)
-    return name, int(number) if number.is_integer() and "." not in value else number
+    return name, value
 
 
 def _primitive(convert: Callable[[str], Any], metavar: str, nargs: Any = 1) -> Any:
@@ -124,9 +129,7 @@ def _listing(values: Mapping[str, Any]) -> str:
 
 def assignment(text: str) -> tuple[str, Any]:
     """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises ValueError."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{text!r} is not NAME=VALUE")
+    name, value = _divided(text)
     with contextlib.suppress(ValueError, SyntaxError):
         return name, ast.literal_eval(value)
     return name, value

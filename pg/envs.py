@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg.config import check_env, check_name
+from pg.config import Config, check_env, check_name
 
 
 class _Lazy(types.ModuleType):
@@ -39,7 +39,7 @@ for _name in _PLOTTING:  # gymnax keeps its stand-in; everyone else gets the lib
 
 from gymnax.environments import environment, spaces  # noqa: E402
 
-__all__ = ["Box", "Discrete", "Env", "Transition", "environment", "gymnax", "make_env", "spaces"]
+__all__ = ["Box", "Discrete", "Env", "Transition", "configured", "environment", "gymnax", "make_env", "spaces"]
 
 EnvState = Any
 
@@ -134,6 +134,12 @@ def make_env(
         max_steps = base.default_params.max_steps_in_episode
     max_steps = math.ceil(int(max_steps) / action_repeat)
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
+
+
+def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
+    """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top."""
+    overrides = {**dict(config.env_params), **(env_params or {})}
+    return make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
 
 
 @functools.cache

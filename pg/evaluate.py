@@ -48,13 +48,7 @@ def evaluate(
         raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
     if config.normalise_observations and normaliser is None:
         raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
-    env = envs.make_env(
-        config.env,
-        num_episodes,
-        dict(config.env_params),
-        action_repeat=config.action_repeat,
-        observe=config.observe,
-    )
+    env = envs.configured(config, num_episodes)
     policy = networks.make_policy(config, env)
     if normaliser is not None:
         policy = normalisation.standardised(policy, normaliser)

@@ -41,11 +41,9 @@ def learning_curve(
         axes.axhline(final, color=GREEN, linestyle="--", linewidth=1.0, label=f"final evaluation {final:.4g}")
     axes.set(xlabel="environment steps", ylabel="return of an episode", title=title)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=160)
+    _clean(axes)
+    _save(figure, path)
 
 
 def learning_curves(

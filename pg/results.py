@@ -59,9 +59,14 @@ def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options:
 
 def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder."""
-    setup = json.loads((folder / "config.json").read_text())
-    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in setup["hyperparams"].items()}
-    return Config.from_json(setup["config"]), Hyperparams(**values)
+    return stored_settings(json.loads((folder / "config.json").read_text()))
+
+
+def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote."""
+    scalars = data["hyperparams"].items()
+    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}  # "inf"
+    return Config.from_json(data["config"]), Hyperparams(**values)
 
 
 def environment() -> dict[str, Any]:
@@ -130,7 +135,7 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
         "total_env_steps": np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).ravel(),
         **{name: np.asarray(x).ravel() for name, x in metrics.items()},
     }
-    _replace(folder / "metrics.parquet", lambda path: parquet.write_table(pyarrow.table(columns), path))
+    replace(folder / "metrics.parquet", lambda path: parquet.write_table(pyarrow.table(columns), path))
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
@@ -151,7 +156,7 @@ def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
     trees = (("", params), (_NORMALISER, normaliser))
     leaves = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
-    _replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
+    replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
 
 
 def read_params(folder: Path, like: Any) -> Any:
@@ -190,7 +195,7 @@ def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:
 def write_json(path: Path, data: Any) -> None:
     """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
     text = json.dumps(_jsonable(data), indent=2, allow_nan=False) + "\n"
-    _replace(path, lambda temporary: temporary.write_text(text))
+    replace(path, lambda temporary: temporary.write_text(text))
 
 
 def _jsonable(data: Any) -> Any:
@@ -205,7 +210,8 @@ def _jsonable(data: Any) -> Any:
     return str(data) if isinstance(data, Path) else data
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` make a file beside `path`, and renames it into its place."""
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
     os.replace(temporary, path)

@@ -60,10 +60,7 @@ def make_learner(
     grad_norm (before clipping), entropy (nats), and what the estimator adds. All of unscaled rewards.
     """
     h = check_hyperparams(hyperparams or Hyperparams())
-    env_params = {**dict(config.env_params), **h.env_params}
-    env = envs.make_env(
-        config.env, config.num_envs, env_params, action_repeat=config.action_repeat, observe=config.observe
-    )
+    env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     make_estimator = estimator or ESTIMATORS[config.estimator]
     first = make_estimator(*plain, h)

@@ -16,7 +16,7 @@ import pytest
 
 from pg.adapters import ADAPTERS, base, make
 from pg.adapters.gymnasium import adapt
-from pg.config import Config
+from pg.config import LIBRARIES, Config, check_env
 from pg.envs import Discrete, make_env, spaces
 from pg.rollout import _where
 from pg.train import make_train
@@ -130,6 +130,12 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         make("gymnasium:CartPole-v7")
     with pytest.raises(ValueError, match="'brax' names no environment: write brax:inverted_pendulum"):
         make("brax")
+
+
+def test_the_settings_know_the_libraries_without_loading_them() -> None:
+    assert tuple(ADAPTERS) == LIBRARIES
+    for library in LIBRARIES:
+        check_env(f"{library}:anything")
 
 
 @pytest.mark.parametrize("library", ADAPTERS)
