@@ -76,7 +76,12 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
     return traj, value, policy_output(policy, params, traj)
 
 
-@pytest.mark.parametrize("estimator", CRITICS)
+# One of each family in the fast lane: complete returns, and bootstrapped advantages in several steps.
+FAST = ("state_value", "ppo")
+CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CRITICS]
+
+
+@pytest.mark.parametrize("estimator", CASES)
 @pytest.mark.parametrize("kind", ["constant", "observed", "delayed"])
 def test_critics_know_what_follows(kind: str, estimator: str) -> None:
     traj, value, _ = learned(kind, estimator)
