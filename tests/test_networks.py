@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
-from pg.networks import make_critic, make_policy, num_params, orthogonal, unroll
+from pg.networks import make_critic, make_policy, num_params, orthogonal, patches, unroll
 
 KEY = jax.random.key(0)
 
@@ -107,10 +108,18 @@ def test_unbounded_actions_have_unit_scale() -> None:
 def test_images_go_through_the_convolution() -> None:
     env = fake_env((10, 10, 4), Discrete(3))
     params = make_policy(Config(hidden_sizes=(128,)), env).init(KEY)
-    assert "Conv_0" in str(jax.tree.structure(params))
     assert num_params(params) == (9 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * 3 + 3)
     flat = make_policy(Config(hidden_sizes=(128,), network="mlp"), env).init(KEY)
     assert num_params(flat) == (400 * 128 + 128) + (128 * 3 + 3)
+
+
+def test_a_product_with_patches_is_a_convolution() -> None:
+    image = jax.random.normal(KEY, (2, 5, 10, 8, 4))
+    dense = nn.Dense(16)
+    params = dense.init(KEY, patches(image))["params"]
+    kernel = params["kernel"].reshape(3, 3, 4, 16)
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply({"params": {**params, "kernel": kernel}}, image)
+    np.testing.assert_allclose(dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_critic_gives_one_number() -> None:
