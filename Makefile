@@ -25,8 +25,8 @@ train: $(VENV)/.installed  ## the main job; flags in ARGS="--estimator leave_one
 benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
 	$(BIN)/python experiments/benchmark.py $(ARGS)
 
-test: $(VENV)/.installed  ## the fast tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed  ## the tests that learn for minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

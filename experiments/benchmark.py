@@ -23,7 +23,7 @@ class Options:
     env: tuple[str, ...] = ()
     """Only these environments of the suite."""
     label: tuple[str, ...] = ()
-    """Only these labels: estimators, natural, recurrent_ppo."""
+    """Only these labels: estimators, natural, trpo, recurrent_ppo, state_std_ppo."""
     seeds: int | None = None
     """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar 10."""
     seeds_per_program: int = 20

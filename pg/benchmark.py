@@ -27,7 +27,9 @@ Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the envir
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 POINTS = 100  # of a stored learning curve
-HEADER = ("environment", "label", "steps", "greedy [95 %]", "sampled ± s.e.", "seeds at the bar", "bar", "published")
+HEADER = (
+    *("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "at the bar", "bar", "published"),
+)
 
 
 class Cell(NamedTuple):
@@ -309,15 +311,21 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
         enough = scores.mean() >= bar.score if bar.share is None else above >= bar.share * len(scores) - 1e-9
         reached = f"{above}/{len(scores)}"
         goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {_short(row.steps)} steps: "
-        goal += "✓" if enough and steps <= row.steps else "✗" if steps <= row.steps else "✗ (more steps)"
+        if len(group) < task.seeds:
+            goal += f"open (of {task.seeds} seeds)"
+        else:
+            goal += "✓" if enough and steps <= row.steps else "✗" if steps <= row.steps else "✗ (more steps)"
     best = "none" if task.best is None else f"{_number(task.best)}: {task.source}"
-    return task.name, f"`{group[0].label}`", f"{steps:,}", _interval(greedy), _error(sampled), reached, goal, best
+    label, seeds = f"`{group[0].label}`", str(len(group))
+    return task.name, label, f"{steps:,}", seeds, _interval(greedy), _error(sampled), reached, goal, best
 
 
 def _interval(scores: np.ndarray) -> str:
     """Mean and interval of the scores [N] of one row."""
     if bad := int((~np.isfinite(scores)).sum()):
         return f"not a number in {bad} of {len(scores)} seeds"
+    if len(scores) == 1:
+        return _number(scores[0])
     value, low, high = statistics.bootstrap_interval(scores, statistics.mean)
     return f"{_number(value)} [{_number(low, value)}, {_number(high, value)}]"
 

@@ -1,7 +1,7 @@
 """The benchmark as a literal table: which rows run on which environment, and what each is held to.
 
 A row is an environment and a label; the settings of both are looked up elsewhere. A label is an estimator's name, or
-says what is different: `natural`, `trpo` (optimizers), `recurrent_ppo` (a memory).
+says what is different: `natural`, `trpo` (optimizers), `recurrent_ppo` (a memory), `state_std_ppo` (a spread).
 """
 
 from collections.abc import Mapping
@@ -104,7 +104,7 @@ CLASSIC = (
     ),
     Task(
         "Pendulum-v1",
-        (Row("ppo", 1_000_000, Bar(-180)),),
+        _rows(1_000_000, "ppo", "state_std_ppo", bar=Bar(-180)),
         floor=-1288.0,
         best=-130.2,
         source="evolution strategies (40M), gymnax-blines; A2C −163 (1M), zoo",

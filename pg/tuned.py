@@ -11,6 +11,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "natural": {"estimator": "time_baseline", "optimizer": "natural", "learning_rate": 0.05, "damping": 0.4},
     "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
     "recurrent_ppo": {"estimator": "ppo", "memory": "gru"},
+    "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
 }
 
 _CATCH: dict[str, Any] = {"num_envs": 20, "num_updates": 550, "learning_rate": 0.004}
@@ -26,6 +27,16 @@ _MILLION: dict[str, Any] = {  # steps
 _BANDIT: dict[str, Any] = {  # a window is an episode
     **{"hidden_sizes": (32,), "num_envs": 32, "num_steps": 100, "num_updates": 250, "num_epochs": 4, "gamma": 1.0},
     **{"advantages": "minibatch", "entropy_coef": 0.01, "learning_rate": 0.002},
+}
+_PENDULUM: dict[str, Any] = {
+    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch", "gamma": 0.95},
+    **{"num_envs": 16, "num_steps": 128, "num_updates": 488},
+}
+# The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same games for good.
+_MINATAR: dict[str, Any] = {
+    **{"hidden_sizes": (128,), "activation": "relu", "learning_rate": 0.003},
+    **{"num_envs": 64, "num_steps": 128, "num_updates": 1220, "num_epochs": 2, "num_minibatches": 8},
+    **{"entropy_coef": 0.1, "entropy_schedule": "linear"},
 }
 
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
@@ -59,12 +70,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
             **{"num_envs": 16, "num_steps": 64, "num_updates": 122, "num_epochs": 8},
         },
     },
-    "Pendulum-v1": {
-        "ppo": {
-            **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch", "gamma": 0.95},
-            **{"num_envs": 16, "num_steps": 128, "num_updates": 488},
-        },
-    },
+    "Pendulum-v1": {"ppo": _PENDULUM, "state_std_ppo": _PENDULUM},
     "MountainCarContinuous-v0": {
         "ppo": {
             **{"normalise_observations": True, "scale_rewards": True, "action_repeat": 8},
@@ -116,4 +122,9 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
+    "Breakout-MinAtar": {"ppo": _MINATAR},
+    "Asterix-MinAtar": {"ppo": _MINATAR},
+    "Freeway-MinAtar": {"ppo": _MINATAR},
+    "SpaceInvaders-MinAtar": {"ppo": _MINATAR},
+    "Seaquest-MinAtar": {"ppo": _MINATAR},
 }

@@ -201,7 +201,8 @@ TABLE = [
     *rows_of("CartPole-v1", "ppo", [500.0] * 19 + [100.0]),
     *rows_of("CartPole-v1", "reinforce", [480.0] * 13 + [100.0] * 7),
     *rows_of("CartPole-v1", "natural", [500.0] * 20, steps=600_000),
-    *rows_of("Acrobot-v1", "ppo", [-70.0, -80.0, -84.0], steps=500_000 - 2),
+    *rows_of("Acrobot-v1", "ppo", [-70.0, -80.0] * 7 + [-84.0] * 6, steps=500_000 - 19),
+    *rows_of("Pendulum-v1", "ppo", [-150.0]),
     *rows_of("Breakout-MinAtar", "ppo", [40.5] * 10),
     *rows_of("Reacher-misc", "ppo", [1.0, np.nan]),
     *rows_of("My-env", "mine", [1.0]),
@@ -220,22 +221,27 @@ def test_the_report() -> None:
     ]
     assert list(by_name)[-1] == ("My-env", "mine")
     natural, ppo, plain = (by_name["CartPole-v1", label] for label in ("natural", "ppo", "reinforce"))
-    assert natural[2:7] == [
-        *("600,019", "500.0 [500.0, 500.0]", "499.0 ± 0.0", "20/20"),
+    assert natural[2:8] == [
+        *("600,019", "20", "500.0 [500.0, 500.0]", "499.0 ± 0.0", "20/20"),
         "19/20 ≥ 475, 500k steps: ✗ (more steps)",
     ]
-    assert ppo[2:7] == [
-        *("100,019", "480.0 [440.0, 500.0]", "479.0 ± 20.0", "19/20"),
+    assert ppo[2:8] == [
+        *("100,019", "20", "480.0 [440.0, 500.0]", "479.0 ± 20.0", "19/20"),
         "19/20 ≥ 475, 150k steps: ✓",
     ]
-    assert plain[5:7] == ["13/20", "14/20 ≥ 475, 1M steps: ✗"]
-    assert natural[7].startswith("500.0: A2C (500k steps)")
-    assert ppo[7] == plain[7] == ""  # said once
-    assert by_name["Acrobot-v1", "ppo"][5:7] == ["2/3", "mean ≥ −80, 500k steps: ✓"]
+    assert plain[6:8] == ["13/20", "14/20 ≥ 475, 1M steps: ✗"]
+    assert natural[8].startswith("500.0: A2C (500k steps)")
+    assert ppo[8] == plain[8] == ""  # said once
+    assert by_name["Acrobot-v1", "ppo"][6:8] == ["14/20", "mean ≥ −80, 500k steps: ✓"]
+    # On fewer seeds than a bar is set for nothing is decided.
+    assert by_name["Pendulum-v1", "ppo"][3:8] == [
+        *("1", "−150.0", "−151.0", "1/1"),
+        "mean ≥ −180, 1M steps: open (of 20 seeds)",
+    ]
     # The published policies of MinAtar were sampled, and so is what is held to them.
-    assert by_name["Breakout-MinAtar", "ppo"][5:7] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
-    assert by_name["Reacher-misc", "ppo"][3] == "not a number in 1 of 2 seeds"
-    assert by_name["My-env", "mine"][3:] == ["1.000 [1.000, 1.000]", "0.000", "—", "—", "none"]
+    assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
+    assert by_name["Reacher-misc", "ppo"][4] == "not a number in 1 of 2 seeds"
+    assert by_name["My-env", "mine"][3:] == ["1", "1.000", "0.000", "—", "—", "none"]
     assert "published" not in benchmark.report(TABLE, published=False)
 
 

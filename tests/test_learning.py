@@ -38,9 +38,12 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
     assert min(p[0, 0], p[1, 1]) > 0.95
 
 
+@pytest.mark.parametrize("state_dependent_std", [False, True])
 @pytest.mark.parametrize("action_law", get_args(ActionLaw))
 @pytest.mark.parametrize("estimator", ["leave_one_out", "ppo"])
-def test_all_continuous_heads_find_the_best_action(estimator: str, action_law: ActionLaw) -> None:
+def test_all_continuous_heads_find_the_best_action(
+    estimator: str, action_law: ActionLaw, state_dependent_std: bool
+) -> None:
     config = Config(
         env=Target(continuous=True),
         estimator=estimator,
@@ -48,6 +51,7 @@ def test_all_continuous_heads_find_the_best_action(estimator: str, action_law: A
         num_updates=200,
         hidden_sizes=(16,),
         action_law=action_law,
+        state_dependent_std=state_dependent_std,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.01))
     np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)
