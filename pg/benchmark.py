@@ -261,10 +261,14 @@ def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray
     """Environments that the labels share, and each label's normalised greedy returns [N, M] on them.
 
     The labels are those that were run on more than half of the environments that have a scale; on fewer, too little
-    would be left in common.
+    would be left in common. As many seeds count as every row has; rows of less than half the most are left out.
     """
     returns: dict[str, dict[str, np.ndarray]] = {}
-    for task, group in _ranked(lines):
+    ranked = _ranked(lines)
+    most = max((len(group) for _, group in ranked), default=0)
+    for task, group in ranked:
+        if 2 * len(group) < most:
+            continue
         scores = np.array([line.greedy for line in group])
         if task.normalisable and task.best is not None and np.isfinite(scores).all():
             scaled = statistics.normalise(scores, task.floor, task.best)

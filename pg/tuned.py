@@ -123,8 +123,8 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
     "Breakout-MinAtar": {"ppo": _MINATAR},
-    "Asterix-MinAtar": {"ppo": _MINATAR},
+    "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
     "Freeway-MinAtar": {"ppo": _MINATAR},
-    "SpaceInvaders-MinAtar": {"ppo": _MINATAR},
+    "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
     "Seaquest-MinAtar": {"ppo": _MINATAR},
 }

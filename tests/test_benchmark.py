@@ -339,10 +339,12 @@ def test_normalised_scores_are_of_the_environments_that_labels_share() -> None:
     lines = [
         *rows_of("CartPole-v1", "ppo", [500.0, 22.1, 500.0]),
         *rows_of("CartPole-v1", "reinforce", [500.0] * 3),
-        *rows_of("CartPole-v1", "trpo", [100.0]),  # nowhere else
+        *rows_of("CartPole-v1", "trpo", [100.0] * 2),  # nowhere else
         *rows_of("Acrobot-v1", "ppo", [-500.0, -73.5]),
         *rows_of("Acrobot-v1", "reinforce", [-73.5] * 4),
-        *rows_of("Pendulum-v1", "ppo", [-200.0]),  # not of the other
+        *rows_of("MountainCar-v0", "ppo", [-100.0]),  # too few seeds
+        *rows_of("MountainCar-v0", "reinforce", [-200.0]),
+        *rows_of("Pendulum-v1", "ppo", [-200.0] * 2),  # not of the other
         *rows_of("Reacher-misc", "ppo", [3.0]),  # no scale
         *rows_of("SimpleBandit-bsuite", "ppo", [0.5]),  # no scale
     ]
