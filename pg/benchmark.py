@@ -27,9 +27,7 @@ Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the envir
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 POINTS = 100  # of a stored learning curve
-HEADER = (
-    *("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "at the bar", "bar", "published"),
-)
+HEADER = ("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "reached", "bar", "published")
 
 
 class Cell(NamedTuple):

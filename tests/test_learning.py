@@ -38,9 +38,8 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
     assert min(p[0, 0], p[1, 1]) > 0.95
 
 
-@pytest.mark.parametrize("state_dependent_std", [False, True])
 @pytest.mark.parametrize("action_law", get_args(ActionLaw))
-@pytest.mark.parametrize("estimator", ["leave_one_out", "ppo"])
+@pytest.mark.parametrize(("estimator", "state_dependent_std"), [("leave_one_out", False), ("ppo", True)])
 def test_all_continuous_heads_find_the_best_action(
     estimator: str, action_law: ActionLaw, state_dependent_std: bool
 ) -> None:
