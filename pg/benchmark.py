@@ -312,18 +312,20 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
         above = int((scores >= bar.score).sum())
         enough = scores.mean() >= bar.score if bar.share is None else above >= bar.share * len(scores) - 1e-9
         reached = f"{above}/{len(scores)}"
-        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {_short(row.steps)} steps: "
         if len(group) < task.seeds:
-            goal += f"open (of {task.seeds} seeds)"
+            verdict = f"open (of {task.seeds} seeds)"
+        elif steps > row.steps:
+            verdict = "✗ (more steps)"
         else:
-            goal += "✓" if enough and steps <= row.steps else "✗" if steps <= row.steps else "✗ (more steps)"
+            verdict = "✓" if enough else "✗"
+        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {_short(row.steps)} steps: {verdict}"
     best = "none" if task.best is None else f"{_number(task.best)}: {task.source}"
     label, seeds = f"`{group[0].label}`", str(len(group))
     return task.name, label, f"{steps:,}", seeds, _interval(greedy), _error(sampled), reached, goal, best
 
 
 def _interval(scores: np.ndarray) -> str:
-    """Mean and interval of the scores [N] of one row."""
+    """Mean and interval of the scores [N] of one row; a single score as it stands."""
     if bad := int((~np.isfinite(scores)).sum()):
         return f"not a number in {bad} of {len(scores)} seeds"
     if len(scores) == 1:

@@ -47,9 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: Any) -> tuple[Config, Hyperparams]:
     """The settings for an estimator on an environment, with fields of Config or Hyperparams changed by name.
 
-    estimator: its name, or that of a variant (natural, trpo, recurrent_ppo, state_std_ppo). task: whose tuned
-    settings to take; default: the environment's. Raises ValueError for an unknown estimator or field, or a value
-    out of range.
+    estimator: its name, or that of a variant (`tuned.VARIANTS`). task: whose tuned settings to take; default: the
+    environment's. Raises ValueError for an unknown estimator or field, or a value out of range.
     """
     check_name("estimator", estimator, [*ACCEPTS, *VARIANTS])
     variant = {"estimator": estimator, **VARIANTS.get(estimator, {})}

@@ -1,7 +1,7 @@
 """The benchmark as a literal table: which rows run on which environment, and what each is held to.
 
 A row is an environment and a label; the settings of both are looked up elsewhere. A label is an estimator's name, or
-says what is different: `natural`, `trpo` (optimizers), `recurrent_ppo` (a memory), `state_std_ppo` (a spread).
+that of a variant, which says what is different (`tuned.VARIANTS`).
 """
 
 from collections.abc import Mapping

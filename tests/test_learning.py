@@ -39,7 +39,9 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
 
 
 @pytest.mark.parametrize("action_law", get_args(ActionLaw))
-@pytest.mark.parametrize(("estimator", "state_dependent_std"), [("leave_one_out", False), ("ppo", True)])
+@pytest.mark.parametrize(
+    ("estimator", "state_dependent_std"), [("leave_one_out", False), ("ppo", False), ("ppo", True)]
+)
 def test_all_continuous_heads_find_the_best_action(
     estimator: str, action_law: ActionLaw, state_dependent_std: bool
 ) -> None:
