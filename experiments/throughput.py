@@ -1,78 +1,98 @@
-"""Measure speed honestly: ratios of interleaved runs in one process, medians, compile time apart."""
+"""Measure speed honestly: programs that take turns in one process, compile time apart, ratios within a turn.
+
+The figures are ratios to the same work in its plain form (references.py), or to its floor; CartPole, 64 × 64 tanh.
+"""
 
 import dataclasses
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from pg import cli
+if TYPE_CHECKING:
+    from timing import Program, Timing
 
 
 @dataclasses.dataclass
 class Options:
     """What to measure, and how often."""
 
-    num_envs: int = 64
+    num_envs: int = 512
     """Episodes in a batch."""
-    repeats: int = 30
-    """Timed calls of each program; the programs take turns."""
+    horizon: int = 500
+    """Steps of an episode, all of them real: these poles cannot fall."""
+    num_updates: int = 4
+    """Gradient steps of the training that is timed."""
+    repeats: int = 12
+    """Timed calls of each program; of those in the tables of scaling a quarter as many."""
+    quick: bool = False
+    """16 episodes of 50 steps, few repeats, short tables: shows that it runs, not how fast."""
     json: Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures, and all they are made of, to this file."""
+    figures: Path | None = None
+    """Also draw them, into this folder."""
 
 
 def main() -> None:
-    """Prints a table, one row per program, and the ratios."""
+    """Prints a table of the programs, one for each way to make an update larger, and the figures."""
     options = tyro.cli(Options, description=__doc__)
-    cli.cache_compilations()
+    if options.quick:
+        options = dataclasses.replace(options, num_envs=16, horizon=50, num_updates=2, repeats=4)
 
-    import jax
+    import jax  # only now, so that --help answers at once
 
-    from pg.config import Config, Hyperparams
-    from pg.train import make_learner
+    if not options.quick:  # compiling would be timed as reading
+        jax.config.update("jax_enable_compilation_cache", False)
+    import drawing
+    import rollouts
+    import updates
+    from timing import medians, table, take_turns
 
-    # Without thresholds no pole falls: every episode lasts its 500 steps. With them a fresh policy lasts about 22.
-    endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9}
+    from pg import results
 
-    def update_of(env_params: dict[str, float]) -> Callable[[int], Any]:
-        config = Config(num_envs=options.num_envs, env_params=env_params)
-        learner = make_learner(config, Hyperparams(learning_rate=0.0))
-        state, step = jax.jit(learner.init)(jax.random.key(0)), jax.jit(learner.step)
-        return lambda i: jax.block_until_ready(step(state, keys[i])[1])
-
-    keys = [jax.random.key(i) for i in range(options.repeats + 1)]
-    programs = {"short": update_of({}), "full": update_of(endless)}
-    seconds, steps = interleaved(programs, options.repeats)
-    print(f"one REINFORCE update of {options.num_envs} CartPole episodes, {jax.devices()[0].device_kind}")
-    for name in programs:
-        length = steps[name] / options.num_envs
-        print(f"  {name:6} {length:6.1f} steps an episode  {1e3 * seconds[name]:8.2f} ms")
-    figures = {"short_vs_full_episodes": seconds["short"] / seconds["full"]}
-    for name, value in figures.items():
-        print(f"{name} {value:.3f}")
+    config = rollouts.setting(options.num_envs, options.horizon, num_updates=options.num_updates)
+    programs = rollouts.programs(config) | updates.programs(config)
+    timings = take_turns(programs, options.repeats)
+    rows = medians(programs, timings)
+    batch = f"{options.num_envs} CartPole episodes of {options.horizon} steps"
+    print(table(f"{batch}, {options.repeats} repeats, {jax.device_count()} × {jax.devices()[0].device_kind}", rows))
+    scaling: dict[str, Any] = {}
+    for name, sizes in updates.scaling(options.num_envs, options.horizon, quick=options.quick).items():
+        if sizes:
+            scaling[name] = medians(sizes, take_turns(sizes, max(2, options.repeats // 4)))
+            print(table(f"an update, by {name}", scaling[name]))
+        else:
+            print(f"by {name}: there is only one\n")
+    for size, row in scaling["seeds"].items():
+        row["temp_bytes_per_seed"] = row["temp_bytes"] / int(size)
+    figures = ratios(programs, timings)
+    print("\n".join(f"{name:26}{value:8.3f}" for name, value in figures.items()))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        everything = {**figures, "programs": rows, "scaling": scaling, "versions": results.environment()}
+        results.write_json(options.json, everything)
+    if options.figures:
+        drawing.draw(rows, scaling, options.figures)
 
 
-def interleaved(programs: dict[str, Callable[[int], Any]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds, and mean environment steps, of a call of each program; the first call of each is not timed."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    steps: dict[str, list[int]] = {name: [] for name in programs}
-    for i in range(-1, repeats):
-        for name, program in programs.items():
-            started = time.perf_counter()
-            metrics = program(i + 1)
-            if i >= 0:
-                times[name].append(time.perf_counter() - started)
-                steps[name].append(int(metrics["env_steps"]))
-    return (
-        {name: statistics.median(x) for name, x in times.items()},
-        {name: statistics.mean(x) for name, x in steps.items()},
-    )
+def ratios(programs: "Mapping[str, Program]", timings: "Mapping[str, Timing]") -> dict[str, float]:
+    """The figures; each is a median over turns of the ratio within a turn, except that of memory."""
+    from timing import faster, longer
+
+    def speed(a: str, b: str) -> float:
+        return faster(timings[a], timings[b])
+
+    return {
+        "random_vs_plain": speed("random", "random_plain"),
+        "policy_vs_forward": speed("policy", "forward"),
+        "policy_kept_vs_forward": speed("policy_kept", "forward"),
+        "policy_vs_plain": speed("policy", "policy_plain"),
+        "update_vs_scan_gradient": speed("update", "update_plain"),
+        "memory_vs_scan_gradient": programs["update"].temp_bytes / programs["update_plain"].temp_bytes,
+        "short_vs_full_episodes": longer(timings["short"], timings["full"]),
+        "training_vs_random": speed("training", "random"),
+        "training_vs_forward": speed("training", "forward"),
+    }
 
 
 if __name__ == "__main__":

@@ -32,60 +32,61 @@ class Options:
 
 
 def main() -> int:
-    """The exit code: 0, or 130 after Ctrl-C."""
-    config, hyperparams, options = cli.parse("train.py", str(__doc__), Options)
+    """The exit code: 0, or 130 after Ctrl-C, or 75 where another process of the job has ended."""
+    config, hyperparams, options, machine = cli.parse("train.py", str(__doc__), Options)
     cli.cache_compilations()
-
-    import jax  # only now: a mistake in the arguments need not wait for it
-
-    from pg import envs, networks, results, runs
-    from pg.train import make_learner
-
+    seeds = range(options.seed, options.seed + options.seeds)
     try:
+        machine.start()  # only now: a mistake in the arguments need not wait for jax
+
+        import jax
+
+        from pg import devices, envs, networks, results, runs
+        from pg.train import make_learner
+
         env = envs.configured(config, 1)
         shapes = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
-        folder = results.create_folder(options.out, config, options.seed)
+        where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+        where.check(config)
+        folder = results.create_folder(options.out, config, options.seed) if devices.is_first() else None
     except ValueError as error:
         cli.fail(error)
-    results.write_setup(folder, config, hyperparams, dataclasses.asdict(options))
-    seeds = range(options.seed, options.seed + options.seeds)
-    print(cli.describe(config, hyperparams, env.max_steps, networks.num_params(shapes.params)))
-    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
-    print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
-    progress = cli.Progress(config.num_updates)
+    if folder:
+        results.write_setup(folder, config, hyperparams, dataclasses.asdict(options) | dataclasses.asdict(machine))
+        print(cli.describe(config, hyperparams, env.max_steps, networks.num_params(shapes.params)))
+        device = f"{where.mesh.size} × {jax.devices()[0].device_kind}"
+        print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
+    progress = cli.Progress(config.num_updates, quiet=folder is None)
     try:
-        done = runs.run(config, hyperparams, seeds, progress)
+        done = runs.run(config, hyperparams, seeds, progress, where=where)
         progress.close()
-        finish(config, done, seeds, options, folder)
+        evaluation = None
+        if done.finished:
+            greedy = options.greedy
+            evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=greedy, where=where)
+        if folder:
+            finish(config, done, evaluation, seeds, options, folder)
     except KeyboardInterrupt:
         done = None
-    print(folder)
+    except ConnectionError as error:
+        cli.abandon(error)
+    if folder:
+        print(folder)
     return 0 if done and done.finished else cli.INTERRUPTED
 
 
-def finish(config: Any, done: Any, seeds: range, options: Options, folder: Path) -> None:
-    """Writes metrics and parameters, evaluates unless interrupted, writes and prints the summary, draws."""
-    from pg import plots, results, runs
+def finish(config: Any, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> None:
+    """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where interrupted."""
+    from pg import plots, results
 
     results.write_metrics(folder, done.metrics, options.seed)
     results.write_params(folder, done.states.params, done.states.normaliser)
-    evaluation = None
-    if done.finished:
-        evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy)
     summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
     results.write_json(folder / "summary.json", summary)
-    steps = done.metrics["env_steps"].cumsum(axis=1)
-    plots.learning_curve(
-        steps,
-        done.metrics["return"],
-        folder / "curve.png",
-        title=f"{config.estimator} on {config.env}",
-        final=summary.get("mean"),
-    )
-    print(
-        f"{summary['env_steps']:,} environment steps; compiled in {done.compile_seconds:.1f} s, "
-        f"trained in {done.train_seconds:.1f} s"
-    )
+    steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
+    plots.learning_curve(steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean"))
+    seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
+    print(f"{summary['env_steps']:,} environment steps; {seconds}")
     if evaluation is not None:
         several = f", median of seeds {summary['median_of_seeds']:.1f}" if len(seeds) > 1 else ""
         print(

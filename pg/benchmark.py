@@ -26,7 +26,6 @@ Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the envir
 
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
-POINTS = 100  # of a stored learning curve
 HEADER = ("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "reached", "bar", "published")
 
 
@@ -147,7 +146,7 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
     path = cell.file(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    steps, learned = curve(done.metrics)
+    steps, learned = results.curve(done.metrics)
     np.savez_compressed(buffer, seeds=cell.seeds, steps=steps, returns=learned)
     results.replace(path.with_suffix(".npz"), lambda temporary: temporary.write_bytes(buffer.getvalue()))
     results.write_json(path, data)
@@ -156,24 +155,6 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
             other.with_suffix(".npz").unlink(missing_ok=True)
             other.unlink()
     return _tidy(json.loads(path.read_text())), done.compile_seconds + done.train_seconds
-
-
-def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Learning curves of at most `points` points: environment steps so far [S, K], and the mean return of the
-    episodes that ended since the point before [S, K], NaN where none did.
-
-    metrics: return, episodes and env_steps, [S, G].
-    """
-    num_updates = metrics["env_steps"].shape[1]
-    ends = np.unique(np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)[1:])
-    total = np.where(metrics["episodes"] > 0, metrics["return"] * metrics["episodes"], 0.0)
-    summed, episodes = (
-        np.diff(np.cumsum(x, axis=1, dtype=float)[:, ends - 1], axis=1, prepend=0.0)
-        for x in (total, metrics["episodes"])
-    )
-    returns = np.where(episodes > 0, summed / np.maximum(episodes, 1.0), np.nan)
-    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64)[:, ends - 1]
-    return steps, returns.astype(np.float32)
 
 
 def collect(out: Path) -> list[Result]:
@@ -294,9 +275,7 @@ def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.
         seen = [np.isfinite(y) for y in returns]
         if not seen or not all(map(np.any, seen)):  # a mean over the other seeds would flatter
             continue
-        curves = [(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)]
-        grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), POINTS)
-        values = np.stack([np.interp(grid, x, y) for x, y in curves])
+        grid, values = results.aligned([(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)])
         panels.setdefault(task.name, {})[label] = (grid, statistics.mean_curve(values))
     return panels
 

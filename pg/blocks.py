@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 # Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
-ROWS = {"cpu": 1024}
+ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
 
 
@@ -38,7 +38,7 @@ def block_size(length: int, width: int) -> int:
     A divisor of `length` where there is one of fitting size, so that nothing needs padding.
     """
     rows = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
-    return even_size(length, max(8, rows // width))
+    return even_size(length, max(2, rows // width))
 
 
 def even_size(length: int, most: int) -> int:

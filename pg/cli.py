@@ -12,18 +12,19 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import tyro
 from tqdm import tqdm
 
-from pg.config import ACCEPTS, Config, Hyperparams, check_env, check_hyperparams, check_name
+from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams, check_name
 from pg.presets import preset
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 MISTAKE = 2  # exit code after a mistake in the arguments
+ABANDONED = 75  # exit code where a job lost a process: sysexits' EX_TEMPFAIL, try again
 
 
 def _whole(text: str) -> int:
@@ -69,10 +70,48 @@ _TYPES: dict[str, Any] = {
 _HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
 
 
+@dataclasses.dataclass
+class Machine:
+    """What the work is spread over."""
+
+    shard: Shard = "seeds"
+    """What devices share out: runs, or the environments of each run."""
+    cpu_devices: int | None = None
+    """Devices that the CPU counts as; none: for seeds one per core, for envs one."""
+    distributed: bool = False
+    """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has started."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where nothing else tells the processes of each other."""
+    num_processes: int | None = None
+    """How many processes there are; with coordinator."""
+    process_id: int | None = None
+    """Which of them this is, from 0; with coordinator."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range, or one that is missing."""
+        if self.cpu_devices is not None and self.cpu_devices < 1:
+            raise ValueError(f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}")
+        found = (self.coordinator, self.num_processes, self.process_id)
+        if any(x is not None for x in found) and (None in found or not 0 <= found[2] < found[1]):  # type: ignore
+            raise ValueError(
+                "coordinator, num_processes and process_id belong together, 0 <= process_id < num_processes; "
+                f"got {found[0]}, {found[1]} and {found[2]}"
+            )
+
+    def start(self) -> None:
+        """Tells jax, before anything is computed. Raises ValueError where no other process can be found."""
+        from pg import devices
+
+        several = self.distributed or self.coordinator is not None
+        devices.use_cpu_cores(self.cpu_devices or (1 if several or self.shard == "envs" else None))
+        if several:
+            devices.join(self.coordinator, self.num_processes, self.process_id)
+
+
 def parse(
     prog: str, description: str, options: type, argv: Sequence[str] | None = None
-) -> tuple[Config, Hyperparams, Any]:
-    """Config, Hyperparams and `options` (a dataclass of the script's own flags) from the command line.
+) -> tuple[Config, Hyperparams, Any, Machine]:
+    """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the command line.
 
     Defaults are the preset of the estimator and the environment that are named. Exits with code 2 and one sentence
     on a mistake.
@@ -85,16 +124,22 @@ def parse(
         config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
     except ValueError as error:
         fail(error)
-    groups = [("run", options, options()), ("config", Config, config), ("hyperparams", Hyperparams, hyperparams)]
+    groups = [
+        *(("run", options, options()), ("machine", Machine, Machine())),
+        *(("config", Config, config), ("hyperparams", Hyperparams, hyperparams)),
+    ]
     flat: Any = tyro.conf.OmitArgPrefixes
-    flags = dataclasses.make_dataclass("Flags", [(name, flat[_flags(kind, values)]) for name, kind, values in groups])
+    own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
+    fields = [(name, flat[_flags(kind, values, set() if kind is options else own)]) for name, kind, values in groups]
+    flags = dataclasses.make_dataclass("Flags", fields)
     flags.__doc__ = ""
     parsed: Any = tyro.cli(flags, prog=prog, description=description, args=argv)
     try:
         return (
-            Config(**vars(parsed.config)),
-            check_hyperparams(Hyperparams(**vars(parsed.hyperparams))),
+            dataclasses.replace(config, **vars(parsed.config)),
+            check_hyperparams(hyperparams._replace(**vars(parsed.hyperparams))),
             options(**vars(parsed.run)),
+            Machine(**vars(parsed.machine)),
         )
     except ValueError as error:
         fail(error)
@@ -104,6 +149,13 @@ def fail(error: object) -> NoReturn:
     """Says what is wrong, in one sentence, and exits with code 2."""
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(MISTAKE)
+
+
+def abandon(error: object) -> NoReturn:
+    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be waited for."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(ABANDONED)
 
 
 def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
@@ -138,12 +190,12 @@ def assignment(text: str) -> tuple[str, Any]:
 class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, quiet: bool = False) -> None:
         self.total, self.env_steps, self.done = total, 0, 0
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not quiet
         layout = "{percentage:3.0f}%|{bar:16}| {n}/{total} updates{postfix}, {remaining} left"
         self.bar = tqdm(total=total, disable=not terminal, bar_format=layout, dynamic_ncols=True)
-        self.lines = not terminal
+        self.lines = not terminal and not quiet
 
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
         """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
@@ -185,12 +237,12 @@ def _named(argv: list[str], flag: str) -> str | None:
     return None
 
 
-def _flags(source: type, defaults: Any) -> type:
-    """A dataclass with the fields of `source`, annotated for the parser, with `defaults`."""
+def _flags(source: type, defaults: Any, taken: Collection[str]) -> type:
+    """A dataclass with the fields of `source` but those `taken`, annotated for the parser, with `defaults`."""
     hints, helps = get_type_hints(source), _field_docstrings(source)
     fields = []
     for name, hint in hints.items():
-        if (source.__name__, name) in _HIDDEN:
+        if (source.__name__, name) in _HIDDEN or name in taken:
             continue
         default = getattr(defaults, name)
         if hint is Any:

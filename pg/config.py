@@ -19,6 +19,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 ActionLaw = Literal["gaussian", "censored", "squashed"]
 Memory = Literal["none", "gru", "lstm"]
 Advantages = Literal["raw", "batch", "minibatch"]
+Shard = Literal["seeds", "envs"]
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]  # these ask for the policy or the estimator
 Optimizer = CriticOptimizer | PolicyOptimizer

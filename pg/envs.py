@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pg.config import Config, check_env, check_name
 
@@ -142,13 +143,19 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
     return make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
 
 
+def parameters(env: Any) -> list[str]:
+    """The names of an environment's parameters. env: as of `make_env`."""
+    return list(vars((_instance(env) if isinstance(env, str) else env).default_params))
+
+
 @functools.cache
 def _instance(name: str) -> Any:
     """One object per name: gymnax's jitted methods are cached by the object's identity."""
     check_env(name)
     if ":" in name:  # adapters are written on top of this module, so it loads them only here
         return importlib.import_module("pg.adapters").make(name)
-    return gymnax.make(name)[0]
+    with jax.ensure_compile_time_eval():  # it may hold arrays, and is kept beyond the trace that asks for it first
+        return gymnax.make(name)[0]
 
 
 def _with_gradients(env: Any) -> Any:
@@ -226,8 +233,15 @@ def _actions(env: Any, params: Any) -> Discrete | Box:
         if isinstance(space, spaces.Discrete):
             return Discrete(int(space.n))
         if isinstance(space, spaces.Box):
-            return Box(*(jnp.full(space.shape, bound, float) for bound in (space.low, space.high)))
+            return Box(*(_filled(space.shape, bound) for bound in (space.low, space.high)))
     raise ValueError(f"actions must be Discrete or Box, got {type(space).__name__}")
+
+
+def _filled(shape: tuple[int, ...], bound: Any) -> Any:
+    """A bound as an array: numpy's, which no trace can hold on to, unless it is traced itself."""
+    if isinstance(bound, jax.core.Tracer):
+        return jnp.full(shape, bound, float)
+    return np.full(shape, bound, jnp.result_type(float))
 
 
 def _check_reward(reset: Callable[..., Any], step: Callable[..., Any], env: Any, params: Any) -> None:

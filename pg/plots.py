@@ -1,7 +1,7 @@
 """Pictures of runs. The only importer of matplotlib, which loads when something is drawn."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,10 @@ def learning_curves(
     everywhere = [label for curves in panels.values() for label in curves]
     looks = _looks(sorted(everywhere, key=lambda label: -everywhere.count(label)))  # the common ones look simplest
     columns = min(3, len(panels))
-    rows, entries = -(-len(panels) // columns), len(looks) + bool(best)
-    height = 2.8 * rows + 0.4 + 0.24 * -(-entries // (1 + columns))  # panels, axis label, legend
-    figure = Figure(figsize=(max(4.2 * columns, 5.5), height), layout="constrained")
+    rows, entries, width = -(-len(panels) // columns), len(looks) + bool(best), max(4.2 * columns, 5.5)
+    beside = max(1, min(entries, 1 + columns, int(width * 12 / (6 + max(map(len, looks))))))  # entries in a line
+    height = 2.8 * rows + 0.4 + 0.24 * -(-entries // beside)  # panels, axis label, legend
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, curves) in zip(grid, panels.items(), strict=False):
         shade = 0.18 if len(curves) < 8 else 0.07
@@ -84,7 +85,7 @@ def learning_curves(
     handles = [_line(label, **look) for label, look in looks.items()]
     if best:
         handles.append(_line("best published", color="0.45", linestyle=(0, (6, 3)), linewidth=0.9))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 1 + columns), frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=beside, frameon=False)
     _save(figure, path)
 
 
@@ -139,10 +140,104 @@ def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlab
     _save(figure, path)
 
 
+def sensitivity(varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], path: Path, *, title: str) -> None:
+    """Return against each value that was varied, a point with its 95 % interval per setting; PNG and SVG.
+
+    varied: of each name, the value of every setting; means: of every setting. A line joins the best at each value
+    where values come again.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(varied))
+    rows = -(-len(varied) // columns)
+    figure = Figure(figsize=(max(4.0 * columns, 5.0), 3.0 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    value, low, high = (np.array([getattr(m, name) for m in means], float) for name in Estimate._fields)
+    for axes, (name, values) in zip(grid, varied.items(), strict=False):
+        x = _positions(axes, name, values)
+        axes.errorbar(
+            x,
+            value,
+            yerr=[value - low, high - value],
+            fmt="o",
+            color=BLUE,
+            ms=3.5,
+            lw=0.8,
+            alpha=0.7,
+            label="setting",
+        )
+        at = np.unique(x)
+        if len(at) < len(x):
+            best = [value[x == v].max() for v in at]
+            axes.plot(at, best, color=ORANGE, linewidth=1.6, label="best at this value", zorder=3)
+            axes.legend(frameon=False, fontsize="small")
+        _clean(axes)
+    for axes in grid[len(varied) :]:
+        axes.remove()
+    figure.supylabel("return, mean over seeds and 95 % interval", fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
+    _save(figure, path)
+
+
+def heat_map(varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: Path, *, title: str) -> None:
+    """Mean return over the plane of two names, a cell per setting of a grid, else a dot; PNG and SVG."""
+    from matplotlib.figure import Figure
+
+    (x_name, x_values), (y_name, y_values) = varied.items()
+    xs, ys = (sorted(set(v), key=_rank) for v in (x_values, y_values))
+    figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    if len(xs) * len(ys) == len(means):
+        cells = np.full((len(ys), len(xs)), np.nan)
+        for x, y, mean in zip(x_values, y_values, means, strict=True):
+            cells[ys.index(y), xs.index(x)] = mean
+        seen: Any = axes.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
+        axes.set_xticks(range(len(xs)), [_tick(x) for x in xs], rotation=45 if len(xs) > 6 else 0)
+        axes.set_yticks(range(len(ys)), [_tick(y) for y in ys])
+        axes.set(xlabel=x_name.rstrip("_"), ylabel=y_name.rstrip("_"))
+        middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
+        for (j, i), mean in np.ndenumerate(cells) if cells.size <= 64 else ():
+            axes.text(i, j, f"{mean:.4g}", ha="center", va="center", fontsize="small", color=_ink(mean < middle))
+    else:
+        x, y = _positions(axes, x_name, x_values), _positions(axes, y_name, y_values, vertical=True)
+        seen = axes.scatter(x, y, c=means, cmap="cividis", s=60)
+        _clean(axes)
+    figure.colorbar(seen, label="mean return")
+    axes.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
 def _looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour and line style of each label, in the order in which they first appear."""
     styles = itertools.cycle(itertools.product(STYLES, COLOURS))
     return {label: {"color": c, "linestyle": s} for label, (s, c) in zip(dict.fromkeys(labels), styles, strict=False)}
+
+
+def _positions(axes: Any, name: str, values: Sequence[Any], *, vertical: bool = False) -> np.ndarray:
+    """Where values lie on an axis: as numbers, on a log scale where they span a decade or more, else side by side."""
+    side = "y" if vertical else "x"
+    getattr(axes, f"set_{side}label")(name.rstrip("_"))
+    if not all(isinstance(v, int | float | np.number) and np.isfinite(v) for v in values):
+        names = sorted(set(values), key=_rank)
+        getattr(axes, f"set_{side}ticks")(range(len(names)), [_tick(v) for v in names])
+        return np.array([names.index(v) for v in values], float)
+    x = np.array(values, float)
+    if x.min() > 0 and x.max() >= 10 * x.min():
+        getattr(axes, f"set_{side}scale")("log")
+    return x
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Numbers first, in their order; then texts."""
+    return (True, str(value)) if isinstance(value, str) else (False, value)
+
+
+def _tick(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _ink(dark: bool) -> str:
+    return "white" if dark else "black"
 
 
 def _line(label: str, **look: Any) -> Any:

@@ -28,6 +28,7 @@ from pg.evaluate import Evaluation
 from pg.runs import Run
 
 _NORMALISER = "normaliser/"  # what running statistics are stored under
+POINTS = 100  # of a curve that is drawn or kept
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 
 
@@ -125,25 +126,68 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
 
     metrics: arrays [num_seeds, num_updates].
     """
-    import pyarrow
-    import pyarrow.parquet as parquet
+    seeds = np.arange(first_seed, first_seed + len(metrics["env_steps"]))
+    write_table(folder / "metrics.parquet", long_form(metrics, seed=seeds))
 
-    num_seeds, num_updates = metrics["env_steps"].shape
-    columns = {
-        "seed": np.repeat(np.arange(first_seed, first_seed + num_seeds), num_updates),
-        "update": np.tile(np.arange(num_updates), num_seeds),
+
+def long_form(metrics: Mapping[str, np.ndarray], **runs: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns with a row per run and update: what the runs are, [n] each, then metrics [n, num_updates]."""
+    num_runs, num_updates = metrics["env_steps"].shape
+    return {
+        **{name: np.repeat(values, num_updates) for name, values in runs.items()},
+        "update": np.tile(np.arange(num_updates), num_runs),
         "total_env_steps": np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).ravel(),
         **{name: np.asarray(x).ravel() for name, x in metrics.items()},
     }
-    replace(folder / "metrics.parquet", lambda path: parquet.write_table(pyarrow.table(columns), path))
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     """The columns of metrics.parquet."""
-    import pyarrow.parquet
+    return read_table(folder / "metrics.parquet")
 
-    table = pyarrow.parquet.read_table(folder / "metrics.parquet")
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """A parquet file of columns of one length."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    replace(path, lambda temporary: parquet.write_table(pyarrow.table(dict(columns)), temporary))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The columns of a parquet file, all unless some are named. Raises ValueError for a damaged file."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(path, columns=None if columns is None else list(columns))
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is damaged, remove it: {error}") from None
     return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Learning curves of at most `points` points: environment steps so far [S, K], and the mean return of the
+    episodes that ended since the point before [S, K], NaN where none did.
+
+    metrics: return, episodes and env_steps, [S, G].
+    """
+    num_updates = metrics["env_steps"].shape[1]
+    ends = np.unique(np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)[1:])
+    total = np.where(metrics["episodes"] > 0, metrics["return"] * metrics["episodes"], 0.0)
+    summed, episodes = (
+        np.diff(np.cumsum(x, axis=1, dtype=float)[:, ends - 1], axis=1, prepend=0.0)
+        for x in (total, metrics["episodes"])
+    )
+    returns = np.where(episodes > 0, summed / np.maximum(episodes, 1.0), np.nan)
+    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64)[:, ends - 1]
+    return steps, returns.astype(np.float32)
+
+
+def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points]."""
+    grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
+    return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
 
 
 def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
@@ -194,17 +238,18 @@ def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:
 
 def write_json(path: Path, data: Any) -> None:
     """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
-    text = json.dumps(_jsonable(data), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
     replace(path, lambda temporary: temporary.write_text(text))
 
 
-def _jsonable(data: Any) -> Any:
+def jsonable(data: Any) -> Any:
+    """What strict JSON can hold of it."""
     if isinstance(data, Mapping):
-        return {str(name): _jsonable(value) for name, value in data.items()}
+        return {str(name): jsonable(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_jsonable(value) for value in data]
+        return [jsonable(value) for value in data]
     if isinstance(data, jax.Array | np.ndarray | np.generic):
-        return _jsonable(data.tolist())
+        return jsonable(data.tolist())
     if isinstance(data, float) and not math.isfinite(data):
         return None if math.isnan(data) else str(data)
     return str(data) if isinstance(data, Path) else data

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import blocks, networks
+from pg import blocks, devices, networks
 from pg.envs import Env
 from pg.networks import Network
 
@@ -107,7 +107,7 @@ def episodes(
 
     def block(loop: Any) -> Any:
         index, standing, rows = loop
-        standing, new = jax.lax.scan(step, standing, draw(index * size + jnp.arange(size)))
+        standing, new = jax.lax.scan(step, standing, blocks.take(draws, index))
         return index + 1, standing, blocks.put(rows, new, index)
 
     def running(loop: Any) -> jax.Array:
@@ -115,7 +115,9 @@ def episodes(
         return (index < count) & blocks.largest(alive.any())
 
     count = math.ceil(horizon / size)
-    shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, draw(jnp.arange(size)))[1])
+    # All at once: of draws for a block at a time, handing so little work to another thread costs more than the work.
+    draws = blocks.split(draw(jnp.arange(count * size)), size)
+    shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1])
     rows = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
     rows = jax.lax.while_loop(running, block, (jnp.int32(0), standing, rows))[-1]
     return blocks.join(rows, horizon)
@@ -184,7 +186,7 @@ def _step(
     env: Env, policy: Network, params: Any, state: RolloutState, draws: Any, act: Act
 ) -> tuple[RolloutState, Trajectory]:
     """One step of B environments: where they stand afterwards, unreset, and the row [B, ...] to record."""
-    noise, keys = draws
+    state, (noise, keys) = devices.spread_envs((state, draws))
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
     action = act(dist, noise)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import envs, networks, normalisation, rollout
+from pg import devices, envs, networks, normalisation, rollout
 from pg.config import Config, Hyperparams, Schedule, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise
@@ -136,26 +136,26 @@ def make_train(
 def make_chunk(
     config: Config, *, optimizer: OptimizerFactory | None = None, estimator: EstimatorFactory | None = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`chunk(states [S, ...], keys [S, n], hyperparams) -> states, metrics [S, n]`: n more updates of S seeds.
+    """`chunk(state, keys [n], hyperparams) -> state, metrics [n]`: n more updates.
 
     What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit.
     """
 
-    def chunk(states: TrainState, keys: jax.Array, hyperparams: Hyperparams) -> tuple[TrainState, Metrics]:
+    def chunk(state: TrainState, keys: jax.Array, hyperparams: Hyperparams) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
-        return jax.vmap(lambda state, keys: jax.lax.scan(step, state, keys))(states, keys)
+        return jax.lax.scan(step, state, keys)
 
     return chunk
 
 
-def training_keys(key: jax.Array, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
-    """The keys of a run: that of `init`, and those of updates `start` to `stop - 1`.
+def training_keys(key: jax.Array, start: Any, count: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of a run: that of `init`, and those of `count` updates from number `start` on, which may be traced.
 
     An update's key depends on its number alone, so that a run in chunks, or one that is continued beyond its
     planned end, draws what a single scan would have drawn.
     """
     init_key, step_key = jax.random.split(key)
-    return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(start, stop))
+    return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(start + jnp.arange(count))
 
 
 def _gradient_step(
@@ -194,7 +194,8 @@ def _passes(
         return improve(learned, batch)
 
     def one(learned: Learned, rows: jax.Array) -> tuple[Learned, Metrics]:
-        moved, metrics = improve(learned, jax.tree.map(lambda x: x[:, rows], batch))
+        part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], batch), axis=1)
+        moved, metrics = improve(learned, part)
         kept = learned._replace(stay=moved.stay)
         return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
 

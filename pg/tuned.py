@@ -122,9 +122,9 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "FourRooms-misc": {"ppo": {"num_updates": 976, "entropy_coef": 0.01}},
-    "Breakout-MinAtar": {"ppo": _MINATAR},
+    "Breakout-MinAtar": {"ppo": {**_MINATAR, "num_updates": 450}},
     "Asterix-MinAtar": {"ppo": {**_MINATAR, "num_updates": 150}},
-    "Freeway-MinAtar": {"ppo": _MINATAR},
+    "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
-    "Seaquest-MinAtar": {"ppo": _MINATAR},
+    "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
 }

@@ -10,10 +10,33 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # A module imports only from modules to its left.
 ORDER = (
-    *("config", "tuned", "presets", "suites", "blocks", "envs", "adapters", "distributions", "networks", "rollout"),
+    *(
+        "config",
+        "tuned",
+        "presets",
+        "suites",
+        "blocks",
+        "devices",
+        "envs",
+        "adapters",
+        "distributions",
+        "networks",
+        "rollout",
+    ),
     *("tabular", "closed_forms", "returns", "normalisation", "baselines", "surrogates", "estimators", "pathwise"),
-    *("evolution", "diagnostics", "optimizers", "train", "evaluate", "runs", "statistics", "results", "plots", "cli"),
-    "benchmark",
+    *(
+        "evolution",
+        "diagnostics",
+        "optimizers",
+        "train",
+        "evaluate",
+        "runs",
+        "memory",
+        "statistics",
+        "results",
+        "plots",
+    ),
+    *("cli", "sweep", "benchmark"),
 )
 # Adapters may call back: an environment of another library can live on the host.
 CORE = tuple(name for name in ORDER[ORDER.index("blocks") : ORDER.index("runs")] if name != "adapters")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from pg import benchmark, suites
+from pg import benchmark, results, suites
 from pg.benchmark import Result
 from pg.config import ACCEPTS, ENVIRONMENTS, Config, Hyperparams
 from pg.presets import preset
@@ -321,7 +321,7 @@ def test_a_stored_curve_is_a_loops() -> None:
     episodes = g.integers(0, 3, (2, 23))
     returns = np.where(episodes > 0, g.normal(size=(2, 23)), np.nan)
     metrics = {"return": returns, "episodes": episodes, "env_steps": g.integers(1, 9, (2, 23))}
-    steps, means = benchmark.curve(metrics, points=5)
+    steps, means = results.curve(metrics, points=5)
     ends = [4, 9, 13, 18, 23]
     assert steps.shape == means.shape == (2, 5)
     for seed in range(2):
@@ -330,8 +330,8 @@ def test_a_stored_curve_is_a_loops() -> None:
             want = sum(x * n for x, n in ended) / sum(n for _, n in ended) if ended else np.nan
             np.testing.assert_allclose(means[seed, k], want, rtol=1e-6)
             assert steps[seed, k] == metrics["env_steps"][seed, :end].sum()
-    assert benchmark.curve(metrics)[0].shape == (2, 23)  # no more points than updates
-    none = benchmark.curve({**metrics, "episodes": 0 * episodes, "return": returns * np.nan})[1]
+    assert results.curve(metrics)[0].shape == (2, 23)  # no more points than updates
+    none = results.curve({**metrics, "episodes": 0 * episodes, "return": returns * np.nan})[1]
     assert np.isnan(none).all()
 
 

@@ -204,13 +204,6 @@ def test_ctrl_c_leaves_a_readable_folder(tmp_path: Path) -> None:
     assert len(results.read_metrics(folder)["update"]) == summary["num_updates"] > 0
 
 
-def test_throughput_reports_its_ratio(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    done = train("--repeats", "2", "--json", str(figures), script="throughput.py")
-    assert done.returncode == 0, done.stderr
-    assert 0 < json.loads(figures.read_text())["short_vs_full_episodes"] < 1
-
-
 def test_a_search_ranks_its_points_and_prints_the_best() -> None:
     arguments = ["--points", "2", "--seeds", "2", "--set", "num_updates=2", "num_envs=4", "hidden_sizes=(8,)"]
     done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")

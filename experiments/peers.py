@@ -1,0 +1,100 @@
+"""Compare the training speed of pg with that of other libraries, where these are installed.
+
+Programs take turns, each in a process and, by --python, an environment of its own (rejax 0.1.3 needs gymnax < 1.0).
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+from statistics import median
+from subprocess import PIPE, Popen
+from typing import Any
+
+import tyro
+
+WORKERS = str(Path(__file__).with_name("peer_workers.py"))
+ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
+SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {  # pg's estimators, batch, updates, seeds
+    "one_pass": (("actor_critic", "gae", "leave_one_out"), ONE, 12, 1),
+    "ppo": (("ppo",), FOUR, 24, 1),
+    "ppo_32_seeds": (("ppo",), FOUR, 3, 32),
+}
+
+
+@dataclasses.dataclass
+class Options:
+    """What to compare, and how often."""
+
+    settings: tuple[str, ...] = tuple(SETTINGS)
+    """Of one_pass (64 x 500 steps), ppo (64 x 128 steps, 4 epochs x 4 minibatches), ppo_32_seeds (under vmap)."""
+    peers: tuple[str, ...] = ("purejaxrl_style", "rejax", "jaxnasium", "sb3")
+    """Programs to compare with."""
+    python: tuple[str, ...] = ()
+    """Interpreters, each NAME=PATH, of programs (pg is one) that are not to run in this one."""
+    rounds: int = 7
+    """Timed runs of each program."""
+    divide: int = 1
+    """Divides environments, steps and updates, for a quick try."""
+    json: Path | None = None
+    """Also write all figures to this file."""
+
+
+def main() -> None:
+    """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
+    options, found = tyro.cli(Options, description=__doc__), {}
+    for setting in options.settings:
+        estimators, batch, updates, seeds = SETTINGS[setting]
+        batch = batch | {name: batch[name] // options.divide for name in ("num_envs", "num_steps")}
+        names = [*(f"pg:{x}" for x in estimators), *(x for x in options.peers if x != "sb3" or seeds == 1)]
+        spec = {"batch": batch, "num_updates": -(-updates // options.divide), "num_seeds": seeds}
+        print(f"{setting}, {options.rounds} rounds of {spec}", flush=True)
+        rows = found[setting] = figures(measure(names, spec, options))
+        cells = {"": "".join(f"{key:>23}" for key in next(iter(rows.values())))}
+        cells |= {name: "".join(f"{x:23,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
+        print("\n".join(f"{name:16}{line}" for name, line in cells.items()), flush=True)
+    Path(options.json or os.devnull).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[str, list[dict[str, float]]]:
+    """The answers of every program that is installed, one per round; the first compiles."""
+    pythons, workers = dict(pair.split("=", 1) for pair in options.python), {}
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            command = [pythons.get(name.partition(":")[0], sys.executable), WORKERS, name, json.dumps(spec)]
+            workers[name] = stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
+        for name in names:
+            if missing := answer(workers[name]).get("missing"):
+                print(f"{name} is left out: {missing}")
+                del workers[name]
+        rounds = [
+            {name: answer(workers[name], f"{seed}\n") for name in workers} for seed in range(options.rounds + 1)
+        ]
+    return {name: [r[name] for r in rounds] for name in workers}
+
+
+def answer(worker: Popen[str], seed: str = "") -> dict[str, Any]:
+    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it ended instead."""
+    print(seed, end="", file=worker.stdin)
+    if not (line := worker.stdout.readline() if worker.stdout else ""):
+        raise RuntimeError(f"a worker ended with code {worker.wait()}: {worker.args!r}")
+    return json.loads(line)
+
+
+def figures(answers: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Medians of all runs but the first, how much longer that was, and medians of pg's speed over a program's."""
+    found = {name: {key: median(x[key] for x in later) for key in later[0]} for name, (_, *later) in answers.items()}
+    for name, row in found.items():
+        row["compile s"] = answers[name][0]["seconds"] - row.pop("seconds")
+        for own, key in itertools.product([x for x in answers if x.startswith("pg:")], ("steps/s", "steps/CPU s")):
+            pairs = list(zip(answers[own], answers[name], strict=True))[1:]
+            row[f"{own[3:]}: {key[6:]}"] = median(a[key] / b[key] for a, b in pairs)
+    return found
+
+
+if __name__ == "__main__":
+    main()

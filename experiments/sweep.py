@@ -1,0 +1,85 @@
+"""Train every setting of a search with every seed; rank them, draw them, and try the best again on fresh seeds.
+
+Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless :linear follows.
+Fields of Hyperparams and parameters of the environment share one program; each value of a field of Config compiles
+anew. Ctrl-C, or a kill, keeps every finished chunk, and the same command goes on from there.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from pg import cli, memory
+from pg.sweep import points
+
+
+@dataclasses.dataclass
+class Options:
+    """What to search, with which seeds, and where to keep it."""
+
+    over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
+    """What is varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
+    method: Literal["auto", "grid", "random", "sobol"] = "auto"
+    """How points are chosen; auto: a grid of values, and a Sobol' sequence where there are ranges."""
+    points: int = 16
+    """Points of random and sobol; powers of two are the most even."""
+    seed: int = 0
+    """The first seed of every setting; ranges are drawn from it too."""
+    seeds: int = 8
+    """Seeds of every setting."""
+    fresh_seeds: int | None = None
+    """Further seeds on which the best setting is tried again; none: as many as `seeds`; 0: it is not."""
+    eval_episodes: int = 100
+    """Episodes of the final evaluation, per run."""
+    greedy: bool = False
+    """Evaluate the mode of the policy instead of sampled actions."""
+    out: Path = Path("results/sweeps")
+    """Folder in which the sweep's folder is made, or found."""
+    width: int | None = None
+    """Runs side by side on one device, at most; none: 16 on CPU, elsewhere 1024."""
+    memory: str | None = None
+    """The most memory this process may have, as 4GiB; none: what is free. (Recurrent cells: --over memory=gru.)"""
+    exact: bool = False
+    """Runs one after the other within the program, each with the bits it has alone."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        for name, least in (("seeds", 2), ("eval_episodes", 1), ("points", 1), ("width", 1), ("fresh_seeds", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+        if not 0 <= self.seed < 2**32 - 2 * self.seeds:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+
+
+def main() -> int:
+    """The exit code: 0, or 130 after Ctrl-C, or 75 where another process of the job has ended."""
+    config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
+    cli.cache_compilations()
+    try:
+        table = points.table_of(options.over, options.method, options.points, options.seed)
+        limit = None if options.memory is None else memory.number_of_bytes(options.memory)
+        machine.start()  # only now: a mistake in the arguments need not wait for jax
+
+        from pg import devices
+        from pg.sweep import driver, study
+
+        seeds = range(options.seed, options.seed + options.seeds)
+        plan = study.Study(config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact)
+        study.check_names(plan)
+        folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
+        driver.say(f"{config.estimator} on {config.env}: {plan.num_points} settings × {len(seeds)} seeds; {folder}")
+        width = driver.run(plan, folder, where, width=options.width, limit=limit)
+        again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
+        driver.finish(plan, folder, where, fresh_seeds=again, width=width, limit=limit)
+    except ValueError as error:
+        cli.fail(error)
+    except ConnectionError as error:
+        cli.abandon(error)
+    except KeyboardInterrupt:
+        print("interrupted: finished chunks are kept; the same command goes on from there")
+        return cli.INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

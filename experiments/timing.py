@@ -1,0 +1,94 @@
+"""How `throughput.py` takes time: programs compiled ahead take turns in one process, and medians are reported.
+
+Other work on the machine slows neighbours in a turn alike; so a ratio is the median over turns of the ratio within
+a turn.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Program(NamedTuple):
+    """A compiled program, and what it took to make it."""
+
+    run: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> result, environment steps taken
+    compile_seconds: float  # to trace, lower and compile
+    temp_bytes: int  # memory for what is neither argument nor result, by XLA's own analysis
+
+
+class Timing(NamedTuple):
+    """Of one program, turn by turn, [repeats] each."""
+
+    seconds: np.ndarray
+    cpu_seconds: np.ndarray  # of all threads: a device may be several, for its larger products
+    steps: np.ndarray
+
+    @property
+    def rate(self) -> np.ndarray:
+        """Steps per second."""
+        return self.steps / self.seconds
+
+
+def compiled(f: Callable[..., tuple[Any, jax.Array]], *args: Any) -> Program:
+    """`f(*args, key) -> result, steps`, compiled for these arguments."""
+    started = time.perf_counter()
+    executable = jax.jit(f).lower(*args, jax.random.key(0)).compile()
+    seconds = time.perf_counter() - started
+    memory = executable.memory_analysis()
+    assert memory is not None  # None: a backend without such an analysis, of which JAX's own are none
+    return Program(lambda key: executable(*args, key), seconds, memory.temp_size_in_bytes)
+
+
+def take_turns(programs: Mapping[str, Program], repeats: int) -> dict[str, Timing]:
+    """The timing of every program; the first call of each is not timed."""
+    rows: dict[str, list[tuple[float, float, int]]] = {name: [] for name in programs}
+    for turn in range(repeats + 1):
+        key = jax.block_until_ready(jax.random.key(turn))
+        for name, program in programs.items():
+            started, cpu_started = time.perf_counter(), time.process_time()
+            result, steps = jax.block_until_ready(program.run(key))
+            seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+            del result  # else the next program would run beside its memory
+            rows[name].append((seconds, cpu_seconds, int(steps)))
+    return {name: Timing(*np.array(row[1:]).T) for name, row in rows.items()}
+
+
+def faster(a: Timing, b: Timing) -> float:
+    """How many times the steps per second of `b` those of `a` are."""
+    return float(np.median(a.rate / b.rate))
+
+
+def longer(a: Timing, b: Timing) -> float:
+    """How many times as long as one of `b` a call of `a` takes."""
+    return float(np.median(a.seconds / b.seconds))
+
+
+def medians(programs: Mapping[str, Program], timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+    """What is reported of each program: medians over turns, time to compile, memory."""
+    return {
+        name: {
+            **{field: float(np.median(x)) for field, x in timing._asdict().items()},
+            "steps_per_second": float(np.median(timing.rate)),
+            "compile_seconds": programs[name].compile_seconds,
+            "temp_bytes": programs[name].temp_bytes,
+        }
+        for name, timing in timings.items()
+    }
+
+
+def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """The rows that `medians` gives, for people."""
+    width = max(map(len, rows))
+    head = (
+        f"{'':{width}}  {'steps':>11}  {'ms':>9}  {'CPU ms':>9}  {'M steps/s':>9}  {'temp MB':>8}  {'compile s':>9}"
+    )
+    lines = [
+        f"{name:{width}}  {row['steps']:>11,.0f}  {1e3 * row['seconds']:>9.2f}  {1e3 * row['cpu_seconds']:>9.2f}  "
+        f"{row['steps_per_second'] / 1e6:>9.3f}  {row['temp_bytes'] / 1e6:>8.2f}  {row['compile_seconds']:>9.2f}"
+        for name, row in rows.items()
+    ]
+    return "\n".join([title, head, *lines, ""])

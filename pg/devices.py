@@ -1,0 +1,154 @@
+"""Devices and hosts: along which axis a program is spread over them.
+
+    runs   every device trains runs of its own, in loops of its own length; no device waits for another
+    envs   all devices train each run together, each some of its environments; XLA sums what they find
+
+One process per host or, on one, per slice of it: the processes run the same program, each on its own devices.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pg.config import Config, Shard
+
+ENVS = "envs"
+HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
+
+
+class Layout(NamedTuple):
+    """Which devices compute, and what each has of the runs [n, ...] that are side by side."""
+
+    mesh: Mesh
+    shard: Shard
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Of leaves [n, ...] that a program is given."""
+        return NamedSharding(self.mesh, PartitionSpec("runs" if self.shard == "seeds" else None))
+
+    def round_up(self, num_runs: int) -> int:
+        """The smallest number of runs, at least `num_runs`, of which every device has as many."""
+        parts = self.mesh.size if self.shard == "seeds" else 1
+        return -(-num_runs // parts) * parts
+
+    def check(self, config: Config) -> None:
+        """Raises ValueError where the environments of a run cannot be shared out evenly."""
+        if self.shard == "envs" and config.num_envs % self.mesh.size:
+            raise ValueError(f"num_envs must be a multiple of the {self.mesh.size} devices, got {config.num_envs}")
+
+
+def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
+    """All devices of all processes, or the first `most` of them: further ones would have nothing to do."""
+    devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
+    axis = "runs" if shard == "seeds" else ENVS
+    return Layout(jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard)
+
+
+def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False) -> Callable[..., Any]:
+    """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within `jax.set_mesh(where.mesh)`.
+
+    exact: the runs of a device one after the other, each with the bits it has alone; else mapped, in which products
+    of a batch are rounded in another order.
+    """
+
+    def many(*args: Any) -> Any:
+        return jax.lax.map(lambda run: f(*run), args) if exact else jax.vmap(f)(*args)
+
+    if where.shard == "envs":
+        return many
+    spec = where.sharding.spec
+    # shard_map and not jit alone: a loop whose length depends on data would have one length for all devices.
+    return jax.shard_map(many, mesh=where.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+def spread_envs(tree: Any, axis: int = 0) -> Any:
+    """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how devices are used.
+
+    Where B is no multiple of the number of devices, as they are.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if ENVS not in mesh.axis_names:
+        return tree
+    spec = PartitionSpec(*[None] * axis, ENVS)
+
+    def one(x: jax.Array) -> jax.Array:
+        return x if x.shape[axis] % mesh.size else jax.lax.with_sharding_constraint(x, spec)
+
+    return jax.tree.map(one, tree)
+
+
+def place(tree: Any, where: Layout) -> Any:
+    """Arrays [n, ...] that every process has whole, on the devices."""
+
+    # Part by part: given the whole, `device_put` would first compare it among all processes.
+    def one(x: Any) -> jax.Array:
+        x, sharding = np.asarray(x), where.sharding
+        here = sharding.addressable_devices_indices_map(x.shape)
+        parts = [jax.device_put(x[index], device) for device, index in here.items()]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+
+    return jax.tree.map(one, tree)
+
+
+def fetch(tree: Any, where: Layout) -> Any:
+    """What the devices of all processes hold, as whole numpy arrays in every process.
+
+    Raises ConnectionError where another process has ended.
+    """
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    whole = NamedSharding(where.mesh, PartitionSpec())
+    try:
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), jax.jit(_same, out_shardings=whole)(tree))
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
+        reason = str(error).splitlines()[0][:200]
+        raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
+
+
+def use_cpu_cores(count: int | None) -> None:
+    """Makes the CPU count as so many devices; None: as many as this process has cores. Before anything is computed.
+
+    Without effect on the devices of an accelerator.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores if count is None else count)
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Makes this process one of a job's, before anything is computed.
+
+    Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all three arguments
+    are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither is the case.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=2 * HEARTBEAT,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"no cluster was found ({error}): give --coordinator HOST:PORT, --num-processes and --process-id"
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def agreed(value: int) -> int:
+    """`value` of the first process, in all of them."""
+    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def _same(tree: Any) -> Any:
+    return tree

@@ -1,0 +1,169 @@
+"""Runs in chunks: so many side by side as fit into memory, one width for all, the last chunk filled up.
+
+    run r = (point g, seed s),  r = g · S + s          chunk c = runs [c n, (c + 1) n),  n = width × devices
+
+A run's bits depend on its keys and on the width, not on the chunk it is in, nor on how many devices or processes
+there are.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pg import devices, memory, runs
+from pg.config import Config, Hyperparams
+from pg.devices import Layout
+from pg.evaluate import Evaluation
+from pg.runs import OnChunk, Programs
+from pg.train import TrainState
+
+# Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all runs of a device
+# wait for the one whose episodes last longest.
+WIDTH = {"cpu": 16}
+WIDTH_ELSEWHERE = 1024
+# Arrays of a chunk's metrics that a host holds: as they come, and joined.
+_COPIES = 2
+
+
+class Plan(NamedTuple):
+    """How a sweep is cut."""
+
+    programs: Programs  # of `width` runs on each device
+    width: int
+    bytes_per_run: int  # of a device's memory, by the compiler's own account
+    compilations: int  # of the training program, until it fitted
+
+    @property
+    def chunk(self) -> int:
+        """Runs of a chunk, n."""
+        return self.programs.num_runs
+
+
+class Chunk(NamedTuple):
+    """What came of runs `start`, `start + 1`, ...; leaves [n, ...]."""
+
+    start: int
+    states: TrainState
+    metrics: dict[str, np.ndarray]  # [n, num_updates]
+    evaluation: dict[str, Evaluation]  # [n, episodes] of each way to act; {}: none was wanted
+
+
+def plan(
+    config: Config,
+    hyperparams: Hyperparams,
+    num_runs: int,
+    where: Layout,
+    *,
+    width: int | None = None,
+    budget: int | None = None,
+    episodes: int = 0,
+    actions: Sequence[str] = ("sampled",),
+    exact: bool = False,
+) -> Plan:
+    """The programs for as many runs side by side as are useful and fit into `budget` bytes; None: into what is free.
+
+    The program is compiled, which takes no memory yet, and asked what it would need; where that is too much, the
+    width is lowered by what a run was found to need. width: the most to begin with; default: `WIDTH`.
+    Raises ValueError where not even one run fits.
+    """
+    parts = where.mesh.size if where.shard == "seeds" else 1
+    most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
+    width = max(1, min(most, -(-num_runs // parts)))
+    local = len(jax.local_devices()) if where.mesh.size > 1 else 1
+    budget = memory.for_programs() if budget is None else budget
+    for compilations in range(1, 20):
+        programs = runs.compile_programs(
+            config, hyperparams, where, width * parts, episodes=episodes, actions=actions, exact=exact
+        )
+        # A program in exact mode has the memory of one run but the results of all; the host has the metrics twice.
+        on_host = _COPIES * width * 4 * config.num_updates * _num_metrics(programs)
+        need = local * (programs.num_bytes + on_host)
+        if need <= budget:
+            return Plan(programs, width, -(-programs.num_bytes // width), compilations)
+        if width == 1:
+            least = f"{memory.readable(need)} for one run on each of {local} device(s)"
+            raise ValueError(
+                f"memory: {least}, and there are {memory.readable(max(budget, 0))}: fewer envs or devices"
+            )
+        width = devices.agreed(max(1, min(width - 1, int(width * budget / need))))
+    raise AssertionError("the width falls at every turn")
+
+
+def chunks(
+    plan: Plan,
+    config: Config,
+    keys: tuple[jax.Array, jax.Array],
+    hyperparams: Hyperparams,
+    *,
+    start: int = 0,
+    on_chunk: OnChunk = lambda *_: None,
+) -> Iterator[Chunk]:
+    """The chunks from run `start` on, one after the other, each once it is finished. Ctrl-C raises KeyboardInterrupt.
+
+    keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of `runs.run`, in a chunk.
+    """
+    programs, total = plan.programs, len(keys[0])
+    for first in range(start, total, plan.chunk):
+        count = min(plan.chunk, total - first)
+        train_keys, eval_keys, h = _rows((*keys, hyperparams), first, plan.chunk)
+        states, metrics, finished = runs.train(programs, config.num_updates, train_keys, h, on_chunk, kept=count)
+        if not finished:
+            raise KeyboardInterrupt
+        found = runs.evaluate_all(programs, states, eval_keys) if programs.evaluate else {}
+        states = devices.fetch(states, programs.where)
+        yield Chunk(first, *runs.first((states, metrics, found), count))
+
+
+def sweep(
+    config: Config,
+    key: jax.Array,
+    num_seeds: int,
+    hyperparams: Hyperparams | None = None,
+    *,
+    width: int | None = None,
+    budget: int | None = None,
+    exact: bool = False,
+    where: Layout | None = None,
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """Every point with every seed: states [G, num_seeds, ...] and metrics [G, num_seeds, num_updates], on the host.
+
+    Run (g, s) is `make_train(config)(jax.random.split(key, num_seeds)[s], point g)`: bit for bit where `exact`, else
+    up to the rounding of batched products, by which trajectories part in the end.
+
+    hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them. width: runs side by side on a
+    device, at most; budget: bytes for the programs; default: what is free. where: default: seeds over all devices.
+    Raises ValueError for a number below 1, or where not even one run fits into memory.
+    """
+    for name, value in (("num_seeds", num_seeds), ("width", 1 if width is None else width)):
+        if value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+    h = crossed(hyperparams or Hyperparams(), num_seeds)
+    total = len(h.learning_rate)
+    points = total // num_seeds
+    keys = jax.random.split(key, num_seeds)[np.arange(total) % num_seeds]
+    where = where or devices.layout(most=total)
+    cut = plan(config, h, total, where, width=width, budget=budget, exact=exact)
+    done = [(chunk.states, chunk.metrics) for chunk in chunks(cut, config, (keys, keys), h)]
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+    return jax.tree.map(lambda x: x.reshape(points, num_seeds, *x.shape[1:]), joined)
+
+
+def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
+    """Leaves [G · num_seeds] of leaves [G] or scalars: every point as many times, in a row."""
+    num = max((np.size(x) for x in jax.tree.leaves(hyperparams)), default=1)
+    for x in jax.tree.leaves(hyperparams):
+        if np.ndim(x) > 1 or np.size(x) not in (1, num):
+            raise ValueError(f"hyperparams must have leaves [G] or scalars, got shape {np.shape(x)} where G is {num}")
+    whole = runs.broadcast(hyperparams, num)
+    return jax.tree.map(lambda x: np.repeat(np.broadcast_to(x, (num,)), num_seeds), whole)
+
+
+def _rows(tree: Any, start: int, count: int) -> Any:
+    """Rows `start` to `start + count - 1`; the last one again where there are no more."""
+    return jax.tree.map(lambda x: x[np.minimum(np.arange(start, start + count), len(x) - 1)], tree)
+
+
+def _num_metrics(programs: Programs) -> int:
+    return len(jax.tree.leaves(programs.advance.out_info[1]))

@@ -1,0 +1,164 @@
+"""Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from pg import cli, devices, memory, results, runs, statistics
+from pg.config import Config, Hyperparams
+from pg.devices import Layout
+from pg.sweep import chunks, report
+from pg.sweep import study as studies
+from pg.sweep.chunks import Plan
+from pg.sweep.points import hyperparams_of
+from pg.sweep.study import Study
+
+
+def run(
+    study: Study, folder: Path, where: Layout, *, width: int | None = None, limit: int | None = None
+) -> int | None:
+    """Runs what is missing in the folder. -> the width it is run at. Every chunk is written once it is finished.
+
+    width: as of `chunks.plan`; of a sweep that was begun, the one it was begun with. limit: bytes of memory that this
+    process may have; None: what is free. Raises ValueError for another width than that, and as `plan` does;
+    KeyboardInterrupt after Ctrl-C.
+    """
+    done, stored = studies.start(study, folder) if devices.is_first() else (0, None)
+    done, stored = devices.agreed(done), devices.agreed(stored or 0)
+    if stored and width and width != stored:
+        raise ValueError(f"this sweep was begun with --width {stored}: leave --width out, or choose another --out")
+    if done:
+        say(f"{done} of {study.num_runs} runs are finished in {folder}")
+    for i, (config, points) in enumerate(study.programs()):
+        first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
+        if done >= first + count:
+            continue
+        title = f"program {i + 1} of {len(study.programs())}: " if len(study.programs()) > 1 else ""
+        say(f"{title}compiling ...")
+        h = hyperparams_of(study.hyperparams, study.traced(points))
+        cut = plan(study, config, h, where, width=stored or width, limit=limit)
+        if devices.is_first() and not stored:
+            studies.write_setup(study, folder, cut.width)
+        stored = stored or cut.width
+        say(described(cut, count, where))
+        _run_group(study, folder, config, points, cut, max(0, done - first))
+    return stored or None
+
+
+def plan(
+    study: Study, config: Config, hyperparams: Hyperparams, where: Layout, *, width: int | None, limit: int | None
+) -> Plan:
+    """The programs of one static setting. hyperparams: its points, leaves [G]."""
+    num_points = len(hyperparams.learning_rate)
+    return chunks.plan(
+        config,
+        runs.broadcast(hyperparams, num_points),
+        num_points * len(study.seeds),
+        where,
+        width=width,
+        budget=None if limit is None else memory.for_programs(limit),
+        episodes=study.episodes,
+        actions=("greedy" if study.greedy else "sampled",),
+        exact=study.exact,
+    )
+
+
+def described(cut: Plan, num_runs: int, where: Layout) -> str:
+    """The plan, for people."""
+    size = cut.programs.num_bytes * (len(jax.local_devices()) if where.mesh.size > 1 else 1)
+    on = f"each of {where.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (jax.process_count() > 1)
+    return (
+        f"{num_runs} runs in {-(-num_runs // cut.chunk)} chunks of {cut.chunk}, {cut.width} side by side on {on}; "
+        f"{memory.readable(size)} for the programs, {memory.readable(cut.bytes_per_run)} a run; "
+        f"compiled {cut.compilations}× in {cut.programs.seconds:.1f} s"
+    )
+
+
+def finish(
+    study: Study, folder: Path, where: Layout, *, fresh_seeds: int, width: int | None, limit: int | None = None
+) -> None:
+    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes what came of it."""
+    ranked = report.rank(study, studies.read_runs(folder)) if devices.is_first() else []
+    best = devices.agreed(ranked[0].setting if ranked else 0)
+    if ranked:
+        report.write(study, folder, ranked)
+        say(report.table(study, ranked))
+    again = (
+        fresh(study, folder, best, where, num_seeds=fresh_seeds, width=width, limit=limit) if fresh_seeds else None
+    )
+    if ranked:
+        results.write_json(folder / "summary.json", report.summary(study, ranked, again))
+        say(report.verdict(study, ranked, again))
+        files = report.draw(study, folder, ranked)
+        say("\n".join(map(str, [folder / "settings.csv", *files])))
+        say(f"peak memory of this process: {memory.readable(memory.peak())}")
+
+
+def fresh(
+    study: Study, folder: Path, best: int, where: Layout, *, num_seeds: int, width: int | None, limit: int | None
+) -> dict[str, Any]:
+    """The summary of setting `best` on seeds beyond those of the study, whose run folder is FOLDER/best."""
+    config, _ = next(group for group in study.programs() if best in group[1])
+    seeds = range(study.seeds.stop, study.seeds.stop + num_seeds)
+    h = hyperparams_of(study.hyperparams, study.traced(range(best, best + 1)))
+    again = Study(config, study.hyperparams, {}, seeds, study.episodes, study.greedy, study.exact)
+    cut = plan(again, config, h, where, width=width, limit=limit)
+    done = list(chunks.chunks(cut, config, runs.seed_keys(seeds), chunks.crossed(h, num_seeds)))
+    states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
+    evaluation = next(iter(found.values()))
+    run = runs.Run(states, metrics, True, cut.programs.seconds, 0.0)
+    interval = statistics.bootstrap_interval(np.asarray(evaluation.returns, float).mean(axis=1), statistics.mean)
+    summary = results.summarise(run, evaluation, seeds, greedy=study.greedy) | {"interval": interval[1:]}
+    if devices.is_first():
+        _write_best(folder / "best", config, h, seeds, run, summary)
+    return summary
+
+
+def say(text: str) -> None:
+    """Prints it, in the first process of a job."""
+    if devices.is_first():
+        print(text, flush=True)
+
+
+def _run_group(study: Study, folder: Path, config: Config, points: range, cut: Plan, start: int) -> None:
+    """The runs of one static setting from its run `start` on."""
+    first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
+    seeds = np.arange(count) % len(study.seeds)
+    train_keys, eval_keys = runs.seed_keys(study.seeds)
+    keys = train_keys[seeds], eval_keys[seeds]
+    h = chunks.crossed(hyperparams_of(study.hyperparams, study.traced(points)), len(study.seeds))
+    left = -(-(count - start) // cut.chunk)
+    progress = cli.Progress(left * config.num_updates, quiet=not devices.is_first())
+    began, finished = time.monotonic(), 0
+
+    def on_chunk(updates: int, seconds: float, metrics: Mapping[str, np.ndarray]) -> None:
+        progress(finished * config.num_updates + updates, time.monotonic() - began, metrics)
+
+    try:
+        for chunk in chunks.chunks(cut, config, keys, h, start=start, on_chunk=on_chunk):
+            finished += 1
+            if devices.is_first():
+                studies.write_chunk(study, folder, first + chunk.start, chunk)
+            if finished == 1 and left > 1:
+                took = time.monotonic() - began
+                rest = tqdm.format_interval(took * (left - 1))
+                say(f"first chunk in {took:.1f} s; about {rest} for the other {left - 1}")
+    finally:
+        progress.close()
+
+
+def _write_best(
+    folder: Path, config: Config, hyperparams: Hyperparams, seeds: range, run: runs.Run, summary: Mapping[str, Any]
+) -> None:
+    """A run's folder, as that of a training run."""
+    folder.mkdir(exist_ok=True)
+    scalars = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
+    results.write_setup(folder, config, scalars, {"seed": seeds.start, "seeds": len(seeds)})
+    results.write_metrics(folder, run.metrics, seeds.start)
+    results.write_params(folder, run.states.params, run.states.normaliser)
+    results.write_json(folder / "summary.json", summary)

@@ -1,0 +1,176 @@
+"""Points: settings to try, every combination of some values or draws from ranges of them.
+
+A space is a sequence of values, or a `Range`. Fields of Hyperparams go by their names; so do the parameters of the
+environment, which the functions for Python take as `env_params={...}`. Nothing here imports jax.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pg.config import Hyperparams, check_hyperparams, check_name
+
+Space = Any  # Range, or a sequence of values
+Table = dict[str, list[Any]]  # G values of every name
+
+
+class Range(NamedTuple):
+    """Numbers from low to high; log: uniform in the exponent, as step sizes and other scales are searched."""
+
+    low: float
+    high: float
+    log: bool = True
+
+    def at(self, unit: np.ndarray) -> np.ndarray:
+        """The numbers at `unit` in [0, 1)."""
+        if self.log:
+            return self.low * (self.high / self.low) ** unit
+        return self.low + (self.high - self.low) * unit
+
+
+def grid(base: Hyperparams | None = None, /, **spaces: Any) -> Hyperparams:
+    """Every combination of the values, leaves [G]; the first name varies slowest.
+
+    base: what the fields are that have no values here. Raises ValueError for an unknown field or a bad value.
+    """
+    return hyperparams_of(base or Hyperparams(), combinations(_flat(spaces)))
+
+
+def random(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
+    """`num` independent draws from the spaces, leaves [num] (Bergstra & Bengio 2012)."""
+    return hyperparams_of(base or Hyperparams(), draws("random", num, _flat(spaces), seed))
+
+
+def sobol(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
+    """`num` points of a scrambled Sobol' sequence in the spaces, leaves [num]: more even than random draws.
+
+    Powers of two are the most even.
+    """
+    return hyperparams_of(base or Hyperparams(), draws("sobol", num, _flat(spaces), seed))
+
+
+def combinations(spaces: Mapping[str, Space]) -> Table:
+    """Every combination of the values. Raises ValueError for a range, which has no end of values."""
+    for name, space in spaces.items():
+        if isinstance(space, Range):
+            raise ValueError(f"{name} is a range, and a grid needs values: NAME=V,V,V")
+        if not len(space):
+            raise ValueError(f"{name} has no values")
+    rows = itertools.product(*spaces.values())
+    return (
+        {name: list(column) for name, column in zip(spaces, zip(*rows, strict=True), strict=True)} if spaces else {}
+    )
+
+
+def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Table:
+    """`num` points; of a sequence each value is as likely."""
+    check_name("method", method, ("random", "sobol"))
+    if num < 1:
+        raise ValueError(f"points must be a whole number of at least 1, got {num}")
+    units = _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
+    return {name: _at(name, space, unit) for (name, space), unit in zip(spaces.items(), units.T, strict=True)}
+
+
+def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
+    """The points as leaves [G], every leaf; names that are no field are parameters of the environment.
+
+    Raises ValueError for a value out of range.
+    """
+    num = len(next(iter(table.values()), [0]))
+    fields = base.scalars()
+    for i in range(num):
+        check_hyperparams(Hyperparams(**{**fields, **{n: v[i] for n, v in table.items() if n in fields}}))
+    own = {name: table.get(name, value) for name, value in fields.items()}
+    env = {**base.env_params, **{name: values for name, values in table.items() if name not in fields}}
+    for name, values in env.items():
+        if not all(isinstance(x, int | float | np.number) and math.isfinite(x) for x in np.ravel(values).tolist()):
+            raise ValueError(f"{name} must be finite numbers, got {values!r}")
+    return Hyperparams(**{n: _column(v, num) for n, v in own.items()}, env_params=_columns(env, num))
+
+
+def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
+    """The spaces of `NAME=V,V,V`, `NAME=LOW:HIGH` (log-uniform) and `NAME=LOW:HIGH:linear`.
+
+    Raises ValueError for a text that is none of these.
+    """
+    spaces: dict[str, Space] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = {"lambda": "lambda_"}.get(name, name).replace("-", "_")
+        if not (name and equals and values):
+            raise ValueError(f"{text} is neither NAME=V,V,V nor NAME=LOW:HIGH")
+        if name in spaces:
+            raise ValueError(f"{name} is given twice")
+        spaces[name] = _range(name, values) if ":" in values else [_value(v) for v in values.split(",")]
+    return spaces
+
+
+def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: int = 0) -> Table:
+    """The points of a command line. method: auto is a grid, or sobol where a space is a range."""
+    spaces = spaces_of(texts)
+    if method == "auto":
+        method = "sobol" if any(isinstance(space, Range) for space in spaces.values()) else "grid"
+    return combinations(spaces) if method == "grid" else draws(method, num, spaces, seed)
+
+
+def _range(name: str, text: str) -> Range:
+    low, high, *kind = text.split(":")
+    try:
+        found = Range(float(low), float(high), log=kind != ["linear"])
+    except ValueError:
+        raise ValueError(f"range of {name} must be LOW:HIGH or LOW:HIGH:linear, got {text}") from None
+    if len(kind) > 1 or (kind and kind[0] not in ("log", "linear")) or not found.low < found.high:
+        raise ValueError(f"range of {name} must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH, got {text}")
+    if found.log and found.low <= 0:
+        raise ValueError(f"range of {name} is log-uniform, and needs LOW > 0; or write {low}:{high}:linear")
+    return found
+
+
+def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _flat(spaces: Mapping[str, Any]) -> dict[str, Space]:
+    env = spaces.get("env_params", {})
+    own = {name: space for name, space in spaces.items() if name != "env_params"}
+    for name in own:
+        check_name("hyperparameter", name, Hyperparams().scalars())
+    return {**own, **env}
+
+
+def _at(name: str, space: Space, unit: np.ndarray) -> list[Any]:
+    if not isinstance(space, Range):
+        return [space[int(u * len(space))] for u in unit]
+    values = space.at(unit)
+    whole = name in ("n_step", "snapshot_period")
+    return [round(x) if whole else float(x) for x in values.tolist()]
+
+
+def _uniform(num: int, dimensions: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((num, dimensions))
+
+
+def _sobol(num: int, dimensions: int, seed: int) -> np.ndarray:
+    from scipy.stats import qmc  # a dependency of jax
+
+    # Drawn to the next power of two, of which the first are taken.
+    return qmc.Sobol(max(dimensions, 1), rng=seed).random_base2(math.ceil(math.log2(num)))[:num, :dimensions]
+
+
+def _column(value: Any, num: int) -> np.ndarray:
+    column = np.asarray(value)
+    return np.broadcast_to(column, (num,)) if not column.ndim else column
+
+
+def _columns(values: Mapping[str, Any], num: int) -> dict[str, np.ndarray]:
+    return {name: _column(value, num) for name, value in values.items()}

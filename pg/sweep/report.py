@@ -1,0 +1,149 @@
+"""What a sweep tells: settings ranked by their mean over seeds with intervals, figures, and the best one tried again.
+
+The best of many settings looks better than it is, since luck was selected too. Its return on seeds that had no
+part in the choice is the one to report.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pg import plots, results, statistics
+from pg.statistics import Estimate
+from pg.sweep import study as studies
+from pg.sweep.study import Study
+
+SHOWN = 10  # lines of the table that is printed
+DRAWN = 5  # learning curves
+
+
+class Ranked(NamedTuple):
+    """A setting, and what its seeds came to."""
+
+    setting: int
+    values: dict[str, Any]
+    scores: np.ndarray  # [S] mean return of the final evaluation
+    mean: Estimate  # over seeds, of those that stayed finite
+    diverged: int  # seeds whose gradient was not finite at some update
+    env_steps: float  # mean over seeds
+
+    def cells(self) -> list[str]:
+        """As a line of the table."""
+        return [
+            *map(_number, self.values.values()),
+            _interval(self.mean),
+            str(self.diverged),
+            f"{self.env_steps:,.0f}",
+        ]
+
+
+def rank(study: Study, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
+    """The settings whose seeds are all done, the best first; those with a seed that diverged after the others."""
+    ranked = []
+    for g in range(len(rows["run"]) // len(study.seeds)):
+        here = rows["setting"] == g
+        scores, finite = rows["mean"][here], rows["finite"][here] & np.isfinite(rows["mean"][here])
+        mean = (
+            statistics.bootstrap_interval(scores[finite], statistics.mean)
+            if finite.any()
+            else Estimate(*[np.nan] * 3)
+        )
+        ranked.append(
+            Ranked(g, study.values(g), scores, mean, int((~finite).sum()), float(rows["env_steps"][here].mean()))
+        )
+    return sorted(ranked, key=lambda r: (r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)))
+
+
+def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
+    """The best settings, aligned."""
+    head = ["", *study.table, "mean return [95 %]", "diverged", "steps a seed"]
+    lines = [head, *([str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown]))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    more = [f"... and {len(ranked) - shown} more in settings.csv"] if len(ranked) > shown else []
+    return "\n".join([*texts, *more])
+
+
+def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
+    """settings.csv: a line per setting, the best first."""
+    import csv
+
+    names = ("rank", "setting", *study.table, "mean", "low", "high", "median", "diverged", "env_steps")
+    lines = [
+        (i + 1, r.setting, *r.values.values(), *r.mean, np.median(r.scores), r.diverged, round(r.env_steps))
+        for i, r in enumerate(ranked)
+    ]
+
+    def to(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([names, *lines])
+
+    results.replace(folder / "settings.csv", to)
+
+
+def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
+    """Learning curves of the best settings, the return against each name, and of two names a map. The files."""
+    title = f"{study.config.estimator} on {study.config.env}, {len(study.seeds)} seeds a setting"
+    drawn, curves = [], dict[str, tuple[np.ndarray, Estimate]]()
+    for r in ranked[:DRAWN]:
+        if seen := studies.read_curves(folder, r.setting):
+            steps, values = results.aligned(seen)
+            curves[label(r.values) or study.config.estimator] = (steps, statistics.mean_curve(values))
+    if curves:
+        drawn.append(folder / "curves.png")
+        plots.learning_curves({title: curves}, drawn[-1])
+    finite = [r for r in ranked if np.isfinite(r.mean.value)]
+    varied = {
+        name: [r.values[name] for r in finite] for name in study.table if len(set(map(str, study.table[name]))) > 1
+    }
+    means = [r.mean for r in finite]
+    if varied and finite:
+        drawn.append(folder / "sensitivity.png")
+        plots.sensitivity(varied, means, drawn[-1], title=title)
+    if len(varied) == 2 and finite:
+        drawn.append(folder / "map.png")
+        plots.heat_map(varied, [m.value for m in means], drawn[-1], title=title)
+    return drawn
+
+
+def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What summary.json says. again: the summary of the best setting on fresh seeds."""
+    best = ranked[0]
+    return {
+        "settings": len(ranked),
+        "seeds": len(study.seeds),
+        "best": best.values,
+        "mean_where_selected": best.mean.value,
+        "interval_where_selected": best.mean[1:],
+        "mean_on_fresh_seeds": None if again is None else again["mean"],
+        "interval_on_fresh_seeds": None if again is None else again["interval"],
+        "diverged_runs": sum(r.diverged for r in ranked),
+    }
+
+
+def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> str:
+    """What to believe of the best setting, for people."""
+    best = ranked[0]
+    found = (
+        f"best: {label(best.values) or 'the only setting'}; mean return {_interval(best.mean)} where it was selected"
+    )
+    if again is None:
+        return found + (", which flatters it: of many settings the luckiest looks best" if len(ranked) > 1 else "")
+    mean = Estimate(again["mean"], *again["interval"])
+    seeds = len(again["per_seed"])
+    return f"{found},\n{_interval(mean)} on {seeds} fresh seeds, which had no part in the choice: report this one"
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """A setting for a legend or a line."""
+    return ", ".join(f"{name.rstrip('_')}={_number(value)}" for name, value in values.items())
+
+
+def _interval(mean: Estimate) -> str:
+    return f"{_number(mean.value)} [{_number(mean.low)}, {_number(mean.high)}]"
+
+
+def _number(x: Any) -> str:
+    return f"{x:.4g}" if isinstance(x, float | np.floating) else str(x)

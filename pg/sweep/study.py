@@ -1,0 +1,186 @@
+"""A study: what is tried, and the folder in which its runs are kept; the same study finds the same folder.
+
+OUT/ENV/ESTIMATOR/<digest of what is tried>/
+    sweep.json                  settings, points, seeds, width, versions
+    metrics/000000-000127.parquet   a row per run and update
+    runs/000000-000127.parquet      a row per run; written last: such a chunk is finished
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pg import envs, results
+from pg.config import Config, Hyperparams, check_name
+from pg.sweep.chunks import Chunk
+from pg.sweep.points import Table, hyperparams_of
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is tried: points × seeds on top of a setting, and how the final policies are evaluated."""
+
+    config: Config
+    hyperparams: Hyperparams
+    table: Table  # G values of each name: of a field of Config, of Hyperparams, or of a parameter of the environment
+    seeds: range
+    episodes: int = 100
+    greedy: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        """Brings points of one static setting together. Raises ValueError for a setting that is not valid."""
+        order = sorted(range(self.num_points), key=lambda g: self._first_like(g))
+        object.__setattr__(self, "table", {name: [v[g] for g in order] for name, v in self.table.items()})
+        for _, points in self.programs():  # which checks every Config
+            hyperparams_of(self.hyperparams, self.traced(points))
+
+    @property
+    def num_points(self) -> int:
+        """G."""
+        return len(next(iter(self.table.values()), [0]))
+
+    @property
+    def num_runs(self) -> int:
+        """G · S."""
+        return self.num_points * len(self.seeds)
+
+    def programs(self) -> list[tuple[Config, range]]:
+        """The static settings, each with its points: one compilation each."""
+        groups: list[tuple[Config, range]] = []
+        for g in range(self.num_points):
+            if groups and self._static(g) == self._static(groups[-1][1][0]):
+                groups[-1] = (groups[-1][0], range(groups[-1][1].start, g + 1))
+            else:
+                groups.append((dataclasses.replace(self.config, **self._static(g)), range(g, g + 1)))
+        return groups
+
+    def traced(self, points: range) -> Table:
+        """The values at some points of all that needs no compilation of its own."""
+        return {name: [v[g] for g in points] for name, v in self.table.items() if name not in _STATIC}
+
+    def values(self, g: int) -> dict[str, Any]:
+        """The values of a point by name."""
+        return {name: v[g] for name, v in self.table.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON-able data."""
+        own = {name: getattr(self, name) for name in ("table", "episodes", "greedy", "exact")}
+        settings = {"config": self.config.to_json(), "hyperparams": self.hyperparams.scalars()}
+        return {**settings, **own, "first_seed": self.seeds.start, "num_seeds": len(self.seeds)}
+
+    def folder(self, out: Path) -> Path:
+        """Where it is kept, below `out`."""
+        text = json.dumps(results.jsonable(self.to_json()), sort_keys=True)
+        env = re.sub(r"[^\w.-]", "-", str(self.config.to_json()["env"]))
+        return (
+            Path(out).expanduser().resolve()
+            / env
+            / self.config.estimator
+            / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        )
+
+    def _static(self, g: int) -> dict[str, Any]:
+        return {name: v[g] for name, v in self.table.items() if name in _STATIC}
+
+    def _first_like(self, g: int) -> int:
+        return next(i for i in range(g + 1) if self._static(i) == self._static(g))
+
+
+_STATIC = tuple(field.name for field in dataclasses.fields(Config))
+
+
+def check_names(study: Study) -> None:
+    """Raises ValueError, with the nearest valid names, for a name that is nothing which can be varied."""
+    for config, points in study.programs():
+        own = [name for name in study.traced(points) if name not in Hyperparams._fields]
+        known = [*Hyperparams().scalars(), *_STATIC, *envs.parameters(config.env)]
+        for name in own:
+            check_name("setting to vary", name, known)
+
+
+def start(study: Study, folder: Path) -> tuple[int, int | None]:
+    """Makes the folder, or finds it. -> runs finished in it, and the width they were run at if there are any.
+
+    Raises ValueError where it cannot be made, or is damaged.
+    """
+    try:
+        for name in ("metrics", "runs"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return len(read_runs(folder).get("run", ())), stored_width(folder)
+
+
+def stored_width(folder: Path) -> int | None:
+    """The width that a sweep was begun with; None: it is new."""
+    path = folder / "sweep.json"
+    try:
+        return int(json.loads(path.read_text())["width"]) if path.exists() else None
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is damaged: remove the folder") from None
+
+
+def write_setup(study: Study, folder: Path, width: int) -> None:
+    """sweep.json."""
+    results.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": results.environment()})
+
+
+def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
+    """The two files of a chunk, whose first run is number `start` of all."""
+    metrics = chunk.metrics
+    run = start + np.arange(len(metrics["env_steps"]))
+    setting, seed = run // len(study.seeds), study.seeds.start + run % len(study.seeds)
+    returns = np.asarray(next(iter(chunk.evaluation.values())).returns, float)
+    columns = {
+        "run": run,
+        "setting": setting,
+        "seed": seed,
+        **{name: [v[g] for g in setting] for name, v in study.table.items()},
+        "mean": returns.mean(axis=1),
+        "standard_error": returns.std(axis=1, ddof=1) / returns.shape[1] ** 0.5
+        if returns.shape[1] > 1
+        else np.nan * run,
+        "min": returns.min(axis=1),
+        "max": returns.max(axis=1),
+        "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
+        "finite": np.isfinite(metrics["grad_norm"]).all(axis=1),
+    }
+    name = f"{run[0]:06}-{run[-1]:06}.parquet"
+    long = results.long_form(metrics, run=run, setting=setting, seed=seed)
+    results.write_table(folder / "metrics" / name, long)
+    results.write_table(folder / "runs" / name, columns)
+
+
+def read_runs(folder: Path) -> dict[str, np.ndarray]:
+    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some are missing."""
+    parts = [results.read_table(path) for path in sorted((folder / "runs").glob("*.parquet"))]
+    if not parts:
+        return {}
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not np.array_equal(rows["run"], np.arange(len(rows["run"]))):
+        raise ValueError(f"{folder / 'runs'} lacks runs between others: remove the later files")
+    return rows
+
+
+def read_curves(folder: Path, setting: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Environment steps and returns of every seed of a setting, without those in which no episode ended."""
+    wanted = ("setting", "seed", "update", "return", "episodes", "env_steps")
+    parts = []
+    for path in sorted((folder / "metrics").glob("*.parquet")):
+        part = results.read_table(path, wanted)
+        here = part["setting"] == setting
+        if here.any():
+            parts.append({name: x[here] for name, x in part.items()})
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
+    num_updates = rows["update"].max() + 1
+    table: Mapping[str, np.ndarray] = {name: x.reshape(-1, num_updates) for name, x in rows.items()}
+    curves = zip(*results.curve(table), strict=True)
+    return [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in curves if np.isfinite(y).any()]

@@ -1,0 +1,27 @@
+"""The comparison with other libraries: what needs no other library runs, and a missing one is left out."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "peers.py"
+
+
+def test_programs_take_turns_and_give_finite_ratios(tmp_path: Path) -> None:
+    out = tmp_path / "peers.json"
+    flags = ["--settings", "ppo", "--peers", "purejaxrl_style", "rejax", "--divide", "16", "--rounds", "2"]
+    # An interpreter without site packages has no rejax, whatever this one has.
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    command = [sys.executable, str(SCRIPT), *flags, "--python", f"rejax={bare}", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "rejax is left out: No module named 'rejax'" in done.stdout
+    found = json.loads(out.read_text())["ppo"]
+    assert set(found) == {"pg:ppo", "purejaxrl_style"}
+    assert found["pg:ppo"]["ppo: s"] == found["pg:ppo"]["ppo: CPU s"] == 1.0
+    for row in found.values():
+        assert all(math.isfinite(x) and x > 0 for name, x in row.items() if name != "compile s")
