@@ -18,13 +18,8 @@ Train = Callable[[Any], Any]  # key -> what came of training
 
 
 def pg(batch: Batch, num_updates: int, estimator: str) -> Train:
-    """The library. Complete episodes last all their steps, since no pole falls."""
-    from pg import Config, config, make_train
-
-    endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9}
-    episodes: dict[str, Any] = {"horizon": batch["num_steps"], "env_params": endless}
-    kwargs = {"collect": "windows"} if "windows" in config.ACCEPTS[estimator] else episodes
-    return make_train(Config(estimator=estimator, num_updates=num_updates, **kwargs, **batch))
+    """The library, on one device."""
+    return import_module("peer_pg").make_train(batch, num_updates, estimator)
 
 
 def purejaxrl_style(batch: Batch, num_updates: int) -> Train:
@@ -78,15 +73,20 @@ def main(name: str, batch: Batch, num_updates: int, num_seeds: int) -> None:
     """Answers at first what is missing, if anything."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
-    peer, *estimator = name.split(":")
+    program, *estimator = name.split(":")
+    peer = program.removesuffix("_spread")
     num_updates = min(num_updates, 2) if peer == "sb3" else num_updates  # slow, and each costs the same
     steps = num_seeds * num_updates * batch["num_envs"] * batch["num_steps"]
+    if program == "pg_spread":
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(os.cpu_count())
     try:
         train = globals()[peer](batch, num_updates, *estimator)
     except ImportError as error:
         return print(json.dumps({"missing": str(error)}), file=answers)
     print("{}", file=answers)
-    run = train if peer == "sb3" else jitted(train, num_seeds)
+    run = (
+        train if peer == "sb3" else (jitted if program == peer else import_module("peer_pg").spread)(train, num_seeds)
+    )
     for seed in map(int, sys.stdin):
         wall, cpu = time.perf_counter(), time.process_time()
         run(seed)

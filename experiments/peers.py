@@ -18,10 +18,10 @@ import tyro
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
 ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
-SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {  # pg's estimators, batch, updates, seeds
-    "one_pass": (("actor_critic", "gae", "leave_one_out"), ONE, 12, 1),
-    "ppo": (("ppo",), FOUR, 24, 1),
-    "ppo_32_seeds": (("ppo",), FOUR, 3, 32),
+SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {  # own programs, batch, updates, seeds
+    "one_pass": (("pg:gae", "pg_spread:actor_critic", "pg_spread:gae", "pg_spread:leave_one_out"), ONE, 12, 1),
+    "ppo": (("pg:ppo", "pg_spread:ppo"), FOUR, 24, 1),
+    "ppo_32_seeds": (("pg:ppo", "pg_spread:ppo"), FOUR, 3, 32),
 }
 
 
@@ -47,15 +47,15 @@ def main() -> None:
     """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
     options, found = tyro.cli(Options, description=__doc__), {}
     for setting in options.settings:
-        estimators, batch, updates, seeds = SETTINGS[setting]
+        own, batch, updates, seeds = SETTINGS[setting]
         batch = batch | {name: batch[name] // options.divide for name in ("num_envs", "num_steps")}
-        names = [*(f"pg:{x}" for x in estimators), *(x for x in options.peers if x != "sb3" or seeds == 1)]
+        names = [*own, *(x for x in options.peers if x != "sb3" or seeds == 1)]
         spec = {"batch": batch, "num_updates": -(-updates // options.divide), "num_seeds": seeds}
         print(f"{setting}, {options.rounds} rounds of {spec}", flush=True)
         rows = found[setting] = figures(measure(names, spec, options))
-        cells = {"": "".join(f"{key:>23}" for key in next(iter(rows.values())))}
-        cells |= {name: "".join(f"{x:23,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
-        print("\n".join(f"{name:16}{line}" for name, line in cells.items()), flush=True)
+        cells = {"": "".join(f"{key:>30}" for key in next(iter(rows.values())))}
+        cells |= {name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
+        print("\n".join(f"{name:26}{line}" for name, line in cells.items()), flush=True)
     Path(options.json or os.devnull).write_text(json.dumps(found, indent=2) + "\n")
 
 
@@ -65,7 +65,8 @@ def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[st
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     with contextlib.ExitStack() as stack:
         for name in names:
-            command = [pythons.get(name.partition(":")[0], sys.executable), WORKERS, name, json.dumps(spec)]
+            python = pythons.get(name.partition(":")[0].removesuffix("_spread"), sys.executable)
+            command = [python, WORKERS, name, json.dumps(spec)]
             workers[name] = stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
         for name in names:
             if missing := answer(workers[name]).get("missing"):
@@ -90,9 +91,9 @@ def figures(answers: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, f
     found = {name: {key: median(x[key] for x in later) for key in later[0]} for name, (_, *later) in answers.items()}
     for name, row in found.items():
         row["compile s"] = answers[name][0]["seconds"] - row.pop("seconds")
-        for own, key in itertools.product([x for x in answers if x.startswith("pg:")], ("steps/s", "steps/CPU s")):
+        for own, key in itertools.product([x for x in answers if x.startswith("pg")], ("steps/s", "steps/CPU s")):
             pairs = list(zip(answers[own], answers[name], strict=True))[1:]
-            row[f"{own[3:]}: {key[6:]}"] = median(a[key] / b[key] for a, b in pairs)
+            row[f"{own[2:].strip('_:')} {key[6:]}"] = median(a[key] / b[key] for a, b in pairs)
     return found
 
 

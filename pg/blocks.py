@@ -5,6 +5,9 @@ into blocks of K steps, all that is linear in the rows (the rollout itself, a ne
 gradients) may stop after the last block that holds a valid step:  Σₜ∇fₜ = Σ_{k<n} ∇ Σ_{t in block k} fₜ.  The
 work then follows the steps that were taken, and the activations of one block stay in the cache.
 
+Where a single step of all environments has more rows than a block, it is cut too: [T, B, ...] is taken as
+[T m, B / m, ...]. So what is computed block by block must treat every row on its own.
+
 Under `vmap` the number of blocks is the largest of the mapped runs. It is kept *unbatched*, because a loop with
 a batched length would copy all that it carries at every turn to hold the finished runs still.
 """
@@ -15,6 +18,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from pg import devices
 
 # Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
 ROWS = {"cpu": 256}
@@ -38,7 +43,14 @@ def block_size(length: int, width: int) -> int:
     A divisor of `length` where there is one of fitting size, so that nothing needs padding.
     """
     rows = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
-    return even_size(length, max(2, rows // width))
+    return even_size(length, max(1, rows // width))
+
+
+def cuts(width: int) -> int:
+    """Parts m of one width into which a step of `width` environments is cut; 1 where devices share them out."""
+    rows = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
+    size = even_size(width, rows)
+    return 1 if devices.envs_are_spread() or width % size else width // size
 
 
 def even_size(length: int, most: int) -> int:
@@ -88,14 +100,15 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
     f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block, for an f to which
     the past matters.
     """
-    length, size = valid.shape[0], block_size(*valid.shape)
-    if whole or size == length:
+    if whole or block_size(*valid.shape) == len(valid):
         return f(tree)
+    width, (tree, valid) = valid.shape[1], _cut((tree, valid), cuts(valid.shape[1]))
+    length, size = len(valid), block_size(*valid.shape)
     xs = split(tree, size)
     out = jax.eval_shape(f, take(xs, jnp.int32(0)))
     ys = jax.tree.map(lambda s: jnp.zeros((math.ceil(length / size), *s.shape), s.dtype), out)
     ys = jax.lax.fori_loop(0, filled(valid, size), lambda k, ys: put(ys, f(take(xs, k)), k), ys)
-    return join(ys, length)
+    return jax.tree.map(lambda y: y.reshape(-1, width, *y.shape[2:]), join(ys, length))
 
 
 def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
@@ -103,13 +116,28 @@ def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
 
     f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0. whole: in one block.
     """
-    length, size = valid.shape[0], block_size(*valid.shape)
-    if whole or size == length:
-        return f(tree)
-    xs = split(tree, size)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0))))
 
-    def add(k: jax.Array, total: Any) -> Any:
-        return jax.tree.map(jnp.add, total, f(take(xs, k)))
+    def summed(tree: Any, valid: jax.Array) -> Any:
+        if whole or block_size(*valid.shape) == len(valid):
+            return f(tree)
+        tree, valid = _cut((tree, valid), cuts(valid.shape[1]))
+        size = block_size(*valid.shape)
+        xs = split(tree, size)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0))))
 
-    return jax.lax.fori_loop(0, filled(valid, size), add, zero)
+        def add(k: jax.Array, total: Any) -> Any:
+            return jax.tree.map(jnp.add, total, f(take(xs, k)))
+
+        return jax.lax.fori_loop(0, filled(valid, size), add, zero)
+
+    return devices.sum_over_envs(summed)(tree, valid)
+
+
+def mean_over_episodes(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:
+    """(1/B) Σ over blocks of `f`, as `sum_steps`."""
+    return jax.tree.map(lambda x: x / valid.shape[1], sum_steps(f, tree, valid))
+
+
+def _cut(tree: Any, parts: int) -> Any:
+    """Leaves [T, B, ...] as [T · parts, B / parts, ...]."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * parts, -1, *x.shape[2:]), tree)

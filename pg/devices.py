@@ -67,20 +67,51 @@ def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False) -
     return jax.shard_map(many, mesh=where.mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
+def envs_are_spread() -> bool:
+    """Whether what is being traced has its environments spread over the devices, and sees those of all."""
+    return ENVS in jax.sharding.get_abstract_mesh().auto_axes
+
+
 def spread_envs(tree: Any, axis: int = 0) -> Any:
     """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how devices are used.
 
     Where B is no multiple of the number of devices, as they are.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if ENVS not in mesh.axis_names:
+    if not envs_are_spread():
         return tree
-    spec = PartitionSpec(*[None] * axis, ENVS)
+    mesh, spec = jax.sharding.get_abstract_mesh(), PartitionSpec(*[None] * axis, ENVS)
 
     def one(x: jax.Array) -> jax.Array:
         return x if x.shape[axis] % mesh.size else jax.lax.with_sharding_constraint(x, spec)
 
     return jax.tree.map(one, tree)
+
+
+def gather_envs(tree: Any) -> Any:
+    """Leaves whole on every device, if their environments are spread: once, before parts of them are drawn often."""
+    if not envs_are_spread():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
+def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of leaves [T, B, ...], a sum over environments: each device adds up its own, and then they add the sums.
+
+    As it is where environments are not spread, or B is no multiple of the number of devices.
+    """
+
+    def spread(*args: Any) -> Any:
+        num_envs = jax.tree.leaves(args)[0].shape[1]
+        if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
+            return f(*args)
+        spec = PartitionSpec(None, ENVS)
+        # Else a loop that adds would have the devices add at every turn.
+        local = jax.shard_map(
+            lambda *args: jax.lax.psum(f(*args), ENVS), in_specs=spec, out_specs=PartitionSpec(), check_vma=False
+        )
+        return local(*args)
+
+    return spread
 
 
 def place(tree: Any, where: Layout) -> Any:

@@ -20,6 +20,8 @@ from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
 BLOCK = 10
+# Blocks whose random numbers are drawn at once: for one, handing so little work to another thread costs more than it.
+AHEAD = 10
 
 
 Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action to score
@@ -105,22 +107,25 @@ def episodes(
     size = blocks.even_size(horizon, BLOCK)
     standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act)
 
+    def drawn(index: jax.Array) -> Any:
+        return blocks.split(draw(index * size + jnp.arange(ahead * size)), size)
+
     def block(loop: Any) -> Any:
-        index, standing, rows = loop
-        standing, new = jax.lax.scan(step, standing, blocks.take(draws, index))
-        return index + 1, standing, blocks.put(rows, new, index)
+        index, draws, standing, rows = loop
+        draws = jax.lax.cond(index % ahead == 0, drawn, lambda _: draws, index)
+        standing, new = jax.lax.scan(step, standing, blocks.take(draws, index % ahead))
+        return index + 1, draws, standing, blocks.put(rows, new, index)
 
     def running(loop: Any) -> jax.Array:
-        index, (_, alive), _ = loop
+        index, _, (_, alive), _ = loop
         return (index < count) & blocks.largest(alive.any())
 
     count = math.ceil(horizon / size)
-    # All at once: of draws for a block at a time, handing so little work to another thread costs more than the work.
-    draws = blocks.split(draw(jnp.arange(count * size)), size)
+    ahead = min(AHEAD, count)
+    draws = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(drawn, jnp.int32(0)))
     shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1])
     rows = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
-    rows = jax.lax.while_loop(running, block, (jnp.int32(0), standing, rows))[-1]
-    return blocks.join(rows, horizon)
+    return blocks.join(jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1], horizon)
 
 
 def differentiable_episodes(

@@ -199,6 +199,7 @@ def _passes(
         kept = learned._replace(stay=moved.stay)
         return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
 
+    batch = devices.gather_envs(batch)
     learned, metrics = jax.lax.scan(one, learned, _minibatches(config, key))
     return learned, jax.tree.map(jnp.mean, metrics)
 

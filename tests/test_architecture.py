@@ -15,8 +15,8 @@ ORDER = (
         "tuned",
         "presets",
         "suites",
-        "blocks",
         "devices",
+        "blocks",
         "envs",
         "adapters",
         "distributions",
@@ -39,7 +39,7 @@ ORDER = (
     *("cli", "sweep", "benchmark"),
 )
 # Adapters may call back: an environment of another library can live on the host.
-CORE = tuple(name for name in ORDER[ORDER.index("blocks") : ORDER.index("runs")] if name != "adapters")
+CORE = tuple(name for name in ORDER[ORDER.index("devices") : ORDER.index("runs")] if name != "adapters")
 
 
 def imports(path: Path) -> set[str]:

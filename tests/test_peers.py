@@ -21,7 +21,7 @@ def test_programs_take_turns_and_give_finite_ratios(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "rejax is left out: No module named 'rejax'" in done.stdout
     found = json.loads(out.read_text())["ppo"]
-    assert set(found) == {"pg:ppo", "purejaxrl_style"}
-    assert found["pg:ppo"]["ppo: s"] == found["pg:ppo"]["ppo: CPU s"] == 1.0
+    assert set(found) == {"pg:ppo", "pg_spread:ppo", "purejaxrl_style"}
+    assert found["pg:ppo"]["ppo s"] == found["pg:ppo"]["ppo CPU s"] == 1.0
     for row in found.values():
         assert all(math.isfinite(x) and x > 0 for name, x in row.items() if name != "compile s")

@@ -131,15 +131,15 @@ def build_estimator(
                 sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
-        return total / traj.valid.shape[1], sums
+        return total, sums
 
     def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
         def block(rows: Weighted) -> tuple[Params, dict[str, jax.Array]]:
             return jax.grad(loss, has_aux=True)(params, rows)
 
         grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
-        steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
-        return grads, {name: x / steps for name, x in sums.items()}
+        num_envs, steps = batch.traj.valid.shape[1], jnp.maximum(jnp.sum(batch.traj.valid), 1)
+        return jax.tree.map(lambda g: g / num_envs, grads), {name: x / steps for name, x in sums.items()}
 
     return Estimator(init, weighted, grad, accepts)
 

@@ -21,7 +21,7 @@ Solve = Callable[[MatVec, Any], Any]  # v ↦ M v, b -> M⁻¹ b
 
 def mean_kl(policy: Network, params: Any, other: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
     """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []. params, other: of the policy."""
-    return blocks.sum_steps(lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid)
+    return blocks.mean_over_episodes(lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid)
 
 
 def fisher_vector_product(policy: Network, params: Any, traj: Trajectory, vector: Any, gamma: Any = 1.0) -> Any:
@@ -35,7 +35,7 @@ def fisher_vector_product(policy: Network, params: Any, traj: Trajectory, vector
         slope = jax.grad(lambda other: _kl(policy, params, other, rows, gamma))
         return jax.jvp(slope, (params,), (vector,))[1]
 
-    return blocks.sum_steps(block, traj, traj.valid)
+    return blocks.mean_over_episodes(block, traj, traj.valid)
 
 
 def fisher_matrix(policy: Network, params: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
@@ -112,9 +112,9 @@ def surrogate(policy: Network, params: Any, batch: Any) -> jax.Array:
         traj = rows.traj
         log_prob = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
         gain = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
-        return jnp.sum(jnp.where(traj.valid, gain, 0.0)) / traj.valid.shape[1]
+        return jnp.sum(jnp.where(traj.valid, gain, 0.0))
 
-    return blocks.sum_steps(block, batch, batch.traj.valid)
+    return blocks.mean_over_episodes(block, batch, batch.traj.valid)
 
 
 def fisher(policy: Network, params: Any, traj: Trajectory, gamma: Any) -> MatVec:
@@ -129,7 +129,7 @@ def damped(product: MatVec, damping: Any) -> MatVec:
 
 def _kl(policy: Network, params: Any, other: Any, rows: Trajectory, gamma: Any) -> jax.Array:
     before, after = (unroll(policy, p, rows.obs, rows.first) for p in (params, other))
-    return jnp.sum(jnp.where(rows.valid, _weight(rows, gamma) * before.kl(after), 0.0)) / rows.valid.shape[1]
+    return jnp.sum(jnp.where(rows.valid, _weight(rows, gamma) * before.kl(after), 0.0))
 
 
 def _mean_steps(traj: Trajectory, gamma: Any) -> jax.Array:
