@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train benchmark test test-slow proofs mutants lint clean
+.PHONY: train sweep benchmark test test-slow proofs mutants lint clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -21,6 +21,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 train: $(VENV)/.installed  ## the main job; flags in ARGS="--estimator leave_one_out --seeds 20"
 	$(BIN)/python experiments/train.py $(ARGS)
+
+sweep: $(VENV)/.installed  ## settings × seeds in one program; flags in ARGS="--over learning_rate=1e-4:1e-2"
+	$(BIN)/python experiments/sweep.py $(ARGS)
 
 benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
 	$(BIN)/python experiments/benchmark.py $(ARGS)

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from statistics import median
@@ -65,16 +66,14 @@ def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[st
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     with contextlib.ExitStack() as stack:
         for name in names:
-            python = pythons.get(name.partition(":")[0].removesuffix("_spread"), sys.executable)
+            python = pythons.get(re.split("_spread|:", name)[0], sys.executable)
             command = [python, WORKERS, name, json.dumps(spec)]
             workers[name] = stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
         for name in names:
             if missing := answer(workers[name]).get("missing"):
                 print(f"{name} is left out: {missing}")
                 del workers[name]
-        rounds = [
-            {name: answer(workers[name], f"{seed}\n") for name in workers} for seed in range(options.rounds + 1)
-        ]
+        rounds = [{name: answer(workers[name], f"{i}\n") for name in workers} for i in range(options.rounds + 1)]
     return {name: [r[name] for r in rounds] for name in workers}
 
 

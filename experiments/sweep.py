@@ -23,8 +23,10 @@ class Options:
     """How points are chosen; auto: a grid of values, and a Sobol' sequence where there are ranges."""
     points: int = 16
     """Points of random and sobol; powers of two are the most even."""
+    draw: int = 0
+    """Seed of the points that are drawn from ranges."""
     seed: int = 0
-    """The first seed of every setting; ranges are drawn from it too."""
+    """The first seed of every setting."""
     seeds: int = 8
     """Seeds of every setting."""
     fresh_seeds: int | None = None
@@ -44,11 +46,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
-        for name, least in (("seeds", 2), ("eval_episodes", 1), ("points", 1), ("width", 1), ("fresh_seeds", 0)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-        if not 0 <= self.seed < 2**32 - 2 * self.seeds:
-            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        least = {"seeds": 2, "eval_episodes": 1, "points": 1, "draw": 0, "width": 1, "fresh_seeds": 0}
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
+        if not 0 <= self.seed <= 2**32 - self.seeds - (self.seeds if self.fresh_seeds is None else self.fresh_seeds):
+            raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
 
 
 def main() -> int:
@@ -56,7 +59,7 @@ def main() -> int:
     config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
     cli.cache_compilations()
     try:
-        table = points.table_of(options.over, options.method, options.points, options.seed)
+        table = points.table_of(options.over, options.method, options.points, options.draw)
         limit = None if options.memory is None else memory.number_of_bytes(options.memory)
         machine.start()  # only now: a mistake in the arguments need not wait for jax
 

@@ -177,8 +177,12 @@ def is_first() -> bool:
 
 
 def agreed(value: int) -> int:
-    """`value` of the first process, in all of them."""
-    return value if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+    """`value` of the first process, in all of them; at most 2³¹ - 1."""
+    return (
+        value
+        if jax.process_count() == 1
+        else int(multihost_utils.broadcast_one_to_all(np.int32(min(value, 2**31 - 1))))
+    )
 
 
 def _same(tree: Any) -> Any:

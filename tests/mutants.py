@@ -135,7 +135,7 @@ MUTANTS = [
     Mutant(
         "the mean over valid steps",
         "estimators/base.py",
-        "return total / traj.valid.shape[1], sums",
+        "return total / num_envs, sums",
         "return total / traj.valid.sum(), sums",
         "tests/test_unbiased.py",
     ),

@@ -30,7 +30,7 @@ def test_only_filled_blocks_are_computed() -> None:
     """Poison lies in the first row of time after the last filled block, and is not touched."""
     x, valid = batch(500, 64, 10)
     size = blocks.block_size(500, 64)
-    poisoned = x.at[size:].set(jnp.nan)
+    poisoned = x.at[-(-10 // size) * size :].set(jnp.nan)
     assert np.isfinite(blocks.sum_steps(lambda b: b[0].sum(), (poisoned, valid), valid))
 
 

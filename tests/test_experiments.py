@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,3 +231,43 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
     done = train(*arguments, script="tune.py")
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--over", "gamma"), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
+        (("--over", "learning_rat=0.1"), "unknown setting to vary 'learning_rat': did you mean 'learning_rate'"),
+        (("--over", "gamma=2"), "gamma must be in [0, 1], got 2"),
+        (("--over", "gamma=0.1:1", "--method", "grid"), "gamma is a range, and a grid needs values"),
+        (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
+        (("--memory", "much"), "memory must be a size such as 4GiB or 500MB, got 'much'"),
+        (("--memory", "1MB"), "memory:"),
+        (("--coordinator", "localhost:1"), "coordinator, num_processes and process_id belong together"),
+        (("--distributed",), "no cluster was found"),
+        (
+            ("--shard", "envs", "--cpu-devices", "2", "--num-envs", "5"),
+            "num_envs must be a multiple of the 2 devices",
+        ),
+    ],
+)
+def test_a_mistake_in_a_sweep(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = train("--out", str(tmp_path), *arguments, script="sweep.py")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_scripts_for_clusters_are_whole() -> None:
+    """Their syntax, and that the command has the flags they use; the clusters themselves are not here."""
+    helped = train("--help", script="sweep.py").stdout
+    scripts = sorted((ROOT / "experiments" / "cluster").iterdir())
+    assert len(scripts) == 3
+    for script in scripts:
+        subprocess.run(["bash", "-n", str(script)], check=True)
+        (call,) = re.findall(
+            r"experiments/sweep\.py (?=--seeds|--distributed).*?(?=\"\$@\"|\$flags)", script.read_text(), re.S
+        )
+        flags = re.findall(r"--[a-z-]+", call)
+        assert flags
+        assert all(flag in helped for flag in flags), flags

@@ -143,7 +143,10 @@ def test_the_width_is_lowered_until_the_programs_fit() -> None:
     tight = chunks.plan(CONFIG, h, 24, ONE, width=8, budget=3 * free.bytes_per_run)
     assert tight.width < 4
     assert tight.programs.num_bytes <= 3 * free.bytes_per_run
-    with pytest.raises(ValueError, match="for one run on each of 1 device"):
+    assert chunks.plan(CONFIG, h, 2, ONE, width=8, fixed=True).width == 8
+    with pytest.raises(ValueError, match=r"for 8 run\(s\) on each of 1 device"):
+        chunks.plan(CONFIG, h, 24, ONE, width=8, fixed=True, budget=3 * free.bytes_per_run)
+    with pytest.raises(ValueError, match=r"for 1 run\(s\) on each of 1 device"):
         chunks.plan(CONFIG, h, 24, ONE, budget=1000)
 
 
@@ -250,7 +253,7 @@ def test_settings_that_diverged_come_last() -> None:
 
 
 def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    two = study(table={"learning_rate": [1e-9, 0.02], "gamma": [1.0, 0.9]}, episodes=20)
+    two = study(table={"learning_rate": [1e-9, 0.02], "length": [1.0, 0.5]}, episodes=20)
     width = driver.run(two, tmp_path, ONE)
     driver.finish(two, tmp_path, ONE, fresh_seeds=2, width=width)
     out = capsys.readouterr().out
@@ -258,10 +261,10 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
     stored = results.read_table(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
     config, h = results.read_setup(tmp_path / "best")
-    assert (config, h.learning_rate) == (CONFIG, pytest.approx(0.02))
+    assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 0.5}), pytest.approx(0.02))
     for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
         assert (tmp_path / name).stat().st_size > 100
-    solo = runs.run(CONFIG, h, [3])
+    solo = runs.run(config, h, [3])
     np.testing.assert_allclose(stored["return"][:6], solo.metrics["return"][0], rtol=1e-3)
 
 

@@ -118,7 +118,7 @@ def build_estimator(
         psi = jnp.broadcast_to(psi, traj.reward.shape + psi.shape[2:])
         return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))
 
-    def loss(params: Params, batch: Weighted) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
         entropy = dist.entropy()
@@ -131,15 +131,15 @@ def build_estimator(
                 sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
-        return total, sums
+        return total / num_envs, sums
 
     def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
         def block(rows: Weighted) -> tuple[Params, dict[str, jax.Array]]:
-            return jax.grad(loss, has_aux=True)(params, rows)
+            return jax.grad(loss, has_aux=True)(params, rows, batch.traj.valid.shape[1])
 
         grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
-        num_envs, steps = batch.traj.valid.shape[1], jnp.maximum(jnp.sum(batch.traj.valid), 1)
-        return jax.tree.map(lambda g: g / num_envs, grads), {name: x / steps for name, x in sums.items()}
+        steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
+        return grads, {name: x / steps for name, x in sums.items()}
 
     return Estimator(init, weighted, grad, accepts)
 

@@ -57,6 +57,7 @@ def plan(
     where: Layout,
     *,
     width: int | None = None,
+    fixed: bool = False,
     budget: int | None = None,
     episodes: int = 0,
     actions: Sequence[str] = ("sampled",),
@@ -65,14 +66,15 @@ def plan(
     """The programs for as many runs side by side as are useful and fit into `budget` bytes; None: into what is free.
 
     The program is compiled, which takes no memory yet, and asked what it would need; where that is too much, the
-    width is lowered by what a run was found to need. width: the most to begin with; default: `WIDTH`.
-    Raises ValueError where not even one run fits.
+    width is lowered by what a run was found to need. width: the most to begin with; default: `WIDTH`. fixed: it is
+    kept, since bits depend on it. Raises ValueError where not even one run fits, or not as many as are fixed.
     """
     parts = where.mesh.size if where.shard == "seeds" else 1
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
-    width = max(1, min(most, -(-num_runs // parts)))
+    width = most if fixed else max(1, min(most, -(-num_runs // parts)))
     local = len(jax.local_devices()) if where.mesh.size > 1 else 1
-    budget = memory.for_programs() if budget is None else budget
+    # In KiB, for a number that fits; all processes decide alike, as each has a part of every program.
+    budget = 1024 * devices.agreed(max(0, memory.for_programs() if budget is None else budget) // 1024)
     for compilations in range(1, 20):
         programs = runs.compile_programs(
             config, hyperparams, where, width * parts, episodes=episodes, actions=actions, exact=exact
@@ -82,12 +84,10 @@ def plan(
         need = local * (programs.num_bytes + on_host)
         if need <= budget:
             return Plan(programs, width, -(-programs.num_bytes // width), compilations)
-        if width == 1:
-            least = f"{memory.readable(need)} for one run on each of {local} device(s)"
-            raise ValueError(
-                f"memory: {least}, and there are {memory.readable(max(budget, 0))}: fewer envs or devices"
-            )
-        width = devices.agreed(max(1, min(width - 1, int(width * budget / need))))
+        if width == 1 or fixed:
+            what = f"{memory.readable(need)} for {width} run(s) on each of {local} device(s)"
+            raise ValueError(f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices")
+        width = max(1, min(width - 1, int(width * budget / need)))
     raise AssertionError("the width falls at every turn")
 
 

@@ -1,5 +1,6 @@
 """Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(
         title = f"program {i + 1} of {len(study.programs())}: " if len(study.programs()) > 1 else ""
         say(f"{title}compiling ...")
         h = hyperparams_of(study.hyperparams, study.traced(points))
-        cut = plan(study, config, h, where, width=stored or width, limit=limit)
+        cut = plan(study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit)
         if devices.is_first() and not stored:
             studies.write_setup(study, folder, cut.width)
         stored = stored or cut.width
@@ -51,7 +52,14 @@ def run(
 
 
 def plan(
-    study: Study, config: Config, hyperparams: Hyperparams, where: Layout, *, width: int | None, limit: int | None
+    study: Study,
+    config: Config,
+    hyperparams: Hyperparams,
+    where: Layout,
+    *,
+    width: int | None,
+    fixed: bool = False,
+    limit: int | None,
 ) -> Plan:
     """The programs of one static setting. hyperparams: its points, leaves [G]."""
     num_points = len(hyperparams.learning_rate)
@@ -61,6 +69,7 @@ def plan(
         num_points * len(study.seeds),
         where,
         width=width,
+        fixed=fixed,
         budget=None if limit is None else memory.for_programs(limit),
         episodes=study.episodes,
         actions=("greedy" if study.greedy else "sampled",),
@@ -157,8 +166,9 @@ def _write_best(
 ) -> None:
     """A run's folder, as that of a training run."""
     folder.mkdir(exist_ok=True)
-    scalars = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
-    results.write_setup(folder, config, scalars, {"seed": seeds.start, "seeds": len(seeds)})
+    h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
+    config = dataclasses.replace(config, env_params={**dict(config.env_params), **h.env_params})
+    results.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)})
     results.write_metrics(folder, run.metrics, seeds.start)
     results.write_params(folder, run.states.params, run.states.normaliser)
     results.write_json(folder / "summary.json", summary)
