@@ -17,12 +17,12 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_code_runs_as_it_stands() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     namespace: dict[str, object] = {}
     with jax.numpy_rank_promotion("allow"):  # a user's setting
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["metrics"]["return"].shape == (3,)  # type: ignore[index]
+    assert namespace["metrics"]["return"].shape == (4, 2, 5)  # type: ignore[index]
 
 
 def test_the_table_of_the_theorem_is_the_code_below_it() -> None:

@@ -271,3 +271,12 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
 def test_the_public_names() -> None:
     assert pg.sweep.grid is grid
     assert pg.sweep.sweep is sweep
+
+
+def test_metrics_grow_with_updates_and_not_with_steps() -> None:
+    """2048 seeds × 500k steps of ppo: below 200 MB, where every step's info would be gigabytes."""
+    config = dataclasses.replace(pg.preset("ppo")[0], num_updates=976)
+    assert config.num_envs * config.num_steps * config.num_updates >= 499_000
+    metrics = jax.eval_shape(jax.vmap(make_train(config)), jax.random.split(KEY, 2048))[1]
+    assert {x.shape for x in metrics.values()} == {(2048, 976)}
+    assert sum(x.size * x.dtype.itemsize for x in metrics.values()) < 200e6
