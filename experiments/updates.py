@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import references
-from jax.sharding import Mesh, PartitionSpec
 from rollouts import setting
 from timing import Program, compiled
 
 from pg import envs, networks
 from pg.config import Config, Hyperparams
+from pg.devices import layout, side_by_side
 from pg.optimizers import make_optimizer
 from pg.train import make_learner, make_train
 
@@ -77,10 +77,7 @@ def training(config: Config) -> Program:
 def seeds_side_by_side(config: Config, seeds: int, devices: int = 1) -> Program:
     """One update of each of `seeds` runs, mapped, and over several devices in equal parts."""
     learner = make_learner(config)
-    step = jax.vmap(learner.step)
-    if devices > 1:
-        mesh, parts = Mesh(jax.devices()[:devices], ("seeds",)), PartitionSpec("seeds")
-        step = jax.shard_map(step, mesh=mesh, in_specs=parts, out_specs=parts, check_vma=False)
+    step = side_by_side(learner.step, layout(most=devices))
     states = jax.jit(jax.vmap(learner.init))(jax.random.split(jax.random.key(0), seeds))
     return compiled(counted(lambda states, key: step(states, jax.random.split(key, seeds))), states)
 

@@ -35,8 +35,7 @@ PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 def create_folder(out: Path, config: Config, seed: int) -> Path:
     """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
-    parent = Path(out).expanduser().resolve() / name / config.estimator
+    parent = parent_folder(out, config)
     for attempt in range(100):
         folder = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
         try:
@@ -49,6 +48,12 @@ def create_folder(out: Path, config: Config, seed: int) -> Path:
         else:
             return folder
     raise ValueError(f"cannot make a folder for the run in {parent}")
+
+
+def parent_folder(out: Path, config: Config) -> Path:
+    """`out`/ENV/ESTIMATOR, absolute."""
+    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
+    return Path(out).expanduser().resolve() / name / config.estimator
 
 
 def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options: Mapping[str, Any]) -> None:

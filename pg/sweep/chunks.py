@@ -2,12 +2,13 @@
 
     run r = (point g, seed s),  r = g · S + s          chunk c = runs [c n, (c + 1) n),  n = width × devices
 
-A run's bits depend on its keys and on the width, not on the chunk it is in, nor on how many devices or processes
-there are.
+A run's bits depend on its keys and on the width, not on the chunk it is in, nor, from two devices on, on how many
+devices or processes there are.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -69,7 +70,7 @@ def plan(
     width is lowered by what a run was found to need. width: the most to begin with; default: `WIDTH`. fixed: it is
     kept, since bits depend on it. Raises ValueError where not even one run fits, or not as many as are fixed.
     """
-    parts = where.mesh.size if where.shard == "seeds" else 1
+    parts = where.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
     width = most if fixed else max(1, min(most, -(-num_runs // parts)))
     local = len(jax.local_devices()) if where.mesh.size > 1 else 1
@@ -107,7 +108,8 @@ def chunks(
     programs, total = plan.programs, len(keys[0])
     for first in range(start, total, plan.chunk):
         count = min(plan.chunk, total - first)
-        train_keys, eval_keys, h = _rows((*keys, hyperparams), first, plan.chunk)
+        rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
+        train_keys, eval_keys, h = runs.filled_up(rows, plan.chunk)
         states, metrics, finished = runs.train(programs, config.num_updates, train_keys, h, on_chunk, kept=count)
         if not finished:
             raise KeyboardInterrupt
@@ -158,11 +160,6 @@ def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
             raise ValueError(f"hyperparams must have leaves [G] or scalars, got shape {np.shape(x)} where G is {num}")
     whole = runs.broadcast(hyperparams, num)
     return jax.tree.map(lambda x: np.repeat(np.broadcast_to(x, (num,)), num_seeds), whole)
-
-
-def _rows(tree: Any, start: int, count: int) -> Any:
-    """Rows `start` to `start + count - 1`; the last one again where there are no more."""
-    return jax.tree.map(lambda x: x[np.minimum(np.arange(start, start + count), len(x) - 1)], tree)
 
 
 def _num_metrics(programs: Programs) -> int:

@@ -9,7 +9,6 @@ OUT/ENV/ESTIMATOR/<digest of what is tried>/
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +78,7 @@ class Study:
     def folder(self, out: Path) -> Path:
         """Where it is kept, below `out`."""
         text = json.dumps(results.jsonable(self.to_json()), sort_keys=True)
-        env = re.sub(r"[^\w.-]", "-", str(self.config.to_json()["env"]))
-        return (
-            Path(out).expanduser().resolve()
-            / env
-            / self.config.estimator
-            / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        )
+        return results.parent_folder(out, self.config) / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def _static(self, g: int) -> dict[str, Any]:
         return {name: v[g] for name, v in self.table.items() if name in _STATIC}
