@@ -27,6 +27,6 @@ def spread(train: Callable[[Any], Any], num_seeds: int) -> Callable[[int], Any]:
     def run(seed: int) -> Any:
         keys = jax.random.key_data(jax.random.split(jax.random.key(seed), num_seeds))
         with jax.set_mesh(where.mesh):
-            return jax.block_until_ready(program(devices.place(keys, where)))
+            return jax.block_until_ready(program(devices.place(keys, where.sharding)))
 
     return run

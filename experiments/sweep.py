@@ -2,19 +2,19 @@
 
 Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless :linear follows.
 Fields of Hyperparams and parameters of the environment share one program; each value of a field of Config compiles
-anew. Ctrl-C, or a kill, keeps every finished chunk, and the same command goes on from there.
+anew. After Ctrl-C or a kill the same command goes on, from the last checkpoint of the chunk that was in progress.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from pg import cli, memory
+from pg import cli, interrupts, memory
 from pg.sweep import points
 
 
 @dataclasses.dataclass
-class Options:
+class Options(cli.Checkpointing):
     """What to search, with which seeds, and where to keep it."""
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
@@ -46,6 +46,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
+        super().__post_init__()
         least = {"seeds": 2, "eval_episodes": 1, "points": 1, "draw": 0, "width": 1, "fresh_seeds": 0}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
@@ -55,9 +56,10 @@ class Options:
 
 
 def main() -> int:
-    """The exit code: 0, or 130 after Ctrl-C, or 75 where another process of the job has ended."""
+    """The exit code, as of train.py."""
     config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
     cli.cache_compilations()
+    interrupts.listen()
     try:
         table = points.table_of(options.over, options.method, options.points, options.draw)
         limit = None if options.memory is None else memory.number_of_bytes(options.memory)
@@ -71,16 +73,17 @@ def main() -> int:
         study.check_names(plan)
         folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
         driver.say(f"{config.estimator} on {config.env}: {plan.num_points} settings × {len(seeds)} seeds; {folder}")
-        width = driver.run(plan, folder, where, width=options.width, limit=limit)
         again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
-        driver.finish(plan, folder, where, fresh_seeds=again, width=width, limit=limit)
+        driver.carry_out(plan, folder, where, options, width=options.width, limit=limit, fresh=again)
     except ValueError as error:
         cli.fail(error)
     except ConnectionError as error:
         cli.abandon(error)
-    except KeyboardInterrupt:
-        print("interrupted: finished chunks are kept; the same command goes on from there")
-        return cli.INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("interrupted: what is done is kept; the same command goes on from there")
+        return cli.interrupted(getattr(error, "signum", None))
+    except OSError as error:
+        cli.fail_to_write(error)
     return 0
 
 

@@ -49,7 +49,7 @@ def main() -> None:
     import updates
     from timing import medians, table, take_turns
 
-    from pg import results
+    from pg import folders
 
     config = rollouts.setting(options.num_envs, options.horizon, num_updates=options.num_updates)
     programs = rollouts.programs(config) | updates.programs(config)
@@ -69,8 +69,8 @@ def main() -> None:
     figures = ratios(programs, timings)
     print("\n".join(f"{name:26}{value:8.3f}" for name, value in figures.items()))
     if options.json:
-        everything = {**figures, "programs": rows, "scaling": scaling, "versions": results.environment()}
-        results.write_json(options.json, everything)
+        everything = {**figures, "programs": rows, "scaling": scaling, "versions": folders.environment()}
+        folders.write_json(options.json, everything)
     if options.figures:
         drawing.draw(rows, scaling, options.figures)
 

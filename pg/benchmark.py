@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import cli, plots, results, runs, statistics
+from pg import cli, folders, plots, results, runs, statistics
 from pg.config import Config, Hyperparams
+from pg.interrupts import Interrupted
 from pg.statistics import Estimate
 from pg.suites import TASKS, Row, Task, row_of
 
@@ -46,7 +47,7 @@ class Cell(NamedTuple):
     def matches(self, stored: Mapping[str, Any]) -> bool:
         """Whether a file holds what these settings would give; fields that are newer than it count as default."""
         try:
-            there = results.stored_settings(stored)
+            there = folders.stored_settings(stored)
         except (TypeError, ValueError):  # a field or a name that is no more
             return False
         return (*there, stored["episodes"]) == (self.config, self.hyperparams, self.episodes)
@@ -124,8 +125,8 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
     anything is written.
     """
     done = runs.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
-    if not done.finished:
-        raise KeyboardInterrupt
+    if done.signum:
+        raise Interrupted(done.signum)
     returns = {
         name: runs.evaluate_run(cell.config, done, cell.seeds, cell.episodes, greedy=name == "greedy").returns
         for name in ("greedy", "sampled")
@@ -141,15 +142,15 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
         "env_steps": done.metrics["env_steps"].sum(axis=1, dtype=np.int64),
         "compile_seconds": done.compile_seconds,
         "train_seconds": done.train_seconds,
-        "versions": results.environment(),
+        "versions": folders.environment(),
     }
     path = cell.file(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     steps, learned = results.curve(done.metrics)
     np.savez_compressed(buffer, seeds=cell.seeds, steps=steps, returns=learned)
-    results.replace(path.with_suffix(".npz"), lambda temporary: temporary.write_bytes(buffer.getvalue()))
-    results.write_json(path, data)
+    folders.replace(path.with_suffix(".npz"), lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    folders.write_json(path, data)
     for other, stored in _files(path.parent):
         if not cell.matches(stored):
             other.with_suffix(".npz").unlink(missing_ok=True)
@@ -167,7 +168,7 @@ def write_csv(path: Path, lines: Sequence[Result]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *lines])
-    results.replace(path, lambda temporary: temporary.write_bytes(text.getvalue().encode()))
+    folders.replace(path, lambda temporary: temporary.write_bytes(text.getvalue().encode()))
 
 
 def read_csv(path: Path) -> list[Result]:
@@ -205,7 +206,7 @@ def insert(path: Path, text: str) -> None:
     check_marks(path)
     before, rest = path.read_text().split(MARKS[0])
     whole = "\n".join([before + MARKS[0], text, MARKS[1] + rest.split(MARKS[1])[1]])
-    results.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
+    folders.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
 
 
 def check_marks(path: Path) -> None:

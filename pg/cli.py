@@ -10,6 +10,7 @@ import inspect
 import itertools
 import math
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,12 +20,16 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 import tyro
 from tqdm import tqdm
 
+from pg import folders
 from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams, check_name
 from pg.presets import preset
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
-MISTAKE = 2  # exit code after a mistake in the arguments
-ABANDONED = 75  # exit code where a job lost a process: sysexits' EX_TEMPFAIL, try again
+# Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
+MISTAKE = 2  # in the arguments, or a folder that cannot be used
+NOT_FINITE = 3  # a run stopped at a number that was not finite
+CANNOT_WRITE = 74  # the disk is full, or not to be written to
+AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the same again goes on
+INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 
 def _whole(text: str) -> int:
@@ -71,6 +76,40 @@ _HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
 
 
 @dataclasses.dataclass
+class Checkpointing:
+    """When states are kept, so that nothing is lost but the updates since."""
+
+    checkpoint_minutes: float = 1.0
+    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is interrupted."""
+    checkpoint_updates: int | None = None
+    """Updates from one checkpoint to the next; none: only the time counts."""
+    checkpoints_kept: int = 2
+    """Checkpoints that are kept, the last ones."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        if not self.checkpoint_minutes >= 0:
+            raise ValueError(f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}")
+        for name in ("checkpoint_updates", "checkpoints_kept"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+
+    def keeper(self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any) -> Any:
+        """What keeps the states of runs; arguments as of `checkpoints.Keeper`."""
+        from pg.checkpoints import Keeper
+
+        return Keeper(
+            folder,
+            about,
+            columns,
+            begun=begun,
+            minutes=self.checkpoint_minutes,
+            updates=self.checkpoint_updates,
+            most=self.checkpoints_kept,
+        )
+
+
+@dataclasses.dataclass
 class Machine:
     """What the work is spread over."""
 
@@ -86,6 +125,13 @@ class Machine:
     """How many processes there are; with coordinator."""
     process_id: int | None = None
     """Which of them this is, from 0; with coordinator."""
+    debug: bool = False
+    """Stops at the very operation that gives a NaN, at a key that is used twice, and at a leaked tracer; slow."""
+
+    @property
+    def several(self) -> bool:
+        """Whether this is one process of several."""
+        return self.distributed or self.coordinator is not None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range, or one that is missing."""
@@ -102,9 +148,10 @@ class Machine:
         """Tells jax, before anything is computed. Raises ValueError where no other process can be found."""
         from pg import devices
 
-        several = self.distributed or self.coordinator is not None
-        devices.use_cpu_cores(self.cpu_devices or (1 if several or self.shard == "envs" else None))
-        if several:
+        if self.debug:
+            devices.check_everything()
+        devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
+        if self.several:
             devices.join(self.coordinator, self.num_processes, self.process_id)
 
 
@@ -113,23 +160,28 @@ def parse(
 ) -> tuple[Config, Hyperparams, Any, Machine]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the command line.
 
-    Defaults are the preset of the estimator and the environment that are named. Exits with code 2 and one sentence
-    on a mistake.
+    Defaults are the preset of the estimator and the environment that are named, or, with --resume RUN, the settings
+    of that run. Exits with code 2 and one sentence on a mistake.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
+    defaults = options()
     try:
-        estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
-        check_name("estimator", estimator, ACCEPTS)
-        check_env(env)
-        config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
+        if "resume" in own and (run := _named(argv, "resume")):
+            config, hyperparams = folders.read_setup(Path(run))
+            stored = folders.read_options(Path(run))
+            defaults = options(**{name: stored[name] for name in ("seed", "seeds", "eval_episodes", "greedy")})
+        else:
+            config, hyperparams = _preset(argv)
+    except KeyError as error:
+        fail(f"{run} is no folder of a run, as its config.json has no {error}")
     except ValueError as error:
         fail(error)
     groups = [
-        *(("run", options, options()), ("machine", Machine, Machine())),
+        *(("run", options, defaults), ("machine", Machine, Machine())),
         *(("config", Config, config), ("hyperparams", Hyperparams, hyperparams)),
     ]
     flat: Any = tyro.conf.OmitArgPrefixes
-    own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
     fields = [(name, flat[_flags(kind, values, set() if kind is options else own)]) for name, kind, values in groups]
     flags = dataclasses.make_dataclass("Flags", fields)
     flags.__doc__ = ""
@@ -145,6 +197,14 @@ def parse(
         fail(error)
 
 
+def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
+    """The preset of the estimator and the environment that are named."""
+    estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
+    check_name("estimator", estimator, ACCEPTS)
+    check_env(env)
+    return preset(estimator, **({"env": env} if _named(argv, "env") else {}))
+
+
 def fail(error: object) -> NoReturn:
     """Says what is wrong, in one sentence, and exits with code 2."""
     print(f"error: {error}", file=sys.stderr)
@@ -155,7 +215,25 @@ def abandon(error: object) -> NoReturn:
     """Says that the job has lost a process, and exits with code 75 at once: the others cannot be waited for."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(ABANDONED)
+    os._exit(AGAIN)
+
+
+def fail_to_write(error: object) -> NoReturn:
+    """Says what cannot be written, and exits with code 74."""
+    print(f"error: {error}; what was written before is there still", file=sys.stderr)
+    raise SystemExit(CANNOT_WRITE)
+
+
+def interrupted(signum: int | None) -> int:
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine is taken away."""
+    return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
+
+
+def outcome(done: Any) -> int:
+    """The exit code of a `runs.Run` whose results are written."""
+    if done.signum:
+        return interrupted(done.signum)
+    return NOT_FINITE if done.metrics["skipped"][:, -1].any() else 0
 
 
 def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
@@ -191,7 +269,8 @@ class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
     def __init__(self, total: int, *, quiet: bool = False) -> None:
-        self.total, self.env_steps, self.done = total, 0, 0
+        self.total, self.env_steps = total, 0
+        self.start = self.done = -1  # updates done before the first call, and at the last one; -1: none came
         terminal = sys.stderr.isatty() and not quiet
         layout = "{percentage:3.0f}%|{bar:16}| {n}/{total} updates{postfix}, {remaining} left"
         self.bar = tqdm(total=total, disable=not terminal, bar_format=layout, dynamic_ncols=True)
@@ -199,19 +278,24 @@ class Progress:
 
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
         """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
+        if self.start < 0:
+            self.start = self.done = done - metrics["env_steps"].shape[1]
         before, self.done = self.done, done
         self.env_steps += int(metrics["env_steps"].sum())
-        returns, episodes = metrics["return"], metrics["episodes"]
+        fine = metrics["skipped"][:, -1] == 0
+        shown = {name: x[fine] if fine.any() else x for name, x in metrics.items()}
+        returns, episodes = shown["return"], shown["episodes"]
         ended = episodes > 0
         mean_return = returns[ended] @ episodes[ended] / episodes.sum() if ended.any() else math.nan
         text = (
-            f"return {mean_return:.4g}, grad norm {metrics['grad_norm'].mean():.3g}, "
-            f"entropy {metrics['entropy'].mean():.3g}, {tqdm.format_sizeof(self.env_steps / seconds)} steps/s"
+            f"return {mean_return:.4g}, grad norm {shown['grad_norm'].mean():.3g}, "
+            f"entropy {shown['entropy'].mean():.3g}, {tqdm.format_sizeof(self.env_steps / seconds)} steps/s"
+            f"{'' if fine.all() else f', {(~fine).sum()} of {len(fine)} runs not finite'}"
         )
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(done - before)
         if self.lines and before * 10 // self.total != done * 10 // self.total:
-            left = tqdm.format_interval(seconds * (self.total - done) / done)
+            left = tqdm.format_interval(seconds * (self.total - done) / (done - self.start))
             print(f"{done}/{self.total} updates, {text}, {left} left", flush=True)
 
     def close(self) -> None:
@@ -255,9 +339,11 @@ def _flags(source: type, defaults: Any, taken: Collection[str]) -> type:
 
 def _field_docstrings(source: type) -> dict[str, str]:
     """The string below each annotated field of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(source))).body[0].body  # type: ignore[attr-defined]
+    classes = [kind for kind in reversed(source.__mro__) if kind.__module__.startswith(source.__module__)] or [source]
+    bodies = [ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body for kind in classes]  # type: ignore
     return {
         field.target.id: str(doc.value.value)
+        for body in bodies
         for field, doc in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)

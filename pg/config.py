@@ -20,6 +20,7 @@ ActionLaw = Literal["gaussian", "censored", "squashed"]
 Memory = Literal["none", "gru", "lstm"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
+OnNonfinite = Literal["stop", "skip", "ignore"]
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]  # these ask for the policy or the estimator
 Optimizer = CriticOptimizer | PolicyOptimizer
@@ -139,35 +140,35 @@ class Config:
     """Course of entropy_coef and temperature, down to zero over the run unless constant."""
     epsilon_schedule: Schedule = "constant"
     """Course of the clip ranges epsilon and value_epsilon, down to zero over the run unless constant."""
+    on_nonfinite: OnNonfinite = "stop"
+    """An update with a NaN or an infinity: the run stops before it, skips it, or takes it all the same."""
 
     def __post_init__(self) -> None:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
-        pairs = self.env_params.items() if isinstance(self.env_params, Mapping) else self.env_params
-        object.__setattr__(self, "env_params", tuple((str(k), _finite(str(k), v)) for k, v in pairs))
-        for name in ("hidden_sizes", "observe"):
-            if not isinstance(value := getattr(self, name), Iterable):
-                raise ValueError(f"{name} must be whole numbers, as in ({value}, {value}); got {value!r}")
-            object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "env_params", _assignments(self.env_params))
+        for name, low in (("hidden_sizes", 1), ("observe", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+                raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {_shown(value)}")
+            object.__setattr__(self, name, tuple(_count(name, entry, low) for entry in value))
         if isinstance(self.env, str):
             check_env(self.env)
-        elif not (hasattr(self.env, "step") and hasattr(self.env, "reset")):
-            raise ValueError(f"env must be a name or a gymnax environment, got {self.env!r}")
+        else:
+            _check_interface(self.env)
         check_name("estimator", self.estimator, ACCEPTS)
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
         if self.critic_optimizer is not None:
             check_name("critic_optimizer", self.critic_optimizer, get_args(CriticOptimizer))
-        for name in _COUNTS:
-            _positive_integer(name, getattr(self, name))
-        if self.horizon is not None:
-            _positive_integer("horizon", self.horizon)
-        for entry in self.observe:
-            if isinstance(entry, bool) or not isinstance(entry, Integral) or entry < 0:
-                raise ValueError(f"observe must be whole numbers of at least 0, got {entry!r}")
-        for size in self.hidden_sizes:
-            _positive_integer("hidden_sizes", size)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int or (field.name == "horizon" and value is not None):
+                object.__setattr__(self, field.name, _count(field.name, value))
+            if field.type is bool and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be True or False, got {_shown(value)}")
         self._check_batch()
         self._check_parts()
+        self._check_counters()
 
     def _check_batch(self) -> None:
         """That estimator, way of collecting and shape of the batch fit together."""
@@ -225,6 +226,17 @@ class Config:
                     f"got estimator={self.estimator!r}"
                 )
 
+    def _check_counters(self) -> None:
+        """That what is counted fits into 32 bits; `envs.configured` knows the environment's own time limit."""
+        longest = self.num_steps if self.collect == "windows" else self.horizon or 1
+        check_steps(self, longest)
+        steps = self.num_updates * self.num_epochs * self.num_minibatches
+        if steps >= COUNTABLE:
+            raise ValueError(
+                f"num_updates × num_epochs × num_minibatches, the steps of the optimizer, must be below 2^31; got "
+                f"{self.num_updates} × {self.num_epochs} × {self.num_minibatches} = {steps}"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -239,9 +251,8 @@ class Config:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Config":
-        """The config that `to_json` wrote. Raises ValueError on a field that does not exist."""
-        for name in data:
-            check_name("field of Config", name, [field.name for field in fields(cls)])
+        """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a wrong value."""
+        _check_fields("Config", data, [field.name for field in fields(cls)])
         return cls(**data)
 
 
@@ -295,6 +306,16 @@ class Hyperparams(NamedTuple):
         """The fields by name, without `env_params`."""
         return {name: value for name, value in self._asdict().items() if name != "env_params"}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Hyperparams":
+        """What was written of `scalars`, with "inf" for infinity: strict JSON has none.
+
+        Raises ValueError for a field that does not exist, or a wrong value.
+        """
+        _check_fields("Hyperparams", data, cls().scalars())
+        values: dict[str, Any] = {name: _INFINITE.get(v, v) if isinstance(v, str) else v for name, v in data.items()}
+        return check_hyperparams(cls(**values))
+
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
@@ -307,55 +328,78 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "entropy_schedule": get_args(Schedule),
     "epsilon_schedule": get_args(Schedule),
+    "on_nonfinite": get_args(OnNonfinite),
 }
 
-_COUNTS = (
-    *("num_updates", "num_envs", "num_steps", "group_size", "action_repeat", "num_epochs", "num_minibatches"),
-    "memory_size",
-)
+COUNTABLE = 2**31  # counters are 32-bit integers
+_LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
+_BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
+_FINITE = "finite (at most 3.4e38 in size)"
+_WHOLE = "a whole number of at least 1 and below 2^31"
+_EXAMPLE = "{'gravity': 9.8}"
+_INTERFACE = ("reset", "step", "default_params", "action_space", "observation_space")
+_INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 _RANGES: dict[str, tuple[float, float, str]] = {
-    "learning_rate": (0.0, math.inf, "finite and at least 0"),
+    "learning_rate": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),
     "lambda_": (0.0, 1.0, "in [0, 1]"),
-    "n_step": (1, math.inf, "a whole number of at least 1"),
-    "epsilon": (0.0, math.inf, "finite and at least 0"),
+    "n_step": (1, COUNTABLE - 1, _WHOLE),
+    "epsilon": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
     "value_epsilon": (0.0, math.inf, "at least 0 (inf: no clipping)"),
     "stop_kl": (0.0, math.inf, "at least 0 (inf: never)"),
     "beta": (0.0, 1.0, "in [0, 1]"),
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
-    "entropy_coef": (-math.inf, math.inf, "finite"),
-    "temperature": (0.0, math.inf, "finite and at least 0"),
-    "value_coef": (0.0, math.inf, "finite and at least 0"),
-    "critic_rate": (0.0, math.inf, "finite and at least 0"),
-    "baseline": (-math.inf, math.inf, "finite"),
-    "baseline_decay": (0.0, 1.0 - 1e-12, "in [0, 1)"),
+    "entropy_coef": (-_LARGEST, _LARGEST, _FINITE),
+    "temperature": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "value_coef": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "critic_rate": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "baseline": (-_LARGEST, _LARGEST, _FINITE),
+    "baseline_decay": (0.0, _BELOW_ONE, "in [0, 1), and not 1 in 32 bits"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
-    "damping": (0.0, math.inf, "finite and at least 0"),
-    "max_kl": (sys.float_info.min, math.inf, "finite and above 0"),
+    "damping": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "max_kl": (sys.float_info.min, _LARGEST, f"{_FINITE} and above 0"),
     "momentum": (0.0, 1.0, "in [0, 1]"),
-    "snapshot_period": (1, math.inf, "a whole number of at least 1"),
+    "snapshot_period": (1, COUNTABLE - 1, _WHOLE),
 }
 
 
 def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
-    """`hyperparams`, once each Python number in it is in its range; arrays and tracers pass unread.
+    """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass unread.
 
     Raises ValueError naming the field, the value and the allowed range.
     """
     for name, (low, high, allowed) in _RANGES.items():
-        value = getattr(hyperparams, name)
-        if not isinstance(value, Real):
-            continue
-        right_kind = {
-            "n_step": isinstance(value, Integral),
-            "snapshot_period": isinstance(value, Integral),
-            # infinity is "no clipping"
-            **{name: not math.isnan(value) for name in ("max_grad_norm", "value_epsilon", "stop_kl")},
-        }.get(name, math.isfinite(value))
-        if not (right_kind and low <= float(value) <= high):
-            raise ValueError(f"{name.rstrip('_')} must be {allowed}, got {value!r}")
+        value, field = getattr(hyperparams, name), name.rstrip("_")
+        if isinstance(value, Real) and not isinstance(value, bool):
+            number: Any = value if isinstance(value, Integral) else float(value)
+            inside = low <= number <= high and (number <= _LARGEST or number == math.inf)  # a NaN is nowhere
+            if not inside or (allowed == _WHOLE and isinstance(number, float)):
+                raise ValueError(f"{field} must be {allowed}, got {value!r}")
+        elif not str(getattr(value, "dtype", "")).startswith(("float", "bfloat", "int", "uint")):
+            raise ValueError(f"{field} must be {allowed}, got {_shown(value)}")
+        elif value.shape != ():
+            raise ValueError(f"{field} must be one number, got an array of shape {value.shape}: vmap over it")
+    rates = hyperparams.learning_rate, hyperparams.critic_rate
+    if all(isinstance(rate, Real) for rate in rates) and float(rates[0]) * float(rates[1]) > _LARGEST:
+        raise ValueError(f"learning_rate × critic_rate must be {_FINITE}, got {rates[0]!r} × {rates[1]!r}")
+    if not isinstance(hyperparams.env_params, Mapping):
+        raise ValueError(
+            f"env_params must be names with numbers, as in {_EXAMPLE}; got {_shown(hyperparams.env_params)}"
+        )
+    _assignments({k: v for k, v in hyperparams.env_params.items() if not hasattr(v, "shape")})
     return hyperparams
+
+
+def check_steps(config: Config, longest: int) -> None:
+    """Raises ValueError unless the steps of one update can be counted. longest: of an episode, or of the window."""
+    length = {"episodes": "horizon", "windows": "num_steps"}[config.collect]
+    steps = config.num_envs * longest * config.action_repeat
+    if steps >= COUNTABLE:
+        raise ValueError(
+            f"num_envs × {length} × action_repeat, the steps of one update, must be below 2^31; got "
+            f"{config.num_envs} × {longest} × {config.action_repeat} = {steps}"
+        )
 
 
 def check_env(name: str) -> None:
@@ -372,7 +416,7 @@ def check_env(name: str) -> None:
 def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
     """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`."""
     names = list(valid)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     if not near:  # a prefix or another case is what people type
@@ -381,12 +425,55 @@ def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
     raise ValueError(f"unknown {field} {value!r}: {hint}valid: {', '.join(names)}")
 
 
-def _positive_integer(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{kind} must be stored as names with values, got {type(data).__name__}")
+    for name in data:
+        check_name(f"field of {kind}", name, names)
+
+
+def _check_interface(env: Any) -> None:
+    """That an environment object has what gymnax's have; `envs.make_env` looks at what they give."""
+    if isinstance(env, type):
+        raise ValueError(f"env must be a name or a gymnax environment, got the class {env.__name__}: call it")
+    missing = [name for name in _INTERFACE if not hasattr(env, name)]
+    if missing:
+        raise ValueError(
+            f"env must be a name or a gymnax environment, got {_shown(env)} without {', '.join(missing)}; "
+            "environments of other libraries are named library:environment"
+        )
+
+
+def _count(name: str, value: Any, low: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, got {_shown(value)}")
+    if int(value) >= COUNTABLE:
+        raise ValueError(f"{name} must be below 2^31, which 32-bit counters hold; got {value!r}")
+    return int(value)  # numpy's would overflow in a product
+
+
+def _assignments(env_params: Any) -> tuple[tuple[str, int | float], ...]:
+    """Overrides of parameters as pairs of name and number."""
+    pairs = env_params.items() if isinstance(env_params, Mapping) else env_params
+    pairs = tuple(pairs) if isinstance(pairs, Iterable) else (None,)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"env_params must be names with numbers, as in {_EXAMPLE}; got {_shown(env_params)}")
+    return tuple((str(name), _finite(str(name), value)) for name, value in pairs)
 
 
 def _finite(name: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"env_params: {name} must be a finite number, got {_shown(value)}")
+    number: Any = int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"env_params: {name} must be a finite number, got {value!r}")
-    return int(value) if isinstance(value, Integral) else float(value)
+    if abs(number) > (COUNTABLE - 1 if isinstance(number, int) else _LARGEST):
+        raise ValueError(f"env_params: {name} must fit into 32 bits, got {value!r}")
+    if name == "max_steps_in_episode" and (number < 1 or number % 1):
+        raise ValueError(f"env_params: {name} must be a whole number of at least 1, got {value!r}")
+    return number
+
+
+def _shown(value: Any) -> str:
+    """A value as one short line."""
+    return " ".join(repr(value).split())[:80]

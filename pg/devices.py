@@ -32,6 +32,11 @@ class Layout(NamedTuple):
         """Of leaves [n, ...] that a program is given."""
         return NamedSharding(self.mesh, PartitionSpec("runs" if self.shard == "seeds" else None))
 
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Of what every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
     def round_up(self, num_runs: int) -> int:
         """The smallest number of runs, at least `num_runs`, of which every device has as many."""
         parts = self.mesh.size if self.shard == "seeds" else 1
@@ -50,21 +55,29 @@ def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
     return Layout(jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard)
 
 
-def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False) -> Callable[..., Any]:
+def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, shared: int = 0) -> Callable[..., Any]:
     """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within `jax.set_mesh(where.mesh)`.
 
     exact: the runs of a device one after the other, each with the bits it has alone; else mapped, in which products
-    of a batch are rounded in another order.
+    of a batch are rounded in another order. shared: so many arguments, the last, are one for all runs.
     """
 
     def many(*args: Any) -> Any:
-        return jax.lax.map(lambda run: f(*run), args) if exact else jax.vmap(f)(*args)
+        each, same = args[: len(args) - shared], args[len(args) - shared :]
+        return (
+            jax.lax.map(lambda run: f(*run, *same), each) if exact else jax.vmap(lambda *run: f(*run, *same))(*each)
+        )
 
     if where.shard == "envs":
         return many
     spec = where.sharding.spec
+
     # shard_map and not jit alone: a loop whose length depends on data would have one length for all devices.
-    return jax.shard_map(many, mesh=where.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    def spread(*args: Any) -> Any:
+        specs = (spec,) * (len(args) - shared) + (PartitionSpec(),) * shared
+        return jax.shard_map(many, mesh=where.mesh, in_specs=specs, out_specs=spec, check_vma=False)(*args)
+
+    return spread
 
 
 def envs_are_spread() -> bool:
@@ -114,12 +127,12 @@ def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
     return spread
 
 
-def place(tree: Any, where: Layout) -> Any:
-    """Arrays [n, ...] that every process has whole, on the devices."""
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process has whole, on the devices."""
 
     # Part by part: given the whole, `device_put` would first compare it among all processes.
     def one(x: Any) -> jax.Array:
-        x, sharding = np.asarray(x), where.sharding
+        x = np.asarray(x)
         here = sharding.addressable_devices_indices_map(x.shape)
         parts = [jax.device_put(x[index], device) for device, index in here.items()]
         return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
@@ -134,9 +147,9 @@ def fetch(tree: Any, where: Layout) -> Any:
     """
     if jax.process_count() == 1:
         return jax.device_get(tree)
-    whole = NamedSharding(where.mesh, PartitionSpec())
     try:
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), jax.jit(_same, out_shardings=whole)(tree))
+        whole = jax.jit(_same, out_shardings=where.everywhere)(tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
         reason = str(error).splitlines()[0][:200]
         raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
@@ -149,6 +162,12 @@ def use_cpu_cores(count: int | None) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", cores if count is None else count)
+
+
+def check_everything() -> None:
+    """Has jax look for leaked tracers and for keys that are used twice, from now on. Slow."""
+    jax.config.update("jax_check_tracer_leaks", True)
+    jax.config.update("jax_debug_key_reuse", True)
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -183,6 +202,18 @@ def agreed(value: int) -> int:
         if jax.process_count() == 1
         else int(multihost_utils.broadcast_one_to_all(np.int32(min(value, 2**31 - 1))))
     )
+
+
+def shared(tree: Any) -> Any:
+    """Arrays of the first process, in all of them; the others have some of the same shapes and types."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def any_of(value: int) -> int:
+    """The largest `value` of all processes, in all of them; 0 or more."""
+    if jax.process_count() == 1:
+        return value
+    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
 def _same(tree: Any) -> Any:

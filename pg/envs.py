@@ -5,6 +5,7 @@ The only importer of gymnax. What differs between environments ends here: observ
 keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor observation.
 """
 
+import dataclasses
 import functools
 import importlib
 import math
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.config import Config, check_env, check_name
+from pg.config import COUNTABLE, Config, check_env, check_name, check_steps
 
 
 class _Lazy(types.ModuleType):
@@ -96,19 +97,20 @@ def make_env(
     observe: entries of the observation that are seen, all if empty; it must be a vector.
     differentiable: derivatives pass through the transition, for pathwise gradients; a score needs none, and gymnax
     cuts them otherwise, though not those of the reward.
-    Raises ValueError for an unknown name or parameter, an unsupported space, a reward that is no scalar, or dynamics
-    that have no derivative.
+    Raises ValueError for an unknown name or parameter, an unsupported space, a reset or step that fails or gives
+    something else than this module's contract, or dynamics that have no derivative.
     """
     base = _instance(env) if isinstance(env, str) else env
     if differentiable:
         base = _with_gradients(base)
-    params = _override(base.default_params, env_params or {})
+    params = _override(_default_params(base), env_params or {})
     single_reset, single_step = _primitives(base)
-    encode, obs_shape = _observations(base, params, single_reset)
+    start = _shapes("reset", single_reset, jax.random.key(0), params, names=("obs", "state"))
+    encode, obs_shape = _observations(base, params, start[0])
     if observe:
         encode, obs_shape = _seen(encode, obs_shape, observe)
     action_space = _actions(base, params)
-    _check_reward(single_reset, single_step, base, params)
+    _check_step(single_step, start, action_space, params)
 
     def clipped_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
         if isinstance(action_space, Box):
@@ -130,22 +132,22 @@ def make_env(
             reward.astype(float), terminated.astype(bool), truncated.astype(bool), encode(obs)
         )
 
-    max_steps = getattr(params, "max_steps_in_episode", None)
-    if max_steps is None or isinstance(max_steps, jax.core.Tracer):
-        max_steps = base.default_params.max_steps_in_episode
-    max_steps = math.ceil(int(max_steps) / action_repeat)
+    max_steps = math.ceil(_time_limit(params, base) / action_repeat)
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
     """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top."""
     overrides = {**dict(config.env_params), **(env_params or {})}
-    return make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
+    env = make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
+    if config.collect == "episodes":
+        check_steps(config, config.horizon or env.max_steps)
+    return env
 
 
 def parameters(env: Any) -> list[str]:
     """The names of an environment's parameters. env: as of `make_env`."""
-    return list(vars((_instance(env) if isinstance(env, str) else env).default_params))
+    return list(vars(_default_params(_instance(env) if isinstance(env, str) else env)))
 
 
 @functools.cache
@@ -165,6 +167,25 @@ def _with_gradients(env: Any) -> Any:
     return env.with_transition_gradients()
 
 
+def _default_params(env: Any) -> Any:
+    params = env.default_params
+    if not (dataclasses.is_dataclass(params) and hasattr(params, "replace")):
+        raise ValueError(f"the environment's default_params must be a flax.struct.dataclass, got {params!r:.80}")
+    if not hasattr(params, "max_steps_in_episode"):
+        raise ValueError(f"the environment's default_params must have max_steps_in_episode, got {params!r:.80}")
+    return params
+
+
+def _time_limit(params: Any, env: Any) -> int:
+    """The environment's own, in its steps: that of its defaults where it is traced."""
+    limit = params.max_steps_in_episode
+    if isinstance(limit, jax.core.Tracer):
+        limit = env.default_params.max_steps_in_episode
+    if np.shape(limit) != () or not 1 <= limit < COUNTABLE or limit != int(limit):
+        raise ValueError(f"max_steps_in_episode must be a whole number of at least 1 and below 2^31, got {limit!r}")
+    return int(limit)
+
+
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
     valid = list(vars(params))
     for name in overrides:
@@ -180,29 +201,92 @@ def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     if not hasattr(type(env), "step_env"):
 
         def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
-            _, state, reward, terminated, truncated, info = env.step(key, state, action, params)
+            _, state, reward, terminated, truncated, info = _values(
+                "step", env.step(key, state, action, params), _STEP
+            )
+            if "final_observation" not in info:
+                raise _InterfaceError(
+                    "the environment's step must give the true successor, in info['final_observation']"
+                )
             return state, info["final_observation"], reward, terminated, truncated
 
         return env.reset, step
 
+    if not hasattr(env, "is_truncated"):
+        raise ValueError(
+            f"{type(env).__name__} has no is_truncated(state, params), which gymnax 1.0 asks for: {_WHY}"
+        )
+
     def raw_step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
-        obs, state, reward, terminated, _ = env.step_env(key, state, action, params)
+        values = _values("step_env", env.step_env(key, state, action, params), _STEP_ENV)
+        obs, state, reward, terminated, _ = values
         return state, obs, jnp.asarray(reward), jnp.asarray(terminated), env.is_truncated(state, params)
 
     return env.reset_env, raw_step
 
 
-def _observations(env: Any, params: Any, reset: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The encoding of a batch of observations as floats, and the shape of one encoded observation."""
-    obs, _ = jax.eval_shape(reset, jax.random.key(0), params)
+_STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
+_STEP_ENV = ("obs", "state", "reward", "terminated", "info")
+_WHY = "the end of the task and a limit of time are told apart"
+
+
+class _InterfaceError(ValueError):
+    """What is wrong with an environment, where its own code has not failed."""
+
+
+def _values(method: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
+    if not isinstance(given, tuple | list) or len(given) != len(names):
+        count = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
+        raise _InterfaceError(
+            f"the environment's {method} must give {len(names)} values, {', '.join(names)}, as in gymnax 1.0, where "
+            f"{_WHY}; got {count}"
+        )
+    return tuple(given)
+
+
+def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[str, ...] = ()) -> Any:
+    """What the environment's own code gives, as shapes. Raises ValueError where that code fails, in one line."""
+
+    def run(*traced: Any) -> Any:
+        given = function(*traced, args[-1])
+        return _values(method, given, names) if names else given
+
+    try:
+        return jax.eval_shape(run, *args[:-1])  # parameters that are no arrays stay as they are
+    except _InterfaceError:
+        raise
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ValueError(f"the environment's {method} fails: {type(error).__name__}: {line}") from error
+
+
+def _observations(env: Any, params: Any, obs: Any) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The encoding of a batch of observations as floats, and the shape of one encoded observation.
+
+    obs: the shape and dtype of one, as reset gives it.
+    """
     if not hasattr(obs, "shape"):
         raise ValueError(f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper")
+    if not _real(obs):
+        raise ValueError(f"observations must be floats, whole numbers or booleans, got {_described(obs)}")
+    if math.prod(obs.shape) == 0:
+        raise ValueError(f"observations must have at least one entry, got shape {obs.shape}")
     space = env.observation_space(params)
     if isinstance(space, spaces.Discrete):
         n = int(space.n)
+        if n < 1 or obs.shape != () or jnp.issubdtype(obs.dtype, jnp.floating):
+            raise ValueError(f"an observation of Discrete({n}) must be one whole number, got {_described(obs)}")
         return lambda x: jax.nn.one_hot(x, n, dtype=float), (n,)
     shape = obs.shape or (1,)
     return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
+
+
+def _real(x: Any) -> bool:
+    return any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype} of shape {x.shape}"
 
 
 def _seen(encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
@@ -223,36 +307,71 @@ def _held(step: Callable[..., Any], key: jax.Array, state: EnvState, times: int)
         after = (*after[:2], total + after[2], *after[3:])
         return jax.tree.map(lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None
 
-    first_key, *keys = jax.random.split(key, times)
-    return jax.lax.scan(again, step(first_key, state), jnp.stack(keys))[0]
+    keys = jax.random.split(key, times)
+    return jax.lax.scan(again, step(keys[0], state), keys[1:])[0]
 
 
 def _actions(env: Any, params: Any) -> Discrete | Box:
     with jax.ensure_compile_time_eval():  # bounds that depend on nothing traced are constants under jit too
         space = env.action_space(params)
         if isinstance(space, spaces.Discrete):
+            if int(space.n) < 1:
+                raise ValueError(f"Discrete actions must be at least 1, got {space.n}")
             return Discrete(int(space.n))
         if isinstance(space, spaces.Box):
-            return Box(*(_filled(space.shape, bound) for bound in (space.low, space.high)))
+            return _checked_box(Box(*(_filled(space.shape, bound) for bound in (space.low, space.high))))
     raise ValueError(f"actions must be Discrete or Box, got {type(space).__name__}")
+
+
+def _checked_box(box: Box) -> Box:
+    """The box, if it has an inside; bounds that are traced are taken on trust."""
+    if box.low.size == 0:
+        raise ValueError(f"a Box of actions must have at least one entry, got shape {box.low.shape}")
+    if not any(isinstance(bound, jax.core.Tracer) for bound in box) and not np.all(box.low < box.high):
+        raise ValueError(
+            f"a Box of actions must have low < high, got low={box.low.tolist()}, high={box.high.tolist()}"
+        )
+    return box
 
 
 def _filled(shape: tuple[int, ...], bound: Any) -> Any:
     """A bound as an array: numpy's, which no trace can hold on to, unless it is traced itself."""
-    if isinstance(bound, jax.core.Tracer):
-        return jnp.full(shape, bound, float)
-    return np.full(shape, bound, jnp.result_type(float))
+    try:
+        if isinstance(bound, jax.core.Tracer):
+            return jnp.full(shape, bound, float)
+        return np.full(shape, bound, jnp.result_type(float))
+    except ValueError as error:
+        raise ValueError(f"bounds of a Box of shape {shape} cannot have shape {np.shape(bound)}") from error
 
 
-def _check_reward(reset: Callable[..., Any], step: Callable[..., Any], env: Any, params: Any) -> None:
-    def one(key: jax.Array) -> Any:
-        reset_key, action_key, step_key = jax.random.split(key, 3)
-        _, state = reset(reset_key, params)
-        return step(step_key, state, env.action_space(params).sample(action_key), params)[2]
-
-    shape = jax.eval_shape(one, jax.random.key(0)).shape
-    if shape != ():
-        raise ValueError(f"the environment's reward must be a scalar, got shape {shape}: squeeze it in step_env")
+def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any) -> None:
+    """That a step gives what it should, by its shapes alone. start: those of obs and state, as reset gives them."""
+    action = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.low.shape)
+    obs, state = start
+    gives = _shapes("step", step, jax.random.key(0), state, action, params)
+    after, next_obs, *scalars = gives
+    for name, x in zip(("reward", "terminated", "truncated"), scalars, strict=True):
+        if x.shape != ():
+            raise ValueError(
+                f"the environment's {name} must be a scalar, got shape {x.shape}: squeeze it in step_env"
+            )
+        if not _real(x):
+            raise ValueError(f"the environment's {name} must be a real number or a boolean, got {x.dtype}")
+    if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
+        got = _described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
+        raise ValueError(f"step must give observations like those of reset, {_described(obs)}; got {got}")
+    before, now = (
+        {jax.tree_util.keystr(p): x.shape for p, x in jax.tree.leaves_with_path(s)} for s in (state, after)
+    )
+    for name in before | now:
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"step must give a state like that of reset: {name} had shape {before.get(name, 'none')}, "
+                f"and then {now.get(name, 'none')}"
+            )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (state, after)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"step must give a state like that of reset, {structures[0]}; got {structures[1]}")
 
 
 def _strong(tree: Any) -> Any:

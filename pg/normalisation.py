@@ -88,7 +88,7 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]
-        so_far = returns.discounted_sum(reward, gamma * (1.0 - traj.first[::-1]), running)[::-1]
+        so_far = returns.discounted_sum(reward, gamma * (1.0 - traj.first[::-1].astype(reward.dtype)), running)[::-1]
         scale, running = scale.merge(so_far, traj.valid), so_far[-1]
     return Normaliser(obs, scale, running)
 

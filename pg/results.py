@@ -1,21 +1,10 @@
-"""A run's folder: what was run, what came of it, and the way back.
+"""What came of a run, in its folder, and the way back.
 
-    config.json         Config and Hyperparams           versions.json   software, device, git commit
-    metrics.parquet     one row per seed and update      summary.json    final evaluation, per seed and over seeds
-    params.safetensors  final parameters, no pickle      curve.png, curve.svg
-
-Every file is written beside its place and renamed into it, so that a reader finds it whole or not at all.
+metrics.parquet     one row per seed and update      summary.json    final evaluation, per seed and over seeds
+params.safetensors  final parameters, no pickle      curve.png, curve.svg
 """
 
-import datetime
-import json
-import math
-import os
-import platform
-import re
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,107 +12,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.config import Config, Hyperparams
+from pg import folders, nonfinite
 from pg.evaluate import Evaluation
 from pg.runs import Run
 
 _NORMALISER = "normaliser/"  # what running statistics are stored under
 POINTS = 100  # of a curve that is drawn or kept
-PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-
-
-def create_folder(out: Path, config: Config, seed: int) -> Path:
-    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    parent = parent_folder(out, config)
-    for attempt in range(100):
-        folder = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not parent.is_dir():
-                raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
-        except OSError as error:
-            raise ValueError(f"cannot make a folder for the run in {out}: {error.strerror}") from None
-        else:
-            return folder
-    raise ValueError(f"cannot make a folder for the run in {parent}")
-
-
-def parent_folder(out: Path, config: Config) -> Path:
-    """`out`/ENV/ESTIMATOR, absolute."""
-    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
-    return Path(out).expanduser().resolve() / name / config.estimator
-
-
-def write_setup(folder: Path, config: Config, hyperparams: Hyperparams, options: Mapping[str, Any]) -> None:
-    """config.json and versions.json: all that it takes to run it again."""
-    setup = {"config": config.to_json(), "hyperparams": hyperparams.scalars(), "options": dict(options)}
-    write_json(folder / "config.json", setup)
-    write_json(folder / "versions.json", environment())
-
-
-def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams of the run in a folder."""
-    return stored_settings(json.loads((folder / "config.json").read_text()))
-
-
-def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote."""
-    scalars = data["hyperparams"].items()
-    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}  # "inf"
-    return Config.from_json(data["config"]), Hyperparams(**values)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and git commit of this process."""
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES if _installed(name)},
-        "device": jax.devices()[0].device_kind,
-        "backend": jax.default_backend(),
-        "num_devices": jax.device_count(),
-        "platform": platform.platform(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
-    }
 
 
 def summarise(run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool) -> dict[str, Any]:
     """What summary.json says: the final evaluation over all seeds and for each, steps, and seconds.
 
-    With one seed, standard_error is over episodes; with several, of the mean over seeds.
+    With one seed, standard_error is over episodes; with several, of the mean over seeds. Seeds that ended at a number
+    that was not finite are listed, and left out of what is over all seeds.
     """
     steps = run.metrics["env_steps"].sum(axis=1, dtype=np.int64)
-    finite = [bool(np.isfinite(run.metrics["grad_norm"][i]).all()) for i in range(len(seeds))]
-    per_seed = [{"seed": seed, "env_steps": int(steps[i]), "finite": finite[i]} for i, seed in enumerate(seeds)]
+    ended = nonfinite.failed(run.metrics)
+    per_seed: list[dict[str, Any]] = [
+        {"seed": seed, "env_steps": int(steps[i]), "finite": failure is None}
+        | ({} if failure is None else {"not_finite_at": failure[0], "not_finite_in": failure[1]})
+        for i, (seed, failure) in enumerate(zip(seeds, nonfinite.first_failures(run.metrics), strict=True))
+    ]
     summary: dict[str, Any] = {
-        "status": "finished" if run.finished else "interrupted",
+        "status": "interrupted" if run.signum else "finished" if run.finished else "stopped",
         "num_updates": run.metrics["env_steps"].shape[1],
         "env_steps": int(steps.sum()),
+        "failed_seeds": [seed for seed, one in zip(seeds, ended, strict=True) if one],
         "compile_seconds": run.compile_seconds,
         "train_seconds": run.train_seconds,
     }
     if evaluation is None:
         return summary | {"per_seed": per_seed}
     parts = [Evaluation(*(x[i] for x in evaluation)).summary() for i in range(len(seeds))]
-    means = np.array([part["mean"] for part in parts])
-    total = (
-        dict(parts[0])
-        if len(seeds) == 1
-        else {
-            "mean": means.mean(),
-            "standard_error": means.std(ddof=1) / len(seeds) ** 0.5,
-            "median_of_seeds": np.median(means),
-            "min": evaluation.returns.min(),
-            "max": evaluation.returns.max(),
-            "episodes": parts[0]["episodes"] * len(seeds),
-        }
-    )
+    total = _over_seeds(parts, np.asarray(evaluation.returns), ~ended)
     actions = "greedy" if greedy else "sampled"
     return (
         total | {"actions": actions} | summary | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
     )
+
+
+def _over_seeds(parts: Sequence[Mapping[str, Any]], returns: np.ndarray, fine: np.ndarray) -> dict[str, Any]:
+    """The final evaluation over the seeds that are `fine` [S]; {} if none is. returns: [S, episodes]."""
+    if not fine.any():
+        return {}
+    if len(parts) == 1:
+        return dict(parts[0])
+    means = np.array([part["mean"] for part in parts])[fine]
+    return {
+        "mean": means.mean(),
+        "standard_error": means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.nan,
+        "median_of_seeds": np.median(means),
+        "min": returns[fine].min(),
+        "max": returns[fine].max(),
+        "episodes": parts[0]["episodes"] * len(means),
+    }
+
+
+def failures(summary: Mapping[str, Any]) -> list[str]:
+    """What to say of numbers that were not finite, a line per seed, the first few."""
+    lines = [
+        f"seed {one['seed']}: {one['not_finite_in']} not finite in update {one['not_finite_at']}"
+        + (", where it stands still" if one["seed"] in summary["failed_seeds"] else "")
+        for one in summary["per_seed"]
+        if not one["finite"]
+    ]
+    if not lines:
+        return []
+    failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
+    more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
+    advice = "a smaller learning rate may help; --debug names the operation, --on-nonfinite skip goes on"
+    return [*lines[:5], *more, f"{failed} of {seeds} seed(s) left out of the evaluation; {advice}"]
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: int) -> None:
@@ -135,13 +93,19 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
     write_table(folder / "metrics.parquet", long_form(metrics, seed=seeds))
 
 
-def long_form(metrics: Mapping[str, np.ndarray], **runs: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns with a row per run and update: what the runs are, [n] each, then metrics [n, num_updates]."""
+def long_form(
+    metrics: Mapping[str, np.ndarray], *, first: int = 0, before: Any = 0, **runs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns with a row per run and update: what the runs are, [n] each, then metrics [n, num_updates].
+
+    first: number of the first update; before: environment steps until then, [n].
+    """
     num_runs, num_updates = metrics["env_steps"].shape
+    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64) + np.reshape(before, (-1, 1))
     return {
         **{name: np.repeat(values, num_updates) for name, values in runs.items()},
-        "update": np.tile(np.arange(num_updates), num_runs),
-        "total_env_steps": np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).ravel(),
+        "update": np.tile(np.arange(first, first + num_updates), num_runs),
+        "total_env_steps": steps.ravel(),
         **{name: np.asarray(x).ravel() for name, x in metrics.items()},
     }
 
@@ -156,7 +120,7 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow
     import pyarrow.parquet as parquet
 
-    replace(path, lambda temporary: parquet.write_table(pyarrow.table(dict(columns)), temporary))
+    folders.replace(path, lambda temporary: parquet.write_table(pyarrow.table(dict(columns)), temporary))
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -205,7 +169,7 @@ def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
     trees = (("", params), (_NORMALISER, normaliser))
     leaves = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
-    replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
+    folders.replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
 
 
 def read_params(folder: Path, like: Any) -> Any:
@@ -241,49 +205,5 @@ def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[name]) for name in wanted])
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
-    text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
-    replace(path, lambda temporary: temporary.write_text(text))
-
-
-def jsonable(data: Any) -> Any:
-    """What strict JSON can hold of it."""
-    if isinstance(data, Mapping):
-        return {str(name): jsonable(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [jsonable(value) for value in data]
-    if isinstance(data, jax.Array | np.ndarray | np.generic):
-        return jsonable(data.tolist())
-    if isinstance(data, float) and not math.isfinite(data):
-        return None if math.isnan(data) else str(data)
-    return str(data) if isinstance(data, Path) else data
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file beside `path`, and renames it into its place."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
-
-
 def _path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except ModuleNotFoundError:
-        return False
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of the checkout this file lies in; None outside one."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -40,7 +40,7 @@ def total_return(reward: jax.Array, gamma: jax.Array | float) -> jax.Array:
 
 def discount_powers(x: jax.Array, gamma: jax.Array | float) -> jax.Array:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
-    return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0]), x)
+    return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0], dtype=x.dtype), x)
 
 
 def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -> jax.Array:
@@ -49,7 +49,7 @@ def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -
     reward: [T, ...]. done: [T, ...] bool.
     """
     chex.assert_equal_shape([reward, done])
-    return discounted_sum(reward, gamma * (1.0 - done))
+    return discounted_sum(reward, gamma * _unless(done, reward))
 
 
 def td_error(
@@ -60,7 +60,7 @@ def td_error(
     v_tp1: V of the true successor. Truncation needs no term: V(sₜ₊₁) stands for what would have followed.
     """
     chex.assert_equal_shape([reward, terminated, v_t, v_tp1])
-    return reward + gamma * (1.0 - terminated) * v_tp1 - v_t
+    return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t
 
 
 def n_step(
@@ -77,14 +77,16 @@ def n_step(
     The sum of n TD errors, fewer where the episode or the array ends first; n may be traced.
     """
     n = jnp.asarray(n).astype(int)
-    alive = 1.0 - (terminated | truncated)
+    alive = _unless(terminated | truncated, reward)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
     # Less what lies n steps ahead, which is reached only if no episode ends in between.
     steps = jnp.arange(reward.shape[0])
     ahead = jnp.minimum(steps + n, reward.shape[0] - 1)
     ends = jnp.concatenate([jnp.zeros_like(alive[:1]), jnp.cumsum(1.0 - alive, axis=0)])
     uninterrupted = (ends[ahead] == ends[:-1]) & _column(steps + n < reward.shape[0], reward)
-    return full - jnp.where(uninterrupted, jnp.asarray(gamma, reward.dtype) ** n * full[ahead], 0.0)
+    return full - jnp.where(
+        uninterrupted, jnp.asarray(gamma, reward.dtype) ** n.astype(reward.dtype) * full[ahead], 0.0
+    )
 
 
 def gae(
@@ -98,7 +100,7 @@ def gae(
 ) -> jax.Array:
     """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq. 16)."""
     delta = td_error(reward, terminated, v_t, v_tp1, gamma)
-    return discounted_sum(delta, gamma * lambda_ * (1.0 - (terminated | truncated)))
+    return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))
 
 
 def vtrace(
@@ -124,11 +126,16 @@ def vtrace(
     done = terminated | truncated
     weight = jnp.minimum(clip_rho, rho)
     delta = weight * td_error(reward, terminated, v_t, v_tp1, gamma)
-    correction = discounted_sum(delta, gamma * lambda_ * jnp.minimum(clip_c, rho) * (1.0 - done))
+    correction = discounted_sum(delta, gamma * lambda_ * jnp.minimum(clip_c, rho) * _unless(done, reward))
     following = jnp.concatenate([correction[1:], jnp.zeros_like(correction[:1])])
     target_tp1 = v_tp1 + jnp.where(done, 0.0, following)
     advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)
     return v_t + correction, advantage
+
+
+def _unless(flag: jax.Array, like: jax.Array) -> jax.Array:
+    """1 - flag, in the floats of `like`: 0 where the flag is set."""
+    return 1.0 - flag.astype(like.dtype)
 
 
 def _column(x: jax.Array, like: jax.Array) -> jax.Array:

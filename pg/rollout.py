@@ -153,7 +153,7 @@ def windows(
     def step(state: RolloutState, xs: Any) -> Any:
         draws, reset = xs
         moved, row = _step(env, policy, params, state, draws, sample)
-        ended = Finished(row.done, row.done * moved.episode_return, row.done * moved.time)
+        ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.time)))
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
     draws = _draws(env, policy, params, state, key)(jnp.arange(num_steps))

@@ -4,6 +4,7 @@ The compiled programs are called for a few updates at a time; between two calls 
 to stop. What they compute is what a single scan computes.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg import devices, envs
+from pg import devices, envs, interrupts, nonfinite
 from pg.config import Config, Hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
@@ -20,16 +21,23 @@ from pg.normalisation import Normaliser
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
 OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]  # updates done, seconds, last metrics [n, updates]
+# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, the metrics since the
+# last call, and whether this is the last chance.
+Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
+SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
 
 
 class Programs(NamedTuple):
     """Training and evaluation of n runs side by side, compiled for the devices of `where`; leaves [n, ...]."""
 
+    config: Config
     where: Layout
     num_runs: int  # n
-    length: int  # updates of one `advance`
+    length: int  # updates of one `advance`, at most
     init: Any  # key data, hyperparams -> states
-    advance: Any  # states, key data, hyperparams -> states, metrics [n, length]
+    advance: (
+        Any  # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of them real
+    )
     evaluate: Any  # *acting(states), key data -> {"greedy" or "sampled": Evaluation [n, episodes]}; None: not wanted
     seconds: float  # that compilation took
 
@@ -39,12 +47,34 @@ class Programs(NamedTuple):
         return max(_num_bytes(program) for program in (self.init, self.advance, self.evaluate) if program)
 
 
+class Begun(NamedTuple):
+    """Runs that are partly done, on the host."""
+
+    states: TrainState  # leaves [n, ...]
+    metrics: dict[str, np.ndarray]  # [kept, updates done]
+
+    @property
+    def updates(self) -> int:
+        """Updates done."""
+        return self.metrics["env_steps"].shape[1]
+
+
+class Trained(NamedTuple):
+    """What came of training n runs side by side."""
+
+    states: TrainState  # leaves [n, ...], on the devices
+    metrics: dict[str, np.ndarray]  # [kept, updates done]
+    finished: bool  # False: by a signal, or all runs have stopped; the rest is of the updates that were done
+    signum: int | None  # the signal
+
+
 class Run(NamedTuple):
     """What came of training S seeds."""
 
     states: TrainState  # leaves [S, ...]
     metrics: dict[str, np.ndarray]  # [S, updates done]
-    finished: bool  # False: interrupted by Ctrl-C, the rest is of the updates that were done
+    finished: bool  # False: interrupted or stopped, the rest is of the updates that were done
+    signum: int | None  # the signal that interrupted it
     compile_seconds: float
     train_seconds: float
 
@@ -61,20 +91,23 @@ def run(
     on_chunk: OnChunk = lambda *_: None,
     *,
     where: Layout | None = None,
+    begun: Begun | None = None,
+    keep: Keep | None = None,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
     on_chunk: called after every chunk with updates done, seconds of training, and the chunk's metrics [S, n].
-    where: default: the first device. Raises KeyboardInterrupt only where nothing has been trained yet.
+    where: default: the first device. begun: where to go on from; default: from the start. keep: keeps states.
     """
     where = where or devices.layout(most=1)
     n = where.round_up(len(seeds))
     keys, h = filled_up(seed_keys(seeds)[0], n), broadcast(hyperparams, n)
     programs = compile_programs(config, h, where, n)
     started = time.monotonic()
-    states, metrics, finished = train(programs, config.num_updates, keys, h, on_chunk, kept=len(seeds))
+    done = train(programs, keys, h, on_chunk, kept=len(seeds), begun=begun, keep=keep)
     seconds = time.monotonic() - started
-    return Run(first(devices.fetch(states, where), len(seeds)), metrics, finished, programs.seconds, seconds)
+    states = first(devices.fetch(done.states, where), len(seeds))
+    return Run(states, *done[1:], programs.seconds, seconds)
 
 
 def evaluate_run(
@@ -92,7 +125,7 @@ def evaluate_run(
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
     with jax.set_mesh(where.mesh):
         args = filled_up((*acting(done.states), _data(seed_keys(seeds)[1])), n)
-        returns = devices.fetch(jax.jit(f)(*devices.place(args, where)), where)
+        returns = devices.fetch(jax.jit(f)(*devices.place(args, where.sharding)), where)
     return first(returns[actions], len(seeds))
 
 
@@ -119,15 +152,16 @@ def compile_programs(
         init_key, _ = training_keys(jax.random.wrap_key_data(key), 0, 0)
         return make_learner(config, h).init(init_key)
 
-    def advance(state: TrainState, key: jax.Array, h: Hyperparams) -> Any:
+    def advance(state: TrainState, key: jax.Array, h: Hyperparams, count: jax.Array) -> Any:
         _, keys = training_keys(jax.random.wrap_key_data(key), state.update, length)
-        return make_chunk(config)(state, keys, h)
+        return make_chunk(config)(state, keys, h, count)
 
     def described(x: Any, sharding: Any = where.sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_runs, *x.shape[1:]), x.dtype, sharding=sharding)
 
-    def compiled(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        return jax.jit(devices.side_by_side(f, where, exact=exact), **options).lower(*args).compile()
+    def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
+        many = devices.side_by_side(f, where, exact=exact, shared=shared)
+        return jax.jit(many, **options).lower(*args).compile()
 
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
@@ -138,42 +172,57 @@ def compile_programs(
         # What comes out goes in again, and so must lie where it lay.
         states = jax.tree.map(described, shapes, first_program.output_shardings)
         out = first_program.output_shardings, where.sharding
-        rest = compiled(advance, states, key, h, donate_argnums=0, out_shardings=out)
+        count = jax.ShapeDtypeStruct((), np.int32, sharding=where.everywhere)
+        rest = compiled(advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out)
         last = compiled(_evaluation(config, episodes, actions), *acting(states), key) if episodes else None
-    return Programs(where, num_runs, length, first_program, rest, last, time.monotonic() - started)
+    return Programs(config, where, num_runs, length, first_program, rest, last, time.monotonic() - started)
 
 
 def train(
     programs: Programs,
-    num_updates: int,
     keys: jax.Array,
     hyperparams: Hyperparams,
     on_chunk: OnChunk = lambda *_: None,
     *,
     kept: int | None = None,
-) -> tuple[Any, dict[str, np.ndarray], bool]:
-    """Trains n runs. -> states, metrics [kept, updates done], whether Ctrl-C left all updates done.
+    begun: Begun | None = None,
+    keep: Keep | None = None,
+    halt: bool = True,
+) -> Trained:
+    """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has stopped.
 
     keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the first; None: all.
+    begun: where to go on from. keep: called after every chunk.
     """
-    keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where)
-    states, rows = programs.init(keys, hyperparams), list[dict[str, np.ndarray]]()
-    started = time.monotonic()
-    try:
-        for done in range(programs.length, num_updates + 1, programs.length):
-            states, metrics = programs.advance(states, keys, hyperparams)
-            rows.append(first(devices.fetch(metrics, programs.where), kept))
+    if begun is not None:
+        begun = begun._replace(states=filled_up(first(begun.states, programs.num_runs), programs.num_runs))
+    keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where.sharding)
+    rows = [begun.metrics] if begun else list[dict[str, np.ndarray]]()
+    done, count, started = begun.updates if begun else 0, 1, time.monotonic()
+    states = devices.place(begun.states, programs.where.sharding) if begun else programs.init(keys, hyperparams)
+    num_updates, signum, stopped = programs.config.num_updates, None, False
+    with interrupts.deferred() as caught:
+        while done < num_updates and not (signum or stopped):
+            count, began = min(count, programs.length, num_updates - done), time.monotonic()
+            number = devices.place(np.int32(count), programs.where.everywhere)
+            states, metrics = programs.advance(states, keys, hyperparams, number)
+            rows.append({k: x[:kept, :count] for k, x in devices.fetch(metrics, programs.where).items()})
+            done += count
             on_chunk(done, time.monotonic() - started, rows[-1])
-    except KeyboardInterrupt:
-        if not rows:
-            raise
+            # One count and one end for all processes: each has a part of every program.
+            count = devices.agreed(max(1, int(SECONDS * count / (time.monotonic() - began))))
+            signum = devices.any_of(caught.signum or 0) or None
+            stopped = halt and programs.config.on_nonfinite == "stop" and bool(nonfinite.failed(rows[-1]).all())
+            if keep:
+                last = done == num_updates or bool(signum) or stopped
+                keep(done, functools.partial(devices.fetch, states, programs.where), rows[-1], last)
     joined = {name: np.concatenate([row[name] for row in rows], axis=1) for name in rows[0]}
-    return states, joined, len(rows) * programs.length == num_updates
+    return Trained(states, joined, done == num_updates, signum)
 
 
 def evaluate_all(programs: Programs, states: TrainState, keys: jax.Array) -> dict[str, Evaluation]:
     """The final policies of n runs on fresh episodes, [n, episodes] of each way to act. keys: evaluation keys [n]."""
-    found = programs.evaluate(*acting(states), devices.place(_data(keys), programs.where))
+    found = programs.evaluate(*acting(states), devices.place(_data(keys), programs.where.sharding))
     return devices.fetch(found, programs.where)
 
 
@@ -183,9 +232,8 @@ def acting(state: TrainState) -> tuple[Any, Normaliser]:
 
 
 def chunk_length(num_updates: int) -> int:
-    """Updates between two looks at a run: a divisor of `num_updates`, so that one program serves for all."""
-    most = max(1, num_updates // 40)
-    return next(length for length in range(most, 0, -1) if num_updates % length == 0)
+    """Updates between two looks at a run, at most."""
+    return max(1, num_updates // 40)
 
 
 def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import devices, envs, networks, normalisation, rollout
+from pg import devices, envs, networks, nonfinite, normalisation, rollout
 from pg.config import Config, Hyperparams, Schedule, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise
@@ -35,6 +35,7 @@ class TrainState(NamedTuple):
     rollout: Any  # RolloutState with windows; () with episodes, which start afresh
     normaliser: Normaliser  # statistics of observations and returns so far
     update: jax.Array  # int [], updates done
+    skipped: jax.Array  # int [], those of them that were not taken, as a number in them was not finite
 
 
 class Learner(NamedTuple):
@@ -56,8 +57,9 @@ def make_learner(
     optimizer: learning rate -> optax transformation; estimator: (policy, critic, hyperparams) -> Estimator; each
     overrides the name in `config`. Raises ValueError for values out of range or parts that do not fit together.
 
-    Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps,
-    grad_norm (before clipping), entropy (nats), and what the estimator adds. All of unscaled rewards.
+    Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps, grad_norm
+    (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`), skipped (1: the update was not taken),
+    and what the estimator adds. All of unscaled rewards.
     """
     h = check_hyperparams(hyperparams or Hyperparams())
     env = envs.configured(config, config.num_envs, h.env_params)
@@ -73,7 +75,7 @@ def make_learner(
         params, estimator_state = first.init(params_key)
         state = rollout.start(env, networks.actor(*plain), rollout_key) if config.collect == "windows" else ()
         normaliser = normalisation.start(config, env.obs_shape)
-        return TrainState(params, opt.init(params), estimator_state, state, normaliser, jnp.int32(0))
+        return TrainState(params, opt.init(params), estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
 
     def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
@@ -89,11 +91,14 @@ def make_learner(
         seen = normalisation.scaled(traj, state.normaliser)
         batch, estimator_state = est.weigh(state.params, state.estimator_state, seen)
         improve = _gradient_step(config, h, opt, policy, est)
-        learned = Learned(state.params, state.opt_state, jnp.bool_(False))
+        learned = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
         learned, metrics = _passes(config, improve, learned, batch, shuffle_key)
         normaliser = normalisation.observe(state.normaliser, traj, h.gamma)
-        rest = estimator_state, rollout_state, normaliser, state.update + 1
-        return TrainState(learned.params, learned.opt_state, *rest), _summary(config, finished, traj) | metrics
+        rest = estimator_state, rollout_state, normaliser, state.update + 1, state.skipped
+        moved = TrainState(learned.params, learned.opt_state, *rest)
+        bits = nonfinite.causes(traj.reward, traj.obs, traj.valid, learned.largest, learned.params)
+        metrics |= _summary(config, finished, traj) | {"nonfinite": bits}
+        return _taken(config, state, moved, metrics)
 
     return Learner(init, step)
 
@@ -104,6 +109,7 @@ class Learned(NamedTuple):
     params: Params
     opt_state: Any
     stay: jax.Array  # bool []: the policy has moved far enough on this batch
+    largest: jax.Array  # [] norm of all gradients together, the largest so far on this batch
 
 
 def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
@@ -136,14 +142,26 @@ def make_train(
 def make_chunk(
     config: Config, *, optimizer: OptimizerFactory | None = None, estimator: EstimatorFactory | None = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`chunk(state, keys [n], hyperparams) -> state, metrics [n]`: n more updates.
+    """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates; it may be traced.
 
     What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit.
+    Metrics beyond `count` are zeros.
     """
 
-    def chunk(state: TrainState, keys: jax.Array, hyperparams: Hyperparams) -> tuple[TrainState, Metrics]:
+    def chunk(
+        state: TrainState, keys: jax.Array, hyperparams: Hyperparams, count: Any = None
+    ) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
-        return jax.lax.scan(step, state, keys)
+        if count is None:
+            return jax.lax.scan(step, state, keys)
+
+        def one(i: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, new = step(loop[0], keys[i])
+            return state, jax.tree.map(lambda row, x: row.at[i].set(x), loop[1], new)
+
+        shapes = jax.eval_shape(step, state, keys[0])[1]
+        rows = jax.tree.map(lambda s: jnp.zeros((len(keys), *s.shape), s.dtype), shapes)
+        return jax.lax.fori_loop(0, count, one, (state, rows))
 
     return chunk
 
@@ -175,7 +193,8 @@ def _gradient_step(
         updates, opt_state = opt.update(grads, learned.opt_state, learned.params, **extra)
         metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)
-        return Learned(optax.apply_updates(learned.params, updates), opt_state, stay), metrics
+        largest = jnp.maximum(learned.largest, optax.tree.norm(grads))
+        return Learned(optax.apply_updates(learned.params, updates), opt_state, stay, largest), metrics
 
     return improve
 
@@ -196,12 +215,20 @@ def _passes(
     def one(learned: Learned, rows: jax.Array) -> tuple[Learned, Metrics]:
         part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], batch), axis=1)
         moved, metrics = improve(learned, part)
-        kept = learned._replace(stay=moved.stay)
+        kept = learned._replace(stay=moved.stay, largest=moved.largest)
         return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
 
     batch = devices.gather_envs(batch)
     learned, metrics = jax.lax.scan(one, learned, _minibatches(config, key))
     return learned, jax.tree.map(jnp.mean, metrics)
+
+
+def _taken(config: Config, state: TrainState, moved: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+    """The state after an update, or the one before it where a number is not finite."""
+    reject = nonfinite.rejected(config.on_nonfinite, metrics["nonfinite"], state.skipped)
+    kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, moved)
+    skipped = reject.astype(jnp.int32)
+    return kept._replace(update=moved.update, skipped=state.skipped + skipped), metrics | {"skipped": skipped}
 
 
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:

@@ -15,6 +15,8 @@ ORDER = (
         "tuned",
         "presets",
         "suites",
+        "interrupts",
+        "folders",
         "devices",
         "blocks",
         "envs",
@@ -28,15 +30,17 @@ ORDER = (
         "evolution",
         "diagnostics",
         "optimizers",
+        "nonfinite",
         "train",
         "evaluate",
         "runs",
         "memory",
         "statistics",
         "results",
+        "checkpoints",
         "plots",
     ),
-    *("cli", "sweep", "benchmark"),
+    *("cli", "job", "sweep", "benchmark"),
 )
 # Adapters may call back: an environment of another library can live on the host.
 CORE = tuple(name for name in ORDER[ORDER.index("devices") : ORDER.index("runs")] if name != "adapters")

@@ -34,7 +34,7 @@ def trained(where):
     h = runs.broadcast(hyperparams, n)
     programs = runs.compile_programs(config, h, where, n, episodes=8)
     keys = [runs.filled_up(key, n) for key in runs.seed_keys(range(6))]
-    states, metrics, _ = runs.train(programs, config.num_updates, keys[0], h, kept=6)
+    states, metrics = runs.train(programs, keys[0], h, kept=6)[:2]
     returns = runs.evaluate_all(programs, states, keys[1])["sampled"].returns[:6]
     text = programs.advance.as_text()
     collectives = len(re.findall(r"all-reduce|all-gather|all-to-all|collective-permute", text))

@@ -16,7 +16,7 @@ import pandas
 import polars
 import pytest
 
-from pg import results, runs
+from pg import folders, results, runs
 from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
 from pg.train import make_learner, make_train
@@ -80,7 +80,7 @@ def test_pandas_and_polars_read_the_metrics(two_seeds: tuple[str, Path]) -> None
 
 def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
     _, folder = two_seeds
-    config, hyperparams = results.read_setup(folder)
+    config, hyperparams = folders.read_setup(folder)
     assert (config.estimator, config.num_envs, config.hidden_sizes) == ("leave_one_out", 4, (8,))
     assert hyperparams == Hyperparams()
     like = jax.eval_shape(make_learner(config).init, jax.random.key(0)).params
@@ -101,7 +101,7 @@ def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
 
 def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:
     """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run side by side."""
-    config, hyperparams = results.read_setup(two_seeds[1])
+    config, hyperparams = folders.read_setup(two_seeds[1])
     _, metrics = jax.jit(make_train(config))(runs.seed_keys([3])[0][0], hyperparams)
     frame = pandas.read_parquet(two_seeds[1] / "metrics.parquet")
     np.testing.assert_allclose(metrics["grad_norm"], frame[frame.seed == 3].grad_norm, rtol=1e-3)
@@ -114,8 +114,8 @@ def test_versions_are_recorded(two_seeds: tuple[str, Path]) -> None:
 
 
 def test_infinite_clipping_survives_json(tmp_path: Path) -> None:
-    results.write_setup(tmp_path, Config(), Hyperparams(max_grad_norm=float("inf")), {})
-    assert results.read_setup(tmp_path)[1].max_grad_norm == float("inf")
+    folders.write_setup(tmp_path, Config(), Hyperparams(max_grad_norm=float("inf")), {})
+    assert folders.read_setup(tmp_path)[1].max_grad_norm == float("inf")
 
 
 MISTAKES = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pg
-from pg import devices, memory, results, runs
+from pg import devices, folders, memory, results, runs
 from pg.config import Config, Hyperparams
 from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
 from pg.sweep import study as studies
@@ -260,7 +260,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
     assert "on 2 fresh seeds, which had no part in the choice" in out
     stored = results.read_table(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
-    config, h = results.read_setup(tmp_path / "best")
+    config, h = folders.read_setup(tmp_path / "best")
     assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 0.5}), pytest.approx(0.02))
     for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
         assert (tmp_path / name).stat().st_size > 100

@@ -6,7 +6,7 @@ A run's bits depend on its keys and on the width, not on the chunk it is in, nor
 devices or processes there are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from pg import devices, memory, runs
 from pg.config import Config, Hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation
-from pg.runs import OnChunk, Programs
+from pg.interrupts import Interrupted
+from pg.runs import Begun, Keep, OnChunk, Programs
 from pg.train import TrainState
 
 # Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all runs of a device
@@ -26,6 +27,10 @@ WIDTH = {"cpu": 16}
 WIDTH_ELSEWHERE = 1024
 # Arrays of a chunk's metrics that a host holds: as they come, and joined.
 _COPIES = 2
+
+
+# First run of a chunk and number of its runs -> where it is to go on from, and what keeps its states.
+Keeping = Callable[[int, int], tuple[Begun | None, Keep | None]]
 
 
 class Plan(NamedTuple):
@@ -100,22 +105,25 @@ def chunks(
     *,
     start: int = 0,
     on_chunk: OnChunk = lambda *_: None,
+    keeping: Keeping = lambda *_: (None, None),
 ) -> Iterator[Chunk]:
-    """The chunks from run `start` on, one after the other, each once it is finished. Ctrl-C raises KeyboardInterrupt.
+    """The chunks from run `start` on, one after the other, each once it is finished. A signal raises Interrupted.
 
     keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of `runs.run`, in a chunk.
+    keeping: how chunks are kept while they are trained.
     """
     programs, total = plan.programs, len(keys[0])
     for first in range(start, total, plan.chunk):
         count = min(plan.chunk, total - first)
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = runs.filled_up(rows, plan.chunk)
-        states, metrics, finished = runs.train(programs, config.num_updates, train_keys, h, on_chunk, kept=count)
-        if not finished:
-            raise KeyboardInterrupt
-        found = runs.evaluate_all(programs, states, eval_keys) if programs.evaluate else {}
-        states = devices.fetch(states, programs.where)
-        yield Chunk(first, *runs.first((states, metrics, found), count))
+        begun, keep = keeping(first, count)
+        done = runs.train(programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False)
+        if done.signum:
+            raise Interrupted(done.signum)
+        found = runs.evaluate_all(programs, done.states, eval_keys) if programs.evaluate else {}
+        states = devices.fetch(done.states, programs.where)
+        yield Chunk(first, *runs.first((states, done.metrics, found), count))
 
 
 def sweep(

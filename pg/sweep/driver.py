@@ -1,6 +1,8 @@
 """Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
 
+import contextlib
 import dataclasses
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +12,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pg import cli, devices, memory, results, runs, statistics
+from pg import checkpoints, cli, devices, folders, memory, results, runs, statistics
+from pg.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.devices import Layout
 from pg.sweep import chunks, report
@@ -18,16 +21,40 @@ from pg.sweep import study as studies
 from pg.sweep.chunks import Plan
 from pg.sweep.points import hyperparams_of
 from pg.sweep.study import Study
+from pg.train import make_learner
+
+
+def carry_out(
+    study: Study, folder: Path, where: Layout, how: Checkpointing, *, width: int | None, limit: int | None, fresh: int
+) -> None:
+    """Runs what is missing in the folder, ranks the settings, and tries the best on so many fresh seeds.
+
+    Arguments and errors: of `run` and `finish`. Raises ValueError where another process works in the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        if devices.is_first():
+            studies.make(folder)
+            stack.enter_context(folders.locked(folder))
+        width = run(study, folder, where, how, width=width, limit=limit)
+        finish(study, folder, where, how, fresh_seeds=fresh, width=width, limit=limit)
+        if devices.is_first():
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def run(
-    study: Study, folder: Path, where: Layout, *, width: int | None = None, limit: int | None = None
+    study: Study,
+    folder: Path,
+    where: Layout,
+    how: Checkpointing,
+    *,
+    width: int | None = None,
+    limit: int | None = None,
 ) -> int | None:
     """Runs what is missing in the folder. -> the width it is run at. Every chunk is written once it is finished.
 
     width: as of `chunks.plan`; of a sweep that was begun, the one it was begun with. limit: bytes of memory that this
-    process may have; None: what is free. Raises ValueError for another width than that, and as `plan` does;
-    KeyboardInterrupt after Ctrl-C.
+    process may have; None: what is free. how: within a chunk. Raises ValueError for another width than that, and as
+    `plan` does; Interrupted after a signal.
     """
     done, stored = studies.start(study, folder) if devices.is_first() else (0, None)
     done, stored = devices.agreed(done), devices.agreed(stored or 0)
@@ -47,7 +74,7 @@ def run(
             studies.write_setup(study, folder, cut.width)
         stored = stored or cut.width
         say(described(cut, count, where))
-        _run_group(study, folder, config, points, cut, max(0, done - first))
+        _run_group(study, folder, config, points, cut, max(0, done - first), how)
     return stored or None
 
 
@@ -89,7 +116,14 @@ def described(cut: Plan, num_runs: int, where: Layout) -> str:
 
 
 def finish(
-    study: Study, folder: Path, where: Layout, *, fresh_seeds: int, width: int | None, limit: int | None = None
+    study: Study,
+    folder: Path,
+    where: Layout,
+    how: Checkpointing,
+    *,
+    fresh_seeds: int,
+    width: int | None,
+    limit: int | None = None,
 ) -> None:
     """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes what came of it."""
     ranked = report.rank(study, studies.read_runs(folder)) if devices.is_first() else []
@@ -98,10 +132,12 @@ def finish(
         report.write(study, folder, ranked)
         say(report.table(study, ranked))
     again = (
-        fresh(study, folder, best, where, num_seeds=fresh_seeds, width=width, limit=limit) if fresh_seeds else None
+        fresh(study, folder, best, where, how, num_seeds=fresh_seeds, width=width, limit=limit)
+        if fresh_seeds
+        else None
     )
     if ranked:
-        results.write_json(folder / "summary.json", report.summary(study, ranked, again))
+        folders.write_json(folder / "summary.json", report.summary(study, ranked, again))
         say(report.verdict(study, ranked, again))
         files = report.draw(study, folder, ranked)
         say("\n".join(map(str, [folder / "settings.csv", *files])))
@@ -109,7 +145,15 @@ def finish(
 
 
 def fresh(
-    study: Study, folder: Path, best: int, where: Layout, *, num_seeds: int, width: int | None, limit: int | None
+    study: Study,
+    folder: Path,
+    best: int,
+    where: Layout,
+    how: Checkpointing,
+    *,
+    num_seeds: int,
+    width: int | None,
+    limit: int | None,
 ) -> dict[str, Any]:
     """The summary of setting `best` on seeds beyond those of the study, whose run folder is FOLDER/best."""
     config, _ = next(group for group in study.programs() if best in group[1])
@@ -117,10 +161,12 @@ def fresh(
     h = hyperparams_of(study.hyperparams, study.traced(range(best, best + 1)))
     again = Study(config, study.hyperparams, {}, seeds, study.episodes, study.greedy, study.exact)
     cut = plan(again, config, h, where, width=width, limit=limit)
-    done = list(chunks.chunks(cut, config, runs.seed_keys(seeds), chunks.crossed(h, num_seeds)))
+    keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how)
+    keys = runs.seed_keys(seeds)
+    done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
     states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
     evaluation = next(iter(found.values()))
-    run = runs.Run(states, metrics, True, cut.programs.seconds, 0.0)
+    run = runs.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
     interval = statistics.bootstrap_interval(np.asarray(evaluation.returns, float).mean(axis=1), statistics.mean)
     summary = results.summarise(run, evaluation, seeds, greedy=study.greedy) | {"interval": interval[1:]}
     if devices.is_first():
@@ -134,7 +180,9 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def _run_group(study: Study, folder: Path, config: Config, points: range, cut: Plan, start: int) -> None:
+def _run_group(
+    study: Study, folder: Path, config: Config, points: range, cut: Plan, start: int, how: Checkpointing
+) -> None:
     """The runs of one static setting from its run `start` on."""
     first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
     seeds = np.arange(count) % len(study.seeds)
@@ -149,16 +197,54 @@ def _run_group(study: Study, folder: Path, config: Config, points: range, cut: P
         progress(finished * config.num_updates + updates, time.monotonic() - began, metrics)
 
     try:
-        for chunk in chunks.chunks(cut, config, keys, h, start=start, on_chunk=on_chunk):
+        keeping = _keeping(study, folder / "checkpoints", "chunk", config, first, how)
+        for chunk in chunks.chunks(cut, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping):
             finished += 1
             if devices.is_first():
                 studies.write_chunk(study, folder, first + chunk.start, chunk)
+                for old in (folder / "checkpoints").glob("chunk-*"):
+                    shutil.rmtree(old, ignore_errors=True)
             if finished == 1 and left > 1:
                 took = time.monotonic() - began
                 rest = tqdm.format_interval(took * (left - 1))
                 say(f"first chunk in {took:.1f} s; about {rest} for the other {left - 1}")
     finally:
         progress.close()
+
+
+def _keeping(study: Study, folder: Path, name: str, config: Config, first: int, how: Checkpointing) -> chunks.Keeping:
+    """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from there.
+
+    first: of the runs of `config`, their number in the study.
+    """
+    like = jax.eval_shape(make_learner(config, study.hyperparams).init, jax.random.key(0))
+    about = {"setup": study.to_json(), "versions": folders.environment()}
+
+    def keeping(start: int, count: int) -> Any:
+        columns = studies.labelled(study, first + start, count)
+        place = folder / f"{name}-{first + start:06}-{first + start + count - 1:06}" if devices.is_first() else None
+        found = None
+        if place:
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                found = checkpoints.restore(place, like, about, count)
+            except checkpoints.DamageError as error:
+                say(f"{error}; these runs are begun anew")
+                shutil.rmtree(place)
+        for remark in found.said() if found else []:
+            say(remark)
+        begun = checkpoints.shared(found, like, count)
+        keeper = how.keeper(place, about, columns, begun)
+
+        def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
+            ended = done == config.num_updates  # what is finished is written elsewhere
+            keeper(done, states, metrics, last and not ended)
+            if ended:
+                keeper.wait()
+
+        return begun, keep
+
+    return keeping
 
 
 def _write_best(
@@ -168,7 +254,7 @@ def _write_best(
     folder.mkdir(exist_ok=True)
     h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
     config = dataclasses.replace(config, env_params={**dict(config.env_params), **h.env_params})
-    results.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)})
+    folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)})
     results.write_metrics(folder, run.metrics, seeds.start)
     results.write_params(folder, run.states.params, run.states.normaliser)
-    results.write_json(folder / "summary.json", summary)
+    folders.write_json(folder / "summary.json", summary)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import plots, results, statistics
+from pg import folders, plots, results, statistics
 from pg.statistics import Estimate
 from pg.sweep import study as studies
 from pg.sweep.study import Study
@@ -26,7 +26,7 @@ class Ranked(NamedTuple):
     values: dict[str, Any]
     scores: np.ndarray  # [S] mean return of the final evaluation
     mean: Estimate  # over seeds, of those that stayed finite
-    diverged: int  # seeds whose gradient was not finite at some update
+    diverged: int  # seeds in which a number was not finite at some update
     env_steps: float  # mean over seeds
 
     def cells(self) -> list[str]:
@@ -80,7 +80,7 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
         with path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([names, *lines])
 
-    results.replace(folder / "settings.csv", to)
+    folders.replace(folder / "settings.csv", to)
 
 
 def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pg import envs, results
+from pg import envs, folders, results
 from pg.config import Config, Hyperparams, check_name
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
@@ -77,8 +77,8 @@ class Study:
 
     def folder(self, out: Path) -> Path:
         """Where it is kept, below `out`."""
-        text = json.dumps(results.jsonable(self.to_json()), sort_keys=True)
-        return results.parent_folder(out, self.config) / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        text = json.dumps(folders.jsonable(self.to_json()), sort_keys=True)
+        return folders.parent(out, self.config) / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def _static(self, g: int) -> dict[str, Any]:
         return {name: v[g] for name, v in self.table.items() if name in _STATIC}
@@ -99,16 +99,32 @@ def check_names(study: Study) -> None:
             check_name("setting to vary", name, known)
 
 
-def start(study: Study, folder: Path) -> tuple[int, int | None]:
-    """Makes the folder, or finds it. -> runs finished in it, and the width they were run at if there are any.
-
-    Raises ValueError where it cannot be made, or is damaged.
-    """
+def make(folder: Path) -> None:
+    """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
     try:
-        for name in ("metrics", "runs"):
+        for name in ("metrics", "runs", "checkpoints"):
             (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def start(study: Study, folder: Path) -> tuple[int, int | None]:
+    """Runs finished in the folder, and the width they were run at if there are any.
+
+    A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged.
+    """
+    for name in ("metrics", "runs"):
+        folders.remove_leftovers(folder / name)
+    for path in sorted((folder / "runs").glob("*.parquet")):
+        pair = path, folder / "metrics" / path.name
+        try:
+            for part in pair:
+                results.read_table(part, ["run"])
+        except ValueError as error:
+            print(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
+            for later in [x for x in sorted((folder / "runs").glob("*.parquet")) if x.name >= path.name]:
+                later.unlink()
+            break
     return len(read_runs(folder).get("run", ())), stored_width(folder)
 
 
@@ -123,19 +139,17 @@ def stored_width(folder: Path) -> int | None:
 
 def write_setup(study: Study, folder: Path, width: int) -> None:
     """sweep.json."""
-    results.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": results.environment()})
+    folders.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": folders.environment()})
 
 
 def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
     """The two files of a chunk, whose first run is number `start` of all."""
     metrics = chunk.metrics
-    run = start + np.arange(len(metrics["env_steps"]))
-    setting, seed = run // len(study.seeds), study.seeds.start + run % len(study.seeds)
+    labels = labelled(study, start, len(metrics["env_steps"]))
+    run, setting = labels["run"], labels["setting"]
     returns = np.asarray(next(iter(chunk.evaluation.values())).returns, float)
     columns = {
-        "run": run,
-        "setting": setting,
-        "seed": seed,
+        **labels,
         **{name: [v[g] for g in setting] for name, v in study.table.items()},
         "mean": returns.mean(axis=1),
         "standard_error": returns.std(axis=1, ddof=1) / returns.shape[1] ** 0.5
@@ -144,12 +158,17 @@ def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
         "min": returns.min(axis=1),
         "max": returns.max(axis=1),
         "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
-        "finite": np.isfinite(metrics["grad_norm"]).all(axis=1),
+        "finite": (metrics["nonfinite"] == 0).all(axis=1),
     }
     name = f"{run[0]:06}-{run[-1]:06}.parquet"
-    long = results.long_form(metrics, run=run, setting=setting, seed=seed)
-    results.write_table(folder / "metrics" / name, long)
+    results.write_table(folder / "metrics" / name, results.long_form(metrics, **labels))
     results.write_table(folder / "runs" / name, columns)
+
+
+def labelled(study: Study, start: int, count: int) -> dict[str, Any]:
+    """What the runs start, start + 1, ... are."""
+    run = start + np.arange(count)
+    return {"run": run, "setting": run // len(study.seeds), "seed": study.seeds.start + run % len(study.seeds)}
 
 
 def read_runs(folder: Path) -> dict[str, np.ndarray]:

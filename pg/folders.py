@@ -1,0 +1,261 @@
+"""A run's folder: where it lies, who works in it, what was run, and how a file is put into it.
+
+    OUT/ENV/ESTIMATOR/NAME/
+        config.json      Config, Hyperparams and options      versions.json   software, device, flags, git commit
+        .lock            process and host that work in it
+
+Every file is written beside its place and renamed into it, so that a reader finds it whole or not at all.
+Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
+"""
+
+import contextlib
+import datetime
+import errno
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pg.config import Config, Hyperparams
+
+PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+LONGEST_NAME = 100  # characters; file systems allow 255 bytes
+
+
+def create(out: Path, config: Config, seed: int) -> Path:
+    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    above = parent(out, config)
+    for attempt in range(100):
+        folder = above / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not above.is_dir():
+                raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
+        except OSError as error:
+            raise ValueError(f"cannot make a folder for the run in {out}: {error.strerror}") from None
+        else:
+            return folder
+    raise ValueError(f"cannot make a folder for the run in {above}")
+
+
+def named(out: Path, config: Config, name: str) -> Path:
+    """The folder `out`/ENV/ESTIMATOR/NAME, made if it is not there. Raises ValueError where it cannot be."""
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > LONGEST_NAME:
+        allowed = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' first"
+        raise ValueError(f"name must be of {allowed}; got {name[:LONGEST_NAME]!r}")
+    folder = parent(out, config) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link to another folder: choose another name")
+    return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """This process alone works in the folder. Raises ValueError, with the other's number and host, if one does.
+
+    The operating system holds the lock, and drops it when the process ends, however it ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            raise ValueError(f"{folder} is in use by {owner}: wait for it, or choose another folder") from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def parent(out: Path, config: Config) -> Path:
+    """`out`/ENV/ESTIMATOR, absolute."""
+    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
+    return Path(out).expanduser().resolve() / name / config.estimator
+
+
+def write_setup(
+    folder: Path,
+    config: Config,
+    hyperparams: Hyperparams,
+    options: Mapping[str, Any],
+    versions: Mapping[str, Any] | None = None,
+) -> None:
+    """config.json and versions.json: all that it takes to run it again. versions: default: `environment()`."""
+    setup = {"config": config.to_json(), "hyperparams": hyperparams.scalars(), "options": dict(options)}
+    write_json(folder / "config.json", setup)
+    write_json(folder / "versions.json", versions or environment())
+
+
+def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams of the run in a folder. Raises ValueError where there is none, or a damaged one."""
+    return stored_settings(read_json(folder / "config.json"))
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """What else was asked for in the run of a folder."""
+    return dict(read_json(folder / "config.json").get("options", {}))
+
+
+def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote."""
+    scalars = data["hyperparams"].items()
+    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}  # "inf"
+    return Config.from_json(data["config"]), Hyperparams(**values)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, flags and git commit of this process."""
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES if _installed(name)},
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+        "num_devices": jax.device_count(),
+        "platform": platform.platform(),
+        "instructions": _instructions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "threefry_partitionable": jax.config.values["jax_threefry_partitionable"],
+        "enable_x64": jax.config.values["jax_enable_x64"],
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "command": sys.argv,
+    }
+
+
+def differing(there: Any, here: Any, name: str = "") -> list[str]:
+    """What two settings, as JSON has them, do not agree on."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        return [
+            text
+            for key in sorted({*there, *here}, key=str)
+            for text in differing(there.get(key), here.get(key), f"{name}.{key}".removeprefix("."))
+        ]
+    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
+    text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
+    replace(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises ValueError where the file is not there, or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is damaged") from None
+
+
+def jsonable(data: Any) -> Any:
+    """What strict JSON can hold of it."""
+    if isinstance(data, Mapping):
+        return {str(name): jsonable(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [jsonable(value) for value in data]
+    if isinstance(data, np.ndarray | np.generic) or hasattr(data, "addressable_data"):  # numpy's, or jax's
+        return jsonable(data.tolist())
+    if isinstance(data, float) and not math.isfinite(data):
+        return None if math.isnan(data) else str(data)
+    return str(data) if isinstance(data, Path) else data
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` make a file beside `path`, and renames it into its place once it is on the disk.
+
+    Raises OSError, with the path, where that is not possible; what was there is there still.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with saying(path):
+        try:
+            write(temporary)
+            to_disk(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def saying(path: Path) -> Iterator[None]:
+    """Turns what goes wrong in writing into an OSError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)  # arrow gives a text only
+        reason = os.strerror(number) if number else str(error).splitlines()[0]
+        raise OSError(number, f"cannot write {path}: {reason}") from None
+
+
+def to_disk(path: Path) -> None:
+    """Waits until what was written to a file is on the disk, whatever happens to the machine."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed had not yet renamed."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except ModuleNotFoundError:
+        return False
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this file lies in; None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _instructions() -> str:
+    """The widest vector instructions of the processor, by which sums are ordered; "" where that is not known."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text().split()
+        return next((name for name in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if name in flags), "")
+    return ""

@@ -1,0 +1,213 @@
+"""The main job: a run in its folder, from the settings to the results, through interruptions.
+
+RUN/
+    config.json, versions.json           what was asked for, and what carried it out (`folders`)
+    checkpoints/                         the way back (`checkpoints`)
+    metrics.parquet, params.safetensors, summary.json, curve.png, curve.svg    what came of it (`results`)
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pg import cli, folders, interrupts
+from pg.config import Config, Hyperparams
+
+MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
+SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
+
+
+@dataclasses.dataclass
+class Options(cli.Checkpointing):
+    """What the main job does around training."""
+
+    seed: int = 0
+    """Seed of the run; of several seeds, the first."""
+    seeds: int = 1
+    """Number of seeds, trained side by side in one program."""
+    out: Path = Path("results")
+    """Folder in which the run's folder is made."""
+    name: str | None = None
+    """Name of the run's folder; none: date and seed. The same command with the same name goes on where it was."""
+    resume: Path | None = None
+    """Folder of a run to go on with, with its settings; --num-updates may be more than before."""
+    strict: bool = False
+    """Do not resume under other software or on another device, where bits may differ."""
+    eval_episodes: int = 100
+    """Episodes of the final evaluation, per seed."""
+    greedy: bool = False
+    """Evaluate the mode of the policy instead of sampled actions."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        super().__post_init__()
+        for name in ("seeds", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed <= 2**32 - self.seeds:
+            raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
+        if self.name is not None and self.resume is not None:
+            raise ValueError("name and resume exclude each other: resume goes on in the folder it names")
+
+
+def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli.Machine) -> int:
+    """Trains, evaluates and writes. The exit code, as of `cli`; prints what is wrong where something is."""
+    interrupts.listen()
+    folder = None
+    with contextlib.ExitStack() as stack:
+        try:
+            if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
+                folder = _existing(config, hyperparams, options, stack)
+            machine.start()
+            return _run(config, hyperparams, options, machine, folder, stack)
+        except ValueError as error:
+            cli.fail(error)
+        except KeyboardInterrupt as error:
+            return cli.interrupted(getattr(error, "signum", None))
+        except ConnectionError as error:
+            cli.abandon(error)
+        except OSError as error:
+            cli.fail_to_write(error)
+
+
+def _run(
+    config: Config,
+    hyperparams: Hyperparams,
+    options: Options,
+    machine: cli.Machine,
+    folder: Path | None,
+    stack: contextlib.ExitStack,
+) -> int:
+    import jax
+
+    from pg import devices, envs, networks, runs
+    from pg.train import make_learner
+
+    seeds = range(options.seed, options.seed + options.seeds)
+    env = envs.configured(config, 1)
+    like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+    where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    where.check(config)
+    if devices.is_first():
+        if folder is None:
+            folder = _existing(config, hyperparams, options, stack) or folders.create(
+                options.out, config, options.seed
+            )
+            stack.enter_context(
+                contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
+            )
+        print(cli.describe(config, hyperparams, env.max_steps, networks.num_params(like.params)))
+    about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment()}
+    begun = _begun(folder, like, about, len(seeds), strict=options.strict)
+    if begun and begun.updates > config.num_updates:
+        raise ValueError(f"num_updates must be at least the {begun.updates} that are done, got {config.num_updates}")
+    if folder:
+        if begun and begun.updates == config.num_updates and _finished(folder, config.num_updates):
+            print(f"it has all of its {begun.updates} updates: give --num-updates to go on\n{folder}")
+            return 0
+        asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
+        folders.write_setup(folder, config, hyperparams, asked, about["versions"])
+        device = f"{where.mesh.size} × {jax.devices()[0].device_kind}"
+        print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
+    keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, begun)
+    progress = cli.Progress(config.num_updates, quiet=folder is None)
+    done = runs.run(config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper)
+    progress.close()
+    evaluation = None
+    if not done.signum:
+        evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where)
+    return finish(config, done, evaluation, seeds, options, folder) if folder else cli.outcome(done)
+
+
+def finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> int:
+    """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where interrupted."""
+    from pg import plots, results
+
+    results.write_metrics(folder, done.metrics, options.seed)
+    results.write_params(folder, done.states.params, done.states.normaliser)
+    summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
+    folders.write_json(folder / "summary.json", summary)
+    steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
+    plots.learning_curve(steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean"))
+    seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
+    print(f"{summary['env_steps']:,} environment steps; {seconds}")
+    for text in results.failures(summary):
+        print(text)
+    if summary.get("mean") is not None:
+        several = f", median of seeds {summary['median_of_seeds']:.1f}" if len(seeds) > 1 else ""
+        print(
+            f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
+            f"{summary['mean']:.1f} ± {summary['standard_error']:.1f} (standard error){several}, "
+            f"min {summary['min']:.0f}, max {summary['max']:.0f}"
+        )
+    if done.signum:
+        done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
+        print(f"interrupted after {done_so_far}; go on with --resume {folder}")
+    print(folder)
+    return cli.outcome(done)
+
+
+def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack: contextlib.ExitStack) -> Path | None:
+    """The folder that is named, locked; None: a new one is wanted. Raises ValueError where it holds another run."""
+    if options.resume is not None:
+        folder = options.resume.expanduser().resolve()
+        there: Mapping[str, Any] | None = _stored_identity(folder)
+    elif options.name is not None:
+        folder = folders.named(options.out, config, options.name)
+        there = _stored_identity(folder) if (folder / "config.json").exists() else None
+    else:
+        return None
+    stack.enter_context(folders.locked(folder))
+    if there is None:
+        return folder
+    here = folders.jsonable(_identity(config, hyperparams, options))
+    if differences := folders.differing(there, here):
+        raise ValueError(f"{folder} holds another run: {'; '.join(differences)}")
+    before = folders.read_setup(folder)[0].num_updates
+    if before != config.num_updates and (moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]):
+        raise ValueError(
+            f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} depends on it"
+        )
+    return folder
+
+
+def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dict[str, Any]:
+    """What makes a run the run that it is."""
+    fixed = {name: value for name, value in config.to_json().items() if name not in MAY_CHANGE}
+    return {"config": fixed, "hyperparams": hyperparams.scalars(), "seed": options.seed, "seeds": options.seeds}
+
+
+def _stored_identity(folder: Path) -> Mapping[str, Any]:
+    config, hyperparams = folders.read_setup(folder)
+    stored = folders.read_options(folder)
+    options = Options(seed=stored.get("seed", 0), seeds=stored.get("seeds", 1))
+    return folders.jsonable(_identity(config, hyperparams, options))
+
+
+def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool) -> Any:
+    """What is done of the run, in all processes; None: nothing. Adds to `about` what has changed since."""
+    from pg import checkpoints
+
+    found = None
+    if folder and (folder / "checkpoints").is_dir():
+        found = checkpoints.restore(folder / "checkpoints", like, about, num_seeds)
+    if folder and found:
+        if found.changed and strict:
+            raise ValueError(f"what it was run with has changed, and bits may with it: {'; '.join(found.changed)}")
+        for remark in found.said():
+            print(remark)
+        before = folders.read_json(folder / "versions.json").get("resumed", [])
+        after = {"after": found.begun.updates, "changed": found.changed}
+        about["versions"] = about["versions"] | {"resumed": [*before, after]}
+    return checkpoints.shared(found, like, num_seeds)
+
+
+def _finished(folder: Path, num_updates: int) -> bool:
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return summary.get("status") == "finished" and summary.get("num_updates") == num_updates

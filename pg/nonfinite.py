@@ -1,0 +1,58 @@
+"""Numbers that are not finite: found at the update in which they appear, and kept out of what is learned.
+
+An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not taken:
+
+    stop     the run stands still from then on, as it was before that update; runs beside it go on untouched
+    skip     the next update starts from where that one started, with other random numbers
+    ignore   it is taken all the same
+
+NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing action 0.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.config import OnNonfinite
+
+CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
+
+
+def causes(reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.Array, params: Any) -> jax.Array:
+    """int32 []: bit i is set where CAUSES[i] has a number that is not finite; 0: all is well.
+
+    reward, valid: [T, B]; obs: [T, B, *O]; grad_norm: [], infinite also where only the square of a gradient is.
+    """
+    seen = jnp.isfinite(obs) | ~valid.reshape(*valid.shape, *[1] * (obs.ndim - 2))
+    learned = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    fine = jnp.stack(
+        [jnp.isfinite(reward).all(), seen.all(), jnp.isfinite(grad_norm), jnp.stack(learned).all()],
+    )
+    return jnp.sum(jnp.where(fine, 0, 2 ** np.arange(len(CAUSES), dtype=np.int32)), dtype=jnp.int32)
+
+
+def rejected(how: OnNonfinite, bits: jax.Array, skipped: jax.Array) -> jax.Array:
+    """bool []: whether an update is not taken. skipped: how many of the run were not, so far."""
+    if how == "ignore":  # never, but not so that the compiler sees it: all three ways round alike
+        return bits < 0
+    return (bits != 0) | ((skipped > 0) & (how == "stop"))
+
+
+def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
+    """Per run the first update with a number that was not finite, and what it was in. metrics: [n, updates]."""
+    bits = metrics["nonfinite"]
+    ever, when = (bits != 0).any(axis=1), (bits != 0).argmax(axis=1)
+    return [(int(g), named(int(bits[i, g]))) if ever[i] else None for i, g in enumerate(when)]
+
+
+def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n, updates]."""
+    return metrics["skipped"][:, -1] > 0
+
+
+def named(bits: int) -> str:
+    """The causes that are set, for people."""
+    return " and ".join(name for i, name in enumerate(CAUSES) if bits >> i & 1)
