@@ -1,25 +1,23 @@
 """Checkpoints: all that runs side by side need to go on, bit for bit, from the update after which they were kept.
 
-    FOLDER/00000040/                             the runs after update 40
-        state/                                   their states, leaves [n, ...], written by Orbax
-        manifest.json                            what they are states of; every file and array; digests
-    FOLDER/metrics-00000000-00000040.parquet     what was measured in updates 0 .. 39
+    FOLDER/00000040.<sha256>.safetensors        the runs after update 40: states, leaves [n, ...], and whose they are
+    FOLDER/metrics-00000000-00000040.parquet    what was measured in updates 0 .. 39
 
-A folder appears whole, by one renaming, after the metrics it needs. It is used only if every file has the digest in
-its manifest and every array the type and the shape that the run at hand has: Orbax itself would restore flipped bytes
-and cast other types without a word. No key is kept, since an update's key follows from its number.
+A checkpoint is one file, which appears whole, by one renaming, after the metrics it needs. It is read only if its
+bytes have the digest in its name, and used only if every array has the type and the shape that the run at hand has.
+No key is kept, since an update's key follows from its number.
+
+Why not Orbax (0.12.8): it spreads a state over ten files; restores flipped bytes and casts other types without a
+word; refuses arrays without elements; and on a full disk goes on writing in threads that fail later, unasked.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
-import logging
 import os
-import shutil
+import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,11 +29,11 @@ from pg import devices, folders, results
 from pg.runs import Begun
 from pg.train import TrainState
 
-FORMAT = 1  # of the manifest; another one is refused
-MANIFEST = "manifest.json"
-_LARGEST_MANIFEST = 2**24  # bytes
+FORMAT = 1  # of what a file says of itself; another one is refused
 _FILLED = 2**12  # runs that only fill up the devices are fewer
-_OVERHEAD = 2**20  # bytes that files may have beyond twice the arrays
+_HEADER = 2**24  # bytes, at most
+# What a file raises that was made to mislead.
+_MISLEADING = (OSError, AttributeError, LookupError, TypeError, RecursionError, json.JSONDecodeError)
 # What bits can depend on, of `folders.environment`.
 SOFTWARE = (
     *folders.PACKAGES,
@@ -93,6 +91,7 @@ class Keeper:
         self.kept = begun.updates if begun else 0  # updates done at the last checkpoint
         self.env_steps = begun.metrics["env_steps"].sum(axis=1, dtype=np.int64) if begun else 0
         self.since = time.monotonic()
+        self.digests: dict[str, str] = {}  # of the metrics, by file
         self.writer = ThreadPoolExecutor(1)
         self.pending: Future[None] | None = None
         if folder:
@@ -126,45 +125,28 @@ class Keeper:
             pending.result()
 
     def _write(self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]) -> None:
-        name = f"metrics-{start:08}-{done:08}.parquet"
-        results.write_table(folder / name, table)
-        kept = {"num_kept": len(next(iter(self.columns.values())))}
-        save(folder, done, states, {**kept, **self.about})
+        results.write_table(folder / f"metrics-{start:08}-{done:08}.parquet", table)
+        self.digests = {path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)}
+        said = {"num_kept": len(next(iter(self.columns.values()))), "metrics": self.digests}
+        save(folder, done, states, {**self.about, **said})
         for old in steps(folder)[self.most :]:
-            shutil.rmtree(folder / f"{old:08}", ignore_errors=True)
+            _remove(folder, old)
 
 
 def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) -> None:
-    """Writes the checkpoint FOLDER/<done>. states: numpy arrays [n, ...].
+    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...]. Raises OSError, with the path.
 
-    Raises OSError, with the path, where that is not possible.
+    about: as of `Keeper`, with num_kept, the runs that have metrics, and metrics, the digests of their files.
     """
-    place, temporary = folder / f"{done:08}", folder / f".{done:08}.tmp"
-    arrays = _arrays(states)
-    with folders.saying(place), _as_os_error():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            with _orbax() as (checkpointer, args):
-                # It writes nothing of arrays without elements, and refuses them.
-                checkpointer.save(temporary / "state", args=args.StandardSave(_filled(arrays)))
-            for path in _files(temporary):
-                folders.to_disk(temporary / path)
-            manifest = {
-                "format": FORMAT,
-                "updates": done,
-                "leaves": {name: _kind(x.dtype, x.shape) for name, x in arrays.items()},
-                "files": {path: _digest(temporary / path) for path in _files(temporary)},
-                "metrics": {path.name: _digest(path) for path in _parts(folder, done)},
-                **about,
-            }
-            manifest["digest"] = _digest_of(manifest)
-            folders.write_json(temporary / MANIFEST, manifest)
-            shutil.rmtree(place, ignore_errors=True)
-            os.replace(temporary, place)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    import safetensors.numpy
+
+    said = {"format": FORMAT, "updates": done, **about}
+    arrays = {name: np.ascontiguousarray(x) for name, x in _arrays(states).items()}
+    text = json.dumps(folders.jsonable(said), allow_nan=False)
+    data = safetensors.numpy.save(arrays, metadata={"pg": text})
+    place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
+    folders.replace(place, lambda temporary: temporary.write_bytes(data))
+    _remove(folder, done, but=place)
 
 
 def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: int) -> Restored | None:
@@ -178,13 +160,11 @@ def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: 
     remarks = []
     for done in steps(folder):
         try:
-            begun, manifest = _read(folder, done, like, about, num_kept)
+            begun, versions = _read(folder, done, like, about, num_kept)
         except DamageError as error:
             remarks.append(f"{error}: going back to the checkpoint before it")
-        except (AttributeError, KeyError, TypeError):  # a manifest that was made to mislead
-            remarks.append(f"{folder / f'{done:08}'} is damaged: going back to the checkpoint before it")
         else:
-            return Restored(begun, remarks, _changes(manifest["versions"], about["versions"]))
+            return Restored(begun, remarks, _changes(versions, about["versions"]))
     if remarks:
         raise DamageError(f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}")
     return None
@@ -205,14 +185,14 @@ def shared(found: Restored | None, like: TrainState, num_kept: int) -> Begun | N
 
 def steps(folder: Path) -> list[int]:
     """The updates after which there is a checkpoint, the last one first."""
-    return sorted((int(path.name) for path in folder.glob("[0-9]" * 8) if path.is_dir()), reverse=True)
+    return sorted({int(path.name[:8]) for path in _checkpoints(folder)}, reverse=True)
 
 
 def forget_after(folder: Path, done: int) -> None:
     """Removes all that comes after update `done`: it is about to come again."""
     for step in steps(folder):
         if step > done:
-            shutil.rmtree(folder / f"{step:08}", ignore_errors=True)
+            _remove(folder, step)
     for path in folder.glob("metrics-*.parquet"):
         if _span(path)[1] > done:
             path.unlink(missing_ok=True)
@@ -227,84 +207,74 @@ def read_metrics(folder: Path, done: int | None = None) -> dict[str, np.ndarray]
 def _read(
     folder: Path, done: int, like: TrainState, about: Mapping[str, Any], num_kept: int
 ) -> tuple[Begun, Mapping[str, Any]]:
-    """A checkpoint, once all of it is found to be what was written, and of these settings."""
-    place = folder / f"{done:08}"
-    manifest = _manifest(place)
-    _check_settings(place, manifest, about)
+    """A checkpoint and the versions it was made with, if all of it is what was written, and of this run."""
+    import safetensors
+
     leaves = _arrays(like)
-    num_runs = _check_leaves(place, manifest, leaves)
-    if (
-        manifest["num_kept"] != num_kept
-        or not num_kept <= num_runs < num_kept + _FILLED
-        or manifest["updates"] != done
-    ):
-        raise DamageError(f"{place / MANIFEST} is damaged")
-    _check_files(folder, place, manifest, sum(num_runs * x.size * x.dtype.itemsize for x in leaves.values()))
-    template = {name: np.zeros((num_runs, *x.shape), x.dtype) for name, x in leaves.items()}
+    one_run = sum(x.size * x.dtype.itemsize for x in leaves.values())
+    path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:
-        with _orbax() as (checkpointer, args):
-            found = checkpointer.restore(place / "state", args=args.StandardRestore(_filled(template)))
-    except Exception as error:
-        raise DamageError(f"{place} is damaged ({str(error).splitlines()[0][:100]})") from None
-    found = {**template, **found}
+        with safetensors.safe_open(path, framework="numpy") as file:
+            said = dict(json.loads(file.metadata()["pg"]))
+            _check_said(path, said, about, num_kept, done)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            _check_leaves(path, slices, leaves, num_kept)
+            found = {name: file.get_tensor(name) for name in leaves}
+        _check_metrics(folder, said["metrics"], done)
+        versions = dict(said["versions"])
+    except (*_MISLEADING, safetensors.SafetensorError):
+        raise DamageError(f"{path} is damaged") from None
     metrics = _joined(read_metrics(folder, done), num_kept, done)
-    return Begun(jax.tree.unflatten(jax.tree.structure(like), [found[name] for name in leaves]), metrics), manifest
+    states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
+    return Begun(states, metrics), versions
 
 
-def _manifest(place: Path) -> dict[str, Any]:
-    path = place / MANIFEST
-    try:
-        info = path.lstat()
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _LARGEST_MANIFEST:
-            raise ValueError
-        manifest = dict(json.loads(path.read_bytes()))
-        digest = manifest.pop("digest")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise DamageError(f"{path} is missing or damaged") from None
-    if digest != _digest_of(manifest):
+def _whole(folder: Path, done: int, most: int) -> Path:
+    """The file of a checkpoint, once its bytes are found to be those that were written. most: bytes it can have."""
+    (path, *others) = [path for path in _checkpoints(folder) if int(path.name[:8]) == done]
+    info = path.lstat()
+    if others or not stat.S_ISREG(info.st_mode) or info.st_size > most:
+        raise DamageError(f"{path} is no checkpoint of such a run")
+    if _digest(path) != path.name.split(".")[1]:
         raise DamageError(f"{path} is damaged")
-    if manifest.get("format") != FORMAT:
+    return path
+
+
+def _check_said(path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int) -> None:
+    """That a checkpoint is of this format, of these settings, and of this update."""
+    if said["format"] != FORMAT:
         raise ValueError(
-            f"{place} has format {manifest.get('format')}, and this pg reads format {FORMAT}: go on with pg "
-            f"{manifest.get('versions', {}).get('pg')}, or start anew"
+            f"{path} has format {said['format']}, and this pg reads format {FORMAT}: go on with pg "
+            f"{said['versions'].get('pg')}, or start anew"
         )
-    return manifest
+    if differences := folders.differing(said["setup"], folders.jsonable(about["setup"])):
+        raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
+    if (said["num_kept"], said["updates"]) != (num_kept, done):
+        raise DamageError(f"{path} is damaged")
 
 
-def _check_settings(place: Path, manifest: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    there, here = manifest.get("setup"), folders.jsonable(about["setup"])
-    if differences := folders.differing(there, here):
-        raise ValueError(f"{place} is of another run: {'; '.join(differences)}")
-
-
-def _check_leaves(place: Path, manifest: Mapping[str, Any], like: Mapping[str, Any]) -> int:
-    """The number of runs n in a checkpoint whose arrays are those of `like`, with n in front."""
-    there = manifest["leaves"]
-    if odd := sorted(set(there) ^ set(like)):
-        where = "only there" if odd[0] in there else "only here"
-        raise ValueError(f"{place} is of another network, optimizer or environment: {odd[0]} is {where}")
-    num_runs = int(there[".update"].partition("[")[2].rstrip("]"))
+def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int) -> None:
+    """That the arrays of a checkpoint are those of `like`, with a number of runs in front; none is read for it."""
+    if odd := sorted(set(slices) ^ set(like)):
+        where = "only there" if odd[0] in slices else "only here"
+        raise ValueError(f"{path} is of another network, optimizer or environment: {odd[0]} is {where}")
+    num_runs = slices[".update"].get_shape()[0]
+    if not num_kept <= num_runs < num_kept + _FILLED:
+        raise DamageError(f"{path} is damaged")
     for name, x in like.items():
-        if there[name] != (kind := _kind(x.dtype, (num_runs, *x.shape))):
-            raise ValueError(f"{place} is of another network: {name} is {there[name]} there and {kind} here")
-    return num_runs
+        there = _kind(slices[name].get_dtype(), slices[name].get_shape())
+        if there != (here := _kind(_type(x.dtype), (num_runs, *x.shape))):
+            raise ValueError(f"{path} is of another network: {name} is {there} there and {here} here")
 
 
-def _check_files(folder: Path, place: Path, manifest: Mapping[str, Any], num_bytes: int) -> None:
-    """That every file is there, is a file, and is what was written; names in a manifest are not opened."""
-    found = _files(place)
-    if sum((place / path).stat().st_size for path in found) > 2 * num_bytes + _OVERHEAD:
-        raise DamageError(f"{place} holds what does not belong there")
-    parts = {path.name: path for path in _parts(folder, manifest["updates"])}
-    for where, wanted, paths in (
-        (place, manifest["files"], {path: place / path for path in found if path != MANIFEST}),
-        (folder, manifest["metrics"], parts),
-    ):
-        if odd := sorted(set(wanted) ^ set(paths)):
-            raise DamageError(f"{where / odd[0]} is missing, or does not belong there")
-        for name, path in paths.items():
-            if path.is_symlink() or _digest(path) != wanted[name]:
-                raise DamageError(f"{path} is damaged")
+def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
+    """That the metrics before a checkpoint are all there and as they were written; names in it are not opened."""
+    parts = {path.name: path for path in _parts(folder, done)}
+    if odd := sorted(set(wanted) ^ set(parts)):
+        raise DamageError(f"{folder / Path(odd[0]).name} is missing, or does not belong there")
+    for name, path in parts.items():
+        if path.is_symlink() or _digest(path) != wanted[name]:
+            raise DamageError(f"{path} is damaged")
 
 
 def _changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -331,16 +301,17 @@ def _span(path: Path) -> tuple[int, int]:
     return int(start), int(end)
 
 
-def _files(place: Path) -> list[str]:
-    """All files below a folder by their relative names. Raises DamageError if something else is there."""
-    names = []
-    for at, subfolders, files in os.walk(place):
-        for name in [*subfolders, *files]:
-            path = Path(at, name)
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise DamageError(f"{path} is neither a file nor a folder")
-        names += [str(Path(at, name).relative_to(place)) for name in files]
-    return sorted(names)
+def _checkpoints(folder: Path) -> list[Path]:
+    """The files of checkpoints, by their names."""
+    return [
+        path for path in folder.glob("*.safetensors") if re.fullmatch(r"\d{8}\.[0-9a-f]{64}\.safetensors", path.name)
+    ]
+
+
+def _remove(folder: Path, done: int, but: Path | None = None) -> None:
+    for path in _checkpoints(folder):
+        if int(path.name[:8]) == done and path != but:
+            os.unlink(path)
 
 
 def _arrays(tree: Any) -> dict[str, Any]:
@@ -348,45 +319,16 @@ def _arrays(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _filled(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: x for name, x in arrays.items() if x.size}
+def _type(dtype: Any) -> str:
+    """The name that safetensors has for it."""
+    names = {"bool": "BOOL", "bfloat16": "BF16"}
+    return names.get(str(dtype), f"{dtype.kind.upper()}{8 * dtype.itemsize}")
 
 
-def _kind(dtype: Any, shape: Sequence[int]) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"
+def _kind(name: str, shape: Sequence[int]) -> str:
+    return f"{name}[{','.join(map(str, shape))}]"
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_of(manifest: Mapping[str, Any]) -> str:
-    text = json.dumps(folders.jsonable(manifest), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _orbax() -> Iterator[tuple[Any, Any]]:
-    """A checkpointer of this process alone, whatever others are in the job, and its kinds of arguments."""
-    import orbax.checkpoint as ocp
-
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what goes wrong is raised, and said in one sentence
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="pg"
-    )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        yield checkpointer, ocp.args
-
-
-@contextlib.contextmanager
-def _as_os_error() -> Iterator[None]:
-    """The library's own errors in writing, whose reason stands in a long text."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        full = "No space left" in str(error)
-        raise OSError(errno.ENOSPC if full else 0, str(error).splitlines()[0][:200]) from None

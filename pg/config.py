@@ -147,10 +147,9 @@ class Config:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
         object.__setattr__(self, "env_params", _assignments(self.env_params))
         for name, low in (("hidden_sizes", 1), ("observe", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+            if (entries := _entries(value := getattr(self, name))) is None:
                 raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {_shown(value)}")
-            object.__setattr__(self, name, tuple(_count(name, entry, low) for entry in value))
+            object.__setattr__(self, name, tuple(_count(name, entry, low) for entry in entries))
         if isinstance(self.env, str):
             check_env(self.env)
         else:
@@ -454,9 +453,8 @@ def _count(name: str, value: Any, low: int = 1) -> int:
 
 def _assignments(env_params: Any) -> tuple[tuple[str, int | float], ...]:
     """Overrides of parameters as pairs of name and number."""
-    pairs = env_params.items() if isinstance(env_params, Mapping) else env_params
-    pairs = tuple(pairs) if isinstance(pairs, Iterable) else (None,)
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+    pairs = _entries(env_params.items() if isinstance(env_params, Mapping) else env_params)
+    if pairs is None or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"env_params must be names with numbers, as in {_EXAMPLE}; got {_shown(env_params)}")
     return tuple((str(name), _finite(str(name), value)) for name, value in pairs)
 
@@ -472,6 +470,16 @@ def _finite(name: str, value: Any) -> int | float:
     if name == "max_steps_in_episode" and (number < 1 or number % 1):
         raise ValueError(f"env_params: {name} must be a whole number of at least 1, got {value!r}")
     return number
+
+
+def _entries(value: Any) -> tuple[Any, ...] | None:
+    """A list, tuple or array as a tuple; None of anything else."""
+    if isinstance(value, str | bytes | Mapping):
+        return None
+    try:
+        return tuple(value)
+    except TypeError:  # an array without axes says that it can be iterated over
+        return None
 
 
 def _shown(value: Any) -> str:

@@ -25,8 +25,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pg.config import Config, Hyperparams
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
@@ -184,7 +182,7 @@ def jsonable(data: Any) -> Any:
         return {str(name): jsonable(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
         return [jsonable(value) for value in data]
-    if isinstance(data, np.ndarray | np.generic) or hasattr(data, "addressable_data"):  # numpy's, or jax's
+    if hasattr(data, "tolist"):  # numpy's, or jax's
         return jsonable(data.tolist())
     if isinstance(data, float) and not math.isfinite(data):
         return None if math.isnan(data) else str(data)
