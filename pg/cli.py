@@ -34,7 +34,7 @@ INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 def _whole(text: str) -> int:
     value = float(text)
-    if value != int(value):
+    if not math.isfinite(value) or value != int(value):
         raise ValueError(f"{text} is not a whole number")
     return int(value)
 

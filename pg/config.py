@@ -421,7 +421,7 @@ def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
     if not near:  # a prefix or another case is what people type
         near = [name for name in names if str(value).lower()[:4] in name.lower()][:3]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"unknown {field} {value!r}: {hint}valid: {', '.join(names)}")
+    raise ValueError(f"unknown {field} {_shown(value)}: {hint}valid: {', '.join(names)}")
 
 
 def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:

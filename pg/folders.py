@@ -123,9 +123,7 @@ def read_options(folder: Path) -> dict[str, Any]:
 
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote."""
-    scalars = data["hyperparams"].items()
-    values: dict[str, Any] = {name: float(v) if isinstance(v, str) else v for name, v in scalars}  # "inf"
-    return Config.from_json(data["config"]), Hyperparams(**values)
+    return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
 
 
 def environment() -> dict[str, Any]:

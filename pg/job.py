@@ -119,6 +119,8 @@ def _run(
     evaluation = None
     if not done.signum:
         evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where)
+    if machine.debug and folder:
+        _explain(config, hyperparams, done, seeds)
     return finish(config, done, evaluation, seeds, options, folder) if folder else cli.outcome(done)
 
 
@@ -148,6 +150,21 @@ def finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Op
         print(f"interrupted after {done_so_far}; go on with --resume {folder}")
     print(folder)
     return cli.outcome(done)
+
+
+def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
+    """Says which operation gave the first number that was not finite, in a run that stands before it."""
+    import jax
+
+    from pg import nonfinite, runs
+
+    for i, failure in enumerate(nonfinite.first_failures(done.metrics)):
+        if failure and config.on_nonfinite == "stop":
+            state = jax.tree.map(lambda x, i=i: x[i], done.states)
+            key = runs.seed_keys(seeds)[0][i]
+            said = runs.explained(config, hyperparams, state, key, failure[0])
+            print(f"seed {seeds[i]}, update {failure[0]}: {said}")
+            return
 
 
 def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack: contextlib.ExitStack) -> Path | None:

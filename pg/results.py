@@ -111,8 +111,14 @@ def long_form(
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.parquet."""
-    return read_table(folder / "metrics.parquet")
+    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints have."""
+    path = folder / "metrics.parquet"
+    if path.exists():
+        return read_table(path)
+    parts = [read_table(part) for part in sorted((folder / "checkpoints").glob("metrics-*.parquet"))]
+    if not parts:
+        raise ValueError(f"there are no metrics in {folder} yet")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
@@ -166,10 +172,15 @@ def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
     """
     import safetensors.numpy
 
+    data = safetensors.numpy.save(leaves(params, normaliser))
+    folders.replace(folder / "params.safetensors", lambda path: path.write_bytes(data))
+
+
+def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
+    """What `write_params` writes, by name."""
     trees = (("", params), (_NORMALISER, normaliser))
-    leaves = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()}
-    folders.replace(folder / "params.safetensors", lambda path: safetensors.numpy.save_file(arrays, path))
+    found = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {name: np.ascontiguousarray(leaf) for name, leaf in found.items()}
 
 
 def read_params(folder: Path, like: Any) -> Any:
@@ -177,20 +188,25 @@ def read_params(folder: Path, like: Any) -> Any:
 
     Raises ValueError naming the leaf where file and tree differ. With several seeds every leaf has a first axis.
     """
-    leaves = _read_leaves(folder)
-    return _restored(folder, {n: x for n, x in leaves.items() if not n.startswith(_NORMALISER)}, like)
+    found = read_leaves(folder)
+    return _restored(folder, {n: x for n, x in found.items() if not n.startswith(_NORMALISER)}, like)
 
 
 def read_normaliser(folder: Path, like: Any) -> Any:
     """The running statistics of a run, in the tree of `like`, as `read_params` reads the parameters."""
-    leaves, skip = _read_leaves(folder), len(_NORMALISER)
-    return _restored(folder, {n[skip:]: x for n, x in leaves.items() if n.startswith(_NORMALISER)}, like)
+    found, skip = read_leaves(folder), len(_NORMALISER)
+    return _restored(folder, {n[skip:]: x for n, x in found.items() if n.startswith(_NORMALISER)}, like)
 
 
-def _read_leaves(folder: Path) -> dict[str, np.ndarray]:
+def read_leaves(folder: Path) -> dict[str, np.ndarray]:
+    """All arrays of params.safetensors, by name. Raises ValueError where it is missing or damaged."""
     import safetensors.numpy
 
-    return safetensors.numpy.load_file(folder / "params.safetensors")
+    path = folder / "params.safetensors"
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from None
 
 
 def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 
 from pg import devices, envs, interrupts, nonfinite
 from pg.config import Config, Hyperparams
@@ -218,6 +219,17 @@ def train(
                 keep(done, functools.partial(devices.fetch, states, programs.where), rows[-1], last)
     joined = {name: np.concatenate([row[name] for row in rows], axis=1) for name in rows[0]}
     return Trained(states, joined, done == num_updates, signum)
+
+
+def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int) -> str:
+    """The first operation of an update that gives a NaN, and where it stands.
+
+    state: of one run, as it was before the update; key: the run's training key.
+    """
+    _, keys = training_keys(key, update, 1)
+    step = checkify.checkify(make_learner(config, hyperparams).step, errors=checkify.float_checks)
+    error, _ = jax.jit(step)(state, keys[0])
+    return error.get() or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
 
 
 def evaluate_all(programs: Programs, states: TrainState, keys: jax.Array) -> dict[str, Evaluation]:

@@ -17,6 +17,7 @@ from pg import devices, envs, networks, nonfinite, normalisation, rollout
 from pg.config import Config, Hyperparams, Schedule, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise
+from pg.estimators.checks import checked
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, make_optimizer, schedule
@@ -64,7 +65,7 @@ def make_learner(
     h = check_hyperparams(hyperparams or Hyperparams())
     env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
-    make_estimator = estimator or ESTIMATORS[config.estimator]
+    make_estimator = checked(estimator or ESTIMATORS[config.estimator])
     first = make_estimator(*plain, h)
     if config.collect not in first.accepts:
         raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")

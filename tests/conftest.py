@@ -13,7 +13,6 @@ jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / "
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--ids C1 J7` runs what answers to these promises of docs/reliability.md, slow or not."""
     parser.addoption("--ids", nargs="+", metavar="ID", help="run only the acceptance tests of these ids")

@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant(
         "a terminal state's value is bootstrapped",
         "returns.py",
-        "return reward + gamma * (1.0 - terminated) * v_tp1 - v_t",
+        "return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t",
         "return reward + gamma * v_tp1 - v_t",
         "tests/test_returns.py",
     ),
@@ -91,22 +91,22 @@ MUTANTS = [
     Mutant(
         "the trace of gae leaks over a truncation",
         "returns.py",
-        "return discounted_sum(delta, gamma * lambda_ * (1.0 - (terminated | truncated)))",
-        "return discounted_sum(delta, gamma * lambda_ * (1.0 - terminated))",
+        "return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))",
+        "return discounted_sum(delta, gamma * lambda_ * _unless(terminated, reward))",
         "tests/test_returns.py",
     ),
     Mutant(
         "the trace of v-trace leaks over an end",
         "returns.py",
-        "jnp.minimum(clip_c, rho) * (1.0 - done))",
+        "jnp.minimum(clip_c, rho) * _unless(done, reward))",
         "jnp.minimum(clip_c, rho))",
         "tests/test_returns.py",
     ),
     Mutant(
         "done off by one",
         "returns.py",
-        "return discounted_sum(reward, gamma * (1.0 - done))",
-        "return discounted_sum(reward, gamma * (1.0 - jnp.roll(done, 1, axis=0)))",
+        "return discounted_sum(reward, gamma * _unless(done, reward))",
+        "return discounted_sum(reward, gamma * _unless(jnp.roll(done, 1, axis=0), reward))",
         "tests/test_returns.py",
     ),
     Mutant(
@@ -401,7 +401,7 @@ MUTANTS = [
     Mutant(
         "the running return goes on into the next episode",
         "normalisation.py",
-        "gamma * (1.0 - traj.first[::-1])",
+        "gamma * (1.0 - traj.first[::-1].astype(reward.dtype))",
         "gamma * jnp.ones_like(reward)",
         "tests/test_normalisation.py",
     ),

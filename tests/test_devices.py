@@ -57,6 +57,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.acceptance("D8")
 def test_sharded_is_unsharded_on_four_devices() -> None:
     """After four updates parameters agree to 1e-5 and returns wholly; runs need no word from each other, the
     environments of a run do.
@@ -97,6 +98,7 @@ def the_runs(out: Path) -> dict[str, np.ndarray]:
     return studies.read_runs(folder)
 
 
+@pytest.mark.acceptance("D8")
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_are_devices_of_one_process(tmp_path: Path, processes: int) -> None:
     """Bit for bit, at the same width and with as many devices."""

@@ -48,6 +48,7 @@ HEADS = {
 }
 
 
+@pytest.mark.acceptance("T4")
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_name_trains_or_says_why_not(name: str) -> None:
     if name in UNSUPPORTED:
@@ -74,6 +75,7 @@ def roll(env: Any, num_steps: int, num_envs: int = 4, **params: Any) -> Any:
     return windows(env, policy, policy.init(key), key, start(env, policy, key), num_steps)[1]
 
 
+@pytest.mark.acceptance("T4")
 @pytest.mark.parametrize("name", ["CartPole-v1", "FourRooms-misc", "FrozenLake-misc", "UmbrellaChain-bsuite"])
 def test_everything_is_float_at_the_boundary(name: str) -> None:
     traj = roll(name, 3)
@@ -87,6 +89,7 @@ def test_discrete_observations_are_one_hot() -> None:
     np.testing.assert_array_equal(traj.obs.sum(-1), 1.0)
 
 
+@pytest.mark.acceptance("T4")
 def test_terminated_truncated_and_the_true_successor_are_kept_apart() -> None:
     """DeepSea's last step is both; Pendulum only ever runs out of time; CartPole falls."""
     both = roll("DeepSea-bsuite", 16)
@@ -101,6 +104,7 @@ def test_terminated_truncated_and_the_true_successor_are_kept_apart() -> None:
     assert bool((jnp.abs(falls.next_obs[..., 2]) > 0.2)[falls.terminated].all())  # it shows the fallen pole
 
 
+@pytest.mark.acceptance("T4")
 def test_continuous_actions_are_clipped_by_the_environment() -> None:
     """MountainCarContinuous charges 0.1 a² for the action it is given: clipped to 1 by us, it charges 0.1."""
     env = make_env("MountainCarContinuous-v0", 2)
@@ -167,6 +171,7 @@ def test_a_reward_that_is_no_scalar_is_refused() -> None:
         make_env(Odd(), 2)
 
 
+@pytest.mark.acceptance("J4", "J10")
 def test_states_have_no_weak_types() -> None:
     """A weak type in a state would compile the training program a second time."""
     env = make_env("CartPole-v1", 2)

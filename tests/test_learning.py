@@ -58,6 +58,7 @@ def test_all_continuous_heads_find_the_best_action(
     np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)
 
 
+@pytest.mark.acceptance("T5")
 def test_cartpole_is_learned_in_seconds() -> None:
     config, hyperparams = preset("leave_one_out")
     _, metrics = jax.jit(make_train(config))(jax.random.key(0), hyperparams)
@@ -82,6 +83,7 @@ SPECIAL = {"reinforce": 400.0, "gpomdp": 0.95}  # gpomdp: on Catch, whose best i
 BARS = {name: SPECIAL.get(name, 475.0) for name in ACCEPTS if name not in LEFT_OUT}
 
 
+@pytest.mark.acceptance("T5")
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", list(BARS))
 def test_the_presets_learn(estimator: str) -> None:

@@ -6,6 +6,12 @@ import pytest
 from mutants import MUTANTS, ROOT, Mutant
 
 
+@pytest.mark.acceptance("M1")
+def test_there_are_thirty_at_least() -> None:
+    assert len(MUTANTS) >= 30
+
+
+@pytest.mark.acceptance("M1")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
 def test_a_mutant_changes_one_place_and_is_code(mutant: Mutant) -> None:
     source = (ROOT / "pg" / mutant.path).read_text()

@@ -20,6 +20,7 @@ from pg.train import make_learner, make_train
 KEY = jax.random.key(0)
 
 
+@pytest.mark.acceptance("J9")
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_moments_of_many_batches_are_those_of_all_samples(offset: float) -> None:
     """In single precision, also where the mean is a thousand standard deviations away from zero."""
@@ -37,6 +38,7 @@ def test_moments_of_many_batches_are_those_of_all_samples(offset: float) -> None
     np.testing.assert_allclose(moments.var.high, samples.var(0), rtol=1e-5)
 
 
+@pytest.mark.acceptance("J9")
 def test_counting_goes_on_where_one_float_stops() -> None:
     many = 2**25
     number = Sum(jnp.float32(many), jnp.float32(0))
@@ -45,6 +47,7 @@ def test_counting_goes_on_where_one_float_stops() -> None:
     assert int(number.high) + int(number.low) == many + 1001
 
 
+@pytest.mark.acceptance("J9")
 def test_a_long_run_still_follows_what_it_meets() -> None:
     """After 2³⁰ samples of mean 0, as many of mean 1 must move the mean to ½ and the variance by ¼."""
     moments = Moments.start()._replace(number=Sum(jnp.float32(2**30), jnp.float32(0)))

@@ -81,6 +81,7 @@ FAST = ("state_value", "ppo")
 CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CRITICS]
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("estimator", CASES)
 @pytest.mark.parametrize("kind", ["constant", "observed", "delayed"])
 def test_critics_know_what_follows(kind: str, estimator: str) -> None:
@@ -91,6 +92,7 @@ def test_critics_know_what_follows(kind: str, estimator: str) -> None:
     np.testing.assert_allclose(value[valid], expected[kind][valid], atol=0.1)
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", list(ACCEPTS))
 @pytest.mark.parametrize("kind", ["action", "both"])

@@ -44,12 +44,14 @@ def test_discounted_sum_with_last() -> None:
     np.testing.assert_allclose(got, [1 + 0.5 * (2 + 0.5 * 7), 2 + 0.5 * 7, 7])
 
 
+@pytest.mark.acceptance("T2")
 def test_gae_is_the_loop(batch: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(
         returns.gae(**batch, gamma=GAMMA, lambda_=LAMBDA), brute(batch, GAMMA * LAMBDA), atol=1e-12
     )
 
 
+@pytest.mark.acceptance("T2")
 @pytest.mark.parametrize("n", [1, 2, 5, T, 100])
 def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
     expected = brute(batch, GAMMA, n)
@@ -58,18 +60,21 @@ def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
     np.testing.assert_allclose(traced, expected, atol=1e-12)
 
 
+@pytest.mark.acceptance("T2")
 def test_reward_to_go_restarts_after_an_end(batch: dict[str, np.ndarray]) -> None:
     done = batch["terminated"] | batch["truncated"]
     zero = {**batch, "v_t": np.zeros((T, B)), "v_tp1": np.zeros((T, B))}
     np.testing.assert_allclose(returns.reward_to_go(batch["reward"], done, GAMMA), brute(zero, GAMMA), atol=1e-12)
 
 
+@pytest.mark.acceptance("T2")
 def test_vtrace_on_policy_is_the_lambda_return(batch: dict[str, np.ndarray]) -> None:
     target, advantage = returns.vtrace(jnp.ones((T, B)), **batch, gamma=GAMMA)
     np.testing.assert_allclose(target, batch["v_t"] + brute(batch, GAMMA), atol=1e-12)
     np.testing.assert_allclose(advantage, target - batch["v_t"], atol=1e-12)
 
 
+@pytest.mark.acceptance("T2")
 def test_vtrace_off_policy_is_the_recursion(batch: dict[str, np.ndarray]) -> None:
     rho = np.exp(np.random.default_rng(1).normal(size=(T, B)))
     target, advantage = returns.vtrace(rho, **batch, gamma=GAMMA, lambda_=LAMBDA, clip_rho=1.5, clip_c=0.9)
@@ -94,6 +99,7 @@ def test_limits_of_lambda(batch: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(returns.gae(*ends, GAMMA, 1.0), returns.n_step(*ends, GAMMA, T), atol=1e-12)
 
 
+@pytest.mark.acceptance("T1")
 def test_truncation_bootstraps_and_termination_does_not() -> None:
     """A reward of 1 for ever, cut at every step: V = 1 / (1 - γ) has no advantage, unless the end is real."""
     ones, value = jnp.ones((1, 1)), jnp.full((1, 1), 1 / (1 - GAMMA))

@@ -105,6 +105,7 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 # Runs side by side
 
 
+@pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
     exact, mapped = (sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False))
     assert exact[1]["return"].shape == (6, 2, 6)
@@ -118,6 +119,7 @@ def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_roundin
     )
 
 
+@pytest.mark.acceptance("D4")
 def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always the same."""
     whole = sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
@@ -129,6 +131,7 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     assert filled_up[1]["return"].shape == (3, 1, 6)
 
 
+@pytest.mark.acceptance("J4")
 def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, original = [], runs.compile_programs
     monkeypatch.setattr(runs, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw))

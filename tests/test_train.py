@@ -65,6 +65,7 @@ def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
         assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *rows), whole[1])
 
 
+@pytest.mark.acceptance("J1")
 def test_every_update_has_a_key_of_its_own() -> None:
     """That of its number: a key that is not threaded through would sample the same episodes at every update."""
     init_key, keys = training_keys(KEY, 0, 50)
@@ -97,6 +98,7 @@ def test_jit_is_no_jit() -> None:
     )
 
 
+@pytest.mark.acceptance("D4")
 def test_vmapped_seeds_are_the_solo_seeds() -> None:
     """Within rounding, after few updates: batched products round differently, and trajectories part in the end."""
     config = Config(estimator="leave_one_out", num_envs=8, num_updates=4, hidden_sizes=(16,))
@@ -181,6 +183,7 @@ def test_a_run_in_chunks_is_the_function_with_traced_environment_parameters_too(
     np.testing.assert_allclose(metrics["grad_norm"][0], expected["grad_norm"], rtol=1e-4)
 
 
+@pytest.mark.acceptance("J4")
 def test_the_program_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = []
     original = train_module.make_learner
@@ -305,6 +308,7 @@ def test_minibatches_are_a_partition_of_the_environments() -> None:
     assert not np.array_equal(rows[:4], rows[4:])
 
 
+@pytest.mark.acceptance("J1", "J3")
 def test_nothing_leaks_and_keys_are_used_once() -> None:
     config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
     with jax.checking_leaks(), jax.debug_key_reuse(True):

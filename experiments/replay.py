@@ -1,0 +1,80 @@
+"""Run again what a folder holds, and compare: metrics and final parameters, bit for bit.
+
+Exit codes: 0 identical, 1 different, 2 a mistake in the arguments.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from pg import cli, folders
+
+
+@dataclasses.dataclass
+class Options:
+    """What to run again."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run."""
+
+
+def main() -> int:
+    """The exit code."""
+    folder = tyro.cli(Options, description=__doc__).run
+    cli.cache_compilations()
+    try:
+        config, hyperparams = folders.read_setup(folder)
+        asked = folders.read_options(folder)
+        machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])
+        machine.start()  # only now: a mistake in the arguments need not wait for jax
+
+        from pg import devices, results, runs
+
+        seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
+        metrics, leaves = results.read_metrics(folder), results.read_leaves(folder)
+    except KeyError as error:
+        cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
+    except ValueError as error:
+        cli.fail(error)
+    there, here = folders.read_json(folder / "versions.json"), folders.environment()
+    for name in sorted((set(there) | set(here)) - {"command", "resumed"}):
+        if there.get(name) != here.get(name):
+            print(f"note: {name} was {there.get(name)!r} and is {here.get(name)!r}")
+    where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
+    progress = cli.Progress(config.num_updates)
+    done = runs.run(config, hyperparams, seeds, progress, where=where)
+    progress.close()
+    if done.signum:
+        return cli.interrupted(done.signum)
+    again = results.long_form(done.metrics, seed=np.asarray(seeds))
+    after = results.leaves(done.states.params, done.states.normaliser)
+    different = [*compared("column", metrics, again), *compared("leaf", leaves, after)]
+    print(
+        *different or [f"identical: {len(again)} columns of {len(again['update'])} rows, {len(after)} leaves"],
+        sep="\n",
+    )
+    return 1 if different else 0
+
+
+def compared(kind: str, there: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> list[str]:
+    """A line for all that is not the same, bit for bit."""
+    lines = [
+        f"{kind} {name} is {'not there' if name in here else 'no more'}" for name in sorted(set(there) ^ set(here))
+    ]
+    for name in sorted(set(there) & set(here)):
+        a, b = there[name], here[name]
+        if a.shape != b.shape:
+            lines.append(f"{kind} {name}: {a.shape} there and {b.shape} here")
+        elif a.tobytes() != b.tobytes():
+            with np.errstate(invalid="ignore"):
+                gap = np.nanmax(np.abs(a.astype(float) - b.astype(float)))
+            lines.append(f"{kind} {name}: largest difference {gap:.3g}")
+    return lines
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
