@@ -170,11 +170,10 @@ def parse(
         if "resume" in own and (run := _named(argv, "resume")):
             config, hyperparams = folders.read_setup(Path(run))
             stored = folders.read_options(Path(run))
-            defaults = options(**{name: stored[name] for name in ("seed", "seeds", "eval_episodes", "greedy")})
+            kept = ("seed", "seeds", "eval_episodes", "greedy")
+            defaults = options(**{name: stored[name] for name in kept if name in stored})
         else:
             config, hyperparams = _preset(argv)
-    except KeyError as error:
-        fail(f"{run} is no folder of a run, as its config.json has no {error}")
     except ValueError as error:
         fail(error)
     groups = [

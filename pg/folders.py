@@ -113,7 +113,11 @@ def write_setup(
 
 def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder. Raises ValueError where there is none, or a damaged one."""
-    return stored_settings(read_json(folder / "config.json"))
+    path = folder / "config.json"
+    try:
+        return stored_settings(read_json(path))
+    except (AttributeError, LookupError, TypeError):
+        raise ValueError(f"{path} does not hold the settings of a run") from None
 
 
 def read_options(folder: Path) -> dict[str, Any]:

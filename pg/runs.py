@@ -139,15 +139,16 @@ def compile_programs(
     episodes: int = 0,
     actions: Sequence[str] = ("sampled",),
     exact: bool = False,
+    length: int | None = None,
 ) -> Programs:
     """The programs for `num_runs` runs, a multiple of what `where.round_up` gives.
 
     hyperparams: leaves [>= 1]; their types count. episodes: of each evaluation; 0: none. exact: runs one after the
-    other, each with the bits that it has alone.
+    other, each with the bits that it has alone. length: updates of a call, at most; default: a fortieth of the run.
     """
     where.check(config)
     envs.configured(config, 1)  # an environment may hold arrays, which none of the traces below should make
-    length = chunk_length(config.num_updates)
+    length = length or max(1, config.num_updates // 40)
 
     def init(key: jax.Array, h: Hyperparams) -> TrainState:
         init_key, _ = training_keys(jax.random.wrap_key_data(key), 0, 0)
@@ -241,11 +242,6 @@ def evaluate_all(programs: Programs, states: TrainState, keys: jax.Array) -> dic
 def acting(state: TrainState) -> tuple[Any, Normaliser]:
     """What a policy needs to act: its parameters, and the statistics of what it observes."""
     return state.params.policy, state.normaliser
-
-
-def chunk_length(num_updates: int) -> int:
-    """Updates between two looks at a run, at most."""
-    return max(1, num_updates // 40)
 
 
 def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:

@@ -24,6 +24,7 @@ from toys import Clock, ClockState, Target
 
 from pg import (
     baselines,
+    benchmark,
     devices,
     diagnostics,
     distributions,
@@ -36,14 +37,16 @@ from pg import (
     returns,
     rollout,
     runs,
+    suites,
     surrogates,
 )
 from pg import evaluate as evaluation
 from pg import train as training
 from pg.config import ACCEPTS, ENVIRONMENTS, GROUPED, UNSUPPORTED, ActionLaw, Config, Hyperparams
-from pg.envs import Box, make_env
+from pg.envs import Box, gymnax, make_env
 from pg.estimators import ESTIMATORS, action_values, average_reward, base, bootstrapped, episodic, grouped, off_policy
 from pg.optimizers import curvature, variance_reduction
+from pg.presets import preset
 from pg.sweep import sweep
 from pg.tabular import garnet
 from pg.train import make_chunk, make_learner, make_train, training_keys
@@ -751,7 +754,8 @@ def test_t3_probes_are_learned(continuous: bool) -> None:
 
 def rolled(name: str) -> tuple[Any, Any, bool]:
     """An environment cut at five steps, twelve random steps in it, and whether it clips an action to its box."""
-    env = make_env(name, 3, {"max_steps_in_episode": 5})
+    limit = type(gymnax.make(name)[1].max_steps_in_episode)(5)  # gymnax's BernoulliBandit takes a float only
+    env = make_env(name, 3, {"max_steps_in_episode": limit})
     policy = networks.make_policy(Config(hidden_sizes=()), env)
     params = policy.init(KEY)
 
@@ -784,3 +788,33 @@ def test_t4_environments_keep_the_contract(name: str) -> None:
     goes_on = ~(traj.terminated | traj.truncated)[:, :-1]
     assert_equal(traj.next_obs[:, :-1][goes_on], traj.obs[:, 1:][goes_on])
     np.testing.assert_array_equal(traj.first[:, 1:], ~goes_on)
+
+
+# A2C on the tasks whose optimum is known: CartPole, Acrobot, Catch, DeepSea.
+BARS = ("CartPole-v1", "Acrobot-v1", "Catch-bsuite", "DeepSea-bsuite")
+
+
+def assert_reached(name: str, lines: list[benchmark.Result]) -> None:
+    """That as many of the 20 seeds as the bar asks for are as good as it asks, within the budget."""
+    row = suites.row_of(name, "actor_critic")
+    assert row is not None
+    assert row.bar is not None
+    assert sorted(line.seed for line in lines) == list(range(20))
+    assert max(line.env_steps for line in lines) <= row.steps
+    assert sum(line.greedy >= row.bar.score for line in lines) >= row.bar.share * 20
+
+
+@pytest.mark.acceptance("T5")
+@pytest.mark.parametrize("name", BARS)
+def test_t5_what_is_reported_reaches_the_bars(name: str) -> None:
+    lines = benchmark.read_csv(ROOT / "docs" / "benchmark.csv")
+    assert_reached(name, [line for line in lines if (line.env, line.label) == (name, "actor_critic")])
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("T5")
+@pytest.mark.parametrize("name", BARS)
+def test_t5_what_is_trained_reaches_the_bars(name: str, tmp_path: Path) -> None:
+    task, row = suites.select("all", (name,), ("actor_critic",))[0]
+    benchmark.run([(task, row)], lambda env, label: preset(label, task=env, env=env), tmp_path)
+    assert_reached(name, benchmark.collect(tmp_path))

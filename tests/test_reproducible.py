@@ -1,0 +1,68 @@
+"""The same seed, machine and software: the same bits, in any process, on any core, however a run is cut."""
+
+import json
+import subprocess
+import sys
+
+import golden
+import jax
+import numpy as np
+import pytest
+
+from pg import devices, make_train, preset, runs
+
+PROCESS = """
+import os, sys
+os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
+import golden, jax
+from pg import make_train, preset
+config, hyperparams = preset("actor_critic", num_updates=100, num_envs=4, num_steps=8, hidden_sizes=(8,))
+print(golden.digest(jax.jit(make_train(config))(jax.random.key(0), hyperparams)))
+"""
+
+
+@pytest.mark.acceptance("D1")
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_fresh_processes_on_one_core_or_two(times: int) -> None:
+    import os
+
+    cores = sorted(os.sched_getaffinity(0))
+    places = [str(cores[0]), ",".join(map(str, cores[:2]))] * times
+    command = [sys.executable, "-c", PROCESS]
+    where = os.path.dirname(golden.__file__)
+    found = [
+        subprocess.run([*command, place], cwd=where, capture_output=True, text=True, check=True).stdout
+        for place in places
+    ]
+    assert len(set(found)) == 1
+    assert len(found[0]) == 65
+
+
+@pytest.mark.acceptance("D2")
+def test_however_a_run_is_cut() -> None:
+    """200 × 1, 20 × 10, 2 × 100 and 1 × 200 updates, with one program; and the one scan of the exact mode."""
+    config, hyperparams = preset("actor_critic", num_updates=200, num_envs=4, num_steps=8, hidden_sizes=(8,))
+    h = runs.broadcast(hyperparams, 1)
+    where = devices.layout(most=1)
+    programs = runs.compile_programs(config, h, where, 1, exact=True, length=200)
+    keys, _ = runs.seed_keys([0])
+    data = np.asarray(jax.random.key_data(keys))
+    found = set()
+    for count in (1, 10, 100, 200):
+        states = programs.init(data, h)
+        for _ in range(200 // count):
+            states, _ = programs.advance(states, data, h, np.int32(count))
+        found.add(golden.digest(states))
+    state, _ = jax.jit(make_train(config))(keys[0], hyperparams)
+    found.add(golden.digest(jax.tree.map(lambda x: np.asarray(x)[None], state)))
+    assert len(found) == 1
+
+
+@pytest.mark.acceptance("D3")
+def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
+    """Of four algorithms, where this software on this processor has been seen before."""
+    known = json.loads(golden.FILE.read_text())
+    assert all(set(found) == set(golden.ALGORITHMS) for found in known.values())
+    if golden.key() not in known:
+        pytest.skip("these versions on this processor are new: `python tests/golden.py` adds them")
+    assert golden.digests() == known[golden.key()]
