@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train sweep benchmark test test-slow proofs mutants lint clean
+.PHONY: train sweep benchmark test test-slow proofs mutants torture lint clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -40,6 +40,9 @@ proofs: $(VENV)/.installed  ## of the fast tests those that hold estimators agai
 
 mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the test that catches each
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+torture: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
+	$(BIN)/python tests/torture_resume.py $(ARGS)
 
 lint: $(VENV)/.installed  ## linter, formatter's check, type checker
 	$(BIN)/ruff check

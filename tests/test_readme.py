@@ -4,25 +4,34 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
-from pg import benchmark, tabular
-from pg.config import ACCEPTS
+from pg import benchmark, folders, results, tabular
+from pg.config import ACCEPTS, Config, Hyperparams
+from pg.train import make_learner
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_code_runs_as_it_stands() -> None:
+def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
-    namespace: dict[str, object] = {}
+    assert len(blocks) == 5
+    config = Config(hidden_sizes=(3,))  # of a run whose parameters are read elsewhere
+    folders.write_setup(tmp_path, config, Hyperparams(), {})
+    state = make_learner(config).init(jax.random.key(0))
+    results.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))
+    namespace: dict[str, Any] = {"folder": tmp_path}
     with jax.numpy_rank_promotion("allow"):  # a user's setting
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["metrics"]["return"].shape == (4, 2, 5)  # type: ignore[index]
+    assert namespace["metrics"]["return"].shape == (4, 2, 5)
+    for a, b in zip(jax.tree.leaves(namespace["params"]), jax.tree.leaves(state.params), strict=True):
+        np.testing.assert_array_equal(a[0], b)
 
 
 def test_the_table_of_the_theorem_is_the_code_below_it() -> None:
