@@ -121,7 +121,7 @@ def test_a_dead_process_ends_the_job_and_the_next_goes_on(tmp_path: Path) -> Non
     killed = time.monotonic()
     text = jobs[0].communicate(timeout=60)[0]
     assert time.monotonic() - killed < 30
-    assert jobs[0].returncode == cli.ABANDONED, text
+    assert jobs[0].returncode == cli.AGAIN, text
     assert "error: another process of this job has ended; start all of them again" in text
     jobs[1].communicate()
     kept = len(the_runs(tmp_path)["run"])

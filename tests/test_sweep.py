@@ -1,6 +1,8 @@
 """Sweeps: points, chunks that fit, files that survive an interruption, and a ranking that is honest."""
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy as np
 import pytest
 
 import pg
-from pg import devices, folders, memory, results, runs
+from pg import cli, devices, folders, memory, results, runs
 from pg.config import Config, Hyperparams
+from pg.interrupts import Interrupted
 from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
 from pg.sweep import study as studies
 from pg.train import make_train
@@ -19,6 +22,7 @@ KEY = jax.random.key(3)
 CONFIG = Config(estimator="leave_one_out", num_envs=4, num_updates=6, hidden_sizes=(8,))
 POINTS = grid(learning_rate=[1e-3, 1e-2], env_params={"length": [0.3, 0.5, 1.0]})
 ONE = devices.layout(most=1)
+HOW = cli.Checkpointing()
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -195,7 +199,7 @@ def test_static_settings_are_brought_together() -> None:
 
 def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert driver.run(study(), whole, ONE, width=2) == 2
+    assert driver.run(study(), whole, ONE, HOW, width=2) == 2
     original, written = studies.write_chunk, []
 
     def interrupted(*args: Any) -> None:
@@ -206,24 +210,61 @@ def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(studies, "write_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(study(), broken, ONE, width=2)
-    driver.run(study(), broken, ONE)  # the width is that of before
+        driver.run(study(), broken, ONE, HOW, width=2)
+    driver.run(study(), broken, ONE, HOW)  # the width is that of before
     assert [args[2] for args in written] == [0, 2, 4, 6, 8, 10]
     assert sorted(p.relative_to(whole) for p in whole.rglob("*.parquet")) == sorted(
         p.relative_to(broken) for p in broken.rglob("*.parquet")
     )
     assert_equal(studies.read_runs(whole), studies.read_runs(broken))
     with pytest.raises(ValueError, match="begun with --width 2"):
-        driver.run(study(), broken, ONE, width=3)
-    last = max((broken / "runs").iterdir())
-    last.write_bytes(last.read_bytes()[:100])
-    with pytest.raises(ValueError, match="is damaged, remove it"):
-        driver.run(study(), broken, ONE)
+        driver.run(study(), broken, ONE, HOW, width=3)
+
+
+def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And those of the runs after them, which a ranking would else count without them."""
+    folder = tmp_path / "sweep"
+    driver.run(study(), folder, ONE, HOW, width=2)
+    before = studies.read_runs(folder)
+    middle = sorted((folder / "metrics").iterdir())[3]
+    middle.write_bytes(middle.read_bytes()[:100])
+    driver.run(study(), folder, ONE, HOW)
+    out = capsys.readouterr().out
+    assert f"{middle} is damaged: its runs, and those after them, are run again" in out
+    assert "6 of 12 runs are finished" in out
+    assert_equal(studies.read_runs(folder), before)
+
+
+def test_a_signal_within_a_chunk_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = study(table={"learning_rate": [0.001, 0.01]})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    driver.run(one, whole, ONE, HOW, width=3)
+    calls = []
+
+    class Progress(cli.Progress):
+        def __call__(self, *args: Any) -> None:
+            super().__call__(*args)
+            calls.append(args[0])
+            if len(calls) == CONFIG.num_updates + 2:  # in the second chunk
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(cli, "Progress", Progress)
+    with pytest.raises(Interrupted):
+        driver.run(one, broken, ONE, HOW, width=3)
+    assert len(list((broken / "checkpoints").glob("chunk-000003-000005/00000002.*.safetensors"))) == 1
+    driver.run(one, broken, ONE, HOW)
+    assert "going on after update 2" in capsys.readouterr().out
+    assert_equal(studies.read_runs(whole), studies.read_runs(broken))
+    for path in (whole / "metrics").iterdir():
+        assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()
+    assert not list((broken / "checkpoints").iterdir())
 
 
 def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     one = study(table={"learning_rate": [0.001, 0.01]}, episodes=5)
-    driver.run(one, tmp_path, ONE)
+    driver.run(one, tmp_path, ONE, HOW)
     rows = studies.read_runs(tmp_path)
     np.testing.assert_array_equal(rows["setting"], [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(rows["seed"], [0, 1, 2] * 2)
@@ -257,8 +298,8 @@ def test_settings_that_diverged_come_last() -> None:
 
 def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = study(table={"learning_rate": [1e-9, 0.02], "length": [1.0, 0.5]}, episodes=20)
-    width = driver.run(two, tmp_path, ONE)
-    driver.finish(two, tmp_path, ONE, fresh_seeds=2, width=width)
+    width = driver.run(two, tmp_path, ONE, HOW)
+    driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
     out = capsys.readouterr().out
     assert "on 2 fresh seeds, which had no part in the choice" in out
     stored = results.read_table(tmp_path / "best" / "metrics.parquet")

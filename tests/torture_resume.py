@@ -4,10 +4,11 @@
     python tests/torture_resume.py --signals SIGKILL     by one signal only
     python tests/torture_resume.py --quick               4 kills of the shortest run
 
-A trial starts a run or a sweep, kills it once to three times, each time at a moment drawn uniformly from the length
-of an uninterrupted run, and then lets it end: the same command every time. Its folder must then hold, bit for bit,
-what an uninterrupted run has left. After every kill the folder must be fit to go on from, and the next start must go
-on from the newest checkpoint that was whole. On Linux.
+A trial starts a run or a sweep, kills it once to three times, and then lets it end: the same command every time. A
+moment is drawn uniformly from the length of an uninterrupted run, or, every other time, from what follows its first
+word of progress: most of so short a run is its start. The folder must then hold, bit for bit, what an uninterrupted
+run has left. After every kill it must be fit to go on from, and the next start must go on from the newest checkpoint
+that was whole. On Linux.
 """
 
 import argparse
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 GRACE = 10.0  # seconds from a signal to the end of the process, at most
 PATIENCE = 900.0  # seconds for a run to end by itself
 MOST_KILLS = 3  # of a trial
+PROGRESS = re.compile(r"^(\d+)/(\d+) updates,", re.MULTILINE)
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGTERM", "SIGINT", "SIGUSR1")  # what is drawn from
 CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": cli.AGAIN, "SIGUSR1": cli.AGAIN, "SIGINT": cli.INTERRUPTED}
 STAGES = ("start", "compilation", "training", "saving", "after training")
@@ -66,27 +68,27 @@ class Case:
 
 
 CASES = (
-    Case("reinforce", "train.py", "--estimator reinforce", 120),
+    Case("reinforce", "train.py", "--estimator reinforce", 240),
     Case(
         "actor_critic",
         "train.py",
         "--estimator actor_critic --num-steps 8 --normalise-observations --scale-rewards --seeds 2",
-        120,
+        480,
     ),
     Case(
         "sweep",
         "sweep.py",
         "--estimator reinforce --over learning_rate=0.003,0.01 --seeds 2 --width 2 --fresh-seeds 2",
-        40,
+        120,
     ),
     Case(
         "ppo, gru",
         "train.py",
         "--estimator ppo --memory gru --memory-size 8 --num-steps 16 --num-epochs 2 --num-minibatches 2",
-        120,
+        480,
     ),
 )
-QUICK = (dataclasses.replace(CASES[0], updates=40),)
+QUICK = (dataclasses.replace(CASES[0], updates=80),)
 
 
 @dataclasses.dataclass
@@ -94,7 +96,8 @@ class Ended:
     """A process that has ended."""
 
     code: int
-    seconds: float  # from its start
+    seconds: float  # from its start to its end
+    first: float  # and to its first word of progress, if it was waited for
     text: str  # what it has said
     kill: str | None = None  # the signal that it was sent, while it lived
     listening: bool = False  # the signal was one that it had asked for
@@ -103,7 +106,7 @@ class Ended:
     @property
     def progress(self) -> tuple[int, int]:
         """Updates done and to be done, by what it last said of them; (0, 1): nothing."""
-        found = re.findall(r"^(\d+)/(\d+) updates,", self.text, re.MULTILINE)
+        found = PROGRESS.findall(self.text)
         return (int(found[-1][0]), int(found[-1][1])) if found else (0, 1)
 
     @property
@@ -150,34 +153,40 @@ class Account:
         return f"{ended.kill} in {stage} after {ended.seconds - ended.after:.1f} s"
 
 
-def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The process, all that it says in `log`."""
-    with log.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
+def run(
+    command: list[str],
+    log: Path,
+    environment: Mapping[str, str],
+    *,
+    kill: str | None = None,
+    moment: float = 0.0,
+    training: bool = False,
+) -> Ended:
+    """Runs it to its end, which may be by the signal `kill`; what it says stands in `log`.
 
-
-def run(command: list[str], log: Path, environment: Mapping[str, str], kill: str | None, moment: float) -> Ended:
-    """Runs it to its end, or until it ends by the signal `kill`, which it is sent after `moment` seconds."""
+    moment: seconds until the signal, from the start, or, with `training`, from the first word of progress.
+    """
     began = time.monotonic()
-    process = start(command, log, environment)
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
     sent, listening = None, False
     try:
-        if kill:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(moment)
-            if process.poll() is None:
-                listening, sent = listens(process.pid), time.monotonic()
-                process.send_signal(getattr(signal, kill))
-        process.wait(PATIENCE)
+        while training and process.poll() is None and not PROGRESS.search(log.read_text(errors="replace")):
+            time.sleep(0.005)
+        first = time.monotonic() - began
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moment if kill else PATIENCE)
+        if kill and process.poll() is None:
+            listening, sent = listens(process.pid), time.monotonic()
+            process.send_signal(getattr(signal, kill))
+            process.wait(PATIENCE)
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
     ended = time.monotonic()
-    text = log.read_text(errors="replace")
-    if sent is None:
-        return Ended(process.returncode, ended - began, text)
-    return Ended(process.returncode, ended - began, text, kill, listening, ended - sent)
+    told = Ended(process.returncode, ended - began, first, log.read_text(errors="replace"))
+    return told if sent is None else dataclasses.replace(told, kill=kill, listening=listening, after=ended - sent)
 
 
 def listens(pid: int) -> bool:
@@ -307,22 +316,25 @@ class Torture:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self.expected: dict[str, dict[str, Any]] = {}
-        self.seconds: dict[str, float] = {}
+        self.lengths: dict[str, tuple[float, float]] = {}  # seconds from the start, and from the first progress
 
     def prepare(self, case: Case) -> None:
         """The uninterrupted run, twice: the second one need not compile, and must leave the same."""
         for turn in ("cold", "warm"):
             out = self.folder / case.name / turn
             out.mkdir(parents=True)
-            ended = run(case.command(out), out.parent / f"{turn}.log", self.environment, None, 0.0)
+            ended = run(case.command(out), out.parent / f"{turn}.log", self.environment, training=True)
             folder = folder_of(out)
             if ended.code or not folder:
                 raise SystemExit(f"{case.name} does not run, exit code {ended.code}:\n{ended.text}")
-            found, self.seconds[case.name] = contents(folder), ended.seconds
+            found, self.lengths[case.name] = contents(folder), (ended.seconds, ended.seconds - ended.first)
             self.account.problems += [f"{case.name}: {x}" for x in row_problems(folder, case.updates)]
             if differences := differing(self.expected.setdefault(case.name, found), found):
                 raise SystemExit(f"{case.name} differs without any kill: {differences}")
-            print(f"{case.name}: {ended.seconds:.1f} s {turn}, {len(found)} things to compare", flush=True)
+            print(
+                f"{case.name}: {ended.first:.1f} + {ended.seconds - ended.first:.1f} s {turn}, {len(found)} things to compare",
+                flush=True,
+            )
 
     def draw(self) -> str:
         """A signal: all of them in random order, and then again."""
@@ -338,9 +350,10 @@ class Torture:
         kills, said, problems, ended = 0, list[str](), list[str](), None
         while ended is None or ended.code:
             kill = self.draw() if kills < most else None
-            moment = self.random.uniform(0.0, self.seconds[case.name])
-            expected = newest(folder_of(out), [])
-            ended = run(case.command(out), out.parent / f"{number}.log", self.environment, kill, moment)
+            training = kill is not None and self.random.random() < 0.5
+            moment = self.random.uniform(0.0, self.lengths[case.name][training])
+            expected, log = newest(folder_of(out), []), out.parent / f"{number}.log"
+            ended = run(case.command(out), log, self.environment, kill=kill, moment=moment, training=training)
             problems += self.judge(case, ended, expected, folder_of(out))
             if ended.kill:
                 said.append(self.account.add(case, ended, folder_of(out)))

@@ -113,6 +113,7 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
 
     A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged.
     """
+    make(folder)
     for name in ("metrics", "runs"):
         folders.remove_leftovers(folder / name)
     for path in sorted((folder / "runs").glob("*.parquet")):
