@@ -88,6 +88,7 @@ def ratios(programs: "Mapping[str, Program]", timings: "Mapping[str, Timing]") -
         "policy_kept_vs_forward": speed("policy_kept", "forward"),
         "policy_vs_plain": speed("policy", "policy_plain"),
         "update_vs_scan_gradient": speed("update", "update_plain"),
+        "guarded_vs_unguarded": longer(timings["update"], timings["update_unguarded"]),
         "memory_vs_scan_gradient": programs["update"].temp_bytes / programs["update_plain"].temp_bytes,
         "short_vs_full_episodes": longer(timings["short"], timings["full"]),
         "training_vs_random": speed("training", "random"),

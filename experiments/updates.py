@@ -1,8 +1,10 @@
 """The updates that `throughput.py` times: the library's, the plain one, training, and each way to make it larger."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import references
 from rollouts import setting
 from timing import Program, compiled
 
-from pg import envs, networks
+from pg import envs, networks, nonfinite
 from pg.config import Config, Hyperparams
 from pg.devices import layout, side_by_side
 from pg.optimizers import make_optimizer
@@ -18,12 +20,12 @@ from pg.train import make_learner, make_train
 
 
 def programs(config: Config) -> dict[str, Program]:
-    """The library's update and the plain one; `training`, `num_updates` of the library's from a key; and 64 `short`
-
-    episodes, whose poles fall after about 22 of 500 steps, with 64 `full` ones.
+    """The library's update and the plain one; `training` from a key; and 64 `short` episodes, whose poles fall after
+    about 22 of 500 steps, with 64 `full` ones.
     """
     return {
         "update": update(config),
+        "update_unguarded": unguarded_update(config),
         "update_plain": plain_update(config),
         "training": training(config),
         "short": update(Config(num_envs=64)),
@@ -51,6 +53,12 @@ def update(config: Config) -> Program:
     """One update of the library, from a fresh policy."""
     learner = make_learner(config)
     return compiled(counted(learner.step), jax.jit(learner.init)(jax.random.key(0)))
+
+
+def unguarded_update(config: Config) -> Program:
+    """The library's update without its look at numbers that are not finite."""
+    with mock.patch.object(nonfinite, "causes", return_value=jnp.int32(0)):
+        return update(dataclasses.replace(config, on_nonfinite="skip"))
 
 
 def plain_update(config: Config) -> Program:

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from pg import devices, folders, results
-from pg.runs import Begun
+from pg.runs import MERGED, Begun, joined
 from pg.train import TrainState
 
 FORMAT = 1  # of what a file says of itself; another one is refused
@@ -102,13 +102,13 @@ class Keeper:
         self, done: int, states: Callable[[], TrainState], metrics: dict[str, np.ndarray], last: bool
     ) -> None:
         """Keeps the runs if it is time; at last in any case. Raises OSError where the last time did not work."""
-        self.rows.append(metrics)
+        self.rows = [joined([*self.rows, metrics])] if len(self.rows) == MERGED else [*self.rows, metrics]
         due = time.monotonic() - self.since >= 60 * self.minutes
         due |= self.updates is not None and done - self.kept >= self.updates
         if not (last or devices.agreed(int(due))):
             return
         held = jax.tree.map(np.array, states())  # copies: the devices' own buffers are used again
-        rows = {name: np.concatenate([row[name] for row in self.rows], axis=1) for name in metrics}
+        rows = joined(self.rows)
         self.wait()
         if self.folder:
             table = results.long_form(rows, first=self.kept, before=self.env_steps, **self.columns)

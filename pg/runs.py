@@ -25,6 +25,7 @@ OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]  # updates done, s
 # What keeps states: it is given updates done, a way to get the states [n, ...] on the host, the metrics since the
 # last call, and whether this is the last chance.
 Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
+MERGED = 64  # chunks whose metrics lie apart: many small arrays would take more memory than their numbers
 SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
 
 
@@ -208,18 +209,18 @@ def train(
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
             number = devices.place(np.int32(count), programs.where.everywhere)
             states, metrics = programs.advance(states, keys, hyperparams, number)
-            rows.append({k: x[:kept, :count] for k, x in devices.fetch(metrics, programs.where).items()})
+            new = {k: x[:kept, :count].copy() for k, x in devices.fetch(metrics, programs.where).items()}
+            rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             done += count
-            on_chunk(done, time.monotonic() - started, rows[-1])
+            on_chunk(done, time.monotonic() - started, new)
             # One count and one end for all processes: each has a part of every program.
             count = devices.agreed(max(1, int(SECONDS * count / (time.monotonic() - began))))
             signum = devices.any_of(caught.signum or 0) or None
-            stopped = halt and programs.config.on_nonfinite == "stop" and bool(nonfinite.failed(rows[-1]).all())
+            stopped = halt and programs.config.on_nonfinite == "stop" and bool(nonfinite.failed(new).all())
             if keep:
                 last = done == num_updates or bool(signum) or stopped
-                keep(done, functools.partial(devices.fetch, states, programs.where), rows[-1], last)
-    joined = {name: np.concatenate([row[name] for row in rows], axis=1) for name in rows[0]}
-    return Trained(states, joined, done == num_updates, signum)
+                keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
+    return Trained(states, joined(rows), done == num_updates, signum)
 
 
 def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int) -> str:
@@ -263,6 +264,11 @@ def filled_up(tree: Any, num_runs: int) -> Any:
         return x if x.shape[0] == num_runs else x[index]
 
     return jax.tree.map(one, tree)
+
+
+def joined(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Metrics [n, updates] of those of updates that follow each other."""
+    return {name: np.concatenate([row[name] for row in rows], axis=1) for name in rows[0]}
 
 
 def first(tree: Any, num_runs: int | None) -> Any:

@@ -1,8 +1,10 @@
 """Strict arithmetic for every test, and 64-bit floats for those that check identities."""
 
 import gc
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -39,6 +41,21 @@ def compiled_programs_end_with_their_module() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """Nothing here asks another machine."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test connects to {address}")
+        connect(self, address)
+
+    socket.socket.connect = refuse  # type: ignore[method-assign, assignment]
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign]
 
 
 @pytest.fixture

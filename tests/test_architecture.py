@@ -2,7 +2,10 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
+
+import pytest
 
 from pg.config import ACCEPTS, Config, Hyperparams
 
@@ -100,12 +103,49 @@ def test_experiments_are_scripts_of_a_hundred_lines() -> None:
         assert len(path.read_text().splitlines()) <= 100, path
 
 
+UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve", "yaml"}
+
+
+@pytest.mark.acceptance("S1", "S4")
 def test_no_pickle_and_no_eval() -> None:
     for path in [*FILES, *(ROOT / "experiments").glob("*.py")]:
-        assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "marshal", "dill", "joblib", "shelve"}
+        assert not {name.split(".")[0] for name in imports(path)} & UNSAFE
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec")], path
         assert not [k for c in calls for k in c.keywords if k.arg in ("allow_pickle", "shell")], path
+
+
+@pytest.mark.acceptance("S6")
+def test_security_is_written_down() -> None:
+    """With a private contact; every dependency is bounded below and pinned."""
+    text = (ROOT / "SECURITY.md").read_text()
+    assert "in private" in text
+    assert "SECURITY.md" in (ROOT / "README.md").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for name, bound in (re.match(r"([\w-]+)(.*)", text).groups() for text in needed):  # type: ignore[union-attr]
+        assert ">=" in bound, name
+        assert name in pinned, name
+
+
+IDS = [
+    *(f"D{i}" for i in range(9)),
+    *(f"C{i}" for i in range(1, 11)),
+    *(f"N{i}" for i in range(1, 6)),
+    *(f"J{i}" for i in range(1, 11)),
+    *("T1", "T2", "T3", "T4", "T5", "M1"),
+    *(f"S{i}" for i in range(1, 8)),
+]
+
+
+def test_every_promise_has_a_test_and_a_line() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py") if path != Path(__file__))
+    tests += Path(__file__).read_text().split("IDS = [")[0]
+    carried = set(re.findall(r'"([A-Z]\d+)"', " ".join(re.findall(r"mark\.acceptance\(([^)]*)\)", tests))))
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    assert set(re.findall(r"^\| ([A-Z]\d+) \|", text, re.MULTILINE)) == set(IDS) <= carried
+    for path, name in re.findall(r"`(test_\w+\.py)::(\w+)", text):
+        assert name in (ROOT / "tests" / path).read_text(), (path, name)
 
 
 def test_the_readme_says_who_collects_windows() -> None:

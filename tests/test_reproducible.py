@@ -1,6 +1,8 @@
 """The same seed, machine and software: the same bits, in any process, on any core, however a run is cut."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -24,8 +26,6 @@ print(golden.digest(jax.jit(make_train(config))(jax.random.key(0), hyperparams))
 @pytest.mark.acceptance("D1")
 @pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_fresh_processes_on_one_core_or_two(times: int) -> None:
-    import os
-
     cores = sorted(os.sched_getaffinity(0))
     places = [str(cores[0]), ",".join(map(str, cores[:2]))] * times
     command = [sys.executable, "-c", PROCESS]
@@ -66,3 +66,22 @@ def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
     if golden.key() not in known:
         pytest.skip("these versions on this processor are new: `python tests/golden.py` adds them")
     assert golden.digests() == known[golden.key()]
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D7")
+def test_a_gpu_that_is_told_to_repeats_itself() -> None:
+    """Three processes with --xla_gpu_deterministic_ops=true."""
+    if jax.default_backend() != "gpu":
+        pytest.skip("there is no GPU here")
+    environment = {**os.environ, "XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+    command, where = [sys.executable, "-c", PROCESS, "0,1"], os.path.dirname(golden.__file__)
+    run = {"cwd": where, "env": environment, "capture_output": True, "text": True, "check": True}
+    assert len({subprocess.run(command, **run).stdout for _ in range(3)}) == 1  # type: ignore[call-overload]
+
+
+@pytest.mark.acceptance("S5")
+def test_the_network_is_not_asked() -> None:
+    """The fixture of tests/conftest.py, under which all tests of this process run."""
+    with pytest.raises(AssertionError, match="a test connects to"), socket.socket() as outside:
+        outside.connect(("192.0.2.1", 80))

@@ -331,10 +331,8 @@ class Torture:
             self.account.problems += [f"{case.name}: {x}" for x in row_problems(folder, case.updates)]
             if differences := differing(self.expected.setdefault(case.name, found), found):
                 raise SystemExit(f"{case.name} differs without any kill: {differences}")
-            print(
-                f"{case.name}: {ended.first:.1f} + {ended.seconds - ended.first:.1f} s {turn}, {len(found)} things to compare",
-                flush=True,
-            )
+            length = f"{ended.first:.1f} + {ended.seconds - ended.first:.1f} s {turn}"
+            print(f"{case.name}: {length}, {len(found)} things to compare", flush=True)
 
     def draw(self) -> str:
         """A signal: all of them in random order, and then again."""
