@@ -29,7 +29,7 @@ def group_leave_one_out(x: jax.Array, alike: jax.Array) -> jax.Array:
     x: [N]. alike: [N, N] bool, whether two samples are of one group.
     """
     others = alike & ~jnp.eye(len(x), dtype=bool)
-    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1), 1)
+    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1, dtype=x.dtype), 1.0)
 
 
 def group_standardised(x: jax.Array, alike: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ def group_standardised(x: jax.Array, alike: jax.Array) -> jax.Array:
 
     x: [N]. alike: [N, N] bool, whether two samples are of one group.
     """
-    size = alike.sum(-1)
+    size = alike.sum(-1, dtype=x.dtype)
     mean = jnp.where(alike, x[None, :], 0.0).sum(-1) / size
     variance = jnp.where(alike, (x[None, :] - mean[:, None]) ** 2, 0.0).sum(-1) / size
     return (x - mean) / (jnp.sqrt(variance) + 1e-8)

@@ -339,6 +339,8 @@ _EXAMPLE = "{'gravity': 9.8}"
 _INTERFACE = ("reset", "step", "default_params", "action_space", "observation_space")
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
+WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
+
 _RANGES: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),

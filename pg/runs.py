@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from pg import devices, envs, interrupts, nonfinite
-from pg.config import Config, Hyperparams
+from pg.config import WHOLE_NUMBERS, Config, Hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
 from pg.normalisation import Normaliser
@@ -246,14 +246,19 @@ def acting(state: TrainState) -> tuple[Any, Normaliser]:
 
 
 def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
-    """Leaves [n], in the floats of this process; leaves that have runs already keep them."""
+    """Leaves [n], in the floats of this process; leaves that have runs already keep them.
 
-    def one(x: Any) -> np.ndarray:
+    A learning rate of 1 is a float as one of 0.1 is: another type would be another program.
+    """
+
+    def one(x: Any, whole: bool) -> np.ndarray:
         x = np.asarray(x)
-        kind = jnp.zeros(()).dtype if np.issubdtype(x.dtype, np.floating) else np.int32
+        kind = np.int32 if whole else jnp.zeros(()).dtype
         return np.broadcast_to(x.astype(kind), (num_runs,) if not x.ndim else x.shape)
 
-    return jax.tree.map(one, hyperparams)
+    own = {name: one(x, name in WHOLE_NUMBERS) for name, x in hyperparams.scalars().items()}
+    env_params = {name: one(x, np.asarray(x).dtype.kind != "f") for name, x in hyperparams.env_params.items()}
+    return Hyperparams(**own, env_params=env_params)
 
 
 def filled_up(tree: Any, num_runs: int) -> Any:

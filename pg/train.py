@@ -242,10 +242,10 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
 
 
 def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:
-    count = jnp.where(finished.episodes > 0, finished.episodes, jnp.nan)
+    count = jnp.where(finished.episodes > 0, finished.episodes.astype(float), jnp.nan)
     return {
         "return": finished.returns / count,
-        "length": config.action_repeat * finished.steps / count,
+        "length": (config.action_repeat * finished.steps).astype(float) / count,
         "episodes": finished.episodes,
         "env_steps": config.action_repeat * jnp.sum(traj.valid),
     }

@@ -41,8 +41,8 @@ MUTANTS = [
     Mutant(
         "γᵗ dropped from bootstrapped advantages",
         "estimators/base.py",
-        "** (traj.time * (1.0 - h.undiscounted_state_weighting))",
-        "** (0 * traj.time)",
+        "** (time * (1.0 - h.undiscounted_state_weighting))",
+        "** (0.0 * time)",
         "tests/test_unbiased.py -k gae",
     ),
     Mutant(
@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "γᵗ by the row of the array, not by the step of the episode",
         "estimators/base.py",
-        "** (traj.time * (1.0",
+        "** (time * (1.0",
         "** (jnp.arange(len(traj.time))[:, None] * (1.0",
         "tests/test_estimators.py",
     ),

@@ -399,7 +399,6 @@ STRICT: dict[str, Callable[[], None]] = {
 }
 
 
-@pytest.mark.xfail(reason="some of pg/estimators, baselines, optimizers/curvature and train leave casts to JAX")
 @pytest.mark.acceptance("J2")
 @pytest.mark.parametrize("name", list(STRICT))
 def test_j2_nothing_is_promoted(name: str) -> None:

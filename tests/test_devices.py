@@ -132,6 +132,7 @@ def test_a_dead_process_ends_the_job_and_the_next_goes_on(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.acceptance("D0")
 def test_twenty_processes_on_two_devices_end(tmp_path: Path) -> None:
     """No hang, and the same bits twenty times: batched LAPACK calls and shared predicates could deadlock here."""
     for i in range(20):

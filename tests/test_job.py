@@ -117,6 +117,15 @@ def test_a_folder_that_is_in_use_or_holds_another_run(whole: Path, tmp_path: Pat
     assert f"cannot read {tmp_path / 'config.json'}" in done.stderr
 
 
+@pytest.mark.acceptance("D6")
+def test_strict_refuses_other_software(tmp_path: Path) -> None:
+    flags = [*RUN, "--num-updates", "2", "--out", str(tmp_path), "--name", "x"]
+    assert train(*flags).returncode == 0
+    done = train(*flags, "--strict", before="export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false")
+    assert done.returncode == cli.MISTAKE
+    assert "what it was run with has changed, and bits may with it: xla_flags is '' there" in done.stderr
+
+
 def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> None:
     flags = [*RUN, "--schedule", "linear", "--name", "x", "--out", str(tmp_path)]
     assert train(*flags, "--num-updates", "2").returncode == 0

@@ -138,7 +138,7 @@ def build_estimator(
             return jax.grad(loss, has_aux=True)(params, rows, batch.traj.valid.shape[1])
 
         grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
-        steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
+        steps = jnp.maximum(jnp.sum(batch.traj.valid), 1).astype(batch.psi.dtype)
         return grads, {name: x / steps for name, x in sums.items()}
 
     return Estimator(init, weighted, grad, accepts)
@@ -172,7 +172,8 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
     """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is 1."""
-    return jnp.asarray(h.gamma, traj.reward.dtype) ** (traj.time * (1.0 - h.undiscounted_state_weighting))
+    time = traj.time.astype(traj.reward.dtype)
+    return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
 
 
 def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
@@ -219,7 +220,7 @@ def standardise(batch: Weighted) -> Weighted:
     the sample, and the mean subtracted contains the own step.
     """
     valid = batch.traj.valid
-    steps = jnp.maximum(jnp.sum(valid), 1)
+    steps = jnp.maximum(jnp.sum(valid), 1).astype(batch.psi.dtype)
     centred = jnp.where(valid, batch.psi - jnp.sum(jnp.where(valid, batch.psi, 0.0)) / steps, 0.0)
     return batch._replace(psi=centred / (jnp.sqrt(jnp.sum(centred**2) / steps) + 1e-8))
 

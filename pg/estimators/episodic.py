@@ -202,7 +202,7 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
-        return jnp.asarray(h.gamma, to_go.dtype) ** traj.time * advantage, to_go, state
+        return jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage, to_go, state
 
     return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
 

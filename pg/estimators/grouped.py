@@ -47,7 +47,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
         advantage = baselines.group_standardised(total, alike(traj))
-        return advantage / jnp.sum(traj.valid, axis=0), (), state
+        return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])
 

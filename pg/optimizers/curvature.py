@@ -138,7 +138,7 @@ def _mean_steps(traj: Trajectory, gamma: Any) -> jax.Array:
 
 
 def _weight(traj: Trajectory, gamma: Any) -> jax.Array:
-    return jnp.asarray(gamma, traj.reward.dtype) ** traj.time
+    return jnp.asarray(gamma, traj.reward.dtype) ** traj.time.astype(traj.reward.dtype)
 
 
 def _matrix(product: MatVec, like: Any) -> jax.Array:
