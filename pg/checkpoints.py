@@ -185,7 +185,7 @@ def shared(found: Restored | None, like: TrainState, num_kept: int) -> Begun | N
 
 def steps(folder: Path) -> list[int]:
     """The updates after which there is a checkpoint, the last one first."""
-    return sorted({int(path.name[:8]) for path in _checkpoints(folder)}, reverse=True)
+    return sorted({_update(path) for path in _checkpoints(folder)}, reverse=True)
 
 
 def forget_after(folder: Path, done: int) -> None:
@@ -193,7 +193,7 @@ def forget_after(folder: Path, done: int) -> None:
     for step in steps(folder):
         if step > done:
             _remove(folder, step)
-    for path in folder.glob("metrics-*.parquet"):
+    for path in _parts(folder):
         if _span(path)[1] > done:
             path.unlink(missing_ok=True)
 
@@ -231,7 +231,7 @@ def _read(
 
 def _whole(folder: Path, done: int, most: int) -> Path:
     """The file of a checkpoint, once its bytes are found to be those that were written. most: bytes it can have."""
-    (path, *others) = [path for path in _checkpoints(folder) if int(path.name[:8]) == done]
+    (path, *others) = [path for path in _checkpoints(folder) if _update(path) == done]
     info = path.lstat()
     if others or not stat.S_ISREG(info.st_mode) or info.st_size > most:
         raise DamageError(f"{path} is no checkpoint of such a run")
@@ -292,7 +292,8 @@ def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[st
 
 def _parts(folder: Path, done: int | None = None) -> list[Path]:
     """The files of metrics before update `done`, in order."""
-    return [path for path in sorted(folder.glob("metrics-*.parquet")) if done is None or _span(path)[1] <= done]
+    named = [path for path in folder.iterdir() if re.fullmatch(r"metrics-\d{8,}-\d{8,}\.parquet", path.name)]
+    return sorted((path for path in named if done is None or _span(path)[1] <= done), key=_span)
 
 
 def _span(path: Path) -> tuple[int, int]:
@@ -303,14 +304,19 @@ def _span(path: Path) -> tuple[int, int]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The files of checkpoints, by their names."""
-    return [
-        path for path in folder.glob("*.safetensors") if re.fullmatch(r"\d{8}\.[0-9a-f]{64}\.safetensors", path.name)
-    ]
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if re.fullmatch(r"\d{8,}\.[0-9a-f]{64}\.safetensors", path.name)]
+
+
+def _update(path: Path) -> int:
+    """The update after which a checkpoint was kept."""
+    return int(path.name.partition(".")[0])
 
 
 def _remove(folder: Path, done: int, but: Path | None = None) -> None:
     for path in _checkpoints(folder):
-        if int(path.name[:8]) == done and path != but:
+        if _update(path) == done and path != but:
             os.unlink(path)
 
 

@@ -5,7 +5,9 @@ before the time is up. After the second signal a process ends at once.
 """
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -31,6 +33,7 @@ def listen() -> None:
     """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt by itself."""
     for signum in SIGNALS:
         signal.signal(signum, _raise)
+    sys.unraisablehook = _again
 
 
 @contextlib.contextmanager
@@ -63,3 +66,13 @@ def deferred() -> Iterator[Caught]:
 
 def _raise(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(signum)
+
+
+def _again(lost: "sys.UnraisableHookArgs") -> None:
+    """Sends the signal again if what it raised was lost, as it is in a finalizer and in a callback of the collector."""
+    if isinstance(lost.exc_value, Interrupted):
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.signum))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)

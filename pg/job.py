@@ -8,7 +8,6 @@ RUN/
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,19 +120,19 @@ def _run(
         evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
-    return finish(config, done, evaluation, seeds, options, folder) if folder else cli.outcome(done)
+    return _finish(config, done, evaluation, seeds, options, folder) if folder else cli.outcome(done)
 
 
-def finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> int:
+def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> int:
     """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where interrupted."""
     from pg import plots, results
 
     results.write_metrics(folder, done.metrics, options.seed)
     results.write_params(folder, done.states.params, done.states.normaliser)
     summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
-    folders.write_json(folder / "summary.json", summary)
     steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
     plots.learning_curve(steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean"))
+    folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     print(f"{summary['env_steps']:,} environment steps; {seconds}")
     for text in results.failures(summary):
@@ -224,7 +223,7 @@ def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int
 
 def _finished(folder: Path, num_updates: int) -> bool:
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
+        summary = folders.read_json(folder / "summary.json")
+    except ValueError:
         return False
     return summary.get("status") == "finished" and summary.get("num_updates") == num_updates

@@ -1,5 +1,6 @@
 """Pictures of runs. The only importer of matplotlib, which loads when something is drawn."""
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pg import folders
 from pg.statistics import Estimate
 
 # Okabe & Ito's colours, which the colour-blind can tell apart.
@@ -253,8 +255,8 @@ def _clean(axes: Any) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=160)
+    for kind in ("png", "svg"):
+        folders.replace(path.with_suffix(f".{kind}"), functools.partial(figure.savefig, format=kind, dpi=160))
 
 
 def _smooth(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
