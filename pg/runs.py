@@ -220,6 +220,8 @@ def train(
             if keep:
                 last = done == num_updates or bool(signum) or stopped
                 keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
+    if jax.process_count() == 1:
+        signum = caught.signum  # also one that came after the last look
     return Trained(states, joined(rows), done == num_updates, signum)
 
 
