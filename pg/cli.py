@@ -338,7 +338,7 @@ def _flags(source: type, defaults: Any, taken: Collection[str]) -> type:
 
 def _field_docstrings(source: type) -> dict[str, str]:
     """The string below each annotated field of a class."""
-    classes = [kind for kind in reversed(source.__mro__) if kind.__module__.startswith(source.__module__)] or [source]
+    classes = [kind for kind in reversed(source.__mro__) if "__annotations__" in vars(kind)]
     bodies = [ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body for kind in classes]  # type: ignore
     return {
         field.target.id: str(doc.value.value)

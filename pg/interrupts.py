@@ -69,7 +69,7 @@ def _raise(signum: int, frame: FrameType | None) -> None:
 
 
 def _again(lost: "sys.UnraisableHookArgs") -> None:
-    """Sends the signal again where what it raised was lost, as it is in a finalizer or in the collector of garbage."""
+    """Sends the signal again where what it raised was lost, as it is in a finalizer."""
     if isinstance(lost.exc_value, Interrupted):
         timer = threading.Timer(0.05, os.kill, (os.getpid(), lost.exc_value.signum))
         timer.daemon = True

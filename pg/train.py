@@ -156,8 +156,10 @@ def make_chunk(
         if count is None:
             return jax.lax.scan(step, state, keys)
 
+        data = jax.random.key_data(keys)  # a key that is taken from an array in a loop looks as if it were used twice
+
         def one(i: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, new = step(loop[0], keys[i])
+            state, new = step(loop[0], jax.random.wrap_key_data(data[i]))
             return state, jax.tree.map(lambda row, x: row.at[i].set(x), loop[1], new)
 
         shapes = jax.eval_shape(step, state, keys[0])[1]

@@ -213,9 +213,22 @@ def test_the_operation_is_named() -> None:
 def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "experiments" / "train.py"
     command = [sys.executable, str(script), "--num-updates", "6", "--num-envs", "4", "--learning-rate", "1e38"]
-    command += ["--optimizer", "sgd", "--max-grad-norm", "inf", "--hidden-sizes", "4", "--out", str(tmp_path)]
+    command += [
+        "--optimizer",
+        "sgd",
+        "--max-grad-norm",
+        "inf",
+        "--hidden-sizes",
+        "4",
+        "--debug",
+        "--out",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.NOT_FINITE, done.stderr
     assert "not finite in update" in done.stdout
     assert "where it stands still" in done.stdout
+    assert (
+        "update 0: no operation gives a NaN: what is not finite comes from outside, or is an overflow" in done.stdout
+    )
     assert "1 of 1 seed(s) left out of the evaluation; a smaller learning rate may help" in done.stdout
