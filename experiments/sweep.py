@@ -63,10 +63,10 @@ def main() -> int:
     try:
         table = points.table_of(options.over, options.method, options.points, options.draw)
         limit = None if options.memory is None else memory.number_of_bytes(options.memory)
-        machine.start()  # only now: a mistake in the arguments need not wait for jax
-
-        from pg import devices
-        from pg.sweep import driver, study
+        with interrupts.held():
+            machine.start()  # only now: a mistake in the arguments need not wait for jax
+            from pg import devices
+            from pg.sweep import driver, study
 
         seeds = range(options.seed, options.seed + options.seeds)
         plan = study.Study(config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact)

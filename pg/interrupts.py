@@ -64,6 +64,18 @@ def deferred() -> Iterator[Caught]:
             signal.signal(signum, handler)
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Within it the first signal is only noted; afterwards it raises Interrupted.
+
+    For the loading of libraries in C++: raised in there, it becomes an ImportError, or ends the process by a crash.
+    """
+    with deferred() as caught:
+        yield
+    if caught.signum:
+        raise Interrupted(caught.signum)
+
+
 def _raise(signum: int, frame: FrameType | None) -> None:
     raise Interrupted(signum)
 

@@ -60,7 +60,9 @@ def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli
         try:
             if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
                 folder = _existing(config, hyperparams, options, stack)
-            machine.start()
+            with interrupts.held():
+                machine.start()
+                _load()
             return _run(config, hyperparams, options, machine, folder, stack)
         except ValueError as error:
             cli.fail(error)
@@ -70,6 +72,14 @@ def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli
             cli.abandon(error)
         except OSError as error:
             cli.fail_to_write(error)
+
+
+def _load() -> None:
+    """Loads the libraries of a run."""
+    import pyarrow.parquet  # noqa: F401
+    import safetensors.numpy  # noqa: F401
+
+    from pg import checkpoints, envs, networks, plots, results, runs  # noqa: F401
 
 
 def _run(
@@ -120,10 +130,13 @@ def _run(
         evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
-    return _finish(config, done, evaluation, seeds, options, folder) if folder else cli.outcome(done)
+    if folder:
+        with interrupts.deferred():  # it takes a second, and then all is done
+            _finish(config, done, evaluation, seeds, options, folder)
+    return cli.outcome(done)
 
 
-def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> int:
+def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> None:
     """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where interrupted."""
     from pg import plots, results
 
@@ -148,7 +161,6 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
         print(f"interrupted after {done_so_far}; go on with --resume {folder}")
     print(folder)
-    return cli.outcome(done)
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
