@@ -145,7 +145,8 @@ def make_chunk(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates; it may be traced.
 
-    What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit.
+    What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit, where
+    `count` is traced: a loop that is known to turn once is compiled without the loop, and may round otherwise.
     Metrics beyond `count` are zeros.
     """
 

@@ -93,6 +93,7 @@ def one(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D4")
 def test_d4_permuted_seeds_are_the_same_runs() -> None:
     """64 of 64, bit for bit, at one width."""
@@ -101,6 +102,7 @@ def test_d4_permuted_seeds_are_the_same_runs() -> None:
     assert_equal(many(keys[order], TRACED), one(found, order))
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D4")
 def test_d4_seeds_side_by_side_are_the_single_runs() -> None:
     """After 50 updates, 8 of 8: bit for bit one after the other (`exact`), within 1e-5 mapped."""
@@ -122,6 +124,7 @@ def test_d5_every_seed_is_a_run_of_its_own() -> None:
     assert metrics["return"].std(axis=0).min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D5")
 def test_d5_a_seed_changes_each_of_its_streams() -> None:
     """Parameters, first observations, actions in a given state and minibatches: 64 seeds, 64 of each."""
@@ -417,6 +420,7 @@ def test_j2_every_public_function_is_among_them() -> None:
     assert not {name for code, name in wanted.items() if code not in called}
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("J3")
 def test_j3_neither_a_sweep_nor_an_evaluation_leaks() -> None:
     """Training by itself: test_train.py."""
@@ -717,6 +721,7 @@ class Probe(Target):
         return spaces.Box(-1.0, 3.0, (2,), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
 def test_t3_probes_are_learned(continuous: bool) -> None:

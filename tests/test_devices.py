@@ -22,7 +22,7 @@ CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations
 ENVIRONMENT = {**os.environ, **CACHE, "JAX_PLATFORMS": "cpu"}
 
 SHARDED = """
-import json, re
+import json, re, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
@@ -46,6 +46,8 @@ for name, changes in {
     "actor_critic": {"normalise_observations": True, "scale_rewards": True, "num_steps": 16},
     "ppo": {"num_epochs": 2, "num_steps": 16, "advantages": "minibatch"},
 }.items():
+    if name not in sys.argv:
+        continue
     config, hyperparams = preset(name, num_envs=8, num_updates=4, hidden_sizes=(16,), **changes)
     params, metrics, returns, _ = trained(devices.layout(most=1))
     for shard in ("seeds", "envs"):
@@ -58,13 +60,15 @@ print(json.dumps(found))
 
 
 @pytest.mark.acceptance("D8")
-def test_sharded_is_unsharded_on_four_devices() -> None:
+@pytest.mark.parametrize("names", [("ppo",), pytest.param(("standardised", "actor_critic"), marks=pytest.mark.slow)])
+def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
     """After four updates parameters agree to 1e-5 and returns wholly; runs need no word from each other, the
     environments of a run do.
     """
-    out = subprocess.run([sys.executable, "-c", SHARDED], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", SHARDED, *names]
+    out = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     found = json.loads(out.stdout.splitlines()[-1])
-    assert len(found) == 6
+    assert len(found) == 2 * len(names)
     for name, (params, metrics, returns, collectives) in found.items():
         assert params < 1e-5, name
         assert metrics == returns == 0.0, name

@@ -48,8 +48,12 @@ HEADS = {
 }
 
 
+IMAGES = [name for name in ENVIRONMENTS if name.endswith("-MinAtar")]  # they take long to compile
+SOME = [name for name in ENVIRONMENTS if name not in IMAGES[1:]]
+
+
 @pytest.mark.acceptance("T4")
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", SOME + [pytest.param(name, marks=pytest.mark.slow) for name in IMAGES[1:]])
 def test_every_name_trains_or_says_why_not(name: str) -> None:
     if name in UNSUPPORTED:
         with pytest.raises(ValueError, match=HEADS[name]):

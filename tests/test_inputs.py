@@ -547,6 +547,7 @@ def test_random_settings_are_traced_or_refused(values: tuple[dict[str, Any], dic
     built(*values)
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("INPUTS")
 @settings(FUZZ, max_examples=4)
 @given(requests(wrong=0))
@@ -634,12 +635,13 @@ def bad_arguments(rng: random.Random) -> list[str]:
 
 
 @pytest.mark.acceptance("INPUTS")
-def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 of them: exit code 2 and a message, each within ten seconds."""
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Exit code 2 and a message, each within ten seconds."""
     monkeypatch.setattr(cli, "_field_docstrings", functools.cache(cli._field_docstrings))  # most of the time
     monkeypatch.setattr(inspect, "getsource", functools.cache(inspect.getsource))
     rng, answered = random.Random(0), 0
-    while answered < 200:
+    while answered < count:
         argv, err, began = bad_arguments(rng), io.StringIO(), time.process_time()
         try:
             with contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:

@@ -58,6 +58,7 @@ def test_however_a_run_is_cut() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D3")
 def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
     """Of four algorithms, where this software on this processor has been seen before."""

@@ -39,6 +39,7 @@ def references() -> Any:
     sys.path.remove(str(ROOT / "experiments"))
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_number(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "throughput.py"), "--quick"]
     command += ["--json", str(tmp_path / "figures.json"), "--figures", str(tmp_path / "drawn")]

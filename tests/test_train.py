@@ -55,12 +55,12 @@ def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect
 def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
     whole = jax.jit(make_train(config))(KEY, Hyperparams())
     init_key, keys = training_keys(KEY, 0, config.num_updates)
-    chunk = jax.jit(lambda state, keys, h: jax.lax.scan(make_learner(config, h).step, state, keys))
+    chunk, count = jax.jit(make_chunk(config)), config.num_updates
     for size in (1, 3, 12):
         state, rows = jax.jit(make_learner(config).init)(init_key), []
-        for i in range(0, config.num_updates, size):
-            state, metrics = chunk(state, keys[i : i + size], Hyperparams())
-            rows.append(metrics)
+        for i in range(0, count, size):
+            state, metrics = chunk(state, jnp.roll(keys, -i), Hyperparams(), min(size, count - i))
+            rows.append(jax.tree.map(lambda x, n=min(size, count - i): x[:n], metrics))
         assert_equal(state, whole[0])
         assert_equal(jax.tree.map(lambda *x: np.concatenate(x), *rows), whole[1])
 
@@ -138,7 +138,11 @@ SWEPT: dict[str, tuple[float, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in Hyperparams._fields if name != "env_params"])
+ALWAYS = ("learning_rate", "gamma", "epsilon", "entropy_coef")
+OTHERS = [name for name in Hyperparams._fields if name not in (*ALWAYS, "env_params")]
+
+
+@pytest.mark.parametrize("name", [*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
     """And matters, for an estimator that uses it."""
     config = {
