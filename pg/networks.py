@@ -315,6 +315,8 @@ def _torso(config: Config, env: Env) -> nn.Module:
     if config.network == "cnn" and not image:
         raise ValueError(f"network='cnn' needs observations [height, width, channels], got shape {env.obs_shape}")
     if image and config.network != "mlp":
+        if min(env.obs_shape[:2]) < 3:
+            raise ValueError(f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'")
         return CNN(config.hidden_sizes, activation)
     return MLP(len(env.obs_shape), config.hidden_sizes, activation)
 
