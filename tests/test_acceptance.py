@@ -227,6 +227,7 @@ class Recorder:
         return len(twice) + len(parents & set(self.consumed))
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("J1")
 @pytest.mark.parametrize("config", [WINDOWS, TINY], ids=["windows", "episodes"])
 def test_j1_every_key_is_used_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

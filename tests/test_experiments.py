@@ -213,7 +213,7 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
         (("--over", "gamma=0.1:1", "--method", "grid"), "gamma is a range, and a grid needs values"),
         (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
         (("--memory", "much"), "memory must be a size such as 4GiB or 500MB, got 'much'"),
-        (("--memory", "1MB"), "memory:"),
+        pytest.param(("--memory", "1MB"), "memory:", marks=pytest.mark.slow),  # it has to compile first
         (("--coordinator", "localhost:1"), "coordinator, num_processes and process_id belong together"),
         (("--distributed",), "no cluster was found"),
         (

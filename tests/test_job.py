@@ -50,7 +50,10 @@ def assert_same(folder: Path, other: Path) -> None:
         assert (folder / name).read_bytes() == (other / name).read_bytes()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+USR1 = pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), USR1])
 def test_a_signal_ends_it_and_resume_goes_on(whole: Path, tmp_path: Path, signum: int, code: int) -> None:
     """With many more updates than before, and down to those of the uninterrupted run."""
     command = [*SCRIPT, *RUN, "--num-updates", "1000000", "--out", str(tmp_path), "--checkpoint-updates", "100"]

@@ -37,7 +37,14 @@ def assert_equal(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize(("estimator", "collect"), [(name, way) for name, ways in ACCEPTS.items() for way in ways])
+def ways() -> list[Any]:
+    """Every estimator with all it accepts; of those that accept both ways, episodes in the slow lane."""
+    slow = [(name, "episodes") for name, accepted in ACCEPTS.items() if len(accepted) > 1]
+    rest = [(name, way) for name, accepted in ACCEPTS.items() for way in accepted if (name, way) not in slow]
+    return [*rest, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
+
+
+@pytest.mark.parametrize(("estimator", "collect"), ways())
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
     group = 2 if estimator in GROUPED else 1
     sizes = {"num_envs": 4, "num_steps": 8, "num_updates": 3, "group_size": group, "hidden_sizes": (8,)}
@@ -138,7 +145,7 @@ SWEPT: dict[str, tuple[float, float]] = {
 }
 
 
-ALWAYS = ("learning_rate", "gamma", "epsilon", "entropy_coef")
+ALWAYS = ("learning_rate", "gamma")
 OTHERS = [name for name in Hyperparams._fields if name not in (*ALWAYS, "env_params")]
 
 
@@ -178,6 +185,7 @@ def test_environment_parameters_can_be_vmapped() -> None:
     np.testing.assert_allclose(two[0], 2 * one[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_in_chunks_is_the_function_with_traced_environment_parameters_too() -> None:
     """From the first reset on: a window starts in an environment that has them."""
     config = Config(env=Clock(), estimator="gae", collect="windows", num_envs=2, num_steps=3, num_updates=2)
@@ -345,6 +353,7 @@ def test_advantages_are_standardised_over_valid_steps() -> None:
     np.testing.assert_array_equal(np.asarray(out)[~np.asarray(valid)], 0.0)
 
 
+@pytest.mark.slow
 def test_where_advantages_are_standardised_matters() -> None:
     finals = []
     for where in ("raw", "batch", "minibatch"):
