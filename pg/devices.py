@@ -6,8 +6,9 @@
 One process per host or, on one, per slice of it: the processes run the same program, each on its own devices.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -147,12 +148,9 @@ def fetch(tree: Any, where: Layout) -> Any:
     """
     if jax.process_count() == 1:
         return jax.device_get(tree)
-    try:
+    with _with_peers():
         whole = jax.jit(_same, out_shardings=where.everywhere)(tree)
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
-        reason = str(error).splitlines()[0][:200]
-        raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
 
 
 def use_cpu_cores(count: int | None) -> None:
@@ -197,23 +195,34 @@ def is_first() -> bool:
 
 def agreed(value: int) -> int:
     """`value` of the first process, in all of them; at most 2³¹ - 1."""
-    return (
-        value
-        if jax.process_count() == 1
-        else int(multihost_utils.broadcast_one_to_all(np.int32(min(value, 2**31 - 1))))
-    )
+    return settled(min(value, 2**31 - 1), 0)[0]
 
 
 def shared(tree: Any) -> Any:
     """Arrays of the first process, in all of them; the others have some of the same shapes and types."""
-    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
-
-
-def any_of(value: int) -> int:
-    """The largest `value` of all processes, in all of them; 0 or more."""
     if jax.process_count() == 1:
-        return value
-    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
+        return tree
+    with _with_peers():
+        return multihost_utils.broadcast_one_to_all(tree)
+
+
+def settled(first: int, largest: int) -> tuple[int, int]:
+    """`first` of the first process and the largest `largest` of all, in all of them, by one exchange."""
+    if jax.process_count() == 1:
+        return first, largest
+    with _with_peers():
+        found = np.asarray(multihost_utils.process_allgather(np.array([first, largest], np.int32)))
+    return int(found[0, 0]), int(found[:, 1].max())
+
+
+@contextlib.contextmanager
+def _with_peers() -> Iterator[None]:
+    """An exchange with the other processes. Raises ConnectionError where one of them has ended."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
+        reason = str(error).splitlines()[0][:200]
+        raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
 
 
 def _same(tree: Any) -> Any:

@@ -203,7 +203,7 @@ def train(
     rows = [begun.metrics] if begun else list[dict[str, np.ndarray]]()
     done, count, started = begun.updates if begun else 0, 1, time.monotonic()
     states = devices.place(begun.states, programs.where.sharding) if begun else programs.init(keys, hyperparams)
-    num_updates, signum, stopped = programs.config.num_updates, None, False
+    num_updates, signum, stopped = programs.config.num_updates, 0, False
     with interrupts.deferred() as caught:
         while done < num_updates and not (signum or stopped):
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
@@ -214,15 +214,15 @@ def train(
             done += count
             on_chunk(done, time.monotonic() - started, new)
             # One count and one end for all processes: each has a part of every program.
-            count = devices.agreed(max(1, int(SECONDS * count / (time.monotonic() - began))))
-            signum = devices.any_of(caught.signum or 0) or None
+            count = max(1, min(programs.length, int(SECONDS * count / (time.monotonic() - began))))
+            count, signum = devices.settled(count, caught.signum or 0)
             stopped = halt and programs.config.on_nonfinite == "stop" and bool(nonfinite.failed(new).all())
             if keep:
                 last = done == num_updates or bool(signum) or stopped
                 keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
     if jax.process_count() == 1:
-        signum = caught.signum  # also one that came after the last look
-    return Trained(states, joined(rows), done == num_updates, signum)
+        signum = caught.signum or 0  # also one that came after the last look
+    return Trained(states, joined(rows), done == num_updates, signum or None)
 
 
 def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int) -> str:

@@ -403,6 +403,7 @@ STRICT: dict[str, Callable[[], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("J2")
 @pytest.mark.parametrize("name", list(STRICT))
 def test_j2_nothing_is_promoted(name: str) -> None:

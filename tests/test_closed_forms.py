@@ -120,6 +120,7 @@ def test_the_plain_gaussian_as_it_is_written_and_as_the_limit_of_far_bounds() ->
                 close(moments(*plain, b)[1], [of_mean[0], of_log_std[1]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_nothing_is_infinite_however_far_the_bounds_are(dtype: str) -> None:
     jax.config.update("jax_enable_x64", dtype == "float64")

@@ -59,8 +59,9 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D8")
-@pytest.mark.parametrize("names", [("actor_critic",), pytest.param(("standardised", "ppo"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [("standardised", "actor_critic", "ppo")])
 def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
     """After four updates parameters agree to 1e-5 and returns wholly; runs need no word from each other, the
     environments of a run do.

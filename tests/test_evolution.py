@@ -60,6 +60,7 @@ def test_it_is_the_gradient_of_the_smoothed_return_and_not_of_the_return() -> No
     assert gaps[1] / gaps[2] == pytest.approx(4.0, rel=0.15)
 
 
+@pytest.mark.slow
 def test_on_the_real_rollout_with_common_random_numbers() -> None:
     """Sampled episodes of a bandit: within standard errors of the smoothed gradient, and the noise of the episodes
     is common to both sides of a difference.

@@ -176,6 +176,7 @@ def test_the_preset_of_an_estimator_is_its_default() -> None:
     assert "(default: windows)" in " ".join(train("--estimator", "ppo", "--help").stdout.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_a_search_ranks_its_points_and_prints_the_best() -> None:
     arguments = ["--points", "2", "--seeds", "2", "--set", "num_updates=2", "num_envs=4", "hidden_sizes=(8,)"]
     done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")

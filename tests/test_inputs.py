@@ -635,7 +635,7 @@ def bad_arguments(rng: random.Random) -> list[str]:
 
 
 @pytest.mark.acceptance("INPUTS")
-@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [25, pytest.param(200, marks=pytest.mark.slow)])
 def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Exit code 2 and a message, each within ten seconds."""
     monkeypatch.setattr(cli, "_field_docstrings", functools.cache(cli._field_docstrings))  # most of the time

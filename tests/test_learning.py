@@ -15,6 +15,8 @@ from pg.networks import make_policy
 from pg.presets import preset
 from pg.train import make_train
 
+pytestmark = pytest.mark.slow
+
 SIDES = jnp.array([[-1.0], [1.0]])
 
 

@@ -23,8 +23,9 @@ print(golden.digest(jax.jit(make_train(config))(jax.random.key(0), hyperparams))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D1")
-@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [5])
 def test_fresh_processes_on_one_core_or_two(times: int) -> None:
     cores = sorted(os.sched_getaffinity(0))
     places = [str(cores[0]), ",".join(map(str, cores[:2]))] * times

@@ -21,6 +21,8 @@ from pg.optimizers import make_optimizer
 from pg.rollout import Trajectory
 from pg.train import make_learner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
 RATIOS = {"random_vs_plain", "policy_vs_forward", "policy_vs_plain", "update_vs_scan_gradient"}

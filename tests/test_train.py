@@ -58,7 +58,13 @@ def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect
     assert isinstance(moved.critic, tuple) or any(jax.tree.leaves(moved.critic))
 
 
-@pytest.mark.parametrize("config", [CONFIG, PPO, Config(estimator="moving_average", num_envs=4, num_updates=12)])
+SLOWER = [pytest.param(config, marks=pytest.mark.slow) for config in (CONFIG, PPO)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [Config(estimator="moving_average", num_envs=4, num_updates=12), *SLOWER],
+)
 def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
     whole = jax.jit(make_train(config))(KEY, Hyperparams())
     init_key, keys = training_keys(KEY, 0, config.num_updates)
