@@ -31,7 +31,7 @@ benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--su
 test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.installed  ## the tests that learn for minutes
+test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 PROOFS := tabular unbiased sampled closed_forms continuous optimizers pathwise evolution
