@@ -12,8 +12,10 @@ Under `vmap` the number of blocks is the largest of the mapped runs. It is kept 
 a batched length would copy all that it carries at every turn to hold the finished runs still.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,6 +26,18 @@ from pg import devices
 # Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
 ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
+
+_beside = contextvars.ContextVar("beside", default=1)
+
+
+@contextlib.contextmanager
+def side_by_side(count: int) -> Iterator[None]:
+    """What is traced within is about to be mapped over `count`: its blocks shall hold the rows of all of them."""
+    token = _beside.set(count)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 @jax.custom_batching.custom_vmap
@@ -37,19 +51,22 @@ def _largest(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.
     return largest(jnp.max(x)), False
 
 
+def rows() -> int:
+    """Rows of a block on this kind of device, or what falls to one of several that are mapped over."""
+    return max(1, ROWS.get(jax.default_backend(), ROWS_ELSEWHERE) // _beside.get())
+
+
 def block_size(length: int, width: int) -> int:
     """Steps K in a block, for an array of `length` steps by `width` environments.
 
     A divisor of `length` where there is one of fitting size, so that nothing needs padding.
     """
-    rows = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
-    return even_size(length, max(1, rows // width))
+    return even_size(length, max(1, rows() // width))
 
 
 def cuts(width: int) -> int:
     """Parts m of one width into which a step of `width` environments is cut; 1 where devices share them out."""
-    rows = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
-    size = even_size(width, rows)
+    size = even_size(width, rows())
     return 1 if devices.envs_are_spread() or width % size else width // size
 
 

@@ -142,6 +142,8 @@ class Config:
     """Course of the clip ranges epsilon and value_epsilon, down to zero over the run unless constant."""
     on_nonfinite: OnNonfinite = "stop"
     """An update with a NaN or an infinity: the run stops before it, skips it, or takes it all the same."""
+    diagnostics: bool = False
+    """Measure the gradient's variance and signal, and what the critic explains, at every update."""
 
     def __post_init__(self) -> None:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
@@ -189,6 +191,8 @@ class Config:
                 f"group_size must be at least 2 for estimator={self.estimator!r}, which compares episodes that share "
                 f"their initial state; got {self.group_size}"
             )
+        if self.diagnostics and self.num_envs < 2:
+            raise ValueError(f"num_envs must be at least 2 for diagnostics, a variance; got {self.num_envs}")
         if self.num_envs % self.group_size:
             raise ValueError(f"group_size must divide num_envs={self.num_envs}, got {self.group_size}")
         if self.group_size > 1 and self.collect != "episodes":

@@ -95,17 +95,18 @@ def episodes(
     *,
     group_size: int = 1,
     act: Act = sample,
+    begin: RolloutState | None = None,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is truncated.
 
     horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row that share their
-    initial state. act: `sample`, or `greedy` for the mode.
+    initial state. act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
     The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken until no episode
     is running. Rows after an episode's end have `valid` False and reward 0.
     """
     horizon = env.max_steps if horizon is None else horizon
     size = blocks.even_size(horizon, BLOCK)
-    standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act)
+    standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act, begin)
 
     def drawn(index: jax.Array) -> Any:
         return blocks.split(draw(index * size + jnp.arange(ahead * size)), size)
@@ -141,6 +142,39 @@ def differentiable_episodes(
     return jax.lax.scan(jax.checkpoint(step), standing, draw(jnp.arange(horizon)))[1]
 
 
+def visited(
+    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None
+) -> tuple[RolloutState, jax.Array]:
+    """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and `valid`."""
+    horizon = env.max_steps if horizon is None else horizon
+    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, sample)
+    return jax.lax.scan(lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon)))[1]
+
+
+def returns_to_go(
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    begin: RolloutState,
+    action: jax.Array,
+    gamma: Any,
+    horizon: int | None = None,
+) -> jax.Array:
+    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` [B, *A] where they stand, and follow the policy then, [B].
+
+    As every environment here is a pure function of its state, any state can be gone on from, as often as wanted.
+    """
+    horizon = env.max_steps if horizon is None else horizon
+    first_key, key = jax.random.split(key)
+    draws = jax.tree.map(lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int)))
+    after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)
+    rest = episodes(env, policy, params, key, horizon, begin=after)
+    ended = row.done | (row.time == horizon - 1)
+    powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(1, horizon + 1)
+    return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
+
+
 def windows(
     env: Env, policy: Network, params: Any, key: jax.Array, state: RolloutState, num_steps: int
 ) -> tuple[RolloutState, Trajectory, Finished]:
@@ -162,11 +196,18 @@ def windows(
 
 
 def _episodes(
-    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int, group_size: int, act: Act
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    horizon: int,
+    group_size: int,
+    act: Act,
+    begin: RolloutState | None = None,
 ) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
     """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
     reset_key, key = jax.random.split(key)
-    state = start(env, policy, reset_key)
+    state = start(env, policy, reset_key) if begin is None else begin
     if group_size > 1:
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import devices, envs, networks, nonfinite, normalisation, rollout
-from pg.config import Config, Hyperparams, Schedule, check_hyperparams
+from pg import devices, diagnostics, envs, networks, nonfinite, normalisation, rollout
+from pg.config import CRITICS, Config, Hyperparams, Schedule, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
-from pg.estimators.base import standardise
+from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
 from pg.networks import Network
 from pg.normalisation import Normaliser
@@ -60,13 +60,17 @@ def make_learner(
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps, grad_norm
     (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`), skipped (1: the update was not taken),
-    and what the estimator adds. All of unscaled rewards.
+    and what the estimator adds. All of unscaled rewards. With `config.diagnostics`: grad_variance (tr Σ of one
+    episode's gradient, or of one environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at
+    times), explained_variance (with a critic V), all before the update.
     """
     h = check_hyperparams(hyperparams or Hyperparams())
     env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     make_estimator = checked(estimator or ESTIMATORS[config.estimator])
     first = make_estimator(*plain, h)
+    if config.diagnostics and not first.separable:
+        raise ValueError("diagnostics need an estimator whose gradient is a mean over the episodes of a batch")
     if config.collect not in first.accepts:
         raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")
     opt = make_optimizer(config, h, optimizer)
@@ -91,6 +95,7 @@ def make_learner(
         est = make_estimator(policy, critic, scheduled(config, h, state.update))
         seen = normalisation.scaled(traj, state.normaliser)
         batch, estimator_state = est.weigh(state.params, state.estimator_state, seen)
+        quality = _quality(config, est, critic, state.params, batch) if config.diagnostics else {}
         improve = _gradient_step(config, h, opt, policy, est)
         learned = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
         learned, metrics = _passes(config, improve, learned, batch, shuffle_key)
@@ -98,7 +103,7 @@ def make_learner(
         rest = estimator_state, rollout_state, normaliser, state.update + 1, state.skipped
         moved = TrainState(learned.params, learned.opt_state, *rest)
         bits = nonfinite.causes(traj.reward, traj.obs, traj.valid, learned.largest, learned.params)
-        metrics |= _summary(config, finished, traj) | {"nonfinite": bits}
+        metrics |= _summary(config, finished, traj) | quality | {"nonfinite": bits}
         return _taken(config, state, moved, metrics)
 
     return Learner(init, step)
@@ -184,9 +189,7 @@ def _gradient_step(
     config: Config, h: Hyperparams, opt: optax.GradientTransformationExtraArgs, policy: Network, est: Estimator
 ) -> Callable[[Learned, Weighted], tuple[Learned, Metrics]]:
     """θ ← optax(θ, ∇ loss) on a batch or a part of one."""
-    # Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping
-    # sees, does not depend on where the window is cut.
-    scale = 1 / config.num_steps if config.collect == "windows" else 1.0
+    scale = _scale(config)
 
     def improve(learned: Learned, batch: Weighted) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
@@ -201,6 +204,29 @@ def _gradient_step(
         return Learned(optax.apply_updates(learned.params, updates), opt_state, stay, largest), metrics
 
     return improve
+
+
+def _scale(config: Config) -> float:
+    """What gradients are multiplied with.
+
+    Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping sees,
+    does not depend on where the window is cut.
+    """
+    return 1 / config.num_steps if config.collect == "windows" else 1.0
+
+
+def _quality(config: Config, est: Estimator, critic: Network, params: Params, batch: Weighted) -> Metrics:
+    """How good the batch's gradient is, of the Ψ that the first step on it takes."""
+    batch = devices.gather_envs(batch if config.advantages == "raw" else standardise(batch))
+    episodes = diagnostics.of_episodes(est, params, batch)
+    found = diagnostics.moments(*episodes, batch_size=diagnostics.at_once(batch.traj, 1))
+    noise = _scale(config) ** 2 * optax.tree.sum(found.variance)
+    signal = _scale(config) ** 2 * optax.tree.norm(found.mean, squared=True) - noise / found.size
+    metrics = {"grad_variance": noise, "grad_squared_norm": signal}
+    if config.estimator in CRITICS and not isinstance(batch.target, tuple):
+        value = values(critic, params, batch.traj)
+        metrics["explained_variance"] = diagnostics.explained_variance(value, batch.target, batch.traj.valid)
+    return metrics
 
 
 def _passes(

@@ -1,5 +1,6 @@
 """Training: one scan, in chunks or not, jitted or not, over seeds and hyperparameters, traced once."""
 
+import dataclasses
 from typing import Any
 
 import chex
@@ -384,3 +385,42 @@ def test_courses_of_entropy_and_clip_range() -> None:
 def test_the_update_is_counted_in_the_state() -> None:
     config = Config(num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,))
     assert int(jax.jit(make_train(config))(KEY)[0].update) == 3
+
+
+def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
+    """The states and metrics of two runs, the second with diagnostics."""
+    sizes = {"num_envs": 6, "num_updates": 3, "hidden_sizes": (8,), "num_steps": 12, "group_size": 1}
+    if name in GROUPED:
+        sizes["group_size"] = 2
+    config = Config(estimator=name, collect=ACCEPTS[name][-1], **(sizes | changes))
+    return *jax.jit(make_train(config))(KEY), *jax.jit(make_train(dataclasses.replace(config, diagnostics=True)))(KEY)
+
+
+@pytest.mark.parametrize("name", ["reinforce", "gae"])
+def test_diagnostics_leave_training_as_it_is(name: str) -> None:
+    state, metrics, watched, more = diagnosed(name)
+    assert set(more) - set(metrics) == {"grad_variance", "grad_squared_norm"} | (
+        {"explained_variance"} if name == "gae" else set()
+    )
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(watched.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # ‖ḡ‖² is the signal and a share of the noise.
+    np.testing.assert_allclose(
+        more["grad_squared_norm"] + more["grad_variance"] / 6, more["grad_norm"] ** 2, rtol=1e-3
+    )
+    assert (more["grad_variance"] > 0).all()
+
+
+@pytest.mark.parametrize("mode", ["batch", "minibatch"])
+def test_diagnostics_are_of_the_advantages_that_are_used(mode: Any) -> None:
+    _, _, _, metrics = diagnosed("ppo", advantages=mode)
+    np.testing.assert_allclose(
+        metrics["grad_squared_norm"] + metrics["grad_variance"] / 6, metrics["grad_norm"] ** 2, rtol=1e-3
+    )
+
+
+def test_diagnostics_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_envs must be at least 2 for diagnostics"):
+        Config(num_envs=1, diagnostics=True)
+    with pytest.raises(ValueError, match="diagnostics need an estimator whose gradient is a mean over the episodes"):
+        make_learner(Config(estimator="optimal_baseline", diagnostics=True))

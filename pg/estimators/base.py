@@ -39,6 +39,7 @@ class Estimator(NamedTuple):
     weigh: Callable[[Params, Any, Trajectory], tuple[Weighted, Any]]  # -> weighted, estimator_state
     grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]  # of the LOSS -> grads, metrics
     accepts: tuple[str, ...] = ("episodes", "windows")
+    separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
 
 
 Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]  # -> psi, target, estimator_state [, value]

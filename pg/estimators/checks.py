@@ -54,7 +54,7 @@ def checked(factory: Factory) -> Factory:
                     raise ValueError(f"the metric {metric!r} of {name} must be one number, got {_description(value)}")
             return grads, metrics
 
-        return Estimator(init, weigh, grad, made.accepts)
+        return made._replace(init=init, weigh=weigh, grad=grad)
 
     return make
 

@@ -171,7 +171,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
         gradient, metrics = plain.grad(params, batch)
         return jax.tree.map(subtract, gradient, scores(params, batch)), metrics
 
-    return plain._replace(grad=grad)
+    return plain._replace(grad=grad, separable=False)
 
 
 def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimator:

@@ -66,14 +66,13 @@ def exact_hessian(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any
 def undiscounted_direction(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0) -> jax.Array:
     """Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a): what dropping γᵗ estimates; for γ < 1 the gradient of no function.
 
-    Nota & Thomas 2020 (1906.07073). logits: [S, A] or [H, S, A]; the result has their shape.
+    Nota & Thomas 2020 (1906.07073). logits: [S, A] or [H, S, A]; the result has their shape, and is differentiable.
     """
-    constant = jax.lax.stop_gradient((visitation(mdp, logits), values(mdp, logits, gamma)[0]))
 
-    def surrogate(logits: jax.Array) -> jax.Array:
-        return jnp.einsum("ts,tsa,tsa->", constant[0], jax.nn.softmax(clocked(mdp, logits)), constant[1])
+    def surrogate(logits: jax.Array, d: jax.Array, q: jax.Array) -> jax.Array:
+        return jnp.einsum("ts,tsa,tsa->", d, jax.nn.softmax(clocked(mdp, logits)), q)
 
-    return jax.grad(surrogate)(jnp.asarray(logits))
+    return jax.grad(surrogate)(jnp.asarray(logits), visitation(mdp, logits), values(mdp, logits, gamma)[0])
 
 
 def discounted_values(mdp: TabularMDP, logits: jax.Array, gamma: Any) -> tuple[jax.Array, jax.Array]:
@@ -132,8 +131,8 @@ def gpomdp_direction(mdp: TabularMDP, logits: jax.Array, beta: Any) -> jax.Array
 
     Baxter & Bartlett 2001 (cs/1106.0665): the limit of GPOMDP(β); tends to ∇η as β tends to 1.
     """
-    constant = jax.lax.stop_gradient(stationary(mdp, logits)[:, None] * discounted_values(mdp, logits, beta)[0])
-    return jax.grad(lambda x: jnp.sum(jax.nn.softmax(x) * constant))(jnp.asarray(logits))
+    weight = stationary(mdp, logits)[:, None] * discounted_values(mdp, logits, beta)[0]
+    return jax.grad(lambda x, weight: jnp.sum(jax.nn.softmax(x) * weight))(jnp.asarray(logits), weight)
 
 
 def clocked(mdp: TabularMDP, logits: jax.Array) -> jax.Array:

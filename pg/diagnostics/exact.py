@@ -1,5 +1,6 @@
-"""How good a gradient estimate is: its exact mean and variance on tabular problems, and the weight of its samples."""
+"""What is exact: the moments of any estimator on tabular problems, and whether a direction is a gradient at all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,16 +12,6 @@ from pg import tabular
 from pg.estimators import Estimator, Params
 from pg.rollout import Trajectory
 from pg.tabular import TabularMDP
-
-
-def effective_sample_size(log_weight: jax.Array) -> jax.Array:
-    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w, [..., N], any scale.
-
-    Of importance weights w: how many equally weighted samples would be as good. Computed in logarithms throughout,
-    so that weights of e^±1000 do not overflow.
-    """
-    total, squares = (jax.nn.logsumexp(k * log_weight, axis=-1) for k in (1.0, 2.0))
-    return jnp.exp(2.0 * total - squares)
 
 
 def exact_moments(
@@ -72,3 +63,15 @@ def exact_moments(
     means, seconds = jax.lax.map(row, (trajectories, possible))
     mean = np.asarray(probability @ means)
     return mean, np.asarray(jnp.einsum("m,mpq->pq", probability, seconds)) - np.outer(mean, mean)
+
+
+def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:
+    """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 where it is a gradient field.
+
+    A field is the gradient of a function, on a simply connected domain, if and only if its Jacobian is symmetric. So
+    this tells ∇J from a direction that no function has (Nota & Thomas 2020, 1906.07073). direction: params, an array
+    of D entries, to an array of their shape, as `tabular.exact_gradient` and `tabular.undiscounted_direction` are of
+    the logits; a `stop_gradient` in it would hide what it depends on. Use 64-bit floats: rounding is asymmetric.
+    """
+    jacobian = jax.jacobian(direction)(params).reshape(params.size, params.size)
+    return jnp.linalg.norm(jacobian - jacobian.T) / jnp.linalg.norm(jacobian + jacobian.T)

@@ -1,0 +1,175 @@
+"""From an estimator and trajectories to a sample of gradients, of which no more is kept than asked for.
+
+A gradient has P entries, and n of them need not fit into memory: they are computed a few at a time, and their moments
+are merged as they come (Chan, Golub & LeVeque 1979). All directions are of ascent, of the policy's parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pg import blocks
+from pg.estimators import Estimator, Params, Weighted
+from pg.rollout import Trajectory
+
+Gradient = Callable[[Any], Any]  # what one gradient is made of -> the gradient, a tree of P numbers
+
+
+class Moments(NamedTuple):
+    """The first two moments of n gradients."""
+
+    size: jax.Array  # n, []
+    mean: Any  # ḡ, the tree of a gradient
+    variance: Any  # (1/(n-1)) Σ (gᵢ - ḡ)², coordinate by coordinate, the tree of a gradient
+
+
+class Sample(NamedTuple):
+    """What is kept of n gradients: moments, and a few numbers of each, [n], from which errors are reckoned."""
+
+    moments: Moments
+    distance: jax.Array  # ‖gᵢ - ḡ‖², [n]
+    along: jax.Array  # (gᵢ - ḡ)·ḡ, [n]
+    reference: jax.Array  # gᵢ·r / ‖r‖, [n], r a gradient to compare with; NaN without one
+
+    @property
+    def mean_squared_norm(self) -> jax.Array:
+        """‖ḡ‖², []."""
+        return optax.tree.norm(self.moments.mean, squared=True)
+
+
+def per_episode(
+    estimator: Estimator,
+    params: Params,
+    state: Any,
+    traj: Trajectory,
+    *,
+    batch_size: int | None = None,
+    reference: Any = None,
+) -> Sample:
+    """The gradients of the single episodes of a batch [T, N, ...], whose mean is the batch's estimate.
+
+    For windows: of its environments. Ψ is that of the whole batch, as in training; where it couples episodes
+    (leave_one_out, ...), the variance leaves out their small covariance, which `per_batch` sees.
+    state: of the estimator, as `init` gives it. batch_size: gradients at a time, all of which
+    are in memory; default: `at_once`. reference: a tree like `params.policy`, for `cosine_to`.
+    Raises ValueError for an estimator whose gradient is no mean over episodes.
+    """
+    gradient, xs = of_episodes(estimator, params, estimator.weigh(params, state, traj)[0])
+    return sample(gradient, xs, batch_size=batch_size or at_once(traj, 1), reference=reference)
+
+
+def per_batch(
+    estimator: Estimator,
+    params: Params,
+    state: Any,
+    traj: Trajectory,
+    num_episodes: int,
+    *,
+    batch_size: int | None = None,
+    reference: Any = None,
+) -> Sample:
+    """The estimates of n batches of `num_episodes` episodes each, which lie side by side in `traj` [T, n N, ...].
+
+    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does not divide.
+    """
+    gradient, xs = of_batches(estimator, params, state, traj, num_episodes)
+    return sample(gradient, xs, batch_size=batch_size or at_once(traj, num_episodes), reference=reference)
+
+
+def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[Gradient, Weighted]:
+    """The gradient of one episode, and the N of a weighed batch, leaves [N, T, 1, ...]: for `sample` and others."""
+    if not estimator.separable:
+        raise ValueError("this estimator's gradient is no mean over the episodes of a batch: use per_batch")
+    return lambda episode: ascent(estimator, params, episode), _groups(batch, 1)
+
+
+def of_batches(
+    estimator: Estimator, params: Params, state: Any, traj: Trajectory, num_episodes: int
+) -> tuple[Gradient, Trajectory]:
+    """The gradient of one batch, and n batches of it, leaves [n, T, N, ...]: for `sample` and others."""
+    episodes = traj.reward.shape[1]
+    if num_episodes < 1 or episodes % num_episodes:
+        raise ValueError(f"num_episodes must divide the {episodes} of the trajectory, got {num_episodes}")
+
+    def gradient(part: Trajectory) -> Any:
+        return ascent(estimator, params, estimator.weigh(params, state, part)[0])
+
+    return gradient, _groups(traj, num_episodes)
+
+
+def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:
+    """The estimate of a weighed batch, as a direction of ascent: a tree like `params.policy`."""
+    return jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
+
+
+def at_once(traj: Trajectory, num_episodes: int) -> int:
+    """How many gradients of `num_episodes` episodes to compute together: few, for their time is cut into blocks.
+
+    At least four, that a block with a few steps of each is filled; of short episodes as many as fill a block.
+    """
+    return max(4, blocks.rows() // (len(traj.reward) * num_episodes))
+
+
+def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any = None) -> Sample:
+    """A `Sample` of the gradients of xs, leaves [n, ...]. Computes each twice: the mean is needed first."""
+    first = moments(gradient, xs, batch_size=batch_size)
+    unit = None if reference is None else optax.tree.scale(1.0 / optax.tree.norm(reference), reference)
+
+    def numbers(x: Any) -> tuple[jax.Array, ...]:
+        g = gradient(x)
+        centred = optax.tree.sub(g, first.mean)
+        dot = jnp.full_like(first.size, jnp.nan) if unit is None else optax.tree.vdot(g, unit)
+        return optax.tree.norm(centred, squared=True), optax.tree.vdot(centred, first.mean), dot
+
+    return Sample(first, *_mapped(numbers, xs, batch_size))
+
+
+def gradients(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Any:
+    """The gradients of xs themselves, leaves [n, ...]: where they do fit into memory."""
+    return _mapped(gradient, xs, batch_size)
+
+
+def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
+    """Mean and variance of the gradients of xs, leaves [n, ...], computed `batch_size` at a time."""
+    n = len(jax.tree.leaves(xs)[0])
+    size = min(batch_size, n)
+    whole = n - n % size
+
+    def of_part(part: Any) -> Moments:
+        with blocks.side_by_side(size):
+            g = jax.vmap(gradient)(part)
+        mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), g)
+        squares = jax.tree.map(lambda x, m: jnp.sum((x - m[None]) ** 2, axis=0), g, mean)
+        return Moments(jnp.asarray(len(jax.tree.leaves(part)[0]), float), mean, squares)
+
+    def add(total: Moments, part: Any) -> tuple[Moments, None]:
+        return _merged(total, of_part(part)), None
+
+    parts = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
+    nothing = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), nothing), parts)
+    if whole < n:
+        total, _ = add(total, jax.tree.map(lambda x: x[whole:], xs))
+    return total._replace(variance=optax.tree.scale(1.0 / jnp.maximum(total.size - 1.0, 1.0), total.variance))
+
+
+def _mapped(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """`f` of xs, leaves [n, ...], `batch_size` at a time."""
+    with blocks.side_by_side(min(batch_size, len(jax.tree.leaves(xs)[0]))):
+        return jax.lax.map(f, xs, batch_size=batch_size)
+
+
+def _merged(a: Moments, b: Moments) -> Moments:
+    """The moments of two samples as one; in all three `variance` is the sum of squared distances."""
+    size, gap = a.size + b.size, optax.tree.sub(b.mean, a.mean)
+    mean = jax.tree.map(lambda m, d: m + d * (b.size / size), a.mean, gap)
+    squares = jax.tree.map(lambda s, t, d: s + t + d**2 * (a.size * b.size / size), a.variance, b.variance, gap)
+    return Moments(size, mean, squares)
+
+
+def _groups(tree: Any, size: int) -> Any:
+    """Leaves [T, n · size, ...] as [n, T, size, ...]."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0), tree)

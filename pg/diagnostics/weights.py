@@ -1,0 +1,29 @@
+"""Of a batch's weights and values: how many samples they are worth, and how much of the returns they explain."""
+
+import jax
+import jax.numpy as jnp
+
+
+def effective_sample_size(log_weight: jax.Array) -> jax.Array:
+    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w, [..., N], any scale.
+
+    Of importance weights w: how many equally weighted samples would be as good. Computed in logarithms throughout,
+    so that weights of e^±1000 do not overflow.
+    """
+    total, squares = (jax.nn.logsumexp(k * log_weight, axis=-1) for k in (1.0, 2.0))
+    return jnp.exp(2.0 * total - squares)
+
+
+def explained_variance(value: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
+    """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a constant.
+
+    value, target, valid: [T, B]. NaN where all targets are equal: there is nothing to explain.
+    """
+    count = jnp.maximum(jnp.sum(valid), 1).astype(value.dtype)
+
+    def variance(x: jax.Array) -> jax.Array:
+        centred = x - jnp.sum(jnp.where(valid, x, 0.0)) / count
+        return jnp.sum(jnp.where(valid, centred, 0.0) ** 2) / count
+
+    spread = variance(target)
+    return jnp.where(spread > 0, 1.0 - variance(target - value) / jnp.where(spread > 0, spread, 1.0), jnp.nan)
