@@ -56,10 +56,10 @@ def main() -> int:
         rows = suites.select(options.suite, options.env, options.label)
         cli.cache_compilations()
 
-        from pg import benchmark  # only now: a mistake in the arguments need not wait for jax
+        from pg import benchmark, results  # only now: a mistake in the arguments need not wait for jax
 
         if options.report:
-            benchmark.check_marks(options.report)
+            results.check_marks(options.report, benchmark.MARKS)
         finished = bool(options.from_) or benchmark.run(
             rows,
             settings,
@@ -75,7 +75,7 @@ def main() -> int:
     if lines:
         print(benchmark.report(lines, published=False))
     if options.report and finished:
-        benchmark.insert(options.report, benchmark.report(lines))
+        results.insert(options.report, benchmark.report(lines), benchmark.MARKS)
     if not options.from_ and lines:
         benchmark.write_csv(options.out / "results.csv", lines)
         files = benchmark.draw(lines, options.out) if finished else []

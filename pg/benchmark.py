@@ -195,25 +195,7 @@ def report(lines: Sequence[Result], *, published: bool = True) -> str:
     for i in range(len(ranked) - 1, 0, -1):  # what was published is said once
         if ranked[i][0].name == ranked[i - 1][0].name:
             body[i] = (*body[i][:-1], "")
-    table = [row if published else row[:-1] for row in [HEADER, *body]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    texts = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in table]
-    return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
-
-
-def insert(path: Path, text: str) -> None:
-    """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
-    check_marks(path)
-    before, rest = path.read_text().split(MARKS[0])
-    whole = "\n".join([before + MARKS[0], text, MARKS[1] + rest.split(MARKS[1])[1]])
-    folders.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
-
-
-def check_marks(path: Path) -> None:
-    """Raises ValueError unless a file has both marks, once each and in order."""
-    text = path.read_text() if path.is_file() else ""
-    if [text.count(mark) for mark in MARKS] != [1, 1] or text.index(MARKS[0]) > text.index(MARKS[1]):
-        raise ValueError(f"{path} needs one line {MARKS[0]} and below it one line {MARKS[1]}")
+    return results.markdown([row if published else row[:-1] for row in [HEADER, *body]])
 
 
 def draw(lines: Sequence[Result], out: Path) -> list[Path]:

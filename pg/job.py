@@ -8,6 +8,7 @@ RUN/
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,11 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
     summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
     steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
     plots.learning_curve(steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean"))
+    if config.diagnostics:
+        quality = results.gradient_quality(done.metrics)
+        plots.gradient_quality(quality, folder / "gradient.png", title=title)
+        last = float(results.gradient_quality(done.metrics, bins=10)["noise_scale"][-1])  # of the last tenth
+        summary["noise_scale"] = last if math.isfinite(last) else None
     folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     print(f"{summary['env_steps']:,} environment steps; {seconds}")
@@ -157,6 +163,11 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
             f"{summary['mean']:.1f} ± {summary['standard_error']:.1f} (standard error){several}, "
             f"min {summary['min']:.0f}, max {summary['max']:.0f}"
         )
+    if config.diagnostics:
+        unit = "episodes" if config.collect == "episodes" else "environments of a window"
+        scale = summary["noise_scale"]
+        said = "no signal is clear of the noise" if scale is None else f"{scale:.3g} {unit}"
+        print(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
         print(f"interrupted after {done_so_far}; go on with --resume {folder}")

@@ -4,6 +4,7 @@ metrics.parquet     one row per seed and update      summary.json    final evalu
 params.safetensors  final parameters, no pickle      curve.png, curve.svg
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,28 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned to be read as it stands; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in rows]
+    return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
+
+
+def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
+    """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
+    check_marks(path, marks)
+    before, rest = path.read_text().split(marks[0])
+    whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])
+    folders.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
+
+
+def check_marks(path: Path, marks: tuple[str, str]) -> None:
+    """Raises ValueError unless a file has both marks, once each and in order."""
+    text = path.read_text() if path.is_file() else ""
+    if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(marks[1]):
+        raise ValueError(f"{path} needs one line {marks[0]} and below it one line {marks[1]}")
+
+
 def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Learning curves of at most `points` points: environment steps so far [S, K], and the mean return of the
     episodes that ended since the point before [S, K], NaN where none did.
@@ -163,6 +186,30 @@ def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINT
     """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points]."""
     grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
     return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+
+
+def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[str, np.ndarray]:
+    """With `Config.diagnostics`, of stretches of training: env_steps (a seed's, so far), noise_scale (in episodes, or
+    in environments of a window), signal_to_noise (of one), explained_variance (with a critic V); [bins] each.
+
+    metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds and updates before
+    they are divided: a signal that is small is negative at times, and no ratio of one update means anything.
+    """
+    updates = metrics["env_steps"].shape[1]
+    edges = np.unique(np.linspace(0, updates, bins + 1).astype(int))
+
+    def binned(x: np.ndarray) -> np.ndarray:
+        return np.array([np.nanmean(x[:, a:b]) for a, b in itertools.pairwise(edges)])
+
+    noise, signal = binned(metrics["grad_variance"]), binned(metrics["grad_squared_norm"])
+    found = {
+        "env_steps": np.cumsum(metrics["env_steps"], axis=1).mean(axis=0)[edges[1:] - 1],
+        "noise_scale": np.where(signal > 0, noise / np.where(signal > 0, signal, 1.0), np.inf),
+        "signal_to_noise": signal / noise,
+    }
+    if "explained_variance" in metrics:
+        found["explained_variance"] = binned(metrics["explained_variance"])
+    return found
 
 
 def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:

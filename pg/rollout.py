@@ -143,11 +143,11 @@ def differentiable_episodes(
 
 
 def visited(
-    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None
+    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None, *, act: Act = sample
 ) -> tuple[RolloutState, jax.Array]:
     """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and `valid`."""
     horizon = env.max_steps if horizon is None else horizon
-    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, sample)
+    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, act)
     return jax.lax.scan(lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon)))[1]
 
 

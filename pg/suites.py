@@ -9,6 +9,11 @@ from typing import Any, Literal, NamedTuple
 
 from pg.config import check_name
 
+# Names of the problems that estimators are measured on (a test holds this equal to pg.laboratory's).
+LABORATORY = (
+    *("gridworld", "garnet", "Catch-bsuite", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+)
+
 Actions = Literal["greedy", "sampled"]
 
 

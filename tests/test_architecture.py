@@ -42,8 +42,9 @@ ORDER = (
         "results",
         "checkpoints",
         "plots",
+        "drawings",
     ),
-    *("cli", "job", "sweep", "benchmark"),
+    *("cli", "job", "sweep", "benchmark", "laboratory"),
 )
 # Adapters may call back: an environment of another library can live on the host.
 CORE = tuple(name for name in ORDER[ORDER.index("devices") : ORDER.index("runs")] if name != "adapters")

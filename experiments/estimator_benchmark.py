@@ -1,0 +1,88 @@
+"""The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of 0.5 and 0.9 to ∇J.
+
+By estimator, problem and moment of training, with intervals. What is measured is kept in --out, and the same command
+goes on with what is missing. With --against two surveys with other random numbers are compared.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from estimator_variance import check
+
+from pg import cli
+from pg.suites import LABORATORY
+
+
+@dataclasses.dataclass
+class Options:
+    """What to measure, where to keep and to show it."""
+
+    subjects: tuple[str, ...] = LABORATORY
+    """Problems; of gridworld and garnet ∇J is known exactly."""
+    estimators: tuple[str, ...] = ()
+    """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
+    seed: int = 1
+    """Of the estimates; the policies are the same for all seeds."""
+    num_episodes: int = 8
+    """Episodes of one estimate, even."""
+    share: float = 1.0
+    """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
+    out: Path = Path("results/laboratory")
+    """Folder of what is measured."""
+    against: int | None = None
+    """Another seed, of which --out has a survey: at how many problems and moments the first three are the same."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
+    report: Path | None = None
+    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->` becomes a table."""
+    figure: Path | None = None
+    """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
+
+
+def main() -> int:
+    """The exit code: 0, or 130 after Ctrl-C."""
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        check(options.subjects, options.estimators, options.num_episodes, options.share)
+        cli.cache_compilations()
+
+        from pg import laboratory, results  # only now: a mistake in the arguments need not wait for jax
+
+        if options.report:
+            results.check_marks(options.report, laboratory.MARKS)
+        estimators = options.estimators or laboratory.ESTIMATORS
+        if options.from_:
+            found = laboratory.Survey.read(options.from_)
+        else:
+            found = laboratory.survey(
+                options.subjects,
+                estimators,
+                options.out,
+                seed=options.seed,
+                share=options.share,
+                num_episodes=options.num_episodes,
+            )
+    except ValueError as error:
+        cli.fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here")
+        return cli.INTERRUPTED
+    lines = found.having(options.subjects, estimators, options.seed).lines
+    if not lines:
+        cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
+    tables = [f"{stage} of training\n\n{laboratory.budgets(lines, stage)}" for stage in laboratory.STAGES]
+    print("", laboratory.leaderboard(lines), *tables, sep="\n\n")
+    if options.report:
+        results.insert(options.report, laboratory.leaderboard(lines), laboratory.MARKS)
+    laboratory.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
+    if options.against is not None:
+        others = found.having(options.subjects, estimators, options.against).lines
+        same, total = laboratory.agreement(lines, others)
+        print(f"\nthe first three are the same with seeds {options.seed} and {options.against} at {same} of {total}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

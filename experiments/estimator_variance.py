@@ -1,0 +1,85 @@
+"""Estimators side by side on the same policies at the start, the middle and the end of training: variance, signal to
+noise, and cosine to ∇J against environment steps and wall time. Table, figures, intervals from repetitions.
+
+What is measured is kept in --out, and the same command goes on with what is missing.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import tyro
+
+from pg import cli
+from pg.config import ACCEPTS, check_name
+from pg.suites import LABORATORY
+
+
+@dataclasses.dataclass
+class Options:
+    """What to measure, and where to keep it."""
+
+    subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
+    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1, Pendulum-v1,
+    Breakout-MinAtar."""
+    estimators: tuple[str, ...] = ()
+    """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
+    seed: int = 1
+    """Of the estimates; the policies are the same for all seeds."""
+    num_episodes: int = 8
+    """Episodes of one estimate, even."""
+    share: float = 1.0
+    """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
+    out: Path = Path("results/laboratory")
+    """Folder of what is measured, and of the figures."""
+
+
+def main() -> int:
+    """The exit code: 0, or 130 after Ctrl-C."""
+    options = tyro.cli(Options, description=__doc__)
+    try:
+        check(options.subjects, options.estimators, options.num_episodes, options.share)
+        cli.cache_compilations()
+
+        from pg import laboratory  # only now: a mistake in the arguments need not wait for jax
+
+        estimators = options.estimators or laboratory.ESTIMATORS
+        found = laboratory.survey(
+            options.subjects,
+            estimators,
+            options.out,
+            seed=options.seed,
+            share=options.share,
+            num_episodes=options.num_episodes,
+        )
+    except ValueError as error:
+        cli.fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here")
+        return cli.INTERRUPTED
+    found = found.having(options.subjects, estimators, options.seed)
+    for subject in options.subjects:
+        for stage in laboratory.STAGES:
+            lines = [x for x in found.lines if (x.subject, x.stage) == (subject, stage)]
+            if lines:
+                print(f"\n{subject}, {stage} of training\n{laboratory.variance_table(lines)}")
+    print("", options.out / "quality.csv", *laboratory.draw(found, options.out), sep="\n")
+    return 0
+
+
+def check(subjects: tuple[str, ...], estimators: tuple[str, ...], num_episodes: int, share: float) -> None:
+    """Raises ValueError for what cannot be measured."""
+    for name in subjects:
+        check_name("subjects", name, LABORATORY)
+    for name in estimators:
+        check_name("estimators", name, ACCEPTS)
+        if "episodes" not in ACCEPTS[name]:
+            raise ValueError(f"estimators: {name} is for windows, and complete episodes are measured")
+    if num_episodes < 2 or num_episodes % 2:
+        raise ValueError(f"num_episodes must be even and at least 2, got {num_episodes}")
+    if not 0.0 < share < math.inf:
+        raise ValueError(f"share must be above 0, got {share}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""Estimators side by side: on the same policies, at several moments of their training, from the same random numbers.
+
+train a policy once, keep θ at the start, the middle and the end     (`subjects`)
+→ fit critics to each with θ frozen → independent estimates by every estimator, and a reference     (`measuring`)
+→ variance, signal to noise, cosine to the reference, and what a good cosine costs, with intervals     (`quality`)
+"""
+
+from pg.laboratory.measuring import (
+    Estimates,
+    Reference,
+    measure,
+    reference,
+)
+from pg.laboratory.quality import (
+    LEVELS,
+    Point,
+    Quality,
+    assess,
+    budget,
+    parts,
+)
+from pg.laboratory.report import (
+    MARKS,
+    agreement,
+    budgets,
+    draw,
+    draw_leaderboard,
+    leaderboard,
+    variance_table,
+)
+from pg.laboratory.subjects import (
+    STAGES,
+    SUBJECTS,
+    Stage,
+    Subject,
+    stages,
+)
+from pg.laboratory.survey import (
+    ESTIMATORS,
+    Survey,
+    survey,
+)
+
+__all__ = [
+    "ESTIMATORS",
+    "LEVELS",
+    "MARKS",
+    "STAGES",
+    "SUBJECTS",
+    "Estimates",
+    "Point",
+    "Quality",
+    "Reference",
+    "Stage",
+    "Subject",
+    "Survey",
+    "agreement",
+    "assess",
+    "budget",
+    "budgets",
+    "draw",
+    "draw_leaderboard",
+    "leaderboard",
+    "measure",
+    "parts",
+    "reference",
+    "stages",
+    "survey",
+    "variance_table",
+]
