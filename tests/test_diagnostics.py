@@ -12,7 +12,7 @@ from proofs import GAMMA, A, Problem, arbitrary, corridor, endless
 from toys import tabular_policy
 
 from pg import diagnostics, envs, tabular
-from pg.config import ACCEPTS, Config, Hyperparams
+from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
 from pg.diagnostics import Measured, Sample
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.networks import make_critic, make_policy
@@ -56,8 +56,18 @@ def agrees(measured: Measured, exact: float) -> bool:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("problem", [arbitrary, corridor, endless], ids=lambda p: p.__name__)
-@pytest.mark.parametrize("name", ["reinforce", "reward_to_go"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("reinforce", arbitrary),
+        ("reward_to_go", corridor),
+        pytest.param("reinforce", corridor, marks=pytest.mark.slow),
+        pytest.param("reinforce", endless, marks=pytest.mark.slow),
+        pytest.param("reward_to_go", arbitrary, marks=pytest.mark.slow),
+        pytest.param("reward_to_go", endless, marks=pytest.mark.slow),
+    ],
+    ids=lambda x: getattr(x, "__name__", x),
+)
 def test_the_exact_moments_of_tabular_problems(name: str, problem: functools._lru_cache_wrapper) -> None:
     """Variance, squared norm, SNR and noise scale, each within its standard error, which is not large."""
     exact = tabular.total_return_moments if name == "reinforce" else tabular.reward_to_go_moments
@@ -183,7 +193,8 @@ def test_the_expected_cosine_of_many_parameters() -> None:
 def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, Trajectory]:
     """An estimator on a batch of CartPole, with networks."""
     way = ACCEPTS[name][0]
-    config = Config(estimator=name, num_envs=num_envs, hidden_sizes=(8,), collect=way)
+    group = 2 if name in GROUPED else 1
+    config = Config(estimator=name, num_envs=num_envs, hidden_sizes=(8,), collect=way, group_size=group)
     env = envs.configured(config, num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=0.97))
@@ -191,10 +202,14 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
     if way == "windows":
         begin = start(env, policy, jax.random.key(1))
         return estimator, params, state, windows(env, policy, params.policy, jax.random.key(2), begin, 40)[1]
-    return estimator, params, state, episodes(env, policy, params.policy, jax.random.key(2), 60)
+    return estimator, params, state, episodes(env, policy, params.policy, jax.random.key(2), 60, group_size=group)
 
 
-@pytest.mark.parametrize("name", sorted(set(ACCEPTS) - {"optimal_baseline", "group_leave_one_out", "grpo"}))
+FAST = ("reinforce", "standardised", "state_value", "all_action", "gpomdp")  # one of each kind
+REST = sorted(set(ACCEPTS) - {*FAST, "optimal_baseline"})
+
+
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def test_the_mean_over_episodes_is_the_estimate_of_the_batch(name: str) -> None:
     estimator, params, state, traj = cartpole(name)
     sample = jax.jit(lambda p, t: diagnostics.per_episode(estimator, p, state, t, batch_size=5))(params, traj)
