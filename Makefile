@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train sweep benchmark test test-slow proofs mutants torture lint clean
+.PHONY: train sweep benchmark test test-slow proofs mutants torture lint docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -48,6 +48,17 @@ lint: $(VENV)/.installed  ## linter, formatter's check, type checker
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[docs]'; \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'; \
+	fi
+	@touch $@
+
+docs: $(VENV)/.installed-docs  ## the site, in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -E -W --keep-going -n docs docs/_build/html $(ARGS)
 
 clean:
 	rm -rf $(VENV)

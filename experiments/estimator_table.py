@@ -62,7 +62,7 @@ def documented(name: str) -> str:
     lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
     psi, unbiased = (s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s)
     source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
-    source = re.sub(r"(?:cs/)?\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
+    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
     cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
     return " | ".join(cell.replace("|", "∣") for cell in cells)
 

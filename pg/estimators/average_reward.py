@@ -10,7 +10,7 @@ from pg.rollout import Trajectory
 
 
 def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett, cs/1106.0665).
+    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett, 1106.0665).
 
     Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ.
 

@@ -32,7 +32,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001, cs/1106.0665).
+    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001, 1106.0665).
 
     Ψₜ = γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ
     Unbiased for: J.

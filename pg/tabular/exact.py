@@ -129,7 +129,7 @@ def average_values(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.A
 def gpomdp_direction(mdp: TabularMDP, logits: jax.Array, beta: Any) -> jax.Array:
     """∇_β η = Σₛ μ(s) Σₐ ∇π(a|s) (r + β P V_β)(s, a), [S, A], V_β the β-discounted value.
 
-    Baxter & Bartlett 2001 (cs/1106.0665): the limit of GPOMDP(β); tends to ∇η as β tends to 1.
+    Baxter & Bartlett 2001 (1106.0665): the limit of GPOMDP(β); tends to ∇η as β tends to 1.
     """
     weight = stationary(mdp, logits)[:, None] * discounted_values(mdp, logits, beta)[0]
     return jax.grad(lambda x, weight: jnp.sum(jax.nn.softmax(x) * weight))(jnp.asarray(logits), weight)
