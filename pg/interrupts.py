@@ -68,7 +68,8 @@ def deferred() -> Iterator[Caught]:
 def held() -> Iterator[None]:
     """Within it the first signal is only noted; afterwards it raises Interrupted.
 
-    For the loading of libraries in C++: raised in there, it becomes an ImportError, or ends the process by a crash.
+    For libraries in C++ while they load, and for the compiler, which calls Python back: raised in there, it becomes
+    an ImportError, or ends the process by a crash.
     """
     with deferred() as caught:
         yield

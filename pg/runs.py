@@ -125,7 +125,7 @@ def evaluate_run(
     where = where or devices.layout(most=1)
     n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
-    with jax.set_mesh(where.mesh):
+    with interrupts.held(), jax.set_mesh(where.mesh):
         args = filled_up((*acting(done.states), _data(seed_keys(seeds)[1])), n)
         returns = devices.fetch(jax.jit(f)(*devices.place(args, where.sharding)), where)
     return first(returns[actions], len(seeds))
@@ -169,7 +169,7 @@ def compile_programs(
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
     h = jax.tree.map(described, hyperparams)
-    with jax.set_mesh(where.mesh):
+    with interrupts.held(), jax.set_mesh(where.mesh):
         first_program = compiled(init, key, h)
         shapes = jax.eval_shape(devices.side_by_side(init, where, exact=exact), key, h)
         # What comes out goes in again, and so must lie where it lay.

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same(folder: Path, other: Path) -> None:
     for name in ("params.safetensors", "metrics.parquet"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.0])
+def test_a_signal_while_it_compiles_ends_it_too(tmp_path: Path, seconds: float) -> None:
+    """The compiler calls Python back: what a signal raises in there must not end the process by a crash."""
+    fresh = {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    command = [*SCRIPT, "--estimator", "ppo", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=fresh) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if "compiling" in line:
+                time.sleep(seconds)
+                job.send_signal(signal.SIGTERM)
+                break
+        job.stdout.read()
+    assert job.returncode == 75
 
 
 USR1 = pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow)
