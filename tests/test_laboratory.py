@@ -36,8 +36,8 @@ def test_the_names_of_subjects_need_no_jax() -> None:
 
 
 def test_figures_of_known_gradients_are_within_their_intervals() -> None:
-    line, curve = laboratory.assess("a", "start", "x", 3, *estimates())
-    assert line[:5] == ("a", "start", "x", 3, 4)
+    line, curve = laboratory.assess("a", "start", "reinforce", 3, *estimates())
+    assert line[:5] == ("a", "start", "reinforce", 3, 4)
     assert (line.steps, line.seconds) == (10.0, 0.05)
     for name, exact in {"variance": 9.0, "snr": 1 / 9, "cosine": (1 + 9 / 4) ** -0.5}.items():
         low, value, high = (getattr(line, name + end) for end in ("_low", "", "_high"))
@@ -54,14 +54,14 @@ def test_figures_of_known_gradients_are_within_their_intervals() -> None:
 def test_what_is_not_reached_by_counting_is_reckoned() -> None:
     """0.9 of few estimates: the same as of many, within the interval."""
     few, reference = estimates(count=64)
-    line, _ = laboratory.assess("a", "start", "x", 0, few, reference)
+    line, _ = laboratory.assess("a", "start", "reinforce", 0, few, reference)
     assert line.counted == 32
     assert line.most_low <= 10 * 9 * 0.81 / 0.19 <= line.most_high
 
 
 def test_a_biased_estimator_never_gets_there() -> None:
     """With a bias as long as the gradient the cosine tends to 0.71."""
-    line, curve = laboratory.assess("a", "start", "x", 0, *estimates(bias=1.0))
+    line, curve = laboratory.assess("a", "start", "gae", 0, *estimates(bias=1.0))
     assert math.isinf(line.most)
     assert line.half < math.inf
     assert curve[-1].cosine == pytest.approx(2**-0.5, rel=0.05)
@@ -75,15 +75,33 @@ def test_a_noisy_reference_is_allowed_for() -> None:
         noise
     )  # a cosine of 0.71 to the truth
     cosine = float(noisy[0] / np.linalg.norm(noisy))
-    line, _ = laboratory.assess("a", "start", "x", 0, found, Reference(noisy, cosine))
-    exact, _ = laboratory.assess("a", "start", "x", 0, found, truth)
+    line, _ = laboratory.assess("a", "start", "reinforce", 0, found, Reference(noisy, cosine))
+    exact, _ = laboratory.assess("a", "start", "reinforce", 0, found, truth)
     assert cosine == pytest.approx(2**-0.5, rel=0.01)
     assert line.cosine == pytest.approx(exact.cosine, rel=0.05)
 
 
+def test_without_a_reference_nothing_is_said_of_cosines() -> None:
+    """Of one whose noise hides the gradient: variance and signal are what they are."""
+    found, truth = estimates()
+    line, _ = laboratory.assess("a", "start", "reinforce", 0, found, truth._replace(cosine=0.3))
+    assert math.isnan(line.half)
+    assert math.isnan(line.most_high)
+    assert line.variance == pytest.approx(9.0, rel=0.05)
+    lines = [line, line._replace(stage="end", most=10.0, half=5.0)]
+    assert "1/1" in laboratory.leaderboard(lines)
+    assert laboratory.budgets(lines, "start").endswith("| — |")
+
+
+def test_what_is_parallel_to_the_gradient() -> None:
+    assert [name for name in laboratory.ESTIMATORS if not laboratory.parallel(name)] == [
+        *("undiscounted_reward_to_go", "standardised", "grpo", "all_action", "actor_critic", "gae", "vtrace")
+    ]
+
+
 def test_estimates_that_are_too_few_are_refused() -> None:
     with pytest.raises(ValueError, match="8 repetitions need at least 16 estimates, got 15"):
-        laboratory.assess("a", "start", "x", 0, *estimates(count=15))
+        laboratory.assess("a", "start", "reinforce", 0, *estimates(count=15))
 
 
 def line(estimator: str, most: float, subject: str = "a", seconds: float = 1.0) -> Quality:

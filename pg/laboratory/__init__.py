@@ -17,6 +17,7 @@ from pg.laboratory.quality import (
     Quality,
     assess,
     budget,
+    parallel,
     parts,
 )
 from pg.laboratory.report import (
@@ -62,6 +63,7 @@ __all__ = [
     "draw_leaderboard",
     "leaderboard",
     "measure",
+    "parallel",
     "parts",
     "reference",
     "stages",

@@ -35,7 +35,7 @@ class Reference(NamedTuple):
     """What estimates are compared with: ∇J, or an estimate of it from many other episodes."""
 
     gradient: np.ndarray  # [P]
-    cosine: float  # expected, of the reference itself to ∇J; 1 where it is exact
+    cosine: float  # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it
 
 
 def measure(
@@ -74,18 +74,17 @@ def critic_of(stage: Stage, estimator: str) -> Any:
     return stage.critics["V"] if estimator in ("state_value", "actor_critic", "gae", "vtrace", "ppo") else ()
 
 
-def reference(name: str, stage: Stage, seed: int, *, share: float = 4.0) -> Reference:
-    """∇J itself where it is known, else the mean of many estimates with the baseline V, which leaves them unbiased.
+def reference(name: str, stage: Stage, seed: int, *, share: float = 8.0) -> Reference:
+    """∇J itself where it is known, else the mean of many unbiased estimates, those of `time_baseline`.
 
     share: of the subject's number of estimates. seed: another than that of the estimates to be compared.
     """
-    config = still(SUBJECTS[name].settings(name)[0], "state_value", 1)
+    config = still(SUBJECTS[name].settings(name)[0], "time_baseline", 2)
     if isinstance(config.env, TabularMDP):
         return Reference(_exact(config, config.env, stage), 1.0)
-    found = measure(name, stage, "state_value", seed, share=share).gradients
-    sample = diagnostics.sample(lambda x: x, jnp.asarray(found))
-    scale = diagnostics.noise_scale(sample).value
-    return Reference(found.mean(axis=0), float(diagnostics.expected_cosine(max(scale, 0.0), len(found))))
+    found = measure(name, stage, "time_baseline", seed, share=share).gradients
+    scale = diagnostics.noise_scale(diagnostics.sample(lambda x: x, jnp.asarray(found))).value
+    return Reference(found.mean(axis=0), float(diagnostics.expected_cosine(scale, len(found))) if scale > 0 else 0.0)
 
 
 def _exact(config: Config, mdp: TabularMDP, stage: Stage) -> np.ndarray:

@@ -2,22 +2,26 @@
 
 cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it is counted, on the
 means of N / N₀ of them; beyond, it is  cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a = E g·∇J / ‖∇J‖, which is what a
-cosine tends to in many dimensions. A biased estimator never comes above a / ‖E g‖.
+cosine tends to in many dimensions. A biased estimator never comes above a / ‖E g‖; of one whose mean is along ∇J that
+is 1, and ‖E g‖ is a, which has one dimension of noise where ‖E g‖ has all of them.
 """
 
 import csv
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pg.estimators import ESTIMATORS
 from pg.folders import replace
 from pg.laboratory.measuring import Estimates, Reference
 
 Line = TypeVar("Line", "Quality", "Point")
 LEVELS = (0.5, 0.9)
+RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
 REPETITIONS = 8  # parts of the estimates, each evaluated on its own
 RESAMPLED = 1000
 
@@ -42,7 +46,7 @@ class Quality(NamedTuple):
     cosine: float  # of one estimate of N₀ episodes
     cosine_low: float
     cosine_high: float
-    half: float  # environment steps for an expected cosine of 0.5
+    half: float  # environment steps for an expected cosine of 0.5; NaN without a reference
     half_low: float
     half_high: float
     most: float  # environment steps for an expected cosine of 0.9
@@ -93,7 +97,12 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
     return Parts(sizes * estimates.num_episodes, cosine, mean @ direction, signal, spread * estimates.num_episodes)
 
 
-def budget(found: Parts, level: float) -> float:
+def parallel(estimator: str) -> bool:
+    """Whether an estimator's mean is along ∇J, by its docstring: it is unbiased, or that but for its length."""
+    return "Unbiased for: J" in str(ESTIMATORS[estimator].__doc__) or estimator == "batch_mean"
+
+
+def budget(found: Parts, level: float, *, parallel: bool) -> float:
     """Episodes for an expected cosine of `level`; infinite where it is never reached.
 
     Counted where the mean curve crosses the level, between two sizes linearly in log N; else reckoned.
@@ -105,7 +114,8 @@ def budget(found: Parts, level: float) -> float:
             return float(found.size[0]) * min(1.0, (level / curve[0]) ** 2)
         share = (level - curve[i - 1]) / (curve[i] - curve[i - 1])
         return float(found.size[i - 1] * (found.size[i] / found.size[i - 1]) ** share)
-    along, signal = found.along.mean(), found.signal.mean()
+    along = found.along.mean()
+    signal = along**2 if parallel else max(found.signal.mean(), along**2)
     missing = (along / level) ** 2 - signal
     if along <= 0 or missing <= 0:
         return float("inf")
@@ -116,13 +126,15 @@ def assess(
     subject: str, stage: str, estimator: str, seed: int, estimates: Estimates, reference: Reference
 ) -> tuple[Quality, list[Point]]:
     """The line of the table that estimates make, and their curve, with intervals by resampling the repetitions."""
-    found = parts(estimates, reference)
+    resolved = reference.cosine >= RESOLVED
+    found = parts(estimates, reference if resolved else reference._replace(cosine=1.0))
+    to = functools.partial(budget, parallel=parallel(estimator)) if resolved else lambda some, level: math.nan
     steps = estimates.steps / estimates.num_episodes
     figures = [
         *_interval(found, lambda some: some.noise.mean()),
         *_interval(found, lambda some: some.signal.mean() / some.noise.mean()),
         *_interval(found, lambda some: some.cosine[:, 0].mean()),
-        *(steps * x for level in LEVELS for x in _interval(found, functools.partial(budget, level=level))),
+        *(steps * x for level in LEVELS for x in _interval(found, functools.partial(to, level=level))),
     ]
     seconds, about = estimates.seconds / estimates.num_episodes, (subject, stage, estimator, seed)
     fixed = estimates.num_episodes, steps, seconds, reference.cosine

@@ -46,21 +46,26 @@ def leaderboard(lines: Sequence[Quality]) -> str:
     names = sorted(relative[0], key=lambda name: tuple(np.median(r[name]) for r in relative))
     rows = []
     for name in names:
-        own = [x for x in lines if x.estimator == name]
+        own = [x for x in lines if x.estimator == name and not math.isnan(x.most)]
         reached = sum(math.isfinite(x.most) for x in own)
         rows.append((f"`{name}`", *(_times(np.median(r[name])) for r in relative), f"{reached}/{len(own)}"))
     return results.markdown([head, *rows])
 
 
 def budgets(lines: Sequence[Quality], stage: str) -> str:
-    """A row per estimator, a column per subject: environment steps for a cosine of 0.9, with their interval."""
+    """A row per estimator, a column per subject: environment steps for a cosine of 0.9, with their interval.
+
+    —: there is no such estimator, or no reference to compare with.
+    """
     some = [x for x in lines if x.stage == stage]
     subjects, names = (list(dict.fromkeys(getattr(x, field) for x in some)) for field in ("subject", "estimator"))
     cells = {(x.estimator, x.subject): x for x in some}
 
     def cell(name: str, subject: str) -> str:
         x = cells.get((name, subject))
-        return "—" if x is None else f"{_short(x.most)} [{_short(x.most_low)}, {_short(x.most_high)}]"
+        if x is None or math.isnan(x.most):
+            return "—"
+        return f"{_short(x.most)} [{_short(x.most_low)}, {_short(x.most_high)}]"
 
     rows = [(f"`{name}`", *(cell(name, subject) for subject in subjects)) for name in names]
     return results.markdown([("estimator", *subjects), *rows])
@@ -94,7 +99,7 @@ def agreement(a: Sequence[Quality], b: Sequence[Quality]) -> tuple[int, int]:
 
 def draw(found: Survey, out: Path) -> list[Path]:
     """variance.png, cosine_steps.png and cosine_seconds.png, a panel per subject and stage, each as SVG too."""
-    keys = list(dict.fromkeys((x.subject, x.stage) for x in found.lines))
+    keys = list(dict.fromkeys((x.subject, x.stage) for x in found.lines if not math.isnan(x.most)))
     of = {key: [x for x in found.lines if (x.subject, x.stage) == key] for key in keys}
     variances = {
         f"{subject}, {stage}": {
@@ -131,8 +136,8 @@ def _cheapest(lines: Iterable[Quality]) -> set[str]:
 
 
 def _cells(lines: Sequence[Quality]) -> list[list[Quality]]:
-    """The lines of each subject and stage."""
-    keys = dict.fromkeys((x.subject, x.stage) for x in lines)
+    """The lines of each subject and stage that has a reference."""
+    keys = dict.fromkeys((x.subject, x.stage) for x in lines if not math.isnan(x.most))
     return [[x for x in lines if (x.subject, x.stage) == key] for key in keys]
 
 
