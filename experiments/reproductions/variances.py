@@ -1,0 +1,130 @@
+"""The share of a step's variance that the choice of the action makes, and two estimators' variances as a ratio."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from snapshots import Interval
+
+from pg import diagnostics, envs, networks, rollout
+from pg.closed_forms import LQR, lqr
+from pg.diagnostics import Decomposition, Measured
+from pg.distributions import Gaussian
+from pg.laboratory.subjects import GAMMA, SUBJECTS, Stage, parts, still
+from pg.networks import Network
+from pg.rollout import RolloutState
+
+# The point mass of the paper's own code, where it starts at (3, 4, ½, -½) and actions do not depend on the state.
+DT = 0.05
+POINT_MASS = LQR(
+    A=np.eye(4) + DT * np.eye(4, k=2),
+    B=np.vstack([np.zeros((2, 2)), DT * np.eye(2)]),
+    Q=np.eye(4),
+    R=0.01 * np.eye(2),
+    W=1e-5 * np.eye(4),
+    start=np.diag([9.0, 16.0, 0.25, 0.25]),
+    horizon=100,
+)
+NOISE = math.log(0.01)  # log σ of its actions
+
+
+class Parts(NamedTuple):
+    """The variance of a step without a baseline and with others, from the same samples."""
+
+    plain: Decomposition
+    learned: Decomposition  # V(s), fitted
+    true: Decomposition  # Vₜ(s)
+
+
+def of_point_mass(gain: Any, key: jax.Array, num_states: int) -> Parts:
+    """Of actions N(K x, 0.01²); Vₜ(x) is exact, and nothing is learned. gain: K, [2, 4]."""
+    gain, log_std = jnp.asarray(gain), jnp.full(2, NOISE)
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Gaussian]:
+        action = obs @ params[0].T
+        return carry, Gaussian(action, jnp.broadcast_to(params[1], action.shape))
+
+    def value(at: RolloutState) -> jax.Array:
+        return lqr.state_value(POINT_MASS, gain, log_std, at.obs, at.time, GAMMA)
+
+    env, policy = envs.make_env(POINT_MASS, 64), Network(lambda key: (gain, log_std), apply)
+    of = functools.partial(
+        diagnostics.decompose, env, policy, (gain, log_std), key, num_states=num_states, gamma=GAMMA
+    )
+    plain, true = of(), of(baseline=value)
+    return Parts(plain, true, true)
+
+
+def best_gain() -> np.ndarray:
+    """K of the best first action, [2, 4]."""
+    return np.asarray(lqr.optimal_gain(POINT_MASS, GAMMA)[0])
+
+
+def of_stage(name: str, stage: Stage, key: jax.Array, num_states: int) -> Parts:
+    """Of a policy of the laboratory, with the V(s) that was fitted to it, and with Vₜ(s) from more returns."""
+    config = still(SUBJECTS[name].settings(name)[0], "state_value", 64)
+    env, policy, critic = parts(config, stage.normaliser, 64)
+
+    def learned(at: RolloutState) -> jax.Array:
+        return critic.apply(stage.critics["V"], networks.start(critic, num_states), at.obs, at.time == 0)[1]
+
+    def true(at: RolloutState) -> jax.Array:
+        return sampled_value(env, policy, stage.policy, jax.random.fold_in(key, 1), at, config.horizon)
+
+    of = functools.partial(diagnostics.decompose, env, policy, stage.policy, key, num_states=num_states, gamma=GAMMA)
+    return Parts(*(of(horizon=config.horizon, baseline=b) for b in (None, learned, true)))
+
+
+def sampled_value(
+    env: envs.Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    at: RolloutState,
+    horizon: int | None,
+    count: int = 32,
+) -> jax.Array:
+    """Vₜ(s) as the mean of `count` returns from where N environments stand, [N].
+
+    As a baseline its error counts as the action's: Σ_a comes out too large by (Σ_τ + E ‖z‖² Var(Q|s)) / count.
+    """
+    act_key, return_key = jax.random.split(key)
+    num_states = len(at.time)
+    begin = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), at)
+    dist = policy.apply(params, begin.carry, begin.obs, begin.time == 0)[1]
+    action, many = dist.sample(dist.draw(act_key)), env._replace(num_envs=num_states * count)
+    returns = rollout.returns_to_go(many, policy, params, return_key, begin, action, GAMMA, horizon)
+    return returns.reshape(num_states, count).mean(axis=1)
+
+
+def action_share(found: Decomposition) -> Interval:
+    """Σ_a / (Σ_τ + Σ_a + Σ_s), with an interval that is never too narrow.
+
+    The parts come from the same samples, and their covariances are not known; of all that are possible, those are
+    taken that make the standard error largest: ((1 - f) s_a + f (s_τ + s_s)) / total, f the share. Of no variance the
+    share is 0: where every return is the same, there is nothing to remove.
+    """
+    if found.total == 0.0:
+        return Interval(0.0, 0.0, 0.0)
+    share = found.action.value / found.total
+    others = found.trajectory.standard_error + found.state.standard_error
+    error = ((1.0 - share) * found.action.standard_error + abs(share) * others) / found.total
+    return Interval(share, share - 1.96 * error, share + 1.96 * error)
+
+
+def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Interval:
+    """tr Var of the rows of x over that of y, [K, P] each; by a bootstrap of pairs of rows, which share episodes."""
+    x, y = (np.sum((np.asarray(g, float) - np.mean(g, axis=0)) ** 2, axis=1) for g in (x, y))
+    rows = np.random.default_rng(0).integers(0, len(x), (repetitions, len(x)))
+    low, high = np.quantile(x[rows].sum(axis=1) / y[rows].sum(axis=1), [0.025, 0.975])
+    return Interval(float(x.sum() / y.sum()), float(low), float(high))
+
+
+def bars(found: Sequence[Measured]) -> np.ndarray:
+    """Values and the ends of their intervals of 95 %, [3, K]."""
+    value, error = np.array(found).T
+    return np.stack([value, value - 1.96 * error, value + 1.96 * error])
