@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train sweep benchmark test test-slow proofs mutants torture lint docs clean
+.PHONY: train sweep benchmark test test-slow proofs mutants torture notebooks lint docs clean
 .DEFAULT_GOAL := train
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -43,6 +43,9 @@ mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the tes
 
 torture: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
 	$(BIN)/python tests/torture_resume.py $(ARGS)
+
+notebooks: $(VENV)/.installed  ## from each notebooks/NAME.py its .ipynb, without outputs
+	$(BIN)/python notebooks/tools/pair.py
 
 lint: $(VENV)/.installed  ## linter, formatter's check, type checker
 	$(BIN)/ruff check

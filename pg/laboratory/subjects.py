@@ -66,7 +66,7 @@ _TABULAR: dict[str, Any] = {"hidden_sizes": (), "num_envs": 32, "num_updates": 1
 SUBJECTS: dict[str, Subject] = {
     "gridworld": Subject("leave_one_out", _TABULAR, 512, 512, 200, 512),
     "garnet": Subject("leave_one_out", _TABULAR, 512, 512, 200, 512),
-    "Catch-bsuite": Subject("leave_one_out", {"num_updates": 200}, 512, 512, 200, 512),
+    "Catch-bsuite": Subject("leave_one_out", {"num_updates": 200}, 512, 512, 100, 512),
     "CartPole-v1": Subject("state_value", {"num_updates": 30}, 256, 32, 100, 64),
     "Acrobot-v1": Subject("ppo", {"num_updates": 200}, 256, 32, 100, 64),
     "Pendulum-v1": Subject("ppo", {"num_updates": 240}, 256, 32, 100, 64),
@@ -128,12 +128,26 @@ def parts(config: Config, normaliser: Normaliser, num_envs: int) -> tuple[envs.E
     env = envs.configured(config, num_envs)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     policy, critic = (normalisation.standardised(network, normaliser) for network in plain)
-    return env, policy, critic
+    return env, policy, _in_units(critic)
 
 
-def _fit(config: Config, batches: int, passes: int = 4) -> Callable[..., tuple[Any, jax.Array]]:
+def _in_units(critic: Network) -> Network:
+    """The critic, whose output is taken in units of its own: returns of -1000 are out of reach of small weights."""
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        return {"network": critic.init(key), "scale": jnp.ones(()), "shift": jnp.zeros(())}
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        scale, shift = jax.lax.stop_gradient((params["scale"], params["shift"]))
+        carry, output = critic.apply(params["network"], carry, obs, first)
+        return carry, shift + scale * output
+
+    return Network(init, apply, critic.carry)
+
+
+def _fit(config: Config, batches: int, passes: int = 10) -> Callable[..., tuple[Any, jax.Array]]:
     """policy, normaliser, key -> a critic fitted by Adam to complete returns, and how much it explains, []."""
-    opt = optax.adam(optax.cosine_decay_schedule(0.01, batches * passes))
+    opt = optax.adam(optax.cosine_decay_schedule(0.003, batches * passes))
 
     def fit(policy_params: Any, normaliser: Normaliser, key: jax.Array) -> tuple[Any, jax.Array]:
         env, policy, critic = parts(config, normaliser, config.num_envs)
@@ -155,7 +169,12 @@ def _fit(config: Config, batches: int, passes: int = 4) -> Callable[..., tuple[A
 
             return jax.lax.fori_loop(0, passes, step, learned), None
 
-        begun = start.critic, opt.init(start.critic)
+        seen = sampled(start._replace(policy=policy_params), init_key)
+        units = {
+            "scale": jnp.std(seen.target, where=seen.traj.valid) + 1e-6,
+            "shift": jnp.mean(seen.target, where=seen.traj.valid),
+        }
+        begun = start.critic | units, opt.init(start.critic)
         fitted = Params(policy_params, jax.lax.scan(improve, begun, jax.random.split(key, batches))[0][0])
         return fitted.critic, _explained(est, fitted, sampled(fitted, new_key))
 

@@ -1,0 +1,434 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How noisy is a policy gradient?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/02_variance_of_estimators.ipynb)
+#
+# Unbiased estimators of one gradient differ in variance, and that is what decides how many episodes a step needs. Here
+# variance is computed exactly on small problems, measured with errors on sampled episodes, and then used on CartPole: signal
+# to noise, the noise scale, the cosine to the true gradient, and where the variance comes from.
+
+# %% tags=["install"]
+import importlib.util
+import sys
+
+REPOSITORY = "https://github.com/OWNER/pg"
+
+if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
+    from IPython import get_ipython
+
+    get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")
+    get_ipython().run_line_magic("pip", "install --quiet -e ./pg_repo")
+    sys.path.insert(0, "pg_repo")
+
+# %%
+import os
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+
+import pg
+
+FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
+TABULAR_EPISODES, CARTPOLE_EPISODES, CARTPOLE_STEPS = (2048, 128, 50) if FAST else (16384, 1024, 200)
+SEEDS, UPDATES, FITTING_STEPS, NUM_STATES = (2, 10, 30, 16) if FAST else (16, 48, 300, 256)
+
+plt.rcParams.update({**pg.plots.STYLE, "figure.dpi": 120})
+BLUE, ORANGE, GREEN, PINK, YELLOW = pg.plots.COLOURS[:5]
+GAMMA = 0.9
+
+
+def dots(axes, y, measured, **look):
+    """Measured figures with intervals of two standard errors, lying."""
+    value, error = np.array(measured).T
+    axes.errorbar(value, y, xerr=2 * error, fmt="o", capsize=2, **look)
+
+
+# %% [markdown]
+# ## 1. Exactly
+#
+# The variance of an estimate from one episode is $\operatorname{tr} \operatorname{Cov}[\hat g]$; of a mean of $N$ episodes
+# it is $1/N$ of that. On a tabular problem it follows a recursion backwards in time, without enumeration and at any horizon:
+# `pg.tabular.total_return_moments` and `pg.tabular.reward_to_go_moments` (`tests/test_tabular.py` holds both to
+# enumeration). With $z_t = \nabla \log \pi(a_t \mid s_t)$ we compare
+#
+# $$R \sum_t z_t, \qquad \sum_t z_t\, \gamma^t G_t, \qquad \sum_t z_t\, \gamma^t \big(G_t - V_t(s_t)\big)$$
+#
+# on one random problem as its episodes become longer. Their mean is the same, $\nabla J$.
+
+# %%
+small = pg.tabular.garnet(seed=3, num_states=4, num_actions=2, branching=3, horizon=3, ends=0)
+theta = jnp.asarray(np.random.default_rng(1).normal(size=(4, 2)))
+horizons = [1, 2, 4, 8, 16, 32]
+
+
+def exact(mdp):
+    """∇J, and the moments of the three estimators."""
+    v = pg.tabular.values(mdp, theta, GAMMA)[1]  # [H, S]
+    moments = {
+        "total return": pg.tabular.total_return_moments(mdp, theta, GAMMA),
+        "reward to go": pg.tabular.reward_to_go_moments(mdp, theta, GAMMA),
+        "reward to go − V": pg.tabular.reward_to_go_moments(mdp, theta, GAMMA, v),
+    }
+    return pg.tabular.exact_gradient(mdp, theta, GAMMA).ravel(), moments
+
+
+traces = {name: [] for name in ("total return", "reward to go", "reward to go − V")}
+for horizon in horizons:
+    longer = pg.tabular.TabularMDP(small.transition, small.reward, small.initial, small.terminal, horizon)
+    gradient, moments = jax.jit(exact, static_argnums=0)(longer)
+    for name, (mean, covariance) in moments.items():
+        np.testing.assert_allclose(mean, gradient, atol=1e-4 * float(jnp.abs(gradient).max()))
+        traces[name].append(float(jnp.trace(covariance)))
+
+figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
+for (name, trace), colour, marker in zip(traces.items(), (BLUE, ORANGE, GREEN), "os^", strict=True):
+    axes.loglog(horizons, trace, color=colour, marker=marker, label=name)
+axes.set(xlabel="steps of an episode", ylabel="exact variance of an episode")
+axes.set_xticks(horizons, horizons)
+axes.minorticks_off()
+axes.legend()
+plt.show()
+assert traces["total return"][-1] > 2 * traces["reward to go"][-1] > 2 * traces["reward to go − V"][-1]
+
+# %% [markdown]
+# That order is usual and no law: where rewards cancel, reward to go has the *larger* variance (notebook 01, section 7).
+#
+# ## 2. From samples, with errors
+#
+# On other problems there is only $\operatorname{tr} \hat \Sigma = \frac{1}{n-1} \sum_i \lVert g_i - \bar g \rVert^2$ from
+# $n$ estimates. `pg.diagnostics.per_episode` takes the single episodes of a batch as estimates, and
+# `per_batch` whole batches, which is right also for estimators that couple episodes. Neither stores the gradients. Each
+# figure comes with its standard error, by the jackknife (`tests/test_diagnostics.py`). Against the exact values:
+
+# %%
+env = pg.make_env(small, num_envs=TABULAR_EPISODES)
+policy = pg.tabular.table_policy(theta)
+params = pg.Params(theta, ())
+h = pg.Hyperparams(gamma=GAMMA)
+
+
+@jax.jit
+def sampled(key):
+    """Samples of two estimators by episodes, and of leave_one_out by pairs."""
+    traj = pg.episodes(env, policy, theta, key)
+    by_episode = {
+        name: pg.diagnostics.per_episode(pg.ESTIMATORS[name](policy, None, h), params, (), traj)
+        for name in ("reinforce", "reward_to_go")
+    }
+    leave_one_out = pg.ESTIMATORS["leave_one_out"](policy, None, h)
+    return by_episode | {"leave_one_out, pairs": pg.diagnostics.per_batch(leave_one_out, params, (), traj, 2)}
+
+
+seen = sampled(jax.random.key(0))
+names = ("reinforce", "reward_to_go", "leave_one_out, pairs")
+measured = {name: pg.diagnostics.variance(seen[name]) for name in names}
+pairs = pg.diagnostics.exact_moments(pg.ESTIMATORS["leave_one_out"](policy, None, h), params, small, theta, 2)[1]
+truth = [*(exact(small)[1][name][1].trace() for name in ("total return", "reward to go")), pairs.trace()]
+
+figure, axes = plt.subplots(figsize=(3.3, 1.4), layout="constrained")
+dots(axes, range(3), list(measured.values()), color=BLUE, label="measured, ± 2 standard errors")
+axes.plot(truth, range(3), "|", color=ORANGE, markersize=14, label="exact")
+axes.set_yticks(range(3), measured)
+axes.set(xlabel="variance of an estimate", ylim=(2.5, -0.5), xlim=(0, None))
+figure.legend(loc="outside upper center", ncols=2)
+plt.show()
+for (name, m), expected in zip(measured.items(), truth, strict=True):
+    print(f"{name:22} {m}, exactly {expected:.4g}")
+    assert abs(m.value - expected) < 4 * m.standard_error
+
+# %% [markdown]
+# ## 3. CartPole, at a random and at a half-trained policy
+#
+# Training with `Config(diagnostics=True)` measures variance and signal at every update, as it goes. We train with the
+# estimator `state_value`, $\Psi_t = \gamma^t (G_t - V(s_t))$, at $\gamma = 0.98$, on episodes that are cut at 200 steps, and
+# keep the policy of every update. Two of them are looked at: the first, and one whose episodes last about half as long as
+# they may.
+
+# %%
+config = pg.Config(
+    env="CartPole-v1",
+    estimator="state_value",
+    horizon=CARTPOLE_STEPS,
+    num_envs=32,
+    num_updates=UPDATES,
+    hidden_sizes=(32, 32),
+    diagnostics=True,
+)
+h = pg.Hyperparams(gamma=0.98, learning_rate=0.005, critic_rate=6.0)
+learner = pg.make_learner(config, h)
+
+
+@jax.jit
+@jax.vmap
+def train(key):
+    """Metrics [G], and the parameters before every update, leaves [G, ...]."""
+
+    def step(state, key):
+        after, metrics = learner.step(state, key)
+        return after, (metrics, state.params)
+
+    init_key, keys = pg.train.training_keys(key, 0, UPDATES)
+    return jax.lax.scan(step, learner.init(init_key), keys)[1]
+
+
+metrics, kept = train(jax.random.split(jax.random.key(0), SEEDS))
+metrics = {name: np.asarray(x, float) for name, x in metrics.items()}  # [seeds, G]
+halfway = int((metrics["return"][0] > CARTPOLE_STEPS / 2).argmax())
+stages = {"random": 0, "half-trained": halfway}
+print(f"mean return: {metrics['return'][:, 0].mean():.0f} at first, {metrics['return'][:, -1].mean():.0f} at last")
+print(f"half-trained: the first seed after {halfway} updates, {metrics['return'][0, halfway]:.0f}")
+
+# %% [markdown]
+# $V$ should fit the policy at hand, so we fit it to episodes of each of the two, by least squares. They are other episodes than
+# those on which the estimators are compared: only so is $\Psi$ unbiased.
+
+# %%
+env = pg.make_env(config.env, num_envs=CARTPOLE_EPISODES)
+policy, critic = pg.make_policy(config, env), pg.make_critic(config, env)
+
+
+@jax.jit
+def collected(params, key):
+    """Episodes of a policy."""
+    return pg.episodes(env, policy, params.policy, key, CARTPOLE_STEPS)
+
+
+@jax.jit
+def fitted(params, key):
+    """The parameters with V fitted to the policy, and how much of the returns V explains in fresh episodes."""
+    few = pg.make_env(config.env, num_envs=128)
+    optimizer = optax.adam(0.03)
+
+    def targets(key):
+        traj = pg.episodes(few, policy, params.policy, key, CARTPOLE_STEPS)
+        return traj, pg.returns.reward_to_go(traj.reward, traj.done, h.gamma)
+
+    def value(own, traj):
+        return critic.apply(own, (), traj.obs, traj.first)[1]
+
+    def step(loop, _):
+        own, memory = loop
+        slope = jax.grad(
+            lambda own: jnp.sum(jnp.where(traj.valid, value(own, traj) - G, 0.0) ** 2) / traj.valid.sum()
+        )
+        updates, memory = optimizer.update(slope(own), memory)
+        return (optax.apply_updates(own, updates), memory), None
+
+    (traj, G), (fresh, to_go) = (targets(k) for k in jax.random.split(key))
+    (own, _), _ = jax.lax.scan(step, (params.critic, optimizer.init(params.critic)), length=FITTING_STEPS)
+    return params._replace(critic=own), pg.diagnostics.explained_variance(value(own, fresh), to_go, fresh.valid)
+
+
+policies = {}
+for stage, update in stages.items():
+    params = jax.tree.map(lambda x, update=update: x[0, update], kept)
+    policies[stage], explained = fitted(params, jax.random.key(1))
+    print(f"{stage} policy: V explains {100 * explained:.0f} % of the variance of the returns to go")
+
+# %% [markdown]
+# For one episode's estimate $g$ with covariance $\Sigma$,
+#
+# $$\text{SNR} = \frac{\lVert \mathbb{E} g \rVert^2}{\operatorname{tr} \Sigma}, \qquad
+# B = \frac{\operatorname{tr} \Sigma}{\lVert \mathbb{E} g \rVert^2} = \frac{1}{\text{SNR}}.$$
+#
+# $B$ is the *noise scale* (McCandlish et al. 2018): the number of episodes at which noise and signal are of one size. The
+# signal is measured without bias, as $\lVert \bar g \rVert^2 - \operatorname{tr} \hat\Sigma / n$; with plain
+# $\lVert \bar g \rVert^2$ noise would count as signal.
+
+# %%
+NAMES = ("reinforce", "reward_to_go", "leave_one_out", "time_baseline", "state_value")
+
+
+@jax.jit
+def samples(params, traj):
+    """A sample of every estimator, all from the same episodes."""
+    return {
+        name: pg.diagnostics.per_episode(pg.ESTIMATORS[name](policy, critic, h), params, (), traj) for name in NAMES
+    }
+
+
+episodes = {stage: collected(params, jax.random.key(2)) for stage, params in policies.items()}
+found = {}
+for stage, params in policies.items():
+    of_stage = samples(params, episodes[stage])
+    found[stage] = {name: of_stage[name] for name in NAMES}
+
+print(f"{'':29}{'variance':>20}{'SNR':>20}{'noise scale B':>20}")
+for stage, of_stage in found.items():
+    for name, sample in of_stage.items():
+        figures = (
+            f(sample) for f in (pg.diagnostics.variance, pg.diagnostics.signal_to_noise, pg.diagnostics.noise_scale)
+        )
+        print(f"{stage:13} {name:15}" + "".join(f"{x!s:>20}" for x in figures))
+
+figure, grid = plt.subplots(1, 2, figsize=(6.9, 1.6), layout="constrained", sharey=True)
+for axes, (stage, of_stage) in zip(grid, found.items(), strict=True):
+    dots(axes, range(len(NAMES)), [pg.diagnostics.variance(s) for s in of_stage.values()], color=BLUE)
+    axes.set(title=f"{stage} policy", xscale="log", xlabel="variance of an episode, ± 2 standard errors")
+grid[0].set_yticks(range(len(NAMES)), NAMES)
+grid[0].set_ylim(len(NAMES) - 0.5, -0.5)
+plt.show()
+
+for of_stage in found.values():
+    variances = {name: pg.diagnostics.variance(s).value for name, s in of_stage.items()}
+    assert variances["reward_to_go"] < variances["reinforce"]
+    assert variances["state_value"] < variances["reward_to_go"]
+
+# %% [markdown]
+# ## 4. How many episodes give a good direction?
+#
+# If noise has no preferred direction, a mean of $N$ estimates has a cosine to $\nabla J$ of about
+#
+# $$\cos \approx \frac{1}{\sqrt{1 + B/N}},$$
+#
+# `pg.diagnostics.expected_cosine` (`tests/test_diagnostics.py::test_the_expected_cosine_of_many_parameters`). Is it so?
+# The cosine between two *independent* means of $N$ is about the square of that, and needs no reference
+# gradient: `pg.diagnostics.pairwise_cosines`. A cosine to a mean that contains the estimate itself would be too large.
+
+
+# %%
+@jax.jit
+def single_gradients(params, traj):
+    """The gradient of every episode by state_value, [n, P]."""
+    estimator = pg.ESTIMATORS["state_value"](policy, critic, h)
+    batch = estimator.weigh(params, (), traj)[0]
+    trees = pg.diagnostics.gradients(*pg.diagnostics.of_episodes(estimator, params, batch))
+    return jnp.concatenate([x.reshape(CARTPOLE_EPISODES, -1) for x in jax.tree.leaves(trees)], axis=1)
+
+
+sizes = 2 ** np.arange(0, 5 if FAST else 8)
+figure, axes = plt.subplots(figsize=(3.3, 2.9), layout="constrained")
+for (stage, sample), colour, marker in zip(found.items(), (BLUE, ORANGE), "os", strict=True):
+    g = np.asarray(single_gradients(policies[stage], episodes[stage]), float)
+    seen = [pg.diagnostics.pairwise_cosines(g.reshape(-1, n, g.shape[1]).mean(1)) for n in sizes]
+    squared, error = np.array(seen).T
+    scale = pg.diagnostics.noise_scale(sample["state_value"])
+    rule = pg.diagnostics.expected_cosine(scale.value, sizes)
+    low, high = (np.sqrt(np.maximum(squared + s * error, 0)) for s in (-2, 2))
+    cosine = np.sqrt(np.maximum(squared, 0))
+    axes.plot(sizes, rule, color=colour, label=f"{stage}: rule, B = {scale.value:.2g} ± {scale.standard_error:.1g}")
+    axes.errorbar(
+        sizes, cosine, yerr=[cosine - low, high - cosine], fmt=marker, color=colour, label=f"{stage}: measured"
+    )
+    if not FAST:
+        assert np.abs(cosine[2:] - rule[2:]).max() < 0.2, (cosine, rule)
+axes.set(xscale="log", xlabel="episodes N of an estimate", ylabel="cosine to ∇J", ylim=(0, 1.02))
+axes.set_xticks(sizes, sizes)
+axes.minorticks_off()
+figure.legend(loc="outside upper center")
+plt.show()
+
+# %% [markdown]
+# The rule is on the safe side here: a few long gradients make up much of the variance, and a cosine does not ask for length.
+#
+# ## 5. Where does the variance come from?
+#
+# The variance of one step's term $z\,(G - b(s))$ has three parts (Tucker et al. 2018):
+#
+# $$\operatorname{tr} \operatorname{Var} =
+# \underbrace{\mathbb{E} \lVert z \rVert^2 \operatorname{Var}(G \mid s, a)}_{\Sigma_\tau:\ \text{what follows}} +
+# \underbrace{\mathbb{E} \operatorname{tr} \operatorname{Var}(z\,(Q - b) \mid s)}_{\Sigma_a:\ \text{the action}} +
+# \underbrace{\operatorname{tr} \operatorname{Var}(\mathbb{E}[z Q \mid s])}_{\Sigma_s:\ \text{the state}}.$$
+#
+# A baseline $b(s)$ can only lower $\Sigma_a$. `pg.diagnostics.decompose` measures the three by going on from visited states
+# several times with several actions (`tests/test_diagnostics.py::test_the_decomposition_of_variance_is_exact_on_tables`).
+
+
+# %%
+def value(params):
+    """V where environments stand, as a baseline for `decompose`."""
+    return lambda states: critic.apply(params.critic, (), states.obs, states.time == 0)[1]
+
+
+params = policies["half-trained"]
+parts = {
+    name: pg.diagnostics.decompose(
+        pg.make_env(config.env, num_envs=32),
+        policy,
+        params.policy,
+        jax.random.key(3),
+        num_states=NUM_STATES,
+        num_actions=4,
+        num_returns=4,
+        gamma=h.gamma,
+        horizon=CARTPOLE_STEPS,
+        baseline=baseline,
+    )
+    for name, baseline in (("b = 0", None), ("b = V", value(params)))
+}
+
+figure, axes = plt.subplots(figsize=(3.3, 1.4), layout="constrained")
+left = np.zeros(2)
+for label, field, colour in (("Σ$_τ$", "trajectory", BLUE), ("Σ$_a$", "action", ORANGE), ("Σ$_s$", "state", GREEN)):
+    width = np.array([max(getattr(part, field).value, 0.0) for part in parts.values()])
+    axes.barh(range(2), width, left=left, color=colour, label=label, height=0.6)
+    left += width
+axes.set_yticks(range(2), parts)
+axes.set(xlabel="variance of a step's term, half-trained policy", ylim=(1.5, -0.5))
+figure.legend(loc="outside upper center", ncols=3)
+plt.show()
+for name, part in parts.items():
+    print(f"{name:8} trajectory {part.trajectory!s:>16}   action {part.action!s:>16}   state {part.state!s:>16}")
+without, with_v = parts.values()
+np.testing.assert_allclose(with_v.trajectory.value, without.trajectory.value, rtol=1e-2)  # the same futures
+assert with_v.action.value < (1.0 if FAST else 0.5) * without.action.value
+
+# %% [markdown]
+# With $V$ little of $\Sigma_a$ is left: what remains is the chance of what follows, and no function of state and action can
+# take that away.
+#
+# ## 6. While training
+#
+# The metrics of section 3 hold `grad_variance` and `grad_squared_norm` of every update. The second is unbiased, and so
+# negative at times. A noise scale is a *ratio of averages*, over seeds and neighbouring updates, never an average
+# of ratios: some denominators are near zero. Where even the average of the signal is not clear of zero (less than two
+# standard errors, over seeds), all that is known of $B$ is that it is large.
+
+# %%
+noise, signal = metrics["grad_variance"], metrics["grad_squared_norm"]  # [seeds, G]
+window = max(1, UPDATES // 12)
+blocks = UPDATES // window
+
+
+def in_blocks(x):
+    """Means over seeds and over `window` updates in a row, [blocks]."""
+    return x[:, : blocks * window].reshape(SEEDS, blocks, window).mean((0, 2))
+
+
+of_seeds = signal[:, : blocks * window].reshape(SEEDS, blocks, window).mean(2)
+clear = of_seeds.mean(0) > 2 * of_seeds.std(0, ddof=1) / np.sqrt(SEEDS)
+scale = np.where(clear, in_blocks(noise) / in_blocks(signal), np.nan)
+wrong = in_blocks(noise / signal)
+middle = (np.arange(blocks) + 0.5) * window
+figure, grid = plt.subplots(1, 2, figsize=(6.9, 2.3), layout="constrained")
+grid[0].plot(middle, in_blocks(metrics["return"]), color=BLUE)
+grid[0].set(xlabel="update", ylabel="return of an episode")
+grid[1].plot(middle, scale, color=BLUE, marker="o", label="ratio of averages, if clear of 0")
+grid[1].plot(middle, wrong, color=ORANGE, marker="s", linestyle="--", label="average of ratios")
+grid[1].axhline(config.num_envs, **pg.plots.LEVEL)
+grid[1].text(1.0, config.num_envs, " episodes\n of a batch", transform=grid[1].get_yaxis_transform(), va="center")
+grid[1].set(xlabel="update", ylabel="noise scale B, in episodes")
+grid[1].set_yscale("symlog", linthresh=10)
+figure.legend(loc="outside upper right", ncols=2)
+plt.show()
+print(f"the measured signal is negative in {100 * (signal < 0).mean():.0f} % of the updates")
+if not FAST:
+    assert (signal < 0).any()
+    assert np.nanmax(scale) > 5 * scale[0], scale
+
+# %% [markdown]
+# Early on a batch holds more episodes than the noise scale, and more would be wasted. Later noise wins, and a step
+# is worth taking only because the next ones average it out. Near the best policy there is no signal left to find.
