@@ -92,7 +92,6 @@ def test_what_it_names_exists(path: Path) -> None:
         assert (ROOT / file).exists(), file
 
 
-@pytest.mark.slow
 @each
 def test_it_runs_as_a_script(path: Path) -> None:
     """With small sizes."""
