@@ -36,7 +36,7 @@ class Options:
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
-    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->` becomes a table."""
+    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->` becomes tables."""
     figure: Path | None = None
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
 
@@ -72,10 +72,9 @@ def main() -> int:
     lines = found.having(options.subjects, estimators, options.seed).lines
     if not lines:
         cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
-    tables = [f"{stage} of training\n\n{laboratory.budgets(lines, stage)}" for stage in laboratory.STAGES]
-    print("", laboratory.leaderboard(lines), *tables, sep="\n\n")
+    print(laboratory.report(lines))
     if options.report:
-        results.insert(options.report, laboratory.leaderboard(lines), laboratory.MARKS)
+        results.insert(options.report, laboratory.report(lines), laboratory.MARKS)
     laboratory.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
     if options.against is not None:
         others = found.having(options.subjects, estimators, options.against).lines

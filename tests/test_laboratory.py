@@ -225,4 +225,4 @@ def test_the_leaderboard_of_the_documentation_is_that_of_the_stored_table() -> N
     text = (ROOT / "docs" / "which_estimator.md").read_text()
     shown = text.split(laboratory.MARKS[0])[1].split(laboratory.MARKS[1])[0]
     lines = Survey.read(ROOT / "docs" / "leaderboard").having(laboratory.SUBJECTS, laboratory.ESTIMATORS, 1).lines
-    assert shown.strip() == laboratory.leaderboard(lines).strip()
+    assert shown.strip() == laboratory.report(lines).strip()

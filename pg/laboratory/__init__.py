@@ -27,6 +27,7 @@ from pg.laboratory.report import (
     draw,
     draw_leaderboard,
     leaderboard,
+    report,
     variance_table,
 )
 from pg.laboratory.subjects import (
@@ -66,6 +67,7 @@ __all__ = [
     "parallel",
     "parts",
     "reference",
+    "report",
     "stages",
     "survey",
     "variance_table",

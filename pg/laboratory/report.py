@@ -34,6 +34,12 @@ def variance_table(lines: Iterable[Quality]) -> str:
     return results.markdown([(*head, "μs per step"), *rows])
 
 
+def report(lines: Sequence[Quality]) -> str:
+    """The leaderboard, and below it the budgets of each stage."""
+    stages = [f"Environment steps to 0.9, {stage} of training:\n\n{budgets(lines, stage)}" for stage in STAGES]
+    return "\n\n".join(["", leaderboard(lines), *stages, ""])
+
+
 def leaderboard(lines: Sequence[Quality]) -> str:
     """A row per estimator: what it needs against the best of each problem, and how often it gets there at all.
 

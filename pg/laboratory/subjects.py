@@ -70,7 +70,7 @@ SUBJECTS: dict[str, Subject] = {
     "CartPole-v1": Subject("state_value", {"num_updates": 30}, 256, 32, 100, 64),
     "Acrobot-v1": Subject("ppo", {"num_updates": 200}, 256, 32, 100, 64),
     "Pendulum-v1": Subject("ppo", {"num_updates": 240}, 256, 32, 100, 64),
-    "Breakout-MinAtar": Subject("ppo", {"num_updates": 60}, 64, 8, 40, 64),
+    "Breakout-MinAtar": Subject("ppo", {"num_updates": 60}, 64, 8, 10, 32),
 }
 
 
