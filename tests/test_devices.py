@@ -116,6 +116,7 @@ def test_processes_are_devices_of_one_process(tmp_path: Path, processes: int) ->
         np.testing.assert_array_equal(values, many[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_dead_process_ends_the_job_and_the_next_goes_on(tmp_path: Path) -> None:
     long = {"processes": 2, "updates": 40, "seeds": 10}
     jobs = start(tmp_path, **long)

@@ -50,7 +50,7 @@ HEADS = {
 
 # One of each kind; the others in the slow lane, as each has a program to compile.
 SOME = ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "Catch-bsuite", "MemoryChain-bsuite", "MNISTBandit-bsuite"]
-SOME += ["FourRooms-misc", "Reacher-misc", "BernoulliBandit-misc", "FrozenLake-misc"]
+SOME += ["BernoulliBandit-misc", "FrozenLake-misc"]
 OTHERS = [name for name in ENVIRONMENTS if name not in SOME]
 
 

@@ -138,6 +138,7 @@ def test_a_folder_that_is_in_use_or_holds_another_run(whole: Path, tmp_path: Pat
     assert f"cannot read {tmp_path / 'config.json'}" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D6")
 def test_strict_refuses_other_software(tmp_path: Path) -> None:
     flags = [*RUN, "--num-updates", "2", "--out", str(tmp_path), "--name", "x"]
@@ -147,6 +148,7 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
     assert "what it was run with has changed, and bits may with it: xla_flags is '' there" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> None:
     flags = [*RUN, "--schedule", "linear", "--name", "x", "--out", str(tmp_path)]
     assert train(*flags, "--num-updates", "2").returncode == 0

@@ -83,6 +83,7 @@ def test_acting_and_learning_see_the_same_observations(collect: Any) -> None:
     assert float(jnp.abs(state.normaliser.obs.mean.high).min()) > 0.5  # places and times are far from standard
 
 
+@pytest.mark.slow
 def test_statistics_of_the_batch_itself_would_part_them() -> None:
     """The test above can fail."""
     config = settings(normalise_observations=True)

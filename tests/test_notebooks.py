@@ -92,7 +92,11 @@ def test_what_it_names_exists(path: Path) -> None:
         assert (ROOT / file).exists(), file
 
 
-@each
+LONG = "02_variance_of_estimators"  # longest to compile
+SCRIPTS = [pytest.param(p, marks=[pytest.mark.slow] * (p.stem == LONG), id=p.stem) for p in SOURCES]
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
 def test_it_runs_as_a_script(path: Path) -> None:
     """With small sizes."""
     small = {"PG_FAST": "1", "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"}

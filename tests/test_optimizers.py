@@ -99,8 +99,11 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
 @pytest.mark.parametrize(
     ("name", "estimator"),
     [
-        *(("natural", "reinforce"), ("natural", "state_value"), ("natural", "all_action"), ("lion", "gae")),
-        *(("trpo", "leave_one_out"), ("trpo", "gae"), ("storm", "reward_to_go"), ("svrpg", "state_value")),
+        *(("natural", "state_value"), ("lion", "gae"), ("trpo", "leave_one_out"), ("storm", "reward_to_go")),
+        pytest.param("natural", "reinforce", marks=pytest.mark.slow),
+        pytest.param("natural", "all_action", marks=pytest.mark.slow),
+        pytest.param("trpo", "gae", marks=pytest.mark.slow),
+        pytest.param("svrpg", "state_value", marks=pytest.mark.slow),
     ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:

@@ -92,7 +92,7 @@ def test_it_is_the_derivative_of_the_return_of_the_same_episodes() -> None:
         np.testing.assert_allclose(gradient[0, j], slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Pendulum-v1", "Reacher-misc"])
+@pytest.mark.parametrize("name", ["Pendulum-v1", pytest.param("Reacher-misc", marks=pytest.mark.slow)])
 def test_gymnax_environments_that_have_a_derivative(name: str) -> None:
     """The same trajectory as `episodes`, and the derivative of a return of a few steps by finite differences."""
     env = envs.make_env(name, 4, differentiable=True)

@@ -118,6 +118,7 @@ def test_minibatches_are_whole_sequences() -> None:
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)) if x.dtype == float)
 
 
+@pytest.mark.slow
 def test_two_seeds_side_by_side_are_two_runs() -> None:
     config = Config(
         env=Clock(), estimator="ppo", collect="windows", memory="gru", num_steps=10, num_updates=2, **SIZES

@@ -47,6 +47,7 @@ def blocks_of(weighted: np.ndarray) -> snapshots.Blocks:
     return snapshots.Blocks(weighted, np.ones_like(weighted), np.zeros(count), np.full(count, 20.0))
 
 
+@pytest.mark.slow
 def test_the_direction_is_that_of_standardised_advantages() -> None:
     """What PPO's own code makes of all the episodes as one batch, from blocks; of others the sums are left out."""
     config, h = preset("ppo", env="CartPole-v1")
@@ -147,6 +148,7 @@ def test_of_no_variance_there_is_no_share() -> None:
     assert variances.action_share(parts((0.0, 0.0), (0.0, 0.0), (0.0, 0.0))) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_sampled_value_is_the_value() -> None:
     """Of the point mass, within its standard errors; it goes on from the time at which a state stands."""
     gain, log_std = 0.5 * variances.best_gain(), np.full(2, variances.NOISE)

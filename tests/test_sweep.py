@@ -109,6 +109,7 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 # Runs side by side
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
     exact, mapped = (sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False))
@@ -143,6 +144,7 @@ def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_the_width_is_lowered_until_the_programs_fit() -> None:
     h = chunks.crossed(POINTS, 4)
     free = chunks.plan(CONFIG, h, 24, ONE, width=8)
@@ -157,6 +159,7 @@ def test_the_width_is_lowered_until_the_programs_fit() -> None:
         chunks.plan(CONFIG, h, 24, ONE, budget=1000)
 
 
+@pytest.mark.slow
 def test_the_compilers_account_of_memory_grows_with_the_width() -> None:
     """What the plan rests on: twice the runs, twice the bytes, within a tenth."""
     sizes = [runs.compile_programs(CONFIG, runs.broadcast(Hyperparams(), 1), ONE, n).num_bytes for n in (8, 16)]
@@ -300,6 +303,7 @@ def test_settings_that_diverged_come_last() -> None:
     assert "flatters" in report.verdict(three, ranked, None)
 
 
+@pytest.mark.slow
 def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = study(table={"learning_rate": [1e-9, 0.02], "length": [1.0, 0.5]}, episodes=20)
     width = driver.run(two, tmp_path, ONE, HOW)

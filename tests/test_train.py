@@ -39,8 +39,12 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def ways() -> list[Any]:
-    """Every estimator with all it accepts; of those that accept both ways, episodes in the slow lane."""
-    slow = [(name, "episodes") for name, accepted in ACCEPTS.items() if len(accepted) > 1]
+    """Every estimator with all it accepts; of those that accept both ways episodes, and what is like another of its
+    kind, in the slow lane.
+    """
+    alike = ("reward_to_go", "undiscounted_reward_to_go", "constant_baseline", "standardised", "time_baseline")
+    alike += ("group_leave_one_out", "action_dependent_baseline", "trajectory_importance", "ratio_only", "batch_mean")
+    slow = [(name, "episodes") for name, accepted in ACCEPTS.items() if len(accepted) > 1 or name in alike]
     rest = [(name, way) for name, accepted in ACCEPTS.items() for way in accepted if (name, way) not in slow]
     return [*rest, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
 
@@ -98,6 +102,7 @@ def test_a_run_may_go_on_beyond_its_planned_end() -> None:
     assert_equal(jax.random.key_data(training_keys(KEY, 5, 4)[1]), jax.random.key_data(long[5:]))
 
 
+@pytest.mark.slow
 def test_jit_is_no_jit() -> None:
     config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
     learner = make_learner(config)
@@ -301,6 +306,7 @@ def test_a_total_return_over_windows_is_refused() -> None:
         make_learner(Config(estimator="gae", collect="windows"), estimator=mine)
 
 
+@pytest.mark.slow
 def test_windows_are_scaled_per_step() -> None:
     """The gradient over a window is that of one step on average, however long the window."""
     norms = []
@@ -396,7 +402,7 @@ def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
     return *jax.jit(make_train(config))(KEY), *jax.jit(make_train(dataclasses.replace(config, diagnostics=True)))(KEY)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "gae"])
+@pytest.mark.parametrize("name", [pytest.param("reinforce", marks=pytest.mark.slow), "gae"])
 def test_diagnostics_leave_training_as_it_is(name: str) -> None:
     state, metrics, watched, more = diagnosed(name)
     assert set(more) - set(metrics) == {"grad_variance", "grad_squared_norm"} | (
@@ -411,7 +417,7 @@ def test_diagnostics_leave_training_as_it_is(name: str) -> None:
     assert (more["grad_variance"] > 0).all()
 
 
-@pytest.mark.parametrize("mode", ["batch", "minibatch"])
+@pytest.mark.parametrize("mode", [pytest.param("batch", marks=pytest.mark.slow), "minibatch"])
 def test_diagnostics_are_of_the_advantages_that_are_used(mode: Any) -> None:
     _, _, _, metrics = diagnosed("ppo", advantages=mode)
     np.testing.assert_allclose(
