@@ -32,7 +32,7 @@ class Options:
     out: Path = Path("results/laboratory")
     """Folder of what is measured."""
     against: int | None = None
-    """Another seed, of which --out has a survey: at how many problems and moments the first three are the same."""
+    """Another seed, of which there is a survey too: on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
@@ -79,7 +79,8 @@ def main() -> int:
     if options.against is not None:
         others = found.having(options.subjects, estimators, options.against).lines
         same, total = laboratory.agreement(lines, others)
-        print(f"\nthe first three are the same with seeds {options.seed} and {options.against} at {same} of {total}")
+        seeds = f"seeds {options.seed} and {options.against}"
+        print(f"\nthe same three estimators lead with {seeds} on {same} of {total} problems")
     return 0
 
 

@@ -89,18 +89,12 @@ def relative_costs(lines: Sequence[Quality], cost: Cost) -> dict[str, list[float
 
 
 def agreement(a: Sequence[Quality], b: Sequence[Quality]) -> tuple[int, int]:
-    """At how many subjects and stages two surveys have the same three cheapest estimators, and of how many.
+    """On how many subjects two surveys have the same three leading estimators, and of how many.
 
-    Cheapest in environment steps for an expected cosine of 0.9; ties are in the order of names.
+    Leading by the median over stages of the cost in environment steps for 0.9; ties are in the order of names.
     """
-    other = {(x.subject, x.stage, x.estimator): x for x in b}
-    same = total = 0
-    for cell in _cells(a):
-        pairs = [(x, other[key]) for x in cell if (key := (x.subject, x.stage, x.estimator)) in other]
-        if len(pairs) > TOP:
-            first, second = (_cheapest(side) for side in zip(*pairs, strict=True))
-            same, total = same + (first == second), total + 1
-    return same, total
+    subjects = [name for name in dict.fromkeys(x.subject for x in a) if any(x.subject == name for x in b)]
+    return sum(_leading(a, name) == _leading(b, name) for name in subjects), len(subjects)
 
 
 def draw(found: Survey, out: Path) -> list[Path]:
@@ -137,8 +131,9 @@ def draw_leaderboard(lines: Sequence[Quality], path: Path) -> None:
     plots.bars(groups, path, ylabel="environment steps for an expected cosine of 0.9", log=True)
 
 
-def _cheapest(lines: Iterable[Quality]) -> set[str]:
-    return {x.estimator for x in sorted(lines, key=lambda x: (x.most, x.estimator))[:TOP]}
+def _leading(lines: Sequence[Quality], subject: str) -> set[str]:
+    costs = relative_costs([x for x in lines if x.subject == subject], lambda x: x.most)
+    return set(sorted(costs, key=lambda name: (np.median(costs[name]), name))[:TOP])
 
 
 def _cells(lines: Sequence[Quality]) -> list[list[Quality]]:
