@@ -54,6 +54,8 @@ def main() -> int:
         )
     except ValueError as error:
         cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here")
         return cli.INTERRUPTED

@@ -128,6 +128,7 @@ def draw_leaderboard(lines: Sequence[Quality], path: Path) -> None:
     groups: dict[str, dict[str, tuple[float, float, float]]] = {}
     for x in sorted(middle, key=lambda x: names.index(x.estimator) if x.estimator in names else len(names)):
         groups.setdefault(x.subject, {})[x.estimator] = (x.most, x.most_low, x.most_high)
+    path.parent.mkdir(parents=True, exist_ok=True)
     plots.bars(groups, path, ylabel="environment steps for an expected cosine of 0.9", log=True)
 
 
