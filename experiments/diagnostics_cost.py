@@ -48,8 +48,8 @@ def measured(name: str, options: Options) -> dict[str, float]:
     from timing import compiled, longer, take_turns
     from updates import update
 
-    config, _ = preset(name, env=options.env, num_envs=options.num_envs)
-    gradient, with_moments, args = gradients(config)
+    config, hyperparams = preset(name, env=options.env, num_envs=options.num_envs)
+    gradient, with_moments, args = gradients(config, hyperparams)
     programs = {
         "gradient": compiled(gradient, *args),
         "moments": compiled(with_moments, *args),
@@ -64,18 +64,17 @@ def measured(name: str, options: Options) -> dict[str, float]:
     }
 
 
-def gradients(config: Any) -> tuple[Any, Any, Any]:
+def gradients(config: Any, hyperparams: Any) -> tuple[Any, Any, Any]:
     """The gradient of a weighed batch, the same with its moments, and what both take."""
     import jax
     import jax.numpy as jnp
 
     from pg import diagnostics, envs, networks, rollout
     from pg.estimators import ESTIMATORS
-    from pg.presets import preset
 
     env = envs.configured(config, config.num_envs)
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
-    estimator = ESTIMATORS[config.estimator](policy, critic, preset(config.estimator)[1])
+    estimator = ESTIMATORS[config.estimator](policy, critic, hyperparams)
     params, state = estimator.init(jax.random.key(0))
     actor, key = networks.actor(policy, critic), jax.random.key(1)
     traj = jax.jit(lambda p: rollout.episodes(env, actor, p, key))(params)

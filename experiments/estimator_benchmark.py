@@ -9,28 +9,18 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from estimator_variance import check
+from estimator_variance import Measuring
 
 from pg import cli
 from pg.suites import LABORATORY
 
 
 @dataclasses.dataclass
-class Options:
+class Options(Measuring):
     """What to measure, where to keep and to show it."""
 
     subjects: tuple[str, ...] = LABORATORY
     """Problems; of gridworld and garnet ∇J is known exactly."""
-    estimators: tuple[str, ...] = ()
-    """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
-    seed: int = 1
-    """Of the estimates; the policies are the same for all seeds."""
-    num_episodes: int = 8
-    """Episodes of one estimate, even."""
-    share: float = 1.0
-    """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
-    out: Path = Path("results/laboratory")
-    """Folder of what is measured."""
     against: int | None = None
     """Another seed, of which there is a survey too: on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -45,25 +35,14 @@ def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
     options = tyro.cli(Options, description=__doc__)
     try:
-        check(options.subjects, options.estimators, options.num_episodes, options.share)
+        options.check()
         cli.cache_compilations()
 
         from pg import laboratory, results  # only now: a mistake in the arguments need not wait for jax
 
         if options.report:
             results.check_marks(options.report, laboratory.MARKS)
-        estimators = options.estimators or laboratory.ESTIMATORS
-        if options.from_:
-            found = laboratory.Survey.read(options.from_)
-        else:
-            found = laboratory.survey(
-                options.subjects,
-                estimators,
-                options.out,
-                seed=options.seed,
-                share=options.share,
-                num_episodes=options.num_episodes,
-            )
+        found = laboratory.Survey.read(options.from_) if options.from_ else options.survey()
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
@@ -71,15 +50,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here")
         return cli.INTERRUPTED
-    lines = found.having(options.subjects, estimators, options.seed).lines
+    lines = options.asked(found, options.seed).lines
     if not lines:
         cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
-    print(laboratory.report(lines))
+    print(report := laboratory.report(lines))
     if options.report:
-        results.insert(options.report, laboratory.report(lines), laboratory.MARKS)
+        results.insert(options.report, report, laboratory.MARKS)
     laboratory.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
     if options.against is not None:
-        others = found.having(options.subjects, estimators, options.against).lines
+        others = options.asked(found, options.against).lines
         same, total = laboratory.agreement(lines, others)
         seeds = f"seeds {options.seed} and {options.against}"
         print(f"\nthe same three estimators lead with {seeds} on {same} of {total} problems")

@@ -41,7 +41,7 @@ def main() -> None:
     cli.cache_compilations()
     import jax
 
-    from pg import tabular
+    from pg import results, tabular
 
     jax.config.update("jax_enable_x64", True)
     rows = []
@@ -51,8 +51,7 @@ def main() -> None:
         rows.append(f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |")
         print(rows[-1], flush=True)
     for path in options.out:
-        before, rest = path.read_text().split(MARKS[0])
-        path.write_text("\n".join([before + MARKS[0], HEADER, *rows, MARKS[1] + rest.split(MARKS[1])[1]]))
+        results.insert(path, "\n".join([HEADER, *rows]), MARKS)
 
 
 def documented(name: str) -> str:

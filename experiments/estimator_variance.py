@@ -7,6 +7,7 @@ What is measured is kept in --out, and the same command goes on with what is mis
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -16,7 +17,7 @@ from pg.suites import LABORATORY
 
 
 @dataclasses.dataclass
-class Options:
+class Measuring:
     """What to measure, and where to keep it."""
 
     subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
@@ -33,25 +34,49 @@ class Options:
     out: Path = Path("results/laboratory")
     """Folder of what is measured, and of the figures."""
 
+    def check(self) -> None:
+        """Raises ValueError for what cannot be measured, before jax is loaded."""
+        for name in self.subjects:
+            check_name("subjects", name, LABORATORY)
+        for name in self.estimators:
+            check_name("estimators", name, ACCEPTS)
+            if "episodes" not in ACCEPTS[name]:
+                raise ValueError(f"estimators: {name} is for windows, and complete episodes are measured")
+        if self.num_episodes < 2 or self.num_episodes % 2:
+            raise ValueError(f"num_episodes must be even and at least 2, got {self.num_episodes}")
+        if not 0.0 < self.share < math.inf:
+            raise ValueError(f"share must be above 0, got {self.share}")
+
+    def survey(self) -> Any:
+        """What was measured before and now."""
+        from pg import laboratory
+
+        return laboratory.survey(
+            self.subjects,
+            self.estimators or laboratory.ESTIMATORS,
+            self.out,
+            seed=self.seed,
+            share=self.share,
+            num_episodes=self.num_episodes,
+        )
+
+    def asked(self, found: Any, seed: int) -> Any:
+        """The part of a survey that is asked for, of a seed."""
+        from pg import laboratory
+
+        return found.having(self.subjects, self.estimators or laboratory.ESTIMATORS, seed)
+
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Measuring, description=__doc__)
     try:
-        check(options.subjects, options.estimators, options.num_episodes, options.share)
+        options.check()
         cli.cache_compilations()
 
         from pg import laboratory  # only now: a mistake in the arguments need not wait for jax
 
-        estimators = options.estimators or laboratory.ESTIMATORS
-        found = laboratory.survey(
-            options.subjects,
-            estimators,
-            options.out,
-            seed=options.seed,
-            share=options.share,
-            num_episodes=options.num_episodes,
-        )
+        found = options.asked(options.survey(), options.seed)
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
@@ -59,7 +84,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here")
         return cli.INTERRUPTED
-    found = found.having(options.subjects, estimators, options.seed)
     for subject in options.subjects:
         for stage in laboratory.STAGES:
             lines = [x for x in found.lines if (x.subject, x.stage) == (subject, stage)]
@@ -67,20 +91,6 @@ def main() -> int:
                 print(f"\n{subject}, {stage} of training\n{laboratory.variance_table(lines)}")
     print("", options.out / "quality.csv", *laboratory.draw(found, options.out), sep="\n")
     return 0
-
-
-def check(subjects: tuple[str, ...], estimators: tuple[str, ...], num_episodes: int, share: float) -> None:
-    """Raises ValueError for what cannot be measured."""
-    for name in subjects:
-        check_name("subjects", name, LABORATORY)
-    for name in estimators:
-        check_name("estimators", name, ACCEPTS)
-        if "episodes" not in ACCEPTS[name]:
-            raise ValueError(f"estimators: {name} is for windows, and complete episodes are measured")
-    if num_episodes < 2 or num_episodes % 2:
-        raise ValueError(f"num_episodes must be even and at least 2, got {num_episodes}")
-    if not 0.0 < share < math.inf:
-        raise ValueError(f"share must be above 0, got {share}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the reproductions share: the flags of their files, the report of claims and figures, and their pictures."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tyro
 
-from pg import cli, folders
+from pg import cli, folders, plots
 from pg.plots import BLUE
 
 GREY = "0.45"  # of bounds
@@ -207,9 +206,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
             axes.grid(alpha=0.25)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        for kind in ("png", "svg"):
-            save = functools.partial(canvas.savefig, format=kind, dpi=200)
-            folders.replace(path.with_suffix(f".{kind}"), save)
+        plots.save(canvas, path.with_suffix(".png"))
 
 
 def thinned(count: int, points: int = 300) -> np.ndarray:
