@@ -124,6 +124,7 @@ def build_estimator(
         dist = policy_output(policy, params, traj)
         entropy = dist.entropy()
         sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
+        sums["steps"] = jnp.ones_like(entropy)
         if critic is not None:
             prediction = predict(critic_output(critic, params, traj), batch)
             if isinstance(batch.value, jax.Array):
@@ -139,7 +140,7 @@ def build_estimator(
             return jax.grad(loss, has_aux=True)(params, rows, batch.traj.valid.shape[1])
 
         grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
-        steps = jnp.maximum(jnp.sum(batch.traj.valid), 1).astype(batch.psi.dtype)
+        steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
     return Estimator(init, weighted, grad, accepts)
