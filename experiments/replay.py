@@ -29,7 +29,7 @@ def main() -> int:
         config, hyperparams = folders.read_setup(folder)
         asked = folders.read_options(folder)
         machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])
-        machine.start(asked["seeds"])  # only now: a mistake in the arguments need not wait for jax
+        machine.start()  # only now: a mistake in the arguments need not wait for jax
 
         from pg import devices, results, runs
 

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 
 from pg import devices
 
-# Rows of a block: enough to fill a device's units, few enough that a block's activations stay in its cache. A CPU that
-# is one device shares a block out over its cores; where it is several devices, each has about a core.
-ROWS_OF_A_CPU, ROWS_OF_A_CORE, ROWS_ELSEWHERE = 2048, 256, 65536
+# Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
+ROWS = {"cpu": 256}
+ROWS_ELSEWHERE = 65536
 
 _beside = contextvars.ContextVar("beside", default=1)
 
@@ -53,8 +53,7 @@ def _largest(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.
 
 def rows() -> int:
     """Rows of a block on this kind of device, or what falls to one of several that are mapped over."""
-    on_cpu = ROWS_OF_A_CPU if jax.device_count() == 1 else ROWS_OF_A_CORE
-    return max(1, (on_cpu if jax.default_backend() == "cpu" else ROWS_ELSEWHERE) // _beside.get())
+    return max(1, ROWS.get(jax.default_backend(), ROWS_ELSEWHERE) // _beside.get())
 
 
 def block_size(length: int, width: int) -> int:

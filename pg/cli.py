@@ -116,7 +116,7 @@ class Machine:
     shard: Shard = "seeds"
     """What devices share out: runs, or the environments of each run."""
     cpu_devices: int | None = None
-    """Devices that the CPU counts as; none: for seeds one per core, at most one per seed; for envs one."""
+    """Devices that the CPU counts as; none: for seeds one per core, for envs one."""
     distributed: bool = False
     """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has started."""
     coordinator: str | None = None
@@ -144,16 +144,13 @@ class Machine:
                 f"got {found[0]}, {found[1]} and {found[2]}"
             )
 
-    def start(self, num_runs: int | None = None) -> None:
-        """Tells jax, before anything is computed. Raises ValueError where no other process can be found.
-
-        num_runs: how many there are to share out, if that is known.
-        """
+    def start(self) -> None:
+        """Tells jax, before anything is computed. Raises ValueError where no other process can be found."""
         from pg import devices
 
         if self.debug:
             devices.check_everything()
-        devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None), num_runs)
+        devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
         if self.several:
             devices.join(self.coordinator, self.num_processes, self.process_id)
 

@@ -153,15 +153,13 @@ def fetch(tree: Any, where: Layout) -> Any:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
 
 
-def use_cpu_cores(count: int | None, most: int | None = None) -> None:
-    """Makes the CPU count as so many devices; None: as many as this process has cores, or `most` where that is less.
-
-    Before anything is computed. One device shares the work of an operation out over all cores by itself.
+def use_cpu_cores(count: int | None) -> None:
+    """Makes the CPU count as so many devices; None: as many as this process has cores. Before anything is computed.
 
     Without effect on the devices of an accelerator.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", min(cores, most or cores) if count is None else count)
+    jax.config.update("jax_num_cpu_devices", cores if count is None else count)
 
 
 def check_everything() -> None:

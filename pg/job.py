@@ -62,7 +62,7 @@ def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli
             if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
                 folder = _existing(config, hyperparams, options, stack)
             with interrupts.held():
-                machine.start(options.seeds)
+                machine.start()
                 _load()
             return _run(config, hyperparams, options, machine, folder, stack)
         except ValueError as error:
