@@ -124,7 +124,7 @@ def build_estimator(
         dist = policy_output(policy, params, traj)
         entropy = dist.entropy()
         sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
-        sums["steps"] = jnp.ones_like(entropy)
+        sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
         if critic is not None:
             prediction = predict(critic_output(critic, params, traj), batch)
             if isinstance(batch.value, jax.Array):
