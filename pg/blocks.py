@@ -117,15 +117,19 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
     f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block, for an f to which
     the past matters.
     """
-    if whole or block_size(*valid.shape) == len(valid):
-        return f(tree)
-    width, (tree, valid) = valid.shape[1], _cut((tree, valid), cuts(valid.shape[1]))
-    length, size = len(valid), block_size(*valid.shape)
-    xs = split(tree, size)
-    out = jax.eval_shape(f, take(xs, jnp.int32(0)))
-    ys = jax.tree.map(lambda s: jnp.zeros((math.ceil(length / size), *s.shape), s.dtype), out)
-    ys = jax.lax.fori_loop(0, filled(valid, size), lambda k, ys: put(ys, f(take(xs, k)), k), ys)
-    return jax.tree.map(lambda y: y.reshape(-1, width, *y.shape[2:]), join(ys, length))
+
+    def mapped(tree: Any, valid: jax.Array) -> Any:
+        if whole or block_size(*valid.shape) == len(valid):
+            return f(tree)
+        width, (tree, valid) = valid.shape[1], _cut((tree, valid), cuts(valid.shape[1]))
+        length, size = len(valid), block_size(*valid.shape)
+        xs = split(tree, size)
+        out = jax.eval_shape(f, take(xs, jnp.int32(0)))
+        ys = jax.tree.map(lambda s: jnp.zeros((math.ceil(length / size), *s.shape), s.dtype), out)
+        ys = jax.lax.fori_loop(0, filled(valid, size), lambda k, ys: put(ys, f(take(xs, k)), k), ys)
+        return jax.tree.map(lambda y: y.reshape(-1, width, *y.shape[2:]), join(ys, length))
+
+    return devices.map_over_envs(mapped)(tree, valid)
 
 
 def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:

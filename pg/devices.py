@@ -113,17 +113,27 @@ def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
 
     As it is where environments are not spread, or B is no multiple of the number of devices.
     """
+    # Else a loop that adds would have the devices add at every turn.
+    return _each_its_own(f, lambda *args: jax.lax.psum(f(*args), ENVS), PartitionSpec())
+
+
+def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of leaves [T, B, ...] -> leaves [T, B, ...], each environment on its own: each device computes its own.
+
+    As `sum_over_envs`.
+    """
+    # Else a product over time and environments as one axis would have every device gather and compute all.
+    return _each_its_own(f, f, PartitionSpec(None, ENVS))
+
+
+def _each_its_own(f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
+    """`local` on every device, of the environments that it has; `f` of all where they are not or cannot be spread."""
 
     def spread(*args: Any) -> Any:
         num_envs = jax.tree.leaves(args)[0].shape[1]
         if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
             return f(*args)
-        spec = PartitionSpec(None, ENVS)
-        # Else a loop that adds would have the devices add at every turn.
-        local = jax.shard_map(
-            lambda *args: jax.lax.psum(f(*args), ENVS), in_specs=spec, out_specs=PartitionSpec(), check_vma=False
-        )
-        return local(*args)
+        return jax.shard_map(local, in_specs=PartitionSpec(None, ENVS), out_specs=out, check_vma=False)(*args)
 
     return spread
 
