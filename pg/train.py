@@ -264,10 +264,12 @@ def _taken(config: Config, state: TrainState, moved: TrainState, metrics: Metric
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch."""
 
-    def epoch(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, config.num_envs).reshape(config.num_minibatches, -1)
+    def shuffled(key: jax.Array) -> jax.Array:
+        return jax.random.permutation(key, config.num_envs)
 
-    return jnp.concatenate([epoch(k) for k in jax.random.split(key, config.num_epochs)])
+    # Mapped: written out, each shuffle would be compiled.
+    order = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))
+    return order.reshape(config.num_epochs * config.num_minibatches, -1)
 
 
 def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:
