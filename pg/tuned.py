@@ -43,7 +43,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole-v1": {
         "leave_one_out": {"num_updates": 60},
         "state_value": {"num_envs": 20, "num_updates": 60, "schedule": "linear", "learning_rate": 0.006},
-        "actor_critic": {**_FAST, "num_updates": 7800},
+        "actor_critic": {**_FAST, "num_updates": 7800, "learning_rate": 0.002},
         "ppo": {"learning_rate": 0.002},
         "reinforce": {"num_envs": 50, "num_updates": 57, "learning_rate": 0.004},
         "natural": {"num_envs": 22, "num_updates": 53},
