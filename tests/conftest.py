@@ -1,6 +1,7 @@
 """Strict arithmetic for every test, and 64-bit floats for those that check identities."""
 
 import gc
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ids choose among all tests."""
+    """Ids choose among all tests; the fast ones, whose time is the compiler's, are compiled with less optimisation."""
     if config.option.ids:
         config.option.markexpr = ""
+    if config.option.markexpr == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # also the scripts that they start
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -85,7 +85,7 @@ def test_the_librarys_own_limit_is_ours_and_no_termination(case: Any) -> None:
     np.testing.assert_array_equal(steps.truncated[:, 0], [False] * 5 + [True] * 2)
 
 
-@pytest.mark.parametrize("collect", ["episodes", "windows"])
+@pytest.mark.parametrize("collect", [pytest.param("episodes", marks=pytest.mark.slow), "windows"])
 def test_three_updates(case: Any, collect: Any) -> None:
     env = make(case[0])
     config = Config(

@@ -205,7 +205,7 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
     return estimator, params, state, episodes(env, policy, params.policy, jax.random.key(2), 60, group_size=group)
 
 
-FAST = ("reinforce", "standardised", "state_value", "all_action", "gpomdp")  # one of each kind
+FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
 REST = sorted(set(ACCEPTS) - {*FAST, "optimal_baseline"})
 
 
@@ -317,7 +317,7 @@ def second_moment(problem: Problem, t: int) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("with_baseline", [False, True])
+@pytest.mark.parametrize("with_baseline", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_decomposition_of_variance_is_exact_on_tables(with_baseline: bool) -> None:
     problem = arbitrary()
     env, policy = envs.make_env(problem.mdp, 4_000), tabular_policy(*problem.logits.shape)

@@ -68,10 +68,10 @@ def test_a_signal_while_it_compiles_ends_it_too(tmp_path: Path, seconds: float) 
     assert job.returncode == 75
 
 
-USR1 = pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.slow)
+OTHERS = [pytest.param(signum, 75, marks=pytest.mark.slow) for signum in (signal.SIGTERM, signal.SIGUSR1)]
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), USR1])
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), *OTHERS])
 def test_a_signal_ends_it_and_resume_goes_on(whole: Path, tmp_path: Path, signum: int, code: int) -> None:
     """With many more updates than before, and down to those of the uninterrupted run."""
     command = [*SCRIPT, *RUN, "--num-updates", "1000000", "--out", str(tmp_path), "--checkpoint-updates", "100"]

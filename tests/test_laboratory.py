@@ -198,6 +198,7 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
         assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_a_survey_goes_on_where_it_was(tmp_path: Path) -> None:
     """Two estimators, then a third; the policies are trained once; the tables and pictures are there."""
     flags = ["--subjects", "garnet", "--share", "0.1", "--out", str(tmp_path)]

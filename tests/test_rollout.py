@@ -95,9 +95,12 @@ def test_the_successor_is_the_next_observation_unless_the_episode_ended(env: str
         expected = np.where(traj.done[t], 0, expected + 1)
 
 
+IMAGES = pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("env", "config"),
-    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_law": "squashed"}), ("Breakout-MinAtar", {})],
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_law": "squashed"}), IMAGES],
 )
 def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
     """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""

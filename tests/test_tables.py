@@ -126,7 +126,7 @@ def test_the_best_policy_on_ice() -> None:
     assert best(read("lake")) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", list(READ))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "catch")) for n in READ])
 def test_the_environment_earns_what_its_table_says(name: str) -> None:
     """4,000 episodes of gymnax's own environment, by a network with parameters at random."""
     mdp, env = read(name), envs.make_env(READ[name][0], 4_000)

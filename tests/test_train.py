@@ -157,7 +157,7 @@ SWEPT: dict[str, tuple[float, float]] = {
 }
 
 
-ALWAYS = ("learning_rate", "gamma")
+ALWAYS = ("learning_rate",)
 OTHERS = [name for name in Hyperparams._fields if name not in (*ALWAYS, "env_params")]
 
 
