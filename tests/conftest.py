@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ids choose among all tests; the fast ones, whose time is the compiler's, are compiled with less optimisation."""
+    """Ids choose among all tests; the fast ones, whose time is the compiler's, ask it for less."""
     if config.option.ids:
         config.option.markexpr = ""
     if config.option.markexpr == "not slow":

@@ -102,7 +102,10 @@ def test_a_shared_torso_belongs_to_both_losses(memory: Any) -> None:
     assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(of_values.policy["params"]["head"]))
 
 
-@pytest.mark.parametrize(("memory", "collect"), [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "windows")])
+CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "windows")]
+
+
+@pytest.mark.parametrize(("memory", "collect"), CASES)
 def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 3}
     config = Config(env=Clock(), estimator="ppo", collect=collect, memory=memory, **sizes)
