@@ -91,9 +91,8 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=name in GROUPED)
     signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
-    certain = variance < 1e-12 * signal  # but for rounding
-    noise = "0" if certain else f"{variance / reference:.3g}"
-    ratio = "∞" if certain else f"{signal / variance:.2g}"
+    none = variance < 1e-12 * signal  # but for rounding
+    noise, ratio = ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
     return "0" if bias < 1e-12 else f"{bias:.2g}", "—" if endless else noise, ratio
 
 
