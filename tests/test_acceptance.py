@@ -360,6 +360,9 @@ def the_rest() -> None:
     params = policy.init(KEY)
     assert networks.num_params(params) > 0
     jax.eval_shape(lambda p: curvature.fisher_matrix(policy, p, rollout.episodes(env, policy, p, KEY)), params)
+    standing = jax.tree.map(lambda x: x[0], rollout.visited(env, policy, params, KEY)[0])
+    going_on = functools.partial(rollout.returns_to_go, env, policy, begin=standing, gamma=0.9)
+    jax.eval_shape(lambda p: going_on(params=p, key=KEY, action=jnp.zeros(4, int)), params)
     estimator = ESTIMATORS["reinforce"](policy, policy, Hyperparams())
     diagnostics.exact_moments(estimator, base.Params(params, ()), MDP, jnp.zeros((3, 2)))
     plain = dataclasses.replace(TINY, optimizer="sgd")
