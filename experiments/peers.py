@@ -3,7 +3,6 @@
 Programs take turns, each in a process and, by --python, an environment of its own (rejax 0.1.3 needs gymnax < 1.0).
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -12,10 +11,10 @@ import re
 import sys
 from pathlib import Path
 from statistics import median
-from subprocess import PIPE, Popen
 from typing import Any
 
 import tyro
+from peer_turns import take_turns
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
 ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
@@ -40,8 +39,10 @@ class Options:
     """Timed runs of each program."""
     divide: int = 1
     """Divides environments, steps and updates, for a quick try."""
+    patience: float = 600
+    """Seconds for one answer, after which a program is ended and left out."""
     json: Path | None = None
-    """Also write all figures to this file."""
+    """Also write all figures to this file, after every setting."""
 
 
 def main() -> None:
@@ -57,32 +58,17 @@ def main() -> None:
         cells = {"": "".join(f"{key:>30}" for key in next(iter(rows.values())))}
         cells |= {name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
         print("\n".join(f"{name:26}{line}" for name, line in cells.items()), flush=True)
-    Path(options.json or os.devnull).write_text(json.dumps(found, indent=2) + "\n")
+        Path(options.json or os.devnull).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[str, list[dict[str, float]]]:
-    """The answers of every program that is installed, one per round; the first compiles."""
-    pythons, workers = dict(pair.split("=", 1) for pair in options.python), {}
-    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            python = pythons.get(re.split("_spread|:", name)[0], sys.executable)
-            command = [python, WORKERS, name, json.dumps(spec)]
-            workers[name] = stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
-        for name in names:
-            if missing := answer(workers[name]).get("missing"):
-                print(f"{name} is left out: {missing}")
-                del workers[name]
-        rounds = [{name: answer(workers[name], f"{i}\n") for name in workers} for i in range(options.rounds + 1)]
-    return {name: [r[name] for r in rounds] for name in workers}
-
-
-def answer(worker: Popen[str], seed: str = "") -> dict[str, Any]:
-    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it ended instead."""
-    print(seed, end="", file=worker.stdin)
-    if not (line := worker.stdout.readline() if worker.stdout else ""):
-        raise RuntimeError(f"a worker ended with code {worker.wait()}: {worker.args!r}")
-    return json.loads(line)
+    """The answers of every program that is installed and comes to an end, one per round; the first compiles."""
+    pythons = dict(pair.split("=", 1) for pair in options.python)
+    commands = {
+        name: [pythons.get(re.split("_spread|:", name)[0], sys.executable), WORKERS, name, json.dumps(spec)]
+        for name in names
+    }
+    return take_turns(commands, options.rounds, options.patience)
 
 
 def figures(answers: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import blocks, devices, networks, returns
+from pg import blocks, devices, networks
 from pg.envs import Env
 from pg.networks import Network
 
@@ -171,7 +171,8 @@ def returns_to_go(
     after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)
     rest = episodes(env, policy, params, key, horizon, begin=after)
     ended = row.done | (row.time == horizon - 1)
-    return row.reward + jnp.where(ended, 0.0, gamma * returns.total_return(rest.reward, gamma))
+    powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(1, horizon + 1, dtype=rest.reward.dtype)
+    return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
 
 
 def windows(

@@ -233,6 +233,11 @@ def test_scripts_are_short() -> None:
         assert len((FOLDER / f"{script}.py").read_text().splitlines()) <= 100, script
 
 
+def figure(what: str, value: Any, low: Any, high: Any, interval: list[Any]) -> reporting.Figure:
+    """As it was before it was written: JSON has no infinity, and says "inf" instead."""
+    return reporting.Figure(what, float(value), float(low), float(high), interval)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_reproduction(script: str, tmp_path: Path) -> None:
@@ -243,7 +248,7 @@ def test_a_reproduction(script: str, tmp_path: Path) -> None:
     assert f"\nverdict: {found['verdict']}\n" in done.stdout
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{script}.png", f"{script}.svg"}
     claims = [
-        reporting.Claim(claim["text"], claim["compared"], [reporting.Figure(**figure) for figure in claim["figures"]])
+        reporting.Claim(claim["text"], claim["compared"], [figure(**written) for written in claim["figures"]])
         for claim in found["claims"]
     ]
     assert reporting.verdict(claims) == found["verdict"]

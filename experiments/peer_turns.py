@@ -1,0 +1,52 @@
+"""Programs of `peers.py` as processes that are asked in turn; what does not answer is left out."""
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from subprocess import PIPE, Popen
+from threading import Timer
+from typing import Any
+
+Answers = dict[str, list[dict[str, float]]]  # of every program, one per round
+
+
+def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: float) -> Answers:
+    """What every program answered, one per round and one before, in which it compiles.
+
+    Without those that miss a package, end, or take longer than `patience` seconds for one answer: it prints why.
+    """
+    answers: Answers = {name: [] for name in commands}
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    seeds = ["", *(f"{i}\n" for i in range(rounds + 1))]  # at first they say that they are ready
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
+            for name, command in commands.items()
+        }
+        for seed, name in itertools.product(seeds, workers):
+            if name in answers:
+                try:
+                    answers[name].append(answer(workers[name], seed, patience))
+                except RuntimeError as error:
+                    print(f"{name} is left out: {error}", flush=True)
+                    del answers[name]
+    return {name: found[1:] for name, found in answers.items()}
+
+
+def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
+    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it ends instead."""
+    assert worker.stdin
+    assert worker.stdout
+    timer = Timer(patience, worker.kill)
+    timer.start()
+    worker.stdin.write(seed)
+    line = worker.stdout.readline()
+    timer.cancel()
+    if not line:
+        raise RuntimeError(f"it ended with code {worker.wait()}; it had {patience:.0f} seconds")
+    found = json.loads(line)
+    if "missing" in found:
+        raise RuntimeError(found["missing"])
+    return found
