@@ -45,7 +45,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "state_value": {"num_envs": 20, "num_updates": 60, "schedule": "linear", "learning_rate": 0.006},
         "actor_critic": {**_FAST, "num_updates": 7800, "learning_rate": 0.002},
         "ppo": {"learning_rate": 0.002},
-        "reinforce": {"num_envs": 50, "num_updates": 57, "learning_rate": 0.004},
+        "reinforce": {"num_envs": 50, "num_updates": 65, "learning_rate": 0.002},
         "natural": {"num_envs": 22, "num_updates": 53},
         "trpo": {"num_envs": 22, "num_updates": 51},
     },
