@@ -12,7 +12,8 @@ from typing import Any
 import tyro
 
 from pg import cli
-from pg.config import ACCEPTS, check_name
+from pg.config import ACCEPTS
+from pg.inputs import check_name
 from pg.suites import LABORATORY
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import tyro
 
 from pg import cli
-from pg.config import Config, Hyperparams, check_hyperparams, check_name
+from pg.config import Config, Hyperparams, check_hyperparams
+from pg.inputs import check_name
 from pg.presets import preset
 
 

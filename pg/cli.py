@@ -21,7 +21,8 @@ import tyro
 from tqdm import tqdm
 
 from pg import folders
-from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams, check_name
+from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams
+from pg.inputs import check_name
 from pg.presets import preset
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.

@@ -4,13 +4,14 @@ A change of `Config` recompiles; every leaf of `Hyperparams` may be traced, so e
 program. Nothing here imports jax: a mistake is reported in a fraction of a second, before any heavy import.
 """
 
-import difflib
 import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, get_args
+
+from pg.inputs import COUNTABLE, EXAMPLE, LARGEST, assignments, check_name, count, entries, shown
 
 Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
@@ -147,11 +148,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
-        object.__setattr__(self, "env_params", _assignments(self.env_params))
+        object.__setattr__(self, "env_params", assignments(self.env_params))
         for name, low in (("hidden_sizes", 1), ("observe", 0)):
-            if (entries := _entries(value := getattr(self, name))) is None:
-                raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {_shown(value)}")
-            object.__setattr__(self, name, tuple(_count(name, entry, low) for entry in entries))
+            if (several := entries(value := getattr(self, name))) is None:
+                raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {shown(value)}")
+            object.__setattr__(self, name, tuple(count(name, entry, low) for entry in several))
         if isinstance(self.env, str):
             check_env(self.env)
         else:
@@ -164,9 +165,9 @@ class Config:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int or (field.name == "horizon" and value is not None):
-                object.__setattr__(self, field.name, _count(field.name, value))
+                object.__setattr__(self, field.name, count(field.name, value))
             if field.type is bool and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be True or False, got {_shown(value)}")
+                raise ValueError(f"{field.name} must be True or False, got {shown(value)}")
         self._check_batch()
         self._check_parts()
         self._check_counters()
@@ -334,36 +335,33 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_nonfinite": get_args(OnNonfinite),
 }
 
-COUNTABLE = 2**31  # counters are 32-bit integers
-_LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 _BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
 _FINITE = "finite (at most 3.4e38 in size)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
-_EXAMPLE = "{'gravity': 9.8}"
 _INTERFACE = ("reset", "step", "default_params", "action_space", "observation_space")
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
 
 _RANGES: dict[str, tuple[float, float, str]] = {
-    "learning_rate": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "learning_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),
     "lambda_": (0.0, 1.0, "in [0, 1]"),
     "n_step": (1, COUNTABLE - 1, _WHOLE),
-    "epsilon": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
+    "epsilon": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "value_epsilon": (0.0, math.inf, "at least 0 (inf: no clipping)"),
     "stop_kl": (0.0, math.inf, "at least 0 (inf: never)"),
     "beta": (0.0, 1.0, "in [0, 1]"),
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
-    "entropy_coef": (-_LARGEST, _LARGEST, _FINITE),
-    "temperature": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
-    "value_coef": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
-    "critic_rate": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
-    "baseline": (-_LARGEST, _LARGEST, _FINITE),
+    "entropy_coef": (-LARGEST, LARGEST, _FINITE),
+    "temperature": (0.0, LARGEST, f"{_FINITE} and at least 0"),
+    "value_coef": (0.0, LARGEST, f"{_FINITE} and at least 0"),
+    "critic_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
+    "baseline": (-LARGEST, LARGEST, _FINITE),
     "baseline_decay": (0.0, _BELOW_ONE, "in [0, 1), and not 1 in 32 bits"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
-    "damping": (0.0, _LARGEST, f"{_FINITE} and at least 0"),
-    "max_kl": (sys.float_info.min, _LARGEST, f"{_FINITE} and above 0"),
+    "damping": (0.0, LARGEST, f"{_FINITE} and at least 0"),
+    "max_kl": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "momentum": (0.0, 1.0, "in [0, 1]"),
     "snapshot_period": (1, COUNTABLE - 1, _WHOLE),
 }
@@ -378,21 +376,21 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
         value, field = getattr(hyperparams, name), name.rstrip("_")
         if isinstance(value, Real) and not isinstance(value, bool):
             number: Any = value if isinstance(value, Integral) else float(value)
-            inside = low <= number <= high and (number <= _LARGEST or number == math.inf)  # a NaN is nowhere
+            inside = low <= number <= high and (number <= LARGEST or number == math.inf)  # a NaN is nowhere
             if not inside or (allowed == _WHOLE and isinstance(number, float)):
                 raise ValueError(f"{field} must be {allowed}, got {value!r}")
         elif not str(getattr(value, "dtype", "")).startswith(("float", "bfloat", "int", "uint")):
-            raise ValueError(f"{field} must be {allowed}, got {_shown(value)}")
+            raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
         elif value.shape != ():
             raise ValueError(f"{field} must be one number, got an array of shape {value.shape}: vmap over it")
     rates = hyperparams.learning_rate, hyperparams.critic_rate
-    if all(isinstance(rate, Real) for rate in rates) and float(rates[0]) * float(rates[1]) > _LARGEST:
+    if all(isinstance(rate, Real) for rate in rates) and float(rates[0]) * float(rates[1]) > LARGEST:
         raise ValueError(f"learning_rate × critic_rate must be {_FINITE}, got {rates[0]!r} × {rates[1]!r}")
     if not isinstance(hyperparams.env_params, Mapping):
         raise ValueError(
-            f"env_params must be names with numbers, as in {_EXAMPLE}; got {_shown(hyperparams.env_params)}"
+            f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(hyperparams.env_params)}"
         )
-    _assignments({k: v for k, v in hyperparams.env_params.items() if not hasattr(v, "shape")})
+    assignments({k: v for k, v in hyperparams.env_params.items() if not hasattr(v, "shape")})
     return hyperparams
 
 
@@ -418,18 +416,6 @@ def check_env(name: str) -> None:
         check_name("env", name, ENVIRONMENTS)
 
 
-def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
-    """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`."""
-    names = list(valid)
-    if isinstance(value, str) and value in names:
-        return
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
-    if not near:  # a prefix or another case is what people type
-        near = [name for name in names if str(value).lower()[:4] in name.lower()][:3]
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"unknown {field} {_shown(value)}: {hint}valid: {', '.join(names)}")
-
-
 def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
     if not isinstance(data, Mapping):
         raise ValueError(f"{kind} must be stored as names with values, got {type(data).__name__}")
@@ -444,50 +430,6 @@ def _check_interface(env: Any) -> None:
     missing = [name for name in _INTERFACE if not hasattr(env, name)]
     if missing:
         raise ValueError(
-            f"env must be a name or a gymnax environment, got {_shown(env)} without {', '.join(missing)}; "
+            f"env must be a name or a gymnax environment, got {shown(env)} without {', '.join(missing)}; "
             "environments of other libraries are named library:environment"
         )
-
-
-def _count(name: str, value: Any, low: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, got {_shown(value)}")
-    if int(value) >= COUNTABLE:
-        raise ValueError(f"{name} must be below 2^31, which 32-bit counters hold; got {value!r}")
-    return int(value)  # numpy's would overflow in a product
-
-
-def _assignments(env_params: Any) -> tuple[tuple[str, int | float], ...]:
-    """Overrides of parameters as pairs of name and number."""
-    pairs = _entries(env_params.items() if isinstance(env_params, Mapping) else env_params)
-    if pairs is None or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"env_params must be names with numbers, as in {_EXAMPLE}; got {_shown(env_params)}")
-    return tuple((str(name), _finite(str(name), value)) for name, value in pairs)
-
-
-def _finite(name: str, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"env_params: {name} must be a finite number, got {_shown(value)}")
-    number: Any = int(value) if isinstance(value, Integral) else float(value)
-    if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f"env_params: {name} must be a finite number, got {value!r}")
-    if abs(number) > (COUNTABLE - 1 if isinstance(number, int) else _LARGEST):
-        raise ValueError(f"env_params: {name} must fit into 32 bits, got {value!r}")
-    if name == "max_steps_in_episode" and (number < 1 or number % 1):
-        raise ValueError(f"env_params: {name} must be a whole number of at least 1, got {value!r}")
-    return number
-
-
-def _entries(value: Any) -> tuple[Any, ...] | None:
-    """A list, tuple or array as a tuple; None of anything else."""
-    if isinstance(value, str | bytes | Mapping):
-        return None
-    try:
-        return tuple(value)
-    except TypeError:  # an array without axes says that it can be iterated over
-        return None
-
-
-def _shown(value: Any) -> str:
-    """A value as one short line."""
-    return " ".join(repr(value).split())[:80]

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.config import COUNTABLE, Config, check_env, check_name, check_steps
+from pg.config import Config, check_env, check_steps
+from pg.inputs import COUNTABLE, check_name
 
 
 class _Lazy(types.ModuleType):

@@ -6,7 +6,8 @@ are reported.
 
 from typing import Any
 
-from pg.config import ACCEPTS, GROUPED, Config, Hyperparams, check_name
+from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
+from pg.inputs import check_name
 from pg.tuned import TUNED, VARIANTS
 
 # Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps on CartPole).

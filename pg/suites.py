@@ -7,7 +7,7 @@ that of a variant, which says what is different (`tuned.VARIANTS`).
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pg.config import check_name
+from pg.inputs import check_name
 
 # Names of the problems that estimators are measured on (a test holds this equal to pg.laboratory's).
 LABORATORY = (

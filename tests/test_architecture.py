@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 # A module imports only from modules to its left.
 ORDER = (
     *(
+        "inputs",
         "config",
         "tuned",
         "presets",

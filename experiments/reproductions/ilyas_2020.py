@@ -11,7 +11,7 @@ import numpy as np
 import reporting
 from reporting import Line, Panel
 
-from pg.config import check_name
+from pg.inputs import check_name
 from pg.plots import BLUE, GREEN, ORANGE
 from pg.tuned import TUNED
 

@@ -12,7 +12,7 @@ import itertools
 import reporting
 from reporting import GREY, Line, Panel
 
-from pg.config import check_name
+from pg.inputs import check_name
 from pg.plots import BLUE, ORANGE
 
 NAMES, SHARES, TENTH = ("action_dependent_baseline", "state_value"), (0, 0.5, 1), 0.1

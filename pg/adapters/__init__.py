@@ -13,7 +13,7 @@ limit must not count as termination; and no typed random key may be kept in its 
 import importlib
 from typing import Any
 
-from pg.config import check_name
+from pg.inputs import check_name
 
 __all__ = ["ADAPTERS", "make"]
 

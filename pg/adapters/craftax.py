@@ -14,8 +14,8 @@ import jax
 from craftax.craftax_env import make_craftax_env_from_name
 
 from pg.adapters.base import NEVER, Adapter
-from pg.config import check_name
 from pg.envs import spaces
+from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
 

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg.adapters.base import Adapter
-from pg.config import check_name
 from pg.envs import spaces
+from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
 

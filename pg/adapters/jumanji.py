@@ -18,8 +18,8 @@ import jumanji
 from jumanji import specs
 
 from pg.adapters.base import NEVER, Adapter
-from pg.config import check_name
 from pg.envs import spaces
+from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
 

@@ -14,8 +14,8 @@ import jax
 import navix
 
 from pg.adapters.base import Adapter
-from pg.config import check_name
 from pg.envs import spaces
+from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg.config import Hyperparams, check_hyperparams, check_name
+from pg.config import Hyperparams, check_hyperparams
+from pg.inputs import check_name
 
 Space = Any  # Range, or a sequence of values
 Table = dict[str, list[Any]]  # G values of every name

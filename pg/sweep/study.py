@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from pg import envs, folders, results
-from pg.config import Config, Hyperparams, check_name
+from pg.config import Config, Hyperparams
+from pg.inputs import check_name
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
 
