@@ -426,6 +426,13 @@ MUTANTS = [
         "near = value",
         "tests/test_surrogates.py",
     ),
+    Mutant(
+        "a device's sum for that of all",
+        "devices.py",
+        "unravel(jax.lax.psum(flat, ENVS))",
+        "unravel(flat)",
+        "tests/test_devices.py -k shared_out",
+    ),
 ]
 
 

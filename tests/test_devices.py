@@ -77,6 +77,33 @@ def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
         assert name == "ppo envs" or set(collectives) <= {"all-reduce"}, name
 
 
+SPREAD = """
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import jax.numpy as jnp
+import numpy as np
+from pg import devices
+
+x = {"float": jnp.arange(24.0).reshape(3, 4, 2), "int": jnp.full((3, 4), 2**23 + 1), "more": jnp.ones((3, 4))}
+
+def sums(x):
+    return jax.tree.map(lambda leaf: leaf.sum((0, 1)), x)
+
+with jax.set_mesh(devices.layout("envs").mesh):
+    added = jax.jit(devices.sum_over_envs(sums)).lower(x).compile()
+    jax.tree.map(np.testing.assert_array_equal, added(x), sums(x))
+    widths = jax.jit(devices.map_over_envs(lambda x: jnp.full(x.shape, x.shape[1])))(x["float"])
+    np.testing.assert_array_equal(widths, jnp.full((3, 4, 2), 2))
+print(added.as_text().count(" all-reduce("))
+"""
+
+
+def test_environments_are_shared_out() -> None:
+    """Each of two devices has half of them; whole numbers are added as such, and what is of one type at once."""
+    out = subprocess.run([sys.executable, "-c", SPREAD], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert out.stdout == "2\n"
+
+
 def start(
     out: Path, *flags: str, processes: int = 1, updates: int = 4, seeds: int = 4
 ) -> list[subprocess.Popen[str]]:
