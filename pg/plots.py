@@ -27,7 +27,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
 LETTER = 0.06  # inches: the mean width of one
 INTERVAL = "95\u00a0% interval"
-RETURN = f"return, mean over seeds and {INTERVAL}"
+RETURN = f"mean return and {INTERVAL}"  # over seeds
 STYLE: dict[Any, Any] = {
     **{f"{name}.labelsize": 8 for name in ("axes", "xtick", "ytick", "figure")},
     **{"font.size": 8, "axes.titlesize": 8, "figure.titlesize": 8, "legend.fontsize": 8},
@@ -204,7 +204,7 @@ def learning_curves(
             axes.plot(steps, mean.value, **looks[label])
         if (level := (best or {}).get(name)) is not None:
             axes.axhline(level, **LEVEL, zorder=0)
-        axes.set_title(name)
+        axes.set_title(_wrapped(name, figure.get_figwidth() / columns - 0.5))
         axes.locator_params(axis="x", nbins=5)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _labels(figure, grid, columns, RETURN, "environment steps")
