@@ -165,7 +165,6 @@ def objective(kind: str, logits: jax.Array) -> jax.Array:
     return jnp.asarray(probabilities) @ per_episode
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dice", "loaded_dice"])
 def test_first_and_higher_orders(kind: str) -> None:
     mdp, logits = arbitrary().mdp, jnp.asarray(arbitrary().logits)
