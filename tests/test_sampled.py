@@ -7,7 +7,8 @@ the keys.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -200,7 +201,15 @@ PLANTED: list[tuple[str, Change | Reweigh]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "bug"), PLANTED, ids=lambda x: getattr(x, "__name__", str(x)))
+def planted() -> Iterator[Any]:
+    """Each bug once with the fast tests; in further estimators with the slow ones."""
+    seen = set()
+    for name, bug in PLANTED:
+        yield pytest.param(name, bug, marks=[pytest.mark.slow] if bug in seen else [])
+        seen.add(bug)
+
+
+@pytest.mark.parametrize(("name", "bug"), [*planted()], ids=lambda x: getattr(x, "__name__", str(x)))
 def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
     row = rows[name]
     reweighs = "batch" in bug.__code__.co_varnames[:1]
