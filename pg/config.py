@@ -136,7 +136,7 @@ class Config:
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
     schedule: Schedule = "constant"
-    """Course of the learning rate, down to zero over the run unless constant."""
+    """Course of the learning rate, down to zero over the run unless constant; skipped steps count too."""
     entropy_schedule: Schedule = "constant"
     """Course of entropy_coef and temperature, down to zero over the run unless constant."""
     epsilon_schedule: Schedule = "constant"

@@ -6,6 +6,7 @@ Environment, networks, estimator and optimizer are built inside the traced funct
 from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and hyperparameters alike.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,6 +59,10 @@ def make_learner(
     optimizer: learning rate -> optax transformation; estimator: (policy, critic, hyperparams) -> Estimator; each
     overrides the name in `config`. Raises ValueError for values out of range or parts that do not fit together.
 
+    Schedules of `config` follow the updates and the steps that are planned, also past those that are not taken
+    (`stop_kl`, numbers that are not finite), so that each ends at zero. What an optimizer counts by itself, as Adam
+    for its bias correction, are the steps that were taken.
+
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps, grad_norm
     (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`), skipped (1: the update was not taken),
     and what the estimator adds. All of unscaled rewards. With `config.diagnostics`: grad_variance (tr Σ of one
@@ -73,14 +78,14 @@ def make_learner(
         raise ValueError("diagnostics need an estimator whose gradient is a mean over the episodes of a batch")
     if config.collect not in first.accepts:
         raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")
-    opt = make_optimizer(config, h, optimizer)
+    opt = functools.partial(make_optimizer, config, h, optimizer)
 
     def init(key: jax.Array) -> TrainState:
         params_key, rollout_key = jax.random.split(key)
         params, estimator_state = first.init(params_key)
         state = rollout.start(env, networks.actor(*plain), rollout_key) if config.collect == "windows" else ()
         normaliser = normalisation.start(config, env.obs_shape)
-        return TrainState(params, opt.init(params), estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
+        return TrainState(params, opt().init(params), estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
 
     def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
@@ -98,7 +103,7 @@ def make_learner(
         quality = _quality(config, est, critic, state.params, batch) if config.diagnostics else {}
         improve = _gradient_step(config, h, opt, policy, est)
         learned = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = _passes(config, improve, learned, batch, shuffle_key)
+        learned, metrics = _passes(config, improve, learned, batch, shuffle_key, state.update)
         normaliser = normalisation.observe(state.normaliser, traj, h.gamma)
         rest = estimator_state, rollout_state, normaliser, state.update + 1, state.skipped
         moved = TrainState(learned.params, learned.opt_state, *rest)
@@ -116,6 +121,10 @@ class Learned(NamedTuple):
     opt_state: Any
     stay: jax.Array  # bool []: the policy has moved far enough on this batch
     largest: jax.Array  # [] norm of all gradients together, the largest so far on this batch
+
+
+# Part of a batch, number of the step among all that are planned -> what is learned from it, metrics
+Improve = Callable[[Learned, Weighted, jax.Array], tuple[Learned, Metrics]]
 
 
 def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
@@ -186,18 +195,22 @@ def training_keys(key: jax.Array, start: Any, count: int) -> tuple[jax.Array, ja
 
 
 def _gradient_step(
-    config: Config, h: Hyperparams, opt: optax.GradientTransformationExtraArgs, policy: Network, est: Estimator
-) -> Callable[[Learned, Weighted], tuple[Learned, Metrics]]:
-    """θ ← optax(θ, ∇ loss) on a batch or a part of one."""
+    config: Config,
+    h: Hyperparams,
+    opt: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+    policy: Network,
+    est: Estimator,
+) -> Improve:
+    """θ ← optax(θ, ∇ loss) on a batch or a part of one. opt: number of the step -> its optimizer."""
     scale = _scale(config)
 
-    def improve(learned: Learned, batch: Weighted) -> tuple[Learned, Metrics]:
+    def improve(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
         extra = {"batch": batch, "policy": policy, "estimator": est}
-        updates, opt_state = opt.update(grads, learned.opt_state, learned.params, **extra)
+        updates, opt_state = opt(step).update(grads, learned.opt_state, learned.params, **extra)
         metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)
         largest = jnp.maximum(learned.largest, optax.tree.norm(grads))
@@ -231,25 +244,32 @@ def _quality(config: Config, est: Estimator, critic: Network, params: Params, ba
 
 def _passes(
     config: Config,
-    improve: Callable[[Learned, Weighted], tuple[Learned, Metrics]],
+    improve: Improve,
     learned: Learned,
     batch: Weighted,
     key: jax.Array,
+    update: jax.Array,
 ) -> tuple[Learned, Metrics]:
-    """One step on the batch, or on each of its minibatches until the policy has moved too far. -> mean metrics."""
+    """One step on the batch, or on each of its minibatches until the policy has moved too far. -> mean metrics.
+
+    update: number of updates before this one. Steps are numbered as if all of them had been taken.
+    """
     if config.advantages == "batch":
         batch = standardise(batch)
-    if config.num_epochs * config.num_minibatches == 1:
-        return improve(learned, batch)
+    steps = config.num_epochs * config.num_minibatches
+    if steps == 1:
+        return improve(learned, batch, update)
 
-    def one(learned: Learned, rows: jax.Array) -> tuple[Learned, Metrics]:
+    def one(learned: Learned, part_of_batch: tuple[jax.Array, jax.Array]) -> tuple[Learned, Metrics]:
+        rows, step = part_of_batch
         part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], batch), axis=1)
-        moved, metrics = improve(learned, part)
+        moved, metrics = improve(learned, part, step)
         kept = learned._replace(stay=moved.stay, largest=moved.largest)
         return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
 
     batch = devices.gather_envs(batch)
-    learned, metrics = jax.lax.scan(one, learned, _minibatches(config, key))
+    numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
+    learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
     return learned, jax.tree.map(jnp.mean, metrics)
 
 

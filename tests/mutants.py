@@ -413,6 +413,13 @@ MUTANTS = [
         "tests/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
+        "the learning rate's schedule counts the steps that were taken",
+        "optimizers/__init__.py",
+        "return lambda count: over_the_run(step)",
+        "return over_the_run",
+        "tests/test_train.py -k learning_rate_follows",
+    ),
+    Mutant(
         "a held action goes on after the end",
         "envs.py",
         "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",

@@ -357,6 +357,56 @@ def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:
         assert np.isfinite(metrics["kl"]).all()
 
 
+def rate_seen(rate: Any) -> optax.GradientTransformation:
+    """SGD, in whose state the learning rate of the last step that was taken stands."""
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=rate)
+
+
+def rates_of_updates(config: Config, h: Hyperparams, **parts: Any) -> tuple[np.ndarray, np.ndarray]:
+    """After every update the learning rate of the last step that was taken, and whether the update was skipped."""
+    learner = make_learner(config, h, optimizer=rate_seen, **parts)
+    init_key, keys = training_keys(KEY, 0, config.num_updates)
+
+    def step(state: Any, key: jax.Array) -> Any:
+        state, metrics = learner.step(state, key)
+        return state, (state.opt_state[1].hyperparams["learning_rate"], metrics["skipped"])
+
+    rates, skipped = jax.jit(lambda: jax.lax.scan(step, learner.init(init_key), keys)[1])()
+    return np.asarray(rates), np.asarray(skipped) > 0
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule: Any) -> None:
+    """One of eight planned steps is taken in each update, and still the rate falls over all of the run."""
+    config = Config(**{**vars(PPO), "schedule": schedule})
+    rates, _ = rates_of_updates(config, Hyperparams(learning_rate=0.01, stop_kl=1e-9))
+    done = np.arange(config.num_updates) / config.num_updates
+    share = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + np.cos(np.pi * done))}[schedule]
+    np.testing.assert_allclose(rates, 0.01 * share, rtol=1e-5)
+
+
+def test_the_learning_rate_follows_updates_that_are_skipped() -> None:
+    """About half of the updates are not finite and not taken: the others have the rate of their place in the run."""
+
+    def poisoned(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        plain = ESTIMATORS["reinforce"](policy, critic, h)
+
+        def grad(params: Params, batch: Any) -> Any:
+            grads, metrics = plain.grad(params, batch)
+            bad = batch.traj.obs[0, 0, 0] > 0.0
+            return jax.tree.map(lambda g: jnp.where(bad, jnp.nan, g), grads), metrics
+
+        return plain._replace(grad=grad)
+
+    sizes = {"num_envs": 2, "num_updates": 12, "horizon": 8, "hidden_sizes": (4,)}
+    config = Config(**sizes, schedule="linear", on_nonfinite="skip")
+    rates, skipped = rates_of_updates(config, Hyperparams(learning_rate=0.01), estimator=poisoned)
+    assert skipped.any()
+    assert not skipped.all()
+    planned = 0.01 * (1.0 - np.arange(12) / 12)
+    np.testing.assert_allclose(rates[~skipped], planned[~skipped], rtol=1e-5)
+
+
 def test_advantages_are_standardised_over_valid_steps() -> None:
     psi, valid = jax.random.normal(KEY, (6, 4)), jnp.asarray(np.arange(6)[:, None] < np.array([1, 3, 6, 2]))
     traj = jax.tree.map(lambda _: jnp.zeros((6, 4)), Trajectory(*Trajectory._fields))._replace(valid=valid)

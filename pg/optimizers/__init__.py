@@ -84,17 +84,22 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 
 
 def make_optimizer(
-    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
+    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, then the optimizer that `config` names, or that is given as a function.
 
     Its update takes `batch`, `policy` and `estimator` besides gradients, state and params.
+
+    Args:
+        config: Names the optimizers and the schedule of the learning rate.
+        h: Learning rate and what else optimizers ask for; may be traced.
+        optimizer: Learning rate -> optax transformation, instead of the one that `config` names. With a schedule the
+            rate is a function, as optax's schedules are.
+        step: Number of this step among those that are planned, int []; the learning rate is that of this step. By
+            default it follows the optimizer's own count, which leaves out the steps that were not taken (`stop_kl`,
+            numbers that are not finite).
     """
-    steps = config.num_updates * config.num_epochs * config.num_minibatches
-    rate, critic_rate = (
-        value if config.schedule == "constant" else schedule(config.schedule, value, steps)
-        for value in (h.learning_rate, h.critic_rate * h.learning_rate)
-    )
+    rate, critic_rate = (_rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate))
     clip = clip_each_by_global_norm(h.max_grad_norm)
     if optimizer:
         return optax.chain(clip, optimizer(rate))
@@ -102,6 +107,17 @@ def make_optimizer(
     of_critic = config.critic_optimizer or ("adam" if config.optimizer in POLICY_ONLY else config.optimizer)
     each = policy_and_critic(OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h))
     return optax.chain(*before, clip, each)
+
+
+def _rate(config: Config, value: Any, step: Any) -> Rate:
+    """A learning rate: a number, or, with a schedule, a function of the optimizer's count."""
+    if config.schedule == "constant":
+        return value
+    planned = config.num_updates * config.num_epochs * config.num_minibatches
+    over_the_run = schedule(config.schedule, value, planned)
+    if step is None:
+        return over_the_run
+    return lambda count: over_the_run(step)
 
 
 def policy_and_critic(

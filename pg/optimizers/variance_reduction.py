@@ -52,7 +52,7 @@ def storm(momentum: Any = 0.9) -> optax.GradientTransformationExtraArgs:
 def svrpg(period: Any = 10) -> optax.GradientTransformationExtraArgs:
     """dₖ = g(θₖ) + (μ - w g(θ')): a snapshot θ' with its gradient μ, every `period` updates (SVRPG, 1806.05618).
 
-    At a snapshot dₖ = μ = g(θₖ), of a batch as large as the others.
+    At a snapshot dₖ = μ = g(θₖ), of a batch as large as the others. Updates that are skipped do not count.
     """
     return _corrected(lambda step: step % period > 0, 1.0, renewed=lambda step: step % period == 0)
 
