@@ -81,11 +81,13 @@ def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], opt
     from pg.evaluate import evaluate
     from pg.train import make_train
 
-    def one(keys: tuple[jax.Array, jax.Array], values: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        state, metrics = make_train(config)(keys[0], Hyperparams(**{**hyperparams.scalars(), **values}))
-        params, normaliser, found = state.params.policy, state.normaliser, {"steps": metrics["env_steps"].sum()}
+    def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
+        h = hyperparams._replace(**values)
+        state, metrics = make_train(config)(keys[0], h)
+        own: Any = {"normaliser": state.normaliser, "env_params": h.env_params}
+        found = {"steps": metrics["env_steps"].sum()}
         for name, greedy in (("greedy", True), ("sampled", False)):
-            found[name] = evaluate(config, params, keys[1], greedy=greedy, normaliser=normaliser).returns.mean()
+            found[name] = evaluate(config, state.params.policy, keys[1], greedy=greedy, **own).returns.mean()
         return found
 
     keys = runs.seed_keys(range(options.first_seed, options.first_seed + options.seeds))

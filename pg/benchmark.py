@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pg import cli, folders, plots, results, runs, statistics
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, merge_env_params
 from pg.interrupts import Interrupted
 from pg.statistics import Estimate
 from pg.suites import TASKS, Row, Task, row_of
@@ -81,7 +81,8 @@ def plan(
     """
     cells, finished = [], 0
     for task, row in rows:
-        cell = Cell(task.name, row.label, (), episodes or task.episodes, *settings(task.name, row.label))
+        own = merge_env_params(*settings(task.name, row.label))
+        cell = Cell(task.name, row.label, (), episodes or task.episodes, *own)
         wanted, done = seeds or task.seeds, set()
         for path, stored in _files(out / task.name / row.label):
             if cell.matches(stored):

@@ -7,7 +7,7 @@ program. Nothing here imports jax: a mistake is reported in a fraction of a seco
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -319,6 +319,21 @@ class Hyperparams(NamedTuple):
         _check_fields("Hyperparams", data, cls().scalars())
         values: dict[str, Any] = {name: _INFINITE.get(v, v) if isinstance(v, str) else v for name, v in data.items()}
         return check_hyperparams(cls(**values))
+
+
+def merge_env_params(config: Config, hyperparams: Hyperparams) -> tuple[Config, Hyperparams]:
+    """The same settings with all parameters of the environment in Config, where files keep them.
+
+    Raises ValueError for a parameter that is not one number.
+    """
+    if not hyperparams.env_params:
+        return config, hyperparams
+    own = {
+        name: value.item() if getattr(value, "shape", None) == () else value
+        for name, value in hyperparams.env_params.items()
+    }
+    config = replace(config, env_params={**dict(config.env_params), **own})
+    return config, hyperparams._replace(env_params={})
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

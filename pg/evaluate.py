@@ -1,5 +1,6 @@
 """Evaluation: a policy to the undiscounted returns of complete episodes from fresh resets."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,19 +37,21 @@ def evaluate(
     *,
     greedy: bool = False,
     normaliser: Normaliser | None = None,
+    env_params: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all run side by side.
 
     params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a sample; the two are
     different quantities, so a figure should say which it is. normaliser: `state.normaliser`, for a policy
-    trained with `normalise_observations`; its statistics stay as they are. An episode ends at `config.horizon` or the
-    environment's own time limit.
+    trained with `normalise_observations`; its statistics stay as they are. env_params: `hyperparams.env_params`, if
+    the policy was trained with any: without them the environment is that of `config`. An episode ends at
+    `config.horizon` or the environment's own time limit.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
     if config.normalise_observations and normaliser is None:
         raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
-    env = envs.configured(config, num_episodes)
+    env = envs.configured(config, num_episodes, env_params)
     policy = networks.make_policy(config, env)
     if normaliser is not None:
         policy = normalisation.standardised(policy, normaliser)

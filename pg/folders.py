@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, merge_env_params
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
@@ -106,6 +106,7 @@ def write_setup(
     versions: Mapping[str, Any] | None = None,
 ) -> None:
     """config.json and versions.json: all that it takes to run it again. versions: default: `environment()`."""
+    config, hyperparams = merge_env_params(config, hyperparams)
     setup = {"config": config.to_json(), "hyperparams": hyperparams.scalars(), "options": dict(options)}
     write_json(folder / "config.json", setup)
     write_json(folder / "versions.json", versions or environment())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pg import cli, folders, interrupts
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, merge_env_params
 
 MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
@@ -59,6 +59,7 @@ def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli
     folder = None
     with contextlib.ExitStack() as stack:
         try:
+            config, hyperparams = merge_env_params(config, hyperparams)
             if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
                 folder = _existing(config, hyperparams, options, stack)
             with interrupts.held():

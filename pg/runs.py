@@ -40,7 +40,8 @@ class Programs(NamedTuple):
     advance: (
         Any  # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of them real
     )
-    evaluate: Any  # *acting(states), key data -> {"greedy" or "sampled": Evaluation [n, episodes]}; None: not wanted
+    # *acting(states), env_params, key data -> {"greedy" or "sampled": Evaluation [n, episodes]}; None: not wanted
+    evaluate: Any
     seconds: float  # that compilation took
 
     @property
@@ -79,6 +80,7 @@ class Run(NamedTuple):
     signum: int | None  # the signal that interrupted it
     compile_seconds: float
     train_seconds: float
+    env_params: Mapping[str, np.ndarray] = {}  # traced ones that it was trained with, leaves [S]
 
 
 def seed_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
@@ -109,7 +111,8 @@ def run(
     done = train(programs, keys, h, on_chunk, kept=len(seeds), begun=begun, keep=keep)
     seconds = time.monotonic() - started
     states = first(devices.fetch(done.states, where), len(seeds))
-    return Run(states, *done[1:], programs.seconds, seconds)
+    env_params = first(h.env_params, len(seeds))
+    return Run(states, *done[1:], programs.seconds, seconds, env_params)
 
 
 def evaluate_run(
@@ -121,12 +124,12 @@ def evaluate_run(
     greedy: bool,
     where: Layout | None = None,
 ) -> Evaluation:
-    """The final policies of a run on fresh episodes, [S, num_episodes]."""
+    """The final policies of a run on fresh episodes of the environment they were trained in, [S, num_episodes]."""
     where = where or devices.layout(most=1)
     n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
     with interrupts.held(), jax.set_mesh(where.mesh):
-        args = filled_up((*acting(done.states), _data(seed_keys(seeds)[1])), n)
+        args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
         returns = devices.fetch(jax.jit(f)(*devices.place(args, where.sharding)), where)
     return first(returns[actions], len(seeds))
 
@@ -177,7 +180,9 @@ def compile_programs(
         out = first_program.output_shardings, where.sharding
         count = jax.ShapeDtypeStruct((), np.int32, sharding=where.everywhere)
         rest = compiled(advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out)
-        last = compiled(_evaluation(config, episodes, actions), *acting(states), key) if episodes else None
+        last = None
+        if episodes:
+            last = compiled(_evaluation(config, episodes, actions), *acting(states), h.env_params, key)
     return Programs(config, where, num_runs, length, first_program, rest, last, time.monotonic() - started)
 
 
@@ -236,9 +241,16 @@ def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: 
     return error.get() or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
 
 
-def evaluate_all(programs: Programs, states: TrainState, keys: jax.Array) -> dict[str, Evaluation]:
-    """The final policies of n runs on fresh episodes, [n, episodes] of each way to act. keys: evaluation keys [n]."""
-    found = programs.evaluate(*acting(states), devices.place(_data(keys), programs.where.sharding))
+def evaluate_all(
+    programs: Programs, states: TrainState, keys: jax.Array, hyperparams: Hyperparams
+) -> dict[str, Evaluation]:
+    """The final policies of n runs on fresh episodes, [n, episodes] of each way to act.
+
+    keys: evaluation keys [n]; hyperparams: leaves [n], those of the training, as they have parameters of the
+    environment.
+    """
+    env_params, data = devices.place((hyperparams.env_params, _data(keys)), programs.where.sharding)
+    found = programs.evaluate(*acting(states), env_params, data)
     return devices.fetch(found, programs.where)
 
 
@@ -253,13 +265,17 @@ def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
     A learning rate of 1 is a float as one of 0.1 is: another type would be another program.
     """
 
-    def one(x: Any, whole: bool) -> np.ndarray:
-        x = np.asarray(x)
-        kind = np.int32 if whole else jnp.zeros(()).dtype
-        return np.broadcast_to(x.astype(kind), (num_runs,) if not x.ndim else x.shape)
+    real = jnp.zeros(()).dtype
+    kinds = {"f": real, "b": np.bool_}  # of a parameter of the environment; else a whole number
 
-    own = {name: one(x, name in WHOLE_NUMBERS) for name, x in hyperparams.scalars().items()}
-    env_params = {name: one(x, np.asarray(x).dtype.kind != "f") for name, x in hyperparams.env_params.items()}
+    def one(x: Any, dtype: Any) -> np.ndarray:
+        x = np.asarray(x)
+        return np.broadcast_to(x.astype(dtype), (num_runs,) if not x.ndim else x.shape)
+
+    own = {name: one(x, np.int32 if name in WHOLE_NUMBERS else real) for name, x in hyperparams.scalars().items()}
+    env_params = {
+        name: one(x, kinds.get(np.asarray(x).dtype.kind, np.int32)) for name, x in hyperparams.env_params.items()
+    }
     return Hyperparams(**own, env_params=env_params)
 
 
@@ -286,10 +302,13 @@ def first(tree: Any, num_runs: int | None) -> Any:
 def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callable[..., Mapping[str, Evaluation]]:
     """The evaluation of one run, by every way to act."""
 
-    def one(params: Any, normaliser: Normaliser, key: jax.Array) -> Mapping[str, Evaluation]:
+    def one(
+        params: Any, normaliser: Normaliser, env_params: Mapping[str, Any], key: jax.Array
+    ) -> Mapping[str, Evaluation]:
         def by(name: str) -> Evaluation:
-            run_key = jax.random.wrap_key_data(key)
-            return evaluate(config, params, run_key, episodes, greedy=name == "greedy", normaliser=normaliser)
+            run_key, greedy = jax.random.wrap_key_data(key), name == "greedy"
+            own: Any = {"normaliser": normaliser, "env_params": env_params}
+            return evaluate(config, params, run_key, episodes, greedy=greedy, **own)
 
         return {name: by(name) for name in actions}
 

@@ -434,6 +434,27 @@ MUTANTS = [
         "tests/test_surrogates.py",
     ),
     Mutant(
+        "a policy is evaluated in the default environment",
+        "evaluate.py",
+        "env = envs.configured(config, num_episodes, env_params)",
+        "env = envs.configured(config, num_episodes)",
+        "tests/test_env_params.py",
+    ),
+    Mutant(
+        "a sweep's settings are ranked in the default environment",
+        "runs.py",
+        '"env_params": env_params}\n            return evaluate(',
+        '"env_params": {}}\n            return evaluate(',
+        "tests/test_env_params.py",
+    ),
+    Mutant(
+        "a run's folder without the traced parameters of its environment",
+        "folders.py",
+        "    config, hyperparams = merge_env_params(config, hyperparams)\n",
+        "",
+        "tests/test_env_params.py -k folder",
+    ),
+    Mutant(
         "a device's sum for that of all",
         "devices.py",
         "unravel(jax.lax.psum(flat, ENVS))",

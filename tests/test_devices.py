@@ -35,7 +35,7 @@ def trained(where):
     programs = runs.compile_programs(config, h, where, n, episodes=8)
     keys = [runs.filled_up(key, n) for key in runs.seed_keys(range(6))]
     states, metrics = runs.train(programs, keys[0], h, kept=6)[:2]
-    returns = runs.evaluate_all(programs, states, keys[1])["sampled"].returns[:6]
+    returns = runs.evaluate_all(programs, states, keys[1], h)["sampled"].returns[:6]
     updates = programs.advance.as_text().partition("\\nENTRY")[0]  # what is outside the loop happens once a chunk
     collectives = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute)\\(", updates)
     return runs.first(devices.fetch(states.params, where), 6), metrics, returns, collectives

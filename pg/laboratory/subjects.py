@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from pg import envs, networks, normalisation, rollout, tabular
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import Discrete
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.networks import Network
@@ -41,7 +41,7 @@ class Subject(NamedTuple):
     def settings(self, env: Any) -> tuple[Config, Hyperparams]:
         """Of its training."""
         task = env if isinstance(env, str) else None
-        return preset(self.label, env=_PROBLEMS.get(env, env), task=task, **self.changes)
+        return merge_env_params(*preset(self.label, env=_PROBLEMS.get(env, env), task=task, **self.changes))
 
 
 class Stage(NamedTuple):

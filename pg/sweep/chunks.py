@@ -121,7 +121,7 @@ def chunks(
         done = runs.train(programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False)
         if done.signum:
             raise Interrupted(done.signum)
-        found = runs.evaluate_all(programs, done.states, eval_keys) if programs.evaluate else {}
+        found = runs.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
         states = devices.fetch(done.states, programs.where)
         yield Chunk(first, *runs.first((states, done.metrics, found), count))
 

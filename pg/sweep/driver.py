@@ -1,7 +1,6 @@
 """Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
 
 import contextlib
-import dataclasses
 import shutil
 import time
 from collections.abc import Mapping
@@ -253,7 +252,6 @@ def _write_best(
     """A run's folder, as that of a training run."""
     folder.mkdir(exist_ok=True)
     h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
-    config = dataclasses.replace(config, env_params={**dict(config.env_params), **h.env_params})
     folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)})
     results.write_metrics(folder, run.metrics, seeds.start)
     results.write_params(folder, run.states.params, run.states.normaliser)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pg import envs, folders, results
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, merge_env_params
 from pg.inputs import check_name
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
@@ -37,6 +37,9 @@ class Study:
 
     def __post_init__(self) -> None:
         """Brings points of one static setting together. Raises ValueError for a setting that is not valid."""
+        config, hyperparams = merge_env_params(self.config, self.hyperparams)
+        object.__setattr__(self, "config", config)
+        object.__setattr__(self, "hyperparams", hyperparams)
         order = sorted(range(self.num_points), key=lambda g: self._first_like(g))
         object.__setattr__(self, "table", {name: [v[g] for g in order] for name, v in self.table.items()})
         for _, points in self.programs():  # which checks every Config
