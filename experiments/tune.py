@@ -48,10 +48,15 @@ def main() -> None:
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
     print("".join(f"{name:>18}" for name in [*points, *found, "most steps"]))
     for i in (order := (-found["greedy"].mean(axis=1)).argsort(kind="stable")):
-        means = [f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}" for x in found.values()]
+        means = [f"{x[i].mean():.4g} ± {_standard_error(x[i])}" for x in found.values()]
         print("".join(f"{x:>18}" for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]))
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in points.items()}
     print(f"preset({options.estimator!r}, {', '.join(f'{name}={value!r}' for name, value in winner.items())})")
+
+
+def _standard_error(scores: Any) -> str:
+    """Of the mean of scores [N], for people."""
+    return f"{scores.std(ddof=1) / len(scores) ** 0.5:.2g}" if len(scores) > 1 else "—"
 
 
 def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:

@@ -259,7 +259,11 @@ def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.
         seen = [np.isfinite(y) for y in returns]
         if not seen or not all(map(np.any, seen)):  # a mean over the other seeds would flatter
             continue
-        grid, values = results.aligned([(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)])
+        try:
+            grid, values = results.aligned([(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)])
+        except ValueError as error:
+            print(f"{task.name} {label}: no learning curve is drawn, as {error}")
+            continue
         panels.setdefault(task.name, {})[label] = (grid, statistics.mean_curve(values))
     return panels
 
@@ -288,20 +292,21 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
 
 
 def _interval(scores: np.ndarray) -> str:
-    """Mean and interval of the scores [N] of one row; a single score as it stands."""
+    """Mean and interval of the scores [N] of one row."""
     if bad := int((~np.isfinite(scores)).sum()):
         return f"not a number in {bad} of {len(scores)} seeds"
-    if len(scores) == 1:
-        return _number(scores[0])
     value, low, high = statistics.bootstrap_interval(scores, statistics.mean)
+    if np.isnan(low):
+        return f"{_number(value)} (no interval)"
     return f"{_number(value)} [{_number(low, value)}, {_number(high, value)}]"
 
 
 def _error(scores: np.ndarray) -> str:
     """Mean ± standard error of the scores [N] of one row."""
     value = scores.mean()
-    error = f" ± {_number(scores.std(ddof=1) / len(scores) ** 0.5, value)}" if len(scores) > 1 else ""
-    return _number(value) + error
+    if len(scores) < 2:
+        return f"{_number(value)} ± —"
+    return f"{_number(value)} ± {_number(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
 
 
 def _number(x: float, like: float | None = None) -> str:

@@ -152,6 +152,7 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
         plots.gradient_quality(quality, folder / "gradient.png", title=title)
         last = float(results.gradient_quality(done.metrics, bins=10)["noise_scale"][-1])  # of the last tenth
         summary["noise_scale"] = last if math.isfinite(last) else None
+        no_scale = "— (every gradient is 0)" if math.isnan(last) else "no signal is clear of the noise"
     folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     print(f"{summary['env_steps']:,} environment steps; {seconds}")
@@ -159,15 +160,17 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
         print(text)
     if summary.get("mean") is not None:
         several = f", median of seeds {summary['median_of_seeds']:.1f}" if len(seeds) > 1 else ""
+        spread = summary["standard_error"]
+        error = "—" if math.isnan(spread) else f"{spread:.1f}"  # of a single episode, or a single seed that is left
         print(
             f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
-            f"{summary['mean']:.1f} ± {summary['standard_error']:.1f} (standard error){several}, "
+            f"{summary['mean']:.1f} ± {error} (standard error){several}, "
             f"min {summary['min']:.0f}, max {summary['max']:.0f}"
         )
     if config.diagnostics:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         scale = summary["noise_scale"]
-        said = "no signal is clear of the noise" if scale is None else f"{scale:.3g} {unit}"
+        said = no_scale if scale is None else f"{scale:.3g} {unit}"
         print(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"

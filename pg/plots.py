@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pg import folders
-from pg.statistics import Estimate
+from pg.statistics import Estimate, mean_curve
 
 SINGLE, DOUBLE = 3.3, 6.9  # widths in inches: one column of a page, and both
 # Okabe & Ito's colours, which the colour-blind can tell apart.
@@ -154,9 +154,12 @@ def learning_curve(
         seen = np.isfinite(y)
         axes.plot(x[seen], y[seen], color=BLUE, linewidth=0.6, alpha=0.9 if len(steps) == 1 else 0.25)
     if len(steps) > 1:
-        grid = np.linspace(max(s[0] for s in steps), min(s[-1] for s in steps), 200)
-        mean = np.mean([_smooth(x, y, grid) for x, y in zip(steps, returns, strict=True)], axis=0)
-        axes.plot(grid, mean, color=ORANGE, linewidth=1.6, label=f"mean of {len(steps)} seeds")
+        begin, end = max(s[0] for s in steps), min(s[-1] for s in steps)
+        if begin < end:  # else there are no steps that all seeds have
+            grid = np.linspace(begin, end, 200)
+            smooth = [_smooth(x, y, grid) for x, y in zip(steps, returns, strict=True)]
+            mean = mean_curve(smooth, repetitions=1).value
+            axes.plot(grid, mean, color=ORANGE, linewidth=1.6, label=f"mean of {len(steps)} seeds")
     else:
         axes.plot(steps[0], _smooth(steps[0], returns[0], steps[0]), color=ORANGE, linewidth=1.6, label="smoothed")
     if final is not None:
@@ -164,7 +167,8 @@ def learning_curve(
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_title(title)
     _labels(figure, (axes,), 1, "return of an episode", "environment steps")
-    _legend(figure, axes.get_legend_handles_labels()[0])
+    if handles := axes.get_legend_handles_labels()[0]:
+        _legend(figure, handles)
     save(figure, path)
 
 
@@ -248,7 +252,8 @@ def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlab
         axes.barh(y, high - low, left=low, height=0.55, color=colour, alpha=0.3, linewidth=0)
         axes.plot([value, value], [y - 0.275, y + 0.275], color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.set_yticks(range(len(labels)), labels)
-    left, right = min(e.low for e in estimates.values()), max(e.high for e in estimates.values())
+    ends = np.array([tuple(e) for e in estimates.values()], float)  # [labels, 3]; NaN where there is no interval
+    left, right = np.nanmin(ends), np.nanmax(ends)
     margin = 0.06 * (right - left) or 0.05
     axes.set(xlim=(left - margin, right + margin), ylim=(-0.6, len(labels) - 0.4))
     axes.locator_params(axis="x", nbins=4)
@@ -493,11 +498,12 @@ def _line(label: str, **look: Any) -> Any:
 
 
 def _smooth(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """y averaged over a twentieth of its updates and read off at the points of `grid`."""
+    """y averaged over a twentieth of its updates and read off at the points of `grid`; NaN beyond its own."""
     seen = np.isfinite(y)
     if not seen.any():
         return np.full(len(grid), np.nan)
     x, y = x[seen], y[seen]
     width = max(1, len(y) // 20)
     padded = np.pad(y, (width // 2, width - 1 - width // 2), mode="edge")
-    return np.interp(grid, x, np.convolve(padded, np.ones(width) / width, mode="valid"))
+    mean = np.convolve(padded, np.ones(width) / width, mode="valid")
+    return np.interp(grid, x, mean, left=np.nan, right=np.nan)

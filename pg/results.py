@@ -183,9 +183,19 @@ def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.n
 
 
 def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points]."""
-    grid = np.linspace(max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves), points)
-    return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+    """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points].
+
+    Raises ValueError for curves that have no steps in common, or of which one has no points.
+    """
+    if not curves or not all(len(steps) for steps, _ in curves):
+        raise ValueError(
+            f"curves must have at least one point each, got {[len(steps) for steps, _ in curves]} points"
+        )
+    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    if begin > end:
+        raise ValueError(f"curves must have steps in common, and one begins at {begin}, where another ended at {end}")
+    grid = np.linspace(begin, end, points)
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
 
 
 def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[str, np.ndarray]:
@@ -193,19 +203,25 @@ def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[
     in environments of a window), signal_to_noise (of one), explained_variance (with a critic V); [bins] each.
 
     metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds and updates before
-    they are divided: a signal that is small is negative at times, and no ratio of one update means anything.
+    they are divided: a signal that is small is negative at times, and no ratio of one update means anything. Where
+    noise hides the signal the noise scale is infinite; where every gradient is 0, as of rewards that are all equal,
+    or nothing was measured, a ratio is NaN.
     """
     updates = metrics["env_steps"].shape[1]
     edges = np.unique(np.linspace(0, updates, bins + 1).astype(int))
 
     def binned(x: np.ndarray) -> np.ndarray:
-        return np.array([np.nanmean(x[:, a:b]) for a, b in itertools.pairwise(edges)])
+        stretches = [x[:, begin:end] for begin, end in itertools.pairwise(edges)]
+        return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in stretches])
 
     noise, signal = binned(metrics["grad_variance"]), binned(metrics["grad_squared_norm"])
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, as it should be
+        ratio, inverse = noise / signal, signal / noise
+    hidden = (signal <= 0) & (noise > 0)
     found = {
         "env_steps": np.cumsum(metrics["env_steps"], axis=1).mean(axis=0)[edges[1:] - 1],
-        "noise_scale": np.where(signal > 0, noise / np.where(signal > 0, signal, 1.0), np.inf),
-        "signal_to_noise": signal / noise,
+        "noise_scale": np.where(hidden, np.inf, ratio),
+        "signal_to_noise": inverse,
     }
     if "explained_variance" in metrics:
         found["explained_variance"] = binned(metrics["explained_variance"])

@@ -2,7 +2,8 @@
 
 `scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every interval is of the
 stratified percentile bootstrap: the seeds are drawn again with replacement within each environment, independently
-of the other environments, and the environments stay as they are. Nothing here imports jax.
+of the other environments, and the environments stay as they are. A single seed has no interval, as nothing is
+known of the spread between seeds: both ends are NaN then. Nothing here imports jax.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,22 @@ Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
 
 
 class Estimate(NamedTuple):
-    """A statistic of the scores and the two ends of its interval, all of one shape."""
+    """A statistic of the scores and the two ends of its interval, all of one shape.
+
+    Both ends are NaN where there is no interval.
+    """
 
     value: Any
     low: Any
     high: Any
+
+    def __str__(self) -> str:
+        """One number with its interval, or with the reason why it has none, for people; arrays as they are."""
+        if np.ndim(self.value):
+            return repr(self)
+        if np.isnan(self.low):
+            return f"{self.value:.4g} (no interval, which takes two seeds or more, one in each row of scores)"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
 def mean(scores: Any) -> np.ndarray:
@@ -44,7 +56,8 @@ def bootstrap_interval(
 ) -> Estimate:
     """`statistic` of the scores with its stratified percentile bootstrap interval.
 
-    scores: [N, M] or [N]. statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
+    scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both ends are NaN.
+    statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
     Raises ValueError for scores that are empty or not finite, and for a confidence outside (0, 1).
     """
     scores = _table(scores)
@@ -52,7 +65,8 @@ def bootstrap_interval(
     _check_bootstrap(repetitions, confidence)
     drawn = np.random.default_rng(seed).integers(0, n, (repetitions, n, m))
     resampled = np.take_along_axis(scores[None], drawn, axis=1)  # [R, N, M]
-    return Estimate(float(statistic(scores)), *map(float, _interval(statistic(resampled), confidence)))
+    low, high = _interval(statistic(resampled), confidence, seeds=n)
+    return Estimate(float(statistic(scores)), float(low), float(high))
 
 
 def probability_of_improvement(
@@ -61,7 +75,8 @@ def probability_of_improvement(
     """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over environments.
 
     The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); both methods' seeds are
-    resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per environment.
+    resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per environment. Where one of the methods has a
+    single seed, both ends of the interval are NaN.
     Raises ValueError where the environments differ in number, and as `bootstrap_interval` does.
     """
     x, y = _table(x), _table(y)
@@ -73,7 +88,8 @@ def probability_of_improvement(
     of_x, of_y = _counts(g, x, repetitions), _counts(g, y, repetitions)
     # Two contractions: the whole product [R, N, K, M] would not fit into memory.
     resampled = np.einsum("rmk,rmk->r", np.einsum("rmn,nkm->rmk", of_x, above), of_y) / above.size
-    return Estimate(float(above.mean()), *map(float, _interval(resampled, confidence)))
+    low, high = _interval(resampled, confidence, seeds=min(len(x), len(y)))
+    return Estimate(float(above.mean()), float(low), float(high))
 
 
 def performance_profile(
@@ -81,7 +97,8 @@ def performance_profile(
 ) -> Estimate:
     """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264, equation 3).
 
-    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase with τ.
+    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase with τ; of a single
+    seed the ends of the intervals are NaN.
     Raises ValueError as `bootstrap_interval` does.
     """
     scores, thresholds = _table(scores), np.asarray(thresholds, float)
@@ -91,19 +108,32 @@ def performance_profile(
     above = (scores[..., None] > thresholds).astype(float)  # [N, M, K]
     counts = _counts(np.random.default_rng(seed), scores, repetitions)
     resampled = np.einsum("rmn,nmk->rk", counts, above, optimize=True) / scores.size
-    return Estimate(above.mean(axis=(0, 1)), *_interval(resampled, confidence))
+    return Estimate(above.mean(axis=(0, 1)), *_interval(resampled, confidence, seeds=len(scores)))
 
 
 def mean_curve(curves: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95) -> Estimate:
     """Mean over seeds at each point of learning curves, with pointwise intervals; whole curves are resampled.
 
-    curves: [N, K], N seeds read off at the same K points. Each field of the result is [K].
-    Raises ValueError as `bootstrap_interval` does.
+    curves: [N, K], N seeds read off at the same K points; NaN where a seed has no value, as before its first episode
+    has ended. At each point the mean is over the seeds that have a value there; without one it is NaN, and with one
+    there is no interval: both ends are NaN. Each field of the result is [K].
+    Raises ValueError as `bootstrap_interval` does, but for NaN.
     """
-    curves = _table(curves)
+    curves = np.asarray(curves, float)
+    known = ~np.isnan(curves)
+    values = _table(np.where(known, curves, 0.0))
+    known = known.reshape(values.shape)
     _check_bootstrap(repetitions, confidence)
-    counts = _counts(np.random.default_rng(seed), curves[:, :1], repetitions)[:, 0]  # [R, N]
-    return Estimate(curves.mean(axis=0), *_interval(counts @ curves / len(curves), confidence))
+    counts = _counts(np.random.default_rng(seed), values[:, :1], repetitions)[:, 0]  # [R, N]
+    resampled = _quotient(counts @ values, counts @ known)
+    mean = _quotient(values.sum(axis=0), known.sum(axis=0))
+    ends = np.full((2, len(mean)), np.nan)
+    for k, seeds in enumerate(known.sum(axis=0)):
+        drawn = resampled[:, k]
+        some = drawn[~np.isnan(drawn)]  # without the resamples that hold none of the seeds that have a value here
+        if some.size:
+            ends[:, k] = _interval(some, confidence, seeds=seeds)
+    return Estimate(mean, *ends)
 
 
 def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
@@ -127,10 +157,21 @@ def _counts(g: np.random.Generator, scores: np.ndarray, repetitions: int) -> np.
     return g.multinomial(n, np.full(n, 1.0 / n), size=(repetitions, m)).astype(float)
 
 
-def _interval(resampled: np.ndarray, confidence: float) -> np.ndarray:
-    """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either side: [2, ...]."""
+def _interval(resampled: np.ndarray, confidence: float, *, seeds: int) -> np.ndarray:
+    """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either side: [2, ...].
+
+    With fewer than two `seeds` they would be a point, whatever the spread between seeds: NaN.
+    """
+    if seeds < 2:
+        return np.full((2, *resampled.shape[1:]), np.nan)
     tail = (1.0 - confidence) / 2
     return np.quantile(resampled, [tail, 1.0 - tail], axis=0)
+
+
+def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient, and NaN, without a warning, where the denominator is 0."""
+    positive = denominator > 0
+    return np.where(positive, numerator / np.where(positive, denominator, 1), np.nan)
 
 
 def _check_bootstrap(repetitions: int, confidence: float) -> None:

@@ -413,6 +413,27 @@ MUTANTS = [
         "tests/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
+        "a single seed has an interval",
+        "statistics.py",
+        "if seeds < 2:",
+        "if seeds < 1:",
+        "tests/test_statistics.py -k 'single_seed or have_a_value'",
+    ),
+    Mutant(
+        "curves without steps in common are read off backwards",
+        "results.py",
+        "if begin > end:",
+        "if False:",
+        "tests/test_benchmark.py -k without_steps_in_common",
+    ),
+    Mutant(
+        "a seed without a finished episode counts as 0 in the mean curve",
+        "statistics.py",
+        "mean = _quotient(values.sum(axis=0), known.sum(axis=0))",
+        "mean = values.mean(axis=0)",
+        "tests/test_statistics.py -k have_a_value",
+    ),
+    Mutant(
         "the learning rate's schedule counts the steps that were taken",
         "optimizers/__init__.py",
         "return lambda count: over_the_run(step)",

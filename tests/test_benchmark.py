@@ -235,13 +235,13 @@ def test_the_report() -> None:
     assert by_name["Acrobot-v1", "ppo"][6:8] == ["14/20", "mean ≥ −80, 500k steps: ✓"]
     # On fewer seeds than a bar is set for nothing is decided.
     assert by_name["Pendulum-v1", "ppo"][3:8] == [
-        *("1", "−150.0", "−151.0", "1/1"),
+        *("1", "−150.0 (no interval)", "−151.0 ± —", "1/1"),
         "mean ≥ −180, 1M steps: open (of 20 seeds)",
     ]
     # The published policies of MinAtar were sampled, and so is what is held to them.
     assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
     assert by_name["Reacher-misc", "ppo"][4] == "not a number in 1 of 2 seeds"
-    assert by_name["My-env", "mine"][3:] == ["1", "1.000", "0.000", "—", "—", "none"]
+    assert by_name["My-env", "mine"][3:] == ["1", "1.000 (no interval)", "0.000 ± —", "—", "—", "none"]
     assert "published" not in benchmark.report(TABLE, published=False)
 
 
@@ -335,6 +335,39 @@ def test_a_stored_curve_is_a_loops() -> None:
     assert np.isnan(none).all()
 
 
+def test_curves_are_read_off_at_the_steps_that_all_have() -> None:
+    steps, values = results.aligned([([1, 5], [0.0, 4.0]), ([3, 9], [1.0, 7.0])], points=3)
+    np.testing.assert_array_equal(steps, [3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(values, [[2.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
+
+
+NOTHING_IN_COMMON: list[tuple[Any, str]] = [
+    ([([1, 3], [0.0, 1.0]), ([5, 9], [0.0, 1.0])], "one begins at 5, where another ended at 3"),
+    ([([5], [0.0]), ([3], [1.0])], "one begins at 5, where another ended at 3"),
+    ([([1, 3], [0.0, 1.0]), ([], [])], r"at least one point each, got \[2, 0\] points"),
+    ([], r"at least one point each, got \[\] points"),
+]
+
+
+@pytest.mark.parametrize(("curves", "message"), NOTHING_IN_COMMON)
+def test_curves_without_steps_in_common_are_one_sentence(curves: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        results.aligned(curves)
+
+
+def test_seeds_without_steps_in_common_have_no_curve_and_the_others_do(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = benchmark.collect(copied(finished, tmp_path))
+    whole = benchmark._panels(lines, tmp_path)["DeepSea-bsuite"]
+    (path,) = (tmp_path / "DeepSea-bsuite" / "ppo").glob("*.npz")
+    with np.load(path) as stored:
+        later = {**stored, "steps": stored["steps"] + np.array([[0], [10**6]])}
+    np.savez_compressed(path, **later)
+    assert set(whole) - set(benchmark._panels(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
+    assert "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out
+
+
 def test_normalised_scores_are_of_the_environments_that_labels_share() -> None:
     lines = [
         *rows_of("CartPole-v1", "ppo", [500.0, 22.1, 500.0]),
@@ -369,6 +402,8 @@ def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None
     for path in drawn:
         assert path.read_bytes().startswith(b"\x89PNG")
         assert "<svg" in path.with_suffix(".svg").read_text()
+    one_seed = [line for line in lines if line.seed == 0]
+    assert "intervals.png" in [path.name for path in benchmark.draw(one_seed, tmp_path)]
     (tmp_path / "empty").mkdir()
     assert [path.name for path in benchmark.draw(lines, tmp_path / "empty")] == ["profiles.png", "intervals.png"]
     assert benchmark.draw([], tmp_path / "empty") == []

@@ -3,6 +3,7 @@ plain numpy on gradients that are stored. Exact moments themselves are tested in
 """
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from proofs import GAMMA, A, Problem, arbitrary, corridor, endless
 from toys import tabular_policy
 
-from pg import diagnostics, envs, tabular
+from pg import diagnostics, envs, plots, results, tabular
 from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
 from pg.diagnostics import Measured, Sample
 from pg.estimators import ESTIMATORS, Estimator, Params
@@ -207,6 +208,53 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
 
 FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
 REST = sorted(set(ACCEPTS) - {*FAST, "optimal_baseline"})
+
+
+@pytest.mark.parametrize("gradient", [0.0, 2.0], ids=["all 0", "all alike"])
+def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: float) -> None:
+    """As of rewards that are all 0, or of an environment with one action; a warning is an error here."""
+    gradients = {"w": jnp.full((5, 3), gradient)}
+    sample = diagnostics.sample(lambda x: x, gradients)
+    assert diagnostics.variance(sample) == (0.0, 0.0)
+    assert diagnostics.squared_norm(sample).value == 3 * gradient**2
+    ratio, inverse = diagnostics.noise_scale(sample), diagnostics.signal_to_noise(sample)
+    cosine = diagnostics.leave_one_out_cosine(sample)
+    two = diagnostics.noise_scale_of_two_batches(gradient, gradient, 1, 4)
+    if gradient:
+        assert (ratio.value, inverse.value, two) == (0.0, np.inf, 0.0)
+        assert cosine == pytest.approx(1.0)
+    else:
+        assert np.isnan([ratio.value, inverse.value, cosine, two]).all()
+        assert str(ratio) == "—"
+    assert str(Measured(2.0, np.nan)) == "2 ± —"
+
+
+NO_SIGNAL: dict[str, tuple[float, float, float, float]] = {  # variance, signal -> noise scale, signal to noise
+    "every gradient is 0": (0.0, 0.0, np.nan, np.nan),
+    "nothing was measured": (np.nan, np.nan, np.nan, np.nan),
+    "noise alone": (3.0, -1.0, np.inf, -1.0 / 3.0),
+    "signal alone": (0.0, 2.0, 0.0, np.inf),
+}
+
+
+@pytest.mark.parametrize("name", NO_SIGNAL)
+@pytest.mark.parametrize("updates", [1, 4])
+def test_the_quality_of_gradients_without_a_signal(name: str, updates: int, tmp_path: Path) -> None:
+    """No warning of an empty mean or a division by 0, also in the picture."""
+    noise, signal, noise_scale, signal_to_noise = NO_SIGNAL[name]
+    shape = (2, updates)
+    metrics = {
+        "env_steps": np.full(shape, 5),
+        "grad_variance": np.full(shape, noise),
+        "grad_squared_norm": np.full(shape, signal),
+        "explained_variance": np.full(shape, np.nan),  # as of targets that are all equal
+    }
+    found = results.gradient_quality(metrics)
+    np.testing.assert_array_equal(found["noise_scale"], noise_scale)
+    np.testing.assert_array_equal(found["signal_to_noise"], signal_to_noise)
+    assert np.isnan(found["explained_variance"]).all()
+    plots.gradient_quality(found, tmp_path / "gradient.png", title="no signal")
+    assert (tmp_path / "gradient.png").exists()
 
 
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])

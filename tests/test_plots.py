@@ -104,6 +104,47 @@ def letters(figure: Any) -> list[Any]:
     return [text for text in found if text not in unseen]
 
 
+SINGLE = Estimate(0.5, np.nan, np.nan)  # of one seed, which has no interval
+LATE = np.where(np.arange(50) < np.array([[10], [0], [50]]), np.nan, 1.0)  # no episode ends at first, or ever
+ONE_SEED: dict[str, Callable[[Path], None]] = {
+    "intervals": lambda path: plots.intervals({"a": SINGLE, "b": estimate(1.0)}, path, title="all", xlabel="score"),
+    "one interval": lambda path: plots.intervals({"a": SINGLE}, path, title="all", xlabel="score"),
+    "sensitivity": lambda path: plots.sensitivity({"gamma": [0.9, 1.0]}, [SINGLE] * 2, path, title="one seed"),
+    "profiles": lambda path: plots.performance_profiles(
+        np.linspace(0, 1, 3), {"a": Estimate(np.ones(3), *np.full((2, 3), np.nan))}, path, title="one seed"
+    ),
+    "learning_curves": lambda path: plots.learning_curves(
+        {"CartPole": {"a": (np.arange(3), Estimate(np.ones(3), *np.full((2, 3), np.nan)))}}, path
+    ),
+    "late episodes": lambda path: plots.learning_curve(
+        np.cumsum(np.ones((3, 50)), axis=1), LATE, path, title="one seed ends no episode"
+    ),
+    "no episodes": lambda path: plots.learning_curve(
+        np.cumsum(np.ones((2, 5)), axis=1), np.full((2, 5), np.nan), path, title="no seed ends an episode"
+    ),
+    "no steps in common": lambda path: plots.learning_curve(
+        np.array([[10], [20]]), np.ones((2, 1)), path, title="one update"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SEED)
+def test_a_figure_of_one_seed_or_of_no_episodes_is_drawn(name: str, tmp_path: Path) -> None:
+    """No interval, no episode that ended, no steps that seeds share: without an error or a warning."""
+    ONE_SEED[name](tmp_path / "figure.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.svg"}
+
+
+def test_the_mean_of_a_learning_curve_is_of_the_seeds_whose_episodes_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    ONE_SEED["late episodes"](tmp_path / "figure.png")
+    (mean,) = [line for line in drawn[0].axes[0].get_lines() if "mean" in str(line.get_label())]
+    np.testing.assert_array_equal(mean.get_ydata(), 1.0)
+
+
 SLOW = ("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves")
 
 

@@ -178,7 +178,8 @@ def test_the_probability_of_improvement_is_a_loops(n: int, k: int, m: int) -> No
     ]
     got = probability_of_improvement(x, y)
     assert got.value == pytest.approx(np.mean(loop), abs=1e-12)
-    assert 0.0 <= got.low <= got.high <= 1.0
+    if n > 1:
+        assert 0.0 <= got.low <= got.high <= 1.0
     by_scipy = [scipy.stats.mannwhitneyu(x[:, e], y[:, e]).statistic / (n * k) for e in range(m)] if n > 1 else loop
     assert got.value == pytest.approx(np.mean(by_scipy), abs=1e-12)
 
@@ -228,6 +229,59 @@ def test_the_curve_of_the_mean_is_of_whole_curves() -> None:
     )  # curves that differ by a constant, as does their mean
 
 
+SINGLE: dict[str, Callable[[], Any]] = {
+    "one seed": lambda: bootstrap_interval([3.0], mean),
+    "a table of one seed": lambda: bootstrap_interval([[3.0]]),
+    "a table on its side": lambda: bootstrap_interval([[1.0, 2.0, 3.0, 4.0, 5.0]], mean),
+    "a curve of one seed": lambda: statistics.mean_curve([[1.0, 2.0, 3.0]]),
+    "a profile of one seed": lambda: performance_profile([[0.2, 0.4, 0.6]], [0.3, 0.5]),
+    "one seed against several": lambda: probability_of_improvement([3.0], [1.0, 2.0, 4.0]),
+    "several seeds against one": lambda: probability_of_improvement([1.0, 2.0, 4.0], [3.0]),
+    "two tables on their sides": lambda: probability_of_improvement([[1.0, 2.0]], [[3.0, 0.0]]),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_seed_has_no_interval(name: str) -> None:
+    value, low, high = SINGLE[name]()
+    assert np.isfinite(value).all()
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+    assert np.shape(low) == np.shape(high) == np.shape(value)
+
+
+def test_an_estimate_without_an_interval_says_why() -> None:
+    for scores in ([3.0], [[1.0, 3.0, 5.0]]):
+        assert str(bootstrap_interval(scores, mean)).startswith("3 (no interval, which takes two seeds or more")
+    assert str(bootstrap_interval([7.0] * 5, mean)) == "7 [7, 7]"  # five equal seeds have one
+    assert str(statistics.Estimate(np.zeros(2), np.zeros(2), np.zeros(2))).startswith("Estimate(")
+
+
+def test_a_mean_curve_is_of_the_seeds_that_have_a_value() -> None:
+    """No episode ends in the first update of any seed; one seed ends its first late, and another never one."""
+    nan = np.nan
+    curves = np.array(
+        [
+            [nan, nan, 1.0, 2.0, 4.0],
+            [nan, 5.0, 3.0, 6.0, nan],
+            [nan, nan, nan, 7.0, 9.0],
+            [nan, nan, nan, nan, nan],
+        ]
+    )
+    band = statistics.mean_curve(curves)
+    np.testing.assert_array_equal(band.value, [nan, 5.0, 2.0, 5.0, 6.5])
+    np.testing.assert_array_equal(np.isnan(band.low), [True, True, False, False, False])
+    np.testing.assert_array_equal(np.isnan(band.high), np.isnan(band.low))
+    assert (band.low[2:] <= band.value[2:]).all()
+    assert (band.value[2:] <= band.high[2:]).all()
+    assert (band.low[3], band.high[3]) == (2.0, 7.0)
+
+
+def test_a_mean_curve_without_any_value_is_nan() -> None:
+    for shape in ((3, 4), (1, 1)):
+        assert all(np.isnan(x).all() for x in statistics.mean_curve(np.full(shape, np.nan)))
+
+
 def test_normalised_scores() -> None:
     np.testing.assert_allclose(normalise([22.0, 261.0, 500.0], 22.0, 500.0), [0.0, 0.5, 1.0])
     scores = np.array([[-500.0, 0.0], [-80.0, 1.0]])
@@ -245,6 +299,8 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: probability_of_improvement(X, Y[:, :3]), "same environments, got 5 and 3 columns"),
     (lambda: probability_of_improvement(X, Y * np.nan), "50 of 50 are NaN"),
     (lambda: performance_profile(X, [np.nan]), "thresholds must be a list of finite numbers"),
+    (lambda: statistics.mean_curve([[1.0, np.inf]]), "1 of 2 are NaN or infinite"),
+    (lambda: bootstrap_interval([np.nan, np.nan]), "2 of 2 are NaN or infinite"),
     (lambda: normalise(X, 1.0, 1.0), "high must be above low"),
     (lambda: normalise(X, np.zeros(3), 1.0), "one entry per environment"),
     (lambda: normalise([np.nan], 0.0, 1.0), "NaN"),

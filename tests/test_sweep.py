@@ -303,6 +303,23 @@ def test_settings_that_diverged_come_last() -> None:
     assert "flatters" in report.verdict(three, ranked, None)
 
 
+def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
+    """Of three settings one has two seeds that stayed finite, one has one, and one has none."""
+    three = study(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
+    rows = {
+        **{"run": np.arange(6), "setting": np.repeat(np.arange(3), 2), "env_steps": np.full(6, 10)},
+        "mean": np.array([1.0, 3.0, 5.0, 99.0, 7.0, 8.0]),
+        "finite": np.array([True, True, True, False, False, False]),
+    }
+    ranked = report.rank(three, rows)
+    assert [r.setting for r in ranked] == [0, 1, 2]
+    assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
+    assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(three, ranked)
+    assert "no interval" not in report.table(three, ranked[:1])
+    found = report.verdict(three, ranked[1:], {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}]})
+    assert found.count("(no interval)") == 2
+
+
 @pytest.mark.slow
 def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = study(table={"learning_rate": [1e-9, 0.02], "length": [1.0, 0.5]}, episodes=20)

@@ -16,13 +16,16 @@ from pg.diagnostics.samples import Sample
 
 
 class Measured(NamedTuple):
-    """A figure and its standard error."""
+    """A figure and its standard error; NaN where there is none, as of a ratio of gradients that are all 0."""
 
     value: float
     standard_error: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} ± {self.standard_error:.1g}"
+        if np.isnan(self.value):
+            return "—"
+        error = "—" if np.isnan(self.standard_error) else f"{self.standard_error:.1g}"
+        return f"{self.value:.3g} ± {error}"
 
 
 def variance(sample: Sample) -> Measured:
@@ -60,6 +63,7 @@ def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large
     """B from the squared norms of estimates of two sizes (1812.06162, appendix A.1), in episodes.
 
     small, large: ‖g‖² of batches of `num_small` and `num_large` episodes, a number or [K] of K pairs of batches.
+    NaN where all of them are 0.
     ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),  B = mean S / mean ‖G‖².
     Raises ValueError unless 1 ≤ num_small < num_large.
     """
@@ -67,7 +71,9 @@ def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large
         raise ValueError(f"num_small must be at least 1 and below num_large, got {num_small} and {num_large}")
     small, large = np.mean(np.asarray(small, float)), np.mean(np.asarray(large, float))
     signal = (num_large * large - num_small * small) / (num_large - num_small)
-    return float((small - large) / (1.0 / num_small - 1.0 / num_large) / signal)
+    noise = (small - large) / (1.0 / num_small - 1.0 / num_large)
+    with _ratios_without_signal():
+        return float(noise / signal)
 
 
 def expected_cosine(noise_scale: Any, num_gradients: Any) -> Any:
@@ -98,7 +104,8 @@ def leave_one_out_cosine(sample: Sample) -> float:
     n, c, e, norm = _parts(sample)
     inner = norm + e - (c + e) / (n - 1.0)
     lengths = np.sqrt(_squared_norms(sample) * _left_out(sample)[2])
-    return float(np.mean(inner[lengths > 0] / lengths[lengths > 0]))
+    directed = lengths > 0
+    return float(np.mean(inner[directed] / lengths[directed])) if directed.any() else np.nan
 
 
 def pairwise_cosines(gradients: Any) -> Measured:
@@ -128,7 +135,13 @@ def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Mea
     n, c, _, norm = _parts(sample)
     if n < 3:
         raise ValueError(f"an error needs at least three gradients, got {n}")
-    return Measured(float(statistic(n, c.sum(), norm)), _spread(statistic(*_left_out(sample))))
+    with _ratios_without_signal():
+        return Measured(float(statistic(n, c.sum(), norm)), _spread(statistic(*_left_out(sample))))
+
+
+def _ratios_without_signal() -> np.errstate:
+    """Of gradients that are all 0, or all alike, a ratio is NaN or infinite: a value, and nothing to warn of."""
+    return np.errstate(divide="ignore", invalid="ignore")
 
 
 def _parts(sample: Sample) -> tuple[int, np.ndarray, np.ndarray, float]:

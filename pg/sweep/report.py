@@ -63,7 +63,9 @@ def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
     more = [f"... and {len(ranked) - shown} more in settings.csv"] if len(ranked) > shown else []
-    return "\n".join([*texts, *more])
+    single = any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown])
+    remark = ["no interval: it takes two seeds that stayed finite (--seeds)"] if single else []
+    return "\n".join([*texts, *more, *remark])
 
 
 def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
@@ -89,8 +91,13 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
     drawn, curves = [], dict[str, tuple[np.ndarray, Estimate]]()
     for r in ranked[:DRAWN]:
         if seen := studies.read_curves(folder, r.setting):
-            steps, values = results.aligned(seen)
-            curves[label(r.values) or study.config.estimator] = (steps, statistics.mean_curve(values))
+            name = label(r.values) or study.config.estimator
+            try:
+                steps, values = results.aligned(seen)
+            except ValueError as error:
+                print(f"{name}: no learning curve is drawn, as {error}")
+                continue
+            curves[name] = (steps, statistics.mean_curve(values))
     if curves:
         drawn.append(folder / "curves.png")
         plots.learning_curves({title: curves}, drawn[-1])
@@ -142,6 +149,10 @@ def label(values: Mapping[str, Any]) -> str:
 
 
 def _interval(mean: Estimate) -> str:
+    if np.isnan(mean.value):
+        return "—"
+    if np.isnan(mean.low):
+        return f"{_number(mean.value)} (no interval)"
     return f"{_number(mean.value)} [{_number(mean.low)}, {_number(mean.high)}]"
 
 
