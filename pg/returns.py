@@ -57,10 +57,11 @@ def td_error(
 ) -> jax.Array:
     """δₜ = rₜ + γ (1 - terminatedₜ) V(sₜ₊₁) - V(sₜ), [T, ...]  (Sutton 1988).
 
-    v_tp1: V of the true successor. Truncation needs no term: V(sₜ₊₁) stands for what would have followed.
+    v_tp1: V of the true successor; where terminated it is not read, and may be NaN. Truncation needs no term:
+    V(sₜ₊₁) stands for what would have followed.
     """
     chex.assert_equal_shape([reward, terminated, v_t, v_tp1])
-    return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t
+    return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t
 
 
 def n_step(

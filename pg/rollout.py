@@ -221,9 +221,17 @@ def _episodes(
             reward=jnp.where(alive, row.reward, 0.0),
             terminated=alive & row.terminated,
             truncated=alive & cut,
+            next_obs=_where(alive, row.next_obs, row.obs),
         )
+        goes_on = alive & ~row.done
         # A finished environment stands still: stepped on, its state could leave the finite numbers.
-        return (_where(alive, moved, state), alive & ~row.done), row
+        after = _where(alive, moved, state)
+        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the derivative of what
+        # does not is 0 times that of the network; so the networks go on seeing the episode's last observation.
+        after = after._replace(obs=_where(goes_on, moved.obs, state.obs))
+        if env.differentiable:  # the same for the derivative of the dynamics
+            after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
+        return (after, goes_on), row
 
     return (state, jnp.ones(env.num_envs, bool)), _draws(env, policy, params, state, key), step
 

@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant(
         "a terminal state's value is bootstrapped",
         "returns.py",
-        "return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t",
+        "return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t",
         "return reward + gamma * v_tp1 - v_t",
         "tests/test_returns.py",
     ),
@@ -138,6 +138,27 @@ MUTANTS = [
         "return total / num_envs, sums",
         "return total / traj.valid.sum(), sums",
         "tests/test_unbiased.py",
+    ),
+    Mutant(
+        "networks go on seeing what follows an end",
+        "rollout.py",
+        "after = after._replace(obs=_where(goes_on, moved.obs, state.obs))",
+        "after = after._replace(obs=_where(alive, moved.obs, state.obs))",
+        "tests/test_nan_ends.py -k episodes",
+    ),
+    Mutant(
+        "the critic sees the observation of a terminal state",
+        "estimators/base.py",
+        "next_obs=jnp.where(ended, traj.obs, traj.next_obs)",
+        "next_obs=traj.next_obs",
+        "tests/test_nan_ends.py -k network",
+    ),
+    Mutant(
+        "the value after an end is multiplied by 0",
+        "returns.py",
+        "return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t",
+        "return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t",
+        "tests/test_nan_ends.py -k terminal_successor",
     ),
     # Actions and their densities.
     Mutant(

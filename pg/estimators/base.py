@@ -186,7 +186,13 @@ def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
-    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to it."""
+    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to it.
+
+    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is finite.
+    """
+    # A terminal observation may be NaN, and 0 · NaN is NaN: the critic sees the one before it instead.
+    ended = traj.terminated.reshape(*traj.terminated.shape, *[1] * (traj.obs.ndim - 2))
+    traj = traj._replace(next_obs=jnp.where(ended, traj.obs, traj.next_obs))
     if not critic.recurrent:
         return values(critic, params, traj._replace(obs=traj.next_obs))
     own = _critic_params(critic, params)
@@ -206,7 +212,7 @@ class Valued(NamedTuple):
     terminated: jax.Array
     truncated: jax.Array
     v_t: jax.Array
-    v_tp1: jax.Array  # of the true successor
+    v_tp1: jax.Array  # of the true successor; of no meaning where the task ended
 
 
 def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
