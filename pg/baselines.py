@@ -23,23 +23,23 @@ def leave_one_out(x: jax.Array) -> jax.Array:
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
-def group_leave_one_out(x: jax.Array, alike: jax.Array) -> jax.Array:
+def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
     """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740, for each prompt).
 
-    x: [N]. alike: [N, N] bool, whether two samples are of one group.
+    x: [N]. same_group: [N, N] bool, the pairs of one group.
     """
-    others = alike & ~jnp.eye(len(x), dtype=bool)
+    others = same_group & ~jnp.eye(len(x), dtype=bool)
     return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1, dtype=x.dtype), 1.0)
 
 
-def group_standardised(x: jax.Array, alike: jax.Array) -> jax.Array:
+def group_standardised(x: jax.Array, same_group: jax.Array) -> jax.Array:
     """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
 
-    x: [N]. alike: [N, N] bool, whether two samples are of one group.
+    x: [N]. same_group: [N, N] bool, the pairs of one group.
     """
-    size = alike.sum(-1, dtype=x.dtype)
-    mean = jnp.where(alike, x[None, :], 0.0).sum(-1) / size
-    variance = jnp.where(alike, (x[None, :] - mean[:, None]) ** 2, 0.0).sum(-1) / size
+    size = same_group.sum(-1, dtype=x.dtype)
+    mean = jnp.where(same_group, x[None, :], 0.0).sum(-1) / size
+    variance = jnp.where(same_group, (x[None, :] - mean[:, None]) ** 2, 0.0).sum(-1) / size
     return (x - mean) / (jnp.sqrt(variance) + 1e-8)
 
 

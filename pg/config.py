@@ -98,7 +98,7 @@ class Config:
     num_steps: int = 128
     """Length of a window; unused with episodes."""
     group_size: int = 1
-    """Episodes in a row that share their initial state (grpo, group_leave_one_out)."""
+    """Episodes in a row that share their initial state and are compared (grpo, group_leave_one_out)."""
     horizon: int | None = None
     """Longest episode H, in decisions; none: the environment's own time limit."""
     action_repeat: int = 1
@@ -108,7 +108,7 @@ class Config:
     num_epochs: int = 1
     """Passes over each batch (ppo, grpo)."""
     num_minibatches: int = 1
-    """Minibatches in each pass, split over environments (ppo, grpo)."""
+    """Minibatches in each pass, split over environments, or over whole groups of them (ppo, grpo)."""
     advantages: Advantages = "raw"
     """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch (biased)."""
     normalise_observations: bool = False
@@ -206,6 +206,12 @@ class Config:
             )
         if self.num_envs % self.num_minibatches:
             raise ValueError(f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}")
+        num_groups = self.num_envs // self.group_size
+        if num_groups % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches must divide the {num_groups} groups of num_envs={self.num_envs} and "
+                f"group_size={self.group_size}, as a minibatch holds whole groups; got {self.num_minibatches}"
+            )
 
     def _check_parts(self) -> None:
         """That networks, optimizer and estimator fit together."""

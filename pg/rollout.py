@@ -41,6 +41,7 @@ class Trajectory(NamedTuple):
     valid: jax.Array  # [T, B] True until and including the ending step
     time: jax.Array  # int [T, B] steps since the episode's start
     carry: Any  # the memory before the step; () if there is none
+    group: Any = ()  # int [T, B] the number of the episode's group; () where episodes are not in groups
 
     @property
     def done(self) -> jax.Array:
@@ -100,10 +101,13 @@ def episodes(
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is truncated.
 
     horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row that share their
-    initial state. act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
+    initial state and are one group: episode n belongs to group n // group_size. act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
     The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken until no episode
     is running. Rows after an episode's end have `valid` False and reward 0.
+    Raises ValueError where the environments are no whole number of groups.
     """
+    if env.num_envs % group_size:
+        raise ValueError(f"group_size must divide the {env.num_envs} environments, got {group_size}")
     horizon = env.max_steps if horizon is None else horizon
     size = blocks.even_size(horizon, BLOCK)
     standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act, begin)
@@ -126,7 +130,8 @@ def episodes(
     draws = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(drawn, jnp.int32(0)))
     shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1])
     rows = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
-    return blocks.join(jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1], horizon)
+    rows = jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1]
+    return _grouped(blocks.join(rows, horizon), group_size)
 
 
 def differentiable_episodes(
@@ -234,6 +239,14 @@ def _episodes(
         return (after, goes_on), row
 
     return (state, jnp.ones(env.num_envs, bool)), _draws(env, policy, params, state, key), step
+
+
+def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
+    """The trajectory with the number of every episode's group, by its position in the batch; as it is without groups."""
+    if group_size == 1:
+        return traj
+    number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size
+    return traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
 
 
 def _step(

@@ -282,13 +282,17 @@ def _taken(config: Config, state: TrainState, moved: TrainState, metrics: Metric
 
 
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
-    """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch."""
+    """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch.
+
+    Groups are shuffled whole: a minibatch has all episodes of a group or none.
+    """
 
     def shuffled(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, config.num_envs)
+        return jax.random.permutation(key, config.num_envs // config.group_size)
 
     # Mapped: written out, each shuffle would be compiled.
-    order = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))
+    groups = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))
+    order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]
     return order.reshape(config.num_epochs * config.num_minibatches, -1)
 
 

@@ -322,16 +322,31 @@ MUTANTS = [
     Mutant(
         "a group's baseline that contains its own episode",
         "baselines.py",
-        "others = alike & ~jnp.eye(len(x), dtype=bool)",
-        "others = alike",
+        "others = same_group & ~jnp.eye(len(x), dtype=bool)",
+        "others = same_group",
         "tests/test_unbiased.py -k group",
     ),
     Mutant(
         "groups across initial states",
         "estimators/grouped.py",
-        "return jnp.all(start[:, None] == start[None, :], axis=-1)",
-        "return jnp.ones((len(start), len(start)), bool)",
-        "tests/test_estimators.py -k group",
+        "return number[:, None] == number[None, :]",
+        "return jnp.ones((len(number), len(number)), bool)",
+        "tests/test_estimators.py tests/test_groups.py -k group",
+    ),
+    Mutant(
+        "groups told by equal first observations",
+        "estimators/grouped.py",
+        "    number = traj.group[0]\n    return number[:, None] == number[None, :]",
+        "    number = traj.obs[0].reshape(traj.obs.shape[1], -1)\n"
+        "    return jnp.all(number[:, None] == number[None, :], axis=-1)",
+        "tests/test_groups.py -k coincide",
+    ),
+    Mutant(
+        "minibatches cut groups",
+        "train.py",
+        "order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]",
+        "order = groups[..., None] + config.num_envs // config.group_size * jnp.arange(config.group_size)[None, None]",
+        "tests/test_groups.py -k minibatch",
     ),
     Mutant(
         "a moving average that has seen the batch",

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
 H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
 TEMPERATURE = 0.2
+GROUP = np.array([0, 1, 0, 2, 1])  # of every episode: two pairs, and one alone
 VALUES = np.random.default_rng(5).normal(size=S)
 ACTION_TABLE = np.random.default_rng(6).normal(size=(S, A))
 
@@ -43,6 +44,7 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
         valid=valid,
         time=time,
         carry=(),
+        group=np.broadcast_to(GROUP, time.shape),
     )
 
 
@@ -83,13 +85,13 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     so_far = np.cumprod(ratio, axis=0)
     earned = discount * so_far * reward
     soft = discount * np.where(traj.valid, reward - 0.2 * traj.log_prob, 0.0)
-    start = np.asarray(traj.obs[0]).argmax(-1)
-    groups = [np.flatnonzero(start == s) for s in start]
+    groups = [np.flatnonzero(GROUP == g) for g in GROUP]
     siblings = np.array([np.mean([total[m] for m in group if m != n] or [0.0]) for n, group in enumerate(groups)])
     relative = np.array([(total[n] - total[g].mean()) / (total[g].std() + 1e-8) for n, g in enumerate(groups)])
     q, chosen = np.asarray(traj.obs) @ ACTION_TABLE, np.eye(A)[np.asarray(traj.action)]
     surprise = np.where(traj.valid, (to_go - (q * chosen).sum(-1)) / np.exp(traj.log_prob), 0.0)
-    assert sorted(map(len, groups)) == [1, 2, 2, 2, 2]  # some episodes began alike, one alone
+    start = np.asarray(traj.obs[0]).argmax(-1)
+    assert len(np.unique(start[GROUP == 0])) > 1  # a group is not told by its first observations
     assert lengths.tolist() == [T, 3, 1, T, 4]
     return {
         "reinforce": np.broadcast_to(total, (T, N)),

@@ -27,8 +27,8 @@ def exact_moments(
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every batch.
 
     logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's (off-policy).
-    num_episodes: 1, or 2 for estimators that couple episodes. limit_ends: the time limit counts as a termination,
-    so that nothing is bootstrapped there. share_start: both episodes of a pair begin at one state.
+    num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group. limit_ends: the time limit counts
+    as a termination, so that nothing is bootstrapped there. share_start: both episodes of a pair begin at one state.
     The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
     Costs Mⁿ estimates for M trajectories of positive probability.
     """
@@ -37,14 +37,15 @@ def exact_moments(
     traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
     if limit_ends:
         traj = traj._replace(terminated=traj.done)
+    traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
     trajectories = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
     state = estimator.init(jax.random.key(0))[1]
 
     def ascent(batch: Trajectory) -> jax.Array:
         return -ravel_pytree(estimator.grad(params, estimator.weigh(params, state, batch)[0])[0].policy)[0]
 
-    begin = traj.obs[0].reshape(len(probability), -1)
-    possible = jnp.all(begin[:, None] == begin[None, :], axis=-1) if share_start else jnp.ones((len(begin),) * 2)
+    begin = jnp.asarray(tabular.initial_states(mdp))
+    possible = begin[:, None] == begin[None, :] if share_start else jnp.ones((len(begin),) * 2)
 
     def row(first: tuple[Trajectory, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """First and second moment over the other episode of the batch, given one and which others are possible."""

@@ -73,7 +73,8 @@ def per_batch(
 ) -> Sample:
     """The estimates of n batches of `num_episodes` episodes each, which lie side by side in `traj` [T, n N, ...].
 
-    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does not divide.
+    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does not divide the
+    episodes, or cuts a group of them.
     """
     gradient, xs = of_batches(estimator, params, state, traj, num_episodes)
     return sample(gradient, xs, batch_size=batch_size or at_once(traj, num_episodes), reference=reference)
@@ -93,11 +94,22 @@ def of_batches(
     episodes = traj.reward.shape[1]
     if num_episodes < 1 or episodes % num_episodes:
         raise ValueError(f"num_episodes must divide the {episodes} of the trajectory, got {num_episodes}")
+    if _cuts_a_group(traj, num_episodes):
+        raise ValueError(f"num_episodes must be a multiple of the trajectory's group size, got {num_episodes}")
 
     def gradient(part: Trajectory) -> Any:
         return ascent(estimator, params, estimator.weigh(params, state, part)[0])
 
     return gradient, _groups(traj, num_episodes)
+
+
+def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
+    """Whether two batches share a group; False where the groups are traced, and so not known."""
+    if not hasattr(traj.group, "shape") or isinstance(traj.group, jax.core.Tracer):
+        return False
+    first = traj.group[0][::num_episodes]
+    last = traj.group[0][num_episodes - 1 :: num_episodes]
+    return bool((first[1:] == last[:-1]).any())
 
 
 def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:

@@ -1,7 +1,8 @@
-"""Estimators that compare an episode with the others that began alike: critics made of siblings.
+"""Group baselines: an episode is compared with the others that share its initial state.
 
-A group is the episodes of a batch with the same first observation; `Config.group_size` episodes in a row share their
-initial state. What differs within a group is the policy's and the dynamics' doing, not the start's.
+A group is `Config.group_size` episodes in a row, known by their position in the batch (`Trajectory.group`): a hidden
+part of the initial state is shared too, and two groups whose first observations coincide stay two. What differs within
+a group is the policy's and the dynamics' doing, not the start's.
 """
 
 from typing import Any
@@ -30,7 +31,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        return total - baselines.group_leave_one_out(total, alike(traj)), (), state
+        return total - baselines.group_leave_one_out(total, same_group(traj)), (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["group_leave_one_out"])
 
@@ -46,13 +47,18 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        advantage = baselines.group_standardised(total, alike(traj))
+        advantage = baselines.group_standardised(total, same_group(traj))
         return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])
 
 
-def alike(traj: Trajectory) -> jax.Array:
-    """Which episodes began at the same observation, [B, B] bool."""
-    start = traj.obs[0].reshape(traj.obs.shape[1], -1)
-    return jnp.all(start[:, None] == start[None, :], axis=-1)
+def same_group(traj: Trajectory) -> jax.Array:
+    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory without groups."""
+    if not hasattr(traj.group, "shape"):
+        raise ValueError(
+            "the episodes are in no groups: collect them with a group_size of at least 2, or give the trajectory "
+            "the number of every episode's group, as group [T, B]"
+        )
+    number = traj.group[0]
+    return number[:, None] == number[None, :]

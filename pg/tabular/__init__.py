@@ -54,6 +54,7 @@ from pg.tabular.reading import (
 )
 from pg.tabular.trajectories import (
     enumerate_trajectories,
+    initial_states,
 )
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "garnet",
     "gpomdp_direction",
     "gridworld",
+    "initial_states",
     "pessimal",
     "references",
     "register",

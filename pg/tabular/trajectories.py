@@ -40,6 +40,11 @@ def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajecto
     return traj, probability
 
 
+def initial_states(mdp: TabularMDP) -> np.ndarray:
+    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]."""
+    return _paths(mdp)[0][0]
+
+
 def _paths(mdp: TabularMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States, actions and successors [H, M] of every path; an ended one stands still with action 0."""
     state = np.flatnonzero(mdp.initial)
