@@ -41,6 +41,7 @@ for _name in _PLOTTING:  # gymnax keeps its stand-in; everyone else gets the lib
         del sys.modules[_name]
 
 from gymnax.environments import environment, spaces  # noqa: E402
+from gymnax.environments.bsuite.deep_sea import DeepSea  # noqa: E402
 
 __all__ = ["Box", "Discrete", "Env", "Transition", "configured", "environment", "gymnax", "make_env", "spaces"]
 
@@ -111,27 +112,29 @@ def make_env(
     if observe:
         encode, obs_shape = _seen(encode, obs_shape, observe)
     action_space = _actions(base, params)
-    _check_step(single_step, start, action_space, params)
+    dtypes = _check_step(single_step, start, action_space, params)
+
+    def one_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
+        next_state, obs, reward, terminated, truncated = single_step(key, state, action, params)
+        ends = terminated.astype(bool), truncated.astype(bool)
+        return _as_dtypes(next_state, dtypes), obs, reward.astype(float), *ends
 
     def clipped_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
         if isinstance(action_space, Box):
             action = jnp.clip(action, action_space.low, action_space.high)
         if action_repeat == 1:
-            return single_step(key, state, action, params)
-        return _held(lambda key, state: single_step(key, state, action, params), key, state, action_repeat)
+            return one_step(key, state, action)
+        return _held(lambda key, state: one_step(key, state, action), key, state, action_repeat)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         obs, state = jax.vmap(single_reset, (0, None))(jax.random.split(key, num_envs), params)
-        return _strong(state), encode(obs)
+        return _as_dtypes(state, dtypes), encode(obs)
 
     def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their box."""
         keys = key if key.ndim else jax.random.split(key, num_envs)
         next_state, obs, reward, terminated, truncated = jax.vmap(clipped_step)(keys, state, action)
-        next_state = jax.tree.map(lambda new, old: new.astype(old.dtype), _strong(next_state), state)
-        return next_state, Transition(
-            reward.astype(float), terminated.astype(bool), truncated.astype(bool), encode(obs)
-        )
+        return next_state, Transition(reward, terminated, truncated, encode(obs))
 
     max_steps = math.ceil(_time_limit(params, base) / action_repeat)
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
@@ -197,21 +200,13 @@ def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
 def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`reset` and a `step` that does not reset, of one environment.
 
-    A wrapper forwards `step_env` to what it wraps, and so past itself; only its `step` is its own.
+    gymnax's own `step` is `step_env` with a reset behind it, so that `step_env` says the same without one. A `step`
+    that somebody else wrote, in a wrapper (which forwards `step_env` to what it wraps, and so past itself), in a
+    subclass or on the object alone, says what `step_env` does not: then it is the one that is taken. `reset` alike.
     """
-    if not hasattr(type(env), "step_env"):
-
-        def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
-            _, state, reward, terminated, truncated, info = _values(
-                "step", env.step(key, state, action, params), _STEP
-            )
-            if "final_observation" not in info:
-                raise _InterfaceError(
-                    "the environment's step must give the true successor, in info['final_observation']"
-                )
-            return state, info["final_observation"], reward, terminated, truncated
-
-        return env.reset, step
+    reset = env.reset if _is_own(env, "reset", "reset_env") else env.reset_env
+    if _is_own(env, "step", "step_env"):
+        return reset, _stepped(env)
 
     if not hasattr(env, "is_truncated"):
         raise ValueError(
@@ -223,7 +218,38 @@ def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         obs, state, reward, terminated, _ = values
         return state, obs, jnp.asarray(reward), jnp.asarray(terminated), env.is_truncated(state, params)
 
-    return env.reset_env, raw_step
+    return reset, raw_step
+
+
+def _is_own(env: Any, name: str, inner: str) -> bool:
+    """True where `env.name` is not gymnax's function around `env.inner`."""
+    if not hasattr(type(env), inner):
+        return True
+    method = getattr(env, name)
+    return getattr(method, "__func__", method) not in _OF_GYMNAX
+
+
+# DeepSea's own `step` only keeps its counts beyond the reset.
+_OF_GYMNAX = (environment.Environment.step, environment.Environment.reset, DeepSea.step)
+
+
+def _stepped(env: Any) -> Callable[..., Any]:
+    """A step that does not reset, of the environment's own `step`, which does."""
+
+    def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        values = _values("step", env.step(key, state, action, params), _STEP)
+        obs, state, reward, terminated, truncated, info = values
+        if not isinstance(info, Mapping) or "final_observation" not in info:
+            raise _InterfaceError(
+                f"the step of {type(env).__name__} must give the true successor in info['final_observation'], as "
+                "gymnax's own does: call that, or write step_env instead of step"
+            )
+        last = info["final_observation"]
+        done = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
+        successor = jax.tree.map(lambda last, obs: jnp.where(done, last, obs), last, obs)
+        return state, successor, jnp.asarray(reward), jnp.asarray(terminated), jnp.asarray(truncated)
+
+    return step
 
 
 _STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
@@ -345,12 +371,14 @@ def _filled(shape: tuple[int, ...], bound: Any) -> Any:
         raise ValueError(f"bounds of a Box of shape {shape} cannot have shape {np.shape(bound)}") from error
 
 
-def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any) -> None:
-    """That a step gives what it should, by its shapes alone. start: those of obs and state, as reset gives them."""
+def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any) -> Any:
+    """The dtypes of the state, once a step gives what it should, by its shapes alone.
+
+    start: shapes of obs and state, as reset gives them.
+    """
     action = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.low.shape)
     obs, state = start
-    gives = _shapes("step", step, jax.random.key(0), state, action, params)
-    after, next_obs, *scalars = gives
+    after, next_obs, *scalars = _shapes("step", step, jax.random.key(0), state, action, params)
     for name, x in zip(("reward", "terminated", "truncated"), scalars, strict=True):
         if x.shape != ():
             raise ValueError(
@@ -361,20 +389,53 @@ def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discret
     if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
         got = _described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
         raise ValueError(f"step must give observations like those of reset, {_described(obs)}; got {got}")
-    before, now = (
-        {jax.tree_util.keystr(p): x.shape for p, x in jax.tree.leaves_with_path(s)} for s in (state, after)
-    )
-    for name in before | now:
-        if before.get(name) != now.get(name):
+    dtypes = _state_dtypes(state, after)
+    wider = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
+    if any(x.dtype != y.dtype for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)):
+        return _check_step(step, (obs, wider), space, params)  # a step from there may give more digits still
+    return dtypes
+
+
+def _state_dtypes(before: Any, after: Any) -> Any:
+    """The dtype of each leaf of the state, which a reset and a step agree on: the wider where only the width differs.
+
+    before, after: shapes and dtypes as reset and step give them. Raises ValueError where they do not fit together.
+    """
+    first, second = _by_path(before), _by_path(after)
+    for name in first | second:
+        old, new = first.get(name), second.get(name)
+        shapes = [leaf.shape if leaf is not None else "none" for leaf in (old, new)]
+        if old is None or new is None or shapes[0] != shapes[1]:
             raise ValueError(
-                f"step must give a state like that of reset: {name} had shape {before.get(name, 'none')}, "
-                f"and then {now.get(name, 'none')}"
+                f"step must give a state like that of reset: {name} had shape {shapes[0]}, and then {shapes[1]}"
             )
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (state, after)]
+        if old.dtype != new.dtype and (_kind(old) is None or _kind(old) is not _kind(new)):
+            raise ValueError(
+                f"step must give a state like that of reset: {name} was {old.dtype}, and then {new.dtype}, which "
+                f"gymnax's own step refuses too; make it jnp.asarray(..., {jnp.promote_types(old.dtype, new.dtype)}) "
+                "in both"
+            )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
     if structures[0] != structures[1]:
         raise ValueError(f"step must give a state like that of reset, {structures[0]}; got {structures[1]}")
 
+    def wider(old: Any, new: Any) -> Any:
+        return old.dtype if old.dtype == new.dtype else jnp.promote_types(old.dtype, new.dtype)
 
-def _strong(tree: Any) -> Any:
-    """`tree` without weak types (`time=0` is one), which would compile everything a second time."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)
+    return jax.tree.map(wider, before, after)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """The leaves under their names."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _kind(x: Any) -> Any:
+    """The kind of number in an array, within which one dtype holds all that a narrower one does."""
+    kinds = (jnp.bool_, jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
+    return next((kind for kind in kinds if jnp.issubdtype(x.dtype, kind)), None)
+
+
+def _as_dtypes(state: Any, dtypes: Any) -> Any:
+    """The state in these dtypes, none of them weak (`time=0` is), which would compile everything a second time."""
+    return jax.tree.map(lambda x, dtype: jax.lax.convert_element_type(x, dtype), state, dtypes)

@@ -477,6 +477,27 @@ MUTANTS = [
         "tests/test_train.py -k learning_rate_follows",
     ),
     Mutant(
+        "a step that is overridden is passed by",
+        "envs.py",
+        'if _is_own(env, "step", "step_env"):',
+        'if not hasattr(type(env), "step_env"):',
+        "tests/test_envs.py -k overridden",
+    ),
+    Mutant(
+        "a reset that is overridden is passed by",
+        "envs.py",
+        'env.reset if _is_own(env, "reset", "reset_env") else env.reset_env',
+        "env.reset_env",
+        "tests/test_envs.py -k overridden",
+    ),
+    Mutant(
+        "a state of floats is truncated to the whole numbers that it began as",
+        "envs.py",
+        "if old.dtype != new.dtype and (_kind(old) is None or _kind(old) is not _kind(new)):",
+        "if False:",
+        "tests/test_envs.py -k truncated",
+    ),
+    Mutant(
         "a held action goes on after the end",
         "envs.py",
         "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",

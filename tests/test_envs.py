@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.wrappers.purerl import FlattenObservationWrapper
-from toys import Clock
+from toys import Clock, ClockState
 
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
 from pg.envs import Box, Discrete, make_env
@@ -175,6 +175,110 @@ def test_a_reward_that_is_no_scalar_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"reward must be a scalar, got shape \(1,\)"):
         make_env(Odd(), 2)
+
+
+class Halved(Clock):
+    """Halves the rewards in `step`, and starts at place 3 in `reset`: its `step_env` and `reset_env` are Clock's."""
+
+    def step(self, *args: Any) -> Any:
+        obs, state, reward, *rest = super().step(*args)
+        return obs, state, 0.5 * reward, *rest
+
+    def reset(self, key: Any, params: Any = None) -> Any:
+        state = ClockState(place=jnp.float32(3.0), time=jnp.int32(0))
+        return self.get_obs(state), state
+
+
+class Renamed(Halved):
+    """Further down, `step_env` is overridden as well: `step` still calls it, and halves what it pays."""
+
+    def step_env(self, *args: Any) -> Any:
+        return super().step_env(*args)
+
+
+def patched() -> Clock:
+    """One object with a `step` and a `reset` of its own."""
+    env, own = Clock(), Halved()
+    env.step, env.reset = own.step, own.reset  # type: ignore[method-assign]
+    return env
+
+
+@pytest.mark.parametrize("make", [Halved, Renamed, patched])
+def test_a_step_or_reset_that_is_overridden_is_the_one_that_is_taken(make: Any) -> None:
+    env = make_env(make(), 2)
+    state, obs = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(obs, [[3.0, 0.0], [3.0, 0.0]])
+    _, moved = env.step(jax.random.key(1), state, jnp.array([0, 1]))
+    np.testing.assert_array_equal(moved.reward, [1.5, 2.0])
+    np.testing.assert_array_equal(moved.terminated, [False, True])
+    np.testing.assert_array_equal(moved.next_obs, [[3.0, 1.0], [4.0, 1.0]])  # not the reset that follows an end
+
+
+def test_a_step_that_hides_the_true_successor_is_refused() -> None:
+    class Bare(Clock):
+        def step(self, *args: Any) -> Any:
+            return (*super().step(*args)[:5], {})
+
+    with pytest.raises(ValueError, match=r"the step of Bare must give the true successor .* write step_env instead"):
+        make_env(Bare(), 2)
+
+
+def test_a_step_that_changes_what_is_seen_shows_it_while_the_episode_lasts() -> None:
+    class Doubled(Clock):
+        def step(self, *args: Any) -> Any:
+            obs, *rest = super().step(*args)
+            return 2 * obs, *rest
+
+    env = make_env(Doubled(), 2)
+    state, obs = env.reset(jax.random.key(0))
+    _, moved = env.step(jax.random.key(1), state, jnp.zeros(2, int))
+    np.testing.assert_array_equal(moved.next_obs[:, 0], 2 * obs[:, 0])
+
+
+class Drifting(Clock):
+    """The place begins as `begin` and moves by `by`; the reward is the place."""
+
+    def __init__(self, begin: Any, by: Any) -> None:
+        self.begin, self.by = begin, by
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        state = ClockState(place={"x": self.begin}, time=0)
+        return jnp.zeros(1), state
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        place = state.place["x"] + self.by if jnp.asarray(self.by).dtype != bool else jnp.bool_(True)
+        state = ClockState(place={"x": place}, time=state.time + 1)
+        return jnp.zeros(1), state, place, jnp.bool_(False), {}
+
+
+KINDS = {"a bool": (False, 1), "a whole number": (0, 0.5), "a float": (0.0, True), "an array": (jnp.int32(0), 0.5)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_of_another_kind_after_the_step_is_refused_and_not_truncated(kind: str) -> None:
+    refused = r"\.place\['x'\] was \w+, and then \w+, which gymnax's own step refuses too"
+    with pytest.raises(ValueError, match=refused):
+        make_env(Drifting(*KINDS[kind]), 2)
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_state_of_the_same_kind_is_as_wide_as_reset_or_step_makes_it(repeat: int) -> None:
+    env = make_env(Drifting(jnp.float16(0.0), jnp.float32(2**-14)), 2, action_repeat=repeat)
+    state, _ = env.reset(jax.random.key(0))
+    state, _ = env.step(jax.random.key(1), state, jnp.zeros(2, int))
+    assert state.place["x"].dtype == jnp.float32
+    np.testing.assert_array_equal(state.place["x"], repeat * 2**-14)
+
+
+def test_rewards_that_are_booleans_are_counted_while_an_action_is_held() -> None:
+    class Paid(Clock):
+        def step_env(self, *args: Any) -> Any:
+            obs, state, _, terminated, info = super().step_env(*args)
+            return obs, state, jnp.bool_(True), terminated, info
+
+    env = make_env(Paid(), 2, action_repeat=3)
+    state, _ = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(env.step(jax.random.key(1), state, jnp.zeros(2, int))[1].reward, 3.0)
 
 
 @pytest.mark.acceptance("J4", "J10")
