@@ -100,7 +100,7 @@ class Config:
     group_size: int = 1
     """Episodes in a row that share their initial state and are compared (grpo, group_leave_one_out)."""
     horizon: int | None = None
-    """Longest episode H, in decisions; none: the environment's own time limit."""
+    """Longest episode H, in decisions, in training and evaluation; none: the environment's own time limit."""
     action_repeat: int = 1
     """Environment steps for which an action is held; all of them are counted, also of an episode's last action."""
     observe: tuple[int, ...] = ()

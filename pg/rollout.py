@@ -181,9 +181,18 @@ def returns_to_go(
 
 
 def windows(
-    env: Env, policy: Network, params: Any, key: jax.Array, state: RolloutState, num_steps: int
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    state: RolloutState,
+    num_steps: int,
+    horizon: int | None = None,
 ) -> tuple[RolloutState, Trajectory, Finished]:
-    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode ended."""
+    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode ended.
+
+    horizon: H, the steps after which an episode is truncated; default: the environment's own time limit alone.
+    """
     reset_key, key = jax.random.split(key)
     # The initial state that each step may need, drawn for the whole window at once: as many as a step-by-step
     # reset draws, without its cost per step.
@@ -192,6 +201,7 @@ def windows(
     def step(state: RolloutState, xs: Any) -> Any:
         draws, reset = xs
         moved, row = _step(env, policy, params, state, draws, sample)
+        row = row._replace(truncated=_cut(row, horizon))
         ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.time)))
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
@@ -220,12 +230,11 @@ def _episodes(
     def step(loop: tuple[RolloutState, jax.Array], draws: Any) -> Any:
         state, alive = loop
         moved, row = _step(env, policy, params, state, draws, act)
-        cut = row.truncated | (row.time == horizon - 1)
         row = row._replace(
             valid=alive,
             reward=jnp.where(alive, row.reward, 0.0),
             terminated=alive & row.terminated,
-            truncated=alive & cut,
+            truncated=alive & _cut(row, horizon),
             next_obs=_where(alive, row.next_obs, row.obs),
         )
         goes_on = alive & ~row.done
@@ -273,6 +282,11 @@ def _step(
     )
     episode_return = state.episode_return + transition.reward
     return RolloutState(env_state, transition.next_obs, carry, state.time + 1, episode_return), row
+
+
+def _cut(row: Trajectory, horizon: int | None) -> jax.Array:
+    """bool [B]: a limit of time ends the episode after this step, the environment's own or `horizon`."""
+    return row.truncated if horizon is None else row.truncated | (row.time >= horizon - 1)
 
 
 def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax.Array) -> Any:

@@ -89,7 +89,7 @@ def make_learner(
 
     def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
-            return rollout.windows(env, actor, state.params, key, state.rollout, config.num_steps)
+            return rollout.windows(env, actor, state.params, key, state.rollout, config.num_steps, config.horizon)
         traj = rollout.episodes(env, actor, state.params, key, config.horizon, group_size=config.group_size)
         return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.valid.sum())
 

@@ -89,6 +89,13 @@ MUTANTS = [
         "tests/test_rollout.py",
     ),
     Mutant(
+        "a horizon that bounds evaluation and not training by windows",
+        "train.py",
+        "state.rollout, config.num_steps, config.horizon",
+        "state.rollout, config.num_steps",
+        "tests/test_rollout.py -k horizon_bounds",
+    ),
+    Mutant(
         "the trace of gae leaks over a truncation",
         "returns.py",
         "return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))",

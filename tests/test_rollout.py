@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from toys import Clock, expand
 
-from pg import rollout
+from pg import make_train, rollout
 from pg.config import Config
 from pg.envs import make_env
+from pg.evaluate import evaluate
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import Trajectory, episodes, greedy, start, windows
 
@@ -166,6 +167,32 @@ def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
     assert bool(traj.terminated.any())
     np.testing.assert_array_equal(traj.obs[..., 1], traj.time)
     np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)
+
+
+def test_a_horizon_truncates_episodes_within_windows() -> None:
+    """Clock takes four steps at least to terminate: three end each episode, also across two windows."""
+    env, policy, params = setup(Clock())
+    state, rows = start(env, policy, KEY), []
+    for i in range(2):
+        state, traj, finished = windows(env, policy, params, jax.random.key(i), state, 8, 3)
+        assert finished.steps == 3 * finished.episodes
+        rows.append(traj)
+    traj = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+    np.testing.assert_array_equal(traj.time, np.broadcast_to(np.arange(16)[:, None] % 3, (16, 8)))
+    np.testing.assert_array_equal(traj.truncated, traj.time == 2)
+    assert not traj.terminated.any()
+    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)  # bootstrapped from the true successor
+
+
+def test_a_horizon_bounds_training_and_evaluation_alike() -> None:
+    """By either way of collecting."""
+    for collect in ("episodes", "windows"):
+        config = Config(
+            env=Clock(), estimator="gae", collect=collect, horizon=3, num_steps=7, num_updates=2, hidden_sizes=(4,)
+        )
+        state, metrics = jax.jit(make_train(config))(KEY)
+        np.testing.assert_array_equal(metrics["length"], 3)
+        np.testing.assert_array_equal(evaluate(config, state.params.policy, KEY, 4).lengths, 3)
 
 
 def test_resets_within_a_window_are_fresh() -> None:
