@@ -39,7 +39,7 @@ def programs(config: Config) -> dict[str, Program]:
     env = envs.configured(config, config.num_envs)
     policy = networks.make_policy(config, env)
     params = policy.init(jax.random.key(0))
-    obs = jax.random.normal(jax.random.key(1), (env.max_steps, env.num_envs, *env.obs_shape))
+    obs = jax.random.normal(jax.random.key(1), (env.horizon(), env.num_envs, *env.obs_shape))
     return {
         "random": compiled(library(env, uniform(), returns), ()),
         "random_plain": compiled(plain(config, env, lambda params: references.uniform), ()),
@@ -67,8 +67,8 @@ def library(env: envs.Env, policy: Network, keep: Callable[[Trajectory], Any]) -
 
 def plain(config: Config, env: envs.Env, acting: Callable[[Any], references.Act]) -> Callable[..., Any]:
     """`f(params, key) -> returns, steps taken`, by gymnax's own step."""
-    collect = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.max_steps)
-    return lambda params, key: (collect(acting(params), key)[0], jnp.int32(env.num_envs * env.max_steps))
+    collect = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.horizon())
+    return lambda params, key: (collect(acting(params), key)[0], jnp.int32(env.num_envs * env.horizon()))
 
 
 def forward(policy: Network) -> Callable[..., Any]:

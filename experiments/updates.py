@@ -67,11 +67,11 @@ def plain_update(config: Config) -> Program:
     policy = networks.make_policy(config, env)
     actor = policy._replace(apply=lambda params, *seen: policy.apply(params.policy, *seen))
     opt, state = make_optimizer(config, Hyperparams()), make_learner(config).init(jax.random.key(0))
-    rollout = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.max_steps)
+    rollout = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.horizon())
 
     def step(params: Any, opt_state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         learned = references.update(rollout, actor, opt, params, opt_state, key)
-        return learned, jnp.int32(env.num_envs * env.max_steps)
+        return learned, jnp.int32(env.num_envs * env.horizon())
 
     return compiled(step, state.params, state.opt_state)
 

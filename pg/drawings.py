@@ -67,7 +67,7 @@ def film(
     policy = networks.make_policy(config, env)
     if normaliser is not None:
         policy = normalisation.standardised(policy, normaliser)
-    steps = min(steps, config.horizon or env.max_steps)
+    steps = min(steps, env.horizon(config.horizon))
     act = rollout.greedy if greedy else rollout.sample
 
     # One step more than is shown: where the last that is shown led to.

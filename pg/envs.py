@@ -78,8 +78,21 @@ class Env(NamedTuple):
     num_envs: int
     obs_shape: tuple[int, ...]
     action_space: Discrete | Box
-    max_steps: int  # the environment's own time limit, in steps of this one
+    max_steps: int | None  # the environment's own time limit, in steps of this one; None: it is traced
     differentiable: bool = False  # a step passes on the derivative of state and observation
+
+    def horizon(self, bound: int | None = None) -> int:
+        """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
+
+        Raises ValueError where there is no bound and the limit is traced.
+        """
+        longest = self.max_steps if bound is None else bound
+        if longest is None:
+            raise ValueError(
+                "max_steps_in_episode is traced, so that the length of the longest episode is not known: set "
+                "horizon to the largest of its values, as in Config(horizon=500)"
+            )
+        return longest
 
 
 def make_env(
@@ -136,16 +149,20 @@ def make_env(
         next_state, obs, reward, terminated, truncated = jax.vmap(clipped_step)(keys, state, action)
         return next_state, Transition(reward, terminated, truncated, encode(obs))
 
-    max_steps = math.ceil(_time_limit(params, base) / action_repeat)
+    limit = _time_limit(params)
+    max_steps = None if limit is None else math.ceil(limit / action_repeat)
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
-    """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top."""
+    """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top.
+
+    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not known or too long.
+    """
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
     if config.collect == "episodes":
-        check_steps(config, config.horizon or env.max_steps)
+        check_steps(config, env.horizon(config.horizon))
     return env
 
 
@@ -180,14 +197,16 @@ def _default_params(env: Any) -> Any:
     return params
 
 
-def _time_limit(params: Any, env: Any) -> int:
-    """The environment's own, in its steps: that of its defaults where it is traced."""
+def _time_limit(params: Any) -> int | None:
+    """The environment's own, in its steps; None where it is traced."""
     limit = params.max_steps_in_episode
     if isinstance(limit, jax.core.Tracer):
-        limit = env.default_params.max_steps_in_episode
-    if np.shape(limit) != () or not 1 <= limit < COUNTABLE or limit != int(limit):
+        return None
+    number = np.asarray(limit)  # which computes outside of every trace
+    countable = number.shape == () and number.dtype.kind in "iuf" and 1 <= number < COUNTABLE
+    if not countable or number != int(number):
         raise ValueError(f"max_steps_in_episode must be a whole number of at least 1 and below 2^31, got {limit!r}")
-    return int(limit)
+    return int(number)
 
 
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:

@@ -110,7 +110,7 @@ def _run(
             stack.enter_context(
                 contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
             )
-        print(cli.describe(config, hyperparams, env.max_steps, networks.num_params(like.params)))
+        print(cli.describe(config, hyperparams, env.horizon(), networks.num_params(like.params)))
     about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment()}
     begun = _begun(folder, like, about, len(seeds), strict=options.strict)
     if begun and begun.updates > config.num_updates:

@@ -108,7 +108,7 @@ def episodes(
     """
     if env.num_envs % group_size:
         raise ValueError(f"group_size must divide the {env.num_envs} environments, got {group_size}")
-    horizon = env.max_steps if horizon is None else horizon
+    horizon = env.horizon(horizon)
     size = blocks.even_size(horizon, BLOCK)
     standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act, begin)
 
@@ -142,7 +142,7 @@ def differentiable_episodes(
     The action is a function of params and noise (`reparameterised`). All H steps are taken, in one scan, whose
     backward pass computes each step again instead of remembering what was inside it.
     """
-    horizon = env.max_steps if horizon is None else horizon
+    horizon = env.horizon(horizon)
     standing, draw, step = _episodes(env, policy, params, key, horizon, 1, reparameterised)
     return jax.lax.scan(jax.checkpoint(step), standing, draw(jnp.arange(horizon)))[1]
 
@@ -151,7 +151,7 @@ def visited(
     env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None, *, act: Act = sample
 ) -> tuple[RolloutState, jax.Array]:
     """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and `valid`."""
-    horizon = env.max_steps if horizon is None else horizon
+    horizon = env.horizon(horizon)
     standing, draw, step = _episodes(env, policy, params, key, horizon, 1, act)
     return jax.lax.scan(lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon)))[1]
 
@@ -170,7 +170,7 @@ def returns_to_go(
 
     As every environment here is a pure function of its state, any state can be gone on from, as often as wanted.
     """
-    horizon = env.max_steps if horizon is None else horizon
+    horizon = env.horizon(horizon)
     first_key, key = jax.random.split(key)
     draws = jax.tree.map(lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int)))
     after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)

@@ -4,7 +4,9 @@ The compiled programs are called for a few updates at a time; between two calls 
 to stop. What they compute is what a single scan computes.
 """
 
+import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -125,7 +127,7 @@ def evaluate_run(
     where: Layout | None = None,
 ) -> Evaluation:
     """The final policies of a run on fresh episodes of the environment they were trained in, [S, num_episodes]."""
-    where = where or devices.layout(most=1)
+    where, config = where or devices.layout(most=1), bounded(config, done.env_params)
     n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
     with interrupts.held(), jax.set_mesh(where.mesh):
@@ -147,10 +149,12 @@ def compile_programs(
 ) -> Programs:
     """The programs for `num_runs` runs, a multiple of what `where.round_up` gives.
 
-    hyperparams: leaves [>= 1]; their types count. episodes: of each evaluation; 0: none. exact: runs one after the
-    other, each with the bits that it has alone. length: updates of a call, at most; default: a fortieth of the run.
+    hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes: of each
+    evaluation; 0: none. exact: runs one after the other, each with the bits that it has alone. length: updates of a
+    call, at most; default: a fortieth of the run.
     """
     where.check(config)
+    config = bounded(config, hyperparams.env_params)
     envs.configured(config, 1)  # an environment may hold arrays, which none of the traces below should make
     length = length or max(1, config.num_updates // 40)
 
@@ -277,6 +281,23 @@ def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
         name: one(x, kinds.get(np.asarray(x).dtype.kind, np.int32)) for name, x in hyperparams.env_params.items()
     }
     return Hyperparams(**own, env_params=env_params)
+
+
+def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
+    """The config with the longest time limit of all runs as its horizon: in their program the limits are traced.
+
+    env_params: traced parameters of the environment, whose values are known here; leaves [n]. Raises ValueError for a
+    limit that is no number of steps.
+    """
+    limits = env_params.get("max_steps_in_episode")
+    if limits is None or config.horizon is not None:
+        return config
+    if np.any(np.less(limits, 1)) or np.any(np.mod(limits, 1)):
+        raise ValueError(
+            f"max_steps_in_episode must be whole numbers of at least 1, got {np.unique(limits).tolist()}"
+        )
+    longest = math.ceil(np.max(limits) / config.action_repeat)
+    return dataclasses.replace(config, horizon=longest)
 
 
 def filled_up(tree: Any, num_runs: int) -> Any:

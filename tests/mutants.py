@@ -505,6 +505,13 @@ MUTANTS = [
         "tests/test_envs.py -k truncated",
     ),
     Mutant(
+        "episodes of a sweep are cut at the default time limit",
+        "runs.py",
+        "longest = math.ceil(np.max(limits) / config.action_repeat)",
+        "longest = envs.configured(config, 1).horizon()",
+        "tests/test_envs.py -k time_limit",
+    ),
+    Mutant(
         "a held action goes on after the end",
         "envs.py",
         "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",

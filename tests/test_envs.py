@@ -1,5 +1,6 @@
 """Environments: all of gymnax's names, the contract of a step, overrides, and a user's own objects."""
 
+import dataclasses
 from typing import Any
 
 import gymnax
@@ -10,11 +11,13 @@ import pytest
 from gymnax.wrappers.purerl import FlattenObservationWrapper
 from toys import Clock, ClockState
 
-from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
+from pg import runs
+from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams
 from pg.envs import Box, Discrete, make_env
 from pg.evaluate import evaluate
 from pg.networks import make_policy
 from pg.rollout import episodes, start, windows
+from pg.sweep import grid, sweep
 from pg.train import make_learner, make_train
 
 # Which of the 26 names train for three updates, with which head; the others say why not in one line.
@@ -249,6 +252,41 @@ class Drifting(Clock):
         place = state.place["x"] + self.by if jnp.asarray(self.by).dtype != bool else jnp.bool_(True)
         state = ClockState(place={"x": place}, time=state.time + 1)
         return jnp.zeros(1), state, place, jnp.bool_(False), {}
+
+
+LIMITS = jnp.array([3, 6, 12])  # the environment's own is 6
+ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes=(2,))
+
+
+def test_a_sweep_of_time_limits_has_room_for_the_longest() -> None:
+    _, metrics = sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [3, 6, 12]}))
+    np.testing.assert_array_equal(metrics["length"].ravel(), LIMITS)
+    with pytest.raises(ValueError, match=r"must be whole numbers of at least 1, got \[0, 12\]"):
+        sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [0, 12]}))
+
+
+def test_a_run_with_a_traced_time_limit_is_trained_and_evaluated_up_to_it() -> None:
+    h = Hyperparams(env_params={"max_steps_in_episode": 11})
+    config = dataclasses.replace(ENDLESS, action_repeat=2)
+    done = runs.run(config, h, [0])
+    np.testing.assert_array_equal(done.metrics["env_steps"], [[2 * 2 * 6]])
+    np.testing.assert_array_equal(runs.evaluate_run(config, done, [0], 2, greedy=False).lengths, 2 * 6)
+
+
+def test_a_time_limit_that_is_not_known_asks_for_a_horizon() -> None:
+    def length(config: Config) -> Any:
+        def one(limit: jax.Array) -> jax.Array:
+            h = Hyperparams(env_params={"max_steps_in_episode": limit})
+            return make_train(config)(jax.random.key(0), h)[1]["length"]
+
+        return jax.vmap(one)
+
+    with pytest.raises(ValueError, match=r"length of the longest episode is not known: set horizon to"):
+        jax.eval_shape(length(ENDLESS), LIMITS)
+    lengths = jax.jit(length(dataclasses.replace(ENDLESS, horizon=9)))(LIMITS)
+    np.testing.assert_array_equal(lengths[:, 0], [3, 6, 9])
+    window = dataclasses.replace(ENDLESS, estimator="actor_critic", collect="windows", num_steps=4)
+    assert jax.eval_shape(length(window), LIMITS).shape == (3, 1)
 
 
 KINDS = {"a bool": (False, 1), "a whole number": (0, 0.5), "a float": (0.0, True), "an array": (jnp.int32(0), 0.5)}

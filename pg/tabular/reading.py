@@ -45,7 +45,7 @@ def tabulate(env: Any, horizon: int | None = None, *, clock: bool = False, start
         made = make_env(env, starts)
         if not isinstance(made.action_space, Discrete):
             raise ValueError(f"a table needs discrete actions, got a box of shape {made.action_space.low.shape}")
-        horizon = made.max_steps if horizon is None else horizon
+        horizon = made.horizon(horizon)
         found: dict[bytes, _Found] = {}
         state, obs = made.reset(jax.random.key(0))
         _number(found, state if clock else _at(state, 0), obs, np.zeros(starts, bool))
