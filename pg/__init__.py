@@ -87,7 +87,21 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"pg.{_NAMES[name]}"), name)
     if name in _MODULES:
         return importlib.import_module(f"pg.{name}")
-    raise AttributeError(f"module 'pg' has no attribute {name!r}")
+    raise AttributeError(f"module 'pg' has no attribute {name!r}{_meant(name)}", name=name)
+
+
+def _meant(name: str) -> str:
+    """What a name that is not here may have stood for, as the end of a sentence."""
+    if name.startswith("_"):  # asked for by tools
+        return ""
+    from pg.config import ACCEPTS
+    from pg.inputs import ALIASES, nearest
+
+    estimator = ALIASES.get(name.lower(), name.lower())
+    if estimator in ACCEPTS:
+        return f": an estimator goes by its name, as in pg.preset({estimator!r})"
+    near = nearest(name, [*_NAMES, *_MODULES])
+    return f": did you mean {' or '.join(f'pg.{other}' for other in near)}?" if near else ""
 
 
 def __dir__() -> list[str]:

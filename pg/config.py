@@ -4,14 +4,26 @@ A change of `Config` recompiles; every leaf of `Hyperparams` may be traced, so e
 program. Nothing here imports jax: a mistake is reported in a fraction of a second, before any heavy import.
 """
 
+import functools
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-from pg.inputs import COUNTABLE, EXAMPLE, LARGEST, assignments, check_name, count, entries, shown
+from pg.inputs import (
+    COUNTABLE,
+    EXAMPLE,
+    LARGEST,
+    assignments,
+    check_kind,
+    check_name,
+    count,
+    entries,
+    nearest,
+    shown,
+)
 
 Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
@@ -79,6 +91,29 @@ ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s
 IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
 
 
+_Settings = TypeVar("_Settings", bound=type)
+
+
+def _checking_names(kind: _Settings) -> _Settings:
+    """Lets a class of settings say which name is meant, where it is given one that it does not have."""
+
+    def checking(plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def checked(*args: Any, **values: Any) -> Any:
+            _check_names(kind.__name__, values)
+            return plain(*args, **values)
+
+        return checked
+
+    if issubclass(kind, tuple):
+        kind.__new__ = staticmethod(checking(kind.__new__))  # type: ignore[method-assign]
+        kind._replace = checking(kind._replace)  # type: ignore[attr-defined]
+    else:
+        kind.__init__ = checking(kind.__init__)  # type: ignore[method-assign]
+    return kind
+
+
+@_checking_names
 @dataclass(frozen=True)
 class Config:
     """The static half of a run. Its defaults are the theorem's own REINFORCE on CartPole."""
@@ -247,6 +282,21 @@ class Config:
                 f"{self.num_updates} × {self.num_epochs} × {self.num_minibatches} = {steps}"
             )
 
+    def lasting(self, total_steps: int) -> "Config":
+        """This, with the updates that take at least so many environment steps per seed: ⌈total / steps of one⌉.
+
+        Raises ValueError with episodes, whose length is not known ahead.
+        """
+        if isinstance(total_steps, bool) or not isinstance(total_steps, Integral) or total_steps < 1:
+            raise ValueError(f"total_steps must be a whole number of at least 1, got {shown(total_steps)}")
+        if self.collect != "windows":
+            raise ValueError(
+                "total_steps needs collect='windows': with episodes, whose length is not known ahead, "
+                "give num_updates, of num_envs episodes each"
+            )
+        steps = self.num_envs * self.num_steps * self.action_repeat
+        return replace(self, num_updates=-(-int(total_steps) // steps))
+
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -266,6 +316,7 @@ class Config:
         return cls(**data)
 
 
+@_checking_names
 class Hyperparams(NamedTuple):
     """The traceable half of a run: every leaf may be an array under `jit` and `vmap`."""
 
@@ -364,6 +415,13 @@ _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
 
+# What is asked of a class of settings, and said elsewhere.
+_ELSEWHERE = {
+    "total_steps": "write num_updates=..., or pg.Config(...).lasting(total_steps=...), which computes it",
+    "seed": "the seed is the key that training is given, as in pg.make_train(config)(jax.random.key(0))",
+    "seeds": "seeds are the keys that training is given, as in pg.run(config, hyperparams, range(5))",
+}
+
 _RANGES: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),
@@ -388,11 +446,38 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 
 
+def check_config(config: Any) -> None:
+    """Raises ValueError, which says what to write instead, unless `config` is a Config."""
+    instead = "write pg.Config(env=..., estimator=...)"
+    if isinstance(config, tuple) and any(isinstance(part, Config) for part in config):
+        instead = "pg.preset gives a pair, so write make_train(*pg.preset(...)), or config, h = pg.preset(...)"
+    elif isinstance(config, Hyperparams):
+        instead = "the Config comes first, and then the Hyperparams"
+    elif isinstance(config, Mapping):
+        instead = f"write pg.Config({_keywords(config)})"
+    elif isinstance(config, str):
+        instead = f"write pg.Config(env={config!r})" if config not in ACCEPTS else f"write *pg.preset({config!r})"
+    check_kind("config", config, Config, instead)
+
+
+def check_is_hyperparams(hyperparams: Any) -> None:
+    """Raises ValueError, which says what to write instead, unless `hyperparams` are Hyperparams of any leaves."""
+    instead = "write pg.Hyperparams(learning_rate=...)"
+    if isinstance(hyperparams, Config):
+        instead = "the Config comes first, and then the Hyperparams"
+    elif isinstance(hyperparams, Mapping):
+        instead = f"write pg.Hyperparams({_keywords(hyperparams)})"
+    elif isinstance(hyperparams, Real):
+        instead = f"write pg.Hyperparams(learning_rate={hyperparams})"
+    check_kind("hyperparams", hyperparams, Hyperparams, instead)
+
+
 def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
     """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass unread.
 
     Raises ValueError naming the field, the value and the allowed range.
     """
+    check_is_hyperparams(hyperparams)
     for name, (low, high, allowed) in _RANGES.items():
         value, field = getattr(hyperparams, name), name.rstrip("_")
         if isinstance(value, Real) and not isinstance(value, bool):
@@ -437,6 +522,27 @@ def check_env(name: str) -> None:
         check_name("env", name, ENVIRONMENTS)
 
 
+def _check_names(kind: str, values: Mapping[str, Any]) -> None:
+    """Raises ValueError for a name that is no field of this class of settings: one of the other's, or of none."""
+    fields_of = {"Config": [field.name for field in fields(Config)], "Hyperparams": [*Hyperparams._fields]}
+    own = fields_of.pop(kind)
+    ((other, others),) = fields_of.items()
+    for name in values:
+        if name in own:
+            continue
+        near = nearest(name, [*own, *others, *_ELSEWHERE])
+        meant = near[0] if near else None
+        if meant in _ELSEWHERE:
+            raise ValueError(f"{kind} has no field {name!r}: {_ELSEWHERE[meant]}")
+        if meant in others:
+            raise ValueError(f"{kind} has no field {name!r}: write pg.{other}({meant}={shown(values[name])})")
+        check_name(f"field of {kind}", name, own)
+
+
+def _keywords(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
+
+
 def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
     if not isinstance(data, Mapping):
         raise ValueError(f"{kind} must be stored as names with values, got {type(data).__name__}")
@@ -446,6 +552,10 @@ def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
 
 def _check_interface(env: Any) -> None:
     """That an environment object has what gymnax's have; `envs.make_env` looks at what they give."""
+    if isinstance(env, tuple) and len(env) == 2:
+        raise ValueError(
+            "env must be a name or a gymnax environment, got a pair: write env, params = gymnax.make(...)"
+        )
     if isinstance(env, type):
         raise ValueError(f"env must be a name or a gymnax environment, got the class {env.__name__}: call it")
     missing = [name for name in _INTERFACE if not hasattr(env, name)]

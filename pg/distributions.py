@@ -38,6 +38,7 @@ class Categorical(NamedTuple):
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
+        _check_noise(noise)
         return inverse_cdf(jax.nn.softmax(self.logits), noise)
 
     def mode(self) -> jax.Array:
@@ -82,6 +83,7 @@ class Gaussian(NamedTuple):
 
     def reparameterised(self, noise: jax.Array) -> jax.Array:
         """mean + std ε, [..., D], with its derivative in mean and std."""
+        _check_noise(noise)
         return self.mean + jnp.exp(self.log_std) * noise
 
     def sample(self, noise: jax.Array) -> jax.Array:
@@ -245,6 +247,12 @@ class CensoredGaussian(NamedTuple):
 
 
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
+
+
+def _check_noise(noise: jax.Array) -> None:
+    """Raises ValueError for a key, of which no sample is a function: its noise is drawn first."""
+    if not jnp.issubdtype(getattr(noise, "dtype", jnp.float32), jnp.floating):
+        raise ValueError(f"sample takes noise, got {noise.dtype}: write dist.sample(dist.draw(key))")
 
 
 def _log_one_minus_tanh2(u: jax.Array) -> jax.Array:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from pg import envs, networks, normalisation, rollout
-from pg.config import Config
+from pg.config import Config, check_config
+from pg.inputs import check_key, count
 from pg.normalisation import Normaliser
 
 
@@ -47,8 +48,9 @@ def evaluate(
     the policy was trained with any: without them the environment is that of `config`. An episode ends at
     `config.horizon` or the environment's own time limit.
     """
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes must be a whole number of at least 1, got {num_episodes!r}")
+    check_config(config)
+    check_key(key)
+    num_episodes = count("num_episodes", num_episodes)
     if config.normalise_observations and normaliser is None:
         raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
     env = envs.configured(config, num_episodes, env_params)

@@ -1,6 +1,7 @@
 """Single values that come from outside: each as it has to be, or a ValueError of one sentence that names it."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
@@ -10,17 +11,108 @@ COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
 
+# Words that other libraries have for a setting, a flag or an estimator of this one.
+ALIASES = {
+    **dict.fromkeys(("a2c", "a3c"), "actor_critic"),
+    **dict.fromkeys(("pg", "vpg", "vanilla_policy_gradient"), "reinforce"),
+    **dict.fromkeys(("rloo",), "leave_one_out"),
+    **dict.fromkeys(("impala",), "vtrace"),
+    **dict.fromkeys(("algo", "algorithm", "agent", "method"), "estimator"),
+    **dict.fromkeys(("env_id", "env_name", "environment", "game"), "env"),
+    **dict.fromkeys(("env_kwargs", "env_args", "environment_params"), "env_params"),
+    **dict.fromkeys(("lr", "alpha", "step_size", "actor_lr", "policy_lr", "pi_lr"), "learning_rate"),
+    **dict.fromkeys(("critic_lr", "value_lr", "vf_lr"), "critic_rate"),
+    **dict.fromkeys(("anneal_lr", "lr_schedule", "lr_decay", "learning_rate_schedule"), "schedule"),
+    **dict.fromkeys(("total_timesteps", "num_timesteps", "n_timesteps", "timesteps"), "total_steps"),
+    **dict.fromkeys(("max_timesteps", "total_env_steps", "num_env_steps", "frames"), "total_steps"),
+    **dict.fromkeys(("updates", "n_updates", "iterations", "num_iterations", "n_iter"), "num_updates"),
+    **dict.fromkeys(("n_envs", "envs", "num_environments", "num_workers", "n_workers"), "num_envs"),
+    **dict.fromkeys(("num_episodes", "n_episodes", "episodes_per_update"), "num_envs"),
+    **dict.fromkeys(("n_steps", "steps", "rollout_length", "unroll_length", "rollout_steps"), "num_steps"),
+    **dict.fromkeys(("max_episode_steps", "max_steps", "episode_length", "time_limit"), "horizon"),
+    **dict.fromkeys(("n_epochs", "epochs", "update_epochs", "num_sgd_iter", "ppo_epochs"), "num_epochs"),
+    **dict.fromkeys(("n_minibatches", "nminibatches", "minibatches"), "num_minibatches"),
+    **dict.fromkeys(("batch_size", "mini_batch_size", "sgd_minibatch_size"), "minibatch_size"),
+    **dict.fromkeys(("frame_skip", "frameskip"), "action_repeat"),
+    **dict.fromkeys(("num_generations", "n_generations"), "group_size"),
+    **dict.fromkeys(("discount", "discount_factor"), "gamma"),
+    **dict.fromkeys(("gae_lambda", "lam", "lmbda", "trace_decay"), "lambda"),
+    **dict.fromkeys(("clip", "clip_range", "clip_eps", "clip_epsilon", "clip_coef", "clip_ratio"), "epsilon"),
+    **dict.fromkeys(("clip_range_vf", "clip_vloss", "vf_clip", "value_clip"), "value_epsilon"),
+    **dict.fromkeys(("target_kl", "kl_target"), "stop_kl"),
+    **dict.fromkeys(("ent_coef", "entropy", "entropy_weight", "entropy_coefficient"), "entropy_coef"),
+    **dict.fromkeys(("vf_coef", "value_loss_coef", "critic_coef", "value_coefficient"), "value_coef"),
+    **dict.fromkeys(("grad_clip", "clip_grad_norm", "max_gradient_norm"), "max_grad_norm"),
+    **dict.fromkeys(("norm_adv", "normalize_advantage", "normalize_advantages"), "advantages"),
+    **dict.fromkeys(("normalize", "norm_obs", "normalize_obs"), "normalise_observations"),
+    **dict.fromkeys(("norm_reward", "normalize_reward", "normalize_rewards"), "scale_rewards"),
+    **dict.fromkeys(("net_arch", "layers", "hidden_size", "hidden_dim", "hidden_layers"), "hidden_sizes"),
+    **dict.fromkeys(("activation_fn",), "activation"),
+    **dict.fromkeys(("rnn", "recurrent", "lstm", "gru"), "memory"),
+    **dict.fromkeys(("lstm_hidden_size", "rnn_size"), "memory_size"),
+    **dict.fromkeys(("n_seeds", "num_seeds"), "seeds"),
+    **dict.fromkeys(("random_seed",), "seed"),
+    **dict.fromkeys(("n_eval_episodes", "num_eval_episodes"), "eval_episodes"),
+    **dict.fromkeys(("deterministic",), "greedy"),
+    **dict.fromkeys(("output", "output_dir", "outdir", "log_dir", "logdir", "save_dir", "folder"), "out"),
+    **dict.fromkeys(("run_name", "exp_name", "experiment_name"), "name"),
+    **dict.fromkeys(("restore", "load", "checkpoint"), "resume"),
+}
+
 
 def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
     """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`."""
     names = list(valid)
     if isinstance(value, str) and value in names:
         return
+    near = nearest(value, names)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(f"unknown {field} {shown(value)}: {hint}valid: {', '.join(names)}")
+
+
+def nearest(value: Any, names: Iterable[str]) -> list[str]:
+    """The names, at most three, that are most like `value`; the one that is meant, where another library says so."""
+    names = list(names)
+    written = _plain(str(value))
+    meant = [name for name in names if _plain(name) in (written, ALIASES.get(written))]
+    if meant:
+        return meant[:1]
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
     if not near:  # a prefix or another case is what people type
         near = [name for name in names if str(value).lower()[:4] in name.lower()][:3]
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"unknown {field} {shown(value)}: {hint}valid: {', '.join(names)}")
+    return near
+
+
+def check_kind(name: str, value: Any, kind: type, instead: str) -> None:
+    """Raises ValueError, which says what to write instead, unless `value` is of this class."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a pg.{kind.__name__}, got {described(value)}: {instead}")
+
+
+def check_function(name: str, value: Any, arguments: tuple[str, ...], instead: str) -> None:
+    """Raises ValueError, which says what to write instead, unless `value` takes these arguments, by position."""
+    expected = f"{name} must be a function of {', '.join(arguments)}"
+    if not callable(value):
+        raise ValueError(f"{expected}, got {described(value)}: {instead}")
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # written in C, it does not say what it takes
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"{expected}, got one that cannot be called so: {error}") from None
+
+
+def check_key(key: Any) -> None:
+    """Raises ValueError unless `key` is one random key of jax, of the new kind or the old; read without jax."""
+    dtype, shape = str(getattr(key, "dtype", "")), getattr(key, "shape", None)
+    typed = dtype.startswith("key<")
+    if (typed and shape == ()) or (dtype == "uint32" and shape in ((2,), (4,))):
+        return
+    if typed or (dtype == "uint32" and shape):
+        raise ValueError(f"key must be one random key, got an array of them, of shape {shape}: use jax.vmap")
+    raise ValueError(f"key must be a random key, got {described(key)}: write jax.random.key(0), where 0 is the seed")
 
 
 def count(name: str, value: Any, low: int = 1) -> int:
@@ -53,6 +145,23 @@ def entries(value: Any) -> tuple[Any, ...] | None:
 def shown(value: Any) -> str:
     """A value as one short line."""
     return " ".join(repr(value).split())[:80]
+
+
+def described(value: Any) -> str:
+    """A value as an error names it: itself where it is short, else what kind of thing it is."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if type(value) is tuple and value:
+        return f"a tuple of {', '.join(type(part).__name__ for part in value)}"
+    if value is None or isinstance(value, str | bytes | Real | Mapping | list):
+        return shown(value)
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _plain(name: str) -> str:
+    """A name without what a flag and a field, or two styles of writing, differ by."""
+    return name.lower().replace("-", "_").strip("_")
 
 
 def _finite(name: str, value: Any) -> int | float:

@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import ACTION_VALUES, ActionLaw, Config, Memory
+from pg.config import ACTION_VALUES, ActionLaw, Config, Memory, check_config
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
+from pg.inputs import check_kind, described
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -231,6 +233,8 @@ class ActionValues(nn.Module):
 
 def make_policy(config: Config, env: Env) -> Network:
     """πθ for the environment's action space. Raises ValueError where `config.action_law` cannot apply."""
+    check_config(config)
+    check_env(env)
     space = env.action_space
     if isinstance(space, Box):
         if space.low.ndim != 1:
@@ -251,12 +255,20 @@ def make_critic(config: Config, env: Env) -> Network:
 
     Raises ValueError where Q is asked for and actions are continuous.
     """
+    check_config(config)
+    check_env(env)
     if config.estimator in ACTION_VALUES:
         if isinstance(env.action_space, Box):
             raise ValueError(f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones")
         return _network(config, env, ActionValues(env.action_space.n))
     critic = _network(config, env, Value())
     return _on_the_policys_layers(critic) if config.shared_torso else critic
+
+
+def check_env(env: Any) -> None:
+    """Raises ValueError, which says what to write instead, unless `env` is an Env."""
+    name = repr(env) if isinstance(env, str) else "env"
+    check_kind("env", env, Env, f"write pg.make_env({name}, num_envs=8)")
 
 
 def actor(policy: Network, critic: Network) -> Network:
@@ -304,7 +316,34 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
             key, jax.tree.map(lambda c: c[None], carry), jnp.zeros((1, *env.obs_shape)), jnp.ones(1, bool)
         )
 
-    return Network(init, model.apply, carry)
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
+        _check_params(params)
+        try:
+            return model.apply(params, carry, obs, first)
+        except flax.errors.ScopeParamShapeError:
+            raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
+
+    return Network(init, apply, carry)
+
+
+def _check_params(params: Any) -> None:
+    """Raises ValueError for what holds more than the parameters of one network: a TrainState, or Params."""
+    for name, inside in (("params", "state.params.policy"), ("policy", "params.policy")):
+        if hasattr(params, name):
+            raise ValueError(f"params must be those of one network, got {described(params)}: write {inside}")
+
+
+def _misfit(expected: Any, params: Any) -> str:
+    """The sentence for parameters of other shapes than those that the network has."""
+    shapes = [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree.leaves_with_path(expected)]
+    pairs = list(zip(shapes, map(jnp.shape, jax.tree.leaves(params)), strict=False))
+    if all(len(got) == len(shape) + 1 and got[1:] == shape for (_, shape), got in pairs):
+        return (
+            f"params are those of {pairs[0][1][0]} runs: take one of them, jax.tree.map(lambda x: x[0], params), "
+            "or use jax.vmap"
+        )
+    name, shape, got = next((name, shape, got) for (name, shape), got in pairs if shape != got)
+    return f"params do not fit this network: {name} must have shape {shape}, got {got}; were they of another Config?"
 
 
 def _on_the_policys_layers(critic: Network) -> Network:

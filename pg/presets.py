@@ -49,16 +49,22 @@ def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: 
     """The settings for an estimator on an environment, with fields of Config or Hyperparams changed by name.
 
     estimator: its name, or that of a variant (`tuned.VARIANTS`). task: whose tuned settings to take; default: the
-    environment's. Raises ValueError for an unknown estimator or field, or a value out of range.
+    environment's. `total_steps=N` stands for the `num_updates` that take so many environment steps
+    (`Config.lasting`). Raises ValueError for an unknown estimator or field, or a value out of range.
     """
     check_name("estimator", estimator, [*ACCEPTS, *VARIANTS])
     variant = {"estimator": estimator, **VARIANTS.get(estimator, {})}
     base = {**PRESETS.get(variant["estimator"], {}), **variant}
     env = changes.get("env", base.get("env", Config.env))
     tuned = TUNED.get(task or env, {}).get(estimator, {}) if isinstance(env, str) else {}
-    values = {**base, **tuned, **changes}
     static, traced = Config.__dataclass_fields__, Hyperparams._fields
-    for name in values:
-        check_name("setting", name, [*static, *traced])
+    for name in changes:
+        check_name("setting", name, [*static, *traced, "total_steps"])
+    if "total_steps" in changes and "num_updates" in changes:
+        raise ValueError("total_steps and num_updates exclude each other: give one of them")
+    total_steps = changes.pop("total_steps", None)
+    values = {**base, **tuned, **changes}
     config = Config(**{name: value for name, value in values.items() if name in static})
+    if total_steps is not None:
+        config = config.lasting(total_steps)
     return config, Hyperparams(**{name: value for name, value in values.items() if name not in static})

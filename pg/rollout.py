@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from pg import blocks, devices, networks
 from pg.envs import Env
+from pg.inputs import check_key, check_kind
 from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
@@ -84,6 +85,7 @@ def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
 
 def start(env: Env, policy: Network, key: jax.Array) -> RolloutState:
     """B environments, each at the start of an episode."""
+    _check_arguments(env, policy, key)
     return _fresh(env, policy, *env.reset(key))
 
 
@@ -193,6 +195,7 @@ def windows(
 
     horizon: H, the steps after which an episode is truncated; default: the environment's own time limit alone.
     """
+    _check_arguments(env, policy, key)
     reset_key, key = jax.random.split(key)
     # The initial state that each step may need, drawn for the whole window at once: as many as a step-by-step
     # reset draws, without its cost per step.
@@ -221,6 +224,7 @@ def _episodes(
     begin: RolloutState | None = None,
 ) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
     """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
+    _check_arguments(env, policy, key)
     reset_key, key = jax.random.split(key)
     state = start(env, policy, reset_key) if begin is None else begin
     if group_size > 1:
@@ -256,6 +260,13 @@ def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
         return traj
     number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size
     return traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
+
+
+def _check_arguments(env: Any, policy: Any, key: Any) -> None:
+    """Raises ValueError, which says what to write instead, for other kinds of things than these three."""
+    networks.check_env(env)
+    check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
+    check_key(key)
 
 
 def _step(

@@ -9,6 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,10 @@ import numpy as np
 from jax.experimental import checkify
 
 from pg import devices, envs, interrupts, nonfinite
-from pg.config import WHOLE_NUMBERS, Config, Hyperparams
+from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_config, check_is_hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
+from pg.inputs import described, entries
 from pg.normalisation import Normaliser
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
@@ -85,6 +87,17 @@ class Run(NamedTuple):
     env_params: Mapping[str, np.ndarray] = {}  # traced ones that it was trained with, leaves [S]
 
 
+def whole_seeds(seeds: Any) -> list[int]:
+    """The seeds as Python's own numbers. Raises ValueError for anything else than whole numbers in [0, 2^32)."""
+    several = entries(seeds)
+    if not several:
+        raise ValueError(f"seeds must be whole numbers, as in range(5) or [0]; got {described(seeds)}")
+    for seed in several:
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+            raise ValueError(f"a seed must be a whole number in [0, 2^32), got {described(seed)}")
+    return [int(seed) for seed in several]
+
+
 def seed_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
     """The training keys and the evaluation keys of seeds, [S] each: the two halves of `key(seed)`."""
     return tuple(jnp.stack([jax.random.split(jax.random.key(seed)) for seed in seeds], axis=1))
@@ -105,7 +118,9 @@ def run(
     on_chunk: called after every chunk with updates done, seconds of training, and the chunk's metrics [S, n].
     where: default: the first device. begun: where to go on from; default: from the start. keep: keeps states.
     """
+    check_config(config)
     where = where or devices.layout(most=1)
+    seeds = whole_seeds(seeds)
     n = where.round_up(len(seeds))
     keys, h = filled_up(seed_keys(seeds)[0], n), broadcast(hyperparams, n)
     programs = compile_programs(config, h, where, n)
@@ -269,6 +284,7 @@ def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
     A learning rate of 1 is a float as one of 0.1 is: another type would be another program.
     """
 
+    check_is_hyperparams(hyperparams)
     real = jnp.zeros(()).dtype
     kinds = {"f": real, "b": np.bool_}  # of a parameter of the environment; else a whole number
 

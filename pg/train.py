@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import optax
 
 from pg import devices, diagnostics, envs, networks, nonfinite, normalisation, rollout
-from pg.config import CRITICS, Config, Hyperparams, Schedule, check_hyperparams
+from pg.config import CRITICS, Config, Hyperparams, Schedule, check_config, check_hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
+from pg.inputs import check_key
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, make_optimizer, schedule
@@ -69,7 +70,8 @@ def make_learner(
     episode's gradient, or of one environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at
     times), explained_variance (with a critic V), all before the update.
     """
-    h = check_hyperparams(hyperparams or Hyperparams())
+    check_config(config)
+    h = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
     env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     make_estimator = checked(estimator or ESTIMATORS[config.estimator])
@@ -79,13 +81,16 @@ def make_learner(
     if config.collect not in first.accepts:
         raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")
     opt = functools.partial(make_optimizer, config, h, optimizer)
+    start_optimizer = opt().init  # made here, so that a mistake in it is found here
 
     def init(key: jax.Array) -> TrainState:
+        check_key(key)
         params_key, rollout_key = jax.random.split(key)
         params, estimator_state = first.init(params_key)
         state = rollout.start(env, networks.actor(*plain), rollout_key) if config.collect == "windows" else ()
         normaliser = normalisation.start(config, env.obs_shape)
-        return TrainState(params, opt().init(params), estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
+        opt_state = start_optimizer(params)
+        return TrainState(params, opt_state, estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
 
     def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
@@ -94,6 +99,7 @@ def make_learner(
         return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.valid.sum())
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+        check_key(key)
         collect_key, shuffle_key = jax.random.split(key)
         policy, critic = (normalisation.standardised(network, state.normaliser) for network in plain)
         rollout_state, traj, finished = collect(state, networks.actor(policy, critic), collect_key)
@@ -142,12 +148,23 @@ def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
 
 
 def make_train(
-    config: Config, *, optimizer: OptimizerFactory | None = None, estimator: EstimatorFactory | None = None
+    config: Config,
+    hyperparams: Hyperparams | None = None,
+    *,
+    optimizer: OptimizerFactory | None = None,
+    estimator: EstimatorFactory | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`train(key, hyperparams=Hyperparams()) -> state, metrics [num_updates]`: pure, to be jitted and vmapped."""
+    """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
+
+    hyperparams: those of a call that gives none; default: `Hyperparams()`. So `make_train(*pg.preset("ppo"))(key)`.
+    """
+    check_config(config)
+    usual = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
 
     def train(key: jax.Array, hyperparams: Hyperparams | None = None) -> tuple[TrainState, Metrics]:
-        learner = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator)
+        check_key(key)
+        h = usual if hyperparams is None else hyperparams
+        learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
         init_key, keys = training_keys(key, 0, config.num_updates)
         return jax.lax.scan(learner.step, learner.init(init_key), keys)
 
@@ -163,6 +180,7 @@ def make_chunk(
     `count` is traced: a loop that is known to turn once is compiled without the loop, and may round otherwise.
     Metrics beyond `count` are zeros.
     """
+    check_config(config)
 
     def chunk(
         state: TrainState, keys: jax.Array, hyperparams: Hyperparams, count: Any = None

@@ -10,9 +10,10 @@ import inspect
 import io
 import math
 import random
+import re
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from gymnax.environments import spaces
 from hypothesis import HealthCheck, Phase, given, settings
@@ -27,15 +29,22 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from toys import Clock, ClockState
 
-from pg import cli
+import pg
+from pg import cli, runs, sweep
 from pg.config import _CHOICES, _RANGES, ACCEPTS, Config, CriticOptimizer, Hyperparams, check_hyperparams, get_args
+from pg.distributions import Categorical, Gaussian
 from pg.envs import configured, make_env
-from pg.estimators import ESTIMATORS, Estimator
+from pg.estimators import ESTIMATORS, Estimator, build_estimator
 from pg.estimators.checks import checked
+from pg.evaluate import evaluate
+from pg.inputs import ALIASES, nearest
 from pg.job import Options
-from pg.networks import make_policy
+from pg.networks import make_critic, make_policy
+from pg.presets import preset
+from pg.rollout import episodes
 from pg.train import make_learner, make_train
 
+KEY, H = jax.random.key(0), Hyperparams()
 LARGE = 2**31
 set_hypothesis_home_dir(Path(__file__).parents[1] / ".pytest_cache" / "hypothesis")  # beside the other caches
 
@@ -128,6 +137,30 @@ def one_update(factory: Any) -> Any:
     learner = make_learner(config, estimator=checked(factory))
     state = jax.eval_shape(learner.init, jax.random.key(0))
     return jax.eval_shape(learner.step, state, jax.random.key(0))
+
+
+def handed(use: Callable[..., object], **settings: Any) -> Callable[[], object]:
+    """`use` on a small config and, in one batch, what it trains: policy, env, params of the policy and a key."""
+
+    def mistake() -> object:
+        config = Config(
+            **{"env": Clock(), "num_updates": 1, "num_envs": 2, "hidden_sizes": (4,), "horizon": 3, **settings}
+        )
+        env = configured(config, 2)
+        state = make_learner(config).init(KEY)
+        return use(SimpleNamespace(config=config, env=env, policy=make_policy(config, env), state=state))
+
+    return mistake
+
+
+def estimator_from(weigh: Any) -> Callable[[], object]:
+    """One update by the estimator that `weigh` makes, without a critic."""
+    return lambda: one_update(lambda policy, critic, h: build_estimator(policy, None, h, weigh))
+
+
+def trained_by(optimizer: Any) -> Callable[[], object]:
+    config = Config(num_updates=1, num_envs=2, hidden_sizes=(4,))
+    return lambda: make_learner(config, optimizer=optimizer)
 
 
 J7: dict[str, tuple[Callable[[], object], str]] = {
@@ -405,6 +438,190 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         estimator_of(grad=lambda grads, metrics: (grads, (1.0,))),
         "the metrics of estimator 'mine' must be a dict, got tuple",
     ),
+    "a weigh that gives psi alone": (
+        estimator_from(lambda params, state, traj: traj.reward),
+        "weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; got one value: "
+        "without a critic and a state write `return psi, (), ()`",
+    ),
+    "a weigh that gives a pair": (
+        estimator_from(lambda params, state, traj: (traj.reward, ())),
+        "got a tuple of 2: without a critic and a state write `return psi, (), ()`",
+    ),
+    "a psi without environments": (
+        estimator_from(lambda params, state, traj: (jnp.zeros((3, 5)), (), ())),
+        "psi must be [T, B] = [2, 2] or [T, B, A], or broadcast to it, got shape (3, 5)",
+    ),
+    "a weigh without the state": (
+        estimator_from(lambda params, traj: traj.reward),
+        "weigh must be a function of params, estimator_state, trajectory, got one that cannot be called so",
+    ),
+    "no target for a critic": (
+        lambda: one_update(lambda *parts: build_estimator(*parts, lambda p, s, traj: (traj.reward, (), ()))),
+        "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic",
+    ),
+    "an estimator as a name": (lambda: one_update("gae"), "got 'gae': write Config(estimator='gae')"),
+    "an estimator that is built": (
+        lambda: one_update(ESTIMATORS["reinforce"](*[make_policy(Config(), make_env("CartPole-v1", 1))] * 2, H)),
+        "got an Estimator: give the function that makes it; write estimator=pg.ESTIMATORS['gae']",
+    ),
+    "an estimator of two arguments": (
+        lambda: one_update(lambda policy, critic: None),
+        "estimator must be a function of policy, critic, hyperparams, got one that cannot be called so: too many",
+    ),
+    # what is handed to a function
+    "a preset for a Config": (
+        lambda: make_train(preset("ppo")),
+        "config must be a pg.Config, got a tuple of Config, Hyperparams: pg.preset gives a pair, so write "
+        "make_train(*pg.preset(...))",
+    ),
+    "a preset for the Config of a learner": (lambda: make_learner(preset("ppo")), "pg.preset gives a pair, so write"),
+    "Hyperparams for a Config": (lambda: make_train(H, Config()), "got a Hyperparams: the Config comes first"),
+    "a Config for Hyperparams": (lambda: make_train(Config(), Config()), "got a Config: the Config comes first"),
+    "a dictionary for a Config": (
+        lambda: make_train({"env": "CartPole-v1"}),
+        "got {'env': 'CartPole-v1'}: write pg.Config(env='CartPole-v1')",
+    ),
+    "the name of an environment for a Config": (
+        lambda: make_train("CartPole-v1"),
+        "config must be a pg.Config, got 'CartPole-v1': write pg.Config(env='CartPole-v1')",
+    ),
+    "the name of an estimator for a Config": (lambda: make_learner("ppo"), "got 'ppo': write *pg.preset('ppo')"),
+    "a dictionary for Hyperparams": (
+        handed(lambda x: make_train(x.config)(KEY, {"gamma": 0.9})),
+        "hyperparams must be a pg.Hyperparams, got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+    ),
+    "a number for Hyperparams": (
+        handed(lambda x: make_train(x.config)(KEY, 0.1)),
+        "got 0.1: write pg.Hyperparams(learning_rate=0.1)",
+    ),
+    "a dictionary for the Hyperparams of runs": (
+        lambda: runs.run(Config(), {"gamma": 0.9}, [0]),
+        "got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+    ),
+    "a dictionary for the points of a sweep": (
+        lambda: sweep.sweep(Config(), KEY, 2, {"gamma": [0.9]}),
+        "got {'gamma': [0.9]}: write pg.Hyperparams(gamma=[0.9])",
+    ),
+    "a number for the values of a sweep": (
+        lambda: sweep.grid(learning_rate=0.1),
+        "learning_rate must be a sequence of values or a Range, as in [0.1]; got 0.1",
+    ),
+    "a field of Hyperparams in Config": (
+        config_of(learning_rate=1e-3),
+        "Config has no field 'learning_rate': write pg.Hyperparams(learning_rate=0.001)",
+    ),
+    "a field of Config in Hyperparams": (
+        hyperparams_of(num_envs=3),
+        "Hyperparams has no field 'num_envs': write pg.Config(num_envs=3)",
+    ),
+    "a field of Config in _replace": (lambda: H._replace(num_envs=3), "write pg.Config(num_envs=3)"),
+    "a field of Hyperparams in replace": (
+        lambda: replace(Config(), gamma=0.9),
+        "Config has no field 'gamma': write pg.Hyperparams(gamma=0.9)",
+    ),
+    "another library's field of Config": (config_of(n_envs=8), "'n_envs': did you mean 'num_envs'? valid: "),
+    "another library's field of Hyperparams": (hyperparams_of(lr=0.1), "'lr': did you mean 'learning_rate'? valid: "),
+    "another library's field of the other class": (config_of(lr=0.1), "write pg.Hyperparams(learning_rate=0.1)"),
+    "another library's setting of a preset": (lambda: preset("ppo", n_epochs=4), "did you mean 'num_epochs'?"),
+    "another library's hyperparameter of a sweep": (lambda: sweep.grid(ent_coef=[0.1]), "mean 'entropy_coef'?"),
+    "total steps in Config": (
+        config_of(total_timesteps=10**6),
+        "Config has no field 'total_timesteps': write num_updates=..., or pg.Config(...).lasting(total_steps=...)",
+    ),
+    "a seed in Config": (config_of(seed=0), "the seed is the key that training is given"),
+    "total steps of episodes": (
+        lambda: preset("reinforce", total_steps=1000),
+        "total_steps needs collect='windows': with episodes, whose length is not known ahead, give num_updates",
+    ),
+    "total steps and updates": (
+        lambda: preset("ppo", total_steps=1000, num_updates=2),
+        "total_steps and num_updates exclude each other",
+    ),
+    "half a step in all": (
+        lambda: preset("ppo", total_steps=1.5),
+        "total_steps must be a whole number of at least 1",
+    ),
+    "an optimizer with its rate": (
+        trained_by(optax.adam(1e-3)),
+        "optimizer must be a function of learning_rate, got a GradientTransformationExtraArgs: write "
+        "optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)",
+    ),
+    "an optimizer as a name": (trained_by("adam"), "got 'adam': write Config(optimizer='adam')"),
+    "an optimizer of nothing": (trained_by(lambda: optax.adam(1e-3)), "got one that cannot be called so: too many"),
+    "an optimizer that makes a number": (
+        trained_by(lambda rate: rate),
+        "optimizer must make an optax.GradientTransformation, got float",
+    ),
+    "all parameters for the policy's": (
+        handed(lambda x: evaluate(x.config, x.state.params, KEY, 2)),
+        "params must be those of one network, got a Params: write params.policy",
+    ),
+    "a state for parameters": (
+        handed(lambda x: evaluate(x.config, x.state, KEY, 2)),
+        "params must be those of one network, got a TrainState: write state.params.policy",
+    ),
+    "all parameters for the policy's in a rollout": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params, KEY)),
+        "params must be those of one network, got a Params: write params.policy",
+    ),
+    "parameters of several runs": (
+        handed(lambda x: evaluate(x.config, jax.tree.map(lambda p: jnp.stack([p, p]), x.state.params.policy), KEY)),
+        "params are those of 2 runs: take one of them, jax.tree.map(lambda x: x[0], params), or use jax.vmap",
+    ),
+    "parameters of another Config": (
+        handed(lambda x: evaluate(replace(x.config, hidden_sizes=(5,)), x.state.params.policy, KEY)),
+        "params do not fit this network: ['params']['head']['Dense_0']['kernel'] must have shape (5, 2), got (4, 2)",
+    ),
+    "a pair for the Config of an evaluation": (
+        handed(lambda x: evaluate((x.config, H), x.state.params.policy, KEY)),
+        "config must be a pg.Config, got a tuple of Config, Hyperparams",
+    ),
+    "a number for a key": (
+        handed(lambda x: make_train(x.config)(0)),
+        "key must be a random key, got 0: write jax.random.key(0), where 0 is the seed",
+    ),
+    "a number for the key of a learner": (
+        handed(lambda x: make_learner(x.config).init(0)),
+        "write jax.random.key(0)",
+    ),
+    "a number for the key of episodes": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, 0)),
+        "key must be a random key, got 0: write jax.random.key(0)",
+    ),
+    "keys for a key": (
+        handed(lambda x: make_train(x.config)(jax.random.split(KEY, 3))),
+        "key must be one random key, got an array of them, of shape (3,): use jax.vmap",
+    ),
+    "key and state changed about": (
+        handed(lambda x: make_learner(x.config).step(KEY, x.state)),
+        "key must be a random key, got a TrainState",
+    ),
+    "a number for seeds": (lambda: runs.run(Config(), H, 3), "seeds must be whole numbers, as in range(5) or [0]"),
+    "text for a seed": (lambda: runs.run(Config(), H, ["a"]), "a seed must be a whole number in [0, 2^32), got 'a'"),
+    "the name of an environment for one": (
+        lambda: make_policy(Config(), "CartPole-v1"),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+    "an environment of gymnax for one": (
+        lambda: make_critic(Config(), Clock()),
+        "env must be a pg.Env, got a Clock: write pg.make_env(env, num_envs=8)",
+    ),
+    "an environment and its parameters": (
+        lambda: Config(env=(Clock(), None)),
+        "env must be a name or a gymnax environment, got a pair: write env, params = gymnax.make(...)",
+    ),
+    "a Config for a policy": (
+        handed(lambda x: episodes(x.env, x.config, x.state.params.policy, KEY)),
+        "policy must be a pg.Network, got a Config: write pg.make_policy(config, env)",
+    ),
+    "a key for noise": (
+        lambda: Categorical(jnp.zeros(2)).sample(KEY),
+        "sample takes noise, got key<fry>: write dist.sample(dist.draw(key))",
+    ),
+    "a key of the old kind for noise": (
+        lambda: Gaussian(jnp.zeros(2), jnp.zeros(2)).sample(jax.random.PRNGKey(0)),
+        "sample takes noise, got uint32: write dist.sample(dist.draw(key))",
+    ),
     # what was stored
     "a field of Config that is misspelt": (lambda: Config.from_json({"num_env": 3}), "did you mean 'num_envs'"),
     "a Config in a list": (lambda: Config.from_json([1]), "Config must be stored as names with values, got list"),
@@ -434,6 +651,52 @@ def test_a_mistake_is_one_sentence_within_a_second(case: str) -> None:
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.acceptance("INPUTS")
+def test_what_is_handed_over_and_right() -> None:
+    """A preset is unpacked into what trains, and keys of the old kind are keys."""
+    changes = {"num_updates": 1, "num_envs": 2, "num_steps": 2, "hidden_sizes": (4,), "num_minibatches": 1}
+    pair = preset("ppo", env=Clock(), **changes, learning_rate=0.5)
+    state, _ = make_train(*pair)(KEY)
+    by_hand, _ = make_train(pair[0])(KEY, pair[1])
+    usual, _ = make_train(pair[0])(KEY)
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, by_hand.params))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, state.params, usual.params))
+    old, _ = make_train(*pair)(jax.random.PRNGKey(0))
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, old.params))
+    assert not np.isnan(evaluate(pair[0], state.params.policy, jax.random.PRNGKey(1), 2).returns).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("make_trian", "did you mean pg.make_train or "),
+        ("Conifg", "did you mean pg.Config or "),
+        ("hyperparams", "did you mean pg.Hyperparams?"),
+        ("PPO", "an estimator goes by its name, as in pg.preset('ppo')"),
+        ("A2C", "as in pg.preset('actor_critic')"),
+    ],
+)
+def test_a_public_name_that_is_misspelt(name: str, said: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(said)):
+        getattr(pg, name)
+    assert not hasattr(pg, "__wrapped__")  # what tools look for is not there, and that is all
+
+
+def test_words_of_other_libraries_stand_for_what_is_here() -> None:
+    flags = {
+        *vars(Options()),
+        "total_steps",
+        "minibatch_size",
+        *H.scalars(),
+        *(f.name for f in fields(Config)),
+        *ACCEPTS,
+    }
+    for word, meant in ALIASES.items():
+        assert word not in flags, word
+        assert [meant] == [name.strip("_") for name in nearest(word, flags)], word
+        assert nearest(word.replace("_", "-").upper(), flags) == nearest(word, flags)
 
 
 @pytest.mark.acceptance("INPUTS")

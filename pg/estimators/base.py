@@ -4,7 +4,7 @@ The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all 
 `grad` differentiates the surrogate only, as often as wanted. Steps are summed, episodes (environments) averaged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from pg import blocks, returns, surrogates
 from pg.config import Hyperparams
+from pg.inputs import check_function
 from pg.networks import Network, unroll
 from pg.rollout import Trajectory
 
@@ -105,6 +106,8 @@ def build_estimator(
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
     The reward that `weigh` sees is r - temperature log π.
     """
+    arguments = ("params", "estimator_state", "trajectory")
+    check_function("weigh", weigh, arguments, "write a function that returns psi, target, estimator_state")
     # A memory runs through time, which then cannot be cut into blocks.
     whole = policy.recurrent or (critic is not None and critic.recurrent)
 
@@ -115,8 +118,15 @@ def build_estimator(
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
-        psi, target, state, *value = weigh(params, state, traj)
-        psi = jnp.broadcast_to(psi, traj.reward.shape + psi.shape[2:])
+        psi, target, state, *value = _parts(weigh(params, state, traj))
+        if critic is not None and isinstance(target, tuple):
+            raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
+        shape = traj.reward.shape + psi.shape[2:]
+        try:
+            psi = jnp.broadcast_to(psi, shape)
+        except ValueError:
+            expected = f"[T, B] = {list(traj.reward.shape)} or [T, B, A]"
+            raise ValueError(f"psi must be {expected}, or broadcast to it, got shape {psi.shape}") from None
         return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -144,6 +154,17 @@ def build_estimator(
         return grads, {name: x / steps for name, x in sums.items()}
 
     return Estimator(init, weighted, grad, accepts)
+
+
+def _parts(given: Any) -> Sequence[Any]:
+    """What `weigh` gave, as it must be: an array alone would be taken apart along its steps."""
+    if not isinstance(given, tuple | list) or len(given) not in (3, 4):
+        got = f"a {type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else "one value"
+        raise ValueError(
+            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; got {got}: "
+            "without a critic and a state write `return psi, (), ()`"
+        )
+    return given
 
 
 def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, Weighted
+from pg.inputs import check_function
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -20,6 +21,12 @@ def checked(factory: Factory) -> Factory:
 
     Costs nothing when the program runs. What jax would say of it speaks of the carry of a scan, or of optax.
     """
+    instead = "write estimator=pg.ESTIMATORS['gae'], or Config(estimator='gae')"
+    if isinstance(factory, Estimator):
+        instead = f"give the function that makes it; {instead}"
+    elif isinstance(factory, str):
+        instead = f"write Config(estimator={factory!r})"
+    check_function("estimator", factory, ("policy", "critic", "hyperparams"), instead)
     name = f"estimator {getattr(factory, '__name__', type(factory).__name__)!r}"
 
     @functools.wraps(factory)

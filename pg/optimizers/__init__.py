@@ -13,6 +13,7 @@ from typing import Any, get_args
 import optax
 
 from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule
+from pg.inputs import check_function
 from pg.optimizers.curvature import (
     conjugate_gradient,
     exact_solve,
@@ -101,8 +102,8 @@ def make_optimizer(
     """
     rate, critic_rate = (_rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate))
     clip = clip_each_by_global_norm(h.max_grad_norm)
-    if optimizer:
-        return optax.chain(clip, optimizer(rate))
+    if optimizer is not None:
+        return optax.chain(clip, _made_by(optimizer, rate))
     before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
     of_critic = config.critic_optimizer or ("adam" if config.optimizer in POLICY_ONLY else config.optimizer)
     each = policy_and_critic(OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h))
@@ -118,6 +119,18 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
     if step is None:
         return over_the_run
     return lambda count: over_the_run(step)
+
+
+def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
+    """The transformation that a user's function makes. Raises ValueError for something else than such a function."""
+    instead = "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)"
+    if isinstance(optimizer, str):
+        instead = f"write Config(optimizer={optimizer!r})"
+    check_function("optimizer", optimizer, ("learning_rate",), instead)
+    made = optimizer(rate)
+    if not isinstance(made, optax.GradientTransformation):
+        raise ValueError(f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}")
+    return made
 
 
 def policy_and_critic(

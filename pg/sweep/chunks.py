@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from pg import devices, memory, runs
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, check_config, check_is_hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation
+from pg.inputs import check_key, count
 from pg.interrupts import Interrupted
 from pg.runs import Begun, Keep, OnChunk, Programs
 from pg.train import TrainState
@@ -146,10 +147,13 @@ def sweep(
     device, at most; budget: bytes for the programs; default: what is free. where: default: seeds over all devices.
     Raises ValueError for a number below 1, or where not even one run fits into memory.
     """
+    check_config(config)
+    check_key(key)
     for name, value in (("num_seeds", num_seeds), ("width", 1 if width is None else width)):
-        if value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-    h = crossed(hyperparams or Hyperparams(), num_seeds)
+        count(name, value)
+    h = Hyperparams() if hyperparams is None else hyperparams
+    check_is_hyperparams(h)
+    h = crossed(h, num_seeds)
     total = len(h.learning_rate)
     points = total // num_seeds
     keys = jax.random.split(key, num_seeds)[np.arange(total) % num_seeds]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pg.config import Hyperparams, check_hyperparams
-from pg.inputs import check_name
+from pg.inputs import check_name, entries, shown
 
 Space = Any  # Range, or a sequence of values
 Table = dict[str, list[Any]]  # G values of every name
@@ -146,6 +146,11 @@ def _flat(spaces: Mapping[str, Any]) -> dict[str, Space]:
     own = {name: space for name, space in spaces.items() if name != "env_params"}
     for name in own:
         check_name("hyperparameter", name, Hyperparams().scalars())
+    for name, space in {**own, **env}.items():
+        if not isinstance(space, Range) and entries(space) is None:
+            raise ValueError(
+                f"{name} must be a sequence of values or a Range, as in [{shown(space)}]; got {shown(space)}"
+            )
     return {**own, **env}
 
 
