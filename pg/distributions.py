@@ -60,13 +60,21 @@ class Categorical(NamedTuple):
         return -jnp.sum(p * log_p, axis=-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
-        """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...]."""
+        """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...].
+
+        0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden by `other`.
+        """
         p, log_p = self._finite()
-        return jnp.sum(p * (log_p - other._finite()[1]), axis=-1)
+        log_q = other._finite()[1]
+        impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)
+        return jnp.where(impossible, jnp.inf, jnp.sum(p * (log_p - log_q), axis=-1))
+
+    def _forbidden(self) -> jax.Array:
+        return jnp.isneginf(self.logits)
 
     def _finite(self) -> tuple[jax.Array, jax.Array]:
         # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay finite too.
-        allowed = jnp.isfinite(self.logits)
+        allowed = ~self._forbidden()
         log_p = jax.nn.log_softmax(jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2))
         return jnp.where(allowed, jnp.exp(log_p), 0.0), jnp.where(allowed, log_p, 0.0)
 
@@ -108,10 +116,27 @@ class Gaussian(NamedTuple):
         return jnp.sum(self.log_std + 0.5 + _LOG_SQRT_2PI, axis=-1)
 
     def kl(self, other: "Gaussian") -> jax.Array:
-        """KL(self ‖ other), exact, in nats, [...]."""
-        ratio = jnp.exp(2 * (self.log_std - other.log_std))
-        distance = ((self.mean - other.mean) * jnp.exp(-other.log_std)) ** 2
-        return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(self.log_std - other.log_std, axis=-1)
+        """KL(self ‖ other), exact, in nats, [...].
+
+        Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite between others.
+        """
+        log_ratio = self._log_ratio(other)
+        ratio = jnp.exp(2 * log_ratio)
+        distance = other._standard(self.mean) ** 2
+        # Where one standard deviation is 0 and the other is not, the ratio alone is infinite already.
+        log_ratio = jnp.where(jnp.isposinf(log_ratio), 0.0, log_ratio)
+        return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(log_ratio, axis=-1)
+
+    def _log_ratio(self, other: "Gaussian") -> jax.Array:
+        """log σ - log σ of `other`, [..., D]; 0 where both are equal and infinite."""
+        alike = jnp.isinf(self.log_std) & (self.log_std == other.log_std)
+        mine, theirs = (jnp.where(alike, 0.0, dist.log_std) for dist in (self, other))
+        return mine - theirs
+
+    def _standard(self, x: jax.Array) -> jax.Array:
+        """(x - mean) / σ, [..., D]; 0 at the mean, also where 1 / σ is infinite."""
+        scale = jnp.exp(-self.log_std)
+        return (x - self.mean) * jnp.where(jnp.isinf(scale) & (x == self.mean), 0.0, scale)
 
 
 class TanhGaussian(NamedTuple):
@@ -218,21 +243,29 @@ class CensoredGaussian(NamedTuple):
     def entropy(self) -> jax.Array:
         """-Σ over both atoms P log P - ∫ N log N between the bounds, exact, in nats, [...]."""
         m0, _, m2 = self._moments()
-        atoms = sum(jnp.exp(log_p) * log_p for log_p in self._log_atoms())
-        return jnp.sum(0.5 * m2 + (self.log_std + _LOG_SQRT_2PI) * m0 - atoms, axis=-1)
+        atoms = sum(_expected(log_p, log_p) for log_p in self._log_atoms())
+        log_std = jnp.where(m0 > 0, self.log_std, 0.0)
+        return jnp.sum(0.5 * m2 + (log_std + _LOG_SQRT_2PI) * m0 - atoms, axis=-1)
 
     def kl(self, other: "CensoredGaussian") -> jax.Array:
-        """KL(self ‖ other) of two laws with the same bounds, exact, in nats, [...]."""
+        """KL(self ‖ other) of two laws with the same bounds, exact, in nats, [...].
+
+        Also where a standard deviation is 0, or where nothing is left between the bounds.
+        """
         m0, m1, m2 = self._moments()
+        log_ratio = self.base._log_ratio(other.base)
         # The standardised u of `other` is shift + scale z, z that of self.
-        scale, shift = jnp.exp(self.log_std - other.log_std), other._standard(self.mean)
+        scale, shift = jnp.exp(log_ratio), other._standard(self.mean)
+        bounded = (m0 > 0) & jnp.isfinite(scale) & jnp.isfinite(shift)
+        scale, shift = (jnp.where(bounded, x, 0.0) for x in (scale, shift))
         square = shift**2 * m0 + 2 * shift * scale * m1 + scale**2 * m2
-        inside = 0.5 * (square - m2) - (self.log_std - other.log_std) * m0
+        inside = 0.5 * (square - m2) - jnp.where(bounded, log_ratio, 0.0) * m0
+        inside = jnp.where((m0 > 0) & ~bounded, jnp.inf, inside)
         pairs = zip(self._log_atoms(), other._log_atoms(), strict=True)
-        return jnp.sum(inside + sum(jnp.exp(p) * (p - q) for p, q in pairs), axis=-1)
+        return jnp.sum(inside + sum(_expected(p, p - q) for p, q in pairs), axis=-1)
 
     def _standard(self, x: jax.Array) -> jax.Array:
-        return (x - self.mean) * jnp.exp(-self.log_std)
+        return self.base._standard(x)
 
     def _log_atoms(self) -> tuple[jax.Array, jax.Array]:
         """log P(u ≤ low), log P(u ≥ high), each [..., D]."""
@@ -243,7 +276,10 @@ class CensoredGaussian(NamedTuple):
         a, b = self._standard(self.low), self._standard(self.high)
         density_a, density_b = norm.pdf(a), norm.pdf(b)
         m0 = norm.cdf(b) - norm.cdf(a)
-        return m0, density_a - density_b, m0 + a * density_a - b * density_b
+        edges = (jnp.where(density > 0, z * density, 0.0) for z, density in ((a, density_a), (b, density_b)))
+        m2 = m0 + next(edges) - next(edges)
+        # Where rounding leaves no probability between the bounds, it leaves no higher moment either.
+        return m0, jnp.where(m0 > 0, density_a - density_b, 0.0), jnp.where(m0 > 0, m2, 0.0)
 
 
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
@@ -253,6 +289,12 @@ def _check_noise(noise: jax.Array) -> None:
     """Raises ValueError for a key, of which no sample is a function: its noise is drawn first."""
     if not jnp.issubdtype(getattr(noise, "dtype", jnp.float32), jnp.floating):
         raise ValueError(f"sample takes noise, got {noise.dtype}: write dist.sample(dist.draw(key))")
+
+
+def _expected(log_p: jax.Array, x: jax.Array) -> jax.Array:
+    """P x of an event that may be impossible: 0 where P = 0, whatever x is."""
+    possible = jnp.exp(log_p) > 0
+    return jnp.where(possible, jnp.exp(log_p) * jnp.where(possible, x, 0.0), 0.0)
 
 
 def _log_one_minus_tanh2(u: jax.Array) -> jax.Array:

@@ -103,7 +103,8 @@ def episodes(
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is truncated.
 
     horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row that share their
-    initial state and are one group: episode n belongs to group n // group_size. act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
+    initial state and are one group: episode n belongs to group n // group_size. act: `sample`, or `greedy` for the
+    mode. begin: where to go on from; default: fresh resets.
     The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken until no episode
     is running. Rows after an episode's end have `valid` False and reward 0.
     Raises ValueError where the environments are no whole number of groups.
@@ -255,7 +256,7 @@ def _episodes(
 
 
 def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
-    """The trajectory with the number of every episode's group, by its position in the batch; as it is without groups."""
+    """The trajectory with the number of every episode's group, by position in the batch; as it is without groups."""
     if group_size == 1:
         return traj
     number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size

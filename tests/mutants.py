@@ -311,6 +311,14 @@ MUTANTS = [
         "gamma * lambda_ * jnp.minimum(clip_c, jnp.roll(rho, 1, axis=0))",
         "tests/test_returns.py tests/test_unbiased.py -k vtrace",
     ),
+    # Distributions.
+    Mutant(
+        "the divergence across masks is a finite number",
+        "distributions.py",
+        "impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)",
+        "impossible = jnp.any((p > 2) & other._forbidden(), axis=-1)",
+        "tests/test_distributions.py -k masks",
+    ),
     # Baselines.
     Mutant(
         "a baseline that contains its own episode",
@@ -352,7 +360,7 @@ MUTANTS = [
         "minibatches cut groups",
         "train.py",
         "order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]",
-        "order = groups[..., None] + config.num_envs // config.group_size * jnp.arange(config.group_size)[None, None]",
+        "order = groups[..., None] + len(groups[0]) * jnp.arange(config.group_size)[None, None]",
         "tests/test_groups.py -k minibatch",
     ),
     Mutant(

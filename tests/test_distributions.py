@@ -49,6 +49,49 @@ def test_forbidden_actions_are_never_taken_and_keep_gradients_finite() -> None:
     assert np.isfinite(grads).all()
 
 
+@pytest.mark.usefixtures("x64")
+def test_kl_of_categoricals_whose_masks_differ() -> None:
+    """Infinite where an action of the first is forbidden by the second; a sum over the first's actions otherwise."""
+    g = np.random.default_rng(0)
+    logits = np.where(g.random((200, 2, 4)) < 0.4, -np.inf, g.normal(size=(200, 2, 4)))
+    logits[..., 0] = g.normal(size=(200, 2))  # one action at least
+    p, q = (Categorical(jnp.asarray(logits[:, i])) for i in range(2))
+    expected = stats.entropy(*np.exp(logits).transpose(1, 2, 0), axis=0)
+    assert 20 < np.isinf(expected).sum() < 180
+    np.testing.assert_allclose(p.kl(q), expected, rtol=1e-12)
+    slopes = jax.grad(
+        lambda a, b: jnp.sum(jnp.where(expected < np.inf, Categorical(a).kl(Categorical(b)), 0.0)), (0, 1)
+    )
+    for slope in (*slopes(p.logits, q.logits), jax.grad(lambda a: p.kl(Categorical(a)).sum())(q.logits)):
+        assert np.isfinite(slope).all()
+    assert np.isnan(Categorical(jnp.array([jnp.nan, 0.0])).kl(q._replace(logits=jnp.zeros(2))))
+
+
+def test_kl_of_gaussians_without_width_or_without_end() -> None:
+    """0 between equal distributions, infinite where one of two is a point or flat; never NaN, nor negative."""
+    edges = [(0.0, -np.inf), (1.0, -np.inf), (0.0, 0.0), (0.0, -100.0), (1.0, 100.0), (0.0, np.inf)]
+    for make in (lambda *x: Gaussian(*(jnp.full(1, y) for y in x)), tanh_gaussian):
+        found = np.array([[float(make(*a).kl(make(*b))) for b in edges] for a in edges])
+        np.testing.assert_array_equal(np.diag(found), 0.0)
+        assert (found[~np.eye(len(edges), dtype=bool)] > 50.0).all()
+    edges = [(0.0, -np.inf), (5.0, -np.inf), (0.0, 0.0), (0.0, -30.0), (9.0, -30.0), (0.0, 50.0)]
+    found = np.array([[float(censored(*a).kl(censored(*b))) for b in edges] for a in edges])
+    np.testing.assert_array_equal(np.diag(found), 0.0)
+    assert (found >= 0.0).all()
+    assert found[0, 1] == found[1, 0] == np.inf
+    assert found[1, 4] == found[4, 1] == 0.0  # both are the upper bound itself
+    assert not np.isnan([float(censored(*a).entropy()) for a in edges]).any()
+
+
+def test_a_divergence_keeps_its_curvature_at_equal_distributions() -> None:
+    """The Fisher matrix is its second derivative there."""
+
+    def kl(x: jax.Array) -> jax.Array:
+        return Gaussian(jnp.zeros(1), jnp.zeros(1)).kl(Gaussian(x[:1], x[1:]))
+
+    np.testing.assert_allclose(jax.hessian(kl)(jnp.zeros(2)), [[1.0, 0.0], [0.0, 2.0]], atol=1e-6)
+
+
 def test_gaussian_log_prob_entropy_kl() -> None:
     mean, log_std = jnp.array([[0.5, -1.0]]), jnp.array([[0.2, -0.7]])
     dist, other = Gaussian(mean, log_std), Gaussian(mean + 1.0, log_std * 0.0)

@@ -85,13 +85,13 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     so_far = np.cumprod(ratio, axis=0)
     earned = discount * so_far * reward
     soft = discount * np.where(traj.valid, reward - 0.2 * traj.log_prob, 0.0)
-    groups = [np.flatnonzero(GROUP == g) for g in GROUP]
+    groups = [np.flatnonzero(g == GROUP) for g in GROUP]
     siblings = np.array([np.mean([total[m] for m in group if m != n] or [0.0]) for n, group in enumerate(groups)])
     relative = np.array([(total[n] - total[g].mean()) / (total[g].std() + 1e-8) for n, g in enumerate(groups)])
     q, chosen = np.asarray(traj.obs) @ ACTION_TABLE, np.eye(A)[np.asarray(traj.action)]
     surprise = np.where(traj.valid, (to_go - (q * chosen).sum(-1)) / np.exp(traj.log_prob), 0.0)
-    start = np.asarray(traj.obs[0]).argmax(-1)
-    assert len(np.unique(start[GROUP == 0])) > 1  # a group is not told by its first observations
+    # A group is not told by its first observations.
+    assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
     return {
         "reinforce": np.broadcast_to(total, (T, N)),

@@ -127,7 +127,9 @@ def test_what_would_cut_a_group_is_refused() -> None:
 @pytest.mark.parametrize("name", GROUPED)
 def test_episodes_that_are_in_no_groups_are_refused(name: str) -> None:
     estimator, params, state, traj = collected("BernoulliBandit-misc", name)
-    with pytest.raises(ValueError, match="the episodes are in no groups: collect them with a group_size of at least 2"):
+    with pytest.raises(
+        ValueError, match="the episodes are in no groups: collect them with a group_size of at least 2"
+    ):
         estimator.weigh(params, state, traj._replace(group=()))
 
 

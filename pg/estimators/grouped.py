@@ -1,8 +1,8 @@
 """Group baselines: an episode is compared with the others that share its initial state.
 
-A group is `Config.group_size` episodes in a row, known by their position in the batch (`Trajectory.group`): a hidden
-part of the initial state is shared too, and two groups whose first observations coincide stay two. What differs within
-a group is the policy's and the dynamics' doing, not the start's.
+A group is `Config.group_size` episodes in a row, known by their position in the batch (`Trajectory.group`): what is
+hidden of the initial state is shared too, and two groups whose first observations coincide stay two. What differs
+within a group is due to the policy and the dynamics, not to the start.
 """
 
 from typing import Any
