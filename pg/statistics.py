@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pg import numerals
+
 Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
 
 
@@ -29,8 +31,9 @@ class Estimate(NamedTuple):
         if np.ndim(self.value):
             return repr(self)
         if np.isnan(self.low):
-            return f"{self.value:.4g} (no interval, which takes two seeds or more, one in each row of scores)"
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+            why = "which takes two seeds or more, one in each row of scores"
+            return f"{numerals.number(self.value)} (no interval, {why})"
+        return numerals.interval(self.value, self.low, self.high)
 
 
 def mean(scores: Any) -> np.ndarray:

@@ -15,6 +15,7 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 ORDER = (
     *(
         "inputs",
+        "numerals",
         "config",
         "tuned",
         "presets",

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import figures
 import numpy as np
 import pytest
 from PIL import Image
 
 from pg import plots
+from pg.config import ACCEPTS
 from pg.statistics import Estimate
 
 NAMES = [f"estimator_{i}_of_a_longer_name"[: 8 + i] for i in range(20)]
@@ -89,21 +91,6 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 }
 
 
-def letters(figure: Any) -> list[Any]:
-    """Every text that is seen."""
-    from matplotlib.text import Text
-
-    unseen = set()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not low <= tick.get_loc() <= high:
-                    unseen |= {tick.label1, tick.label2}
-    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text())
-    return [text for text in found if text not in unseen]
-
-
 SINGLE = Estimate(0.5, np.nan, np.nan)  # of one seed, which has no interval
 LATE = np.where(np.arange(50) < np.array([[10], [0], [50]]), np.nan, 1.0)  # no episode ends at first, or ever
 ONE_SEED: dict[str, Callable[[Path], None]] = {
@@ -148,29 +135,162 @@ def test_the_mean_of_a_learning_curve_is_of_the_seeds_whose_episodes_ended(
 SLOW = ("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves")
 
 
+def drawn(draw: Callable[[Path], None], path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The figure that is saved."""
+    found: list[Any] = []
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (found.append(figure), save(figure, path)))
+    draw(path)
+    (figure,) = found
+    return figure
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
 def test_a_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is clipped, no text lies on another, nor is smaller than 8 points; the figure fits a page."""
-    drawn: list[Any] = []
-    save = plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (drawn.append(figure), save(figure, path)))
-    FIGURES[name](tmp_path / "figure.png")
-    (figure,) = drawn
+    """Legible, as wide as a page, in both files; and the legend is beside the panels."""
+    figure = drawn(FIGURES[name], tmp_path / "figure.png", monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.svg"}
     with Image.open(tmp_path / "figure.png") as image:
-        assert image.width in (660, 1380)  # one column or both, of 200 dots per inch
-    width, height = figure.get_size_inches()
-    assert height <= 9.0
-    box = figure.get_tightbbox()
-    assert -0.01 <= box.x0 <= box.x1 <= width + 0.01
-    assert -0.01 <= box.y0 <= box.y1 <= height + 0.01
-    texts = letters(figure)
-    assert min(text.get_fontsize() for text in texts) >= 8
-    boxes = [text.get_window_extent().padded(-1) for text in texts]
-    over = [(a.get_text(), b.get_text()) for (a, p), (b, q) in pairs(zip(texts, boxes, strict=True)) if p.overlaps(q)]
-    assert not over
-    for legend in figure.legends:  # and none of them hides what it explains
+        assert image.width == 1350  # 6.75 inches of 200 dots
+    figures.check(figure)
+    for legend in figure.legends:
         assert not any(legend.get_window_extent().padded(-1).overlaps(a.get_window_extent()) for a in figure.axes)
+
+
+LONG = "group_leave_one_out_with_a_very_long_name_indeed"
+DECADES = (10.0 ** np.arange(-5, 6)).tolist()
+
+
+def settings(path: Path, **varied: Any) -> None:
+    """`sensitivity` of values that come again until all have been seen."""
+    count = max(map(len, varied.values()))
+    columns = {name: [values[i % len(values)] for i in range(count)] for name, values in varied.items()}
+    means = [estimate(-1e4 * i, 3e3) for i in range(count)]
+    plots.sensitivity(columns, means, path, title="leave_one_out on MountainCarContinuous-v0, 5 seeds a setting")
+
+
+def plane(path: Path, xs: Any, ys: Any, scale: float = 1.0, missing: int = 0) -> None:
+    """`heat_map` of a grid of which some settings may be missing."""
+    grid = list(itertools.product(xs, ys))
+    grid = grid[: len(grid) - missing]
+    columns = {"learning_rate": [x for x, _ in grid], "max_steps_in_episode": [y for _, y in grid]}
+    plots.heat_map(columns, [scale * i for i in range(len(grid))], path, title=f"{LONG} on CartPole-v1")
+
+
+def quality(path: Path, noise: Any, steps: float = 1e3) -> None:
+    """gradient.png of noise scales at every update."""
+    noise = np.asarray(noise, float)
+    explained = np.linspace(-1e-3, 1.0, len(noise))
+    found = {"env_steps": steps * np.arange(1, len(noise) + 1), "noise_scale": noise, "explained_variance": explained}
+    plots.gradient_quality(found, path, title="gae on CartPole-v1")
+
+
+def run(path: Path, returns: Any, steps: int = 1000, final: float | None = None) -> None:
+    """curve.png of returns [seeds, updates]."""
+    returns = np.atleast_2d(np.asarray(returns, float))
+    at = np.cumsum(np.full(returns.shape, steps), axis=1)
+    plots.learning_curve(at, returns, path, title=f"{LONG} on MountainCarContinuous-v0", final=final)
+
+
+def lying(path: Path, values: Any, *, log: bool = True, panels: int = 1, name: str = "estimator") -> None:
+    """`bars` of the same values in every panel."""
+    group = {f"{name}_{i}": (x, x - 0.1 * abs(x), x + 0.1 * abs(x)) for i, x in enumerate(values)}
+    plots.bars({f"problem {i}": group for i in range(panels)}, path, ylabel="variance of an episode", log=log)
+
+
+def budget(path: Path, x: Any, panels: int = 1) -> None:
+    """`curves` over batches of these sizes."""
+    x = np.asarray(x, float)
+    line = (x, *np.linspace([0.1, 0.0, 0.2], [0.9, 0.8, 1.0], len(x)).T)
+    names = {f"problem {i}": {LONG: line} for i in range(panels)}
+    plots.curves(names, path, xlabel="environment steps", ylabel="cosine", logx=True, levels={"0.5": 0.5})
+
+
+AWKWARD: dict[str, Callable[[Path], None]] = {
+    "settings over ten decades": lambda p: settings(p, learning_rate=DECADES),
+    "settings over ten decades beside others": lambda p: settings(
+        p, learning_rate=DECADES, gae_lambda=[0.9, 0.95, 1.0]
+    ),
+    "settings drawn at random": lambda p: settings(p, learning_rate=list(np.geomspace(1.234e-5, 9.876e4, 23))),
+    "settings next to one another": lambda p: settings(
+        p, gamma=[0.9, 0.99, 0.999, 0.9999], entropy=[0.0, 1e-5, 10.0]
+    ),
+    "settings of a tiny range": lambda p: settings(p, learning_rate=[0.1, 0.1000001, 0.1000002]),
+    "settings of either sign": lambda p: settings(p, shift=[-1e5, -1.0, 0.0, 3e5]),
+    "settings of long names": lambda p: settings(
+        p, estimator=[f"{LONG}_{i}" for i in range(5)], learning_rate=DECADES
+    ),
+    "settings of True and False": lambda p: settings(p, dense_reward=[True, False]),
+    "settings of the environment": lambda p: settings(p, max_steps_in_episode=[50, 100, 3000, 10000], seed=[1, 2]),
+    "one setting": lambda p: settings(p, learning_rate=[1e-3]),
+    "five names": lambda p: settings(p, **{LONG + x: [1e-5, 3.0, 1e5] for x in "abcde"}),
+    "a plane of decades": lambda p: plane(p, DECADES, [50, 100, 3000, 10000], -1234.5),
+    "a plane of many values": lambda p: plane(p, np.geomspace(1.2e-5, 9e4, 30).tolist(), [0.9, 0.99, 0.9999]),
+    "a plane of long names": lambda p: plane(p, [f"{LONG}_{i}" for i in range(4)], [f"{LONG}_{i}" for i in range(3)]),
+    "a plane with holes": lambda p: plane(p, [f"{LONG}_{i}" for i in range(4)], DECADES, missing=3),
+    "a plane of equal returns": lambda p: plane(p, [3000, 10000], [0.9, 0.99], 0.0),
+    "a plane of returns far from zero": lambda p: plane(p, [1e-3, 1e-2, 0.1], [1, 2], -123456.789),
+    "gradients over a million steps": lambda p: quality(p, np.geomspace(3000.0, 1e4, 40), 123456.0),
+    "gradients of a huge noise": lambda p: quality(p, 10.0 ** np.arange(12)),
+    "gradients that are not clear": lambda p: quality(p, [np.nan, 12345.6, np.nan, np.nan]),
+    "gradients that are never clear": lambda p: quality(p, [np.nan] * 5),
+    "gradients of one update": lambda p: quality(p, [6500.0]),
+    "returns far below zero": lambda p: run(p, np.linspace(-1e6, -9.9e5, 60), 10**6, final=-123456.0),
+    "returns of a tiny range": lambda p: run(p, 1000 + 1e-6 * np.sin(np.arange(60)), final=1000.0),
+    "returns of one update": lambda p: run(p, [[5.0], [6.0]]),
+    "no returns": lambda p: run(p, np.full((2, 9), np.nan), final=np.nan),
+    "a seed without returns": lambda p: run(p, [np.arange(50.0), np.full(50, np.nan)]),
+    "lying, within a decade": lambda p: lying(p, [3000.0, 5000.0, 11000.0], panels=3),
+    "lying, within a tenth": lambda p: lying(p, [10000.0, 10500.0], panels=4),
+    "lying, over ten decades": lambda p: lying(p, DECADES, panels=4),
+    "lying, below zero": lambda p: lying(p, [-12345.0, -0.1], log=False, panels=3),
+    "lying, long names": lambda p: lying(p, [1.0, np.nan, np.inf], name=LONG, panels=2),
+    "batches within a decade": lambda p: budget(p, [3000, 5000, 10000], 3),
+    "batches within a tenth": lambda p: budget(p, [10000, 10500, 11000], 3),
+    "batches over ten decades": lambda p: budget(p, DECADES, 3),
+    "one batch": lambda p: budget(p, [10000]),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the same."""
+    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)  # looked at, and not written
+    figures.check(drawn(AWKWARD[name], tmp_path / "figure.png", monkeypatch))
+
+
+@pytest.mark.parametrize("kind", ["settings over ten decades", "a plane of decades", "lying, within a decade"])
+def test_an_axis_says_several_of_its_numbers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is not made by leaving all out."""
+    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)
+    figure = drawn(AWKWARD[kind], tmp_path / "figure.png", monkeypatch)
+    figure.draw_without_rendering()
+    assert len(figures.ticks(figure.axes[0].xaxis)) >= 3
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_only_several_seeds_have_a_mean_with_its_band(
+    seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)
+    returns = np.random.default_rng(0).normal(size=(seeds, 80))
+    figure = drawn(lambda path: run(path, returns), tmp_path / "figure.png", monkeypatch)
+    _, middle = figure.legends[0].get_texts()
+    smoothed = "moving average over 4 updates"
+    said = {1: smoothed, 3: f"mean of 3 seeds, 95\u00a0% interval, {smoothed}"}
+    assert middle.get_text() == said[seeds]
+    areas = [path for band in figure.axes[0].collections for path in band.get_paths() if np.ptp(path.vertices) > 0]
+    assert len(areas) == (seeds > 1)
+
+
+def test_an_estimator_keeps_its_look() -> None:
+    assert set(plots.LOOKS) == set(ACCEPTS)
+    alone = {name: plots.looks([name], markers=True)[name] for name in ACCEPTS}
+    assert len({tuple(look.values()) for look in alone.values()}) == len(ACCEPTS)
+    for names in (ACCEPTS, [*ACCEPTS][::-1], ["mine", *ACCEPTS, "yours"]):
+        found = plots.looks(names, markers=True)
+        assert {name: found[name] for name in ACCEPTS} == alone
+        assert len({tuple(look.values()) for look in found.values()}) == len(found)
 
 
 def pairs(x: Any) -> Any:
@@ -216,7 +336,7 @@ def test_the_colour_blind_can_tell_the_colours_apart(name: str) -> None:
 
 
 def test_twenty_lines_differ_without_colour_too() -> None:
-    looks = [tuple(look.values()) for look in plots._looks(NAMES, markers=True).values()]
+    looks = [tuple(look.values()) for look in plots.looks(NAMES, markers=True).values()]
     assert len(set(looks)) == 20
     assert len({look[1:] for look in looks}) == 20  # line style and marker alone
 

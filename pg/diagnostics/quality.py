@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pg import numerals
 from pg.diagnostics.samples import Sample
 
 
@@ -23,9 +24,8 @@ class Measured(NamedTuple):
 
     def __str__(self) -> str:
         if np.isnan(self.value):
-            return "—"
-        error = "—" if np.isnan(self.standard_error) else f"{self.standard_error:.1g}"
-        return f"{self.value:.3g} ± {error}"
+            return numerals.number(self.value)
+        return numerals.plus_minus(self.value, self.standard_error)
 
 
 def variance(sample: Sample) -> Measured:

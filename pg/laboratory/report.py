@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pg import plots, results
+from pg import numerals, plots, results
 from pg.laboratory.quality import Point, Quality
 from pg.laboratory.subjects import STAGES
 from pg.laboratory.survey import Survey
@@ -24,10 +24,10 @@ def variance_table(lines: Iterable[Quality]) -> str:
     rows = [
         (
             f"`{x.estimator}`",
-            _with_interval(x.variance, x.variance_low, x.variance_high),
-            _with_interval(x.snr, x.snr_low, x.snr_high),
-            _with_interval(x.cosine, x.cosine_low, x.cosine_high),
-            f"{1e6 * x.seconds / x.steps:.3g}",
+            numerals.interval(x.variance, x.variance_low, x.variance_high),
+            numerals.interval(x.snr, x.snr_low, x.snr_high),
+            numerals.interval(x.cosine, x.cosine_low, x.cosine_high),
+            numerals.number(1e6 * x.seconds / x.steps, 3),
         )
         for x in ranked
     ]
@@ -154,10 +154,6 @@ def _curves(points: Sequence[Point], field: str) -> dict[str, Any]:
 def _seconds(field: str) -> Cost:
     """Steps as the seconds in which they are collected and turned into a gradient."""
     return lambda x: getattr(x, field) * x.seconds / x.steps
-
-
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _times(x: float) -> str:

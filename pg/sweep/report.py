@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import folders, plots, results, statistics
+from pg import folders, numerals, plots, results, statistics
 from pg.statistics import Estimate
 from pg.sweep import study as studies
 from pg.sweep.study import Study
@@ -89,15 +89,17 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
     """Learning curves of the best settings, the return against each name, and of two names a map. The files."""
     title = f"{study.config.estimator} on {study.config.env}, {len(study.seeds)} seeds a setting"
     drawn, curves = [], dict[str, tuple[np.ndarray, Estimate]]()
-    for r in ranked[:DRAWN]:
+    written = {name: numerals.labels([r.values[name] for r in ranked[:DRAWN]]) for name in study.table}
+    for i, r in enumerate(ranked[:DRAWN]):
         if seen := studies.read_curves(folder, r.setting):
-            name = label(r.values) or study.config.estimator
+            values = {name: of_settings[i] for name, of_settings in written.items()}
+            name = label(values) or study.config.estimator
             try:
-                steps, values = results.aligned(seen)
+                steps, returns = results.aligned(seen)
             except ValueError as error:
                 print(f"{name}: no learning curve is drawn, as {error}")
                 continue
-            curves[name] = (steps, statistics.mean_curve(values))
+            curves[name] = (steps, statistics.mean_curve(returns))
     if curves:
         drawn.append(folder / "curves.png")
         plots.learning_curves({title: curves}, drawn[-1])

@@ -1,0 +1,102 @@
+"""Numbers as text: with the digits that are known, and in one notation where several stand together."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
+from typing import Any
+
+PLAIN = (1e-4, 1e6)  # sizes that are written out; smaller and larger ones have an exponent
+
+
+def number(x: float, digits: int = 4) -> str:
+    """A number of that many significant digits, those before the point always written: 12346, 0.0123, 1.2e−7."""
+    return _notation([x])(x, digits)
+
+
+def numbers(values: Iterable[float], digits: int = 3) -> list[str]:
+    """Numbers in one notation, all with an exponent or none.
+
+    They have that many significant digits; more if it takes more to tell them apart, or if five are
+    enough to write all of them as they are: 0.9999 is not 1.
+    """
+    values = list(values)
+    write = _notation(values)
+    if digits < 5 and all(float(f"{x:.5g}") == x for x in values):
+        digits = 5
+    texts = [write(x, digits) for x in values]
+    different = len({x for x in values if not math.isnan(x)}) + any(map(math.isnan, values))
+    while len(set(texts)) < different and digits < 17:  # a float has no more
+        digits += 1
+        texts = [write(x, digits) for x in values]
+    return texts
+
+
+def labels(values: Sequence[Any]) -> list[str]:
+    """Values of a setting for ticks and legends: numbers in one notation, others as they are."""
+    written = iter(numbers([x for x in values if is_number(x)]))
+    return [next(written) if is_number(x) else str(x) for x in values]
+
+
+def is_number(value: Any) -> bool:
+    """Says if a value is a finite number, and neither True nor False."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A value and its error, both rounded to the second significant digit of the error.
+
+    A common exponent where the larger of the two is not of a size to be written out: (0.0 ± 2.0)e6.
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return " ± ".join(numbers([value, error]))
+    largest = max(abs(value), error)
+    exponent = 0 if PLAIN[0] <= largest < PLAIN[1] else math.floor(math.log10(largest))
+    value, error = value / 10.0**exponent, error / 10.0**exponent
+    last = int(f"{error:.1e}".partition("e")[2]) - 1  # the power of ten of the last digit that is shown
+    shown = [f"{round(x, -last):.{max(0, -last)}f}" for x in (value, error)]
+    text = " ± ".join(map(_signed, shown))
+    return f"({text})e{_signed(str(exponent))}" if exponent else text
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A value and its interval, in one notation: 12.3 [11.9, 12.8]."""
+    middle, *ends = numbers([value, low, high], 4)
+    return f"{middle} [{', '.join(ends)}]"
+
+
+def _notation(values: Sequence[float]) -> Callable[[float, int], str]:
+    """(number, digits) -> text, in the notation that is right for all the values."""
+    sizes = [abs(x) for x in values if math.isfinite(x) and x != 0]
+    plain = all(PLAIN[0] <= size < PLAIN[1] for size in sizes)
+    return _written_out if plain else _with_exponent
+
+
+def _written_out(x: float, digits: int) -> str:
+    if not math.isfinite(x) or x == 0:
+        return _special(x)
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(x))))
+    text = f"{x:.{decimals}f}"
+    return _signed(text.rstrip("0").rstrip(".") if decimals else text)
+
+
+def _with_exponent(x: float, digits: int) -> str:
+    if not math.isfinite(x) or x == 0:
+        return _special(x)
+    mantissa, _, exponent = f"{x:.{digits - 1}e}".partition("e")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return _signed(f"{mantissa}e{int(exponent)}")
+
+
+def _special(x: float) -> str:
+    """Zero, and what is not finite; a dash for what is not known."""
+    if math.isnan(x):
+        return "—"
+    return "0" if x == 0 else _signed("∞" if x > 0 else "-∞")
+
+
+def _signed(text: str) -> str:
+    """With the sign that is as wide as a plus, and none before zero."""
+    if text.startswith("-") and not text.strip("-0."):
+        text = text[1:]
+    return text.replace("-", "−")

@@ -1,0 +1,54 @@
+"""Numbers as text: digits that are known, one notation, different numbers that look different."""
+
+import math
+
+import pytest
+
+from pg import numerals
+from pg.diagnostics import Measured
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (6.5e3, 2e6, "(0.0 ± 2.0)e6"),
+        (1234.5, 56.7, "1234 ± 57"),
+        (12345.0, 678.0, "12340 ± 680"),
+        (0.01234, 0.0004, "0.01234 ± 0.00040"),
+        (-3.0, 0.0996, "−3.00 ± 0.10"),
+        (-0.001, 0.5, "0.00 ± 0.50"),
+        (1e-7, 3e-9, "(1.000 ± 0.030)e−7"),
+        (100.0, 0.0, "100 ± 0"),
+        (2.0, math.inf, "2 ± ∞"),
+        (2.0, math.nan, "2 ± —"),
+    ],
+)
+def test_a_value_has_the_digits_of_its_error(value: float, error: float, text: str) -> None:
+    assert numerals.plus_minus(value, error) == str(Measured(value, error)) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([3000, 1e4], ["3000", "10000"]),
+        ([1e-5, 3000, 1e4], ["1e−5", "3e3", "1e4"]),
+        ([900000, 1e6], ["9e5", "1e6"]),
+        ([0.9, 0.999, 0.9999], ["0.9", "0.999", "0.9999"]),
+        ([0.1, 0.1000001], ["0.1", "0.1000001"]),
+        ([-1234.5678, 0.0, -0.0001], ["−1235", "0", "−0.0001"]),
+        ([1 / 3, math.nan, math.inf, -math.inf], ["0.333", "—", "∞", "−∞"]),
+        ([1 / 3, 1 / 3], ["0.333", "0.333"]),
+        ([], []),
+    ],
+)
+def test_numbers_beside_one_another_have_one_notation(values: list[float], texts: list[str]) -> None:
+    assert numerals.numbers(values) == texts
+
+
+def test_an_interval_has_one_notation() -> None:
+    assert numerals.interval(9876.54, 8000.0, 12345.6) == "9877 [8000, 12346]"
+    assert numerals.interval(2e-7, 0.0, 1.0) == "2e−7 [0, 1e0]"
+
+
+def test_settings_are_numbers_or_what_they_are() -> None:
+    assert numerals.labels([1e-5, "adam", True, None, 3000.0]) == ["1e−5", "adam", "True", "None", "3e3"]
