@@ -4,6 +4,7 @@ Ctrl-C keeps what is finished, and the same command goes on from there. Every fi
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,7 +48,7 @@ def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
 
 
 def main() -> int:
-    """The exit code: 0, or 130 after Ctrl-C."""
+    """The exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
     options = tyro.cli(Options, description=__doc__)
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
@@ -80,7 +81,13 @@ def main() -> int:
         benchmark.write_csv(options.out / "results.csv", lines)
         files = benchmark.draw(lines, options.out) if finished else []
         print(*[options.out / "results.csv", *files], sep="\n")
-    return 0 if finished else cli.INTERRUPTED
+    if not finished:
+        return cli.INTERRUPTED
+    scores = [line.greedy for line in lines]
+    if scores and all(map(math.isnan, scores)):
+        print("every run diverged: no row has a score")
+        return cli.NOT_FINITE
+    return 0
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class Options(cli.Checkpointing):
 
 
 def main() -> int:
-    """The exit code, as of train.py."""
+    """The exit code, as of train.py; 3 where every run diverged."""
     config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
     cli.cache_compilations()
     interrupts.listen()
@@ -70,11 +70,10 @@ def main() -> int:
 
         seeds = range(options.seed, options.seed + options.seeds)
         plan = study.Study(config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact)
-        study.check_names(plan)
         folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
         driver.say(f"{config.estimator} on {config.env}: {plan.num_points} settings × {len(seeds)} seeds; {folder}")
         again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
-        driver.carry_out(plan, folder, where, options, width=options.width, limit=limit, fresh=again)
+        return driver.carry_out(plan, folder, where, options, width=options.width, limit=limit, fresh=again)
     except ValueError as error:
         cli.fail(error)
     except ConnectionError as error:
@@ -84,7 +83,6 @@ def main() -> int:
         return cli.interrupted(getattr(error, "signum", None))
     except OSError as error:
         cli.fail_to_write(error)
-    return 0
 
 
 if __name__ == "__main__":

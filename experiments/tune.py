@@ -4,6 +4,7 @@ import dataclasses
 import time
 from typing import Any
 
+import numpy as np
 import tyro
 
 from pg import cli
@@ -33,7 +34,7 @@ class Options:
 
 
 def main() -> None:
-    """Prints the budget, a table of the points from best to worst, and the winner."""
+    """Prints the budget, a table of the points from best to worst, and the winner; exit code 3 without one."""
     options = tyro.cli(Options, description=__doc__)
     cli.cache_compilations()
     started = time.monotonic()
@@ -47,22 +48,19 @@ def main() -> None:
     steps, budget = found.pop("steps"), f"{options.points} points × {options.seeds} seeds"
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
     print("".join(f"{name:>18}" for name in [*points, *found, "most steps"]))
-    for i in (order := (-found["greedy"].mean(axis=1)).argsort(kind="stable")):
-        means = [f"{x[i].mean():.4g} ± {_standard_error(x[i])}" for x in found.values()]
+    scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
+    for i in (order := (-scores).argsort(kind="stable")):
+        means = [f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}" for x in found.values()]
         print("".join(f"{x:>18}" for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]))
+    if not np.isfinite(scores).any():
+        print("every point has a seed that diverged: no point is the best, and a range of smaller values may help")
+        raise SystemExit(cli.NOT_FINITE)
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in points.items()}
     print(f"preset({options.estimator!r}, {', '.join(f'{name}={value!r}' for name, value in winner.items())})")
 
 
-def _standard_error(scores: Any) -> str:
-    """Of the mean of scores [N], for people."""
-    return f"{scores.std(ddof=1) / len(scores) ** 0.5:.2g}" if len(scores) > 1 else "—"
-
-
 def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     """Log-uniform values of every field that is searched, [points] each. Raises ValueError on a mistake."""
-    import numpy as np
-
     if min(options.points, options.seeds - 1, options.first_seed + 1) < 1:
         raise ValueError("there must be at least 1 point and 2 seeds, and no seed may be negative")
     generator, points = np.random.default_rng(options.first_seed), dict[str, Any]()
@@ -78,21 +76,20 @@ def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
 
 
 def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Mean return of 100 final episodes, greedy and sampled, and environment steps, each [points, seeds]."""
+    """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps, [points, seeds] each."""
     import jax
-    import numpy as np
 
-    from pg import runs
+    from pg import runs, train
     from pg.evaluate import evaluate
-    from pg.train import make_train
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
         h = hyperparams._replace(**values)
-        state, metrics = make_train(config)(keys[0], h)
+        state, metrics = train.make_train(config)(keys[0], h)
         own: Any = {"normaliser": state.normaliser, "env_params": h.env_params}
         found = {"steps": metrics["env_steps"].sum()}
         for name, greedy in (("greedy", True), ("sampled", False)):
-            found[name] = evaluate(config, state.params.policy, keys[1], greedy=greedy, **own).returns.mean()
+            score = evaluate(config, state.params.policy, keys[1], greedy=greedy, **own).returns.mean()
+            found[name] = jax.numpy.where(metrics["skipped"][-1] > 0, np.nan, score)
         return found
 
     keys = runs.seed_keys(range(options.first_seed, options.first_seed + options.seeds))

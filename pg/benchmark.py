@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import cli, folders, plots, results, runs, statistics
+from pg import cli, folders, nonfinite, plots, results, runs, statistics
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.interrupts import Interrupted
 from pg.statistics import Estimate
@@ -116,12 +116,15 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         means = (f"{name} {_number(np.mean([getattr(x, name) for x in lines]))}" for name in ("greedy", "sampled"))
         steps = sum(line.env_steps for line in lines)
         print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
+        if diverged := sum(not np.isfinite(line.greedy) for line in lines):
+            print(f"{title}: {diverged} of {len(lines)} seeds diverged, and have no score", flush=True)
     return True
 
 
 def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result], float]:
     """Trains and evaluates a cell, greedily and by sampling, and writes its two files. Its lines, and seconds.
 
+    A seed that ended at a number which was not finite has no score: its policy is that of before.
     Files of other settings in the cell's folder are removed then. Raises KeyboardInterrupt after Ctrl-C, before
     anything is written.
     """
@@ -132,6 +135,8 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
         name: runs.evaluate_run(cell.config, done, cell.seeds, cell.episodes, greedy=name == "greedy").returns
         for name in ("greedy", "sampled")
     }
+    failed = nonfinite.failed(done.metrics)
+    scores = {name: np.where(failed, np.nan, np.asarray(x, float).mean(axis=1)) for name, x in returns.items()}
     data = {
         "env": cell.name,
         "label": cell.label,
@@ -139,7 +144,7 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
         "episodes": cell.episodes,
         "config": cell.config.to_json(),
         "hyperparams": cell.hyperparams.scalars(),
-        **{name: np.asarray(x, float).mean(axis=1) for name, x in returns.items()},
+        **scores,
         "env_steps": done.metrics["env_steps"].sum(axis=1, dtype=np.int64),
         "compile_seconds": done.compile_seconds,
         "train_seconds": done.train_seconds,
@@ -303,6 +308,8 @@ def _interval(scores: np.ndarray) -> str:
 
 def _error(scores: np.ndarray) -> str:
     """Mean ± standard error of the scores [N] of one row."""
+    if not np.isfinite(scores).all():
+        return "—"
     value = scores.mean()
     if len(scores) < 2:
         return f"{_number(value)} ± —"

@@ -316,7 +316,7 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
     assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(three, ranked)
     assert "no interval" not in report.table(three, ranked[:1])
-    found = report.verdict(three, ranked[1:], {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}]})
+    found = report.verdict(three, ranked[1:], {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}], "failed_seeds": []})
     assert found.count("(no interval)") == 2
 
 

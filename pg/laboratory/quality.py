@@ -81,8 +81,13 @@ class Parts(NamedTuple):
 
 
 def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETITIONS) -> Parts:
-    """Of the estimates in `repetitions` equal parts. Raises ValueError for fewer than two in each."""
+    """Of the estimates in `repetitions` equal parts.
+
+    Raises ValueError for fewer than two in each, and for estimates that are not finite.
+    """
     g = np.asarray(estimates.gradients, float)
+    if bad := int((~np.isfinite(g).all(axis=1)).sum()):
+        raise ValueError(f"estimates must be finite, and {bad} of {len(g)} are not")
     each = len(g) // repetitions
     if each < 2:
         raise ValueError(f"{repetitions} repetitions need at least {2 * repetitions} estimates, got {len(g)}")

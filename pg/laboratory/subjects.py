@@ -75,7 +75,10 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def stages(name: str, seed: int) -> list[Stage]:
-    """A subject's policy at every one of STAGES, with critics. name: of SUBJECTS. Trains it first."""
+    """A subject's policy at every one of STAGES, with critics. name: of SUBJECTS. Trains it first.
+
+    Raises ValueError where that training meets a number that is not finite.
+    """
     subject = SUBJECTS[name]
     config, h = subject.settings(name)
     key, fit_key = jax.random.split(jax.random.key(seed))
@@ -89,6 +92,11 @@ def stages(name: str, seed: int) -> list[Stage]:
         if wanted > done:
             part = jnp.resize(keys[done:wanted], (longest,))
             state, done = chunk(state, part, h, jnp.int32(wanted - done))[0], wanted
+        if int(state.skipped):
+            raise ValueError(
+                f"the training of the policy of {name} diverged within {done} updates, and there is nothing to "
+                "measure: give it a smaller learning_rate"
+            )
         fitted = {kind: fit(state.params.policy, state.normaliser, fit_key) for kind, fit in fits.items()}
         critics = {kind: critic for kind, (critic, _) in fitted.items()}
         explained = {kind: float(share) for kind, (_, share) in fitted.items()}

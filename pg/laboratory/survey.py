@@ -75,7 +75,11 @@ def survey(
             truth = reference(subject, stage, seed + 1_000_000)
             for estimator in [e for e in estimators if (subject, e, stage.name) in missing]:
                 found = measure(subject, stage, estimator, seed, num_episodes=num_episodes, share=share)
-                line, curve = assess(subject, stage.name, estimator, seed, found, truth)
+                try:
+                    line, curve = assess(subject, stage.name, estimator, seed, found, truth)
+                except ValueError as error:
+                    print(f"{subject} {stage.name} {estimator}: not measured, as {error}", flush=True)
+                    continue
                 there = Survey([*there.lines, line], [*there.points, *curve])
                 there.write(out)
                 measured += 1

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pg import checkpoints, cli, devices, folders, memory, results, runs, statistics
+from pg import checkpoints, cli, devices, folders, memory, nonfinite, results, runs
 from pg.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.devices import Layout
@@ -22,22 +22,28 @@ from pg.sweep.points import hyperparams_of
 from pg.sweep.study import Study
 from pg.train import make_learner
 
+NO_BEST = -1  # the number of a setting that there is not
+
 
 def carry_out(
     study: Study, folder: Path, where: Layout, how: Checkpointing, *, width: int | None, limit: int | None, fresh: int
-) -> None:
+) -> int:
     """Runs what is missing in the folder, ranks the settings, and tries the best on so many fresh seeds.
 
-    Arguments and errors: of `run` and `finish`. Raises ValueError where another process works in the folder.
+    Returns the exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, of the settings or of the best on
+    fresh seeds. Arguments and errors: of `run` and `finish`. Raises ValueError where another process works in the
+    folder, and as `study.check` does.
     """
+    studies.check(study, where)
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             studies.make(folder)
             stack.enter_context(folders.locked(folder))
         width = run(study, folder, where, how, width=width, limit=limit)
-        finish(study, folder, where, how, fresh_seeds=fresh, width=width, limit=limit)
+        finite = finish(study, folder, where, how, fresh_seeds=fresh, width=width, limit=limit)
         if devices.is_first():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return 0 if finite else cli.NOT_FINITE
 
 
 def run(
@@ -123,16 +129,20 @@ def finish(
     fresh_seeds: int,
     width: int | None,
     limit: int | None = None,
-) -> None:
-    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes what came of it."""
+) -> bool:
+    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes what came of it.
+
+    Returns whether there is a mean return to report. Where every run diverged there is no best setting, and nothing
+    is tried again.
+    """
     ranked = report.rank(study, studies.read_runs(folder)) if devices.is_first() else []
-    best = devices.agreed(ranked[0].setting if ranked else 0)
+    best = devices.agreed(ranked[0].setting if report.any_finite(ranked) else NO_BEST)
     if ranked:
         report.write(study, folder, ranked)
         say(report.table(study, ranked))
     again = (
         fresh(study, folder, best, where, how, num_seeds=fresh_seeds, width=width, limit=limit)
-        if fresh_seeds
+        if fresh_seeds and best != NO_BEST
         else None
     )
     if ranked:
@@ -141,6 +151,7 @@ def finish(
         files = report.draw(study, folder, ranked)
         say("\n".join(map(str, [folder / "settings.csv", *files])))
         say(f"peak memory of this process: {memory.readable(memory.peak())}")
+    return best != NO_BEST and (again is None or "mean" in again)
 
 
 def fresh(
@@ -154,7 +165,10 @@ def fresh(
     width: int | None,
     limit: int | None,
 ) -> dict[str, Any]:
-    """The summary of setting `best` on seeds beyond those of the study, whose run folder is FOLDER/best."""
+    """The summary of setting `best` on seeds beyond those of the study, whose run folder is FOLDER/best.
+
+    Its mean and interval are of the seeds that stayed finite; where none did, there are none.
+    """
     config, _ = next(group for group in study.programs() if best in group[1])
     seeds = range(study.seeds.stop, study.seeds.stop + num_seeds)
     h = hyperparams_of(study.hyperparams, study.traced(range(best, best + 1)))
@@ -166,8 +180,14 @@ def fresh(
     states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
     evaluation = next(iter(found.values()))
     run = runs.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
-    interval = statistics.bootstrap_interval(np.asarray(evaluation.returns, float).mean(axis=1), statistics.mean)
-    summary = results.summarise(run, evaluation, seeds, greedy=study.greedy) | {"interval": interval[1:]}
+    scores = np.asarray(evaluation.returns, float).mean(axis=1)
+    fine = ~nonfinite.failed(metrics) & np.isfinite(scores)
+    summary = results.summarise(run, evaluation, seeds, greedy=study.greedy)
+    if fine.any():
+        mean = report.mean_of(scores[fine])
+        summary |= {"mean": mean.value, "interval": mean[1:]}
+    else:
+        summary.pop("mean", None)
     if devices.is_first():
         _write_best(folder / "best", config, h, seeds, run, summary)
     return summary

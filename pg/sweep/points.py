@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg.config import Hyperparams, check_hyperparams
+from pg.config import WHOLE_NUMBERS, Hyperparams, check_hyperparams
 from pg.inputs import check_name, entries, shown
 
 Space = Any  # Range, or a sequence of values
@@ -158,7 +158,7 @@ def _at(name: str, space: Space, unit: np.ndarray) -> list[Any]:
     if not isinstance(space, Range):
         return [space[int(u * len(space))] for u in unit]
     values = space.at(unit)
-    whole = name in ("n_step", "snapshot_period")
+    whole = name in (*WHOLE_NUMBERS, "max_steps_in_episode")
     return [round(x) if whole else float(x) for x in values.tolist()]
 
 

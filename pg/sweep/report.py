@@ -24,8 +24,8 @@ class Ranked(NamedTuple):
 
     setting: int
     values: dict[str, Any]
-    scores: np.ndarray  # [S] mean return of the final evaluation
-    mean: Estimate  # over seeds, of those that stayed finite
+    scores: np.ndarray  # mean return of the final evaluation, of the seeds that stayed finite
+    mean: Estimate  # over these seeds; NaN where there is none
     diverged: int  # seeds in which a number was not finite at some update
     env_steps: float  # mean over seeds
 
@@ -39,20 +39,22 @@ class Ranked(NamedTuple):
         ]
 
 
+def mean_of(scores: np.ndarray) -> Estimate:
+    """The mean over seeds with its interval; NaN of no seeds."""
+    if not len(scores):
+        return Estimate(np.nan, np.nan, np.nan)
+    return statistics.bootstrap_interval(scores, statistics.mean)
+
+
 def rank(study: Study, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
     """The settings whose seeds are all done, the best first; those with a seed that diverged after the others."""
     ranked = []
     for g in range(len(rows["run"]) // len(study.seeds)):
         here = rows["setting"] == g
-        scores, finite = rows["mean"][here], rows["finite"][here] & np.isfinite(rows["mean"][here])
-        mean = (
-            statistics.bootstrap_interval(scores[finite], statistics.mean)
-            if finite.any()
-            else Estimate(*[np.nan] * 3)
-        )
-        ranked.append(
-            Ranked(g, study.values(g), scores, mean, int((~finite).sum()), float(rows["env_steps"][here].mean()))
-        )
+        finite = rows["finite"][here] & np.isfinite(rows["mean"][here])
+        scores, steps = rows["mean"][here][finite], float(rows["env_steps"][here].mean())
+        diverged = int((~finite).sum())
+        ranked.append(Ranked(g, study.values(g), scores, mean_of(scores), diverged, steps))
     return sorted(ranked, key=lambda r: (r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)))
 
 
@@ -74,7 +76,7 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
 
     names = ("rank", "setting", *study.table, "mean", "low", "high", "median", "diverged", "env_steps")
     lines = [
-        (i + 1, r.setting, *r.values.values(), *r.mean, np.median(r.scores), r.diverged, round(r.env_steps))
+        (i + 1, r.setting, *r.values.values(), *r.mean, _median(r.scores), r.diverged, round(r.env_steps))
         for i, r in enumerate(ranked)
     ]
 
@@ -118,36 +120,58 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
 
 
 def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What summary.json says. again: the summary of the best setting on fresh seeds."""
+    """What summary.json says. again: the summary of the best setting on fresh seeds.
+
+    Where no run stayed finite there is no best setting, and no mean.
+    """
     best = ranked[0]
     return {
+        "status": "finished" if any_finite(ranked) else "every run diverged",
         "settings": len(ranked),
         "seeds": len(study.seeds),
-        "best": best.values,
+        "best": best.values if any_finite(ranked) else None,
         "mean_where_selected": best.mean.value,
         "interval_where_selected": best.mean[1:],
-        "mean_on_fresh_seeds": None if again is None else again["mean"],
-        "interval_on_fresh_seeds": None if again is None else again["interval"],
+        "mean_on_fresh_seeds": None if again is None else again.get("mean"),
+        "interval_on_fresh_seeds": None if again is None else again.get("interval"),
         "diverged_runs": sum(r.diverged for r in ranked),
     }
 
 
 def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> str:
     """What to believe of the best setting, for people."""
+    if not any_finite(ranked):
+        total = sum(r.diverged for r in ranked)
+        return (
+            f"all {total} runs diverged, each with a number that was not finite at some update, so that there is no "
+            "best setting: smaller values of learning_rate may help"
+        )
     best = ranked[0]
     found = (
         f"best: {label(best.values) or 'the only setting'}; mean return {_interval(best.mean)} where it was selected"
     )
     if again is None:
         return found + (", which flatters it: of many settings the luckiest looks best" if len(ranked) > 1 else "")
+    seeds, failed = len(again["per_seed"]), len(again["failed_seeds"])
+    if "mean" not in again:
+        return f"{found},\nbut on {seeds} fresh seeds all runs diverged: this setting cannot be relied on"
     mean = Estimate(again["mean"], *again["interval"])
-    seeds = len(again["per_seed"])
-    return f"{found},\n{_interval(mean)} on {seeds} fresh seeds, which had no part in the choice: report this one"
+    fresh = f"{seeds} fresh seeds" + (f", without the {failed} that diverged," if failed else ",")
+    return f"{found},\n{_interval(mean)} on {fresh} which had no part in the choice: report this one"
+
+
+def any_finite(ranked: list[Ranked]) -> bool:
+    """Whether there is a run that stayed finite, and so a best setting."""
+    return any(len(r.scores) for r in ranked)
 
 
 def label(values: Mapping[str, Any]) -> str:
     """A setting for a legend or a line."""
     return ", ".join(f"{name.rstrip('_')}={_number(value)}" for name, value in values.items())
+
+
+def _median(scores: np.ndarray) -> float:
+    return float(np.median(scores)) if len(scores) else np.nan
 
 
 def _interval(mean: Estimate) -> str:

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from pg import envs, folders, results
+from pg import envs, folders, results, runs
 from pg.config import Config, Hyperparams, merge_env_params
+from pg.devices import Layout
 from pg.inputs import check_name
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
+from pg.train import make_learner
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,27 @@ def check_names(study: Study) -> None:
             check_name("setting to vary", name, known)
 
 
+def check(study: Study, where: Layout) -> None:
+    """Raises ValueError for all that can be refused before the first update.
+
+    A name that is nothing which can be varied; a value that a parameter of the environment cannot have; and what
+    only the environment knows of a static setting, which would else be found when its turn to be compiled has come.
+    """
+    check_names(study)
+    for config, points in study.programs():
+        where.check(config)
+        traced = study.traced(points)
+        for i in range(len(points)):
+            own = {name: values[i] for name, values in traced.items() if name not in Hyperparams._fields}
+            merge_env_params(config, study.hyperparams._replace(env_params=own))
+        if len(study.programs()) > 1:
+            first = {name: values[:1] for name, values in traced.items()}
+            h = jax.tree.map(lambda x: x[0], runs.broadcast(hyperparams_of(study.hyperparams, first), 1))
+            learner = make_learner(config, h)
+            state = jax.eval_shape(learner.init, jax.random.key(0))
+            jax.eval_shape(learner.step, state, jax.random.key(0))
+
+
 def make(folder: Path) -> None:
     """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
     try:
@@ -153,13 +177,13 @@ def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
     labels = labelled(study, start, len(metrics["env_steps"]))
     run, setting = labels["run"], labels["setting"]
     returns = np.asarray(next(iter(chunk.evaluation.values())).returns, float)
+    with np.errstate(invalid="ignore"):  # returns may be infinite
+        spread = returns.std(axis=1, ddof=1) if returns.shape[1] > 1 else np.full(len(run), np.nan)
     columns = {
         **labels,
         **{name: [v[g] for g in setting] for name, v in study.table.items()},
         "mean": returns.mean(axis=1),
-        "standard_error": returns.std(axis=1, ddof=1) / returns.shape[1] ** 0.5
-        if returns.shape[1] > 1
-        else np.nan * run,
+        "standard_error": spread / returns.shape[1] ** 0.5,
         "min": returns.min(axis=1),
         "max": returns.max(axis=1),
         "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
