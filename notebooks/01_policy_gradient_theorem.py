@@ -43,7 +43,7 @@ FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SAMPLED_EPISODES = 2**10 if FAST else 2**14
 SEEDS, UPDATES = (2, 12) if FAST else (8, 80)
 
-plt.rcParams.update({**pg.plots.STYLE, "figure.dpi": 120})
+plt.rcParams.update(pg.plots.STYLE)
 BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
 jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 
@@ -199,13 +199,13 @@ errors = [np.sqrt(((single.reshape(-1, n, *theta.shape).mean(1) - exact) ** 2).s
 predicted = np.sqrt(np.trace(covariance) / sizes)
 assert np.abs(errors / predicted - 1).max() < (0.5 if FAST else 0.2)
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
+figure, axes = plt.subplots()
 axes.loglog(sizes, predicted, color=ORANGE, label="exact: $\\sqrt{\\mathrm{tr\\,Cov}/N}$")
 axes.loglog(sizes, errors, "o", color=BLUE, label="measured")
 axes.set(xlabel="episodes N of an estimate", ylabel="error of the estimate of ∇J")
 axes.set_yticks([0.03, 0.1, 0.3], ["0.03", "0.1", "0.3"])
 axes.minorticks_off()
-axes.legend()
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -229,7 +229,7 @@ for t in range(mdp.horizon):
 equal(exact_moments("reward_to_go")[0], exact)
 
 norms = np.sqrt((terms**2).sum((2, 3)))
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
+figure, axes = plt.subplots()
 axes.imshow(norms, cmap="cividis", vmin=0)
 for (t, k), norm in np.ndenumerate(norms):
     text = "0" if norm < 1e-12 else f"{norm:.2g}"
@@ -275,12 +275,12 @@ equal(means, jnp.tile(exact.ravel(), (31, 1)))
 traces = jnp.trace(covariances, axis1=1, axis2=2)
 equal(traces, traces.min() + (p @ square) * (choices - best) ** 2)
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
+figure, axes = plt.subplots()
 axes.plot(choices, traces, color=BLUE)
 axes.axvline(best, color=ORANGE, linestyle="--", label="$b^*$")
 axes.axvline(float(p @ R), color=GREEN, linestyle=":", label="J, the mean return")
 axes.set(xlabel="baseline b", ylabel="variance of one episode", ylim=(0, None))
-axes.legend(loc="upper center")
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -320,11 +320,14 @@ equal(kept, 0.0)
 equal(dropped[-1], 0.0)  # at γ = 1 there is nothing to drop
 assert asymmetry(pg.tabular.undiscounted_direction, GAMMA) > 1e-3
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
-axes.plot(gammas, dropped, color=ORANGE, label="$G_t$: $γ^t$ dropped")
-axes.plot(gammas, kept, color=BLUE, linestyle="--", label="$γ^t G_t$: ∇J")
+figure, axes = plt.subplots()
+looks = pg.plots.looks(("undiscounted_reward_to_go", "reward_to_go"))
+for values, look, name in zip(
+    (dropped, kept), looks.values(), ("$G_t$: $γ^t$ dropped", "$γ^t G_t$: ∇J"), strict=True
+):
+    axes.plot(gammas, values, **look, label=name)
 axes.set(xlabel="discount γ", ylabel="asymmetry of the Jacobian")
-axes.legend()
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -401,12 +404,13 @@ assert last > (1.2 if FAST else 5) * first
 
 curve = pg.statistics.mean_curve(returns)
 updates = np.arange(1, UPDATES + 1)
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
-axes.plot(updates, returns.T, color=BLUE, linewidth=0.5, alpha=0.35)
-axes.fill_between(updates, curve.low, curve.high, color=ORANGE, alpha=0.2, linewidth=0)
-axes.plot(updates, curve.value, color=ORANGE, label=f"mean of {SEEDS} seeds, 95 % interval")
-axes.set(xlabel=f"gradient steps, of {config.num_envs} episodes each", ylabel="return of an episode", ylim=(0, 570))
-axes.legend(loc="upper left")
+figure, axes = plt.subplots()
+look = pg.plots.looks([config.estimator])[config.estimator]
+axes.plot(updates, returns.T, color=look["color"], linewidth=0.5, alpha=0.35)
+axes.fill_between(updates, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
+axes.plot(updates, curve.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval")
+axes.set(xlabel=f"gradient steps, of {config.num_envs} episodes each", ylabel="return of an episode", ylim=(0, 500))
+figure.legend(loc="outside upper center", ncols=1)
 plt.show()
 
 # %% [markdown]

@@ -45,15 +45,20 @@ FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 TABULAR_EPISODES, CARTPOLE_EPISODES, CARTPOLE_STEPS = (2048, 128, 50) if FAST else (16384, 1024, 200)
 SEEDS, UPDATES, FITTING_STEPS, NUM_STATES = (2, 10, 30, 16) if FAST else (16, 48, 300, 256)
 
-plt.rcParams.update({**pg.plots.STYLE, "figure.dpi": 120})
-BLUE, ORANGE, GREEN, PINK, YELLOW = pg.plots.COLOURS[:5]
+plt.rcParams.update(pg.plots.STYLE)
+BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
+STATE_VALUE = pg.plots.looks(["state_value"])["state_value"]["color"]
 GAMMA = 0.9
 
 
-def dots(axes, y, measured, **look):
-    """Measured figures with intervals of two standard errors, lying."""
-    value, error = np.array(measured).T
-    axes.errorbar(value, y, xerr=2 * error, fmt="o", capsize=2, **look)
+def dots(axes, measured):
+    """Measured figures of estimators, each in its colour, with intervals of two standard errors, lying."""
+    for row, ((value, error), look) in enumerate(
+        zip(measured.values(), pg.plots.looks(measured).values(), strict=True)
+    ):
+        axes.errorbar(value, row, xerr=2 * error, fmt="o", capsize=2, color=look["color"])
+    axes.set_yticks(range(len(measured)), measured)
+    axes.set_ylim(len(measured) - 0.5, -0.5)
 
 
 # %% [markdown]
@@ -93,13 +98,14 @@ for horizon in horizons:
         np.testing.assert_allclose(mean, gradient, atol=1e-4 * float(jnp.abs(gradient).max()))
         traces[name].append(float(jnp.trace(covariance)))
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
-for (name, trace), colour, marker in zip(traces.items(), (BLUE, ORANGE, GREEN), "os^", strict=True):
-    axes.loglog(horizons, trace, color=colour, marker=marker, label=name)
+figure, axes = plt.subplots()
+looks = pg.plots.looks(("reinforce", "reward_to_go", "state_value"), markers=True)  # as the library calls the three
+for (name, trace), look in zip(traces.items(), looks.values(), strict=True):
+    axes.loglog(horizons, trace, **look, label=name)
 axes.set(xlabel="steps of an episode", ylabel="exact variance of an episode")
 axes.set_xticks(horizons, horizons)
 axes.minorticks_off()
-axes.legend()
+figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 assert traces["total return"][-1] > 2 * traces["reward to go"][-1] > 2 * traces["reward to go − V"][-1]
 
@@ -122,27 +128,27 @@ h = pg.Hyperparams(gamma=GAMMA)
 
 @jax.jit
 def sampled(key):
-    """Samples of two estimators by episodes, and of leave_one_out by pairs."""
+    """Samples of two estimators by episodes, and of leave_one_out by pairs, which it couples."""
     traj = pg.episodes(env, policy, theta, key)
     by_episode = {
         name: pg.diagnostics.per_episode(pg.ESTIMATORS[name](policy, None, h), params, (), traj)
         for name in ("reinforce", "reward_to_go")
     }
     leave_one_out = pg.ESTIMATORS["leave_one_out"](policy, None, h)
-    return by_episode | {"leave_one_out, pairs": pg.diagnostics.per_batch(leave_one_out, params, (), traj, 2)}
+    return by_episode | {"leave_one_out": pg.diagnostics.per_batch(leave_one_out, params, (), traj, 2)}
 
 
 seen = sampled(jax.random.key(0))
-names = ("reinforce", "reward_to_go", "leave_one_out, pairs")
+names = ("reinforce", "reward_to_go", "leave_one_out")
 measured = {name: pg.diagnostics.variance(seen[name]) for name in names}
 pairs = pg.diagnostics.exact_moments(pg.ESTIMATORS["leave_one_out"](policy, None, h), params, small, theta, 2)[1]
 truth = [*(exact(small)[1][name][1].trace() for name in ("total return", "reward to go")), pairs.trace()]
 
-figure, axes = plt.subplots(figsize=(3.3, 1.4), layout="constrained")
-dots(axes, range(3), list(measured.values()), color=BLUE, label="measured, ± 2 standard errors")
-axes.plot(truth, range(3), "|", color=ORANGE, markersize=14, label="exact")
-axes.set_yticks(range(3), measured)
-axes.set(xlabel="variance of an estimate", ylim=(2.5, -0.5), xlim=(0, None))
+figure, axes = plt.subplots(figsize=(6.75, 1.4))
+axes.plot([], [], "o", color="0.4", label="measured, ± 2 standard errors")
+axes.plot(truth, range(3), "|", color="0.4", markersize=14, label="exact")
+dots(axes, measured)
+axes.set(xlabel="variance of an estimate, of one episode; of leave_one_out: of a pair", xlim=(0, None))
 figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 for (name, m), expected in zip(measured.items(), truth, strict=True):
@@ -274,12 +280,10 @@ for stage, of_stage in found.items():
         )
         print(f"{stage:13} {name:15}" + "".join(f"{x!s:>20}" for x in figures))
 
-figure, grid = plt.subplots(1, 2, figsize=(6.9, 1.6), layout="constrained", sharey=True)
+figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
 for axes, (stage, of_stage) in zip(grid, found.items(), strict=True):
-    dots(axes, range(len(NAMES)), [pg.diagnostics.variance(s) for s in of_stage.values()], color=BLUE)
+    dots(axes, {name: pg.diagnostics.variance(sample) for name, sample in of_stage.items()})
     axes.set(title=f"{stage} policy", xscale="log", xlabel="variance of an episode, ± 2 standard errors")
-grid[0].set_yticks(range(len(NAMES)), NAMES)
-grid[0].set_ylim(len(NAMES) - 0.5, -0.5)
 plt.show()
 
 for of_stage in found.values():
@@ -310,8 +314,8 @@ def single_gradients(params, traj):
 
 
 sizes = 2 ** np.arange(0, 5 if FAST else 8)
-figure, axes = plt.subplots(figsize=(3.3, 2.9), layout="constrained")
-for (stage, sample), colour, marker in zip(found.items(), (BLUE, ORANGE), "os", strict=True):
+figure, axes = plt.subplots()
+for (stage, sample), line, marker in zip(found.items(), ("--", "-"), "os", strict=True):
     g = np.asarray(single_gradients(policies[stage], episodes[stage]), float)
     seen = [pg.diagnostics.pairwise_cosines(g.reshape(-1, n, g.shape[1]).mean(1)) for n in sizes]
     squared, error = np.array(seen).T
@@ -319,16 +323,16 @@ for (stage, sample), colour, marker in zip(found.items(), (BLUE, ORANGE), "os", 
     rule = pg.diagnostics.expected_cosine(scale.value, sizes)
     low, high = (np.sqrt(np.maximum(squared + s * error, 0)) for s in (-2, 2))
     cosine = np.sqrt(np.maximum(squared, 0))
-    axes.plot(sizes, rule, color=colour, label=f"{stage}: rule, B = {scale.value:.2g} ± {scale.standard_error:.1g}")
+    axes.plot(sizes, rule, color=STATE_VALUE, linestyle=line, label=f"{stage}: rule, B = {scale}")
     axes.errorbar(
-        sizes, cosine, yerr=[cosine - low, high - cosine], fmt=marker, color=colour, label=f"{stage}: measured"
+        sizes, cosine, yerr=[cosine - low, high - cosine], fmt=marker, color=STATE_VALUE, label=f"{stage}: measured"
     )
     if not FAST:
         assert np.abs(cosine[2:] - rule[2:]).max() < 0.2, (cosine, rule)
 axes.set(xscale="log", xlabel="episodes N of an estimate", ylabel="cosine to ∇J", ylim=(0, 1.02))
 axes.set_xticks(sizes, sizes)
 axes.minorticks_off()
-figure.legend(loc="outside upper center")
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -370,7 +374,7 @@ parts = {
     for name, baseline in (("b = 0", None), ("b = V", value(params)))
 }
 
-figure, axes = plt.subplots(figsize=(3.3, 1.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.75, 1.4))
 left = np.zeros(2)
 for label, field, colour in (("Σ$_τ$", "trajectory", BLUE), ("Σ$_a$", "action", ORANGE), ("Σ$_s$", "state", GREEN)):
     width = np.array([max(getattr(part, field).value, 0.0) for part in parts.values()])
@@ -413,11 +417,11 @@ clear = of_seeds.mean(0) > 2 * of_seeds.std(0, ddof=1) / np.sqrt(SEEDS)
 scale = np.where(clear, in_blocks(noise) / in_blocks(signal), np.nan)
 wrong = in_blocks(noise / signal)
 middle = (np.arange(blocks) + 0.5) * window
-figure, grid = plt.subplots(1, 2, figsize=(6.9, 2.3), layout="constrained")
-grid[0].plot(middle, in_blocks(metrics["return"]), color=BLUE)
+figure, grid = plt.subplots(1, 2)
+grid[0].plot(middle, in_blocks(metrics["return"]), color=STATE_VALUE)
 grid[0].set(xlabel="update", ylabel="return of an episode")
-grid[1].plot(middle, scale, color=BLUE, marker="o", label="ratio of averages, if clear of 0")
-grid[1].plot(middle, wrong, color=ORANGE, marker="s", linestyle="--", label="average of ratios")
+grid[1].plot(middle, scale, color=STATE_VALUE, marker="o", label="ratio of averages, if clear of 0")
+grid[1].plot(middle, wrong, color="0.4", marker="s", linestyle="--", label="average of ratios")
 grid[1].axhline(config.num_envs, **pg.plots.LEVEL)
 grid[1].text(1.0, config.num_envs, " episodes\n of a batch", transform=grid[1].get_yaxis_transform(), va="center")
 grid[1].set(xlabel="update", ylabel="noise scale B, in episodes")

@@ -41,9 +41,9 @@ import pg
 FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SEEDS, UPDATES, RATES = (20, 12, [0.02, 0.08]) if FAST else (128, 40, [0.01, 0.02, 0.04, 0.08])
 
-plt.rcParams.update({**pg.plots.STYLE, "figure.dpi": 120})
-BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
-LOOKS = {"reinforce": {"color": ORANGE, "linestyle": "--"}, "leave_one_out": {"color": BLUE}}
+plt.rcParams.update(pg.plots.STYLE)
+LOOKS = pg.plots.looks(("reinforce", "leave_one_out"))
+LEAVE_ONE_OUT, MISSED = LOOKS["leave_one_out"]["color"], "black"
 
 # %% [markdown]
 # ## 1. Settings × seeds
@@ -102,21 +102,20 @@ print(f"{len(LOOKS)} × {len(RATES)} × {SEEDS} = {len(LOOKS) * len(RATES) * SEE
 scores = {name: x[..., -10:].mean(-1) for name, x in returns.items()}  # [settings, seeds]
 best = {name: int(x.mean(1).argmax()) for name, x in scores.items()}
 
-figure, grid = plt.subplots(1, 2, figsize=(6.9, 2.3), layout="constrained", sharey=True)
+figure, grid = plt.subplots(1, 2, sharey=True)
 for name, look in LOOKS.items():
     value, low, high = np.array([pg.statistics.bootstrap_interval(x, pg.statistics.mean) for x in scores[name]]).T
-    grid[0].errorbar(RATES, value, yerr=[value - low, high - value], marker="o", capsize=2, label=name, **look)
+    grid[0].errorbar(RATES, value, yerr=[value - low, high - value], marker="o", capsize=2, **look)
     curve = pg.statistics.mean_curve(returns[name][best[name]])
     grid[1].fill_between(range(UPDATES), curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
-    grid[1].plot(range(UPDATES), curve.value, label=f"{name}, {RATES[best[name]]}", **look)
+    grid[1].plot(range(UPDATES), curve.value, label=f"{name}, best at {RATES[best[name]]}", **look)
 grid[0].set(xscale="log", xlabel="learning rate", ylabel=f"return, mean of {SEEDS} seeds")
 grid[0].set_xticks(RATES, RATES)
 grid[0].minorticks_off()
 grid[1].set(xlabel="update, of 8 episodes")
 grid[0].axhline(BEST, **pg.plots.LEVEL)
 grid[1].axhline(BEST, **pg.plots.LEVEL)
-for axes in grid:
-    axes.legend(loc="lower right")
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
@@ -142,14 +141,14 @@ print(
 )
 
 thresholds = np.linspace(0, 1, 101)
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
+figure, axes = plt.subplots()
 for name, look in LOOKS.items():
     profile = pg.statistics.performance_profile(final[name], thresholds)
     axes.fill_between(thresholds, profile.low, profile.high, color=look["color"], alpha=0.2, linewidth=0)
     axes.plot(thresholds, profile.value, label=name, **look)
     assert (np.diff(profile.value) <= 0).all()
 axes.set(xlabel="return τ", ylabel="share of runs above τ", ylim=(0, 1.02))
-axes.legend(loc="lower left")
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 if not FAST:
     assert final["leave_one_out"].mean() > final["reinforce"].mean()
@@ -181,18 +180,19 @@ found = 100 * (ranked == best["leave_one_out"]).mean()
 print(f"the step size that is best for all seeds is best in {found:.0f} % of the groups")
 print(f"their 95 % intervals contain the mean of all seeds in {100 * covered:.0f} % of the groups")
 
-figure, grid = plt.subplots(1, 2, figsize=(6.9, 2.3), layout="constrained")
-grid[0].hist(of_five, bins=12, color=BLUE, alpha=0.7, label="five seeds")
-grid[0].axvline(difference.mean(), color=ORANGE, label=f"{SEEDS} seeds")
+figure, grid = plt.subplots(1, 2)
+grid[0].hist(of_five, bins=12, color=LEAVE_ONE_OUT, alpha=0.7, label="five seeds")
+grid[0].axvline(difference.mean(), color="black", label=f"{SEEDS} seeds")
 grid[0].axvline(0, **pg.plots.LEVEL)
 grid[0].set(xlabel="leave_one_out better by", ylabel="groups of five seeds")
-grid[0].legend()
 for y, x in enumerate(sorted(intervals)):
-    colour = BLUE if x.low <= truth <= x.high else ORANGE
+    colour = LEAVE_ONE_OUT if x.low <= truth <= x.high else MISSED
     grid[1].plot([x.low, x.high], [y, y], color=colour, linewidth=1)
     grid[1].plot(x.value, y, "o", color=colour, markersize=2.5)
 grid[1].axvline(truth, **pg.plots.LEVEL)
+grid[1].plot([], [], color=MISSED, label=f"intervals without the mean of {SEEDS} seeds")
 grid[1].set(xlabel="mean of leave_one_out, 95 % interval", yticks=[], ylabel="groups of five seeds")
+figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 spread = of_five.std(ddof=1)
 expected = difference.std(ddof=1) / np.sqrt(5)
@@ -240,13 +240,13 @@ print(f"{estimator}, learning rate {rate}: {table[winner, lucky].mean():.3f} whe
 print(f"{again.value:.3f} [{again.low:.3f}, {again.high:.3f}] on {SEEDS} fresh ones: the figure to report")
 assert abs(again.value - table[winner].mean()) < 3 * (again.high - again.low)
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
-axes.plot([0, 1], [chosen, elsewhere], color=BLUE, linewidth=0.5, alpha=0.5)
-axes.plot([0, 1], [chosen.mean(), elsewhere.mean()], color=ORANGE, marker="o", label="mean")
-axes.errorbar(
-    [2], [again.value], yerr=[[again.value - again.low], [again.high - again.value]], fmt="s", color=GREEN, capsize=2
-)
+figure, axes = plt.subplots()
+axes.plot([0, 1], [chosen, elsewhere], color="0.6", linewidth=0.5)
+axes.plot([0, 1], [chosen.mean(), elsewhere.mean()], color="black", marker="o", label="mean of all groups")
+ends = [[again.value - again.low], [again.high - again.value]]
+colour = LOOKS[estimator]["color"]
+axes.errorbar([2], [again.value], yerr=ends, fmt="s", color=colour, capsize=2, label=f"{estimator}, 95 % interval")
 axes.set_xticks(range(3), ["five seeds,\nwhere chosen", "the same,\nother seeds", "one of them,\nfresh seeds"])
 axes.set(ylabel="mean return of the choice", xlim=(-0.4, 2.4))
-axes.legend()
+figure.legend(loc="outside upper center", ncols=2)
 plt.show()

@@ -43,8 +43,7 @@ import pg
 FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SEEDS, UPDATES = (2, 10) if FAST else (8, 50)
 
-plt.rcParams.update({**pg.plots.STYLE, "figure.dpi": 120})
-BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
+plt.rcParams.update(pg.plots.STYLE)
 jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 
 # %% [markdown]
@@ -176,12 +175,14 @@ assert bias["median_of_all"] > 1e-3
 # \operatorname{tr} \operatorname{Cov}$. It depends on the problem, and only a measurement tells.
 
 # %%
-figure, grid = plt.subplots(1, 2, figsize=(6.9, 1.6), layout="constrained", sharey=True)
+figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
+looks = pg.plots.looks(COMPARED)
+colours = [looks[name]["color"] for name in COMPARED]
 for axes, values, label in (
     (grid[0], bias, "bias, in units of ‖∇J‖"),
     (grid[1], variance, f"variance, {N} episodes"),
 ):
-    axes.barh(range(len(COMPARED)), list(values.values()), color=BLUE, height=0.55)
+    axes.barh(range(len(COMPARED)), list(values.values()), color=colours, height=0.55)
     axes.set(xlabel=label)
 grid[0].set_yticks(range(len(COMPARED)), COMPARED)
 grid[0].invert_yaxis()
@@ -262,13 +263,14 @@ for name in ("reinforce", "leave_one_out", "median_of_others"):
     print(f"{name:18} mean return of the last ten updates: {curves[name][:, -10:].mean():.0f}")
     assert np.isfinite(curves[name]).all()
 
-figure, axes = plt.subplots(figsize=(3.3, 2.3), layout="constrained")
-for (name, returns), colour, line in zip(curves.items(), (BLUE, ORANGE, GREEN), pg.plots.STYLES, strict=True):
+figure, axes = plt.subplots()
+for name, returns in curves.items():
+    look = looks[name]
     mean = pg.statistics.mean_curve(returns)
-    axes.fill_between(range(UPDATES), mean.low, mean.high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(range(UPDATES), mean.value, color=colour, linestyle=line, label=name)
+    axes.fill_between(range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.plot(range(UPDATES), mean.value, **look, label=name)
 axes.set(xlabel="update, of 25 episodes", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
-axes.legend(loc="lower right")
+figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 if not FAST:
     assert curves["median_of_others"][:, -10:].mean() > 150

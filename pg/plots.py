@@ -186,7 +186,7 @@ def curves(
         if counts:
             _counts(axes.xaxis)
     _labels(figure, grid, columns, ylabel, xlabel)
-    _legend(figure, [_line(name, **look) for name, look in look_of.items()])
+    legend(figure, [_line(name, **look) for name, look in look_of.items()])
     save(figure, path)
 
 
@@ -224,7 +224,7 @@ def learning_curve(
     _counts(axes.xaxis)
     axes.set_title(_wrapped(title, WIDTH - 0.6))
     _labels(figure, (axes,), 1, "return of an episode", "environment steps")
-    _legend(figure, handles)
+    legend(figure, handles)
     save(figure, path)
 
 
@@ -269,7 +269,7 @@ def learning_curves(
     lows = [mean.low for lines in panels.values() for _, mean in lines.values()]
     _labels(figure, grid, columns, _measured("mean return", lows), "environment steps")
     published = {"best published": LEVEL} if any(level is not None for level in (best or {}).values()) else {}
-    _legend(figure, [_line(label, **look) for label, look in (look_of | published).items()])
+    legend(figure, [_line(label, **look) for label, look in (look_of | published).items()])
     save(figure, path)
 
 
@@ -293,7 +293,7 @@ def performance_profiles(
     axes.set_title(_wrapped(title, WIDTH - 0.6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _labels(figure, (axes,), 1, "runs that score above τ", xlabel)
-    _legend(figure, [_line(label, **look) for label, look in look_of.items()])
+    legend(figure, [_line(label, **look) for label, look in look_of.items()])
     save(figure, path)
 
 
@@ -339,7 +339,7 @@ def sensitivity(varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], 
             axes.plot(at, [value[x == v].max() for v in at], color=ORANGE, zorder=3)
             handles[1:] = [_line("best at this value", color=ORANGE)]
     _labels(figure, grid, columns, _measured("mean return", [low]))
-    _legend(figure, handles, title)
+    legend(figure, handles, title)
     save(figure, path)
 
 
@@ -478,7 +478,7 @@ def _measured(what: str, lows: Iterable[Any]) -> str:
     return f"{what}, {INTERVAL}" if known else what
 
 
-def _legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
+def legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
     """One legend above all panels, in as many columns as there is room for; the figure grows by it."""
     labels = [_wrapped(handle.get_label(), WIDTH - 0.8) for handle in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))

@@ -57,7 +57,9 @@ def test_every_figure_is_a_number(tmp_path: Path) -> None:
     assert all(steps[name] == 16 * 50 for name in ("random", "random_plain", "policy", "forward", "update"))
     assert (steps["training"], steps["full"]) == (2 * 16 * 50, 64 * 500)
     assert data["versions"]["jax"] == jax.__version__
-    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"programs.png", "scaling.png"}
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {
+        f"{name}.{kind}" for name in ("programs", "scaling") for kind in ("png", "svg")
+    }
 
 
 def fresh(env_params: dict[str, float]) -> tuple[Config, envs.Env, Network, Any]:

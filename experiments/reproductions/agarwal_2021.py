@@ -88,7 +88,7 @@ def main() -> None:
 
     growing = [Line(lengths, n, name, c, "o-") for (name, n), c in zip(halved.items(), (BLUE, ORANGE), strict=True)]
     panels = [
-        Panel(name, "update T", "V* - V, by step η", curves(-k), "xy", (1e-6, None), "lower left")
+        Panel(name, "update T", "V* - V, by step η", curves(-k), "xy", (1e-6, None))
         for k, name in enumerate(("random MDP", f"chain of {given.length} states"))
     ]
     panels += [Panel("equal steps, 1 / (1-γ)", "states of the chain", "updates to halve V* - V", growing, "y")]

@@ -89,7 +89,7 @@ def main() -> None:
     second = [Line(t[i], mdp_upper[i], "bound", GREY, ":"), Line(t[i], mdp_gap[i], "from uniform")]
     third = [Line(t[j], soft_upper[j], "bound", GREY, ":"), Line(t[j], soft_gap[j], "from uniform", ORANGE)]
     panels = [
-        Panel("bandit, r = (1, .9, .1)", "update t", "suboptimality", first, "xy", (1e-15, 1e3), "lower left"),
+        Panel("bandit, r = (1, .9, .1)", "update t", "suboptimality", first, "xy", (1e-15, 1e3)),
         Panel("MDP of 3 states", "update t", "suboptimality", second, "xy"),
         Panel(f"bandit with entropy, τ = {given.tau:g}", "update t", "soft gap", third, "y"),
     ]

@@ -133,7 +133,6 @@ class Panel(NamedTuple):
     lines: Sequence[Line]
     log: str = ""  # the axes on a log scale: "x", "y" or "xy"
     ylim: tuple[float | None, float | None] = (None, None)
-    legend: str = "best"
 
 
 class Report:
@@ -176,37 +175,28 @@ class Report:
             folders.write_json(self.given.json, {**found, "versions": folders.environment()})
 
 
+@plots.style()
 def draw(path: Path, panels: Sequence[Panel]) -> None:
-    """The panels side by side, 6.9 inches in all, as PNG and SVG."""
-    from matplotlib import rc_context
+    """The panels side by side, one legend above all, as PNG and SVG."""
     from matplotlib.figure import Figure as Canvas  # without pyplot: no backend is chosen
 
-    with rc_context({"font.size": 8, "axes.titlesize": 8.5, "lines.linewidth": 1.4, "legend.frameon": False}):
-        canvas = Canvas(figsize=(6.9, 2.8), layout="constrained")
-        for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for line in panel.lines:
-                axes.plot(line.x, line.y, line.style, color=line.colour, label=line.label or None, markersize=3.5)
-                if line.band is not None and "o" in line.style:
-                    axes.vlines(line.x, *line.band, color=line.colour, linewidth=1.0)
-                elif line.band is not None:
-                    axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.18, linewidth=0)
-            for axis in "xy":
-                getattr(axes, f"set_{axis}scale")("log" if axis in panel.log else "linear")
-            axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, ylim=panel.ylim)
-            handles, labels = axes.get_legend_handles_labels()
-            entries = dict(zip(labels, handles, strict=True))  # one for the lines of a label
-            axes.legend(
-                entries.values(),
-                entries.keys(),
-                loc=panel.legend,
-                handlelength=1.6,
-                borderaxespad=0.2,
-                labelspacing=0.3,
-            )
-            axes.grid(alpha=0.25)
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-        plots.save(canvas, path.with_suffix(".png"))
+    canvas = Canvas(figsize=(plots.WIDTH, 2.8))
+    entries: dict[tuple[str, str, str], Any] = {}  # one for the lines that look alike
+    for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for line in panel.lines:
+            first, *_ = axes.plot(line.x, line.y, line.style, color=line.colour, label=line.label or None)
+            if line.label:
+                entries.setdefault((line.label, line.colour, line.style), first)
+            if line.band is not None and "o" in line.style:
+                axes.vlines(line.x, *line.band, color=line.colour, linewidth=1.0)
+            elif line.band is not None:
+                axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.18, linewidth=0)
+        for axis in "xy":
+            getattr(axes, f"set_{axis}scale")("log" if axis in panel.log else "linear")
+        axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, ylim=panel.ylim)
+    if entries:
+        plots.legend(canvas, list(entries.values()))
+    plots.save(canvas, path.with_suffix(".png"))
 
 
 def thinned(count: int, points: int = 300) -> np.ndarray:
