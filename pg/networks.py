@@ -301,6 +301,26 @@ def start(network: Network, num_envs: int) -> Any:
     return jax.tree.map(lambda c: jnp.broadcast_to(c, (num_envs, *c.shape)), network.carry)
 
 
+def check_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...], axes: str, remedy: str) -> None:
+    """Raises ValueError where an array has another shape than it should: broadcast, it would give a wrong number.
+
+    Args:
+        what: the array, as the message names it.
+        got: its shape.
+        expected: the shape that it must have.
+        axes: the names of `expected`, as [T, B].
+        remedy: what to write instead.
+    """
+    if tuple(got) != tuple(expected):
+        raise ValueError(f"{what} must be {axes} = {list(expected)}, got shape {list(got)}: {remedy}")
+
+
+def check_policy(dist: Any, action: jax.Array, expected: tuple[int, ...], axes: str) -> None:
+    """Raises ValueError where a distribution's log-probabilities are not one number for each action."""
+    got = jax.eval_shape(dist.log_prob, action).shape
+    check_shape("the policy's log_prob", got, expected, axes, "sum it over the axes of an action")
+
+
 def num_params(params: Any) -> int:
     """Number of scalars in a tree of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))

@@ -278,6 +278,7 @@ def _step(
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
     action = act(dist, noise)
+    networks.check_policy(dist, action, (env.num_envs,), "[B]")
     env_state, transition = env.step(keys, state.env_state, dist.action(action))
     row = Trajectory(
         obs=state.obs,

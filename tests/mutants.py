@@ -167,6 +167,20 @@ MUTANTS = [
         "return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t",
         "tests/test_nan_ends.py -k terminal_successor",
     ),
+    Mutant(
+        "a critic's [T, B, 1] is broadcast against [T, B]",
+        "estimators/base.py",
+        'check_shape("the critic\'s V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)',
+        "pass",
+        "tests/test_shapes.py -k critic",
+    ),
+    Mutant(
+        "weights of steps are taken for weights of episodes where there are as many of both",
+        "estimators/base.py",
+        "if len(shape) == 1 and steps[0] == steps[1]:",
+        "if len(shape) == 1 and steps[0] != steps[1]:",
+        "tests/test_shapes.py -k weight",
+    ),
     # Actions and their densities.
     Mutant(
         "the score at the clipped action",

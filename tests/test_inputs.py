@@ -449,7 +449,8 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a psi without environments": (
         estimator_from(lambda params, state, traj: (jnp.zeros((3, 5)), (), ())),
-        "psi must be [T, B] = [2, 2] or [T, B, A], or broadcast to it, got shape (3, 5)",
+        "psi must be [T, B] = [2, 2], [B] for whole episodes, or [T, B, A] of every action; got shape [3, 5]: "
+        "weigh must give one number for each step, psi[:, None] if all episodes have the same",
     ),
     "a weigh without the state": (
         estimator_from(lambda params, traj: traj.reward),

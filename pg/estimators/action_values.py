@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from pg import returns, surrogates
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, Weighted, build_estimator, values
-from pg.networks import Network
+from pg.estimators.base import Estimator, Params, Weighted, action_values, build_estimator
+from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
 
 
@@ -28,7 +28,7 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        q, to_go = values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        q, to_go = action_values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
         return returns.discount_powers(q, h.gamma) * q, to_go, state
 
     return build_estimator(policy, critic, h, weigh, every_action, taken, accepts=ACCEPTS["all_action"])
@@ -44,7 +44,7 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        q, to_go = values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        q, to_go = action_values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
         surprise = jnp.where(traj.valid, (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob), 0.0)
         q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
         return returns.discount_powers(q, h.gamma) * q, to_go, state
@@ -55,6 +55,8 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
 
 def every_action(dist: Any, batch: Weighted) -> jax.Array:
     """Σₐ π(a) Ψ(a), [T, B]: the surrogate whose gradient samples no action."""
+    remedy = "critic and policy must be of the same actions"
+    check_shape("psi", batch.psi.shape, dist.logits.shape, "[T, B, A]", remedy)
     return surrogates.all_action(dist.logits, batch.psi)
 
 

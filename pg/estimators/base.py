@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pg import blocks, returns, surrogates
 from pg.config import Hyperparams
 from pg.inputs import check_function
-from pg.networks import Network, unroll
+from pg.networks import Network, check_policy, check_shape, unroll
 from pg.rollout import Trajectory
 
 
@@ -43,6 +44,9 @@ class Estimator(NamedTuple):
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
 
 
+OF_EACH_STEP = "weigh must give one number for each step"
+ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
+
 Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]  # -> psi, target, estimator_state [, value]
 Gain = Callable[[Any, Weighted], jax.Array]  # the policy's distribution at each step, weighted -> surrogate [T, B]
 Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each step, weighted -> prediction [T, B]
@@ -51,6 +55,7 @@ Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, wei
 
 def score(dist: Any, batch: Weighted) -> jax.Array:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
+    check_weight(batch)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
 
 
@@ -58,9 +63,15 @@ def clipped(h: Hyperparams) -> Gain:
     """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
 
     def gain(dist: Any, batch: Weighted) -> jax.Array:
+        check_weight(batch)
         return surrogates.clipped(dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon)
 
     return gain
+
+
+def check_weight(batch: Weighted) -> None:
+    """Raises ValueError unless Ψ is one number for each step, as the score of the action that was taken needs it."""
+    check_shape("psi", batch.psi.shape, batch.traj.valid.shape, "[T, B]", OF_EACH_STEP)
 
 
 def nothing(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
@@ -98,13 +109,15 @@ def build_estimator(
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
-    weigh: params, estimator_state, trajectory -> Ψ (broadcast to [T, B]), critic target [T, B] or (), state; and
-    V [T, B], where `value_epsilon` is to bind it. predict: what of the critic's output is held against the target.
-    watch: what else to report, a mean over steps. state: the estimator's before the first batch. accepts: the ways of
-    collecting it is right for.
+    weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of every action),
+    critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind it. predict: what of the
+    critic's output is held against the target. watch: what else to report, a mean over steps. state: the estimator's
+    before the first batch. accepts: the ways of collecting it is right for.
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
     The reward that `weigh` sees is r - temperature log π.
+    Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
+    where T = B, it would give a wrong number.
     """
     arguments = ("params", "estimator_state", "trajectory")
     check_function("weigh", weigh, arguments, "write a function that returns psi, target, estimator_state")
@@ -118,25 +131,31 @@ def build_estimator(
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
-        psi, target, state, *value = _parts(weigh(params, state, traj))
-        if critic is not None and isinstance(target, tuple):
-            raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
-        shape = traj.reward.shape + psi.shape[2:]
-        try:
-            psi = jnp.broadcast_to(psi, shape)
-        except ValueError:
-            expected = f"[T, B] = {list(traj.reward.shape)} or [T, B, A]"
-            raise ValueError(f"psi must be {expected}, or broadcast to it, got shape {psi.shape}") from None
+        before = state
+        psi, target, state, *value = _parts(weigh(params, before, traj))
+        psi = _of_each_step(psi, traj, lambda longer: weigh(params, before, longer)[0])
+        if critic is not None:
+            if isinstance(target, tuple):
+                raise ValueError(
+                    "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
+                )
+            check_shape("the critic's target", np.shape(target), traj.reward.shape, "[T, B]", OF_EACH_STEP)
+            if value and not isinstance(value[0], tuple):
+                check_shape("the V of weigh", np.shape(value[0]), traj.reward.shape, "[T, B]", OF_EACH_STEP)
         return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
-        entropy = dist.entropy()
-        sums = {"gain": gain(dist, batch) + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
+        entropy, gained = dist.entropy(), gain(dist, batch)
+        of_each_step = traj.valid.shape, "[T, B]"
+        check_shape("the policy's entropy", entropy.shape, *of_each_step, "sum it over the axes of an action")
+        check_shape("the surrogate", gained.shape, *of_each_step, "gain must give one number for each step")
+        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
         sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
         if critic is not None:
             prediction = predict(critic_output(critic, params, traj), batch)
+            check_shape("the critic's prediction", prediction.shape, *of_each_step, ONE_NUMBER)
             if isinstance(batch.value, jax.Array):
                 sums["value_loss"] = surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
             else:
@@ -175,7 +194,9 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
     """The policy's distributions [T, B] along a trajectory, from the memory with which its first step was taken."""
     carry = _before(traj.carry.policy) if policy.recurrent else None
-    return unroll(policy, params.policy, traj.obs, traj.first, carry)
+    dist = unroll(policy, params.policy, traj.obs, traj.first, carry)
+    check_policy(dist, traj.action, traj.first.shape, "[T, B]")
+    return dist
 
 
 def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
@@ -200,10 +221,33 @@ def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
 
 
 def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
-    """The critic's output at every step, [T, B] or [T, B, A]; 0 in blocks of time without a valid step."""
-    return blocks.map_steps(
-        lambda rows: critic_output(critic, params, rows), traj, traj.valid, whole=critic.recurrent
-    )
+    """V at every step, [T, B]; 0 in blocks of time without a valid step.
+
+    Raises ValueError where the critic gives anything but one number for each step.
+    """
+
+    def block(rows: Trajectory) -> jax.Array:
+        v = critic_output(critic, params, rows)
+        check_shape("the critic's V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)
+        return v
+
+    return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
+
+
+def action_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+    """Q of every action at every step, [T, B, A]; 0 in blocks of time without a valid step.
+
+    Raises ValueError where the critic gives anything but a vector for each step.
+    """
+
+    def block(rows: Trajectory) -> jax.Array:
+        q = critic_output(critic, params, rows)
+        if q.ndim != 3 or q.shape[:2] != rows.first.shape:
+            got = f"got shape {list(q.shape)} for [T, B] = {list(rows.first.shape)}"
+            raise ValueError(f"the critic's Q must be [T, B, A], one number for each action; {got}")
+        return q
+
+    return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
@@ -223,7 +267,9 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
         carry, _ = critic.apply(own, carry, obs, first)
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]
 
-    return jax.lax.scan(step, _critic_carry(critic, traj), (traj.obs, traj.next_obs, traj.first))[1]
+    v = jax.lax.scan(step, _critic_carry(critic, traj), (traj.obs, traj.next_obs, traj.first))[1]
+    check_shape("the critic's V", v.shape, traj.first.shape, "[T, B]", ONE_NUMBER)
+    return v
 
 
 class Valued(NamedTuple):
@@ -252,6 +298,26 @@ def standardise(batch: Weighted) -> Weighted:
     steps = jnp.maximum(jnp.sum(valid), 1).astype(batch.psi.dtype)
     centred = jnp.where(valid, batch.psi - jnp.sum(jnp.where(valid, batch.psi, 0.0)) / steps, 0.0)
     return batch._replace(psi=centred / (jnp.sqrt(jnp.sum(centred**2) / steps) + 1e-8))
+
+
+def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -> jax.Array:
+    """Ψ broadcast to [T, B], or as [T, B, A]. of: a trajectory -> the Ψ that `weigh` gives for it.
+
+    Raises ValueError for a shape that is none of these.
+    """
+    psi, steps = jnp.asarray(psi), traj.reward.shape
+    shape = psi.shape
+    if len(shape) == 1 and steps[0] == steps[1]:  # of T or of B numbers? With one step more, these differ.
+        longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) + 1, *x.shape[1:]), x.dtype), traj)
+        shape = jnp.shape(jax.eval_shape(of, longer))
+    of_steps = len(shape) in (2, 3) and all(n in (1, m) for n, m in zip(shape, steps, strict=False))
+    if shape not in ((), steps[1:]) and not of_steps:
+        raise ValueError(
+            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every action; "
+            f"got shape {list(psi.shape)}: weigh must give one number for each step, psi[:, None] if all episodes "
+            "have the same"
+        )
+    return jnp.broadcast_to(psi, steps + psi.shape[2:])
 
 
 def _critic_params(critic: Network, params: Params) -> Any:
