@@ -4,10 +4,16 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train sweep benchmark test test-slow proofs mutants torture notebooks lint docs clean
+.PHONY: train sweep benchmark test test-slow proofs mutants torture notebooks lint docs constraints clean
 .DEFAULT_GOAL := train
 
+# Before anything is installed: what an installer says of an older Python is of packages, not of Python.
+PYTHON_CHECK = import sys; sys.version_info < (3, 11) and sys.exit( \
+	"pg needs Python 3.11 or later, and $(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" \
+	% sys.version_info[:2])
+
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@if command -v $(PYTHON) >/dev/null 2>&1; then $(PYTHON) -c '$(PYTHON_CHECK)'; fi
 	@if command -v uv >/dev/null 2>&1; then \
 		echo "installing with uv into $(VENV) ..." && \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
@@ -62,6 +68,12 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 docs: $(VENV)/.installed-docs  ## the site, in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -E -W --keep-going -n docs docs/_build/html $(ARGS)
+
+constraints:  ## renews constraints.txt, with uv; of older Pythons it says nothing, so that pip names the one needed
+	uv pip compile --universal --no-header --no-annotate --python-version 3.11 --extra dev --extra docs \
+		pyproject.toml -o constraints.txt
+	sed -i.old -E -e "s/ ; (.*)$$/ ; python_full_version >= '3.11' and (\\1)/" \
+		-e "/;/! s/$$/ ; python_full_version >= '3.11'/" constraints.txt && rm constraints.txt.old
 
 clean:
 	rm -rf $(VENV)

@@ -20,13 +20,11 @@ project = "pg"
 author = copyright = "the authors of pg"
 html_title = "pg"
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.mathjax", "myst_nb", "prose_docstrings"]
+extensions += ["sphinx-mathjax-offline"]  # MathJax and its fonts in _static: no page needs a network
 exclude_patterns = ["_build", "_extensions", "conf.py", "**/.ipynb_checkpoints"]
 nitpick_ignore_regex = [("py:.*", r"(?!pg\.).*")]  # what is not ours has no page here
 
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "%s")}
-if folder := os.environ.get("PG_DOCS_MATHJAX"):  # where npm has put a copy, for readers without a network
-    mathjax_path = f"{folder}/mathjax/tex-mml-chtml.js"
-    mathjax4_config = {"loader": {"paths": {"fonts": f"{folder}/@mathjax"}}}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import pytest
+from packaging.requirements import Requirement
 
 from pg.config import ACCEPTS
 
@@ -85,6 +86,30 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
+def test_make_says_which_python_is_needed(tmp_path: Path) -> None:
+    """Before it installs anything, whose messages would be of packages."""
+    older = tmp_path / "python3.10"
+    older.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10, 1)\nexec(sys.argv[2])\n")
+    older.chmod(0o755)
+    command = ["make", "train", f"PYTHON={older}", f"VENV={tmp_path / 'environment'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"pg needs Python 3.11 or later, and {older} is 3.10: name another, as in make PYTHON="
+    )
+    assert not done.stdout
+    assert not (tmp_path / "environment").exists()
+
+
+def test_no_constraint_is_for_an_older_python() -> None:
+    """One that holds there is in conflict before pip has compared the Python that is needed."""
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        marker = Requirement(line).marker
+        assert marker is not None, line
+        for system in ("linux", "darwin", "win32"):
+            assert not marker.evaluate({"python_full_version": "3.10.13", "sys_platform": system}), line
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of three seeds and a sweep, as the pages speak of."""
@@ -107,7 +132,7 @@ def test_the_python_of_a_how_to_runs(path: Path, folders: dict[str, Path]) -> No
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    for module in ("sphinx", "myst_nb", "sphinx_book_theme"):
+    for module in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx-mathjax-offline"):
         pytest.importorskip(module)
     built = subprocess.run(
         [
@@ -128,4 +153,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     )
     assert built.returncode == 0, built.stderr
     for page in ("index", "tutorial", "science/theorem", "api/estimators", "which_estimator", "howto/sweep"):
-        assert (tmp_path / "html" / f"{page}.html").exists()
+        text = (tmp_path / "html" / f"{page}.html").read_text()
+        needed = re.findall(r"<(?:script|link rel=\"stylesheet\")[^>]*?(?:src|href)=\"([^\"]+)", text)
+        assert needed
+        for file in needed:  # what a page needs lies beside it: it is read without a network
+            assert (tmp_path / "html" / page).parent.joinpath(file.split("?")[0]).resolve().exists(), file
+    formulas = (tmp_path / "html" / "science" / "theorem.html").read_text()
+    assert "_static/mathjax/tex-chtml.js" in formulas
+    assert list((tmp_path / "html" / "_static" / "mathjax").rglob("MathJax_Main-Regular.woff"))
