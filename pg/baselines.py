@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pg import rounding
+
 
 def leave_one_out(x: jax.Array) -> jax.Array:
     """bₙ = (1/(N-1)) Σ_{m≠n} xₘ along the last axis, [..., N]  (Kool et al. 2019; Ahmadian et al. 2402.14740).
@@ -32,15 +34,34 @@ def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
     return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1, dtype=x.dtype), 1.0)
 
 
-def group_standardised(x: jax.Array, same_group: jax.Array) -> jax.Array:
+def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True) -> jax.Array:
+    """(x - mean) / (std + 10⁻⁸) over all x that count, [...]; 0 where x does not, or where no two of them differ.
+
+    Args:
+        x: [...].
+        error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
+        where: those of x that count, broadcast against x.
+    """
+    where = jnp.broadcast_to(where, x.shape)
+    count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
+    centred = x
+    for _ in range(2):  # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
+        mean = jnp.sum(jnp.where(where, centred, 0.0)) / count
+        centred = jnp.where(where, centred - mean, 0.0)
+    std = jnp.sqrt(jnp.sum(centred**2) / count)
+    return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))
+
+
+def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) -> jax.Array:
     """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
 
-    x: [N]. same_group: [N, N] bool, the pairs of one group.
+    Args:
+        x: [N].
+        error: by how much equal x may differ through rounding, [N]; a group whose x do not differ gives 0.
+        same_group: [N, N] bool, the pairs of one group.
     """
-    size = same_group.sum(-1, dtype=x.dtype)
-    mean = jnp.where(same_group, x[None, :], 0.0).sum(-1) / size
-    variance = jnp.where(same_group, (x[None, :] - mean[:, None]) ** 2, 0.0).sum(-1) / size
-    return (x - mean) / (jnp.sqrt(variance) + 1e-8)
+    in_each_group = jax.vmap(standardised, (None, None, 0))(x, error, same_group)
+    return jnp.diagonal(in_each_group)
 
 
 def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

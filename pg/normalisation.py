@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import returns
+from pg import returns, rounding
 from pg.config import Config
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -54,9 +54,13 @@ class Moments(NamedTuple):
         mask = valid.reshape(*valid.shape, *[1] * (x.ndim - 2))
         new = jnp.sum(valid, dtype=x.dtype)
         share = 1 / jnp.maximum(new, 1.0)
+        equal = rounding.equal(x, rounding.of_size(x), mask, axis=(0, 1))[0, 0]
         # Relative to the mean so far, so that a large offset does not eat the digits.
         x = jnp.where(mask, (x - self.mean.high[None, None]) - self.mean.low[None, None], 0.0)
-        shift = share * jnp.sum(x, axis=(0, 1))
+        # The sum of many equal numbers is off by many roundings, and a variance must not be made of these.
+        largest = jnp.where(new > 0, jnp.max(x, axis=(0, 1), initial=-jnp.inf, where=mask), 0.0)
+        below = share * jnp.sum(jnp.where(mask, x - largest[None, None], 0.0), axis=(0, 1))
+        shift = jnp.where(equal, largest + below, share * jnp.sum(x, axis=(0, 1)))
         var = share * jnp.sum(jnp.where(mask, (x - shift[None, None]) ** 2, 0.0), axis=(0, 1))
         number = self.number.add(new)
         weight = new / jnp.maximum(number.high, 1.0)
@@ -108,8 +112,14 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
 
 
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
-    """The trajectory with rewards on the scale of the returns; as it is if that is not asked for."""
+    """The trajectory with rewards on the scale of the returns; as it is if that is not asked for.
+
+    As it is, too, until returns have been seen that differ: no reward yet, or the same return at every step, is no
+    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴, which the usual wrappers clip at 10.)
+    """
     moments = normaliser.returns
     if not isinstance(moments, Moments):
         return traj
-    return traj._replace(reward=traj.reward / jnp.sqrt(moments.var.high + 1e-8))
+    mean, var = moments.mean.high, moments.var.high
+    differs = var > rounding.of_size(mean) ** 2
+    return traj._replace(reward=traj.reward / jnp.sqrt(jnp.where(differs, var + 1e-8, 1.0)))

@@ -398,6 +398,35 @@ MUTANTS = [
         "h.gamma)\n        return q, to_go, state",
         "tests/test_unbiased.py -k all_action",
     ),
+    # Rounding that is taken for a signal.
+    Mutant(
+        "rounding errors are divided by their own spread",
+        "baselines.py",
+        "return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))",
+        "return jnp.where(std > 0, centred / (std + 1e-8), 0.0)",
+        "tests/test_rounding.py -k 'another_order or advantages_are_not'",
+    ),
+    Mutant(
+        "a floor of the spread that is no longer relative",
+        "rounding.py",
+        "return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)",
+        "return jnp.full_like(x, 1e-4)",
+        "tests/test_rounding.py -k 'explained or relative'",
+    ),
+    Mutant(
+        "equal targets have a variance to explain",
+        "diagnostics/weights.py",
+        "nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)",
+        "nothing = spread <= 0",
+        "tests/test_rounding.py -k explained",
+    ),
+    Mutant(
+        "rewards are scaled before any was seen",
+        "normalisation.py",
+        "differs = var > rounding.of_size(mean) ** 2",
+        "differs = var < jnp.inf",
+        "tests/test_rounding.py -k scaled",
+    ),
     # Other directions.
     Mutant(
         "the trace of gpomdp is cut by a reset",

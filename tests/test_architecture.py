@@ -30,7 +30,8 @@ ORDER = (
         "networks",
         "rollout",
     ),
-    *("tabular", "closed_forms", "returns", "normalisation", "baselines", "surrogates", "estimators", "pathwise"),
+    *("tabular", "closed_forms", "rounding"),
+    *("returns", "normalisation", "baselines", "surrogates", "estimators", "pathwise"),
     *(
         "evolution",
         "diagnostics",

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from pg import rounding
+
 
 def effective_sample_size(log_weight: jax.Array) -> jax.Array:
     """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w, [..., N], any scale.
@@ -17,7 +19,7 @@ def effective_sample_size(log_weight: jax.Array) -> jax.Array:
 def explained_variance(value: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
     """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a constant.
 
-    value, target, valid: [T, B]. NaN where all targets are equal: there is nothing to explain.
+    value, target, valid: [T, B]. NaN where all targets are equal but for rounding: there is nothing to explain.
     """
     count = jnp.maximum(jnp.sum(valid), 1).astype(value.dtype)
 
@@ -26,4 +28,5 @@ def explained_variance(value: jax.Array, target: jax.Array, valid: jax.Array) ->
         return jnp.sum(jnp.where(valid, centred, 0.0) ** 2) / count
 
     spread = variance(target)
-    return jnp.where(spread > 0, 1.0 - variance(target - value) / jnp.where(spread > 0, spread, 1.0), jnp.nan)
+    nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
+    return jnp.where(nothing, jnp.nan, 1.0 - variance(target - value) / jnp.where(nothing, 1.0, spread))

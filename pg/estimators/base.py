@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg import blocks, returns, surrogates
+from pg import baselines, blocks, returns, rounding, surrogates
 from pg.config import Hyperparams
 from pg.inputs import check_function
 from pg.networks import Network, check_policy, check_shape, unroll
@@ -191,6 +191,11 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
+def return_error(traj: Trajectory, h: Hyperparams) -> jax.Array:
+    """How far equal returns R may lie apart by the rounding of their sums, of complete episodes, [B]."""
+    return rounding.of_sums(returns.discount_powers(traj.reward, h.gamma) * traj.reward)
+
+
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
     """The policy's distributions [T, B] along a trajectory, from the memory with which its first step was taken."""
     carry = _before(traj.carry.policy) if policy.recurrent else None
@@ -292,12 +297,12 @@ def standardise(batch: Weighted) -> Weighted:
     """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid steps.
 
     What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and correlated with
-    the sample, and the mean subtracted contains the own step.
+    the sample, and the mean subtracted contains the own step. All Ψ are 0 where they are equal but for rounding.
     """
-    valid = batch.traj.valid
-    steps = jnp.maximum(jnp.sum(valid), 1).astype(batch.psi.dtype)
-    centred = jnp.where(valid, batch.psi - jnp.sum(jnp.where(valid, batch.psi, 0.0)) / steps, 0.0)
-    return batch._replace(psi=centred / (jnp.sqrt(jnp.sum(centred**2) / steps) + 1e-8))
+    error = rounding.of_size(batch.psi)
+    if getattr(batch.target, "shape", None) == batch.psi.shape:  # Ψ is what is left of it once V is subtracted
+        error = jnp.maximum(error, rounding.of_size(batch.target))
+    return batch._replace(psi=baselines.standardised(batch.psi, error, batch.traj.valid))
 
 
 def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -> jax.Array:

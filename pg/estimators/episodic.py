@@ -11,7 +11,15 @@ import jax.numpy as jnp
 from pg import baselines, returns
 from pg.baselines import MovingAverage
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, Weighted, build_estimator, discounted_reward_to_go, values
+from pg.estimators.base import (
+    Estimator,
+    Params,
+    Weighted,
+    build_estimator,
+    discounted_reward_to_go,
+    return_error,
+    values,
+)
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -95,6 +103,8 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO codes do).
 
+    Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
+
     Ψₜ = (R - mean R) / (std R + 10⁻⁸)
     Unbiased for: no: the scale is random and correlated with the sample; even the direction is not ∇J's.
     Variance: that of batch_mean in units of the returns, whatever their scale.
@@ -103,7 +113,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        return (total - total.mean()) / (total.std() + 1e-8), (), state
+        return baselines.standardised(total, return_error(traj, h)), (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["standardised"])
 

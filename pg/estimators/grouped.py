@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift
+from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift, return_error
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -39,6 +39,8 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024, 2402.03300).
 
+    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no scale.
+
     Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; times ρₜ until clipped
     Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in the mean.
     Variance: that of the returns within a group, in units of itself.
@@ -47,7 +49,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        advantage = baselines.group_standardised(total, same_group(traj))
+        advantage = baselines.group_standardised(total, return_error(traj, h), same_group(traj))
         return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])

@@ -1,0 +1,156 @@
+"""What differs by rounding alone is equal: it is not divided by its own spread, whatever its size."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import tabular_critic, tabular_policy
+
+from pg import baselines, diagnostics, normalisation, rounding, train
+from pg.config import Config, Hyperparams
+from pg.estimators import ESTIMATORS, Params, Weighted
+from pg.estimators.base import standardise
+from pg.rollout import Trajectory
+
+KEY = jax.random.key(0)
+SIZES = [0.0, 0.1, 1.0, 1000.1, 1e6 + 0.1, -0.01 / 7, 3e12, 1e-30]
+
+
+def episodes_of(reward: Any, group_size: int = 1) -> Trajectory:
+    """Complete episodes with these rewards, [T, B]."""
+    reward = jnp.asarray(reward, float)
+    T, B = reward.shape
+    time = np.broadcast_to(np.arange(T)[:, None], (T, B))
+    return Trajectory(
+        obs=jnp.ones((T, B, 1)),
+        action=jnp.zeros((T, B), int),
+        log_prob=jnp.full((T, B), -jnp.log(2.0)),
+        reward=reward,
+        terminated=jnp.asarray(time == T - 1),
+        truncated=jnp.zeros((T, B), bool),
+        next_obs=jnp.ones((T, B, 1)),
+        first=jnp.asarray(time == 0),
+        valid=jnp.ones((T, B), bool),
+        time=jnp.asarray(time),
+        carry=(),
+        group=jnp.asarray(np.broadcast_to(np.arange(B) // group_size, (T, B))),
+    )
+
+
+def psi(name: str, reward: Any, gamma: float = 1.0) -> np.ndarray:
+    estimator = ESTIMATORS[name](tabular_policy(1, 2), tabular_critic(1), Hyperparams(gamma=gamma))
+    traj = episodes_of(reward, group_size=np.shape(reward)[1])
+    psi = estimator.weigh(Params(jnp.zeros((1, 2)), ()), (), traj)[0].psi
+    return np.asarray(psi) * (len(np.asarray(reward)) if name == "grpo" else 1)
+
+
+@pytest.mark.parametrize("name", ["standardised", "grpo"])
+def test_equal_returns_of_any_size_have_no_advantage(name: str) -> None:
+    for size in SIZES:
+        for steps, count in ((1, 55), (7, 55), (40, 8)):
+            assert not psi(name, np.full((steps, count), size), gamma=0.99).any(), (size, steps, count)
+
+
+@pytest.mark.parametrize("name", ["standardised", "grpo"])
+def test_equal_returns_that_were_earned_in_another_order_have_no_advantage(name: str) -> None:
+    """Sums of the same rewards in another order, and of rewards that cancel."""
+    g = np.random.default_rng(0)
+    for rewards in (np.linspace(0.1, 7.3, 60), np.repeat([1000.1, -1000.1, 3.3], 20), 1e5 * g.normal(size=300)):
+        shuffled = np.stack([g.permutation(rewards) for _ in range(16)], axis=1)
+        assert len(np.unique(jnp.asarray(shuffled).sum(0))) > 1
+        assert not psi(name, shuffled).any()
+
+
+@pytest.mark.parametrize("name", ["standardised", "grpo"])
+def test_a_difference_that_is_real_is_standardised_however_small(name: str) -> None:
+    """Around 0, and on a large offset by some ten units in the last place."""
+    for a, b in ((0.0, 1e-6), (-1e-6, 1e-6), (1e6, 1e6 + 1.0), (1000.0, 1000.01), (-1000.1, -1000.09)):
+        found = psi(name, [[a, b] * 10])[0]
+        np.testing.assert_allclose(found, [-1.0, 1.0] * 10, rtol=0.05)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_floor_follows_the_precision() -> None:
+    """What 32 bits cannot tell apart is a difference in 64."""
+    assert psi("standardised", [[1e6, 1e6 + 1e-6] * 5]).all()
+    assert not psi("standardised", [[1000.1] * 55]).any()
+
+
+def test_an_infinite_return_is_not_hidden() -> None:
+    assert np.isnan(psi("standardised", [[np.inf] * 4])).all()
+    assert np.isnan(psi("grpo", [[1.0, np.nan, 1.0]])).all()
+
+
+def batch_of(psi: Any, target: Any) -> Weighted:
+    traj = episodes_of(np.zeros(np.shape(psi)))
+    return Weighted(
+        traj, jnp.asarray(psi, float), target if isinstance(target, tuple) else jnp.asarray(target, float)
+    )
+
+
+def test_equal_advantages_are_not_standardised() -> None:
+    """By their own size, or by that of the targets that they are the difference of."""
+    for size in SIZES:
+        assert not np.asarray(standardise(batch_of(np.full((16, 8), size), ())).psi).any()
+    noise = np.random.default_rng(0).normal(size=(16, 8))
+    noise /= np.abs(noise).max()
+    rounded = batch_of(2e-4 * noise, np.full((16, 8), 1000.1))  # V is right but for three units in the last place
+    assert not np.asarray(standardise(rounded).psi).any()
+    assert np.asarray(standardise(rounded._replace(target=())).psi).std() == pytest.approx(1.0, rel=1e-3)
+    real = batch_of(noise, np.full((16, 8), 1000.1))
+    assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_explained_variance_of_equal_targets_is_not_a_number() -> None:
+    valid = np.random.default_rng(1).random((64, 8)) < 0.7
+    value = jax.random.normal(KEY, (64, 8))
+    for size in SIZES:
+        assert np.isnan(diagnostics.explained_variance(value, jnp.full((64, 8), size), jnp.asarray(valid)))
+    apart = jnp.where(valid, 1000.1, 0.0)  # the others do not count
+    assert np.isnan(diagnostics.explained_variance(value, apart, jnp.asarray(valid)))
+    tiny = 1e-6 * value
+    assert diagnostics.explained_variance(tiny, tiny, jnp.asarray(valid)) == pytest.approx(1.0)
+
+
+def test_equal_is_relative_and_counts_what_counts() -> None:
+    x, where = jnp.array([5.0, 5.0 + 1e-6, 9.0]), jnp.array([True, True, False])
+    assert rounding.equal(x, rounding.of_size(x), where)[0]
+    assert not rounding.equal(x, rounding.of_size(x), True)[0]
+    assert not rounding.equal(x[:2] - 5.0, rounding.of_size(x[:2] - 5.0), True)[0]
+    np.testing.assert_array_equal(baselines.standardised(x, jnp.zeros(3), jnp.zeros(3, bool)), 0.0)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 1000.1, 1e6 + 0.1])
+def test_rewards_are_not_scaled_until_returns_differ(reward: float) -> None:
+    """A first reward of 1 stays 1 after however many without one; a constant return is no scale."""
+    observe = jax.jit(normalisation.observe)
+    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=8), (1,))
+    for _ in range(3):
+        traj = episodes_of(np.full((1, 8), reward))
+        normaliser = observe(normaliser, traj, 0.99)
+        np.testing.assert_array_equal(normalisation.scaled(traj, normaliser).reward, traj.reward)
+        assert normalisation.scaled(episodes_of(np.ones((1, 8))), normaliser).reward.max() == 1.0
+    seen = observe(normaliser, episodes_of([[reward, reward + 100.0] * 4]), 0.99)
+    scale = float(normalisation.scaled(episodes_of(np.ones((1, 8))), seen).reward[0, 0])
+    assert scale == pytest.approx(1 / float(seen.returns.var.high) ** 0.5, rel=1e-5)
+
+
+def test_a_constant_feature_is_standardised_to_nothing() -> None:
+    normaliser = normalisation.start(Config(normalise_observations=True), (1,))
+    traj = episodes_of(np.zeros((64, 32)))._replace(obs=jnp.full((64, 32, 1), 1000.1))
+    for _ in range(3):
+        normaliser = jax.jit(normalisation.observe)(normaliser, traj, 0.99)
+    assert float(normaliser.obs.mean.high[0]) == np.float32(1000.1)
+    assert float(normaliser.obs.var.high[0]) == 0.0
+
+
+def test_the_value_loss_of_the_first_reward_is_bounded() -> None:
+    """MemoryChain pays once, at the end of an episode of several windows: the updates before it have seen zeros."""
+    sizes = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "hidden_sizes": (4,)}
+    config = Config("MemoryChain-bsuite", estimator="gae", collect="windows", scale_rewards=True, **sizes)
+    metrics = jax.jit(train.make_train(config))(KEY)[1]
+    paid = np.flatnonzero(np.isfinite(metrics["return"]))
+    assert paid[0] > 0
+    assert (np.asarray(metrics["value_loss"])[: paid[0] + 1] < 3.0).all()
