@@ -39,11 +39,11 @@ def main() -> int:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
-    there, here = folders.read_json(folder / "versions.json"), folders.environment()
-    for name in sorted((set(there) | set(here)) - {"command", "resumed"}):
-        if there.get(name) != here.get(name):
-            print(f"note: {name} was {there.get(name)!r} and is {here.get(name)!r}")
     where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    there, here = folders.read_json(folder / "versions.json"), folders.environment(where)
+    kept = set(there) - {"command", "resumed"}  # of what an older release has not recorded, nothing is said
+    for text in folders.differing({name: there[name] for name in kept}, {name: here.get(name) for name in kept}):
+        print(f"note: {text}")
     print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
     done = runs.run(config, hyperparams, seeds, progress, where=where)

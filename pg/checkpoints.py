@@ -39,8 +39,15 @@ SOFTWARE = (
     *folders.PACKAGES,
     "device",
     "backend",
+    "platform_version",
+    "num_devices",
+    "num_processes",
+    "shard",
+    "num_cores",
     "instructions",
     "xla_flags",
+    "variables",
+    "jax_settings",
     "threefry_partitionable",
     "enable_x64",
 )
@@ -164,7 +171,7 @@ def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: 
         except DamageError as error:
             remarks.append(f"{error}: going back to the checkpoint before it")
         else:
-            return Restored(begun, remarks, _changes(versions, about["versions"]))
+            return Restored(begun, remarks, changes(versions, about["versions"]))
     if remarks:
         raise DamageError(f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}")
     return None
@@ -277,8 +284,16 @@ def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
             raise DamageError(f"{path} is damaged")
 
 
-def _changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    return folders.differing({k: there.get(k) for k in SOFTWARE}, {k: here.get(k) for k in SOFTWARE})
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What bits can depend on and is not as it was, of two `folders.environment`, for people.
+
+    there: as it was kept; an older release may have recorded less, which is said.
+    """
+    names = [name for name in SOFTWARE if name in there]
+    found = folders.differing({name: there[name] for name in names}, {name: here.get(name) for name in names})
+    if missing := [name for name in SOFTWARE if name in here and name not in there]:
+        found.append(f"there is no record of what had been {', '.join(missing)}")
+    return found
 
 
 def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[str, np.ndarray]:

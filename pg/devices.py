@@ -7,7 +7,6 @@ One process per host or, on one, per slice of it: the processes run the same pro
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from pg import folders
 from pg.config import Config, Shard
 
 ENVS = "envs"
@@ -180,8 +180,7 @@ def use_cpu_cores(count: int | None) -> None:
 
     Without effect on the devices of an accelerator.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores if count is None else count)
+    jax.config.update("jax_num_cpu_devices", folders.num_cores() if count is None else count)
 
 
 def check_everything() -> None:

@@ -28,6 +28,18 @@ from typing import Any
 from pg.config import Config, Hyperparams, merge_env_params
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+# Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
+SETTINGS_OF_JAX = (
+    *("default_prng_impl", "enable_custom_prng", "random_seed_offset", "high_dynamic_range_gumbel"),
+    *("threefry_gpu_kernel_lowering", "legacy_prng_key", "default_matmul_precision", "allow_f16_reductions"),
+    *("numpy_dtype_promotion", "explicit_x64_dtypes", "default_dtype_bits", "softmax_custom_jvp"),
+    *("disable_most_optimizations", "optimization_level", "exec_time_optimization_effort", "disable_jit"),
+    *("memory_fitting_effort", "memory_fitting_level", "compiler_enable_remat_pass", "enable_pgle"),
+    *("use_shardy_partitioner", "use_direct_linearize", "use_magma", "cpu_collectives_implementation"),
+    *("bcoo_cusparse_lowering", "ragged_dot_use_gpu_pallas_triton_lowering", "default_device"),
+)
+# Variables by which libraries below jax are told how to compute.
+VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 
 
@@ -131,8 +143,11 @@ def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
     return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device, flags and git commit of this process."""
+def environment(where: Any = None) -> dict[str, Any]:
+    """All that numbers can depend on besides settings, and where they came from: versions, devices, flags, commit.
+
+    where: the `devices.Layout` of the work; None: that of all devices, spread in no particular way.
+    """
     import jax
 
     return {
@@ -140,16 +155,27 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in PACKAGES if _installed(name)},
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
-        "num_devices": jax.device_count(),
+        "platform_version": jax.devices()[0].client.platform_version,
+        "num_devices": where.mesh.size if where else jax.device_count(),
+        "num_processes": jax.process_count(),
+        "shard": where.shard if where else None,
+        "num_cores": num_cores(),
         "platform": platform.platform(),
         "instructions": _instructions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "variables": {name: os.environ.get(name, "") for name in VARIABLES},
+        "jax_settings": {name: _setting(f"jax_{name}") for name in SETTINGS_OF_JAX},
         "threefry_partitionable": jax.config.values["jax_threefry_partitionable"],
         "enable_x64": jax.config.values["jax_enable_x64"],
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
         "command": sys.argv,
     }
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def differing(there: Any, here: Any, name: str = "") -> list[str]:
@@ -241,6 +267,14 @@ def _installed(name: str) -> bool:
         return bool(version(name))
     except ModuleNotFoundError:
         return False
+
+
+def _setting(name: str) -> Any:
+    """A setting of jax as JSON has it; None where this release has none of the name."""
+    import jax
+
+    value = jax.config.values.get(name)
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def _git(*arguments: str) -> str | None:

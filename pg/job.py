@@ -35,7 +35,7 @@ class Options(cli.Checkpointing):
     resume: Path | None = None
     """Folder of a run to go on with, with its settings; --num-updates may be more than before."""
     strict: bool = False
-    """Do not resume under other software or on another device, where bits may differ."""
+    """Do not resume where bits may differ: under other versions, devices, flags or settings of jax."""
     eval_episodes: int = 100
     """Episodes of the final evaluation, per seed."""
     greedy: bool = False
@@ -111,7 +111,7 @@ def _run(
                 contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
             )
         print(cli.describe(config, hyperparams, env.horizon(), networks.num_params(like.params)))
-    about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment()}
+    about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment(where)}
     begun = _begun(folder, like, about, len(seeds), strict=options.strict)
     if begun and begun.updates > config.num_updates:
         raise ValueError(f"num_updates must be at least the {begun.updates} that are done, got {config.num_updates}")

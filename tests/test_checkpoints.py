@@ -230,7 +230,11 @@ def test_another_type_is_refused(one: Path) -> None:
 
 @pytest.mark.acceptance("D6")
 @pytest.mark.parametrize(
-    "changed", [{"jax": "0.0.1"}, {"instructions": "none"}, {"xla_flags": "--xla_x"}, {"device": "abacus"}]
+    "changed",
+    [
+        *({"jax": "0.0.1"}, {"instructions": "none"}, {"xla_flags": "--xla_x"}, {"device": "abacus"}),
+        *({"num_devices": 64}, {"num_processes": 9}, {"shard": "envs"}, {"num_cores": 999}),
+    ],
 )
 def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, str]) -> None:
     restored = restore(one, **changed)
@@ -238,6 +242,45 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
     ((name, value),) = changed.items()
     assert restored.changed == [f"{name} is {VERSIONS[name]!r} there and {value!r} here"]
     assert restored.said()[0].startswith("note: bits may differ from an uninterrupted run")
+
+
+SETTINGS = {
+    **{"jax_default_prng_impl": "rbg", "jax_random_seed_offset": 5, "jax_high_dynamic_range_gumbel": True},
+    **{"jax_default_matmul_precision": "highest", "jax_numpy_dtype_promotion": "strict"},
+    **{"jax_disable_most_optimizations": None, "jax_optimization_level": "O1", "jax_use_shardy_partitioner": None},
+}
+
+
+@pytest.mark.acceptance("D6")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_jax_that_change_numbers_are_said(one: Path, name: str) -> None:
+    before = jax.config.values[name]
+    jax.config.update(name, not before if SETTINGS[name] is None else SETTINGS[name])
+    try:
+        now = folders.environment()
+    finally:
+        jax.config.update(name, before)
+    (said,) = checkpoints.changes(folders.jsonable(VERSIONS), now)
+    setting = name.removeprefix("jax_")
+    assert said == f"jax_settings.{setting} is {VERSIONS['jax_settings'][setting]!r} there and " + (
+        f"{now['jax_settings'][setting]!r} here"
+    )
+    restored = restore(one, jax_settings=now["jax_settings"])
+    assert restored is not None
+    assert restored.changed == [said]
+
+
+@pytest.mark.acceptance("D6")
+def test_what_an_older_release_has_not_recorded_is_said() -> None:
+    """In one sentence, and not as a difference; nothing that it holds instead is trusted to have a shape."""
+    newer = ("jax_settings", "num_cores", "shard", "variables")
+    older = {name: value for name, value in VERSIONS.items() if name not in newer}
+    (said,) = checkpoints.changes(older, VERSIONS)
+    assert said.startswith("there is no record of what had been ")
+    assert all(name in said for name in newer)
+    for odd in (None, [], 3, "x"):
+        (said,) = checkpoints.changes({**VERSIONS, "jax_settings": odd}, VERSIONS)
+        assert said.startswith(f"jax_settings is {odd!r} there and ")
 
 
 def forge(path: Path, changes: Any = None, *, leaves: Any = None, text: str | None = None) -> Path:

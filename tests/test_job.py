@@ -149,6 +149,43 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.acceptance("D6")
+@pytest.mark.parametrize(
+    ("changed", "flags", "said"),
+    [
+        ("JAX_RANDOM_SEED_OFFSET=5", [], "jax_settings.random_seed_offset is 0 there and 5 here"),
+        ("JAX_DEFAULT_PRNG_IMPL=rbg", [], "jax_settings.default_prng_impl is 'threefry2x32' there and 'rbg' here"),
+        ("X=1", ["--cpu-devices", "2"], "num_devices is 1 there and 2 here"),
+        ("X=1", ["--cpu-devices", "2", "--shard", "envs"], "shard is 'seeds' there and 'envs' here"),
+    ],
+)
+def test_strict_refuses_other_numerics(tmp_path: Path, changed: str, flags: list[str], said: str) -> None:
+    """Before anything compiles."""
+    begin = [*RUN, "--num-updates", "3", "--out", str(tmp_path), "--name", "x", "--cpu-devices", "1"]
+    assert train(*begin).returncode == 0
+    more = [*begin[:-2], *(flags or begin[-2:]), "--num-updates", "9"]
+    refused = train(*more, "--strict", before=f"export {changed}")
+    assert refused.returncode == cli.MISTAKE
+    assert said in refused.stderr
+    assert "compiling" not in refused.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D6")
+def test_another_offset_of_seeds_changes_the_bits_and_is_recorded(tmp_path: Path) -> None:
+    """What is said to change bits does: the same updates after it has changed are others than in one go."""
+    flags = [*RUN, "--out", str(tmp_path), "--cpu-devices", "1"]
+    assert train(*flags, "--num-updates", "3", "--name", "x").returncode == 0
+    done = train(*flags, "--num-updates", "9", "--name", "x", before="export JAX_RANDOM_SEED_OFFSET=5")
+    assert "note: bits may differ from an uninterrupted run, as jax_settings.random_seed_offset is" in done.stdout
+    assert train(*flags, "--num-updates", "9", "--name", "whole").returncode == 0
+    mine, whole = (next(tmp_path.glob(f"*/*/{name}")) for name in ("x", "whole"))
+    assert (mine / "params.safetensors").read_bytes() != (whole / "params.safetensors").read_bytes()
+    (resumed,) = folders.read_json(mine / "versions.json")["resumed"]
+    assert resumed["changed"] == ["jax_settings.random_seed_offset is 0 there and 5 here"]
+
+
+@pytest.mark.slow
 def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> None:
     flags = [*RUN, "--schedule", "linear", "--name", "x", "--out", str(tmp_path)]
     assert train(*flags, "--num-updates", "2").returncode == 0

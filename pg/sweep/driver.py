@@ -65,6 +65,9 @@ def run(
     done, stored = devices.agreed(done), devices.agreed(stored or 0)
     if stored and width and width != stored:
         raise ValueError(f"this sweep was begun with --width {stored}: leave --width out, or choose another --out")
+    versions = folders.environment(where)
+    if stored and done < study.num_runs and devices.is_first():
+        _say_changes(study, folder, stored, versions)
     if done:
         say(f"{done} of {study.num_runs} runs are finished in {folder}")
     for i, (config, points) in enumerate(study.programs()):
@@ -76,7 +79,7 @@ def run(
         h = hyperparams_of(study.hyperparams, study.traced(points))
         cut = plan(study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit)
         if devices.is_first() and not stored:
-            studies.write_setup(study, folder, cut.width)
+            studies.write_setup(study, folder, cut.width, versions)
         stored = stored or cut.width
         say(described(cut, count, where))
         _run_group(study, folder, config, points, cut, max(0, done - first), how)
@@ -174,7 +177,7 @@ def fresh(
     h = hyperparams_of(study.hyperparams, study.traced(range(best, best + 1)))
     again = Study(config, study.hyperparams, {}, seeds, study.episodes, study.greedy, study.exact)
     cut = plan(again, config, h, where, width=width, limit=limit)
-    keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how)
+    keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how, where)
     keys = runs.seed_keys(seeds)
     done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
     states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
@@ -189,7 +192,7 @@ def fresh(
     else:
         summary.pop("mean", None)
     if devices.is_first():
-        _write_best(folder / "best", config, h, seeds, run, summary)
+        _write_best(folder / "best", config, h, seeds, run, summary, folders.environment(where))
     return summary
 
 
@@ -197,6 +200,15 @@ def say(text: str) -> None:
     """Prints it, in the first process of a job."""
     if devices.is_first():
         print(text, flush=True)
+
+
+def _say_changes(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
+    """Says what bits can depend on and is not as it was for the runs that are finished, and records it."""
+    before = studies.stored_versions(folder)
+    if changed := checkpoints.changes(before, versions):
+        say(f"note: the runs to come may differ in bits from those that are finished, as {'; '.join(changed)}")
+        resumed = [*before.get("resumed", []), {"changed": changed}]
+        studies.write_setup(study, folder, width, {**versions, "resumed": resumed})
 
 
 def _run_group(
@@ -216,7 +228,7 @@ def _run_group(
         progress(finished * config.num_updates + updates, time.monotonic() - began, metrics)
 
     try:
-        keeping = _keeping(study, folder / "checkpoints", "chunk", config, first, how)
+        keeping = _keeping(study, folder / "checkpoints", "chunk", config, first, how, cut.programs.where)
         for chunk in chunks.chunks(cut, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping):
             finished += 1
             if devices.is_first():
@@ -231,13 +243,15 @@ def _run_group(
         progress.close()
 
 
-def _keeping(study: Study, folder: Path, name: str, config: Config, first: int, how: Checkpointing) -> chunks.Keeping:
+def _keeping(
+    study: Study, folder: Path, name: str, config: Config, first: int, how: Checkpointing, where: Layout
+) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from there.
 
     first: of the runs of `config`, their number in the study.
     """
     like = jax.eval_shape(make_learner(config, study.hyperparams).init, jax.random.key(0))
-    about = {"setup": study.to_json(), "versions": folders.environment()}
+    about = {"setup": study.to_json(), "versions": folders.environment(where)}
 
     def keeping(start: int, count: int) -> Any:
         columns = studies.labelled(study, first + start, count)
@@ -267,12 +281,18 @@ def _keeping(study: Study, folder: Path, name: str, config: Config, first: int, 
 
 
 def _write_best(
-    folder: Path, config: Config, hyperparams: Hyperparams, seeds: range, run: runs.Run, summary: Mapping[str, Any]
+    folder: Path,
+    config: Config,
+    hyperparams: Hyperparams,
+    seeds: range,
+    run: runs.Run,
+    summary: Mapping[str, Any],
+    versions: Mapping[str, Any],
 ) -> None:
     """A run's folder, as that of a training run."""
     folder.mkdir(exist_ok=True)
     h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
-    folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)})
+    folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)}, versions)
     results.write_metrics(folder, run.metrics, seeds.start)
     results.write_params(folder, run.states.params, run.states.normaliser)
     folders.write_json(folder / "summary.json", summary)

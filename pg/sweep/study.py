@@ -166,9 +166,14 @@ def stored_width(folder: Path) -> int | None:
         raise ValueError(f"{path} is damaged: remove the folder") from None
 
 
-def write_setup(study: Study, folder: Path, width: int) -> None:
-    """sweep.json."""
-    folders.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": folders.environment()})
+def stored_versions(folder: Path) -> dict[str, Any]:
+    """What the software and the machine were when a sweep was begun, or gone on with the last time."""
+    return dict(folders.read_json(folder / "sweep.json").get("versions", {}))
+
+
+def write_setup(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
+    """sweep.json. versions: as of `folders.environment`."""
+    folders.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": versions})
 
 
 def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
