@@ -224,6 +224,18 @@ def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypa
         driver.run(study(), broken, ONE, HOW, width=3)
 
 
+def test_a_sweep_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, before = study(), folders.environment(ONE)
+    studies.make(tmp_path)
+    studies.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
+    driver._say_changes(one, tmp_path, 2, before)
+    assert "note: the runs to come may differ in bits from those that are finished" in capsys.readouterr().out
+    kept = studies.stored_versions(tmp_path)
+    assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
+    driver._say_changes(one, tmp_path, 2, before)
+    assert capsys.readouterr().out == ""
+
+
 def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And those of the runs after them, which a ranking would else count without them."""
     folder = tmp_path / "sweep"
@@ -316,7 +328,8 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
     assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(three, ranked)
     assert "no interval" not in report.table(three, ranked[:1])
-    found = report.verdict(three, ranked[1:], {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}], "failed_seeds": []})
+    again = {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}], "failed_seeds": []}
+    found = report.verdict(three, ranked[1:], again)
     assert found.count("(no interval)") == 2
 
 
