@@ -21,7 +21,7 @@ import tyro
 from tqdm import tqdm
 
 from pg import folders
-from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams
+from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams, check_together
 from pg.inputs import check_name
 from pg.presets import preset
 
@@ -187,9 +187,12 @@ def parse(
     flags.__doc__ = ""
     parsed: Any = tyro.cli(flags, prog=prog, description=description, args=argv)
     try:
+        config = dataclasses.replace(config, **vars(parsed.config))
+        hyperparams = check_hyperparams(hyperparams._replace(**vars(parsed.hyperparams)))
+        check_together(config, hyperparams)
         return (
-            dataclasses.replace(config, **vars(parsed.config)),
-            check_hyperparams(hyperparams._replace(**vars(parsed.hyperparams))),
+            config,
+            hyperparams,
             options(**vars(parsed.run)),
             Machine(**vars(parsed.machine)),
         )

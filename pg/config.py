@@ -89,6 +89,12 @@ CRITICS = ("state_value", "actor_critic", "gae", "vtrace", "ppo")  # the critic 
 GROUPED = ("group_leave_one_out", "grpo")  # the baseline is the episodes that share the initial state
 ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s, a) of every action
 IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
+# The weight of ∇log π contains the policy itself, by a ratio, a probability or scores: that of earlier parameters is
+# another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
+OF_THE_POLICY = (
+    *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo"),
+    *("entropy_reward", "action_dependent_baseline", "optimal_baseline"),
+)
 
 
 _Settings = TypeVar("_Settings", bound=type)
@@ -137,7 +143,7 @@ class Config:
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time limit."""
     action_repeat: int = 1
-    """Environment steps for which an action is held; all of them are counted, also of an episode's last action."""
+    """Environment steps for which an action is held; all of them are counted, and γ is per action, not per step."""
     observe: tuple[int, ...] = ()
     """Entries of the observation that are seen, of a vector; none: all (0 2 hides the velocities of CartPole)."""
     num_epochs: int = 1
@@ -257,6 +263,11 @@ class Config:
             )
         if self.optimizer in ("storm", "svrpg") and self.collect != "episodes":
             raise ValueError(f"optimizer={self.optimizer!r} weighs whole episodes and so needs collect='episodes'")
+        if self.optimizer in ("storm", "svrpg") and self.estimator in OF_THE_POLICY:
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs an estimator whose Ψ does not depend on the policy, "
+                f"and that of estimator={self.estimator!r} does; use one of: {', '.join(_free_of_the_policy())}"
+            )
         if self.memory != "none" and self.optimizer in ("natural", "trpo"):
             raise ValueError(f"optimizer={self.optimizer!r} needs a policy without memory, got {self.memory!r}")
         if self.shared_torso and self.optimizer in get_args(PolicyOptimizer):
@@ -323,7 +334,7 @@ class Hyperparams(NamedTuple):
     learning_rate: Any = 0.003
     """Step size of the optimizer."""
     gamma: Any = 1.0
-    """Discount γ of the objective, in [0, 1]; the returns that are reported are undiscounted."""
+    """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are undiscounted."""
     lambda_: Any = 0.95
     """Mixing λ of the generalised advantage, in [0, 1]."""
     n_step: Any = 5
@@ -350,6 +361,8 @@ class Hyperparams(NamedTuple):
     """The constant b of constant_baseline."""
     baseline_decay: Any = 0.9
     """Memory of the moving_average baseline, in [0, 1)."""
+    adam_epsilon: Any = 1e-8
+    """Adam's ε, added to the root of its second moment (adam and what derives from it); PPO's codes take 1e-5."""
     max_grad_norm: Any = 100.0
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
     damping: Any = 0.01
@@ -438,6 +451,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "critic_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "baseline": (-LARGEST, LARGEST, _FINITE),
     "baseline_decay": (0.0, _BELOW_ONE, "in [0, 1), and not 1 in 32 bits"),
+    "adam_epsilon": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
     "damping": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "max_kl": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
@@ -498,6 +512,21 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
         )
     assignments({k: v for k, v in hyperparams.env_params.items() if not hasattr(v, "shape")})
     return hyperparams
+
+
+def check_together(config: Config, hyperparams: Hyperparams) -> None:
+    """Raises ValueError for a number that the rest of the settings excludes; arrays and tracers pass unread."""
+    temperature = hyperparams.temperature
+    if config.optimizer in ("storm", "svrpg") and isinstance(temperature, Real) and temperature != 0:
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and with temperature="
+            f"{temperature!r} the reward contains -log π; use entropy_coef, or another optimizer"
+        )
+
+
+def _free_of_the_policy() -> list[str]:
+    ways = ACCEPTS.items()
+    return [name for name, accepted in ways if "episodes" in accepted and name not in OF_THE_POLICY]
 
 
 def check_steps(config: Config, longest: int) -> None:

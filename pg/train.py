@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import optax
 
 from pg import devices, diagnostics, envs, networks, nonfinite, normalisation, rollout
-from pg.config import CRITICS, Config, Hyperparams, Schedule, check_config, check_hyperparams
+from pg.config import (
+    CRITICS,
+    Config,
+    Hyperparams,
+    Schedule,
+    check_config,
+    check_hyperparams,
+    check_together,
+)
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
@@ -72,6 +80,7 @@ def make_learner(
     """
     check_config(config)
     h = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
+    check_together(config, h)
     env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     make_estimator = checked(estimator or ESTIMATORS[config.estimator])
@@ -227,7 +236,7 @@ def _gradient_step(
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
-        extra = {"batch": batch, "policy": policy, "estimator": est}
+        extra = {"batch": batch, "policy": policy, "estimator": est, "gradient_scale": scale}
         updates, opt_state = opt(step).update(grads, learned.opt_state, learned.params, **extra)
         metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)

@@ -507,6 +507,27 @@ MUTANTS = [
         "tests/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
+        "the Fisher matrix weighs states by γᵗ where the gradient does not",
+        "estimators/episodic.py",
+        "accepts=accepts, state_discount=1.0)",
+        "accepts=accepts)",
+        "tests/test_optimizers.py -k weighs_states",
+    ),
+    Mutant(
+        "the Fisher matrix of a window is not per step",
+        "optimizers/curvature.py",
+        "damped(lambda v: _scaled(gradient_scale, product(v)), damping)",
+        "damped(product, damping)",
+        "tests/test_optimizers.py -k same_window_twice",
+    ),
+    Mutant(
+        "small eigenvalues of the Fisher matrix count as 0",
+        "optimizers/curvature.py",
+        "min(10.0 * flat.size, 1e3)",
+        "1e3",
+        "tests/test_optimizers.py -k small_eigenvalues",
+    ),
+    Mutant(
         "a single seed has an interval",
         "statistics.py",
         "if seeds < 2:",

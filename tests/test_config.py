@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import gymnax
@@ -14,6 +15,8 @@ from pg.estimators import ESTIMATORS
 from pg.networks import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import PRESETS, preset
+from pg.sweep import Study
+from pg.train import make_learner
 from pg.tuned import TUNED
 
 BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
@@ -57,6 +60,7 @@ BAD_HYPERPARAMS = [
     ({"epsilon": -0.2}, "epsilon must be"),
     ({"baseline_decay": 1.0}, "baseline_decay must be"),
     ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
+    ({"adam_epsilon": 0.0}, "adam_epsilon must be finite .* and above 0"),
     ({"entropy_coef": float("nan")}, "entropy_coef must be finite"),
 ]
 
@@ -65,6 +69,41 @@ BAD_HYPERPARAMS = [
 def test_bad_config(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config(**fields)
+
+
+# What the module of storm and svrpg says of estimators: a Ψ that depends on the policy is not for them.
+OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
+OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
+
+
+@pytest.mark.parametrize("optimizer", ["storm", "svrpg"])
+@pytest.mark.parametrize("estimator", ACCEPTS)
+def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of_the_policy(
+    estimator: str, optimizer: Any
+) -> None:
+    fields = {"estimator": estimator, "optimizer": optimizer, "group_size": 5}
+    if estimator in OF_PI:
+        with pytest.raises(ValueError, match=f"that of estimator='{estimator}' does; use one of: reinforce, "):
+            Config(**fields)
+    elif estimator != "gpomdp":  # which is for windows
+        Config(**fields)
+
+
+@pytest.mark.parametrize("optimizer", ["storm", "svrpg"])
+def test_gradients_at_earlier_parameters_exclude_a_temperature(optimizer: Any) -> None:
+    """Wherever the two meet: in training, on the command line, and in a sweep over either."""
+    config, h = Config(optimizer=optimizer, num_envs=2, num_updates=1), Hyperparams(temperature=0.1)
+    calls: list[Callable[[], Any]] = [
+        lambda: make_learner(config, h),
+        lambda: Study(config, h, {}, range(1)),
+        lambda: Study(config, Hyperparams(), {"temperature": [0.0, 0.1]}, range(1)),
+        lambda: Study(Config(), h, {"optimizer": ["adam", optimizer]}, range(1)),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"optimizer='{optimizer}' needs a Ψ .* with temperature=0.1"):
+            call()
+    Study(config, Hyperparams(), {"temperature": [0.0]}, range(1))
+    make_learner(config, Hyperparams(entropy_coef=0.1))
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD_HYPERPARAMS)

@@ -862,6 +862,7 @@ TOGETHER = [
     *("--estimator reinforce --shared-torso", "--estimator grpo --advantages batch", "--num-envs 1e6 --horizon 1e6"),
     *("--num-processes 2", "--coordinator here:1 --num-processes 2 --process-id 2", "--env MNISTBandit-bsuite"),
     *("--estimator vtrace --num-minibatches 2", "--estimator ppo --shared-torso --optimizer svrpg", "surplus"),
+    *("--estimator entropy_reward --optimizer storm", "--estimator reinforce --optimizer svrpg --temperature 0.1"),
 ]
 TOGETHER[2] += " --group-size 1"
 TOGETHER[8] += " --collect windows"

@@ -24,6 +24,7 @@ from pg import (
     returns,
     rollout,
 )
+from pg.config import OF_THE_POLICY
 from pg.envs import environment, spaces
 from pg.estimators import ESTIMATORS
 from pg.estimators.base import valued
@@ -113,7 +114,12 @@ EPISODES = [
     pytest.param("gae", {"memory": "lstm", "shared_torso": True}, id="gae-lstm-shared"),
     pytest.param("optimal_baseline", {}, id="optimal_baseline"),
     *(
-        pytest.param(name, {"group_size": 2, "optimizer": optimizer}, id=name, marks=pytest.mark.slow)
+        pytest.param(
+            name,
+            {"group_size": 2, "optimizer": "adam" if name in OF_THE_POLICY else optimizer},
+            id=name,
+            marks=pytest.mark.slow,
+        )
         for name, optimizer in zip(OTHERS, itertools.cycle(("sgd", "natural", "storm")), strict=False)
     ),
 ]

@@ -129,7 +129,8 @@ def test_each_part_has_its_own_transformation() -> None:
 def trust_region(ascent: np.ndarray, psi: jax.Array, max_kl: float, **settings: Any) -> np.ndarray:
     """The step [S, A] for a batch of every trajectory."""
     traj, _ = batch()
-    transform, params = scale_by_trust_region(max_kl, damping=1e-6, **settings), jnp.asarray(LOGITS)
+    settings = {"damping": 1e-6, "gamma": 1.0} | settings
+    transform, params = scale_by_trust_region(max_kl, **settings), jnp.asarray(LOGITS)
     given = {"batch": Weighted(traj, psi, ()), "policy": POLICY, "estimator": None}
     return np.asarray(transform.update(jnp.asarray(-ascent), transform.init(params), params, **given)[0])
 
@@ -164,6 +165,95 @@ def test_the_line_search_halves_until_both_hold_and_gives_up() -> None:
     assert np.abs(far).max() > 0.1
     assert not trust_region(-ascent, psi, 1e-2).any()  # downhill: nothing is better, and no step is taken
     assert not trust_region(0 * ascent, psi, 1e-2).any()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("damping", [1e-6, 0.1, 1.0])
+def test_a_trust_region_step_has_its_length_in_the_damped_matrix(damping: float) -> None:
+    """½ xᵀ (F + damping I) x = max_kl, up to halvings: with damping the quadratic model of the KL is within it."""
+    traj, fisher = batch()
+    psi = jnp.where(traj.valid, traj.reward, 0.0)
+    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
+    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
+    step = trust_region(ascent, psi, 1e-4, gamma=GAMMA, solve=exact_solve, damping=damping).ravel()
+    model = 0.5 * step @ (fisher / steps) @ step
+    in_damped = model + 0.5 * damping * step @ step
+    halvings = np.log2(1e-4 / in_damped) / 2
+    assert halvings == pytest.approx(round(halvings), abs=1e-6)
+    assert round(halvings) in (0, 1)
+    assert model <= in_damped <= 1e-4 * (1 + 1e-9)
+
+
+# γ of the weight γᵗ that a state has in the gradient, at γ = 0.8 and with `undiscounted_state_weighting`.
+DROPPED = dict.fromkeys(("undiscounted_reward_to_go", "gpomdp"), (1.0, 1.0))
+AS_SET = dict.fromkeys(("actor_critic", "gae", "vtrace", "ppo"), (GAMMA, 1.0))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_knows_how_its_gradient_weighs_states(name: str) -> None:
+    """The theorem's γᵗ for all but those that drop it, always or where it is asked for."""
+    expected = (DROPPED | AS_SET).get(name, (GAMMA, GAMMA))
+    for asked, discount in enumerate(expected):
+        h = Hyperparams(gamma=GAMMA, undiscounted_state_weighting=float(asked))
+        assert ESTIMATORS[name](POLICY, tabular_policy(S, A), h).state_discount == pytest.approx(discount)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("optimizer", ["natural", "trpo"])
+@pytest.mark.parametrize("name", ["reward_to_go", "undiscounted_reward_to_go"])
+def test_the_fisher_matrix_weighs_states_as_the_gradient_does(name: str, optimizer: Any) -> None:
+    """The direction of a step is that of (F + damping I)⁻¹ g with F weighted by the γᵗ that is in g, and no other."""
+    traj, _ = batch()
+    h = Hyperparams(gamma=GAMMA, learning_rate=1.0, damping=0.01, max_grad_norm=np.inf)
+    estimator, params = ESTIMATORS[name](POLICY, POLICY, h), Params(jnp.asarray(LOGITS), ())
+    weighted, _ = estimator.weigh(params, (), traj)
+    grads, _ = estimator.grad(params, weighted)
+    opt = optimizers.make_optimizer(Config(optimizer=optimizer), h)
+    given = {"batch": weighted, "policy": POLICY, "estimator": estimator}
+    step = np.asarray(opt.update(grads, opt.init(params), params, **given)[0].policy).ravel()
+
+    def direction(gamma: float) -> np.ndarray:
+        fisher = np.asarray(fisher_matrix(POLICY, jnp.asarray(LOGITS), traj, gamma))
+        visits = np.sum(gamma ** np.arange(H)[:, None] * np.asarray(traj.valid)) / traj.valid.shape[1]
+        per_state = fisher / (visits if optimizer == "trpo" else 1.0)
+        return -np.linalg.solve(per_state + 0.01 * np.eye(S * A), np.asarray(grads.policy).ravel())
+
+    def cosine(x: np.ndarray, y: np.ndarray) -> float:
+        return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+    own, other = (GAMMA, 1.0) if name == "reward_to_go" else (1.0, GAMMA)
+    assert cosine(step, direction(own)) == pytest.approx(1.0, abs=1e-9)
+    assert cosine(step, direction(other)) < 1.0 - 1e-4
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("optimizer", ["natural", "trpo"])
+def test_the_same_window_twice_over_gives_the_same_step(optimizer: Any) -> None:
+    """Gradients over windows are per step, and the Fisher matrix must be so too."""
+    traj, _ = batch()
+    h = Hyperparams(gamma=1.0, learning_rate=1.0, max_grad_norm=np.inf)
+    config = Config(estimator="gae", collect="windows", optimizer=optimizer)
+    opt, params = optimizers.make_optimizer(config, h), Params(jnp.asarray(LOGITS), ())
+    estimator = ESTIMATORS["reward_to_go"](POLICY, POLICY, h)
+    once = estimator.weigh(params, (), traj)[0]
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x]), once)
+    steps = []
+    for window in (once, twice):
+        scale = 1.0 / len(window.psi)
+        grads = jax.tree.map(lambda g, scale=scale: scale * g, estimator.grad(params, window)[0])
+        given = {"batch": window, "policy": POLICY, "estimator": estimator, "gradient_scale": scale}
+        steps.append(opt.update(grads, opt.init(params), params, **given)[0].policy)
+    assert np.abs(steps[0]).max() > 0.01
+    np.testing.assert_allclose(steps[0], steps[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [1e-4, 1e-5])
+def test_the_exact_solution_keeps_small_eigenvalues_in_32_bits(share: float) -> None:
+    """And none of the null space: three directions, of eigenvalues 1, `share` and 0, none along an axis."""
+    q = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    matrix = jnp.asarray(q @ np.diag([1.0, share, 0.0]) @ q.T, jnp.float32)
+    x = exact_solve(lambda v: matrix @ v, jnp.asarray(q @ np.array([1.0, share, 0.0]), jnp.float32))
+    np.testing.assert_allclose(q.T @ np.asarray(x), [1.0, 1.0, 0.0], atol=0.02)
 
 
 def weighted_batch(policy: np.ndarray) -> tuple[Weighted, jax.Array]:

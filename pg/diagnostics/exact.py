@@ -30,40 +30,59 @@ def exact_moments(
     num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group. limit_ends: the time limit counts
     as a termination, so that nothing is bootstrapped there. share_start: both episodes of a pair begin at one state.
     The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
-    Costs Mⁿ estimates for M trajectories of positive probability.
+    Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
+    (for pairs, also for the M estimates of which one trajectory is a part).
     """
     if num_episodes not in (1, 2):
         raise ValueError(f"num_episodes must be 1 or 2, got {num_episodes!r}")
     traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
     if limit_ends:
         traj = traj._replace(terminated=traj.done)
-    traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
-    trajectories = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
+    mean, second = _moments(estimator, params, traj, probability, num_episodes, share_start=share_start)
+    return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
+
+
+def _moments(
+    estimator: Estimator,
+    params: Params,
+    traj: Trajectory,
+    probability: jax.Array,
+    num_episodes: int,
+    *,
+    share_start: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """E x [P] and E x xᵀ [P, P] of a batch's estimate x. traj: every trajectory, leaves [H, M, ...].
+
+    Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
+    """
+    episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
+    begins = traj.obs[0].reshape(len(probability), -1)
     state = estimator.init(jax.random.key(0))[1]
 
     def ascent(batch: Trajectory) -> jax.Array:
-        return -ravel_pytree(estimator.grad(params, estimator.weigh(params, state, batch)[0])[0].policy)[0]
+        weighted, _ = estimator.weigh(params, state, batch)
+        return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
-    begin = jnp.asarray(tabular.initial_states(mdp))
-    possible = begin[:, None] == begin[None, :] if share_start else jnp.ones((len(begin),) * 2)
-
-    def row(first: tuple[Trajectory, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """First and second moment over the other episode of the batch, given one and which others are possible."""
-        episode, others = first
+    def estimates(episode: Trajectory, weight: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The estimates [K, P] from all batches that an episode is the first of, and their probabilities [K]."""
         if num_episodes == 1:
-            x = ascent(episode)
-            return x, jnp.outer(x, x)
+            return ascent(episode)[None], weight[None]
 
-        def pair(second: Trajectory) -> jax.Array:
-            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, second))
+        def of_pair(other: Trajectory) -> jax.Array:
+            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other))
 
-        x = jax.vmap(pair)(trajectories)
-        weight = probability * others / jnp.sum(probability * others)
-        return weight @ x, jnp.einsum("m,mp,mq->pq", weight, x, x)
+        possible = jnp.all(begins == begin, axis=-1) if share_start else jnp.ones_like(probability, bool)
+        others = jnp.where(possible, probability, 0.0)
+        return jax.vmap(of_pair)(episodes), weight * others / jnp.sum(others)
 
-    means, seconds = jax.lax.map(row, (trajectories, possible))
-    mean = np.asarray(probability @ means)
-    return mean, np.asarray(jnp.einsum("m,mpq->pq", probability, seconds)) - np.outer(mean, mean)
+    def add(total: tuple[jax.Array, jax.Array], row: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
+        x, weights = estimates(*row)
+        mean, second = total
+        return (mean + weights @ x, second + (weights[:, None] * x).T @ x), None
+
+    flat = ravel_pytree(params.policy)[0]
+    nothing = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
+    return jax.lax.scan(add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, begins))[0]
 
 
 def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:

@@ -23,4 +23,5 @@ def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.discounted_sum(traj.reward, h.beta), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["gpomdp"])
+    accepts = ACCEPTS["gpomdp"]
+    return build_estimator(policy, None, h, weigh, accepts=accepts, state_discount=1.0)

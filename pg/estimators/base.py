@@ -42,6 +42,7 @@ class Estimator(NamedTuple):
     grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]  # of the LOSS -> grads, metrics
     accepts: tuple[str, ...] = ("episodes", "windows")
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
+    state_discount: Any = 1.0  # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -106,13 +107,16 @@ def build_estimator(
     *,
     state: Any = (),
     accepts: tuple[str, ...] = ("episodes", "windows"),
+    state_discount: Any = None,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
     weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of every action),
     critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind it. predict: what of the
     critic's output is held against the target. watch: what else to report, a mean over steps. state: the estimator's
-    before the first batch. accepts: the ways of collecting it is right for.
+    before the first batch. accepts: the ways of collecting it is right for. state_discount: γ of the weight γᵗ that
+    Ψ gives to a state at step t, which the natural gradient has to share; default: h.gamma, as the theorem says; 1
+    for a Ψ that drops it.
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
     The reward that `weigh` sees is r - temperature log π.
@@ -172,7 +176,8 @@ def build_estimator(
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
-    return Estimator(init, weighted, grad, accepts)
+    discount = h.gamma if state_discount is None else state_discount
+    return Estimator(init, weighted, grad, accepts, state_discount=discount)
 
 
 def _parts(given: Any) -> Sequence[Any]:
@@ -223,6 +228,11 @@ def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
     """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is 1."""
     time = traj.time.astype(traj.reward.dtype)
     return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
+
+
+def state_discount(h: Hyperparams) -> Any:
+    """The γ of `state_weight`'s γᵗ, []; 1 where `undiscounted_state_weighting` is 1."""
+    return h.gamma ** (1.0 - h.undiscounted_state_weighting)
 
 
 def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:

@@ -20,6 +20,7 @@ from pg.estimators.base import (
     log_ratio,
     nothing,
     score,
+    state_discount,
     state_weight,
     valued,
 )
@@ -41,7 +42,7 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         advantage = returns.n_step(*step, h.gamma, h.n_step)
         return state_weight(traj, h) * advantage, advantage + step.v_t, state
 
-    return build_estimator(policy, critic, h, weigh)
+    return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
 def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing) -> Estimator:
@@ -58,7 +59,8 @@ def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, wa
         advantage = returns.gae(*step, h.gamma, h.lambda_)
         return state_weight(traj, h) * advantage, advantage + step.v_t, state, step.v_t
 
-    return build_estimator(policy, critic, h, weigh, gain, watch=watch)
+    discount = state_discount(h)
+    return build_estimator(policy, critic, h, weigh, gain, watch=watch, state_discount=discount)
 
 
 def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -75,7 +77,7 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         target, advantage = returns.vtrace(rho, *step, h.gamma, h.lambda_)
         return state_weight(traj, h) * advantage, target, state
 
-    return build_estimator(policy, critic, h, weigh)
+    return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
 def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:

@@ -66,7 +66,8 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["undiscounted_reward_to_go"])
+    accepts = ACCEPTS["undiscounted_reward_to_go"]
+    return build_estimator(policy, None, h, weigh, accepts=accepts, state_discount=1.0)
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:

@@ -48,33 +48,28 @@ Rate = Any
 
 def natural(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
     """Natural gradient of the policy."""
-    return optax.chain(scale_by_fisher(h.damping, state_discount(h)), optax.scale_by_learning_rate(rate))
+    return optax.chain(scale_by_fisher(h.damping), optax.scale_by_learning_rate(rate))
 
 
 def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
     """Trust-region steps of the policy, whose length `max_kl` sets."""
-    return scale_by_trust_region(h.max_kl, h.damping, state_discount(h))
-
-
-def state_discount(h: Hyperparams) -> Any:
-    """The γ of the gradient's own state weighting γᵗ, which F should share (Thomas 2014); 1 where it is dropped."""
-    return h.gamma ** (1.0 - h.undiscounted_state_weighting)
+    return scale_by_trust_region(h.max_kl, h.damping)
 
 
 # From the learning rate and the hyperparameters.
 OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation]] = {
-    "adam": lambda rate, h: optax.adam(rate),
-    "adamw": lambda rate, h: optax.adamw(rate),
-    "amsgrad": lambda rate, h: optax.amsgrad(rate),
+    "adam": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "adamw": lambda rate, h: optax.adamw(rate, eps=h.adam_epsilon),
+    "amsgrad": lambda rate, h: optax.amsgrad(rate, eps=h.adam_epsilon),
     "lion": lambda rate, h: optax.lion(rate),
-    "nadam": lambda rate, h: optax.nadam(rate),
-    "radam": lambda rate, h: optax.radam(rate),
+    "nadam": lambda rate, h: optax.nadam(rate, eps=h.adam_epsilon),
+    "radam": lambda rate, h: optax.radam(rate, eps=h.adam_epsilon),
     "rmsprop": lambda rate, h: optax.rmsprop(rate),
     "sgd": lambda rate, h: optax.sgd(rate),
     "natural": natural,
     "trpo": trpo,
-    "storm": lambda rate, h: optax.adam(rate),
-    "svrpg": lambda rate, h: optax.adam(rate),
+    "storm": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
 # What must see the gradient before it is clipped: a correction of a clipped gradient would correct another one.
@@ -89,7 +84,8 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Clipping by global norm, then the optimizer that `config` names, or that is given as a function.
 
-    Its update takes `batch`, `policy` and `estimator` besides gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were multiplied with) besides
+    gradients, state and params.
 
     Args:
         config: Names the optimizers and the schedule of the learning rate.

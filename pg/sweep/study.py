@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pg import envs, folders, results, runs
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import Config, Hyperparams, check_together, merge_env_params
 from pg.devices import Layout
 from pg.inputs import check_name
 from pg.sweep.chunks import Chunk
@@ -45,8 +45,11 @@ class Study:
         object.__setattr__(self, "hyperparams", hyperparams)
         order = sorted(range(self.num_points), key=lambda g: self._first_like(g))
         object.__setattr__(self, "table", {name: [v[g] for g in order] for name, v in self.table.items()})
-        for _, points in self.programs():  # which checks every Config
-            hyperparams_of(self.hyperparams, self.traced(points))
+        for config, points in self.programs():  # which checks every Config
+            traced = self.traced(points)
+            hyperparams_of(self.hyperparams, traced)
+            for temperature in traced.get("temperature", [self.hyperparams.temperature]):
+                check_together(config, self.hyperparams._replace(temperature=temperature))
 
     @property
     def num_points(self) -> int:
