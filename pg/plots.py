@@ -124,7 +124,7 @@ def bars(groups: Mapping[str, Mapping[str, Interval]], path: Path, *, ylabel: st
     (not finite, or not positive if `log`) is written as a number at its end of the axis.
     """
     names = _union(groups)
-    columns = len(groups) if len(groups) <= 4 else -(-len(groups) // 2)
+    columns = len(groups) if len(groups) <= 4 else min(4, -(-len(groups) // 2))
     figure, grid = _panels(len(groups), columns, height=0.16 * len(names) + 0.5, sharey=True)
     shown = _shortened(names, 0.4 * WIDTH)
     room = (WIDTH - LETTER * max(map(len, shown))) / columns - 0.2

@@ -244,6 +244,7 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
     "lying, within a tenth": lambda p: lying(p, [10000.0, 10500.0], panels=4),
     "lying, over ten decades": lambda p: lying(p, DECADES, panels=4),
     "lying, below zero": lambda p: lying(p, [-12345.0, -0.1], log=False, panels=3),
+    "lying, twenty problems": lambda p: lying(p, [1.0, 20.0], panels=20),
     "lying, long names": lambda p: lying(p, [1.0, np.nan, np.inf], name=LONG, panels=2),
     "batches within a decade": lambda p: budget(p, [3000, 5000, 10000], 3),
     "batches within a tenth": lambda p: budget(p, [10000, 10500, 11000], 3),
