@@ -40,8 +40,10 @@ def _whole(text: str) -> int:
     return int(value)
 
 
-def _assignment(text: str) -> tuple[str, float]:
+def _assignment(text: str) -> tuple[str, bool | float]:
     name, value = _divided(text)
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
     number = float(value)
     return name, int(number) if number.is_integer() and "." not in value else number
 

@@ -311,10 +311,9 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        env = self.env if isinstance(self.env, str) else getattr(self.env, "name", type(self.env).__name__)
         return {
             **data,
-            "env": env,
+            "env": name_of(self.env),
             "env_params": dict(self.env_params),
             "hidden_sizes": list(self.hidden_sizes),
             "observe": list(self.observe),
@@ -423,7 +422,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
 _FINITE = "finite (at most 3.4e38 in size)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
-_INTERFACE = ("reset", "step", "default_params", "action_space", "observation_space")
+_INTERFACE = ("reset", "step", "default_params", "action_space")
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
@@ -538,6 +537,14 @@ def check_steps(config: Config, longest: int) -> None:
             f"num_envs × {length} × action_repeat, the steps of one update, must be below 2^31; got "
             f"{config.num_envs} × {longest} × {config.action_repeat} = {steps}"
         )
+
+
+def name_of(env: Any) -> str:
+    """The name of an environment: itself, the object's `name`, as an attribute or a method, or that of its class."""
+    name = env if isinstance(env, str) else getattr(env, "name", None)
+    if callable(name):
+        name = name()
+    return name if isinstance(name, str) else type(env).__name__
 
 
 def check_env(name: str) -> None:

@@ -124,8 +124,8 @@ def count(name: str, value: Any, low: int = 1) -> int:
     return int(value)  # numpy's would overflow in a product
 
 
-def assignments(env_params: Any) -> tuple[tuple[str, int | float], ...]:
-    """Overrides of parameters as pairs of name and number."""
+def assignments(env_params: Any) -> tuple[tuple[str, bool | int | float], ...]:
+    """Overrides of parameters as pairs of name and number, or True or False."""
     pairs = entries(env_params.items() if isinstance(env_params, Mapping) else env_params)
     if pairs is None or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}")
@@ -164,7 +164,11 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_").strip("_")
 
 
-def _finite(name: str, value: Any) -> int | float:
+def _finite(name: str, value: Any) -> bool | int | float:
+    if str(getattr(value, "dtype", "")) == "bool":  # numpy's
+        value = bool(value)
+    if isinstance(value, bool) and name != "max_steps_in_episode":
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"env_params: {name} must be a finite number, got {shown(value)}")
     number: Any = int(value) if isinstance(value, Integral) else float(value)

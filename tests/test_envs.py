@@ -1,17 +1,23 @@
 """Environments: all of gymnax's names, the contract of a step, overrides, and a user's own objects."""
 
 import dataclasses
+import functools
+import json
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
+from gymnax.environments import environment, spaces
 from gymnax.wrappers.purerl import FlattenObservationWrapper
-from toys import Clock, ClockState
+from toys import Clock, ClockParams, ClockState, Target
 
-from pg import runs
+from pg import cli, envs, job, runs
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams
 from pg.envs import Box, Discrete, make_env
 from pg.evaluate import evaluate
@@ -222,7 +228,7 @@ def test_a_step_that_hides_the_true_successor_is_refused() -> None:
         def step(self, *args: Any) -> Any:
             return (*super().step(*args)[:5], {})
 
-    with pytest.raises(ValueError, match=r"the step of Bare must give the true successor .* write step_env instead"):
+    with pytest.raises(ValueError, match=r"the step of Bare must give the true successor, .* write step_env instead"):
         make_env(Bare(), 2)
 
 
@@ -373,3 +379,310 @@ def test_what_is_not_observed_is_hidden() -> None:
         make_env("CartPole-v1", 1, observe=(0, 7))
     with pytest.raises(ValueError, match=r"entries of a vector, and the observation has shape \(10, 10, 4\)"):
         make_env("Breakout-MinAtar", 1, observe=(0,))
+
+
+class Old(Clock):
+    """As written for gymnax before 1.0: what ends contains the time limit, of the parameters or a number."""
+
+    def __init__(self, limit: Any) -> None:
+        self.limit = limit
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, reward, terminated | (state.time >= self.limit(params)), info
+
+
+@pytest.mark.parametrize("limit", [lambda params: params.max_steps_in_episode, lambda params: 6])
+def test_a_time_limit_that_counts_as_an_end_is_warned_of(limit: Any) -> None:
+    with pytest.warns(
+        UserWarning, match="Old sets terminated where its time limit cuts an episode.* leave max_steps_in"
+    ):
+        make_env(Old(limit), 2)
+
+
+def test_a_time_limit_that_counts_as_an_end_is_seen_while_training_is_traced() -> None:
+    config = Config(env=Old(lambda params: params.max_steps_in_episode), num_envs=2, hidden_sizes=(2,))
+    with pytest.warns(UserWarning, match="so that the cut is learned as an end"):
+        jax.eval_shape(make_train(config), jax.random.key(0))
+
+
+def test_an_end_of_its_own_at_a_time_is_not_warned_of() -> None:
+    """At step 3, half way to the limit; and at once."""
+    make_env(Old(lambda params: 3), 2)
+    make_env(Target(continuous=True), 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DeepSea-bsuite",
+        "FrozenLake-misc",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS if n != "DeepSea-bsuite"),
+    ],
+)
+def test_no_environment_of_gymnax_counts_its_limit_as_an_end(name: str) -> None:
+    found = envs._ends(envs._Same(envs._instance(name)))
+    assert found is not None
+    assert not found.at_the_limit
+    assert not found.inherits
+
+
+@struct.dataclass
+class Windy(environment.EnvParams):
+    """Parameters that do not say how long an episode is."""
+
+    start: float = 0.0
+    reward_scale: float = 1.0
+
+
+@pytest.mark.parametrize("params", [Windy, environment.EnvParams])
+def test_gymnaxs_default_limit_of_one_step_must_be_meant(params: Any) -> None:
+    class Short(Clock):
+        default_params = params()
+
+        def reset_env(self, key: Any, params: Any) -> Any:
+            return super().reset_env(key, ClockParams())
+
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            return super().step_env(key, state, action, ClockParams())
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"max_steps_in_episode of Short is 1, gymnax's default, .* set it in"):
+            make_env(Short(), 2)
+    assert make_env(Short(), 2, {"max_steps_in_episode": 1}).max_steps == 1
+    assert make_env(Short(), 2, {"max_steps_in_episode": 9}).max_steps == 9
+    assert make_env(Target(continuous=True), 2).max_steps == 1  # whose first step is an end
+
+
+def test_a_limit_of_one_step_that_the_parameters_state_is_taken() -> None:
+    @struct.dataclass
+    class Once(ClockParams):
+        max_steps_in_episode: int = 1
+
+    class Single(Clock):
+        default_params = Once()
+
+    assert make_env(Single(), 2).max_steps == 1
+
+
+@struct.dataclass
+class Flags(ClockParams):
+    """A flag, a number of arms and a limit that is a float."""
+
+    generous: bool = True
+    arms: int = 2
+    max_steps_in_episode: float = 6.0
+
+
+class Flagged(Clock):
+    """Pays 10 where `generous` is not set, and 1 else; its parameters are used as gymnax's own step has them."""
+
+    default_params = Flags()
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        obs, state, _, terminated, info = super().step_env(key, state, action, params)
+        reward = jnp.where(~params.generous, 10.0, 1.0) + 0.0 * params.arms.astype(float)
+        return obs, state, reward, terminated, info
+
+    def action_space(self, params: Any) -> Any:
+        return spaces.Discrete(params.arms)
+
+    def observation_space(self, params: Any) -> Any:
+        top = jax.lax.select(params.generous, 1.0, params.max_steps_in_episode)
+        return spaces.Box(0.0, top, (2,), jnp.float32)
+
+
+def paid(env: Any, action: Any, env_params: Any = None) -> jax.Array:
+    made = make_env(env, 2, env_params)
+    state, _ = made.reset(jax.random.key(0))
+    return made.step(jax.random.key(1), state, action)[1].reward
+
+
+@pytest.mark.parametrize("form", [bool, np.bool_, int, jnp.bool_])
+def test_true_and_false_are_parameters_of_an_environment(form: Any) -> None:
+    for value, reward in ((True, 1.0), (False, 10.0)):
+        np.testing.assert_array_equal(paid(Flagged(), jnp.zeros(2, int), {"generous": form(value)}), reward)
+
+
+def test_a_flag_may_be_traced_and_swept() -> None:
+    both = jax.jit(jax.vmap(lambda flag: paid(Flagged(), jnp.zeros(2, int), {"generous": flag})))
+    np.testing.assert_array_equal(both(jnp.array([True, False]))[:, 0], [1.0, 10.0])
+    config = Config(env=Flagged(), num_envs=2, num_updates=1, hidden_sizes=(2,))
+    h = grid(env_params={"generous": [True, False], "max_steps_in_episode": [1]})
+    np.testing.assert_array_equal(sweep(config, jax.random.key(0), 1, h)[1]["return"].ravel(), [1.0, 10.0])
+
+
+def test_a_flag_is_kept_by_a_config_and_on_the_command_line() -> None:
+    config = Config(env_params={"generous": True, "quiet": np.bool_(False)})
+    assert config.env_params == (("generous", True), ("quiet", False))
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    argv = ["--env-params", "generous=true", "quiet=False", "length=0.5"]
+    parsed = cli.parse("train.py", "", job.Options, argv)[0]
+    assert parsed.env_params == (("generous", True), ("quiet", False), ("length", 0.5))
+    with pytest.raises(ValueError, match="max_steps_in_episode must be a finite number, got True"):
+        Config(env_params={"max_steps_in_episode": True})
+
+
+@pytest.mark.parametrize(("name", "value"), [("generous", 0.5), ("generous", 2), ("arms", True), ("start", False)])
+def test_a_flag_is_no_number_and_a_number_no_flag(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"env_params: {name} must be (True or False|a number), got {value}"):
+        make_env(Flagged(), 2, {name: value})
+
+
+def test_a_whole_number_for_a_parameter_that_is_a_float_is_one() -> None:
+    """gymnax's BernoulliBandit selects between its limit and another float."""
+    assert make_env("BernoulliBandit-misc", 2, {"max_steps_in_episode": 1}).max_steps == 1
+    shapes = jax.eval_shape(lambda n: paid(Flagged(), jnp.zeros(2, int), {"max_steps_in_episode": n}), jnp.int32(3))
+    assert shapes.shape == (2,)
+
+
+class Dial(Clock):
+    """The action is paid out: the reward is what the environment was given, whose dtype must be that of the space."""
+
+    def __init__(self, space: Any) -> None:
+        self.space = space
+
+    def action_space(self, params: Any) -> Any:
+        return self.space
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        assert action.dtype == jax.dtypes.canonicalize_dtype(self.space.dtype)
+        obs, state, _, _, info = super().step_env(key, state, 0, params)
+        return obs, state, action[0].astype(float), jnp.bool_(False), info
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
+@pytest.mark.parametrize("kind", [spaces.Box, gymnasium.spaces.Box])
+def test_actions_of_a_box_of_whole_numbers_are_rounded_and_given_as_such(kind: Any, dtype: Any) -> None:
+    env = Dial(kind(0, 4, (1,), dtype))
+    assert isinstance(make_env(env, 2).action_space, Box)
+    np.testing.assert_array_equal(paid(env, jnp.array([[1.4], [2.6]])), [1.0, 3.0])
+    np.testing.assert_array_equal(paid(env, jnp.array([[-9.0], [9.0]])), [0.0, 4.0])
+
+
+def test_whole_numbers_have_no_pathwise_gradient() -> None:
+    class Smooth(Dial):
+        _supports_transition_gradients = True
+
+    with pytest.raises(ValueError, match="actions that are whole numbers have no derivative"):
+        make_env(Smooth(spaces.Box(0, 4, (1,), np.int32)), 2, differentiable=True)
+
+
+HUGE = [np.finfo(np.float32).max, np.finfo(np.float64).max, 1e38, 1e30, 2**63, 2**31 - 1, np.inf]
+
+
+@pytest.mark.parametrize("bound", HUGE)
+def test_a_bound_beyond_any_use_is_none(bound: float) -> None:
+    low, high = np.array([-bound, -1.0, -2.0]), np.array([bound, bound, 2.0])
+    env = make_env(Dial(spaces.Box(low, high, (3,), np.float32)), 2)
+    np.testing.assert_array_equal(env.action_space.low, [-np.inf, -1.0, -2.0])
+    np.testing.assert_array_equal(env.action_space.high, [np.inf, np.inf, 2.0])
+    policy = make_policy(Config(hidden_sizes=(2,)), env)
+    dist = policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 2)), jnp.zeros(2, bool))[1]
+    np.testing.assert_allclose(jnp.exp(dist.log_std[0]), [1.0, 1.0, 2.0], rtol=1e-6)
+    with pytest.raises(ValueError, match="action_law='squashed' needs a bounded Box"):
+        make_policy(Config(action_law="squashed"), env)
+
+
+class Property(Clock):
+    """Spaces of Gymnasium that count from elsewhere, a property and a method without parameters; a method `name`."""
+
+    action_space = gymnasium.spaces.Discrete(2, start=5)
+
+    def default_params(self) -> Any:
+        return ClockParams()
+
+    def observation_space(self) -> Any:
+        return gymnasium.spaces.Discrete(3, start=1)
+
+    def name(self) -> str:
+        return "mine"
+
+    def get_obs(self, state: Any, *_: Any) -> Any:
+        return jnp.int32(2)
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        obs, state, _, _, info = super().step_env(key, state, 0, params)
+        return obs, state, action.astype(float), jnp.bool_(False), info
+
+
+def test_spaces_and_names_as_others_write_them() -> None:
+    env = make_env(Property(), 2)
+    assert env.action_space == Discrete(2)
+    np.testing.assert_array_equal(env.reset(jax.random.key(0))[1], [[0, 1, 0]] * 2)
+    np.testing.assert_array_equal(paid(Property(), jnp.array([0, 1])), [5.0, 6.0])
+    assert Config(env=Property()).to_json()["env"] == "mine"
+
+
+def test_an_environment_without_an_observation_space_shows_what_its_reset_gives() -> None:
+    class Blind(Clock):
+        def observation_space(self, params: Any) -> Any:
+            raise NotImplementedError
+
+    assert make_env(Blind(), 2).obs_shape == (2,)
+    del Blind.observation_space
+    Config(env=SimpleNamespace(reset=0, step=0, default_params=0, action_space=0))  # looked at when it is used
+
+
+def test_an_environment_without_actions_is_told_to_have_some() -> None:
+    class Idle(Clock):
+        def action_space(self, params: Any) -> Any:
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match=r"the environment has no action_space\(params\): write one that gives"):
+        make_env(Idle(), 2)
+
+
+def test_a_limit_that_a_property_makes_as_an_array_is_known_under_a_trace() -> None:
+    class Fresh(Clock):
+        @property
+        def default_params(self) -> Any:
+            return ClockParams(max_steps_in_episode=jnp.int32(5) + 0)
+
+    config = Config(env=Fresh(), num_envs=2, num_updates=1, hidden_sizes=(2,))
+    assert jax.eval_shape(make_train(config), jax.random.key(0))[1]["return"].shape == (1,)
+    assert make_env(Fresh(), 2).max_steps == 5
+
+
+class Keeping(Clock):
+    """Keeps the first space that it makes, whose bounds depend on a parameter."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+
+    def action_space(self, params: Any) -> Any:
+        if "space" not in self.made:
+            self.made["space"] = spaces.Box(-1.0 - params.start, 1.0 + params.start, (1,))
+        return self.made["space"]
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        return super().step_env(key, state, action[0], params)
+
+
+def test_a_space_that_is_kept_does_not_outlive_the_trace_that_made_it() -> None:
+    env = Keeping()
+    for seed in range(2):
+        high = jax.jit(lambda start, seed=seed: make_env(env, 2, {"start": start}).action_space.high + seed)(1.0)
+        np.testing.assert_array_equal(high, [2.0 + seed])
+
+
+def test_a_space_that_is_cached_by_its_parameters_is_one_sentence_where_they_are_traced() -> None:
+    class Cached(Clock):
+        @functools.lru_cache  # noqa: B019 - as others write it
+        def action_space(self, params: Any) -> Any:
+            return spaces.Discrete(2)
+
+    env = Cached()
+    assert make_env(env, 2).action_space == Discrete(2)
+    with pytest.raises(ValueError, match="a parameter is traced here, and cannot be the key of a cache"):
+        jax.eval_shape(lambda start: make_env(env, 2, {"start": start}).reset(jax.random.key(0)), 1.0)
+
+
+@pytest.mark.parametrize("what", ["action_space", "observation_space", "default_params"])
+def test_a_fault_in_what_an_environment_states_is_one_sentence(what: str) -> None:
+    def fault(self: Any, *_: Any) -> Any:
+        raise KeyError("board\nand more")
+
+    broken = type("Broken", (Clock,), {what: property(fault) if what == "default_params" else fault})
+    with pytest.raises(ValueError, match=rf"^the environment's {what} fails: KeyError: [^\n]*$"):
+        make_env(broken(), 2)
