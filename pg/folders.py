@@ -164,13 +164,22 @@ def environment(where: Any = None) -> dict[str, Any]:
         "instructions": _instructions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "variables": {name: os.environ.get(name, "") for name in VARIABLES},
-        "jax_settings": {name: _setting(f"jax_{name}") for name in SETTINGS_OF_JAX},
+        "jax_settings": settings_of_jax(),
         "threefry_partitionable": jax.config.values["jax_threefry_partitionable"],
         "enable_x64": jax.config.values["jax_enable_x64"],
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
         "command": sys.argv,
     }
+
+
+def settings_of_jax() -> dict[str, Any]:
+    """The settings of jax that numbers can depend on, as JSON has them; None of a name that this release has not."""
+    import jax
+
+    values = {name: jax.config.values.get(f"jax_{name}") for name in SETTINGS_OF_JAX}
+    plain = (bool, int, float, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
 
 
 def num_cores() -> int:
@@ -267,14 +276,6 @@ def _installed(name: str) -> bool:
         return bool(version(name))
     except ModuleNotFoundError:
         return False
-
-
-def _setting(name: str) -> Any:
-    """A setting of jax as JSON has it; None where this release has none of the name."""
-    import jax
-
-    value = jax.config.values.get(name)
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def _git(*arguments: str) -> str | None:

@@ -6,8 +6,11 @@ to stop. What they compute is what a single scan computes.
 
 import dataclasses
 import functools
+import hashlib
 import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -17,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from pg import devices, envs, interrupts, nonfinite
+from pg import devices, envs, folders, interrupts, nonfinite
 from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_config, check_is_hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
@@ -30,6 +33,9 @@ OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]  # updates done, s
 # last call, and whether this is the last chance.
 Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
 MERGED = 64  # chunks whose metrics lie apart: many small arrays would take more memory than their numbers
+PROGRAMS = 16  # that are kept for the next run; each has its code in memory, and no arrays
+_programs: OrderedDict[Any, tuple[Config, Any]] = OrderedDict()  # the last used at the end
+_lock = threading.Lock()
 SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
 
 
@@ -147,7 +153,8 @@ def evaluate_run(
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
     with interrupts.held(), jax.set_mesh(where.mesh):
         args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
-        returns = devices.fetch(jax.jit(f)(*devices.place(args, where.sharding)), where)
+        placed = devices.place(args, where.sharding)
+        returns = devices.fetch(_compiled(config, where, f, *placed)(*placed), where)
     return first(returns[actions], len(seeds))
 
 
@@ -166,7 +173,8 @@ def compile_programs(
 
     hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes: of each
     evaluation; 0: none. exact: runs one after the other, each with the bits that it has alone. length: updates of a
-    call, at most; default: a fortieth of the run.
+    call, at most; default: a fortieth of the run. A program that this process has compiled before is not compiled
+    again: the values of hyperparameters are not part of it.
     """
     where.check(config)
     config = bounded(config, hyperparams.env_params)
@@ -186,7 +194,7 @@ def compile_programs(
 
     def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
         many = devices.side_by_side(f, where, exact=exact, shared=shared)
-        return jax.jit(many, **options).lower(*args).compile()
+        return _compiled(config, where, many, *args, **options)
 
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
@@ -334,6 +342,34 @@ def joined(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def first(tree: Any, num_runs: int | None) -> Any:
     """The first runs of leaves [n, ...]."""
     return jax.tree.map(lambda x: x[:num_runs], tree)
+
+
+def forget_programs() -> None:
+    """Drops the compiled programs that are kept for the next run."""
+    with _lock:
+        _programs.clear()
+
+
+def _compiled(config: Config, where: Layout, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """`f` for arguments like these, compiled, if it has not been before. options: of `jax.jit`."""
+    # Arguments that the program does not use stay in its text, by which it is known.
+    lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
+    # The settings would not do instead: an environment object, or a function it calls, may have changed in between.
+    # Nor does the text alone: it does not say which object's Python code is called back.
+    env = config.env if isinstance(config.env, str) else id(config.env)
+    text = hashlib.sha256(lowered.as_text().encode()).digest()
+    settings = tuple(folders.settings_of_jax().items())
+    key = text, env, where.mesh, lowered.in_tree, lowered.out_tree, settings
+    with _lock:
+        if key in _programs:
+            _programs.move_to_end(key)
+            return _programs[key][1]
+    program = lowered.compile()
+    with _lock:
+        _programs[key] = config, program  # with the config its environment lives on, whose id is part of the key
+        while len(_programs) > PROGRAMS:
+            _programs.popitem(last=False)
+    return program
 
 
 def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callable[..., Mapping[str, Evaluation]]:

@@ -3,6 +3,7 @@
 import gc
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def compiled_programs_end_with_their_module() -> Iterator[None]:
     the compiler would end in a segmentation fault.
     """
     yield
+    if "pg.runs" in sys.modules:
+        sys.modules["pg.runs"].forget_programs()
     jax.clear_caches()
     gc.collect()
 
