@@ -71,6 +71,7 @@ _TYPES: dict[str, Any] = {
     "env": str,
     "env_params": Annotated[tuple, _primitive(_assignment, "NAME=VALUE", "*")],
     "horizon": _INTEGER | None,
+    "minibatch_size": _INTEGER | None,
     "hidden_sizes": tuple[int, ...],
     "n_step": _INTEGER,
     "snapshot_period": _INTEGER,
@@ -207,7 +208,10 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
     check_name("estimator", estimator, ACCEPTS)
     check_env(env)
-    return preset(estimator, **({"env": env} if _named(argv, "env") else {}))
+    config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
+    if any(_named(argv, name) for name in ("minibatch-size", "minibatch_size")):
+        config = dataclasses.replace(config, num_minibatches=1)  # one of the two says how a batch is cut
+    return config, hyperparams
 
 
 def fail(error: object) -> NoReturn:

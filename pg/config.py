@@ -150,6 +150,8 @@ class Config:
     """Passes over each batch (ppo, grpo)."""
     num_minibatches: int = 1
     """Minibatches in each pass, split over environments, or over whole groups of them (ppo, grpo)."""
+    minibatch_size: int | None = None
+    """Steps of a minibatch, drawn from all of a window's; none: whole environments, by num_minibatches (ppo)."""
     advantages: Advantages = "raw"
     """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch (biased)."""
     normalise_observations: bool = False
@@ -205,7 +207,7 @@ class Config:
             check_name("critic_optimizer", self.critic_optimizer, get_args(CriticOptimizer))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int or (field.name == "horizon" and value is not None):
+            if field.type is int or (field.name in ("horizon", "minibatch_size") and value is not None):
                 object.__setattr__(self, field.name, count(field.name, value))
             if field.type is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be True or False, got {shown(value)}")
@@ -239,7 +241,9 @@ class Config:
             raise ValueError(f"group_size must divide num_envs={self.num_envs}, got {self.group_size}")
         if self.group_size > 1 and self.collect != "episodes":
             raise ValueError(f"group_size={self.group_size} needs collect='episodes', got {self.collect!r}")
-        if self.num_epochs * self.num_minibatches > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
+        if self.minibatch_size is not None:
+            self._check_minibatch_size(self.minibatch_size)
+        if self.steps_per_update > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so num_epochs and "
                 f"num_minibatches must be 1, got {self.num_epochs} and {self.num_minibatches}; "
@@ -253,6 +257,45 @@ class Config:
                 f"num_minibatches must divide the {num_groups} groups of num_envs={self.num_envs} and "
                 f"group_size={self.group_size}, as a minibatch holds whole groups; got {self.num_minibatches}"
             )
+        # Of episodes whose longest is not known here, `envs.configured` asks.
+        if self.collect == "windows" or self.horizon is not None:
+            check_standardised(self, self.num_steps if self.collect == "windows" else self.horizon or 1)
+
+    def _check_minibatch_size(self, size: int) -> None:
+        """That minibatches of so many steps can be drawn, in which no step knows its neighbours."""
+        if self.estimator not in IMPORTANCE_WEIGHTED:
+            raise ValueError(
+                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so minibatch_size must "
+                f"not be given, got {size}; use estimator='ppo'"
+            )
+        if self.collect != "windows":
+            raise ValueError(
+                f"minibatch_size={size} counts steps and so needs collect='windows', got {self.collect!r}, whose "
+                "steps are not known ahead, and where groups stay whole: give num_minibatches"
+            )
+        if self.memory != "none":
+            raise ValueError(
+                f"minibatch_size={size} shuffles steps and so needs memory='none', got {self.memory!r}, which is "
+                "learned from whole sequences: give num_minibatches"
+            )
+        if self.num_minibatches != 1:
+            raise ValueError(
+                f"minibatch_size={size} and num_minibatches={self.num_minibatches} exclude each other: give one of "
+                "them (with minibatch_size, num_minibatches is 1)"
+            )
+        steps = self.num_envs * self.num_steps
+        if steps % size:
+            raise ValueError(
+                f"minibatch_size must divide num_envs × num_steps = {self.num_envs} × {self.num_steps} = {steps}, "
+                f"got {size}"
+            )
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps of the optimizer in each update: one for each minibatch of each pass over the batch."""
+        if self.minibatch_size is None:
+            return self.num_epochs * self.num_minibatches
+        return self.num_epochs * (self.num_envs * self.num_steps // self.minibatch_size)
 
     def _check_parts(self) -> None:
         """That networks, optimizer and estimator fit together."""
@@ -286,11 +329,12 @@ class Config:
         """That what is counted fits into 32 bits; `envs.configured` knows the environment's own time limit."""
         longest = self.num_steps if self.collect == "windows" else self.horizon or 1
         check_steps(self, longest)
-        steps = self.num_updates * self.num_epochs * self.num_minibatches
+        steps = self.num_updates * self.steps_per_update
         if steps >= COUNTABLE:
+            minibatches = self.steps_per_update // self.num_epochs
             raise ValueError(
                 f"num_updates × num_epochs × num_minibatches, the steps of the optimizer, must be below 2^31; got "
-                f"{self.num_updates} × {self.num_epochs} × {self.num_minibatches} = {steps}"
+                f"{self.num_updates} × {self.num_epochs} × {minibatches} = {steps}"
             )
 
     def lasting(self, total_steps: int) -> "Config":
@@ -545,6 +589,19 @@ def name_of(env: Any) -> str:
     if callable(name):
         name = name()
     return name if isinstance(name, str) else type(env).__name__
+
+
+def check_standardised(config: Config, longest: int) -> None:
+    """Raises ValueError where advantages are standardised one by one. longest: of an episode, or of the window."""
+    if config.advantages == "raw":
+        return
+    parts = 1 if config.advantages == "batch" else config.steps_per_update // config.num_epochs
+    steps = config.num_envs * longest // parts
+    if steps < 2:
+        raise ValueError(
+            f"advantages={config.advantages!r} needs at least 2 steps in what is standardised, as one less its mean "
+            f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: use advantages='raw'"
+        )
 
 
 def check_env(name: str) -> None:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.config import Config, check_env, check_steps, name_of
+from pg.config import Config, check_env, check_standardised, check_steps, name_of
 from pg.inputs import COUNTABLE, check_name, shown
 
 
@@ -171,12 +171,15 @@ def make_env(
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
     """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top.
 
-    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not known or too long.
+    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not known, too long, or
+    one step whose advantage alone would be standardised.
     """
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
     if config.collect == "episodes":
-        check_steps(config, env.horizon(config.horizon))
+        longest = env.horizon(config.horizon)
+        check_steps(config, longest)
+        check_standardised(config, min(longest, env.max_steps or longest))
     return env
 
 

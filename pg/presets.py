@@ -63,6 +63,8 @@ def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: 
     if "total_steps" in changes and "num_updates" in changes:
         raise ValueError("total_steps and num_updates exclude each other: give one of them")
     total_steps = changes.pop("total_steps", None)
+    if changes.get("minibatch_size") is not None:
+        changes = {"num_minibatches": 1, **changes}  # one of the two says how a batch is cut
     values = {**base, **tuned, **changes}
     config = Config(**{name: value for name, value in values.items() if name in static})
     if total_steps is not None:

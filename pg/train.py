@@ -229,7 +229,7 @@ def _gradient_step(
     est: Estimator,
 ) -> Improve:
     """θ ← optax(θ, ∇ loss) on a batch or a part of one. opt: number of the step -> its optimizer."""
-    scale = _scale(config)
+    scale = 1.0 if _draws_steps(config) else _scale(config)
 
     def improve(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
@@ -283,18 +283,20 @@ def _passes(
     """
     if config.advantages == "batch":
         batch = standardise(batch)
-    steps = config.num_epochs * config.num_minibatches
-    if steps == 1:
+    steps = config.steps_per_update
+    if steps == 1 and not _draws_steps(config):
         return improve(learned, batch, update)
 
     def one(learned: Learned, part_of_batch: tuple[jax.Array, jax.Array]) -> tuple[Learned, Metrics]:
         rows, step = part_of_batch
-        part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], batch), axis=1)
+        part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], whole), axis=1)
         moved, metrics = improve(learned, part, step)
         kept = learned._replace(stay=moved.stay, largest=moved.largest)
         return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
 
-    batch = devices.gather_envs(batch)
+    whole = devices.gather_envs(batch)
+    if _draws_steps(config):  # each step is an environment with one step: leaves [1, T B, ...]
+        whole = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), whole)
     numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
     learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
     return learned, jax.tree.map(jnp.mean, metrics)
@@ -311,16 +313,23 @@ def _taken(config: Config, state: TrainState, moved: TrainState, metrics: Metric
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch.
 
-    Groups are shuffled whole: a minibatch has all episodes of a group or none.
+    Groups are shuffled whole: a minibatch has all episodes of a group or none. With `minibatch_size` it is the steps
+    of the window, of all environments together, that are shuffled.
     """
+    things = config.num_envs * config.num_steps if _draws_steps(config) else config.num_envs // config.group_size
 
     def shuffled(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, config.num_envs // config.group_size)
+        return jax.random.permutation(key, things)
 
     # Mapped: written out, each shuffle would be compiled.
     groups = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))
     order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]
-    return order.reshape(config.num_epochs * config.num_minibatches, -1)
+    return order.reshape(config.steps_per_update, -1)
+
+
+def _draws_steps(config: Config) -> bool:
+    """Tells whether minibatches are made of single steps, not of whole environments."""
+    return config.minibatch_size is not None
 
 
 def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:

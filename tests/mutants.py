@@ -640,6 +640,20 @@ MUTANTS = [
         "tests/test_envs.py -k must_be_meant",
     ),
     Mutant(
+        "the steps of a minibatch are not shuffled",
+        "train.py",
+        "        return jax.random.permutation(key, things)\n",
+        "        return jax.random.permutation(key, things) if not _draws_steps(config) else jnp.arange(things)\n",
+        "tests/test_minibatches.py -k pass",
+    ),
+    Mutant(
+        "the gradient of single steps is scaled as that of a window",
+        "train.py",
+        "scale = 1.0 if _draws_steps(config) else _scale(config)",
+        "scale = _scale(config)",
+        "tests/test_minibatches.py -k whole_batch",
+    ),
+    Mutant(
         "a held action goes on after the end",
         "envs.py",
         "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",

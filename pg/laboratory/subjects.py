@@ -25,7 +25,10 @@ from pg.train import make_chunk, make_learner, training_keys
 STAGES = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
 GAMMA = 0.99
 FIT = {"V": "state_value", "Q": "all_action"}  # what is regressed, and an estimator that does it
-NOT_TUNED = ("estimator", "collect", "num_envs", "num_updates", "num_steps", "num_epochs", "num_minibatches")
+NOT_TUNED = (
+    *("estimator", "collect", "num_envs", "num_updates", "num_steps"),
+    *("num_epochs", "num_minibatches", "minibatch_size"),
+)
 
 
 class Subject(NamedTuple):

@@ -110,7 +110,7 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
     """A learning rate: a number, or, with a schedule, a function of the optimizer's count."""
     if config.schedule == "constant":
         return value
-    planned = config.num_updates * config.num_epochs * config.num_minibatches
+    planned = config.num_updates * config.steps_per_update
     over_the_run = schedule(config.schedule, value, planned)
     if step is None:
         return over_the_run
