@@ -27,6 +27,7 @@ from pg.inputs import (
 
 Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
+ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionLaw = Literal["gaussian", "censored", "squashed"]
@@ -160,6 +161,10 @@ class Config:
     """Learning sees rewards over the running standard deviation of the return, once returns differ: no clipping."""
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
+    image_layout: ImageLayout = "auto"
+    """Axes of an image: height, width, channels (hwc) or channels first (chw); auto: by the shape."""
+    scale_observations: bool = False
+    """Networks see observations scaled to [0, 1] by the bounds of their space: frames of bytes over 255."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
@@ -299,6 +304,13 @@ class Config:
 
     def _check_parts(self) -> None:
         """That networks, optimizer and estimator fit together."""
+        if self.scale_observations and self.normalise_observations:
+            raise ValueError(
+                "scale_observations and normalise_observations exclude each other: by the bounds of the space, or by "
+                "running statistics"
+            )
+        if self.image_layout != "auto" and self.network == "mlp":
+            raise ValueError(f"image_layout={self.image_layout!r} is for network='cnn': an mlp takes no axes apart")
         if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
             raise ValueError(
                 f"optimizer='trpo' measures its step by the action that was taken, and estimator={self.estimator!r} "
@@ -454,6 +466,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "advantages": get_args(Advantages),
     "action_law": get_args(ActionLaw),
     "network": get_args(Architecture),
+    "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),
     "memory": get_args(Memory),
     "optimizer": get_args(CriticOptimizer) + get_args(PolicyOptimizer),

@@ -87,6 +87,7 @@ class Env(NamedTuple):
     action_space: Discrete | Box
     max_steps: int | None  # the environment's own time limit, in steps of this one; None: it is traced
     differentiable: bool = False  # a step passes on the derivative of state and observation
+    obs_bounds: Box | None = None  # of every entry of an observation; None: not all of them are known
 
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
@@ -138,6 +139,7 @@ def make_env(
     encode, obs_shape = _observations(base, stated, start[0])
     if observe:
         encode, obs_shape = _seen(encode, obs_shape, observe)
+    obs_bounds = _obs_bounds(base, stated, start[0], observe)
     dtypes = _check_step(single_step, start, action_space, params)
     _check_limit(base, "max_steps_in_episode" in (env_params or {}))
 
@@ -165,7 +167,7 @@ def make_env(
 
     limit = _time_limit(stated)
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
-    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable)
+    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable, obs_bounds)
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
@@ -391,6 +393,24 @@ def _observations(env: Any, params: Any, obs: Any) -> tuple[Callable[..., Any], 
         return lambda x: jax.nn.one_hot(x - first if first else x, n, dtype=float), (n,)
     shape = obs.shape or (1,)
     return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
+
+
+def _obs_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) -> Any:
+    """The bounds of an encoded observation, a Box of numpy's arrays; None unless every entry has two of use."""
+    with jax.ensure_compile_time_eval():
+        space = env.observation_space(params)
+    low: Any = getattr(space, "low", None)
+    high: Any = getattr(space, "high", None)
+    shape = obs.shape or (1,)
+    if isinstance(space, spaces.Discrete):  # it is one-hot
+        low, high, shape = 0.0, 1.0, (int(space.n),)
+    for bound in (low, high):
+        if bound is None or isinstance(bound, jax.core.Tracer) or np.shape(bound) not in ((), shape):
+            return None
+    low, high = (np.broadcast_to(np.asarray(bound, float), shape) for bound in (low, high))
+    if not (np.abs([low, high]) < _NO_BOUND).all() or not (low < high).all():
+        return None
+    return Box(low[list(entries)], high[list(entries)]) if entries else Box(low, high)
 
 
 def _real(x: Any) -> bool:

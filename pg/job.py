@@ -111,6 +111,8 @@ def _run(
                 contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
             )
         print(cli.describe(config, hyperparams, env.horizon(), networks.num_params(like.params)))
+        if images := networks.image_description(config, env):
+            print(images)
     about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment(where)}
     begun = _begun(folder, like, about, len(seeds), strict=options.strict)
     if begun and begun.updates > config.num_updates:

@@ -8,6 +8,7 @@ environment at an episode's start, `()` for networks without one, which take any
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import ACTION_VALUES, ActionLaw, Config, Memory, check_config
+from pg.config import ACTION_VALUES, ActionLaw, Config, ImageLayout, Memory, check_config
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
 from pg.inputs import check_kind, described
@@ -116,10 +117,13 @@ class CNN(nn.Module):
 
     sizes: tuple[int, ...]
     activation: Callable[[jax.Array], jax.Array]
+    channels_first: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
-        """obs: [..., height, width, channels] -> features [..., sizes[-1]]."""
+        """obs: [..., height, width, channels], or with the channels first -> features [..., sizes[-1]]."""
+        if self.channels_first:
+            obs = jnp.moveaxis(obs, -3, -1)
         # One product with all patches. The gradient of flax's `Conv`, which is equal, XLA computes tens of times
         # slower on CPU when it is inside a scan or mapped over seeds.
         x = self.activation(_dense(16, math.sqrt(2))(patches(obs)))
@@ -330,6 +334,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     memory = None if config.memory == "none" else Recurrent(config.memory, config.memory_size)
     model = Model(_torso(config, env), memory, head)
     carry = () if memory is None else memory.start()
+    scaled = _scaling(config, env)
 
     def init(key: jax.Array) -> Any:
         return model.init(
@@ -339,7 +344,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
         _check_params(params)
         try:
-            return model.apply(params, carry, obs, first)
+            return model.apply(params, carry, scaled(obs), first)
         except flax.errors.ScopeParamShapeError:
             raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
 
@@ -381,14 +386,78 @@ def _on_the_policys_layers(critic: Network) -> Network:
 
 def _torso(config: Config, env: Env) -> nn.Module:
     activation = ACTIVATIONS[config.activation]
+    if not _is_convolved(config, env):
+        return MLP(len(env.obs_shape), config.hidden_sizes, activation)
+    layout = image_layout(config, env)
+    if layout == "chw" and config.image_layout == "auto":
+        warnings.warn(
+            f"observations of shape {env.obs_shape} are taken as [channels, height, width]: write "
+            "image_layout='hwc' if they are [height, width, channels], or 'chw' to leave out this warning",
+            stacklevel=2,
+        )
+    height_and_width = env.obs_shape[:2] if layout == "hwc" else env.obs_shape[1:]
+    if min(height_and_width) < 3:
+        raise ValueError(f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'")
+    return CNN(config.hidden_sizes, activation, channels_first=layout == "chw")
+
+
+def _is_convolved(config: Config, env: Env) -> bool:
+    """Whether the network is a convolution. Raises ValueError where that is asked for, and there is no image."""
     image = len(env.obs_shape) == 3
-    if config.network == "cnn" and not image:
-        raise ValueError(f"network='cnn' needs observations [height, width, channels], got shape {env.obs_shape}")
-    if image and config.network != "mlp":
-        if min(env.obs_shape[:2]) < 3:
-            raise ValueError(f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'")
-        return CNN(config.hidden_sizes, activation)
-    return MLP(len(env.obs_shape), config.hidden_sizes, activation)
+    for name, asked in (("network", config.network == "cnn"), ("image_layout", config.image_layout != "auto")):
+        if asked and not image:
+            axes = "[height, width, channels] or [channels, height, width]"
+            raise ValueError(f"{name}={getattr(config, name)!r} needs observations {axes}, got shape {env.obs_shape}")
+    return image and config.network != "mlp"
+
+
+def image_layout(config: Config, env: Env) -> ImageLayout:
+    """hwc or chw: as the settings say, or by the shape of an observation [a, b, c].
+
+    Channels come first if there are far fewer rows than columns, which no picture has: a < b = c, or 4 a ≤ b and c.
+    """
+    if config.image_layout != "auto":
+        return config.image_layout
+    first, second, third = env.obs_shape
+    channels_first = first < second == third or 4 * first <= min(second, third)
+    return "chw" if channels_first else "hwc"
+
+
+def image_description(config: Config, env: Env) -> str:
+    """How the networks see images, in a sentence; empty where they see none."""
+    if len(env.obs_shape) != 3:
+        return ""
+    axes = {"hwc": "[height, width, channels]", "chw": "[channels, height, width]"}
+    taken = f"as {axes[image_layout(config, env)]}" if _is_convolved(config, env) else "flattened"
+    if config.normalise_observations:
+        scale = "standardised by running statistics"
+    elif config.scale_observations:
+        scale = "scaled to [0, 1] by the bounds of their space"
+    elif env.obs_bounds is not None and np.max(env.obs_bounds.high) > 1:
+        scale = f"unscaled, up to {np.max(env.obs_bounds.high):g} (scale_observations brings them to [0, 1])"
+    else:
+        scale = "unscaled"
+    return f"images {list(env.obs_shape)}, {taken}, {scale}"
+
+
+def _scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
+    """What networks see of observations [..., *O]."""
+    if not config.scale_observations:
+        return lambda obs: obs
+    if env.obs_bounds is None:
+        raise ValueError(
+            "scale_observations needs a space of observations with finite bounds for every entry: use "
+            "normalise_observations, which needs none"
+        )
+    low, high = env.obs_bounds
+
+    def scaled(obs: jax.Array) -> jax.Array:
+        def axes(bound: Any) -> jax.Array:
+            return jnp.broadcast_to(jnp.asarray(bound, obs.dtype), obs.shape)
+
+        return (obs - axes(low)) / axes(high - low)
+
+    return scaled
 
 
 def _unbounded(box: Box) -> bool:

@@ -1,0 +1,141 @@
+"""Images: which axis holds the channels, and on what scale networks see them."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from pg import Config, make_train
+from pg.envs import Box, Discrete, Env, environment, make_env, spaces
+from pg.networks import image_description, image_layout, make_critic, make_policy
+
+KEY = jax.random.key(0)
+
+
+def fake_env(*obs_shape: int, bounds: Box | None = None) -> Env:
+    return Env(lambda key: None, lambda *_: None, 1, obs_shape, Discrete(3), 10, obs_bounds=bounds)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 84, 84), (4, 10, 10), (3, 40, 30), (12, 64, 80)], ids=str)
+def test_channels_that_come_first_are_told_by_the_shape_and_said(shape: tuple[int, ...]) -> None:
+    env = fake_env(*shape)
+    assert image_layout(Config(), env) == "chw"
+    with pytest.warns(UserWarning, match=r"taken as \[channels, height, width\]: write image_layout='hwc' if"):
+        make_policy(Config(), env)
+    with pytest.warns(UserWarning, match="taken as"):
+        make_critic(Config(estimator="gae"), env)
+
+
+@pytest.mark.parametrize(
+    "shape", [(10, 10, 4), (10, 10, 10), (5, 5, 16), (9, 11, 21), (30, 40, 3), (20, 10, 10)], ids=str
+)
+def test_channels_that_come_last_stay_there_in_silence(shape: tuple[int, ...]) -> None:
+    env = fake_env(*shape)
+    assert image_layout(Config(), env) == "hwc"
+    make_policy(Config(), env)
+
+
+def test_both_layouts_of_an_image_have_one_output() -> None:
+    """The same parameters, the axes moved: nothing else differs, and a setting is not warned of."""
+    image = jax.random.uniform(KEY, (5, 8, 8, 3))
+    last, first = fake_env(8, 8, 3), fake_env(3, 8, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policies = [make_policy(Config(image_layout=layout), env) for layout, env in (("hwc", last), ("chw", first))]
+    params = policies[0].init(KEY)
+    outputs = [
+        policy.apply(params, (), x, jnp.zeros(5, bool))[1].logits
+        for policy, x in zip(policies, (image, jnp.moveaxis(image, -1, 1)), strict=True)
+    ]
+    np.testing.assert_array_equal(*outputs)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, policies[1].init(KEY))
+
+
+def test_a_layout_where_there_is_no_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"image_layout='chw' needs observations .*, got shape \(4,\)"):
+        make_policy(Config(image_layout="chw"), fake_env(4))
+    with pytest.raises(ValueError, match="is for network='cnn'"):
+        Config(image_layout="chw", network="mlp")
+    with pytest.raises(ValueError, match=r"images of at least 3 × 3, got shape \(8, 2, 8\)"):
+        make_policy(Config(image_layout="chw"), fake_env(8, 2, 8))
+
+
+@struct.dataclass
+class State(environment.EnvState):
+    time: jax.Array
+
+
+class Frames(environment.Environment):
+    """Frames of bytes, channels first: noise, of which action 1 is paid."""
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        return environment.EnvParams(max_steps_in_episode=5)
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+        state = State(time=jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> Any:
+        after = State(time=state.time + 1)
+        return self.get_obs(after), after, (action == 1).astype(float), jnp.bool_(False), {}
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+        return jax.random.bits(jax.random.fold_in(KEY, state.time), (3, 12, 12), jnp.uint8)
+
+    def action_space(self, params: Any = None) -> spaces.Discrete:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: Any) -> spaces.Box:
+        return spaces.Box(0, 255, (3, 12, 12), jnp.uint8)
+
+
+SMALL: dict[str, Any] = {"env": Frames(), "hidden_sizes": (4,), "image_layout": "chw"}
+
+
+def test_frames_of_bytes_are_scaled_by_the_bounds_of_their_space() -> None:
+    env = make_env(Frames(), 4)
+    plain, scaled = (make_policy(Config(**SMALL, scale_observations=on), env) for on in (False, True))
+    params = plain.init(KEY)
+    _, obs = env.reset(KEY)
+    assert obs.max() > 200
+    first = jnp.zeros(4, bool)
+    expected = plain.apply(params, (), obs / 255, first)[1].logits
+    np.testing.assert_allclose(scaled.apply(params, (), obs, first)[1].logits, expected, rtol=1e-4)
+    assert not np.allclose(plain.apply(params, (), obs, first)[1].logits, expected)
+
+
+def test_a_run_says_how_it_sees_images() -> None:
+    env = make_env(Frames(), 1)
+    said = [
+        image_description(Config(**SMALL | changes), env)
+        for changes in ({}, {"scale_observations": True}, {"normalise_observations": True})
+    ]
+    start = "images [3, 12, 12], as [channels, height, width], "
+    assert said[0] == f"{start}unscaled, up to 255 (scale_observations brings them to [0, 1])"
+    assert said[1] == f"{start}scaled to [0, 1] by the bounds of their space"
+    assert said[2] == f"{start}standardised by running statistics"
+    assert image_description(Config(), make_env("CartPole-v1", 1)) == ""
+    minatar = image_description(Config(env="Breakout-MinAtar", network="mlp"), make_env("Breakout-MinAtar", 1))
+    assert minatar == "images [10, 10, 4], flattened, unscaled"
+
+
+def test_bounds_that_are_none_scale_nothing() -> None:
+    """Infinite ones, and those so large that they mean none."""
+    with pytest.raises(ValueError, match="scale_observations needs a space of observations with finite bounds"):
+        make_policy(Config(scale_observations=True), make_env("CartPole-v1", 1))  # its bounds of speed are 3.4e38
+    with pytest.raises(ValueError, match="exclude each other"):
+        Config(scale_observations=True, normalise_observations=True)
+    seen = make_env("FrozenLake-misc", 1)  # Discrete, and so one-hot: in [0, 1] as it is
+    policy = make_policy(Config(scale_observations=True), seen)
+    assert policy.apply(policy.init(KEY), (), seen.reset(KEY)[1], jnp.zeros(1, bool))[1].logits.shape == (1, 4)
+
+
+def test_scaled_frames_are_trained_on() -> None:
+    config = Config(**SMALL, scale_observations=True, num_envs=2, num_updates=1)
+    _, metrics = jax.jit(make_train(config))(KEY)
+    assert np.isfinite(metrics["grad_norm"]).all()
