@@ -10,6 +10,7 @@ from typing import Any
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
+SHORT = 50  # names that a sentence lists
 
 # Words that other libraries have for a setting, a flag or an estimator of this one.
 ALIASES = {
@@ -67,7 +68,11 @@ def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
         return
     near = nearest(value, names)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"unknown {field} {shown(value)}: {hint}valid: {', '.join(names)}")
+    if len(names) > SHORT:  # a registry would fill the screen
+        valid_names = f"{len(names)} names are known, as {names[0]}"
+    else:
+        valid_names = f"valid: {', '.join(names)}"
+    raise ValueError(f"unknown {field} {shown(value)}: {hint}{valid_names}")
 
 
 def nearest(value: Any, names: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from pg import devices, envs, folders, interrupts, nonfinite
+from pg.adapters.base import faults_in_one_sentence
 from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_config, check_is_hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
@@ -138,6 +139,7 @@ def run(
     return Run(states, *done[1:], programs.seconds, seconds, env_params)
 
 
+@faults_in_one_sentence()
 def evaluate_run(
     config: Config,
     done: Run,
@@ -213,6 +215,7 @@ def compile_programs(
     return Programs(config, where, num_runs, length, first_program, rest, last, time.monotonic() - started)
 
 
+@faults_in_one_sentence()
 def train(
     programs: Programs,
     keys: jax.Array,
@@ -268,6 +271,7 @@ def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: 
     return error.get() or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
 
 
+@faults_in_one_sentence()
 def evaluate_all(
     programs: Programs, states: TrainState, keys: jax.Array, hyperparams: Hyperparams
 ) -> dict[str, Evaluation]:

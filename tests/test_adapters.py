@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pg import adapters, runs
 from pg.adapters import ADAPTERS, base, make
 from pg.adapters.gymnasium import adapt
-from pg.config import LIBRARIES, Config, check_env
+from pg.config import LIBRARIES, Config, Hyperparams, check_env
 from pg.envs import Discrete, make_env, spaces
 from pg.rollout import _where
 from pg.train import make_train
@@ -258,3 +259,112 @@ def test_gymnasium_spaces() -> None:
 
     with pytest.raises(ValueError, match="actions of Switches must be Discrete or Box, got MultiBinary"):
         adapt(Switches, "Switches")
+
+
+def test_a_registry_is_not_printed_for_an_unknown_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'Taxi-v4' or ") as caught:
+        make("gymnasium:Taxi-v3")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(ValueError, match=r"unknown environment of gymnasium '%%%': \d+ names are known, as CartPole"):
+        make("gymnasium:%%%")
+
+
+FAULTS: dict[str, tuple[Exception, str]] = {
+    "an extra that is missing": (
+        gymnasium.error.DependencyNotInstalled("no MuJoCo: `pip install 'gymnasium[mujoco]'`\nmore"),
+        r"DependencyNotInstalled: no MuJoCo: `pip install 'gymnasium\[mujoco\]'`$",
+    ),
+    "a module that is missing": (
+        ModuleNotFoundError("no cv2", name="cv2"),
+        "ModuleNotFoundError: no cv2: pip install cv2$",
+    ),
+    "an option that it does not have": (TypeError("an unexpected keyword"), "TypeError: an unexpected keyword$"),
+    "several lines": (ValueError("one\ntwo"), "ValueError: one$"),
+    "nothing said": (AssertionError(), "AssertionError: $"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_constructor_that_fails_is_one_sentence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    error, said = FAULTS[kind]
+
+    def fail(name: str, **_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(adapters.gymnasium, "make", fail)
+    with pytest.raises(ValueError, match="^env='gymnasium:CartPole-v1' cannot be built: " + said):
+        make("gymnasium:CartPole-v1")
+
+
+def walk(*, step: Any = None, reset: Any = None) -> Any:
+    """Walk, whose step or reset gives something else."""
+
+    class Other(Walk):
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            gymnasium.Env.reset(self, seed=seed)
+            return reset() if reset else (np.zeros(2), {})
+
+        def step(self, action: Any) -> Any:
+            return step() if step else (np.zeros(2), 1.0, False, False, {})
+
+    return adapt(Other, "Other", 4)
+
+
+def fault() -> Any:
+    raise KeyError("board")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an exception": ({"step": fault}, r"the step of Other fails: KeyError: 'board' \(.*test_adapters.py, line \d+\)"),
+    "an exception in reset": ({"reset": fault}, r"the reset of Other fails: KeyError: 'board' \("),
+    "two rewards": (
+        {"step": lambda: (np.zeros(2), np.ones(2), False, False, {})},
+        "one number, got an array of shape",
+    ),
+    "no reward": ({"step": lambda: (np.zeros(2), None, False, False, {})}, "the reward must be one number, got None"),
+    "four values": ({"step": lambda: (np.zeros(2), 0.0, False, {})}, "it must give obs, .*, info; got 4 values"),
+    "a reset of old": ({"reset": lambda: np.zeros(2)}, "it must give obs, info; got ndarray"),
+    "a longer observation": (
+        {"step": lambda: (np.zeros(3), 0.0, False, False, {})},
+        "must have shape .2,., got .3,.",
+    ),
+}
+TINY = {"num_envs": 2, "num_updates": 1, "hidden_sizes": (2,)}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_fault_in_python_code_is_one_sentence_with_its_place(kind: str) -> None:
+    given, said = WRONG[kind]
+    made = make_env(walk(**given), 2)
+
+    def one_step() -> Any:
+        return made.step(jax.random.key(1), made.reset(jax.random.key(0))[0], jnp.zeros(2, int))[1].reward
+
+    with pytest.raises(base.HostError, match=said) as caught, base.faults_in_one_sentence():
+        jax.block_until_ready(jax.jit(one_step)())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fault_in_python_code_ends_a_run_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"^the step of Other fails: KeyError: 'board'"):
+        runs.run(Config(env=walk(step=fault), **TINY), Hyperparams(), [0])
+    assert not caplog.records
+
+
+def test_a_reward_of_one_entry_is_a_number() -> None:
+    _, steps = roll(walk(step=lambda: (np.zeros(2), np.array([2.0]), False, np.array([False]), {})), [0])
+    np.testing.assert_array_equal(steps.reward, 2.0)
+
+
+def test_actions_of_a_box_of_whole_numbers_reach_gymnasium_rounded() -> None:
+    class Dial(Walk):
+        action_space = gymnasium.spaces.Box(0, 4, (1,), np.int64)
+
+        def step(self, action: Any) -> Any:
+            assert self.action_space.contains(action)
+            return np.zeros(2), float(action[0]), False, False, {}
+
+    _, steps = roll(adapt(Dial, "Dial", 3), [[2.6], [-1.0], [9.0]])
+    np.testing.assert_array_equal(steps.reward[:, 0], [3.0, 0.0, 4.0])

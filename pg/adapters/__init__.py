@@ -21,7 +21,8 @@ __all__ = ["ADAPTERS", "make"]
 def make(name: str, **options: Any) -> Any:
     """The environment "library:environment", with gymnax's interface; options are those of the library.
 
-    Raises ValueError for a library that is unknown or not installed, and for a name that the library does not have.
+    Raises ValueError for a library that is unknown or not installed, for a name that the library does not have, and
+    where its constructor fails.
     """
     library, _, environment = name.partition(":")
     check_name("library of environments", library, ADAPTERS)
@@ -34,7 +35,15 @@ def make(name: str, **options: Any) -> Any:
         raise ValueError(
             f"env={name!r} needs {missing}, which is not installed: pip install -e '.[{library}]'"
         ) from error
-    return module.make(environment, **options)
+    try:
+        return module.make(environment, **options)
+    except Exception as error:
+        said = str(error).strip()
+        if isinstance(error, ValueError) and "\n" not in said:
+            raise
+        line = said.partition("\n")[0]
+        package = f": pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
+        raise ValueError(f"env={name!r} cannot be built: {type(error).__name__}: {line}{package}") from error
 
 
 # Each library, which is also the name of its extra, and one of its environments.

@@ -7,7 +7,9 @@
 by something else than a number of steps. The steps are counted here, against `max_steps_in_episode`.
 """
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,9 +18,32 @@ from flax import struct
 
 from pg.envs import environment, spaces
 
-__all__ = ["NEVER", "Adapter"]
+__all__ = ["NEVER", "Adapter", "HostError", "faults_in_one_sentence"]
 
 NEVER = 2**30  # a time limit for the library's own counter, which it does not reach
+
+
+class HostError(ValueError):
+    """What went wrong in the Python code of an environment, in one sentence."""
+
+
+@contextlib.contextmanager
+def faults_in_one_sentence() -> Iterator[None]:
+    """Raises the HostError that a callback has raised, where JAX gives its text within a report of its own."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        sentence = str(error).partition(f"{HostError.__name__}: ")[2].partition("\n")[0]
+        if not sentence:
+            raise
+        raise HostError(sentence) from None
+
+
+def _is_no_fault(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HostError))
+
+
+logging.getLogger("jax._src.callback").addFilter(_is_no_fault)  # which prints the traceback of what it then raises
 
 
 @struct.dataclass

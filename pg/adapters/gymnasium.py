@@ -8,6 +8,7 @@ a play that it no longer holds, it resets with the seed and takes all the action
 
     state = (seed, t, a_0 ... a_{t-1}),   one array of the longest episode's length
 
+A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with the place.
 Observations are Box or Discrete, others go through Gymnasium's own `FlattenObservation`; actions are Box or Discrete.
 Limits: the environment is made without the wrapper that counts steps. The number it would have counted to is ours
 (without one: 1000, or `max_steps`); `max_steps_in_episode` may lower it, but no episode is longer. `truncated` of
@@ -17,9 +18,11 @@ often as they step. An environment whose course depends on more than seed and ac
 for this adapter, nor is a mesh of several devices.
 """
 
+import contextlib
 import threading
+import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -27,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.adapters.base import Adapter
+from pg.adapters.base import Adapter, HostError
 from pg.envs import spaces
 from pg.inputs import check_name
 
@@ -45,8 +48,8 @@ class Play(NamedTuple):
 class _Host:
     """Environments, each kept under the play that it has reached, and what the play's last step gave."""
 
-    def __init__(self, build: Callable[[], Any]) -> None:
-        self.build = build
+    def __init__(self, build: Callable[[], Any], name: str) -> None:
+        self.build, self.name = build, name
         self.at: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()  # what was used last is at the end
         self.idle = [build()]
         self.largest = 1  # environments in one call
@@ -59,7 +62,7 @@ class _Host:
         seeds = np.asarray(seed)
         with self.lock:
             env = self._idle()
-            obs = [self._observed(env.reset(seed=int(s))[0]) for s in seeds.ravel()]
+            obs = [self._begin(env, int(s)) for s in seeds.ravel()]
             self.idle.append(env)
         return np.stack(obs).reshape(*seeds.shape, *self.observations.shape)
 
@@ -90,7 +93,7 @@ class _Host:
 
     def _replay(self, seed: int, past: np.ndarray) -> Any:
         env, outcome = self._idle(), None
-        env.reset(seed=seed)
+        self._begin(env, seed)
         for action in past:
             outcome = self._act(env, action)
         return env, outcome
@@ -98,11 +101,43 @@ class _Host:
     def _act(self, env: Any, action: np.ndarray) -> Any:
         discrete = isinstance(self.actions, gymnasium.spaces.Discrete)
         sent = int(action + self.actions.start) if discrete else action.astype(self.actions.dtype)
-        obs, reward, terminated, truncated, _ = env.step(sent)
-        return self._observed(obs), np.asarray(reward, jnp.result_type(float)), bool(terminated), bool(truncated)
+        with self._said("step"):
+            given = env.step(sent)
+            if not isinstance(given, tuple) or len(given) != 5:
+                raise TypeError(f"it must give obs, reward, terminated, truncated, info; got {_count(given)}")
+            obs, reward, terminated, truncated, _ = given
+            if np.size(reward) != 1 or reward is None:
+                raise TypeError(f"the reward must be one number, got {_described(reward)}")
+            number = np.asarray(reward, jnp.result_type(float)).reshape(())
+            return self._observed(obs), number, bool(terminated), bool(truncated)
+
+    def _begin(self, env: Any, seed: int) -> np.ndarray:
+        """The observation after a reset."""
+        with self._said("reset"):
+            given = env.reset(seed=seed)
+            if not isinstance(given, tuple) or len(given) != 2:
+                raise TypeError(f"it must give obs, info; got {_count(given)}")
+            return self._observed(given[0])
 
     def _observed(self, obs: Any) -> np.ndarray:
-        return np.asarray(obs - getattr(self.observations, "start", 0), self.dtype)
+        seen = np.asarray(obs - getattr(self.observations, "start", 0), self.dtype)
+        if seen.shape != self.observations.shape:
+            raise TypeError(f"observations must have shape {self.observations.shape}, got {seen.shape}")
+        return seen
+
+    @contextlib.contextmanager
+    def _said(self, method: str) -> Iterator[None]:
+        """A fault in the environment's own code as one sentence: JAX would report its way to here."""
+        try:
+            yield
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            line = str(error).strip().partition("\n")[0]
+            at = "" if place.filename == __file__ else f" ({place.filename}, line {place.lineno})"
+            said = f"the {method} of {self.name} fails: {type(error).__name__}: {line}{at}"
+        else:
+            return
+        raise HostError(said)
 
     def _idle(self) -> Any:
         return self.idle.pop() if self.idle else self.build()
@@ -128,7 +163,7 @@ def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter
         plain = isinstance(env.observation_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete)
         return env if plain else gymnasium.wrappers.FlattenObservation(env)
 
-    host = _Host(flat)
+    host = _Host(flat, name)
     actions, observations = _space(host.actions, name), _space(host.observations, name)
     obs_shape = jax.ShapeDtypeStruct(observations.shape, host.dtype)
     flag = jax.ShapeDtypeStruct((), bool)
@@ -154,5 +189,15 @@ def _space(space: Any, name: str) -> Any:
     if isinstance(space, gymnasium.spaces.Discrete):
         return spaces.Discrete(int(space.n))
     if isinstance(space, gymnasium.spaces.Box):
-        return spaces.Box(space.low, space.high, space.shape, jnp.result_type(float))
+        whole = jnp.issubdtype(space.dtype, jnp.integer)  # which an action is rounded to
+        dtype = jax.dtypes.canonicalize_dtype(space.dtype if whole else float)
+        return spaces.Box(space.low, space.high, space.shape, dtype)
     raise ValueError(f"the actions of {name} must be Discrete or Box, got {type(space).__name__}")
+
+
+def _count(given: Any) -> str:
+    return f"{len(given)} values" if isinstance(given, tuple) else type(given).__name__
+
+
+def _described(x: Any) -> str:
+    return "None" if x is None else f"an array of shape {np.shape(x)}"
