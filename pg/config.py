@@ -407,7 +407,7 @@ class Hyperparams(NamedTuple):
     entropy_coef: Any = 0.0
     """Weight of the entropy bonus in the loss, per step."""
     temperature: Any = 0.0
-    """Weight τ of -log π in the reward: entropy that counts in the future too."""
+    """Weight τ of -log π in the reward: entropy that counts in the future too (π the policy that learns)."""
     value_coef: Any = 0.5
     """Weight of the critic's squared error, per step."""
     critic_rate: Any = 1.0

@@ -427,6 +427,13 @@ MUTANTS = [
         "differs = var < jnp.inf",
         "tests/test_rounding.py -k scaled",
     ),
+    Mutant(
+        "entropy of the behaviour in the reward of the policy",
+        "estimators/base.py",
+        "return traj._replace(reward=traj.reward - h.temperature * finite)",
+        "return traj._replace(reward=traj.reward - 0.0 * finite)",
+        "tests/test_unbiased.py -k temperature",
+    ),
     # Other directions.
     Mutant(
         "the trace of gpomdp is cut by a reset",

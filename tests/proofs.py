@@ -197,8 +197,10 @@ def by_loops(case: Case, advantage: Callable[[Episode, int], float], power: floa
         L = int(traj.valid[:, m].sum())
         states, last = traj.obs[:L, m].argmax(-1), traj.next_obs[L - 1, m].argmax(-1)
         over = traj.terminated[L - 1, m] or case.limit_ends
-        ratio = np.exp(log_pi[states, traj.action[:L, m]] - traj.log_prob[:L, m])
-        episode = Episode(traj.reward[:L, m], ratio, np.append(v[states], 0.0 if over else v[last]))
+        own = log_pi[states, traj.action[:L, m]]
+        ratio = np.exp(own - traj.log_prob[:L, m])
+        reward = traj.reward[:L, m] - case.setting.get("temperature", 0.0) * own
+        episode = Episode(reward, ratio, np.append(v[states], 0.0 if over else v[last]))
         for t in range(L):
             total += p * power**t * advantage(episode, t) * each.score[t, m]
     return total
@@ -293,6 +295,8 @@ CASES = [
     Case("trajectory_importance", on_policy=False),
     Case("per_decision_importance"),
     Case("per_decision_importance", on_policy=False),
+    Case("trajectory_importance", {"temperature": 0.3}, soft_gradient, on_policy=False),
+    Case("per_decision_importance", {"temperature": 0.3}, soft_gradient, on_policy=False),
     Case("ratio_only"),
     Case("ratio_only", mean=of_one_ratio, on_policy=False),
     # Bootstrapped estimators are ∇J where nothing is left to bootstrap, and where V is exact.
@@ -309,6 +313,7 @@ CASES = [
     Case("vtrace", {"lambda_": 1.0}, limit_ends=True),
     Case("vtrace", {"lambda_": 0.5}, problem=exact_critics),
     Case("vtrace", {"lambda_": 0.7}, of_vtrace, on_policy=False),
+    Case("vtrace", {"lambda_": 0.7, "temperature": 0.3}, of_vtrace, on_policy=False),
     Case("ppo", {"lambda_": 1.0}, limit_ends=True),
     Case("ppo", {"lambda_": 0.5}, problem=exact_critics),
     Case("ppo", {"lambda_": 0.5}, of_gae),

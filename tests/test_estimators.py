@@ -11,6 +11,7 @@ from toys import tabular_critic, tabular_policy
 from pg import returns
 from pg.config import ACCEPTS, ACTION_VALUES, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.estimators.base import own_entropy
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -306,3 +307,29 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
     np.testing.assert_allclose(
         weigh(name, traj, H._replace(temperature=tau)).psi, weigh(name, paid).psi, atol=1e-12, rtol=1e-7
     )
+
+
+@pytest.mark.parametrize("name", ["trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"])
+def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: str) -> None:
+    """r - τ log π, as a reward that was paid: of the policy that learns, not of the behaviour."""
+    traj, tau = batch(), 0.3
+    log_pi = np.asarray(jax.nn.log_softmax(traj.obs @ build(name)[1].policy))
+    own = np.take_along_axis(log_pi, traj.action[..., None], -1)[..., 0]
+    assert np.abs(own - traj.log_prob)[traj.valid].max() > 0.1
+    paid = traj._replace(reward=np.where(traj.valid, traj.reward - tau * own, 0.0))
+    found = weigh(name, traj, H._replace(temperature=tau))
+    expected = weigh(name, paid)
+    np.testing.assert_allclose(found.psi, expected.psi, atol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found.target, expected.target)
+
+
+def test_what_the_policy_never_does_has_no_entropy_to_pay() -> None:
+    """Weights of 0, and no NaN, where an action of the behaviour is forbidden to the policy."""
+    traj, h = batch(), H._replace(temperature=0.3)
+    for name in ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"):
+        estimator, params, state = build(name, h)
+        forbidding = params._replace(policy=params.policy.at[:, 0].set(-1e300))
+        psi = estimator.weigh(forbidding, state, jax.tree.map(jnp.asarray, traj))[0].psi
+        assert np.isfinite(psi).all(), name
+    masked = own_entropy(jax.tree.map(jnp.asarray, traj), jnp.full((T, N), -jnp.inf), h)
+    np.testing.assert_array_equal(masked.reward, traj.reward)

@@ -119,7 +119,8 @@ def build_estimator(
     for a Ψ that drops it.
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
-    The reward that `weigh` sees is r - temperature log π.
+    The reward that `weigh` sees is r - temperature × the log-probability with which the action was taken: that is
+    r - temperature log π on-policy, and `own_entropy` makes it so off-policy.
     Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
     where T = B, it would give a wrong number.
     """
@@ -222,6 +223,19 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
 
     log_prob = blocks.map_steps(block, traj, traj.valid, whole=policy.recurrent)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
+
+
+def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Trajectory:
+    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's probability.
+
+    Args:
+        traj: as `weigh` is given it, of another policy than π.
+        log_rho: `log_ratio`, [T, B].
+        h: of which `temperature` is τ.
+    """
+    # What π never does has a weight of 0, and so any finite reward.
+    finite = jnp.where(jnp.isneginf(log_rho), 0.0, log_rho)
+    return traj._replace(reward=traj.reward - h.temperature * finite)
 
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:

@@ -19,6 +19,7 @@ from pg.estimators.base import (
     drift,
     log_ratio,
     nothing,
+    own_entropy,
     score,
     state_discount,
     state_weight,
@@ -73,8 +74,9 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        rho, step = jnp.exp(log_ratio(policy, params, traj)), valued(critic, params, traj)
-        target, advantage = returns.vtrace(rho, *step, h.gamma, h.lambda_)
+        log_rho = log_ratio(policy, params, traj)
+        step = valued(critic, params, own_entropy(traj, log_rho, h))
+        target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.lambda_)
         return state_weight(traj, h) * advantage, target, state
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))

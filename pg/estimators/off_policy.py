@@ -1,7 +1,7 @@
 """Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π / behaviour.
 
 The weights are constants of the batch, so that an estimator takes one step on it. On the policy's own episodes all
-of them are 1.
+of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that learns, not of the behaviour.
 """
 
 from typing import Any
@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 from pg import returns
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator, discounted_reward_to_go, log_ratio
+from pg.estimators.base import (
+    Estimator,
+    Params,
+    build_estimator,
+    discounted_reward_to_go,
+    log_ratio,
+    own_entropy,
+)
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -25,8 +32,9 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        weight = jnp.exp(log_ratio(policy, params, traj).sum(0))
-        return weight * returns.total_return(traj.reward, h.gamma), (), state
+        log_rho = log_ratio(policy, params, traj)
+        total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
+        return jnp.exp(log_rho.sum(0)) * total, (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["trajectory_importance"])
 
@@ -41,8 +49,10 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        weight = jnp.exp(jnp.cumsum(log_ratio(policy, params, traj), axis=0))
-        return discounted_reward_to_go(traj._replace(reward=weight * traj.reward), h), (), state
+        log_rho = log_ratio(policy, params, traj)
+        weight = jnp.exp(jnp.cumsum(log_rho, axis=0))
+        reward = weight * own_entropy(traj, log_rho, h).reward
+        return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["per_decision_importance"])
 
@@ -57,6 +67,7 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return jnp.exp(log_ratio(policy, params, traj)) * discounted_reward_to_go(traj, h), (), state
+        log_rho = log_ratio(policy, params, traj)
+        return jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h), (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["ratio_only"])
