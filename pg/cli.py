@@ -33,6 +33,9 @@ AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the sam
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 
+RESUMED = ("seed", "seeds", "eval_episodes", "greedy")  # options that a run goes on with
+
+
 def _whole(text: str) -> int:
     value = float(text)
     if not math.isfinite(value) or value != int(value):
@@ -149,14 +152,33 @@ class Machine:
             )
 
     def start(self) -> None:
-        """Tells jax, before anything is computed. Raises ValueError where no other process can be found."""
+        """Tells jax, before anything is computed; where something has been already, its devices stay, and it says so.
+
+        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be what it was set to.
+        """
         from pg import devices
 
         if self.debug:
             devices.check_everything()
-        devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
+        changed = devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
+        if not changed:
+            self._stay()
         if self.several:
             devices.join(self.coordinator, self.num_processes, self.process_id)
+
+    def _stay(self) -> None:
+        """Says how many devices there are, once their number cannot be changed."""
+        import jax
+
+        there = len(jax.local_devices())
+        if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
+            raise ValueError(
+                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or be set before "
+                f"anything is computed; got {self.cpu_devices}"
+            )
+        print(
+            f"JAX is in use in this process already: --cpu-devices cannot change now, and its {there} device(s) stay"
+        )
 
 
 def parse(
@@ -174,8 +196,7 @@ def parse(
         if "resume" in own and (run := _named(argv, "resume")):
             config, hyperparams = folders.read_setup(Path(run))
             stored = folders.read_options(Path(run))
-            kept = ("seed", "seeds", "eval_episodes", "greedy")
-            defaults = options(**{name: stored[name] for name in kept if name in stored})
+            defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
         else:
             config, hyperparams = _preset(argv)
     except ValueError as error:

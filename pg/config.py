@@ -617,6 +617,11 @@ def check_standardised(config: Config, longest: int) -> None:
         )
 
 
+def class_of(env: Any) -> str:
+    """The class of an environment object, with its module."""
+    return f"{type(env).__module__}.{type(env).__qualname__}"
+
+
 def check_env(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless `name` is an environment that can run."""
     if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name

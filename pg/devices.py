@@ -175,12 +175,17 @@ def fetch(tree: Any, where: Layout) -> Any:
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
 
 
-def use_cpu_cores(count: int | None) -> None:
-    """Makes the CPU count as so many devices; None: as many as this process has cores. Before anything is computed.
+def use_cpu_cores(count: int | None) -> bool:
+    """Makes the CPU count as so many devices; None: as many as this process has cores.
 
-    Without effect on the devices of an accelerator.
+    Without effect on the devices of an accelerator. Returns whether it could: where something has been computed in
+    this process, the devices stay as they are.
     """
-    jax.config.update("jax_num_cpu_devices", folders.num_cores() if count is None else count)
+    try:
+        jax.config.update("jax_num_cpu_devices", folders.num_cores() if count is None else count)
+    except RuntimeError:
+        return False
+    return True
 
 
 def check_everything() -> None:
@@ -193,7 +198,8 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
     """Makes this process one of a job's, before anything is computed.
 
     Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all three arguments
-    are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither is the case.
+    are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither is the case, and where something
+    has been computed in this process.
     """
     try:
         jax.distributed.initialize(
@@ -203,6 +209,10 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=2 * HEARTBEAT,
         )
+    except RuntimeError as error:
+        raise ValueError(
+            f"this process cannot become one of several, as JAX is in use in it already: {error}"
+        ) from None
     except ValueError as error:
         raise ValueError(
             f"no cluster was found ({error}): give --coordinator HOST:PORT, --num-processes and --process-id"

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import Config, Hyperparams, class_of, merge_env_params, name_of
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
@@ -119,18 +119,48 @@ def write_setup(
 ) -> None:
     """config.json and versions.json: all that it takes to run it again. versions: default: `environment()`."""
     config, hyperparams = merge_env_params(config, hyperparams)
-    setup = {"config": config.to_json(), "hyperparams": hyperparams.scalars(), "options": dict(options)}
+    setup: dict[str, Any] = {
+        "config": config.to_json(),
+        "hyperparams": hyperparams.scalars(),
+        "options": dict(options),
+    }
+    if not isinstance(config.env, str):
+        setup["env_class"] = class_of(config.env)
     write_json(folder / "config.json", setup)
     write_json(folder / "versions.json", versions or environment())
 
 
-def read_setup(folder: Path) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams of the run in a folder. Raises ValueError where there is none, or a damaged one."""
+def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams of the run in a folder.
+
+    env: the environment object of the run, which no file can hold; None: the run is of an environment with a name.
+    Raises ValueError where there is no run, or a damaged one, or one of another environment than that.
+    """
     path = folder / "config.json"
     try:
-        return stored_settings(read_json(path))
+        return stored_settings(_with_env(folder, read_json(path), env))
     except (AttributeError, LookupError, TypeError):
         raise ValueError(f"{path} does not hold the settings of a run") from None
+
+
+def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
+    """What config.json holds, with the environment object in the place of its name."""
+    stored, name = data.get("env_class"), data["config"]["env"]
+    if env is None and stored is None:
+        return data
+    if env is None:
+        raise ValueError(
+            f"{folder} holds a run of an environment object, of the class {stored}: give it in Python, as in "
+            f"pg.job.resume({str(folder)!r}, env={str(stored).rpartition('.')[2]}())"
+        )
+    # The module may be another one: that of a notebook or a script is __main__.
+    same = stored is None or str(stored).rpartition(".")[2] == type(env).__name__
+    if not same or name != name_of(env):
+        raise ValueError(
+            f"{folder} holds a run of another environment, {name!r} of the class {stored or 'of that name'}: got "
+            f"{name_of(env)!r} of the class {class_of(env)}"
+        )
+    return {**data, "config": {**data["config"], "env": env}}
 
 
 def read_options(folder: Path) -> dict[str, Any]:

@@ -29,11 +29,17 @@ class Caught:
     signum: int | None = None
 
 
-def listen() -> None:
-    """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt by itself."""
+def listen() -> bool:
+    """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt by itself.
+
+    False, and nothing is changed, in a thread that cannot handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
     for signum in SIGNALS:
         signal.signal(signum, _raise)
     sys.unraisablehook = _again
+    return True
 
 
 @contextlib.contextmanager

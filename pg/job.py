@@ -53,9 +53,20 @@ class Options(cli.Checkpointing):
             raise ValueError("name and resume exclude each other: resume goes on in the folder it names")
 
 
-def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli.Machine) -> int:
-    """Trains, evaluates and writes. The exit code, as of `cli`; prints what is wrong where something is."""
-    interrupts.listen()
+def run(
+    config: Config,
+    hyperparams: Hyperparams,
+    options: Options | None = None,
+    machine: cli.Machine | None = None,
+) -> int:
+    """Trains, evaluates and writes. The exit code, as of `cli`; prints what is wrong where something is.
+
+    config: of an environment by its name, or from Python of an environment object; the run's folder then holds the
+    name of its class, and `resume` is given such an object again.
+    """
+    options, machine = options or Options(), machine or cli.Machine()
+    if not interrupts.listen():
+        print("this is not the main thread: signals do not end the run, which keeps its checkpoints all the same")
     folder = None
     with contextlib.ExitStack() as stack:
         try:
@@ -74,6 +85,26 @@ def run(config: Config, hyperparams: Hyperparams, options: Options, machine: cli
             cli.abandon(error)
         except OSError as error:
             cli.fail_to_write(error)
+
+
+def resume(folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False) -> int:
+    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. The exit code.
+
+    env: the environment object, of a run that was given one. num_updates: more than before; None: as many.
+    strict: as of `Options`.
+    """
+    folder = Path(folder)
+    try:
+        config, hyperparams = folders.read_setup(folder, env)
+        stored = folders.read_options(folder)
+        if num_updates is not None:
+            config = dataclasses.replace(config, num_updates=num_updates)
+        kept = {name: stored[name] for name in cli.RESUMED if name in stored}
+        options = Options(**kept, resume=folder, strict=strict)
+        machine = cli.Machine(shard=stored.get("shard", "seeds"))
+    except ValueError as error:
+        cli.fail(error)
+    return run(config, hyperparams, options, machine)
 
 
 def _load() -> None:
@@ -199,10 +230,10 @@ def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack:
     """The folder that is named, locked; None: a new one is wanted. Raises ValueError where it holds another run."""
     if options.resume is not None:
         folder = options.resume.expanduser().resolve()
-        there: Mapping[str, Any] | None = _stored_identity(folder)
+        there: Mapping[str, Any] | None = _stored_identity(folder, config.env)
     elif options.name is not None:
         folder = folders.named(options.out, config, options.name)
-        there = _stored_identity(folder) if (folder / "config.json").exists() else None
+        there = _stored_identity(folder, config.env) if (folder / "config.json").exists() else None
     else:
         return None
     stack.enter_context(folders.locked(folder))
@@ -211,7 +242,7 @@ def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack:
     here = folders.jsonable(_identity(config, hyperparams, options))
     if differences := folders.differing(there, here):
         raise ValueError(f"{folder} holds another run: {'; '.join(differences)}")
-    before = folders.read_setup(folder)[0].num_updates
+    before = _stored(folder, config.env)[0].num_updates
     if before != config.num_updates and (moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]):
         raise ValueError(
             f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} depends on it"
@@ -225,8 +256,13 @@ def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dic
     return {"config": fixed, "hyperparams": hyperparams.scalars(), "seed": options.seed, "seeds": options.seeds}
 
 
-def _stored_identity(folder: Path) -> Mapping[str, Any]:
-    config, hyperparams = folders.read_setup(folder)
+def _stored(folder: Path, env: Any) -> tuple[Config, Hyperparams]:
+    """The settings of the run in a folder. env: that of the run at hand, by its name or as an object."""
+    return folders.read_setup(folder, None if isinstance(env, str) else env)
+
+
+def _stored_identity(folder: Path, env: Any) -> Mapping[str, Any]:
+    config, hyperparams = _stored(folder, env)
     stored = folders.read_options(folder)
     options = Options(seed=stored.get("seed", 0), seeds=stored.get("seeds", 1))
     return folders.jsonable(_identity(config, hyperparams, options))
