@@ -38,7 +38,9 @@ def exact_moments(
     traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
     if limit_ends:
         traj = traj._replace(terminated=traj.done)
-    mean, second = _moments(estimator, params, traj, probability, num_episodes, share_start=share_start)
+    traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
+    begins = jnp.asarray(tabular.initial_states(mdp)) if share_start else None
+    mean, second = _moments(estimator, params, traj, probability, num_episodes, begins)
     return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
 
 
@@ -48,15 +50,14 @@ def _moments(
     traj: Trajectory,
     probability: jax.Array,
     num_episodes: int,
-    *,
-    share_start: bool,
+    begins: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """E x [P] and E x xᵀ [P, P] of a batch's estimate x. traj: every trajectory, leaves [H, M, ...].
 
+    begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs are independent.
     Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
     """
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
-    begins = traj.obs[0].reshape(len(probability), -1)
     state = estimator.init(jax.random.key(0))[1]
 
     def ascent(batch: Trajectory) -> jax.Array:
@@ -71,8 +72,7 @@ def _moments(
         def of_pair(other: Trajectory) -> jax.Array:
             return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other))
 
-        possible = jnp.all(begins == begin, axis=-1) if share_start else jnp.ones_like(probability, bool)
-        others = jnp.where(possible, probability, 0.0)
+        others = probability if begins is None else jnp.where(begins == begin, probability, 0.0)
         return jax.vmap(of_pair)(episodes), weight * others / jnp.sum(others)
 
     def add(total: tuple[jax.Array, jax.Array], row: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
@@ -82,7 +82,8 @@ def _moments(
 
     flat = ravel_pytree(params.policy)[0]
     nothing = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
-    return jax.lax.scan(add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, begins))[0]
+    starts = jnp.zeros(len(probability), int) if begins is None else begins
+    return jax.lax.scan(add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, starts))[0]
 
 
 def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:
