@@ -622,7 +622,7 @@ def _check_limit(env: Any, is_given: bool) -> None:
         warnings.warn(
             f"{name_of(env)} sets terminated where its time limit cuts an episode, so that the cut is learned as an "
             "end of the task: leave max_steps_in_episode out of what step_env gives as terminated, since gymnax 1.0 "
-            "adds the truncation itself",
+            "adds the truncation itself, or, where the task does end at that step, set a larger limit",
             stacklevel=3,
         )
 
