@@ -5,7 +5,7 @@ The only importer of gymnax. What differs between environments ends here: observ
 keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor observation.
 """
 
-import contextlib
+import concurrent.futures
 import copy
 import dataclasses
 import functools
@@ -207,13 +207,16 @@ def _with_gradients(env: Any) -> Any:
 
 
 def _default_params(env: Any) -> Any:
-    with jax.ensure_compile_time_eval():  # they may be arrays that a property makes, which no trace should hold on to
-        try:
-            params = env.default_params
-            if callable(params) and (isinstance(params, type) or not dataclasses.is_dataclass(params)):
-                params = params()  # a method, or the class itself
-        except Exception as error:
-            raise ValueError(_failure("default_params", error)) from error
+    def ask() -> Any:
+        params = env.default_params
+        if callable(params) and (isinstance(params, type) or not dataclasses.is_dataclass(params)):
+            return params()  # a method, or the class itself
+        return params
+
+    try:
+        params = _outside(ask)  # they may be arrays that a property makes, which no trace should hold on to
+    except Exception as error:
+        raise ValueError(_failure("default_params", error)) from error
     if not (dataclasses.is_dataclass(params) and hasattr(params, "replace")):
         raise ValueError(f"the environment's default_params must be a flax.struct.dataclass, got {params!r:.80}")
     if not hasattr(params, "max_steps_in_episode"):
@@ -397,12 +400,11 @@ def _observations(env: Any, params: Any, obs: Any) -> tuple[Callable[..., Any], 
 
 def _obs_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) -> Any:
     """The bounds of an encoded observation, a Box of numpy's arrays; None unless every entry has two of use."""
-    with jax.ensure_compile_time_eval():
-        space = env.observation_space(params)
+    space = _space(env, "observation_space", params)
     low: Any = getattr(space, "low", None)
     high: Any = getattr(space, "high", None)
     shape = obs.shape or (1,)
-    if isinstance(space, spaces.Discrete):  # it is one-hot
+    if _is_discrete(space):  # it is one-hot
         low, high, shape = 0.0, 1.0, (int(space.n),)
     for bound in (low, high):
         if bound is None or isinstance(bound, jax.core.Tracer) or np.shape(bound) not in ((), shape):
@@ -474,17 +476,27 @@ def _space(env: Any, name: str, params: Any) -> Any:
     """The space, of gymnax or gymnasium, as a method with or without params or as a property; None: there is none."""
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
     asked = _copied(env)  # it may keep the space, which is that of these parameters and of this trace
+
+    def ask() -> Any:
+        space = getattr(asked, name, None)
+        if callable(space):
+            return space(params) if inspect.signature(space).parameters else space()
+        return space
+
     try:
-        with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-            space = getattr(asked, name, None)
-            if callable(space):
-                space = space(params) if inspect.signature(space).parameters else space()
+        space = ask() if traced else _outside(ask)
     except NotImplementedError:
         return None
     except Exception as error:
         why = "; a parameter is traced here, and cannot be the key of a cache" if traced else ""
         raise ValueError(_failure(name, error) + why) from error
     return space
+
+
+def _outside(f: Callable[[], Any]) -> Any:
+    """f(), outside of every trace and every mesh: these are a thread's own."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(f).result()
 
 
 def _copied(env: Any) -> Any:
@@ -664,13 +676,14 @@ def _ends(key: _Same) -> _Ends | None:
     far = limit if limit is not None and limit > 2 else 1000
     kind = np.asarray(params.max_steps_in_episode).dtype
     limits, shifts = np.array([far, 1, far, far], kind), np.array([0, 0, far - 1, far - 2])
+
+    def probe() -> tuple[np.ndarray, ...]:
+        one = jax.vmap(functools.partial(_first_step, env, params), (None, None, 0))
+        quick = jax.jit(jax.vmap(one, (0, 0, None)), compiler_options={"xla_backend_optimization_level": 0})
+        return tuple(np.asarray(x) for x in quick(limits, shifts, jax.random.split(jax.random.key(0), 8)))
+
     try:
-        with jax.ensure_compile_time_eval():
-            keys = jax.random.split(jax.random.key(0), 8)
-            one = functools.partial(_first_step, env, params)
-            probe = jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None))
-            quick = jax.jit(probe, compiler_options={"xla_backend_optimization_level": 0})
-            terminated, truncated = (np.asarray(x) for x in quick(limits, shifts, keys))
+        terminated, truncated = _outside(probe)
     except Exception:  # it is no mistake to have a clock that cannot be set
         return None
     cut, goes_on = terminated & truncated, ~terminated[0]
