@@ -300,8 +300,8 @@ MUTANTS = [
     Mutant(
         "one ratio for importance sampling by decision",
         "estimators/off_policy.py",
-        "jnp.exp(jnp.cumsum(log_ratio(policy, params, traj), axis=0))",
-        "jnp.exp(log_ratio(policy, params, traj))",
+        "jnp.exp(jnp.cumsum(log_rho, axis=0))",
+        "jnp.exp(log_rho)",
         "tests/test_unbiased.py -k per_decision",
     ),
     Mutant(
