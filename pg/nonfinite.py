@@ -18,6 +18,8 @@ import numpy as np
 
 from pg.config import OnNonfinite
 
+# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs may give none.
+STAND_IN = float(np.finfo(np.float32).min)
 CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
 
 
@@ -32,6 +34,23 @@ def causes(reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.A
         [jnp.isfinite(reward).all(), seen.all(), jnp.isfinite(grad_norm), jnp.stack(learned).all()],
     )
     return jnp.sum(jnp.where(fine, 0, 2 ** np.arange(len(CAUSES), dtype=np.int32)), dtype=jnp.int32)
+
+
+def missing() -> float:
+    """The metric of an update that has nothing to tell of, as the return where no episode ended.
+
+    NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN that it gives, `STAND_IN`.
+    """
+    return STAND_IN if _no_nan_may_leave() else float("nan")
+
+
+def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics, on the host, with NaN again where `missing` put its stand-in."""
+
+    def one(x: np.ndarray) -> np.ndarray:
+        return np.where(x == STAND_IN, np.nan, x).astype(x.dtype) if x.dtype.kind == "f" else x
+
+    return {name: one(x) for name, x in metrics.items()} if _no_nan_may_leave() else dict(metrics)
 
 
 def rejected(how: OnNonfinite, bits: jax.Array, skipped: jax.Array) -> jax.Array:
@@ -56,3 +75,8 @@ def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
 def named(bits: int) -> str:
     """The causes that are set, for people."""
     return " and ".join(name for i, name in enumerate(CAUSES) if bits >> i & 1)
+
+
+def _no_nan_may_leave() -> bool:
+    settings: Any = jax.config  # its attributes are made at run time
+    return bool(settings.jax_debug_nans)

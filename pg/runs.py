@@ -244,7 +244,9 @@ def train(
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
             number = devices.place(np.int32(count), programs.where.everywhere)
             states, metrics = programs.advance(states, keys, hyperparams, number)
-            new = {k: x[:kept, :count].copy() for k, x in devices.fetch(metrics, programs.where).items()}
+            new = nonfinite.restored(
+                {k: x[:kept, :count].copy() for k, x in devices.fetch(metrics, programs.where).items()}
+            )
             rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             done += count
             on_chunk(done, time.monotonic() - started, new)

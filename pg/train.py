@@ -76,7 +76,8 @@ def make_learner(
     (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`), skipped (1: the update was not taken),
     and what the estimator adds. All of unscaled rewards. With `config.diagnostics`: grad_variance (tr Σ of one
     episode's gradient, or of one environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at
-    times), explained_variance (with a critic V), all before the update.
+    times), explained_variance (with a critic V; NaN if there is nothing to explain), all before the update. Under
+    JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that are meant.
     """
     check_config(config)
     h = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
@@ -265,7 +266,9 @@ def _quality(config: Config, est: Estimator, critic: Network, params: Params, ba
     metrics = {"grad_variance": noise, "grad_squared_norm": signal}
     if config.estimator in CRITICS and not isinstance(batch.target, tuple):
         value = values(critic, params, batch.traj)
-        metrics["explained_variance"] = diagnostics.explained_variance(value, batch.target, batch.traj.valid)
+        metrics["explained_variance"] = diagnostics.explained_variance(
+            value, batch.target, batch.traj.valid, missing=nonfinite.missing()
+        )
     return metrics
 
 
@@ -333,10 +336,12 @@ def _draws_steps(config: Config) -> bool:
 
 
 def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:
-    count = jnp.where(finished.episodes > 0, finished.episodes.astype(float), jnp.nan)
+    ended = finished.episodes > 0
+    count = jnp.where(ended, finished.episodes.astype(float), 1.0)
+    length = (config.action_repeat * finished.steps).astype(float)
     return {
-        "return": finished.returns / count,
-        "length": (config.action_repeat * finished.steps).astype(float) / count,
+        "return": jnp.where(ended, finished.returns / count, nonfinite.missing()),
+        "length": jnp.where(ended, length / count, nonfinite.missing()),
         "episodes": finished.episodes,
         "env_steps": config.action_repeat * jnp.sum(traj.valid),
     }

@@ -29,6 +29,7 @@ class ClockState(environment.EnvState):
 class PoisonParams(environment.EnvParams):
     reward: Any = 0.0
     obs: Any = 0.0
+    pay: Any = 1.0
     max_steps_in_episode: int = 1000
 
 
@@ -47,7 +48,7 @@ class Poisoned(environment.Environment):
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: PoisonParams) -> Any:
         after = ClockState(time=state.time + 1)
-        reward = (action == 1).astype(float) + jnp.where(self.due(state), params.reward, 0.0)
+        reward = params.pay * (action == 1) + jnp.where(self.due(state), params.reward, 0.0)
         return self.get_obs(after, params), after, reward, jnp.bool_(False), {}
 
     def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> jax.Array:
@@ -200,6 +201,27 @@ def test_a_gradient_whose_square_overflows_is_said() -> None:
         _, metrics = train(jax.random.key(0), Hyperparams(baseline=jnp.float32(size), max_grad_norm=1.0))
         assert nonfinite.named(int(metrics["nonfinite"][0])) == "gradients"
         assert metrics["skipped"].tolist() == [1, 1]
+
+
+def test_a_metric_that_is_nan_on_purpose_stops_nothing_under_debug_nans() -> None:
+    """No episode ends: a run's metrics say NaN as ever, and a NaN that nobody meant is still found."""
+    poison = Hyperparams(env_params={"reward": np.float32(np.nan)})
+    with jax.debug_nans(True):
+        quiet = runs.run(config(num_updates=2), Hyperparams(), [0]).metrics
+        with pytest.raises(FloatingPointError):
+            jax.jit(make_train(config(on_nonfinite="ignore")))(jax.random.key(0), poison)
+    assert not quiet["episodes"].any()
+    assert np.isnan(quiet["return"]).all()
+    assert np.isnan(quiet["length"]).all()
+    assert all(np.isfinite(x).all() for name, x in quiet.items() if name not in ("return", "length"))
+
+
+def test_nothing_to_explain_under_debug_nans() -> None:
+    """All targets are equal."""
+    still = config(estimator="gae", num_updates=1, num_steps=1, diagnostics=True)
+    h = Hyperparams(gamma=0.0, env_params={"pay": 0.0})
+    with jax.debug_nans(True):
+        assert np.isnan(runs.run(still, h, [0]).metrics["explained_variance"]).all()
 
 
 def test_the_operation_is_named() -> None:

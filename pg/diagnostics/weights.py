@@ -16,10 +16,12 @@ def effective_sample_size(log_weight: jax.Array) -> jax.Array:
     return jnp.exp(2.0 * total - squares)
 
 
-def explained_variance(value: jax.Array, target: jax.Array, valid: jax.Array) -> jax.Array:
+def explained_variance(
+    value: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
+) -> jax.Array:
     """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a constant.
 
-    value, target, valid: [T, B]. NaN where all targets are equal but for rounding: there is nothing to explain.
+    value, target, valid: [T, B]. `missing` where all targets are equal but for rounding: there is nothing to explain.
     """
     count = jnp.maximum(jnp.sum(valid), 1).astype(value.dtype)
 
@@ -29,4 +31,4 @@ def explained_variance(value: jax.Array, target: jax.Array, valid: jax.Array) ->
 
     spread = variance(target)
     nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
-    return jnp.where(nothing, jnp.nan, 1.0 - variance(target - value) / jnp.where(nothing, 1.0, spread))
+    return jnp.where(nothing, missing, 1.0 - variance(target - value) / jnp.where(nothing, 1.0, spread))
