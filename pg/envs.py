@@ -442,7 +442,21 @@ def _held(step: Callable[..., Any], key: jax.Array, state: EnvState, times: int)
         return jax.tree.map(lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None
 
     keys = jax.random.split(key, times)
-    return jax.lax.scan(again, step(keys[0], state), keys[1:])[0]
+    return scan_keys(again, step(keys[0], state), keys[1:])[0]
+
+
+def scan_keys(step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array) -> tuple[Any, Any]:
+    """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
+
+    They pass as plain numbers: under `vmap` the search for keys that are used twice (`jax.debug_key_reuse`) takes the
+    axis of a scan, which an array of keys has moved, for a use of all of them.
+    """
+    impl = jax.random.key_impl(keys)
+
+    def one(carry: Any, data: jax.Array) -> tuple[Any, Any]:
+        return step(carry, jax.random.wrap_key_data(data, impl=impl))
+
+    return jax.lax.scan(one, carry, jax.random.key_data(keys))
 
 
 def _actions(

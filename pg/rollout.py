@@ -176,6 +176,7 @@ def returns_to_go(
     horizon = env.horizon(horizon)
     first_key, key = jax.random.split(key)
     draws = jax.tree.map(lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int)))
+    draws = _with_keys(draws, first_key)
     after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)
     rest = episodes(env, policy, params, key, horizon, begin=after)
     ended = row.done | (row.time == horizon - 1)
@@ -204,7 +205,7 @@ def windows(
 
     def step(state: RolloutState, xs: Any) -> Any:
         draws, reset = xs
-        moved, row = _step(env, policy, params, state, draws, sample)
+        moved, row = _step(env, policy, params, state, _with_keys(draws, key), sample)
         row = row._replace(truncated=_cut(row, horizon))
         ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.time)))
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
@@ -234,7 +235,7 @@ def _episodes(
 
     def step(loop: tuple[RolloutState, jax.Array], draws: Any) -> Any:
         state, alive = loop
-        moved, row = _step(env, policy, params, state, draws, act)
+        moved, row = _step(env, policy, params, state, _with_keys(draws, key), act)
         row = row._replace(
             valid=alive,
             reward=jnp.where(alive, row.reward, 0.0),
@@ -303,14 +304,23 @@ def _cut(row: Trajectory, horizon: int | None) -> jax.Array:
 
 
 def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax.Array) -> Any:
-    """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys [K, B]."""
+    """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys [K, B].
+
+    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why); `_with_keys` undoes that.
+    """
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
 
     def one(time: jax.Array) -> tuple[jax.Array, jax.Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
-        return dist.draw(action_key), jax.random.split(env_key, env.num_envs)
+        return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
     return jax.vmap(one)
+
+
+def _with_keys(draws: Any, key: jax.Array) -> Any:
+    """The random numbers of one step, keys of the kind of `key` among them."""
+    noise, data = draws
+    return noise, jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:

@@ -176,7 +176,7 @@ def make_train(
         h = usual if hyperparams is None else hyperparams
         learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
         init_key, keys = training_keys(key, 0, config.num_updates)
-        return jax.lax.scan(learner.step, learner.init(init_key), keys)
+        return envs.scan_keys(learner.step, learner.init(init_key), keys)
 
     return train
 
@@ -197,12 +197,13 @@ def make_chunk(
     ) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
         if count is None:
-            return jax.lax.scan(step, state, keys)
+            return envs.scan_keys(step, state, keys)
 
+        impl = jax.random.key_impl(keys)
         data = jax.random.key_data(keys)  # a key that is taken from an array in a loop looks as if it were used twice
 
         def one(i: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, new = step(loop[0], jax.random.wrap_key_data(data[i]))
+            state, new = step(loop[0], jax.random.wrap_key_data(data[i], impl=impl))
             return state, jax.tree.map(lambda row, x: row.at[i].set(x), loop[1], new)
 
         shapes = jax.eval_shape(step, state, keys[0])[1]

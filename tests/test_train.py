@@ -347,6 +347,44 @@ def test_nothing_leaks_and_keys_are_used_once() -> None:
         jax.jit(make_train(windows))(jax.random.key(2))
 
 
+class Drawing(Clock):
+    """A Clock whose steps draw random numbers."""
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
+        obs, state, reward, *ends = super().step_env(key, state, action, params)
+        return obs, state, reward + jax.random.normal(key), *ends
+
+
+@pytest.mark.acceptance("J1", "J3")
+@pytest.mark.parametrize("collect", ["episodes", "windows"])
+def test_runs_side_by_side_use_each_key_once_where_steps_draw(collect: Any) -> None:
+    """Under vmap: jax took the keys of a scan for used when it moved their axis. Also of held actions."""
+    config = Config(
+        env=Drawing(),
+        estimator="gae",
+        collect=collect,
+        action_repeat=2,
+        num_envs=2,
+        num_steps=4,
+        num_updates=2,
+        hidden_sizes=(4,),
+    )
+    keys = jax.random.split(KEY, 2)
+    chunk, learner = train_module.make_chunk(config), make_learner(config)
+    with jax.checking_leaks(), jax.debug_key_reuse(True):
+        jax.jit(jax.vmap(make_train(config))).lower(keys)
+        states = jax.eval_shape(jax.vmap(learner.init), keys)
+        jax.jit(jax.vmap(chunk, (0, 0, None, None))).lower(states, keys[:, None], Hyperparams(), 1)
+
+
+def test_keys_of_another_kind_stay_of_their_kind() -> None:
+    """Their numbers pass through loops, and are keys again there."""
+    config = Config(env=Drawing(), num_envs=2, num_updates=1, hidden_sizes=(4,), action_repeat=2)
+    train = jax.jit(make_train(config))
+    plain, other = (train(jax.random.key(0, impl=impl))[1] for impl in ("threefry2x32", "rbg"))
+    assert float(plain["return"][0]) != float(other["return"][0])
+
+
 def adam_steps(state: Any) -> int:
     return int(next(x for path, x in jax.tree.leaves_with_path(state.opt_state) if "count" in str(path)))
 
