@@ -71,16 +71,18 @@ def main() -> int:
             redo=options.redo,
         )
         lines = benchmark.read_csv(options.from_) if options.from_ else benchmark.collect(options.out)
+        if lines:
+            print(benchmark.report(lines, published=False))
+        if options.report and finished:
+            results.insert(options.report, benchmark.report(lines), benchmark.MARKS)
+        if not options.from_ and lines:
+            benchmark.write_csv(options.out / "results.csv", lines)
+            files = benchmark.draw(lines, options.out) if finished else []
+            print(*[options.out / "results.csv", *files], sep="\n")
     except ValueError as error:
         cli.fail(error)
-    if lines:
-        print(benchmark.report(lines, published=False))
-    if options.report and finished:
-        results.insert(options.report, benchmark.report(lines), benchmark.MARKS)
-    if not options.from_ and lines:
-        benchmark.write_csv(options.out / "results.csv", lines)
-        files = benchmark.draw(lines, options.out) if finished else []
-        print(*[options.out / "results.csv", *files], sep="\n")
+    except OSError as error:
+        cli.fail_to_write(error)
     if not finished:
         return cli.INTERRUPTED
     scores = [line.greedy for line in lines]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pg import plots
+from pg import files, plots
 
 Rows = Mapping[str, Mapping[str, float]]
 OURS, PLAIN, FLOOR = plots.BLUE, plots.ORANGE, plots.GREEN
@@ -14,7 +14,7 @@ def draw(programs: Rows, scaling: Mapping[str, Rows], folder: Path) -> None:
     """programs: steps per second of each program; scaling: of an update, by each way to enlarge it; PNG, SVG."""
     from matplotlib.figure import Figure  # without pyplot: no backend is chosen
 
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     figure = Figure(figsize=(plots.WIDTH, 0.8 + 0.2 * len(programs)))
     axes = figure.subplots()
     names = list(programs)[::-1]

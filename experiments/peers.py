@@ -6,7 +6,6 @@ Programs take turns, each in a process and, by --python, an environment of its o
 import dataclasses
 import itertools
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import tyro
 from peer_turns import take_turns
+
+from pg import folders
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
 ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
@@ -58,7 +59,8 @@ def main() -> None:
         cells = {"": "".join(f"{key:>30}" for key in next(iter(rows.values())))}
         cells |= {name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
         print("\n".join(f"{name:26}{line}" for name, line in cells.items()), flush=True)
-        Path(options.json or os.devnull).write_text(json.dumps(found, indent=2) + "\n")
+        if options.json:
+            folders.write_json(options.json, found)
 
 
 def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[str, list[dict[str, float]]]:

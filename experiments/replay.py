@@ -31,16 +31,21 @@ def main() -> int:
         machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])
         machine.start()  # only now: a mistake in the arguments need not wait for jax
 
-        from pg import devices, results, runs
+        import jax
+
+        from pg import devices, envs, make_learner, memory, results, runs
 
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
-        metrics, leaves = results.read_metrics(folder), results.read_leaves(folder)
+        like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+        memory.check(config, envs.configured(config, 1), like, len(seeds))
+        there = folders.read_json(folder / "versions.json")
+        metrics, leaves = results.read_metrics(folder), results.read_leaves(folder, like.params, like.normaliser)
     except KeyError as error:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
     where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
-    there, here = folders.read_json(folder / "versions.json"), folders.environment(where)
+    here = folders.environment(where)
     kept = set(there) - {"command", "resumed"}  # of what an older release has not recorded, nothing is said
     for text in folders.differing({name: there[name] for name in kept}, {name: here.get(name) for name in kept}):
         print(f"note: {text}")

@@ -8,17 +8,19 @@ A cell is one program: a row of the table on a few seeds, trained side by side. 
 and the JSON is written last, so that a cell whose JSON is there is finished. OUT/results.csv has a line per seed.
 """
 
-import csv
 import io
-import json
+import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import cli, folders, nonfinite, plots, results, runs, statistics
+from pg import cli, files, folders, nonfinite, plots, results, runs, statistics
 from pg.config import Config, Hyperparams, merge_env_params
+from pg.inputs import shown
 from pg.interrupts import Interrupted
 from pg.statistics import Estimate
 from pg.suites import TASKS, Row, Task, row_of
@@ -26,6 +28,14 @@ from pg.suites import TASKS, Row, Task, row_of
 Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the environment, label -> settings
 
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
+# What the file of a cell must hold, as of `inputs.misfit`.
+CELL: dict[str, Any] = {
+    **{"env": str, "label": str, "seeds": [int], "episodes": int, "env_steps": [int]},
+    **folders.SETTINGS,
+    **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
+}
+# What an archive raises that is damaged, or was made to mislead.
+_BAD_ARCHIVE = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 HEADER = ("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "reached", "bar", "published")
 
@@ -48,7 +58,7 @@ class Cell(NamedTuple):
         """Whether a file holds what these settings would give; fields that are newer than it count as default."""
         try:
             there = folders.stored_settings(stored)
-        except (TypeError, ValueError):  # a field or a name that is no more
+        except ValueError:  # a field or a name that is no more
             return False
         return (*there, stored["episodes"]) == (self.config, self.hyperparams, self.episodes)
 
@@ -151,17 +161,16 @@ def run_cell(cell: Cell, out: Path, on_chunk: runs.OnChunk) -> tuple[list[Result
         "versions": folders.environment(),
     }
     path = cell.file(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent, within=out)
     buffer = io.BytesIO()
     steps, learned = results.curve(done.metrics)
     np.savez_compressed(buffer, seeds=cell.seeds, steps=steps, returns=learned)
-    folders.replace(path.with_suffix(".npz"), lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    files.replace(path.with_suffix(".npz"), lambda file: file.write(buffer.getvalue()))
     folders.write_json(path, data)
     for other, stored in _files(path.parent):
         if not cell.matches(stored):
-            other.with_suffix(".npz").unlink(missing_ok=True)
-            other.unlink()
-    return _tidy(json.loads(path.read_text())), done.compile_seconds + done.train_seconds
+            files.remove(other.parent, rf"{re.escape(other.stem)}\.(npz|json)")
+    return _tidy(folders.read_json(path, CELL)), done.compile_seconds + done.train_seconds
 
 
 def collect(out: Path) -> list[Result]:
@@ -171,24 +180,12 @@ def collect(out: Path) -> list[Result]:
 
 def write_csv(path: Path, lines: Sequence[Result]) -> None:
     """The tidy table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *lines])
-    folders.replace(path, lambda temporary: temporary.write_bytes(text.getvalue().encode()))
+    results.write_csv(path, COLUMNS, lines)
 
 
 def read_csv(path: Path) -> list[Result]:
     """The tidy table that `write_csv` wrote. Raises ValueError for a file that is none."""
-    try:
-        with path.open(newline="") as file:
-            header, *lines = csv.reader(file)
-        if tuple(header) != COLUMNS:
-            raise ValueError
-        return [Result(e, label, int(s), float(g), float(p), int(n)) for e, label, s, g, p, n in lines]
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise ValueError(f"{path} is not a table of results with the columns {', '.join(COLUMNS)}") from None
+    return results.read_csv(path, Result)
 
 
 def report(lines: Sequence[Result], *, published: bool = True) -> str:
@@ -257,10 +254,10 @@ def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.
     panels: dict[str, dict[str, tuple[np.ndarray, Estimate]]] = {}
     for task, group in _ranked(lines):
         label, steps, returns = group[0].label, [], []
-        for path, _ in _files(out / task.name / label):
-            with np.load(path.with_suffix(".npz")) as stored:
-                steps += list(stored["steps"])
-                returns += list(stored["returns"])
+        for path, stored in _files(out / task.name / label):
+            curves = _curves(path.with_suffix(".npz"), stored["seeds"])
+            steps += list(curves["steps"])
+            returns += list(curves["returns"])
         seen = [np.isfinite(y) for y in returns]
         if not seen or not all(map(np.any, seen)):  # a mean over the other seeds would flatter
             continue
@@ -360,14 +357,45 @@ def _tidy(data: Mapping[str, Any]) -> list[Result]:
 
 
 def _files(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The stored cells of a folder, by their first seed."""
+    """The stored cells of a folder, by their first seed. Raises ValueError where one is damaged."""
     found = []
-    for path in folder.glob("seeds-*.json"):
-        try:
-            found.append((path, json.loads(path.read_text())))
-        except ValueError:
-            raise ValueError(f"{path} is damaged: remove it") from None
+    for path in sorted(folder.glob("seeds-*.json")):
+        data = folders.read_json(path, CELL)
+        lengths = {len(data[name]) for name in ("seeds", "greedy", "sampled", "env_steps")}
+        if lengths != {len(set(data["seeds"]))} or not data["seeds"]:
+            raise ValueError(f"{path} is damaged: it has not one value for each of its seeds")
+        if (data["env"], data["label"]) != (folder.parent.name, folder.name):
+            raise ValueError(
+                f"{path} is of {shown(data['env'])} and {shown(data['label'])}, and so in the wrong folder"
+            )
+        found.append((path, data))
     return sorted(found, key=lambda item: item[1]["seeds"][0])
+
+
+def _curves(path: Path, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """The learning curves of a stored cell: steps and returns, [S, K]. Raises ValueError where they are others."""
+    most, data = len(seeds) * results.POINTS, files.read_bytes(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = {name: _array(archive, f"{name}.npy", most) for name in ("seeds", "steps", "returns")}
+    except _BAD_ARCHIVE:
+        raise ValueError(f"{path} is damaged: remove it, and {path.with_suffix('.json').name}") from None
+    shapes = {found[name].shape for name in ("steps", "returns")}
+    if found["seeds"].tolist() != list(seeds) or len(shapes) > 1 or found["steps"].shape[:1] != (len(seeds),):
+        raise ValueError(f"{path} is damaged: its curves are not those of the seeds beside it")
+    return found
+
+
+def _array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    """An array of an .npz file with at most `most` numbers. Raises ValueError for another one."""
+    with archive.open(name) as file:
+        data = io.BytesIO(file.read(8 * most + 1024))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError(name)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(data)
+    if dtype.kind not in "iuf":
+        raise ValueError(name)
+    return np.frombuffer(data.read(), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _groups(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:

@@ -13,11 +13,10 @@ word; refuses arrays without elements; and on a full disk goes on writing in thr
 
 import hashlib
 import json
-import os
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,15 +24,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pg import devices, folders, results
+from pg import devices, files, folders, results
+from pg.inputs import misfit, shown
 from pg.runs import MERGED, Begun, joined
 from pg.train import TrainState
 
+_CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
+_METRICS = r"metrics-\d{8,}-\d{8,}\.parquet"
 FORMAT = 1  # of what a file says of itself; another one is refused
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
+# What a checkpoint must say of itself, as of `inputs.misfit`.
+SAID = {"format": int, "updates": int, "setup": dict, "versions": dict, "num_kept": int, "metrics": {...: str}}
 # What a file raises that was made to mislead.
-_MISLEADING = (OSError, AttributeError, LookupError, TypeError, RecursionError, json.JSONDecodeError)
+_MISLEADING = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError)
 # What bits can depend on, of `folders.environment`.
 SOFTWARE = (
     *folders.PACKAGES,
@@ -102,7 +106,7 @@ class Keeper:
         self.writer = ThreadPoolExecutor(1)
         self.pending: Future[None] | None = None
         if folder:
-            folder.mkdir(exist_ok=True)
+            files.make_folder(folder)
             forget_after(folder, self.kept)
 
     def __call__(
@@ -152,7 +156,7 @@ def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) 
     text = json.dumps(folders.jsonable(said), allow_nan=False)
     data = safetensors.numpy.save(arrays, metadata={"pg": text})
     place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
-    folders.replace(place, lambda temporary: temporary.write_bytes(data))
+    files.replace(place, lambda file: file.write(data))
     _remove(folder, done, but=place)
 
 
@@ -163,7 +167,8 @@ def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: 
     Raises ValueError for the checkpoint of other settings or another network, saying what differs, and DamageError
     where all are damaged.
     """
-    folders.remove_leftovers(folder)
+    files.check_folder(folder)
+    files.remove_leftovers(folder)
     remarks = []
     for done in steps(folder):
         try:
@@ -205,9 +210,25 @@ def forget_after(folder: Path, done: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_metrics(folder: Path, done: int | None = None) -> dict[str, np.ndarray]:
-    """The rows of updates before `done`, of all if None, part by part. Raises ValueError where some are damaged."""
-    tables = [results.read_table(path) for path in _parts(folder, done)]
+def discard(folder: Path) -> None:
+    """Removes all checkpoints and metrics of a folder, and the folder if nothing else is in it."""
+    for pattern in (_CHECKPOINT, _METRICS):
+        files.remove(folder, pattern)
+    files.remove_leftovers(folder)
+    files.remove_if_empty(folder)
+
+
+def read_metrics(folder: Path, done: int | None = None, num_kept: int | None = None) -> dict[str, np.ndarray]:
+    """The rows of updates before `done`, of all if None, part by part.
+
+    num_kept: rows of an update, if that is known. Raises ValueError where some are damaged, or have more rows.
+    """
+    tables = []
+    for path in _parts(folder, done):
+        start, end = _span(path)
+        tables.append(results.read_table(path, most_rows=None if num_kept is None else num_kept * (end - start)))
+    if any(set(table) != set(tables[0]) for table in tables):
+        raise DamageError(f"the metrics in {folder} have not the same columns in all files")
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
 
 
@@ -222,18 +243,36 @@ def _read(
     path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            said = dict(json.loads(file.metadata()["pg"]))
+            said = _said(path, file.metadata()["pg"])
             _check_said(path, said, about, num_kept, done)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             _check_leaves(path, slices, leaves, num_kept)
             found = {name: file.get_tensor(name) for name in leaves}
         _check_metrics(folder, said["metrics"], done)
-        versions = dict(said["versions"])
+        metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
     except (*_MISLEADING, safetensors.SafetensorError):
         raise DamageError(f"{path} is damaged") from None
-    metrics = _joined(read_metrics(folder, done), num_kept, done)
     states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
-    return Begun(states, metrics), versions
+    return Begun(states, metrics), said["versions"]
+
+
+def _said(path: Path, text: str) -> dict[str, Any]:
+    """What a checkpoint says of itself; of another format only that."""
+    try:
+        said: dict[str, Any] = folders.parse_json(text, path, {"format": int})
+    except ValueError as error:
+        raise DamageError(str(error)) from None
+    if said["format"] == FORMAT and (found := misfit(said, SAID)):
+        raise DamageError(f"{path} is damaged: {found}")
+    return said
+
+
+def _rows(folder: Path, done: int, num_kept: int) -> dict[str, np.ndarray]:
+    """`read_metrics`; a file that is damaged is a reason to go back to the checkpoint before."""
+    try:
+        return read_metrics(folder, done, num_kept)
+    except ValueError as error:
+        raise DamageError(str(error)) from None
 
 
 def _whole(folder: Path, done: int, most: int) -> Path:
@@ -252,12 +291,18 @@ def _check_said(path: Path, said: Mapping[str, Any], about: Mapping[str, Any], n
     if said["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {said['format']}, and this pg reads format {FORMAT}: go on with pg "
-            f"{said['versions'].get('pg')}, or start anew"
+            f"{_version(said)}, or start anew"
         )
     if differences := folders.differing(said["setup"], folders.jsonable(about["setup"])):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
     if (said["num_kept"], said["updates"]) != (num_kept, done):
         raise DamageError(f"{path} is damaged")
+
+
+def _version(said: Mapping[str, Any]) -> str:
+    """The version of pg that has written it, as it says."""
+    versions = said.get("versions")
+    return shown(versions.get("pg")).strip("'") if isinstance(versions, dict) else "of that time"
 
 
 def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int) -> None:
@@ -269,8 +314,8 @@ def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any]
     if not num_kept <= num_runs < num_kept + _FILLED:
         raise DamageError(f"{path} is damaged")
     for name, x in like.items():
-        there = _kind(slices[name].get_dtype(), slices[name].get_shape())
-        if there != (here := _kind(_type(x.dtype), (num_runs, *x.shape))):
+        there = results.described(slices[name].get_dtype(), slices[name].get_shape())
+        if there != (here := results.described(results.stored_type(x.dtype), (num_runs, *x.shape))):
             raise ValueError(f"{path} is of another network: {name} is {there} there and {here} here")
 
 
@@ -280,7 +325,7 @@ def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
     if odd := sorted(set(wanted) ^ set(parts)):
         raise DamageError(f"{folder / Path(odd[0]).name} is missing, or does not belong there")
     for name, path in parts.items():
-        if path.is_symlink() or _digest(path) != wanted[name]:
+        if _digest(path) != wanted[name]:
             raise DamageError(f"{path} is damaged")
 
 
@@ -307,7 +352,7 @@ def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[st
 
 def _parts(folder: Path, done: int | None = None) -> list[Path]:
     """The files of metrics before update `done`, in order."""
-    named = [path for path in folder.iterdir() if re.fullmatch(r"metrics-\d{8,}-\d{8,}\.parquet", path.name)]
+    named = files.named(folder, _METRICS)
     return sorted((path for path in named if done is None or _span(path)[1] <= done), key=_span)
 
 
@@ -318,10 +363,10 @@ def _span(path: Path) -> tuple[int, int]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """The files of checkpoints, by their names."""
+    """What has the name of a checkpoint; it need not be a plain file."""
     if not folder.is_dir():
         return []
-    return [path for path in folder.iterdir() if re.fullmatch(r"\d{8,}\.[0-9a-f]{64}\.safetensors", path.name)]
+    return [path for path in folder.iterdir() if re.fullmatch(_CHECKPOINT, path.name)]
 
 
 def _update(path: Path) -> int:
@@ -330,9 +375,9 @@ def _update(path: Path) -> int:
 
 
 def _remove(folder: Path, done: int, but: Path | None = None) -> None:
-    for path in _checkpoints(folder):
+    for path in files.named(folder, _CHECKPOINT):
         if _update(path) == done and path != but:
-            os.unlink(path)
+            path.unlink(missing_ok=True)
 
 
 def _arrays(tree: Any) -> dict[str, Any]:
@@ -340,16 +385,6 @@ def _arrays(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _type(dtype: Any) -> str:
-    """The name that safetensors has for it."""
-    names = {"bool": "BOOL", "bfloat16": "BF16"}
-    return names.get(str(dtype), f"{dtype.kind.upper()}{8 * dtype.itemsize}")
-
-
-def _kind(name: str, shape: Sequence[int]) -> str:
-    return f"{name}[{','.join(map(str, shape))}]"
-
-
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with files.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

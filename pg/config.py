@@ -5,6 +5,7 @@ program. Nothing here imports jax: a mistake is reported in a fraction of a seco
 """
 
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -216,6 +217,7 @@ class Config:
                 object.__setattr__(self, field.name, count(field.name, value))
             if field.type is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be True or False, got {shown(value)}")
+        check_network(self)
         self._check_batch()
         self._check_parts()
         self._check_counters()
@@ -479,6 +481,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
 _FINITE = "finite (at most 3.4e38 in size)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
+MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
+MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
 _INTERFACE = ("reset", "step", "default_params", "action_space")
 _INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
@@ -583,6 +587,24 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
 def _free_of_the_policy() -> list[str]:
     ways = ACCEPTS.items()
     return [name for name, accepted in ways if "episodes" in accepted and name not in OF_THE_POLICY]
+
+
+def check_network(config: Config, num_inputs: int = 1) -> None:
+    """Raises ValueError for a network that nobody can want, before it is built, which would take for ever.
+
+    num_inputs: what the first dense layer sees.
+    """
+    if len(config.hidden_sizes) > MOST_LAYERS:
+        raise ValueError(f"hidden_sizes must be at most {MOST_LAYERS} layers, got {len(config.hidden_sizes)}")
+    sizes = (num_inputs, *config.hidden_sizes)
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    if config.memory != "none":
+        weights += 3 * config.memory_size * (sizes[-1] + config.memory_size)  # at least: an LSTM has 4
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"hidden_sizes and memory_size must ask for at most {MOST_WEIGHTS:,} weights, got {weights:,}, with "
+            f"{num_inputs} input(s)"
+        )
 
 
 def check_steps(config: Config, longest: int) -> None:

@@ -4,28 +4,28 @@
         config.json      Config, Hyperparams and options      versions.json   software, device, flags, git commit
         .lock            process and host that work in it
 
-Every file is written beside its place and renamed into it, so that a reader finds it whole or not at all.
 Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
 """
 
 import contextlib
 import datetime
-import errno
 import json
 import math
 import os
 import platform
 import re
-import shutil
 import socket
+import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pg.config import Config, Hyperparams, class_of, merge_env_params, name_of
+from pg import files
+from pg.config import Config, Hyperparams, Shard, class_of, merge_env_params, name_of
+from pg.inputs import Optional, misfit, shown
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
@@ -41,6 +41,23 @@ SETTINGS_OF_JAX = (
 # Variables by which libraries below jax are told how to compute.
 VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
+DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
+NUMBER = (float, None, "inf", "-inf")  # as `jsonable` writes one that may not be finite
+# What files of a run must hold, as of `inputs.misfit`.
+SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
+VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
+SETUP: dict[str, Any] = {
+    **SETTINGS,
+    "env_class": Optional((str, None)),
+    "options": Optional(
+        {
+            **{name: Optional(int) for name in ("seed", "seeds", "eval_episodes")},
+            "greedy": Optional(bool),
+            "shard": Optional(get_args(Shard)),
+            "cpu_devices": Optional((int, None)),
+        }
+    ),
+}
 
 
 def create(out: Path, config: Config, seed: int) -> Path:
@@ -50,7 +67,7 @@ def create(out: Path, config: Config, seed: int) -> Path:
     for attempt in range(100):
         folder = above / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
         try:
-            folder.mkdir(parents=True)
+            files.make_folder(folder, new=True)
         except FileExistsError:
             if not above.is_dir():
                 raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
@@ -67,12 +84,12 @@ def named(out: Path, config: Config, name: str) -> Path:
         allowed = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' first"
         raise ValueError(f"name must be of {allowed}; got {name[:LONGEST_NAME]!r}")
     folder = parent(out, config) / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link to another folder: choose another name")
+    try:
+        files.make_folder(folder)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
     return folder
 
 
@@ -88,10 +105,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}") from None
+        raise ValueError(f"cannot write to {folder / '.lock'}: {error.strerror}") from None
     try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:  # it is emptied below
+            raise ValueError(f"{folder / '.lock'} is a file of something else: remove it")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -138,14 +158,15 @@ def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
     """
     path = folder / "config.json"
     try:
-        return stored_settings(_with_env(folder, read_json(path), env))
-    except (AttributeError, LookupError, TypeError):
-        raise ValueError(f"{path} does not hold the settings of a run") from None
+        return stored_settings(_with_env(folder, read_json(path, SETUP), env))
+    except ValueError as error:
+        said = "" if str(folder) in str(error) else f"{path} does not hold the settings of a run: "
+        raise ValueError(f"{said}{error}") from None
 
 
 def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
     """What config.json holds, with the environment object in the place of its name."""
-    stored, name = data.get("env_class"), data["config"]["env"]
+    stored, name = data.get("env_class"), data["config"].get("env")
     if env is None and stored is None:
         return data
     if env is None:
@@ -165,12 +186,18 @@ def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, A
 
 def read_options(folder: Path) -> dict[str, Any]:
     """What else was asked for in the run of a folder."""
-    return dict(read_json(folder / "config.json").get("options", {}))
+    return dict(read_json(folder / "config.json", SETUP).get("options", {}))
 
 
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote."""
-    return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
+    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote.
+
+    Raises ValueError for settings that are none.
+    """
+    try:
+        return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"a value is of the wrong type: {error}") from None
 
 
 def environment(where: Any = None) -> dict[str, Any]:
@@ -225,23 +252,73 @@ def differing(there: Any, here: Any, name: str = "") -> list[str]:
             for key in sorted({*there, *here}, key=str)
             for text in differing(there.get(key), here.get(key), f"{name}.{key}".removeprefix("."))
         ]
-    return [] if there == here else [f"{name} is {there!r} there and {here!r} here"]
+    return [] if there == here else [f"{name} is {shown(there)} there and {shown(here)} here"]
 
 
 def write_json(path: Path, data: Any) -> None:
     """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
     text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
-    replace(path, lambda temporary: temporary.write_text(text))
+    files.replace(path, lambda file: file.write(text.encode()))
 
 
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote. Raises ValueError where the file is not there, or damaged."""
+def read_json(path: Path, shape: Any = dict) -> Any:
+    """What `write_json` wrote, of a shape as of `inputs.misfit`.
+
+    Raises ValueError where the file is not there, is no plain file, is damaged, or holds something else.
+    """
+    return parse_json(files.read_bytes(path), path, shape)
+
+
+def parse_json(text: bytes | str, path: Path, shape: Any = dict) -> Any:
+    """Strict JSON of a shape, as of `inputs.misfit`. path: the file it comes from, for what is said.
+
+    Raises ValueError for a number that is not finite or does not fit into 64 bits, a name that comes twice, what is
+    nested more than `DEEPEST` times, bytes that are no UTF-8, and another shape.
+    """
     try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+        data = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_once,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_countable,
+        )
     except (ValueError, RecursionError):
-        raise ValueError(f"{path} is damaged") from None
+        raise ValueError(f"{path} is damaged: it holds no strict JSON") from None
+    if _depth(data) > DEEPEST:
+        raise ValueError(f"{path} is damaged: it is nested more than {DEEPEST} times")
+    if found := misfit(data, shape):
+        raise ValueError(f"{path} does not hold what was expected: {found}")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _countable(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(text)
+    return value
+
+
+def _depth(data: Any) -> int:
+    """How often lists and objects are nested."""
+    level, depth = [data], 0
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        depth += 1
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+    return depth
 
 
 def jsonable(data: Any) -> Any:
@@ -255,50 +332,6 @@ def jsonable(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return None if math.isnan(data) else str(data)
     return str(data) if isinstance(data, Path) else data
-
-
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` make a file beside `path`, and renames it into its place once it is on the disk.
-
-    Raises OSError, with the path, where that is not possible; what was there is there still.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with saying(path):
-        try:
-            write(temporary)
-            to_disk(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def saying(path: Path) -> Iterator[None]:
-    """Turns what goes wrong in writing into an OSError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)  # arrow gives a text only
-        reason = os.strerror(number) if number else str(error).splitlines()[0]
-        raise OSError(number, f"cannot write {path}: {reason}") from None
-
-
-def to_disk(path: Path) -> None:
-    """Waits until what was written to a file is on the disk, whatever happens to the machine."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed had not yet renamed."""
-    for path in folder.glob(".*.tmp"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _installed(name: str) -> bool:

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
@@ -78,13 +78,14 @@ def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
 def nearest(value: Any, names: Iterable[str]) -> list[str]:
     """The names, at most three, that are most like `value`; the one that is meant, where another library says so."""
     names = list(names)
-    written = _plain(str(value))
+    text = str(value)[:80]  # to look for what is near takes its time
+    written = _plain(text)
     meant = [name for name in names if _plain(name) in (written, ALIASES.get(written))]
     if meant:
         return meant[:1]
-    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if not near:  # a prefix or another case is what people type
-        near = [name for name in names if str(value).lower()[:4] in name.lower()][:3]
+        near = [name for name in names if text.lower()[:4] in name.lower()][:3]
     return near
 
 
@@ -145,6 +146,74 @@ def entries(value: Any) -> tuple[Any, ...] | None:
         return tuple(value)
     except TypeError:  # an array without axes says that it can be iterated over
         return None
+
+
+class Optional(NamedTuple):
+    """The shape of an entry that need not be there."""
+
+    shape: Any
+
+
+def misfit(data: Any, shape: Any, name: str = "it") -> str:
+    """A clause on the first place where data, as JSON has it, does not have a shape; "" where it has.
+
+    Args:
+        data: what was read.
+        shape: a type (`float`: any number; `int`: no boolean), a value as it stands, or made of such: a list of one
+            shape, of any length; a tuple, of which one must fit; a dict of names, which must be there unless
+            `Optional`, more may be; a dict of `...` alone: any names.
+        name: what is said of `data`.
+    """
+    if isinstance(shape, Optional):
+        return misfit(data, shape.shape, name)
+    if isinstance(shape, dict):
+        return _misfit_of_names(data, shape, name)
+    if isinstance(shape, list):
+        if not isinstance(data, list):
+            return f"{name} must be a list, got {shown(data)}"
+        found = (misfit(x, shape[0], f"{name}[{i}]") for i, x in enumerate(data))
+        return next(filter(None, found), "")
+    if isinstance(shape, tuple):
+        fits = any(not misfit(data, one) for one in shape)
+    elif shape is float:
+        fits = isinstance(data, int | float) and not isinstance(data, bool)
+    elif isinstance(shape, type):
+        fits = isinstance(data, shape) and (shape is bool or not isinstance(data, bool))
+    else:
+        fits = type(data) is type(shape) and data == shape
+    return "" if fits else f"{name} must be {_in_words(shape)}, got {shown(data)}"
+
+
+_DESCRIPTIONS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "names with values",
+    None: "null",
+}
+
+
+def _in_words(shape: Any) -> str:
+    """A shape that is no list and no dict, in words."""
+    if isinstance(shape, tuple):
+        return " or ".join(map(_in_words, shape))
+    return _DESCRIPTIONS[shape] if shape in _DESCRIPTIONS else repr(shape)
+
+
+def _misfit_of_names(data: Any, shape: Mapping[Any, Any], name: str) -> str:
+    """`misfit` of names with values."""
+    if not isinstance(data, dict):
+        return f"{name} must be names with values, got {shown(data)}"
+    expected = dict.fromkeys(data, shape[...]) if ... in shape else shape
+    for entry, inner in expected.items():
+        where = shown(entry) if name == "it" else f"{name}, {shown(entry)}"
+        if entry not in data:
+            if not isinstance(inner, Optional):
+                return f"{where} is missing"
+        elif found := misfit(data[entry], inner, where):
+            return found
+    return ""
 
 
 def shown(value: Any) -> str:

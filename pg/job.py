@@ -9,11 +9,12 @@ RUN/
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pg import cli, folders, interrupts
+from pg import cli, files, folders, interrupts
 from pg.config import Config, Hyperparams, merge_env_params
 
 MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
@@ -125,7 +126,7 @@ def _run(
 ) -> int:
     import jax
 
-    from pg import devices, envs, networks, runs
+    from pg import devices, envs, memory, networks, runs
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
@@ -133,6 +134,7 @@ def _run(
     like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
     where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
     where.check(config)
+    memory.check(config, env, like, len(seeds), options.eval_episodes)
     if devices.is_first():
         if folder is None:
             folder = _existing(config, hyperparams, options, stack) or folders.create(
@@ -233,10 +235,11 @@ def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack:
         there: Mapping[str, Any] | None = _stored_identity(folder, config.env)
     elif options.name is not None:
         folder = folders.named(options.out, config, options.name)
-        there = _stored_identity(folder, config.env) if (folder / "config.json").exists() else None
+        there = _stored_identity(folder, config.env) if os.path.lexists(folder / "config.json") else None
     else:
         return None
     stack.enter_context(folders.locked(folder))
+    files.remove_leftovers(folder)
     if there is None:
         return folder
     here = folders.jsonable(_identity(config, hyperparams, options))
@@ -280,15 +283,16 @@ def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int
             raise ValueError(f"what it was run with has changed, and bits may with it: {'; '.join(found.changed)}")
         for remark in found.said():
             print(remark)
-        before = folders.read_json(folder / "versions.json").get("resumed", [])
+        before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.begun.updates, "changed": found.changed}
         about["versions"] = about["versions"] | {"resumed": [*before, after]}
     return checkpoints.shared(found, like, num_seeds)
 
 
 def _finished(folder: Path, num_updates: int) -> bool:
-    try:
-        summary = folders.read_json(folder / "summary.json")
-    except ValueError:
+    """Whether all of a run is written. Raises ValueError for a summary that is none."""
+    path = folder / "summary.json"
+    if not os.path.lexists(path):
         return False
-    return summary.get("status") == "finished" and summary.get("num_updates") == num_updates
+    summary = folders.read_json(path, {"status": str, "num_updates": int})
+    return summary == summary | {"status": "finished", "num_updates": num_updates}

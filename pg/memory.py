@@ -1,10 +1,19 @@
 """Memory: how much there is, and how much a process has taken. Imports jax only when asked of devices."""
 
+import contextlib
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pg.config import Config
+
+if TYPE_CHECKING:
+    from pg.envs import Env
 
 UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 SHARE = 0.8  # of what is free; the rest is for the compiler, the host's copies, and other people
+_ROW = 16  # bytes of a step besides its observation, at least: action, log-probability, reward, ends
 # Where a container or a batch system says how much this process may have, and how much of it is taken.
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -59,19 +68,62 @@ def for_programs(limit: int | None = None) -> int:
 
     local = jax.local_devices()
     if (stats := local[0].memory_stats()) and "bytes_limit" in stats:
-        free = stats["bytes_limit"] - stats["bytes_in_use"]
-        return len(local) * int(SHARE * free if limit is None else min(free, limit))
-    return int(SHARE * _free() if limit is None else SHARE * (limit - resident()))
+        left = stats["bytes_limit"] - stats["bytes_in_use"]
+        return len(local) * int(SHARE * left if limit is None else min(left, limit))
+    return int(SHARE * free() if limit is None else SHARE * (limit - resident()))
 
 
-def _free() -> int:
+def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: int = 0) -> None:
+    """Raises ValueError for runs that need more memory than there is, before anything is compiled.
+
+    Args:
+        config: of the runs.
+        env: the environment, however many copies.
+        state: the shapes of a run's state, as of `jax.eval_shape`.
+        num_seeds: runs that are trained side by side, in all processes of the job.
+        num_episodes: of the evaluation.
+
+    What is counted is the least that any way to compute it takes: the state, a batch in bytes, the order of
+    minibatches, and the episodes of the evaluation.
+    """
+    import jax
+
+    longest = env.horizon(config.horizon)
+    row = math.prod(env.obs_shape) + _ROW
+    batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
+    orders = 4 * config.num_epochs * config.num_envs if config.num_epochs * config.num_minibatches > 1 else 0
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x, "size"))
+    need = num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
+    if need > (total := _total()):
+        raise ValueError(
+            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least {readable(need)}, and there "
+            f"are {readable(total)}: fewer seeds, environments, steps or eval_episodes"
+        )
+
+
+def _total() -> int:
+    """Bytes of the local devices together, or of the host, or of the container where that has fewer."""
+    import jax
+    import psutil
+
+    local = jax.local_devices()
+    if (stats := local[0].memory_stats()) and "bytes_limit" in stats:
+        return len(local) * int(stats["bytes_limit"])
+    total = psutil.virtual_memory().total + psutil.swap_memory().total
+    for limit, _ in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            total = min(total, int(Path(limit).read_text()))
+    return total
+
+
+def free() -> int:
     """Free bytes of the host, or of the container where that has fewer."""
     import psutil
 
-    free = psutil.virtual_memory().available
+    left = psutil.virtual_memory().available
     for limit, usage in _LIMITS:
         try:
-            free = min(free, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+            left = min(left, int(Path(limit).read_text()) - int(Path(usage).read_text()))
         except (OSError, ValueError):  # no such file; "max": no limit
             continue
-    return free
+    return left

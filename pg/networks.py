@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import ACTION_VALUES, ActionLaw, Config, ImageLayout, Memory, check_config
+from pg.config import ACTION_VALUES, ActionLaw, Config, ImageLayout, Memory, check_config, check_network
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
 from pg.inputs import check_kind, described
@@ -387,6 +387,7 @@ def _on_the_policys_layers(critic: Network) -> Network:
 def _torso(config: Config, env: Env) -> nn.Module:
     activation = ACTIVATIONS[config.activation]
     if not _is_convolved(config, env):
+        check_network(config, math.prod(env.obs_shape))
         return MLP(len(env.obs_shape), config.hidden_sizes, activation)
     layout = image_layout(config, env)
     if layout == "chw" and config.image_layout == "auto":
@@ -398,6 +399,7 @@ def _torso(config: Config, env: Env) -> nn.Module:
     height_and_width = env.obs_shape[:2] if layout == "hwc" else env.obs_shape[1:]
     if min(height_and_width) < 3:
         raise ValueError(f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'")
+    check_network(config, 16 * (height_and_width[0] - 2) * (height_and_width[1] - 2))
     return CNN(config.hidden_sizes, activation, channels_first=layout == "chw")
 
 

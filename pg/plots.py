@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pg import folders, numerals, statistics
+from pg import files, numerals, statistics
 from pg.statistics import Estimate
 
 WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
@@ -112,7 +112,7 @@ def save(figure: Any, path: Path) -> None:
     _leave_room(figure)
     for kind, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         write = functools.partial(figure.savefig, format=kind, dpi=200, metadata=about)
-        folders.replace(path.with_suffix(f".{kind}"), write)
+        files.replace(path.with_suffix(f".{kind}"), write)
 
 
 @style()
@@ -398,7 +398,7 @@ def animation(draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequ
     first, *rest = (frame(i).quantize(palette=palette, dither=none) for i in range(len(captions)))
     times = [round(1000 * s) for s in seconds]
     write = functools.partial(first.save, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
-    folders.replace(path, write)
+    files.replace(path, write)
 
 
 @style()

@@ -4,19 +4,28 @@ metrics.parquet     one row per seed and update      summary.json    final evalu
 params.safetensors  final parameters, no pickle      curve.png, curve.svg
 """
 
+import csv
+import io
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg import folders, nonfinite
+from pg import files, folders, memory, nonfinite
 from pg.evaluate import Evaluation
+from pg.inputs import shown
 from pg.runs import Run
 
+_CELL = 8  # bytes of a number
+_LONGEST_CELL = 256  # bytes of a value in a parquet file before it was packed, on average, texts included
+_CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
+Line = TypeVar("Line", bound=Any)  # a NamedTuple
 _NORMALISER = "normaliser/"  # what running statistics are stored under
 POINTS = 100  # of a curve that is drawn or kept
 
@@ -112,14 +121,21 @@ def long_form(
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints have."""
-    path = folder / "metrics.parquet"
-    if path.exists():
-        return read_table(path)
-    parts = [read_table(part) for part in sorted((folder / "checkpoints").glob("metrics-*.parquet"))]
+    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints have.
+
+    Raises ValueError where there are none, where a file is damaged, and where it has more rows than the run.
+    """
+    path, seeds = folder / "metrics.parquet", num_seeds(folder)
+    most = None if seeds is None else seeds * _num_updates(folder)
+    if os.path.lexists(path):
+        return read_table(path, most_rows=most)
+    parts = files.named(folder / "checkpoints", r"metrics-\d{8,}-\d{8,}\.parquet")
     if not parts:
         raise ValueError(f"there are no metrics in {folder} yet")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    tables = [read_table(part, most_rows=most) for part in parts]
+    if odd := [part for part, table in zip(parts, tables, strict=True) if set(table) != set(tables[0])]:
+        raise ValueError(f"{odd[0]} is damaged, remove it: it has other columns than {parts[0].name}")
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
@@ -127,19 +143,117 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow
     import pyarrow.parquet as parquet
 
-    folders.replace(path, lambda temporary: parquet.write_table(pyarrow.table(dict(columns)), temporary))
+    files.replace(path, lambda file: parquet.write_table(pyarrow.table(dict(columns)), file))
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The columns of a parquet file, all unless some are named. Raises ValueError for a damaged file."""
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, *, most_rows: int | None = None, texts: bool = False
+) -> dict[str, np.ndarray]:
+    """The columns of a parquet file of numbers.
+
+    Args:
+        path: the file.
+        columns: those that are wanted; default: all.
+        most_rows: as many as there can be; default: any number that fits into memory.
+        texts: columns may be of texts too.
+
+    Raises:
+        ValueError: the file is damaged, or, which is found before any column is read, would unpack to something else.
+    """
     import pyarrow
     import pyarrow.parquet as parquet
 
+    with files.opened(path) as file:
+        try:
+            table = parquet.ParquetFile(file)
+            if problem := _too_much(table, most_rows, texts=texts):
+                raise ValueError(problem)
+            odd = sorted(set(columns or ()) - set(table.schema_arrow.names))
+            if odd:
+                raise ValueError(f"it has no column {odd[0]}")
+            words = [field.name for field in table.schema_arrow if _is_text(field.type)]
+            table = parquet.ParquetFile(file, read_dictionary=words)  # a long text that comes often stays one
+            found = table.read(None if columns is None else list(columns), use_threads=False)
+            return {name: _values(found[name]) for name in found.column_names}
+        except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
+            first = " ".join(str(error).split())
+            raise ValueError(f"{path} is damaged, remove it: {first}") from None
+
+
+def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
+    """Why a parquet file is not read, by what it says of itself; "" where it is."""
+    from pyarrow import types as kinds
+
+    about, names = table.metadata, table.schema_arrow.names
+    rows = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+    if about.num_rows != sum(rows) or min(rows, default=0) < 0:
+        return "its parts do not add up"
+    if len(set(names)) < len(names) or about.num_columns != len(names):
+        return "its columns are not named once each"
+    if most_rows is not None and about.num_rows > most_rows:
+        return f"it has {about.num_rows:,} rows, where at most {most_rows:,} can have been written"
+    plain: list[Callable[[Any], bool]] = [kinds.is_integer, kinds.is_floating, kinds.is_boolean]
+    plain += [_is_text] if texts else []
+    for name, kind in zip(names, table.schema_arrow.types, strict=True):
+        if not any(is_plain(kind) for is_plain in plain):
+            return f"its column {shown(name)} is of type {shown(str(kind))}"
+    packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    size = max(packed, _CELL * about.num_rows * len(names))
+    if size > (free := memory.free()) or packed < 0:
+        return f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free"
+    if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
+        return f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of {len(names)} columns"
+    return ""
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+
+
+def _values(column: Any) -> np.ndarray:
+    """A column of arrow's, each text once in memory however often it comes."""
+    import pyarrow
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.to_numpy()
+    parts = []
+    for part in column.chunks:
+        texts = np.array([*part.dictionary.to_pylist(), None], object)
+        parts.append(texts[part.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)])
+    return np.concatenate(parts) if parts else np.array([], object)
+
+
+def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """A table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+    files.replace(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def read_csv(path: Path, kind: type[Line]) -> list[Line]:
+    """The lines of a table, each a `kind`: a NamedTuple of texts, whole numbers and floats, by the columns' names.
+
+    Raises ValueError for a file that cannot be read, or is another table.
+    """
+    columns, types = kind._fields, list(kind.__annotations__.values())
+    text = files.read_bytes(path)
     try:
-        table = parquet.read_table(path, columns=None if columns is None else list(columns))
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is damaged, remove it: {error}") from None
-    return {name: table[name].to_numpy() for name in table.column_names}
+        header, *rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
+        if tuple(header) != columns:
+            raise ValueError
+        return [kind(*(_cell(t, x) for t, x in zip(types, row, strict=True))) for row in rows]
+    except (csv.Error, ValueError):
+        expected = ", ".join(columns)
+        raise ValueError(f"{path} must have the columns {expected}: it is not a table of results") from None
+
+
+def _cell(kind: type, text: str) -> Any:
+    """A cell as it was written. Raises ValueError for something else."""
+    if kind is int and (len(text) > 20 or abs(int(text)) >= 2**63):
+        raise ValueError(text)
+    return kind(text)
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -152,14 +266,14 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
     """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
     check_marks(path, marks)
-    before, rest = path.read_text().split(marks[0])
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
     whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])
-    folders.replace(path, lambda temporary: temporary.write_bytes(whole.encode()))
+    files.replace(path, lambda file: file.write(whole.encode()))
 
 
 def check_marks(path: Path, marks: tuple[str, str]) -> None:
     """Raises ValueError unless a file has both marks, once each and in order."""
-    text = path.read_text() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(marks[1]):
         raise ValueError(f"{path} needs one line {marks[0]} and below it one line {marks[1]}")
 
@@ -236,14 +350,12 @@ def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
     import safetensors.numpy
 
     data = safetensors.numpy.save(leaves(params, normaliser))
-    folders.replace(folder / "params.safetensors", lambda path: path.write_bytes(data))
+    files.replace(folder / "params.safetensors", lambda file: file.write(data))
 
 
 def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
     """What `write_params` writes, by name."""
-    trees = (("", params), (_NORMALISER, normaliser))
-    found = {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
-    return {name: np.ascontiguousarray(leaf) for name, leaf in found.items()}
+    return {name: np.ascontiguousarray(leaf) for name, leaf in _named(params, normaliser).items()}
 
 
 def read_params(folder: Path, like: Any) -> Any:
@@ -251,37 +363,93 @@ def read_params(folder: Path, like: Any) -> Any:
 
     Raises ValueError naming the leaf where file and tree differ. With several seeds every leaf has a first axis.
     """
-    found = read_leaves(folder)
-    return _restored(folder, {n: x for n, x in found.items() if not n.startswith(_NORMALISER)}, like)
+    return _in_tree(read_leaves(folder, like), like)
 
 
 def read_normaliser(folder: Path, like: Any) -> Any:
     """The running statistics of a run, in the tree of `like`, as `read_params` reads the parameters."""
-    found, skip = read_leaves(folder), len(_NORMALISER)
-    return _restored(folder, {n[skip:]: x for n, x in found.items() if n.startswith(_NORMALISER)}, like)
+    return _in_tree(read_leaves(folder, None, like), like)
 
 
-def read_leaves(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of params.safetensors, by name. Raises ValueError where it is missing or damaged."""
-    import safetensors.numpy
+def read_leaves(folder: Path, params: Any, normaliser: Any = None) -> dict[str, np.ndarray]:
+    """The arrays of params.safetensors, by name.
 
-    path = folder / "params.safetensors"
+    Args:
+        folder: that of the run.
+        params: like the parameters, as of `read_params`; None: they are not wanted.
+        normaliser: like the running statistics; None: they are not wanted.
+
+    Raises:
+        ValueError: the file is missing or damaged, or has other arrays, which is found before one is read.
+    """
+    import safetensors
+
+    path, most = folder / "params.safetensors", num_seeds(folder)
+    wanted = _named(() if params is None else params, () if normaliser is None else normaliser)
+    with files.opened(path):
+        pass
     try:
-        return safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if _is_wanted(name, params, normaliser)]  # noqa: SIM118
+            if odd := sorted(set(wanted) ^ set(names)):
+                raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd[:5])}")
+            for name, leaf in sorted(wanted.items(), reverse=True):
+                part = file.get_slice(name)
+                _check_leaf(f"{folder}: {name}", part.get_dtype(), part.get_shape(), leaf, most)
+            return {name: file.get_tensor(name) for name in wanted}
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from None
 
 
-def _restored(folder: Path, leaves: Mapping[str, np.ndarray], like: Any) -> Any:
-    wanted = {_path(path): leaf for path, leaf in jax.tree.leaves_with_path(like)}
-    if odd := sorted(set(wanted) ^ set(leaves)):
-        raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd)}")
-    for name, leaf in sorted(wanted.items(), reverse=True):
-        found = leaves[name]
-        if found.shape[found.ndim - leaf.ndim :] != leaf.shape or found.dtype != leaf.dtype:
-            shape = f"{found.dtype}{list(found.shape)}"
-            raise ValueError(f"{folder}: {name} is {shape}, where {leaf.dtype}{list(leaf.shape)} was expected")
-    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(leaves[name]) for name in wanted])
+def num_seeds(folder: Path) -> int | None:
+    """The seeds of the run in a folder, by its config.json; None where there is none."""
+    if not os.path.lexists(folder / "config.json"):
+        return None
+    return int(folders.read_options(folder).get("seeds", 1))
+
+
+def _num_updates(folder: Path) -> int:
+    """The updates that the run in a folder has at most; an environment object need not be known for it."""
+    data = folders.read_json(folder / "config.json", {**folders.SETUP, "config": {"num_updates": int}})
+    return int(data["config"]["num_updates"])
+
+
+def stored_type(dtype: Any) -> str:
+    """The name that safetensors has for a type."""
+    names = {"bool": "BOOL", "bfloat16": "BF16"}
+    return names.get(str(dtype), f"{dtype.kind.upper()}{8 * dtype.itemsize}")
+
+
+def described(kind: str, shape: Sequence[int]) -> str:
+    """An array by its type, as safetensors has it, and its shape."""
+    return f"{kind}[{','.join(map(str, shape))}]"
+
+
+def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int | None) -> None:
+    """That an array is that of `like`, or of so many seeds in front."""
+    seeds = list(shape[: len(shape) - like.ndim])
+    fits = kind == stored_type(like.dtype) and list(shape[len(seeds) :]) == list(like.shape)
+    if not fits or len(shape) < like.ndim or len(seeds) > 1 or (most is not None and seeds not in ([], [most])):
+        expected = described(stored_type(like.dtype), like.shape)
+        first = "" if most is None else f", with {most} seed(s) in front,"
+        raise ValueError(f"{name} is {described(kind, shape)}, where {expected}{first} was expected")
+    if like.dtype.itemsize * math.prod(shape) > memory.free():
+        raise ValueError(f"{name} is {described(kind, shape)}, more than fits into memory")
+
+
+def _is_wanted(name: str, params: Any, normaliser: Any) -> bool:
+    return (normaliser if name.startswith(_NORMALISER) else params) is not None
+
+
+def _named(params: Any, normaliser: Any) -> dict[str, Any]:
+    """Leaves by their path in the tree."""
+    trees = (("", params), (_NORMALISER, normaliser))
+    return {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _in_tree(found: Mapping[str, np.ndarray], like: Any) -> Any:
+    """Leaves in the order of a tree, as one."""
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(x) for x in found.values()])
 
 
 def _path(path: Any) -> str:

@@ -25,7 +25,7 @@ from pg.adapters.base import faults_in_one_sentence
 from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_config, check_is_hyperparams
 from pg.devices import Layout
 from pg.evaluate import Evaluation, evaluate
-from pg.inputs import described, entries
+from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
@@ -230,9 +230,11 @@ def train(
     """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has stopped.
 
     keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the first; None: all.
-    begun: where to go on from. keep: called after every chunk.
+    begun: where to go on from. keep: called after every chunk. Raises ValueError where `begun` has metrics that this
+    training has not.
     """
     if begun is not None:
+        _check_metrics(begun, programs)
         begun = begun._replace(states=filled_up(first(begun.states, programs.num_runs), programs.num_runs))
     keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where.sharding)
     rows = [begun.metrics] if begun else list[dict[str, np.ndarray]]()
@@ -392,6 +394,16 @@ def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callab
         return {name: by(name) for name in actions}
 
     return one
+
+
+def _check_metrics(begun: Begun, programs: Programs) -> None:
+    """Raises ValueError where what was measured before has another name or type than what will be."""
+    coming = programs.advance.out_info[1]
+    for name, x in begun.metrics.items():
+        if name not in coming or x.dtype != coming[name].dtype:
+            raise ValueError(
+                f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in none here"
+            )
 
 
 def _data(keys: jax.Array) -> np.ndarray:

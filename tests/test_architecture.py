@@ -21,6 +21,7 @@ ORDER = (
         "presets",
         "suites",
         "interrupts",
+        "files",
         "folders",
         "devices",
         "blocks",
@@ -134,11 +135,11 @@ def test_security_is_written_down() -> None:
 
 IDS = [
     *(f"D{i}" for i in range(9)),
-    *(f"C{i}" for i in range(1, 11)),
+    *(f"C{i}" for i in range(1, 12)),
     *(f"N{i}" for i in range(1, 6)),
     *(f"J{i}" for i in range(1, 11)),
     *("T1", "T2", "T3", "T4", "T5", "M1"),
-    *(f"S{i}" for i in range(1, 8)),
+    *(f"S{i}" for i in range(1, 10)),
 ]
 
 

@@ -189,7 +189,7 @@ def test_ctrl_c_keeps_what_is_finished(
 def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
     path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match=r"seeds-0-1\.json is damaged: remove it"):
+    with pytest.raises(ValueError, match=r"seeds-0-1\.json is damaged: it holds no strict JSON"):
         benchmark.collect(tmp_path)
 
 

@@ -120,8 +120,8 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
 
 
 def test_only_the_last_are_kept_and_nothing_half_written(kept: Kept, tmp_path: Path) -> None:
-    (tmp_path / ".00000003.tmp").mkdir()
     (tmp_path / ".metrics-00000000-00000003.parquet.tmp").write_text("half")
+    (tmp_path / f".00000003.{'0' * 64}.safetensors.0123abcd.tmp").write_text("half")
     assert restore(tmp_path) is None
     assert not list(tmp_path.iterdir())
     keeper = Keeper(tmp_path, about(), {"seed": np.asarray(SEEDS)}, updates=2, most=3)

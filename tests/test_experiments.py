@@ -94,7 +94,7 @@ def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
     wider = jax.eval_shape(
         make_learner(dataclasses.replace(config, hidden_sizes=(9,))).init, jax.random.key(0)
     ).params
-    with pytest.raises(ValueError, match=r"policy/params/torso/Dense_0/kernel is float32\[2, 4, 8\]"):
+    with pytest.raises(ValueError, match=r"policy/params/torso/Dense_0/kernel is F32\[2,4,8\]"):
         results.read_params(folder, wider)
 
 

@@ -256,14 +256,14 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the same."""
-    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)  # looked at, and not written
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)  # looked at, and not written
     figures.check(drawn(AWKWARD[name], tmp_path / "figure.png", monkeypatch))
 
 
 @pytest.mark.parametrize("kind", ["settings over ten decades", "a plane of decades", "lying, within a decade"])
 def test_an_axis_says_several_of_its_numbers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room is not made by leaving all out."""
-    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
     figure = drawn(AWKWARD[kind], tmp_path / "figure.png", monkeypatch)
     figure.draw_without_rendering()
     assert len(figures.ticks(figure.axes[0].xaxis)) >= 3
@@ -273,7 +273,7 @@ def test_an_axis_says_several_of_its_numbers(kind: str, tmp_path: Path, monkeypa
 def test_only_several_seeds_have_a_mean_with_its_band(
     seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plots.folders, "replace", lambda path, write: None)
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
     returns = np.random.default_rng(0).normal(size=(seeds, 80))
     figure = drawn(lambda path: run(path, returns), tmp_path / "figure.png", monkeypatch)
     _, middle = figure.legends[0].get_texts()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tyro
 
-from pg import cli, folders, plots
+from pg import cli, files, folders, plots
 from pg.plots import BLUE
 
 GREY = "0.45"  # of bounds
@@ -38,7 +38,7 @@ def options(kind: type[FilesT], description: str | None) -> FilesT:
     try:
         given.check()
         for folder in (given.out, *([given.json.parent] if given.json else [])):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
     except ValueError as error:
         cli.fail(error)
     except OSError as error:

@@ -6,7 +6,6 @@ cosine tends to in many dimensions. A biased estimator never comes above a / ‖
 is 1, and ‖E g‖ is a, which has one dimension of noise where ‖E g‖ has all of them.
 """
 
-import csv
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pg import files, results
 from pg.estimators import ESTIMATORS
-from pg.folders import replace
 from pg.laboratory.measuring import Estimates, Reference
 
 Line = TypeVar("Line", "Quality", "Point")
@@ -157,22 +156,8 @@ def write_csv(path: Path, lines: Sequence[Line]) -> None:
     def shown(x: Any) -> Any:
         return f"{x:.4g}" if isinstance(x, float) else x
 
-    def write(there: Path) -> None:
-        with there.open("w", newline="") as file:
-            csv.writer(file).writerows([lines[0]._fields, *([shown(x) for x in line] for line in lines)])
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, write)
-
-
-def read_csv(path: Path, kind: type[Line]) -> list[Line]:
-    """The lines that `write_csv` wrote, of a kind. Raises ValueError for another table."""
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != kind._fields:
-            raise ValueError(f"{path} must have the columns {', '.join(kind._fields)}")
-        types = kind.__annotations__
-        return [kind(**{name: types[name](row[name]) for name in kind._fields}) for row in rows]
+    files.make_folder(path.parent)
+    results.write_csv(path, lines[0]._fields, ([shown(x) for x in line] for line in lines))
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:

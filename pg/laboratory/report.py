@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pg import numerals, plots, results
+from pg import files, numerals, plots, results
 from pg.laboratory.quality import Point, Quality
 from pg.laboratory.subjects import STAGES
 from pg.laboratory.survey import Survey
@@ -107,7 +107,7 @@ def draw(found: Survey, out: Path) -> list[Path]:
         }
         for subject, stage in keys
     }
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     plots.bars(variances, out / "variance.png", ylabel="variance of an episode's gradient", log=True)
     drawn = [out / "variance.png"]
     for field, label in (("steps", "environment steps"), ("seconds", "seconds")):
@@ -128,7 +128,7 @@ def draw_leaderboard(lines: Sequence[Quality], path: Path) -> None:
     groups: dict[str, dict[str, tuple[float, float, float]]] = {}
     for x in sorted(middle, key=lambda x: names.index(x.estimator) if x.estimator in names else len(names)):
         groups.setdefault(x.subject, {})[x.estimator] = (x.most, x.most_low, x.most_high)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     plots.bars(groups, path, ylabel="environment steps for an expected cosine of 0.9", log=True)
 
 

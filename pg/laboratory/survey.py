@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pg import folders, results
+from pg import files, folders, results
 from pg.config import ACTION_VALUES
 from pg.laboratory.measuring import measure, reference
-from pg.laboratory.quality import Point, Quality, assess, read_csv, write_csv
+from pg.laboratory.quality import Point, Quality, assess, write_csv
 from pg.laboratory.subjects import STAGES, SUBJECTS, Stage, blank, kinds, stages
 
 # On-policy ppo is gae, and an importance ratio is 1; gpomdp and entropy_reward aim at something else than ∇J.
@@ -17,6 +17,10 @@ ESTIMATORS = (
     *("time_baseline", "optimal_baseline", "moving_average", "state_value", "group_leave_one_out", "grpo"),
     *("all_action", "action_dependent_baseline", "actor_critic", "gae", "vtrace"),
 )
+
+
+# What stages.json must hold, as of `inputs.misfit`.
+FACTS: dict[str, Any] = {name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES}
 
 
 class Survey(NamedTuple):
@@ -28,10 +32,10 @@ class Survey(NamedTuple):
     @classmethod
     def read(cls, folder: Path) -> "Survey":
         """What a folder holds; nothing of one that is not there. Raises ValueError where that is something else."""
-        files = folder / "quality.csv", folder / "cosines.csv"
-        if not all(file.exists() for file in files):
+        paths = folder / "quality.csv", folder / "cosines.csv"
+        if not all(path.exists() for path in paths):
             return cls([], [])
-        return cls(read_csv(files[0], Quality), read_csv(files[1], Point))
+        return cls(results.read_csv(paths[0], Quality), results.read_csv(paths[1], Point))
 
     def write(self, folder: Path) -> None:
         """Writes quality.csv and cosines.csv."""
@@ -95,12 +99,12 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
     if not (folder / "stages.json").exists():
         found = stages(subject, seed=0)
         for stage in found:
-            (folder / stage.name).mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder / stage.name, within=out)
             tree = {"policy": stage.policy, "critics": stage.critics}
             results.write_params(folder / stage.name, tree, stage.normaliser)
         facts = {stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found}
         folders.write_json(folder / "stages.json", facts)
-    facts, like = folders.read_json(folder / "stages.json"), blank(subject)
+    facts, like = folders.read_json(folder / "stages.json", FACTS), blank(subject)
 
     def read(name: str) -> Stage:
         tree = results.read_params(folder / name, {"policy": like.policy, "critics": like.critics})

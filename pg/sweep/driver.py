@@ -1,7 +1,6 @@
 """Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pg import checkpoints, cli, devices, folders, memory, nonfinite, results, runs
+from pg import checkpoints, cli, devices, files, folders, memory, nonfinite, results, runs
 from pg.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.devices import Layout
@@ -42,7 +41,8 @@ def carry_out(
         width = run(study, folder, where, how, width=width, limit=limit)
         finite = finish(study, folder, where, how, fresh_seeds=fresh, width=width, limit=limit)
         if devices.is_first():
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            _discard(folder / "checkpoints", "*")
+            files.remove_if_empty(folder / "checkpoints")
     return 0 if finite else cli.NOT_FINITE
 
 
@@ -233,8 +233,7 @@ def _run_group(
             finished += 1
             if devices.is_first():
                 studies.write_chunk(study, folder, first + chunk.start, chunk)
-                for old in (folder / "checkpoints").glob("chunk-*"):
-                    shutil.rmtree(old, ignore_errors=True)
+                _discard(folder / "checkpoints", "chunk-*")
             if finished == 1 and left > 1:
                 took = time.monotonic() - began
                 rest = tqdm.format_interval(took * (left - 1))
@@ -258,12 +257,12 @@ def _keeping(
         place = folder / f"{name}-{first + start:06}-{first + start + count - 1:06}" if devices.is_first() else None
         found = None
         if place:
-            place.mkdir(parents=True, exist_ok=True)
+            files.make_folder(place, within=folder.parent)
             try:
                 found = checkpoints.restore(place, like, about, count)
             except checkpoints.DamageError as error:
                 say(f"{error}; these runs are begun anew")
-                shutil.rmtree(place)
+                checkpoints.discard(place)
         for remark in found.said() if found else []:
             say(remark)
         begun = checkpoints.shared(found, like, count)
@@ -280,6 +279,13 @@ def _keeping(
     return keeping
 
 
+def _discard(folder: Path, pattern: str) -> None:
+    """Removes the checkpoints in folders below one that is no link."""
+    if not folder.is_symlink():
+        for place in sorted(folder.glob(pattern)):
+            checkpoints.discard(place)
+
+
 def _write_best(
     folder: Path,
     config: Config,
@@ -290,7 +296,8 @@ def _write_best(
     versions: Mapping[str, Any],
 ) -> None:
     """A run's folder, as that of a training run."""
-    folder.mkdir(exist_ok=True)
+    files.make_folder(folder)
+    files.remove_leftovers(folder)
     h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
     folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)}, versions)
     results.write_metrics(folder, run.metrics, seeds.start)

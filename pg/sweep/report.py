@@ -4,13 +4,15 @@ The best of many settings looks better than it is, since luck was selected too. 
 part in the choice is the one to report.
 """
 
+import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import folders, numerals, plots, results, statistics
+from pg import files, numerals, plots, results, statistics
 from pg.statistics import Estimate
 from pg.sweep import study as studies
 from pg.sweep.study import Study
@@ -72,19 +74,15 @@ def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
 
 def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
     """settings.csv: a line per setting, the best first."""
-    import csv
-
     names = ("rank", "setting", *study.table, "mean", "low", "high", "median", "diverged", "env_steps")
     lines = [
         (i + 1, r.setting, *r.values.values(), *r.mean, _median(r.scores), r.diverged, round(r.env_steps))
         for i, r in enumerate(ranked)
     ]
 
-    def to(path: Path) -> None:
-        with path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([names, *lines])
-
-    folders.replace(folder / "settings.csv", to)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *lines])
+    files.replace(folder / "settings.csv", lambda file: file.write(text.getvalue().encode()))
 
 
 def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:

@@ -9,6 +9,7 @@ OUT/ENV/ESTIMATOR/<digest of what is tried>/
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from pg import envs, folders, results, runs
+from pg import envs, files, folders, results, runs
 from pg.config import Config, Hyperparams, check_together, merge_env_params
 from pg.devices import Layout
-from pg.inputs import check_name
+from pg.inputs import Optional, check_name
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
 from pg.train import make_learner
+
+RESULTS = ("mean", "standard_error", "min", "max", "env_steps", "finite")  # columns of a row per run
+WIDEST = 2**20  # runs side by side on a device, at most
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def make(folder: Path) -> None:
     """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
     try:
         for name in ("metrics", "runs", "checkpoints"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder / name, within=folder)
     except OSError as error:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
 
@@ -145,16 +149,15 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
     A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged.
     """
     make(folder)
-    for name in ("metrics", "runs"):
-        folders.remove_leftovers(folder / name)
-    for path in sorted((folder / "runs").glob("*.parquet")):
-        pair = path, folder / "metrics" / path.name
+    for place in (folder, folder / "metrics", folder / "runs"):
+        files.remove_leftovers(place)
+    finished = _tables(folder, "runs")
+    for i, path in enumerate(finished):
         try:
-            for part in pair:
-                results.read_table(part, ["run"])
+            _check_chunk(study, path)
         except ValueError as error:
             print(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
-            for later in [x for x in sorted((folder / "runs").glob("*.parquet")) if x.name >= path.name]:
+            for later in finished[i:]:
                 later.unlink()
             break
     return len(read_runs(folder).get("run", ())), stored_width(folder)
@@ -163,15 +166,19 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
 def stored_width(folder: Path) -> int | None:
     """The width that a sweep was begun with; None: it is new."""
     path = folder / "sweep.json"
-    try:
-        return int(json.loads(path.read_text())["width"]) if path.exists() else None
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is damaged: remove the folder") from None
+    if not os.path.lexists(path):
+        return None
+    width: int = folders.read_json(path, {"width": int})["width"]
+    if not 1 <= width <= WIDEST:
+        raise ValueError(f"{path} is damaged: width must be between 1 and {WIDEST}, got {width}")
+    return width
 
 
 def stored_versions(folder: Path) -> dict[str, Any]:
     """What the software and the machine were when a sweep was begun, or gone on with the last time."""
-    return dict(folders.read_json(folder / "sweep.json").get("versions", {}))
+    return dict(
+        folders.read_json(folder / "sweep.json", {"versions": Optional(folders.VERSIONS)}).get("versions", {})
+    )
 
 
 def write_setup(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
@@ -187,7 +194,7 @@ def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
     returns = np.asarray(next(iter(chunk.evaluation.values())).returns, float)
     with np.errstate(invalid="ignore"):  # returns may be infinite
         spread = returns.std(axis=1, ddof=1) if returns.shape[1] > 1 else np.full(len(run), np.nan)
-    columns = {
+    columns = {  # RESULTS, after what the runs are
         **labels,
         **{name: [v[g] for g in setting] for name, v in study.table.items()},
         "mean": returns.mean(axis=1),
@@ -202,6 +209,31 @@ def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
     results.write_table(folder / "runs" / name, columns)
 
 
+def _tables(folder: Path, kind: str) -> list[Path]:
+    """The files of chunks, in order. kind: `runs` or `metrics`."""
+    return files.named(folder / kind, r"\d{6,}-\d{6,}\.parquet")
+
+
+def _num_runs(path: Path) -> int:
+    """The runs of a chunk, by the name of its file."""
+    first, last = path.stem.split("-")
+    return int(last) - int(first) + 1
+
+
+def _check_chunk(study: Study, path: Path) -> None:
+    """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by their heads."""
+    first, count = int(path.stem.split("-")[0]), _num_runs(path)
+    if not 1 <= count <= study.num_runs - first:
+        raise ValueError(f"{path} is damaged, remove it: the sweep has {study.num_runs} runs")
+    metrics = path.parents[1] / "metrics" / path.name
+    longest = count * max(config.num_updates for config, _ in study.programs())
+    wanted = ["run", "setting", "seed"]
+    runs = results.read_table(path, [*wanted, *study.table, *RESULTS], most_rows=count, texts=True)
+    if not np.array_equal(runs["run"], first + np.arange(count)) or any(runs[x].dtype == object for x in RESULTS):
+        raise ValueError(f"{path} is damaged, remove it: its runs are others")
+    results.read_table(metrics, ["run"], most_rows=longest)
+
+
 def labelled(study: Study, start: int, count: int) -> dict[str, Any]:
     """What the runs start, start + 1, ... are."""
     run = start + np.arange(count)
@@ -210,9 +242,11 @@ def labelled(study: Study, start: int, count: int) -> dict[str, Any]:
 
 def read_runs(folder: Path) -> dict[str, np.ndarray]:
     """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some are missing."""
-    parts = [results.read_table(path) for path in sorted((folder / "runs").glob("*.parquet"))]
+    parts = [results.read_table(path, most_rows=_num_runs(path), texts=True) for path in _tables(folder, "runs")]
     if not parts:
         return {}
+    if any(set(part) != set(parts[0]) for part in parts):
+        raise ValueError(f"the files in {folder / 'runs'} have not the same columns: remove the folder")
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not np.array_equal(rows["run"], np.arange(len(rows["run"]))):
         raise ValueError(f"{folder / 'runs'} lacks runs between others: remove the later files")
@@ -223,7 +257,7 @@ def read_curves(folder: Path, setting: int) -> list[tuple[np.ndarray, np.ndarray
     """Environment steps and returns of every seed of a setting, without those in which no episode ended."""
     wanted = ("setting", "seed", "update", "return", "episodes", "env_steps")
     parts = []
-    for path in sorted((folder / "metrics").glob("*.parquet")):
+    for path in _tables(folder, "metrics"):
         part = results.read_table(path, wanted)
         here = part["setting"] == setting
         if here.any():

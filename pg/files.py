@@ -1,0 +1,189 @@
+"""Files: read within bounds, written whole or not at all, and never through a link.
+
+A folder of results may come from somebody else, or lie where somebody else may write. So a file is opened only if it
+is a plain file, and read only if it is no larger than it can have become; a new one is made under a name that nobody
+knows, beside its place, and renamed into it; and what is removed is a plain file whose whole name is one of ours.
+
+What is written is on the disk, its name included, once the function returns: the file is synced before it is renamed,
+and its folder afterwards. A machine that loses its power has the old file or the new one.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+LARGEST = 2**26  # bytes of a text that is read: a run's settings have some thousand, a long sweep's some million
+# Of a file that was not renamed, by the kinds that are written; before the digits there were none.
+_TEMPORARY = r"\..+\.(csv|gif|json|npz|parquet|png|safetensors|svg)(\.[0-9a-f]{8})?\.tmp"
+# Absent on Windows, which has no such links either.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_NOT_POSSIBLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of syncing a folder, on some file systems
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The bytes of a plain file. Raises ValueError as `opened` does."""
+    with opened(path, most) as file:
+        try:
+            data = file.read(most + 1)  # it may have grown
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > most:
+        raise ValueError(_too_large(path, len(data), most))
+    return data
+
+
+@contextlib.contextmanager
+def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
+    """A plain file, open for reading.
+
+    Raises ValueError, with the path, where it is missing, a link, a folder, a pipe, a socket or a device, which would
+    be waited for; where it may not be read; and where it has more than `most` bytes.
+    """
+    try:
+        _check_kind(path, path.lstat().st_mode)  # a device is not even opened
+        number = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    with os.fdopen(number, "rb") as file:
+        found = os.fstat(number)
+        _check_kind(path, found.st_mode)
+        if most is not None and found.st_size > most:
+            raise ValueError(_too_large(path, found.st_size, most))
+        yield file
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Has `write` fill a new file beside `path`, and renames it into its place once it is on the disk.
+
+    Raises OSError, with the path, where that is not possible; what was there is there still.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    with saying(path):
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666)
+        try:
+            with os.fdopen(number, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(number)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def saying(path: Path) -> Iterator[None]:
+    """Turns what goes wrong in writing into an OSError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)  # arrow gives a text only
+        reason = os.strerror(number) if number else str(error).splitlines()[0]
+        raise OSError(number, f"cannot write {path}: {reason}") from None
+
+
+def make_folder(path: Path, *, within: Path | None = None, new: bool = False) -> None:
+    """Makes a folder and those above it that are missing, and waits until their names are on the disk.
+
+    Args:
+        path: the folder; one that is there is taken.
+        within: a folder above it, below which no link is followed; default: the one that it lies in.
+        new: raises FileExistsError where it is there.
+
+    Raises:
+        ValueError: it, or a folder between `within` and it, is a link.
+        OSError: it cannot be made.
+    """
+    _check_real(path, within)
+    missing = []
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            break
+        missing.append(folder)
+    if new and not missing:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=not new or folder != path)
+        sync_folder(folder.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Raises ValueError for a folder that is a link: what is written and removed in it would lie elsewhere."""
+    _check_real(path, None)
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the file system can be asked for that."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # on Windows always; elsewhere a folder that may be written to and not read
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _NOT_POSSIBLE:
+            raise
+    finally:
+        os.close(number)
+
+
+def named(folder: Path, pattern: str) -> list[Path]:
+    """The plain files of a folder whose whole name matches, by name; none of a folder that is a link or not there."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    return [folder / name for name in sorted(names) if re.fullmatch(pattern, name)]
+
+
+def remove(folder: Path, pattern: str) -> None:
+    """Removes the plain files of a folder whose whole name matches."""
+    for path in named(folder, pattern):
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed had not yet renamed; nobody else may be writing in the folder."""
+    remove(folder, _TEMPORARY)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Removes a folder in which nothing is left; what somebody else has put there stays."""
+    if not folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _check_real(path: Path, within: Path | None) -> None:
+    top = path.parent if within is None else within
+    for folder in (path, *path.parents):
+        if folder == top:
+            return
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link, and files in it would lie elsewhere: put a folder in its place")
+
+
+def _check_kind(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
+        raise ValueError(f"cannot read {path}: it is {kind}, where a plain file was expected")
+
+
+def _too_large(path: Path, size: int, most: int) -> str:
+    return f"{path} has {size:,} bytes, where at most {most:,} were expected"
