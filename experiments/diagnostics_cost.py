@@ -7,8 +7,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from pg import cli, folders
 from pg.presets import preset
 
@@ -31,7 +29,7 @@ class Options:
 
 def main() -> None:
     """Prints a row per estimator: time and memory of the moments over the gradient's, time of the updates."""
-    options = tyro.cli(Options, description=__doc__)
+    options = cli.options(Options, __doc__)
     if options.num_envs < 2 or options.repeats < 1:
         cli.fail(f"num_envs must be at least 2 and repeats at least 1, got {options.num_envs} and {options.repeats}")
     figures = {}

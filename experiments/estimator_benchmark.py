@@ -33,7 +33,7 @@ class Options(Measuring):
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = tyro.cli(Options, description=__doc__)
+    options = cli.options(Options, __doc__)
     try:
         options.check()
         cli.cache_compilations()

@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from pg import cli
 from pg.config import ACCEPTS, ACTION_VALUES, COUPLED, GROUPED, Hyperparams
 
@@ -34,7 +32,7 @@ class Options:
 
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
-    options = tyro.cli(Options, description=__doc__)
+    options = cli.options(Options, __doc__)
     without = [str(path) for path in options.out if not path.is_file() or MARKS[0] not in path.read_text()]
     if without or not 0.0 <= options.gamma <= 1.0:
         cli.fail(f"no line {MARKS[0]} in {without}" if without else f"gamma must be in [0, 1], got {options.gamma}")

@@ -9,8 +9,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from pg import cli
 from pg.config import ACCEPTS
 from pg.inputs import check_name
@@ -70,7 +68,7 @@ class Measuring:
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = tyro.cli(Measuring, description=__doc__)
+    options = cli.options(Measuring, __doc__)
     try:
         options.check()
         cli.cache_compilations()

@@ -39,7 +39,7 @@ class Options:
 
 def main() -> int:
     """The exit code."""
-    options = tyro.cli(Options, prog="render.py", description=__doc__)
+    options = cli.options(Options, __doc__)
     cli.cache_compilations()
     try:
         config, hyperparams, out = settings(options)

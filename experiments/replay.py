@@ -23,7 +23,7 @@ class Options:
 
 def main() -> int:
     """The exit code."""
-    folder = tyro.cli(Options, description=__doc__).run
+    folder = cli.options(Options, __doc__).run
     cli.cache_compilations()
     try:
         config, hyperparams = folders.read_setup(folder)

@@ -14,7 +14,7 @@ from pg.sweep import points
 
 
 @dataclasses.dataclass
-class Options(cli.Checkpointing):
+class Options(cli.Checkpointing, cli.Length):
     """What to search, with which seeds, and where to keep it."""
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
@@ -59,11 +59,13 @@ def main() -> int:
     """The exit code, as of train.py; 3 where every run diverged."""
     config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
     cli.cache_compilations()
-    interrupts.listen()
+    interrupts.listen(cli.announce)
     try:
         table = points.table_of(options.over, options.method, options.points, options.draw)
+        if options.total_steps is not None:
+            table = points.lasting(table, config, options.total_steps)
         limit = None if options.memory is None else memory.number_of_bytes(options.memory)
-        with interrupts.held():
+        with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg import devices
             from pg.sweep import driver, study

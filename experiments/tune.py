@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tyro
 
 from pg import cli
 from pg.config import Config, Hyperparams, check_hyperparams
@@ -35,7 +34,7 @@ class Options:
 
 def main() -> None:
     """Prints the budget, a table of the points from best to worst, and the winner; exit code 3 without one."""
-    options = tyro.cli(Options, description=__doc__)
+    options = cli.options(Options, __doc__)
     cli.cache_compilations()
     started = time.monotonic()
     try:

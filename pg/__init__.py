@@ -43,6 +43,7 @@ _MODULES = (
     "surrogates",
     "sweep",
     "tabular",
+    "terminal",
     "train",
     "tuned",
 )

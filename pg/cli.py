@@ -13,17 +13,30 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
-from tqdm import tqdm
 
-from pg import folders
-from pg.config import ACCEPTS, Config, Hyperparams, Shard, check_env, check_hyperparams, check_together
-from pg.inputs import check_name
+from pg import __version__, folders
+from pg.config import (
+    ACCEPTS,
+    ENVIRONMENTS,
+    LIBRARIES,
+    UNSUPPORTED,
+    Config,
+    Hyperparams,
+    Shard,
+    check_env,
+    check_hyperparams,
+    check_together,
+)
+from pg.inputs import check_name, nearest
 from pg.presets import preset
+from pg.terminal import WIDTH, wrapped
+from pg.terminal import Progress as Progress
+from pg.terminal import waiting as waiting
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
@@ -77,9 +90,36 @@ _TYPES: dict[str, Any] = {
     "minibatch_size": _INTEGER | None,
     "hidden_sizes": tuple[int, ...],
     "n_step": _INTEGER,
+    "total_steps": _INTEGER | None,
     "snapshot_period": _INTEGER,
 }
 _HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
+# The experiment itself, which the help shows first, in this order.
+_FIRST = (
+    *("env", "env_params", "estimator", "over", "method", "points", "draw", "seeds", "seed"),
+    *("num_updates", "total_steps", "num_envs", "num_steps", "name", "out", "resume"),
+)
+_NAMES = {
+    "env": ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
+    + f"; or library:name, of {', '.join(LIBRARIES)}",
+    "estimator": ", ".join(ACCEPTS),
+}
+# What other command lines have, and this one has in another form.
+_INSTEAD = {
+    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's config.json",
+    **dict.fromkeys(
+        ("device", "gpu", "cuda", "platform"), "JAX_PLATFORMS=cpu or cuda in front of the command chooses"
+    ),
+    **dict.fromkeys(("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"),
+}
+
+
+@dataclasses.dataclass
+class Length:
+    """How long training lasts, where it is not said in updates."""
+
+    total_steps: int | None = None
+    """Environment steps per seed, at least, in place of num_updates, which they are rounded up to; for windows."""
 
 
 @dataclasses.dataclass
@@ -201,27 +241,95 @@ def parse(
             config, hyperparams = _preset(argv)
     except ValueError as error:
         fail(error)
-    groups = [
-        *(("run", options, defaults), ("machine", Machine, Machine())),
-        *(("config", Config, config), ("hyperparams", Hyperparams, hyperparams)),
-    ]
-    flat: Any = tyro.conf.OmitArgPrefixes
-    fields = [(name, flat[_flags(kind, values, set() if kind is options else own)]) for name, kind, values in groups]
-    flags = dataclasses.make_dataclass("Flags", fields)
-    flags.__doc__ = ""
-    parsed: Any = tyro.cli(flags, prog=prog, description=description, args=argv)
+    sources = {
+        **_flags(Config, config, own),
+        **_flags(Hyperparams, hyperparams, own),
+        **_flags(options, defaults),
+        **_flags(Machine, Machine()),
+    }
+    values = _read(_grouped(sources, options), sources, prog, description, argv)
     try:
-        config = dataclasses.replace(config, **vars(parsed.config))
-        hyperparams = check_hyperparams(hyperparams._replace(**vars(parsed.hyperparams)))
+        config = dataclasses.replace(config, **_of(Config, values, own))
+        if (total_steps := values.get("total_steps")) is not None:
+            if _named(argv, "num-updates"):
+                raise ValueError("total_steps and num_updates exclude each other: give one of them")
+            config = config.lasting(total_steps)
+        hyperparams = check_hyperparams(hyperparams._replace(**_of(Hyperparams, values, own)))
         check_together(config, hyperparams)
         return (
             config,
             hyperparams,
-            options(**vars(parsed.run)),
-            Machine(**vars(parsed.machine)),
+            options(**_of(options, values)),
+            Machine(**_of(Machine, values)),
         )
     except ValueError as error:
         fail(error)
+
+
+_Options = TypeVar("_Options")
+
+
+def options(kind: type[_Options], description: str | None, argv: Sequence[str] | None = None) -> _Options:
+    """A dataclass of flags from the command line, for scripts without settings; exits as `parse` does."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
+    with _colours():
+        return tyro.cli(kind, description=_paragraphs(description or ""), args=argv)
+
+
+def _read(flags: type, names: Collection[str], prog: str, description: str, argv: list[str]) -> dict[str, Any]:
+    """The values of all flags by name."""
+    _check_flags(argv, names)
+    with _colours():
+        parsed: Any = tyro.cli(flags, prog=prog, description=_paragraphs(description), args=argv)
+    return {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
+
+
+def _check_flags(argv: list[str], names: Collection[str]) -> None:
+    """Prints the version where it is asked for; exits with one sentence at a flag that there is not."""
+    if "--version" in argv:
+        print(f"pg {__version__}")
+        raise SystemExit(0)
+    if {"-h", "--help"} & set(argv):
+        return
+    known = [name.strip("_").replace("_", "-") for name in names]
+    for word in argv:
+        flag = word.partition("=")[0]
+        name = flag.strip("-").replace("_", "-")
+        if not _is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
+            continue
+        near = [f"--{other}" for other in nearest(name, [*known, "help", "version"])]
+        hint = _INSTEAD.get(name) or (f"did you mean {' or '.join(near)}?" if near else "--help lists all")
+        fail(f"there is no flag {flag}: {hint}")
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is a flag rather than a value: a number may be negative."""
+    if not word.startswith("-") or not word.strip("-"):
+        return False
+    with contextlib.suppress(ValueError):
+        float(word)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _colours() -> Iterator[None]:
+    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and not the word."""
+    before = os.environ.get("TERM")
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        os.environ.pop("TERM", None)
+        if before is not None:
+            os.environ["TERM"] = before
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does not join."""
+    return "\n\n".join(wrapped(" ".join(part.split())) for part in text.strip().split("\n\n"))
 
 
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
@@ -237,7 +345,7 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
 
 def fail(error: object) -> NoReturn:
     """Says what is wrong, in one sentence, and exits with code 2."""
-    print(f"error: {error}", file=sys.stderr)
+    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
     raise SystemExit(MISTAKE)
 
 
@@ -266,21 +374,55 @@ def outcome(done: Any) -> int:
     return NOT_FINITE if done.metrics["skipped"][:, -1].any() else 0
 
 
-def describe(config: Config, hyperparams: Hyperparams, horizon: int, num_params: int) -> str:
-    """What is about to happen, for people. horizon: the environment's own time limit, in actions."""
-    static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+def announce(work: str) -> None:
+    """Says, once a signal came, what is still waited for; `interrupts.listen` calls it."""
+    start = "\n" if sys.stderr.isatty() else ""
+    print(
+        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once", file=sys.stderr, flush=True
+    )
+
+
+def say(text: str) -> None:
+    """Prints one paragraph, in lines that fit the terminal."""
+    print(wrapped(text), flush=True)
+
+
+def describe(
+    config: Config, hyperparams: Hyperparams, horizon: int, num_params: int, *, verbose: bool = False
+) -> str:
+    """What is about to happen, for people.
+
+    Args:
+        config: The static settings.
+        hyperparams: The others.
+        horizon: The environment's own time limit, in actions.
+        num_params: Parameters of policy and critic.
+        verbose: Lists all settings, and not only those that are not what Config and Hyperparams have by themselves.
+    """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     planned = config.num_updates * config.num_envs * longest * config.action_repeat
     batch = f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
-    return "\n".join(
-        [
-            f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
-            f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
-            *textwrap.wrap("config: " + _listing(static), 110, subsequent_indent="  "),
-            *textwrap.wrap("hyperparams: " + _listing(hyperparams.scalars()), 110, subsequent_indent="  "),
-        ]
-    )
+    static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    lines = [
+        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
+        f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
+    ]
+    if verbose:
+        lines += ["config: " + _listing(static), "hyperparams: " + _listing(hyperparams.scalars())]
+    else:
+        usual = {field.name: field.default for field in dataclasses.fields(Config)} | Hyperparams().scalars()
+        said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
+        changed = {
+            name: value
+            for name, value in {**static, **hyperparams.scalars()}.items()
+            if name not in said and value != usual[name]
+        }
+        lines += ["settings: " + (_listing(changed) + "; the others " if changed else "all ") + _USUAL]
+    return "\n".join(wrapped(line, otherwise=WIDTH) for line in lines)
+
+
+_USUAL = "as Config and Hyperparams have them (--verbose and config.json list all)"
 
 
 def _listing(values: Mapping[str, Any]) -> str:
@@ -295,44 +437,6 @@ def assignment(text: str) -> tuple[str, Any]:
     return name, value
 
 
-class Progress:
-    """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
-
-    def __init__(self, total: int, *, quiet: bool = False) -> None:
-        self.total, self.env_steps = total, 0
-        self.start = self.done = -1  # updates done before the first call, and at the last one; -1: none came
-        terminal = sys.stderr.isatty() and not quiet
-        layout = "{percentage:3.0f}%|{bar:16}| {n}/{total} updates{postfix}, {remaining} left"
-        self.bar = tqdm(total=total, disable=not terminal, bar_format=layout, dynamic_ncols=True)
-        self.lines = not terminal and not quiet
-
-    def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
-        """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
-        if self.start < 0:
-            self.start = self.done = done - metrics["env_steps"].shape[1]
-        before, self.done = self.done, done
-        self.env_steps += int(metrics["env_steps"].sum())
-        fine = metrics["skipped"][:, -1] == 0
-        shown = {name: x[fine] if fine.any() else x for name, x in metrics.items()}
-        returns, episodes = shown["return"], shown["episodes"]
-        ended = episodes > 0
-        mean_return = returns[ended] @ episodes[ended] / episodes.sum() if ended.any() else math.nan
-        text = (
-            f"return {mean_return:.4g}, grad norm {shown['grad_norm'].mean():.3g}, "
-            f"entropy {shown['entropy'].mean():.3g}, {tqdm.format_sizeof(self.env_steps / seconds)} steps/s"
-            f"{'' if fine.all() else f', {(~fine).sum()} of {len(fine)} runs not finite'}"
-        )
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(done - before)
-        if self.lines and before * 10 // self.total != done * 10 // self.total:
-            left = tqdm.format_interval(seconds * (self.total - done) / (done - self.start))
-            print(f"{done}/{self.total} updates, {text}, {left} left", flush=True)
-
-    def close(self) -> None:
-        """Leaves the line as it is."""
-        self.bar.close()
-
-
 def cache_compilations() -> Path:
     """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/pg. The folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pg" / "compilations"
@@ -344,17 +448,16 @@ def cache_compilations() -> Path:
 def _named(argv: list[str], flag: str) -> str | None:
     """The value of --flag in argv, read ahead of the parser."""
     for i, word in enumerate(argv):
-        if word.startswith(f"--{flag}="):
-            return word.partition("=")[2]
-        if word == f"--{flag}" and i + 1 < len(argv):
-            return argv[i + 1]
+        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition("=")
+        if name == f"--{flag}":
+            return value if equals else next(iter(argv[i + 1 : i + 2]), None)
     return None
 
 
-def _flags(source: type, defaults: Any, taken: Collection[str]) -> type:
-    """A dataclass with the fields of `source` but those `taken`, annotated for the parser, with `defaults`."""
+def _flags(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[str, tuple[str, Any, Any]]:
+    """The flags of the fields of `source` but those `taken`, by name: its class, annotation and default."""
     hints, helps = get_type_hints(source), _field_docstrings(source)
-    fields = []
+    flags = {}
     for name, hint in hints.items():
         if (source.__name__, name) in _HIDDEN or name in taken:
             continue
@@ -362,9 +465,35 @@ def _flags(source: type, defaults: Any, taken: Collection[str]) -> type:
         if hint is Any:
             hint = _INTEGER if isinstance(default, int) else float
         kind = _TYPES.get(name, _INTEGER if hint is int else hint)
-        flag = tyro.conf.arg(name=name.strip("_").replace("_", "-"), help=helps.get(name))
-        fields.append((name, Annotated[kind, flag], dataclasses.field(default=default)))
-    return dataclasses.make_dataclass(source.__name__, fields)
+        text = helps.get(name)
+        if text and name in _NAMES:
+            text = f"{text} One of {_NAMES[name]}."
+        flag = tyro.conf.arg(name=name.strip("_").replace("_", "-"), help=text)
+        flags[name] = (source.__name__, Annotated[kind, flag], default)
+    return flags
+
+
+def _grouped(sources: Mapping[str, tuple[str, Any, Any]], options: type) -> type:
+    """A dataclass of dataclasses, one for each group of flags as the help shows them."""
+    titles = {"Config": "settings", "Hyperparams": "hyperparameters", options.__name__: "run", "Machine": "machine"}
+    groups: dict[str, list[str]] = {"experiment": [name for name in _FIRST if name in sources]}
+    for name, (source, _, _) in sources.items():
+        if name not in _FIRST:
+            groups.setdefault(titles[source], []).append(name)
+    fields = []
+    for title, names in groups.items():
+        members = [(name, sources[name][1], dataclasses.field(default=sources[name][2])) for name in names]
+        fields.append((title, tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass(title, members)]))  # type: ignore[misc]
+    flags = dataclasses.make_dataclass("Flags", fields)
+    flags.__doc__ = ""
+    return flags
+
+
+def _of(source: type, values: Mapping[str, Any], taken: Collection[str] = ()) -> dict[str, Any]:
+    """Those of the values that are fields of `source`, and not `taken`."""
+    hidden = {name for kind, name in _HIDDEN if kind == source.__name__}
+    names = set(inspect.signature(source).parameters) - hidden - set(taken)
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _field_docstrings(source: type) -> dict[str, str]:

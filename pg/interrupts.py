@@ -2,14 +2,18 @@
 
 SIGINT is Ctrl-C; SIGTERM is what a machine that is taken away sends; SIGUSR1 is what SLURM is usually told to send
 before the time is up. After the second signal a process ends at once.
+
+Python handles a signal between two of its own instructions, and a compiler in C++ executes none of them for as
+long as it works. So a thread watches too: it says at once that a signal was noted, and obeys a second one.
 """
 
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -23,19 +27,25 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+_say: Callable[[str], object] = lambda work: None  # noqa: E731 - replaced by `listen`
+
+
 class Caught:
     """The first signal that came, if one did."""
 
     signum: int | None = None
 
 
-def listen() -> bool:
+def listen(say: Callable[[str], object] = lambda work: None) -> bool:
     """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt by itself.
 
+    say: called, by another thread, once a signal is noted, with the work that is still to be finished.
     False, and nothing is changed, in a thread that cannot handle signals.
     """
+    global _say
     if threading.current_thread() is not threading.main_thread():
         return False
+    _say = say
     for signum in SIGNALS:
         signal.signal(signum, _raise)
     sys.unraisablehook = _again
@@ -43,11 +53,11 @@ def listen() -> bool:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Caught]:
+def deferred(work: str = "the work in progress") -> Iterator[Caught]:
     """Within it the first signal is only noted, and a second one kills; afterwards all is as before.
 
     Signals that this process does not listen to are left alone. In a thread that cannot handle signals, nothing is
-    noted.
+    noted. work: what goes on within it, for people.
     """
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
@@ -64,23 +74,55 @@ def deferred() -> Iterator[Caught]:
     try:
         for signum in previous:
             signal.signal(signum, note)
-        yield caught
+        with _watched(previous, work):
+            yield caught
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Within it the first signal is only noted; afterwards it raises Interrupted.
+def held(work: str = "the work in progress") -> Iterator[None]:
+    """Within it the first signal is only noted; afterwards it raises Interrupted. work: as of `deferred`.
 
     For libraries in C++ while they load, and for the compiler, which calls Python back: raised in there, it becomes
     an ImportError, or ends the process by a crash.
     """
-    with deferred() as caught:
+    with deferred(work) as caught:
         yield
     if caught.signum:
         raise Interrupted(caught.signum)
+
+
+@contextlib.contextmanager
+def _watched(signums: Collection[int], work: str) -> Iterator[None]:
+    """Within it a thread hears of signals as they come, whatever the main thread is doing."""
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)  # as `set_wakeup_fd` asks
+    before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        heard = 0
+        while number := ours.recv(1):
+            if before >= 0:  # who listened before goes on to hear of them
+                with contextlib.suppress(OSError):
+                    os.write(before, number)
+            if number[0] not in signums:
+                continue
+            heard += 1
+            if heard > 1:
+                os._exit(128 + number[0])  # the code that shells have for the end by a signal
+            _say(work)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        pythons.close()
+        watching.join()
+        ours.close()
 
 
 def _raise(signum: int, frame: FrameType | None) -> None:

@@ -22,7 +22,7 @@ SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 
 
 @dataclasses.dataclass
-class Options(cli.Checkpointing):
+class Options(cli.Checkpointing, cli.Length):
     """What the main job does around training."""
 
     seed: int = 0
@@ -41,6 +41,8 @@ class Options(cli.Checkpointing):
     """Episodes of the final evaluation, per seed."""
     greedy: bool = False
     """Evaluate the mode of the policy instead of sampled actions."""
+    verbose: bool = False
+    """List all settings, and not only those that are not the usual ones."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -66,15 +68,15 @@ def run(
     name of its class, and `resume` is given such an object again.
     """
     options, machine = options or Options(), machine or cli.Machine()
-    if not interrupts.listen():
-        print("this is not the main thread: signals do not end the run, which keeps its checkpoints all the same")
+    if not interrupts.listen(cli.announce):
+        cli.say("this is not the main thread: signals do not end the run, which keeps its checkpoints all the same")
     folder = None
     with contextlib.ExitStack() as stack:
         try:
             config, hyperparams = merge_env_params(config, hyperparams)
             if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
                 folder = _existing(config, hyperparams, options, stack)
-            with interrupts.held():
+            with interrupts.held("loading"), cli.waiting("loading"):
                 machine.start()
                 _load()
             return _run(config, hyperparams, options, machine, folder, stack)
@@ -143,9 +145,10 @@ def _run(
             stack.enter_context(
                 contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
             )
-        print(cli.describe(config, hyperparams, env.horizon(), networks.num_params(like.params)))
+        num_params = networks.num_params(like.params)
+        print(cli.describe(config, hyperparams, env.horizon(), num_params, verbose=options.verbose))
         if images := networks.image_description(config, env):
-            print(images)
+            cli.say(images)
     about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment(where)}
     begun = _begun(folder, like, about, len(seeds), strict=options.strict)
     if begun and begun.updates > config.num_updates:
@@ -157,18 +160,20 @@ def _run(
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{where.mesh.size} × {jax.devices()[0].device_kind}"
-        print(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...", flush=True)
+        cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, begun)
-    progress = cli.Progress(config.num_updates, quiet=folder is None)
-    done = runs.run(config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper)
-    progress.close()
+    with contextlib.closing(cli.Progress(config.num_updates, quiet=folder is None)) as progress:
+        done = runs.run(config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper)
     evaluation = None
     if not done.signum:
-        evaluation = runs.evaluate_run(config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where)
+        with cli.waiting("evaluating", quiet=folder is None):
+            evaluation = runs.evaluate_run(
+                config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where
+            )
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
-        with interrupts.deferred():  # it takes a second, and then all is done
+        with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
             _finish(config, done, evaluation, seeds, options, folder)
     return cli.outcome(done)
 
@@ -190,26 +195,26 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
         no_scale = "— (every gradient is 0)" if math.isnan(last) else "no signal is clear of the noise"
     folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
-    print(f"{summary['env_steps']:,} environment steps; {seconds}")
+    cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
     for text in results.failures(summary):
-        print(text)
+        cli.say(text)
     if summary.get("mean") is not None:
-        several = f", median of seeds {summary['median_of_seeds']:.1f}" if len(seeds) > 1 else ""
+        several = f", median of seeds {summary['median_of_seeds']:z.1f}" if len(seeds) > 1 else ""
         spread = summary["standard_error"]
-        error = "—" if math.isnan(spread) else f"{spread:.1f}"  # of a single episode, or a single seed that is left
-        print(
+        error = "—" if math.isnan(spread) else f"{spread:z.1f}"  # of a single episode, or a single seed that is left
+        cli.say(
             f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
-            f"{summary['mean']:.1f} ± {error} (standard error){several}, "
-            f"min {summary['min']:.0f}, max {summary['max']:.0f}"
+            f"{summary['mean']:z.1f} ± {error} (standard error){several}, "
+            f"min {summary['min']:z.0f}, max {summary['max']:z.0f}"
         )
     if config.diagnostics:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         scale = summary["noise_scale"]
         said = no_scale if scale is None else f"{scale:.3g} {unit}"
-        print(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
+        cli.say(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
-        print(f"interrupted after {done_so_far}; go on with --resume {folder}")
+        cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
     print(folder)
 
 
@@ -224,7 +229,7 @@ def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) 
             state = jax.tree.map(lambda x, i=i: x[i], done.states)
             key = runs.seed_keys(seeds)[0][i]
             said = runs.explained(config, hyperparams, state, key, failure[0])
-            print(f"seed {seeds[i]}, update {failure[0]}: {said}")
+            cli.say(f"seed {seeds[i]}, update {failure[0]}: {said}")
             return
 
 
@@ -282,7 +287,7 @@ def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int
         if found.changed and strict:
             raise ValueError(f"what it was run with has changed, and bits may with it: {'; '.join(found.changed)}")
         for remark in found.said():
-            print(remark)
+            cli.say(remark)
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.begun.updates, "changed": found.changed}
         about["versions"] = about["versions"] | {"resumed": [*before, after]}

@@ -153,7 +153,7 @@ def evaluate_run(
     where, config = where or devices.layout(most=1), bounded(config, done.env_params)
     n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
-    with interrupts.held(), jax.set_mesh(where.mesh):
+    with interrupts.held("the evaluation"), jax.set_mesh(where.mesh):
         args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
         placed = devices.place(args, where.sharding)
         returns = devices.fetch(_compiled(config, where, f, *placed)(*placed), where)
@@ -201,7 +201,7 @@ def compile_programs(
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
     h = jax.tree.map(described, hyperparams)
-    with interrupts.held(), jax.set_mesh(where.mesh):
+    with interrupts.held("the compilation"), jax.set_mesh(where.mesh):
         first_program = compiled(init, key, h)
         shapes = jax.eval_shape(devices.side_by_side(init, where, exact=exact), key, h)
         # What comes out goes in again, and so must lie where it lay.
@@ -241,7 +241,7 @@ def train(
     done, count, started = begun.updates if begun else 0, 1, time.monotonic()
     states = devices.place(begun.states, programs.where.sharding) if begun else programs.init(keys, hyperparams)
     num_updates, signum, stopped = programs.config.num_updates, 0, False
-    with interrupts.deferred() as caught:
+    with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped):
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
             number = devices.place(np.int32(count), programs.where.everywhere)

@@ -21,6 +21,7 @@ ORDER = (
         "presets",
         "suites",
         "interrupts",
+        "terminal",
         "files",
         "folders",
         "devices",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import tyro
 
 from pg import cli, files, folders, plots
 from pg.plots import BLUE
@@ -34,7 +33,7 @@ FilesT = TypeVar("FilesT", bound=Files)
 
 def options(kind: type[FilesT], description: str | None) -> FilesT:
     """The flags, before jax is imported. Exits with code 2 and one sentence on a mistake."""
-    given = tyro.cli(kind, description=description)
+    given = cli.options(kind, description)
     try:
         given.check()
         for folder in (given.out, *([given.json.parent] if given.json else [])):

@@ -54,6 +54,9 @@ Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each st
 Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, weighted -> what else to report, [T, B]
 
 
+_WEIGH_TAKES = ("params", "estimator_state", "trajectory")
+
+
 def score(dist: Any, batch: Weighted) -> jax.Array:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
     check_weight(batch)
@@ -124,8 +127,7 @@ def build_estimator(
     Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
     where T = B, it would give a wrong number.
     """
-    arguments = ("params", "estimator_state", "trajectory")
-    check_function("weigh", weigh, arguments, "write a function that returns psi, target, estimator_state")
+    check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
     # A memory runs through time, which then cannot be cut into blocks.
     whole = policy.recurrent or (critic is not None and critic.recurrent)
 
@@ -136,18 +138,11 @@ def build_estimator(
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
-        before = state
-        psi, target, state, *value = _parts(weigh(params, before, traj))
-        psi = _of_each_step(psi, traj, lambda longer: weigh(params, before, longer)[0])
+        psi, target, after, *value = _parts(weigh(params, state, traj))
+        psi = _of_each_step(psi, traj, lambda longer: weigh(params, state, longer)[0])
         if critic is not None:
-            if isinstance(target, tuple):
-                raise ValueError(
-                    "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
-                )
-            check_shape("the critic's target", np.shape(target), traj.reward.shape, "[T, B]", OF_EACH_STEP)
-            if value and not isinstance(value[0], tuple):
-                check_shape("the V of weigh", np.shape(value[0]), traj.reward.shape, "[T, B]", OF_EACH_STEP)
-        return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))
+            _check_targets(traj, target, *value)
+        return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
@@ -179,6 +174,15 @@ def build_estimator(
 
     discount = h.gamma if state_discount is None else state_discount
     return Estimator(init, weighted, grad, accepts, state_discount=discount)
+
+
+def _check_targets(traj: Trajectory, target: Any, value: Any = ()) -> None:
+    """Raises ValueError for another shape of what a critic regresses to, and of the V that is to bind it."""
+    if isinstance(target, tuple):
+        raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
+    check_shape("the critic's target", np.shape(target), traj.reward.shape, "[T, B]", OF_EACH_STEP)
+    if not isinstance(value, tuple):
+        check_shape("the V of weigh", np.shape(value), traj.reward.shape, "[T, B]", OF_EACH_STEP)
 
 
 def _parts(given: Any) -> Sequence[Any]:

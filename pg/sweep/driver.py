@@ -77,7 +77,8 @@ def run(
         title = f"program {i + 1} of {len(study.programs())}: " if len(study.programs()) > 1 else ""
         say(f"{title}compiling ...")
         h = hyperparams_of(study.hyperparams, study.traced(points))
-        cut = plan(study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit)
+        with cli.waiting("compiling", quiet=not devices.is_first()):
+            cut = plan(study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit)
         if devices.is_first() and not stored:
             studies.write_setup(study, folder, cut.width, versions)
         stored = stored or cut.width

@@ -7,11 +7,12 @@ environment, which the functions for Python take as `env_params={...}`. Nothing 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg.config import WHOLE_NUMBERS, Hyperparams, check_hyperparams
+from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name, entries, shown
 
 Space = Any  # Range, or a sequence of values
@@ -115,6 +116,22 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
     if method == "auto":
         method = "sobol" if any(isinstance(space, Range) for space in spaces.values()) else "grid"
     return combinations(spaces) if method == "grid" else draws(method, num, spaces, seed)
+
+
+def lasting(table: Table, config: Config, total_steps: int) -> Table:
+    """The table with the `num_updates` of every point, where what is varied changes the steps of an update.
+
+    Raises ValueError where `num_updates` is itself varied.
+    """
+    if "num_updates" in table:
+        raise ValueError("total_steps and num_updates exclude each other: vary num_updates, or leave it out")
+    lengths = [name for name in ("collect", "num_envs", "num_steps", "action_repeat") if name in table]
+    if not lengths:
+        return table
+    static = {name: values for name, values in table.items() if name in Config.__dataclass_fields__}
+    num = len(table[lengths[0]])
+    points = [replace(config, **{name: values[g] for name, values in static.items()}) for g in range(num)]
+    return {**table, "num_updates": [point.lasting(total_steps).num_updates for point in points]}
 
 
 def _range(name: str, text: str) -> Range:

@@ -1,0 +1,175 @@
+"""What is written for people while a command runs: fitted to the terminal, and never in the way of a log.
+
+A terminal has a width, and a last line that can be written over. Anywhere else sentences are whole, and a line comes
+for every tenth of the work. Imports neither jax nor gymnax.
+"""
+
+import contextlib
+import math
+import os
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from tqdm import tqdm
+from tqdm.std import Bar
+
+WIDTH = 100  # of listings, where there is no terminal
+BAR = 16  # characters of the progress bar
+
+
+def columns(stream: TextIO) -> int | None:
+    """Width of the terminal that a stream writes to, or COLUMNS; None where it writes to something else."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or None  # 0: it does not know
+    return None
+
+
+def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = None) -> str:
+    """The text in lines that fit the terminal, cut between words; longer words stand out.
+
+    Args:
+        text: One paragraph.
+        stream: Where it will be written; by default standard output.
+        otherwise: The width where that is no terminal; by default the text stays as it is.
+    """
+    width = columns(stream or sys.stdout) or otherwise
+    if width is None:
+        return text
+    lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:
+    """The parts of a line, joined by commas, without the least important ones where they do not fit.
+
+    Args:
+        parts: Rank and text in the order of the line; rank 0 is the most important, and always stays.
+        width: Characters that there are; None: any number.
+    """
+    kept = list(parts)
+    while True:
+        line = ", ".join(text for _, text in kept).replace("|, ", "| ")
+        lowest = max(rank for rank, _ in kept)
+        if width is None or len(line) <= width or lowest == 0:
+            return line
+        kept = [part for part in kept if part[0] != lowest]
+
+
+class Line:
+    """The last line of a terminal, written over and over; nothing where a stream is no terminal."""
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self.stream = stream or sys.stderr
+        self.shown = self.stream.isatty() and not quiet
+        self.length = 0  # of what stands there
+
+    @property
+    def width(self) -> int:
+        """Characters of one line: a terminal may wrap when its last column is written to."""
+        return (columns(self.stream) or WIDTH) - 1
+
+    def write(self, text: str) -> None:
+        """Puts the text in the place of what stands there."""
+        if self.shown:
+            text = text[: self.width]
+            self.stream.write("\r" + text.ljust(self.length))
+            self.stream.flush()
+            self.length = len(text)
+
+    def clear(self) -> None:
+        """Leaves an empty line to what is written next."""
+        if self.length:
+            self.write("")
+            self.stream.write("\r")
+            self.stream.flush()
+
+    def keep(self) -> None:
+        """Leaves the line as it is, and goes to the next."""
+        if self.length:
+            self.stream.write("\n")
+            self.stream.flush()
+            self.length = 0
+
+
+@contextlib.contextmanager
+def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iterator[None]:
+    """Shows on the terminal, every second, how long it takes: a sign of life while a library works."""
+    line = line or Line(quiet=quiet)
+    ended = threading.Event()
+
+    def tick() -> None:
+        began = time.monotonic()
+        while not ended.wait(1.0):
+            line.write(f"{text}: {time.monotonic() - began:.0f} s")
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    if line.shown:
+        ticking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if line.shown:
+            ticking.join()
+        line.clear()
+
+
+class Progress:
+    """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
+
+    def __init__(self, total: int, *, quiet: bool = False, first: str = "compiling") -> None:
+        """total: updates. quiet: nothing is shown. first: what is done before the first update, as it is called."""
+        self.total, self.env_steps = total, 0
+        self.start = self.done = -1  # updates done before the first call, and at the last one; -1: none came
+        self.line = Line(quiet=quiet)
+        self.lines = not self.line.shown and not quiet
+        self.before = contextlib.ExitStack()
+        self.before.enter_context(waiting(first, self.line))
+
+    def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
+        """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
+        self.before.close()
+        if self.start < 0:
+            self.start = self.done = done - metrics["env_steps"].shape[1]
+        before, self.done = self.done, done
+        self.env_steps += int(metrics["env_steps"].sum())
+        parts = self._parts(seconds, metrics)
+        self.line.write(fitted([(5, self._bar()), *parts], self.line.width))
+        if self.lines and before * 10 // self.total != done * 10 // self.total:
+            print(fitted(parts, None), flush=True)
+
+    def _parts(self, seconds: float, metrics: Mapping[str, Any]) -> list[tuple[int, str]]:
+        """What is said of the updates, with its rank."""
+        fine = metrics["skipped"][:, -1] == 0
+        shown = {name: x[fine] if fine.any() else x for name, x in metrics.items()}
+        returns, episodes = shown["return"], shown["episodes"]
+        ended = episodes > 0
+        mean_return = returns[ended] @ episodes[ended] / episodes.sum() if ended.any() else math.nan
+        left = tqdm.format_interval(seconds * (self.total - self.done) / (self.done - self.start))
+        parts = [
+            (0, f"{self.done}/{self.total} updates"),
+            (2, f"return {mean_return:z.4g}"),
+            (7, f"grad norm {shown['grad_norm'].mean():z.3g}"),
+            (6, f"entropy {shown['entropy'].mean():z.3g}"),
+            (4, f"{tqdm.format_sizeof(self.env_steps / seconds)} steps/s"),
+            (3, f"{(~fine).sum()} of {len(fine)} runs not finite"),
+            (1, f"{left} left"),
+        ]
+        return [part for part in parts if part[0] != 3 or not fine.all()]
+
+    def _bar(self) -> str:
+        share = self.done / self.total
+        unicode = "utf" in (self.line.stream.encoding or "").lower()
+        return f"{100 * share:3.0f}%|{format(Bar(share, BAR, Bar.UTF if unicode else Bar.ASCII))}|"
+
+    def close(self) -> None:
+        """Leaves the line as it is."""
+        self.before.close()
+        self.line.keep()
