@@ -88,6 +88,7 @@ class Env(NamedTuple):
     max_steps: int | None  # the environment's own time limit, in steps of this one; None: it is traced
     differentiable: bool = False  # a step passes on the derivative of state and observation
     obs_bounds: Box | None = None  # of every entry of an observation; None: not all of them are known
+    obs_dtype: Any = float  # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
 
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
@@ -139,6 +140,7 @@ def make_env(
     encode, obs_shape = _observations(base, stated, start[0])
     if observe:
         encode, obs_shape = _seen(encode, obs_shape, observe)
+    obs_dtype = jnp.uint8 if start[0].dtype == jnp.uint8 and start[0].shape else float
     obs_bounds = _obs_bounds(base, stated, start[0], observe)
     dtypes = _check_step(single_step, start, action_space, params)
     _check_limit(base, "max_steps_in_episode" in (env_params or {}))
@@ -167,7 +169,7 @@ def make_env(
 
     limit = _time_limit(stated)
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
-    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable, obs_bounds)
+    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable, obs_bounds, obs_dtype)
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:

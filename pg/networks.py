@@ -297,7 +297,13 @@ def unroll(network: Network, params: Any, obs: jax.Array, first: jax.Array, carr
 
     carry: [B, ...] before the first step; default: as at an episode's start.
     """
+    obs = as_float(obs)
     return network.apply(params, start(network, first.shape[1]) if carry is None else carry, obs, first)[1]
+
+
+def as_float(obs: jax.Array) -> jax.Array:
+    """Observations as networks see them: those that a trajectory keeps as bytes in floats."""
+    return obs if jnp.issubdtype(obs.dtype, jnp.floating) else obs.astype(float)
 
 
 def start(network: Network, num_envs: int) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from pg import returns, rounding
 from pg.config import Config
-from pg.networks import Network
+from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 
 LIMIT = 10.0  # of a standardised observation, as is usual since OpenAI's baselines
@@ -88,7 +88,7 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
     """With a batch included. traj: as collected, its rewards unscaled."""
     obs, scale, running = normaliser
     if isinstance(obs, Moments):
-        obs = obs.merge(traj.obs, traj.valid)
+        obs = obs.merge(as_float(traj.obs), traj.valid)
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]

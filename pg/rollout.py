@@ -21,6 +21,8 @@ from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
 BLOCK = 10
+# Bytes of initial states that a window may draw ahead, one for every step; larger ones are drawn in their steps.
+FRESH_BYTES = 2**26
 # Blocks whose random numbers are drawn at once: for one, handing so little work to another thread costs more than it.
 AHEAD = 10
 
@@ -31,7 +33,7 @@ Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action
 class Trajectory(NamedTuple):
     """What happened. Every leaf is [T, B, ...], time first."""
 
-    obs: jax.Array  # float [T, B, *O]
+    obs: jax.Array  # [T, B, *O] float; bytes where the environment gives bytes, which takes a quarter of the memory
     action: jax.Array  # [T, B, *A] the sample that is scored, unclipped and pre-tanh
     log_prob: jax.Array  # [T, B] log π_behaviour(action | obs)
     reward: jax.Array  # [T, B] 0 where not valid
@@ -199,19 +201,18 @@ def windows(
     """
     _check_arguments(env, policy, key)
     reset_key, key = jax.random.split(key)
-    # The initial state that each step may need, drawn for the whole window at once: as many as a step-by-step
-    # reset draws, without its cost per step.
-    fresh = jax.vmap(env.reset)(jax.random.split(reset_key, num_steps))
+    starts, initial = _resets(env, reset_key, num_steps)
 
     def step(state: RolloutState, xs: Any) -> Any:
-        draws, reset = xs
+        draws, start = xs
         moved, row = _step(env, policy, params, state, _with_keys(draws, key), sample)
         row = row._replace(truncated=_cut(row, horizon))
         ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.time)))
+        reset = initial(start, moved, row.done)
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
     draws = _draws(env, policy, params, state, key)(jnp.arange(num_steps))
-    state, (traj, ended) = jax.lax.scan(step, state, (draws, fresh))
+    state, (traj, ended) = jax.lax.scan(step, state, (draws, starts))
     return state, traj, Finished(*map(jnp.sum, ended))
 
 
@@ -282,13 +283,13 @@ def _step(
     networks.check_policy(dist, action, (env.num_envs,), "[B]")
     env_state, transition = env.step(keys, state.env_state, dist.action(action))
     row = Trajectory(
-        obs=state.obs,
+        obs=state.obs.astype(env.obs_dtype),
         action=action,
         log_prob=dist.log_prob(action),
         reward=transition.reward,
         terminated=transition.terminated,
         truncated=transition.truncated,
-        next_obs=transition.next_obs,
+        next_obs=transition.next_obs.astype(env.obs_dtype),
         first=first,
         valid=jnp.ones(env.num_envs, bool),
         time=state.time,
@@ -321,6 +322,39 @@ def _with_keys(draws: Any, key: jax.Array) -> Any:
     """The random numbers of one step, keys of the kind of `key` among them."""
     noise, data = draws
     return noise, jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+
+
+def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[..., Any]]:
+    """The initial states that the steps of a window may need.
+
+    Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per step. Beyond
+    `FRESH_BYTES` each is drawn in its step, if an episode ends there; from the same keys, so that it is the same.
+
+    Returns:
+        What the steps are given, [num_steps, ...], and a function: one of these, where the environments have moved
+        to, and which have ended [B] -> env_state, obs; of no meaning where none has ended.
+    """
+    keys = jax.random.split(key, num_steps)
+
+    def begin(key: jax.Array) -> tuple[Any, jax.Array]:
+        env_state, obs = env.reset(key)
+        return env_state, obs.astype(env.obs_dtype)
+
+    def drawn_ahead(start: Any, moved: RolloutState, done: jax.Array) -> Any:
+        return start[0], networks.as_float(start[1])
+
+    def drawn_here(data: jax.Array, moved: RolloutState, done: jax.Array) -> Any:
+        reset_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+        unused = moved.env_state, moved.obs
+        return jax.lax.cond(blocks.largest(done.any()), env.reset, lambda _: unused, reset_key)
+
+    if _num_bytes(jax.eval_shape(jax.vmap(begin), keys)) > FRESH_BYTES:
+        return jax.random.key_data(keys), drawn_here
+    return jax.vmap(begin)(keys), drawn_ahead
+
+
+def _num_bytes(shapes: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:

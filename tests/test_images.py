@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from pg import Config, make_train
+from pg import Config, make_train, rollout
 from pg.envs import Box, Discrete, Env, environment, make_env, spaces
 from pg.networks import image_description, image_layout, make_critic, make_policy
 
@@ -133,6 +133,47 @@ def test_bounds_that_are_none_scale_nothing() -> None:
     seen = make_env("FrozenLake-misc", 1)  # Discrete, and so one-hot: in [0, 1] as it is
     policy = make_policy(Config(scale_observations=True), seen)
     assert policy.apply(policy.init(KEY), (), seen.reset(KEY)[1], jnp.zeros(1, bool))[1].logits.shape == (1, 4)
+
+
+class FloatFrames(Frames):
+    """The same frames, as floats."""
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+        return super().get_obs(state).astype(float)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"collect": "windows", "memory": "gru", "scale_observations": True},
+        {"normalise_observations": True, "diagnostics": True},
+    ],
+    ids=["windows", "episodes"],
+)
+def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]) -> None:
+    common = SMALL | {"network": "mlp", "image_layout": "auto", "estimator": "gae", "num_envs": 2, "num_updates": 2}
+    common |= {"num_steps": 8, "memory_size": 3}
+    found = [jax.jit(make_train(Config(**common | changes | {"env": env})))(KEY) for env in (Frames(), FloatFrames())]
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_window_of_byte_frames_takes_their_bytes() -> None:
+    """Kept as floats, observations and successors would take eight times as much as the frames."""
+    env = make_env(Frames(), 16)
+    policy = make_policy(Config(**SMALL), env)
+    params = policy.init(KEY)
+
+    def run(key: jax.Array) -> Any:
+        return rollout.windows(env, policy, params, key, rollout.start(env, policy, key), 64)[1]
+
+    traj = jax.eval_shape(run, KEY)
+    assert traj.obs.dtype == traj.next_obs.dtype == jnp.uint8
+    frames = 64 * 16 * 3 * 12 * 12
+    used = jax.jit(run).lower(KEY).compile().memory_analysis()
+    assert used.output_size_in_bytes < 2.5 * frames
+    assert used.temp_size_in_bytes < 2 * frames
 
 
 def test_scaled_frames_are_trained_on() -> None:

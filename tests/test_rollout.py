@@ -169,6 +169,52 @@ def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
     np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)
 
 
+def window_of_clock() -> Any:
+    """Two runs side by side of twelve steps, in which episodes end."""
+    env, policy, params = setup(Clock(), 4)
+
+    def run(key: jax.Array) -> Any:
+        return windows(env, policy, params, key, start(env, policy, key), 12)
+
+    return jax.jit(jax.vmap(run)).lower(jax.random.split(KEY, 2)).compile()
+
+
+def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = jax.random.split(KEY, 2)
+    ahead = window_of_clock()(keys)
+    monkeypatch.setattr(rollout, "FRESH_BYTES", 0)
+    in_the_loop = window_of_clock()(keys)
+    assert int(ahead[1].first[:, 1:].sum()) > 4
+    for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(in_the_loop), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Heavy(Clock):
+    """A Clock that carries a mebibyte."""
+
+    def reset_env(self, key: jax.Array, params: Any) -> Any:
+        obs, state = super().reset_env(key, params)
+        return obs, (state, jax.random.normal(key, (2**18,)))
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
+        obs, clock, *rest = super().step_env(key, state[0], action, params)
+        return obs, (clock, state[1] * 0.5), *rest
+
+    def is_truncated(self, state: Any, params: Any) -> jax.Array:
+        return super().is_truncated(state[0], params)
+
+
+def test_a_window_does_not_hold_a_large_state_for_every_step() -> None:
+    """16 steps of 8 environments would be 128 MiB."""
+    env, policy, params = setup(Heavy(), 8)
+
+    def run(key: jax.Array) -> Any:
+        return windows(env, policy, params, key, start(env, policy, key), 16)[1].reward
+
+    used = jax.jit(run).lower(KEY).compile().memory_analysis()
+    assert used.temp_size_in_bytes < 8 * 8 * 2**20
+
+
 def test_a_horizon_truncates_episodes_within_windows() -> None:
     """Clock takes four steps at least to terminate: three end each episode, also across two windows."""
     env, policy, params = setup(Clock())

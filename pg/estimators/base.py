@@ -14,7 +14,7 @@ import numpy as np
 from pg import baselines, blocks, returns, rounding, surrogates
 from pg.config import Hyperparams
 from pg.inputs import check_function
-from pg.networks import Network, check_policy, check_shape, unroll
+from pg.networks import Network, as_float, check_policy, check_shape, unroll
 from pg.rollout import Trajectory
 
 
@@ -296,7 +296,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
     own = _critic_params(critic, params)
 
     def step(carry: Any, row: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
-        obs, next_obs, first = row
+        obs, next_obs, first = as_float(row[0]), as_float(row[1]), row[2]
         carry, _ = critic.apply(own, carry, obs, first)
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]
 
