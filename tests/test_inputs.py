@@ -727,6 +727,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "group_size": st.sampled_from([1, 1, 2]),
     "num_epochs": st.sampled_from([1, 1, 2]),
     "num_minibatches": st.sampled_from([1, 1, 2]),
+    "minibatch_size": st.sampled_from([None, None, 1, 2, 4]),
     "horizon": st.sampled_from([1, 2, 5, 6]),
     "hidden_sizes": st.sampled_from([(4,), (4,), (), (4, 3), [4]]),
     "observe": st.sampled_from([(), (), (), (0,)]),
