@@ -315,7 +315,7 @@ def _error(scores: np.ndarray) -> str:
 
 def _number(x: float, like: float | None = None) -> str:
     """Three decimals below ten, one from there, or as many as `like` has: what 20 seeds can tell apart."""
-    return (f"{x:.3f}" if abs(x if like is None else like) < 9.9995 else f"{x:.1f}").replace("-", "−")
+    return (f"{x:z.3f}" if abs(x if like is None else like) < 9.9995 else f"{x:z.1f}").replace("-", "−")
 
 
 def _short(steps: int) -> str:

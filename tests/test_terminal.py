@@ -17,6 +17,7 @@ from pg import cli, terminal
 from pg.config import ACCEPTS, ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
 from pg.job import Options
 from pg.presets import preset
+from pg.sweep import points
 from pg.terminal import Progress, fitted, wrapped
 
 TRAIN = str(Path(__file__).parents[1] / "experiments" / "train.py")
@@ -280,6 +281,17 @@ def test_total_steps_are_rounded_up_to_whole_updates(asked: str, updates: int) -
     same, _ = preset("ppo", num_envs=8, num_steps=32, action_repeat=2, total_steps=int(float(asked)))
     assert same == config
     assert options.total_steps == int(float(asked))
+
+
+def test_total_steps_hold_for_every_setting_of_a_sweep() -> None:
+    config, _ = preset("ppo", num_envs=8, num_steps=32, num_minibatches=1, total_steps=1024)
+    same = {"gamma": [0.9, 0.99]}
+    assert points.lasting(same, config, 1024) == same
+    varied = points.table_of(["num_envs=8,16", "num_steps=32,33"])
+    assert points.lasting(varied, config, 1024) == {**varied, "num_updates": [4, 4, 2, 2]}
+    assert points.lasting({"num_envs": [3]}, config, 1024)["num_updates"] == [11]
+    with pytest.raises(ValueError, match="total_steps and num_updates exclude each other"):
+        points.lasting({"num_updates": [3]}, config, 1024)
 
 
 INTERRUPTED = """

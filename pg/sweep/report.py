@@ -181,4 +181,4 @@ def _interval(mean: Estimate) -> str:
 
 
 def _number(x: Any) -> str:
-    return f"{x:.4g}" if isinstance(x, float | np.floating) else str(x)
+    return f"{x:z.4g}" if isinstance(x, float | np.floating) else str(x)
