@@ -235,8 +235,8 @@ MUTANTS = [
     Mutant(
         "Ψ is not a constant",
         "estimators/base.py",
-        "return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), state))",
-        "return Weighted(traj, psi, target, *value), state",
+        "return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))",
+        "return Weighted(traj, psi, target, *value), after",
         "tests/test_estimators.py",
     ),
     Mutant(
