@@ -145,10 +145,9 @@ class FloatFrames(Frames):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"collect": "windows", "memory": "gru", "scale_observations": True},
-        {"normalise_observations": True, "diagnostics": True},
+        pytest.param({"collect": "windows", "memory": "gru", "scale_observations": True}, id="windows"),
+        pytest.param({"normalise_observations": True, "diagnostics": True}, id="episodes", marks=pytest.mark.slow),
     ],
-    ids=["windows", "episodes"],
 )
 def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]) -> None:
     common = SMALL | {"network": "mlp", "image_layout": "auto", "estimator": "gae", "num_envs": 2, "num_updates": 2}

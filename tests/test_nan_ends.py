@@ -111,7 +111,7 @@ FAST = ("state_value", "optimal_baseline")
 OTHERS = [name for name in ESTIMATORS if name not in ("gpomdp", "ppo", "vtrace", *FAST)]
 EPISODES = [
     pytest.param("state_value", {"normalise_observations": True, "diagnostics": True}, id="state_value"),
-    pytest.param("gae", {"memory": "lstm", "shared_torso": True}, id="gae-lstm-shared"),
+    pytest.param("gae", {"memory": "lstm", "shared_torso": True}, id="gae-lstm-shared", marks=pytest.mark.slow),
     pytest.param("optimal_baseline", {}, id="optimal_baseline"),
     *(
         pytest.param(
