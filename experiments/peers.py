@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
 from peer_turns import take_turns
 
-from pg import folders
+from pg import cli, folders
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
 ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
@@ -48,7 +47,7 @@ class Options:
 
 def main() -> None:
     """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
-    options, found = tyro.cli(Options, description=__doc__), {}
+    options, found = cli.options(Options, __doc__), {}
     for setting in options.settings:
         own, batch, updates, seeds = SETTINGS[setting]
         batch = batch | {name: batch[name] // options.divide for name in ("num_envs", "num_steps")}

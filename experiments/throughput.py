@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
+from pg import cli
 
 if TYPE_CHECKING:
     from timing import Program, Timing
@@ -36,7 +36,7 @@ class Options:
 
 def main() -> None:
     """Prints a table of the programs, one for each way to make an update larger, and the figures."""
-    options = tyro.cli(Options, description=__doc__)
+    options = cli.options(Options, __doc__)
     if options.quick:
         options = dataclasses.replace(options, num_envs=16, horizon=50, num_updates=2, repeats=4)
 

@@ -18,6 +18,7 @@ _MODULES = (
     "diagnostics",
     "distributions",
     "drawings",
+    "encoding",
     "envs",
     "estimators",
     "evaluate",

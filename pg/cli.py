@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import tyro
 
-from pg import __version__, folders
+from pg import __version__, encoding, folders
 from pg.config import (
     ACCEPTS,
     ENVIRONMENTS,
@@ -229,6 +229,7 @@ def parse(
     Defaults are the preset of the estimator and the environment that are named, or, with --resume RUN, the settings
     of that run. Exits with code 2 and one sentence on a mistake.
     """
+    encoding.make_streams_readable()
     argv = list(sys.argv[1:] if argv is None else argv)
     own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
     defaults = options()
@@ -271,6 +272,7 @@ _Options = TypeVar("_Options")
 
 def options(kind: type[_Options], description: str | None, argv: Sequence[str] | None = None) -> _Options:
     """A dataclass of flags from the command line, for scripts without settings; exits as `parse` does."""
+    encoding.make_streams_readable()
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
     with _colours():

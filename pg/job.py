@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pg import cli, files, folders, interrupts
+from pg import cli, encoding, files, folders, interrupts
 from pg.config import Config, Hyperparams, merge_env_params
 
 MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
@@ -67,6 +67,7 @@ def run(
     config: of an environment by its name, or from Python of an environment object; the run's folder then holds the
     name of its class, and `resume` is given such an object again.
     """
+    encoding.make_streams_readable()
     options, machine = options or Options(), machine or cli.Machine()
     if not interrupts.listen(cli.announce):
         cli.say("this is not the main thread: signals do not end the run, which keeps its checkpoints all the same")

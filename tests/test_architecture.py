@@ -21,6 +21,7 @@ ORDER = (
         "presets",
         "suites",
         "interrupts",
+        "encoding",
         "terminal",
         "files",
         "folders",

@@ -1,0 +1,86 @@
+"""Standard streams that cannot hold every character: programs go on, and what they write can be read."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pg import encoding
+
+ROOT = Path(__file__).parents[1]
+PLACES = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 ± 2 × 3 − 4", "1 +/- 2 x 3 - 4"),
+        ("γᵗ Ψₜ ≤ λ", "gamma^t Psi_t <= lambda"),
+        ("10⁻⁸ … ∞", "10^-8 ... inf"),
+        ("½ ĝ ‖θ‖²", "1/2 g ||theta||^2"),
+        ("│──╮█▏", "|--+##"),
+        ("日本", "??"),
+    ],
+)
+def test_formulas_are_readable_in_ascii(text: str, expected: str) -> None:
+    assert encoding.readable(text) == expected
+
+
+def test_every_character_of_the_sources_has_a_readable_form() -> None:
+    sources = [*(ROOT / "pg").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]
+    characters = set("".join(path.read_text(encoding="utf-8") for path in sources))
+    without = {c for c in characters if not c.isascii() and encoding.readable(c) == "?"}
+    assert without <= set("□✓✗")
+
+
+def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (io.TextIOWrapper(io.BytesIO(), encoding=name) for name in ("latin-1", "utf-8"))
+    monkeypatch.setattr(sys, "stdout", old)
+    monkeypatch.setattr(sys, "stderr", new)
+    encoding.make_streams_readable()
+    assert (old.errors, new.errors) == (encoding.ERRORS, "strict")
+    old.write("é × γ \udce9")  # the last a byte of a file's name, which is no text
+    old.flush()
+    assert old.buffer.getvalue() == "é × gamma é".encode("latin-1")  # type: ignore[attr-defined]
+
+
+def outcome(place: str, *command: str) -> tuple[int, str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "LC_ALL", "LANG")}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**environment, **PLACES[place], "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, done.stdout.decode("latin-1")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("script", ["train", "sweep", "throughput", "render"])
+def test_the_help_is_written_everywhere(script: str, place: str) -> None:
+    code, text = outcome(place, f"experiments/{script}.py", "--help")
+    assert (code, "UnicodeEncodeError" in text) == (0, False)
+    assert "usage" in text
+
+
+def test_a_mistake_is_one_sentence_everywhere() -> None:
+    code, text = outcome("ascii", "experiments/train.py", "--estimator", "réinforce")
+    assert code == 2
+    assert text.startswith("error: unknown estimator")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_a_run_ends_well_everywhere(place: str, tmp_path: Path) -> None:
+    settings = ("--num-updates", "2", "--num-envs", "4", "--seeds", "2", "--eval-episodes", "4")
+    code, text = outcome(place, "experiments/train.py", *settings, "--out", str(tmp_path))
+    assert code == 0, text
+    assert ("+/-" in text) == (place != "latin-1")
