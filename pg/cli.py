@@ -331,7 +331,7 @@ def _colours() -> Iterator[None]:
 
 def _paragraphs(text: str) -> str:
     """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does not join."""
-    return "\n\n".join(wrapped(" ".join(part.split())) for part in text.strip().split("\n\n"))
+    return "\n\n".join(wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n"))
 
 
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:

@@ -54,7 +54,7 @@ def listen(say: Callable[[str], object] = lambda work: None) -> bool:
 
 @contextlib.contextmanager
 def deferred(work: str = "the work in progress") -> Iterator[Caught]:
-    """Within it the first signal is only noted, and a second one kills; afterwards all is as before.
+    """Within it the first signal is only noted, and a second one ends the process; afterwards all is as before.
 
     Signals that this process does not listen to are left alone. In a thread that cannot handle signals, nothing is
     noted. work: what goes on within it, for people.
@@ -65,9 +65,7 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
         return
 
     def note(signum: int, frame: FrameType | None) -> None:
-        caught.signum = signum
-        for other in previous:
-            signal.signal(other, signal.SIG_DFL)
+        caught.signum = caught.signum or signum  # the thread that watches obeys a second one
 
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     previous = {signum: handler for signum, handler in handlers.items() if callable(handler)}

@@ -39,7 +39,10 @@ def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = 
         stream: Where it will be written; by default standard output.
         otherwise: The width where that is no terminal; by default the text stays as it is.
     """
-    width = columns(stream or sys.stdout) or otherwise
+    stream = stream or sys.stdout
+    # A shell may export COLUMNS: that makes no terminal of a log, in which a path that is cut is found by no search.
+    width = columns(stream) if otherwise or stream.isatty() else None
+    width = width or otherwise
     if width is None:
         return text
     lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

@@ -44,7 +44,7 @@ def test_it_says_what_it_does_and_where_it_is(two_seeds: tuple[str, Path]) -> No
     printed, folder = two_seeds
     assert "leave_one_out on CartPole-v1: 4 updates of 4 complete episodes" in printed
     assert "planned: at most 8,000 environment steps per seed" in printed
-    for word in ("num_envs=4", "learning_rate=", "return ", "grad norm ", "entropy ", "steps/s", " left"):
+    for word in ("settings: hidden_sizes=", "--verbose", "return ", "grad norm ", "entropy ", "steps/s", " left"):
         assert word in printed
     assert "final evaluation, 10 episodes, sampled actions" in printed
     assert {path.name for path in folder.iterdir()} == EVERYTHING

@@ -147,11 +147,21 @@ def test_settings_are_cut_between_words(width: int, monkeypatch: pytest.MonkeyPa
 def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     path = "/a/very/long/path/of-a-folder"
-    assert wrapped(f"go on with --resume {path}") == f"go on with --resume\n  {path}"
+    assert wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume\n  {path}"
     monkeypatch.delenv("COLUMNS")
     assert (
         wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume {path}"
     )  # no terminal of the system's
+
+
+def test_no_line_of_a_log_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "20")  # as a shell exports it
+    cli.say("go on with --resume /a/very/long/path/of-a-folder")
+    with pytest.raises(SystemExit):
+        cli.fail("a sentence that is longer than the line")
+    out, err = capsys.readouterr()
+    assert out == "go on with --resume /a/very/long/path/of-a-folder\n"
+    assert err == "error: a sentence that is longer than the line\n"
 
 
 def test_only_settings_that_are_not_the_usual_ones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
