@@ -89,7 +89,7 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     state = init(key) if options.run is None else jax.eval_shape(init, key)
     found = state.params, state.normaliser
     if options.run is not None:
-        found = results.read_params(options.run, found[0]), results.read_normaliser(options.run, found[1])
+        found = results.read_state(options.run, *found)
         found = jax.tree.map(lambda x: x[options.seed_index], found)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
     asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}

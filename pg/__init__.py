@@ -6,6 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _MODULES = (
+    "acting",
     "adapters",
     "baselines",
     "benchmark",
@@ -23,6 +24,7 @@ _MODULES = (
     "estimators",
     "evaluate",
     "evolution",
+    "files",
     "folders",
     "interrupts",
     "job",
@@ -78,6 +80,7 @@ _NAMES = {
     "make_learner": "train",
     "make_train": "train",
     "Evaluation": "evaluate",
+    "load_policy": "acting",
     "run": "runs",
 }
 __all__ = sorted(_NAMES)

@@ -89,6 +89,23 @@ class Env(NamedTuple):
     differentiable: bool = False  # a step passes on the derivative of state and observation
     obs_bounds: Box | None = None  # of every entry of an observation; None: not all of them are known
     obs_dtype: Any = float  # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
+    # From and to what the environment's own code gives and takes: observations [B, ...], their shape, an action.
+    encode: Callable[[Any], jax.Array] = jnp.asarray
+    own_obs_shape: tuple[int, ...] = ()
+    sent: Callable[[jax.Array], jax.Array] = jnp.asarray
+
+    def encoded(self, obs: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
+        """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O], and their axes.
+
+        Raises ValueError where they have another shape.
+        """
+        count = obs.ndim - len(self.own_obs_shape)
+        if count < 0 or obs.shape[count:] != self.own_obs_shape:
+            raise ValueError(
+                f"an observation of the environment has shape {self.own_obs_shape}, after any axes for several of "
+                f"them; got {obs.shape}"
+            )
+        return self.encode(obs.reshape(-1, *self.own_obs_shape)), obs.shape[:count]
 
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
@@ -169,7 +186,8 @@ def make_env(
 
     limit = _time_limit(stated)
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
-    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, differentiable, obs_bounds, obs_dtype)
+    about = differentiable, obs_bounds, obs_dtype, encode, start[0].shape, sent
+    return Env(reset, step, num_envs, obs_shape, action_space, max_steps, *about)
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:

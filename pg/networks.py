@@ -42,6 +42,7 @@ class Network(NamedTuple):
     init: Callable[[jax.Array], Any]  # key -> params
     apply: Callable[[Any, Any, jax.Array, jax.Array], tuple[Any, Any]]  # params, carry, obs, first -> carry, output
     carry: Any = ()
+    unstandardised: bool = False  # it sees standardised observations, and does not standardise them itself
     shared: bool = False  # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
 
     @property
@@ -289,7 +290,7 @@ def actor(policy: Network, critic: Network) -> Network:
         return Carries(policy_carry, critic_carry), dist
 
     own = critic._replace(carry=()) if critic.shared else critic
-    return Network(policy.init, apply, Carries(policy.carry, own.carry))
+    return Network(policy.init, apply, Carries(policy.carry, own.carry), policy.unstandardised)
 
 
 def unroll(network: Network, params: Any, obs: jax.Array, first: jax.Array, carry: Any = None) -> Any:
@@ -354,7 +355,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
         except flax.errors.ScopeParamShapeError:
             raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
 
-    return Network(init, apply, carry)
+    return Network(init, apply, carry, unstandardised=config.normalise_observations)
 
 
 def _check_params(params: Any) -> None:

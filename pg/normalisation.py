@@ -108,7 +108,7 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
         seen = jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
         return network.apply(params, carry, seen, first)
 
-    return network._replace(apply=apply)
+    return network._replace(apply=apply, unstandardised=False)
 
 
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:

@@ -361,23 +361,26 @@ def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
 def read_params(folder: Path, like: Any) -> Any:
     """The parameters of a run, in the tree of `like` (arrays or `jax.eval_shape`'s).
 
-    Raises ValueError naming the leaf where file and tree differ. With several seeds every leaf has a first axis.
+    With several seeds every leaf has a first axis. Raises ValueError naming the leaf where file and tree differ, and
+    where observations were standardised: such parameters act otherwise without the statistics.
     """
     return _in_tree(read_leaves(folder, like), like)
 
 
-def read_normaliser(folder: Path, like: Any) -> Any:
-    """The running statistics of a run, in the tree of `like`, as `read_params` reads the parameters."""
-    return _in_tree(read_leaves(folder, None, like), like)
+def read_state(folder: Path, params: Any, normaliser: Any) -> tuple[Any, Any]:
+    """Parameters and running statistics of a run, in these trees, as `read_params` reads the parameters alone."""
+    found = read_leaves(folder, params, normaliser)
+    statistics = {name: found.pop(name) for name in list(found) if name.startswith(_NORMALISER)}
+    return _in_tree(found, params), _in_tree(statistics, normaliser)
 
 
-def read_leaves(folder: Path, params: Any, normaliser: Any = None) -> dict[str, np.ndarray]:
+def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np.ndarray]:
     """The arrays of params.safetensors, by name.
 
     Args:
         folder: that of the run.
-        params: like the parameters, as of `read_params`; None: they are not wanted.
-        normaliser: like the running statistics; None: they are not wanted.
+        like: the tree of the parameters, as of `read_params`.
+        normaliser: that of the running statistics; None: they are not wanted, and observations not standardised.
 
     Raises:
         ValueError: the file is missing or damaged, or has other arrays, which is found before one is read.
@@ -385,12 +388,15 @@ def read_leaves(folder: Path, params: Any, normaliser: Any = None) -> dict[str, 
     import safetensors
 
     path, most = folder / "params.safetensors", num_seeds(folder)
-    wanted = _named(() if params is None else params, () if normaliser is None else normaliser)
+    wanted = _named(like, () if normaliser is None else normaliser)
     with files.opened(path):
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if _is_wanted(name, params, normaliser)]  # noqa: SIM118
+            names = list(file.keys())
+            if normaliser is None:
+                _check_alone(folder, names)
+                names = [name for name in names if not name.startswith(_NORMALISER)]
             if odd := sorted(set(wanted) ^ set(names)):
                 raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd[:5])}")
             for name, leaf in sorted(wanted.items(), reverse=True):
@@ -437,8 +443,13 @@ def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int
         raise ValueError(f"{name} is {described(kind, shape)}, more than fits into memory")
 
 
-def _is_wanted(name: str, params: Any, normaliser: Any) -> bool:
-    return (normaliser if name.startswith(_NORMALISER) else params) is not None
+def _check_alone(folder: Path, names: Sequence[str]) -> None:
+    """Raises ValueError unless the parameters act without running statistics. names: of all arrays beside them."""
+    if any(name.startswith(f"{_NORMALISER}obs/") for name in names):
+        raise ValueError(
+            f"the policy in {folder} sees standardised observations, and its parameters alone would act otherwise: "
+            "write pg.load_policy(folder), which acts; pg.results.read_state reads both"
+        )
 
 
 def _named(params: Any, normaliser: Any) -> dict[str, Any]:

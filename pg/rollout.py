@@ -200,6 +200,7 @@ def windows(
     horizon: H, the steps after which an episode is truncated; default: the environment's own time limit alone.
     """
     _check_arguments(env, policy, key)
+    _check_standardised(policy)
     reset_key, key = jax.random.split(key)
     starts, initial = _resets(env, reset_key, num_steps)
 
@@ -228,6 +229,7 @@ def _episodes(
 ) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
     """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
     _check_arguments(env, policy, key)
+    _check_standardised(policy)
     reset_key, key = jax.random.split(key)
     state = start(env, policy, reset_key) if begin is None else begin
     if group_size > 1:
@@ -270,6 +272,15 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)
+
+
+def _check_standardised(policy: Network) -> None:
+    """Raises ValueError for a policy that would act otherwise than it was trained to."""
+    if policy.unstandardised:
+        raise ValueError(
+            "this policy sees standardised observations: write pg.normalisation.standardised(policy, "
+            "state.normaliser), or pg.load_policy(folder).network for a run that was saved"
+        )
 
 
 def _step(

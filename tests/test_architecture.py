@@ -46,6 +46,7 @@ ORDER = (
         "memory",
         "statistics",
         "results",
+        "acting",
         "checkpoints",
         "plots",
         "drawings",

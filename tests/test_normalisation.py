@@ -166,8 +166,7 @@ def test_statistics_are_kept_with_the_parameters(tmp_path: Path) -> None:
     state = jax.jit(make_train(config))(KEY)[0]
     results.write_params(tmp_path, state.params, state.normaliser)
     like = jax.eval_shape(make_learner(config).init, KEY)
-    params = results.read_params(tmp_path, like.params)
-    normaliser = results.read_normaliser(tmp_path, like.normaliser)
+    params, normaliser = results.read_state(tmp_path, like.params, like.normaliser)
     jax.tree.map(np.testing.assert_array_equal, (params, normaliser), (state.params, state.normaliser))
     with pytest.raises(ValueError, match="obs/mean/high"):
-        results.read_normaliser(tmp_path, normalisation.start(settings(), (2,)))
+        results.read_state(tmp_path, like.params, normalisation.start(settings(), (2,)))

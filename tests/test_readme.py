@@ -25,13 +25,13 @@ def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
     folders.write_setup(tmp_path, config, Hyperparams(), {})
     state = make_learner(config).init(jax.random.key(0))
     results.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))
-    namespace: dict[str, Any] = {"folder": tmp_path}
+    namespace: dict[str, Any] = {"folder": tmp_path, "obs": np.zeros(4)}
     with jax.numpy_rank_promotion("allow"):  # a user's setting
         for block in blocks:
             exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["metrics"]["return"].shape == (4, 2, 5)
-    for a, b in zip(jax.tree.leaves(namespace["params"]), jax.tree.leaves(state.params), strict=True):
-        np.testing.assert_array_equal(a[0], b)
+    jax.tree.map(np.testing.assert_array_equal, namespace["policy"].params, state.params.policy)
+    assert namespace["action"].shape == ()
 
 
 def test_the_table_of_the_theorem_is_the_code_below_it() -> None:

@@ -107,8 +107,8 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
     facts, like = folders.read_json(folder / "stages.json", FACTS), blank(subject)
 
     def read(name: str) -> Stage:
-        tree = results.read_params(folder / name, {"policy": like.policy, "critics": like.critics})
-        normaliser = results.read_normaliser(folder / name, like.normaliser)
+        trees = {"policy": like.policy, "critics": like.critics}
+        tree, normaliser = results.read_state(folder / name, trees, like.normaliser)
         updates, explained = facts[name]["updates"], facts[name]["explained"]
         return Stage(name, updates, tree["policy"], tree["critics"], explained, normaliser)
 
