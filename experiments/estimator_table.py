@@ -33,7 +33,8 @@ class Options:
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
     options = cli.options(Options, __doc__)
-    without = [str(path) for path in options.out if not path.is_file() or MARKS[0] not in path.read_text()]
+    texts = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out}
+    without = [str(path) for path, text in texts.items() if MARKS[0] not in text]
     if without or not 0.0 <= options.gamma <= 1.0:
         cli.fail(f"no line {MARKS[0]} in {without}" if without else f"gamma must be in [0, 1], got {options.gamma}")
     cli.cache_compilations()

@@ -355,6 +355,6 @@ def _git(*arguments: str) -> str | None:
 def _instructions() -> str:
     """The widest vector instructions of the processor, by which sums are ordered; "" where that is not known."""
     with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text().split()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
         return next((name for name in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if name in flags), "")
     return ""

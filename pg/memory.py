@@ -112,7 +112,7 @@ def _total() -> int:
     total = psutil.virtual_memory().total + psutil.swap_memory().total
     for limit, _ in _LIMITS:
         with contextlib.suppress(OSError, ValueError):
-            total = min(total, int(Path(limit).read_text()))
+            total = min(total, int(Path(limit).read_text("utf-8")))
     return total
 
 
@@ -123,7 +123,7 @@ def free() -> int:
     left = psutil.virtual_memory().available
     for limit, usage in _LIMITS:
         try:
-            left = min(left, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+            left = min(left, int(Path(limit).read_text("utf-8")) - int(Path(usage).read_text("utf-8")))
         except (OSError, ValueError):  # no such file; "max": no limit
             continue
     return left

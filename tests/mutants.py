@@ -695,6 +695,35 @@ MUTANTS = [
         "",
         "tests/test_env_params.py -k folder",
     ),
+    # What is saved.
+    Mutant(
+        "a saved policy without its running statistics",
+        "acting.py",
+        "network = normalisation.standardised(networks.make_policy(config, one), normaliser)",
+        "network = networks.make_policy(config, one)._replace(unstandardised=False)",
+        "tests/test_acting.py -k own_evaluation",
+    ),
+    Mutant(
+        "a saved policy with the parameters of the first seed for every seed",
+        "acting.py",
+        "index = 0 if seed is None else seed - begin",
+        "index = 0",
+        "tests/test_acting.py -k own_evaluation",
+    ),
+    Mutant(
+        "parameters that need running statistics act without them",
+        "normalisation.py",
+        "return network._replace(apply=apply, unstandardised=False)",
+        "return network._replace(unstandardised=False)",
+        "tests/test_acting.py tests/test_normalisation.py",
+    ),
+    Mutant(
+        "a new file through a link that lies in its place",
+        "files.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK",
+        "os.O_WRONLY | os.O_CREAT",
+        "tests/test_files.py -k through",
+    ),
     Mutant(
         "a device's sum for that of all",
         "devices.py",

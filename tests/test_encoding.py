@@ -1,5 +1,6 @@
 """Standard streams that cannot hold every character: programs go on, and what they write can be read."""
 
+import ast
 import io
 import os
 import subprocess
@@ -38,6 +39,18 @@ def test_every_character_of_the_sources_has_a_readable_form() -> None:
     characters = set("".join(path.read_text(encoding="utf-8") for path in sources))
     without = {c for c in characters if not c.isascii() and encoding.readable(c) == "?"}
     assert without <= set("□✓✗")
+
+
+def test_every_file_of_text_names_its_encoding() -> None:
+    """Or the locale would decide: a command that reads or writes a table of formulas would end in a C locale."""
+    for path in [*(ROOT / "pg").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("read_text", "write_text") or (name == "open" and isinstance(node.func, ast.Name)):
+                named = any(k.arg == "encoding" for k in node.keywords)
+                assert named or (name == "read_text" and node.args), f"{path.name}:{node.lineno}"
 
 
 def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -358,6 +358,17 @@ def test_what_is_written_goes_through_no_link(folder: Path, outside: Path) -> No
 
 
 @pytest.mark.acceptance("S9")
+def test_a_new_file_goes_through_no_link_even_if_its_name_was_guessed(
+    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0" * 2 * size)
+    (tmp_path / ".x.json.00000000.tmp").symlink_to(outside / "victim")
+    with pytest.raises(OSError, match=r"cannot write .*x\.json: File exists"):
+        folders.write_json(tmp_path / "x.json", {})
+    assert untouched(outside)
+
+
+@pytest.mark.acceptance("S9")
 def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
     lock = tmp_path / ".lock"
     for make in (lock.symlink_to, lock.hardlink_to):
