@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pg import cli, encoding, files, folders, interrupts
+from pg import cli, encoding, files, folders, interrupts, numerals
 from pg.config import Config, Hyperparams, merge_env_params
 
 MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
@@ -200,14 +200,12 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
     for text in results.failures(summary):
         cli.say(text)
     if summary.get("mean") is not None:
-        several = f", median of seeds {summary['median_of_seeds']:z.1f}" if len(seeds) > 1 else ""
-        spread = summary["standard_error"]
-        error = "—" if math.isnan(spread) else f"{spread:z.1f}"  # of a single episode, or a single seed that is left
-        cli.say(
-            f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
-            f"{summary['mean']:z.1f} ± {error} (standard error){several}, "
-            f"min {summary['min']:z.0f}, max {summary['max']:z.0f}"
-        )
+        several = f", median of seeds {numerals.number(summary['median_of_seeds'])}" if len(seeds) > 1 else ""
+        # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
+        score = numerals.plus_minus(summary["mean"], summary["standard_error"])
+        ends = f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}"
+        found = f"{score} (standard error){several}, {ends}".replace("−", "-")  # as in the lines above
+        cli.say(f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: {found}")
     if config.diagnostics:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         scale = summary["noise_scale"]
