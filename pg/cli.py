@@ -420,11 +420,9 @@ def describe(
             for name, value in {**static, **hyperparams.scalars()}.items()
             if name not in said and value != usual[name]
         }
-        lines += ["settings: " + (_listing(changed) + "; the others " if changed else "all ") + _USUAL]
+        listed = f"{_listing(changed)}; all others are defaults" if changed else "all are defaults"
+        lines += [f"settings: {listed} (config.json has them, --verbose lists them)"]
     return "\n".join(wrapped(line, otherwise=WIDTH) for line in lines)
-
-
-_USUAL = "as Config and Hyperparams have them (--verbose and config.json list all)"
 
 
 def _listing(values: Mapping[str, Any]) -> str:

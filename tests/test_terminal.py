@@ -171,10 +171,9 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(monkeypatch: pytes
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
         "planned: 320 environment steps per seed",
-        "settings: collect=windows, gamma=0.9; the others as Config and Hyperparams have them "
-        "(--verbose and config.json list all)",
+        "settings: collect=windows, gamma=0.9; all others are defaults (config.json has them, --verbose lists them)",
     ]
-    assert cli.describe(Config(), Hyperparams(), 500, 100).splitlines()[-1].startswith("settings: all as Config")
+    assert cli.describe(Config(), Hyperparams(), 500, 100).splitlines()[-1].startswith("settings: all are defaults (")
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
     assert all(f"{name}=" in everything for name in (*vars(config), *Hyperparams().scalars()))
 
