@@ -335,7 +335,7 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
 
 @pytest.mark.slow
 def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    two = study(table={"learning_rate": [1e-9, 0.02], "length": [1.0, 0.5]}, episodes=20)
+    two = study(table={"learning_rate": [1e-9, 0.02], "length": [0.5, 1.0]}, episodes=20)
     width = driver.run(two, tmp_path, ONE, HOW)
     driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
     out = capsys.readouterr().out
@@ -343,7 +343,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
     stored = results.read_table(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
     config, h = folders.read_setup(tmp_path / "best")
-    assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 0.5}), pytest.approx(0.02))
+    assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 1.0}), pytest.approx(0.02))
     for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
         assert (tmp_path / name).stat().st_size > 100
     solo = runs.run(config, h, [3])
