@@ -421,8 +421,12 @@ def test_an_end_of_its_own_at_a_time_is_not_warned_of() -> None:
     ],
 )
 def test_no_environment_of_gymnax_counts_its_limit_as_an_end(name: str) -> None:
-    with jax.numpy_rank_promotion("allow"):  # Swimmer's own step asks for it
+    # Swimmer's own step promotes ranks; the probe has a thread of its own, which sees global settings alone.
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    try:
         found = envs._ends(envs._Same(envs._instance(name)))
+    finally:
+        jax.config.update("jax_numpy_rank_promotion", "raise")
     assert found is not None
     assert not found.at_the_limit
     assert not found.inherits
