@@ -271,10 +271,18 @@ def _fields(params: Any) -> list[str]:
 def _like(default: Any, name: str, value: Any) -> Any:
     """The value as the kind of number that the default is: environments select between parameters, which takes one.
 
-    Raises ValueError for a number where the default is True or False, and the other way round.
+    Raises ValueError for a number where the default is True or False, and the other way round; for text in the place
+    of a number; and for a whole number beyond 32 bits, which no array of integers holds.
     """
+    if _is_number(default) and isinstance(value, str):
+        raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
     if not (_is_number(default) and _is_number(value)):
         return value
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not jnp.issubdtype(jnp.result_type(default), jnp.floating) and abs(value) >= COUNTABLE:
+        raise ValueError(f"env_params: {name} must be a whole number below 2^31, got {shown(value)}")
+    if isinstance(value, int) and abs(value) >= COUNTABLE:
+        return float(value)
     wanted, given = (jnp.result_type(x).kind for x in (default, value))
     if wanted == "b" and given != "b":
         if isinstance(value, jax.core.Tracer) or not np.isin(value, (0, 1)).all():

@@ -691,3 +691,25 @@ def test_a_fault_in_what_an_environment_states_is_one_sentence(what: str) -> Non
     broken = type("Broken", (Clock,), {what: property(fault) if what == "default_params" else fault})
     with pytest.raises(ValueError, match=rf"^the environment's {what} fails: KeyError: [^\n]*$"):
         make_env(broken(), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "max_steps_in_episode",
+            10**12,
+            "max_steps_in_episode must be a whole number below 2\\^31, got 1000000000000",
+        ),
+        ("max_steps_in_episode", 1e12, "max_steps_in_episode must be a whole number below 2\\^31"),
+        ("max_steps_in_episode", -(2**40), "max_steps_in_episode must be a whole number below 2\\^31"),
+        ("g", "heavy", "g must be a number, got 'heavy'"),
+    ],
+)
+def test_a_parameter_that_no_array_of_its_kind_holds_is_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_env("Pendulum-v1", 2, {name: value})
+
+
+def test_a_large_whole_number_is_a_float_where_one_is_wanted() -> None:
+    assert make_env("Pendulum-v1", 2, {"max_speed": 10**12}).max_steps == 200
