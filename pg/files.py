@@ -47,6 +47,10 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     return data
 
 
+class UnreadableError(ValueError):
+    """A file that may be sound, and that memory, the disk or its owner does not let read at present."""
+
+
 @contextlib.contextmanager
 def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
     """A plain file, open for reading.
@@ -58,7 +62,9 @@ def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
         _check_kind(path, path.lstat().st_mode)  # a device is not even opened
         number = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+        absent = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # the last is a link
+        kind = ValueError if absent else UnreadableError
+        raise kind(f"cannot read {path}: {error.strerror}") from None
     with os.fdopen(number, "rb") as file:
         found = os.fstat(number)
         _check_kind(path, found.st_mode)

@@ -158,6 +158,7 @@ def read_table(
         texts: columns may be of texts too.
 
     Raises:
+        files.UnreadableError: memory or the disk does not let it be read at present; it may be sound.
         ValueError: the file is damaged, or, which is found before any column is read, would unpack to something else.
     """
     import pyarrow
@@ -168,6 +169,7 @@ def read_table(
             table = parquet.ParquetFile(file)
             if problem := _too_much(table, most_rows, texts=texts):
                 raise ValueError(problem)
+            _check_room(table)
             odd = sorted(set(columns or ()) - set(table.schema_arrow.names))
             if odd:
                 raise ValueError(f"it has no column {odd[0]}")
@@ -177,6 +179,9 @@ def read_table(
             return {name: _values(found[name]) for name in found.column_names}
         except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
             first = " ".join(str(error).split())
+            # The system's own errors have a number; an OSError without one is arrow's word for damage.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise files.UnreadableError(f"{path} cannot be read now: {first}") from None
             raise ValueError(f"{path} is damaged, remove it: {first}") from None
 
 
@@ -198,12 +203,20 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
         if not any(is_plain(kind) for is_plain in plain):
             return f"its column {shown(name)} is of type {shown(str(kind))}"
     packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    size = max(packed, _CELL * about.num_rows * len(names))
-    if size > (free := memory.free()) or packed < 0:
-        return f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free"
+    if packed < 0:
+        return "its size is negative"
     if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
         return f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of {len(names)} columns"
     return ""
+
+
+def _check_room(table: Any) -> None:
+    """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that is free now."""
+    about = table.metadata
+    packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    size = max(packed, _CELL * about.num_rows * about.num_columns)
+    if size > (free := memory.free()):
+        raise MemoryError(f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free")
 
 
 def _is_text(kind: Any) -> bool:

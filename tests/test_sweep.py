@@ -350,6 +350,27 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
     np.testing.assert_allclose(stored["return"][:6], solo.metrics["return"][0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("fault", ["memory", "disk"])
+def test_a_table_that_cannot_be_read_at_present_is_kept(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = study(table={"learning_rate": [0.001, 0.01]}, episodes=2)
+    driver.run(one, tmp_path, ONE, HOW)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    assert before
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    if fault == "memory":
+        monkeypatch.setattr(memory, "free", lambda: 1000)
+    else:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", failing)
+    with pytest.raises(ValueError, match="cannot be read now"):
+        studies.start(one, tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == before
+
+
 def test_the_public_names() -> None:
     assert pg.sweep.grid is grid
     assert pg.sweep.sweep is sweep

@@ -152,8 +152,8 @@ def finish(
     if ranked:
         folders.write_json(folder / "summary.json", report.summary(study, ranked, again))
         say(report.verdict(study, ranked, again))
-        files = report.draw(study, folder, ranked)
-        say("\n".join(map(str, [folder / "settings.csv", *files])))
+        drawn = report.draw(study, folder, ranked)
+        say("\n".join(map(str, [folder / "settings.csv", *drawn])))
         say(f"peak memory of this process: {memory.readable(memory.peak())}")
     return best != NO_BEST and (again is None or "mean" in again)
 

@@ -146,7 +146,8 @@ def make(folder: Path) -> None:
 def start(study: Study, folder: Path) -> tuple[int, int | None]:
     """Runs finished in the folder, and the width they were run at if there are any.
 
-    A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged.
+    A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged,
+    and where a file cannot be read for want of memory or by a fault of the disk: it may be sound, and is kept.
     """
     make(folder)
     for place in (folder, folder / "metrics", folder / "runs"):
@@ -155,6 +156,8 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
     for i, path in enumerate(finished):
         try:
             _check_chunk(study, path)
+        except files.UnreadableError:
+            raise
         except ValueError as error:
             print(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
             for later in finished[i:]:
