@@ -1,4 +1,7 @@
-"""Numbers as text: with the digits that are known, and in one notation where several stand together."""
+"""Numbers as text: with the digits that are known, and in one notation where several stand together.
+
+Numbers may be scalars of numpy or of jax, which are no keys of a set and round otherwise: each is made a float first.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +13,7 @@ PLAIN = (1e-4, 1e6)  # sizes that are written out; smaller and larger ones have 
 
 def number(x: float, digits: int = 4) -> str:
     """A number of that many significant digits, those before the point always written: 12346, 0.0123, 1.2e−7."""
+    x = float(x)
     return _notation([x])(x, digits)
 
 
@@ -19,7 +23,7 @@ def numbers(values: Iterable[float], digits: int = 3) -> list[str]:
     They have that many significant digits; more if it takes more to tell them apart, or if five are
     enough to write all of them as they are: 0.9999 is not 1.
     """
-    values = list(values)
+    values = [float(x) for x in values]
     write = _notation(values)
     if digits < 5 and all(float(f"{x:.5g}") == x for x in values):
         digits = 5
@@ -47,6 +51,7 @@ def plus_minus(value: float, error: float) -> str:
 
     A common exponent where the larger of the two is not of a size to be written out: (0.0 ± 2.0)e6.
     """
+    value, error = float(value), float(error)
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return " ± ".join(numbers([value, error]))
     largest = max(abs(value), error)

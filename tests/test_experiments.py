@@ -162,6 +162,21 @@ def test_a_mistake_that_only_the_environment_knows(arguments: list[str], message
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "score"),
+    [
+        (["--eval-episodes", "5"], "5 ± 0 (standard error), min 5, max 5"),
+        (["--eval-episodes", "1"], "5 ± — (standard error), min 5, max 5"),
+        (["--seeds", "2"], "5 ± 0 (standard error), median of seeds 5, min 5, max 5"),
+    ],
+)
+def test_an_evaluation_whose_returns_are_all_equal(arguments: list[str], score: str, tmp_path: Path) -> None:
+    limit = ("--env-params", "max_steps_in_episode=5", "--num-updates", "1")
+    done = train(*SMALL, *limit, *arguments, "--out", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert score in done.stdout
+
+
 def test_help_teaches_and_answers_at_once() -> None:
     started = time.monotonic()
     done = train("--help")

@@ -1,7 +1,11 @@
 """Numbers as text: digits that are known, one notation, different numbers that look different."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from pg import numerals
@@ -52,3 +56,13 @@ def test_an_interval_has_one_notation() -> None:
 
 def test_settings_are_numbers_or_what_they_are() -> None:
     assert numerals.labels([1e-5, "adam", True, None, 3000.0]) == ["1e−5", "adam", "True", "None", "3e3"]
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, jnp.float32, np.asarray, jnp.asarray])
+def test_scalars_of_numpy_and_jax_are_numbers(kind: Callable[[float], Any]) -> None:
+    assert numerals.plus_minus(kind(5.0), kind(0.0)) == "5 ± 0"
+    assert numerals.plus_minus(kind(5.0), kind(math.nan)) == "5 ± —"
+    assert numerals.plus_minus(kind(480.5), kind(5.75)) == "480.5 ± 5.8"
+    assert numerals.numbers([kind(0.5), kind(0.5)]) == ["0.5", "0.5"]
+    assert numerals.interval(kind(1.0), kind(0.5), kind(1.5)) == "1 [0.5, 1.5]"
+    assert numerals.number(kind(-0.0)) == "0"
