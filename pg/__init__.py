@@ -96,7 +96,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _meant(name: str) -> str:
-    """What a name that is not here may have stood for, as the end of a sentence."""
+    """The name here that a name of another library stands for, as the end of a sentence."""
     if name.startswith("_"):  # asked for by tools
         return ""
     from pg.config import ACCEPTS

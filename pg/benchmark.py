@@ -28,13 +28,13 @@ from pg.suites import TASKS, Row, Task, row_of
 Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the environment, label -> settings
 
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
-# What the file of a cell must hold, as of `inputs.misfit`.
+# The expected shape of a cell's file, as of `inputs.misfit`.
 CELL: dict[str, Any] = {
     **{"env": str, "label": str, "seeds": [int], "episodes": int, "env_steps": [int]},
     **folders.SETTINGS,
     **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
 }
-# What an archive raises that is damaged, or was made to mislead.
+# Errors of an archive that is damaged, or was made to mislead.
 _BAD_ARCHIVE = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 HEADER = ("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "reached", "bar", "published")

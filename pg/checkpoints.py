@@ -30,11 +30,10 @@ from pg.runs import MERGED, Begun, joined
 from pg.train import TrainState
 
 _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
-_METRICS = r"metrics-\d{8,}-\d{8,}\.parquet"
 FORMAT = 1  # of what a file says of itself; another one is refused
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
-# What a checkpoint must say of itself, as of `inputs.misfit`.
+# The expected shape of a checkpoint's header, as of `inputs.misfit`.
 SAID = {"format": int, "updates": int, "setup": dict, "versions": dict, "num_kept": int, "metrics": {...: str}}
 # What a file raises that was made to mislead.
 _MISLEADING = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError)
@@ -212,7 +211,7 @@ def forget_after(folder: Path, done: int) -> None:
 
 def discard(folder: Path) -> None:
     """Removes all checkpoints and metrics of a folder, and the folder if nothing else is in it."""
-    for pattern in (_CHECKPOINT, _METRICS):
+    for pattern in (_CHECKPOINT, results.METRICS_PART):
         files.remove(folder, pattern)
     files.remove_leftovers(folder)
     files.remove_if_empty(folder)
@@ -250,14 +249,16 @@ def _read(
             found = {name: file.get_tensor(name) for name in leaves}
         _check_metrics(folder, said["metrics"], done)
         metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
-    except (*_MISLEADING, safetensors.SafetensorError):
+    except (*_MISLEADING, safetensors.SafetensorError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's own: the file may be sound
+            raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
         raise DamageError(f"{path} is damaged") from None
     states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
     return Begun(states, metrics), said["versions"]
 
 
 def _said(path: Path, text: str) -> dict[str, Any]:
-    """What a checkpoint says of itself; of another format only that."""
+    """The header of a checkpoint; of another format only its number."""
     try:
         said: dict[str, Any] = folders.parse_json(text, path, {"format": int})
     except ValueError as error:
@@ -271,6 +272,8 @@ def _rows(folder: Path, done: int, num_kept: int) -> dict[str, np.ndarray]:
     """`read_metrics`; a file that is damaged is a reason to go back to the checkpoint before."""
     try:
         return read_metrics(folder, done, num_kept)
+    except files.UnreadableError:  # it may be sound, and what is damaged may be removed
+        raise
     except ValueError as error:
         raise DamageError(str(error)) from None
 
@@ -330,7 +333,7 @@ def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What bits can depend on and is not as it was, of two `folders.environment`, for people.
+    """The differences of two `folders.environment` that bits can depend on, for people.
 
     there: as it was kept; an older release may have recorded less, which is said.
     """
@@ -352,7 +355,7 @@ def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[st
 
 def _parts(folder: Path, done: int | None = None) -> list[Path]:
     """The files of metrics before update `done`, in order."""
-    named = files.named(folder, _METRICS)
+    named = files.named(folder, results.METRICS_PART)
     return sorted((path for path in named if done is None or _span(path)[1] <= done), key=_span)
 
 
@@ -363,7 +366,7 @@ def _span(path: Path) -> tuple[int, int]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """What has the name of a checkpoint; it need not be a plain file."""
+    """The paths with the name of a checkpoint, which need not be plain files."""
     if not folder.is_dir():
         return []
     return [path for path in folder.iterdir() if re.fullmatch(_CHECKPOINT, path.name)]

@@ -104,7 +104,7 @@ _NAMES = {
     + f"; or library:name, of {', '.join(LIBRARIES)}",
     "estimator": ", ".join(ACCEPTS),
 }
-# What other command lines have, and this one has in another form.
+# Flags of other command lines that this one has in another form.
 _INSTEAD = {
     "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's config.json",
     **dict.fromkeys(
@@ -116,7 +116,7 @@ _INSTEAD = {
 
 @dataclasses.dataclass
 class Length:
-    """How long training lasts, where it is not said in updates."""
+    """The length of training, in steps instead of updates."""
 
     total_steps: int | None = None
     """Environment steps per seed, at least, in place of num_updates, which they are rounded up to; for windows."""
@@ -306,7 +306,7 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is a flag rather than a value: a number may be negative."""
+    """True for a flag, and False for a value: a number may be negative."""
     if not word.startswith("-") or not word.strip("-"):
         return False
     with contextlib.suppress(ValueError):
@@ -392,7 +392,7 @@ def say(text: str) -> None:
 def describe(
     config: Config, hyperparams: Hyperparams, horizon: int, num_params: int, *, verbose: bool = False
 ) -> str:
-    """What is about to happen, for people.
+    """The plan of a run, for people.
 
     Args:
         config: The static settings.

@@ -269,7 +269,7 @@ class Config:
             check_standardised(self, self.num_steps if self.collect == "windows" else self.horizon or 1)
 
     def _check_minibatch_size(self, size: int) -> None:
-        """That minibatches of so many steps can be drawn, in which no step knows its neighbours."""
+        """Raises ValueError unless minibatches of single steps can be drawn: no step may know its neighbours."""
         if self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so minibatch_size must "

@@ -76,7 +76,7 @@ def readable(text: str) -> str:
 
 
 def _mark(character: str) -> str:
-    """What opens a run of superscripts or subscripts."""
+    """The mark that opens a run of superscripts or subscripts."""
     kind = unicodedata.decomposition(character).partition(" ")[0]
     return {"<super>": "^", "<sub>": "_"}.get(kind, "")
 

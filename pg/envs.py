@@ -278,12 +278,9 @@ def _like(default: Any, name: str, value: Any) -> Any:
         raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
     if not (_is_number(default) and _is_number(value)):
         return value
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if whole and not jnp.issubdtype(jnp.result_type(default), jnp.floating) and abs(value) >= COUNTABLE:
-        raise ValueError(f"env_params: {name} must be a whole number below 2^31, got {shown(value)}")
-    if isinstance(value, int) and abs(value) >= COUNTABLE:
-        return float(value)
-    wanted, given = (jnp.result_type(x).kind for x in (default, value))
+    wanted = jnp.result_type(default).kind
+    # A whole number of Python's may have more digits than any of jax's types.
+    given = "i" if isinstance(value, int) and not isinstance(value, bool) else jnp.result_type(value).kind
     if wanted == "b" and given != "b":
         if isinstance(value, jax.core.Tracer) or not np.isin(value, (0, 1)).all():
             raise ValueError(f"env_params: {name} must be True or False, got {shown(value)}")
@@ -292,7 +289,10 @@ def _like(default: Any, name: str, value: Any) -> Any:
         raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
     if wanted == "f" and given in "iu":
         return value.astype(float) if hasattr(value, "astype") else float(value)
-    if wanted in "iu" and isinstance(value, float) and value.is_integer():
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if wanted in "iu" and whole:
+        if abs(value) >= COUNTABLE:
+            raise ValueError(f"env_params: {name} must be a whole number below 2^31, got {shown(value)}")
         return int(value)
     return value
 
@@ -400,7 +400,7 @@ def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[
 
 
 def _failure(method: str, error: Exception) -> str:
-    """What failed in the environment's own code, in one line."""
+    """The failure of the environment's own code, in one line."""
     line = str(error).strip().partition("\n")[0]
     return f"the environment's {method} fails: {type(error).__name__}: {line}"
 
@@ -660,7 +660,7 @@ def _as_dtypes(state: Any, dtypes: Any) -> Any:
 
 
 def _check_limit(env: Any, is_given: bool) -> None:
-    """That the time limit was meant, and is no end of the task. is_given: among the overrides.
+    """Checks that the time limit was meant, and is no end of the task. is_given: among the overrides.
 
     Raises ValueError for gymnax's own default of a single step, which nobody has set and which cuts episodes; warns
     of a limit that is told as an end. What gymnax and this package write themselves is not looked at.
@@ -682,7 +682,7 @@ def _check_limit(env: Any, is_given: bool) -> None:
 
 
 class _Ends(NamedTuple):
-    """How the episodes of an environment end, as a few steps of it show."""
+    """The ends of an environment's episodes, as a few steps of it show them."""
 
     inherits: bool  # its time limit is gymnax's default of 1, or is written as that
     at_once: bool  # the first step is an end of the task
@@ -705,9 +705,9 @@ class _Same:
 
 @functools.lru_cache(maxsize=64)
 def _ends(key: _Same) -> _Ends | None:
-    """How episodes end, of a few first steps under limits and at times that tell; None where that cannot be seen.
+    """Probes the ends of episodes by a few first steps; None where the probe fails.
 
-    A step is taken from the same states with the same actions (a) far from the limit, (b) under a limit of 1, (c)
+    The steps are taken from the same states with the same actions (a) far from the limit, (b) under a limit of 1, (c)
     with the clock one step before the limit, (d) two steps before it. What ends in (b) and not in (a), or in (c) and
     in neither (a) nor (d), ends by the limit.
     """

@@ -43,7 +43,7 @@ VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
 NUMBER = (float, None, "inf", "-inf")  # as `jsonable` writes one that may not be finite
-# What files of a run must hold, as of `inputs.misfit`.
+# The expected shapes of a run's files, as of `inputs.misfit`.
 SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
 VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
 SETUP: dict[str, Any] = {
@@ -165,7 +165,7 @@ def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
 
 
 def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
-    """What config.json holds, with the environment object in the place of its name."""
+    """The content of config.json, with the environment object in the place of its name."""
     stored, name = data.get("env_class"), data["config"].get("env")
     if env is None and stored is None:
         return data
@@ -262,7 +262,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path, shape: Any = dict) -> Any:
-    """What `write_json` wrote, of a shape as of `inputs.misfit`.
+    """Reads a file of `write_json`, of a shape as of `inputs.misfit`.
 
     Raises ValueError where the file is not there, is no plain file, is damaged, or holds something else.
     """
@@ -313,7 +313,7 @@ def _countable(text: str) -> int:
 
 
 def _depth(data: Any) -> int:
-    """How often lists and objects are nested."""
+    """The depth of nested lists and objects."""
     level, depth = [data], 0
     while level := [x for x in level if isinstance(x, dict | list)]:
         depth += 1

@@ -294,7 +294,7 @@ def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int
 
 
 def _finished(folder: Path, num_updates: int) -> bool:
-    """Whether all of a run is written. Raises ValueError for a summary that is none."""
+    """True where all of a run is written. Raises ValueError for a summary that is none."""
     path = folder / "summary.json"
     if not os.path.lexists(path):
         return False

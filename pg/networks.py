@@ -411,7 +411,7 @@ def _torso(config: Config, env: Env) -> nn.Module:
 
 
 def _is_convolved(config: Config, env: Env) -> bool:
-    """Whether the network is a convolution. Raises ValueError where that is asked for, and there is no image."""
+    """True for a convolution. Raises ValueError where one is asked for, and there is no image."""
     image = len(env.obs_shape) == 3
     for name, asked in (("network", config.network == "cnn"), ("image_layout", config.image_layout != "auto")):
         if asked and not image:
@@ -433,7 +433,7 @@ def image_layout(config: Config, env: Env) -> ImageLayout:
 
 
 def image_description(config: Config, env: Env) -> str:
-    """How the networks see images, in a sentence; empty where they see none."""
+    """The layout and scale of images that the networks see, in a sentence; empty where there are none."""
     if len(env.obs_shape) != 3:
         return ""
     axes = {"hwc": "[height, width, channels]", "chw": "[channels, height, width]"}
@@ -450,7 +450,7 @@ def image_description(config: Config, env: Env) -> str:
 
 
 def _scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
-    """What networks see of observations [..., *O]."""
+    """The scaling of observations [..., *O] before the networks."""
     if not config.scale_observations:
         return lambda obs: obs
     if env.obs_bounds is None:

@@ -473,7 +473,7 @@ def _labels(figure: Any, grid: Any, columns: int, ylabel: str, xlabel: str = "")
 
 
 def _measured(what: str, lows: Iterable[Any]) -> str:
-    """What an axis measures, and if there are intervals, which."""
+    """The quantity of an axis, with its kind of interval if there is one."""
     known = any(np.isfinite(low).any() for low in lows)
     return f"{what}, {INTERVAL}" if known else what
 

@@ -22,6 +22,7 @@ from pg.evaluate import Evaluation
 from pg.inputs import shown
 from pg.runs import Run
 
+METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
 _CELL = 8  # bytes of a number
 _LONGEST_CELL = 256  # bytes of a value in a parquet file before it was packed, on average, texts included
 _CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
@@ -129,7 +130,7 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     most = None if seeds is None else seeds * _num_updates(folder)
     if os.path.lexists(path):
         return read_table(path, most_rows=most)
-    parts = files.named(folder / "checkpoints", r"metrics-\d{8,}-\d{8,}\.parquet")
+    parts = files.named(folder / "checkpoints", METRICS_PART)
     if not parts:
         raise ValueError(f"there are no metrics in {folder} yet")
     tables = [read_table(part, most_rows=most) for part in parts]
@@ -186,7 +187,7 @@ def read_table(
 
 
 def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
-    """Why a parquet file is not read, by what it says of itself; "" where it is."""
+    """The reason not to read a parquet file, by its metadata; "" where there is none."""
     from pyarrow import types as kinds
 
     about, names = table.metadata, table.schema_arrow.names
@@ -202,7 +203,7 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
     for name, kind in zip(names, table.schema_arrow.types, strict=True):
         if not any(is_plain(kind) for is_plain in plain):
             return f"its column {shown(name)} is of type {shown(str(kind))}"
-    packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    packed = _num_bytes(about)
     if packed < 0:
         return "its size is negative"
     if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
@@ -213,10 +214,14 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
 def _check_room(table: Any) -> None:
     """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that is free now."""
     about = table.metadata
-    packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    size = max(packed, _CELL * about.num_rows * about.num_columns)
+    size = max(_num_bytes(about), _CELL * about.num_rows * about.num_columns)
     if size > (free := memory.free()):
         raise MemoryError(f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free")
+
+
+def _num_bytes(about: Any) -> int:
+    """Bytes of a parquet file's values before they were packed, by its metadata."""
+    return sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
 
 
 def _is_text(kind: Any) -> bool:
@@ -445,7 +450,7 @@ def described(kind: str, shape: Sequence[int]) -> str:
 
 
 def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int | None) -> None:
-    """That an array is that of `like`, or of so many seeds in front."""
+    """Raises ValueError unless an array is that of `like`, or has so many seeds in front."""
     seeds = list(shape[: len(shape) - like.ndim])
     fits = kind == stored_type(like.dtype) and list(shape[len(seeds) :]) == list(like.shape)
     if not fits or len(shape) < like.ndim or len(seeds) > 1 or (most is not None and seeds not in ([], [most])):

@@ -12,7 +12,7 @@ UNITS = 64
 
 
 def of_sums(terms: jax.Array) -> jax.Array:
-    """How far equal sums over axis 0 may lie apart, [...]: 4 ε √K Σ|x|, K the number of terms that are not 0.
+    """The distance that rounding may put between equal sums over axis 0, [...]: 4 ε √K Σ|x|, K terms not 0.
 
     Rounding errors of a sum grow as a random walk does, each at most ε / 2 of what has been added so far.
     """
@@ -21,7 +21,7 @@ def of_sums(terms: jax.Array) -> jax.Array:
 
 
 def of_size(x: jax.Array) -> jax.Array:
-    """How far equal numbers of the size of x may lie apart, [...]: 64 ε |x|."""
+    """The distance that rounding may put between equal numbers of the size of x, [...]: 64 ε |x|."""
     return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 

@@ -1,4 +1,4 @@
-"""What is written for people while a command runs: fitted to the terminal, and never in the way of a log.
+"""Output for people while a command runs: fitted to the terminal, and never in the way of a log.
 
 A terminal has a width, and a last line that can be written over. Anywhere else sentences are whole, and a line comes
 for every tenth of the work. Imports neither jax nor gymnax.
@@ -149,7 +149,7 @@ class Progress:
             print(fitted(parts, None), flush=True)
 
     def _parts(self, seconds: float, metrics: Mapping[str, Any]) -> list[tuple[int, str]]:
-        """What is said of the updates, with its rank."""
+        """The parts of the line on the updates, each with its rank."""
         fine = metrics["skipped"][:, -1] == 0
         shown = {name: x[fine] if fine.any() else x for name, x in metrics.items()}
         returns, episodes = shown["return"], shown["episodes"]

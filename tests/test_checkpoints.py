@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pg import checkpoints, devices, folders, runs
+from pg import checkpoints, devices, files, folders, runs
 from pg.checkpoints import DamageError, Keeper
 from pg.config import Config, Hyperparams
 from pg.runs import Programs
@@ -172,6 +172,18 @@ def test_what_is_damaged_is_refused(one: Path, damage: Any, times: int) -> None:
         refused += 1
     assert refused == times
     assert restore(one) is not None
+
+
+@pytest.mark.parametrize("place", ["pyarrow.parquet.ParquetFile.read", "safetensors.safe_open"])
+def test_what_cannot_be_read_at_present_is_not_taken_for_damaged(
+    place: str, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(place, failing)
+    with pytest.raises(files.UnreadableError, match="cannot be read now"):
+        restore(one)
 
 
 @pytest.mark.acceptance("C5")

@@ -704,6 +704,7 @@ def test_a_fault_in_what_an_environment_states_is_one_sentence(what: str) -> Non
         ("max_steps_in_episode", 1e12, "max_steps_in_episode must be a whole number below 2\\^31"),
         ("max_steps_in_episode", -(2**40), "max_steps_in_episode must be a whole number below 2\\^31"),
         ("g", "heavy", "g must be a number, got 'heavy'"),
+        ("g", True, "g must be a number, got True"),
     ],
 )
 def test_a_parameter_that_no_array_of_its_kind_holds_is_refused(name: str, value: Any, message: str) -> None:

@@ -24,7 +24,7 @@ NEVER = 2**30  # a time limit for the library's own counter, which it does not r
 
 
 class HostError(ValueError):
-    """What went wrong in the Python code of an environment, in one sentence."""
+    """The fault in the Python code of an environment, in one sentence."""
 
 
 @contextlib.contextmanager

@@ -140,7 +140,7 @@ def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Mea
 
 
 def _ratios_without_signal() -> np.errstate:
-    """Of gradients that are all 0, or all alike, a ratio is NaN or infinite: a value, and nothing to warn of."""
+    """Ratios of gradients that are all 0, or all equal: NaN or infinite, which is a value and nothing to warn of."""
     return np.errstate(divide="ignore", invalid="ignore")
 
 

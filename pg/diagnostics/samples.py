@@ -104,7 +104,7 @@ def of_batches(
 
 
 def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
-    """Whether two batches share a group; False where the groups are traced, and so not known."""
+    """True where two batches share a group; False where the groups are traced, and so not known."""
     if not hasattr(traj.group, "shape") or isinstance(traj.group, jax.core.Tracer):
         return False
     first = traj.group[0][::num_episodes]

@@ -186,7 +186,7 @@ def _check_targets(traj: Trajectory, target: Any, value: Any = ()) -> None:
 
 
 def _parts(given: Any) -> Sequence[Any]:
-    """What `weigh` gave, as it must be: an array alone would be taken apart along its steps."""
+    """The values that `weigh` returned, checked: an array alone would be taken apart along its steps."""
     if not isinstance(given, tuple | list) or len(given) not in (3, 4):
         got = f"a {type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else "one value"
         raise ValueError(
@@ -202,7 +202,7 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
 
 
 def return_error(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """How far equal returns R may lie apart by the rounding of their sums, of complete episodes, [B]."""
+    """The distance that rounding may put between equal returns R of complete episodes, [B]."""
     return rounding.of_sums(returns.discount_powers(traj.reward, h.gamma) * traj.reward)
 
 

@@ -80,7 +80,7 @@ class Parts(NamedTuple):
 
 
 def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETITIONS) -> Parts:
-    """Of the estimates in `repetitions` equal parts.
+    """Statistics of the estimates in `repetitions` equal parts.
 
     Raises ValueError for fewer than two in each, and for estimates that are not finite.
     """

@@ -19,7 +19,7 @@ ESTIMATORS = (
 )
 
 
-# What stages.json must hold, as of `inputs.misfit`.
+# The expected shape of stages.json, as of `inputs.misfit`.
 FACTS: dict[str, Any] = {name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES}
 
 

@@ -4,15 +4,13 @@ The best of many settings looks better than it is, since luck was selected too. 
 part in the choice is the one to report.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import files, numerals, plots, results, statistics
+from pg import numerals, plots, results, statistics
 from pg.statistics import Estimate
 from pg.sweep import study as studies
 from pg.sweep.study import Study
@@ -79,10 +77,7 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
         (i + 1, r.setting, *r.values.values(), *r.mean, _median(r.scores), r.diverged, round(r.env_steps))
         for i, r in enumerate(ranked)
     ]
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([names, *lines])
-    files.replace(folder / "settings.csv", lambda file: file.write(text.getvalue().encode()))
+    results.write_csv(folder / "settings.csv", names, lines)
 
 
 def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
@@ -118,7 +113,7 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
 
 
 def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What summary.json says. again: the summary of the best setting on fresh seeds.
+    """The content of summary.json. again: the summary of the best setting on fresh seeds.
 
     Where no run stayed finite there is no best setting, and no mean.
     """
@@ -159,7 +154,7 @@ def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
 
 
 def any_finite(ranked: list[Ranked]) -> bool:
-    """Whether there is a run that stayed finite, and so a best setting."""
+    """True where a run stayed finite, so that there is a best setting."""
     return any(len(r.scores) for r in ranked)
 
 

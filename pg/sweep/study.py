@@ -178,7 +178,7 @@ def stored_width(folder: Path) -> int | None:
 
 
 def stored_versions(folder: Path) -> dict[str, Any]:
-    """What the software and the machine were when a sweep was begun, or gone on with the last time."""
+    """The software and the machine of a sweep's start, or of the last time that it went on."""
     return dict(
         folders.read_json(folder / "sweep.json", {"versions": Optional(folders.VERSIONS)}).get("versions", {})
     )
