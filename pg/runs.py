@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -34,8 +35,9 @@ OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]  # updates done, s
 # last call, and whether this is the last chance.
 Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
 MERGED = 64  # chunks whose metrics lie apart: many small arrays would take more memory than their numbers
-PROGRAMS = 16  # that are kept for the next run; each has its code in memory, and no arrays
-_programs: OrderedDict[Any, tuple[Config, Any]] = OrderedDict()  # the last used at the end
+PROGRAMS = 16  # that are kept for the next run, each with its code and the constants that are compiled into it
+_programs: OrderedDict[Any, Any] = OrderedDict()  # the last used at the end
+_CALLS_PYTHON = re.compile(r"custom_call @\w*callback|is_host_transfer")  # in a program's text, by JAX's backends
 _lock = threading.Lock()
 SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
 
@@ -156,7 +158,7 @@ def evaluate_run(
     with interrupts.held("the evaluation"), jax.set_mesh(where.mesh):
         args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
         placed = devices.place(args, where.sharding)
-        returns = devices.fetch(_compiled(config, where, f, *placed)(*placed), where)
+        returns = devices.fetch(_compiled(f, where, *placed)(*placed), where)
     return first(returns[actions], len(seeds))
 
 
@@ -196,7 +198,7 @@ def compile_programs(
 
     def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
         many = devices.side_by_side(f, where, exact=exact, shared=shared)
-        return _compiled(config, where, many, *args, **options)
+        return _compiled(many, where, *args, **options)
 
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
@@ -358,23 +360,23 @@ def forget_programs() -> None:
         _programs.clear()
 
 
-def _compiled(config: Config, where: Layout, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def _compiled(f: Callable[..., Any], where: Layout, *args: Any, **options: Any) -> Any:
     """`f` for arguments like these, compiled, if it has not been before. options: of `jax.jit`."""
-    # Arguments that the program does not use stay in its text, by which it is known.
+    # Arguments that the program does not use stay in its text, by which it is known. The settings would not do
+    # instead: an environment object, or a function it calls, may have changed in between.
     lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
-    # The settings would not do instead: an environment object, or a function it calls, may have changed in between.
-    # Nor does the text alone: it does not say which object's Python code is called back.
-    env = config.env if isinstance(config.env, str) else id(config.env)
-    text = hashlib.sha256(lowered.as_text().encode()).digest()
+    text = lowered.as_text()
+    if _CALLS_PYTHON.search(text):  # the text does not say which function of Python, nor what that closes over
+        return lowered.compile()
     settings = tuple(folders.settings_of_jax().items())
-    key = text, env, where.mesh, lowered.in_tree, lowered.out_tree, settings
+    key = hashlib.sha256(text.encode()).digest(), where.mesh, lowered.in_tree, lowered.out_tree, settings
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
-            return _programs[key][1]
+            return _programs[key]
     program = lowered.compile()
     with _lock:
-        _programs[key] = config, program  # with the config its environment lives on, whose id is part of the key
+        _programs[key] = program
         while len(_programs) > PROGRAMS:
             _programs.popitem(last=False)
     return program

@@ -591,6 +591,13 @@ MUTANTS = [
         "tests/test_envs.py -k time_limit",
     ),
     Mutant(
+        "a function of the host is that of the program compiled before",
+        "runs.py",
+        "if _CALLS_PYTHON.search(text):",
+        "if False:",
+        "tests/test_programs.py -k host",
+    ),
+    Mutant(
         "parameters of the environment are Python's own, whose ~True is true",
         "envs.py",
         "params = _as_arrays(stated)",

@@ -1,5 +1,7 @@
 """Compiled programs: one for all values of what is traced, within a process; and never that of another run."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +26,18 @@ class Paid(Clock):
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
         obs, state, _, done, info = super().step_env(key, state, action, params)
         return obs, state, getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0], done, info
+
+
+class PaidOnTheHost(Clock):
+    """The reward is computed by a function of Python, which no program's text can tell from another."""
+
+    wage = 1.0
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
+        obs, state, _, done, info = super().step_env(key, state, action, params)
+        wage, scalar = np.float32(self.wage), jax.ShapeDtypeStruct((), np.float32)
+        reward = jax.pure_callback(lambda: wage, scalar, vmap_method="sequential")
+        return obs, state, reward, done, info
 
 
 @pytest.fixture
@@ -53,7 +67,8 @@ def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> No
     assert len(compilations) == 3  # of init, of updates, and of the evaluation
     params = [np.asarray(jax.tree.leaves(done.states.params)[0]) for done, _ in found]
     assert not np.array_equal(params[0], params[1])
-    alone = trained(Config(env=Clock(), **SMALL), learning_rate=0.1)  # another object, of which nothing is known
+    runs.forget_programs()
+    alone = trained(Config(env=Clock(), **SMALL), learning_rate=0.1)
     assert len(compilations) == 6
     (a, x), (b, y) = found[1], alone
     jax.tree.map(np.testing.assert_array_equal, (a.states, a.metrics, x), (b.states, b.metrics, y))
@@ -77,6 +92,29 @@ def test_an_environment_that_has_changed_is_compiled_again(compilations: list[st
     env.wage[0] = 2.0
     runs.run(config, Hyperparams(env_params=own), [0])
     assert len(compilations) > count
+
+
+def test_a_function_of_the_host_that_has_changed_is_called() -> None:
+    """The new one is what training and evaluation of the same object call, of a program with the same text."""
+    env = PaidOnTheHost()
+    config = Config(env=env, **SMALL)
+    done, returns = trained(config)
+    env.wage = 7.0
+    again, more = trained(config)
+    np.testing.assert_array_equal(more, 7.0 * returns)
+    np.testing.assert_allclose(again.metrics["return"][:, 0], 7.0 * done.metrics["return"][:, 0])
+
+
+def test_programs_that_are_kept_keep_no_settings_alive(compilations: list[str]) -> None:
+    """Nor with them an environment object and its arrays; an object that is like it is not compiled again."""
+    config = Config(env=Clock(), **SMALL)
+    trained(config)
+    there = weakref.ref(config)
+    del config
+    gc.collect()
+    assert there() is None
+    trained(Config(env=Clock(), **SMALL))
+    assert len(compilations) == 3
 
 
 def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -> None:
