@@ -2,10 +2,15 @@
 
 A console may be ASCII or Latin-1 (`PYTHONIOENCODING`, `LANG=C`, an old Windows code page), and Python then ends a
 program at the first character that it cannot encode. Files that `pg` writes are always UTF-8.
+
+Names are never respelled, as they would be those of something else: in a path, what cannot be encoded is quoted as
+shells read it, so that results/é1 is results/$'\\303\\251'1, and elsewhere letters are escaped as Python does.
 """
 
 import codecs
 import io
+import os
+import re
 import sys
 import unicodedata
 
@@ -47,7 +52,12 @@ _SYMBOLS = {
     "⊥": "_|_",
     "⌈": "ceil(",
     "⌉": ")",
+    "ĝ": "g",
+    "ḡ": "g",
 }
+_ACCENTS = "\N{COMBINING CIRCUMFLEX ACCENT}\N{COMBINING MACRON}"  # of estimates and means
+# A word with a separator; from an absolute path on, all up to the last separator of the line: names may have spaces.
+_PATH = re.compile(r"""(?<!\S)['"(]*(?:/|[A-Za-z]:\\)\S.*[/\\]\S*|\S*[/\\]\S*""")
 _BOX = {"HORIZONTAL": "-", "VERTICAL": "|"}  # corners and crossings are +
 
 
@@ -116,4 +126,32 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     if "\ud800" <= text[0] <= "\udfff":  # a byte of a file's name that is no text: written as it is
         byte = ord(text[0]) - 0xDC00
         return (bytes([byte]) if 0x80 <= byte <= 0xFF else "?"), error.start + 1
-    return readable(text), error.end
+    text = re.split("[\ud800-\udfff]", text)[0]
+    end = error.start + len(text)
+    around = (found for found in _PATH.finditer(error.object) if found.start() <= error.start < found.end())
+    if path := next(around, None):
+        before = error.object[path.start() : error.start]
+        return (_escaped(text) if {"'", '"'} & set(before) else _quoted(text)), end
+    return readable("".join(c if _is_notation(c) else _escaped(c) for c in text)), end
+
+
+def _is_notation(character: str) -> bool:
+    """True for a sign of formulas or of typography, and False for a letter of a language, of which names are made."""
+    if character in _SYMBOLS or character in _ACCENTS or _mark(character):
+        return True
+    if unicodedata.category(character).startswith(("L", "M")):
+        name = unicodedata.name(character, "")
+        return name.startswith("GREEK") and "WITH" not in name
+    return _plain(character) != "?"
+
+
+def _quoted(text: str) -> str:
+    """Part of a path as bash and zsh read it, by the bytes of the file's name."""
+    try:
+        return "$'" + "".join(f"\\{byte:03o}" for byte in os.fsencode(text)) + "'"
+    except UnicodeEncodeError:  # a name that no file can have here
+        return _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()

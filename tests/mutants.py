@@ -732,6 +732,13 @@ MUTANTS = [
         "tests/test_files.py -k through",
     ),
     Mutant(
+        "a path respelled for a console that has not its letters",
+        "encoding.py",
+        "if path := next(around, None):",
+        "if path := None:",
+        "tests/test_encoding.py -k names_and_paths",
+    ),
+    Mutant(
         "a device's sum for that of all",
         "devices.py",
         "unravel(jax.lax.psum(flat, ENVS))",

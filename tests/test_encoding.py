@@ -64,6 +64,43 @@ def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.Monke
     assert old.buffer.getvalue() == "é × gamma é".encode("latin-1")  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("results/é1", r"results/$'\303\251'1"),
+        ("2 × 3 settings; /tmp/γ", r"2 x 3 settings; /tmp/$'\316\263'"),
+        (
+            "error: cannot read /tmp/my × runs/é/a: γ is no folder",
+            r"/tmp/my $'\303\227' runs/$'\303\251'/a: gamma is",
+        ),
+        ("error: config.json of résumé/²", r"config.json of r$'\303\251'sum$'\303\251'/$'\302\262'"),
+        ("pg.job.resume('/tmp/é1')", r"pg.job.resume('/tmp/\xe91')"),
+        ("unknown env 'Pôle', e\u0301, 日, ά", r"unknown env 'P\xf4le', e\u0301, \u65e5, \u03ac"),
+        ("1 ± 2 × θ̂ ≤ ½ ĝ", "1 +/- 2 x theta <= 1/2 g"),
+    ],
+)
+def test_names_and_paths_are_quoted_and_never_respelled(text: str, expected: str) -> None:
+    """Or the folder that a console shows would be another one, or none."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    encoding.make_streams_readable()
+    stream.reconfigure(errors=encoding.ERRORS)
+    stream.write(text)
+    stream.flush()
+    assert expected in stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no shell that reads it")
+def test_a_shell_finds_the_path_that_an_ascii_console_shows(tmp_path: Path) -> None:
+    """Whatever letters and signs it has."""
+    folder = tmp_path / "é日γ×e\u0301"
+    folder.mkdir()
+    program = "import sys; from pg import encoding; encoding.make_streams_readable(); print(sys.argv[1])"
+    code, text = outcome("ascii", "-c", program, str(folder))
+    assert code == 0
+    assert text.isascii()
+    subprocess.run(["bash", "-c", f"cd {text.strip()} && test $PWD -ef {folder!s}"], check=True)
+
+
 def outcome(place: str, *command: str) -> tuple[int, str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "LC_ALL", "LANG")}
     done = subprocess.run(
