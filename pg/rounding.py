@@ -4,24 +4,42 @@ A spread of rounding errors is no scale: divided by itself it makes numbers of s
 So what is standardised is first asked here whether it differs at all, relative to its size and its precision.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-# Of a float's precision: how far off a number may be that came through a network, or a sum of some hundred terms.
-UNITS = 64
+# Of a float's precision: how far off a number may be that came of a few operations, each off by half a unit.
+UNITS = 8
+
+
+def sum_in_pairs(terms: jax.Array) -> jax.Array:
+    """Σ over axis 0, [...], half of the terms added to the other half until one is left.
+
+    A term passes through log₂ T additions, in the same order on every backend; added one after another
+    it would pass through up to T of them, each of which rounds.
+    """
+    while len(terms) > 1:
+        half = len(terms) // 2
+        pairs = terms[:half] + terms[half : 2 * half]
+        terms = jnp.concatenate([pairs, terms[2 * half :]])
+    return terms[0]
 
 
 def of_sums(terms: jax.Array) -> jax.Array:
-    """The distance that rounding may put between equal sums over axis 0, [...]: 4 ε √K Σ|x|, K terms not 0.
+    """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T) Σ|x|.
 
-    Rounding errors of a sum grow as a random walk does, each at most ε / 2 of what has been added so far.
+    Each term is off by ε / 2 at most, as a float is, and so is each of the log₂ T additions of
+    `sum_in_pairs` that it passes through (Higham 1993): twice that lies between two sums. Zeros add
+    nothing: K other terms pass through K - 1 additions at most.
     """
     count = jnp.sum(terms != 0, axis=0).astype(terms.dtype)
-    return 4 * jnp.finfo(terms.dtype).eps * jnp.sqrt(count) * jnp.sum(jnp.abs(terms), axis=0)
+    additions = jnp.clip(count - 1, 0, math.ceil(math.log2(max(1, len(terms)))))
+    return jnp.finfo(terms.dtype).eps * (1 + additions) * jnp.sum(jnp.abs(terms), axis=0)
 
 
 def of_size(x: jax.Array) -> jax.Array:
-    """The distance that rounding may put between equal numbers of the size of x, [...]: 64 ε |x|."""
+    """The distance that rounding may put between equal numbers of the size of x, [...]: 8 ε |x|."""
     return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 

@@ -28,7 +28,7 @@ def check(figure: Any) -> None:
     figure.draw_without_rendering()
     width, height = figure.get_size_inches()
     assert width >= NARROWEST, width
-    assert height <= 10.0, height
+    assert height <= 9.0, height
     box = figure.get_tightbbox()
     assert -0.01 <= box.x0 <= box.x1 <= width + 0.01, box
     assert -0.01 <= box.y0 <= box.y1 <= height + 0.01, box

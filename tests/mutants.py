@@ -414,6 +414,28 @@ MUTANTS = [
         "tests/test_rounding.py -k 'explained or relative'",
     ),
     Mutant(
+        "a floor far above what rounding leaves of a sum",
+        "rounding.py",
+        "eps * (1 + additions) * jnp.sum(jnp.abs(terms), axis=0)",
+        "eps * 4 * jnp.sqrt(count) * jnp.sum(jnp.abs(terms), axis=0)",
+        "tests/test_rounding.py -k thousand_steps",
+    ),
+    Mutant(
+        "a floor far above what rounding leaves of a number",
+        "rounding.py",
+        "UNITS = 8\n",
+        "UNITS = 64\n",
+        "tests/test_rounding.py -k 'large_targets or large_offset'",
+    ),
+    Mutant(
+        "returns are added up one reward after another",
+        "rounding.py",
+        "    while len(terms) > 1:",
+        "    terms = jax.lax.scan(lambda total, x: (total + x, None), 0 * terms[0], terms)[0][None]\n"
+        "    while len(terms) > 1:",
+        "tests/test_rounding.py -k 'thousand_steps or another_order'",
+    ),
+    Mutant(
         "equal targets have a variance to explain",
         "diagnostics/weights.py",
         "nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)",

@@ -71,6 +71,31 @@ def test_a_difference_that_is_real_is_standardised_however_small(name: str) -> N
         np.testing.assert_allclose(found, [-1.0, 1.0] * 10, rtol=0.05)
 
 
+@pytest.mark.parametrize("name", ["standardised", "grpo"])
+@pytest.mark.parametrize("size", [1.0, 1000.1, 1e6, -1 / 3, 3e7])
+def test_equal_returns_over_a_thousand_steps_have_no_advantage(name: str, size: float) -> None:
+    """Fractions of `size`, in another order in each of 55 episodes; and one episode that earned more."""
+    rng = np.random.default_rng(0)
+    for steps in (32, 1000):
+        fractions = size * rng.uniform(0.9, 1.1, size=steps)
+        rewards = np.stack([rng.permutation(fractions) for _ in range(55)], axis=1)
+        in_order = jnp.asarray(rewards, jnp.float32).cumsum(axis=0)[-1]
+        assert len(np.unique(in_order)) > 1
+        assert not psi(name, rewards).any()
+        more = 2e-6 * abs(size) * steps  # of the return: 20 units in the last place
+        rewards[steps // 2, 0] += more
+        found = psi(name, rewards)[0]
+        assert found[0] == pytest.approx(54**0.5, rel=0.05)  # the only one that differs
+        assert np.abs(found[1:]).max() < 1.0
+
+
+@pytest.mark.parametrize("name", ["standardised", "grpo"])
+def test_returns_of_1000_and_of_1000_01_over_a_thousand_steps_differ(name: str) -> None:
+    rewards = np.ones((1000, 20))
+    rewards[500, ::2] += 0.01
+    np.testing.assert_allclose(psi(name, rewards)[0], [1.0, -1.0] * 10, rtol=0.05)
+
+
 @pytest.mark.usefixtures("x64")
 def test_the_floor_follows_the_precision() -> None:
     """What 32 bits cannot tell apart is a difference in 64."""
@@ -101,6 +126,33 @@ def test_equal_advantages_are_not_standardised() -> None:
     assert np.asarray(standardise(rounded._replace(target=())).psi).std() == pytest.approx(1.0, rel=1e-3)
     real = batch_of(noise, np.full((16, 8), 1000.1))
     assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_small_advantages_beside_large_targets_are_standardised() -> None:
+    """Ψ of 0 and 0.05 where V is 10⁴, of which a float has a thousandth: a difference that is real."""
+    psi = np.resize([0.0, 0.05], (8, 4))
+    found = standardise(batch_of(psi, np.full((8, 4), 1e4))).psi
+    np.testing.assert_allclose(found, np.resize([-1.0, 1.0], (8, 4)), rtol=1e-3)
+
+
+def test_advantages_without_a_critic_are_compared_with_the_returns_they_were_made_of() -> None:
+    """Ψ = R less the mean of R: what rounding left of equal returns is small, as is the size of Ψ itself."""
+    traj = episodes_of(np.full((1, 55), 1000.1))
+    rounded = 6e-5 * (-1.0) ** np.arange(55)
+    batch = Weighted(traj, jnp.asarray(rounded[None], float), ())
+    assert not np.asarray(standardise(batch).psi).any()
+    real = batch._replace(psi=100.0 * batch.psi)
+    assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_rewards_on_a_large_offset_are_scaled_by_their_own_spread() -> None:
+    """Of mean 10⁵ and standard deviation 0.5, a bandit's; the same in single floats is not."""
+    rewards = 1e5 + 0.5 * np.random.default_rng(0).normal(size=(1, 512))
+    config = Config(scale_rewards=True, num_envs=512)
+    traj = episodes_of(rewards)
+    normaliser = normalisation.observe(normalisation.start(config, (1,)), traj, 0.99)
+    found = np.asarray(normalisation.scaled(traj, normaliser).reward)
+    np.testing.assert_allclose(found, rewards / rewards.std(), rtol=1e-2)
 
 
 def test_the_explained_variance_of_equal_targets_is_not_a_number() -> None:

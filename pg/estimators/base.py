@@ -201,9 +201,10 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
-def return_error(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """The distance that rounding may put between equal returns R of complete episodes, [B]."""
-    return rounding.of_sums(returns.discount_powers(traj.reward, h.gamma) * traj.reward)
+def return_and_error(traj: Trajectory, h: Hyperparams) -> tuple[jax.Array, jax.Array]:
+    """R of complete episodes, and the distance that rounding may put between equal R; each [B]."""
+    terms = returns.discount_powers(traj.reward, h.gamma) * traj.reward
+    return rounding.sum_in_pairs(terms), rounding.of_sums(terms)
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
@@ -327,9 +328,13 @@ def standardise(batch: Weighted) -> Weighted:
     What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and correlated with
     the sample, and the mean subtracted contains the own step. All Ψ are 0 where they are equal but for rounding.
     """
-    error = rounding.of_size(batch.psi)
     if getattr(batch.target, "shape", None) == batch.psi.shape:  # Ψ is what is left of it once V is subtracted
-        error = jnp.maximum(error, rounding.of_size(batch.target))
+        made_of = rounding.of_size(batch.target)
+    else:  # Ψ is what is left of returns once other returns are subtracted
+        terms = batch.traj.reward
+        summed = rounding.of_sums(terms) + rounding.of_size(jnp.sum(jnp.abs(terms), axis=0))
+        made_of = summed[None]
+    error = jnp.maximum(rounding.of_size(batch.psi), made_of)
     return batch._replace(psi=baselines.standardised(batch.psi, error, batch.traj.valid))
 
 

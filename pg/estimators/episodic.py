@@ -17,7 +17,7 @@ from pg.estimators.base import (
     Weighted,
     build_estimator,
     discounted_reward_to_go,
-    return_error,
+    return_and_error,
     values,
 )
 from pg.networks import Network
@@ -113,8 +113,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        total = returns.total_return(traj.reward, h.gamma)
-        return baselines.standardised(total, return_error(traj, h)), (), state
+        return baselines.standardised(*return_and_error(traj, h)), (), state
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["standardised"])
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.config import ACCEPTS, Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift, return_error
+from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift, return_and_error
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -48,8 +48,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        total = returns.total_return(traj.reward, h.gamma)
-        advantage = baselines.group_standardised(total, return_error(traj, h), same_group(traj))
+        advantage = baselines.group_standardised(*return_and_error(traj, h), same_group(traj))
         return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])
