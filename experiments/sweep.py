@@ -73,7 +73,6 @@ def main() -> int:
         seeds = range(options.seed, options.seed + options.seeds)
         plan = study.Study(config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact)
         folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
-        driver.say(f"{config.estimator} on {config.env}: {plan.num_points} settings × {len(seeds)} seeds; {folder}")
         again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
         return driver.carry_out(plan, folder, where, options, width=options.width, limit=limit, fresh=again)
     except ValueError as error:

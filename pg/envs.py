@@ -15,7 +15,7 @@ import math
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -256,6 +256,21 @@ def _time_limit(params: Any) -> int | None:
     return int(number)
 
 
+def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
+    """Raises ValueError for a value that a parameter of the environment cannot have, before they are all traced.
+
+    env: as of `make_env`. values: those of several runs, by the name of the parameter.
+    """
+    params = _default_params(_instance(env) if isinstance(env, str) else env)
+    for name, several in values.items():
+        check_name("env_params", name, _fields(params))
+        default = getattr(params, name)
+        for value in several:
+            flag = isinstance(_like(default, name, value), bool)
+            if flag and not isinstance(value, bool):  # 0 and 1 are taken where one run is made, and are traced here
+                raise ValueError(f"env_params: {name} must be True or False, got {shown(value)}")
+
+
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
     for name in overrides:
         check_name("env_params", name, _fields(params))
@@ -276,6 +291,11 @@ def _like(default: Any, name: str, value: Any) -> Any:
     """
     if _is_number(default) and isinstance(value, str):
         raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise ValueError(
+            f"env_params: {name} is a text in this environment, {default!r} by itself, and env_params "
+            f"are numbers; got {_given(value)}: make the environment with it"
+        )
     if not (_is_number(default) and _is_number(value)):
         return value
     wanted = jnp.result_type(default).kind
@@ -283,10 +303,10 @@ def _like(default: Any, name: str, value: Any) -> Any:
     given = "i" if isinstance(value, int) and not isinstance(value, bool) else jnp.result_type(value).kind
     if wanted == "b" and given != "b":
         if isinstance(value, jax.core.Tracer) or not np.isin(value, (0, 1)).all():
-            raise ValueError(f"env_params: {name} must be True or False, got {shown(value)}")
+            raise ValueError(f"env_params: {name} must be True or False, got {_given(value)}")
         return np.asarray(value, bool) if np.ndim(value) else bool(value)
     if given == "b" and wanted != "b":
-        raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
+        raise ValueError(f"env_params: {name} must be a number, got {_given(value)}")
     if wanted == "f" and given in "iu":
         return value.astype(float) if hasattr(value, "astype") else float(value)
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
@@ -295,6 +315,11 @@ def _like(default: Any, name: str, value: Any) -> Any:
             raise ValueError(f"env_params: {name} must be a whole number below 2^31, got {shown(value)}")
         return int(value)
     return value
+
+
+def _given(value: Any) -> str:
+    """A value as an error names it: of a traced one only the type is known."""
+    return f"a traced {value.dtype}" if isinstance(value, jax.core.Tracer) else shown(value)
 
 
 def _as_arrays(params: Any) -> Any:

@@ -243,6 +243,8 @@ def _finite(name: str, value: Any) -> bool | int | float:
         value = bool(value)
     if isinstance(value, bool) and name != "max_steps_in_episode":
         return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        raise ValueError(f"env_params: {name} must be {value.title()}, without quotation marks; got {value!r}")
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"env_params: {name} must be a finite number, got {shown(value)}")
     number: Any = int(value) if isinstance(value, Integral) else float(value)

@@ -181,6 +181,8 @@ def compile_programs(
     again: the values of hyperparameters are not part of it.
     """
     where.check(config)
+    values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
+    envs.check_parameters(config.env, values)
     config = bounded(config, hyperparams.env_params)
     envs.configured(config, 1)  # an environment may hold arrays, which none of the traces below should make
     length = length or max(1, config.num_updates // 40)

@@ -5,16 +5,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import flax.struct
 import jax
 import numpy as np
 import pytest
-from toys import Clock
+from toys import Clock, ClockParams
 
 from pg import benchmark, cli, devices, folders, results, runs
 from pg.config import Config, Hyperparams, merge_env_params
+from pg.envs import make_env
 from pg.evaluate import evaluate
 from pg.laboratory.subjects import SUBJECTS
-from pg.sweep import Study, driver
+from pg.sweep import Study, driver, grid, sweep
 from pg.sweep import study as studies
 from pg.train import make_learner, training_keys
 
@@ -121,6 +123,61 @@ def preset_with(env_params: dict[str, Any]) -> Any:
 def test_parameters_that_are_not_one_number_are_refused() -> None:
     with pytest.raises(ValueError, match="env_params: g must be a finite number, got array"):
         merge_env_params(Config(env="Pendulum-v1"), Hyperparams(env_params={"g": np.ones(2)}))
+
+
+@flax.struct.dataclass
+class Switches(ClockParams):
+    generous: bool = True
+    manner: str = "calm"
+
+
+class Switched(Clock):
+    """Has a parameter that is True or False, and one that is a text."""
+
+    default_params = Switches()
+
+
+NO_VALUES = [
+    ("reward_scale", [True, False], "reward_scale must be a number, got True"),
+    ("reward_scale", [9.8, True], "reward_scale must be a number, got True"),
+    ("reward_scale", [1.0, "high"], "reward_scale must be finite numbers"),
+    ("max_steps_in_episode", [5, 0], "max_steps_in_episode must be a whole number of at least 1, got 0"),
+    ("max_steps_in_episode", [5, True], "max_steps_in_episode must be a number, got True"),
+    ("generous", [0, 1], "generous must be True or False, got 0"),
+    ("generous", [True, 0.5], "generous must be True or False, got 0.5"),
+    ("manner", [True], "manner is a text in this environment, 'calm' by itself, .* got True: make the"),
+    ("wage", [1.0], "unknown setting to vary 'wage'"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "message"), NO_VALUES)
+def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_announced(
+    name: str, values: list[Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under trace they would be read no more, and the error would be of a tracer, once all is compiled."""
+    folder = tmp_path / "sweep"
+
+    def carried_out() -> None:
+        config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+        study = Study(config, STANDING, {name: values}, range(2))
+        driver.carry_out(study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
+
+    with pytest.raises(ValueError, match=message):
+        carried_out()
+    assert capsys.readouterr().out == ""
+    assert not folder.exists()
+
+
+def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer() -> None:
+    config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+    with pytest.raises(ValueError, match="reward_scale must be a number, got True"):
+        sweep(config, jax.random.key(0), 1, grid(env_params={"reward_scale": [True, False]}))
+    with pytest.raises(ValueError, match="generous must be True or False, got 2"):
+        runs.run(config, Hyperparams(env_params={"generous": 2}), [0])
+    with pytest.raises(ValueError, match="reward_scale must be a number, got a traced bool"):
+        jax.eval_shape(lambda x: make_env(config.env, 1, {"reward_scale": x}).num_envs, np.bool_(True))
+    with pytest.raises(ValueError, match="generous must be True, without quotation marks; got 'true'"):
+        Config(env_params={"generous": "true"})
 
 
 @pytest.mark.slow

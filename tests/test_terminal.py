@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pg import cli, terminal
+from pg import cli, devices, terminal
 from pg.config import ACCEPTS, ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
 from pg.job import Options
 from pg.presets import preset
-from pg.sweep import points
+from pg.sweep import Study, driver, points
 from pg.terminal import Progress, fitted, wrapped
 
 TRAIN = str(Path(__file__).parents[1] / "experiments" / "train.py")
@@ -152,6 +152,20 @@ def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.Monkey
     assert (
         wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume {path}"
     )  # no terminal of the system's
+
+
+def test_the_sentences_of_a_sweep_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But for its table and its paths."""
+    config = Config(env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,))
+    study = Study(config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1)
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    one = devices.layout(most=1)
+    driver.carry_out(study, tmp_path, one, cli.Checkpointing(), width=None, limit=None, fresh=2)
+    assert "report this one" in screen.text
+    sentences = [line for line in screen.lines if str(tmp_path) not in line and "diverged" not in line]
+    assert max(map(len, sentences)) <= 80
 
 
 def test_no_line_of_a_log_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,8 @@ def carry_out(
     folder, and as `study.check` does.
     """
     studies.check(study, where)
+    tried = f"{study.num_points} settings × {len(study.seeds)} seeds"
+    say(f"{study.config.estimator} on {study.config.env}: {tried}; {folder}")
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             studies.make(folder)
@@ -143,7 +145,7 @@ def finish(
     best = devices.agreed(ranked[0].setting if report.any_finite(ranked) else NO_BEST)
     if ranked:
         report.write(study, folder, ranked)
-        say(report.table(study, ranked))
+        print(report.table(study, ranked), flush=True)
     again = (
         fresh(study, folder, best, where, how, num_seeds=fresh_seeds, width=width, limit=limit)
         if fresh_seeds and best != NO_BEST
@@ -151,9 +153,10 @@ def finish(
     )
     if ranked:
         folders.write_json(folder / "summary.json", report.summary(study, ranked, again))
-        say(report.verdict(study, ranked, again))
+        for sentence in report.verdict(study, ranked, again).splitlines():
+            say(sentence)
         drawn = report.draw(study, folder, ranked)
-        say("\n".join(map(str, [folder / "settings.csv", *drawn])))
+        print(folder / "settings.csv", *drawn, sep="\n", flush=True)
         say(f"peak memory of this process: {memory.readable(memory.peak())}")
     return best != NO_BEST and (again is None or "mean" in again)
 
@@ -198,9 +201,9 @@ def fresh(
 
 
 def say(text: str) -> None:
-    """Prints it, in the first process of a job."""
+    """Prints one paragraph, in the first process of a job, in lines that fit the terminal."""
     if devices.is_first():
-        print(text, flush=True)
+        cli.say(text)
 
 
 def _say_changes(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import numerals, plots, results, statistics
+from pg import cli, numerals, plots, results, statistics
 from pg.statistics import Estimate
 from pg.sweep import study as studies
 from pg.sweep.study import Study
@@ -92,7 +92,7 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
             try:
                 steps, returns = results.aligned(seen)
             except ValueError as error:
-                print(f"{name}: no learning curve is drawn, as {error}")
+                cli.say(f"{name}: no learning curve is drawn, as {error}")
                 continue
             curves[name] = (steps, statistics.mean_curve(returns))
     if curves:

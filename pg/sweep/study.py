@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pg import envs, files, folders, results, runs
+from pg import cli, envs, files, folders, results, runs
 from pg.config import Config, Hyperparams, check_together, merge_env_params
 from pg.devices import Layout
 from pg.inputs import Optional, check_name
@@ -123,9 +123,10 @@ def check(study: Study, where: Layout) -> None:
     for config, points in study.programs():
         where.check(config)
         traced = study.traced(points)
+        own = {name: values for name, values in traced.items() if name not in Hyperparams._fields}
+        envs.check_parameters(config.env, own)
         for i in range(len(points)):
-            own = {name: values[i] for name, values in traced.items() if name not in Hyperparams._fields}
-            merge_env_params(config, study.hyperparams._replace(env_params=own))
+            merge_env_params(config, study.hyperparams._replace(env_params={name: x[i] for name, x in own.items()}))
         if len(study.programs()) > 1:
             first = {name: values[:1] for name, values in traced.items()}
             h = jax.tree.map(lambda x: x[0], runs.broadcast(hyperparams_of(study.hyperparams, first), 1))
@@ -159,7 +160,7 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
         except files.UnreadableError:
             raise
         except ValueError as error:
-            print(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
+            cli.say(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
             for later in finished[i:]:
                 later.unlink()
             break
