@@ -8,14 +8,17 @@ A distribution of one's own needs these methods: `draw, sample, mode, action, lo
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
+from pg.inputs import check_key, described, numbers
+
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+_SAMPLE = "write dist.log_prob(dist.sample(dist.draw(key)))"
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
 
 
@@ -34,11 +37,12 @@ class Categorical(NamedTuple):
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Uniform noise [...] for one sample; reads shapes only, so an abstract `self` will do."""
+        check_key(key)
         return jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
 
     def sample(self, noise: jax.Array) -> jax.Array:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
-        _check_noise(noise)
+        _check_noise(noise, self.logits.shape[:-1])
         return inverse_cdf(jax.nn.softmax(self.logits), noise)
 
     def mode(self) -> jax.Array:
@@ -51,6 +55,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log P(sample), [...]."""
+        sample = _as_integers(sample, self.logits.shape[:-1])
         log_p = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_p, sample[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
@@ -64,6 +69,7 @@ class Categorical(NamedTuple):
 
         0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden by `other`.
         """
+        _check_pair(self, other)
         p, log_p = self._finite()
         log_q = other._finite()[1]
         impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)
@@ -87,11 +93,12 @@ class Gaussian(NamedTuple):
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Standard normal noise [..., D]; reads shapes only."""
+        check_key(key)
         return jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
     def reparameterised(self, noise: jax.Array) -> jax.Array:
         """mean + std ε, [..., D], with its derivative in mean and std."""
-        _check_noise(noise)
+        _check_noise(noise, jnp.shape(self.mean))
         return self.mean + jnp.exp(self.log_std) * noise
 
     def sample(self, noise: jax.Array) -> jax.Array:
@@ -108,6 +115,7 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(sample), summed over the D dimensions, [...]."""
+        sample = _as_vectors(sample, self.mean)
         z = (sample - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)
 
@@ -120,6 +128,7 @@ class Gaussian(NamedTuple):
 
         Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite between others.
         """
+        _check_pair(self, other)
         log_ratio = self._log_ratio(other)
         ratio = jnp.exp(2 * log_ratio)
         distance = other._standard(self.mean) ** 2
@@ -178,6 +187,7 @@ class TanhGaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
+        sample = _as_vectors(sample, self.mean)
         return self.base.log_prob(sample) - jnp.sum(_log_one_minus_tanh2(sample), axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -192,6 +202,7 @@ class TanhGaussian(NamedTuple):
 
     def kl(self, other: "TanhGaussian") -> jax.Array:
         """KL(self ‖ other), exact: a bijection common to both leaves it unchanged, [...]."""
+        _check_pair(self, other)
         return self.base.kl(other.base)
 
 
@@ -235,6 +246,7 @@ class CensoredGaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
+        sample = _as_vectors(sample, self.mean)
         inside = -0.5 * self._standard(sample) ** 2 - self.log_std - _LOG_SQRT_2PI
         below, above = self._log_atoms()
         censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))
@@ -252,6 +264,7 @@ class CensoredGaussian(NamedTuple):
 
         Also where a standard deviation is 0, or where nothing is left between the bounds.
         """
+        _check_pair(self, other)
         m0, m1, m2 = self._moments()
         log_ratio = self.base._log_ratio(other.base)
         # The standardised u of `other` is shift + scale z, z that of self.
@@ -285,10 +298,66 @@ class CensoredGaussian(NamedTuple):
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
 
 
-def _check_noise(noise: jax.Array) -> None:
-    """Raises ValueError for a key, of which no sample is a function: its noise is drawn first."""
-    if not jnp.issubdtype(getattr(noise, "dtype", jnp.float32), jnp.floating):
-        raise ValueError(f"sample takes noise, got {noise.dtype}: write dist.sample(dist.draw(key))")
+def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a key or a seed, of which no sample is a function: its noise is drawn first.
+
+    Raises it also for a shape that does not broadcast against `shape`.
+    """
+    if not hasattr(noise, "dtype"):
+        is_noise, got = isinstance(noise, float), described(noise)
+    else:
+        is_noise, got = jnp.issubdtype(noise.dtype, jnp.floating), noise.dtype
+    if not is_noise:
+        raise ValueError(f"sample takes noise, got {got}: write dist.sample(dist.draw(key))")
+    if not _broadcasts(jnp.shape(noise), shape):
+        raise ValueError(f"noise must have shape {list(shape)}, got shape {list(jnp.shape(noise))}")
+
+
+def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Samples of a categorical distribution, of which there are `shape`, as an array.
+
+    Raises ValueError for what are no whole numbers, and for another shape.
+    """
+    array = numbers("sample", sample, _SAMPLE)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"an action of a Categorical must be a whole number, got {array.dtype}")
+    if array.ndim == 0:
+        return jnp.broadcast_to(array, shape)
+    if array.ndim != len(shape) or not _broadcasts(array.shape, shape):
+        raise ValueError(
+            f"sample must have shape {list(shape)}, one whole number for each distribution, got shape "
+            f"{list(array.shape)}"
+        )
+    return array
+
+
+def _as_vectors(sample: Any, mean: Any) -> jax.Array:
+    """Samples of distributions with this mean as an array; axes of size 1, and axes in front, are broadcast.
+
+    Raises ValueError for what are no numbers, and for vectors of another size: broadcast, it would be another action.
+    """
+    array, shape = numbers("sample", sample, _SAMPLE), jnp.shape(mean)
+    if array.dtype == jnp.uint32:  # a key of the old kind
+        raise ValueError(f"sample must be an array of numbers, got uint32: {_SAMPLE}")
+    if not shape:
+        raise ValueError("the mean of a Gaussian must be [..., D], as in jnp.zeros(1), got one number")
+    if array.shape[-1:] != shape[-1:] or not _broadcasts(array.shape, shape):
+        raise ValueError(f"sample must have shape {list(shape)}, got shape {list(array.shape)}")
+    return array
+
+
+def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return all(n == m or 1 in (n, m) for n, m in pairs)
+
+
+def _check_pair(one: Any, other: Any) -> None:
+    """Raises ValueError unless both are of one class and one size, without which no divergence is defined."""
+    if not (isinstance(other, type(one)) or isinstance(one, type(other))):
+        raise ValueError(f"kl needs two distributions of one class, got {described(one)} and {described(other)}")
+    sizes = one[0].shape[-1], other[0].shape[-1]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"kl needs as many actions, or dimensions, in both, got {sizes[0]} and {sizes[1]}")
 
 
 def _expected(log_p: jax.Array, x: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg.config import Config, check_env, check_standardised, check_steps, name_of
-from pg.inputs import COUNTABLE, check_name, shown
+from pg.inputs import COUNTABLE, check_name, count, shown
 
 
 class _Lazy(types.ModuleType):
@@ -110,9 +110,9 @@ class Env(NamedTuple):
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
 
-        Raises ValueError where there is no bound and the limit is traced.
+        Raises ValueError for a bound that is no whole number, and where there is none and the limit is traced.
         """
-        longest = self.max_steps if bound is None else bound
+        longest = self.max_steps if bound is None else count("horizon", bound)
         if longest is None:
             raise ValueError(
                 "max_steps_in_episode is traced, so that the length of the longest episode is not known: set "

@@ -11,6 +11,7 @@ COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
 SHORT = 50  # names that a sentence lists
+WIDTH = 80  # characters of a value that it shows
 
 # Words that other libraries have for a setting, a flag or an estimator of this one.
 ALIASES = {
@@ -111,14 +112,44 @@ def check_function(name: str, value: Any, arguments: tuple[str, ...], instead: s
 
 
 def check_key(key: Any) -> None:
-    """Raises ValueError unless `key` is one random key of jax, of the new kind or the old; read without jax."""
-    dtype, shape = str(getattr(key, "dtype", "")), getattr(key, "shape", None)
+    """Raises ValueError unless `key` is one random key of jax, of the new kind or the old."""
+    dtype, shape = str(getattr(key, "dtype", "")), getattr(key, "shape", ())
     typed = dtype.startswith("key<")
-    if (typed and shape == ()) or (dtype == "uint32" and shape in ((2,), (4,))):
+    raw = dtype == "uint32" and bool(shape)  # of the old kind, which is told from seeds by its shape alone
+    if (typed and shape == ()) or (raw and shape == _raw_key_shape()):
         return
-    if typed or (dtype == "uint32" and shape):
+    if typed or (raw and shape[1:] == _raw_key_shape()):
         raise ValueError(f"key must be one random key, got an array of them, of shape {shape}: use jax.vmap")
-    raise ValueError(f"key must be a random key, got {described(key)}: write jax.random.key(0), where 0 is the seed")
+    instead = "write jax.random.key(0), where 0 is the seed"
+    if raw:
+        expected = f"a random key, of shape {_raw_key_shape()} where it is an array of uint32"
+        raise ValueError(f"key must be {expected}; got shape {shape}: {instead}")
+    raise ValueError(f"key must be a random key, got {described(key)}: {instead}")
+
+
+def _raw_key_shape() -> tuple[int, ...]:
+    """The shape of the numbers of one key of jax's present kind."""
+    import jax
+
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+
+
+def numbers(name: str, value: Any, instead: str) -> Any:
+    """An array of jax of real numbers or booleans, traced ones too; of one number or a list of them as well.
+
+    Raises ValueError, which says what to write instead, for anything else, as a key, a text or nothing.
+    """
+    import jax.numpy as jnp
+
+    try:
+        array = None if hasattr(value, "_fields") else jnp.asarray(value)  # no pair of parts is an array of them
+    except (TypeError, ValueError):  # a text, nothing, a list of lists of unequal lengths
+        array = None
+    kinds = jnp.floating, jnp.integer, jnp.bool_
+    if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+        got = value.dtype if hasattr(value, "dtype") else described(value)
+        raise ValueError(f"{name} must be an array of numbers, got {got}: {instead}")
+    return array
 
 
 def count(name: str, value: Any, low: int = 1) -> int:
@@ -218,7 +249,7 @@ def _misfit_of_names(data: Any, shape: Mapping[Any, Any], name: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as one short line."""
-    return " ".join(repr(value).split())[:80]
+    return " ".join(repr(value).split())[:WIDTH]
 
 
 def described(value: Any) -> str:
@@ -227,7 +258,9 @@ def described(value: Any) -> str:
         return f"the class {value.__name__}"
     if type(value) is tuple and value:
         return f"a tuple of {', '.join(type(part).__name__ for part in value)}"
-    if value is None or isinstance(value, str | bytes | Real | Mapping | list):
+    if value is None or isinstance(value, str | bytes | Real):
+        return shown(value)
+    if isinstance(value, Mapping | list) and len(repr(value)) <= WIDTH:
         return shown(value)
     name = type(value).__name__
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

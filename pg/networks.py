@@ -272,8 +272,12 @@ def make_critic(config: Config, env: Env) -> Network:
 
 def check_env(env: Any) -> None:
     """Raises ValueError, which says what to write instead, unless `env` is an Env."""
-    name = repr(env) if isinstance(env, str) else "env"
-    check_kind("env", env, Env, f"write pg.make_env({name}, num_envs=8)")
+    if isinstance(env, Network):
+        instead = "the environment comes first, and then the policy"
+    else:
+        name = repr(env) if isinstance(env, str) else "env"
+        instead = f"write pg.make_env({name}, num_envs=8)"
+    check_kind("env", env, Env, instead)
 
 
 def actor(policy: Network, critic: Network) -> Network:

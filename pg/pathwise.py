@@ -12,7 +12,7 @@ import jax
 
 from pg import returns, rollout
 from pg.envs import Box, Env
-from pg.networks import Network
+from pg.networks import Network, check_env
 
 
 def pathwise_gradient(
@@ -25,6 +25,7 @@ def pathwise_gradient(
     harm, an episode that ends sooner or later by a hair is a jump and does.
     Raises ValueError where no derivative passes.
     """
+    check_env(env)
     if not env.differentiable:
         raise ValueError(
             "this environment cuts the derivative of its transitions: make_env(..., differentiable=True)"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from pg import blocks, devices, networks
 from pg.envs import Env
-from pg.inputs import check_key, check_kind
+from pg.inputs import check_function, check_key, check_kind, count, described, numbers
 from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
@@ -81,7 +81,15 @@ def greedy(dist: Any, noise: jax.Array) -> jax.Array:
 
 
 def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
-    """The same number as `sample`, as a function of the policy's parameters."""
+    """The same number as `sample`, as a function of the policy's parameters.
+
+    Raises ValueError for a distribution without one, as that of discrete actions.
+    """
+    if not hasattr(dist, "reparameterised"):
+        raise ValueError(
+            f"gradients through the dynamics need actions that move with the parameters, and {described(dist)} "
+            "has no `reparameterised`: use an environment whose actions are a Box"
+        )
     return dist.reparameterised(noise)
 
 
@@ -111,6 +119,9 @@ def episodes(
     is running. Rows after an episode's end have `valid` False and reward 0.
     Raises ValueError where the environments are no whole number of groups.
     """
+    _check_arguments(env, policy, key)
+    check_function("act", act, ("distribution", "noise"), "write pg.rollout.sample, or pg.rollout.greedy")
+    group_size = count("group_size", group_size)
     if env.num_envs % group_size:
         raise ValueError(f"group_size must divide the {env.num_envs} environments, got {group_size}")
     horizon = env.horizon(horizon)
@@ -128,13 +139,13 @@ def episodes(
 
     def running(loop: Any) -> jax.Array:
         index, _, (_, alive), _ = loop
-        return (index < count) & blocks.largest(alive.any())
+        return (index < num_blocks) & blocks.largest(alive.any())
 
-    count = math.ceil(horizon / size)
-    ahead = min(AHEAD, count)
+    num_blocks = math.ceil(horizon / size)
+    ahead = min(AHEAD, num_blocks)
     draws = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(drawn, jnp.int32(0)))
     shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1])
-    rows = jax.tree.map(lambda s: jnp.zeros((count, *s.shape), s.dtype), shapes)
+    rows = jax.tree.map(lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), shapes)
     rows = jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1]
     return _grouped(blocks.join(rows, horizon), group_size)
 
@@ -147,6 +158,7 @@ def differentiable_episodes(
     The action is a function of params and noise (`reparameterised`). All H steps are taken, in one scan, whose
     backward pass computes each step again instead of remembering what was inside it.
     """
+    _check_arguments(env, policy, key)
     horizon = env.horizon(horizon)
     standing, draw, step = _episodes(env, policy, params, key, horizon, 1, reparameterised)
     return jax.lax.scan(jax.checkpoint(step), standing, draw(jnp.arange(horizon)))[1]
@@ -156,6 +168,7 @@ def visited(
     env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None, *, act: Act = sample
 ) -> tuple[RolloutState, jax.Array]:
     """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and `valid`."""
+    _check_arguments(env, policy, key)
     horizon = env.horizon(horizon)
     standing, draw, step = _episodes(env, policy, params, key, horizon, 1, act)
     return jax.lax.scan(lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon)))[1]
@@ -175,6 +188,13 @@ def returns_to_go(
 
     As every environment here is a pure function of its state, any state can be gone on from, as often as wanted.
     """
+    _check_arguments(env, policy, key)
+    _check_standing("begin", begin, env)
+    action = numbers("action", action, "write dist.sample(dist.draw(key))")
+    if action.shape[:1] != (env.num_envs,):
+        raise ValueError(
+            f"action must have {env.num_envs} entries, one for each environment, got shape {list(action.shape)}"
+        )
     horizon = env.horizon(horizon)
     first_key, key = jax.random.split(key)
     draws = jax.tree.map(lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int)))
@@ -200,7 +220,11 @@ def windows(
     horizon: H, the steps after which an episode is truncated; default: the environment's own time limit alone.
     """
     _check_arguments(env, policy, key)
+    _check_standing("state", state, env)
     _check_standardised(policy)
+    num_steps = count("num_steps", num_steps)
+    if not isinstance(horizon, jax.Array | None):  # which may be traced
+        horizon = count("horizon", horizon)
     reset_key, key = jax.random.split(key)
     starts, initial = _resets(env, reset_key, num_steps)
 
@@ -228,10 +252,13 @@ def _episodes(
     begin: RolloutState | None = None,
 ) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
     """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
-    _check_arguments(env, policy, key)
     _check_standardised(policy)
     reset_key, key = jax.random.split(key)
-    state = start(env, policy, reset_key) if begin is None else begin
+    if begin is None:
+        state = start(env, policy, reset_key)
+    else:
+        _check_standing("begin", begin, env)
+        state = begin
     if group_size > 1:
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
@@ -272,6 +299,20 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)
+
+
+def _check_standing(name: str, state: Any, env: Env) -> None:
+    """Raises ValueError unless `state` says where the environments stand, all of them."""
+    if not isinstance(state, RolloutState):
+        raise ValueError(
+            f"{name} must be a pg.rollout.RolloutState, got {described(state)}: write pg.rollout.start(env, policy, "
+            "key), or state.rollout of a TrainState that collects windows"
+        )
+    if state.time.shape != (env.num_envs,):
+        raise ValueError(
+            f"{name} must be where {env.num_envs} environments stand, got one of shape {list(state.time.shape)}: "
+            "make env with as many"
+        )
 
 
 def _check_standardised(policy: Network) -> None:

@@ -185,3 +185,77 @@ def test_the_reparameterised_sample_is_the_sample() -> None:
         np.testing.assert_array_equal(dist.reparameterised(noise), dist.sample(noise))
         slope = jax.grad(lambda mean, dist=dist: dist._replace(mean=mean).reparameterised(noise).sum())(dist.mean)
         np.testing.assert_allclose(slope, 1.0)
+
+
+LAWS = {
+    "categorical": Categorical(jnp.zeros(3)),
+    "gaussian": Gaussian(jnp.zeros(2), jnp.zeros(2)),
+    "squashed": TanhGaussian(jnp.zeros(2), jnp.zeros(2), jnp.zeros(2), jnp.ones(2)),
+    "censored": CensoredGaussian(jnp.zeros(2), jnp.zeros(2), -jnp.ones(2), jnp.ones(2)),
+}
+LAW = pytest.mark.parametrize("law", LAWS)
+
+
+@LAW
+@pytest.mark.parametrize("given", [jax.random.key(0), None, "0", {"action": 0}])
+def test_what_is_no_sample_has_no_probability(law: str, given: object) -> None:
+    with pytest.raises(ValueError, match=r"sample must be an array of numbers, got .*: write dist.log_prob"):
+        LAWS[law].log_prob(given)
+
+
+@LAW
+def test_a_key_of_the_old_kind_is_no_sample(law: str) -> None:
+    with pytest.raises(ValueError, match="sample must "):
+        LAWS[law].log_prob(jax.random.PRNGKey(0))
+
+
+@LAW
+@pytest.mark.parametrize("given", [0, None, jnp.zeros(2)])
+def test_noise_is_drawn_with_a_key(law: str, given: object) -> None:
+    with pytest.raises(ValueError, match=r"key must be a random key, got .*: write jax.random.key"):
+        LAWS[law].draw(given)
+
+
+@LAW
+@pytest.mark.parametrize("given", [0, None, "0", jax.random.PRNGKey(0), [0.5, 0.5]])
+def test_a_sample_is_made_of_noise(law: str, given: object) -> None:
+    with pytest.raises(ValueError, match=r"sample takes noise, got .*: write dist.sample"):
+        LAWS[law].sample(given)
+
+
+@LAW
+def test_noise_of_another_shape_is_refused(law: str) -> None:
+    dist = jax.tree.map(lambda x: jnp.stack([x, x, x]), LAWS[law])
+    with pytest.raises(ValueError, match=r"noise must have shape \[3.*, got shape \[5\]"):
+        dist.sample(jnp.zeros(5))
+
+
+@LAW
+def test_a_divergence_is_between_two_of_a_kind(law: str) -> None:
+    dist = LAWS[law]
+    for name, other in LAWS.items():
+        if name != law:
+            with pytest.raises(ValueError, match="kl needs two distributions of one class, got a"):
+                dist.kl(other)
+    with pytest.raises(ValueError, match="kl needs two distributions of one class, got a"):
+        dist.kl(jnp.zeros(3))
+    with pytest.raises(ValueError, match="kl needs as many actions, or dimensions, in both, got"):
+        dist.kl(jax.tree.map(lambda x: jnp.zeros(5), dist))
+
+
+@pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
+def test_a_number_is_no_vector_of_an_action(law: str) -> None:
+    """Broadcast, it would be the action in which every entry is that number."""
+    with pytest.raises(ValueError, match=r"sample must have shape \[2\], got shape \[\]"):
+        LAWS[law].log_prob(1.0)
+    assert LAWS[law].log_prob([0.5, 0.5]) == LAWS[law].log_prob(jnp.full(2, 0.5))
+
+
+def test_half_an_action_has_no_probability() -> None:
+    dist = Categorical(LOGITS)
+    with pytest.raises(ValueError, match="an action of a Categorical must be a whole number, got float32"):
+        dist.log_prob(1.5)
+    with pytest.raises(ValueError, match=r"sample must have shape \[2\], one whole number for each distribution"):
+        dist.log_prob(jnp.zeros(3, int))
+    np.testing.assert_array_equal(dist.log_prob(1), dist.log_prob(jnp.array([1, 1])))
+    np.testing.assert_array_equal(dist.log_prob([0, 1]), dist.log_prob(np.array([0, 1], np.uint8)))

@@ -41,7 +41,7 @@ from pg.inputs import ALIASES, nearest
 from pg.job import Options
 from pg.networks import make_critic, make_policy
 from pg.presets import preset
-from pg.rollout import episodes
+from pg.rollout import differentiable_episodes, episodes, returns_to_go, start, visited, windows
 from pg.train import make_learner, make_train
 
 KEY, H = jax.random.key(0), Hyperparams()
@@ -622,6 +622,71 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     "a key of the old kind for noise": (
         lambda: Gaussian(jnp.zeros(2), jnp.zeros(2)).sample(jax.random.PRNGKey(0)),
         "sample takes noise, got uint32: write dist.sample(dist.draw(key))",
+    ),
+    "four seeds for a key": (
+        handed(lambda x: make_train(x.config)(np.arange(4, dtype=np.uint32))),
+        "key must be a random key, of shape (2,) where it is an array of uint32; got shape (4,): write",
+    ),
+    "keys of the old kind for a key": (
+        handed(lambda x: make_train(x.config)(jax.random.split(jax.random.PRNGKey(0), 3))),
+        "key must be one random key, got an array of them, of shape (3, 2): use jax.vmap",
+    ),
+    "parameters and key changed about": (
+        handed(lambda x: episodes(x.env, x.policy, KEY, x.state.params.policy)),
+        "key must be a random key, got a dict: write",
+    ),
+    "policy and environment changed about": (
+        handed(lambda x: episodes(x.policy, x.env, x.state.params.policy, KEY)),
+        "env must be a pg.Env, got a Network: the environment comes first, and then the policy",
+    ),
+    **{
+        f"the name of an environment in {function.__name__}": (
+            handed(lambda x, f=function: f("CartPole-v1", x.policy, x.state.params.policy, KEY)),
+            "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+        )
+        for function in (episodes, differentiable_episodes, visited)
+    },
+    "the name of an environment in returns_to_go": (
+        handed(lambda x: returns_to_go("CartPole-v1", x.policy, (), KEY, (), (), 1.0)),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+    "the name of an environment in pathwise_gradient": (
+        handed(lambda x: pg.pathwise_gradient("CartPole-v1", x.policy, x.state.params.policy, KEY)),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+    "half a step of episodes": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, 2.5)),
+        "horizon must be a whole number of at least 1, got 2.5",
+    ),
+    "groups of none": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, group_size=0)),
+        "group_size must be a whole number of at least 1, got 0",
+    ),
+    "the name of a way to act": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, act="greedy")),
+        "act must be a function of distribution, noise, got 'greedy': write pg.rollout.sample, or pg.rollout.greedy",
+    ),
+    "a derivative through discrete actions": (
+        handed(lambda x: differentiable_episodes(x.env, x.policy, x.state.params.policy, KEY)),
+        "a Categorical has no `reparameterised`: use an environment whose actions are a Box",
+    ),
+    "a state of training for where environments stand": (
+        handed(lambda x: windows(x.env, x.policy, x.state.params.policy, KEY, x.state, 3)),
+        "state must be a pg.rollout.RolloutState, got a TrainState: write pg.rollout.start(env, policy, key), or",
+    ),
+    "the standing of other environments": (
+        handed(lambda x: windows(configured(x.config, 3), x.policy, (), KEY, start(x.env, x.policy, KEY), 3)),
+        "state must be where 3 environments stand, got one of shape [2]: make env with as many",
+    ),
+    "half a step of a window": (
+        handed(
+            lambda x: windows(x.env, x.policy, (), KEY, start(x.env, x.policy, KEY), 2.5),
+        ),
+        "num_steps must be a whole number of at least 1, got 2.5",
+    ),
+    "one action for all environments": (
+        handed(lambda x: returns_to_go(x.env, x.policy, (), KEY, start(x.env, x.policy, KEY), jnp.int32(0), 1.0)),
+        "action must have 2 entries, one for each environment, got shape []",
     ),
     # what was stored
     "a field of Config that is misspelt": (lambda: Config.from_json({"num_env": 3}), "did you mean 'num_envs'"),
