@@ -6,12 +6,13 @@ so a baseline sees other episodes (leave-one-out), past batches (moving average)
 fitted to other data), never its own sample.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from pg import rounding
+from pg.inputs import floats, numbers
 
 
 def leave_one_out(x: jax.Array) -> jax.Array:
@@ -19,7 +20,8 @@ def leave_one_out(x: jax.Array) -> jax.Array:
 
     Raises ValueError for N < 2, where no other sample exists.
     """
-    n = x.shape[-1]
+    x = floats("x", x)
+    n = x.shape[-1] if x.ndim else 1
     if n < 2:
         raise ValueError(f"leave_one_out needs at least 2 samples on the last axis, got shape {x.shape}")
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
@@ -29,7 +31,10 @@ def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
     """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740, for each prompt).
 
     x: [N]. same_group: [N, N] bool, the pairs of one group.
+    Raises ValueError for another shape, as that of the numbers of groups.
     """
+    x = floats("x", x)
+    same_group = _pairs(same_group, x.shape)
     others = same_group & ~jnp.eye(len(x), dtype=bool)
     return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1, dtype=x.dtype), 1.0)
 
@@ -42,6 +47,7 @@ def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True)
         error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
         where: those of x that count, broadcast against x.
     """
+    x = floats("x", x)
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
     centred = x
@@ -59,7 +65,12 @@ def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) ->
         x: [N].
         error: by how much equal x may differ through rounding, [N]; a group whose x do not differ gives 0.
         same_group: [N, N] bool, the pairs of one group.
+
+    Raises:
+        ValueError: another shape of `same_group`, as that of the numbers of groups.
     """
+    x = floats("x", x)
+    same_group = _pairs(same_group, x.shape)
     in_each_group = jax.vmap(standardised, (None, None, 0))(x, error, same_group)
     return jnp.diagonal(in_each_group)
 
@@ -70,11 +81,26 @@ def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Arr
     With R Z² and Z², Z the score of an episode: the variance-minimising baseline of each parameter, from the other
     episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N < 2.
     """
-    if numerator.shape[0] < 2:
+    numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
+    if numerator.shape != denominator.shape:
+        shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
+        raise ValueError(f"numerator and denominator must have one shape, [N, ...], got {shapes}")
+    if len(numerator.shape) == 0 or len(numerator) < 2:
         raise ValueError(f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}")
     top, bottom = (_sum_of_others(x) for x in (numerator, denominator))
     positive = bottom > 0
     return jnp.where(positive, top / jnp.where(positive, bottom, 1.0), 0.0)
+
+
+def _pairs(same_group: Any, shape: tuple[int, ...]) -> jax.Array:
+    """The pairs of one group, [N, N] bool. Raises ValueError for another shape: broadcast, it would name others."""
+    pairs = numbers("same_group", same_group)
+    if len(shape) != 1 or pairs.shape != (*shape, *shape):
+        raise ValueError(
+            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: of numbers of groups, "
+            "[N], write group[:, None] == group[None, :]"
+        )
+    return pairs.astype(bool)
 
 
 def _sum_of_others(x: jax.Array) -> jax.Array:

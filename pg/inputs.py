@@ -134,7 +134,7 @@ def _raw_key_shape() -> tuple[int, ...]:
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
 
 
-def numbers(name: str, value: Any, instead: str) -> Any:
+def numbers(name: str, value: Any, instead: str = "") -> Any:
     """An array of jax of real numbers or booleans, traced ones too; of one number or a list of them as well.
 
     Raises ValueError, which says what to write instead, for anything else, as a key, a text or nothing.
@@ -148,8 +148,17 @@ def numbers(name: str, value: Any, instead: str) -> Any:
     kinds = jnp.floating, jnp.integer, jnp.bool_
     if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
         got = value.dtype if hasattr(value, "dtype") else described(value)
-        raise ValueError(f"{name} must be an array of numbers, got {got}: {instead}")
+        remedy = f": {instead}" if instead else ""
+        raise ValueError(f"{name} must be an array of numbers, got {got}{remedy}")
     return array
+
+
+def floats(name: str, value: Any) -> Any:
+    """`numbers` as floating point: in whole numbers a discount below 1 would be cut to 0."""
+    import jax.numpy as jnp
+
+    array = numbers(name, value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def count(name: str, value: Any, low: int = 1) -> int:

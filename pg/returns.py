@@ -10,9 +10,14 @@ One recurrence writes them all:  yₜ = xₜ + cₜ yₜ₊₁  (`discounted_sum
 V of the true successor, `v_tp1`. Where both are set, termination wins. A trace never crosses either.
 """
 
-import chex
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from pg.inputs import count, floats, numbers
+
+FLAGS = ("done", "terminated", "truncated")
 
 
 def discounted_sum(x: jax.Array, discount: jax.Array | float, last: jax.Array | float = 0.0) -> jax.Array:
@@ -20,6 +25,7 @@ def discounted_sum(x: jax.Array, discount: jax.Array | float, last: jax.Array | 
 
     x: [T, ...]. discount: c, broadcast against x. last: broadcast against x[0].
     """
+    (x,) = _steps(x=x)
     c = jnp.broadcast_to(jnp.asarray(discount, x.dtype), x.shape)
     last = jnp.broadcast_to(jnp.asarray(last, x.dtype), x.shape[1:])
 
@@ -35,11 +41,13 @@ def total_return(reward: jax.Array, gamma: jax.Array | float) -> jax.Array:
 
     reward: [T, ...].
     """
+    (reward,) = _steps(reward=reward)
     return jnp.sum(discount_powers(reward, gamma) * reward, axis=0)
 
 
 def discount_powers(x: jax.Array, gamma: jax.Array | float) -> jax.Array:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
+    (x,) = _steps(x=x)
     return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0], dtype=x.dtype), x)
 
 
@@ -48,7 +56,7 @@ def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -
 
     reward: [T, ...]. done: [T, ...] bool.
     """
-    chex.assert_equal_shape([reward, done])
+    reward, done = _steps(reward=reward, done=done)
     return discounted_sum(reward, gamma * _unless(done, reward))
 
 
@@ -60,7 +68,7 @@ def td_error(
     v_tp1: V of the true successor; where terminated it is not read, and may be NaN. Truncation needs no term:
     V(sₜ₊₁) stands for what would have followed.
     """
-    chex.assert_equal_shape([reward, terminated, v_t, v_tp1])
+    reward, terminated, v_t, v_tp1 = _steps(reward=reward, terminated=terminated, v_t=v_t, v_tp1=v_tp1)
     return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t
 
 
@@ -77,6 +85,11 @@ def n_step(
 
     The sum of n TD errors, fewer where the episode or the array ends first; n may be traced.
     """
+    reward, terminated, truncated, v_t, v_tp1 = _steps(
+        reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
+    )
+    if not hasattr(n, "dtype"):  # an array may be traced
+        n = count("n", n)
     n = jnp.asarray(n).astype(int)
     alive = _unless(terminated | truncated, reward)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
@@ -100,6 +113,9 @@ def gae(
     lambda_: jax.Array | float,
 ) -> jax.Array:
     """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq. 16)."""
+    reward, terminated, truncated, v_t, v_tp1 = _steps(
+        reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
+    )
     delta = td_error(reward, terminated, v_t, v_tp1, gamma)
     return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))
 
@@ -123,7 +139,9 @@ def vtrace(
 
     rho: π / behaviour, [T, ...]. vₜ₊₁ is V(sₜ₊₁) where the episode or the array ends.
     """
-    chex.assert_equal_shape([rho, reward])
+    rho, reward, terminated, truncated, v_t, v_tp1 = _steps(
+        rho=rho, reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
+    )
     done = terminated | truncated
     weight = jnp.minimum(clip_rho, rho)
     delta = weight * td_error(reward, terminated, v_t, v_tp1, gamma)
@@ -132,6 +150,25 @@ def vtrace(
     target_tp1 = v_tp1 + jnp.where(done, 0.0, following)
     advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)
     return v_t + correction, advantage
+
+
+def _steps(**given: Any) -> tuple[jax.Array, ...]:
+    """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
+
+    Raises ValueError for what are no numbers, for a number without an axis of time, and where shapes differ.
+    """
+    arrays = {
+        name: numbers(name, value).astype(bool) if name in FLAGS else floats(name, value)
+        for name, value in given.items()
+    }
+    first = next(iter(arrays))
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise ValueError(f"{name} must be [T, ...], time first, got one number")
+        if array.shape != arrays[first].shape:
+            shapes = f"{list(arrays[first].shape)} and {list(array.shape)}"
+            raise ValueError(f"{first} and {name} must have one shape, [T, ...], got {shapes}")
+    return tuple(arrays.values())
 
 
 def _unless(flag: jax.Array, like: jax.Array) -> jax.Array:

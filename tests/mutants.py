@@ -123,6 +123,13 @@ MUTANTS = [
         "n = jnp.asarray(n).astype(int) - 1",
         "tests/test_returns.py",
     ),
+    Mutant(
+        "a discount below 1 is cut to 0 in whole numbers",
+        "inputs.py",
+        "return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)",
+        "return array",
+        "tests/test_returns.py -k whole_numbers",
+    ),
     # Masks and means.
     Mutant(
         "a mask that ends one step early",
@@ -354,6 +361,13 @@ MUTANTS = [
         "others = same_group & ~jnp.eye(len(x), dtype=bool)",
         "others = same_group",
         "tests/test_unbiased.py -k group",
+    ),
+    Mutant(
+        "numbers of groups are broadcast as pairs",
+        "baselines.py",
+        "if len(shape) != 1 or pairs.shape != (*shape, *shape):",
+        "if len(shape) != 1:",
+        "tests/test_baselines.py -k no_pairs",
     ),
     Mutant(
         "groups across initial states",

@@ -4,7 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pg.baselines import MovingAverage, leave_one_out, leave_one_out_ratio
+from pg.baselines import (
+    MovingAverage,
+    group_leave_one_out,
+    group_standardised,
+    leave_one_out,
+    leave_one_out_ratio,
+    standardised,
+)
 
 
 @pytest.mark.usefixtures("x64")
@@ -57,3 +64,32 @@ def test_moving_average_forgets() -> None:
     for x in [0.0] * 50 + [1.0] * 50:
         average = average.update(jnp.array(x), 0.8)
     np.testing.assert_allclose(average.value(), 1.0, atol=1e-4)
+
+
+def test_whole_numbers_are_averaged_as_fractions_are() -> None:
+    whole, pairs = [1, 2, 4], np.ones((3, 3), bool)
+    fractions = jnp.array(whole, float)
+    np.testing.assert_array_equal(leave_one_out(whole), leave_one_out(fractions))
+    np.testing.assert_array_equal(standardised(whole, 0.0), standardised(fractions, 0.0))
+    np.testing.assert_array_equal(group_leave_one_out(whole, pairs), group_leave_one_out(fractions, pairs))
+    np.testing.assert_array_equal(leave_one_out_ratio(whole, whole), leave_one_out_ratio(fractions, fractions))
+
+
+def test_numbers_of_groups_are_no_pairs() -> None:
+    """Broadcast, they would put episodes into one group that are in different ones."""
+    x, group = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([0, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
+        group_leave_one_out(x, group)
+    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
+        group_standardised(x, jnp.zeros(4), group)
+    pairs = group[:, None] == group[None, :]
+    np.testing.assert_array_equal(group_leave_one_out(x, pairs), [2.0, 1.0, 4.0, 3.0])
+
+
+def test_one_sample_has_no_others() -> None:
+    with pytest.raises(ValueError, match="at least 2 samples on the last axis"):
+        leave_one_out(1.0)
+    with pytest.raises(ValueError, match="at least 2 samples on axis 0"):
+        leave_one_out_ratio(1.0, 1.0)
+    with pytest.raises(ValueError, match=r"must have one shape, \[N, ...\], got \[3\] and \[2\]"):
+        leave_one_out_ratio(jnp.ones(3), jnp.ones(2))

@@ -1,5 +1,8 @@
 """Returns against loops written out in numpy, over random patterns of both flags, and their identities."""
 
+import re
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,3 +128,49 @@ def test_one_axis_will_do(batch: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(
         returns.total_return(column["reward"], GAMMA), returns.total_return(batch["reward"], GAMMA)[0]
     )
+
+
+WHOLE, FRACTIONS, ENDS = [1, 0, 2], [1.0, 0.0, 2.0], [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda x: returns.discounted_sum(x, GAMMA),
+        lambda x: returns.discount_powers(x, GAMMA),
+        lambda x: returns.total_return(x, GAMMA),
+        lambda x: returns.reward_to_go(x, ENDS, GAMMA),
+        lambda x: returns.td_error(x, ENDS, x, x, GAMMA),
+        lambda x: returns.n_step(x, ENDS, ENDS, x, x, GAMMA, 2),
+        lambda x: returns.gae(x, ENDS, ENDS, x, x, GAMMA, LAMBDA),
+        lambda x: returns.vtrace(x, x, ENDS, ENDS, x, x, GAMMA, LAMBDA)[1],
+    ],
+)
+@pytest.mark.parametrize("kind", [list, np.array, jnp.array, lambda x: jnp.array(x, jnp.uint8)])
+def test_whole_numbers_are_discounted_as_fractions_are(of: Callable, kind: Callable) -> None:
+    np.testing.assert_array_equal(of(kind(WHOLE)), of(jnp.array(FRACTIONS)))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: returns.total_return(1.0, GAMMA), "reward must be [T, ...], time first, got one number"),
+        (lambda: returns.total_return("1", GAMMA), "reward must be an array of numbers, got '1'"),
+        (lambda: returns.reward_to_go(None, ENDS, GAMMA), "reward must be an array of numbers, got None"),
+        (
+            lambda: returns.reward_to_go(np.ones((3, 2)), ENDS, GAMMA),
+            "reward and done must have one shape, [T, ...], got [3, 2] and [3]",
+        ),
+        (
+            lambda: returns.gae(*[np.ones((3, 2))] * 2, ENDS[:2], *[np.ones((3, 2))] * 2, GAMMA, 1),
+            "reward and truncated must have one shape, [T, ...], got [3, 2] and [2]",
+        ),
+        (
+            lambda: returns.n_step(WHOLE, ENDS, ENDS, WHOLE, WHOLE, GAMMA, 1.5),
+            "n must be a whole number of at least 1, got 1.5",
+        ),
+    ],
+)
+def test_what_is_no_array_of_steps(mistake: Callable, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        mistake()
