@@ -6,6 +6,8 @@ keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and t
 """
 
 import concurrent.futures
+import contextlib
+import contextvars
 import copy
 import dataclasses
 import functools
@@ -21,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from pg.config import Config, check_env, check_standardised, check_steps, name_of
 from pg.inputs import COUNTABLE, check_name, count, shown
@@ -560,20 +563,70 @@ def _space(env: Any, name: str, params: Any) -> Any:
     return space
 
 
+# What a context of jax may set for its thread alone, and what numbers depend on: each a function of jax.
+_SETTINGS = (
+    "allow_f16_reductions",
+    "default_device",
+    "default_matmul_precision",
+    "default_prng_impl",
+    "enable_custom_prng",
+    "enable_x64",
+    "legacy_prng_key",
+    "numpy_dtype_promotion",
+    "numpy_rank_promotion",
+    "softmax_custom_jvp",
+    "threefry_partitionable",
+)
+
+
+def _settings() -> dict[str, Any]:
+    """The settings of jax that hold in this thread."""
+    names = [name for name in _SETTINGS if hasattr(jax, name)]
+    return {name: getattr(jax.config, f"jax_{name}") for name in names}
+
+
 def _outside(f: Callable[[], Any]) -> Any:
-    """f(), outside of every trace and every mesh: these are a thread's own."""
+    """Returns f(), outside of every trace and every mesh, and under the settings that hold here.
+
+    Traces and meshes are a thread's own, and so f is called in another. Settings made by `with jax.enable_x64(True)`
+    are a thread's own too, and those of Python (`np.errstate`): they are made there once more.
+    """
+    here = _settings()
+    context = contextvars.copy_context()
+
+    def under_settings() -> Any:
+        there = _settings()
+        with contextlib.ExitStack() as stack:
+            for name, value in here.items():
+                if value != there[name]:
+                    stack.enter_context(getattr(jax, name)(value))
+            return f()
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(f).result()
+        return pool.submit(context.run, under_settings).result()
 
 
 def _copied(env: Any) -> Any:
-    """The same object once more, with attributes of its own; itself where its class cannot be made so."""
+    """Returns the same object once more, with attributes of its own; itself where it cannot be copied."""
     try:
         twin = object.__new__(type(env))
-        vars(twin).update({name: copy.copy(x) if isinstance(x, dict | list) else x for name, x in vars(env).items()})
-    except TypeError:
+    except TypeError:  # a tuple, or another kind of Python's own
         return env
+    for name, value in _attributes(env).items():
+        own = copy.copy(value) if isinstance(value, dict | list | set) else value
+        object.__setattr__(twin, name, own)
     return twin
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """What an object holds: in its dict, and in the slots of its class and of every base."""
+    held = dict(getattr(x, "__dict__", {}))
+    for kind in type(x).__mro__:
+        for name, member in vars(kind).items():
+            if inspect.ismemberdescriptor(member):
+                with contextlib.suppress(AttributeError):  # a slot without a value
+                    held[name] = member.__get__(x)
+    return held
 
 
 def _is_discrete(space: Any) -> bool:
@@ -690,8 +743,9 @@ def _check_limit(env: Any, is_given: bool) -> None:
     Raises ValueError for gymnax's own default of a single step, which nobody has set and which cuts episodes; warns
     of a limit that is told as an end. What gymnax and this package write themselves is not looked at.
     """
-    if type(env).__module__.startswith(("gymnax.environments.", "pg.")) or (found := _ends(_Same(env))) is None:
+    if type(env).__module__.startswith(("gymnax.environments.", "pg.")):
         return
+    found = _ends(env)
     if found.inherits and not is_given and not found.at_once:
         raise ValueError(
             f"max_steps_in_episode of {name_of(env)} is 1, gymnax's default, and would cut every episode after one "
@@ -707,55 +761,97 @@ def _check_limit(env: Any, is_given: bool) -> None:
 
 
 class _Ends(NamedTuple):
-    """The ends of an environment's episodes, as a few steps of it show them."""
+    """The ends of an environment's episodes, as a few steps of it show them; None: they do not."""
 
     inherits: bool  # its time limit is gymnax's default of 1, or is written as that
-    at_once: bool  # the first step is an end of the task
-    at_the_limit: bool  # a step is an end of the task at the time limit and only there
+    at_once: bool | None  # the first step is an end of the task
+    at_the_limit: bool | None  # a step is an end of the task at the time limit and only there
 
 
-class _Same:
-    """An environment as a key: equal to itself alone, or to all of its class where it has no attributes."""
+def _ends(env: Any) -> _Ends:
+    """The ends of episodes: from the program of a first step, and where that does not say, from a few such steps.
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
-        self.known_by = env if getattr(env, "__dict__", True) else type(env)
-
-    def __hash__(self) -> int:
-        return id(self.known_by)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.known_by is other.known_by
-
-
-@functools.lru_cache(maxsize=64)
-def _ends(key: _Same) -> _Ends | None:
-    """Probes the ends of episodes by a few first steps; None where the probe fails.
-
-    The steps are taken from the same states with the same actions (a) far from the limit, (b) under a limit of 1, (c)
-    with the clock one step before the limit, (d) two steps before it. What ends in (b) and not in (a), or in (c) and
-    in neither (a) nor (d), ends by the limit.
+    They are not taken where the program calls Python: an environment of that kind may count its calls.
     """
-    env = key.env
     params = _default_params(env)
     limit = _time_limit(params)
     inherits = limit == 1 and not _states_limit(type(params))
     far = limit if limit is not None and limit > 2 else 1000
     kind = np.asarray(params.max_steps_in_episode).dtype
-    limits, shifts = np.array([far, 1, far, far], kind), np.array([0, 0, far - 1, far - 2])
 
-    def probe() -> tuple[np.ndarray, ...]:
-        one = jax.vmap(functools.partial(_first_step, env, params), (None, None, 0))
-        quick = jax.jit(jax.vmap(one, (0, 0, None)), compiler_options={"xla_backend_optimization_level": 0})
-        return tuple(np.asarray(x) for x in quick(limits, shifts, jax.random.split(jax.random.key(0), 8)))
+    def read() -> _Ends:
+        number = jax.ShapeDtypeStruct((), kind)
+        key = jax.eval_shape(jax.random.key, 0)
+        program = jax.make_jaxpr(functools.partial(_first_step, env, params))(number, number, key)
+        if _calls_python(program):
+            return _Ends(inherits, None, None)
+        if not inherits and not _enters(program.jaxpr, [True, True, False])[0]:
+            return _Ends(inherits, None, at_the_limit=False)
+        return _Ends(inherits, *_probed(_Program(program), far, kind))
 
     try:
-        terminated, truncated = _outside(probe)
+        return _outside(read)
     except Exception:  # it is no mistake to have a clock that cannot be set
-        return None
+        return _Ends(inherits, None, None)
+
+
+class _Program:
+    """A program as the key of a cache, equal to those that compute the same: it holds no environment."""
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+        numbers = (
+            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in program.consts
+        )
+        self.text = str(program.jaxpr), *(np.asarray(x).tobytes() for x in numbers)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Program) and self.text == other.text
+
+
+@functools.lru_cache(maxsize=16)
+def _probed(key: _Program, far: int, kind: np.dtype) -> tuple[bool, bool]:
+    """`at_once` and `at_the_limit` of `_Ends`, from steps. key: the program of `_first_step`.
+
+    The steps are taken from the same states with the same actions (a) far from the limit, (b) under a limit of 1, (c)
+    with the clock one step before the limit, (d) two steps before it. What ends in (b) and not in (a), or in (c) and
+    in neither (a) nor (d), ends by the limit.
+    """
+    limits, shifts = np.array([far, 1, far, far], kind), np.array([0, 0, far - 1, far - 2])
+    step = jaxpr_as_fun(key.program)
+    many = jax.vmap(jax.vmap(step, (None, None, 0)), (0, 0, None))
+    quick = jax.jit(many, compiler_options={"xla_backend_optimization_level": 0})
+    keys = jax.random.split(jax.random.key(0), 8)
+    terminated, truncated = (np.asarray(x) for x in quick(limits, shifts.astype(kind), keys))
     cut, goes_on = terminated & truncated, ~terminated[0]
     at_the_limit = goes_on & (cut[1] | (cut[2] & ~terminated[3]))
-    return _Ends(inherits, bool(terminated[0].all()), bool(at_the_limit.any()))
+    return bool(terminated[0].all()), bool(at_the_limit.any())
+
+
+def _calls_python(program: Any) -> bool:
+    """True where a program, or one within it, has a callback."""
+    for eqn in program.eqns:
+        inner = [x for x in jax.tree.leaves(dict(eqn.params)) if hasattr(x, "eqns")]
+        if "callback" in eqn.primitive.name or any(map(_calls_python, inner)):
+            return True
+    return False
+
+
+def _enters(program: Any, marks: Sequence[bool]) -> list[bool]:
+    """For each output of a program, whether an input that is marked may enter it. False is certain.
+
+    It looks into functions that are jitted, as gymnax's own steps are, and takes the other operations as wholes.
+    """
+    marked = {id(x) for x, mark in zip(program.invars, marks, strict=True) if mark}
+    for eqn in program.eqns:
+        given = [id(x) in marked for x in eqn.invars]
+        inner = eqn.params.get("jaxpr") if eqn.primitive.name in ("jit", "pjit") else None
+        gives = [any(given)] * len(eqn.outvars) if inner is None else _enters(inner.jaxpr, given)
+        marked.update(id(x) for x, mark in zip(eqn.outvars, gives, strict=True) if mark)
+    return [id(x) in marked for x in program.outvars]
 
 
 def _first_step(env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:

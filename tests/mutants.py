@@ -613,6 +613,27 @@ MUTANTS = [
         "tests/test_envs.py -k overridden",
     ),
     Mutant(
+        "an environment is asked under other settings than those of the context",
+        "envs.py",
+        "if value != there[name]:",
+        "if False:",
+        "tests/test_envs.py -k asked",
+    ),
+    Mutant(
+        "a limit that nobody has set is taken where no step can be tried",
+        "envs.py",
+        "cannot be set\n        return _Ends(inherits, None, None)",
+        "cannot be set\n        return _Ends(False, None, None)",
+        "tests/test_envs.py -k tried",
+    ),
+    Mutant(
+        "what an environment keeps in a slot outlives the trace that made it",
+        "envs.py",
+        "if inspect.ismemberdescriptor(member):",
+        "if False:",
+        "tests/test_envs.py -k slot",
+    ),
+    Mutant(
         "a state of floats is truncated to the whole numbers that it began as",
         "envs.py",
         "if old.dtype != new.dtype and (_kind(old) is None or _kind(old) is not _kind(new)):",

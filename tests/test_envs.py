@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import gc
 import json
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -424,11 +426,10 @@ def test_no_environment_of_gymnax_counts_its_limit_as_an_end(name: str) -> None:
     # Swimmer's own step promotes ranks; the probe has a thread of its own, which sees global settings alone.
     jax.config.update("jax_numpy_rank_promotion", "allow")
     try:
-        found = envs._ends(envs._Same(envs._instance(name)))
+        found = envs._ends(envs._instance(name))
     finally:
         jax.config.update("jax_numpy_rank_promotion", "raise")
-    assert found is not None
-    assert not found.at_the_limit
+    assert found.at_the_limit is False
     assert not found.inherits
 
 
@@ -457,6 +458,51 @@ def test_gymnaxs_default_limit_of_one_step_must_be_meant(params: Any) -> None:
     assert make_env(Short(), 2, {"max_steps_in_episode": 1}).max_steps == 1
     assert make_env(Short(), 2, {"max_steps_in_episode": 9}).max_steps == 9
     assert make_env(Target(continuous=True), 2).max_steps == 1  # whose first step is an end
+
+
+def python_limit(env: Clock, params: Any) -> None:
+    """A limit that must be a number, and so cannot be traced."""
+    int(params.max_steps_in_episode)
+
+
+def call_of_python(env: Any, params: Any) -> None:
+    def called() -> np.ndarray:
+        env.calls += 1
+        return np.zeros(())
+
+    jax.debug.callback(called)
+
+
+@pytest.mark.parametrize("does", [python_limit, call_of_python])
+def test_a_limit_that_nobody_has_set_is_refused_where_no_step_can_be_tried(does: Any) -> None:
+    class Untried(Clock):
+        default_params = Windy()
+        calls = 0
+
+        def reset_env(self, key: Any, params: Any) -> Any:
+            return super().reset_env(key, ClockParams())
+
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            does(self, params)
+            return super().step_env(key, state, action, ClockParams())
+
+    env = Untried()
+    with pytest.raises(ValueError, match=r"max_steps_in_episode of Untried is 1, gymnax's default, .* set it in"):
+        make_env(env, 2)
+    assert env.calls == 0  # nothing but training and evaluation steps the environment of a user
+    assert make_env(env, 2, {"max_steps_in_episode": 9}).max_steps == 9
+
+
+def test_the_ends_of_an_environment_that_is_changed_are_looked_at_again() -> None:
+    env = Old(lambda params: 6)
+    with pytest.warns(UserWarning, match="so that the cut is learned as an end"):
+        make_env(env, 2)
+    env.limit = lambda params: 3
+    make_env(env, 2)  # without a warning, which would be an error
+    kept = weakref.ref(env)
+    del env
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_limit_of_one_step_that_the_parameters_state_is_taken() -> None:
@@ -669,6 +715,76 @@ def test_a_space_that_is_kept_does_not_outlive_the_trace_that_made_it() -> None:
     for seed in range(2):
         high = jax.jit(lambda start, seed=seed: make_env(env, 2, {"start": start}).action_space.high + seed)(1.0)
         np.testing.assert_array_equal(high, [2.0 + seed])
+
+
+class Slotted(Clock):
+    """Keeps its space in a slot, of which its subclasses have none of their own."""
+
+    __slots__ = ("__kept",)
+
+    def observation_space(self, params: Any) -> Any:
+        if not hasattr(self, "_Slotted__kept"):
+            self.__kept = spaces.Box(0.0, params.start + 10.0, (2,), jnp.float32)
+        return self.__kept
+
+
+class Unslotted(Slotted):
+    __slots__ = ("more",)
+
+
+@pytest.mark.parametrize("kind", [Slotted, Unslotted])
+def test_a_space_that_is_kept_in_a_slot_does_not_outlive_the_trace_that_made_it(kind: Any) -> None:
+    env = kind()
+    env.more = 1
+    assert envs._copied(env).more == 1
+    jax.eval_shape(lambda start: make_env(env, 2, {"start": start}).reset(jax.random.key(0)), 1.0)
+    assert not hasattr(env, "_Slotted__kept")
+    bounds = make_env(env, 2, {"start": 2.0}).obs_bounds
+    assert bounds is not None
+    np.testing.assert_array_equal(bounds.high, 12.0)
+
+
+class Arrays(Clock):
+    """States its parameters and spaces by arrays of jax, which are made when they are asked for."""
+
+    @property
+    def default_params(self) -> Any:
+        return ClockParams(reward_scale=jnp.asarray(0.1), start=jax.random.uniform(jax.random.key(7)))
+
+    def observation_space(self, params: Any) -> Any:
+        return spaces.Box(-jnp.asarray(0.1), jnp.asarray(0.1), (2,), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [lambda: jax.enable_x64(True), lambda: jax.default_prng_impl("rbg"), lambda: jax.threefry_partitionable(False)],
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_environment_is_asked_under_the_settings_that_a_context_makes(setting: Any, traced: bool) -> None:
+    env = Arrays()
+    with setting():
+        wanted, tenth = env.default_params, np.asarray(jnp.asarray(0.1))
+        found = []
+
+        def ask(x: Any) -> Any:
+            found.append((envs._default_params(env), make_env(env, 2).obs_bounds))
+            return x
+
+        (jax.eval_shape if traced else jax.tree.map)(ask, 1.0)
+    params, bounds = found[0]
+    for name in ("reward_scale", "start"):
+        x = getattr(params, name)
+        assert (x.dtype, x.item()) == (getattr(wanted, name).dtype, getattr(wanted, name).item())
+    np.testing.assert_array_equal(bounds.high, np.asarray(tenth, float))
+
+
+def test_an_environment_is_asked_on_the_device_and_under_the_settings_of_python() -> None:
+    def stated() -> tuple[Any, Any]:
+        return jax.config.jax_default_device, np.geterr()["over"]
+
+    device = jax.devices()[0]
+    with jax.default_device(device), np.errstate(over="raise"):
+        assert envs._outside(stated) == (device, "raise")
 
 
 def test_a_space_that_is_cached_by_its_parameters_is_one_sentence_where_they_are_traced() -> None:
