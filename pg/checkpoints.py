@@ -317,6 +317,7 @@ def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any]
     if not num_kept <= num_runs < num_kept + _FILLED:
         raise DamageError(f"{path} is damaged")
     for name, x in like.items():
+        results.check_precision(path, slices[name].get_dtype(), x)
         there = results.described(slices[name].get_dtype(), slices[name].get_shape())
         if there != (here := results.described(results.stored_type(x.dtype), (num_runs, *x.shape))):
             raise ValueError(f"{path} is of another network: {name} is {there} there and {here} here")

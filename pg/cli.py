@@ -34,7 +34,7 @@ from pg.config import (
 )
 from pg.inputs import check_name, nearest
 from pg.presets import preset
-from pg.terminal import WIDTH, wrapped
+from pg.terminal import WIDTH, outlive_readers, wrapped
 from pg.terminal import Progress as Progress
 from pg.terminal import waiting as waiting
 
@@ -229,7 +229,7 @@ def parse(
     Defaults are the preset of the estimator and the environment that are named, or, with --resume RUN, the settings
     of that run. Exits with code 2 and one sentence on a mistake.
     """
-    encoding.make_streams_readable()
+    _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
     defaults = options()
@@ -272,11 +272,17 @@ _Options = TypeVar("_Options")
 
 def options(kind: type[_Options], description: str | None, argv: Sequence[str] | None = None) -> _Options:
     """A dataclass of flags from the command line, for scripts without settings; exits as `parse` does."""
-    encoding.make_streams_readable()
+    _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
     with _colours():
         return tyro.cli(kind, description=_paragraphs(description or ""), args=argv)
+
+
+def _prepare_streams() -> None:
+    """Has a script write to any console, and go on without one."""
+    encoding.make_streams_readable()
+    outlive_readers()
 
 
 def _read(flags: type, names: Collection[str], prog: str, description: str, argv: list[str]) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def run(
             cli.fail(error)
         except KeyboardInterrupt as error:
             return cli.interrupted(getattr(error, "signum", None))
+        except BrokenPipeError:  # of who reads what is printed, and of no process of the job
+            raise
         except ConnectionError as error:
             cli.abandon(error)
         except OSError as error:

@@ -419,6 +419,7 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
                 raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd[:5])}")
             for name, leaf in sorted(wanted.items(), reverse=True):
                 part = file.get_slice(name)
+                check_precision(path, part.get_dtype(), leaf)
                 _check_leaf(f"{folder}: {name}", part.get_dtype(), part.get_shape(), leaf, most)
             return {name: file.get_tensor(name) for name in wanted}
     except (OSError, safetensors.SafetensorError) as error:
@@ -447,6 +448,23 @@ def stored_type(dtype: Any) -> str:
 def described(kind: str, shape: Sequence[int]) -> str:
     """An array by its type, as safetensors has it, and its shape."""
     return f"{kind}[{','.join(map(str, shape))}]"
+
+
+def check_precision(place: object, kind: str, like: Any) -> None:
+    """Raises ValueError for numbers of 32 bits where 64 are expected, or the other way round: a setting of jax.
+
+    Args:
+        place: where the array stands, for what is said.
+        kind: its type, as safetensors has it.
+        like: an array of the expected type.
+    """
+    expected = stored_type(like.dtype)
+    if kind[:1] == expected[:1] and {kind[1:], expected[1:]} == {"32", "64"}:
+        there = int(kind.endswith("64"))
+        raise ValueError(
+            f"{place} holds numbers of {kind[1:]} bits, as it was written with JAX_ENABLE_X64={there}, and here "
+            f"they have {expected[1:]}: set JAX_ENABLE_X64={there}"
+        )
 
 
 def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int | None) -> None:

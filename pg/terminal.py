@@ -5,6 +5,7 @@ for every tenth of the work. Imports neither jax nor gymnax.
 """
 
 import contextlib
+import io
 import math
 import os
 import sys
@@ -99,6 +100,45 @@ class Line:
             self.stream.write("\n")
             self.stream.flush()
             self.length = 0
+
+
+def outlive_readers() -> None:
+    """Has a program go on in silence where nobody reads its output any more, as after `| head`.
+
+    Streams that are no files of this process (a notebook's) stay as they are.
+    """
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        buffer = getattr(stream, "buffer", None)
+        raw = getattr(buffer, "raw", buffer)
+        unbuffered = raw is buffer  # as `python -u` has it
+        if type(stream) is io.TextIOWrapper and isinstance(raw, io.FileIO) and raw.fileno() == number:
+            stream.flush()
+            file = _Unread(raw) if unbuffered else io.BufferedWriter(_Unread(raw))
+            about = stream.encoding, stream.errors, None, stream.line_buffering, stream.write_through
+            setattr(sys, name, io.TextIOWrapper(file, *about))
+
+
+class _Unread(io.RawIOBase):
+    """A file whose reader may go: what is written then is lost."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self.file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+    def isatty(self) -> bool:
+        return self.file.isatty()
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return self.file.write(data)
+        except BrokenPipeError:
+            return len(data)
 
 
 @contextlib.contextmanager

@@ -119,6 +119,15 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
         assert same(again.metrics, kept.trained.metrics)
 
 
+@pytest.mark.usefixtures("x64")
+def test_numbers_of_another_precision_name_the_setting_of_jax(one: Path) -> None:
+    """And not another network, which it is not."""
+    expected = f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* they have 64: set JAX_ENABLE_X64=0"
+    wide = jax.eval_shape(make_learner(CONFIG).init, jax.random.key(0))
+    with pytest.raises(ValueError, match=expected):
+        checkpoints.restore(one, wide, about(enable_x64=True), len(SEEDS))
+
+
 def test_only_the_last_are_kept_and_nothing_half_written(kept: Kept, tmp_path: Path) -> None:
     (tmp_path / ".metrics-00000000-00000003.parquet.tmp").write_text("half")
     (tmp_path / f".00000003.{'0' * 64}.safetensors.0123abcd.tmp").write_text("half")

@@ -545,3 +545,12 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.
     for values, seeds, episodes in large:
         with pytest.raises(ValueError, match=r"need at least [\d.]+ \w+, and there are 1.0 GiB: fewer"):
             memory.check(Config(**values), env, (), seeds, episodes)
+
+
+@pytest.mark.parametrize(("there", "here", "setting"), [("float32", "float64", 0), ("float64", "float32", 1)])
+def test_parameters_of_another_precision_name_the_setting_of_jax(
+    folder: Path, there: str, here: str, setting: int
+) -> None:
+    results.write_params(folder, {"policy": np.zeros((2, 3), there)})
+    with pytest.raises(ValueError, match=f"written with JAX_ENABLE_X64={setting}, .* set JAX_ENABLE_X64={setting}"):
+        results.read_params(folder, {"policy": np.zeros(3, here)})

@@ -240,6 +240,36 @@ def on_a_terminal(*command: str, **environment: str) -> str:
     return text.decode()
 
 
+READ_ON = """
+import dataclasses, sys
+from pg import cli
+
+@dataclasses.dataclass
+class Options:
+    lines: int = 3000
+
+for i in range(cli.options(Options, "", []).lines):
+    print(i, "x" * 100, flush=True)
+    print(i, "y" * 100, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-c", READ_ON], *([TRAIN.replace("train", name), "--help"] for name in ("train", "sweep", "render", "tune"))],
+)
+def test_a_reader_that_stops_to_read_does_not_end_a_program(command: list[str]) -> None:
+    """As `head -1` does: no traceback, and the program's own exit code."""
+    read, written = os.pipe()
+    with subprocess.Popen([sys.executable, *command], stdout=written, stderr=written) as program:
+        os.close(written)
+        assert os.read(read, 5)
+        os.close(read)
+    assert program.returncode == 0
+    errors = subprocess.run(["bash", "-c", '"$@" | head -1', "-", sys.executable, *command], capture_output=True)
+    assert b"Error" not in errors.stderr
+
+
 def test_no_colour_where_none_is_wanted() -> None:
     for arguments in (["--help"], ["--num-updates", "x"]):
         assert "\x1b[" in on_a_terminal(TRAIN, *arguments, NO_COLOR="")
