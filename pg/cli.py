@@ -351,10 +351,15 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     return config, hyperparams
 
 
+def mistake(error: object) -> int:
+    """Says what is wrong, in one sentence. The exit code, 2."""
+    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
+    return MISTAKE
+
+
 def fail(error: object) -> NoReturn:
     """Says what is wrong, in one sentence, and exits with code 2."""
-    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
-    raise SystemExit(MISTAKE)
+    raise SystemExit(mistake(error))
 
 
 def abandon(error: object) -> NoReturn:
@@ -364,10 +369,15 @@ def abandon(error: object) -> NoReturn:
     os._exit(AGAIN)
 
 
+def unwritten(error: object) -> int:
+    """Says what cannot be written. The exit code, 74."""
+    print(f"error: {error}; what was written before is there still", file=sys.stderr)
+    return CANNOT_WRITE
+
+
 def fail_to_write(error: object) -> NoReturn:
     """Says what cannot be written, and exits with code 74."""
-    print(f"error: {error}; what was written before is there still", file=sys.stderr)
-    raise SystemExit(CANNOT_WRITE)
+    raise SystemExit(unwritten(error))
 
 
 def interrupted(signum: int | None) -> int:

@@ -205,7 +205,7 @@ class Config:
         if isinstance(self.env, str):
             check_env(self.env)
         else:
-            _check_interface(self.env)
+            check_interface(self.env)
         check_name("estimator", self.estimator, ACCEPTS)
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
@@ -683,7 +683,7 @@ def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
         check_name(f"field of {kind}", name, names)
 
 
-def _check_interface(env: Any) -> None:
+def check_interface(env: Any) -> None:
     """That an environment object has what gymnax's have; `envs.make_env` looks at what they give."""
     if isinstance(env, tuple) and len(env) == 2:
         raise ValueError(

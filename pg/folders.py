@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pg import files
-from pg.config import Config, Hyperparams, Shard, class_of, merge_env_params, name_of
+from pg.config import Config, Hyperparams, Shard, check_interface, class_of, merge_env_params, name_of
 from pg.inputs import Optional, misfit, shown
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
@@ -167,13 +167,16 @@ def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
 def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
     """The content of config.json, with the environment object in the place of its name."""
     stored, name = data.get("env_class"), data["config"].get("env")
-    if env is None and stored is None:
+    if stored is None and (env is None or env == name):
         return data
-    if env is None:
+    if env is None or isinstance(env, str):
+        if stored is None:
+            raise ValueError(f"{folder} holds a run of {name!r}: got {env!r}")
         raise ValueError(
             f"{folder} holds a run of an environment object, of the class {stored}: give it in Python, as in "
             f"pg.job.resume({str(folder)!r}, env={str(stored).rpartition('.')[2]}())"
         )
+    check_interface(env)
     # The module may be another one: that of a notebook or a script is __main__.
     same = stored is None or str(stored).rpartition(".")[2] == type(env).__name__
     if not same or name != name_of(env):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pg import cli, encoding, files, folders, interrupts, numerals
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, merge_env_params
+from pg.inputs import described
 
 MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
@@ -62,7 +63,7 @@ def run(
     options: Options | None = None,
     machine: cli.Machine | None = None,
 ) -> int:
-    """Trains, evaluates and writes. The exit code, as of `cli`; prints what is wrong where something is.
+    """Trains, evaluates and writes. Returns the exit code, as of `cli`: 2 for a mistake, which is printed.
 
     config: of an environment by its name, or from Python of an environment object; the run's folder then holds the
     name of its class, and `resume` is given such an object again.
@@ -74,6 +75,10 @@ def run(
     folder = None
     with contextlib.ExitStack() as stack:
         try:
+            check_config(config)
+            check_is_hyperparams(hyperparams)
+            _check_kind("options", options, Options)
+            _check_kind("machine", machine, cli.Machine)
             config, hyperparams = merge_env_params(config, hyperparams)
             if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
                 folder = _existing(config, hyperparams, options, stack)
@@ -82,19 +87,19 @@ def run(
                 _load()
             return _run(config, hyperparams, options, machine, folder, stack)
         except ValueError as error:
-            cli.fail(error)
+            return cli.mistake(error)
         except KeyboardInterrupt as error:
             return cli.interrupted(getattr(error, "signum", None))
         except BrokenPipeError:  # of who reads what is printed, and of no process of the job
             raise
         except ConnectionError as error:
-            cli.abandon(error)
+            cli.abandon(error)  # which ends the process
         except OSError as error:
-            cli.fail_to_write(error)
+            return cli.unwritten(error)
 
 
 def resume(folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False) -> int:
-    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. The exit code.
+    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. Returns the exit code.
 
     env: the environment object, of a run that was given one. num_updates: more than before; None: as many.
     strict: as of `Options`.
@@ -109,8 +114,15 @@ def resume(folder: Path | str, env: Any = None, *, num_updates: int | None = Non
         options = Options(**kept, resume=folder, strict=strict)
         machine = cli.Machine(shard=stored.get("shard", "seeds"))
     except ValueError as error:
-        cli.fail(error)
+        encoding.make_streams_readable()
+        return cli.mistake(error)
     return run(config, hyperparams, options, machine)
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        where = f"pg.{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+        raise ValueError(f"{name} must be a {where}, got {described(value)}: write {where}(...)")
 
 
 def _load() -> None:

@@ -63,9 +63,30 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     assert job.run(longer, traced, options(tmp_path)) == 0
     with pytest.raises(ValueError, match=r"holds a run of an environment object, of the class toys\.Clock: give it"):
         folders.read_setup(folder)
-    with pytest.raises(SystemExit):
-        job.resume(folder)
+    assert job.resume(folder) == cli.MISTAKE
     assert "give it in Python, as in pg.job.resume(" in capsys.readouterr().err
+
+
+def test_a_mistake_is_printed_and_its_exit_code_returned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A caller goes on: the command would exit."""
+    config: Any = Config(env=Clock(), num_updates=2, **SMALL)
+    folders.write_setup(tmp_path, config, Hyperparams(), {}, {"pg": "0"})
+    (tmp_path / "file").write_text("")
+    mistakes = {
+        "got the class Clock: call it": lambda: job.resume(tmp_path, env=Clock),
+        "got a pair: write env, params": lambda: job.resume(tmp_path, env=(Clock(), Clock().default_params)),
+        "got 'Other' of the class": lambda: job.resume(tmp_path, env=Other()),
+        "an environment object, of the class toys.Clock: give it": lambda: job.resume(tmp_path, env="Clock"),
+        "cannot read": lambda: job.resume(tmp_path / "none"),
+        "num_updates must be a whole number": lambda: job.resume(tmp_path, env=Clock(), num_updates=0),
+        "config must be a pg.Config": lambda: job.run("CartPole-v1", Hyperparams()),  # type: ignore[arg-type]
+        "hyperparams must be a pg.Hyperparams": lambda: job.run(config, {}),  # type: ignore[arg-type]
+        "options must be a pg.job.Options, got {'name'": lambda: job.run(config, Hyperparams(), {"name": "x"}),  # type: ignore[arg-type]
+        "a file is in the way": lambda: job.run(config, Hyperparams(), options(tmp_path / "file", name=None)),
+    }
+    for message, call in mistakes.items():
+        assert call() == cli.MISTAKE
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 class Other(Clock):
