@@ -341,7 +341,7 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     names = [name for name in SOFTWARE if name in there]
     found = folders.differing({name: there[name] for name in names}, {name: here.get(name) for name in names})
     if missing := [name for name in SOFTWARE if name in here and name not in there]:
-        found.append(f"there is no record of what had been {', '.join(missing)}")
+        found.append(f"there is no record of {', '.join(missing)}")
     return found
 
 

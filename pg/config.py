@@ -185,11 +185,11 @@ class Config:
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
     schedule: Schedule = "constant"
-    """Course of the learning rate, down to zero over the run unless constant; skipped steps count too."""
+    """Schedule of the learning rate, annealed to zero over the run unless constant; steps left out count too."""
     entropy_schedule: Schedule = "constant"
-    """Course of entropy_coef and temperature, down to zero over the run unless constant."""
+    """Schedule of entropy_coef and temperature, annealed to zero over the run unless constant."""
     epsilon_schedule: Schedule = "constant"
-    """Course of the clip ranges epsilon and value_epsilon, down to zero over the run unless constant."""
+    """Schedule of the clip ranges epsilon and value_epsilon, annealed to zero over the run unless constant."""
     on_nonfinite: OnNonfinite = "stop"
     """An update with a NaN or an infinity: the run stops before it, skips it, or takes it all the same."""
     diagnostics: bool = False
@@ -345,10 +345,13 @@ class Config:
         check_steps(self, longest)
         steps = self.num_updates * self.steps_per_update
         if steps >= COUNTABLE:
-            minibatches = self.steps_per_update // self.num_epochs
+            minibatches, name = self.num_minibatches, "num_minibatches"
+            if self.minibatch_size is not None:
+                minibatches = self.steps_per_update // self.num_epochs
+                name = "(num_envs × num_steps / minibatch_size)"
             raise ValueError(
-                f"num_updates × num_epochs × num_minibatches, the steps of the optimizer, must be below 2^31; got "
-                f"{self.num_updates} × {self.num_epochs} × {minibatches} = {steps}"
+                f"num_updates × num_epochs × {name}, the steps of the optimizer, must be below 2^31; "
+                f"got {self.num_updates} × {self.num_epochs} × {minibatches} = {steps}"
             )
 
     def lasting(self, total_steps: int) -> "Config":

@@ -9,6 +9,7 @@ Imports neither jax nor gymnax, so that a folder which cannot be used is refused
 
 import contextlib
 import datetime
+import errno
 import json
 import math
 import os
@@ -107,6 +108,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{folder / '.lock'} is a link: remove it") from None
         raise ValueError(f"cannot write to {folder / '.lock'}: {error.strerror}") from None
     try:
         found = os.fstat(file)

@@ -62,15 +62,22 @@ ALIASES = {
 }
 
 
-def check_name(field: str, value: Any, valid: Iterable[str]) -> None:
-    """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`."""
+def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -> None:
+    """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`.
+
+    Args:
+        field: what the name is of.
+        value: the name.
+        valid: all that there are.
+        listed: what lists them, where they may be too many for a sentence, as "--help lists them".
+    """
     names = list(valid)
     if isinstance(value, str) and value in names:
         return
     near = nearest(value, names)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     if len(names) > SHORT:  # a registry would fill the screen
-        valid_names = f"{len(names)} names are known, as {names[0]}"
+        valid_names = f"{len(names)} names are known, as {names[0]}" + (f"; {listed}" if listed else "")
     else:
         valid_names = f"valid: {', '.join(names)}"
     raise ValueError(f"unknown {field} {shown(value)}: {hint}{valid_names}")

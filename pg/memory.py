@@ -91,13 +91,15 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     longest = env.horizon(config.horizon)
     row = math.prod(env.obs_shape) + _ROW
     batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
-    orders = 4 * config.num_epochs * config.num_envs if config.num_epochs * config.num_minibatches > 1 else 0
+    # What minibatches are drawn from: environments, or the steps of all of them.
+    things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
+    orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x, "size"))
     need = num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
     if need > (total := _total()):
         raise ValueError(
             f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least {readable(need)}, and there "
-            f"are {readable(total)}: fewer seeds, environments, steps or eval_episodes"
+            f"are {readable(total)}: fewer seeds, environments, steps, epochs or eval_episodes"
         )
 
 

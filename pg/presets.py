@@ -59,7 +59,8 @@ def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: 
     tuned = TUNED.get(task or env, {}).get(estimator, {}) if isinstance(env, str) else {}
     static, traced = Config.__dataclass_fields__, Hyperparams._fields
     for name in changes:
-        check_name("setting", name, [*static, *traced, "total_steps"])
+        known = [*static, *traced, "total_steps"]
+        check_name("setting", name, known, "help(pg.Config) and help(pg.Hyperparams) list them")
     if "total_steps" in changes and "num_updates" in changes:
         raise ValueError("total_steps and num_updates exclude each other: give one of them")
     total_steps = changes.pop("total_steps", None)

@@ -146,7 +146,7 @@ NO_VALUES = [
     ("generous", [0, 1], "generous must be True or False, got 0"),
     ("generous", [True, 0.5], "generous must be True or False, got 0.5"),
     ("manner", [True], "manner is a text in this environment, 'calm' by itself, .* got True: make the"),
-    ("wage", [1.0], "unknown setting to vary 'wage'"),
+    ("wage", [1.0], r"unknown setting to vary 'wage': .*sweep\.py --help lists .* own are .*manner"),
 ]
 
 

@@ -371,9 +371,10 @@ def test_a_new_file_goes_through_no_link_even_if_its_name_was_guessed(
 @pytest.mark.acceptance("S9")
 def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
     lock = tmp_path / ".lock"
-    for make in (lock.symlink_to, lock.hardlink_to):
+    said = {lock.symlink_to: "is a link: remove it", lock.hardlink_to: "is a file of something else: remove it"}
+    for make, message in said.items():
         make(outside / "victim")
-        with pytest.raises(ValueError, match=r"\.lock"), folders.locked(tmp_path):
+        with pytest.raises(ValueError, match=rf"\.lock {message}"), folders.locked(tmp_path):
             pass
         lock.unlink()
         assert untouched(outside)
@@ -539,6 +540,12 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.
         ({"num_envs": 10**6, "horizon": 2000}, 1, 1),
         ({"num_envs": 10**6, "collect": "windows", "estimator": "gae", "num_steps": 2000}, 1, 1),
         ({"num_epochs": 10**8, "num_envs": 4, "estimator": "ppo", "num_updates": 1}, 1, 1),
+        (
+            {"estimator": "ppo", "collect": "windows", "num_envs": 4, "num_steps": 1000, "minibatch_size": 500}
+            | {"num_epochs": 10**5, "num_updates": 1},
+            1,
+            1,
+        ),
         ({}, 10**7, 1),
         ({}, 1, 10**9),
     ]

@@ -189,6 +189,10 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         config_of(estimator="ppo", num_updates=2**20, num_epochs=2**12),
         "num_updates × num_epochs × num_minibatches, the steps of the optimizer, must be below 2^31",
     ),
+    "steps of the optimizer that cannot be counted, by the size of a minibatch": (
+        config_of(num_updates=2**30, estimator="ppo", collect="windows", num_envs=2, num_steps=4, minibatch_size=2),
+        "num_epochs × (num_envs × num_steps / minibatch_size), the steps of the optimizer, must be below 2^31; got",
+    ),
     "minibatches that do not divide": (
         config_of(estimator="ppo", num_envs=8, num_minibatches=3),
         "num_minibatches must divide num_envs=8, got 3",

@@ -146,7 +146,7 @@ class _Host:
 def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
     """The environment that Gymnasium has under this name; options are those of `gymnasium.make`."""
     if ":" not in name:  # "module:environment" is registered by the import of its module
-        check_name("environment of gymnasium", name, gymnasium.registry)
+        check_name("environment of gymnasium", name, gymnasium.registry, "gymnasium.pprint_registry() lists them")
     options = {"disable_env_checker": True, **options, "max_episode_steps": -1}
     limit = max_steps or gymnasium.spec(name).max_episode_steps or 1000
     return adapt(lambda: gymnasium.make(name, **options), name, limit)

@@ -26,7 +26,8 @@ __all__ = ["adapt", "make"]
 
 def make(name: str, **options: Any) -> Adapter:
     """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its class."""
-    check_name("environment of jumanji", name, sorted(jumanji.registered_environments()))
+    names = jumanji.registered_environments()
+    check_name("environment of jumanji", name, sorted(names), "jumanji.registered_environments() lists them")
     return adapt(jumanji.make(name, **options), name)
 
 

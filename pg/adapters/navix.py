@@ -22,7 +22,7 @@ __all__ = ["adapt", "make"]
 
 def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
     """The environment that Navix has under this name; options are those of its class (`observation_fn=...`)."""
-    check_name("environment of navix", name, navix.registry())
+    check_name("environment of navix", name, navix.registry(), "navix.registry() lists them")
     return adapt(navix.make(name, max_steps=max_steps, **options), name)
 
 

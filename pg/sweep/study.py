@@ -108,9 +108,11 @@ def check_names(study: Study) -> None:
     """Raises ValueError, with the nearest valid names, for a name that is nothing which can be varied."""
     for config, points in study.programs():
         own = [name for name in study.traced(points) if name not in Hyperparams._fields]
-        known = [*Hyperparams().scalars(), *_STATIC, *envs.parameters(config.env)]
+        of_env = envs.parameters(config.env)
+        known = [*Hyperparams().scalars(), *_STATIC, *of_env]
+        listed = f"sweep.py --help lists the settings, and the environment's own are {', '.join(of_env)}"
         for name in own:
-            check_name("setting to vary", name, known)
+            check_name("setting to vary", name, known, listed)
 
 
 def check(study: Study, where: Layout) -> None:
