@@ -145,7 +145,7 @@ class Config:
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time limit."""
     action_repeat: int = 1
-    """Environment steps for which an action is held; all of them are counted, and γ is per action, not per step."""
+    """Environment steps for which an action is held, fewer where the episode ends; γ is per action, not per step."""
     observe: tuple[int, ...] = ()
     """Entries of the observation that are seen, of a vector; none: all (0 2 hides the velocities of CartPole)."""
     num_epochs: int = 1

@@ -78,6 +78,7 @@ class Transition(NamedTuple):
     terminated: jax.Array  # [B] bool: the task ended; nothing follows
     truncated: jax.Array  # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
     next_obs: jax.Array  # [B, *O] the true successor, never the observation of a reset
+    steps: Any = ()  # int [B] environment steps that a held action took; () where none is held
 
 
 class Env(NamedTuple):
@@ -96,6 +97,7 @@ class Env(NamedTuple):
     encode: Callable[[Any], jax.Array] = jnp.asarray
     own_obs_shape: tuple[int, ...] = ()
     sent: Callable[[jax.Array], jax.Array] = jnp.asarray
+    action_repeat: int = 1  # environment steps for which an action is held, at most
 
     def encoded(self, obs: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
         """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O], and their axes.
@@ -172,7 +174,7 @@ def make_env(
 
     def held_step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
         if action_repeat == 1:
-            return one_step(key, state, action)
+            return *one_step(key, state, action), ()
         return _held(lambda key, state: one_step(key, state, action), key, state, action_repeat)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
@@ -184,12 +186,12 @@ def make_env(
         where it is one of whole numbers.
         """
         keys = key if key.ndim else jax.random.split(key, num_envs)
-        next_state, obs, reward, terminated, truncated = jax.vmap(held_step)(keys, state, action)
-        return next_state, Transition(reward, terminated, truncated, encode(obs))
+        next_state, obs, reward, terminated, truncated, steps = jax.vmap(held_step)(keys, state, action)
+        return next_state, Transition(reward, terminated, truncated, encode(obs), steps)
 
     limit = _time_limit(stated)
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
-    about = differentiable, obs_bounds, obs_dtype, encode, start[0].shape, sent
+    about = differentiable, obs_bounds, obs_dtype, encode, start[0].shape, sent, action_repeat
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, *about)
 
 
@@ -489,16 +491,20 @@ def _seen(encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[
 
 
 def _held(step: Callable[..., Any], key: jax.Array, state: EnvState, times: int) -> tuple[Any, ...]:
-    """`step` again and again until the episode ends, `times` at most: the last transition, rewards summed."""
+    """`step` again and again until the episode ends, `times` at most.
+
+    Returns the last transition with the sum of the rewards, and the number of steps that were taken.
+    """
 
     def again(before: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], None]:
-        state, _, total, *ends = before
-        after = step(key, state)
-        after = (*after[:2], total + after[2], *after[3:])
+        state, _, total, *ends, count = before
+        state, obs, reward, *new_ends = step(key, state)
+        after = state, obs, total + reward, *new_ends, count + 1
         return jax.tree.map(lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None
 
     keys = jax.random.split(key, times)
-    return scan_keys(again, step(keys[0], state), keys[1:])[0]
+    first = *step(keys[0], state), jnp.int32(1)
+    return scan_keys(again, first, keys[1:])[0]
 
 
 def scan_keys(step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array) -> tuple[Any, Any]:

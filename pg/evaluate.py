@@ -59,4 +59,4 @@ def evaluate(
         policy = normalisation.standardised(policy, normaliser)
     act = rollout.greedy if greedy else rollout.sample
     traj = rollout.episodes(env, policy, params, key, config.horizon, act=act)
-    return Evaluation(traj.reward.sum(0), config.action_repeat * traj.valid.sum(0))
+    return Evaluation(traj.reward.sum(0), traj.env_steps.sum(0))

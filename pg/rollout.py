@@ -45,15 +45,24 @@ class Trajectory(NamedTuple):
     time: jax.Array  # int [T, B] steps since the episode's start
     carry: Any  # the memory before the step; () if there is none
     group: Any = ()  # int [T, B] the number of the episode's group; () where episodes are not in groups
+    held: Any = ()  # int [T, B] environment steps for which the action was held; () where each is taken once
 
     @property
     def done(self) -> jax.Array:
         """[T, B] the episode ended after this step, either way."""
         return self.terminated | self.truncated
 
+    @property
+    def env_steps(self) -> jax.Array:
+        """int [T, B]: the steps of the environment in each of these; 0 where not valid."""
+        return self.valid.astype(jnp.int32) if isinstance(self.held, tuple) else self.held
+
 
 class Finished(NamedTuple):
-    """The episodes that ended within a batch: their number, and sums of undiscounted return and of length."""
+    """The episodes that ended within a batch: their number, and sums of undiscounted return and of length.
+
+    A length is counted in steps of the environment, of which an action that is held takes several.
+    """
 
     episodes: jax.Array
     returns: jax.Array
@@ -68,6 +77,12 @@ class RolloutState(NamedTuple):
     carry: Any
     time: jax.Array  # steps since the episode's start
     episode_return: jax.Array  # undiscounted, so far
+    held: Any = ()  # environment steps since the episode's start, where an action is held for several of them
+
+    @property
+    def env_steps(self) -> jax.Array:
+        """int [B]: the steps of the environment since the episode's start."""
+        return self.time if isinstance(self.held, tuple) else self.held
 
 
 def sample(dist: Any, noise: jax.Array) -> jax.Array:
@@ -232,7 +247,7 @@ def windows(
         draws, start = xs
         moved, row = _step(env, policy, params, state, _with_keys(draws, key), sample)
         row = row._replace(truncated=_cut(row, horizon))
-        ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.time)))
+        ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.env_steps)))
         reset = initial(start, moved, row.done)
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
@@ -269,6 +284,7 @@ def _episodes(
         row = row._replace(
             valid=alive,
             reward=jnp.where(alive, row.reward, 0.0),
+            held=jax.tree.map(lambda steps: jnp.where(alive, steps, 0), row.held),
             terminated=alive & row.terminated,
             truncated=alive & _cut(row, horizon),
             next_obs=_where(alive, row.next_obs, row.obs),
@@ -346,9 +362,11 @@ def _step(
         valid=jnp.ones(env.num_envs, bool),
         time=state.time,
         carry=state.carry,
+        held=transition.steps,
     )
     episode_return = state.episode_return + transition.reward
-    return RolloutState(env_state, transition.next_obs, carry, state.time + 1, episode_return), row
+    held = jax.tree.map(jnp.add, state.held, transition.steps)
+    return RolloutState(env_state, transition.next_obs, carry, state.time + 1, episode_return, held), row
 
 
 def _cut(row: Trajectory, horizon: int | None) -> jax.Array:
@@ -411,7 +429,9 @@ def _num_bytes(shapes: Any) -> int:
 
 def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:
     zeros = jnp.zeros(env.num_envs)
-    return RolloutState(env_state, obs, networks.start(policy, env.num_envs), zeros.astype(jnp.int32), zeros)
+    time = zeros.astype(jnp.int32)
+    held = time if env.action_repeat > 1 else ()
+    return RolloutState(env_state, obs, networks.start(policy, env.num_envs), time, zeros, held)
 
 
 def _where(condition: jax.Array, x: Any, y: Any) -> Any:

@@ -106,7 +106,7 @@ def make_learner(
         if config.collect == "windows":
             return rollout.windows(env, actor, state.params, key, state.rollout, config.num_steps, config.horizon)
         traj = rollout.episodes(env, actor, state.params, key, config.horizon, group_size=config.group_size)
-        return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.valid.sum())
+        return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.env_steps.sum())
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
         check_key(key)
@@ -124,7 +124,7 @@ def make_learner(
         rest = estimator_state, rollout_state, normaliser, state.update + 1, state.skipped
         moved = TrainState(learned.params, learned.opt_state, *rest)
         bits = nonfinite.causes(traj.reward, traj.obs, traj.valid, learned.largest, learned.params)
-        metrics |= _summary(config, finished, traj) | quality | {"nonfinite": bits}
+        metrics |= _summary(finished, traj) | quality | {"nonfinite": bits}
         return _taken(config, state, moved, metrics)
 
     return Learner(init, step)
@@ -336,13 +336,13 @@ def _draws_steps(config: Config) -> bool:
     return config.minibatch_size is not None
 
 
-def _summary(config: Config, finished: Finished, traj: Trajectory) -> Metrics:
+def _summary(finished: Finished, traj: Trajectory) -> Metrics:
     ended = finished.episodes > 0
     count = jnp.where(ended, finished.episodes.astype(float), 1.0)
-    length = (config.action_repeat * finished.steps).astype(float)
+    length = finished.steps.astype(float)
     return {
         "return": jnp.where(ended, finished.returns / count, nonfinite.missing()),
         "length": jnp.where(ended, length / count, nonfinite.missing()),
         "episodes": finished.episodes,
-        "env_steps": config.action_repeat * jnp.sum(traj.valid),
+        "env_steps": jnp.sum(traj.env_steps),
     }

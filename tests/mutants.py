@@ -613,6 +613,13 @@ MUTANTS = [
         "tests/test_envs.py -k overridden",
     ),
     Mutant(
+        "a held action counts whole where its episode ends inside it",
+        "envs.py",
+        "return scan_keys(again, first, keys[1:])[0]",
+        "return *scan_keys(again, first, keys[1:])[0][:-1], jnp.int32(times)",
+        "tests/test_envs.py -k inside_a_held",
+    ),
+    Mutant(
         "an environment is asked under other settings than those of the context",
         "envs.py",
         "if value != there[name]:",

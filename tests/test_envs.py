@@ -277,8 +277,8 @@ def test_a_run_with_a_traced_time_limit_is_trained_and_evaluated_up_to_it() -> N
     h = Hyperparams(env_params={"max_steps_in_episode": 11})
     config = dataclasses.replace(ENDLESS, action_repeat=2)
     done = runs.run(config, h, [0])
-    np.testing.assert_array_equal(done.metrics["env_steps"], [[2 * 2 * 6]])
-    np.testing.assert_array_equal(runs.evaluate_run(config, done, [0], 2, greedy=False).lengths, 2 * 6)
+    np.testing.assert_array_equal(done.metrics["env_steps"], [[2 * 11]])
+    np.testing.assert_array_equal(runs.evaluate_run(config, done, [0], 2, greedy=False).lengths, 11)
 
 
 def test_a_time_limit_that_is_not_known_asks_for_a_horizon() -> None:
@@ -366,7 +366,40 @@ def test_held_actions_are_counted_as_steps() -> None:
     assert (int(metrics["env_steps"]), float(metrics["length"])) == (400, 200.0)
     config = Config(env="Pendulum-v1", action_repeat=7)
     params = make_policy(config, make_env("Pendulum-v1", 1)).init(jax.random.key(0))
-    np.testing.assert_array_equal(evaluate(config, params, jax.random.key(1), 3).lengths, 203)  # ⌈200 / 7⌉ actions
+    np.testing.assert_array_equal(evaluate(config, params, jax.random.key(1), 3).lengths, 200)
+
+
+class Short(Clock):
+    """Every episode is of four steps, by an end or by the limit."""
+
+    ends = True
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        obs, state, reward, _, info = super().step_env(key, state, action, params)
+        return obs, state, reward, (state.time >= 4) & self.ends, info
+
+
+@pytest.mark.parametrize("collect", ["episodes", "windows"])
+@pytest.mark.parametrize("by_limit", [False, True])
+def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(collect: Any, by_limit: bool) -> None:
+    env = Short()
+    env.ends = not by_limit
+    estimator = "gae" if collect == "windows" else "reinforce"
+    config = Config(
+        env=env, env_params={"max_steps_in_episode": 4 if by_limit else 9}, estimator=estimator, collect=collect,
+        action_repeat=3, num_envs=2, num_steps=3, hidden_sizes=(4,),
+    )  # fmt: skip
+    learner = make_learner(config)
+    step = jax.jit(learner.step)
+    state = learner.init(jax.random.key(0))
+    found = []
+    for i in range(2):
+        state, metrics = step(state, jax.random.key(i))
+        found.append([float(metrics[name]) for name in ("episodes", "length", "env_steps")])
+    # Held for 3 steps and for 1; a window of three actions begins an episode that the next one ends.
+    assert found == ([[2, 4, 8]] * 2 if collect == "episodes" else [[2, 4, 14], [4, 4, 10]])
+    lengths = evaluate(config, state.params.policy, jax.random.key(1), 3).lengths
+    np.testing.assert_array_equal(lengths, 4)
 
 
 def test_what_is_not_observed_is_hidden() -> None:
