@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import cli, files, folders, nonfinite, plots, results, runs, statistics
+from pg import cli, files, folders, nonfinite, numerals, plots, results, runs, statistics
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.inputs import shown
 from pg.interrupts import Interrupted
@@ -123,7 +123,9 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
             raise ValueError(f"{cell.name} {cell.label}: {error}") from None
         finally:
             progress.close()
-        means = (f"{name} {_number(np.mean([getattr(x, name) for x in lines]))}" for name in ("greedy", "sampled"))
+        means = (
+            f"{name} {numerals.fixed(np.mean([getattr(x, name) for x in lines]))}" for name in ("greedy", "sampled")
+        )
         steps = sum(line.env_steps for line in lines)
         print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
         if diverged := sum(not np.isfinite(line.greedy) for line in lines):
@@ -287,8 +289,8 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
             verdict = "✗ (more steps)"
         else:
             verdict = "✓" if enough else "✗"
-        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {_short(row.steps)} steps: {verdict}"
-    best = "none" if task.best is None else f"{_number(task.best)}: {task.source}"
+        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {numerals.short(row.steps, 6)} steps: {verdict}"
+    best = "none" if task.best is None else f"{numerals.fixed(task.best)}: {task.source}"
     label, seeds = f"`{group[0].label}`", str(len(group))
     return task.name, label, f"{steps:,}", seeds, _interval(greedy), _error(sampled), reached, goal, best
 
@@ -299,8 +301,8 @@ def _interval(scores: np.ndarray) -> str:
         return f"not a number in {bad} of {len(scores)} seeds"
     value, low, high = statistics.bootstrap_interval(scores, statistics.mean)
     if np.isnan(low):
-        return f"{_number(value)} (no interval)"
-    return f"{_number(value)} [{_number(low, value)}, {_number(high, value)}]"
+        return f"{numerals.fixed(value)} (no interval)"
+    return f"{numerals.fixed(value)} [{numerals.fixed(low, value)}, {numerals.fixed(high, value)}]"
 
 
 def _error(scores: np.ndarray) -> str:
@@ -309,18 +311,8 @@ def _error(scores: np.ndarray) -> str:
         return "—"
     value = scores.mean()
     if len(scores) < 2:
-        return f"{_number(value)} ± —"
-    return f"{_number(value)} ± {_number(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
-
-
-def _number(x: float, like: float | None = None) -> str:
-    """Three decimals below ten, one from there, or as many as `like` has: what 20 seeds can tell apart."""
-    return (f"{x:z.3f}" if abs(x if like is None else like) < 9.9995 else f"{x:z.1f}").replace("-", "−")
-
-
-def _short(steps: int) -> str:
-    """500k, 10M."""
-    return f"{steps / 1e6:g}M" if steps >= 1_000_000 else f"{steps / 1e3:g}k"
+        return f"{numerals.fixed(value)} ± —"
+    return f"{numerals.fixed(value)} ± {numerals.fixed(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
 
 
 def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import plots
+from pg import numerals, plots
 from pg.config import Config
 from pg.plots import BLUE, GREEN, ORANGE
 
@@ -87,7 +87,7 @@ def film(
 def animate(shown: Film, path: Path, fps: float = 30) -> None:
     """All frames as an animated GIF, each for 1 / fps seconds but for the last of an episode, which stands longer."""
     captions = [
-        f"{shown.env}, step {int(step)}, return {total:z.4g}"
+        f"{shown.env}, step {int(step)}, return {numerals.number(total)}"
         for step, total in zip(shown.states.time, shown.total, strict=True)
     ]
     plots.animation(_shot(shown), captions, path, seconds=[END if end else 1 / fps for end in shown.last])

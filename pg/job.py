@@ -218,12 +218,12 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
         # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
         score = numerals.plus_minus(summary["mean"], summary["standard_error"])
         ends = f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}"
-        found = f"{score} (standard error){several}, {ends}".replace("−", "-")  # as in the lines above
+        found = numerals.typed(f"{score} (standard error){several}, {ends}")
         cli.say(f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: {found}")
     if config.diagnostics:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         scale = summary["noise_scale"]
-        said = no_scale if scale is None else f"{scale:.3g} {unit}"
+        said = no_scale if scale is None else f"{numerals.typed(numerals.number(scale, 3))} {unit}"
         cli.say(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"

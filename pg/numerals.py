@@ -69,6 +69,31 @@ def interval(value: float, low: float, high: float) -> str:
     return f"{middle} [{', '.join(ends)}]"
 
 
+def fixed(x: float, like: float | None = None) -> str:
+    """Three decimals below ten, one from there, or as many as `like` has: what twenty seeds can tell apart."""
+    size = abs(float(x if like is None else like))
+    return _signed(f"{float(x):z.3f}" if size < 9.9995 else f"{float(x):z.1f}")
+
+
+def short(x: float, digits: int = 2) -> str:
+    """A count of steps in so many digits at least, with a unit: 830, 12k, 3.4M, ∞."""
+    x = float(x)
+    if not math.isfinite(x):
+        return _special(x)
+    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if x >= s), (1.0, ""))
+    return (f"{x / size:.{digits}g}" if x < 10**digits * size else f"{x / size:.0f}") + unit
+
+
+def times(x: float) -> str:
+    """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has none."""
+    return "never" if math.isinf(x) else f"{x:.2f}×" if x < 10 else f"{x:.0f}×"
+
+
+def typed(text: str) -> str:
+    """Numbers as they are typed, with a hyphen for a minus: lines of a terminal, from which they may be copied."""
+    return text.replace("−", "-")
+
+
 def _notation(values: Sequence[float]) -> Callable[[float, int], str]:
     """(number, digits) -> text, in the notation that is right for all the values."""
     sizes = [abs(x) for x in values if math.isfinite(x) and x != 0]

@@ -7,6 +7,7 @@ that of a variant, which says what is different (`tuned.VARIANTS`).
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from pg import numerals
 from pg.inputs import check_name
 
 # Names of the problems that estimators are measured on (a test holds this equal to pg.laboratory's).
@@ -27,7 +28,7 @@ class Bar(NamedTuple):
     def __str__(self) -> str:
         """As the results table has it, without the actions."""
         seeds = "mean" if self.share is None else f"{self.share * 20:.0f}/20"
-        return f"{seeds} ≥ {self.score:g}".replace("-", "−")
+        return f"{seeds} ≥ {numerals.number(self.score, 6)}"
 
 
 class Row(NamedTuple):

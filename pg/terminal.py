@@ -18,6 +18,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 from tqdm.std import Bar
 
+from pg import numerals
+
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
 
@@ -198,9 +200,9 @@ class Progress:
         left = tqdm.format_interval(seconds * (self.total - self.done) / (self.done - self.start))
         parts = [
             (0, f"{self.done}/{self.total} updates"),
-            (2, f"return {mean_return:z.4g}"),
-            (7, f"grad norm {shown['grad_norm'].mean():z.3g}"),
-            (6, f"entropy {shown['entropy'].mean():z.3g}"),
+            (2, f"return {_number(mean_return, 4)}"),
+            (7, f"grad norm {_number(shown['grad_norm'].mean())}"),
+            (6, f"entropy {_number(shown['entropy'].mean())}"),
             (4, f"{tqdm.format_sizeof(self.env_steps / seconds)} steps/s"),
             (3, f"{(~fine).sum()} of {len(fine)} runs not finite"),
             (1, f"{left} left"),
@@ -216,3 +218,7 @@ class Progress:
         """Leaves the line as it is."""
         self.before.close()
         self.line.keep()
+
+
+def _number(x: float, digits: int = 3) -> str:
+    return numerals.typed(numerals.number(x, digits))

@@ -66,3 +66,13 @@ def test_scalars_of_numpy_and_jax_are_numbers(kind: Callable[[float], Any]) -> N
     assert numerals.numbers([kind(0.5), kind(0.5)]) == ["0.5", "0.5"]
     assert numerals.interval(kind(1.0), kind(0.5), kind(1.5)) == "1 [0.5, 1.5]"
     assert numerals.number(kind(-0.0)) == "0"
+
+
+def test_numbers_of_tables_and_terminals_are_written_in_one_place() -> None:
+    assert [numerals.fixed(x) for x in (-0.0004, -1.5, 12.345, -200.0)] == ["0.000", "−1.500", "12.3", "−200.0"]
+    assert numerals.fixed(0.5, like=120.0) == "0.5"
+    written = [numerals.short(x) for x in (830, 12_345, 3.4e6, 2e9, 500_000, math.inf, math.nan)]
+    assert written == ["830", "12k", "3.4M", "2G", "500k", "∞", "—"]
+    assert [numerals.short(x, 6) for x in (500_000, 1_250_000, 10_000_000)] == ["500k", "1.25M", "10M"]
+    assert [numerals.times(x) for x in (0.834, 12.4, math.inf)] == ["0.83×", "12×", "never"]
+    assert float(numerals.typed(numerals.number(-1.5e-9))) == -1.5e-9

@@ -66,14 +66,14 @@ def metrics(mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)) -> d
     }
 
 
-ALL = " 50%|████████        | 1/2 updates, return 143.3, grad norm 0.837, entropy -1e-09, 1.00k steps/s, 00:01 left"
+ALL = " 50%|████████        | 1/2 updates, return 143.3, grad norm 0.837, entropy -1e-9, 1.00k steps/s, 00:01 left"
 
 
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
         (120, ALL),
-        (100, " 50%|████████        | 1/2 updates, return 143.3, entropy -1e-09, 1.00k steps/s, 00:01 left"),
+        (100, " 50%|████████        | 1/2 updates, return 143.3, entropy -1e-9, 1.00k steps/s, 00:01 left"),
         (80, " 50%|████████        | 1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
         (60, "1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
         (50, "1/2 updates, return 143.3, 00:01 left"),
@@ -127,7 +127,7 @@ def test_elsewhere_a_line_comes_for_every_tenth(capsys: pytest.CaptureFixture[st
     progress.close()
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 10
-    assert out.splitlines()[-1].startswith("20/20 updates, return -1e-09, grad norm 0.837, entropy ")
+    assert out.splitlines()[-1].startswith("20/20 updates, return -1e-9, grad norm 0.837, entropy ")
     assert out.splitlines()[-1].endswith(" steps/s, 00:00 left")
     assert err == ""
 

@@ -54,7 +54,7 @@ def leaderboard(lines: Sequence[Quality]) -> str:
     for name in names:
         own = [x for x in lines if x.estimator == name and not math.isnan(x.most)]
         reached = sum(math.isfinite(x.most) for x in own)
-        rows.append((f"`{name}`", *(_times(np.median(r[name])) for r in relative), f"{reached}/{len(own)}"))
+        rows.append((f"`{name}`", *(numerals.times(np.median(r[name])) for r in relative), f"{reached}/{len(own)}"))
     return results.markdown([head, *rows])
 
 
@@ -71,7 +71,7 @@ def budgets(lines: Sequence[Quality], stage: str) -> str:
         x = cells.get((name, subject))
         if x is None or math.isnan(x.most):
             return "—"
-        return f"{_short(x.most)} [{_short(x.most_low)}, {_short(x.most_high)}]"
+        return f"{numerals.short(x.most)} [{numerals.short(x.most_low)}, {numerals.short(x.most_high)}]"
 
     rows = [(f"`{name}`", *(cell(name, subject) for subject in subjects)) for name in names]
     return results.markdown([("estimator", *subjects), *rows])
@@ -154,17 +154,3 @@ def _curves(points: Sequence[Point], field: str) -> dict[str, Any]:
 def _seconds(field: str) -> Cost:
     """Steps as the seconds in which they are collected and turned into a gradient."""
     return lambda x: getattr(x, field) * x.seconds / x.steps
-
-
-def _times(x: float) -> str:
-    return "never" if math.isinf(x) else f"{x:.2f}×" if x < 10 else f"{x:.0f}×"
-
-
-def _short(x: float) -> str:
-    """A number of steps in two digits: 830, 12k, 3.4M, ∞."""
-    if math.isinf(x):
-        return "∞"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if x >= size:
-            return f"{x / size:.2g}{unit}" if x < 100 * size else f"{x / size:.0f}{unit}"
-    return f"{x:.2g}" if x < 100 else f"{x:.0f}"

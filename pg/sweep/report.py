@@ -172,8 +172,8 @@ def _interval(mean: Estimate) -> str:
         return "—"
     if np.isnan(mean.low):
         return f"{_number(mean.value)} (no interval)"
-    return f"{_number(mean.value)} [{_number(mean.low)}, {_number(mean.high)}]"
+    return numerals.typed(numerals.interval(*mean))
 
 
 def _number(x: Any) -> str:
-    return f"{x:z.4g}" if isinstance(x, float | np.floating) else str(x)
+    return numerals.typed(numerals.number(float(x))) if isinstance(x, float | np.floating) else str(x)
