@@ -7,6 +7,7 @@ action = policy(obs)         # the mode        policy(obs, key)    # a sample
 import functools
 import os
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from pg import envs, folders, networks, normalisation, results
 from pg.config import Config
 from pg.envs import Env
-from pg.inputs import check_key, shown
+from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
 from pg.train import make_learner
 
@@ -54,7 +55,11 @@ class Policy:
         return self.step((), obs, key)[1]
 
     def start(self, *batch: int) -> Any:
-        """The state of the recurrent cell at the start of episodes, [*batch, ...]; () for a policy without one."""
+        """The state of the recurrent cell at the start of episodes, [*batch, ...]; () for a policy without one.
+
+        Raises ValueError for sizes that are no whole numbers.
+        """
+        batch = tuple(count("a size of the batch", size, low=0) for size in batch)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
 
     def step(self, carry: Any, obs: Any, key: Any = None, *, first: Any = False) -> tuple[Any, jax.Array]:
@@ -65,17 +70,24 @@ class Policy:
             obs: [..., *O].
             key: None: the mode.
             first: where an episode begins with this observation, [...], for environments that reset on their own.
+
+        Raises:
+            ValueError: observations, a carry or a `first` of another shape.
         """
         if key is not None:
             check_key(key)
-        return self._step(carry, obs, key, first)
+        obs = numbers("obs", obs, "give what the environment's reset or step gives")
+        return self._step(carry, obs, key, numbers("first", first))
 
     @functools.cached_property
     def _step(self) -> Any:
         return jax.jit(self._stepped)
 
     def _stepped(self, carry: Any, obs: Any, key: Any, first: Any) -> tuple[Any, jax.Array]:
-        seen, batch = self.env.encoded(jnp.asarray(obs))
+        seen, batch = self.env.encoded(obs)
+        self._check_carry(carry, batch)
+        if first.shape not in ((), batch):
+            raise ValueError(f"first must be [...] = {list(batch)} as obs, got shape {list(first.shape)}")
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), carry)
         begins = jnp.broadcast_to(first, batch).reshape(-1)
         flat, dist = self.network.apply(self.params, flat, seen, begins)
@@ -83,6 +95,17 @@ class Policy:
         action = jax.vmap(self.env.sent)(action)
         carry = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), flat)
         return carry, action.reshape(*batch, *action.shape[1:])
+
+    def _check_carry(self, carry: Any, batch: tuple[int, ...]) -> None:
+        """Raises ValueError unless this is the state of one recurrent cell for each observation."""
+        expected = jax.eval_shape(lambda: self.start(*batch))
+        if jax.tree.map(jnp.shape, expected) == jax.tree.map(jnp.shape, carry):
+            return
+        sizes = ", ".join(map(str, batch))
+        raise ValueError(
+            f"carry must be that of as many episodes as there are observations: start with policy.start({sizes}), "
+            "and go on with what the step before has given"
+        )
 
 
 def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
@@ -96,12 +119,16 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
     Raises:
         ValueError: there is no finished run, its files are damaged, or it has no such seed.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"folder must be the path of a run, as in 'results/...', got {described(folder)}")
     folder = _of_a_run(Path(folder))
     config, h = folders.read_setup(folder, env)
     options = folders.read_options(folder)
-    begin, count = options.get("seed", 0), options.get("seeds", 1)
-    if seed is not None and not begin <= seed < begin + count:
-        raise ValueError(f"seed must be from {begin} to {begin + count - 1}, those of {folder}, got {shown(seed)}")
+    begin, num_seeds = options.get("seed", 0), options.get("seeds", 1)
+    is_known = isinstance(seed, Integral) and int(seed) in range(begin, begin + num_seeds)
+    if seed is not None and (isinstance(seed, bool) or not is_known):
+        last = begin + num_seeds - 1
+        raise ValueError(f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}")
     one = envs.configured(config, 1, h.env_params)
     like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
     params, normaliser = results.read_state(folder, like.params, like.normaliser)

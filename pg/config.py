@@ -569,12 +569,15 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
     rates = hyperparams.learning_rate, hyperparams.critic_rate
     if all(isinstance(rate, Real) for rate in rates) and float(rates[0]) * float(rates[1]) > LARGEST:
         raise ValueError(f"learning_rate × critic_rate must be {_FINITE}, got {rates[0]!r} × {rates[1]!r}")
-    if not isinstance(hyperparams.env_params, Mapping):
-        raise ValueError(
-            f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(hyperparams.env_params)}"
-        )
-    assignments({k: v for k, v in hyperparams.env_params.items() if not hasattr(v, "shape")})
+    check_env_params(hyperparams.env_params)
     return hyperparams
+
+
+def check_env_params(env_params: Any) -> None:
+    """Raises ValueError unless these are names with numbers in range; arrays and tracers pass unread."""
+    if not isinstance(env_params, Mapping):
+        raise ValueError(f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}")
+    assignments({k: v for k, v in env_params.items() if not hasattr(v, "shape")})
 
 
 def check_together(config: Config, hyperparams: Hyperparams) -> None:

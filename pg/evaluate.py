@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pg import envs, networks, normalisation, rollout
-from pg.config import Config, check_config
-from pg.inputs import check_key, count
+from pg.config import Config, check_config, check_env_params
+from pg.inputs import check_key, check_kind, count, shown
 from pg.normalisation import Normaliser
 
 
@@ -51,6 +52,11 @@ def evaluate(
     check_config(config)
     check_key(key)
     num_episodes = count("num_episodes", num_episodes)
+    if normaliser is not None:
+        check_kind("normaliser", normaliser, Normaliser, "write state.normaliser")
+    if not isinstance(greedy, bool | np.bool_):
+        raise ValueError(f"greedy must be True or False, got {shown(greedy)}")
+    check_env_params({} if env_params is None else env_params)
     if config.normalise_observations and normaliser is None:
         raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
     env = envs.configured(config, num_episodes, env_params)

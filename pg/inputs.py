@@ -100,7 +100,10 @@ def nearest(value: Any, names: Iterable[str]) -> list[str]:
 def check_kind(name: str, value: Any, kind: type, instead: str) -> None:
     """Raises ValueError, which says what to write instead, unless `value` is of this class."""
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a pg.{kind.__name__}, got {described(value)}: {instead}")
+        import pg
+
+        home = "pg" if kind.__name__ in pg.__all__ else kind.__module__
+        raise ValueError(f"{name} must be a {home}.{kind.__name__}, got {described(value)}: {instead}")
 
 
 def check_function(name: str, value: Any, arguments: tuple[str, ...], instead: str) -> None:
@@ -146,11 +149,14 @@ def numbers(name: str, value: Any, instead: str = "") -> Any:
 
     Raises ValueError, which says what to write instead, for anything else, as a key, a text or nothing.
     """
+    import jax
     import jax.numpy as jnp
 
+    # No pair of parts is an array of them, and texts are names of dtypes to jax.
+    is_other = hasattr(value, "_fields") or any(isinstance(x, str | bytes) for x in jax.tree.leaves(value))
     try:
-        array = None if hasattr(value, "_fields") else jnp.asarray(value)  # no pair of parts is an array of them
-    except (TypeError, ValueError):  # a text, nothing, a list of lists of unequal lengths
+        array = None if is_other else jnp.asarray(value)
+    except (TypeError, ValueError):  # nothing, names with values, a list of lists of unequal lengths
         array = None
     kinds = jnp.floating, jnp.integer, jnp.bool_
     if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
@@ -273,13 +279,21 @@ def described(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if type(value) is tuple and value:
-        return f"a tuple of {', '.join(type(part).__name__ for part in value)}"
+        return f"a tuple of {', '.join(map(_kind, value))}"
     if value is None or isinstance(value, str | bytes | Real):
         return shown(value)
     if isinstance(value, Mapping | list) and len(repr(value)) <= WIDTH:
         return shown(value)
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+    name = _kind(value)
+    return f"{'an' if name[0] in 'AEIOUa' else 'a'} {name}"
+
+
+def _kind(value: Any) -> str:
+    """The class of a value; of jax's arrays, traced or not, and of its keys what they are."""
+    dtype = str(getattr(value, "dtype", ""))
+    if dtype.startswith("key<"):
+        return "random key"
+    return "array" if dtype else type(value).__name__
 
 
 def _plain(name: str) -> str:

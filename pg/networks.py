@@ -9,7 +9,8 @@ environment at an episode's start, `()` for networks without one, which take any
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import flax
@@ -21,7 +22,7 @@ from flax import linen as nn
 from pg.config import ACTION_VALUES, ActionLaw, Config, ImageLayout, Memory, check_config, check_network
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
-from pg.inputs import check_kind, described
+from pg.inputs import check_key, check_kind, described, numbers
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -332,8 +333,28 @@ def check_shape(what: str, got: tuple[int, ...], expected: tuple[int, ...], axes
 
 def check_policy(dist: Any, action: jax.Array, expected: tuple[int, ...], axes: str) -> None:
     """Raises ValueError where a distribution's log-probabilities are not one number for each action."""
+    check_distribution(dist)
     got = jax.eval_shape(dist.log_prob, action).shape
     check_shape("the policy's log_prob", got, expected, axes, "sum it over the axes of an action")
+
+
+def check_distribution(dist: Any) -> None:
+    """Raises ValueError unless a policy's output is a distribution, with the methods that acting needs."""
+    missing = [name for name in ("draw", "sample", "action", "log_prob") if not hasattr(dist, name)]
+    if missing:
+        raise ValueError(
+            f"a policy must give a distribution, as pg.Categorical(logits), got {described(dist)} without "
+            f"{', '.join(missing)}"
+        )
+
+
+def check_params(params: Any) -> None:
+    """Raises ValueError unless the leaves of `params` are arrays or numbers."""
+    for leaf in jax.tree.leaves(params):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, Real):
+            raise ValueError(
+                f"params must be a tree of arrays, as policy.init(key) gives it, got {described(params)}"
+            )
 
 
 def num_params(params: Any) -> int:
@@ -348,15 +369,20 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     scaled = _scaling(config, env)
 
     def init(key: jax.Array) -> Any:
+        check_key(key)
         return model.init(
             key, jax.tree.map(lambda c: c[None], carry), jnp.zeros((1, *env.obs_shape)), jnp.ones(1, bool)
         )
 
     def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
         _check_params(params)
+        obs = numbers("obs", obs)
         try:
             return model.apply(params, carry, scaled(obs), first)
         except flax.errors.ScopeParamShapeError:
+            if obs.shape[-len(env.obs_shape) :] != env.obs_shape:
+                shapes = f"{list(env.obs_shape)}, after any other axes, got shape {list(obs.shape)}"
+                raise ValueError(f"obs must have the shape of the environment's, {shapes}") from None
             raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
 
     return Network(init, apply, carry, unstandardised=config.normalise_observations)
@@ -367,6 +393,11 @@ def _check_params(params: Any) -> None:
     for name, inside in (("params", "state.params.policy"), ("policy", "params.policy")):
         if hasattr(params, name):
             raise ValueError(f"params must be those of one network, got {described(params)}: write {inside}")
+    if not isinstance(params, Mapping):
+        raise ValueError(
+            f"params must be those of one network, got {described(params)}: write policy.init(key), or "
+            "state.params.policy"
+        )
 
 
 def _misfit(expected: Any, params: Any) -> str:

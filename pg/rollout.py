@@ -319,11 +319,8 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
 
 def _check_standing(name: str, state: Any, env: Env) -> None:
     """Raises ValueError unless `state` says where the environments stand, all of them."""
-    if not isinstance(state, RolloutState):
-        raise ValueError(
-            f"{name} must be a pg.rollout.RolloutState, got {described(state)}: write pg.rollout.start(env, policy, "
-            "key), or state.rollout of a TrainState that collects windows"
-        )
+    instead = "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects windows"
+    check_kind(name, state, RolloutState, instead)
     if state.time.shape != (env.num_envs,):
         raise ValueError(
             f"{name} must be where {env.num_envs} environments stand, got one of shape {list(state.time.shape)}: "
@@ -379,7 +376,9 @@ def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax
 
     The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why); `_with_keys` undoes that.
     """
+    networks.check_params(params)
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
+    networks.check_distribution(dist)
 
     def one(time: jax.Array) -> tuple[jax.Array, jax.Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))

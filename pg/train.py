@@ -27,7 +27,7 @@ from pg.config import (
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
-from pg.inputs import check_key
+from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, make_optimizer, schedule
@@ -110,6 +110,7 @@ def make_learner(
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
         check_key(key)
+        check_kind("state", state, TrainState, "write learner.init(key)")
         collect_key, shuffle_key = jax.random.split(key)
         policy, critic = (normalisation.standardised(network, state.normaliser) for network in plain)
         rollout_state, traj, finished = collect(state, networks.actor(policy, critic), collect_key)

@@ -100,10 +100,34 @@ def test_actions_are_within_the_bounds_of_the_environment(run: tuple[Path, runs.
     assert float(jnp.abs(wild(np.zeros((50, 3)), KEY)).max()) == 2.0
 
 
-@pytest.mark.parametrize("seed", [4, 7, -1])
-def test_a_seed_that_was_not_trained(run: tuple[Path, runs.Run], seed: int) -> None:
-    with pytest.raises(ValueError, match=f"seed must be from 5 to 6, those of .*, got {seed}"):
+@pytest.mark.parametrize("seed", [4, 7, -1, "5", 5.0, True, jax.random.key(5)])
+def test_a_seed_that_was_not_trained(run: tuple[Path, runs.Run], seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"seed must be from 5 to 6, those of .*, got "):
         pg.load_policy(run[0], seed=seed)
+
+
+@pytest.mark.parametrize("folder", [None, 0, b"results"])
+def test_what_is_no_path_of_a_folder(folder: Any) -> None:
+    with pytest.raises(ValueError, match="folder must be the path of a run, as in"):
+        pg.load_policy(folder)
+
+
+@pytest.mark.parametrize("obs", ["x", None, {"obs": 1}, ["a"] * 3, [[0.0], [0.0, 0.0]], KEY, np.zeros(3, complex)])
+def test_what_is_no_observation(run: tuple[Path, runs.Run], obs: Any) -> None:
+    with pytest.raises(ValueError, match=r"obs must be an array of numbers, got .*: give what the environment's"):
+        pg.load_policy(run[0])(obs)
+
+
+def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path) -> None:
+    """Broadcast, the episodes would share one."""
+    policy, _ = kept(tmp_path, Config(memory="lstm", memory_size=3, hidden_sizes=(4,)))
+    for carry, obs in ((policy.start(), np.zeros((2, 4))), (policy.start(2), np.zeros(4)), ((), np.zeros(4))):
+        with pytest.raises(ValueError, match=r"carry must be that of as many episodes .*: start with policy.start\("):
+            policy.step(carry, obs)
+    with pytest.raises(ValueError, match=r"first must be \[...\] = \[2\] as obs, got shape \[3\]"):
+        policy.step(policy.start(2), np.zeros((2, 4)), first=np.zeros(3, bool))
+    with pytest.raises(ValueError, match=r"a size of the batch must be a whole number of at least 0, got \(2,\)"):
+        policy.start((2,))
 
 
 def kept(tmp_path: Path, config: Config, **more: Any) -> tuple[Policy, Any]:

@@ -39,7 +39,7 @@ from pg.estimators.checks import checked
 from pg.evaluate import evaluate
 from pg.inputs import ALIASES, nearest
 from pg.job import Options
-from pg.networks import make_critic, make_policy
+from pg.networks import Network, make_critic, make_policy
 from pg.presets import preset
 from pg.rollout import differentiable_episodes, episodes, returns_to_go, start, visited, windows
 from pg.train import make_learner, make_train
@@ -156,6 +156,36 @@ def handed(use: Callable[..., object], **settings: Any) -> Callable[[], object]:
 def estimator_from(weigh: Any) -> Callable[[], object]:
     """One update by the estimator that `weigh` makes, without a critic."""
     return lambda: one_update(lambda policy, critic, h: build_estimator(policy, None, h, weigh))
+
+
+def built_with(**options: Any) -> Callable[[], object]:
+    """One update by the estimator that `build_estimator` makes with these options, without a critic."""
+
+    def mine(policy: Any, critic: Any, h: Hyperparams) -> Estimator:
+        return build_estimator(policy, None, h, lambda p, s, traj: (traj.reward, (), ()), **options)
+
+    return lambda: one_update(mine)
+
+
+def critic_giving(change: Callable[[Any], Any]) -> Callable[[], object]:
+    """One update of gae, whose critic gives something else than V."""
+
+    def mine(policy: Any, critic: Network, h: Hyperparams) -> Estimator:
+        def apply(*args: Any) -> Any:
+            carry, v = critic.apply(*args)
+            return carry, change(v)
+
+        return ESTIMATORS["gae"](policy, critic._replace(apply=apply), h)
+
+    return lambda: one_update(mine)
+
+
+def logits_of(policy: Network) -> Callable[..., Any]:
+    def apply(*args: Any) -> Any:
+        carry, dist = policy.apply(*args)
+        return carry, dist.logits
+
+    return apply
 
 
 def trained_by(optimizer: Any) -> Callable[[], object]:
@@ -460,6 +490,76 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         estimator_from(lambda params, traj: traj.reward),
         "weigh must be a function of params, estimator_state, trajectory, got one that cannot be called so",
     ),
+    **{
+        f"a psi that is {given!r}": (
+            estimator_from(lambda params, state, traj, given=given: (given, (), ())),
+            f"psi must be an array of numbers, got {given!r}: weigh must give one number for each step",
+        )
+        for given in (None, "psi", {})
+    },
+    "a psi of complex numbers": (
+        estimator_from(lambda params, state, traj: (traj.reward * 1j, (), ())),
+        "psi must be an array of numbers, got complex64: weigh must give one number for each step",
+    ),
+    "a V of weigh that is one number": (
+        estimator_from(lambda params, state, traj: (traj.reward, (), (), 1)),
+        "the V of weigh must be [T, B] = [2, 2], got shape []: weigh must give one number for each step",
+    ),
+    "a target that is text": (
+        estimator_from(lambda params, state, traj: (traj.reward, "reward", ())),
+        "the critic's target must be an array of numbers, got 'reward': weigh must give one number",
+    ),
+    "a weigh that gives another state": (
+        estimator_from(lambda params, state, traj: (traj.reward, (), jnp.zeros(3))),
+        "the state of estimator '<lambda>' after weigh:  must be absent, got float32 of shape (3,)",
+    ),
+    **{
+        f"a critic that gives {name}": (
+            critic_giving(change),
+            f"the critic's output must be an array of numbers, got {said}: a critic of states gives one number",
+        )
+        for name, change, said in (
+            ("a pair", lambda v: (v, ()), "a tuple of array, tuple"),
+            ("names", lambda v: {"V": 1}, "{'V': 1}"),
+            ("nothing", lambda v: None, "None"),
+        )
+    },
+    "a policy that gives logits": (
+        handed(lambda x: episodes(x.env, Network(x.policy.init, logits_of(x.policy)), x.state.params.policy, KEY)),
+        "a policy must give a distribution, as pg.Categorical(logits), got an array without draw, sample",
+    ),
+    "a surrogate of nothing": (
+        built_with(gain=lambda dist, batch: None),
+        "the surrogate must be an array of numbers, got None: gain must give one number for each step",
+    ),
+    "the name of a surrogate": (
+        built_with(gain="score"),
+        "gain must be a function of distribution, weighted, got 'score': write a function that returns a surrogate",
+    ),
+    "a surrogate of the distribution alone": (
+        built_with(gain=lambda dist: dist),
+        "gain must be a function of distribution, weighted, got one that cannot be called so",
+    ),
+    "reports of nothing": (
+        built_with(watch=lambda dist, batch: None),
+        "watch must give names with values [T, B], got None",
+    ),
+    "a report that is one number": (
+        built_with(watch=lambda dist, batch: {"psi": batch.psi[0, 0]}),
+        "watch's 'psi' must be [T, B] = [2, 2], got shape []: watch must give one number for each step",
+    ),
+    "an unknown way of collecting": (
+        built_with(accepts=("episode",)),
+        "unknown way of collecting 'episode': did you mean 'episodes'?",
+    ),
+    "an environment for the policy of an estimator": (
+        lambda: build_estimator(make_env("CartPole-v1", 1), None, H, lambda p, s, traj: ()),
+        "policy must be a pg.Network, got an Env: write pg.make_policy(config, env)",
+    ),
+    "a Config for the Hyperparams of an estimator": (
+        handed(lambda x: build_estimator(x.policy, None, x.config, lambda p, s, traj: ())),
+        "hyperparams must be a pg.Hyperparams, got a Config: the Config comes first",
+    ),
     "no target for a critic": (
         lambda: one_update(lambda *parts: build_estimator(*parts, lambda p, s, traj: (traj.reward, (), ()))),
         "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic",
@@ -568,6 +668,39 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     "all parameters for the policy's in a rollout": (
         handed(lambda x: episodes(x.env, x.policy, x.state.params, KEY)),
         "params must be those of one network, got a Params: write params.policy",
+    ),
+    "a network for parameters": (
+        handed(lambda x: evaluate(x.config, x.policy, KEY, 2)),
+        "params must be a tree of arrays, as policy.init(key) gives it, got a Network",
+    ),
+    "no parameters": (
+        handed(lambda x: evaluate(x.config, None, KEY, 2)),
+        "params must be those of one network, got None: write policy.init(key), or state.params.policy",
+    ),
+    "observations of another environment": (
+        handed(lambda x: x.policy.apply(x.state.params.policy, (), jnp.zeros((2, 7)), jnp.ones(2, bool))),
+        "obs must have the shape of the environment's, [2], after any other axes, got shape [2, 7]",
+    ),
+    "text for observations": (
+        handed(lambda x: x.policy.apply(x.state.params.policy, (), "obs", jnp.ones(2, bool))),
+        "obs must be an array of numbers, got 'obs'",
+    ),
+    "a number for the key of parameters": (handed(lambda x: x.policy.init(0)), "write jax.random.key(0)"),
+    "parameters for a state": (
+        handed(lambda x: make_learner(x.config).step(x.state.params, KEY)),
+        "state must be a pg.TrainState, got a Params: write learner.init(key)",
+    ),
+    "a state for a normaliser": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, normaliser=x.state)),
+        "normaliser must be a pg.normalisation.Normaliser, got a TrainState: write state.normaliser",
+    ),
+    "a number for parameters of the environment": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, env_params=3)),
+        "env_params must be names with numbers, as in {'gravity': 9.8}; got 3",
+    ),
+    "a switch of an evaluation as text": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, greedy="no")),
+        "greedy must be True or False, got 'no'",
     ),
     "parameters of several runs": (
         handed(lambda x: evaluate(x.config, jax.tree.map(lambda p: jnp.stack([p, p]), x.state.params.policy), KEY)),

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pg import baselines, blocks, returns, rounding, surrogates
-from pg.config import Hyperparams
-from pg.inputs import check_function
+from pg.config import Hyperparams, check_is_hyperparams
+from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
 from pg.rollout import Trajectory
 
@@ -127,7 +126,17 @@ def build_estimator(
     Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
     where T = B, it would give a wrong number.
     """
+    check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
+    if critic is not None:
+        check_kind("critic", critic, Network, "write pg.make_critic(config, env), or None for an estimator without")
+    check_is_hyperparams(h)
     check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
+    check_function("gain", gain, ("distribution", "weighted"), "write a function that returns a surrogate [T, B]")
+    check_function("predict", predict, ("output", "weighted"), "write a function that returns a prediction [T, B]")
+    check_function("watch", watch, ("distribution", "weighted"), "write a function that returns names with [T, B]")
+    accepts = (accepts,) if isinstance(accepts, str) else accepts
+    for way in accepts:
+        check_name("way of collecting", way, ("episodes", "windows"))
     # A memory runs through time, which then cannot be cut into blocks.
     whole = policy.recurrent or (critic is not None and critic.recurrent)
 
@@ -140,22 +149,27 @@ def build_estimator(
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
         psi, target, after, *value = _parts(weigh(params, state, traj))
         psi = _of_each_step(psi, traj, lambda longer: weigh(params, state, longer)[0])
-        if critic is not None:
-            _check_targets(traj, target, *value)
+        _check_targets(critic, traj, target, *value)
         return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
-        entropy, gained = dist.entropy(), gain(dist, batch)
-        of_each_step = traj.valid.shape, "[T, B]"
-        check_shape("the policy's entropy", entropy.shape, *of_each_step, "sum it over the axes of an action")
-        check_shape("the surrogate", gained.shape, *of_each_step, "gain must give one number for each step")
-        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watch(dist, batch)}
+        steps = traj.valid.shape
+        remedy = "sum it over the axes of an action"
+        entropy = _of_steps("the policy's entropy", dist.entropy(), steps, remedy)
+        remedy = "gain must give one number for each step"
+        gained = _of_steps("the surrogate", gain(dist, batch), steps, remedy)
+        watched = watch(dist, batch)
+        if not isinstance(watched, dict):
+            raise ValueError(f"watch must give names with values [T, B], got {described(watched)}")
+        remedy = "watch must give one number for each step"
+        watched = {name: _of_steps(f"watch's {name!r}", x, steps, remedy) for name, x in watched.items()}
+        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watched}
         sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
         if critic is not None:
             prediction = predict(critic_output(critic, params, traj), batch)
-            check_shape("the critic's prediction", prediction.shape, *of_each_step, ONE_NUMBER)
+            prediction = _of_steps("the critic's prediction", prediction, steps, ONE_NUMBER)
             if isinstance(batch.value, jax.Array):
                 sums["value_loss"] = surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
             else:
@@ -176,13 +190,20 @@ def build_estimator(
     return Estimator(init, weighted, grad, accepts, state_discount=discount)
 
 
-def _check_targets(traj: Trajectory, target: Any, value: Any = ()) -> None:
+def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax.Array:
+    """An array [T, B]. Raises ValueError for what is none, or has another shape."""
+    array = numbers(what, given, remedy)
+    check_shape(what, array.shape, steps, "[T, B]", remedy)
+    return array
+
+
+def _check_targets(critic: Network | None, traj: Trajectory, target: Any, value: Any = ()) -> None:
     """Raises ValueError for another shape of what a critic regresses to, and of the V that is to bind it."""
-    if isinstance(target, tuple):
+    if critic is not None and not jax.tree.leaves(target):
         raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
-    check_shape("the critic's target", np.shape(target), traj.reward.shape, "[T, B]", OF_EACH_STEP)
-    if not isinstance(value, tuple):
-        check_shape("the V of weigh", np.shape(value), traj.reward.shape, "[T, B]", OF_EACH_STEP)
+    for what, given in (("the critic's target", target), ("the V of weigh", value)):
+        if jax.tree.leaves(given):  # of () or None there are none
+            _of_steps(what, given, traj.reward.shape, OF_EACH_STEP)
 
 
 def _parts(given: Any) -> Sequence[Any]:
@@ -193,6 +214,7 @@ def _parts(given: Any) -> Sequence[Any]:
             f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; got {got}: "
             "without a critic and a state write `return psi, (), ()`"
         )
+    numbers("psi", given[0], OF_EACH_STEP)
     return given
 
 
@@ -217,7 +239,8 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
 
 def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
-    return unroll(critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj))
+    output = unroll(critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj))
+    return numbers("the critic's output", output, ONE_NUMBER)
 
 
 def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
