@@ -188,6 +188,49 @@ MUTANTS = [
         "if len(shape) == 1 and steps[0] != steps[1]:",
         "tests/test_shapes.py -k weight",
     ),
+    Mutant(
+        "psi alone is taken apart along its steps",
+        "estimators/base.py",
+        "if not isinstance(given, tuple | list) or len(given) not in (3, 4):",
+        "if False:",
+        "tests/test_inputs.py -k 'psi and alone'",
+    ),
+    Mutant(
+        "one advantage alone is standardised, and nothing is trained",
+        "config.py",
+        "if steps < 2:",
+        "if steps < 1:",
+        "tests/test_minibatches.py -k standardised",
+    ),
+    Mutant(
+        "a metric that is NaN on purpose stops a program under debug_nans",
+        "nonfinite.py",
+        "return bool(settings.jax_debug_nans)",
+        "return False",
+        "tests/test_nonfinite.py -k debug_nans",
+    ),
+    # Images.
+    Mutant(
+        "channels that come first are not told",
+        "networks.py",
+        'return "chw" if channels_first else "hwc"',
+        'return "hwc"',
+        "tests/test_images.py -k told_by_the_shape",
+    ),
+    Mutant(
+        "channels that come first are convolved as rows",
+        "networks.py",
+        'channels_first=layout == "chw"',
+        "channels_first=False",
+        "tests/test_images.py -k both_layouts",
+    ),
+    Mutant(
+        "frames of bytes reach the network unscaled",
+        "networks.py",
+        "return (obs - axes(low)) / axes(high - low)",
+        "return obs",
+        "tests/test_images.py -k scaled_by_the_bounds",
+    ),
     # Actions and their densities.
     Mutant(
         "the score at the clipped action",
@@ -289,6 +332,20 @@ MUTANTS = [
         "action_key = env_key = jax.random.fold_in(key, time)",
         "tests/test_train.py -k key",
     ),
+    Mutant(
+        "a key of the old kind is taken for noise",
+        "distributions.py",
+        "is_noise, got = jnp.issubdtype(noise.dtype, jnp.floating), noise.dtype",
+        "is_noise, got = True, noise.dtype",
+        "tests/test_distributions.py -k made_of_noise",
+    ),
+    Mutant(
+        "four seeds are taken for a key",
+        "inputs.py",
+        "(raw and shape == _raw_key_shape()):",
+        "(raw and shape in ((2,), (4,))):",
+        "tests/test_inputs.py -k 'four and seeds'",
+    ),
     # Behaviour and target.
     Mutant(
         "the behaviour's log-probabilities are not those of its actions",
@@ -339,6 +396,20 @@ MUTANTS = [
         "impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)",
         "impossible = jnp.any((p > 2) & other._forbidden(), axis=-1)",
         "tests/test_distributions.py -k masks",
+    ),
+    Mutant(
+        "the divergence of two classes of distributions is a number",
+        "distributions.py",
+        "if not (isinstance(other, type(one)) or isinstance(one, type(other))):",
+        "if False:",
+        "tests/test_distributions.py -k two_of_a_kind",
+    ),
+    Mutant(
+        "one number is broadcast to the vector of an action",
+        "distributions.py",
+        "if array.shape[-1:] != shape[-1:] or not _broadcasts(",
+        "if not _broadcasts(",
+        "tests/test_distributions.py -k no_vector",
     ),
     # Baselines.
     Mutant(
@@ -787,6 +858,13 @@ MUTANTS = [
         "return network._replace(apply=apply, unstandardised=False)",
         "return network._replace(unstandardised=False)",
         "tests/test_acting.py tests/test_normalisation.py",
+    ),
+    Mutant(
+        "one recurrent cell for the observations of several episodes",
+        "acting.py",
+        "        self._check_carry(carry, batch)\n",
+        "",
+        "tests/test_acting.py -k as_many_episodes",
     ),
     Mutant(
         "a new file through a link that lies in its place",
