@@ -159,7 +159,7 @@ class Config:
     normalise_observations: bool = False
     """Networks see observations less their running mean, over their running standard deviation, within ±10."""
     scale_rewards: bool = False
-    """Learning sees rewards over the running standard deviation of the return, once returns differ: no clipping."""
+    """Learning sees rewards over the returns' running deviation (at least a tenth of their range), unclipped."""
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
     image_layout: ImageLayout = "auto"

@@ -1,6 +1,6 @@
 """Running statistics of what training meets: observations standardised, rewards brought to one scale.
 
-    obs ↦ clip((obs - mean) / std, ±10)        reward ↦ reward / std of the discounted return
+    obs ↦ clip((obs - mean) / std, ±10)        reward ↦ reward / max(std, range / 10) of the discounted return
 
 Both are used as they were *before* a batch was collected, for acting and for learning alike: the log-probabilities
 of the two agree, and a scale that does not depend on the batch leaves an estimator's direction as it is.
@@ -8,17 +8,19 @@ Statistics are merged exactly (Chan et al. 1979); each number is kept as an unev
 float stops counting at 2²⁴.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pg import returns, rounding
+from pg import blocks, returns, rounding
 from pg.config import Config
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 
-LIMIT = 10.0  # of a standardised observation, as is usual since OpenAI's baselines
+# Of a standardised observation, as is usual since OpenAI's baselines, and of the range of scaled returns.
+LIMIT = 10.0
 
 
 class Sum(NamedTuple):
@@ -50,22 +52,38 @@ class Moments(NamedTuple):
         return cls(Sum(jnp.zeros(()), jnp.zeros(())), Sum(zero, zero), Sum(one, zero))
 
     def merge(self, x: jax.Array, valid: jax.Array) -> "Moments":
-        """With samples x [T, B, ...] where valid [T, B]; as it is where there is none."""
-        mask = valid.reshape(*valid.shape, *[1] * (x.ndim - 2))
-        new = jnp.sum(valid, dtype=x.dtype)
+        """With samples x [T, B, ...] where valid [T, B], of bytes too; as it is where there is none."""
+        new = jnp.sum(valid, dtype=self.mean.high.dtype)
         share = 1 / jnp.maximum(new, 1.0)
-        equal = rounding.equal(x, rounding.of_size(x), mask, axis=(0, 1))[0, 0]
-        # Relative to the mean so far, so that a large offset does not eat the digits.
-        x = jnp.where(mask, (x - self.mean.high[None, None]) - self.mean.low[None, None], 0.0)
-        # The sum of many equal numbers is off by many roundings, and a variance must not be made of these.
-        largest = jnp.where(new > 0, jnp.max(x, axis=(0, 1), initial=-jnp.inf, where=mask), 0.0)
-        below = share * jnp.sum(jnp.where(mask, x - largest[None, None], 0.0), axis=(0, 1))
-        shift = jnp.where(equal, largest + below, share * jnp.sum(x, axis=(0, 1)))
-        var = share * jnp.sum(jnp.where(mask, (x - shift[None, None]) ** 2, 0.0), axis=(0, 1))
+        # Sums are of distances from the mean so far and from a sample, so that a large offset does not
+        # eat the digits, and so that nothing, not even rounding, is left of samples that are equal.
+        sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)
+
+        def distance(rows: jax.Array) -> jax.Array:
+            return self._from_mean(rows) - sample
+
+        below = share * _sum_of(distance, x, valid)
+        shift = sample[0, 0] + below
+        var = share * _sum_of(lambda rows: (distance(rows) - below[None, None]) ** 2, x, valid)
         number = self.number.add(new)
         weight = new / jnp.maximum(number.high, 1.0)
         spread = ((var - self.var.high) - self.var.low) + (1.0 - weight) * shift**2
         return Moments(number, self.mean.add(weight * shift), self.var.add(weight * spread))
+
+    def _from_mean(self, x: jax.Array) -> jax.Array:
+        """x less the mean so far, [K, B, ...], in floats."""
+        return (as_float(x) - self.mean.high[None, None]) - self.mean.low[None, None]
+
+
+def _sum_of(f: Callable[[jax.Array], jax.Array], x: jax.Array, valid: jax.Array) -> jax.Array:
+    """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames in floats are large."""
+
+    def block(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
+        samples, counts = rows
+        mask = counts.reshape(*counts.shape, *[1] * (samples.ndim - 2))
+        return jnp.sum(jnp.where(mask, f(samples), 0.0), axis=(0, 1))
+
+    return blocks.sum_steps(block, (x, valid), valid)
 
 
 class Normaliser(NamedTuple):
@@ -74,6 +92,7 @@ class Normaliser(NamedTuple):
     obs: Any  # Moments of the observation [*O]
     returns: Any  # Moments of the discounted return so far, at every step
     running: Any  # [B] the discounted return so far, of episodes that go on in the next window
+    extremes: Any = ()  # the smallest and the largest discounted return so far
 
 
 def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
@@ -81,20 +100,25 @@ def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
     obs = Moments.start(obs_shape) if config.normalise_observations else ()
     if not config.scale_rewards:
         return Normaliser(obs, (), ())
-    return Normaliser(obs, Moments.start(), jnp.zeros(config.num_envs))
+    extremes = jnp.full((), jnp.inf), jnp.full((), -jnp.inf)
+    return Normaliser(obs, Moments.start(), jnp.zeros(config.num_envs), extremes)
 
 
 def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
     """With a batch included. traj: as collected, its rewards unscaled."""
-    obs, scale, running = normaliser
+    obs, scale, running, extremes = normaliser
     if isinstance(obs, Moments):
-        obs = obs.merge(as_float(traj.obs), traj.valid)
+        obs = obs.merge(traj.obs, traj.valid)
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]
         so_far = returns.discounted_sum(reward, gamma * (1.0 - traj.first[::-1].astype(reward.dtype)), running)[::-1]
         scale, running = scale.merge(so_far, traj.valid), so_far[-1]
-    return Normaliser(obs, scale, running)
+        low, high = extremes
+        low = jnp.minimum(low, jnp.min(so_far, initial=jnp.inf, where=traj.valid))
+        high = jnp.maximum(high, jnp.max(so_far, initial=-jnp.inf, where=traj.valid))
+        extremes = low, high
+    return Normaliser(obs, scale, running, extremes)
 
 
 def standardised(network: Network, normaliser: Normaliser) -> Network:
@@ -115,11 +139,17 @@ def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
     """The trajectory with rewards on the scale of the returns; as it is if that is not asked for.
 
     As it is, too, until returns have been seen that differ: no reward yet, or the same return at every step, is no
-    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴, which the usual wrappers clip at 10.)
+    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is the deviation of a return that was
+    seen once among many zeros: the returns seen so far are scaled to a range of at most 10. The usual wrappers clip
+    rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 one and the same; here all are divided by
+    one number, so that the objective keeps its direction.
     """
     moments = normaliser.returns
     if not isinstance(moments, Moments):
         return traj
     mean, var = moments.mean.high, moments.var.high
+    low, high = normaliser.extremes
     differs = var > rounding.of_size(mean) ** 2
-    return traj._replace(reward=traj.reward / jnp.sqrt(jnp.where(differs, var + 1e-8, 1.0)))
+    least = (high - low) / LIMIT
+    scale = jnp.sqrt(jnp.where(differs, jnp.maximum(var + 1e-8, least**2), 1.0))
+    return traj._replace(reward=traj.reward / scale)

@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "the critic sees the observation of a terminal state",
         "estimators/base.py",
-        "next_obs=jnp.where(ended, traj.obs, traj.next_obs)",
-        "next_obs=traj.next_obs",
+        "return jnp.where(ended, rows.obs, rows.next_obs)",
+        "return rows.next_obs",
         "tests/test_nan_ends.py -k network",
     ),
     Mutant(
@@ -535,6 +535,27 @@ MUTANTS = [
         "tests/test_rounding.py -k scaled",
     ),
     Mutant(
+        "rewards are scaled by the deviation of a return that was seen once among zeros",
+        "normalisation.py",
+        "jnp.maximum(var + 1e-8, least**2)",
+        "var + 1e-8",
+        "tests/test_rounding.py -k 'rare_reward or first_rewards'",
+    ),
+    Mutant(
+        "scaled rewards are clipped",
+        "normalisation.py",
+        "return traj._replace(reward=traj.reward / scale)",
+        "return traj._replace(reward=jnp.clip(traj.reward / scale, -LIMIT, LIMIT))",
+        "tests/test_rounding.py -k 'rare_reward or large_offset'",
+    ),
+    Mutant(
+        "a mean of equal samples that is off by the rounding of their sum",
+        "normalisation.py",
+        "sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)",
+        "sample = 0.0 * self._from_mean(x[:1, :1])",
+        "tests/test_rounding.py -k constant_feature",
+    ),
+    Mutant(
         "entropy of the behaviour in the reward of the policy",
         "estimators/base.py",
         "return traj._replace(reward=traj.reward - h.temperature * finite)",
@@ -595,15 +616,15 @@ MUTANTS = [
     Mutant(
         "the memory is reset before a successor is seen",
         "estimators/base.py",
-        "critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]",
-        "critic.apply(own, carry, next_obs, jnp.ones_like(first))[1]",
+        "critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]",
+        "critic.apply(own, carry, next_obs, jnp.ones_like(row.first))[1]",
         "tests/test_recurrent.py",
     ),
     Mutant(
         "steps after an episode's end are counted in the statistics",
         "normalisation.py",
-        "mask = valid.reshape(",
-        "mask = jnp.ones_like(valid).reshape(",
+        "mask = counts.reshape(",
+        "mask = jnp.ones_like(counts).reshape(",
         "tests/test_normalisation.py",
     ),
     Mutant(

@@ -222,7 +222,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"env": "Acrobot-v1"}, "rollout"),
     ({"num_envs": 5}, "rollout"),
     ({"normalise_observations": False}, "normaliser.obs"),
-    ({"scale_rewards": False}, "normaliser.returns"),
+    ({"scale_rewards": False}, "normaliser.extremes"),
     ({"memory": "gru"}, "memory"),
     ({"shared_torso": True}, "torso"),
 ]

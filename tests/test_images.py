@@ -1,5 +1,6 @@
 """Images: which axis holds the channels, and on what scale networks see them."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from flax import struct
 
-from pg import Config, make_train, rollout
+from pg import Config, make_train, normalisation, rollout
 from pg.envs import Box, Discrete, Env, environment, make_env, spaces
-from pg.networks import image_description, image_layout, make_critic, make_policy
+from pg.estimators.base import Params, successor_values
+from pg.networks import Network, image_description, image_layout, make_critic, make_policy
 
 KEY = jax.random.key(0)
 
@@ -173,6 +175,25 @@ def test_a_window_of_byte_frames_takes_their_bytes() -> None:
     used = jax.jit(run).lower(KEY).compile().memory_analysis()
     assert used.output_size_in_bytes < 2.5 * frames
     assert used.temp_size_in_bytes < 2 * frames
+
+
+def test_what_is_computed_of_byte_frames_takes_no_copy_of_them_all() -> None:
+    """Running statistics, and V of every successor: a block of frames at a time, in floats."""
+    env = make_env(Frames(), 16)
+    policy = make_policy(Config(**SMALL), env)
+    state = rollout.start(env, policy, KEY)
+    window = functools.partial(rollout.windows, env, policy, policy.init(KEY), num_steps=1024)
+    traj = jax.eval_shape(lambda key: window(key, state)[1], KEY)
+    frames = 1024 * 16 * 3 * 12 * 12
+    seen = normalisation.start(Config(normalise_observations=True, num_envs=16), env.obs_shape)
+    critic = Network(lambda key: (), lambda params, carry, obs, first: (carry, obs.mean(axis=(-3, -2, -1))))
+    params = Params((), ())
+    for f, args in (
+        (normalisation.observe, (seen, traj, 0.99)),
+        (lambda traj: successor_values(critic, params, traj), (traj,)),
+    ):
+        used = jax.jit(f).lower(*args).compile().memory_analysis()
+        assert used.temp_size_in_bytes < 0.5 * frames
 
 
 def test_scaled_frames_are_trained_on() -> None:

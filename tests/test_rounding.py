@@ -189,6 +189,29 @@ def test_rewards_are_not_scaled_until_returns_differ(reward: float) -> None:
     assert scale == pytest.approx(1 / float(seen.returns.var.high) ** 0.5, rel=1e-5)
 
 
+def test_a_rare_reward_is_scaled_by_its_size_until_the_deviation_is_known() -> None:
+    """One reward of 1 after a hundred windows without any: it is scaled to 10 and not to 450, and 5 to 50."""
+    observe, steps, count = jax.jit(normalisation.observe), 16, 128
+    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=count), (1,))
+    nothing = episodes_of(np.zeros((steps, count)))
+    for _ in range(100):
+        normaliser = observe(normaliser, nothing, 0.99)
+    paid = nothing._replace(reward=nothing.reward.at[-1, 0].set(1.0))
+    rare = episodes_of([[1.0, 5.0]])
+    for _ in range(3):  # at once, and after more of the same
+        np.testing.assert_array_equal(normalisation.scaled(nothing, normaliser).reward, 0.0)
+        normaliser = observe(normaliser, paid, 0.99)
+        found = normalisation.scaled(rare, normaliser).reward
+        np.testing.assert_allclose(found, [[10.0, 50.0]], rtol=1e-6)
+        normaliser = observe(normaliser, nothing, 0.99)
+    for _ in range(100):
+        normaliser = observe(normaliser, episodes_of(np.resize([0.0, 1.0], (1, count))), 0.99)
+    deviation = float(normaliser.returns.var.high) ** 0.5
+    assert deviation > 0.1
+    found = normalisation.scaled(rare, normaliser).reward
+    np.testing.assert_allclose(found, np.array([[1.0, 5.0]]) / deviation, rtol=1e-5)
+
+
 def test_a_constant_feature_is_standardised_to_nothing() -> None:
     normaliser = normalisation.start(Config(normalise_observations=True), (1,))
     traj = episodes_of(np.zeros((64, 32)))._replace(obs=jnp.full((64, 32, 1), 1000.1))
@@ -198,11 +221,16 @@ def test_a_constant_feature_is_standardised_to_nothing() -> None:
     assert float(normaliser.obs.var.high[0]) == 0.0
 
 
-def test_the_value_loss_of_the_first_reward_is_bounded() -> None:
+@pytest.mark.parametrize("length", [5, 400])
+def test_the_value_loss_of_the_first_rewards_is_bounded(length: int) -> None:
     """MemoryChain pays once, at the end of an episode of several windows: the updates before it have seen zeros."""
-    sizes = {"num_envs": 4, "num_steps": 4, "num_updates": 4, "hidden_sizes": (4,)}
-    config = Config("MemoryChain-bsuite", estimator="gae", collect="windows", scale_rewards=True, **sizes)
+    sizes = {"num_envs": 4, "num_steps": 4, "num_updates": 11 * length // 20 + 4, "hidden_sizes": (4,)}
+    params = {"env_params": {"memory_length": length}}
+    config = Config("MemoryChain-bsuite", estimator="gae", collect="windows", scale_rewards=True, **sizes, **params)
     metrics = jax.jit(train.make_train(config))(KEY)[1]
     paid = np.flatnonzero(np.isfinite(metrics["return"]))
     assert paid[0] > 0
-    assert (np.asarray(metrics["value_loss"])[: paid[0] + 1] < 3.0).all()
+    assert len(paid) > 1
+    loss = np.asarray(metrics["value_loss"])
+    assert (loss[: paid[0] + 1] < 3.0).all()
+    assert (loss < 60.0).all()  # ½ 10², and what is left of V

@@ -282,9 +282,14 @@ def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
 
     Raises ValueError where the critic gives anything but one number for each step.
     """
+    return _values(critic, params, traj, lambda rows: rows.obs)
+
+
+def _values(critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]) -> jax.Array:
+    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory -> observations."""
 
     def block(rows: Trajectory) -> jax.Array:
-        v = critic_output(critic, params, rows)
+        v = critic_output(critic, params, rows._replace(obs=seen(rows)))
         check_shape("the critic's V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)
         return v
 
@@ -312,21 +317,27 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
 
     A terminal state has no value: where `terminated` is set, the number stands for nothing, and is finite.
     """
-    # A terminal observation may be NaN, and 0 · NaN is NaN: the critic sees the one before it instead.
-    ended = traj.terminated.reshape(*traj.terminated.shape, *[1] * (traj.obs.ndim - 2))
-    traj = traj._replace(next_obs=jnp.where(ended, traj.obs, traj.next_obs))
     if not critic.recurrent:
-        return values(critic, params, traj._replace(obs=traj.next_obs))
+        return _values(critic, params, traj, _successors)
     own = _critic_params(critic, params)
 
-    def step(carry: Any, row: tuple[jax.Array, ...]) -> tuple[Any, jax.Array]:
-        obs, next_obs, first = as_float(row[0]), as_float(row[1]), row[2]
-        carry, _ = critic.apply(own, carry, obs, first)
-        return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(first))[1]
+    def step(carry: Any, row: Trajectory) -> tuple[Any, jax.Array]:
+        carry, _ = critic.apply(own, carry, as_float(row.obs), row.first)
+        next_obs = as_float(_successors(row))
+        return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]
 
-    v = jax.lax.scan(step, _critic_carry(critic, traj), (traj.obs, traj.next_obs, traj.first))[1]
+    v = jax.lax.scan(step, _critic_carry(critic, traj), traj)[1]
     check_shape("the critic's V", v.shape, traj.first.shape, "[T, B]", ONE_NUMBER)
     return v
+
+
+def _successors(rows: Trajectory) -> jax.Array:
+    """The true successor of every step, like rows.obs; where the task ended the observation before, which is finite.
+
+    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would be a copy.
+    """
+    ended = rows.terminated.reshape(*rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim))
+    return jnp.where(ended, rows.obs, rows.next_obs)
 
 
 class Valued(NamedTuple):
