@@ -178,7 +178,8 @@ def compile_programs(
     hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes: of each
     evaluation; 0: none. exact: runs one after the other, each with the bits that it has alone. length: updates of a
     call, at most; default: a fortieth of the run. A program that this process has compiled before is not compiled
-    again: the values of hyperparameters are not part of it.
+    again, as the values of hyperparameters are not part of it; it is traced again, to know that it is the same, unless
+    it calls Python back, which no trace can tell: that is compiled each time.
     """
     where.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
@@ -207,9 +208,8 @@ def compile_programs(
     h = jax.tree.map(described, hyperparams)
     with interrupts.held("the compilation"), jax.set_mesh(where.mesh):
         first_program = compiled(init, key, h)
-        shapes = jax.eval_shape(devices.side_by_side(init, where, exact=exact), key, h)
         # What comes out goes in again, and so must lie where it lay.
-        states = jax.tree.map(described, shapes, first_program.output_shardings)
+        states = jax.tree.map(described, first_program.out_info, first_program.output_shardings)
         out = first_program.output_shardings, where.sharding
         count = jax.ShapeDtypeStruct((), np.int32, sharding=where.everywhere)
         rest = compiled(advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out)
