@@ -177,9 +177,11 @@ def compile_programs(
 
     hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes: of each
     evaluation; 0: none. exact: runs one after the other, each with the bits that it has alone. length: updates of a
-    call, at most; default: a fortieth of the run. A program that this process has compiled before is not compiled
-    again, as the values of hyperparameters are not part of it; it is traced again, to know that it is the same, unless
-    it calls Python back, which no trace can tell: that is compiled each time.
+    call, at most; default: a fortieth of the run.
+
+    A program that this process has compiled before is not compiled again, as the values of hyperparameters are not
+    part of it. It is traced again, to know that it is the same. One that calls Python back is compiled each time: no
+    trace tells what is called.
     """
     where.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
