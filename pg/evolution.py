@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from pg.inputs import check_function, check_key, count, numbers
+
 Objective = Callable[[Any, jax.Array], jax.Array]  # params, key -> an estimate of J, []
 
 
@@ -20,9 +22,12 @@ def antithetic(objective: Objective, params: Any, noise: jax.Array, key: jax.Arr
     """(f(θ + σε) - f(θ - σε)) ε / 2σ, [P], for one direction ε = noise [P]; both sides see the same key.
 
     Parameters are flattened as `ravel_pytree` does. On a linear f its covariance is g gᵀ + ‖g‖² I.
+    Raises ValueError for an objective that does not give one number.
     """
     flat, unravel = ravel_pytree(params)
     up, down = (objective(unravel(flat + side * sigma * noise), key) for side in (1.0, -1.0))
+    if numbers("the objective", up).ndim:
+        raise ValueError(f"the objective must be one number, got shape {list(up.shape)}: take the mean over episodes")
     return (up - down) / (2 * sigma) * noise
 
 
@@ -34,7 +39,11 @@ def evolution_gradient(
     objective: params, key -> an estimate of J, for instance
     `lambda theta, key: returns.total_return(rollout.episodes(env, policy, theta, key).reward, gamma).mean()`.
     Unbiased for E[J(θ + σε)], which differs from J by the order of σ². `batch_size` pairs are evaluated at a time.
+    Raises ValueError for an objective that does not give one number.
     """
+    check_function("objective", objective, ("params", "key"), "write a function that returns an estimate of J")
+    check_key(key)
+    num_pairs, batch_size = count("num_pairs", num_pairs), count("batch_size", batch_size)
     flat, unravel = ravel_pytree(params)
 
     def pair(key: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ import numpy as np
 
 from pg import files, folders, memory, nonfinite
 from pg.evaluate import Evaluation
-from pg.inputs import shown
+from pg.inputs import count, shown
 from pg.runs import Run
 
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
@@ -317,8 +317,14 @@ def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.n
 def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points].
 
-    Raises ValueError for curves that have no steps in common, or of which one has no points.
+    Raises ValueError for curves that have no steps in common, or of which one has no points or other shapes.
     """
+    points = count("points", points)
+    for curve in curves:
+        shapes = [np.shape(part) for part in curve] if isinstance(curve, tuple | list) else []
+        if len(shapes) != 2 or len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            got = f"arrays of shapes {shapes}" if shapes else shown(curve)
+            raise ValueError(f"a curve must be a pair of steps [K] and values [K], got {got}")
     if not curves or not all(len(steps) for steps, _ in curves):
         raise ValueError(
             f"curves must have at least one point each, got {[len(steps) for steps, _ in curves]} points"

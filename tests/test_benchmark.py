@@ -347,6 +347,17 @@ NOTHING_IN_COMMON: list[tuple[Any, str]] = [
     ([([1, 3], [0.0, 1.0]), ([], [])], r"at least one point each, got \[2, 0\] points"),
     ([], r"at least one point each, got \[\] points"),
 ]
+NO_CURVES: list[tuple[Any, str]] = [
+    ([([1, 3], [0.0])], r"a pair of steps \[K\] and values \[K\], got arrays of shapes \[\(2,\), \(1,\)\]"),
+    ([(np.zeros((2, 3)), np.zeros((2, 3)))], r"got arrays of shapes \[\(2, 3\), \(2, 3\)\]"),
+    ((np.arange(3), np.arange(3)), r"a pair of steps \[K\] and values \[K\], got array\(\[0, 1, 2\]\)"),
+]
+
+
+@pytest.mark.parametrize(("curves", "message"), NO_CURVES)
+def test_what_is_no_curve_is_one_sentence(curves: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        results.aligned(curves)
 
 
 @pytest.mark.parametrize(("curves", "message"), NOTHING_IN_COMMON)

@@ -642,6 +642,41 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         lambda: preset("ppo", total_steps=1000, num_updates=2),
         "total_steps and num_updates exclude each other",
     ),
+    **{
+        f"the values of a {search.__name__} by position": (
+            functools.partial(search, *num, [0.1]),
+            "hyperparams must be a pg.Hyperparams, got [0.1]: write pg.Hyperparams(learning_rate=...)",
+        )
+        for search, num in ((sweep.grid, ()), (sweep.random, (2,)), (sweep.sobol, (2,)))
+    },
+    "half a point of a search": (
+        lambda: sweep.random(1.5, learning_rate=sweep.Range(0.1, 1.0)),
+        "points must be a whole number of at least 1, got 1.5",
+    ),
+    "the name of an optimizer for a Config": (
+        lambda: pg.make_optimizer("adam", H),
+        "config must be a pg.Config, got 'adam'",
+    ),
+    "Hyperparams and Config changed about": (
+        lambda: pg.make_optimizer(H, Config()),
+        "config must be a pg.Config, got a Hyperparams: the Config comes first, and then the Hyperparams",
+    ),
+    "an objective as a name": (
+        lambda: pg.evolution_gradient("return", jnp.zeros(2), KEY, 4),
+        "objective must be a function of params, key, got 'return'",
+    ),
+    "an objective of each episode": (
+        lambda: pg.evolution_gradient(lambda params, key: jnp.zeros(3), jnp.zeros(2), KEY, 4),
+        "the objective must be one number, got shape [3]: take the mean over episodes",
+    ),
+    "half a pair": (
+        lambda: pg.evolution_gradient(lambda params, key: params.sum(), jnp.zeros(2), KEY, 2.5),
+        "num_pairs must be a whole number of at least 1, got 2.5",
+    ),
+    "a number for the key of evolution": (
+        lambda: pg.evolution_gradient(lambda params, key: params.sum(), jnp.zeros(2), 0, 4),
+        "key must be a random key, got 0",
+    ),
     "half a step in all": (
         lambda: preset("ppo", total_steps=1.5),
         "total_steps must be a whole number of at least 1",

@@ -53,6 +53,8 @@ Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each st
 Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, weighted -> what else to report, [T, B]
 
 
+_SUMMED = "sum it over the axes of an action"
+_BY_GAIN = "gain must give one number for each step"
 _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
 
 
@@ -126,17 +128,8 @@ def build_estimator(
     Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
     where T = B, it would give a wrong number.
     """
-    check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
-    if critic is not None:
-        check_kind("critic", critic, Network, "write pg.make_critic(config, env), or None for an estimator without")
-    check_is_hyperparams(h)
-    check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
-    check_function("gain", gain, ("distribution", "weighted"), "write a function that returns a surrogate [T, B]")
-    check_function("predict", predict, ("output", "weighted"), "write a function that returns a prediction [T, B]")
-    check_function("watch", watch, ("distribution", "weighted"), "write a function that returns names with [T, B]")
     accepts = (accepts,) if isinstance(accepts, str) else accepts
-    for way in accepts:
-        check_name("way of collecting", way, ("episodes", "windows"))
+    _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
     # A memory runs through time, which then cannot be cut into blocks.
     whole = policy.recurrent or (critic is not None and critic.recurrent)
 
@@ -156,15 +149,9 @@ def build_estimator(
         traj = batch.traj
         dist = policy_output(policy, params, traj)
         steps = traj.valid.shape
-        remedy = "sum it over the axes of an action"
-        entropy = _of_steps("the policy's entropy", dist.entropy(), steps, remedy)
-        remedy = "gain must give one number for each step"
-        gained = _of_steps("the surrogate", gain(dist, batch), steps, remedy)
-        watched = watch(dist, batch)
-        if not isinstance(watched, dict):
-            raise ValueError(f"watch must give names with values [T, B], got {described(watched)}")
-        remedy = "watch must give one number for each step"
-        watched = {name: _of_steps(f"watch's {name!r}", x, steps, remedy) for name, x in watched.items()}
+        entropy = _of_steps("the policy's entropy", dist.entropy(), steps, _SUMMED)
+        gained = _of_steps("the surrogate", gain(dist, batch), steps, _BY_GAIN)
+        watched = _watched(watch(dist, batch), steps)
         sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watched}
         sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
         if critic is not None:
@@ -188,6 +175,32 @@ def build_estimator(
 
     discount = h.gamma if state_discount is None else state_discount
     return Estimator(init, weighted, grad, accepts, state_discount=discount)
+
+
+def _check_parts(
+    policy: Any, critic: Any, h: Any, weigh: Any, gain: Any, predict: Any, watch: Any, accepts: Any
+) -> None:
+    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of another kind."""
+    check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
+    if critic is not None:
+        instead = "write pg.make_critic(config, env), or None for an estimator without"
+        check_kind("critic", critic, Network, instead)
+    check_is_hyperparams(h)
+    check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
+    of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
+    check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
+    check_function("predict", predict, of_critic, "write a function that returns a prediction [T, B]")
+    check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
+    for way in accepts:
+        check_name("way of collecting", way, ("episodes", "windows"))
+
+
+def _watched(given: Any, steps: tuple[int, ...]) -> dict[str, jax.Array]:
+    """What `watch` returned, checked: names with arrays [T, B]."""
+    if not isinstance(given, dict):
+        raise ValueError(f"watch must give names with values [T, B], got {described(given)}")
+    remedy = "watch must give one number for each step"
+    return {name: _of_steps(f"watch's {name!r}", x, steps, remedy) for name, x in given.items()}
 
 
 def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import optax
 
-from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule
+from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule, check_config, check_is_hyperparams
 from pg.inputs import check_function
 from pg.optimizers.curvature import (
     conjugate_gradient,
@@ -96,6 +96,8 @@ def make_optimizer(
             default it follows the optimizer's own count, which leaves out the steps that were not taken (`stop_kl`,
             numbers that are not finite).
     """
+    check_config(config)
+    check_is_hyperparams(h)
     rate, critic_rate = (_rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate))
     clip = clip_each_by_global_norm(h.max_grad_norm)
     if optimizer is not None:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_hyperparams
-from pg.inputs import check_name, entries, shown
+from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_hyperparams, check_is_hyperparams
+from pg.inputs import check_name, count, entries, shown
 
 Space = Any  # Range, or a sequence of values
 Table = dict[str, list[Any]]  # G values of every name
@@ -38,12 +38,12 @@ def grid(base: Hyperparams | None = None, /, **spaces: Any) -> Hyperparams:
 
     base: what the fields are that have no values here. Raises ValueError for an unknown field or a bad value.
     """
-    return hyperparams_of(base or Hyperparams(), combinations(_flat(spaces)))
+    return hyperparams_of(_given(base), combinations(_flat(spaces)))
 
 
 def random(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
     """`num` independent draws from the spaces, leaves [num] (Bergstra & Bengio 2012)."""
-    return hyperparams_of(base or Hyperparams(), draws("random", num, _flat(spaces), seed))
+    return hyperparams_of(_given(base), draws("random", num, _flat(spaces), seed))
 
 
 def sobol(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
@@ -51,7 +51,15 @@ def sobol(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spac
 
     Powers of two are the most even.
     """
-    return hyperparams_of(base or Hyperparams(), draws("sobol", num, _flat(spaces), seed))
+    return hyperparams_of(_given(base), draws("sobol", num, _flat(spaces), seed))
+
+
+def _given(base: Hyperparams | None) -> Hyperparams:
+    """The fields without values of their own. Raises ValueError for another kind of thing."""
+    if base is None:
+        return Hyperparams()
+    check_is_hyperparams(base)
+    return base
 
 
 def combinations(spaces: Mapping[str, Space]) -> Table:
@@ -70,8 +78,7 @@ def combinations(spaces: Mapping[str, Space]) -> Table:
 def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Table:
     """`num` points; of a sequence each value is as likely."""
     check_name("method", method, ("random", "sobol"))
-    if num < 1:
-        raise ValueError(f"points must be a whole number of at least 1, got {num}")
+    num = count("points", num)
     units = _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
     return {name: _at(name, space, unit) for (name, space), unit in zip(spaces.items(), units.T, strict=True)}
 
