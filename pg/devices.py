@@ -7,6 +7,7 @@ One process per host or, on one, per slice of it: the processes run the same pro
 """
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from pg.config import Config, Shard
 
 ENVS = "envs"
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
+
+_mapped = contextvars.ContextVar("mapped", default=1)
 
 
 class Layout(NamedTuple):
@@ -66,9 +69,13 @@ def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, s
 
     def many(*args: Any) -> Any:
         each, same = args[: len(args) - shared], args[len(args) - shared :]
-        return (
-            jax.lax.map(lambda run: f(*run, *same), each) if exact else jax.vmap(lambda *run: f(*run, *same))(*each)
-        )
+        if exact:
+            return jax.lax.map(lambda run: f(*run, *same), each)
+        token = _mapped.set(len(jax.tree.leaves(each)[0]))
+        try:
+            return jax.vmap(lambda *run: f(*run, *same))(*each)
+        finally:
+            _mapped.reset(token)
 
     if where.shard == "envs":
         return many
@@ -80,6 +87,11 @@ def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, s
         return jax.shard_map(many, mesh=where.mesh, in_specs=specs, out_specs=spec, check_vma=False)(*args)
 
     return spread
+
+
+def mapped_runs() -> int:
+    """The runs of a device over which `side_by_side` maps what is being traced: each may have its share of memory."""
+    return _mapped.get()
 
 
 def envs_are_spread() -> bool:

@@ -21,7 +21,8 @@ from pg.networks import Network
 
 # Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
 BLOCK = 10
-# Bytes of initial states that a window may draw ahead, one for every step; larger ones are drawn in their steps.
+# Bytes of initial states that a window may draw ahead, one for every step, in all runs that are mapped over; larger
+# ones are drawn in their steps.
 FRESH_BYTES = 2**26
 # Blocks whose random numbers are drawn at once: for one, handing so little work to another thread costs more than it.
 AHEAD = 10
@@ -397,7 +398,8 @@ def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[...
     """The initial states that the steps of a window may need.
 
     Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per step. Beyond
-    `FRESH_BYTES` each is drawn in its step, if an episode ends there; from the same keys, so that it is the same.
+    `FRESH_BYTES`, of all runs that are mapped over together, each is drawn in its step, if an episode ends there;
+    from the same keys, so that it is the same.
 
     Returns:
         What the steps are given, [num_steps, ...], and a function: one of these, where the environments have moved
@@ -417,7 +419,8 @@ def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[...
         unused = moved.env_state, moved.obs
         return jax.lax.cond(blocks.largest(done.any()), env.reset, lambda _: unused, reset_key)
 
-    if _num_bytes(jax.eval_shape(jax.vmap(begin), keys)) > FRESH_BYTES:
+    of_one_run = _num_bytes(jax.eval_shape(jax.vmap(begin), keys))
+    if devices.mapped_runs() * of_one_run > FRESH_BYTES:
         return jax.random.key_data(keys), drawn_here
     return jax.vmap(begin)(keys), drawn_ahead
 

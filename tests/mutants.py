@@ -483,6 +483,20 @@ MUTANTS = [
         "h.gamma)\n        return q, to_go, state",
         "tests/test_unbiased.py -k all_action",
     ),
+    Mutant(
+        "a weight that holds an array of its own is of steps where there are as many as episodes",
+        "estimators/base.py",
+        "return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)",
+        "return (number + 1,)",
+        "tests/test_shapes.py -k weight",
+    ),
+    Mutant(
+        "every mapped run has the memory of all for states that are drawn ahead",
+        "rollout.py",
+        "if devices.mapped_runs() * of_one_run > FRESH_BYTES:",
+        "if of_one_run > FRESH_BYTES:",
+        "tests/test_rollout.py -k mapped_runs",
+    ),
     # Rounding that is taken for a signal.
     Mutant(
         "rounding errors are divided by their own spread",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import Clock, expand
 
-from pg import make_train, rollout
+from pg import devices, make_train, rollout
 from pg.config import Config
 from pg.envs import make_env
 from pg.evaluate import evaluate
@@ -213,6 +213,19 @@ def test_a_window_does_not_hold_a_large_state_for_every_step() -> None:
 
     used = jax.jit(run).lower(KEY).compile().memory_analysis()
     assert used.temp_size_in_bytes < 8 * 8 * 2**20
+
+
+def test_mapped_runs_share_the_memory_for_states_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 MiB in each of four runs are more than 32 MiB, of which one run may have half."""
+    monkeypatch.setattr(rollout, "FRESH_BYTES", 2**25)
+    env, policy, params = setup(Heavy(), 1)
+
+    def run(key: jax.Array) -> Any:
+        return windows(env, policy, params, key, start(env, policy, key), 16)[1].reward
+
+    many = devices.side_by_side(run, devices.layout(most=1))
+    used = jax.jit(many).lower(jax.random.split(KEY, 4)).compile().memory_analysis()
+    assert used.temp_size_in_bytes < 4 * 8 * 2**20
 
 
 def test_a_horizon_truncates_episodes_within_windows() -> None:

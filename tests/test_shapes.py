@@ -139,6 +139,29 @@ def test_a_weight_of_whole_episodes_is_theirs() -> None:
     assert not np.array_equal(whole.policy, steps.policy)
 
 
+OF_T, OF_B = jnp.arange(1.0, SQUARE + 1)[:, None], jnp.arange(1.0, SQUARE + 1)[None, :]
+
+
+@pytest.mark.parametrize("held", [OF_T, OF_B], ids=["[T, 1]", "[1, B]"])
+def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array) -> None:
+    """Of the numbers of steps or of episodes, which are one and the same: Ψ of shape [B] is of episodes."""
+    whole = gradient(own(lambda r: (held * r).sum(0)), policy())
+    full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
+    np.testing.assert_array_equal(whole.policy, full.policy)
+    with pytest.raises(ValueError, match=r"psi must be \[T, B\]"):
+        gradient(own(lambda r: (held * r).sum(1)), policy())
+
+
+def test_a_weight_that_may_be_of_either_axis_says_so() -> None:
+    """It holds an array [T, B], so that neither number can be another: its own words for it are refused."""
+    held = OF_T * OF_B
+    with pytest.raises(ValueError, match=r"psi of shape \[6\] is .*write psi\[None, :\] if it is of episodes"):
+        gradient(own(lambda r: (held * r).sum(0)), policy())
+    said = gradient(own(lambda r: (held * r).sum(0)[None, :]), policy())
+    full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
+    np.testing.assert_array_equal(said.policy, full.policy)
+
+
 @pytest.mark.parametrize(
     "target",
     [lambda r: r.sum(0), lambda r: r[..., None], lambda r: ()],

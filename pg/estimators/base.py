@@ -4,6 +4,7 @@ The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all 
 `grad` differentiates the surrogate only, as often as wanted. Steps are summed, episodes (environments) averaged.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -392,9 +393,8 @@ def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -
     """
     psi, steps = jnp.asarray(psi), traj.reward.shape
     shape = psi.shape
-    if len(shape) == 1 and steps[0] == steps[1]:  # of T or of B numbers? With one step more, these differ.
-        longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x) + 1, *x.shape[1:]), x.dtype), traj)
-        shape = jnp.shape(jax.eval_shape(of, longer))
+    if len(shape) == 1 and steps[0] == steps[1]:
+        shape = _told_apart(traj, of)
     of_steps = len(shape) in (2, 3) and all(n in (1, m) for n, m in zip(shape, steps, strict=False))
     if shape not in ((), steps[1:]) and not of_steps:
         raise ValueError(
@@ -403,6 +403,32 @@ def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -
             "have the same"
         )
     return jnp.broadcast_to(psi, steps + psi.shape[2:])
+
+
+def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int, ...]:
+    """The shape of Ψ of one axis where T = B: that of a trajectory one step longer, or one episode wider.
+
+    A `weigh` that holds an array [T] of its own cannot be given more steps, but more episodes; one that
+    holds an array [B] the other way round.
+    Raises ValueError for one that can be given neither, whose numbers may be of either axis.
+    """
+    number = traj.reward.shape[0]
+
+    def of_one_more(axis: int) -> tuple[int, ...]:
+        def more(x: jax.Array) -> jax.ShapeDtypeStruct:
+            shape = [n + (i == axis) for i, n in enumerate(x.shape)]
+            return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
+
+        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
+
+    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
+        return of_one_more(0)
+    with contextlib.suppress(Exception):
+        return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)
+    raise ValueError(
+        f"psi of shape [{number}] is one number for each step or one for each episode, of which there are "
+        f"{number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is of steps"
+    )
 
 
 def _critic_params(critic: Network, params: Params) -> Any:
