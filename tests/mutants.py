@@ -866,6 +866,13 @@ MUTANTS = [
         "tests/test_env_params.py",
     ),
     Mutant(
+        "True among the numbers of a sweep is 1",
+        "sweep/study.py",
+        "        envs.check_parameters(config.env, own)\n",
+        "",
+        "tests/test_env_params.py -k announced",
+    ),
+    Mutant(
         "a run's folder without the traced parameters of its environment",
         "folders.py",
         "    config, hyperparams = merge_env_params(config, hyperparams)\n",
