@@ -21,7 +21,7 @@ from pg.inputs import (
     check_kind,
     check_name,
     count,
-    entries,
+    counts,
     nearest,
     shown,
 )
@@ -199,9 +199,7 @@ class Config:
         """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
         object.__setattr__(self, "env_params", assignments(self.env_params))
         for name, low in (("hidden_sizes", 1), ("observe", 0)):
-            if (several := entries(value := getattr(self, name))) is None:
-                raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {shown(value)}")
-            object.__setattr__(self, name, tuple(count(name, entry, low) for entry in several))
+            object.__setattr__(self, name, counts(name, getattr(self, name), low))
         if isinstance(self.env, str):
             check_env(self.env)
         else:
@@ -697,7 +695,10 @@ def check_interface(env: Any) -> None:
         )
     if isinstance(env, type):
         raise ValueError(f"env must be a name or a gymnax environment, got the class {env.__name__}: call it")
-    missing = [name for name in _INTERFACE if not hasattr(env, name)]
+    if isinstance(env, Config):
+        raise ValueError("env must be a name or a gymnax environment, got a Config: write config.env")
+    # What a class has, its objects have too: a property that fails is no missing one.
+    missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
     if missing:
         raise ValueError(
             f"env must be a name or a gymnax environment, got {shown(env)} without {', '.join(missing)}; "

@@ -23,10 +23,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import get_opaque_trace_state, jaxpr_as_fun
 
-from pg.config import Config, check_env, check_standardised, check_steps, name_of
-from pg.inputs import COUNTABLE, check_name, count, shown
+from pg.config import (
+    Config,
+    check_config,
+    check_env,
+    check_interface,
+    check_standardised,
+    check_steps,
+    name_of,
+)
+from pg.inputs import COUNTABLE, EXAMPLE, check_name, count, counts, shown
 
 
 class _Lazy(types.ModuleType):
@@ -143,14 +151,18 @@ def make_env(
     observe: entries of the observation that are seen, all if empty; it must be a vector.
     differentiable: derivatives pass through the transition, for pathwise gradients; a score needs none, and gymnax
     cuts them otherwise, though not those of the reward.
-    Raises ValueError for an unknown name or parameter, an unsupported space, a reset or step that fails or gives
-    something else than this module's contract, a time limit that nobody has set, or dynamics that have no derivative.
+    Raises ValueError for an unknown name or parameter, something that is no environment, a number of environments
+    or steps that is no count, an unsupported space, a reset or step that fails or gives something else than this
+    module's contract, a time limit that nobody has set, or dynamics that have no derivative.
     Warns of an environment that counts its time limit as an end.
     """
-    base = _instance(env) if isinstance(env, str) else env
+    num_envs, action_repeat = count("num_envs", num_envs), count("action_repeat", action_repeat)
+    observe = counts("observe", observe, low=0)
+    base = _object(env)
     if differentiable:
         base = _with_gradients(base)
     stated = _override(_default_params(base), env_params or {})
+    limit = _time_limit(stated)
     action_space, sent = _actions(base, stated, differentiable)
     params = _as_arrays(stated)
     single_reset, primitive_step = _primitives(base)
@@ -189,7 +201,6 @@ def make_env(
         next_state, obs, reward, terminated, truncated, steps = jax.vmap(held_step)(keys, state, action)
         return next_state, Transition(reward, terminated, truncated, encode(obs), steps)
 
-    limit = _time_limit(stated)
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
     about = differentiable, obs_bounds, obs_dtype, encode, start[0].shape, sent, action_repeat
     return Env(reset, step, num_envs, obs_shape, action_space, max_steps, *about)
@@ -201,6 +212,7 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
     Raises ValueError as `make_env` does, and where episodes are collected whose longest is not known, too long, or
     one step whose advantage alone would be standardised.
     """
+    check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
     if config.collect == "episodes":
@@ -212,12 +224,25 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
 
 def parameters(env: Any) -> list[str]:
     """The names of an environment's parameters. env: as of `make_env`."""
-    return _fields(_default_params(_instance(env) if isinstance(env, str) else env))
+    return _fields(_default_params(_object(env)))
+
+
+def _object(env: Any) -> Any:
+    """The environment of a name, or the object itself once it has an environment's interface."""
+    if isinstance(env, str):
+        return _instance(env)
+    check_interface(env)
+    return env
+
+
+def _instance(name: str) -> Any:
+    """One object per name: gymnax's jitted methods are cached by the object's identity."""
+    return _made(name, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _instance(name: str) -> Any:
-    """One object per name: gymnax's jitted methods are cached by the object's identity."""
+def _made(name: str, x64: bool) -> Any:
+    """A new object of this name. x64: the precision of the numbers that it may keep."""
     check_env(name)
     if ":" in name:  # adapters are written on top of this module, so it loads them only here
         return importlib.import_module("pg.adapters").make(name)
@@ -254,11 +279,27 @@ def _time_limit(params: Any) -> int | None:
     limit = params.max_steps_in_episode
     if isinstance(limit, jax.core.Tracer):
         return None
-    number = np.asarray(limit)  # which computes outside of every trace
-    countable = number.shape == () and number.dtype.kind in "iuf" and 1 <= number < COUNTABLE
-    if not countable or number != int(number):
-        raise ValueError(f"max_steps_in_episode must be a whole number of at least 1 and below 2^31, got {limit!r}")
-    return int(number)
+    if np.shape(limit):
+        raise ValueError(f"max_steps_in_episode must be one number, got {shown(limit)}")
+    return longest_limit(limit)
+
+
+def longest_limit(limits: Any) -> int:
+    """The longest of the time limits of several environments, in steps of the environment.
+
+    Raises ValueError for a limit that is no number of steps.
+    """
+    numbers = np.asarray(limits)  # which computes outside of every trace
+    fits = np.zeros(numbers.shape, bool)
+    if numbers.dtype.kind in "iuf":
+        fits = (numbers >= 1) & (numbers < COUNTABLE) & (numbers == np.floor(numbers))
+    if not fits.all():
+        wrong = sorted(set(numbers[~fits].tolist())) if numbers.shape else limits
+        raise ValueError(
+            "max_steps_in_episode must be a whole number of at least 1 and below 2^31, got "
+            f"{shown(wrong[0] if isinstance(wrong, list) and len(wrong) == 1 else wrong)}"
+        )
+    return int(numbers.max())
 
 
 def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
@@ -277,6 +318,10 @@ def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
 
 
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
+    if not isinstance(overrides, Mapping):
+        raise ValueError(
+            f"env_params must be a dict of the parameters to change, as in {EXAMPLE}; got {shown(overrides)}"
+        )
     for name in overrides:
         check_name("env_params", name, _fields(params))
     if not overrides:
@@ -295,7 +340,8 @@ def _like(default: Any, name: str, value: Any) -> Any:
     of a number; and for a whole number beyond 32 bits, which no array of integers holds.
     """
     if _is_number(default) and isinstance(value, str):
-        raise ValueError(f"env_params: {name} must be a number, got {shown(value)}")
+        wanted = "True or False" if jnp.result_type(default).kind == "b" else "a number"
+        raise ValueError(f"env_params: {name} must be {wanted}, got {shown(value)}")
     if isinstance(default, str) and not isinstance(value, str):
         raise ValueError(
             f"env_params: {name} is a text in this environment, {default!r} by itself, and env_params "
@@ -405,13 +451,16 @@ class _InterfaceError(ValueError):
 
 
 def _values(method: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
-    if not isinstance(given, tuple | list) or len(given) != len(names):
-        count = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
-        raise _InterfaceError(
-            f"the environment's {method} must give {len(names)} values, {', '.join(names)}, as in gymnax 1.0, where "
-            f"{_WHY}; got {count}"
-        )
-    return tuple(given)
+    if isinstance(given, tuple | list) and len(given) == len(names):
+        return tuple(given)
+    if isinstance(given, tuple | list):
+        got = "one value" if len(given) == 1 else f"{len(given)} values"
+    else:
+        got = f"one array, {_described(given)}" if isinstance(given, jax.Array | np.ndarray) else type(given).__name__
+    why = f", as in gymnax 1.0, where {_WHY}" if "terminated" in names else ""
+    raise _InterfaceError(
+        f"the environment's {method} must give {len(names)} values, {', '.join(names)}{why}; got {got}"
+    )
 
 
 def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[str, ...] = ()) -> Any:
@@ -430,9 +479,29 @@ def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[
 
 
 def _failure(method: str, error: Exception) -> str:
-    """The failure of the environment's own code, in one line."""
-    line = str(error).strip().partition("\n")[0]
-    return f"the environment's {method} fails: {type(error).__name__}: {line}"
+    """The failure of the environment's own code, in one line, with a remedy where it is of a common kind."""
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    remedy = next((remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind)), None)
+    return f"the environment's {method} fails: {type(error).__name__}: {line}{f': {remedy}' if remedy else ''}"
+
+
+_KEPT = (
+    "keeps what it has computed of traced arrays, on itself, on a class or in a module, where it "
+    "outlives the trace: compute it anew in each call"
+)
+# The first that fits: the last kind of fault is a base of others.
+_REMEDIES = {
+    jax.errors.UnexpectedTracerError: f"it {_KEPT}",
+    jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be jnp.where, "
+    "jax.lax.cond, or & | ~",
+    jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a range: index "
+    "jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
+    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in place of np",
+    jax.errors.NonConcreteBooleanIndexError: "an array cannot be cut by a mask, as its size is not known: write "
+    "jnp.where(mask, x, 0)",
+    jax.errors.ConcretizationTypeError: "an array cannot be made a number of Python, nor a size: leave out int() and "
+    "float(), and write x.astype(...)",
+}
 
 
 def _observations(env: Any, params: Any, obs: Any) -> tuple[Callable[..., Any], tuple[int, ...]]:
@@ -563,10 +632,35 @@ def _space(env: Any, name: str, params: Any) -> Any:
         space = ask() if traced else _outside(ask)
     except NotImplementedError:
         return None
+    except _NOT_TRACED as error:
+        raise ValueError(_decides(name)) from error
     except Exception as error:
-        why = "; a parameter is traced here, and cannot be the key of a cache" if traced else ""
+        unhashable = traced and "unhashable" in str(error)
+        if traced and not unhashable and "Tracer" in str(error):  # gymnasium's spaces say so by themselves
+            raise ValueError(_decides(name)) from error
+        why = "; a parameter is traced here, and cannot be the key of a cache" if unhashable else ""
         raise ValueError(_failure(name, error) + why) from error
+    if isinstance(getattr(space, "n", None), jax.core.Tracer):
+        raise ValueError(_decides(name))
+    bounds = [getattr(space, bound, None) for bound in ("low", "high")]
+    if any(isinstance(x, jax.core.Tracer) for x in bounds) and not _is_traced():
+        raise ValueError(f"the environment's {name} fails: it {_KEPT}")
     return space
+
+
+_NOT_TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def _decides(name: str) -> str:
+    return (
+        f"the {name} of the environment needs the number of a parameter that is traced here: bounds of "
+        "gymnax's Box may be traced, but no n of a Discrete, no shape, and nothing that a Python if "
+        "decides on; give the parameter one number, in Config(env_params=...)"
+    )
 
 
 # What a context of jax may set for its thread alone, and what numbers depend on: each a function of jax.
@@ -743,15 +837,23 @@ def _as_dtypes(state: Any, dtypes: Any) -> Any:
     return jax.tree.map(lambda x, dtype: jax.lax.convert_element_type(x, dtype), state, dtypes)
 
 
+def _is_traced() -> bool:
+    """Tells whether this thread is within a trace."""
+    return bool(get_opaque_trace_state() != _outside(get_opaque_trace_state))
+
+
 def _check_limit(env: Any, is_given: bool) -> None:
     """Checks that the time limit was meant, and is no end of the task. is_given: among the overrides.
 
-    Raises ValueError for gymnax's own default of a single step, which nobody has set and which cuts episodes; warns
+    Raises ValueError for what is kept beyond its trace, which the same steps show where this is called outside of
+    every other; and for gymnax's own default of a single step, which nobody has set and which cuts episodes; warns
     of a limit that is told as an end. What gymnax and this package write themselves is not looked at.
     """
     if type(env).__module__.startswith(("gymnax.environments.", "pg.")):
         return
     found = _ends(env)
+    if found.keeps and not _is_traced():
+        raise ValueError(f"{name_of(env)} {_KEPT}")
     if found.inherits and not is_given and not found.at_once:
         raise ValueError(
             f"max_steps_in_episode of {name_of(env)} is 1, gymnax's default, and would cut every episode after one "
@@ -772,6 +874,7 @@ class _Ends(NamedTuple):
     inherits: bool  # its time limit is gymnax's default of 1, or is written as that
     at_once: bool | None  # the first step is an end of the task
     at_the_limit: bool | None  # a step is an end of the task at the time limit and only there
+    keeps: bool = False  # a step or a reset uses arrays of a trace other than its own
 
 
 def _ends(env: Any) -> _Ends:
@@ -789,6 +892,8 @@ def _ends(env: Any) -> _Ends:
         number = jax.ShapeDtypeStruct((), kind)
         key = jax.eval_shape(jax.random.key, 0)
         program = jax.make_jaxpr(functools.partial(_first_step, env, params))(number, number, key)
+        if any(isinstance(x, jax.core.Tracer) for x in program.consts):
+            return _Ends(inherits, None, None, keeps=True)
         if _calls_python(program):
             return _Ends(inherits, None, None)
         if not inherits and not _enters(program.jaxpr, [True, True, False])[0]:

@@ -183,6 +183,13 @@ def count(name: str, value: Any, low: int = 1) -> int:
     return int(value)  # numpy's would overflow in a product
 
 
+def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
+    """Several whole numbers, each as of `count`."""
+    if (several := entries(value)) is None:
+        raise ValueError(f"{name} must be whole numbers, as in (64, 64); got {shown(value)}")
+    return tuple(count(name, entry, low) for entry in several)
+
+
 def assignments(env_params: Any) -> tuple[tuple[str, bool | int | float], ...]:
     """Overrides of parameters as pairs of name and number, or True or False."""
     pairs = entries(env_params.items() if isinstance(env_params, Mapping) else env_params)

@@ -330,11 +330,7 @@ def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
     limits = env_params.get("max_steps_in_episode")
     if limits is None or config.horizon is not None:
         return config
-    if np.any(np.less(limits, 1)) or np.any(np.mod(limits, 1)):
-        raise ValueError(
-            f"max_steps_in_episode must be whole numbers of at least 1, got {np.unique(limits).tolist()}"
-        )
-    longest = math.ceil(np.max(limits) / config.action_repeat)
+    longest = math.ceil(envs.longest_limit(limits) / config.action_repeat)
     return dataclasses.replace(config, horizon=longest)
 
 

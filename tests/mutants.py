@@ -756,7 +756,7 @@ MUTANTS = [
     Mutant(
         "episodes of a sweep are cut at the default time limit",
         "runs.py",
-        "longest = math.ceil(np.max(limits) / config.action_repeat)",
+        "longest = math.ceil(envs.longest_limit(limits) / config.action_repeat)",
         "longest = envs.configured(config, 1).horizon()",
         "tests/test_envs.py -k time_limit",
     ),

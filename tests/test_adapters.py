@@ -355,6 +355,23 @@ def test_a_fault_in_python_code_ends_a_run_in_one_sentence(caplog: pytest.LogCap
     assert not caplog.records
 
 
+UNFLAT = {
+    "text": gymnasium.spaces.Text(5),
+    "text in a dict": gymnasium.spaces.Dict({"a": gymnasium.spaces.Text(5), "b": gymnasium.spaces.Discrete(2)}),
+    "a sequence": gymnasium.spaces.Tuple((gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),)),
+    "a graph": gymnasium.spaces.Graph(gymnasium.spaces.Discrete(2), None),
+}
+
+
+@pytest.mark.parametrize("kind", UNFLAT)
+def test_observations_without_a_fixed_count_of_numbers_are_refused_at_once(kind: str) -> None:
+    class Seen(Walk):
+        observation_space = UNFLAT[kind]
+
+    with pytest.raises(ValueError, match=r"observations of Seen must be .* a Dict or Tuple of these, got"):
+        adapt(Seen, "Seen", 5)
+
+
 def test_a_reward_of_one_entry_is_a_number() -> None:
     _, steps = roll(walk(step=lambda: (np.zeros(2), np.array([2.0]), False, np.array([False]), {})), [0])
     np.testing.assert_array_equal(steps.reward, 2.0)

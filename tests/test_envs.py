@@ -269,7 +269,7 @@ ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes
 def test_a_sweep_of_time_limits_has_room_for_the_longest() -> None:
     _, metrics = sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [3, 6, 12]}))
     np.testing.assert_array_equal(metrics["length"].ravel(), LIMITS)
-    with pytest.raises(ValueError, match=r"must be whole numbers of at least 1, got \[0, 12\]"):
+    with pytest.raises(ValueError, match=r"must be a whole number of at least 1 and below 2\^31, got 0"):
         sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [0, 12]}))
 
 
@@ -818,6 +818,151 @@ def test_an_environment_is_asked_on_the_device_and_under_the_settings_of_python(
     device = jax.devices()[0]
     with jax.default_device(device), np.errstate(over="raise"):
         assert envs._outside(stated) == (device, "raise")
+
+
+def keeps_in_step(env: Any, params: Any) -> Any:
+    return env.kept.setdefault("scale", params.reward_scale * 2)
+
+
+def keeps_in_a_module(env: Any, params: Any) -> Any:
+    return KEPT.setdefault(type(env), params.reward_scale * 2)
+
+
+KEPT: dict[Any, Any] = {}
+
+
+@pytest.mark.parametrize("keep", [keeps_in_step, keeps_in_a_module])
+def test_what_outlives_its_trace_is_one_sentence(keep: Any) -> None:
+    class Keeper(Clock):
+        kept: dict[str, Any]
+
+        def __init__(self) -> None:
+            self.kept = {}
+
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+            return obs, state, reward * keep(self, params), terminated, info
+
+    env = Keeper()
+    for attempt in (
+        lambda: make_env(env, 2),
+        lambda: runs.run(Config(env=env, num_envs=2, num_updates=1, hidden_sizes=(2,)), Hyperparams(), [0]),
+    ):
+        with pytest.raises(ValueError, match=r"keeps what it has computed of traced arrays, .*: compute it anew"):
+            attempt()
+
+
+def test_a_space_that_is_kept_on_a_class_by_a_trace_is_one_sentence() -> None:
+    class Bounded(Clock):
+        def observation_space(self, params: Any) -> Any:
+            return KEPT.setdefault("space", spaces.Box(0.0, params.start + 1.0, (2,), jnp.float32))
+
+    jax.eval_shape(lambda start: make_env(Bounded(), 2, {"start": start}).reset(jax.random.key(0)), 1.0)
+    with pytest.raises(ValueError, match="observation_space fails: it keeps what it has computed of traced arrays"):
+        make_env(Bounded(), 2)
+
+
+def test_an_environment_made_within_a_trace_may_hold_what_is_traced() -> None:
+    class Scaled(Clock):
+        def __init__(self, scale: Any) -> None:
+            self.scale = scale
+
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+            return obs, state, reward * self.scale, terminated, info
+
+    def reward(scale: jax.Array) -> jax.Array:
+        env = make_env(Scaled(scale), 2)
+        return env.step(jax.random.key(0), env.reset(jax.random.key(0))[0], jnp.zeros(2, int))[1].reward
+
+    one, two = jax.vmap(reward)(jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(two, 2 * one)
+
+
+NO_ENVIRONMENT = {
+    "a pair": (gymnax.make("CartPole-v1"), "got a pair: write env, params = gymnax.make"),
+    "a class": (Clock, "got the class Clock: call it"),
+    "one of gymnasium": (gymnasium.make("CartPole-v1"), "without default_params; environments of other libraries"),
+    "a Config": (Config(), "got a Config: write config.env"),
+    "nothing": (None, "got None without reset, step"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ENVIRONMENT)
+def test_what_is_no_environment_is_one_sentence_from_python(kind: str) -> None:
+    env, said = NO_ENVIRONMENT[kind]
+    for call in (lambda: make_env(env, 2), lambda: envs.parameters(env), lambda: Config(env=env)):
+        with pytest.raises(ValueError, match=f"^env must be a name or a gymnax environment, .*{said}"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *(
+            (({"num_envs": n}), "num_envs must be a whole number of at least 1")
+            for n in (0, -1, 2.5, "2", True, None)
+        ),
+        *((({"action_repeat": n}), "action_repeat must be a whole number of at least 1") for n in (0, 2.5, "2")),
+        ({"observe": (-1,)}, "observe must be a whole number of at least 0, got -1"),
+        ({"observe": (1.5,)}, "observe must be a whole number of at least 0, got 1.5"),
+        ({"observe": 0}, "observe must be whole numbers"),
+        ({"env_params": gymnax.make("CartPole-v1")[1]}, "env_params must be a dict of the parameters to change"),
+        ({"env_params": {"max_steps_in_episode": np.array([5, 6])}}, "max_steps_in_episode must be one number"),
+    ],
+)
+def test_an_argument_that_is_no_count_is_one_sentence_from_python(arguments: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        make_env(**{"env": "CartPole-v1", "num_envs": 2, **arguments})
+
+
+def test_a_text_for_a_flag_asks_for_true_or_false() -> None:
+    with pytest.raises(ValueError, match="env_params: generous must be True or False, got 'true'"):
+        make_env(Flagged(), 2, {"generous": "true"})
+
+
+UNTRACEABLE = {
+    "an if": (lambda state, action: 1 if state.place > 3 else 0, "a Python if, .* must be jnp.where, jax.lax.cond"),
+    "a range": (lambda state, action: list(range(action)), "loop by jax.lax.fori_loop"),
+    "an index": (lambda state, action: [1, 2][action], "index jnp.asarray"),
+    "numpy": (lambda state, action: np.sin(state.place), "write jnp in place of np"),
+    "a mask": (lambda state, action: jnp.arange(3)[jnp.arange(3) > state.place], r"write jnp.where\(mask, x, 0\)"),
+    "a number": (lambda state, action: float(state.place), "leave out int"),
+}
+
+
+@pytest.mark.parametrize("kind", UNTRACEABLE)
+def test_python_that_cannot_be_traced_is_one_sentence_with_its_remedy(kind: str) -> None:
+    does, said = UNTRACEABLE[kind]
+
+    class Python(Clock):
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            does(state, action)
+            return super().step_env(key, state, action, params)
+
+    with pytest.raises(ValueError, match=f"^the environment's step fails: .*{said}"):
+        make_env(Python(), 2)
+
+
+def test_a_reset_of_observations_alone_is_told_of_its_state() -> None:
+    class Alone(Clock):
+        def reset_env(self, key: Any, params: Any) -> Any:
+            return super().reset_env(key, params)[0]
+
+    said = "reset must give 2 values, obs, state; got one array, float32 of shape .2,."
+    with pytest.raises(ValueError, match=said):
+        make_env(Alone(), 2)
+
+
+@pytest.mark.parametrize("name", ["action_space", "observation_space"])
+@pytest.mark.parametrize("kind", [spaces.Discrete, gymnasium.spaces.Discrete, lambda n: SimpleNamespace(n=n)])
+def test_a_number_of_actions_or_observations_cannot_be_traced(name: str, kind: Any) -> None:
+    class Counted(Clock):
+        pass
+
+    setattr(Counted, name, lambda self, params: kind(params.max_steps_in_episode))
+    with pytest.raises(ValueError, match=f"the {name} of the environment needs the number of a parameter"):
+        jax.eval_shape(lambda n: make_env(Counted(), 2, {"max_steps_in_episode": n}).reset(jax.random.key(0)), 3)
 
 
 def test_a_space_that_is_cached_by_its_parameters_is_one_sentence_where_they_are_traced() -> None:

@@ -13,9 +13,10 @@ limit must not count as termination; and no typed random key may be kept in its 
 import importlib
 from typing import Any
 
+from pg.adapters.base import faults_in_one_sentence
 from pg.inputs import check_name
 
-__all__ = ["ADAPTERS", "make"]
+__all__ = ["ADAPTERS", "faults_in_one_sentence", "make"]
 
 
 def make(name: str, **options: Any) -> Any:

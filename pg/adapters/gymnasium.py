@@ -9,7 +9,8 @@ a play that it no longer holds, it resets with the seed and takes all the action
     state = (seed, t, a_0 ... a_{t-1}),   one array of the longest episode's length
 
 A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with the place.
-Observations are Box or Discrete, others go through Gymnasium's own `FlattenObservation`; actions are Box or Discrete.
+Observations are Box or Discrete; MultiDiscrete, MultiBinary, and Dict or Tuple of all these go through Gymnasium's
+own `FlattenObservation`, and others (Text, Sequence, Graph) are refused. Actions are Box or Discrete.
 Limits: the environment is made without the wrapper that counts steps. The number it would have counted to is ours
 (without one: 1000, or `max_steps`); `max_steps_in_episode` may lower it, but no episode is longer. `truncated` of
 the environment itself is passed on.
@@ -22,7 +23,7 @@ import contextlib
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -155,13 +156,15 @@ def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
 def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter:
     """The environment that `build()` makes, a new one at each call and without a limit of time.
 
-    Raises ValueError if its actions are not Box or Discrete.
+    Raises ValueError if its actions are not Box or Discrete, or its observations cannot be one array.
     """
 
     def flat() -> Any:
         env = build()
-        plain = isinstance(env.observation_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete)
-        return env if plain else gymnasium.wrappers.FlattenObservation(env)
+        if isinstance(env.observation_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+            return env
+        _check_flattens(env.observation_space, name)
+        return gymnasium.wrappers.FlattenObservation(env)
 
     host = _Host(flat, name)
     actions, observations = _space(host.actions, name), _space(host.observations, name)
@@ -182,6 +185,27 @@ def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter
         return obs, after, *outcome, cut | (after.time >= max_steps)
 
     return Adapter(f"gymnasium:{name}", reset, step, actions, max_steps, observations)
+
+
+def _check_flattens(space: Any, name: str) -> None:
+    """Raises ValueError for observations that have no numbers of a fixed count, such as text, graphs, sequences."""
+    parts = getattr(space, "spaces", None)
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple) and parts is not None:
+        for part in parts.values() if isinstance(parts, Mapping) else parts:
+            _check_flattens(part, name)
+    elif not isinstance(space, _FLAT):
+        raise ValueError(
+            f"the observations of {name} must be Box, Discrete, MultiDiscrete or MultiBinary, or a Dict "
+            f"or Tuple of these, got {type(space).__name__}: encode it as a Box in a wrapper"
+        )
+
+
+_FLAT = (
+    gymnasium.spaces.Box,
+    gymnasium.spaces.Discrete,
+    gymnasium.spaces.MultiDiscrete,
+    gymnasium.spaces.MultiBinary,
+)
 
 
 def _space(space: Any, name: str) -> Any:
