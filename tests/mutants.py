@@ -497,6 +497,13 @@ MUTANTS = [
         "if of_one_run > FRESH_BYTES:",
         "tests/test_rollout.py -k mapped_runs",
     ),
+    Mutant(
+        "a window draws a large initial state for every step ahead",
+        "rollout.py",
+        "        return jax.random.key_data(keys), drawn_here\n",
+        "        pass\n",
+        "tests/test_rollout.py -k large_state",
+    ),
     # Rounding that is taken for a signal.
     Mutant(
         "rounding errors are divided by their own spread",
