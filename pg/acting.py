@@ -24,21 +24,22 @@ from pg.train import make_learner
 
 @dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
 class Policy:
-    """The policy of a run, with the running statistics, the encoding and the bounds that it was trained with.
+    """The policy of a run, with the statistics, the encoding and the bounds that it was trained with.
 
     `pg.episodes(policy.env, policy.network, policy.params, key)` are episodes of it.
     """
 
     config: Config
     env: Env  # one copy, with the parameters of the run
-    network: Network  # sees observations as `env` gives them, and standardises them where the run did
+    network: Network  # sees observations as `env` gives them, standardised where the run did so
     params: Any  # of `network`, of one seed
 
     def __call__(self, obs: Any, key: Any = None) -> jax.Array:
         """The action for an observation of the environment, or for several with any axes in front.
 
         Args:
-            obs: [..., *O], as the environment itself gives it, before encoding, `observe` and standardisation.
+            obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
+                standardisation.
             key: of a sample, one for all observations; None: the mode of the policy.
 
         Returns:
@@ -49,13 +50,13 @@ class Policy:
         """
         if self.network.recurrent:
             raise ValueError(
-                "this policy remembers what it saw: write carry = policy.start() at the start of an episode, and "
-                "then carry, action = policy.step(carry, obs) instead of policy(obs)"
+                "this policy remembers what it saw: write carry = policy.start() at the start of an "
+                "episode, and then carry, action = policy.step(carry, obs) instead of policy(obs)"
             )
         return self.step((), obs, key)[1]
 
     def start(self, *batch: int) -> Any:
-        """The state of the recurrent cell at the start of episodes, [*batch, ...]; () for a policy without one.
+        """The state of the recurrent cell at the start of episodes, [*batch, ...]; () without one.
 
         Raises ValueError for sizes that are no whole numbers.
         """
@@ -63,13 +64,16 @@ class Policy:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
 
     def step(self, carry: Any, obs: Any, key: Any = None, *, first: Any = False) -> tuple[Any, jax.Array]:
-        """The state of the recurrent cell after an observation, and the action; arguments else as of a call.
+        """The state of the recurrent cell after an observation, and the action.
+
+        Other arguments are as of a call.
 
         Args:
             carry: as `start` or the step before has given it, with the axes that are in front of `obs`.
             obs: [..., *O].
             key: None: the mode.
-            first: where an episode begins with this observation, [...], for environments that reset on their own.
+            first: where an episode begins with this observation, [...], for environments that reset
+                on their own.
 
         Raises:
             ValueError: observations, a carry or a `first` of another shape.
@@ -87,7 +91,8 @@ class Policy:
         seen, batch = self.env.encoded(obs)
         self._check_carry(carry, batch)
         if first.shape not in ((), batch):
-            raise ValueError(f"first must be [...] = {list(batch)} as obs, got shape {list(first.shape)}")
+            got = list(first.shape)
+            raise ValueError(f"first must be [...] = {list(batch)} as obs, got shape {got}")
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), carry)
         begins = jnp.broadcast_to(first, batch).reshape(-1)
         flat, dist = self.network.apply(self.params, flat, seen, begins)
@@ -103,13 +108,13 @@ class Policy:
             return
         sizes = ", ".join(map(str, batch))
         raise ValueError(
-            f"carry must be that of as many episodes as there are observations: start with policy.start({sizes}), "
-            "and go on with what the step before has given"
+            "carry must be that of as many episodes as there are observations: "
+            f"start with policy.start({sizes}), and go on with what the step before has given"
         )
 
 
 def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
-    """The policy that a run has trained, from the run's folder, or from that of a sweep: its best setting.
+    """The policy that a run has trained, from its folder, or from that of a sweep: the best setting.
 
     Args:
         folder: that which `train.py` or `sweep.py` has printed last.
@@ -143,7 +148,10 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
 
 
 def _of_a_run(folder: Path) -> Path:
-    """The folder itself, or that of a sweep's best setting. Raises ValueError where neither holds a policy."""
+    """The folder itself, or that of a sweep's best setting.
+
+    Raises ValueError where neither holds a policy.
+    """
     if os.path.lexists(folder / "config.json"):
         return folder
     if os.path.lexists(folder / "best" / "config.json"):

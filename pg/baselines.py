@@ -93,12 +93,15 @@ def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Arr
 
 
 def _pairs(same_group: Any, shape: tuple[int, ...]) -> jax.Array:
-    """The pairs of one group, [N, N] bool. Raises ValueError for another shape: broadcast, it would name others."""
+    """The pairs of one group, [N, N] bool.
+
+    Raises ValueError for another shape: broadcast, it would name other pairs.
+    """
     pairs = numbers("same_group", same_group)
     if len(shape) != 1 or pairs.shape != (*shape, *shape):
         raise ValueError(
-            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: of numbers of groups, "
-            "[N], write group[:, None] == group[None, :]"
+            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: "
+            "of numbers of groups, [N], write group[:, None] == group[None, :]"
         )
     return pairs.astype(bool)
 

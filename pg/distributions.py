@@ -299,7 +299,7 @@ Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
 
 
 def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:
-    """Raises ValueError for a key or a seed, of which no sample is a function: its noise is drawn first.
+    """Raises ValueError for a key or a seed, of which no sample is a function.
 
     Raises it also for a shape that does not broadcast against `shape`.
     """
@@ -325,16 +325,17 @@ def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
         return jnp.broadcast_to(array, shape)
     if array.ndim != len(shape) or not _broadcasts(array.shape, shape):
         raise ValueError(
-            f"sample must have shape {list(shape)}, one whole number for each distribution, got shape "
-            f"{list(array.shape)}"
+            f"sample must have shape {list(shape)}, one whole number for each distribution, "
+            f"got shape {list(array.shape)}"
         )
     return array
 
 
 def _as_vectors(sample: Any, mean: Any) -> jax.Array:
-    """Samples of distributions with this mean as an array; axes of size 1, and axes in front, are broadcast.
+    """Samples of distributions with this mean, as an array.
 
-    Raises ValueError for what are no numbers, and for vectors of another size: broadcast, it would be another action.
+    Axes of size 1, and axes in front, are broadcast. Raises ValueError for what are no numbers,
+    and for vectors of another size: broadcast, they would be another action.
     """
     array, shape = numbers("sample", sample, _SAMPLE), jnp.shape(mean)
     if array.dtype == jnp.uint32:  # a key of the old kind
@@ -352,12 +353,14 @@ def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _check_pair(one: Any, other: Any) -> None:
-    """Raises ValueError unless both are of one class and one size, without which no divergence is defined."""
+    """Raises ValueError unless both are of one class and one size: else no divergence is defined."""
     if not (isinstance(other, type(one)) or isinstance(one, type(other))):
-        raise ValueError(f"kl needs two distributions of one class, got {described(one)} and {described(other)}")
+        classes = f"{described(one)} and {described(other)}"
+        raise ValueError(f"kl needs two distributions of one class, got {classes}")
     sizes = one[0].shape[-1], other[0].shape[-1]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"kl needs as many actions, or dimensions, in both, got {sizes[0]} and {sizes[1]}")
+        got = f"{sizes[0]} and {sizes[1]}"
+        raise ValueError(f"kl needs as many actions, or dimensions, in both, got {got}")
 
 
 def _expected(log_p: jax.Array, x: jax.Array) -> jax.Array:

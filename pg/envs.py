@@ -34,7 +34,7 @@ from pg.config import (
     check_steps,
     name_of,
 )
-from pg.inputs import COUNTABLE, EXAMPLE, check_name, count, counts, shown
+from pg.inputs import COUNTABLE, EXAMPLE, check_key, check_name, count, counts, shown
 
 
 class _Lazy(types.ModuleType):
@@ -190,6 +190,7 @@ def make_env(
         return _held(lambda key, state: one_step(key, state, action), key, state, action_repeat)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
+        check_key(key)
         obs, state = jax.vmap(single_reset, (0, None))(jax.random.split(key, num_envs), params)
         return _as_dtypes(state, dtypes), encode(obs)
 

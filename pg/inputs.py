@@ -125,7 +125,7 @@ def check_key(key: Any) -> None:
     """Raises ValueError unless `key` is one random key of jax, of the new kind or the old."""
     dtype, shape = str(getattr(key, "dtype", "")), getattr(key, "shape", ())
     typed = dtype.startswith("key<")
-    raw = dtype == "uint32" and bool(shape)  # of the old kind, which is told from seeds by its shape alone
+    raw = dtype == "uint32" and bool(shape)  # of the old kind: its shape alone tells it from seeds
     if (typed and shape == ()) or (raw and shape == _raw_key_shape()):
         return
     if typed or (raw and shape[1:] == _raw_key_shape()):
@@ -145,18 +145,20 @@ def _raw_key_shape() -> tuple[int, ...]:
 
 
 def numbers(name: str, value: Any, instead: str = "") -> Any:
-    """An array of jax of real numbers or booleans, traced ones too; of one number or a list of them as well.
+    """An array of jax of real numbers or booleans, traced ones too; also of a number or a list.
 
-    Raises ValueError, which says what to write instead, for anything else, as a key, a text or nothing.
+    Raises ValueError, which says what to write instead, for anything else, as a key, a text or
+    nothing.
     """
     import jax
     import jax.numpy as jnp
 
     # No pair of parts is an array of them, and texts are names of dtypes to jax.
-    is_other = hasattr(value, "_fields") or any(isinstance(x, str | bytes) for x in jax.tree.leaves(value))
+    holds_texts = any(isinstance(x, str | bytes) for x in jax.tree.leaves(value))
+    is_array = not hasattr(value, "_fields") and not holds_texts
     try:
-        array = None if is_other else jnp.asarray(value)
-    except (TypeError, ValueError):  # nothing, names with values, a list of lists of unequal lengths
+        array = jnp.asarray(value) if is_array else None
+    except (TypeError, ValueError):  # nothing, names with values, lists of unequal lengths
         array = None
     kinds = jnp.floating, jnp.integer, jnp.bool_
     if array is None or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):

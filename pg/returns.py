@@ -155,7 +155,8 @@ def vtrace(
 def _steps(**given: Any) -> tuple[jax.Array, ...]:
     """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
 
-    Raises ValueError for what are no numbers, for a number without an axis of time, and where shapes differ.
+    Raises ValueError for what are no numbers, for a number without an axis of time, and where
+    shapes differ.
     """
     arrays = {
         name: numbers(name, value).astype(bool) if name in FLAGS else floats(name, value)

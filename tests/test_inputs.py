@@ -761,6 +761,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, 0)),
         "key must be a random key, got 0: write jax.random.key(0)",
     ),
+    "a number for the key of a reset": (handed(lambda x: x.env.reset(0)), "write jax.random.key(0)"),
     "keys for a key": (
         handed(lambda x: make_train(x.config)(jax.random.split(KEY, 3))),
         "key must be one random key, got an array of them, of shape (3,): use jax.vmap",
