@@ -407,11 +407,11 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "a Box of actions must have one axis, got shape (2, 2)",
     ),
     "parameters that are no dataclass": (
-        lambda: make_env(SimpleNamespace(default_params={"gravity": 9.8}), 2),
+        lambda: make_env(type("Own", (Clock,), {"default_params": {"gravity": 9.8}})(), 2),
         "default_params must be a flax.struct.dataclass, got {'gravity': 9.8}",
     ),
     "parameters without a time limit": (
-        lambda: make_env(SimpleNamespace(default_params=ClockState(time=0, place=0)), 2),
+        lambda: make_env(type("Own", (Clock,), {"default_params": ClockState(time=0, place=0)})(), 2),
         "default_params must have max_steps_in_episode",
     ),
     "a time limit of nothing": (
