@@ -733,6 +733,20 @@ MUTANTS = [
         "tests/test_envs.py -k inside_a_held",
     ),
     Mutant(
+        "what an environment keeps beyond its trace is not looked for",
+        "envs.py",
+        "if found.keeps and not _is_traced():",
+        "if False:",
+        "tests/test_envs.py -k outlives_its_trace",
+    ),
+    Mutant(
+        "letters of a text are observed as numbers",
+        "adapters/gymnasium.py",
+        "    elif not isinstance(space, _FLAT):",
+        "    elif False:",
+        "tests/test_adapters.py -k refused_at_once",
+    ),
+    Mutant(
         "an environment is asked under other settings than those of the context",
         "envs.py",
         "if value != there[name]:",
