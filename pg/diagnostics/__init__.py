@@ -42,6 +42,7 @@ from pg.diagnostics.samples import (
 )
 from pg.diagnostics.weights import (
     effective_sample_size,
+    explained_share,
     explained_variance,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "effective_sample_size",
     "exact_moments",
     "expected_cosine",
+    "explained_share",
     "explained_variance",
     "gradients",
     "leave_one_out_cosine",

@@ -23,12 +23,25 @@ def explained_variance(
 
     value, target, valid: [T, B]. `missing` where all targets are equal but for rounding: there is nothing to explain.
     """
-    count = jnp.maximum(jnp.sum(valid), 1).astype(value.dtype)
+    return explained_share(_variance(target - value, valid), target, valid, missing=missing)
 
-    def variance(x: jax.Array) -> jax.Array:
-        centred = x - jnp.sum(jnp.where(valid, x, 0.0)) / count
-        return jnp.sum(jnp.where(valid, centred, 0.0) ** 2) / count
 
-    spread = variance(target)
+def explained_share(error: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan) -> jax.Array:
+    """1 - error / Var(target) over the valid steps, []; `missing` where all targets are equal but for rounding.
+
+    Args:
+        error: a critic's squared error, of which the variance of target - V is a part, [].
+        target: [T, B].
+        valid: [T, B].
+        missing: stands where there is nothing to explain.
+    """
+    spread = _variance(target, valid)
     nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
-    return jnp.where(nothing, missing, 1.0 - variance(target - value) / jnp.where(nothing, 1.0, spread))
+    return jnp.where(nothing, missing, 1.0 - error / jnp.where(nothing, 1.0, spread))
+
+
+def _variance(x: jax.Array, valid: jax.Array) -> jax.Array:
+    """The variance of x [T, B] over the valid steps, []."""
+    count = jnp.maximum(jnp.sum(valid), 1).astype(x.dtype)
+    centred = x - jnp.sum(jnp.where(valid, x, 0.0)) / count
+    return jnp.sum(jnp.where(valid, centred, 0.0) ** 2) / count

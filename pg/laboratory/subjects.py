@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import envs, networks, normalisation, rollout, rounding, tabular
+from pg import diagnostics, envs, networks, normalisation, rollout, tabular
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import Discrete
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
@@ -194,7 +194,5 @@ def _fit(config: Config, batches: int, passes: int = 10) -> Callable[..., tuple[
 
 def _explained(est: Estimator, params: Params, batch: Weighted) -> jax.Array:
     """1 - the critic's squared error over the variance of its targets, []; NaN where these are equal."""
-    valid = batch.traj.valid
-    spread = jnp.var(batch.target, where=valid)
-    nothing = rounding.equal(batch.target, rounding.of_size(batch.target), valid)[0, 0]
-    return jnp.where(nothing, jnp.nan, 1.0 - 2.0 * est.grad(params, batch)[1]["value_loss"] / spread)
+    squared_error = 2.0 * est.grad(params, batch)[1]["value_loss"]
+    return diagnostics.explained_share(squared_error, batch.target, batch.traj.valid)
