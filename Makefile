@@ -40,15 +40,15 @@ test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-
 test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-PROOFS := tabular unbiased sampled closed_forms continuous optimizers pathwise evolution
+PROOFS := exact $(addprefix core/test_,continuous.py optimizers.py pathwise.py evolution.py)
 proofs: $(VENV)/.installed  ## of the fast tests those that hold estimators against exact values
-	$(BIN)/python -m pytest $(PROOFS:%=tests/test_%.py) $(ARGS)
+	$(BIN)/python -m pytest $(addprefix tests/,$(PROOFS)) $(ARGS)
 
 mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the test that catches each
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python tests/tools/mutants.py $(ARGS)
 
 torture: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
-	$(BIN)/python tests/torture_resume.py $(ARGS)
+	$(BIN)/python tests/tools/torture_resume.py $(ARGS)
 
 notebooks: $(VENV)/.installed  ## from each notebooks/NAME.py its .ipynb, without outputs
 	$(BIN)/python notebooks/tools/pair.py

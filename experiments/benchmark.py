@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pg import cli, suites
+from pg.benchmarks import suites
+from pg.commands import cli
 from pg.config import Config, Hyperparams
 from pg.presets import preset
 
@@ -57,11 +58,12 @@ def main() -> int:
         rows = suites.select(options.suite, options.env, options.label)
         cli.cache_compilations()
 
-        from pg import benchmark, results  # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import learning
+        from pg.runs import results  # only now: a mistake in the arguments need not wait for jax
 
         if options.report:
-            results.check_marks(options.report, benchmark.MARKS)
-        finished = bool(options.from_) or benchmark.run(
+            results.check_marks(options.report, learning.MARKS)
+        finished = bool(options.from_) or learning.run(
             rows,
             settings,
             options.out,
@@ -70,14 +72,14 @@ def main() -> int:
             episodes=options.eval_episodes,
             redo=options.redo,
         )
-        lines = benchmark.read_csv(options.from_) if options.from_ else benchmark.collect(options.out)
+        lines = learning.read_csv(options.from_) if options.from_ else learning.collect(options.out)
         if lines:
-            print(benchmark.report(lines, published=False))
+            print(learning.report(lines, published=False))
         if options.report and finished:
-            results.insert(options.report, benchmark.report(lines), benchmark.MARKS)
+            results.insert(options.report, learning.report(lines), learning.MARKS)
         if not options.from_ and lines:
-            benchmark.write_csv(options.out / "results.csv", lines)
-            files = benchmark.draw(lines, options.out) if finished else []
+            learning.write_csv(options.out / "results.csv", lines)
+            files = learning.draw(lines, options.out) if finished else []
             print(*[options.out / "results.csv", *files], sep="\n")
     except ValueError as error:
         cli.fail(error)

@@ -7,8 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pg import cli, folders
+from pg.commands import cli
 from pg.presets import preset
+from pg.runs import folders
 
 
 @dataclasses.dataclass

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pg import files, plots
+from pg.reports import plots
+from pg.runs import files
 
 Rows = Mapping[str, Mapping[str, float]]
 OURS, PLAIN, FLOOR = plots.BLUE, plots.ORANGE, plots.GREEN

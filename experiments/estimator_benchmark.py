@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 from estimator_variance import Measuring
 
-from pg import cli
-from pg.suites import LABORATORY
+from pg.benchmarks.suites import LABORATORY
+from pg.commands import cli
 
 
 @dataclasses.dataclass
@@ -38,11 +38,12 @@ def main() -> int:
         options.check()
         cli.cache_compilations()
 
-        from pg import laboratory, results  # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import leaderboard
+        from pg.runs import results  # only now: a mistake in the arguments need not wait for jax
 
         if options.report:
-            results.check_marks(options.report, laboratory.MARKS)
-        found = laboratory.Survey.read(options.from_) if options.from_ else options.survey()
+            results.check_marks(options.report, leaderboard.MARKS)
+        found = leaderboard.Survey.read(options.from_) if options.from_ else options.survey()
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
@@ -53,13 +54,13 @@ def main() -> int:
     lines = options.asked(found, options.seed).lines
     if not lines:
         cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
-    print(report := laboratory.report(lines))
+    print(report := leaderboard.report(lines))
     if options.report:
-        results.insert(options.report, report, laboratory.MARKS)
-    laboratory.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
+        results.insert(options.report, report, leaderboard.MARKS)
+    leaderboard.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
     if options.against is not None:
         others = options.asked(found, options.against).lines
-        same, total = laboratory.agreement(lines, others)
+        same, total = leaderboard.agreement(lines, others)
         seeds = f"seeds {options.seed} and {options.against}"
         print(f"\nthe same three estimators lead with {seeds} on {same} of {total} problems")
     return 0

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pg import cli
+from pg.commands import cli
 from pg.config import ACCEPTS, ACTION_VALUES, COUPLED, GROUPED, Hyperparams
 
 OFF_POLICY = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace")
@@ -40,7 +40,8 @@ def main() -> None:
     cli.cache_compilations()
     import jax
 
-    from pg import results, tabular
+    from pg.exact import tabular
+    from pg.runs import results
 
     jax.config.update("jax_enable_x64", True)
     rows = []
@@ -71,8 +72,9 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     import jax.numpy as jnp
     import numpy as np
 
-    from pg import diagnostics, tabular
+    from pg import diagnostics
     from pg.estimators import ESTIMATORS
+    from pg.exact import tabular
 
     g = np.random.default_rng(1)
     logits = jnp.asarray(g.normal(size=(mdp.num_states, mdp.num_actions)))

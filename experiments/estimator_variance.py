@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pg import cli
+from pg.benchmarks.suites import LABORATORY
+from pg.commands import cli
 from pg.config import ACCEPTS
 from pg.inputs import check_name
-from pg.suites import LABORATORY
 
 
 @dataclasses.dataclass
@@ -48,11 +48,11 @@ class Measuring:
 
     def survey(self) -> Any:
         """What was measured before and now."""
-        from pg import laboratory
+        from pg.benchmarks import leaderboard
 
-        return laboratory.survey(
+        return leaderboard.survey(
             self.subjects,
-            self.estimators or laboratory.ESTIMATORS,
+            self.estimators or leaderboard.ESTIMATORS,
             self.out,
             seed=self.seed,
             share=self.share,
@@ -61,9 +61,9 @@ class Measuring:
 
     def asked(self, found: Any, seed: int) -> Any:
         """The part of a survey that is asked for, of a seed."""
-        from pg import laboratory
+        from pg.benchmarks import leaderboard
 
-        return found.having(self.subjects, self.estimators or laboratory.ESTIMATORS, seed)
+        return found.having(self.subjects, self.estimators or leaderboard.ESTIMATORS, seed)
 
 
 def main() -> int:
@@ -73,7 +73,7 @@ def main() -> int:
         options.check()
         cli.cache_compilations()
 
-        from pg import laboratory  # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import leaderboard  # only now: a mistake in the arguments need not wait for jax
 
         found = options.asked(options.survey(), options.seed)
     except ValueError as error:
@@ -84,11 +84,11 @@ def main() -> int:
         print("interrupted; the same command goes on from here")
         return cli.INTERRUPTED
     for subject in options.subjects:
-        for stage in laboratory.STAGES:
+        for stage in leaderboard.STAGES:
             lines = [x for x in found.lines if (x.subject, x.stage) == (subject, stage)]
             if lines:
-                print(f"\n{subject}, {stage} of training\n{laboratory.variance_table(lines)}")
-    print("", options.out / "quality.csv", *laboratory.draw(found, options.out), sep="\n")
+                print(f"\n{subject}, {stage} of training\n{leaderboard.variance_table(lines)}")
+    print("", options.out / "quality.csv", *leaderboard.draw(found, options.out), sep="\n")
     return 0
 
 

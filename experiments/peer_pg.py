@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 
-from pg import Config, config, devices
+from pg import Config, config
 from pg import make_train as plain
+from pg.fast import devices
 
 
-def make_train(batch: dict[str, int], num_updates: int, estimator: str) -> Callable[[Any], Any]:
+def make_train(batch: dict[str, Any], num_updates: int, estimator: str) -> Callable[[Any], Any]:
     """key -> what came of training. Complete episodes last all their steps, since no pole falls."""
     endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9, "tau": 2e-4}
     episodes: dict[str, Any] = {"horizon": batch["num_steps"], "env_params": endless}

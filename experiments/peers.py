@@ -14,7 +14,8 @@ from typing import Any
 
 from peer_turns import take_turns
 
-from pg import cli, folders
+from pg.commands import cli
+from pg.runs import folders
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
 ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from pg import cli, drawings, folders
+from pg.commands import cli
 from pg.config import Config, Hyperparams, check_env
+from pg.reports import drawings
+from pg.runs import folders
 
 
 @dataclasses.dataclass
@@ -83,7 +85,8 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     """The episodes, by the parameters of the run or by those that a policy starts with."""
     import jax
 
-    from pg import make_learner, results
+    from pg import make_learner
+    from pg.runs import results
 
     key, init = jax.random.key(options.seed), make_learner(config, hyperparams).init
     state = init(key) if options.run is None else jax.eval_shape(init, key)

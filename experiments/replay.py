@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from pg import cli, folders
+from pg.commands import cli
+from pg.runs import folders
 
 
 @dataclasses.dataclass
@@ -33,7 +34,9 @@ def main() -> int:
 
         import jax
 
-        from pg import devices, envs, make_learner, memory, results, runs
+        from pg import envs, make_learner
+        from pg.fast import devices
+        from pg.runs import execution, memory, results
 
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
@@ -51,7 +54,7 @@ def main() -> int:
         print(f"note: {text}")
     print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
-    done = runs.run(config, hyperparams, seeds, progress, where=where)
+    done = execution.run(config, hyperparams, seeds, progress, where=where)
     progress.close()
     if done.signum:
         return cli.interrupted(done.signum)

@@ -9,7 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from pg import cli, interrupts, memory
+from pg.commands import cli
+from pg.runs import interrupts, memory
 from pg.sweep import points
 
 
@@ -67,7 +68,7 @@ def main() -> int:
         limit = None if options.memory is None else memory.number_of_bytes(options.memory)
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
-            from pg import devices
+            from pg.fast import devices
             from pg.sweep import driver, study
 
         seeds = range(options.seed, options.seed + options.seeds)

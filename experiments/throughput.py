@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pg import cli
+from pg.commands import cli
 
 if TYPE_CHECKING:
     from timing import Program, Timing
@@ -49,7 +49,7 @@ def main() -> None:
     import updates
     from timing import medians, table, take_turns
 
-    from pg import folders
+    from pg.runs import folders
 
     config = rollouts.setting(options.num_envs, options.horizon, num_updates=options.num_updates)
     programs = rollouts.programs(config) | updates.programs(config)

@@ -5,7 +5,7 @@ to, 75 interrupted by SIGTERM or SIGUSR1 or by the loss of a process of the job,
 `--resume RUN` goes on, bit for bit; a second signal ends at once.
 """
 
-from pg import cli, job
+from pg.commands import cli, job
 
 
 def main() -> int:

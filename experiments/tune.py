@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pg import cli
+from pg.commands import cli
 from pg.config import Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
@@ -78,8 +78,9 @@ def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], opt
     """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps, [points, seeds] each."""
     import jax
 
-    from pg import runs, train
+    from pg import train
     from pg.evaluate import evaluate
+    from pg.runs import execution
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
         h = hyperparams._replace(**values)
@@ -91,7 +92,7 @@ def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], opt
             found[name] = jax.numpy.where(metrics["skipped"][-1] > 0, np.nan, score)
         return found
 
-    keys = runs.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
+    keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, points))
 
 

@@ -14,7 +14,7 @@ from timing import Program, compiled
 
 from pg import envs, networks, nonfinite
 from pg.config import Config, Hyperparams
-from pg.devices import layout, side_by_side
+from pg.fast.devices import layout, side_by_side
 from pg.optimizers import make_optimizer
 from pg.train import make_learner, make_train
 

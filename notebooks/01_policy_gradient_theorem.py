@@ -43,8 +43,8 @@ FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SAMPLED_EPISODES = 2**10 if FAST else 2**14
 SEEDS, UPDATES = (2, 12) if FAST else (8, 80)
 
-plt.rcParams.update(pg.plots.STYLE)
-BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
+plt.rcParams.update(pg.reports.plots.STYLE)
+BLUE, ORANGE, GREEN = pg.reports.plots.COLOURS[:3]
 jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 
 
@@ -62,15 +62,15 @@ def equal(x, y):
 # $$p(\tau; \theta) = \rho(s_0) \prod_t \pi_\theta(a_t \mid s_t)\, P(s_{t+1} \mid s_t, a_t).$$
 #
 # We take a random problem with three states (one of them ends the episode), two actions and at most three steps. Its
-# parameters $\theta$ are the logits of each action in each state. `pg.tabular.enumerate_trajectories` lists every episode
-# with its probability, as a differentiable function of $\theta$. The probabilities sum to 1 (`tests/test_tabular.py`).
+# parameters $\theta$ are the logits of each action in each state. `pg.exact.tabular.enumerate_trajectories` lists every episode
+# with its probability, as a differentiable function of $\theta$. The probabilities sum to 1 (`tests/exact/test_tabular.py`).
 
 # %%
 GAMMA = 0.8
-mdp = pg.tabular.garnet(seed=0, num_states=3, num_actions=2, branching=2, horizon=3)
+mdp = pg.exact.tabular.garnet(seed=0, num_states=3, num_actions=2, branching=2, horizon=3)
 theta = jnp.asarray(np.random.default_rng(1).normal(size=(3, 2)))
 
-traj, p = pg.tabular.enumerate_trajectories(mdp, theta)  # leaves [T, M, ...], and [M]
+traj, p = pg.exact.tabular.enumerate_trajectories(mdp, theta)  # leaves [T, M, ...], and [M]
 print(f"{len(p)} episodes are possible; the likeliest has probability {p.max():.3f}")
 equal(p.sum(), 1.0)
 
@@ -79,11 +79,11 @@ equal(p.sum(), 1.0)
 #
 # $$J(\theta) = \mathbb{E}[R(\tau)] = \sum_\tau p(\tau; \theta)\, R(\tau), \qquad R(\tau) = \sum_t \gamma^t r_t.$$
 #
-# The same number by dynamic programming is `pg.tabular.exact_return` (`tests/test_tabular.py`).
+# The same number by dynamic programming is `pg.exact.tabular.exact_return` (`tests/exact/test_tabular.py`).
 
 # %%
 R = pg.returns.total_return(traj.reward, GAMMA)  # [M]
-equal(p @ R, pg.tabular.exact_return(mdp, theta, GAMMA))
+equal(p @ R, pg.exact.tabular.exact_return(mdp, theta, GAMMA))
 
 # %% [markdown]
 # ## 3. The log-derivative trick
@@ -94,16 +94,16 @@ equal(p @ R, pg.tabular.exact_return(mdp, theta, GAMMA))
 # = \mathbb{E}[R\, \nabla \log p(\tau; \theta)].$$
 #
 # A gradient of an expectation became an expectation, which can be sampled. The exact gradient is
-# `pg.tabular.exact_gradient`.
+# `pg.exact.tabular.exact_gradient`.
 
 
 # %%
 def probability(theta):
     """p(τ; θ) of every episode, [M]."""
-    return pg.tabular.enumerate_trajectories(mdp, theta)[1]
+    return pg.exact.tabular.enumerate_trajectories(mdp, theta)[1]
 
 
-exact = pg.tabular.exact_gradient(mdp, theta, GAMMA)  # [S, A]
+exact = pg.exact.tabular.exact_gradient(mdp, theta, GAMMA)  # [S, A]
 grad_p = jax.jacobian(probability)(theta)  # [M, S, A]
 grad_log_p = jax.jacobian(lambda theta: jnp.log(probability(theta)))(theta)
 equal(grad_p, p[:, None, None] * grad_log_p)
@@ -119,7 +119,7 @@ equal(jnp.einsum("m,m,msa->sa", p, R, grad_log_p), exact)
 #
 # So nobody has to know the environment, or differentiate it. The left side below is the derivative of the whole
 # probability, dynamics included; the right side only looks at the policy
-# (`tests/test_tabular.py::test_the_dynamics_cancel`). Steps after the end of an episode are not `valid` and do not count.
+# (`tests/exact/test_tabular.py::test_the_dynamics_cancel`). Steps after the end of an episode are not `valid` and do not count.
 
 
 # %%
@@ -154,11 +154,11 @@ equal(jnp.einsum("m,msa->sa", p, Z), 0.0)
 # $$\nabla J(\theta) = \mathbb{E}[R\, Z] \approx \hat g = \frac{1}{N} \sum_{n=1}^N R(\tau^{(n)}) \sum_t \nabla \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)}).$$
 #
 # In the library this is the estimator `reinforce`, a pure function from episodes to a gradient. So it can be fed every
-# episode: `pg.diagnostics.exact_moments` gives its mean and covariance without any noise (`tests/test_unbiased.py` does
+# episode: `pg.diagnostics.exact_moments` gives its mean and covariance without any noise (`tests/exact/test_unbiased.py` does
 # so for all estimators).
 
 # %%
-policy = pg.tabular.table_policy(theta)
+policy = pg.exact.tabular.table_policy(theta)
 h = pg.Hyperparams(gamma=GAMMA)
 
 
@@ -177,7 +177,7 @@ print(f"largest deviation from ∇J: {np.abs(mean - exact).max():.1e}")
 # %% [markdown]
 # What is exact for all episodes holds for sampled ones up to noise. The root-mean-square error of $N$ episodes is
 # $\sqrt{\operatorname{tr} \operatorname{Cov} / N}$. Here episodes come from `pg.episodes`, the rollout that training uses
-# (`tests/test_sampled.py`).
+# (`tests/exact/test_sampled.py`).
 
 # %%
 env = pg.make_env(mdp, num_envs=SAMPLED_EPISODES)
@@ -218,7 +218,7 @@ plt.show()
 # \qquad G_t = \sum_{k \ge t} \gamma^{k-t} r_k.$$
 #
 # The matrix below shows the size of every $\mathbb{E}[z_t\, \gamma^k r_k]$: zeros below the diagonal. In the library:
-# `reward_to_go` (`tests/test_unbiased.py`).
+# `reward_to_go` (`tests/exact/test_unbiased.py`).
 
 # %%
 discounted = GAMMA ** jnp.arange(mdp.horizon)[:, None] * traj.reward  # γᵏ rₖ, [T, M]
@@ -241,19 +241,19 @@ plt.show()
 
 # %% [markdown]
 # What was left out has mean zero; is there less variance without it? Usually. Where rewards cancel, as in
-# `pg.tabular.cancelling`, which pays $-1$ and then about $+1$, the total is small and the reward to go is not. The exact
-# variances come from a recursion, at any horizon (`pg.tabular.total_return_moments`, `reward_to_go_moments`).
+# `pg.exact.tabular.cancelling`, which pays $-1$ and then about $+1$, the total is small and the reward to go is not. The exact
+# variances come from a recursion, at any horizon (`pg.exact.tabular.total_return_moments`, `reward_to_go_moments`).
 
 # %%
-for name, problem in pg.tabular.references().items():
+for name, problem in pg.exact.tabular.references().items():
     logits = jnp.zeros((problem.num_states, problem.num_actions))
     total, to_go = (
         jnp.trace(f(problem, logits, GAMMA)[1])
-        for f in (pg.tabular.total_return_moments, pg.tabular.reward_to_go_moments)
+        for f in (pg.exact.tabular.total_return_moments, pg.exact.tabular.reward_to_go_moments)
     )
     print(f"{name:12} variance of reward to go: {to_go / total:8.3g} × that of the total return")
 assert to_go > 10 * total  # of the last one, in which rewards cancel
-equal(pg.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance)  # recursion = enumeration
+equal(pg.exact.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance)  # recursion = enumeration
 
 # %% [markdown]
 # ## 8. Baselines
@@ -264,13 +264,13 @@ equal(pg.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance)  # recu
 #
 # The mean stays; the variance is a parabola in $b$, lowest at
 # $b^* = \mathbb{E}[R \lVert Z \rVert^2] / \mathbb{E}[\lVert Z \rVert^2]$, which is not the mean return
-# (`constant_baseline`, `tests/test_unbiased.py`).
+# (`constant_baseline`, `tests/exact/test_unbiased.py`).
 
 # %%
 square = (Z**2).sum((1, 2))
 best = float((p @ (R * square)) / (p @ square))
 choices = np.linspace(best - 1.5, best + 1.5, 31)
-means, covariances = jax.vmap(lambda b: pg.tabular.total_return_moments(mdp, theta, GAMMA, b))(choices)
+means, covariances = jax.vmap(lambda b: pg.exact.tabular.total_return_moments(mdp, theta, GAMMA, b))(choices)
 equal(means, jnp.tile(exact.ravel(), (31, 1)))
 traces = jnp.trace(covariances, axis1=1, axis2=2)
 equal(traces, traces.min() + (p @ square) * (choices - best) ** 2)
@@ -297,15 +297,15 @@ equal(exact_moments("leave_one_out", num_episodes=2)[0], exact)
 # ## 9. What $\gamma^t$ is for, and what dropping it does
 #
 # Section 7 has $\gamma^t G_t$: discounting from the start of the episode. Nearly all code has $G_t$ alone. Its mean,
-# `pg.tabular.undiscounted_direction`, is not $\nabla J$, and for $\gamma < 1$ it is the gradient of no function at all
+# `pg.exact.tabular.undiscounted_direction`, is not $\nabla J$, and for $\gamma < 1$ it is the gradient of no function at all
 # (Nota & Thomas 2020). A field $d(\theta)$ is a gradient only if its Jacobian $A$ is symmetric; `pg.diagnostics.asymmetry` is
 #
 # $$\frac{\lVert A - A^\top \rVert}{\lVert A + A^\top \rVert}, \qquad A = \frac{\partial d}{\partial \theta},$$
 #
-# and 0 for a gradient (`tests/test_diagnostics.py::test_only_a_gradient_field_is_symmetric`).
+# and 0 for a gradient (`tests/core/test_diagnostics.py::test_only_a_gradient_field_is_symmetric`).
 
 # %%
-equal(exact_moments("undiscounted_reward_to_go")[0], pg.tabular.undiscounted_direction(mdp, theta, GAMMA))
+equal(exact_moments("undiscounted_reward_to_go")[0], pg.exact.tabular.undiscounted_direction(mdp, theta, GAMMA))
 
 
 def asymmetry(direction, gamma):
@@ -314,14 +314,14 @@ def asymmetry(direction, gamma):
 
 
 gammas = jnp.linspace(0.0, 1.0, 41)
-kept = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.tabular.exact_gradient, gamma)))(gammas)
-dropped = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.tabular.undiscounted_direction, gamma)))(gammas)
+kept = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.exact.tabular.exact_gradient, gamma)))(gammas)
+dropped = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.exact.tabular.undiscounted_direction, gamma)))(gammas)
 equal(kept, 0.0)
 equal(dropped[-1], 0.0)  # at γ = 1 there is nothing to drop
-assert asymmetry(pg.tabular.undiscounted_direction, GAMMA) > 1e-3
+assert asymmetry(pg.exact.tabular.undiscounted_direction, GAMMA) > 1e-3
 
 figure, axes = plt.subplots()
-looks = pg.plots.looks(("undiscounted_reward_to_go", "reward_to_go"))
+looks = pg.reports.plots.looks(("undiscounted_reward_to_go", "reward_to_go"))
 for values, look, name in zip(
     (dropped, kept), looks.values(), ("$G_t$: $γ^t$ dropped", "$γ^t G_t$: ∇J"), strict=True
 ):
@@ -331,11 +331,11 @@ figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
 # %% [markdown]
-# It can lead to the *worst* policy. In `pg.tabular.pessimal` at $\gamma = 1/2$ the probability $p$ of action 1 should go
-# to 0: $J = -\gamma p$. Without $\gamma^t$ it climbs to 1 (`tests/test_tabular.py::test_dropping_the_discount_can_climb_to_the_worst_policy`).
+# It can lead to the *worst* policy. In `pg.exact.tabular.pessimal` at $\gamma = 1/2$ the probability $p$ of action 1 should go
+# to 0: $J = -\gamma p$. Without $\gamma^t$ it climbs to 1 (`tests/exact/test_tabular.py::test_dropping_the_discount_can_climb_to_the_worst_policy`).
 
 # %%
-trap = pg.tabular.pessimal()
+trap = pg.exact.tabular.pessimal()
 
 
 def climb(direction):
@@ -344,12 +344,12 @@ def climb(direction):
     def step(x, _):
         logits = jnp.tile(jnp.stack([0.0, x]), (3, 1))
         slope = direction(trap, logits, 0.5)[:, 1].sum()
-        return x + 0.2 * slope, pg.tabular.exact_return(trap, logits, 0.5)
+        return x + 0.2 * slope, pg.exact.tabular.exact_return(trap, logits, 0.5)
 
     return jax.lax.scan(step, 0.0, None, length=400)[1]
 
 
-up, down = climb(pg.tabular.exact_gradient), climb(pg.tabular.undiscounted_direction)
+up, down = climb(pg.exact.tabular.exact_gradient), climb(pg.exact.tabular.undiscounted_direction)
 assert up[-1] > -0.05
 assert down[-1] < -0.45
 print(f"J after 400 steps: {up[-1]:.3f} along ∇J, {down[-1]:.3f} without γᵗ; best 0, worst -0.5")
@@ -362,7 +362,7 @@ print(f"J after 400 steps: {up[-1]:.3f} along ∇J, {down[-1]:.3f} without γᵗ
 #
 # Nothing can be enumerated here, and nothing changes: $\hat g$ is the derivative of the surrogate
 # $\frac{1}{N} \sum_n R^{(n)} \sum_t \log \pi_\theta(a_t^{(n)} \mid s_t^{(n)})$, whose $R$ is constant. We write it in four
-# lines and hold the library's `reinforce` to it (`tests/test_estimators.py::test_the_gradient_is_that_of_the_loss_written_out`).
+# lines and hold the library's `reinforce` to it (`tests/core/test_estimators.py::test_the_gradient_is_that_of_the_loss_written_out`).
 
 # %%
 jax.config.update("jax_enable_x64", False)
@@ -402,10 +402,10 @@ first, last = returns[:, :5].mean(), returns[:, -5:].mean()
 print(f"mean return of an episode: {first:.0f} in the first five updates, {last:.0f} in the last five")
 assert last > (1.2 if FAST else 5) * first
 
-curve = pg.statistics.mean_curve(returns)
+curve = pg.reports.statistics.mean_curve(returns)
 updates = np.arange(1, UPDATES + 1)
 figure, axes = plt.subplots()
-look = pg.plots.looks([config.estimator])[config.estimator]
+look = pg.reports.plots.looks([config.estimator])[config.estimator]
 axes.plot(updates, returns.T, color=look["color"], linewidth=0.5, alpha=0.35)
 axes.fill_between(updates, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
 axes.plot(updates, curve.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval")

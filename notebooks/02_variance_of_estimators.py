@@ -45,16 +45,16 @@ FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 TABULAR_EPISODES, CARTPOLE_EPISODES, CARTPOLE_STEPS = (2048, 128, 50) if FAST else (16384, 1024, 200)
 SEEDS, UPDATES, FITTING_STEPS, NUM_STATES = (2, 10, 30, 16) if FAST else (16, 48, 300, 256)
 
-plt.rcParams.update(pg.plots.STYLE)
-BLUE, ORANGE, GREEN = pg.plots.COLOURS[:3]
-STATE_VALUE = pg.plots.looks(["state_value"])["state_value"]["color"]
+plt.rcParams.update(pg.reports.plots.STYLE)
+BLUE, ORANGE, GREEN = pg.reports.plots.COLOURS[:3]
+STATE_VALUE = pg.reports.plots.looks(["state_value"])["state_value"]["color"]
 GAMMA = 0.9
 
 
 def dots(axes, measured):
     """Measured figures of estimators, each in its colour, with intervals of two standard errors, lying."""
     for row, ((value, error), look) in enumerate(
-        zip(measured.values(), pg.plots.looks(measured).values(), strict=True)
+        zip(measured.values(), pg.reports.plots.looks(measured).values(), strict=True)
     ):
         axes.errorbar(value, row, xerr=2 * error, fmt="o", capsize=2, color=look["color"])
     axes.set_yticks(range(len(measured)), measured)
@@ -66,7 +66,7 @@ def dots(axes, measured):
 #
 # The variance of an estimate from one episode is $\operatorname{tr} \operatorname{Cov}[\hat g]$; of a mean of $N$ episodes
 # it is $1/N$ of that. On a tabular problem it follows a recursion backwards in time, without enumeration and at any horizon:
-# `pg.tabular.total_return_moments` and `pg.tabular.reward_to_go_moments` (`tests/test_tabular.py` holds both to
+# `pg.exact.tabular.total_return_moments` and `pg.exact.tabular.reward_to_go_moments` (`tests/exact/test_tabular.py` holds both to
 # enumeration). With $z_t = \nabla \log \pi(a_t \mid s_t)$ we compare
 #
 # $$R \sum_t z_t, \qquad \sum_t z_t\, \gamma^t G_t, \qquad \sum_t z_t\, \gamma^t \big(G_t - V_t(s_t)\big)$$
@@ -74,32 +74,34 @@ def dots(axes, measured):
 # on one random problem as its episodes become longer. Their mean is the same, $\nabla J$.
 
 # %%
-small = pg.tabular.garnet(seed=3, num_states=4, num_actions=2, branching=3, horizon=3, ends=0)
+small = pg.exact.tabular.garnet(seed=3, num_states=4, num_actions=2, branching=3, horizon=3, ends=0)
 theta = jnp.asarray(np.random.default_rng(1).normal(size=(4, 2)))
 horizons = [1, 2, 4, 8, 16, 32]
 
 
 def exact(mdp):
     """∇J, and the moments of the three estimators."""
-    v = pg.tabular.values(mdp, theta, GAMMA)[1]  # [H, S]
+    v = pg.exact.tabular.values(mdp, theta, GAMMA)[1]  # [H, S]
     moments = {
-        "total return": pg.tabular.total_return_moments(mdp, theta, GAMMA),
-        "reward to go": pg.tabular.reward_to_go_moments(mdp, theta, GAMMA),
-        "reward to go − V": pg.tabular.reward_to_go_moments(mdp, theta, GAMMA, v),
+        "total return": pg.exact.tabular.total_return_moments(mdp, theta, GAMMA),
+        "reward to go": pg.exact.tabular.reward_to_go_moments(mdp, theta, GAMMA),
+        "reward to go − V": pg.exact.tabular.reward_to_go_moments(mdp, theta, GAMMA, v),
     }
-    return pg.tabular.exact_gradient(mdp, theta, GAMMA).ravel(), moments
+    return pg.exact.tabular.exact_gradient(mdp, theta, GAMMA).ravel(), moments
 
 
 traces = {name: [] for name in ("total return", "reward to go", "reward to go − V")}
 for horizon in horizons:
-    longer = pg.tabular.TabularMDP(small.transition, small.reward, small.initial, small.terminal, horizon)
+    longer = pg.exact.tabular.TabularMDP(small.transition, small.reward, small.initial, small.terminal, horizon)
     gradient, moments = jax.jit(exact, static_argnums=0)(longer)
     for name, (mean, covariance) in moments.items():
         np.testing.assert_allclose(mean, gradient, atol=1e-4 * float(jnp.abs(gradient).max()))
         traces[name].append(float(jnp.trace(covariance)))
 
 figure, axes = plt.subplots()
-looks = pg.plots.looks(("reinforce", "reward_to_go", "state_value"), markers=True)  # as the library calls the three
+looks = pg.reports.plots.looks(
+    ("reinforce", "reward_to_go", "state_value"), markers=True
+)  # as the library calls the three
 for (name, trace), look in zip(traces.items(), looks.values(), strict=True):
     axes.loglog(horizons, trace, **look, label=name)
 axes.set(xlabel="steps of an episode", ylabel="exact variance of an episode")
@@ -117,11 +119,11 @@ assert traces["total return"][-1] > 2 * traces["reward to go"][-1] > 2 * traces[
 # On other problems there is only $\operatorname{tr} \hat \Sigma = \frac{1}{n-1} \sum_i \lVert g_i - \bar g \rVert^2$ from
 # $n$ estimates. `pg.diagnostics.per_episode` takes the single episodes of a batch as estimates, and
 # `per_batch` whole batches, which is right also for estimators that couple episodes. Neither stores the gradients. Each
-# figure comes with its standard error, by the jackknife (`tests/test_diagnostics.py`). Against the exact values:
+# figure comes with its standard error, by the jackknife (`tests/core/test_diagnostics.py`). Against the exact values:
 
 # %%
 env = pg.make_env(small, num_envs=TABULAR_EPISODES)
-policy = pg.tabular.table_policy(theta)
+policy = pg.exact.tabular.table_policy(theta)
 params = pg.Params(theta, ())
 h = pg.Hyperparams(gamma=GAMMA)
 
@@ -298,7 +300,7 @@ for of_stage in found.values():
 #
 # $$\cos \approx \frac{1}{\sqrt{1 + B/N}},$$
 #
-# `pg.diagnostics.expected_cosine` (`tests/test_diagnostics.py::test_the_expected_cosine_of_many_parameters`). Is it so?
+# `pg.diagnostics.expected_cosine` (`tests/core/test_diagnostics.py::test_the_expected_cosine_of_many_parameters`). Is it so?
 # The cosine between two *independent* means of $N$ is about the square of that, and needs no reference
 # gradient: `pg.diagnostics.pairwise_cosines`. A cosine to a mean that contains the estimate itself would be too large.
 
@@ -348,7 +350,7 @@ plt.show()
 # \underbrace{\operatorname{tr} \operatorname{Var}(\mathbb{E}[z Q \mid s])}_{\Sigma_s:\ \text{the state}}.$$
 #
 # A baseline $b(s)$ can only lower $\Sigma_a$. `pg.diagnostics.decompose` measures the three by going on from visited states
-# several times with several actions (`tests/test_diagnostics.py::test_the_decomposition_of_variance_is_exact_on_tables`).
+# several times with several actions (`tests/core/test_diagnostics.py::test_the_decomposition_of_variance_is_exact_on_tables`).
 
 
 # %%
@@ -422,7 +424,7 @@ grid[0].plot(middle, in_blocks(metrics["return"]), color=STATE_VALUE)
 grid[0].set(xlabel="update", ylabel="return of an episode")
 grid[1].plot(middle, scale, color=STATE_VALUE, marker="o", label="ratio of averages, if clear of 0")
 grid[1].plot(middle, wrong, color="0.4", marker="s", linestyle="--", label="average of ratios")
-grid[1].axhline(config.num_envs, **pg.plots.LEVEL)
+grid[1].axhline(config.num_envs, **pg.reports.plots.LEVEL)
 grid[1].text(1.0, config.num_envs, " episodes\n of a batch", transform=grid[1].get_yaxis_transform(), va="center")
 grid[1].set(xlabel="update", ylabel="noise scale B, in episodes")
 grid[1].set_yscale("symlog", linthresh=10)

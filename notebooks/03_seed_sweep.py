@@ -41,8 +41,8 @@ import pg
 FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SEEDS, UPDATES, RATES = (20, 12, [0.02, 0.08]) if FAST else (128, 40, [0.01, 0.02, 0.04, 0.08])
 
-plt.rcParams.update(pg.plots.STYLE)
-LOOKS = pg.plots.looks(("reinforce", "leave_one_out"))
+plt.rcParams.update(pg.reports.plots.STYLE)
+LOOKS = pg.reports.plots.looks(("reinforce", "leave_one_out"))
 LEAVE_ONE_OUT, MISSED = LOOKS["leave_one_out"]["color"], "black"
 
 # %% [markdown]
@@ -51,22 +51,22 @@ LEAVE_ONE_OUT, MISSED = LOOKS["leave_one_out"]["color"], "black"
 # A corridor of seven places: the left end, two steps from the start, pays 0.5, and the right end, four steps away, pays 1. A
 # step goes the other way with probability 0.1; after ten steps nothing is paid. A run that is pleased with the small prize
 # too early never finds the large one, so that seeds differ by much. A table is an environment like any other
-# (`pg.tabular.TabularMDP`), and the best possible return is exact.
+# (`pg.exact.tabular.TabularMDP`), and the best possible return is exact.
 
 # %%
 PLACES = np.arange(7)
 left, right = np.eye(7)[np.maximum(PLACES - 1, 0)], np.eye(7)[np.minimum(PLACES + 1, 6)]
 transition = np.stack([0.9 * left + 0.1 * right, 0.9 * right + 0.1 * left], axis=1)  # [S, A, S]
 reward = np.broadcast_to(np.where(PLACES == 0, 0.5, np.where(PLACES == 6, 1.0, 0.0)), transition.shape)
-corridor = pg.tabular.TabularMDP(transition, reward, np.eye(7)[2], np.isin(PLACES, [0, 6]), horizon=10)
+corridor = pg.exact.tabular.TabularMDP(transition, reward, np.eye(7)[2], np.isin(PLACES, [0, 6]), horizon=10)
 
 always_right = np.tile([0.0, 50.0], (7, 1))
-BEST = float(pg.tabular.exact_return(corridor, always_right))
-print(f"always to the right: {BEST:.3f}; at random: {pg.tabular.exact_return(corridor, 0 * always_right):.3f}")
+BEST = float(pg.exact.tabular.exact_return(corridor, always_right))
+print(f"always to the right: {BEST:.3f}; at random: {pg.exact.tabular.exact_return(corridor, 0 * always_right):.3f}")
 
 # %% [markdown]
 # We train two estimators at several step sizes. `pg.sweep.grid` makes the points, `pg.sweep.sweep` trains every point with every
-# seed, so many side by side as are useful, in one compiled program per estimator (`tests/test_sweep.py` holds its runs to
+# seed, so many side by side as are useful, in one compiled program per estimator (`tests/runs/test_sweep.py` holds its runs to
 # single ones). Seed $s$ has the same key at every point.
 
 # %%
@@ -95,7 +95,7 @@ print(f"{len(LOOKS)} × {len(RATES)} × {SEEDS} = {len(LOOKS) * len(RATES) * SEE
 
 # %% [markdown]
 # The score of a run is its mean return over the last ten updates, 80 episodes with sampled actions. Against the step size,
-# with 95 % bootstrap intervals over seeds (`pg.statistics.bootstrap_interval`, `tests/test_statistics.py`), and the learning
+# with 95 % bootstrap intervals over seeds (`pg.reports.statistics.bootstrap_interval`, `tests/reports/test_statistics.py`), and the learning
 # curves at the best one:
 
 # %%
@@ -104,17 +104,19 @@ best = {name: int(x.mean(1).argmax()) for name, x in scores.items()}
 
 figure, grid = plt.subplots(1, 2, sharey=True)
 for name, look in LOOKS.items():
-    value, low, high = np.array([pg.statistics.bootstrap_interval(x, pg.statistics.mean) for x in scores[name]]).T
+    value, low, high = np.array(
+        [pg.reports.statistics.bootstrap_interval(x, pg.reports.statistics.mean) for x in scores[name]]
+    ).T
     grid[0].errorbar(RATES, value, yerr=[value - low, high - value], marker="o", capsize=2, **look)
-    curve = pg.statistics.mean_curve(returns[name][best[name]])
+    curve = pg.reports.statistics.mean_curve(returns[name][best[name]])
     grid[1].fill_between(range(UPDATES), curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
     grid[1].plot(range(UPDATES), curve.value, label=f"{name}, best at {RATES[best[name]]}", **look)
 grid[0].set(xscale="log", xlabel="learning rate", ylabel=f"return, mean of {SEEDS} seeds")
 grid[0].set_xticks(RATES, RATES)
 grid[0].minorticks_off()
 grid[1].set(xlabel="update, of 8 episodes")
-grid[0].axhline(BEST, **pg.plots.LEVEL)
-grid[1].axhline(BEST, **pg.plots.LEVEL)
+grid[0].axhline(BEST, **pg.reports.plots.LEVEL)
+grid[1].axhline(BEST, **pg.reports.plots.LEVEL)
 figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 
@@ -132,10 +134,10 @@ plt.show()
 # %%
 final = {name: scores[name][best[name]] for name in LOOKS}  # [seeds] each, at the best step size
 for name, x in final.items():
-    for label, statistic in (("mean", pg.statistics.mean), ("interquartile mean", pg.statistics.iqm)):
-        found = pg.statistics.bootstrap_interval(x, statistic)
+    for label, statistic in (("mean", pg.reports.statistics.mean), ("interquartile mean", pg.reports.statistics.iqm)):
+        found = pg.reports.statistics.bootstrap_interval(x, statistic)
         print(f"{name:14} {label:19} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
-improvement = pg.statistics.probability_of_improvement(final["leave_one_out"], final["reinforce"])
+improvement = pg.reports.statistics.probability_of_improvement(final["leave_one_out"], final["reinforce"])
 print(
     f"leave_one_out beats reinforce with probability {improvement.value:.2f} [{improvement.low:.2f}, {improvement.high:.2f}]"
 )
@@ -143,7 +145,7 @@ print(
 thresholds = np.linspace(0, 1, 101)
 figure, axes = plt.subplots()
 for name, look in LOOKS.items():
-    profile = pg.statistics.performance_profile(final[name], thresholds)
+    profile = pg.reports.statistics.performance_profile(final[name], thresholds)
     axes.fill_between(thresholds, profile.low, profile.high, color=look["color"], alpha=0.2, linewidth=0)
     axes.plot(thresholds, profile.value, label=name, **look)
     assert (np.diff(profile.value) <= 0).all()
@@ -152,7 +154,7 @@ figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 if not FAST:
     assert final["leave_one_out"].mean() > final["reinforce"].mean()
-    assert pg.statistics.iqm(final["reinforce"]) > final["reinforce"].mean()
+    assert pg.reports.statistics.iqm(final["reinforce"]) > final["reinforce"].mean()
 
 # %% [markdown]
 # The interquartile mean hides just the runs that failed. It is meant for many environments, whose outliers would rule a
@@ -169,7 +171,10 @@ groups = np.arange(SEEDS // 5 * 5).reshape(-1, 5)  # seeds of each group
 difference = final["leave_one_out"] - final["reinforce"]
 of_five = difference[groups].mean(1)
 truth = final["leave_one_out"].mean()
-intervals = [pg.statistics.bootstrap_interval(final["leave_one_out"][rows], pg.statistics.mean) for rows in groups]
+intervals = [
+    pg.reports.statistics.bootstrap_interval(final["leave_one_out"][rows], pg.reports.statistics.mean)
+    for rows in groups
+]
 covered = np.mean([x.low <= truth <= x.high for x in intervals])
 print(f"all seeds: a difference of {difference.mean():.3f}")
 print(
@@ -183,13 +188,13 @@ print(f"their 95 % intervals contain the mean of all seeds in {100 * covered:.0f
 figure, grid = plt.subplots(1, 2)
 grid[0].hist(of_five, bins=12, color=LEAVE_ONE_OUT, alpha=0.7, label="five seeds")
 grid[0].axvline(difference.mean(), color="black", label=f"{SEEDS} seeds")
-grid[0].axvline(0, **pg.plots.LEVEL)
+grid[0].axvline(0, **pg.reports.plots.LEVEL)
 grid[0].set(xlabel="leave_one_out better by", ylabel="groups of five seeds")
 for y, x in enumerate(sorted(intervals)):
     colour = LEAVE_ONE_OUT if x.low <= truth <= x.high else MISSED
     grid[1].plot([x.low, x.high], [y, y], color=colour, linewidth=1)
     grid[1].plot(x.value, y, "o", color=colour, markersize=2.5)
-grid[1].axvline(truth, **pg.plots.LEVEL)
+grid[1].axvline(truth, **pg.reports.plots.LEVEL)
 grid[1].plot([], [], color=MISSED, label=f"intervals without the mean of {SEEDS} seeds")
 grid[1].set(xlabel="mean of leave_one_out, 95 % interval", yticks=[], ylabel="groups of five seeds")
 figure.legend(loc="outside upper center", ncols=3)
@@ -218,7 +223,7 @@ for rows in groups:
     chosen.append(table[winner, rows].mean())
     elsewhere.append(np.delete(table[winner], rows).mean())
 chosen, elsewhere = np.array(chosen), np.array(elsewhere)
-flattery = pg.statistics.bootstrap_interval(chosen - elsewhere, pg.statistics.mean)
+flattery = pg.reports.statistics.bootstrap_interval(chosen - elsewhere, pg.reports.statistics.mean)
 print(
     f"the best of {len(table)} settings looks better than it is by {flattery.value:.3f} [{flattery.low:.3f}, {flattery.high:.3f}]"
 )
@@ -235,7 +240,7 @@ lucky = groups[chosen.argmax()]
 winner = int(table[:, lucky].mean(1).argmax())
 estimator, rate = list(LOOKS)[winner // len(RATES)], RATES[winner % len(RATES)]
 _, metrics = pg.sweep.sweep(config(estimator), jax.random.key(1), SEEDS, pg.sweep.grid(learning_rate=[rate]))
-again = pg.statistics.bootstrap_interval(metrics["return"][0, :, -10:].mean(-1), pg.statistics.mean)
+again = pg.reports.statistics.bootstrap_interval(metrics["return"][0, :, -10:].mean(-1), pg.reports.statistics.mean)
 print(f"{estimator}, learning rate {rate}: {table[winner, lucky].mean():.3f} where it was chosen by five seeds,")
 print(f"{again.value:.3f} [{again.low:.3f}, {again.high:.3f}] on {SEEDS} fresh ones: the figure to report")
 assert abs(again.value - table[winner].mean()) < 3 * (again.high - again.low)

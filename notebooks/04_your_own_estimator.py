@@ -43,7 +43,7 @@ import pg
 FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
 SEEDS, UPDATES = (2, 10) if FAST else (8, 50)
 
-plt.rcParams.update(pg.plots.STYLE)
+plt.rcParams.update(pg.reports.plots.STYLE)
 jax.config.update("jax_enable_x64", True)  # identities hold to 1e-12
 
 # %% [markdown]
@@ -95,16 +95,16 @@ def median_of_others(policy, critic, h):
 #
 # $$\mathbb{E}[\hat g] = \sum_{\tau^{(1)} \dots \tau^{(N)}} p(\tau^{(1)}) \cdots p(\tau^{(N)})\, \hat g(\tau^{(1)}, \dots, \tau^{(N)}).$$
 #
-# `pg.diagnostics.exact_moments` does this for $N = 1$ and for pairs (as in `tests/test_unbiased.py`). The median of a pair is
+# `pg.diagnostics.exact_moments` does this for $N = 1$ and for pairs (as in `tests/exact/test_unbiased.py`). The median of a pair is
 # its mean; so the first version has exactly half the gradient, and the second one all of it.
 
 # %%
 GAMMA = 0.9
 h = pg.Hyperparams(gamma=GAMMA)
-mdp = pg.tabular.garnet(seed=0, num_states=3, num_actions=2, branching=2, horizon=3)
+mdp = pg.exact.tabular.garnet(seed=0, num_states=3, num_actions=2, branching=2, horizon=3)
 theta = jnp.asarray(np.random.default_rng(1).normal(size=(3, 2)))
-policy, params = pg.tabular.table_policy(theta), pg.Params(theta, ())
-gradient = pg.tabular.exact_gradient(mdp, theta, GAMMA).ravel()
+policy, params = pg.exact.tabular.table_policy(theta), pg.Params(theta, ())
+gradient = pg.exact.tabular.exact_gradient(mdp, theta, GAMMA).ravel()
 
 
 def of_pairs(make):
@@ -121,16 +121,16 @@ np.testing.assert_allclose(of_pairs(median_of_others)[0], gradient, atol=1e-12)
 
 # %%
 ARMS = jnp.array([0.0, 1.0, 2.0, 10.0])  # the last one is an outlier
-bandit = pg.tabular.bandit(ARMS)
+bandit = pg.exact.tabular.bandit(ARMS)
 logits = jnp.array([[0.3, 0.5, 0.2, -1.0], [0.0] * 4])  # of the one state, and of the end
-bandit_policy = pg.tabular.table_policy(logits)
-bandit_gradient = pg.tabular.exact_gradient(bandit, logits).ravel()
+bandit_policy = pg.exact.tabular.table_policy(logits)
+bandit_gradient = pg.exact.tabular.exact_gradient(bandit, logits).ravel()
 
 
 def of_batches(make, N):
     """Exact mean and covariance over every batch of N episodes of the bandit."""
     estimator, params = make(bandit_policy, None, pg.Hyperparams()), pg.Params(logits, ())
-    traj, p = pg.tabular.enumerate_trajectories(bandit, logits)  # [1, 4]: one episode per arm
+    traj, p = pg.exact.tabular.enumerate_trajectories(bandit, logits)  # [1, 4]: one episode per arm
     batches = jnp.array(list(itertools.product(range(4), repeat=N)))  # [4ᴺ, N]
 
     def estimate(rows):
@@ -176,7 +176,7 @@ assert bias["median_of_all"] > 1e-3
 
 # %%
 figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
-looks = pg.plots.looks(COMPARED)
+looks = pg.reports.plots.looks(COMPARED)
 colours = [looks[name]["color"] for name in COMPARED]
 for axes, values, label in (
     (grid[0], bias, "bias, in units of ‖∇J‖"),
@@ -210,7 +210,7 @@ def advantage(policy, critic, h):
 
 
 V = jnp.array([5.0, -7.0, 0.0])
-critic = pg.tabular.table_critic(V)
+critic = pg.exact.tabular.table_critic(V)
 means = {}
 for dropped in (0.0, 1.0):
     own = advantage(policy, critic, h._replace(undiscounted_state_weighting=dropped))
@@ -223,7 +223,7 @@ assert np.abs(means[1.0] - gradient).max() > 1e-3
 #
 # What is differentiated need not be $\Psi \log \pi$. A `gain` maps the policy's distributions and the weighed batch to a
 # surrogate [T, N]. The ratio $\rho = \pi_\theta / \pi_{\text{behaviour}}$ has the gradient of $\log \pi$ where it is 1, which
-# is on the policy's own episodes (`tests/test_surrogates.py`). A power of it would scale the gradient:
+# is on the policy's own episodes (`tests/core/test_surrogates.py`). A power of it would scale the gradient:
 
 
 # %%
@@ -266,7 +266,7 @@ for name in ("reinforce", "leave_one_out", "median_of_others"):
 figure, axes = plt.subplots()
 for name, returns in curves.items():
     look = looks[name]
-    mean = pg.statistics.mean_curve(returns)
+    mean = pg.reports.statistics.mean_curve(returns)
     axes.fill_between(range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0)
     axes.plot(range(UPDATES), mean.value, **look, label=name)
 axes.set(xlabel="update, of 25 episodes", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
@@ -286,8 +286,8 @@ if not FAST:
 # 2. a row in `pg.estimators.ESTIMATORS`;
 # 3. a row in `pg.config.ACCEPTS`: the ways of collecting that it is right for;
 # 4. a preset in `pg/presets.py`, unless the defaults do;
-# 5. a row in `tests/proofs.py` with its mean: $\nabla J$ if it says it is unbiased, else the mean it has, derived another way.
+# 5. a row in `tests/helpers/proofs.py` with its mean: $\nabla J$ if it says it is unbiased, else the mean it has, derived another way.
 #
-# From then on the tests hold it to the same account as all others, without noise (`tests/test_unbiased.py`) and through the
-# real rollout (`tests/test_sampled.py`), and `python experiments/estimator_table.py --out README.md` writes its line of
+# From then on the tests hold it to the same account as all others, without noise (`tests/exact/test_unbiased.py`) and through the
+# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out README.md` writes its line of
 # the table.

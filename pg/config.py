@@ -50,7 +50,7 @@ ENVIRONMENTS = (
     *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
 )
 
-# Libraries whose environments are named "library:environment" (a test holds this equal to pg.adapters').
+# Libraries whose environments are named "library:environment" (a test holds this equal to pg.envs.adapters').
 LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix")
 
 UNSUPPORTED = {

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import blocks, returns, rounding
+from pg import returns, rounding
 from pg.config import Config
+from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import blocks, devices, networks
+from pg import networks
 from pg.envs import Env
+from pg.fast import blocks, devices
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
 from pg.networks import Network
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import devices, diagnostics, envs, networks, nonfinite, normalisation, rollout
+from pg import diagnostics, envs, networks, nonfinite, normalisation, rollout
 from pg.config import (
     CRITICS,
     Config,
@@ -27,6 +27,7 @@ from pg.config import (
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
+from pg.fast import devices
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser

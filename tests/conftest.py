@@ -44,8 +44,8 @@ def compiled_programs_end_with_their_module() -> Iterator[None]:
     the compiler would end in a segmentation fault.
     """
     yield
-    if "pg.runs" in sys.modules:
-        sys.modules["pg.runs"].forget_programs()
+    if "pg.runs.execution" in sys.modules:
+        sys.modules["pg.runs.execution"].forget_programs()
     jax.clear_caches()
     gc.collect()
 

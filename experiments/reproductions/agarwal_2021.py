@@ -11,7 +11,7 @@ import numpy as np
 import reporting
 from reporting import GREY, Line, Panel, thinned
 
-from pg.plots import BLUE, GREEN, ORANGE
+from pg.reports.plots import BLUE, GREEN, ORANGE
 
 
 @dataclasses.dataclass

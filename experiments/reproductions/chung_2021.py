@@ -11,7 +11,7 @@ import numpy as np
 import reporting
 from reporting import GREY, Line, Panel, share
 
-from pg.plots import BLUE, ORANGE
+from pg.reports.plots import BLUE, ORANGE
 
 THREE, ALPHAS = (1.0, 0.7, 0.0), (0.1, 0.2, 0.5)
 

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg import diagnostics, tabular
+from pg import diagnostics
 from pg.config import Config, Hyperparams
 from pg.envs import configured
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
 from pg.networks import make_policy
-from pg.tabular import TabularMDP
 from pg.train import TrainState, make_learner, training_keys
 
 

@@ -12,7 +12,7 @@ import reporting
 from reporting import Line, Panel
 
 from pg.inputs import check_name
-from pg.plots import BLUE, GREEN, ORANGE
+from pg.reports.plots import BLUE, GREEN, ORANGE
 from pg.tuned import TUNED
 
 USUAL, SIZES = 2_000, (400, 2_000, 6_000, 30_000)

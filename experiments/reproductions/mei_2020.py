@@ -10,7 +10,7 @@ import numpy as np
 import reporting
 from reporting import GREY, Line, Panel, thinned
 
-from pg.plots import COLOURS, ORANGE
+from pg.reports.plots import COLOURS, ORANGE
 
 REWARD, ETA, RARE = np.array([1.0, 0.9, 0.1]), 2 / 5, np.array([0.05, 0.005, 0.0005])
 

@@ -10,7 +10,7 @@ import numpy as np
 import reporting
 from reporting import Line, Panel, share
 
-from pg.plots import BLUE, ORANGE
+from pg.reports.plots import BLUE, ORANGE
 
 DIRECTIONS = {"reward_to_go": ("∇J_γ", BLUE), "undiscounted_reward_to_go": ("γᵗ dropped", ORANGE)}
 
@@ -42,7 +42,7 @@ def main() -> None:
     import jax.numpy as jnp
     from dynamics import asymmetry, linear_ascent, trained
 
-    from pg import tabular
+    from pg.exact import tabular
 
     jax.config.update("jax_enable_x64", True)
     report = reporting.Report("nota_thomas_2020", "Nota & Thomas 2020, 1906.07073", given)

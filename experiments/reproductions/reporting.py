@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pg import cli, files, folders, plots
-from pg.plots import BLUE
+from pg.commands import cli
+from pg.reports import plots
+from pg.reports.plots import BLUE
+from pg.runs import files, folders
 
 GREY = "0.45"  # of bounds
 

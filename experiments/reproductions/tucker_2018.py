@@ -13,7 +13,7 @@ import reporting
 from reporting import GREY, Line, Panel
 
 from pg.inputs import check_name
-from pg.plots import BLUE, ORANGE
+from pg.reports.plots import BLUE, ORANGE
 
 NAMES, SHARES, TENTH = ("action_dependent_baseline", "state_value"), (0, 0.5, 1), 0.1
 WITH = {"plain": "no baseline", "learned": "learned V(s)", "true": "true Vₜ(s)"}
@@ -50,14 +50,14 @@ def main() -> None:
     import jax
     from variances import Parts, action_share, bars, best_gain, of_point_mass, of_stage, variance_ratio
 
-    from pg import laboratory
+    from pg.benchmarks import leaderboard
 
     key, found = jax.random.key(given.seed), dict[str, list[Parts]]()
     report = reporting.Report("tucker_2018", "Tucker et al. 2018, 1802.10031; claims in our words", given)
 
     def shares(kinds: tuple[str, ...], *tasks: str) -> None:
         for kind, task in itertools.product(kinds, tasks):
-            for stage, x in zip(laboratory.STAGES, found[task], strict=True):
+            for stage, x in zip(leaderboard.STAGES, found[task], strict=True):
                 y = action_share(getattr(x, kind))
                 report.found(f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y.value, interval=y[1:])
                 if kind != "plain":
@@ -65,10 +65,10 @@ def main() -> None:
 
     mass, text = "point mass", "in a linear-quadratic problem with the exact V, Σ_a is small against the whole"
     report.claim(text, "its point mass, with linear policies from no gain to the best one; Σ_a over all three parts")
-    found[mass] = [of_point_mass(x * best_gain(), key, 4 * given.states) for x in laboratory.STAGES.values()]
+    found[mass] = [of_point_mass(x * best_gain(), key, 4 * given.states) for x in leaderboard.STAGES.values()]
     shares(("plain", "true"), mass)
     report.claim("so it is in benchmarks with the true Vₜ(s)", "smaller tasks than MuJoCo's; V from 32 more returns")
-    stages = {task: laboratory.stages(task, given.seed) for task in given.tasks}
+    stages = {task: leaderboard.stages(task, given.seed) for task in given.tasks}
     found |= {task: [of_stage(task, x, key, given.states) for x in stages[task]] for task in given.tasks}
     shares(("plain", "true"), *given.tasks)
     report.claim("so it is there with a learned V(s)", "V is fitted to each policy, and does not know the time")
@@ -80,7 +80,7 @@ def main() -> None:
     text = "abstract: learned baselines of state and action do not reduce the variance below that with V(s)"
     report.claim(text, "whole estimates of the same episodes, variance with Q(s, a) over that with V(s)")
     for task, at in (x for x in pairs if "Q" in x[1].critics):
-        by = (laboratory.measure(task, at, x, given.seed + 1, share=given.share) for x in NAMES)
+        by = (leaderboard.measure(task, at, x, given.seed + 1, share=given.share) for x in NAMES)
         ratio = variance_ratio(*(x.gradients for x in by))
         report.found(f"{task}, {at.name}", ratio.value, interval=ratio[1:])
         report.found(f"{task}, {at.name}: lower end of it", ratio.low, low=1 - TENTH)

@@ -11,10 +11,10 @@ import numpy as np
 from snapshots import Interval
 
 from pg import diagnostics, envs, networks, rollout
-from pg.closed_forms import LQR, lqr
+from pg.benchmarks.leaderboard.subjects import GAMMA, SUBJECTS, Stage, parts, still
 from pg.diagnostics import Decomposition, Measured
 from pg.distributions import Gaussian
-from pg.laboratory.subjects import GAMMA, SUBJECTS, Stage, parts, still
+from pg.exact.closed_forms import LQR, lqr
 from pg.networks import Network
 from pg.rollout import RolloutState
 

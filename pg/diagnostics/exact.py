@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from pg import tabular
 from pg.estimators import Estimator, Params
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
 from pg.rollout import Trajectory
-from pg.tabular import TabularMDP
 
 
 def exact_moments(

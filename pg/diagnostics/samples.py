@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import blocks
 from pg.estimators import Estimator, Params, Weighted
+from pg.fast import blocks
 from pg.rollout import Trajectory
 
 Gradient = Callable[[Any], Any]  # what one gradient is made of -> the gradient, a tree of P numbers

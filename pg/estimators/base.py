@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg import baselines, blocks, returns, rounding, surrogates
+from pg import baselines, returns, rounding, surrogates
 from pg.config import Hyperparams, check_is_hyperparams
+from pg.fast import blocks
 from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
 from pg.rollout import Trajectory

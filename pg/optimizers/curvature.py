@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from pg import blocks
+from pg.fast import blocks
 from pg.networks import Network, unroll
 from pg.rollout import Trajectory
 

@@ -1,18 +1,6 @@
-"""Sweeps: settings × seeds in few programs, whatever their number. The public names, loaded when first used."""
+"""Sweeps: configurations × seeds in few programs, whatever their number."""
 
-import importlib
-from typing import Any
+import lazy_loader
 
-_NAMES = {
-    **dict.fromkeys(("Range", "grid", "random", "sobol"), "points"),
-    **dict.fromkeys(("sweep",), "chunks"),
-    "Study": "study",
-}
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    """Imports on first use, so that points can be read from a command line without jax."""
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"pg.sweep.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'pg.sweep' has no attribute {name!r}")
+# Imports on first use, so that a command line is read without jax.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

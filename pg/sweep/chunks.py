@@ -13,13 +13,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pg import devices, memory, runs
 from pg.config import Config, Hyperparams, check_config, check_is_hyperparams
-from pg.devices import Layout
 from pg.evaluate import Evaluation
+from pg.fast import devices
+from pg.fast.devices import Layout
 from pg.inputs import check_key, count
-from pg.interrupts import Interrupted
-from pg.runs import Begun, Keep, OnChunk, Programs
+from pg.runs import execution, memory
+from pg.runs.execution import Begun, Keep, OnChunk, Programs
+from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
 # Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all runs of a device
@@ -83,7 +84,7 @@ def plan(
     # In KiB, for a number that fits; all processes decide alike, as each has a part of every program.
     budget = 1024 * devices.agreed(max(0, memory.for_programs() if budget is None else budget) // 1024)
     for compilations in range(1, 20):
-        programs = runs.compile_programs(
+        programs = execution.compile_programs(
             config, hyperparams, where, width * parts, episodes=episodes, actions=actions, exact=exact
         )
         # A program in exact mode has the memory of one run but the results of all; the host has the metrics twice.
@@ -117,14 +118,14 @@ def chunks(
     for first in range(start, total, plan.chunk):
         count = min(plan.chunk, total - first)
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
-        train_keys, eval_keys, h = runs.filled_up(rows, plan.chunk)
+        train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
         begun, keep = keeping(first, count)
-        done = runs.train(programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False)
+        done = execution.train(programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False)
         if done.signum:
             raise Interrupted(done.signum)
-        found = runs.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
+        found = execution.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
         states = devices.fetch(done.states, programs.where)
-        yield Chunk(first, *runs.first((states, done.metrics, found), count))
+        yield Chunk(first, *execution.first((states, done.metrics, found), count))
 
 
 def sweep(
@@ -170,7 +171,7 @@ def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
     for x in jax.tree.leaves(hyperparams):
         if np.ndim(x) > 1 or np.size(x) not in (1, num):
             raise ValueError(f"hyperparams must have leaves [G] or scalars, got shape {np.shape(x)} where G is {num}")
-    whole = runs.broadcast(hyperparams, num)
+    whole = execution.broadcast(hyperparams, num)
     return jax.tree.map(lambda x: np.repeat(np.broadcast_to(x, (num,)), num_seeds), whole)
 
 

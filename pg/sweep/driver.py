@@ -10,10 +10,13 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pg import checkpoints, cli, devices, files, folders, memory, nonfinite, results, runs
-from pg.cli import Checkpointing
+from pg import nonfinite
+from pg.commands import cli
+from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
-from pg.devices import Layout
+from pg.fast import devices
+from pg.fast.devices import Layout
+from pg.runs import checkpoints, execution, files, folders, memory, results
 from pg.sweep import chunks, report
 from pg.sweep import study as studies
 from pg.sweep.chunks import Plan
@@ -103,7 +106,7 @@ def plan(
     num_points = len(hyperparams.learning_rate)
     return chunks.plan(
         config,
-        runs.broadcast(hyperparams, num_points),
+        execution.broadcast(hyperparams, num_points),
         num_points * len(study.seeds),
         where,
         width=width,
@@ -182,11 +185,11 @@ def fresh(
     again = Study(config, study.hyperparams, {}, seeds, study.episodes, study.greedy, study.exact)
     cut = plan(again, config, h, where, width=width, limit=limit)
     keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how, where)
-    keys = runs.seed_keys(seeds)
+    keys = execution.seed_keys(seeds)
     done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
     states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
     evaluation = next(iter(found.values()))
-    run = runs.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
+    run = execution.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
     scores = np.asarray(evaluation.returns, float).mean(axis=1)
     fine = ~nonfinite.failed(metrics) & np.isfinite(scores)
     summary = results.summarise(run, evaluation, seeds, greedy=study.greedy)
@@ -221,7 +224,7 @@ def _run_group(
     """The runs of one static setting from its run `start` on."""
     first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
     seeds = np.arange(count) % len(study.seeds)
-    train_keys, eval_keys = runs.seed_keys(study.seeds)
+    train_keys, eval_keys = execution.seed_keys(study.seeds)
     keys = train_keys[seeds], eval_keys[seeds]
     h = chunks.crossed(hyperparams_of(study.hyperparams, study.traced(points)), len(study.seeds))
     left = -(-(count - start) // cut.chunk)
@@ -295,7 +298,7 @@ def _write_best(
     config: Config,
     hyperparams: Hyperparams,
     seeds: range,
-    run: runs.Run,
+    run: execution.Run,
     summary: Mapping[str, Any],
     versions: Mapping[str, Any],
 ) -> None:

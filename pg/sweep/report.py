@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg import cli, numerals, plots, results, statistics
-from pg.statistics import Estimate
+from pg import numerals
+from pg.commands import cli
+from pg.reports import plots, statistics
+from pg.reports.statistics import Estimate
+from pg.runs import results
 from pg.sweep import study as studies
 from pg.sweep.study import Study
 

@@ -18,10 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pg import cli, envs, files, folders, results, runs
+from pg import envs
+from pg.commands import cli
 from pg.config import Config, Hyperparams, check_together, merge_env_params
-from pg.devices import Layout
+from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
+from pg.runs import execution as runs
+from pg.runs import files, folders, results
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
 from pg.train import make_learner

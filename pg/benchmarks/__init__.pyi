@@ -1,0 +1,3 @@
+from . import leaderboard as leaderboard
+from . import learning as learning
+from . import suites as suites

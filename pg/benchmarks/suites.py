@@ -1,0 +1,236 @@
+"""The benchmark as a literal table: which rows run on which environment, and what each is held to.
+
+A row is an environment and a label; the settings of both are looked up elsewhere. A label is an estimator's name, or
+that of a variant, which says what is different (`tuned.VARIANTS`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from pg import numerals
+from pg.inputs import check_name
+
+# Names of the problems that estimators are measured on (a test holds this equal to pg.benchmarks.leaderboard's).
+LABORATORY = (
+    *("gridworld", "garnet", "Catch-bsuite", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+)
+
+Actions = Literal["greedy", "sampled"]
+
+
+class Bar(NamedTuple):
+    """A mean over seeds of at least `score`, or, with a share, that share of the seeds at `score` or above."""
+
+    score: float
+    share: float | None = None  # of the seeds
+    actions: Actions = "greedy"  # of the final evaluation that is judged
+
+    def __str__(self) -> str:
+        """As the results table has it, without the actions."""
+        seeds = "mean" if self.share is None else f"{self.share * 20:.0f}/20"
+        return f"{seeds} ≥ {numerals.number(self.score, 6)}"
+
+
+class Row(NamedTuple):
+    """One line of the results table."""
+
+    label: str
+    steps: int  # budget: the most environment steps a seed may take
+    bar: Bar | None = None  # None: reported, whatever it is
+
+
+class Task(NamedTuple):
+    """An environment of the benchmark."""
+
+    name: str  # of the folder and in the tables; `env` unless that is changed
+    rows: tuple[Row, ...]
+    floor: float  # mean return of a policy that acts at random
+    best: float | None  # the best published, or the optimum where it is known; None: neither
+    source: str  # of `best`
+    env: str = ""  # of Config; empty: as `name`
+    changes: Mapping[str, Any] = {}  # fields of Config that make the variant of `env`; read only
+    episodes: int = 100  # of the final evaluation, per seed
+    seeds: int = 20
+
+    @property
+    def normalisable(self) -> bool:
+        """Whether floor and best span a scale on which scores of different environments can be compared."""
+        return self.best is not None and self.best > self.floor
+
+
+def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
+    return tuple(Row(label, steps, bar) for label in labels)
+
+
+_COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
+_BASELINES = (
+    *(*_COUPLED, "moving_average", "state_value", "group_leave_one_out", "grpo", "action_dependent_baseline"),
+    *("actor_critic", "gae", "vtrace", "ppo"),
+)
+_ES = "evolution strategies with memory, gymnax-blines"
+_BLINES = "PPO, gymnax-blines"
+_CARTPOLE, _CATCH, _ACROBOT = Bar(475, 19 / 20), Bar(0.98, 19 / 20), Bar(-90, 19 / 20)
+
+# Floors were measured with gymnax 1.0.1. zoo: benchmark.md of rl-baselines3-zoo; gymnax-blines: its agents' logs, of
+# one seed each, with sampled actions and gymnax 0.0, where a time limit counted as termination.
+CLASSIC = (
+    Task(
+        "CartPole-v1",
+        (
+            *_rows(500_000, "leave_one_out", "state_value", "actor_critic", "natural", "trpo", bar=_CARTPOLE),
+            Row("ppo", 150_000, _CARTPOLE),
+            Row("reinforce", 1_000_000, Bar(475, 14 / 20)),
+        ),
+        floor=22.1,
+        best=500.0,
+        source="A2C (500k steps), PPO and TRPO (100k), zoo; the maximum",
+    ),
+    Task(
+        "CartPole-v1-positions",
+        (Row("recurrent_ppo", 500_000, Bar(475)), Row("ppo", 500_000)),
+        floor=22.1,
+        best=500.0,
+        source="PPO-LSTM (100k), zoo; the maximum",
+        env="CartPole-v1",
+        changes={"observe": (0, 2)},  # without the two velocities
+    ),
+    Task(
+        "Acrobot-v1",
+        (Row("ppo", 500_000, Bar(-80)), *_rows(500_000, "actor_critic", "leave_one_out", bar=_ACROBOT)),
+        floor=-500.0,
+        best=-73.5,
+        source="PPO (1M), zoo",
+    ),
+    Task(
+        "MountainCar-v0",
+        (Row("ppo", 1_000_000, Bar(-120)), *_rows(1_000_000, "actor_critic", "leave_one_out")),
+        floor=-200.0,
+        best=-107.3,
+        source="TRPO, zoo",
+    ),
+    Task(
+        "Pendulum-v1",
+        _rows(1_000_000, "ppo", "state_std_ppo", bar=Bar(-180)),
+        floor=-1288.0,
+        best=-130.2,
+        source="evolution strategies (40M), gymnax-blines; A2C −163 (1M), zoo",
+    ),
+    Task(
+        "MountainCarContinuous-v0",
+        (Row("ppo", 500_000, Bar(90, 14 / 20)), Row("actor_critic", 500_000)),
+        floor=-33.4,
+        best=92.5,
+        source="TRPO, zoo",
+    ),
+)
+BSUITE = (
+    Task(
+        "Catch-bsuite",
+        (*_rows(100_000, *_BASELINES, bar=_CATCH), Row("reinforce", 100_000)),
+        floor=-0.59,
+        best=1.0,
+        source=f"{_BLINES} (96k); the maximum",
+    ),
+    Task(
+        "DeepSea-bsuite",
+        _rows(150_000, "actor_critic", "ppo", bar=Bar(0.98, 18 / 20)),
+        floor=0.011,
+        best=0.99,
+        source=f"the maximum; {_BLINES} 0.0",
+    ),
+    Task(
+        "DiscountingChain-bsuite",
+        _rows(150_000, "standardised", "leave_one_out", bar=Bar(1.099, 14 / 20)),  # 1.1 in single precision
+        floor=1.02,
+        best=1.1,
+        source=f"{_BLINES} (144k); the maximum",
+    ),
+    Task(
+        "UmbrellaChain-bsuite",
+        _rows(200_000, "leave_one_out", "ppo", bar=Bar(0.9)),
+        floor=0.0,
+        best=1.0,
+        source=f"the maximum; {_BLINES} 0.98",
+        episodes=200,  # a return has a standard deviation of 3, whatever the policy: 4,000 episodes in all
+    ),
+    Task(
+        "MemoryChain-bsuite",
+        (Row("recurrent_ppo", 500_000, Bar(0.95)), Row("ppo", 500_000)),
+        floor=0.0,
+        best=1.0,
+        source=f"the maximum; {_BLINES} without memory −0.11",
+    ),
+    # The arms are drawn anew at every step: nothing can be learned, and an estimator that does better is wrong.
+    Task("SimpleBandit-bsuite", _rows(100_000, "leave_one_out", "ppo"), 0.5, 0.5, "the optimum: nothing to learn"),
+)
+MISC = (
+    Task(
+        "FrozenLake-misc",
+        (Row("ppo", 500_000, Bar(0.70)),),
+        floor=0.022,
+        best=0.744,
+        source="the optimum in 100 steps, by dynamic programming",
+    ),
+    Task(
+        "FourRooms-misc",
+        (Row("ppo", 500_000, Bar(0.95)),),
+        floor=0.55,
+        best=1.0,
+        source=f"{_BLINES}, from images; the maximum",
+    ),
+    Task(
+        "BernoulliBandit-misc",
+        (Row("recurrent_ppo", 1_000_000, Bar(88)), Row("ppo", 1_000_000)),
+        floor=50.0,
+        best=89.3,
+        source="recurrent A2C, gymnax; an oracle has 90",
+    ),
+    Task("PointRobot-misc", _rows(1_000_000, "ppo"), 0.125, 10.4, _ES),
+    Task("MetaMaze-misc", _rows(1_000_000, "ppo"), 7.7, 32.4, _ES),
+    Task("Reacher-misc", _rows(1_000_000, "ppo"), 16.8, None, "none"),
+    Task("Swimmer-misc", _rows(1_000_000, "ppo"), 80.9, None, "none"),
+    Task("Pong-misc", _rows(300_000, "ppo"), 83.7, 1000.0, "the maximum"),
+)
+# The published policies were evaluated by sampling from them.
+MINATAR = tuple(
+    Task(f"{game}-MinAtar", (Row("ppo", 10_000_000, bar),), floor, best, source, seeds=10)
+    for game, bar, floor, best, source in (
+        ("Breakout", Bar(40, actions="sampled"), 0.42, 43.4, _BLINES),
+        ("Asterix", Bar(18, actions="sampled"), 0.41, 17.8, _BLINES),
+        ("Freeway", Bar(59, actions="sampled"), 0.25, 58.8, _BLINES),
+        ("SpaceInvaders", Bar(132, actions="sampled"), 4.0, 131.6, _BLINES),
+        ("Seaquest", None, 0.07, None, "none for gymnax"),
+    )
+)
+
+SUITES: dict[str, tuple[Task, ...]] = {
+    "classic": CLASSIC,
+    "bsuite": BSUITE,
+    "misc": MISC,
+    "minatar": MINATAR,
+    "all": CLASSIC + BSUITE + MISC + MINATAR,
+}
+TASKS = {task.name: task for task in SUITES["all"]}
+
+
+def select(suite: str, envs: tuple[str, ...] = (), labels: tuple[str, ...] = ()) -> list[tuple[Task, Row]]:
+    """The rows of a suite, of these environments and labels only where any are named.
+
+    Raises ValueError, with the nearest valid names, for a name that is not in the suite, and where nothing is left.
+    """
+    check_name("suite", suite, SUITES)
+    rows = [(task, row) for task in SUITES[suite] for row in task.rows]
+    for name in envs:
+        check_name(f"environment of suite {suite!r}", name, [task.name for task in SUITES[suite]])
+    for label in labels:
+        check_name(f"label of suite {suite!r}", label, dict.fromkeys(row.label for _, row in rows))
+    chosen = [(t, r) for t, r in rows if (not envs or t.name in envs) and (not labels or r.label in labels)]
+    if not chosen:
+        raise ValueError(f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}")
+    return chosen
+
+
+def row_of(name: str, label: str) -> Row | None:
+    """The row of an environment and a label; None for one that the table does not have."""
+    rows = TASKS[name].rows if name in TASKS else ()
+    return next((row for row in rows if row.label == label), None)

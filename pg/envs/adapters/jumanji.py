@@ -1,0 +1,60 @@
+"""Jumanji: puzzles, packing and routing, `jumanji:Snake-v1`.
+
+The observation is a tree of arrays: all of them but the action mask, flattened into one vector. Actions are one whole
+number; one that is not allowed does what the environment says (Snake ends, Game2048 stays as it is).
+
+Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its environments with
+a `time_limit` end there with discount 0, so they are given one that they do not reach, and the number that was there
+is ours (without one: 1000, or `max_steps`).
+Lost: `extras`, and the action mask: the policy may choose any action. `Sokoban-v0` downloads its levels when built.
+"""
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jumanji
+from jumanji import specs
+
+from pg.envs import spaces
+from pg.envs.adapters.base import NEVER, Adapter
+from pg.inputs import check_name
+
+__all__ = ["adapt", "make"]
+
+
+def make(name: str, **options: Any) -> Adapter:
+    """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its class."""
+    names = jumanji.registered_environments()
+    check_name("environment of jumanji", name, sorted(names), "jumanji.registered_environments() lists them")
+    return adapt(jumanji.make(name, **options), name)
+
+
+def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
+    """A Jumanji environment without wrappers; max_steps: where it has no `time_limit` of its own.
+
+    Raises ValueError if its actions are not one whole number.
+    """
+    if not isinstance(env.action_spec, specs.DiscreteArray):
+        kind = type(env.action_spec).__name__
+        raise ValueError(f"the actions of {name} must be one whole number (DiscreteArray), got {kind}")
+    if hasattr(env, "time_limit"):
+        env, max_steps = copy.copy(env), env.time_limit
+        env.time_limit = NEVER
+
+    def flat(observation: Any) -> jax.Array:
+        leaves = jax.tree_util.tree_leaves_with_path(observation)
+        shown = [x for path, x in leaves if "action_mask" not in jax.tree_util.keystr(path)]
+        return jnp.concatenate([jnp.ravel(x).astype(float) for x in shown])
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        state, timestep = env.reset(jax.random.key_data(key))
+        return flat(timestep.observation), state
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
+        state, timestep = env.step(state, action)
+        last, cut = timestep.last(), timestep.discount > 0
+        return flat(timestep.observation), state, timestep.reward, last & ~cut, last & cut
+
+    return Adapter(f"jumanji:{name}", reset, step, spaces.Discrete(int(env.action_spec.num_values)), max_steps)

@@ -1,0 +1,5 @@
+"""Exact references: tabular MDPs, and closed forms of continuous problems."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

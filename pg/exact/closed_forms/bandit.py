@@ -1,0 +1,210 @@
+"""One step, one action, reward -(x - c)², x what the environment makes of u ~ N(mean, std²): clip(u) or tanh(u).
+
+    J(θ) = E[r(x(u))],  θ = (mean, log std),  u = mean + std ε,  ∇log N(u) = (ε / std, ε² - 1)
+
+Results are [2], in the order of θ; mean and log_std are scalars (`vmap` gives more). Moments are those of one
+sample's estimate: of the mean of n independent ones, the variance is 1/n of it.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.stats import norm
+
+from pg.envs import environment, spaces
+from pg.exact.closed_forms.expectations import (
+    ABOVE,
+    BELOW,
+    FAR,
+    INSIDE,
+    Algebra,
+    mean_and_variance,
+    piecewise,
+    quadrature,
+)
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+class State(NamedTuple):
+    """Whether the one step has been taken."""
+
+    time: jax.Array  # int []
+
+
+class Law(NamedTuple):
+    """What becomes of u = mean + std ε, as functions of ε: arrays [*F] of the algebra."""
+
+    algebra: Algebra
+    mean: jax.Array  # []
+    std: jax.Array  # []
+    x: jax.Array  # [*F]
+    slope: jax.Array  # dx/du, [*F]
+
+
+class GaussianBandit(environment.Environment):
+    """Reward -(clip(a, low, high) - target)² for a Gaussian policy; without bounds, nothing is clipped."""
+
+    _supports_transition_gradients = True
+
+    def __init__(self, target: float = 0.0, low: float = -math.inf, high: float = math.inf) -> None:
+        """Raises ValueError for a target that is not finite, or bounds in the wrong order."""
+        if not math.isfinite(target):
+            raise ValueError(f"target must be a finite number, got {target}")
+        if not low < high or low == math.inf or high == -math.inf:
+            raise ValueError(f"low must be below high, got low={low} and high={high}")
+        self.target, self.low, self.high = float(target), float(low), float(high)
+
+    def law(self, mean: Any, log_std: Any) -> Law:
+        """x = clip(u): a constant, a line and a constant."""
+        mean, std = jnp.asarray(mean, float), jnp.exp(jnp.asarray(log_std, float))
+        (low, high), cuts = _bounds(self, mean, std)
+        algebra, inside = piecewise(cuts), jnp.asarray(INSIDE, float)
+        line = algebra.times(inside, mean * algebra.one + std * algebra.eps)
+        return Law(algebra, mean, std, low * BELOW + line + high * ABOVE, inside)
+
+    @property
+    def default_params(self) -> environment.EnvParams:
+        """One step."""
+        return environment.EnvParams(max_steps_in_episode=1)
+
+    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+        """The only state."""
+        state = State(time=jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Any) -> tuple[Any, ...]:
+        """The reward of an action [1], and the end."""
+        reward = -((jnp.clip(action[0], self.low, self.high) - self.target) ** 2)
+        state = State(time=state.time + 1)
+        obs, state = self._apply_transition_gradient_policy(self.get_obs(state), state)
+        return obs, state, reward, jnp.bool_(True), {}
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+        """[1.0]."""
+        return jnp.ones(1)
+
+    def action_space(self, params: Any) -> spaces.Box:
+        """Between the bounds, [1]."""
+        return spaces.Box(self.low, self.high, (1,))
+
+    def observation_space(self, params: Any) -> spaces.Box:
+        """The one observation."""
+        return spaces.Box(1.0, 1.0, (1,))
+
+
+class SquashedBandit(GaussianBandit):
+    """Reward -(a - target)² on Box(-1, 1) for the policy TanhGaussian: a = tanh(u)."""
+
+    def __init__(self, target: float = 0.0) -> None:
+        """Raises ValueError for a target that is not finite."""
+        super().__init__(target, -1.0, 1.0)
+
+    def law(self, mean: Any, log_std: Any) -> Law:
+        """x = tanh(u)."""
+        mean, std = jnp.asarray(mean, float), jnp.exp(jnp.asarray(log_std, float))
+        algebra = quadrature()
+        u = mean + std * algebra.eps
+        slope = 4 * jax.nn.sigmoid(2 * u) * jax.nn.sigmoid(-2 * u)  # 1 - tanh² would cancel where tanh saturates
+        return Law(algebra, mean, std, jnp.tanh(u), slope)
+
+
+def exact_return(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+    """J = E[r], []. Without bounds -((mean - c)² + std²). Differentiable to any order."""
+    law = problem.law(mean, log_std)
+    return law.algebra.mean(_reward(problem, law))
+
+
+def exact_gradient(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+    """∇J, [2]. Without bounds (-2 (mean - c), -2 std²)."""
+    theta = jnp.stack([jnp.asarray(mean, float), jnp.asarray(log_std, float)])
+    return jax.grad(lambda theta: exact_return(problem, *theta))(theta)
+
+
+def score_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
+    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log N(u), u the sample before it is clipped or squashed.
+
+    The score of tanh(u) is that of u: the Jacobian does not depend on θ. baseline: [] or, by parameter, [2].
+    """
+    law = problem.law(mean, log_std)
+    return _weighted(problem, law, _score(law, law.algebra.eps), baseline)
+
+
+def optimal_baseline(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+    """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: where the variance of the score is least.
+
+    Without bounds (-(δ² + 3 std²), -(δ² + 5 std²)), δ = mean - c. (Peters & Schaal 2008.)
+    """
+    law = problem.law(mean, log_std)
+    score = _score(law, law.algebra.eps)
+    weight = law.algebra.times(score, score)
+    return law.algebra.mean(law.algebra.times(_reward(problem, law)[None], weight)) / law.algebra.mean(weight)
+
+
+def censored_score_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
+    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log p(x), p the law of clip(u): a density and two atoms.
+
+    ∇log N(u) inside, ∇log Φ(α) at the lower bound, ∇log Φ(-β) at the upper, where α and β are the bounds in
+    standard deviations from the mean. It is E[∇log N(u) | x]: never of larger variance than the score, for b a
+    number. (CAPG: Fujita & Maeda 2018, 1802.07564.) Raises ValueError for a SquashedBandit.
+    """
+    _check_clips(problem)
+    law = problem.law(mean, log_std)
+    cuts, side = _bounds(problem, law.mean, law.std)[1], jnp.array([-1.0, 1.0])
+    hazard = side * jnp.exp(norm.logpdf(cuts) - norm.logcdf(-side * cuts))  # in logs: far out φ and Φ are both 0
+    atoms = jnp.tensordot(jnp.stack([hazard / law.std, cuts * hazard]), jnp.stack([BELOW, ABOVE]), axes=1)
+    inside = law.algebra.times(jnp.asarray(INSIDE, float)[None], _score(law, law.algebra.eps))
+    return _weighted(problem, law, atoms + inside, baseline)
+
+
+def biased_clipped_action_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
+    """Mean [2], which is *not* ∇J, and variance [2] of (r - b) ∇log N(clip(u)): a common mistake, not an estimator.
+
+    The score of the density at the clipped action, as when a buffer stores actions clipped. A negative control:
+    it is biased wherever the bounds bind. Raises ValueError for a SquashedBandit.
+    """
+    _check_clips(problem)
+    law = problem.law(mean, log_std)
+    return _weighted(problem, law, _score(law, (law.x - law.mean * law.algebra.one) / law.std), baseline)
+
+
+def pathwise_moments(problem: GaussianBandit, mean: Any, log_std: Any) -> Moments:
+    """Mean [2], which is ∇J, and variance [2] of d r(x(mean + std ε)) / dθ = r'(x) x'(u) (1, std ε).
+
+    Without bounds the variance is (4 std², 4 std² (δ² + 2 std²)), δ = mean - c.
+    """
+    law = problem.law(mean, log_std)
+    times, eps = law.algebra.times, law.algebra.eps
+    slope = times(-2 * (law.x - problem.target * law.algebra.one), law.slope)
+    return mean_and_variance(law.algebra, jnp.stack([slope, law.std * times(slope, eps)]))
+
+
+def _bounds(problem: GaussianBandit, mean: jax.Array, std: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The bounds [2], and (α, β), their distances from the mean in standard deviations, [2]; all finite."""
+    # A bound FAR out is never met, and a finite one in its place has finite gradients.
+    edges = jnp.stack([jnp.maximum(problem.low, mean - FAR * std), jnp.minimum(problem.high, mean + FAR * std)])
+    return edges, jnp.clip((edges - mean) / std, -FAR, FAR)
+
+
+def _reward(problem: GaussianBandit, law: Law) -> jax.Array:
+    error = law.x - problem.target * law.algebra.one
+    return -law.algebra.times(error, error)
+
+
+def _score(law: Law, eps: jax.Array) -> jax.Array:
+    """(ε / std, ε² - 1), [2, *F], with a function [*F] in the place of ε."""
+    return jnp.stack([eps / law.std, law.algebra.times(eps, eps) - law.algebra.one])
+
+
+def _weighted(problem: GaussianBandit, law: Law, score: jax.Array, baseline: Any) -> Moments:
+    """The moments of (r - b) score; score: [2, *F]."""
+    baseline = jnp.broadcast_to(jnp.asarray(baseline, float), (2,))
+    advantage = _reward(problem, law)[None] - jnp.tensordot(baseline, law.algebra.one, axes=0)
+    return mean_and_variance(law.algebra, law.algebra.times(advantage, score))
+
+
+def _check_clips(problem: GaussianBandit) -> None:
+    if isinstance(problem, SquashedBandit):
+        raise ValueError("a SquashedBandit clips nothing: use score_moments, or a GaussianBandit with bounds")

@@ -1,0 +1,96 @@
+"""Tabular MDPs: a gymnax environment whose J(θ), gradient and moments are known exactly.
+
+Everything is a differentiable function of logits, [S, A] or, for a policy that reads the clock, [H, S, A], so that
+a Hessian or the gradient with respect to a network's parameters is one more `jax` transformation away. A terminal
+state ends the episode when it is entered: nothing is earned in it, and the logits of its row have no effect.
+"""
+
+from pg.exact.tabular.clock import (
+    restarting,
+    stationary_window,
+    with_clock,
+)
+from pg.exact.tabular.exact import (
+    advantage,
+    average_reward,
+    average_values,
+    discounted_return,
+    discounted_values,
+    discounted_visitation,
+    exact_gradient,
+    exact_hessian,
+    exact_return,
+    gpomdp_direction,
+    stationary,
+    undiscounted_direction,
+    values,
+    visitation,
+)
+from pg.exact.tabular.mdp import (
+    TabularMDP,
+    register,
+)
+from pg.exact.tabular.moments import (
+    reward_to_go_moments,
+    total_return_moments,
+)
+from pg.exact.tabular.networks import (
+    table,
+    table_critic,
+    table_policy,
+)
+from pg.exact.tabular.problems import (
+    bandit,
+    cancelling,
+    chain,
+    garnet,
+    gridworld,
+    pessimal,
+    references,
+)
+from pg.exact.tabular.reading import (
+    frozen_lake,
+    tabulate,
+)
+from pg.exact.tabular.trajectories import (
+    enumerate_trajectories,
+    initial_states,
+)
+
+__all__ = [
+    "TabularMDP",
+    "advantage",
+    "average_reward",
+    "average_values",
+    "bandit",
+    "cancelling",
+    "chain",
+    "discounted_return",
+    "discounted_values",
+    "discounted_visitation",
+    "enumerate_trajectories",
+    "exact_gradient",
+    "exact_hessian",
+    "exact_return",
+    "frozen_lake",
+    "garnet",
+    "gpomdp_direction",
+    "gridworld",
+    "initial_states",
+    "pessimal",
+    "references",
+    "register",
+    "restarting",
+    "reward_to_go_moments",
+    "stationary",
+    "stationary_window",
+    "table",
+    "table_critic",
+    "table_policy",
+    "tabulate",
+    "total_return_moments",
+    "undiscounted_direction",
+    "values",
+    "visitation",
+    "with_clock",
+]

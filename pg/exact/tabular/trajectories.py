@@ -1,0 +1,61 @@
+"""Every trajectory of a small MDP with its probability: expectations without noise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.exact.tabular.exact import clocked
+from pg.exact.tabular.mdp import TabularMDP
+from pg.rollout import Trajectory
+
+
+def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajectory, jax.Array]:
+    """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M], differentiable.
+
+    p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them.
+    """
+    state, action, after = _paths(mdp)
+    entered = np.asarray(mdp.terminal)[after]
+    ended = np.cumsum(entered, axis=0) - entered > 0
+    valid, last = ~ended, np.arange(mdp.horizon)[:, None] == mdp.horizon - 1
+    log_pi = jax.nn.log_softmax(clocked(mdp, logits))
+    time = np.broadcast_to(np.arange(mdp.horizon)[:, None], state.shape)
+    log_prob = log_pi[time, state, action]
+    moves = np.where(valid, mdp.transition[state, action, after], 1.0)
+    probability = mdp.initial[state[0]] * moves.prod(0) * jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
+    features = jnp.asarray(mdp.features, float)
+    traj = Trajectory(
+        obs=features[state],
+        action=jnp.asarray(action),
+        log_prob=log_prob,
+        reward=jnp.asarray(np.where(valid, mdp.reward[state, action, after], 0.0), float),
+        terminated=jnp.asarray(entered & valid),
+        truncated=jnp.asarray(last & valid),
+        next_obs=features[after],
+        first=jnp.asarray(time == 0),
+        valid=jnp.asarray(valid),
+        time=jnp.asarray(time),
+        carry=(),
+    )
+    return traj, probability
+
+
+def initial_states(mdp: TabularMDP) -> np.ndarray:
+    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]."""
+    return _paths(mdp)[0][0]
+
+
+def _paths(mdp: TabularMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States, actions and successors [H, M] of every path; an ended one stands still with action 0."""
+    state = np.flatnonzero(mdp.initial)
+    history = np.zeros((0, len(state), 3), int)
+    for _ in range(mdp.horizon):
+        possible = mdp.transition[state] > 0  # [m, A, S]
+        over = mdp.terminal[state]
+        possible[over] = False
+        possible[over, 0, state[over]] = True
+        path, action, after = np.nonzero(possible)
+        rows = np.stack([state[path], action, after], axis=-1)
+        history = np.concatenate([history[:, path], rows[None]])
+        state = after
+    return history[..., 0], history[..., 1], history[..., 2]

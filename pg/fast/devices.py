@@ -1,0 +1,272 @@
+"""Devices and hosts: along which axis a program is spread over them.
+
+    runs   every device trains runs of its own, in loops of its own length; no device waits for another
+    envs   all devices train each run together, each some of its environments; XLA sums what they find
+
+One process per host or, on one, per slice of it: the processes run the same program, each on its own devices.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pg.config import Config, Shard
+from pg.fast import cores
+
+ENVS = "envs"
+HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
+
+_mapped = contextvars.ContextVar("mapped", default=1)
+
+
+class Layout(NamedTuple):
+    """Which devices compute, and what each has of the runs [n, ...] that are side by side."""
+
+    mesh: Mesh
+    shard: Shard
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """Of leaves [n, ...] that a program is given."""
+        return NamedSharding(self.mesh, PartitionSpec("runs" if self.shard == "seeds" else None))
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Of what every device has whole."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def round_up(self, num_runs: int) -> int:
+        """The smallest number of runs, at least `num_runs`, of which every device has as many."""
+        parts = self.mesh.size if self.shard == "seeds" else 1
+        return -(-num_runs // parts) * parts
+
+    def check(self, config: Config) -> None:
+        """Raises ValueError where the environments of a run cannot be shared out evenly."""
+        if self.shard == "envs" and config.num_envs % self.mesh.size:
+            raise ValueError(f"num_envs must be a multiple of the {self.mesh.size} devices, got {config.num_envs}")
+
+
+def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
+    """All devices of all processes, or the first `most` of them: further ones would have nothing to do."""
+    devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
+    axis = "runs" if shard == "seeds" else ENVS
+    return Layout(jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard)
+
+
+def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, shared: int = 0) -> Callable[..., Any]:
+    """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within `jax.set_mesh(where.mesh)`.
+
+    exact: the runs of a device one after the other, each with the bits it has alone; else mapped, in which products
+    of a batch are rounded in another order. shared: so many arguments, the last, are one for all runs.
+    """
+
+    def many(*args: Any) -> Any:
+        each, same = args[: len(args) - shared], args[len(args) - shared :]
+        if exact:
+            return jax.lax.map(lambda run: f(*run, *same), each)
+        token = _mapped.set(len(jax.tree.leaves(each)[0]))
+        try:
+            return jax.vmap(lambda *run: f(*run, *same))(*each)
+        finally:
+            _mapped.reset(token)
+
+    if where.shard == "envs":
+        return many
+    spec = where.sharding.spec
+
+    # shard_map and not jit alone: a loop whose length depends on data would have one length for all devices.
+    def spread(*args: Any) -> Any:
+        specs = (spec,) * (len(args) - shared) + (PartitionSpec(),) * shared
+        return jax.shard_map(many, mesh=where.mesh, in_specs=specs, out_specs=spec, check_vma=False)(*args)
+
+    return spread
+
+
+def mapped_runs() -> int:
+    """The runs of a device over which `side_by_side` maps what is being traced: each may have its share of memory."""
+    return _mapped.get()
+
+
+def envs_are_spread() -> bool:
+    """Whether what is being traced has its environments spread over the devices, and sees those of all."""
+    return ENVS in jax.sharding.get_abstract_mesh().auto_axes
+
+
+def spread_envs(tree: Any, axis: int = 0) -> Any:
+    """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how devices are used.
+
+    Where B is no multiple of the number of devices, as they are.
+    """
+    if not envs_are_spread():
+        return tree
+    mesh, spec = jax.sharding.get_abstract_mesh(), PartitionSpec(*[None] * axis, ENVS)
+
+    def one(x: jax.Array) -> jax.Array:
+        return x if x.shape[axis] % mesh.size else jax.lax.with_sharding_constraint(x, spec)
+
+    return jax.tree.map(one, tree)
+
+
+def gather_envs(tree: Any) -> Any:
+    """Leaves whole on every device, if their environments are spread: once, before parts of them are drawn often."""
+    if not envs_are_spread():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
+def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of leaves [T, B, ...], a sum over environments: each device adds up its own, and then they add the sums.
+
+    As it is where environments are not spread, or B is no multiple of the number of devices.
+    """
+    # Else a loop that adds would have the devices add at every turn.
+    return _each_its_own(f, lambda *args: _psum(f(*args)), PartitionSpec())
+
+
+def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
+    """`f` of leaves [T, B, ...] -> leaves [T, B, ...], each environment on its own: each device computes its own.
+
+    As `sum_over_envs`.
+    """
+    # Else a product over time and environments as one axis would have every device gather and compute all.
+    return _each_its_own(f, f, PartitionSpec(None, ENVS))
+
+
+def _each_its_own(f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
+    """`local` on every device, of the environments that it has; `f` of all where they are not or cannot be spread."""
+
+    def spread(*args: Any) -> Any:
+        num_envs = jax.tree.leaves(args)[0].shape[1]
+        if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
+            return f(*args)
+        return jax.shard_map(local, in_specs=PartitionSpec(None, ENVS), out_specs=out, check_vma=False)(*args)
+
+    return spread
+
+
+def _psum(tree: Any) -> Any:
+    """The sum of every leaf over the devices, in one exchange for each type of number."""
+    # Leaf by leaf the devices of a CPU would meet as often, which takes longer than the gradient of a minibatch.
+    leaves, treedef = jax.tree.flatten(tree)
+    for dtype in dict.fromkeys(x.dtype for x in leaves):  # in an order that all processes share
+        flat, unravel = ravel_pytree([x for x in leaves if x.dtype == dtype])
+        sums = iter(unravel(jax.lax.psum(flat, ENVS)))
+        leaves = [next(sums) if x.dtype == dtype else x for x in leaves]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays that every process has whole, on the devices."""
+
+    # Part by part: given the whole, `device_put` would first compare it among all processes.
+    def one(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        here = sharding.addressable_devices_indices_map(x.shape)
+        parts = [jax.device_put(x[index], device) for device, index in here.items()]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+
+    return jax.tree.map(one, tree)
+
+
+def fetch(tree: Any, where: Layout) -> Any:
+    """What the devices of all processes hold, as whole numpy arrays in every process.
+
+    Raises ConnectionError where another process has ended.
+    """
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    with _with_peers():
+        whole = jax.jit(_same, out_shardings=where.everywhere)(tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
+
+
+def use_cpu_cores(count: int | None) -> bool:
+    """Makes the CPU count as so many devices; None: as many as this process has cores.
+
+    Without effect on the devices of an accelerator. Returns whether it could: where something has been computed in
+    this process, the devices stay as they are.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", cores.num_cores() if count is None else count)
+    except RuntimeError:
+        return False
+    return True
+
+
+def check_everything() -> None:
+    """Has jax look for leaked tracers and for keys that are used twice, from now on. Slow."""
+    jax.config.update("jax_check_tracer_leaks", True)
+    jax.config.update("jax_debug_key_reuse", True)
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Makes this process one of a job's, before anything is computed.
+
+    Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all three arguments
+    are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither is the case, and where something
+    has been computed in this process.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=2 * HEARTBEAT,
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"this process cannot become one of several, as JAX is in use in it already: {error}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"no cluster was found ({error}): give --coordinator HOST:PORT, --num-processes and --process-id"
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def agreed(value: int) -> int:
+    """`value` of the first process, in all of them; at most 2³¹ - 1."""
+    return settled(min(value, 2**31 - 1), 0)[0]
+
+
+def shared(tree: Any) -> Any:
+    """Arrays of the first process, in all of them; the others have some of the same shapes and types."""
+    if jax.process_count() == 1:
+        return tree
+    with _with_peers():
+        return multihost_utils.broadcast_one_to_all(tree)
+
+
+def settled(first: int, largest: int) -> tuple[int, int]:
+    """`first` of the first process and the largest `largest` of all, in all of them, by one exchange."""
+    if jax.process_count() == 1:
+        return first, largest
+    with _with_peers():
+        found = np.asarray(multihost_utils.process_allgather(np.array([first, largest], np.int32)))
+    return int(found[0, 0]), int(found[:, 1].max())
+
+
+@contextlib.contextmanager
+def _with_peers() -> Iterator[None]:
+    """An exchange with the other processes. Raises ConnectionError where one of them has ended."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
+        reason = str(error).splitlines()[0][:200]
+        raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
+
+
+def _same(tree: Any) -> Any:
+    return tree

@@ -1,0 +1,752 @@
+"""Pictures of runs. The only importer of matplotlib, which loads when something is drawn.
+
+One style for all, the notebooks too (`STYLE`): a page's width, letters of 8 pt, colours that the
+colour-blind can tell apart and that an estimator keeps from picture to picture (`looks`), legends
+above the panels, tick labels that leave each other room. `save` writes PNG and SVG, the same bytes
+for the same numbers.
+"""
+
+import contextlib
+import functools
+import itertools
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pg import numerals
+from pg.reports import statistics
+from pg.reports.statistics import Estimate
+from pg.runs import files
+
+WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
+# Okabe & Ito's colours, which the colour-blind can tell apart.
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
+LETTER = 0.06  # inches: the mean width of one
+INTERVAL = "95\u00a0% interval"
+STYLE: dict[Any, Any] = {
+    "figure.figsize": (WIDTH, HEIGHT),
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 8,
+    "figure.titlesize": 8,
+    "figure.labelsize": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "0.35",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    # Every tick says its number: none is to be added to what stands in a corner.
+    "axes.formatter.useoffset": False,
+    "axes.formatter.use_mathtext": True,
+    "axes.formatter.limits": (-4, 6),
+    **{f"{axis}tick.{kind}.width": 0.6 for axis in "xy" for kind in ("major", "minor")},
+    **{f"{axis}tick.major.size": 2.5 for axis in "xy"},
+    **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    # Letters as outlines look the same everywhere; the salt makes the names inside an SVG the same each time.
+    "svg.fonttype": "path",
+    "svg.hashsalt": "pg",
+}
+# Of each estimator, the place of its colour in COLOURS and of its line in STYLES; no two have the same two. Those
+# that are most often compared differ in colour. A new one takes a pair that is free.
+LOOKS: dict[str, tuple[int, int]] = {
+    "reinforce": (0, 0),
+    "reward_to_go": (1, 0),
+    "leave_one_out": (2, 0),
+    "state_value": (3, 0),
+    "time_baseline": (4, 0),
+    "batch_mean": (5, 0),
+    "gae": (6, 0),
+    "ppo": (0, 1),
+    "actor_critic": (1, 1),
+    "group_leave_one_out": (2, 1),
+    "vtrace": (3, 1),
+    "optimal_baseline": (4, 1),
+    "standardised": (5, 1),
+    "all_action": (6, 1),
+    "constant_baseline": (0, 2),
+    "undiscounted_reward_to_go": (1, 2),
+    "grpo": (2, 2),
+    "action_dependent_baseline": (3, 2),
+    "moving_average": (4, 2),
+    "entropy_reward": (5, 2),
+    "gpomdp": (6, 2),
+    "trajectory_importance": (0, 3),
+    "per_decision_importance": (1, 3),
+    "ratio_only": (2, 3),
+}
+Interval = tuple[Any, Any, Any]  # middle, low, high
+Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """What is drawn meanwhile has the style of the project. As a decorator: what the function draws."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+@style()
+def save(figure: Any, path: Path) -> None:
+    """The figure as PNG, of 200 dots per inch, and as SVG beside it, whichever `path` names."""
+    _leave_room(figure)
+    for kind, about in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        write = functools.partial(figure.savefig, format=kind, dpi=200, metadata=about)
+        files.replace(path.with_suffix(f".{kind}"), write)
+
+
+@style()
+def bars(groups: Mapping[str, Mapping[str, Interval]], path: Path, *, ylabel: str, log: bool = False) -> None:
+    """A dot with its interval per name, lying, a panel per group side by side with the names in common; PNG and SVG.
+
+    groups: of each panel, of each name, (middle, low, high). Names stand in the order in which they are given, the
+    first on top; a row stays empty where a panel lacks its name. ylabel: what is measured. A middle that has no place
+    (not finite, or not positive if `log`) is written as a number at its end of the axis.
+    """
+    names = _union(groups)
+    columns = len(groups) if len(groups) <= 4 else min(4, -(-len(groups) // 2))
+    figure, grid = _panels(len(groups), columns, height=0.16 * len(names) + 0.5, sharey=True)
+    shown = _shortened(names, 0.4 * WIDTH)
+    room = (WIDTH - LETTER * max(map(len, shown))) / columns - 0.2
+    colours = [look["color"] for look in looks(names).values()]
+    for axes, (title, group) in zip(grid, groups.items(), strict=True):
+        rows = [names.index(name) for name in group]
+        _dots(axes, rows, np.array(list(group.values()), float).reshape(-1, 3), colours, log)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_yticks(range(len(names)), shown)
+        axes.tick_params(axis="y", length=0)
+        if log:
+            _log_ticks(axes.xaxis, *axes.get_xlim())
+        else:
+            axes.locator_params(axis="x", nbins=4)
+        axes.set_title(_wrapped(title, room))
+    lows = [low for group in groups.values() for _, low, _ in group.values()]
+    figure.supxlabel(_wrapped(_measured(ylabel, lows), WIDTH - 0.2))
+    save(figure, path)
+
+
+@style()
+def curves(
+    panels: Mapping[str, Mapping[str, tuple[Any, Any, Any, Any]]],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    logx: bool = False,
+    logy: bool = False,
+    counts: bool = False,
+    levels: Mapping[str, float] | None = None,
+    sharey: bool = True,
+) -> None:
+    """A line with its band per name, a panel each, one legend for all; PNG and SVG.
+
+    panels: of each panel, of each name, (x, middle, low, high), [K] each. Up to 28 names differ in colour and line
+    style, and neighbours in the marker too. counts: x is written as 20k and 3M. levels: of each label, the height of
+    a dashed line in every panel. sharey: all panels have the same vertical axis.
+    """
+    look_of = looks(_union(panels), markers=True)
+    columns = _columns(len(panels))
+    figure, grid = _panels(len(panels), columns, sharey=sharey)
+    for index, (axes, (title, lines)) in enumerate(zip(grid, panels.items(), strict=True)):
+        axes.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
+        shade = 0.18 if len(lines) < 8 else 0.07
+        for offset, (name, (x, middle, low, high)) in enumerate(lines.items()):
+            axes.fill_between(x, low, high, color=look_of[name]["color"], alpha=shade, linewidth=0)
+            axes.plot(x, middle, **look_of[name], markevery=_marked(middle, offset))
+        last = index % columns == columns - 1 or index == len(panels) - 1
+        for label, level in (levels or {}).items():
+            axes.axhline(level, **LEVEL, zorder=1)
+            if last or not sharey:
+                axes.text(1.0, level, f" {label}", transform=axes.get_yaxis_transform(), va="center", color="0.35")
+        axes.set_title(_wrapped(title, WIDTH / columns - 0.5))
+        _say_if_empty(axes, [middle for _, middle, _, _ in lines.values()])
+    for axes in grid:
+        for axis in (*[axes.xaxis] * logx, *[axes.yaxis] * logy):
+            _log_ticks(axis, *axis.get_view_interval())
+        if counts:
+            _counts(axes.xaxis)
+    _labels(figure, grid, columns, ylabel, xlabel)
+    legend(figure, [_line(name, **look) for name, look in look_of.items()])
+    save(figure, path)
+
+
+@style()
+def learning_curve(
+    steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str, final: float | None = None
+) -> None:
+    """Return against environment steps, one thin line per seed and their mean with its band, as PNG and SVG.
+
+    The mean is of moving averages over a twentieth of the updates, and at each step of the seeds that
+    have a value there; of a single seed there is the moving average alone. The legend says so.
+
+    Args:
+        steps: environment steps so far, [num_seeds, num_updates].
+        returns: mean return of the episodes that ended, [num_seeds, num_updates]; NaN where none did.
+        path: of the picture.
+        title: above the picture.
+        final: the final evaluation's mean, if there is one.
+    """
+    figure, (axes,) = _panels(1)
+    seeds, updates = returns.shape
+    thin: dict[str, Any] = {"color": BLUE, "linewidth": 0.6, "alpha": 0.9 if seeds == 1 else 0.25}
+    for x, y in zip(steps, returns, strict=True):
+        seen = np.isfinite(y)
+        axes.plot(x[seen], y[seen], **thin, marker="o" if seen.sum() == 1 else "")
+    handles = [_line("a seed, mean of each update", **thin)]
+    if middle := _middle(steps, returns, max(1, updates // 20)):
+        label, grid, mean = middle
+        handles += axes.plot(grid, mean.value, color=ORANGE, linewidth=1.6, label=label)
+        axes.fill_between(grid, mean.low, mean.high, color=ORANGE, alpha=0.18, linewidth=0)
+    if final is not None and np.isfinite(final):
+        label = f"final evaluation {numerals.number(final)}"
+        handles.append(axes.axhline(final, color=GREEN, linestyle="--", linewidth=1.0, label=label))
+    _say_if_empty(axes, returns)
+    _counts(axes.xaxis)
+    axes.set_title(_wrapped(title, WIDTH - 0.6))
+    _labels(figure, (axes,), 1, "return of an episode", "environment steps")
+    legend(figure, handles)
+    save(figure, path)
+
+
+def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: str) -> None:
+    """Noise scale and, with a critic, explained variance against environment steps, as PNG and SVG.
+
+    quality: as of `results.gradient_quality`. Where noise hides the signal the curve is interrupted.
+    """
+    labels = {"noise_scale": "gradient noise scale", "explained_variance": "explained variance of V"}
+    found = {labels[name]: np.where(np.isfinite(y), y, np.nan) for name, y in quality.items() if name in labels}
+    panels = {label: {title: (quality["env_steps"], y, y, y)} for label, y in found.items()}
+    curves(panels, path, xlabel="environment steps", ylabel="", counts=True, sharey=False)
+
+
+@style()
+def learning_curves(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, Estimate]]],
+    path: Path,
+    *,
+    best: Mapping[str, float | None] | None = None,
+) -> None:
+    """Mean return against environment steps, a panel per environment and a line with its band per label; PNG and SVG.
+
+    panels: of each environment, of each label: steps [K], and the mean over seeds with its interval, [K] each.
+    best: of each environment, where a dashed line is drawn: the best that was published.
+    """
+    everywhere = [label for lines in panels.values() for label in lines]
+    look_of = looks(sorted(everywhere, key=lambda label: -everywhere.count(label)))  # the common ones look simplest
+    columns = _columns(len(panels))
+    figure, grid = _panels(len(panels), columns)
+    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
+        shade = 0.18 if len(lines) < 8 else 0.07
+        for label, (steps, mean) in lines.items():
+            look = look_of[label]
+            axes.fill_between(steps, mean.low, mean.high, color=look["color"], alpha=shade, linewidth=0)
+            axes.plot(steps, mean.value, **look, marker="o", markevery=_alone(mean.value))
+        if (level := (best or {}).get(name)) is not None:
+            axes.axhline(level, **LEVEL, zorder=0)
+        axes.set_title(_wrapped(name, WIDTH / columns - 0.5))
+        _say_if_empty(axes, [mean.value for _, mean in lines.values()])
+        _counts(axes.xaxis)
+    lows = [mean.low for lines in panels.values() for _, mean in lines.values()]
+    _labels(figure, grid, columns, _measured("mean return", lows), "environment steps")
+    published = {"best published": LEVEL} if any(level is not None for level in (best or {}).values()) else {}
+    legend(figure, [_line(label, **look) for label, look in (look_of | published).items()])
+    save(figure, path)
+
+
+@style()
+def performance_profiles(
+    thresholds: np.ndarray, profiles: Mapping[str, Estimate], path: Path, *, title: str, xlabel: str = "score τ"
+) -> None:
+    """Share of runs that score above τ, a line with its band per label, as PNG and SVG.
+
+    thresholds: [K]; profiles: of each label, shares with their intervals, [K] each.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure, (axes,) = _panels(1)
+    look_of = looks(profiles)
+    for label, look in look_of.items():
+        share = profiles[label]
+        axes.fill_between(thresholds, share.low, share.high, color=look["color"], alpha=0.18, linewidth=0)
+        axes.plot(thresholds, share.value, **look)
+    axes.set(ylim=(-0.02, 1.02), xlim=(thresholds[0], thresholds[-1]))
+    axes.set_title(_wrapped(title, WIDTH - 0.6))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _labels(figure, (axes,), 1, "runs that score above τ", xlabel)
+    legend(figure, [_line(label, **look) for label, look in look_of.items()])
+    save(figure, path)
+
+
+@style()
+def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlabel: str) -> None:
+    """An estimate with its 95 % interval per label, the highest on top, as PNG and SVG."""
+    look_of = looks(estimates)
+    labels = sorted(estimates, key=lambda label: estimates[label].value)
+    figure, (axes,) = _panels(1, height=0.55 + 0.22 * len(labels))
+    for y, label in enumerate(labels):
+        value, low, high = estimates[label]
+        colour = look_of[label]["color"]
+        axes.barh(y, high - low, left=low, height=0.55, color=colour, alpha=0.3, linewidth=0)
+        axes.plot([value, value], [y - 0.275, y + 0.275], color=colour, linewidth=2.0, solid_capstyle="butt")
+    axes.set_yticks(range(len(labels)), _shortened(labels, 0.4 * WIDTH))
+    axes.set(xlim=_spread(np.array(list(estimates.values()), float), log=False), ylim=(-0.6, len(labels) - 0.4))
+    axes.locator_params(axis="x", nbins=5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(_wrapped(_measured(xlabel, [e.low for e in estimates.values()]), 0.5 * WIDTH))
+    _title(figure, title)
+    save(figure, path)
+
+
+@style()
+def sensitivity(varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], path: Path, *, title: str) -> None:
+    """Return against each value that was varied, a point with its 95 % interval per setting; PNG and SVG.
+
+    varied: of each name, the value of every setting; means: of every setting. A line joins the best at each value
+    where values come again. Few values are ticks themselves; those that would lie on one another on an axis of
+    numbers, as 0.9, 0.999 and 0.9999 do, stand side by side.
+    """
+    columns = _columns(len(varied))
+    figure, grid = _panels(len(varied), columns, sharey=True)
+    value, low, high = (np.array([getattr(m, name) for m in means], float) for name in Estimate._fields)
+    handles = [_line("setting", color=BLUE, marker="o", linestyle="", alpha=0.7)]
+    room = WIDTH / columns - 0.6
+    for axes, (name, values) in zip(grid, varied.items(), strict=True):
+        x = _positions(axes.xaxis, name, values, room)
+        axes.errorbar(x, value, yerr=[value - low, high - value], fmt="o", color=BLUE, lw=0.8, alpha=0.7)
+        at = np.unique(x)
+        if len(at) < len(x):
+            axes.plot(at, [value[x == v].max() for v in at], color=ORANGE, zorder=3)
+            handles[1:] = [_line("best at this value", color=ORANGE)]
+    _labels(figure, grid, columns, _measured("mean return", [low]))
+    legend(figure, handles, title)
+    save(figure, path)
+
+
+@style()
+def heat_map(varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: Path, *, title: str) -> None:
+    """Mean return over the plane of two names, a cell per setting of a grid, else a dot; PNG and SVG."""
+    (x_name, x_values), (y_name, y_values) = varied.items()
+    xs, ys = (sorted(set(v), key=_rank) for v in (x_values, y_values))
+    full = len(xs) * len(ys) == len(means)
+    height = float(np.clip(0.25 * len(ys), HEIGHT, 3 * HEIGHT)) if full else HEIGHT
+    figure, (axes,) = _panels(1, height=height)
+    room = WIDTH - 1.8  # for the colour bar and what stands beside the axes
+    if full:
+        cells = np.full((len(ys), len(xs)), np.nan)
+        for x, y, mean in zip(x_values, y_values, means, strict=True):
+            cells[ys.index(y), xs.index(x)] = mean
+        seen: Any = axes.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
+        _name_ticks(axes.xaxis, numerals.labels(xs), room)
+        _name_ticks(axes.yaxis, numerals.labels(ys), height)
+        axes.set(xlabel=x_name.rstrip("_"), ylabel=y_name.rstrip("_"))
+        axes.grid(visible=False)
+        _write_cells(axes, cells, room / len(xs), height / len(ys))
+    else:
+        x = _positions(axes.xaxis, x_name, x_values, room)
+        y = _positions(axes.yaxis, y_name, y_values, height)
+        seen = axes.scatter(x, y, c=means, cmap="cividis", s=40)
+    figure.colorbar(seen, label="mean return").outline.set_linewidth(0.6)
+    _title(figure, title)
+    save(figure, path)
+
+
+@style()
+def animation(draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequence[float]) -> None:
+    """What `draw` draws of each index, below its caption, as an animated GIF. seconds: that each frame is shown."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    width, top = 3.2, 0.26  # inches; of 100 dots, as the picture is for a screen
+    height = width * float(np.clip(_ratio(draw), 0.2, 0.8)) + top
+    figure = Figure(figsize=(width, height), dpi=100)
+    figure.set_layout_engine("none")  # one axes, placed to the dot
+    canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0.0, 0.0, 1.0, 1.0 - top / height))
+    caption = figure.text(0.5, 1.0 - 0.55 * top / height, "", ha="center", va="center")
+
+    def frame(index: int) -> Any:
+        axes.clear()
+        draw(axes, index)
+        caption.set_text(captions[index])
+        canvas.draw()
+        return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
+
+    some = np.unique(np.linspace(0, len(captions) - 1, 8).astype(int))
+    palette = _palette(Image.fromarray(np.concatenate([np.asarray(frame(i)) for i in some])))
+    none = Image.Dither.NONE  # few colours, the same in all frames: what stands still costs nothing
+    first, *rest = (frame(i).quantize(palette=palette, dither=none) for i in range(len(captions)))
+    times = [round(1000 * s) for s in seconds]
+    write = functools.partial(first.save, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
+    files.replace(path, write)
+
+
+@style()
+def strip(draw: Frame, captions: Mapping[int, str], path: Path) -> None:
+    """What `draw` draws of some indices, in a row, each below its caption; PNG and SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, WIDTH / len(captions) * _ratio(draw) + 0.25))
+    for axes, (index, caption) in zip(
+        figure.subplots(1, len(captions), squeeze=False)[0], captions.items(), strict=True
+    ):
+        draw(axes, index)
+        axes.set_title(caption)
+    save(figure, path)
+
+
+def _palette(picture: Any) -> Any:
+    """The picture in its 64 most distant colours, all that is nearly white in white."""
+    few = picture.quantize(64, method=1)  # maximum coverage
+    colours = np.reshape(few.getpalette(), (-1, 3))
+    colours[colours.min(axis=1) > 246] = 255
+    few.putpalette(colours.ravel().tolist())
+    return few
+
+
+def _ratio(draw: Frame) -> float:
+    """Height over width of what is drawn."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    draw(axes, 0)
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    return abs(high - low) / abs(right - left)
+
+
+def _union(groups: Mapping[str, Iterable[str]]) -> list[str]:
+    """The names in any of the groups, each after the one that it follows in its own."""
+    names: list[str] = []
+    for group in groups.values():
+        place = 0
+        for name in group:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return names
+
+
+def _columns(panels: int) -> int:
+    return {1: 1, 2: 2, 4: 2}.get(panels, 3)
+
+
+def _panels(count: int, columns: int = 1, *, height: float | None = None, sharey: bool = False) -> tuple[Any, Any]:
+    """A figure with `count` axes, and the axes. height: of a panel, in inches."""
+    from matplotlib.figure import Figure  # without pyplot: no backend is chosen, no global state touched
+
+    rows = -(-count // columns)
+    height = height or min(HEIGHT, 0.8 * WIDTH / columns)
+    figure = Figure(figsize=(WIDTH, rows * height + 0.25))
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
+
+
+def _labels(figure: Any, grid: Any, columns: int, ylabel: str, xlabel: str = "") -> None:
+    """What the axes mean, beside the first panel of each row and, if asked for, below the last of each column."""
+    width, height = figure.get_figwidth() / columns, figure.get_figheight() / -(-len(grid) // columns)
+    for axes in grid[-columns:] if xlabel else ():
+        axes.set_xlabel(_wrapped(xlabel, width - 0.5))
+    for axes in grid[::columns]:
+        axes.set_ylabel(_wrapped(ylabel, height - 0.5))
+
+
+def _measured(what: str, lows: Iterable[Any]) -> str:
+    """The quantity of an axis, with its kind of interval if there is one."""
+    known = any(np.isfinite(low).any() for low in lows)
+    return f"{what}, {INTERVAL}" if known else what
+
+
+def legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
+    """One legend above all panels, in as many columns as there is room for; the figure grows by it."""
+    labels = [_wrapped(handle.get_label(), WIDTH - 0.8) for handle in handles]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = max(1, min(len(handles), int(WIDTH / (0.55 + LETTER * longest))))
+    rows = -(-len(handles) // columns)
+    title = _wrapped(title, WIDTH - 0.2) if title else ""
+    tallest = max(label.count("\n") + 1 for label in labels)
+    lines = rows * tallest + (title.count("\n") + 1 if title else 0)
+    figure.set_figheight(figure.get_figheight() + 0.17 * lines)
+    look = {"loc": "outside upper center", "ncols": -(-len(handles) // rows), "columnspacing": 1.2}
+    figure.legend(handles, labels, **look, title=title)
+
+
+def _title(figure: Any, title: str) -> None:
+    """A title above all panels; the figure grows by it."""
+    text = _wrapped(title, WIDTH - 0.2)
+    figure.set_figheight(figure.get_figheight() + 0.17 * (text.count("\n") + 1))
+    figure.suptitle(text)
+
+
+def _leave_room(figure: Any) -> None:
+    """Takes away ticks whose labels would touch another text; the first of an axis stay."""
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    axes_of_ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = {axis: _labelled(axis) for axis in axes_of_ticks}
+    of_ticks = {text for axis in axes_of_ticks for text in axis.findobj(Text)} - {
+        axis.label for axis in axes_of_ticks
+    }
+    others = figure.findobj(lambda x: isinstance(x, Text) and x.get_visible() and bool(x.get_text().strip()))
+    taken = [text.get_window_extent() for text in others if text not in of_ticks]
+    for axis, found in ticks.items():
+        kept = []
+        for tick in found:
+            box = tick.label1.get_window_extent().padded(1)
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                kept.append(tick)
+        if len(kept) < len(found):
+            axis.set_ticks([tick.get_loc() for tick in kept], [tick.label1.get_text() for tick in kept])
+            axis.set_tick_params(which="minor", length=0)
+
+
+def _labelled(axis: Any) -> list[Any]:
+    """The ticks that are seen with their labels, in their order."""
+    low, high = sorted(axis.get_view_interval())
+    seen = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [tick for tick in seen if tick.label1.get_visible() and tick.label1.get_text()]
+
+
+def _spread(values: np.ndarray, *, log: bool) -> tuple[float, float]:
+    """Limits of an axis that leave a margin around all that is finite."""
+    seen = values[np.isfinite(values)]
+    if not seen.size:
+        return (0.1, 1.0) if log else (0.0, 1.0)
+    low, high = (np.log10(seen.min()), np.log10(seen.max())) if log else (seen.min(), seen.max())
+    margin = 0.06 * (high - low) or 0.5
+    return (10 ** (low - margin), 10 ** (high + margin)) if log else (low - margin, high + margin)
+
+
+def _log_ticks(axis: Any, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis of less than two decades, where powers of ten are too few."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    axis.set_minor_formatter(NullFormatter())
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(4))
+        axis.set_major_formatter(lambda x, _: numerals.numbers([low, high, x], 4)[-1])
+
+
+def _counts(axis: Any) -> None:
+    """Steps as 20k and 3M."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.get_major_locator().set_params(nbins=5)
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _name_ticks(axis: Any, texts: Sequence[str], room: float) -> None:
+    """A text at 0, 1, ...; upright below an axis where side by side they need more than `room` inches."""
+    short = _shortened(texts, 0.2 * WIDTH)
+    width = LETTER * max(map(len, short))
+    upright = axis.axis_name == "x" and width * len(short) > room
+    axis.set_ticks(range(len(short)), short, rotation=90 if upright else 0)
+    if upright:
+        axis.get_figure().set_figheight(axis.get_figure().get_figheight() + width)
+
+
+def _write_cells(axes: Any, cells: np.ndarray, width: float, height: float) -> None:
+    """The number of every cell of a heat map, where none is wider than a cell.
+
+    Args:
+        axes: on which the cells are drawn.
+        cells: the numbers, [Y, X]; NaN where there is none.
+        width: of a cell, in inches.
+        height: of a cell, in inches.
+    """
+    seen = {index: mean for index, mean in np.ndenumerate(cells) if np.isfinite(mean)}
+    texts = numerals.numbers(seen.values())
+    if not texts or LETTER * (max(map(len, texts)) + 1) > width or height < 0.15:
+        return
+    middle = (min(seen.values()) + max(seen.values())) / 2
+    for ((j, i), mean), text in zip(seen.items(), texts, strict=True):
+        axes.text(i, j, text, ha="center", va="center", color=_ink(mean < middle))
+
+
+def _dots(axes: Any, rows: Sequence[int], values: np.ndarray, colours: Sequence[str], log: bool) -> None:
+    """Dots with their intervals, lying; a number at its end of the axis for what has no place on it.
+
+    Args:
+        axes: on which they are drawn.
+        rows: the height of each.
+        values: middle, low and high of each, [K, 3].
+        colours: of each height.
+        log: on a logarithmic axis.
+    """
+    shown = np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
+    left, right = _spread(shown, log=log)
+    axes.set(xlim=(left, right), xscale="log" if log else "linear")
+    ends = np.clip(np.where(np.isnan(values[:, 1:]), values[:, :1], values[:, 1:]), left, right)
+    for row, middle, place, interval in zip(rows, values[:, 0], shown[:, 0], ends, strict=True):
+        if np.isfinite(place):
+            axes.hlines(row, *interval, color=colours[row], linewidth=1.0)
+            axes.plot(place, row, "o", color=colours[row])
+        else:
+            look = {"ha": "right" if middle == np.inf else "left", "va": "center", "color": "0.4"}
+            x = float(middle == np.inf)
+            axes.text(x, row, f" {numerals.number(middle, 2)} ", transform=axes.get_yaxis_transform(), **look)
+
+
+def _say_if_empty(axes: Any, values: Any) -> None:
+    """Says so in a panel in which no number is finite, and writes none beside it."""
+    if not any(np.isfinite(y).any() for y in values):
+        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        axes.tick_params(labelbottom=False, labelleft=False)
+
+
+def _alone(y: Any) -> list[int]:
+    """Finite numbers between others that are not: of these no line is seen."""
+    finite = np.pad(np.isfinite(np.asarray(y, float)), 1)
+    return np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:]).tolist()
+
+
+def _marked(y: Any, offset: int) -> list[int]:
+    """Which points of a line have markers: eight tell it apart, more would hide it; and those that stand alone."""
+    every = -(-len(y) // 8)
+    return sorted({*range(offset % every, len(y), every), *_alone(y)})
+
+
+def _middle(steps: np.ndarray, returns: np.ndarray, width: int) -> tuple[str, np.ndarray, Estimate] | None:
+    """Label, steps and values of the line through a run's thin ones; None where there is none to draw.
+
+    Of one seed its moving average over `width` updates; of more, the mean of theirs with its interval, over the
+    steps that they share.
+    """
+    seeds = len(returns)
+    smoothed = f"moving average over {width} updates"
+    if not np.isfinite(returns).any():
+        return None
+    if seeds == 1:
+        curve = _smooth(steps[0], returns[0], steps[0], width)
+        unknown = np.full(len(curve), np.nan)
+        return None if width == 1 else (smoothed, steps[0], Estimate(curve, unknown, unknown))
+    start, end = steps[:, 0].max(), steps[:, -1].min()
+    if not start < end:
+        return None
+    grid = np.linspace(start, end, 200)
+    curves = np.array([_smooth(x, y, grid, width) for x, y in zip(steps, returns, strict=True)])
+    who = f"{seeds} seeds" if np.isfinite(curves).all() else f"those of {seeds} seeds that have a value"
+    label = f"mean of {who}, {INTERVAL}" + (f", {smoothed}" if width > 1 else "")
+    return label, grid, statistics.mean_curve(curves)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """The text in lines of that length."""
+    return textwrap.fill(text, max(8, int(inches / LETTER)))
+
+
+def _shortened(texts: Sequence[str], inches: float) -> list[str]:
+    """Texts of that length at most, the middle of longer ones left out, and of more where two would look the same."""
+    letters = max(8, int(inches / LETTER))
+    while True:
+        half = letters // 2
+        short = [text if len(text) <= letters else f"{text[:half]}…{text[half + 1 - letters :]}" for text in texts]
+        if len(set(short)) == len(set(texts)):
+            return short
+        letters += 1
+
+
+def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str, Any]]:
+    """Colour, line style and, if asked for, marker of each label, as arguments of matplotlib's `plot`.
+
+    An estimator has its own, whatever it is drawn with (`LOOKS`); other labels take those that are left, in the order
+    in which they first appear.
+    """
+    labels = list(dict.fromkeys(labels))
+    taken = {LOOKS[label] for label in labels if label in LOOKS}
+    pairs = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
+    free = itertools.cycle([pair for pair in pairs if pair not in taken] or pairs)
+    found = {}
+    for label in labels:
+        colour, line = LOOKS[label] if label in LOOKS else next(free)
+        found[label] = {"color": COLOURS[colour], "linestyle": STYLES[line]}
+        if markers:
+            found[label]["marker"] = MARKERS[(line * len(COLOURS) + colour) % len(MARKERS)]
+    return found
+
+
+def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.ndarray:
+    """The places of values on an axis: as numbers, on a log scale where they span a decade or more.
+
+    Values that somebody wrote, with few digits, are ticks themselves. They stand side by side where
+    they are no numbers, or where their labels would lie on one another.
+
+    Args:
+        axis: on which they are to be.
+        name: of what is varied.
+        values: one per setting.
+        room: the length of the axis, in inches.
+    """
+    axis.set_label_text(*_shortened([name.rstrip("_")], room))
+    listed = sorted(set(values), key=_rank)
+    if all(map(numerals.is_number, values)):
+        x = np.array(values, float)
+        log = x.min() > 0 and x.max() >= 10 * x.min()
+        written = len(listed) <= 20 and all(float(f"{v:.4g}") == v for v in listed)
+        if not written or _fit(np.log(listed) if log else np.array(listed, float), numerals.labels(listed), room):
+            axis.axes.set(**{f"{axis.axis_name}scale": "log" if log else "linear"})
+            if written:
+                axis.set_ticks(listed, numerals.labels(listed))
+                axis.set_ticks([], minor=True)
+            elif log:
+                _log_ticks(axis, x.min(), x.max())
+            return x
+    _name_ticks(axis, numerals.labels(listed), room)
+    return np.array([listed.index(v) for v in values], float)
+
+
+def _fit(at: np.ndarray, texts: Sequence[str], room: float) -> bool:
+    """Says if texts at these places, ascending, are clear of one another on an axis of `room` inches."""
+    needed = LETTER * (max(map(len, texts)) + 1)
+    return len(at) == 1 or np.diff(at).min() / (at[-1] - at[0]) * 0.9 * room > needed
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Numbers first, in their order; then the others, by their text."""
+    return (False, value) if numerals.is_number(value) else (True, str(value))
+
+
+def _ink(dark: bool) -> str:
+    return "white" if dark else "black"
+
+
+def _line(label: str, **look: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def _smooth(x: np.ndarray, y: np.ndarray, grid: np.ndarray, width: int) -> np.ndarray:
+    """y averaged over `width` updates and read off at the points of `grid`; NaN beyond its own."""
+    seen = np.isfinite(y)
+    if not seen.any():
+        return np.full(len(grid), np.nan)
+    x, y = x[seen], y[seen]
+    padded = np.pad(y, (width // 2, width - 1 - width // 2), mode="edge")
+    mean = np.convolve(padded, np.ones(width) / width, mode="valid")
+    return np.interp(grid, x, mean, left=np.nan, right=np.nan)

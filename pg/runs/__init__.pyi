@@ -1,0 +1,9 @@
+from . import acting as acting
+from . import checkpoints as checkpoints
+from . import encoding as encoding
+from . import execution as execution
+from . import files as files
+from . import folders as folders
+from . import interrupts as interrupts
+from . import memory as memory
+from . import results as results

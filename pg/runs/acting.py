@@ -1,0 +1,166 @@
+"""A saved policy that acts: observation in, action out, as in the run that trained it.
+
+policy = pg.load_policy("results/Pendulum-v1/ppo/mine")
+action = policy(obs)         # the mode        policy(obs, key)    # a sample
+"""
+
+import functools
+import os
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg import envs, networks, normalisation
+from pg.config import Config
+from pg.envs import Env
+from pg.inputs import check_key, count, described, numbers, shown
+from pg.networks import Network
+from pg.runs import folders, results
+from pg.train import make_learner
+
+
+@dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
+class Policy:
+    """The policy of a run, with the statistics, the encoding and the bounds that it was trained with.
+
+    `pg.episodes(policy.env, policy.network, policy.params, key)` are episodes of it.
+    """
+
+    config: Config
+    env: Env  # one copy, with the parameters of the run
+    network: Network  # sees observations as `env` gives them, standardised where the run did so
+    params: Any  # of `network`, of one seed
+
+    def __call__(self, obs: Any, key: Any = None) -> jax.Array:
+        """The action for an observation of the environment, or for several with any axes in front.
+
+        Args:
+            obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
+                standardisation.
+            key: of a sample, one for all observations; None: the mode of the policy.
+
+        Returns:
+            What the environment is to be given, within its bounds: [...] or [..., D].
+
+        Raises:
+            ValueError: observations of another shape; a policy with a recurrent cell, which needs `step`.
+        """
+        if self.network.recurrent:
+            raise ValueError(
+                "this policy remembers what it saw: write carry = policy.start() at the start of an "
+                "episode, and then carry, action = policy.step(carry, obs) instead of policy(obs)"
+            )
+        return self.step((), obs, key)[1]
+
+    def start(self, *batch: int) -> Any:
+        """The state of the recurrent cell at the start of episodes, [*batch, ...]; () without one.
+
+        Raises ValueError for sizes that are no whole numbers.
+        """
+        batch = tuple(count("a size of the batch", size, low=0) for size in batch)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
+
+    def step(self, carry: Any, obs: Any, key: Any = None, *, first: Any = False) -> tuple[Any, jax.Array]:
+        """The state of the recurrent cell after an observation, and the action.
+
+        Other arguments are as of a call.
+
+        Args:
+            carry: as `start` or the step before has given it, with the axes that are in front of `obs`.
+            obs: [..., *O].
+            key: None: the mode.
+            first: where an episode begins with this observation, [...], for environments that reset
+                on their own.
+
+        Raises:
+            ValueError: observations, a carry or a `first` of another shape.
+        """
+        if key is not None:
+            check_key(key)
+        obs = numbers("obs", obs, "give what the environment's reset or step gives")
+        return self._step(carry, obs, key, numbers("first", first))
+
+    @functools.cached_property
+    def _step(self) -> Any:
+        return jax.jit(self._stepped)
+
+    def _stepped(self, carry: Any, obs: Any, key: Any, first: Any) -> tuple[Any, jax.Array]:
+        seen, batch = self.env.encoded(obs)
+        self._check_carry(carry, batch)
+        if first.shape not in ((), batch):
+            got = list(first.shape)
+            raise ValueError(f"first must be [...] = {list(batch)} as obs, got shape {got}")
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), carry)
+        begins = jnp.broadcast_to(first, batch).reshape(-1)
+        flat, dist = self.network.apply(self.params, flat, seen, begins)
+        action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
+        action = jax.vmap(self.env.sent)(action)
+        carry = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), flat)
+        return carry, action.reshape(*batch, *action.shape[1:])
+
+    def _check_carry(self, carry: Any, batch: tuple[int, ...]) -> None:
+        """Raises ValueError unless this is the state of one recurrent cell for each observation."""
+        expected = jax.eval_shape(lambda: self.start(*batch))
+        if jax.tree.map(jnp.shape, expected) == jax.tree.map(jnp.shape, carry):
+            return
+        sizes = ", ".join(map(str, batch))
+        raise ValueError(
+            "carry must be that of as many episodes as there are observations: "
+            f"start with policy.start({sizes}), and go on with what the step before has given"
+        )
+
+
+def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
+    """The policy that a run has trained, from its folder, or from that of a sweep: the best setting.
+
+    Args:
+        folder: that which `train.py` or `sweep.py` has printed last.
+        seed: which of the run's seeds; default: its first.
+        env: the environment object of the run, where it had one of its own.
+
+    Raises:
+        ValueError: there is no finished run, its files are damaged, or it has no such seed.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"folder must be the path of a run, as in 'results/...', got {described(folder)}")
+    folder = _of_a_run(Path(folder))
+    config, h = folders.read_setup(folder, env)
+    options = folders.read_options(folder)
+    begin, num_seeds = options.get("seed", 0), options.get("seeds", 1)
+    is_known = isinstance(seed, Integral) and int(seed) in range(begin, begin + num_seeds)
+    if seed is not None and (isinstance(seed, bool) or not is_known):
+        last = begin + num_seeds - 1
+        raise ValueError(f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}")
+    one = envs.configured(config, 1, h.env_params)
+    like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
+    params, normaliser = results.read_state(folder, like.params, like.normaliser)
+    index = 0 if seed is None else seed - begin
+
+    def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:
+        return x[index] if x.ndim > shape.ndim else x
+
+    params, normaliser = jax.tree.map(of_the_seed, (params, normaliser), (like.params, like.normaliser))
+    network = normalisation.standardised(networks.make_policy(config, one), normaliser)
+    return Policy(config, one, network, params.policy)
+
+
+def _of_a_run(folder: Path) -> Path:
+    """The folder itself, or that of a sweep's best setting.
+
+    Raises ValueError where neither holds a policy.
+    """
+    if os.path.lexists(folder / "config.json"):
+        return folder
+    if os.path.lexists(folder / "best" / "config.json"):
+        return folder / "best"
+    if os.path.lexists(folder / "sweep.json"):
+        raise ValueError(
+            f"{folder} is a sweep that has not tried its best setting again: finish it, with fresh seeds"
+        )
+    if any(folder.glob("seeds-*.json")) or any(folder.glob("*/seeds-*.json")):
+        raise ValueError(f"{folder} holds scores of the benchmark, which keeps no parameters: train with train.py")
+    raise ValueError(f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last")

@@ -1,0 +1,395 @@
+"""Checkpoints: all that runs side by side need to go on, bit for bit, from the update after which they were kept.
+
+    FOLDER/00000040.<sha256>.safetensors        the runs after update 40: states, leaves [n, ...], and whose they are
+    FOLDER/metrics-00000000-00000040.parquet    what was measured in updates 0 .. 39
+
+A checkpoint is one file, which appears whole, by one renaming, after the metrics it needs. It is read only if its
+bytes have the digest in its name, and used only if every array has the type and the shape that the run at hand has.
+No key is kept, since an update's key follows from its number.
+
+Why not Orbax (0.12.8): it spreads a state over ten files; restores flipped bytes and casts other types without a
+word; refuses arrays without elements; and on a full disk goes on writing in threads that fail later, unasked.
+"""
+
+import hashlib
+import json
+import re
+import stat
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pg.fast import devices
+from pg.inputs import misfit, shown
+from pg.runs import files, folders, results
+from pg.runs.execution import MERGED, Begun, joined
+from pg.train import TrainState
+
+_CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
+FORMAT = 1  # of what a file says of itself; another one is refused
+_FILLED = 2**12  # runs that only fill up the devices are fewer
+_HEADER = 2**24  # bytes, at most
+# The expected shape of a checkpoint's header, as of `inputs.misfit`.
+SAID = {"format": int, "updates": int, "setup": dict, "versions": dict, "num_kept": int, "metrics": {...: str}}
+# What a file raises that was made to mislead.
+_MISLEADING = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError)
+# What bits can depend on, of `folders.environment`.
+SOFTWARE = (
+    *folders.PACKAGES,
+    "device",
+    "backend",
+    "platform_version",
+    "num_devices",
+    "num_processes",
+    "shard",
+    "num_cores",
+    "instructions",
+    "xla_flags",
+    "variables",
+    "jax_settings",
+    "threefry_partitionable",
+    "enable_x64",
+)
+
+
+class DamageError(ValueError):
+    """A checkpoint that is not what was written."""
+
+
+class Restored(NamedTuple):
+    """What a folder of checkpoints has for a run."""
+
+    begun: Begun
+    remarks: list[str]  # what people should know of it
+    changed: list[str]  # what bits can depend on and is another than when it was kept
+
+    def said(self) -> list[str]:
+        """All of it, for people."""
+        changed = f"note: bits may differ from an uninterrupted run, as {'; '.join(self.changed)}"
+        return [*self.remarks, *([changed] if self.changed else []), f"going on after update {self.begun.updates}"]
+
+
+class Keeper:
+    """Keeps runs while they are trained (a `runs.Keep`): the last few checkpoints, written in the background.
+
+    Of the processes of a job the first one writes; all must call.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        about: Mapping[str, Any],
+        columns: Mapping[str, np.ndarray],
+        *,
+        begun: Begun | None = None,
+        minutes: float = 1.0,
+        updates: int | None = None,
+        most: int = 2,
+    ) -> None:
+        """folder: none in processes that do not write. about: settings, to be compared when runs are restored.
+
+        columns: what the rows of the metrics are of, [kept] each. minutes, updates: from one checkpoint to the next,
+        whichever comes first. most: checkpoints that are kept.
+        """
+        self.folder, self.about, self.columns, self.most = folder, about, dict(columns), most
+        self.minutes, self.updates = minutes, updates  # most time, most updates from one checkpoint to the next
+        self.rows: list[dict[str, np.ndarray]] = []
+        self.kept = begun.updates if begun else 0  # updates done at the last checkpoint
+        self.env_steps = begun.metrics["env_steps"].sum(axis=1, dtype=np.int64) if begun else 0
+        self.since = time.monotonic()
+        self.digests: dict[str, str] = {}  # of the metrics, by file
+        self.writer = ThreadPoolExecutor(1)
+        self.pending: Future[None] | None = None
+        if folder:
+            files.make_folder(folder)
+            forget_after(folder, self.kept)
+
+    def __call__(
+        self, done: int, states: Callable[[], TrainState], metrics: dict[str, np.ndarray], last: bool
+    ) -> None:
+        """Keeps the runs if it is time; at last in any case. Raises OSError where the last time did not work."""
+        self.rows = [joined([*self.rows, metrics])] if len(self.rows) == MERGED else [*self.rows, metrics]
+        due = time.monotonic() - self.since >= 60 * self.minutes
+        due |= self.updates is not None and done - self.kept >= self.updates
+        if not (last or devices.agreed(int(due))):
+            return
+        held = jax.tree.map(np.array, states())  # copies: the devices' own buffers are used again
+        rows = joined(self.rows)
+        self.wait()
+        if self.folder:
+            table = results.long_form(rows, first=self.kept, before=self.env_steps, **self.columns)
+            self.pending = self.writer.submit(self._write, self.folder, self.kept, done, held, table)
+        self.env_steps = self.env_steps + rows["env_steps"].sum(axis=1, dtype=np.int64)
+        self.rows, self.kept, self.since = [], done, time.monotonic()
+        if last:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until what is being written is written. Raises OSError, with the path, where it could not be."""
+        pending, self.pending = self.pending, None
+        if pending:
+            pending.result()
+
+    def _write(self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]) -> None:
+        results.write_table(folder / f"metrics-{start:08}-{done:08}.parquet", table)
+        self.digests = {path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)}
+        said = {"num_kept": len(next(iter(self.columns.values()))), "metrics": self.digests}
+        save(folder, done, states, {**self.about, **said})
+        for old in steps(folder)[self.most :]:
+            _remove(folder, old)
+
+
+def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) -> None:
+    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...]. Raises OSError, with the path.
+
+    about: as of `Keeper`, with num_kept, the runs that have metrics, and metrics, the digests of their files.
+    """
+    import safetensors.numpy
+
+    said = {"format": FORMAT, "updates": done, **about}
+    arrays = {name: np.ascontiguousarray(x) for name, x in _arrays(states).items()}
+    text = json.dumps(folders.jsonable(said), allow_nan=False)
+    data = safetensors.numpy.save(arrays, metadata={"pg": text})
+    place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
+    files.replace(place, lambda file: file.write(data))
+    _remove(folder, done, but=place)
+
+
+def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: int) -> Restored | None:
+    """The newest checkpoint that is whole; None if there is none.
+
+    like: the state of one run, as of `jax.eval_shape`. about: as of `Keeper`. num_kept: runs that have metrics.
+    Raises ValueError for the checkpoint of other settings or another network, saying what differs, and DamageError
+    where all are damaged.
+    """
+    files.check_folder(folder)
+    files.remove_leftovers(folder)
+    remarks = []
+    for done in steps(folder):
+        try:
+            begun, versions = _read(folder, done, like, about, num_kept)
+        except DamageError as error:
+            remarks.append(f"{error}: going back to the checkpoint before it")
+        else:
+            return Restored(begun, remarks, changes(versions, about["versions"]))
+    if remarks:
+        raise DamageError(f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}")
+    return None
+
+
+def shared(found: Restored | None, like: TrainState, num_kept: int) -> Begun | None:
+    """What the first process of a job has found, in all of them. Arguments of `restore`, and what it gave there."""
+    if jax.process_count() == 1:
+        return found.begun if found else None
+    if not (updates := devices.agreed(found.begun.updates if found else 0)):
+        return None
+    num_runs = devices.agreed(len(found.begun.states.update) if found else 0)
+    if found:
+        return Begun(devices.shared(found.begun.states), found.begun.metrics)
+    states = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), like)
+    return Begun(devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)})
+
+
+def steps(folder: Path) -> list[int]:
+    """The updates after which there is a checkpoint, the last one first."""
+    return sorted({_update(path) for path in _checkpoints(folder)}, reverse=True)
+
+
+def forget_after(folder: Path, done: int) -> None:
+    """Removes all that comes after update `done`: it is about to come again."""
+    for step in steps(folder):
+        if step > done:
+            _remove(folder, step)
+    for path in _parts(folder):
+        if _span(path)[1] > done:
+            path.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Removes all checkpoints and metrics of a folder, and the folder if nothing else is in it."""
+    for pattern in (_CHECKPOINT, results.METRICS_PART):
+        files.remove(folder, pattern)
+    files.remove_leftovers(folder)
+    files.remove_if_empty(folder)
+
+
+def read_metrics(folder: Path, done: int | None = None, num_kept: int | None = None) -> dict[str, np.ndarray]:
+    """The rows of updates before `done`, of all if None, part by part.
+
+    num_kept: rows of an update, if that is known. Raises ValueError where some are damaged, or have more rows.
+    """
+    tables = []
+    for path in _parts(folder, done):
+        start, end = _span(path)
+        tables.append(results.read_table(path, most_rows=None if num_kept is None else num_kept * (end - start)))
+    if any(set(table) != set(tables[0]) for table in tables):
+        raise DamageError(f"the metrics in {folder} have not the same columns in all files")
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
+
+
+def _read(
+    folder: Path, done: int, like: TrainState, about: Mapping[str, Any], num_kept: int
+) -> tuple[Begun, Mapping[str, Any]]:
+    """A checkpoint and the versions it was made with, if all of it is what was written, and of this run."""
+    import safetensors
+
+    leaves = _arrays(like)
+    one_run = sum(x.size * x.dtype.itemsize for x in leaves.values())
+    path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            said = _said(path, file.metadata()["pg"])
+            _check_said(path, said, about, num_kept, done)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            _check_leaves(path, slices, leaves, num_kept)
+            found = {name: file.get_tensor(name) for name in leaves}
+        _check_metrics(folder, said["metrics"], done)
+        metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
+    except (*_MISLEADING, safetensors.SafetensorError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's own: the file may be sound
+            raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
+        raise DamageError(f"{path} is damaged") from None
+    states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
+    return Begun(states, metrics), said["versions"]
+
+
+def _said(path: Path, text: str) -> dict[str, Any]:
+    """The header of a checkpoint; of another format only its number."""
+    try:
+        said: dict[str, Any] = folders.parse_json(text, path, {"format": int})
+    except ValueError as error:
+        raise DamageError(str(error)) from None
+    if said["format"] == FORMAT and (found := misfit(said, SAID)):
+        raise DamageError(f"{path} is damaged: {found}")
+    return said
+
+
+def _rows(folder: Path, done: int, num_kept: int) -> dict[str, np.ndarray]:
+    """`read_metrics`; a file that is damaged is a reason to go back to the checkpoint before."""
+    try:
+        return read_metrics(folder, done, num_kept)
+    except files.UnreadableError:  # it may be sound, and what is damaged may be removed
+        raise
+    except ValueError as error:
+        raise DamageError(str(error)) from None
+
+
+def _whole(folder: Path, done: int, most: int) -> Path:
+    """The file of a checkpoint, once its bytes are found to be those that were written. most: bytes it can have."""
+    (path, *others) = [path for path in _checkpoints(folder) if _update(path) == done]
+    info = path.lstat()
+    if others or not stat.S_ISREG(info.st_mode) or info.st_size > most:
+        raise DamageError(f"{path} is no checkpoint of such a run")
+    if _digest(path) != path.name.split(".")[1]:
+        raise DamageError(f"{path} is damaged")
+    return path
+
+
+def _check_said(path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int) -> None:
+    """That a checkpoint is of this format, of these settings, and of this update."""
+    if said["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has format {said['format']}, and this pg reads format {FORMAT}: go on with pg "
+            f"{_version(said)}, or start anew"
+        )
+    if differences := folders.differing(said["setup"], folders.jsonable(about["setup"])):
+        raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
+    if (said["num_kept"], said["updates"]) != (num_kept, done):
+        raise DamageError(f"{path} is damaged")
+
+
+def _version(said: Mapping[str, Any]) -> str:
+    """The version of pg that has written it, as it says."""
+    versions = said.get("versions")
+    return shown(versions.get("pg")).strip("'") if isinstance(versions, dict) else "of that time"
+
+
+def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int) -> None:
+    """That the arrays of a checkpoint are those of `like`, with a number of runs in front; none is read for it."""
+    if odd := sorted(set(slices) ^ set(like)):
+        where = "only there" if odd[0] in slices else "only here"
+        raise ValueError(f"{path} is of another network, optimizer or environment: {odd[0]} is {where}")
+    num_runs = slices[".update"].get_shape()[0]
+    if not num_kept <= num_runs < num_kept + _FILLED:
+        raise DamageError(f"{path} is damaged")
+    for name, x in like.items():
+        results.check_precision(path, slices[name].get_dtype(), x)
+        there = results.described(slices[name].get_dtype(), slices[name].get_shape())
+        if there != (here := results.described(results.stored_type(x.dtype), (num_runs, *x.shape))):
+            raise ValueError(f"{path} is of another network: {name} is {there} there and {here} here")
+
+
+def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
+    """That the metrics before a checkpoint are all there and as they were written; names in it are not opened."""
+    parts = {path.name: path for path in _parts(folder, done)}
+    if odd := sorted(set(wanted) ^ set(parts)):
+        raise DamageError(f"{folder / Path(odd[0]).name} is missing, or does not belong there")
+    for name, path in parts.items():
+        if _digest(path) != wanted[name]:
+            raise DamageError(f"{path} is damaged")
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The differences of two `folders.environment` that bits can depend on, for people.
+
+    there: as it was kept; an older release may have recorded less, which is said.
+    """
+    names = [name for name in SOFTWARE if name in there]
+    found = folders.differing({name: there[name] for name in names}, {name: here.get(name) for name in names})
+    if missing := [name for name in SOFTWARE if name in here and name not in there]:
+        found.append(f"there is no record of {', '.join(missing)}")
+    return found
+
+
+def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[str, np.ndarray]:
+    """Metrics [n, done] of rows, parts of which have one run after the other."""
+    order = np.argsort(rows["update"], kind="stable")  # runs of an update stand in the order of their parts
+    if len(order) != num_runs * done or (rows["update"][order] != np.repeat(np.arange(done), num_runs)).any():
+        raise DamageError("the metrics lack updates, or have some twice")
+    first = list(rows).index("total_env_steps") + 1  # before it, what the rows are of
+    return {name: rows[name][order].reshape(done, num_runs).T for name in list(rows)[first:]}
+
+
+def _parts(folder: Path, done: int | None = None) -> list[Path]:
+    """The files of metrics before update `done`, in order."""
+    named = files.named(folder, results.METRICS_PART)
+    return sorted((path for path in named if done is None or _span(path)[1] <= done), key=_span)
+
+
+def _span(path: Path) -> tuple[int, int]:
+    """The updates of a file of metrics."""
+    _, start, end = path.stem.split("-")
+    return int(start), int(end)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The paths with the name of a checkpoint, which need not be plain files."""
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if re.fullmatch(_CHECKPOINT, path.name)]
+
+
+def _update(path: Path) -> int:
+    """The update after which a checkpoint was kept."""
+    return int(path.name.partition(".")[0])
+
+
+def _remove(folder: Path, done: int, but: Path | None = None) -> None:
+    for path in files.named(folder, _CHECKPOINT):
+        if _update(path) == done and path != but:
+            path.unlink(missing_ok=True)
+
+
+def _arrays(tree: Any) -> dict[str, Any]:
+    """Leaves by their path in the tree."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _digest(path: Path) -> str:
+    with files.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,362 @@
+"""A run's folder: where it lies, who works in it, what was run, and how a file is put into it.
+
+    OUT/ENV/ESTIMATOR/NAME/
+        config.json      Config, Hyperparams and options      versions.json   software, device, flags, git commit
+        .lock            process and host that work in it
+
+Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
+"""
+
+import contextlib
+import datetime
+import errno
+import json
+import math
+import os
+import platform
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from pg.config import Config, Hyperparams, Shard, check_interface, class_of, merge_env_params, name_of
+from pg.fast import cores
+from pg.inputs import Optional, misfit, shown
+from pg.runs import files
+
+PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+# Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
+SETTINGS_OF_JAX = (
+    *("default_prng_impl", "enable_custom_prng", "random_seed_offset", "high_dynamic_range_gumbel"),
+    *("threefry_gpu_kernel_lowering", "legacy_prng_key", "default_matmul_precision", "allow_f16_reductions"),
+    *("numpy_dtype_promotion", "explicit_x64_dtypes", "default_dtype_bits", "softmax_custom_jvp"),
+    *("disable_most_optimizations", "optimization_level", "exec_time_optimization_effort", "disable_jit"),
+    *("memory_fitting_effort", "memory_fitting_level", "compiler_enable_remat_pass", "enable_pgle"),
+    *("use_shardy_partitioner", "use_direct_linearize", "use_magma", "cpu_collectives_implementation"),
+    *("bcoo_cusparse_lowering", "ragged_dot_use_gpu_pallas_triton_lowering", "default_device"),
+)
+# Variables by which libraries below jax are told how to compute.
+VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
+LONGEST_NAME = 100  # characters; file systems allow 255 bytes
+DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
+NUMBER = (float, None, "inf", "-inf")  # as `jsonable` writes one that may not be finite
+# The expected shapes of a run's files, as of `inputs.misfit`.
+SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
+VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
+SETUP: dict[str, Any] = {
+    **SETTINGS,
+    "env_class": Optional((str, None)),
+    "options": Optional(
+        {
+            **{name: Optional(int) for name in ("seed", "seeds", "eval_episodes")},
+            "greedy": Optional(bool),
+            "shard": Optional(get_args(Shard)),
+            "cpu_devices": Optional((int, None)),
+        }
+    ),
+}
+
+
+def create(out: Path, config: Config, seed: int) -> Path:
+    """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    above = parent(out, config)
+    for attempt in range(100):
+        folder = above / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
+        try:
+            files.make_folder(folder, new=True)
+        except FileExistsError:
+            if not above.is_dir():
+                raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
+        except OSError as error:
+            raise ValueError(f"cannot make a folder for the run in {out}: {error.strerror}") from None
+        else:
+            return folder
+    raise ValueError(f"cannot make a folder for the run in {above}")
+
+
+def named(out: Path, config: Config, name: str) -> Path:
+    """The folder `out`/ENV/ESTIMATOR/NAME, made if it is not there. Raises ValueError where it cannot be."""
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > LONGEST_NAME:
+        allowed = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' first"
+        raise ValueError(f"name must be of {allowed}; got {name[:LONGEST_NAME]!r}")
+    folder = parent(out, config) / name
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link to another folder: choose another name")
+    try:
+        files.make_folder(folder)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """This process alone works in the folder. Raises ValueError, with the other's number and host, if one does.
+
+    The operating system holds the lock, and drops it when the process ends, however it ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{folder / '.lock'} is a link: remove it") from None
+        raise ValueError(f"cannot write to {folder / '.lock'}: {error.strerror}") from None
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:  # it is emptied below
+            raise ValueError(f"{folder / '.lock'} is a file of something else: remove it")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            raise ValueError(f"{folder} is in use by {owner}: wait for it, or choose another folder") from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def parent(out: Path, config: Config) -> Path:
+    """`out`/ENV/ESTIMATOR, absolute."""
+    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
+    return Path(out).expanduser().resolve() / name / config.estimator
+
+
+def write_setup(
+    folder: Path,
+    config: Config,
+    hyperparams: Hyperparams,
+    options: Mapping[str, Any],
+    versions: Mapping[str, Any] | None = None,
+) -> None:
+    """config.json and versions.json: all that it takes to run it again. versions: default: `environment()`."""
+    config, hyperparams = merge_env_params(config, hyperparams)
+    setup: dict[str, Any] = {
+        "config": config.to_json(),
+        "hyperparams": hyperparams.scalars(),
+        "options": dict(options),
+    }
+    if not isinstance(config.env, str):
+        setup["env_class"] = class_of(config.env)
+    write_json(folder / "config.json", setup)
+    write_json(folder / "versions.json", versions or environment())
+
+
+def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams of the run in a folder.
+
+    env: the environment object of the run, which no file can hold; None: the run is of an environment with a name.
+    Raises ValueError where there is no run, or a damaged one, or one of another environment than that.
+    """
+    path = folder / "config.json"
+    try:
+        return stored_settings(_with_env(folder, read_json(path, SETUP), env))
+    except ValueError as error:
+        said = "" if str(folder) in str(error) else f"{path} does not hold the settings of a run: "
+        raise ValueError(f"{said}{error}") from None
+
+
+def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, Any]:
+    """The content of config.json, with the environment object in the place of its name."""
+    stored, name = data.get("env_class"), data["config"].get("env")
+    if stored is None and (env is None or env == name):
+        return data
+    if env is None or isinstance(env, str):
+        if stored is None:
+            raise ValueError(f"{folder} holds a run of {name!r}: got {env!r}")
+        raise ValueError(
+            f"{folder} holds a run of an environment object, of the class {stored}: give it in Python, as in "
+            f"pg.commands.job.resume({str(folder)!r}, env={str(stored).rpartition('.')[2]}())"
+        )
+    check_interface(env)
+    # The module may be another one: that of a notebook or a script is __main__.
+    same = stored is None or str(stored).rpartition(".")[2] == type(env).__name__
+    if not same or name != name_of(env):
+        raise ValueError(
+            f"{folder} holds a run of another environment, {name!r} of the class {stored or 'of that name'}: got "
+            f"{name_of(env)!r} of the class {class_of(env)}"
+        )
+    return {**data, "config": {**data["config"], "env": env}}
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """What else was asked for in the run of a folder."""
+    return dict(read_json(folder / "config.json", SETUP).get("options", {}))
+
+
+def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
+    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote.
+
+    Raises ValueError for settings that are none.
+    """
+    try:
+        return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"a value is of the wrong type: {error}") from None
+
+
+def environment(where: Any = None) -> dict[str, Any]:
+    """All that numbers can depend on besides settings, and where they came from: versions, devices, flags, commit.
+
+    where: the `devices.Layout` of the work; None: that of all devices, spread in no particular way.
+    """
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES if _installed(name)},
+        "device": jax.devices()[0].device_kind,
+        "backend": jax.default_backend(),
+        "platform_version": jax.devices()[0].client.platform_version,
+        "num_devices": where.mesh.size if where else jax.device_count(),
+        "num_processes": jax.process_count(),
+        "shard": where.shard if where else None,
+        "num_cores": cores.num_cores(),
+        "platform": platform.platform(),
+        "instructions": _instructions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "variables": {name: os.environ.get(name, "") for name in VARIABLES},
+        "jax_settings": settings_of_jax(),
+        "threefry_partitionable": jax.config.values["jax_threefry_partitionable"],
+        "enable_x64": jax.config.values["jax_enable_x64"],
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "command": sys.argv,
+    }
+
+
+def settings_of_jax() -> dict[str, Any]:
+    """The settings of jax that numbers can depend on, as JSON has them; None of a name that this release has not."""
+    import jax
+
+    values = {name: jax.config.values.get(f"jax_{name}") for name in SETTINGS_OF_JAX}
+    plain = (bool, int, float, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+
+
+def differing(there: Any, here: Any, name: str = "") -> list[str]:
+    """What two settings, as JSON has them, do not agree on."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        return [
+            text
+            for key in sorted({*there, *here}, key=str)
+            for text in differing(there.get(key), here.get(key), f"{name}.{key}".removeprefix("."))
+        ]
+    return [] if there == here else [f"{name} is {shown(there)} there and {shown(here)} here"]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
+    text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
+    files.replace(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path, shape: Any = dict) -> Any:
+    """Reads a file of `write_json`, of a shape as of `inputs.misfit`.
+
+    Raises ValueError where the file is not there, is no plain file, is damaged, or holds something else.
+    """
+    return parse_json(files.read_bytes(path), path, shape)
+
+
+def parse_json(text: bytes | str, path: Path, shape: Any = dict) -> Any:
+    """Strict JSON of a shape, as of `inputs.misfit`. path: the file it comes from, for what is said.
+
+    Raises ValueError for a number that is not finite or does not fit into 64 bits, a name that comes twice, what is
+    nested more than `DEEPEST` times, bytes that are no UTF-8, and another shape.
+    """
+    try:
+        data = json.loads(
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=_once,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_countable,
+        )
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is damaged: it holds no strict JSON") from None
+    if _depth(data) > DEEPEST:
+        raise ValueError(f"{path} is damaged: it is nested more than {DEEPEST} times")
+    if found := misfit(data, shape):
+        raise ValueError(f"{path} does not hold what was expected: {found}")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _countable(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(text)
+    return value
+
+
+def _depth(data: Any) -> int:
+    """The depth of nested lists and objects."""
+    level, depth = [data], 0
+    while level := [x for x in level if isinstance(x, dict | list)]:
+        depth += 1
+        level = [y for x in level for y in (x.values() if isinstance(x, dict) else x)]
+    return depth
+
+
+def jsonable(data: Any) -> Any:
+    """What strict JSON can hold of it."""
+    if isinstance(data, Mapping):
+        return {str(name): jsonable(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [jsonable(value) for value in data]
+    if hasattr(data, "tolist"):  # numpy's, or jax's
+        return jsonable(data.tolist())
+    if isinstance(data, float) and not math.isfinite(data):
+        return None if math.isnan(data) else str(data)
+    return str(data) if isinstance(data, Path) else data
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except ModuleNotFoundError:
+        return False
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this file lies in; None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _instructions() -> str:
+    """The widest vector instructions of the processor, by which sums are ordered; "" where that is not known."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        return next((name for name in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if name in flags), "")
+    return ""

@@ -1,0 +1,11 @@
+from . import chunks as chunks
+from . import driver as driver
+from . import points as points
+from . import report as report
+from . import study as study
+from .chunks import sweep as sweep
+from .points import Range as Range
+from .points import grid as grid
+from .points import random as random
+from .points import sobol as sobol
+from .study import Study as Study

@@ -1,0 +1,454 @@
+"""The benchmark command as a user meets it, its table and figures, and the suites it runs."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from pg.benchmarks import learning, suites
+from pg.benchmarks.learning import Result
+from pg.benchmarks.suites import SUITES, TASKS
+from pg.config import ACCEPTS, ENVIRONMENTS, Config, Hyperparams
+from pg.presets import preset
+from pg.runs import results
+from pg.tuned import VARIANTS
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--suite", "bsuite", "--env", "DeepSea-bsuite", "--seeds", "2", "--eval-episodes", "3")
+TINY = {"num_updates": 3, "num_steps": 8, "hidden_sizes": (8,), "num_epochs": 1, "num_minibatches": 1}
+ROWS = suites.select("bsuite", ("DeepSea-bsuite",))
+
+
+def tiny(env: str, label: str) -> tuple[Config, Hyperparams]:
+    return preset(label, env=env, **TINY)
+
+
+def faster(env: str, label: str) -> tuple[Config, Hyperparams]:
+    config, hyperparams = tiny(env, label)
+    return config, hyperparams._replace(learning_rate=0.5)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, with settings that train at once."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        monkeypatch.setenv(name, "0")  # the script sets them, for its own process
+    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "experiments" / "benchmark.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "settings", tiny)
+    return module
+
+
+def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    return script.main()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells of two seeds, three updates each."""
+    out = tmp_path_factory.mktemp("benchmark")
+    assert learning.run(ROWS, tiny, out, seeds=2, episodes=3)
+    return out
+
+
+def copied(folder: Path, to: Path) -> Path:
+    for path in folder.glob("*/*/seeds-*"):
+        target = to / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return to
+
+
+def test_a_cell_holds_its_settings_and_what_came_of_them(finished: Path) -> None:
+    data = json.loads((finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1.json").read_text())
+    config, hyperparams = tiny("DeepSea-bsuite", "ppo")
+    assert Config.from_json(data["config"]) == config
+    assert data["hyperparams"]["learning_rate"] == hyperparams.learning_rate
+    assert (data["env"], data["label"], data["seeds"], data["episodes"]) == ("DeepSea-bsuite", "ppo", [0, 1], 3)
+    assert data["env_steps"] == [3 * 8 * 8] * 2
+    for name in ("greedy", "sampled"):
+        assert len(data[name]) == 2
+        assert all(-0.1 < x < 1.0 for x in data[name])
+    assert min(data["compile_seconds"], data["train_seconds"]) > 0
+    assert data["versions"]["jax"] == jax.__version__
+    with np.load(finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1.npz") as curves:
+        assert curves["seeds"].tolist() == [0, 1]
+        assert curves["steps"].tolist() == [[64, 128, 192]] * 2
+        assert curves["returns"].shape == (2, 3)
+    assert not list(finished.rglob(".*.tmp"))
+
+
+def test_the_command_skips_what_is_finished_and_reports(
+    script: ModuleType,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = copied(finished, tmp_path)
+    monkeypatch.setattr(learning, "run_cell", lambda *_: pytest.fail("it trained again"))
+    assert run(script, monkeypatch, *SMALL, "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert f"skipped, as they are finished in {out} with these settings: 2 row(s)" in printed
+    assert "| environment    | label          |" in printed
+    assert "0/2" in printed
+    assert {path.name for path in out.iterdir()} == {"DeepSea-bsuite", "results.csv", "curves.png", "curves.svg"}
+    lines = learning.read_csv(out / "results.csv")
+    assert lines == learning.collect(out)
+    assert [(x.label, x.seed) for x in lines] == [("actor_critic", 0), ("actor_critic", 1), ("ppo", 0), ("ppo", 1)]
+    assert printed.splitlines()[-2:] == [str(out / "results.csv"), str(out / "curves.png")]
+
+
+def test_more_seeds_run_only_those_that_are_missing(finished: Path) -> None:
+    cells, done = learning.plan(ROWS, tiny, finished, seeds=5, seeds_per_program=2, episodes=3)
+    assert [(cell.label, cell.seeds) for cell in cells] == [
+        (label, seeds) for label in ("actor_critic", "ppo") for seeds in ((2, 3), (4,))
+    ]
+    assert done == 0
+    assert learning.plan(ROWS, tiny, finished, seeds=1, episodes=3) == ([], 2)
+    fresh, _ = learning.plan(ROWS, tiny, finished / "elsewhere", seeds_per_program=15)
+    assert [len(cell.seeds) for cell in fresh] == [15, 5, 15, 5]
+    assert {cell.episodes for cell in fresh} == {100}
+
+
+def test_other_settings_are_refused_and_redone_when_asked(
+    script: ModuleType,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, only = copied(finished, tmp_path), ("--label", "ppo")
+    monkeypatch.setattr(script, "settings", faster)
+    for path in (out / "DeepSea-bsuite" / "ppo").iterdir():
+        path.rename(path.with_stem("seeds-0-9"))
+    before = {path: path.read_bytes() for path in out.rglob("*.json")}
+    with pytest.raises(SystemExit) as mistake:
+        run(script, monkeypatch, *SMALL, *only, "--out", str(out))
+    message = capsys.readouterr().err
+    assert mistake.value.code == 2
+    assert "ppo/seeds-0-9.json was made with other settings: remove it, choose another --out, or --redo" in message
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
+    with pytest.raises(ValueError, match="other settings"):  # of the evaluation
+        learning.plan(ROWS, tiny, out, seeds=2, episodes=4)
+    assert run(script, monkeypatch, *SMALL, *only, "--redo", "--out", str(out)) == 0
+    kept = sorted(path.name for path in (out / "DeepSea-bsuite" / "ppo").iterdir())
+    assert kept == ["seeds-0-1.json", "seeds-0-1.npz"]
+    assert json.loads((out / "DeepSea-bsuite" / "ppo" / kept[0]).read_text())["hyperparams"]["learning_rate"] == 0.5
+    assert len(learning.collect(out)) == 4
+    untouched = out / "DeepSea-bsuite" / "actor_critic" / "seeds-0-1.json"
+    assert untouched.read_bytes() == before[untouched]
+
+
+def test_ctrl_c_keeps_what_is_finished(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(learning.cli.Progress):
+        made = 0
+
+        def __init__(self, total: int) -> None:
+            super().__init__(total)
+            Interrupted.made += 1
+
+        def __call__(self, done: int, seconds: float, metrics: Any) -> None:
+            if Interrupted.made == 2:
+                raise KeyboardInterrupt
+
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- results -->\n<!-- end of results -->\n")
+    command = [*SMALL, "--out", str(tmp_path), "--report", str(readme)]
+    with monkeypatch.context() as patch:
+        patch.setattr(learning.cli, "Progress", Interrupted)
+        assert run(script, monkeypatch, *command) == 130
+    assert "interrupted: 1 of 2 programs are finished; the same command goes on from here" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
+    assert len(learning.read_csv(tmp_path / "results.csv")) == 2
+    assert len(readme.read_text().splitlines()) == 2  # half a suite is no report
+    assert run(script, monkeypatch, *command) == 0
+    printed = capsys.readouterr().out
+    assert "with these settings: 1 row(s)" in printed
+    assert "1/1 DeepSea-bsuite ppo: 2 seeds from 0; compiling" in printed
+    assert re.search(r"1/1 DeepSea-bsuite ppo: greedy \S+, sampled \S+; 384 steps in \d+ s", printed)
+    assert len(learning.read_csv(tmp_path / "results.csv")) == 4
+    assert len(readme.read_text().splitlines()) == 6
+
+
+def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
+    path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ValueError, match=r"seeds-0-1\.json is damaged: it holds no strict JSON"):
+        learning.collect(tmp_path)
+
+
+def rows_of(env: str, label: str, greedy: list[float], steps: int = 100_000) -> list[Result]:
+    return [Result(env, label, seed, value, value - 1.0, steps + seed) for seed, value in enumerate(greedy)]
+
+
+TABLE = [
+    *rows_of("CartPole-v1", "ppo", [500.0] * 19 + [100.0]),
+    *rows_of("CartPole-v1", "reinforce", [480.0] * 13 + [100.0] * 7),
+    *rows_of("CartPole-v1", "natural", [500.0] * 20, steps=600_000),
+    *rows_of("Acrobot-v1", "ppo", [-70.0, -80.0] * 7 + [-84.0] * 6, steps=500_000 - 19),
+    *rows_of("Pendulum-v1", "ppo", [-150.0]),
+    *rows_of("Breakout-MinAtar", "ppo", [40.5] * 10),
+    *rows_of("Reacher-misc", "ppo", [1.0, np.nan]),
+    *rows_of("My-env", "mine", [1.0]),
+]
+
+
+def test_the_report() -> None:
+    table = learning.report(TABLE[::-1])
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+    assert len({len(line) for line in table.splitlines() if "A2C (500k" not in line}) == 1
+    assert tuple(cell.strip() for cell in rows[0]) == learning.HEADER
+    by_name = {(row[0], row[1].strip("`")): row for row in rows[2:]}
+    assert list(by_name)[:4] == [
+        *(("CartPole-v1", label) for label in ("natural", "ppo", "reinforce")),
+        ("Acrobot-v1", "ppo"),
+    ]
+    assert list(by_name)[-1] == ("My-env", "mine")
+    natural, ppo, plain = (by_name["CartPole-v1", label] for label in ("natural", "ppo", "reinforce"))
+    assert natural[2:8] == [
+        *("600,019", "20", "500.0 [500.0, 500.0]", "499.0 ± 0.0", "20/20"),
+        "19/20 ≥ 475, 500k steps: ✗ (more steps)",
+    ]
+    assert ppo[2:8] == [
+        *("100,019", "20", "480.0 [440.0, 500.0]", "479.0 ± 20.0", "19/20"),
+        "19/20 ≥ 475, 150k steps: ✓",
+    ]
+    assert plain[6:8] == ["13/20", "14/20 ≥ 475, 1M steps: ✗"]
+    assert natural[8].startswith("500.0: A2C (500k steps)")
+    assert ppo[8] == plain[8] == ""  # said once
+    assert by_name["Acrobot-v1", "ppo"][6:8] == ["14/20", "mean ≥ −80, 500k steps: ✓"]
+    # On fewer seeds than a bar is set for nothing is decided.
+    assert by_name["Pendulum-v1", "ppo"][3:8] == [
+        *("1", "−150.0 (no interval)", "−151.0 ± —", "1/1"),
+        "mean ≥ −180, 1M steps: open (of 20 seeds)",
+    ]
+    # The published policies of MinAtar were sampled, and so is what is held to them.
+    assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
+    assert by_name["Reacher-misc", "ppo"][4] == "not a number in 1 of 2 seeds"
+    assert by_name["My-env", "mine"][3:] == ["1", "1.000 (no interval)", "0.000 ± —", "—", "—", "none"]
+    assert "published" not in learning.report(TABLE, published=False)
+
+
+def test_the_report_goes_between_the_marks_of_a_file(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, readme = tmp_path / "benchmark.csv", tmp_path / "README.md"
+    learning.write_csv(table, TABLE)
+    again = learning.read_csv(table)
+    np.testing.assert_equal(again, sorted(again, key=again.index))
+    assert [tuple(map(str, line)) for line in again] == [tuple(map(str, line)) for line in TABLE]
+    readme.write_text("Before.\n\n<!-- results -->\nold\n<!-- end of results -->\n\nAfter.\n")
+    for _ in range(2):
+        assert run(script, monkeypatch, "--from", str(table), "--report", str(readme)) == 0
+        text = readme.read_text()
+        assert text.startswith("Before.\n\n<!-- results -->\n| environment")
+        assert text.endswith("|\n<!-- end of results -->\n\nAfter.\n")
+        assert learning.report(TABLE) in text
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "README.md"}
+    capsys.readouterr()
+    for content in ("no marks", "<!-- end of results -->\n<!-- results -->", "<!-- results -->\n" * 2):
+        readme.write_text(content)
+        with pytest.raises(SystemExit) as mistake:
+            run(script, monkeypatch, "--from", str(table), "--report", str(readme))
+        assert mistake.value.code == 2
+        assert f"{readme} needs one line <!-- results -->" in capsys.readouterr().err
+        assert readme.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot read"), ("", "is not a table"), ("a,b\n1,2\n", "is not a table"), ("{header}\nx,y,z\n", "not a")],
+)
+def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    if content is not None:
+        path.write_text(content.format(header=",".join(learning.COLUMNS)))
+    with pytest.raises(ValueError, match=message):
+        learning.read_csv(path)
+
+
+MISTAKES = [
+    (["--suite", "clasic"], "invalid choice"),
+    (["--env", "Acrobot-v2"], "unknown environment of suite 'classic' 'Acrobot-v2': did you mean 'Acrobot-v1'"),
+    (["--label", "pppo"], "unknown label of suite 'classic' 'pppo': did you mean 'ppo'"),
+    (["--env", "Acrobot-v1", "--label", "natural"], "suite 'classic' has no row for both Acrobot-v1 and natural"),
+    (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
+    (["--seeds-per-program", "-1"], "seeds_per_program must be"),
+    (["--report", "no/such/README.md"], "no/such/README.md needs one line <!-- results -->"),
+    (["--from", "nowhere.csv"], "cannot read nowhere.csv: No such file"),
+]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(ROOT / "experiments" / "benchmark.py"), *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message: str) -> None:
+    done = command(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in " ".join((done.stderr + done.stdout).replace("│", " ").split())
+
+
+def test_help_teaches_and_answers_at_once() -> None:
+    started = time.monotonic()
+    done = command("--help")
+    assert done.returncode == 0
+    assert time.monotonic() - started < 3.0
+    for word in ("--suite", "--seeds-per-program", "--redo", "--from", "--report", "the same command goes on"):
+        assert word in " ".join(done.stdout.split())
+
+
+def test_a_stored_curve_is_a_loops() -> None:
+    g = np.random.default_rng(0)
+    episodes = g.integers(0, 3, (2, 23))
+    returns = np.where(episodes > 0, g.normal(size=(2, 23)), np.nan)
+    metrics = {"return": returns, "episodes": episodes, "env_steps": g.integers(1, 9, (2, 23))}
+    steps, means = results.curve(metrics, points=5)
+    ends = [4, 9, 13, 18, 23]
+    assert steps.shape == means.shape == (2, 5)
+    for seed in range(2):
+        for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            ended = [(returns[seed, i], episodes[seed, i]) for i in range(start, end) if episodes[seed, i]]
+            want = sum(x * n for x, n in ended) / sum(n for _, n in ended) if ended else np.nan
+            np.testing.assert_allclose(means[seed, k], want, rtol=1e-6)
+            assert steps[seed, k] == metrics["env_steps"][seed, :end].sum()
+    assert results.curve(metrics)[0].shape == (2, 23)  # no more points than updates
+    none = results.curve({**metrics, "episodes": 0 * episodes, "return": returns * np.nan})[1]
+    assert np.isnan(none).all()
+
+
+def test_curves_are_read_off_at_the_steps_that_all_have() -> None:
+    steps, values = results.aligned([([1, 5], [0.0, 4.0]), ([3, 9], [1.0, 7.0])], points=3)
+    np.testing.assert_array_equal(steps, [3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(values, [[2.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
+
+
+NOTHING_IN_COMMON: list[tuple[Any, str]] = [
+    ([([1, 3], [0.0, 1.0]), ([5, 9], [0.0, 1.0])], "one begins at 5, where another ended at 3"),
+    ([([5], [0.0]), ([3], [1.0])], "one begins at 5, where another ended at 3"),
+    ([([1, 3], [0.0, 1.0]), ([], [])], r"at least one point each, got \[2, 0\] points"),
+    ([], r"at least one point each, got \[\] points"),
+]
+NO_CURVES: list[tuple[Any, str]] = [
+    ([([1, 3], [0.0])], r"a pair of steps \[K\] and values \[K\], got arrays of shapes \[\(2,\), \(1,\)\]"),
+    ([(np.zeros((2, 3)), np.zeros((2, 3)))], r"got arrays of shapes \[\(2, 3\), \(2, 3\)\]"),
+    ((np.arange(3), np.arange(3)), r"a pair of steps \[K\] and values \[K\], got array\(\[0, 1, 2\]\)"),
+]
+
+
+@pytest.mark.parametrize(("curves", "message"), NO_CURVES)
+def test_what_is_no_curve_is_one_sentence(curves: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        results.aligned(curves)
+
+
+@pytest.mark.parametrize(("curves", "message"), NOTHING_IN_COMMON)
+def test_curves_without_steps_in_common_are_one_sentence(curves: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        results.aligned(curves)
+
+
+def test_seeds_without_steps_in_common_have_no_curve_and_the_others_do(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = learning.collect(copied(finished, tmp_path))
+    whole = learning._panels(lines, tmp_path)["DeepSea-bsuite"]
+    (path,) = (tmp_path / "DeepSea-bsuite" / "ppo").glob("*.npz")
+    with np.load(path) as stored:
+        later = {**stored, "steps": stored["steps"] + np.array([[0], [10**6]])}
+    np.savez_compressed(path, **later)
+    assert set(whole) - set(learning._panels(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
+    assert "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out
+
+
+def test_normalised_scores_are_of_the_environments_that_labels_share() -> None:
+    lines = [
+        *rows_of("CartPole-v1", "ppo", [500.0, 22.1, 500.0]),
+        *rows_of("CartPole-v1", "reinforce", [500.0] * 3),
+        *rows_of("CartPole-v1", "trpo", [100.0] * 2),  # nowhere else
+        *rows_of("Acrobot-v1", "ppo", [-500.0, -73.5]),
+        *rows_of("Acrobot-v1", "reinforce", [-73.5] * 4),
+        *rows_of("MountainCar-v0", "ppo", [-100.0]),  # too few seeds
+        *rows_of("MountainCar-v0", "reinforce", [-200.0]),
+        *rows_of("Pendulum-v1", "ppo", [-200.0] * 2),  # not of the other
+        *rows_of("Reacher-misc", "ppo", [3.0]),  # no scale
+        *rows_of("SimpleBandit-bsuite", "ppo", [0.5]),  # no scale
+    ]
+    names, scores = learning.normalised(lines)
+    assert names == ["CartPole-v1", "Acrobot-v1"]
+    assert set(scores) == {"ppo", "reinforce"}
+    np.testing.assert_allclose(scores["ppo"], [[1.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(scores["reinforce"], np.ones((3, 2)))
+    assert learning.normalised([]) == ([], {})
+
+
+def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None:
+    """Also without learning curves: a table may come without them."""
+    lines = [
+        Result(env, label, seed, float(x), float(x), 1000)
+        for env in ("DeepSea-bsuite", "Catch-bsuite")
+        for label in ("ppo", "actor_critic")
+        for seed, x in enumerate(np.random.default_rng(0).uniform(size=5))
+    ]
+    drawn = learning.draw(lines, copied(finished, tmp_path))
+    assert [path.name for path in drawn] == ["curves.png", "profiles.png", "intervals.png"]
+    for path in drawn:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in path.with_suffix(".svg").read_text()
+    one_seed = [line for line in lines if line.seed == 0]
+    assert "intervals.png" in [path.name for path in learning.draw(one_seed, tmp_path)]
+    (tmp_path / "empty").mkdir()
+    assert [path.name for path in learning.draw(lines, tmp_path / "empty")] == ["profiles.png", "intervals.png"]
+    assert learning.draw([], tmp_path / "empty") == []
+
+
+def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
+    assert len(TASKS) == len(SUITES["all"]) == 25
+    for task in SUITES["all"]:
+        assert (task.env or task.name) in ENVIRONMENTS
+        assert len({row.label for row in task.rows}) == len(task.rows) > 0
+        assert {row.label for row in task.rows} <= {*ACCEPTS, *VARIANTS}
+        assert task.best is None or task.floor <= task.best
+        for row in task.rows:
+            assert row.steps >= 100_000
+            assert row.bar is None or row.bar.share is None or round(row.bar.share * 20, 9).is_integer()
+            config, _ = preset(row.label, task=task.name, env=task.env or task.name, **task.changes)
+            if config.collect == "windows":  # episodes end when they end
+                steps = config.num_updates * config.num_envs * config.num_steps * config.action_repeat
+                assert steps <= row.steps, (task.name, row.label)
+    assert TASKS["UmbrellaChain-bsuite"].episodes * 20 >= 3600
+    assert [task.name for task in TASKS.values() if not task.normalisable] == [
+        *("SimpleBandit-bsuite", "Reacher-misc", "Swimmer-misc", "Seaquest-MinAtar")
+    ]
+    assert len(suites.select("all")) == sum(len(task.rows) for task in SUITES["all"])
+    assert [row.label for _, row in suites.select("classic", ("Acrobot-v1",), ("ppo",))] == ["ppo"]
+
+
+def test_the_lake_s_optimum() -> None:
+    """By dynamic programming over its table, for the 100 steps of its time limit."""
+    from pg.exact import tabular
+
+    mdp = tabular.frozen_lake()
+    value = np.zeros(len(mdp.terminal))
+    for _ in range(mdp.horizon):
+        value = (np.asarray(mdp.mean_reward) + np.asarray(mdp.continuing) @ value).max(axis=1)
+    assert np.asarray(mdp.initial) @ value == pytest.approx(TASKS["FrozenLake-misc"].best, abs=5e-4)

@@ -1,0 +1,229 @@
+"""The survey of estimators: its arithmetic on gradients whose cosines are known, and a small survey end to end."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from pg.benchmarks import leaderboard, suites
+from pg.benchmarks.leaderboard import Estimates, Quality, Reference, Survey
+from pg.benchmarks.leaderboard.quality import Point
+from pg.benchmarks.leaderboard.subjects import blank, still
+from pg.config import ACCEPTS
+
+ROOT = Path(__file__).parents[2]
+P, NOISE = 400, 3.0
+
+
+def estimates(bias: float = 0.0, seed: int = 0, count: int = 1024) -> tuple[Estimates, Reference]:
+    """Gradients of length 1 along the first axis, `bias` along the second, and noise of variance 9 per episode."""
+    g = np.random.default_rng(seed)
+    signal = np.zeros(P)
+    signal[:2] = 1.0, bias
+    noise = g.normal(size=(count, P)) * NOISE / math.sqrt(P * 4)  # of 4 episodes each
+    return Estimates(signal + noise, 4, steps=40.0, seconds=0.2), Reference(np.eye(P)[0], 1.0)
+
+
+def test_the_names_of_subjects_need_no_jax() -> None:
+    assert tuple(leaderboard.SUBJECTS) == suites.LABORATORY
+    assert set(leaderboard.ESTIMATORS) < set(ACCEPTS)
+
+
+def test_figures_of_known_gradients_are_within_their_intervals() -> None:
+    line, curve = leaderboard.assess("a", "start", "reinforce", 3, *estimates())
+    assert line[:5] == ("a", "start", "reinforce", 3, 4)
+    assert (line.steps, line.seconds) == (10.0, 0.05)
+    for name, exact in {"variance": 9.0, "snr": 1 / 9, "cosine": (1 + 9 / 4) ** -0.5}.items():
+        low, value, high = (getattr(line, name + end) for end in ("_low", "", "_high"))
+        assert low <= value <= high
+        assert low - 0.01 * exact < exact < high + 0.01 * exact
+        assert high - low < 0.1 * exact
+    for level, steps in ((0.5, line.half), (0.9, line.most)):
+        assert steps == pytest.approx(10 * 9 * level**2 / (1 - level**2), rel=0.1)
+    assert [p.episodes for p in curve] == [4 * 2**i for i in range(8)]
+    assert [p.cosine for p in curve] == pytest.approx([(1 + 9 / p.episodes) ** -0.5 for p in curve], rel=0.02)
+    assert [p.steps for p in curve] == [10 * p.episodes for p in curve]
+
+
+def test_what_is_not_reached_by_counting_is_reckoned() -> None:
+    """0.9 of few estimates: the same as of many, within the interval."""
+    few, reference = estimates(count=64)
+    line, _ = leaderboard.assess("a", "start", "reinforce", 0, few, reference)
+    assert line.counted == 32
+    assert line.most_low <= 10 * 9 * 0.81 / 0.19 <= line.most_high
+
+
+def test_a_biased_estimator_never_gets_there() -> None:
+    """With a bias as long as the gradient the cosine tends to 0.71."""
+    line, curve = leaderboard.assess("a", "start", "gae", 0, *estimates(bias=1.0))
+    assert math.isinf(line.most)
+    assert line.half < math.inf
+    assert curve[-1].cosine == pytest.approx(2**-0.5, rel=0.05)
+
+
+def test_a_noisy_reference_is_allowed_for() -> None:
+    g = np.random.default_rng(5)
+    found, truth = estimates()
+    noise = g.normal(size=P)
+    noisy = truth.gradient + (noise - noise[0] * np.eye(P)[0]) / np.linalg.norm(
+        noise
+    )  # a cosine of 0.71 to the truth
+    cosine = float(noisy[0] / np.linalg.norm(noisy))
+    line, _ = leaderboard.assess("a", "start", "reinforce", 0, found, Reference(noisy, cosine))
+    exact, _ = leaderboard.assess("a", "start", "reinforce", 0, found, truth)
+    assert cosine == pytest.approx(2**-0.5, rel=0.01)
+    assert line.cosine == pytest.approx(exact.cosine, rel=0.05)
+
+
+def test_without_a_reference_nothing_is_said_of_cosines() -> None:
+    """Of one whose noise hides the gradient: variance and signal are what they are."""
+    found, truth = estimates()
+    line, _ = leaderboard.assess("a", "start", "reinforce", 0, found, truth._replace(cosine=0.3))
+    assert math.isnan(line.half)
+    assert math.isnan(line.most_high)
+    assert line.variance == pytest.approx(9.0, rel=0.05)
+    lines = [line, line._replace(stage="end", most=10.0, half=5.0)]
+    assert "1/1" in leaderboard.leaderboard(lines)
+    assert leaderboard.budgets(lines, "start").endswith("| — |")
+
+
+def test_what_is_parallel_to_the_gradient() -> None:
+    assert [name for name in leaderboard.ESTIMATORS if not leaderboard.parallel(name)] == [
+        *("undiscounted_reward_to_go", "standardised", "grpo", "all_action", "actor_critic", "gae", "vtrace")
+    ]
+
+
+def test_estimates_that_are_too_few_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 repetitions need at least 16 estimates, got 15"):
+        leaderboard.assess("a", "start", "reinforce", 0, *estimates(count=15))
+
+
+def line(estimator: str, most: float, subject: str = "a", seconds: float = 1.0) -> Quality:
+    numbers = dict.fromkeys(Quality._fields, 1.0)
+    about: dict[str, Any] = {"subject": subject, "stage": "start", "estimator": estimator, "seed": 1}
+    return Quality(**{**numbers, **about, "num_episodes": 8, "counted": 8, "most": most, "seconds": seconds})
+
+
+def test_a_table_comes_back(tmp_path: Path) -> None:
+    lines, points = [line("x", 12.0), line("y", math.inf)], [Point("a", "start", "x", 1, 8, 80.0, 0.1, 0.5, 0.4, 0.6)]
+    Survey(lines, points).write(tmp_path)
+    assert Survey.read(tmp_path) == Survey(lines, points)
+    assert Survey.read(tmp_path / "nowhere") == Survey([], [])
+    assert Survey.read(tmp_path).having(["a"], ["y"], 1).lines == lines[1:]
+    (tmp_path / "quality.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"quality.csv must have the columns subject, stage"):
+        Survey.read(tmp_path)
+
+
+def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:
+    lines = [line("x", 100.0), line("y", 200.0, seconds=0.1), line("x", 50.0, "b"), line("y", math.inf, "b")]
+    rows = leaderboard.leaderboard(lines).splitlines()[2:]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0][:3] == ["`x`", "1.00×", "3.00×"]  # medians of 1 and 1, and of 5 and 1
+    assert cells[1][-1] == "1/2"
+
+
+def test_agreement_counts_the_first_three() -> None:
+    names = "abcd"
+    first = [line(n, i + 1.0) for i, n in enumerate(names)]
+    assert leaderboard.agreement(first, [line(n, m) for n, m in zip(names, (3, 2, 1, 4), strict=True)]) == (1, 1)
+    assert leaderboard.agreement(first, [line(n, m) for n, m in zip(names, (3, 2, 5, 4), strict=True)]) == (0, 1)
+
+
+def test_the_exact_gradient_is_the_mean_of_unbiased_estimates() -> None:
+    """On a table, through the same networks and rollouts as everywhere else."""
+    stage = small_stage("garnet")
+    reference = leaderboard.reference("garnet", stage, 0)
+    assert reference.cosine == 1.0
+    found = leaderboard.measure("garnet", stage, "leave_one_out", 1).gradients
+    error = found.std(axis=0, ddof=1) / math.sqrt(len(found))
+    moves = error > 0
+    assert np.abs((found.mean(axis=0) - reference.gradient)[moves] / error[moves]).max() < 4.5
+    np.testing.assert_allclose(reference.gradient[~moves], 0.0, atol=1e-6)
+
+
+def small_stage(name: str) -> leaderboard.Stage:
+    """A stage without training: random parameters in the shapes of the subject."""
+    like = blank(name)
+    draws = jax.random.key(0)
+
+    def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return 0.3 * jax.random.normal(draws, leaf.shape, leaf.dtype)
+
+    policy, critics = jax.tree.map(filled, (like.policy, like.critics))
+    return leaderboard.Stage("start", 0, policy, critics, {}, like.normaliser)
+
+
+def test_all_estimators_see_the_same_episodes() -> None:
+    """Common random numbers: the same steps for the same seed, others for another."""
+    stage = small_stage("gridworld")
+    a, b = (leaderboard.measure("gridworld", stage, name, 3, share=0.1) for name in ("reinforce", "batch_mean"))
+    assert a.steps == b.steps
+    assert a.gradients.shape == b.gradients.shape == (51, a.gradients.shape[1])
+    c = leaderboard.measure("gridworld", stage, "reinforce", 4, share=0.1)
+    assert a.steps != c.steps
+
+
+def test_what_stands_still_keeps_the_problem_and_the_networks() -> None:
+    config, _ = leaderboard.SUBJECTS["Pendulum-v1"].settings("Pendulum-v1")
+    kept = still(config, "leave_one_out", 8)
+    assert (kept.env, kept.hidden_sizes, kept.normalise_observations) == ("Pendulum-v1", config.hidden_sizes, True)
+    assert (kept.collect, kept.num_envs, kept.scale_rewards, kept.advantages) == ("episodes", 8, False, "raw")
+
+
+def run(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "experiments" / script), *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--subjects", "CartPole"], "CartPole-v1"),
+        (["--estimators", "gpomdp"], "gpomdp is for windows"),
+        (["--num-episodes", "3"], "num_episodes must be even and at least 2, got 3"),
+        (["--share", "0"], "share must be above 0, got 0.0"),
+    ],
+)
+def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
+    for script in ("estimator_variance.py", "estimator_benchmark.py"):
+        done = run(script, *flags)
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_a_survey_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Two estimators, then a third; the policies are trained once; the tables and pictures are there."""
+    flags = ["--subjects", "garnet", "--share", "0.1", "--out", str(tmp_path)]
+    first = run("estimator_variance.py", *flags, "--estimators", "reinforce", "leave_one_out")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("min left") == 6
+    policies = (tmp_path / "policies" / "garnet" / "end" / "params.safetensors").read_bytes()
+    second = run("estimator_benchmark.py", *flags, "--estimators", "reinforce", "leave_one_out", "state_value")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("min left") == 3
+    assert "| `state_value`" in second.stdout
+    assert (tmp_path / "policies" / "garnet" / "end" / "params.safetensors").read_bytes() == policies
+    names = {"variance", "cosine_steps", "cosine_seconds", "leaderboard"}
+    assert {path.stem for path in tmp_path.glob("*.svg")} == {path.stem for path in tmp_path.glob("*.png")} == names
+    facts = json.loads((tmp_path / "policies" / "garnet" / "stages.json").read_text())
+    assert [one["updates"] for one in facts.values()] == [0, 50, 100]
+    lines = Survey.read(tmp_path).lines
+    assert {(x.estimator, x.stage) for x in lines} == {
+        (e, s) for e in ("reinforce", "leave_one_out", "state_value") for s in leaderboard.STAGES
+    }
+
+
+def test_the_leaderboard_of_the_documentation_is_that_of_the_stored_table() -> None:
+    """As `experiments/estimator_benchmark.py --from docs/leaderboard --report docs/which_estimator.md` writes it."""
+    text = (ROOT / "docs" / "which_estimator.md").read_text()
+    shown = text.split(leaderboard.MARKS[0])[1].split(leaderboard.MARKS[1])[0]
+    lines = Survey.read(ROOT / "docs" / "leaderboard").having(leaderboard.SUBJECTS, leaderboard.ESTIMATORS, 1).lines
+    assert shown.strip() == leaderboard.report(lines).strip()

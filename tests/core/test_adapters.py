@@ -1,0 +1,391 @@
+"""Environments of other libraries: names and messages; limits kept apart from ends; true successors; training.
+
+What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
+"""
+
+import subprocess
+import sys
+import types
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pg.config import LIBRARIES, Config, Hyperparams, check_env
+from pg.envs import Discrete, adapters, make_env, spaces
+from pg.envs.adapters import ADAPTERS, base, make
+from pg.envs.adapters.gymnasium import adapt
+from pg.rollout import _where
+from pg.runs import execution
+from pg.train import make_train
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
+
+# An environment of each library: shape of an observation, an action that ends no episode soon, or None, actions that
+# end one, and the option that sets the library's own limit.
+CASES: dict[str, tuple[str, tuple[int, ...], Any, list[Any], str]] = {
+    "brax": ("brax:inverted_pendulum", (4,), [0.0], [[1.0]] * 8, ""),
+    "craftax": ("craftax:Craftax-Classic-Symbolic-v1", (1345,), 0, [], "max_timesteps"),
+    "gymnasium": ("gymnasium:CartPole-v1", (4,), 0, [1] * 12, ""),
+    "jumanji": ("jumanji:Snake-v1", (721,), None, [0] * 12, "time_limit"),
+    "jumanji, a maze": ("jumanji:Maze-v0", (105,), 0, [], "time_limit"),
+    "navix": ("navix:Navix-Empty-5x5-v0", (5, 5, 3), 0, [2, 2, 1, 2, 2], "max_steps"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Any:
+    """A row of the table, if its library is installed; their own code promotes ranks."""
+    pytest.importorskip(request.param.split(",")[0])
+    with jax.numpy_rank_promotion("allow"):
+        yield CASES[request.param]
+
+
+def roll(env: Any, actions: list[Any], key: int = 0, **params: Any) -> Any:
+    """The transitions [T, 2, ...] of two environments that take the same actions, and the first observation."""
+    env = make_env(env, 2, params)
+    state, obs = env.reset(jax.random.key(key))
+    pairs = jnp.stack([jnp.stack([jnp.asarray(a)] * 2) for a in actions])
+    return obs, jax.jit(lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, pairs)[1])(state)
+
+
+def test_the_limit_truncates_and_shows_the_true_successor(case: Any) -> None:
+    name, shape, idle, _, _ = case
+    if idle is None:
+        pytest.skip("no action is safe")
+    env = make(name)
+    obs, cut = roll(env, [idle] * 3, max_steps_in_episode=3)
+    _, longer = roll(env, [idle] * 3, max_steps_in_episode=9)
+    assert obs.shape == (2, *shape)
+    assert not cut.terminated.any()
+    np.testing.assert_array_equal(cut.truncated[:, 0], [False, False, True])
+    assert not longer.truncated.any()
+    np.testing.assert_array_equal(cut.next_obs, longer.next_obs)
+
+
+def test_an_end_is_a_termination(case: Any) -> None:
+    name, _, _, ends, _ = case
+    if not ends:
+        pytest.skip("no short way to an end")
+    _, steps = roll(make(name), ends)
+    assert steps.terminated.any(0).all()
+    assert not steps.truncated.any()
+
+
+def test_the_librarys_own_limit_is_ours_and_no_termination(case: Any) -> None:
+    name, _, idle, _, option = case
+    if not option or idle is None:
+        pytest.skip("the bare environment has no limit, or no action is safe")
+    env = make(name, **{option: 4})
+    assert make_env(env, 2).max_steps == 4
+    _, steps = roll(env, [idle] * 7, max_steps_in_episode=6)
+    assert not steps.terminated.any()
+    np.testing.assert_array_equal(steps.truncated[:, 0], [False] * 5 + [True] * 2)
+
+
+@pytest.mark.parametrize("collect", [pytest.param("episodes", marks=pytest.mark.slow), "windows"])
+def test_three_updates(case: Any, collect: Any) -> None:
+    env = make(case[0])
+    config = Config(
+        env=env,
+        env_params={"max_steps_in_episode": 12},
+        estimator="gae",  # whose critic has a gradient even where no reward is found
+        collect=collect,
+        num_updates=3,
+        num_envs=2,
+        num_steps=4,
+        hidden_sizes=(8,),
+    )
+    state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics["grad_norm"])))
+    assert np.all(metrics["grad_norm"] > 0)
+
+
+def test_craftax_death_is_a_termination() -> None:
+    pytest.importorskip("craftax")
+    env = make("craftax:Craftax-Classic-Symbolic-v1")
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    dead = state.replace(inner=state.inner.replace(player_health=jnp.int32(0)))
+    _, after, _, terminated, _ = env.step_env(jax.random.key(1), dead, 0, env.default_params)
+    assert bool(terminated)
+    assert not bool(env.is_truncated(after, env.default_params))
+    with pytest.raises(ValueError, match="did you mean 'max_timesteps'"):
+        make("craftax:Craftax-Classic-Symbolic-v1", max_timestep=9)
+
+
+def test_jumanji_takes_one_whole_number_as_action() -> None:
+    pytest.importorskip("jumanji")
+    with pytest.raises(ValueError, match=r"actions of RubiksCube-v0 .* got MultiDiscreteArray"):
+        make("jumanji:RubiksCube-v0")
+
+
+def test_unknown_names_are_answered_with_near_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean 'gymnasium'"):
+        make("gymnasum:CartPole-v1")
+    with pytest.raises(
+        ValueError, match="unknown environment of gymnasium 'CartPole-v7': did you mean 'CartPole-v1'"
+    ):
+        make("gymnasium:CartPole-v7")
+    with pytest.raises(ValueError, match="'brax' names no environment: write brax:inverted_pendulum"):
+        make("brax")
+
+
+def test_the_settings_know_the_libraries_without_loading_them() -> None:
+    assert tuple(ADAPTERS) == LIBRARIES
+    for library in LIBRARIES:
+        check_env(f"{library}:anything")
+
+
+@pytest.mark.parametrize("library", ADAPTERS)
+def test_a_missing_library_is_named_with_its_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"pg.envs.adapters.{library}", raising=False)
+    for loaded in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, loaded, None)
+    with pytest.raises(
+        ValueError, match=rf"needs {library}, which is not installed: pip install -e '.\[{library}\]'"
+    ):
+        make(f"{library}:{ADAPTERS[library]}")
+
+
+def test_a_library_is_asked_for_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for Navix with one environment."""
+    fake: Any = types.ModuleType("navix")
+    fake.registry = lambda: {"Navix-Empty-5x5-v0": None}
+    monkeypatch.delitem(sys.modules, "pg.envs.adapters.navix", raising=False)
+    monkeypatch.setitem(sys.modules, "navix", fake)
+    with pytest.raises(ValueError, match="unknown environment of navix 'Navix-Empty-5x5': did you mean 'Navix-Empty"):
+        make("navix:Navix-Empty-5x5")
+    monkeypatch.delitem(sys.modules, "pg.envs.adapters.navix", raising=False)
+
+
+def test_importing_the_adapters_imports_no_library() -> None:
+    code = (
+        "import sys, pg.envs.adapters; print([m for m in ('jax', 'gymnax', 'brax', 'gymnasium') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_cut_of_the_librarys_own_is_a_truncation() -> None:
+    def step(key: Any, state: Any, action: Any) -> Any:
+        return state[None] + 1.0, state + 1, 1, state >= 4, state == 1
+
+    env = base.Adapter("toy:Line", lambda key: (jnp.zeros(1), jnp.int32(0)), step, spaces.Discrete(2), 9)
+    _, steps = roll(env, [0] * 5)
+    np.testing.assert_array_equal(steps.truncated[:, 0], [False, True, False, False, False])
+    np.testing.assert_array_equal(steps.terminated[:, 0], [False, False, False, False, True])
+
+
+class Walk(gymnasium.Env):
+    """Adds up actions and noise; ends beyond 3. Observations and actions of Gymnasium start at 0 and at 1."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+    steps = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = self.np_random.random(2)
+        return self.place.copy(), {}
+
+    def step(self, action: Any) -> Any:
+        assert action in (1, 2)
+        Walk.steps += 1
+        self.place = self.place + np.array([action - 1, self.np_random.random()])
+        return self.place.copy(), float(self.place[0]), bool(self.place[0] > 3), False, {}
+
+
+def test_gymnasium_is_stepped_as_it_steps_itself() -> None:
+    adapted = adapt(Walk, "Walk", 8)
+    env = make_env(adapted, 3)
+    assert env.action_space == Discrete(2)
+    state, obs = env.reset(jax.random.key(0))
+    actions = jnp.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]])
+    _, steps = jax.jit(lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, actions))(state)
+    for b in range(3):
+        walk = Walk()
+        np.testing.assert_allclose(obs[b], walk.reset(seed=int(state.inner.seed[b]))[0], rtol=1e-6)
+        for t in range(3):
+            place, reward, *_ = walk.step(int(actions[t, b]) + 1)
+            np.testing.assert_allclose(steps.next_obs[t, b], place, rtol=1e-6)
+            np.testing.assert_allclose(steps.reward[t, b], reward, rtol=1e-6)
+
+
+def test_a_gymnasium_step_is_a_function_of_the_state() -> None:
+    """From one state twice, with other actions, in another order, from twins, and when the host has forgotten it."""
+    env = make_env(adapt(Walk, "Walk", 8), 4)
+    state, _ = env.reset(jax.random.key(0))
+    twins = jax.tree.map(lambda x: x[jnp.array([0, 0, 2, 2])], state)
+    step = jax.jit(lambda state, action: env.step(jax.random.key(1), state, action))
+    first, one = step(twins, jnp.array([1, 1, 0, 1]))
+    np.testing.assert_array_equal(one.next_obs[0], one.next_obs[1])
+    second, two = step(first, jnp.array([1, 0, 1, 1]))
+    again = step(first, jnp.array([1, 0, 1, 1]))[1]
+    jax.tree.map(np.testing.assert_array_equal, two, again)
+    step(first, jnp.array([0, 1, 0, 0]))
+    jax.tree.map(np.testing.assert_array_equal, step(first, jnp.array([1, 0, 1, 1]))[1], two)
+    other = make_env(adapt(Walk, "Walk", 8), 4)  # a host that has seen nothing, as after a checkpoint
+    jax.tree.map(np.testing.assert_array_equal, other.step(jax.random.key(1), first, jnp.array([1, 0, 1, 1]))[1], two)
+    assert int(second.inner.time[0]) == 2
+
+
+def test_gymnasium_steps_once_per_step_and_a_finished_one_stands_still() -> None:
+    env = make_env(adapt(Walk, "Walk", 20), 2)
+    state, _ = env.reset(jax.random.key(0))
+    before, alive = Walk.steps, jnp.ones(2, bool)
+    for _ in range(8):
+        after, steps = env.step(jax.random.key(1), state, jnp.array([1, 0]))
+        state = _where(alive, after, state)  # as in a rollout
+        alive &= ~steps.terminated
+    np.testing.assert_array_equal(steps.terminated, [True, False])
+    np.testing.assert_array_equal(state.time, [3, 8])
+    assert Walk.steps - before == 3 + 8
+
+
+def test_no_gymnasium_episode_is_longer_than_its_state_has_room_for() -> None:
+    _, steps = roll(adapt(Walk, "Walk", 3), [0] * 4, max_steps_in_episode=9)
+    np.testing.assert_array_equal(steps.truncated[:, 0], [False, False, True, True])
+    assert not steps.terminated.any()
+
+
+def test_gymnasium_spaces() -> None:
+    """Discrete observations are one-hot, a tuple of them is flattened, and actions are Discrete or Box."""
+    assert make_env(make("gymnasium:FrozenLake-v1"), 1).obs_shape == (16,)
+    assert make_env(make("gymnasium:Blackjack-v1"), 1).obs_shape == (32 + 11 + 2,)
+    assert make_env(make("gymnasium:Pendulum-v1", max_steps=7), 1).max_steps == 7
+
+    class Switches(Walk):
+        action_space = gymnasium.spaces.MultiBinary(3)
+
+    with pytest.raises(ValueError, match="actions of Switches must be Discrete or Box, got MultiBinary"):
+        adapt(Switches, "Switches")
+
+
+def test_a_registry_is_not_printed_for_an_unknown_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'Taxi-v4' or ") as caught:
+        make("gymnasium:Taxi-v3")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(
+        ValueError, match=r"unknown environment of gymnasium '%%%': \d+ names are known, as CartPole.*; g.*lists"
+    ):
+        make("gymnasium:%%%")
+
+
+FAULTS: dict[str, tuple[Exception, str]] = {
+    "an extra that is missing": (
+        gymnasium.error.DependencyNotInstalled("no MuJoCo: `pip install 'gymnasium[mujoco]'`\nmore"),
+        r"DependencyNotInstalled: no MuJoCo: `pip install 'gymnasium\[mujoco\]'`$",
+    ),
+    "a module that is missing": (
+        ModuleNotFoundError("no cv2", name="cv2"),
+        "ModuleNotFoundError: no cv2: pip install cv2$",
+    ),
+    "an option that it does not have": (TypeError("an unexpected keyword"), "TypeError: an unexpected keyword$"),
+    "several lines": (ValueError("one\ntwo"), "ValueError: one$"),
+    "nothing said": (AssertionError(), "AssertionError: $"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_constructor_that_fails_is_one_sentence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    error, said = FAULTS[kind]
+
+    def fail(name: str, **_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(adapters.gymnasium, "make", fail)
+    with pytest.raises(ValueError, match="^env='gymnasium:CartPole-v1' cannot be built: " + said):
+        make("gymnasium:CartPole-v1")
+
+
+def walk(*, step: Any = None, reset: Any = None) -> Any:
+    """Walk, whose step or reset gives something else."""
+
+    class Other(Walk):
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            gymnasium.Env.reset(self, seed=seed)
+            return reset() if reset else (np.zeros(2), {})
+
+        def step(self, action: Any) -> Any:
+            return step() if step else (np.zeros(2), 1.0, False, False, {})
+
+    return adapt(Other, "Other", 4)
+
+
+def fault() -> Any:
+    raise KeyError("board")
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "an exception": ({"step": fault}, r"the step of Other fails: KeyError: 'board' \(.*test_adapters.py, line \d+\)"),
+    "an exception in reset": ({"reset": fault}, r"the reset of Other fails: KeyError: 'board' \("),
+    "two rewards": (
+        {"step": lambda: (np.zeros(2), np.ones(2), False, False, {})},
+        "one number, got an array of shape",
+    ),
+    "no reward": ({"step": lambda: (np.zeros(2), None, False, False, {})}, "the reward must be one number, got None"),
+    "four values": ({"step": lambda: (np.zeros(2), 0.0, False, {})}, "it must give obs, .*, info; got 4 values"),
+    "a reset of old": ({"reset": lambda: np.zeros(2)}, "it must give obs, info; got ndarray"),
+    "a longer observation": (
+        {"step": lambda: (np.zeros(3), 0.0, False, False, {})},
+        "must have shape .2,., got .3,.",
+    ),
+}
+TINY = {"num_envs": 2, "num_updates": 1, "hidden_sizes": (2,)}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_fault_in_python_code_is_one_sentence_with_its_place(kind: str) -> None:
+    given, said = WRONG[kind]
+    made = make_env(walk(**given), 2)
+
+    def one_step() -> Any:
+        return made.step(jax.random.key(1), made.reset(jax.random.key(0))[0], jnp.zeros(2, int))[1].reward
+
+    with pytest.raises(base.HostError, match=said) as caught, base.faults_in_one_sentence():
+        jax.block_until_ready(jax.jit(one_step)())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fault_in_python_code_ends_a_run_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match=r"^the step of Other fails: KeyError: 'board'"):
+        execution.run(Config(env=walk(step=fault), **TINY), Hyperparams(), [0])
+    assert not caplog.records
+
+
+UNFLAT = {
+    "text": gymnasium.spaces.Text(5),
+    "text in a dict": gymnasium.spaces.Dict({"a": gymnasium.spaces.Text(5), "b": gymnasium.spaces.Discrete(2)}),
+    "a sequence": gymnasium.spaces.Tuple((gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),)),
+    "a graph": gymnasium.spaces.Graph(gymnasium.spaces.Discrete(2), None),
+}
+
+
+@pytest.mark.parametrize("kind", UNFLAT)
+def test_observations_without_a_fixed_count_of_numbers_are_refused_at_once(kind: str) -> None:
+    class Seen(Walk):
+        observation_space = UNFLAT[kind]
+
+    with pytest.raises(ValueError, match=r"observations of Seen must be .* a Dict or Tuple of these, got"):
+        adapt(Seen, "Seen", 5)
+
+
+def test_a_reward_of_one_entry_is_a_number() -> None:
+    _, steps = roll(walk(step=lambda: (np.zeros(2), np.array([2.0]), False, np.array([False]), {})), [0])
+    np.testing.assert_array_equal(steps.reward, 2.0)
+
+
+def test_actions_of_a_box_of_whole_numbers_reach_gymnasium_rounded() -> None:
+    class Dial(Walk):
+        action_space = gymnasium.spaces.Box(0, 4, (1,), np.int64)
+
+        def step(self, action: Any) -> Any:
+            assert self.action_space.contains(action)
+            return np.zeros(2), float(action[0]), False, False, {}
+
+    _, steps = roll(adapt(Dial, "Dial", 3), [[2.6], [-1.0], [9.0]])
+    np.testing.assert_array_equal(steps.reward[:, 0], [3.0, 0.0, 4.0])

@@ -1,0 +1,137 @@
+"""Compiled programs: one for all values of what is traced, within a process; and never that of another run."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Clock, ClockParams, ClockState
+
+from pg.config import Config, Hyperparams
+from pg.runs import execution
+
+SMALL: dict[str, Any] = {"num_envs": 2, "num_updates": 2, "hidden_sizes": (4,)}
+
+
+class Paid(Clock):
+    """The reward is what a parameter says, or an attribute of the object."""
+
+    source = "reward_scale"
+    wage = np.ones(2)
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
+        obs, state, _, done, info = super().step_env(key, state, action, params)
+        return obs, state, getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0], done, info
+
+
+class PaidOnTheHost(Clock):
+    """The reward is computed by a function of Python, which no program's text can tell from another."""
+
+    wage = 1.0
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
+        obs, state, _, done, info = super().step_env(key, state, action, params)
+        wage, scalar = np.float32(self.wage), jax.ShapeDtypeStruct((), np.float32)
+        reward = jax.pure_callback(lambda: wage, scalar, vmap_method="sequential")
+        return obs, state, reward, done, info
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What is compiled from now on; nothing has been before."""
+    execution.forget_programs()
+    seen, original = [], jax.stages.Lowered.compile
+
+    def compiled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self.as_text())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compiled)
+    yield seen
+    execution.forget_programs()
+
+
+def trained(config: Config, **hyperparams: Any) -> tuple[execution.Run, np.ndarray]:
+    done = execution.run(config, Hyperparams(**hyperparams), [0])
+    return done, np.asarray(execution.evaluate_run(config, done, [0], 2, greedy=False).returns)
+
+
+def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> None:
+    """Of training, and of evaluation; with the bits that each has when it is compiled for it alone."""
+    config = Config(env=Clock(), **SMALL)
+    found = [trained(config, learning_rate=rate) for rate in (0.5, np.float32(0.1), 1)]
+    assert len(compilations) == 3  # of init, of updates, and of the evaluation
+    params = [np.asarray(jax.tree.leaves(done.states.params)[0]) for done, _ in found]
+    assert not np.array_equal(params[0], params[1])
+    execution.forget_programs()
+    alone = trained(Config(env=Clock(), **SMALL), learning_rate=0.1)
+    assert len(compilations) == 6
+    (a, x), (b, y) = found[1], alone
+    jax.tree.map(np.testing.assert_array_equal, (a.states, a.metrics, x), (b.states, b.metrics, y))
+
+
+def test_an_environment_that_has_changed_is_compiled_again(compilations: list[str]) -> None:
+    """An attribute set, an array of it written to, and a parameter read instead of another that was not read."""
+    env = Paid()
+    env.wage = np.ones(2)
+    config = Config(env=env, **SMALL)
+    own = {"reward_scale": 3.0, "start": 1.0}
+    first = trained(config, env_params=own)[1]
+    count = len(compilations)
+    trained(config, env_params=own)
+    assert len(compilations) == count
+    env.source = "start"
+    second = trained(config, env_params=own)[1]
+    np.testing.assert_allclose(first, 3.0 * second)
+    assert len(compilations) > count
+    count = len(compilations)
+    env.wage[0] = 2.0
+    execution.run(config, Hyperparams(env_params=own), [0])
+    assert len(compilations) > count
+
+
+def test_a_function_of_the_host_that_has_changed_is_called() -> None:
+    """The new one is what training and evaluation of the same object call, of a program with the same text."""
+    env = PaidOnTheHost()
+    config = Config(env=env, **SMALL)
+    done, returns = trained(config)
+    env.wage = 7.0
+    again, more = trained(config)
+    np.testing.assert_array_equal(more, 7.0 * returns)
+    np.testing.assert_allclose(again.metrics["return"][:, 0], 7.0 * done.metrics["return"][:, 0])
+
+
+def test_programs_that_are_kept_keep_no_settings_alive(compilations: list[str]) -> None:
+    """Nor with them an environment object and its arrays; an object that is like it is not compiled again."""
+    config = Config(env=Clock(), **SMALL)
+    trained(config)
+    there = weakref.ref(config)
+    del config
+    gc.collect()
+    assert there() is None
+    trained(Config(env=Clock(), **SMALL))
+    assert len(compilations) == 3
+
+
+def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -> None:
+    config = Config(env=Clock(), **SMALL)
+    execution.run(config, Hyperparams(), [0])
+    count = len(compilations)
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", not before)
+    try:
+        execution.run(config, Hyperparams(), [0])
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+    assert len(compilations) == 2 * count
+
+
+def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PROGRAMS", 1)
+    execution.run(Config(env=Clock(), **SMALL), Hyperparams(), [0])
+    assert len(compilations) == 2
+    assert len(execution._programs) == 1

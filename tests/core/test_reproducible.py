@@ -1,0 +1,98 @@
+"""The same seed, machine and software: the same bits, in any process, on any core, however a run is cut."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import golden
+import jax
+import numpy as np
+import pytest
+
+from pg import make_train, preset
+from pg.fast import devices
+from pg.runs import execution
+
+PROCESS = """
+import os, sys
+os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
+import golden, jax
+from pg import make_train, preset
+config, hyperparams = preset("actor_critic", num_updates=100, num_envs=4, num_steps=8, hidden_sizes=(8,))
+print(golden.digest(jax.jit(make_train(config))(jax.random.key(0), hyperparams)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D1")
+@pytest.mark.parametrize("times", [5])
+def test_fresh_processes_on_one_core_or_two(times: int) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    places = [str(cores[0]), ",".join(map(str, cores[:2]))] * times
+    command = [sys.executable, "-c", PROCESS]
+    where = os.path.dirname(golden.__file__)
+    found = [
+        subprocess.run([*command, place], cwd=where, capture_output=True, text=True, check=True).stdout
+        for place in places
+    ]
+    assert len(set(found)) == 1
+    assert len(found[0]) == 65
+
+
+@pytest.mark.acceptance("D2")
+def test_however_a_run_is_cut() -> None:
+    """200 × 1, 20 × 10, 2 × 100 and 1 × 200 updates, with one program; and the one scan of the exact mode."""
+    config, hyperparams = preset("actor_critic", num_updates=200, num_envs=4, num_steps=8, hidden_sizes=(8,))
+    h = execution.broadcast(hyperparams, 1)
+    where = devices.layout(most=1)
+    programs = execution.compile_programs(config, h, where, 1, exact=True, length=200)
+    keys, _ = execution.seed_keys([0])
+    data = np.asarray(jax.random.key_data(keys))
+    found = set()
+    for count in (1, 10, 100, 200):
+        states = programs.init(data, h)
+        for _ in range(200 // count):
+            states, _ = programs.advance(states, data, h, np.int32(count))
+        found.add(golden.digest(states))
+    state, _ = jax.jit(make_train(config))(keys[0], hyperparams)
+    found.add(golden.digest(jax.tree.map(lambda x: np.asarray(x)[None], state)))
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D3")
+def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
+    """Of four algorithms, where this software on this processor has been seen before.
+
+    They cannot tell why they differ: `git bisect` finds the commit, and only its author whether that was meant.
+    """
+    known = json.loads(golden.FILE.read_text())
+    assert all(set(found) == set(golden.ALGORITHMS) for found in known.values())
+    if golden.key() not in known:
+        pytest.skip("these versions on this processor are new: `python tests/helpers/golden.py` adds them")
+    now, before = golden.digests(), known[golden.key()]
+    moved = [name for name in golden.ALGORITHMS if now[name] != before[name]]
+    assert not moved, (
+        f"other bits than those kept: {', '.join(moved)}; where meant, `python tests/helpers/golden.py` keeps them"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D7")
+def test_a_gpu_that_is_told_to_repeats_itself() -> None:
+    """Three processes with --xla_gpu_deterministic_ops=true."""
+    if jax.default_backend() != "gpu":
+        pytest.skip("there is no GPU here")
+    environment = {**os.environ, "XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+    command, where = [sys.executable, "-c", PROCESS, "0,1"], os.path.dirname(golden.__file__)
+    run = {"cwd": where, "env": environment, "capture_output": True, "text": True, "check": True}
+    assert len({subprocess.run(command, **run).stdout for _ in range(3)}) == 1  # type: ignore[call-overload]
+
+
+@pytest.mark.acceptance("S5")
+def test_the_network_is_not_asked() -> None:
+    """The fixture of tests/conftest.py, under which all tests of this process run."""
+    with pytest.raises(AssertionError, match="a test connects to"), socket.socket() as outside:
+        outside.connect(("192.0.2.1", 80))

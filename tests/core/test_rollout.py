@@ -1,0 +1,298 @@
+"""Rollouts: what a trajectory holds, that it does not depend on how the loop is cut, and that masks mask."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Clock, expand
+
+from pg import make_train, rollout
+from pg.config import Config
+from pg.envs import make_env
+from pg.evaluate import evaluate
+from pg.fast import devices
+from pg.networks import Network, make_policy, unroll
+from pg.rollout import Trajectory, episodes, greedy, start, windows
+
+KEY = jax.random.key(0)
+
+
+def setup(env: Any, num_envs: int = 8, **config: Any) -> tuple[Any, Network, Any]:
+    batch = make_env(env, num_envs)
+    policy = make_policy(Config(env=env, **config), batch)
+    return batch, policy, policy.init(KEY)
+
+
+def window(env: Any, num_steps: int, **config: Any) -> Trajectory:
+    batch, policy, params = setup(env, **config)
+    return windows(batch, policy, params, KEY, start(batch, policy, KEY), num_steps)[1]
+
+
+def test_episodes_are_complete_and_valid_up_to_their_end() -> None:
+    env, policy, params = setup("CartPole-v1", 32)
+    traj = jax.jit(lambda key: episodes(env, policy, params, key))(KEY)
+    assert traj.reward.shape == (500, 32)
+    np.testing.assert_array_equal(traj.done.sum(0), 1)  # one end each
+    length = np.argmax(np.asarray(traj.done), axis=0) + 1
+    np.testing.assert_array_equal(traj.valid, np.arange(500)[:, None] < length)  # the ending step counts
+    np.testing.assert_array_equal(traj.reward.sum(0), length)  # CartPole pays 1 for each step, the last included
+    np.testing.assert_array_equal(traj.first, (np.arange(500) == 0)[:, None] & np.ones(32, bool))
+    assert np.all(np.where(traj.valid, traj.time == np.arange(500)[:, None], True))
+    assert length.max() < 200
+
+
+def test_the_toy_episode_step_by_step() -> None:
+    """On the clock, whose dynamics and reward are one line each."""
+    env = make_env(Clock(), 3)
+    _, policy, params = setup(Clock(), 3)
+    traj = episodes(env, policy, params, KEY)
+    place = np.asarray(traj.obs[..., 0])
+    moved = place + np.asarray(traj.action)
+    valid = np.asarray(traj.valid)
+    np.testing.assert_allclose(np.asarray(traj.next_obs[..., 0])[valid], moved[valid], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(traj.reward), np.where(valid, moved, 0.0), rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(traj.terminated), valid & (moved >= 4))
+    last = np.arange(6)[:, None] == 5
+    np.testing.assert_array_equal(np.asarray(traj.truncated), valid & last)
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 25, 60])
+def test_a_shorter_horizon_truncates_and_changes_nothing_before(horizon: int) -> None:
+    env, policy, params = setup("CartPole-v1", 16)
+    whole, cut = (jax.jit(lambda h=h: episodes(env, policy, params, KEY, h))() for h in (None, horizon))
+    assert cut.reward.shape == (horizon, 16)
+    for name in ("obs", "action", "log_prob", "reward", "terminated", "next_obs", "valid"):
+        a, b = getattr(whole, name)[:horizon], getattr(cut, name)
+        np.testing.assert_array_equal(np.where(expand(cut.valid, a), a, 0), np.where(expand(cut.valid, b), b, 0))
+    np.testing.assert_array_equal(cut.done.sum(0), 1)
+    running = whole.valid[horizon] if horizon < 500 else jnp.zeros(16, bool)
+    np.testing.assert_array_equal(cut.truncated[-1], running)
+
+
+@pytest.mark.parametrize("block", [1, 7, 500])
+def test_the_size_of_a_block_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, policy, params = setup("CartPole-v1")
+    plain = jax.jit(lambda: episodes(env, policy, params, KEY))()
+    monkeypatch.setattr(rollout, "BLOCK", block)
+    other = jax.jit(lambda: episodes(env, policy, params, KEY))()
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
+        a, b = getattr(plain, name), getattr(other, name)
+        mask = expand(plain.valid, a)
+        np.testing.assert_allclose(np.where(mask, a, 0), np.where(mask, b, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(plain.valid, other.valid)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "FrozenLake-misc"])
+def test_the_successor_is_the_next_observation_unless_the_episode_ended(env: str) -> None:
+    traj = window(env, 230)
+    goes_on = expand(~traj.done[:-1], traj.obs[1:])
+    np.testing.assert_array_equal(np.where(goes_on, traj.next_obs[:-1], 0), np.where(goes_on, traj.obs[1:], 0))
+    assert traj.done.any()
+    np.testing.assert_array_equal(traj.first[1:], traj.done[:-1])
+    expected = np.zeros(traj.time.shape[1], int)
+    for t in range(len(traj.time)):
+        np.testing.assert_array_equal(traj.time[t], expected)
+        expected = np.where(traj.done[t], 0, expected + 1)
+
+
+IMAGES = pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("env", "config"),
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_law": "squashed"}), IMAGES],
+)
+def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
+    """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""
+    batch, policy, params = setup(env, **config)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)  # away from uniform
+    traj = windows(batch, policy, params, KEY, start(batch, policy, KEY), 40)[1]
+    again = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
+    np.testing.assert_allclose(again, traj.log_prob, atol=2e-5)
+
+
+def test_gaussian_samples_are_stored_unclipped() -> None:
+    traj = window("Pendulum-v1", 50)
+    assert float(jnp.abs(traj.action).max()) > 2.0  # outside the torque's bounds
+
+
+def test_windows_continue_where_the_last_one_stopped() -> None:
+    env, policy, params = setup("CartPole-v1")
+    state = start(env, policy, KEY)
+    between, first, _ = windows(env, policy, params, KEY, state, 10)
+    _, second, _ = windows(env, policy, params, jax.random.key(1), between, 10)
+    goes_on = expand(~first.done[-1], second.obs[0])
+    np.testing.assert_array_equal(np.where(goes_on, first.next_obs[-1], 0), np.where(goes_on, second.obs[0], 0))
+    np.testing.assert_array_equal(second.time[0], np.where(first.done[-1], 0, first.time[-1] + 1))
+
+
+def test_finished_episodes_are_counted_across_windows() -> None:
+    env, policy, params = setup("CartPole-v1")
+    state, total, rows = start(env, policy, KEY), np.zeros(3), []
+    for i in range(6):
+        state, traj, finished = windows(env, policy, params, jax.random.key(i), state, 20)
+        total += [finished.episodes, finished.returns, finished.steps]
+        rows.append(traj)
+    done = np.concatenate([row.done for row in rows])
+    steps = [t + 1 for b in range(8) for t in np.diff(np.flatnonzero(done[:, b]), prepend=-1) - 1]
+    assert total[0] == done.sum() == len(steps)
+    assert total[1] == total[2] == sum(steps)  # a reward of 1 for each step
+
+
+def test_groups_share_their_initial_state_and_nothing_else() -> None:
+    env, policy, params = setup("CartPole-v1", 12)
+    traj = jax.jit(lambda: episodes(env, policy, params, KEY, group_size=4))()
+    first = np.asarray(traj.obs[0]).reshape(3, 4, -1)
+    np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
+    assert len(np.unique(first[:, 0], axis=0)) == 3
+    assert len({tuple(a) for a in np.asarray(traj.action[:8]).T}) > 6
+
+
+def test_nothing_is_earned_after_the_end() -> None:
+    """Clock would go on paying for the place it stands on."""
+    env, policy, params = setup(Clock(), 16)
+    traj = episodes(env, policy, params, KEY)
+    assert bool((~traj.valid).any())
+    assert not np.asarray(traj.reward)[~np.asarray(traj.valid)].any()
+    assert bool((traj.reward[-1] != 0.0).any())
+
+
+def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
+    """Clock's observation carries its time: the successor's is one more than the step's, also where it ended."""
+    env = make_env(Clock(), 16)
+    policy = make_policy(Config(), env)
+    traj = windows(env, policy, policy.init(KEY), KEY, start(env, policy, KEY), 40)[1]
+    assert bool(traj.truncated.any())
+    assert bool(traj.terminated.any())
+    np.testing.assert_array_equal(traj.obs[..., 1], traj.time)
+    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)
+
+
+def window_of_clock() -> Any:
+    """Two runs side by side of twelve steps, in which episodes end."""
+    env, policy, params = setup(Clock(), 4)
+
+    def run(key: jax.Array) -> Any:
+        return windows(env, policy, params, key, start(env, policy, key), 12)
+
+    return jax.jit(jax.vmap(run)).lower(jax.random.split(KEY, 2)).compile()
+
+
+def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = jax.random.split(KEY, 2)
+    ahead = window_of_clock()(keys)
+    monkeypatch.setattr(rollout, "FRESH_BYTES", 0)
+    in_the_loop = window_of_clock()(keys)
+    assert int(ahead[1].first[:, 1:].sum()) > 4
+    for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(in_the_loop), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Heavy(Clock):
+    """A Clock that carries a mebibyte."""
+
+    def reset_env(self, key: jax.Array, params: Any) -> Any:
+        obs, state = super().reset_env(key, params)
+        return obs, (state, jax.random.normal(key, (2**18,)))
+
+    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
+        obs, clock, *rest = super().step_env(key, state[0], action, params)
+        return obs, (clock, state[1] * 0.5), *rest
+
+    def is_truncated(self, state: Any, params: Any) -> jax.Array:
+        return super().is_truncated(state[0], params)
+
+
+def test_a_window_does_not_hold_a_large_state_for_every_step() -> None:
+    """16 steps of 8 environments would be 128 MiB."""
+    env, policy, params = setup(Heavy(), 8)
+
+    def run(key: jax.Array) -> Any:
+        state, traj, _ = windows(env, policy, params, key, start(env, policy, key), 16)
+        return state, traj.reward  # the state too: of what nobody asks for nothing is computed
+
+    used = jax.jit(run).lower(KEY).compile().memory_analysis()
+    assert used.temp_size_in_bytes < 8 * 8 * 2**20
+
+
+def test_mapped_runs_share_the_memory_for_states_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 MiB in each of four runs are more than 32 MiB, of which one run may have half."""
+    monkeypatch.setattr(rollout, "FRESH_BYTES", 2**25)
+    env, policy, params = setup(Heavy(), 1)
+
+    def run(key: jax.Array) -> Any:
+        state, traj, _ = windows(env, policy, params, key, start(env, policy, key), 16)
+        return state, traj.reward  # the state too: of what nobody asks for nothing is computed
+
+    many = devices.side_by_side(run, devices.layout(most=1))
+    used = jax.jit(many).lower(jax.random.split(KEY, 4)).compile().memory_analysis()
+    assert used.temp_size_in_bytes < 4 * 8 * 2**20
+
+
+def test_a_horizon_truncates_episodes_within_windows() -> None:
+    """Clock takes four steps at least to terminate: three end each episode, also across two windows."""
+    env, policy, params = setup(Clock())
+    state, rows = start(env, policy, KEY), []
+    for i in range(2):
+        state, traj, finished = windows(env, policy, params, jax.random.key(i), state, 8, 3)
+        assert finished.steps == 3 * finished.episodes
+        rows.append(traj)
+    traj = jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+    np.testing.assert_array_equal(traj.time, np.broadcast_to(np.arange(16)[:, None] % 3, (16, 8)))
+    np.testing.assert_array_equal(traj.truncated, traj.time == 2)
+    assert not traj.terminated.any()
+    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)  # bootstrapped from the true successor
+
+
+def test_a_horizon_bounds_training_and_evaluation_alike() -> None:
+    """By either way of collecting."""
+    for collect in ("episodes", "windows"):
+        config = Config(
+            env=Clock(), estimator="gae", collect=collect, horizon=3, num_steps=7, num_updates=2, hidden_sizes=(4,)
+        )
+        state, metrics = jax.jit(make_train(config))(KEY)
+        np.testing.assert_array_equal(metrics["length"], 3)
+        np.testing.assert_array_equal(evaluate(config, state.params.policy, KEY, 4).lengths, 3)
+
+
+def test_resets_within_a_window_are_fresh() -> None:
+    traj = window("CartPole-v1", 200)
+    starts = np.asarray(traj.obs[..., 0])[np.asarray(traj.first)]
+    assert len(np.unique(starts)) == len(starts) > 20
+
+
+def test_every_episode_and_every_key_is_another() -> None:
+    env, policy, params = setup("CartPole-v1", 64)
+    run = jax.jit(lambda key: episodes(env, policy, params, key))
+    one, two = run(jax.random.key(1)), run(jax.random.key(2))
+    assert len(np.unique(np.asarray(one.obs[0, :, 0]))) == 64
+    assert len({tuple(a) for a in np.asarray(one.action[:8]).T}) > 32
+    assert not np.array_equal(one.action, two.action)
+
+
+def test_the_mean_of_n_episodes_has_one_nth_of_the_variance() -> None:
+    """N copies of one episode, the mistake of a key that is broadcast, would have all of it."""
+    env, policy, params = setup("CartPole-v1", 16)
+    run = jax.jit(jax.vmap(lambda key: episodes(env, policy, params, key).reward.sum(0)))
+    returns = np.asarray(run(jax.random.split(KEY, 200)))
+    ratio = returns.mean(1).var(ddof=1) / (returns.var(ddof=1) / 16)
+    assert 0.6 < ratio < 1.5  # its standard error is 0.1
+
+
+def test_greedy_takes_the_mode() -> None:
+    env, policy, params = setup("CartPole-v1")
+    traj = jax.jit(lambda: episodes(env, policy, params, KEY, act=greedy))()
+    mode = unroll(policy, params, traj.obs, traj.first).mode()
+    np.testing.assert_array_equal(np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0))
+
+
+def test_under_vmap_every_run_is_its_own() -> None:
+    env, policy, params = setup("CartPole-v1")
+    keys = jax.random.split(KEY, 3)
+    many = jax.jit(jax.vmap(lambda key: episodes(env, policy, params, key)))(keys)
+    for i, key in enumerate(keys):
+        one = jax.jit(lambda key: episodes(env, policy, params, key))(key)
+        np.testing.assert_array_equal(many.valid[i], one.valid)
+        np.testing.assert_array_equal(many.action[i] * many.valid[i], one.action * one.valid)

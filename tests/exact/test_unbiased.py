@@ -1,0 +1,190 @@
+"""The estimators' expectations, computed over every trajectory (and every pair) of a small MDP: no noise, 1e-12.
+
+An estimator that says it is unbiased equals the exact gradient; one that says it is not equals its own mean, derived
+another way (`proofs.py`, the one table), and differs from the gradient.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from proofs import CASES, GAMMA, A, Case, H, S, arbitrary, case, discount, endless, exact_critics, gradient, summands
+
+from pg import surrogates
+from pg.config import ACCEPTS
+from pg.diagnostics import exact_moments
+from pg.estimators import ESTIMATORS
+from pg.exact import tabular
+
+pytestmark = pytest.mark.usefixtures("x64")
+SLOPES = np.random.default_rng(3).normal(size=(S, A))  # a direction in which the third derivative is not 0
+table = pytest.mark.parametrize("row", CASES, ids=str)
+
+
+def moments(row: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [S·A] and covariance of ĝ over every batch, as a direction of ascent."""
+    return exact_moments(
+        *row.build(),
+        row.on.mdp,
+        row.acting,
+        row.num_episodes,
+        limit_ends=row.limit_ends,
+        share_start=row.share_start,
+    )
+
+
+def expectation(row: Case) -> np.ndarray:
+    """E ĝ, [S, A]."""
+    return moments(row)[0].reshape(row.on.logits.shape)
+
+
+@table
+def test_the_mean_is_what_the_table_says(row: Case) -> None:
+    np.testing.assert_allclose(expectation(row), row.expected(), rtol=0, atol=row.tolerance)
+
+
+@table
+def test_a_documented_bias_is_there(row: Case) -> None:
+    """The negative control: what is not ∇J by name is not ∇J by number."""
+    if row.mean is not None:
+        reference = gradient(row)
+        if row.problem is endless:  # ∇η, for every step of the window
+            reference = H * np.asarray(jax.grad(lambda x: tabular.average_reward(row.on.mdp, x))(row.on.logits))
+        assert np.abs(row.expected() - reference).max() > 1e-3
+
+
+def test_every_estimator_is_judged_as_it_is_documented() -> None:
+    """Without "no", an estimator has a row at ∇J; with it, one at another mean. Entropy's ∇J_τ is another."""
+    assert {row.name for row in CASES} == set(ACCEPTS)
+    for name, estimator in ESTIMATORS.items():
+        line = next(line for line in (estimator.__doc__ or "").splitlines() if "Unbiased for:" in line)
+        biased = line.split("Unbiased for:")[1].strip().startswith("no") or name == "entropy_reward"
+        assert any((row.mean is not None) == biased for row in CASES if row.name == name), name
+
+
+def test_entropy_as_a_loss_is_another_direction() -> None:
+    """It forgets the entropy of what follows."""
+    soft = case("entropy_reward")
+    loss = case("reward_to_go", setting={"entropy_coef": 0.3})
+    assert np.abs(expectation(loss) - soft.expected()).max() > 1e-3
+    # The mean of the loss's bonus is the entropy's gradient at the states that are visited, without a discount.
+    d, pi = np.asarray(tabular.visitation(loss.on.mdp, loss.on.logits)), np.asarray(jax.nn.softmax(loss.on.logits))
+    entropy = -(pi * np.log(pi)).sum(1, keepdims=True)
+    bonus = 0.3 * d.sum(0)[:, None] * pi * (-np.log(pi) - entropy)
+    np.testing.assert_allclose(expectation(loss), gradient(loss) + bonus, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "recursion"), [("reinforce", "total_return"), ("reward_to_go", "reward_to_go")])
+def test_exact_variance_by_enumeration_is_that_by_recursion(name: str, recursion: str) -> None:
+    expected = getattr(tabular, f"{recursion}_moments")(arbitrary().mdp, arbitrary().logits, GAMMA)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case(name)), expected)
+
+
+def test_exact_variance_of_baselines() -> None:
+    """A constant and a state-dependent one by recursion; leaving one out is N / (N - 1) of the batch mean, always."""
+    mdp, logits = arbitrary().mdp, arbitrary().logits
+    constant = tabular.total_return_moments(mdp, logits, GAMMA, 0.7)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case("constant_baseline")), constant
+    )
+    state_value = tabular.reward_to_go_moments(mdp, logits, GAMMA, arbitrary().v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case("state_value")), state_value)
+    out, mean = moments(case("leave_one_out"))[1], moments(case("batch_mean"))[1]
+    np.testing.assert_allclose(out, 4 * mean, atol=1e-12)
+
+
+@table
+def test_exact_variance_by_another_route(row: Case) -> None:
+    """Where episodes are not coupled: Σ p x xᵀ - E xᵀ E, x read off one batch with every trajectory in it."""
+    if row.num_episodes == 1:
+        estimator, params = row.build()
+        traj, probability = tabular.enumerate_trajectories(row.on.mdp, jnp.asarray(row.acting))
+        traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
+        weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
+        alone = jax.vmap(lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0], 1)
+        x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
+        mean = probability @ x
+        covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
+        np.testing.assert_allclose(moments(row)[1], covariance, atol=1e-11)
+
+
+def test_with_the_exact_value_of_every_action_only_the_states_are_left_to_chance() -> None:
+    names = ("all_action", "action_dependent_baseline", "state_value", "reward_to_go")
+    traces = [np.trace(moments(case(name, mean=None, problem=exact_critics))[1]) for name in names]
+    assert traces[0] < 0.7 * min(traces[1:])
+
+
+def test_the_limit_of_gpomdp_is_the_exact_direction() -> None:
+    """Σₗ βˡ Σₛ μ Σₐ ∇π E[rₜ₊ₗ|s, a] is ∇_β η: what `of_a_fading_trace` sums to, window by window."""
+    problem, beta = endless(), 0.6
+    pi, later = np.asarray(jax.nn.softmax(problem.logits)), problem.mdp.mean_reward
+    total = np.zeros((S, A))
+    for lag in range(100):
+        centred = later - (pi * later).sum(1, keepdims=True)
+        total += beta**lag * problem.mdp.initial[:, None] * pi * centred
+        later = problem.mdp.transition @ (pi * later).sum(1)
+    exact = tabular.gpomdp_direction(problem.mdp, jnp.asarray(problem.logits), beta)
+    np.testing.assert_allclose(total, exact, atol=1e-12)
+
+
+def test_reward_to_go_can_be_worse_than_the_total_return() -> None:
+    mdp, logits = tabular.cancelling(), np.zeros((2, 2))
+    traces = [np.trace(f(mdp, logits)[1]) for f in (tabular.total_return_moments, tabular.reward_to_go_moments)]
+    assert traces[1] > 10 * traces[0]
+
+
+def test_the_optimal_baseline_is_not_in_sample() -> None:
+    """With its own episode in the sums it would be biased: the negative control of leaving it out."""
+    probabilities, scores, rewards, _ = summands()
+    total, z = (discount() * rewards).sum(0), scores.sum(0).reshape(-1, S * A)
+    mean = np.zeros(S * A)
+    for m, p in enumerate(probabilities):
+        top = total[m] * z[m] ** 2 + total[:, None] * z**2
+        bottom = z[m] ** 2 + z**2
+        b = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        mean += p * probabilities @ (((total[m] - b) * z[m] + (total[:, None] - b) * z) / 2)
+    assert np.abs(mean.reshape(S, A) - gradient(case("reinforce"))).max() > 1e-3
+
+
+def objective(kind: str, logits: jax.Array) -> jax.Array:
+    """A surrogate whose derivatives estimate those of J, averaged over every trajectory."""
+    probabilities, _, rewards, traj = summands()
+    rewards = discount() * rewards
+    log_pi = jax.nn.log_softmax(logits)
+    log_prob = jnp.where(traj.valid, jnp.einsum("tms,sa,tma->tm", traj.obs, log_pi, np.eye(A)[traj.action]), 0.0)
+    if kind == "dice":
+        per_episode = surrogates.dice(log_prob, jnp.asarray(rewards))
+    elif kind == "loaded_dice":
+        # Advantages over a stand-in V: any function of the state leaves every order unbiased.
+        to_go = np.cumsum(rewards[::-1], axis=0)[::-1]
+        advantage = jnp.asarray(np.where(traj.valid, to_go - discount() * (traj.obs @ arbitrary().v), 0.0))
+        per_episode = surrogates.loaded_dice(log_prob, advantage)
+    else:
+        per_episode = surrogates.score(log_prob.sum(0), jnp.asarray(rewards.sum(0)))
+    return jnp.asarray(probabilities) @ per_episode
+
+
+@pytest.mark.parametrize("kind", ["dice", "loaded_dice"])
+def test_first_and_higher_orders(kind: str) -> None:
+    mdp, logits = arbitrary().mdp, jnp.asarray(arbitrary().logits)
+    slope = tabular.exact_gradient(mdp, logits, GAMMA)
+    np.testing.assert_allclose(jax.grad(lambda x: objective(kind, x))(logits), slope, atol=1e-12)
+    exact = tabular.exact_hessian(mdp, logits, GAMMA)
+    np.testing.assert_allclose(jax.hessian(lambda x: objective(kind, x))(logits), exact, atol=1e-12)
+
+    def third(f: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """D³f(θ)[v, v, ·], v = SLOPES."""
+
+        def along(g: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+            return lambda x: jax.jvp(g, (x,), (SLOPES,))[1]
+
+        return jax.grad(along(along(f)))(logits)
+
+    expected = third(lambda x: tabular.exact_return(mdp, x, GAMMA))
+    np.testing.assert_allclose(third(lambda x: objective(kind, x)), expected, atol=1e-12)
+    assert float(jnp.abs(expected).max()) > 1e-3
+    # Differentiating the ordinary surrogate twice is wrong: the negative control.
+    twice = jax.hessian(lambda x: objective("score", x))(logits)
+    assert float(jnp.abs(twice - exact).max()) > 1e-2

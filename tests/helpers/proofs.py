@@ -1,0 +1,326 @@
+"""The one table of proofs: what each estimator's mean is, derived without the estimator.
+
+A row of CASES is an estimator in a setting. Its mean is ∇J where no other is named; the others are sums over every
+trajectory, written as loops or with the exact visitation and values of the problem. `test_unbiased` holds every row
+to its mean over every trajectory, without noise; `test_sampled` through the real rollout, within standard errors.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from toys import tabular_critic, tabular_policy
+
+from pg.config import ACTION_VALUES, Hyperparams
+from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
+from pg.rollout import Trajectory
+
+S, A, H, GAMMA = 3, 2, 3, 0.8
+
+
+class Problem(NamedTuple):
+    """An MDP, the policy, another that may act in its stead, and critics."""
+
+    mdp: TabularMDP
+    logits: np.ndarray  # [S, A]
+    behaviour: np.ndarray  # [S, A]
+    v: np.ndarray  # [S]
+    q: np.ndarray  # [S, A]
+
+
+class Case(NamedTuple):
+    """An estimator in a setting, and its mean."""
+
+    name: str
+    setting: Mapping[str, Any] = {}  # of Hyperparams; read only
+    mean: Callable[["Case"], np.ndarray] | None = None  # [S, A]; None: ∇J
+    problem: Callable[[], Problem] | None = None  # None: `arbitrary`
+    num_episodes: int = 1
+    on_policy: bool = True
+    limit_ends: bool = False  # the time limit counts as a termination
+    share_start: bool = False
+    tolerance: float = 1e-12
+
+    def __str__(self) -> str:
+        """Its label: what differs from the plain case."""
+        flags = [flag for flag in ("limit_ends", "share_start") if getattr(self, flag)]
+        other = [] if self.problem is None else [self.problem.__name__]
+        behaviour = [] if self.on_policy else ["off_policy"]
+        return "-".join([self.name, *(f"{k}={v}" for k, v in self.setting.items()), *flags, *other, *behaviour])
+
+    @property
+    def on(self) -> Problem:
+        return (self.problem or arbitrary)()
+
+    @property
+    def acting(self) -> np.ndarray:
+        return self.on.logits if self.on_policy else self.on.behaviour
+
+    def build(self) -> tuple[Estimator, Params]:
+        """The estimator and the parameters of policy and critic."""
+        problem = self.on
+        policy, critic = tabular_policy(*problem.logits.shape), tabular_critic(len(problem.v))
+        estimator = ESTIMATORS[self.name](policy, critic, Hyperparams(gamma=GAMMA, **self.setting))
+        has_critic = not isinstance(estimator.init(jax.random.key(0))[0].critic, tuple)
+        table = problem.q if self.name in ACTION_VALUES else problem.v
+        return estimator, Params(jnp.asarray(problem.logits), jnp.asarray(table) if has_critic else ())
+
+    def expected(self) -> np.ndarray:
+        """The mean it should have, [S, A]."""
+        return gradient(self) if self.mean is None else self.mean(self)
+
+
+@functools.cache
+def arbitrary() -> Problem:
+    """A random MDP with critics that are wrong, V by more than the returns are large."""
+    mdp, g = tabular.garnet(0, S, A, branching=2, horizon=H), np.random.default_rng(1)
+    logits = g.normal(size=(S, A))
+    behaviour, q = logits + 0.7 * g.normal(size=(S, A)), g.normal(size=(S, A))
+    return Problem(mdp, logits, behaviour, np.array([0.0, 3.0, -3.0]), q)
+
+
+@functools.cache
+def exact_critics() -> Problem:
+    """The same with the clock in the state, where V and Q are functions of the state: the exact ones."""
+    problem, mdp = arbitrary(), tabular.with_clock(arbitrary().mdp)
+    logits = np.tile(problem.logits, (H + 1, 1))
+    q, v = tabular.discounted_values(mdp, jnp.asarray(logits), GAMMA)
+    return Problem(mdp, logits, logits, np.asarray(v), np.asarray(q))
+
+
+@functools.cache
+def corridor() -> Problem:
+    """A goal that pays and ends: what is short is good."""
+    logits = np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.0]])
+    return Problem(tabular.chain(S, H, slip=0.1), logits, logits, np.zeros(S), np.zeros((S, A)))
+
+
+@functools.cache
+def endless() -> Problem:
+    """No terminal state, and a start from where the policy's chain is stationary."""
+    logits = arbitrary().logits
+    ring = tabular.garnet(2, S, A, branching=2, horizon=H, ends=0)
+    initial = tabular.stationary(ring, jnp.asarray(logits))
+    ring = TabularMDP(ring.transition, ring.reward, initial, ring.terminal, H)
+    return Problem(ring, logits, logits, np.zeros(S), np.zeros((S, A)))
+
+
+def gradient(case: Case, tau: float = 0.0) -> np.ndarray:
+    """∇J, or ∇J_τ with entropy in the reward."""
+    return np.asarray(tabular.exact_gradient(case.on.mdp, case.on.logits, GAMMA, tau))
+
+
+def half_the_gradient(case: Case) -> np.ndarray:
+    """(N - 1) / N ∇J of a pair."""
+    return gradient(case) / 2
+
+
+def soft_gradient(case: Case) -> np.ndarray:
+    return gradient(case, tau=case.setting["temperature"])
+
+
+def undiscounted(case: Case) -> np.ndarray:
+    return np.asarray(tabular.undiscounted_direction(case.on.mdp, case.on.logits, GAMMA))
+
+
+class Summands(NamedTuple):
+    """Every trajectory of the policy that acts."""
+
+    probability: np.ndarray  # [M]
+    score: np.ndarray  # [H, M, S, A] of the policy, 0 where not valid
+    reward: np.ndarray  # [H, M] not discounted
+    traj: Trajectory  # leaves [H, M, ...]
+
+
+@functools.cache
+def summands(problem: Callable[[], Problem] = arbitrary, on_policy: bool = True) -> Summands:
+    p = problem()
+    traj, probability = tabular.enumerate_trajectories(p.mdp, jnp.asarray(p.logits if on_policy else p.behaviour))
+    traj, pi = jax.tree.map(np.asarray, traj), np.asarray(jax.nn.softmax(p.logits))
+    centred = np.eye(A)[traj.action] - traj.obs @ pi
+    score = traj.obs[..., :, None] * centred[..., None, :] * traj.valid[..., None, None]
+    return Summands(np.asarray(probability), score, np.asarray(traj.reward), traj)
+
+
+def discount() -> np.ndarray:
+    return GAMMA ** np.arange(H)[:, None]
+
+
+def by_values(case: Case, q: np.ndarray, acting: np.ndarray) -> np.ndarray:
+    """Σₜ γᵗ Σₛ dₜ(s) Σₐ ∇π(a|s) qₜ(s, a), d that of `acting`; q: [H, S, A] or [S, A]."""
+    d = np.asarray(tabular.visitation(case.on.mdp, jnp.asarray(acting)))
+    pi = np.asarray(jax.nn.softmax(case.on.logits))
+    q = np.broadcast_to(q, (H, *pi.shape))
+    centred = q - np.einsum("sa,tsa->ts", pi, q)[..., None]
+    return np.einsum("t,ts,sa,tsa->sa", discount()[:, 0], d, pi, centred)
+
+
+def of_the_critic(case: Case) -> np.ndarray:
+    """The policy gradient with the critic's Q in place of the true one."""
+    return by_values(case, case.on.q, case.acting)
+
+
+def of_one_ratio(case: Case) -> np.ndarray:
+    """States and rewards to go of the behaviour, actions of the policy."""
+    return by_values(case, np.asarray(tabular.values(case.on.mdp, jnp.asarray(case.acting), GAMMA)[0]), case.acting)
+
+
+def of_one_step(case: Case) -> np.ndarray:
+    """One reward and the critic in place of the true Q; with every end an end."""
+    mdp = case.on.mdp
+    one_step = mdp.mean_reward + GAMMA * mdp.continuing @ case.on.v
+    return by_values(case, np.stack([one_step] * (H - 1) + [mdp.mean_reward]), case.acting)
+
+
+class Episode(NamedTuple):
+    """One trajectory of L steps: rewards and ratios [L], values [L + 1] with the last one bootstrapped or 0."""
+
+    reward: np.ndarray
+    rho: np.ndarray
+    value: np.ndarray
+
+    def delta(self, t: int) -> float:
+        return self.reward[t] + GAMMA * self.value[t + 1] - self.value[t]
+
+
+def by_loops(case: Case, advantage: Callable[[Episode, int], float], power: float = GAMMA) -> np.ndarray:
+    """Σ p Σₜ powerᵗ Aₜ ∇log πₜ, episode by episode and step by step."""
+    each, v = summands(case.problem or arbitrary, case.on_policy), case.on.v
+    traj, total = each.traj, np.zeros(case.on.logits.shape)
+    log_pi = np.asarray(jax.nn.log_softmax(case.on.logits))
+    for m, p in enumerate(each.probability):
+        L = int(traj.valid[:, m].sum())
+        states, last = traj.obs[:L, m].argmax(-1), traj.next_obs[L - 1, m].argmax(-1)
+        over = traj.terminated[L - 1, m] or case.limit_ends
+        own = log_pi[states, traj.action[:L, m]]
+        ratio = np.exp(own - traj.log_prob[:L, m])
+        reward = traj.reward[:L, m] - case.setting.get("temperature", 0.0) * own
+        episode = Episode(reward, ratio, np.append(v[states], 0.0 if over else v[last]))
+        for t in range(L):
+            total += p * power**t * advantage(episode, t) * each.score[t, m]
+    return total
+
+
+def of_gae(case: Case) -> np.ndarray:
+    c = GAMMA * case.setting["lambda_"]
+    power = 1.0 if case.setting.get("undiscounted_state_weighting") else GAMMA
+    return by_loops(case, lambda e, t: sum(c ** (k - t) * e.delta(k) for k in range(t, len(e.reward))), power)
+
+
+def of_n_step(case: Case) -> np.ndarray:
+    def advantage(e: Episode, t: int) -> float:
+        end = min(t + case.setting["n_step"], len(e.reward))
+        earned = sum(GAMMA ** (k - t) * e.reward[k] for k in range(t, end))
+        return earned + GAMMA ** (end - t) * e.value[end] - e.value[t]
+
+    return by_loops(case, advantage)
+
+
+def of_vtrace(case: Case) -> np.ndarray:
+    """Equation 1 of Espeholt et al. 2018 (1802.01561), and the advantage of its section 4.2, as they are printed."""
+
+    def target(e: Episode, s: int) -> float:
+        terms, L, c = 0.0, len(e.reward), case.setting["lambda_"] * np.minimum(1.0, e.rho)
+        for t in range(s, L):
+            terms += GAMMA ** (t - s) * np.prod(c[s:t]) * min(1.0, e.rho[t]) * e.delta(t)
+        return e.value[s] + terms
+
+    def advantage(e: Episode, t: int) -> float:
+        return min(1.0, e.rho[t]) * (e.reward[t] + GAMMA * target(e, t + 1) - e.value[t])
+
+    return by_loops(case, advantage)
+
+
+def of_standardised_pairs(case: Case) -> np.ndarray:
+    """Of a pair the standardised returns are ±1: E[sign(R - R') Z]."""
+    each = summands()
+    total, z = (discount() * each.reward).sum(0), each.score.sum(0)
+    return np.einsum("m,n,mn,msa->sa", each.probability, each.probability, _signs(total), z)
+
+
+def of_grpo_pairs(case: Case) -> np.ndarray:
+    """E[sign(R - R') Z / |τ|] over pairs that begin at one state."""
+    each = summands()
+    total, z = (discount() * each.reward).sum(0), each.score.sum(0) / each.traj.valid.sum(0)[:, None, None]
+    start = each.traj.obs[0].argmax(-1)
+    together = (start[:, None] == start[None, :]) / case.on.mdp.initial[start][:, None]
+    return np.einsum("m,n,mn,mn,msa->sa", each.probability, each.probability, together, _signs(total), z)
+
+
+def _signs(total: np.ndarray) -> np.ndarray:
+    gap = (total[:, None] - total[None, :]) / 2
+    return gap / (np.abs(gap) + 1e-8)
+
+
+def of_a_fading_trace(case: Case) -> np.ndarray:
+    """Σ_{l<H} (H - l) βˡ Σₛ μ Σₐ ∇π(a|s) E[rₜ₊ₗ|s, a] of a window of H steps that begins in the stationary law."""
+    mdp, pi, total = case.on.mdp, np.asarray(jax.nn.softmax(case.on.logits)), np.zeros(case.on.logits.shape)
+    reward_later = mdp.mean_reward  # E[rₜ₊ₗ|s, a], [S, A]
+    for lag in range(H):
+        centred = reward_later - (pi * reward_later).sum(1, keepdims=True)
+        total += (H - lag) * case.setting["beta"] ** lag * mdp.initial[:, None] * pi * centred
+        reward_later = mdp.transition @ (pi * reward_later).sum(1)
+    return total
+
+
+# Pairs of equal returns: a gap of 10⁻¹⁷ from rounding over the 10⁻⁸ in the denominator leaves 10⁻⁹.
+PAIRS = {"num_episodes": 2, "tolerance": 1e-9}
+CASES = [
+    Case("reinforce"),
+    Case("reinforce", problem=corridor),
+    Case("reward_to_go"),
+    Case("undiscounted_reward_to_go", mean=undiscounted),
+    Case("constant_baseline", {"baseline": 0.7}),
+    Case("batch_mean", mean=half_the_gradient, num_episodes=2),
+    Case("standardised", mean=of_standardised_pairs, **PAIRS),
+    Case("leave_one_out", num_episodes=2),
+    Case("time_baseline", num_episodes=2),
+    Case("optimal_baseline", num_episodes=2),
+    Case("moving_average"),
+    Case("state_value"),
+    Case("entropy_reward", {"temperature": 0.3}, soft_gradient),
+    Case("group_leave_one_out", num_episodes=2),
+    Case("group_leave_one_out", num_episodes=2, share_start=True),
+    Case("grpo", mean=of_grpo_pairs, share_start=True, **PAIRS),
+    Case("all_action", mean=of_the_critic),
+    Case("all_action", problem=exact_critics),
+    Case("action_dependent_baseline"),
+    Case("action_dependent_baseline", problem=exact_critics),
+    Case("trajectory_importance"),
+    Case("trajectory_importance", on_policy=False),
+    Case("per_decision_importance"),
+    Case("per_decision_importance", on_policy=False),
+    Case("trajectory_importance", {"temperature": 0.3}, soft_gradient, on_policy=False),
+    Case("per_decision_importance", {"temperature": 0.3}, soft_gradient, on_policy=False),
+    Case("ratio_only"),
+    Case("ratio_only", mean=of_one_ratio, on_policy=False),
+    # Bootstrapped estimators are ∇J where nothing is left to bootstrap, and where V is exact.
+    Case("actor_critic", {"n_step": H}, limit_ends=True),
+    Case("actor_critic", {"n_step": 1}, problem=exact_critics),
+    Case("actor_critic", {"n_step": 1}, of_one_step, limit_ends=True),
+    Case("actor_critic", {"n_step": 2}, of_n_step),
+    Case("gae", {"lambda_": 1.0}, limit_ends=True),
+    Case("gae", {"lambda_": 0.5}, problem=exact_critics),
+    Case("gae", {"lambda_": 1.0}, of_gae),  # bootstraps where the time limit cut
+    Case("gae", {"lambda_": 0.5}, of_gae, limit_ends=True),
+    Case("gae", {"lambda_": 1.0, "undiscounted_state_weighting": 1.0}, undiscounted, limit_ends=True),
+    Case("gae", {"lambda_": 0.5, "undiscounted_state_weighting": 1.0}, of_gae),
+    Case("vtrace", {"lambda_": 1.0}, limit_ends=True),
+    Case("vtrace", {"lambda_": 0.5}, problem=exact_critics),
+    Case("vtrace", {"lambda_": 0.7}, of_vtrace, on_policy=False),
+    Case("vtrace", {"lambda_": 0.7, "temperature": 0.3}, of_vtrace, on_policy=False),
+    Case("ppo", {"lambda_": 1.0}, limit_ends=True),
+    Case("ppo", {"lambda_": 0.5}, problem=exact_critics),
+    Case("ppo", {"lambda_": 0.5}, of_gae),
+    Case("gpomdp", {"beta": 0.6}, of_a_fading_trace, problem=endless),
+]
+
+
+def case(name: str, **fields: Any) -> Case:
+    """The first row of an estimator, with other fields."""
+    return next(c for c in CASES if c.name == name)._replace(**fields)

@@ -1,0 +1,260 @@
+"""The main job as a user meets it: what it writes, what it says to a mistake, and how it is interrupted."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas
+import polars
+import pytest
+
+from pg.config import Config, Hyperparams
+from pg.evaluate import evaluate
+from pg.runs import execution, folders, results
+from pg.train import make_learner, make_train
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+SMALL = ("--num-updates", "4", "--num-envs", "4", "--hidden-sizes", "8", "--eval-episodes", "5")
+EVERYTHING = {"config.json", "versions.json", "metrics.parquet", "params.safetensors", "summary.json"}
+EVERYTHING |= {"curve.png", "curve.svg", "checkpoints", ".lock"}
+
+
+def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "experiments" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp("results")
+    done = train(*SMALL, "--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, Path(done.stdout.strip().splitlines()[-1])
+
+
+def test_it_says_what_it_does_and_where_it_is(two_seeds: tuple[str, Path]) -> None:
+    printed, folder = two_seeds
+    assert "leave_one_out on CartPole-v1: 4 updates of 4 complete episodes" in printed
+    assert "planned: at most 8,000 environment steps per seed" in printed
+    for word in ("settings: hidden_sizes=", "--verbose", "return ", "grad norm ", "entropy ", "steps/s", " left"):
+        assert word in printed
+    assert "final evaluation, 10 episodes, sampled actions" in printed
+    assert {path.name for path in folder.iterdir()} == EVERYTHING
+
+
+def test_the_summary(two_seeds: tuple[str, Path]) -> None:
+    summary = json.loads((two_seeds[1] / "summary.json").read_text())
+    seeds = summary["per_seed"]
+    assert [row["seed"] for row in seeds] == [3, 4]
+    means = [row["mean"] for row in seeds]
+    assert summary["mean"] == pytest.approx(np.mean(means))
+    assert summary["standard_error"] == pytest.approx(np.std(means, ddof=1) / 2**0.5)
+    assert summary["min"] == min(row["min"] for row in seeds) <= summary["max"] == max(row["max"] for row in seeds)
+    assert (summary["episodes"], seeds[0]["episodes"], summary["status"]) == (10, 5, "finished")
+    assert summary["env_steps"] == sum(row["env_steps"] for row in seeds)
+    assert min(summary["compile_seconds"], summary["train_seconds"]) > 0
+    assert all(row["finite"] for row in seeds)
+
+
+def test_pandas_and_polars_read_the_metrics(two_seeds: tuple[str, Path]) -> None:
+    path = two_seeds[1] / "metrics.parquet"
+    frame = pandas.read_parquet(path)
+    assert polars.read_parquet(path).shape == frame.shape
+    assert list(frame.columns[:3]) == ["seed", "update", "total_env_steps"]
+    assert {"return", "grad_norm", "entropy", "env_steps", "length", "episodes"} <= set(frame.columns)
+    assert frame.seed.tolist() == [3] * 4 + [4] * 4
+    last = frame[frame["update"] == 3].total_env_steps
+    assert last.tolist() == frame.groupby("seed").env_steps.sum().tolist()
+    again = results.read_metrics(two_seeds[1])
+    np.testing.assert_array_equal(again["return"], frame["return"])
+
+
+def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
+    _, folder = two_seeds
+    config, hyperparams = folders.read_setup(folder)
+    assert (config.estimator, config.num_envs, config.hidden_sizes) == ("leave_one_out", 4, (8,))
+    assert hyperparams == Hyperparams()
+    like = jax.eval_shape(make_learner(config).init, jax.random.key(0)).params
+    params = results.read_params(folder, like)
+    seed = jax.tree.map(lambda x: x[0], params)  # seed 3
+    _, key = execution.seed_keys([3])
+    again = evaluate(config, seed.policy, key[0], 5)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert float(again.returns.mean()) == pytest.approx(summary["per_seed"][0]["mean"])
+    with pytest.raises(ValueError, match="parameters of another network"):
+        results.read_params(folder, {"policy": like.policy["params"]})
+    wider = jax.eval_shape(
+        make_learner(dataclasses.replace(config, hidden_sizes=(9,))).init, jax.random.key(0)
+    ).params
+    with pytest.raises(ValueError, match=r"policy/params/torso/Dense_0/kernel is F32\[2,4,8\]"):
+        results.read_params(folder, wider)
+
+
+def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:
+    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run side by side."""
+    config, hyperparams = folders.read_setup(two_seeds[1])
+    _, metrics = jax.jit(make_train(config))(execution.seed_keys([3])[0][0], hyperparams)
+    frame = pandas.read_parquet(two_seeds[1] / "metrics.parquet")
+    np.testing.assert_allclose(metrics["grad_norm"], frame[frame.seed == 3].grad_norm, rtol=1e-3)
+
+
+def test_versions_are_recorded(two_seeds: tuple[str, Path]) -> None:
+    versions = json.loads((two_seeds[1] / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    assert {"python", "gymnax", "optax", "flax", "device", "backend", "git_commit", "git_dirty"} <= set(versions)
+
+
+def test_infinite_clipping_survives_json(tmp_path: Path) -> None:
+    folders.write_setup(tmp_path, Config(), Hyperparams(max_grad_norm=float("inf")), {})
+    assert folders.read_setup(tmp_path)[1].max_grad_norm == float("inf")
+
+
+MISTAKES = [
+    (["--env", "CartPol-v1"], "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
+    (["--env", "MNISTBandit-bsuite"], "cannot run: gymnax downloads"),
+    (["--estimator", "renforce"], "unknown estimator 'renforce': did you mean 'reinforce'"),
+    (["--collect", "windows"], "needs collect='episodes'"),
+    (["--estimator", "leave_one_out", "--collect", "windows"], "needs collect='episodes'"),
+    (["--num-envs", "-3"], "num_envs must be a whole number of at least 1, got -3"),
+    (["--gamma", "1.5"], "gamma must be in [0, 1], got 1.5"),
+    (["--lambda", "2"], "lambda must be in [0, 1]"),
+    (["--learning-rate", "fast"], "--learning-rate"),
+    (["--num-updates", "2.5"], "2.5 is not a whole number"),
+    (["--optimizer", "sdg"], "'sgd'"),
+    (["--learning-rat", "0.1"], "--learning-rate"),
+    (["--env-params", "gravity"], "is not NAME=VALUE"),
+    (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
+    (["--eval-episodes", "-1"], "eval_episodes must be"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str], message: str) -> None:
+    started = time.monotonic()
+    done = train(*arguments)
+    assert done.returncode == 2
+    assert message in " ".join((done.stderr + done.stdout).replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env-params", "gravty=9"], "did you mean 'gravity'"),
+        (["--action-law", "censored"], "'censored' is for continuous actions"),
+        (["--network", "cnn"], "needs observations [height, width, channels]"),
+        (["--out", "{file}"], "cannot make a folder for the run"),
+    ],
+)
+def test_a_mistake_that_only_the_environment_knows(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = train(*[word.format(file=tmp_path / "file") for word in arguments])
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "score"),
+    [
+        (["--eval-episodes", "5"], "5 ± 0 (standard error), min 5, max 5"),
+        (["--eval-episodes", "1"], "5 ± — (standard error), min 5, max 5"),
+        (["--seeds", "2"], "5 ± 0 (standard error), median of seeds 5, min 5, max 5"),
+    ],
+)
+def test_an_evaluation_whose_returns_are_all_equal(arguments: list[str], score: str, tmp_path: Path) -> None:
+    limit = ("--env-params", "max_steps_in_episode=5", "--num-updates", "1")
+    done = train(*SMALL, *limit, *arguments, "--out", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert score in done.stdout
+
+
+def test_help_teaches_and_answers_at_once() -> None:
+    started = time.monotonic()
+    done = train("--help")
+    assert done.returncode == 0
+    assert time.monotonic() - started < 3.0
+    for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--lambda", "--max-grad-norm"):
+        assert flag in done.stdout
+    assert "sgd: the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_the_preset_of_an_estimator_is_its_default() -> None:
+    assert "(default: windows)" in " ".join(train("--estimator", "ppo", "--help").stdout.replace("│", " ").split())
+
+
+@pytest.mark.slow
+def test_a_search_ranks_its_points_and_prints_the_best() -> None:
+    arguments = ["--points", "2", "--seeds", "2", "--set", "num_updates=2", "num_envs=4", "hidden_sizes=(8,)"]
+    done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("2 points × 2 seeds × ")
+    scores = [float(line.split()[1]) for line in printed[2:4]]
+    assert scores == sorted(scores, reverse=True)
+    best = printed[2].split()[0]
+    assert printed[-1].startswith("preset('reinforce', env='CartPole-v1', num_updates=2")
+    assert float(printed[-1].rpartition("learning_rate=")[2].rstrip(")")) == pytest.approx(float(best), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--range", "learning_rat=1:2"], "did you mean 'learning_rate'"),
+        (["--range", "learning_rate=2:1"], "must be LOW:HIGH with 0 < LOW <= HIGH"),
+        (["--set", "num_envs"], "is not NAME=VALUE"),
+        (["--seeds", "1"], "at least 1 point and 2 seeds"),
+    ],
+)
+def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
+    done = train(*arguments, script="tune.py")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--over", "gamma"), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
+        (("--over", "learning_rat=0.1"), "unknown setting to vary 'learning_rat': did you mean 'learning_rate'"),
+        (("--over", "gamma=2"), "gamma must be in [0, 1], got 2"),
+        (("--over", "gamma=0.1:1", "--method", "grid"), "gamma is a range, and a grid needs values"),
+        (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
+        (("--memory", "much"), "memory must be a size such as 4GiB or 500MB, got 'much'"),
+        pytest.param(("--memory", "1MB"), "memory:", marks=pytest.mark.slow),  # it has to compile first
+        (("--coordinator", "localhost:1"), "coordinator, num_processes and process_id belong together"),
+        (("--distributed",), "no cluster was found"),
+        (
+            ("--shard", "envs", "--cpu-devices", "2", "--num-envs", "5"),
+            "num_envs must be a multiple of the 2 devices",
+        ),
+    ],
+)
+def test_a_mistake_in_a_sweep(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = train("--out", str(tmp_path), *arguments, script="sweep.py")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_scripts_for_clusters_are_whole() -> None:
+    """Their syntax, and that the command has the flags they use; the clusters themselves are not here."""
+    helped = train("--help", script="sweep.py").stdout
+    scripts = sorted((ROOT / "experiments" / "cluster").iterdir())
+    assert len(scripts) == 3
+    for script in scripts:
+        subprocess.run(["bash", "-n", str(script)], check=True)
+        (call,) = re.findall(
+            r"experiments/sweep\.py (?=--seeds|--distributed).*?(?=\"\$@\"|\$flags)", script.read_text(), re.S
+        )
+        flags = re.findall(r"--[a-z-]+", call)
+        assert flags
+        assert all(flag in helped for flag in flags), flags

@@ -1,0 +1,565 @@
+"""Files of a folder that is damaged, hostile or somebody else's: read within bounds, written nowhere else.
+
+Any JSON, any bytes, and what is no plain file, in every file that is read; links in every place that is written; the
+order in which what is written reaches the disk.
+"""
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pg.benchmarks import learning
+from pg.benchmarks.leaderboard.quality import Point
+from pg.benchmarks.leaderboard.subjects import STAGES
+from pg.benchmarks.leaderboard.survey import FACTS
+from pg.commands import cli, job
+from pg.config import Config, Hyperparams
+from pg.runs import checkpoints, files, folders, memory, results
+from pg.sweep import study as studies
+
+CONFIG = Config(hidden_sizes=(3,), num_updates=4, num_envs=2)
+COLUMNS = {
+    "return": np.ones((2, 4), np.float32),
+    "episodes": np.ones((2, 4), np.int32),
+    "env_steps": np.ones((2, 4), int),
+}
+LIKE = {"policy": jnp.zeros(3)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return filled(tmp_path)
+
+
+def filled(tmp_path: Path) -> Path:
+    """A run of two seeds, with every kind of file that is read anywhere."""
+    folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seed": 0, "seeds": 2, "shard": "seeds"}, {"pg": "0.1.0"})
+    folders.write_json(tmp_path / "summary.json", {"status": "finished", "num_updates": 4})
+    folders.write_json(tmp_path / "sweep.json", {"width": 2})
+    results.write_metrics(tmp_path, COLUMNS, 0)
+    results.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
+    cell = tmp_path / "Catch-bsuite" / "ppo"
+    files.make_folder(cell)
+    stored = {"env": "Catch-bsuite", "label": "ppo", "seeds": [0, 1], "episodes": 3, "env_steps": [8, 8]}
+    stored |= {"config": CONFIG.to_json(), "hyperparams": Hyperparams().scalars(), "greedy": [1.0, None]}
+    folders.write_json(cell / "seeds-0-1.json", stored | {"sampled": [0.0, 1]})
+    np.savez_compressed(cell / "seeds-0-1.npz", seeds=(0, 1), steps=np.ones((2, 4)), returns=np.ones((2, 4)))
+    facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in STAGES}
+    folders.write_json(tmp_path / "stages.json", facts)
+    results.write_csv(tmp_path / "cosines.csv", Point._fields, [Point("a", "b", "c", 1, 2, 3.0, 4.0, 5.0, 6.0, 7.0)])
+    results.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
+    return tmp_path
+
+
+def shape_of(name: str, shape: Any) -> Callable[[Path], Any]:
+    return lambda folder: folders.read_json(folder / name, shape)
+
+
+CELL = "Catch-bsuite/ppo/seeds-0-1"
+JSON: list[tuple[str, Callable[[Path], Any]]] = [
+    ("config.json", folders.read_setup),
+    ("config.json", folders.read_options),
+    ("config.json", lambda folder: job._stored_identity(folder, "CartPole-v1")),
+    ("config.json", results.read_metrics),
+    ("config.json", lambda folder: results.read_params(folder, LIKE)),
+    ("versions.json", shape_of("versions.json", folders.VERSIONS)),
+    ("summary.json", lambda folder: job._finished(folder, 4)),
+    ("sweep.json", studies.stored_width),
+    ("sweep.json", lambda folder: [studies.stored_width(folder), studies.stored_versions(folder)]),
+    (f"{CELL}.json", learning.collect),
+    ("stages.json", shape_of("stages.json", FACTS)),
+]
+OTHER: list[tuple[str, Callable[[Path], Any]]] = [
+    ("metrics.parquet", results.read_metrics),
+    ("params.safetensors", lambda folder: results.read_params(folder, LIKE)),
+    ("cosines.csv", lambda folder: results.read_csv(folder / "cosines.csv", Point)),
+    ("results.csv", lambda folder: learning.read_csv(folder / "results.csv")),
+    (f"{CELL}.npz", lambda folder: learning._curves(folder / f"{CELL}.npz", [0, 1])),
+]
+READERS = [*JSON, *OTHER]
+IDS = [f"{i}-{name}" for i, (name, _) in enumerate(READERS)]
+TEXTS = [
+    *("", " ", "null", "true", "0", "-1", "1e999", "NaN", "Infinity", '"x"', '"config"', "[]", "[[]]", "{}", "[{}]"),
+    *("9" * 5000, "[" * 100_000, '{"a":' * 100_000, "[" * 500 + "]" * 500, "{", "\ufeff{}", '{"a": 1, "a": 2}', "\0"),
+    *(
+        '{"config": [], "hyperparams": {}}',
+        '{"config": {}, "hyperparams": null}',
+        '{"width": "2"}',
+        '{"width": true}',
+    ),
+    *('{"width": 1e300}', '{"width": 0}', '{"width": 9999999999}', '{"width": -1}', '{"resumed": {}}'),
+    *('{"resumed": [1]}', '{"status": 1, "num_updates": 2}', '{"status": "finished", "num_updates": "4"}'),
+    *(
+        '{"initial": 1, "middle": 2, "final": 3}',
+        '{"\\ud800": 1}',
+        '{"config": {"env": "\\ud800"}, "hyperparams": {}}',
+    ),
+]
+BYTES = [
+    *(text.encode(errors="surrogatepass") for text in TEXTS),
+    b"\xff\xfe",
+    b"\x80",
+    bytes(range(256)),
+    b"PAR1" * 9,
+]
+
+
+def one_sentence(read: Callable[[Path], Any], folder: Path, name: str) -> str | None:
+    """What is said, within a second; None where it could be read."""
+    began = time.monotonic()
+    try:
+        read(folder)
+    except ValueError as error:
+        said = str(error)
+        assert str(folder) in said, name
+        assert "\n" not in said, name
+        assert len(said) < 1000 + len(str(folder)), name
+        return said
+    finally:
+        assert time.monotonic() - began < 2.0, name
+    return None
+
+
+@pytest.mark.acceptance("S8")
+@pytest.mark.parametrize(("name", "read"), READERS, ids=IDS)
+def test_any_bytes_in_any_file_are_read_or_one_sentence(folder: Path, name: str, read: Any) -> None:
+    assert one_sentence(read, folder, name) is None
+    read_all_the_same = []
+    for data in BYTES:
+        (folder / name).write_bytes(data)
+        if one_sentence(read, folder, repr(data[:40])) is None:
+            read_all_the_same.append(data)
+    loose = name == "versions.json" or read is folders.read_options  # names with values are enough
+    assert all(loose and data.startswith(b"{") for data in read_all_the_same)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(data: Any, *path: Any) -> list[tuple[Any, ...]]:
+    """The ways to every value in JSON."""
+    inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path, *(place for name, x in inside for place in places(x, *path, name))]
+
+
+@pytest.mark.acceptance("S8")
+@pytest.mark.parametrize(("name", "read"), JSON, ids=IDS[: len(JSON)])
+def test_any_json_in_any_place_is_read_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, name: str, read: Any
+) -> None:
+    """One value of a whole file is something else."""
+    here = filled(tmp_path_factory.mktemp("folder"))
+    whole = json.loads((here / name).read_text())
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(st.sampled_from(places(whole)), VALUES)
+    def changed(place: tuple[Any, ...], value: Any) -> None:
+        data = json.loads(json.dumps(whole))
+        inside = data
+        for step in place[:-1]:
+            inside = inside[step]
+        if place:
+            inside[place[-1]] = value
+        (here / name).write_text(json.dumps(data if place else value))
+        one_sentence(read, here, f"{place} is {value!r}")
+
+    changed()
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def bound(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # the name of a socket is at most 107 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as ours:
+            ours.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+KINDS: dict[str, Callable[[Path], Any]] = {
+    "a pipe": pipe,
+    "a socket": bound,
+    "a folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.acceptance("S8")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "read"), READERS, ids=IDS)
+def test_what_is_no_plain_file_is_not_waited_for(folder: Path, name: str, read: Any, kind: str) -> None:
+    (folder / name).unlink()
+    KINDS[kind](folder / name)
+    said = one_sentence(read, folder, name)
+    assert said is not None
+    assert f"it is {kind}, where a plain file was expected" in said
+
+
+def test_a_device_is_not_opened() -> None:
+    with pytest.raises(ValueError, match="cannot read /dev/zero: it is a device"):
+        files.read_bytes(Path("/dev/zero"))
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(ValueError, match=r"config.json has 1,099,511,627,776 bytes, where at most 67,108,864 were"):
+        folders.read_json(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"config": {}, "hyperparams": {}, "options": []}', "not json"])
+def test_a_command_on_a_folder_of_something_else_ends_with_code_2(
+    folder: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        cli.parse("train.py", "", job.Options, ["--resume", str(folder)])
+    assert ended.value.code == cli.MISTAKE
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder / 'config.json'} ")
+    assert said.count("\n") == 1
+
+
+# Tables
+
+
+def table_of(path: Path, columns: dict[str, Any], **options: Any) -> None:
+    parquet.write_table(pyarrow.table(columns), path, **options)
+
+
+MANY = np.zeros(10**6)
+TABLES: dict[str, tuple[dict[str, Any], str]] = {
+    "more rows than updates": ({"seed": MANY}, "1,000,000 rows, where at most 8 can have been written"),
+    "texts": ({"seed": ["x"] * 8}, "is of type 'string'"),
+    "lists": ({"seed": [[1.0]] * 8}, "is of type|not named once each"),
+    "a structure": ({"seed": [{"a": 1, "b": 2}] * 8}, "is of type|not named once each"),
+    "bytes": ({"seed": [b"x"] * 8}, "is of type 'binary'"),
+    "times": ({"seed": np.zeros(8, "datetime64[s]")}, "is of type 'timestamp"),
+    "a long text": ({"seed": ["x" * 10**7] * 8}, "is of type 'string'"),
+}
+
+
+@pytest.mark.acceptance("S8")
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_that_a_run_cannot_have_written_is_not_unpacked(
+    folder: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, said = TABLES[case]
+    table_of(folder / "metrics.parquet", columns)
+    monkeypatch.setattr(parquet.ParquetFile, "read", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=said):
+        results.read_metrics(folder)
+
+
+def test_a_table_that_does_not_fit_into_memory_is_not_unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing says how many rows there can be."""
+    path = folder / "metrics.parquet"
+    monkeypatch.setattr(memory, "free", lambda: 10**6)
+    table_of(path, {"x": MANY})
+    with pytest.raises(ValueError, match=r"it would unpack to 7\.63 MiB, where 977 KiB are free"):
+        results.read_table(path)
+
+
+def test_a_text_that_comes_often_is_in_memory_once(folder: Path) -> None:
+    """A few kilobytes of a file would unpack to 3 GiB."""
+    path = folder / "x.parquet"
+    column = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 2**20])
+    table_of(path, {"x": column}, store_schema=False)
+    with pytest.raises(ValueError, match=r"damaged, remove it: it would unpack to 1 MiB, for 3,000 rows of 1"):
+        results.read_table(path, texts=True)
+    column = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 2**17])
+    table_of(path, {"x": column}, store_schema=False)
+    found = results.read_table(path, texts=True)["x"]
+    assert len(found) == 3000
+    assert len({id(x) for x in found}) == 1
+
+
+def test_texts_come_back_as_they_were_written(tmp_path: Path) -> None:
+    columns = {"name": np.array(["a", "b", "a", None], object), "x": [1, 2, 3, 4], "flag": [True, False, True, True]}
+    results.write_table(tmp_path / "x.parquet", columns)
+    found = results.read_table(tmp_path / "x.parquet", texts=True)
+    assert {name: x.tolist() for name, x in found.items()} == {name: list(x) for name, x in columns.items()}
+
+
+def test_parameters_of_more_seeds_than_the_run_has_are_not_read(folder: Path) -> None:
+    for shape in ((3, 3), (2, 2, 3), (2, 4), (3, 2)):
+        results.write_params(folder, {"policy": np.zeros(shape, np.float32)})
+        with pytest.raises(ValueError, match=r"policy is F32\[.*\], where F32\[3\], with 2 seed\(s\) in front,"):
+            results.read_params(folder, LIKE)
+
+
+def test_rows_of_a_sweep_are_those_of_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chunk whose files say something else is run again; nothing of it is used."""
+    study = studies.Study(CONFIG, Hyperparams(), {"learning_rate": [0.1, 0.2]}, range(2))
+    rows = dict.fromkeys(studies.RESULTS, np.ones(2))
+    good = {"run": [0, 1], "setting": [0, 0], "seed": [0, 1], "learning_rate": [0.1, 0.1], **rows}
+    bad: dict[str, dict[str, Any]] = {
+        "other runs": good | {"run": [0, 7]},
+        "too many": {name: np.repeat(x, 10) for name, x in good.items()},
+        "texts": good | {"mean": ["x", "y"]},
+        "a column less": {name: x for name, x in good.items() if name != "finite"},
+    }
+    for name, columns in {"good": good, **bad}.items():
+        studies.make(tmp_path)
+        results.write_table(tmp_path / "runs" / "000000-000001.parquet", columns)
+        results.write_table(tmp_path / "metrics" / "000000-000001.parquet", {"run": np.repeat([0, 1], 4)})
+        done, _ = studies.start(study, tmp_path)
+        assert done == (2 if name == "good" else 0), name
+        assert ("are run again" in capsys.readouterr().out) == (name != "good"), name
+
+
+# Links
+
+
+@pytest.fixture
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of somebody else, named as ours are."""
+    place = tmp_path_factory.mktemp("outside")
+    for name in ("victim", f"00000001.{'0' * 64}.safetensors", "metrics-00000000-00000001.parquet", ".x.json.tmp"):
+        (place / name).write_text("mine")
+    return place
+
+
+def untouched(outside: Path) -> bool:
+    return sorted(path.read_text() for path in outside.iterdir()) == ["mine"] * 4
+
+
+@pytest.mark.acceptance("S9")
+def test_what_is_written_goes_through_no_link(folder: Path, outside: Path) -> None:
+    """Neither by the name of a file, nor by a name beside it that could be guessed."""
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    for name in names:
+        for place in (folder / name, folder / f".{name}.tmp"):
+            place.unlink(missing_ok=True)
+            place.symlink_to(outside / "victim")
+    filled(folder)
+    assert untouched(outside)
+    assert all(not (folder / name).is_symlink() for name in names)
+
+
+@pytest.mark.acceptance("S9")
+def test_a_new_file_goes_through_no_link_even_if_its_name_was_guessed(
+    tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0" * 2 * size)
+    (tmp_path / ".x.json.00000000.tmp").symlink_to(outside / "victim")
+    with pytest.raises(OSError, match=r"cannot write .*x\.json: File exists"):
+        folders.write_json(tmp_path / "x.json", {})
+    assert untouched(outside)
+
+
+@pytest.mark.acceptance("S9")
+def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
+    lock = tmp_path / ".lock"
+    said = {lock.symlink_to: "is a link: remove it", lock.hardlink_to: "is a file of something else: remove it"}
+    for make, message in said.items():
+        make(outside / "victim")
+        with pytest.raises(ValueError, match=rf"\.lock {message}"), folders.locked(tmp_path):
+            pass
+        lock.unlink()
+        assert untouched(outside)
+    os.mkfifo(lock)
+    with pytest.raises(ValueError, match=r"\.lock is a file of something else"), folders.locked(tmp_path):
+        pass
+
+
+@pytest.mark.acceptance("S9")
+def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(tmp_path: Path, outside: Path) -> None:
+    place = tmp_path / "checkpoints"
+    place.symlink_to(outside)
+    doings: list[Callable[[], object]] = [
+        lambda: checkpoints.Keeper(place, {}, {"seed": np.arange(1)}),
+        lambda: checkpoints.restore(place, (), {}, 1),
+        lambda: files.make_folder(place),
+        lambda: files.make_folder(place / "chunk", within=tmp_path),
+    ]
+    for do in doings:
+        with pytest.raises(ValueError, match="checkpoints is a link, and files in it would lie elsewhere"):
+            do()
+    checkpoints.discard(place)
+    checkpoints.forget_after(place, 0)
+    files.remove_leftovers(place)
+    assert untouched(outside)
+    assert place.is_symlink()
+
+
+@pytest.mark.acceptance("S9")
+def test_what_is_removed_is_a_plain_file_of_our_own(tmp_path: Path, outside: Path) -> None:
+    """Not what somebody else has put beside it, under another name or as another kind."""
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".vimrc.tmp").write_text("mine")
+    (tmp_path / f"00000002.{'1' * 64}.safetensors").mkdir()
+    (tmp_path / f"00000003.{'1' * 64}.safetensors").symlink_to(outside / "victim")
+    before = set(tmp_path.iterdir())
+    for name in (f"00000004.{'1' * 64}.safetensors", "metrics-00000000-00000004.parquet", ".x.json.01234567.tmp"):
+        (tmp_path / name).write_text("ours")
+    checkpoints.forget_after(tmp_path, 0)
+    checkpoints.discard(tmp_path)
+    assert set(tmp_path.iterdir()) == before
+    assert untouched(outside)
+
+
+def test_results_may_be_a_link_and_what_is_below_may_not(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    made = folders.named(tmp_path / "results", CONFIG, "mine")
+    assert made == tmp_path / "disk" / "CartPole-v1" / "reinforce" / "mine"
+    (tmp_path / "disk" / "CartPole-v1" / "reinforce" / "other").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="is a link to another folder"):
+        folders.named(tmp_path / "results", CONFIG, "other")
+
+
+# The disk
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is asked of the operating system, in order: files without their random digits."""
+    seen: list[tuple[str, str]] = []
+
+    def plain(path: object) -> str:
+        return re.sub(r"\.[0-9a-f]{8}\.", ".#.", Path(str(path)).name)
+
+    def record(name: str, described: Callable[..., str]) -> None:
+        original = getattr(os, name)
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            seen.append((name, described(*args)))
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, called)
+
+    record("fsync", lambda number: plain(os.readlink(f"/proc/self/fd/{number}")))
+    record("replace", lambda old, new: plain(new))
+    record("mkdir", lambda path, *_: plain(path))
+    return seen
+
+
+@pytest.mark.acceptance("C11")
+def test_a_name_is_on_the_disk_after_what_it_names(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    folders.write_json(tmp_path / "x.json", {})
+    assert calls == [("fsync", ".x.json.#.tmp"), ("replace", "x.json"), ("fsync", tmp_path.name)]
+
+
+@pytest.mark.acceptance("C11")
+def test_a_new_folder_is_on_the_disk_with_those_above_it(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    folders.create(tmp_path, CONFIG, 0)
+    made = [name for what, name in calls if what == "mkdir"]
+    assert made[:2] == ["CartPole-v1", "reinforce"]
+    above = [tmp_path.name, *made[:2]]
+    assert calls == [
+        call for name, top in zip(made, above, strict=True) for call in (("mkdir", name), ("fsync", top))
+    ]
+
+
+@pytest.mark.acceptance("C11")
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_is_removed(
+    tmp_path: Path, calls: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = checkpoints.Keeper(tmp_path / "checkpoints", {}, {"seed": np.arange(2)}, updates=2, most=1)
+    unlink = Path.unlink
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **how: [calls.append(("unlink", path.name[:8])), unlink(path, **how)]
+    )
+    for done in (2, 4):
+        part = {name: x[:, :2] for name, x in COLUMNS.items()}
+        keeper(done, lambda: {"w": np.zeros((2, 3))}, part, True)  # type: ignore[arg-type, return-value]
+    after = calls[[what for what, _ in calls].index("unlink") - 6 :]
+    assert [what for what, _ in after] == ["fsync", "replace", "fsync"] * 2 + ["unlink"]
+    assert after[2] == after[5] == ("fsync", "checkpoints")
+    assert after[-1] == ("unlink", "00000002")
+    assert calls[:2] == [("mkdir", "checkpoints"), ("fsync", tmp_path.name)]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.fsync
+
+    def refuse(number: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(22, "Invalid argument")
+        original(number)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    folders.write_json(tmp_path / "x.json", {"a": 1})
+    assert folders.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"hidden_sizes": [1] * 10**5},
+        {"hidden_sizes": [2**30, 2**30]},
+        {"hidden_sizes": [10**9 + 1]},
+        {"memory": "lstm", "memory_size": 10**6},
+    ],
+)
+def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(values: dict[str, Any]) -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"hidden_sizes .*must .*at most [\d,]+ (layers|weights), got [\d,]+"):
+        Config(**values)
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_first_layer_that_is_too_wide_for_the_observation_is_refused() -> None:
+    from pg.train import make_learner
+
+    with pytest.raises(ValueError, match=r"at most 1,000,000,000 weights, got 4,000,000,000, with 4 input"):
+        make_learner(Config(hidden_sizes=(10**9,)))
+
+
+def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pg import envs
+
+    env = envs.make_env("CartPole-v1", 1)
+    monkeypatch.setattr(memory, "_total", lambda: 2**30)
+    memory.check(Config(), env, (), 1, 100)
+    large: list[tuple[dict[str, Any], int, int]] = [
+        ({"num_envs": 10**6, "horizon": 2000}, 1, 1),
+        ({"num_envs": 10**6, "collect": "windows", "estimator": "gae", "num_steps": 2000}, 1, 1),
+        ({"num_epochs": 10**8, "num_envs": 4, "estimator": "ppo", "num_updates": 1}, 1, 1),
+        (
+            {"estimator": "ppo", "collect": "windows", "num_envs": 4, "num_steps": 1000, "minibatch_size": 500}
+            | {"num_epochs": 10**5, "num_updates": 1},
+            1,
+            1,
+        ),
+        ({}, 10**7, 1),
+        ({}, 1, 10**9),
+    ]
+    for values, seeds, episodes in large:
+        with pytest.raises(ValueError, match=r"need at least [\d.]+ \w+, and there are 1.0 GiB: fewer"):
+            memory.check(Config(**values), env, (), seeds, episodes)
+
+
+@pytest.mark.parametrize(("there", "here", "setting"), [("float32", "float64", 0), ("float64", "float32", 1)])
+def test_parameters_of_another_precision_name_the_setting_of_jax(
+    folder: Path, there: str, here: str, setting: int
+) -> None:
+    results.write_params(folder, {"policy": np.zeros((2, 3), there)})
+    with pytest.raises(ValueError, match=f"written with JAX_ENABLE_X64={setting}, .* set JAX_ENABLE_X64={setting}"):
+        results.read_params(folder, {"policy": np.zeros(3, here)})

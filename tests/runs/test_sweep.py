@@ -1,0 +1,389 @@
+"""Sweeps: points, chunks that fit, files that survive an interruption, and a ranking that is honest."""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import pg
+from pg.commands import cli
+from pg.config import Config, Hyperparams
+from pg.fast import devices
+from pg.runs import execution, folders, memory, results
+from pg.runs.interrupts import Interrupted
+from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
+from pg.sweep import study as studies
+from pg.train import make_train
+
+KEY = jax.random.key(3)
+CONFIG = Config(estimator="leave_one_out", num_envs=4, num_updates=6, hidden_sizes=(8,))
+POINTS = grid(learning_rate=[1e-3, 1e-2], env_params={"length": [0.3, 0.5, 1.0]})
+ONE = devices.layout(most=1)
+HOW = cli.Checkpointing()
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# Points
+
+
+def test_a_grid_is_every_combination_with_the_first_name_slowest() -> None:
+    h = grid(Hyperparams(lambda_=0.5), learning_rate=[1, 2], env_params={"length": [3, 4, 5]})
+    np.testing.assert_array_equal(h.learning_rate, [1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(h.env_params["length"], [3, 4, 5, 3, 4, 5])
+    np.testing.assert_array_equal(h.lambda_, [0.5] * 6)
+    assert {x.shape for x in jax.tree.leaves(h)} == {(6,)}
+    assert grid().learning_rate.shape == (1,)
+
+
+@pytest.mark.parametrize("draw", [random, sobol])
+def test_draws_lie_in_their_spaces_with_their_law(draw: Any) -> None:
+    spaces = {"learning_rate": Range(1e-4, 1e-2), "gamma": Range(0.5, 1.0, log=False), "lambda_": [0.9, 0.95]}
+    h = draw(256, n_step=Range(1, 32), **spaces)
+    assert (h.learning_rate >= 1e-4).all()
+    assert (h.learning_rate < 1e-2).all()
+    # Log-uniform: as many in each decade. 5 standard errors of 256 draws.
+    assert abs((h.learning_rate < 1e-3).mean() - 0.5) < 5 * 0.5 / 16
+    assert abs(h.gamma.mean() - 0.75) < 5 * 0.5 / 12**0.5 / 16
+    assert abs((h.lambda_ == 0.9).mean() - 0.5) < 5 * 0.5 / 16
+    assert np.issubdtype(h.n_step.dtype, np.integer)
+    again, other = draw(256, **spaces), draw(256, seed=1, **spaces)
+    np.testing.assert_array_equal(again.gamma, draw(256, **spaces).gamma)
+    assert not np.array_equal(again.gamma, other.gamma)
+
+
+def test_sobol_points_are_even() -> None:
+    """64 points in the plane: one in each of 64 cells, 8 × 8; a random draw leaves a third of them empty."""
+    h = sobol(64, learning_rate=Range(1e-4, 1e-2), gamma=Range(0.0, 1.0, log=False))
+    cells = np.floor(8 * np.stack([np.log10(h.learning_rate / 1e-4) / 2, h.gamma])).astype(int)
+    assert len({tuple(cell) for cell in cells.T}) == 64
+
+
+def test_a_command_line_names_spaces() -> None:
+    assert points.spaces_of(["learning-rate=1e-4:1e-2", "lambda=0.9,1", "length=0.3:1:linear", "memory=gru"]) == {
+        "learning_rate": Range(1e-4, 1e-2),
+        "lambda_": [0.9, 1],
+        "length": Range(0.3, 1.0, log=False),
+        "memory": ["gru"],
+    }
+    assert points.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"] == [True, False] * 2
+    assert len(points.table_of(["gamma=0.9:1.0"], num=5)["gamma"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: grid(learning_rat=[1.0]), "unknown hyperparameter 'learning_rat': did you mean 'learning_rate'"),
+        (lambda: grid(gamma=[0.9, 1.5]), r"gamma must be in \[0, 1\], got 1.5"),
+        (lambda: grid(gamma=[]), "gamma has no values"),
+        (lambda: grid(gamma=Range(0.1, 1)), "gamma is a range, and a grid needs values"),
+        (lambda: grid(env_params={"length": [float("nan")]}), "length must be finite numbers"),
+        (lambda: random(0, gamma=[1.0]), "points must be a whole number of at least 1, got 0"),
+        (lambda: points.table_of(["gamma"]), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
+        (
+            lambda: points.table_of(["gamma=1:0.5"]),
+            "range of gamma must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH",
+        ),
+        (lambda: points.table_of(["gamma=a:b"]), "range of gamma must be LOW:HIGH"),
+        (lambda: points.table_of(["gamma=0:1"]), "range of gamma is log-uniform, and needs LOW > 0"),
+        (lambda: points.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
+        (lambda: sweep(CONFIG, KEY, 0), "num_seeds must be a whole number of at least 1, got 0"),
+        (lambda: sweep(CONFIG, KEY, 1, width=0), "width must be a whole number of at least 1, got 0"),
+        (
+            lambda: sweep(CONFIG, KEY, 1, Hyperparams(gamma=np.ones(2), lambda_=np.ones(3))),
+            "leaves \\[G\\] or scalars",
+        ),
+        (lambda: memory.number_of_bytes("4 parsecs"), "memory must be a size such as 4GiB"),
+    ],
+)
+def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Runs side by side
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D4")
+def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
+    exact, mapped = (sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False))
+    assert exact[1]["return"].shape == (6, 2, 6)
+    solo, keys = jax.jit(make_train(CONFIG)), jax.random.split(KEY, 2)
+    for g in range(6):
+        for s in range(2):
+            state, metrics = solo(keys[s], jax.tree.map(lambda x, g=g: x[g].item(), POINTS))
+            assert_equal(jax.tree.map(lambda x, g=g, s=s: x[g, s], exact), (state, metrics))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), mapped[0].params, exact[0].params
+    )
+
+
+@pytest.mark.acceptance("D4")
+def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
+    """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always the same."""
+    whole = sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
+    part = sweep(CONFIG, KEY, 2, jax.tree.map(lambda x: x[:2], POINTS), width=2, where=ONE)
+    assert_equal(jax.tree.map(lambda x: x[:2], whole), part)
+    turned = sweep(CONFIG, KEY, 2, jax.tree.map(lambda x: x[::-1], POINTS), width=2, where=ONE)
+    assert_equal(jax.tree.map(lambda x: x[::-1], whole), turned)
+    filled_up = sweep(CONFIG, KEY, 1, jax.tree.map(lambda x: x[:3], POINTS), width=2, where=ONE)
+    assert filled_up[1]["return"].shape == (3, 1, 6)
+
+
+@pytest.mark.acceptance("J4")
+def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, original = [], execution.compile_programs
+    monkeypatch.setattr(execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw))
+    sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
+    assert len(calls) == 1
+
+
+@pytest.mark.slow
+def test_the_width_is_lowered_until_the_programs_fit() -> None:
+    h = chunks.crossed(POINTS, 4)
+    free = chunks.plan(CONFIG, h, 24, ONE, width=8)
+    assert (free.width, free.compilations) == (8, 1)
+    tight = chunks.plan(CONFIG, h, 24, ONE, width=8, budget=3 * free.bytes_per_run)
+    assert tight.width < 4
+    assert tight.programs.num_bytes <= 3 * free.bytes_per_run
+    assert chunks.plan(CONFIG, h, 2, ONE, width=8, fixed=True).width == 8
+    with pytest.raises(ValueError, match=r"for 8 run\(s\) on each of 1 device"):
+        chunks.plan(CONFIG, h, 24, ONE, width=8, fixed=True, budget=3 * free.bytes_per_run)
+    with pytest.raises(ValueError, match=r"for 1 run\(s\) on each of 1 device"):
+        chunks.plan(CONFIG, h, 24, ONE, budget=1000)
+
+
+@pytest.mark.slow
+def test_the_compilers_account_of_memory_grows_with_the_width() -> None:
+    """What the plan rests on: twice the runs, twice the bytes, within a tenth."""
+    sizes = [
+        execution.compile_programs(CONFIG, execution.broadcast(Hyperparams(), 1), ONE, n).num_bytes for n in (8, 16)
+    ]
+    assert sizes[1] / sizes[0] == pytest.approx(2.0, rel=0.1)
+
+
+def test_sizes() -> None:
+    assert memory.number_of_bytes("4GiB") == 4 * 2**30
+    assert memory.number_of_bytes("500 mb") == 500_000_000
+    assert memory.number_of_bytes("1e9") == 10**9
+    assert memory.readable(3.5 * 2**30) == "3.5 GiB"
+    assert 0 < memory.resident() <= memory.peak()
+    assert memory.for_programs() > 2**20
+    assert memory.for_programs(2**40) > memory.for_programs(2**39) > 0
+
+
+# A study and its folder
+
+
+def study(**changes: Any) -> Study:
+    table = {"learning_rate": [0.001, 0.01, 0.001, 0.01], "num_envs": [4, 4, 2, 2]}
+    return Study(**{"config": CONFIG, "hyperparams": Hyperparams(), "table": table, "seeds": range(3), **changes})
+
+
+def test_the_same_study_finds_the_same_folder_and_another_does_not(tmp_path: Path) -> None:
+    assert study().folder(tmp_path) == study().folder(tmp_path)
+    others = [study(seeds=range(1, 4)), study(episodes=7), study(config=dataclasses.replace(CONFIG, num_updates=7))]
+    assert len({s.folder(tmp_path) for s in [study(), *others]}) == 4
+
+
+def test_static_settings_are_brought_together() -> None:
+    mixed = study(table={"num_envs": [4, 2, 4], "gamma": [0.1, 0.2, 0.3]})
+    assert mixed.table == {"num_envs": [4, 4, 2], "gamma": [0.1, 0.3, 0.2]}
+    assert [(c.num_envs, list(group)) for c, group in mixed.programs()] == [(4, [0, 1]), (2, [2])]
+    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
+        study(table={"num_envs": [4, 0]})
+    with pytest.raises(ValueError, match="unknown setting to vary 'lenght': did you mean 'length'"):
+        studies.check_names(study(table={"lenght": [0.5]}))
+
+
+def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert driver.run(study(), whole, ONE, HOW, width=2) == 2
+    original, written = studies.write_chunk, []
+
+    def interrupted(*args: Any) -> None:
+        original(*args)
+        written.append(args)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "write_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run(study(), broken, ONE, HOW, width=2)
+    driver.run(study(), broken, ONE, HOW)  # the width is that of before
+    assert [args[2] for args in written] == [0, 2, 4, 6, 8, 10]
+    assert sorted(p.relative_to(whole) for p in whole.rglob("*.parquet")) == sorted(
+        p.relative_to(broken) for p in broken.rglob("*.parquet")
+    )
+    assert_equal(studies.read_runs(whole), studies.read_runs(broken))
+    with pytest.raises(ValueError, match="begun with --width 2"):
+        driver.run(study(), broken, ONE, HOW, width=3)
+
+
+def test_a_sweep_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, before = study(), folders.environment(ONE)
+    studies.make(tmp_path)
+    studies.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
+    driver._say_changes(one, tmp_path, 2, before)
+    assert "note: the runs to come may differ in bits from those that are finished" in capsys.readouterr().out
+    kept = studies.stored_versions(tmp_path)
+    assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
+    driver._say_changes(one, tmp_path, 2, before)
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And those of the runs after them, which a ranking would else count without them."""
+    folder = tmp_path / "sweep"
+    driver.run(study(), folder, ONE, HOW, width=2)
+    before = studies.read_runs(folder)
+    middle = sorted((folder / "metrics").iterdir())[3]
+    middle.write_bytes(middle.read_bytes()[:100])
+    driver.run(study(), folder, ONE, HOW)
+    out = capsys.readouterr().out
+    assert f"{middle} is damaged: its runs, and those after them, are run again" in out
+    assert "6 of 12 runs are finished" in out
+    assert_equal(studies.read_runs(folder), before)
+
+
+def test_a_signal_within_a_chunk_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = study(table={"learning_rate": [0.001, 0.01]})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    driver.run(one, whole, ONE, HOW, width=3)
+    calls = []
+
+    class Progress(cli.Progress):
+        def __call__(self, *args: Any) -> None:
+            super().__call__(*args)
+            calls.append(args[0])
+            if len(calls) == CONFIG.num_updates + 2:  # in the second chunk
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(cli, "Progress", Progress)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test's process may ignore it
+    try:
+        with pytest.raises(Interrupted):
+            driver.run(one, broken, ONE, HOW, width=3)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(list((broken / "checkpoints").glob("chunk-000003-000005/00000002.*.safetensors"))) == 1
+    driver.run(one, broken, ONE, HOW)
+    assert "going on after update 2" in capsys.readouterr().out
+    assert_equal(studies.read_runs(whole), studies.read_runs(broken))
+    for path in (whole / "metrics").iterdir():
+        assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()
+    assert not list((broken / "checkpoints").iterdir())
+
+
+def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
+    one = study(table={"learning_rate": [0.001, 0.01]}, episodes=5)
+    driver.run(one, tmp_path, ONE, HOW)
+    rows = studies.read_runs(tmp_path)
+    np.testing.assert_array_equal(rows["setting"], [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(rows["seed"], [0, 1, 2] * 2)
+    np.testing.assert_array_equal(rows["learning_rate"], [0.001] * 3 + [0.01] * 3)
+    assert rows["finite"].all()
+    # What a solo run of the same seed comes to, within the rounding of batched products.
+    done = execution.run(CONFIG, Hyperparams(learning_rate=0.01), [1])
+    found = execution.evaluate_run(CONFIG, done, [1], 5, greedy=False)
+    assert rows["mean"][4] == pytest.approx(float(found.returns.mean()), rel=1e-4)
+    metrics = results.read_table(next((tmp_path / "metrics").iterdir()))
+    here = (metrics["setting"] == 1) & (metrics["seed"] == 1)
+    np.testing.assert_allclose(metrics["return"][here], done.metrics["return"][0], rtol=1e-3)
+    steps, returns = studies.read_curves(tmp_path, 1)[1]
+    np.testing.assert_array_equal(steps, np.cumsum(done.metrics["env_steps"][0]))
+    np.testing.assert_allclose(returns, done.metrics["return"][0], rtol=1e-3)
+
+
+def test_settings_that_diverged_come_last() -> None:
+    three = study(table={"gamma": [0.1, 0.2, 0.3]})
+    rows = {
+        **{"run": np.arange(9), "setting": np.repeat(np.arange(3), 3), "env_steps": np.full(9, 10)},
+        "mean": np.array([1.0, 2.0, 3.0, 99.0, 99.0, 99.0, 5.0, 6.0, 7.0]),
+        "finite": np.array([True] * 5 + [False] + [True] * 3),
+    }
+    ranked = report.rank(three, rows)
+    assert [(r.setting, r.diverged) for r in ranked] == [(2, 0), (0, 0), (1, 1)]
+    assert ranked[0].mean.value == 6.0
+    assert ranked[0].mean.low < 6.0 < ranked[0].mean.high
+    assert "flatters" in report.verdict(three, ranked, None)
+
+
+def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
+    """Of three settings one has two seeds that stayed finite, one has one, and one has none."""
+    three = study(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
+    rows = {
+        **{"run": np.arange(6), "setting": np.repeat(np.arange(3), 2), "env_steps": np.full(6, 10)},
+        "mean": np.array([1.0, 3.0, 5.0, 99.0, 7.0, 8.0]),
+        "finite": np.array([True, True, True, False, False, False]),
+    }
+    ranked = report.rank(three, rows)
+    assert [r.setting for r in ranked] == [0, 1, 2]
+    assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
+    assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(three, ranked)
+    assert "no interval" not in report.table(three, ranked[:1])
+    again = {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}], "failed_seeds": []}
+    found = report.verdict(three, ranked[1:], again)
+    assert found.count("(no interval)") == 2
+
+
+@pytest.mark.slow
+def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = study(table={"learning_rate": [1e-9, 0.02], "length": [0.5, 1.0]}, episodes=20)
+    width = driver.run(two, tmp_path, ONE, HOW)
+    driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
+    out = capsys.readouterr().out
+    assert "on 2 fresh seeds, which had no part in the choice" in out
+    stored = results.read_table(tmp_path / "best" / "metrics.parquet")
+    assert set(stored["seed"]) == {3, 4}
+    config, h = folders.read_setup(tmp_path / "best")
+    assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 1.0}), pytest.approx(0.02))
+    for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
+        assert (tmp_path / name).stat().st_size > 100
+    solo = execution.run(config, h, [3])
+    np.testing.assert_allclose(stored["return"][:6], solo.metrics["return"][0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("fault", ["memory", "disk"])
+def test_a_table_that_cannot_be_read_at_present_is_kept(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = study(table={"learning_rate": [0.001, 0.01]}, episodes=2)
+    driver.run(one, tmp_path, ONE, HOW)
+    before = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    assert before
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    if fault == "memory":
+        monkeypatch.setattr(memory, "free", lambda: 1000)
+    else:
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", failing)
+    with pytest.raises(ValueError, match="cannot be read now"):
+        studies.start(one, tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == before
+
+
+def test_the_public_names() -> None:
+    assert pg.sweep.grid is grid
+    assert pg.sweep.sweep is sweep
+
+
+def test_metrics_grow_with_updates_and_not_with_steps() -> None:
+    """2048 seeds × 500k steps of ppo: below 200 MB, where every step's info would be gigabytes."""
+    config = dataclasses.replace(pg.preset("ppo")[0], num_updates=976)
+    assert config.num_envs * config.num_steps * config.num_updates >= 499_000
+    metrics = jax.eval_shape(jax.vmap(make_train(config)), jax.random.split(KEY, 2048))[1]
+    assert {x.shape for x in metrics.values()} == {(2048, 976)}
+    assert sum(x.size * x.dtype.itemsize for x in metrics.values()) < 200e6

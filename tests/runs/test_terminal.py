@@ -1,0 +1,401 @@
+"""What is written for people fits their terminal: settings, progress, help, and what is said while it compiles."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pg.commands import cli, terminal
+from pg.commands.job import Options
+from pg.commands.terminal import Progress, fitted, wrapped
+from pg.config import ACCEPTS, ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
+from pg.fast import devices
+from pg.presets import preset
+from pg.sweep import Study, driver, points
+
+TRAIN = str(Path(__file__).parents[2] / "experiments" / "train.py")
+
+
+class Screen:
+    """A terminal of some columns, and what was written to it."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in re.split(r"[\r\n]", self.text) if line.strip()]
+
+
+def on_screen(monkeypatch: pytest.MonkeyPatch, width: int) -> Screen:
+    """Standard error, from now on. Not a fixture: pytest sets another one before the test itself."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    made = Screen()
+    monkeypatch.setattr(sys, "stderr", made)
+    return made
+
+
+def metrics(mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)) -> dict[str, np.ndarray]:
+    """Of one update of each run."""
+    column = np.ones((len(skipped), 1))
+    return {
+        "return": mean_return * column,
+        "episodes": 3 * column,
+        "grad_norm": 0.837 * column,
+        "entropy": -1e-9 * column,
+        "env_steps": 1000 * column,
+        "skipped": np.array(skipped)[:, None],
+    }
+
+
+ALL = " 50%|████████        | 1/2 updates, return 143.3, grad norm 0.837, entropy -1e-9, 1.00k steps/s, 00:01 left"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (120, ALL),
+        (100, " 50%|████████        | 1/2 updates, return 143.3, entropy -1e-9, 1.00k steps/s, 00:01 left"),
+        (80, " 50%|████████        | 1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
+        (60, "1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
+        (50, "1/2 updates, return 143.3, 00:01 left"),
+        (30, "1/2 updates, 00:01 left"),
+        (10, "1/2 updat"),
+    ],
+)
+def test_progress_leaves_out_what_matters_least(width: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that is left stays longest; a line that is as wide as the terminal would begin another."""
+    screen = on_screen(monkeypatch, width)
+    progress = Progress(2)
+    progress(1, 1.0, metrics())
+    progress.close()
+    assert screen.lines == [expected.rstrip()]
+    assert screen.text.endswith("\n")
+
+
+def test_runs_that_have_stopped_are_more_important_than_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = on_screen(monkeypatch, 80)
+    progress = Progress(2)
+    progress(1, 1.0, metrics(skipped=(0, 1)))
+    progress.close()
+    assert screen.lines == ["1/2 updates, return 143.3, 2.00k steps/s, 1 of 2 runs not finite, 00:01 left"]
+
+
+def test_a_sign_of_life_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds on a terminal, gone once there is progress; the shorter line leaves nothing of the longer one."""
+    screen = on_screen(monkeypatch, 80)
+    progress = Progress(2)
+    for _ in range(200):
+        if "compiling: 1 s" in screen.lines:
+            break
+        time.sleep(0.05)
+    assert "compiling: 1 s" in screen.lines
+    progress(1, 1.0, metrics())
+    shown = len(screen.text)
+    time.sleep(1.1)
+    assert len(screen.text) == shown
+    monkeypatch.setenv("COLUMNS", "30")
+    progress(2, 1.0, metrics())
+    before, after = screen.text.split("\r")[-2:]
+    assert len(after) >= len(before)
+    progress.close()
+
+
+def test_elsewhere_a_line_comes_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a log: whole, and without a bar."""
+    progress = Progress(20)
+    for done in range(1, 21):
+        progress(done, 1.0, metrics(-1e-9))
+    progress.close()
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 10
+    assert out.splitlines()[-1].startswith("20/20 updates, return -1e-9, grad norm 0.837, entropy ")
+    assert out.splitlines()[-1].endswith(" steps/s, 00:00 left")
+    assert err == ""
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_settings_are_cut_between_words(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = cli.describe(*preset("ppo", env="MountainCarContinuous-v0"), 200, 9155, verbose=True)
+    whole = " ".join(text.split())
+    assert all(len(line) <= width for line in text.splitlines())
+    monkeypatch.setenv("COLUMNS", "10000")
+    assert whole == " ".join(
+        cli.describe(*preset("ppo", env="MountainCarContinuous-v0"), 200, 9155, verbose=True).split()
+    )
+
+
+def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "/a/very/long/path/of-a-folder"
+    assert wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume\n  {path}"
+    monkeypatch.delenv("COLUMNS")
+    assert (
+        wrapped(f"go on with --resume {path}", Screen()) == f"go on with --resume {path}"
+    )  # no terminal of the system's
+
+
+def test_the_sentences_of_a_sweep_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But for its table and its paths."""
+    config = Config(env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,))
+    study = Study(config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1)
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    one = devices.layout(most=1)
+    driver.carry_out(study, tmp_path, one, cli.Checkpointing(), width=None, limit=None, fresh=2)
+    assert "report this one" in screen.text
+    sentences = [line for line in screen.lines if str(tmp_path) not in line and "diverged" not in line]
+    assert max(map(len, sentences)) <= 80
+
+
+def test_no_line_of_a_log_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "20")  # as a shell exports it
+    cli.say("go on with --resume /a/very/long/path/of-a-folder")
+    with pytest.raises(SystemExit):
+        cli.fail("a sentence that is longer than the line")
+    out, err = capsys.readouterr()
+    assert out == "go on with --resume /a/very/long/path/of-a-folder\n"
+    assert err == "error: a sentence that is longer than the line\n"
+
+
+def test_only_settings_that_are_not_the_usual_ones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    config = Config(estimator="gae", collect="windows", num_envs=4, num_steps=8, num_updates=10)
+    lines = cli.describe(config, Hyperparams(gamma=0.9), 500, 100).splitlines()
+    assert lines == [
+        "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
+        "planned: 320 environment steps per seed",
+        "settings: collect=windows, gamma=0.9; all others are defaults (config.json has them, --verbose lists them)",
+    ]
+    assert cli.describe(Config(), Hyperparams(), 500, 100).splitlines()[-1].startswith("settings: all are defaults (")
+    everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
+    assert all(f"{name}=" in everything for name in (*vars(config), *Hyperparams().scalars()))
+
+
+def test_parts_of_the_same_rank_go_together() -> None:
+    parts = [(1, "a"), (0, "b"), (1, "c")]
+    assert fitted(parts, 7) == "a, b, c"
+    assert fitted(parts, 6) == fitted(parts, 0) == "b"
+
+
+def helped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse("train.py", "What it does.\n\nAnd a second paragraph " + 20 * "of many words ", Options, ["--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_shows_the_experiment_first_and_its_choices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = helped(monkeypatch, capsys, 80)
+    assert all(len(line) <= 80 for line in text.splitlines())  # in a box, or without where that cannot be drawn
+    flags = re.findall(r"^[^\w-]{1,3}--([a-z][a-z-]*)", text, re.MULTILINE)
+    assert flags[:7] == ["env", "env-params", "estimator", "seeds", "seed", "num-updates", "total-steps"]
+    assert len(flags) == len(set(flags))
+    words = " ".join(re.sub("[│|]", " ", text).split())
+    names = re.split(r"[, ]+", words.split("One of ")[1].split(";")[0])
+    assert names == [name for name in ENVIRONMENTS if name not in UNSUPPORTED]
+    assert f"or library:name, of {', '.join(LIBRARIES)}." in words
+    assert f"One of {', '.join(ACCEPTS)}." in words
+
+
+def on_a_terminal(*command: str, **environment: str) -> str:
+    """What a command writes to a terminal of 80 columns."""
+    parent, child = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    with subprocess.Popen([sys.executable, *command], stdout=child, stderr=child, env=env):
+        os.close(child)
+        text = b""
+        while True:
+            try:
+                read = os.read(parent, 4096)
+            except OSError:  # its other end is closed
+                break
+            if not read:
+                break
+            text += read
+    os.close(parent)
+    return text.decode()
+
+
+READ_ON = """
+import dataclasses, sys
+from pg import cli
+
+@dataclasses.dataclass
+class Options:
+    lines: int = 3000
+
+for i in range(cli.options(Options, "", []).lines):
+    print(i, "x" * 100, flush=True)
+    print(i, "y" * 100, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-c", READ_ON], *([TRAIN.replace("train", name), "--help"] for name in ("train", "sweep", "render", "tune"))],
+)
+def test_a_reader_that_stops_to_read_does_not_end_a_program(command: list[str]) -> None:
+    """As `head -1` does: no traceback, and the program's own exit code."""
+    read, written = os.pipe()
+    with subprocess.Popen([sys.executable, *command], stdout=written, stderr=written) as program:
+        os.close(written)
+        assert os.read(read, 5)
+        os.close(read)
+    assert program.returncode == 0
+    errors = subprocess.run(["bash", "-c", '"$@" | head -1', "-", sys.executable, *command], capture_output=True)
+    assert b"Error" not in errors.stderr
+
+
+def test_no_colour_where_none_is_wanted() -> None:
+    for arguments in (["--help"], ["--num-updates", "x"]):
+        assert "\x1b[" in on_a_terminal(TRAIN, *arguments, NO_COLOR="")
+        assert "\x1b[" not in on_a_terminal(TRAIN, *arguments, NO_COLOR="1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--lr 0.1", "there is no flag --lr: did you mean --learning-rate?"),
+        ("--total-timesteps 1e6", "there is no flag --total-timesteps: did you mean --total-steps?"),
+        ("--total_timesteps=1e6", "there is no flag --total_timesteps: did you mean --total-steps?"),
+        (
+            "--config x.json",
+            "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's",
+        ),
+        ("--n-envs 8", "did you mean --num-envs?"),
+        ("--epochs 8", "did you mean --num-epochs?"),
+        ("--n-seeds 8", "did you mean --seeds?"),
+        ("--gae-lambda 0.9", "did you mean --lambda?"),
+        ("--algo ppo", "did you mean --estimator?"),
+        ("-lr 0.1", "there is no flag -lr: did you mean --learning-rate?"),
+        ("--learning-rat 0.1", "did you mean --learning-rate"),
+        ("--device cpu", "JAX_PLATFORMS=cpu or cuda in front of the command chooses"),
+        ("--qqq", "there is no flag --qqq: --help lists all"),
+        ("--total-steps 1000", "total_steps needs collect='windows'"),
+        ("--estimator ppo --total-steps 1000 --num-updates 3", "total_steps and num_updates exclude each other"),
+        ("--estimator ppo --total-steps 1000 --num_updates=3", "total_steps and num_updates exclude each other"),
+    ],
+)
+def test_a_flag_of_another_library_is_one_sentence(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse("train.py", "doc", Options, flags.split())
+    err = capsys.readouterr().err
+    assert stopped.value.code == cli.MISTAKE
+    assert err.startswith("error: ")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_what_looks_like_a_flag_and_is_none() -> None:
+    """Negative numbers, switches, words with underscores."""
+    argv = ["--baseline", "-0.5", "--no-greedy", "--entropy_coef=-1e-3", "--seed", "3", "--env-params", "gravity=9"]
+    config, h, options, _ = cli.parse("train.py", "doc", Options, argv)
+    assert (h.baseline, h.entropy_coef, options.seed, options.greedy) == (-0.5, -1e-3, 3, False)
+    assert (config.env_params, h.env_params) == ((("gravity", 9),), {})
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse("train.py", "doc", Options, ["--version"])
+    assert stopped.value.code == 0
+    assert re.fullmatch(r"pg \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("asked", "updates"), [("1e6", 1954), ("1000448", 1954), ("1000449", 1955), ("1", 1)])
+def test_total_steps_are_rounded_up_to_whole_updates(asked: str, updates: int) -> None:
+    argv = ["--estimator", "ppo", "--num-envs", "8", "--num-steps", "32", "--action-repeat", "2"]
+    config, _, options, _ = cli.parse("train.py", "doc", Options, [*argv, "--total-steps", asked])
+    assert config.num_updates == updates
+    assert (updates - 1) * 512 < int(float(asked)) <= updates * 512
+    same, _ = preset("ppo", num_envs=8, num_steps=32, action_repeat=2, total_steps=int(float(asked)))
+    assert same == config
+    assert options.total_steps == int(float(asked))
+
+
+def test_total_steps_hold_for_every_setting_of_a_sweep() -> None:
+    config, _ = preset("ppo", num_envs=8, num_steps=32, num_minibatches=1, total_steps=1024)
+    same = {"gamma": [0.9, 0.99]}
+    assert points.lasting(same, config, 1024) == same
+    varied = points.table_of(["num_envs=8,16", "num_steps=32,33"])
+    assert points.lasting(varied, config, 1024) == {**varied, "num_updates": [4, 4, 2, 2]}
+    assert points.lasting({"num_envs": [3]}, config, 1024)["num_updates"] == [11]
+    with pytest.raises(ValueError, match="total_steps and num_updates exclude each other"):
+        points.lasting({"num_updates": [3]}, config, 1024)
+
+
+INTERRUPTED = """
+import hashlib
+from pg import cli, interrupts
+interrupts.listen(cli.announce)
+with interrupts.held("the compilation"):
+    print("working", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})  # C code, in which Python handles no signal
+"""
+
+
+def working(rounds: int) -> subprocess.Popen[str]:
+    code = INTERRUPTED.format(rounds=rounds)
+    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "working\n"
+    return job
+
+
+def test_a_second_signal_ends_what_does_not_hear_the_first() -> None:
+    """Ctrl-C while the compiler works is answered at once, and obeyed at the second time."""
+    with working(10**9) as job:  # minutes
+        assert job.stderr is not None
+        job.send_signal(signal.SIGINT)
+        assert job.stderr.readline().startswith("stopping after the compilation; again (Ctrl-C")
+        assert job.poll() is None
+        job.send_signal(signal.SIGINT)
+        assert job.wait(timeout=10) == cli.INTERRUPTED
+
+
+def test_a_first_signal_waits_for_what_does_not_hear_it() -> None:
+    with working(10**6) as job:
+        job.send_signal(signal.SIGTERM)
+        _, err = job.communicate(timeout=60)
+        assert job.returncode == 1  # Interrupted was raised, once it was done
+        assert "pg.runs.interrupts.Interrupted: SIGTERM" in err
+        assert err.count("stopping after the compilation") == 1
+
+
+def test_rounded_to_zero_there_is_no_minus(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(1)
+    progress(1, 1.0, metrics(-0.0))
+    assert "return 0, " in capsys.readouterr().out
+
+
+def test_nothing_is_shown_of_a_quiet_process(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    screen = on_screen(monkeypatch, 80)
+    progress = Progress(1, quiet=True)
+    progress(1, 1.0, metrics())
+    progress.close()
+    assert terminal.Line(quiet=True).shown is False
+    assert capsys.readouterr().out == screen.text == ""

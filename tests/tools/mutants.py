@@ -1,0 +1,993 @@
+"""Plant the bugs that others made, one by one, and see that a test catches each.
+
+    python tests/tools/mutants.py            all of them, a line each; exit code 1 if one survives
+    python tests/tools/mutants.py discount   those whose description contains a word
+
+A copy of the sources is changed, never the sources. Each mutant names the tests that should see it; the first that
+fails is printed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Mutant(NamedTuple):
+    """A change of one place in one file."""
+
+    what: str
+    path: str  # below pg/
+    old: str
+    new: str
+    tests: str  # arguments of pytest
+
+
+MUTANTS = [
+    # The discount and the clock.
+    Mutant(
+        "γᵗ dropped from the reward to go",
+        "estimators/base.py",
+        "returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)",
+        "returns.discounted_sum(traj.reward, h.gamma)",
+        "tests/exact/test_unbiased.py",
+    ),
+    Mutant(
+        "γᵗ dropped from bootstrapped advantages",
+        "estimators/base.py",
+        "** (time * (1.0 - h.undiscounted_state_weighting))",
+        "** (0.0 * time)",
+        "tests/exact/test_unbiased.py -k gae",
+    ),
+    Mutant(
+        "t counted from the beginning of the rollout",
+        "rollout.py",
+        "return _where(row.done, _fresh(env, policy, *reset), moved)",
+        "return _where(row.done, _fresh(env, policy, *reset)._replace(time=moved.time), moved)",
+        "tests/core/test_rollout.py tests/exact/test_sampled.py -k 'windows or time'",
+    ),
+    Mutant(
+        "γᵗ by the row of the array, not by the step of the episode",
+        "estimators/base.py",
+        "** (time * (1.0",
+        "** (jnp.arange(len(traj.time))[:, None] * (1.0",
+        "tests/core/test_estimators.py",
+    ),
+    # Truncation and termination.
+    Mutant(
+        "one done for both: nothing is bootstrapped at a time limit",
+        "estimators/base.py",
+        "return Valued(traj.reward, traj.terminated,",
+        "return Valued(traj.reward, traj.done,",
+        "tests/exact/test_unbiased.py -k gae",
+    ),
+    Mutant(
+        "a terminal state's value is bootstrapped",
+        "returns.py",
+        "return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t",
+        "return reward + gamma * v_tp1 - v_t",
+        "tests/core/test_returns.py",
+    ),
+    Mutant(
+        "truncation wins where both are set",
+        "estimators/base.py",
+        "return Valued(traj.reward, traj.terminated,",
+        "return Valued(traj.reward, traj.terminated & ~traj.truncated,",
+        "tests/exact/test_unbiased.py tests/core/test_estimators.py",
+    ),
+    Mutant(
+        "the successor at an end is the observation after the reset",
+        "rollout.py",
+        "moved), (row, ended)",
+        "moved), (row._replace(next_obs=_where(row.done, reset[1], row.next_obs)), ended)",
+        "tests/core/test_rollout.py",
+    ),
+    Mutant(
+        "a horizon that bounds evaluation and not training by windows",
+        "train.py",
+        "state.rollout, config.num_steps, config.horizon",
+        "state.rollout, config.num_steps",
+        "tests/core/test_rollout.py -k horizon_bounds",
+    ),
+    Mutant(
+        "the trace of gae leaks over a truncation",
+        "returns.py",
+        "return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))",
+        "return discounted_sum(delta, gamma * lambda_ * _unless(terminated, reward))",
+        "tests/core/test_returns.py",
+    ),
+    Mutant(
+        "the trace of v-trace leaks over an end",
+        "returns.py",
+        "jnp.minimum(clip_c, rho) * _unless(done, reward))",
+        "jnp.minimum(clip_c, rho))",
+        "tests/core/test_returns.py",
+    ),
+    Mutant(
+        "done off by one",
+        "returns.py",
+        "return discounted_sum(reward, gamma * _unless(done, reward))",
+        "return discounted_sum(reward, gamma * _unless(jnp.roll(done, 1, axis=0), reward))",
+        "tests/core/test_returns.py",
+    ),
+    Mutant(
+        "n steps are n - 1",
+        "returns.py",
+        "n = jnp.asarray(n).astype(int)",
+        "n = jnp.asarray(n).astype(int) - 1",
+        "tests/core/test_returns.py",
+    ),
+    Mutant(
+        "a discount below 1 is cut to 0 in whole numbers",
+        "inputs.py",
+        "return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)",
+        "return array",
+        "tests/core/test_returns.py -k whole_numbers",
+    ),
+    # Masks and means.
+    Mutant(
+        "a mask that ends one step early",
+        "rollout.py",
+        "valid=alive,",
+        "valid=alive & ~row.done,",
+        "tests/core/test_rollout.py",
+    ),
+    Mutant("no mask", "rollout.py", "valid=alive,", "valid=jnp.ones_like(alive),", "tests/core/test_rollout.py"),
+    Mutant(
+        "rewards after the end",
+        "rollout.py",
+        "reward=jnp.where(alive, row.reward, 0.0),",
+        "reward=row.reward,",
+        "tests/core/test_rollout.py",
+    ),
+    Mutant(
+        "the mean over valid steps",
+        "estimators/base.py",
+        "return total / num_envs, sums",
+        "return total / traj.valid.sum(), sums",
+        "tests/exact/test_unbiased.py",
+    ),
+    Mutant(
+        "networks go on seeing what follows an end",
+        "rollout.py",
+        "after = after._replace(obs=_where(goes_on, moved.obs, state.obs))",
+        "after = after._replace(obs=_where(alive, moved.obs, state.obs))",
+        "tests/core/test_nan_ends.py -k episodes",
+    ),
+    Mutant(
+        "the critic sees the observation of a terminal state",
+        "estimators/base.py",
+        "return jnp.where(ended, rows.obs, rows.next_obs)",
+        "return rows.next_obs",
+        "tests/core/test_nan_ends.py -k network",
+    ),
+    Mutant(
+        "the value after an end is multiplied by 0",
+        "returns.py",
+        "return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t",
+        "return reward + gamma * _unless(terminated, reward) * v_tp1 - v_t",
+        "tests/core/test_nan_ends.py -k terminal_successor",
+    ),
+    Mutant(
+        "a critic's [T, B, 1] is broadcast against [T, B]",
+        "estimators/base.py",
+        'check_shape("the critic\'s V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)',
+        "pass",
+        "tests/core/test_shapes.py -k critic",
+    ),
+    Mutant(
+        "weights of steps are taken for weights of episodes where there are as many of both",
+        "estimators/base.py",
+        "if len(shape) == 1 and steps[0] == steps[1]:",
+        "if len(shape) == 1 and steps[0] != steps[1]:",
+        "tests/core/test_shapes.py -k weight",
+    ),
+    Mutant(
+        "psi alone is taken apart along its steps",
+        "estimators/base.py",
+        "if not isinstance(given, tuple | list) or len(given) not in (3, 4):",
+        "if False:",
+        "tests/core/test_inputs.py -k 'psi and alone'",
+    ),
+    Mutant(
+        "one advantage alone is standardised, and nothing is trained",
+        "config.py",
+        "if steps < 2:",
+        "if steps < 1:",
+        "tests/core/test_minibatches.py -k standardised",
+    ),
+    Mutant(
+        "a metric that is NaN on purpose stops a program under debug_nans",
+        "nonfinite.py",
+        "return bool(settings.jax_debug_nans)",
+        "return False",
+        "tests/core/test_nonfinite.py -k debug_nans",
+    ),
+    # Images.
+    Mutant(
+        "channels that come first are not told",
+        "networks.py",
+        'return "chw" if channels_first else "hwc"',
+        'return "hwc"',
+        "tests/core/test_images.py -k told_by_the_shape",
+    ),
+    Mutant(
+        "channels that come first are convolved as rows",
+        "networks.py",
+        'channels_first=layout == "chw"',
+        "channels_first=False",
+        "tests/core/test_images.py -k both_layouts",
+    ),
+    Mutant(
+        "frames of bytes reach the network unscaled",
+        "networks.py",
+        "return (obs - axes(low)) / axes(high - low)",
+        "return obs",
+        "tests/core/test_images.py -k scaled_by_the_bounds",
+    ),
+    # Actions and their densities.
+    Mutant(
+        "the score at the clipped action",
+        "rollout.py",
+        "        action=action,\n",
+        "        action=jnp.clip(action, -0.5, 0.6) if action.dtype.kind == 'f' else action,\n",
+        "tests/core/test_continuous.py -k score",
+    ),
+    Mutant(
+        "an action that carries its derivative into the score",
+        "distributions.py",
+        "return jax.lax.stop_gradient(self.reparameterised(noise))",
+        "return self.reparameterised(noise)",
+        "tests/core/test_distributions.py",
+    ),
+    Mutant(
+        "the mean of log-probabilities over action dimensions",
+        "distributions.py",
+        "return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)",
+        "return jnp.mean(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)",
+        "tests/core/test_distributions.py",
+    ),
+    Mutant(
+        "log(softmax + ε)",
+        "distributions.py",
+        "        log_p = jax.nn.log_softmax(self.logits)\n        return jnp.take",
+        "        log_p = jnp.log(jax.nn.softmax(self.logits) + 1e-3)\n        return jnp.take",
+        "tests/exact/test_unbiased.py",
+    ),
+    Mutant(
+        "0 log 0 of forbidden actions",
+        "distributions.py",
+        "return jnp.where(allowed, jnp.exp(log_p), 0.0), jnp.where(allowed, log_p, 0.0)",
+        "return jax.nn.softmax(self.logits), jax.nn.log_softmax(self.logits)",
+        "tests/core/test_distributions.py",
+    ),
+    Mutant(
+        "an unstable log(1 - tanh²)",
+        "distributions.py",
+        "return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))",
+        "return jnp.log(1.0 - jnp.tanh(u) ** 2)",
+        "tests/core/test_distributions.py",
+    ),
+    Mutant(
+        "the density, not the mass, beyond the bounds",
+        "distributions.py",
+        "censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))",
+        "censored = inside + 0.0 * (below + above)",
+        "tests/core/test_continuous.py -k censored",
+    ),
+    # What must not be differentiated, and what must.
+    Mutant(
+        "Ψ is not a constant",
+        "estimators/base.py",
+        "return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))",
+        "return Weighted(traj, psi, target, *value), after",
+        "tests/core/test_estimators.py",
+    ),
+    Mutant(
+        "a pathwise gradient through dynamics that detach the state",
+        "envs/base.py",
+        "return env.with_transition_gradients()",
+        "return env",
+        "tests/core/test_pathwise.py",
+    ),
+    Mutant(
+        "DiCE without the scores of earlier actions",
+        "surrogates.py",
+        "magic_box(jnp.cumsum(log_prob, axis=0)), axis=0)",
+        "magic_box(log_prob), axis=0)",
+        "tests/exact/test_unbiased.py -k orders",
+    ),
+    Mutant(
+        "loaded DiCE without its second box",
+        "surrogates.py",
+        "(magic_box(w) - magic_box(w - log_prob))",
+        "(magic_box(w) - 1.0)",
+        "tests/exact/test_unbiased.py -k orders",
+    ),
+    # Random numbers.
+    Mutant(
+        "the same key at every update",
+        "train.py",
+        "jax.random.fold_in(step_key, i)",
+        "jax.random.fold_in(step_key, 0 * i)",
+        "tests/core/test_train.py",
+    ),
+    Mutant(
+        "one key for all environments",
+        "envs/base.py",
+        "(jax.random.split(key, num_envs), params)",
+        "(jnp.stack([key] * num_envs), params)",
+        "tests/core/test_envs.py tests/core/test_rollout.py",
+    ),
+    Mutant(
+        "one key for the action and for the dynamics",
+        "rollout.py",
+        "action_key, env_key = jax.random.split(jax.random.fold_in(key, time))",
+        "action_key = env_key = jax.random.fold_in(key, time)",
+        "tests/core/test_train.py -k key",
+    ),
+    Mutant(
+        "a key of the old kind is taken for noise",
+        "distributions.py",
+        "is_noise, got = jnp.issubdtype(noise.dtype, jnp.floating), noise.dtype",
+        "is_noise, got = True, noise.dtype",
+        "tests/core/test_distributions.py -k made_of_noise",
+    ),
+    Mutant(
+        "four seeds are taken for a key",
+        "inputs.py",
+        "(raw and shape == _raw_key_shape()):",
+        "(raw and shape in ((2,), (4,))):",
+        "tests/core/test_inputs.py -k 'four and seeds'",
+    ),
+    # Behaviour and target.
+    Mutant(
+        "the behaviour's log-probabilities are not those of its actions",
+        "rollout.py",
+        "log_prob=dist.log_prob(action),",
+        "log_prob=0.99 * dist.log_prob(action),",
+        "tests/core/test_rollout.py",
+    ),
+    Mutant(
+        "an importance weight upside down",
+        "estimators/base.py",
+        "jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)",
+        "jnp.where(traj.valid, traj.log_prob - log_prob, 0.0)",
+        "tests/exact/test_unbiased.py -k importance",
+    ),
+    Mutant(
+        "one ratio for importance sampling by decision",
+        "estimators/off_policy.py",
+        "jnp.exp(jnp.cumsum(log_rho, axis=0))",
+        "jnp.exp(log_rho)",
+        "tests/exact/test_unbiased.py -k per_decision",
+    ),
+    Mutant(
+        "clipping without the minimum",
+        "surrogates.py",
+        "return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)",
+        "return jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi",
+        "tests/core/test_surrogates.py",
+    ),
+    Mutant(
+        "the policy-gradient term of v-trace mixed by λ",
+        "returns.py",
+        "advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)",
+        "advantage = correction",
+        "tests/exact/test_unbiased.py -k vtrace",
+    ),
+    Mutant(
+        "the ratio of the step before in the trace of v-trace",
+        "returns.py",
+        "gamma * lambda_ * jnp.minimum(clip_c, rho)",
+        "gamma * lambda_ * jnp.minimum(clip_c, jnp.roll(rho, 1, axis=0))",
+        "tests/core/test_returns.py tests/exact/test_unbiased.py -k vtrace",
+    ),
+    # Distributions.
+    Mutant(
+        "the divergence across masks is a finite number",
+        "distributions.py",
+        "impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)",
+        "impossible = jnp.any((p > 2) & other._forbidden(), axis=-1)",
+        "tests/core/test_distributions.py -k masks",
+    ),
+    Mutant(
+        "the divergence of two classes of distributions is a number",
+        "distributions.py",
+        "if not (isinstance(other, type(one)) or isinstance(one, type(other))):",
+        "if False:",
+        "tests/core/test_distributions.py -k two_of_a_kind",
+    ),
+    Mutant(
+        "one number is broadcast to the vector of an action",
+        "distributions.py",
+        "if array.shape[-1:] != shape[-1:] or not _broadcasts(",
+        "if not _broadcasts(",
+        "tests/core/test_distributions.py -k no_vector",
+    ),
+    # Baselines.
+    Mutant(
+        "a baseline that contains its own episode",
+        "baselines.py",
+        "return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)",
+        "return jnp.broadcast_to(jnp.mean(x, axis=-1, keepdims=True), x.shape)",
+        "tests/exact/test_unbiased.py -k leave_one_out",
+    ),
+    Mutant(
+        "an optimal baseline in sample",
+        "baselines.py",
+        "    return before + after",
+        "    return before + after + x",
+        "tests/exact/test_unbiased.py -k optimal",
+    ),
+    Mutant(
+        "a group's baseline that contains its own episode",
+        "baselines.py",
+        "others = same_group & ~jnp.eye(len(x), dtype=bool)",
+        "others = same_group",
+        "tests/exact/test_unbiased.py -k group",
+    ),
+    Mutant(
+        "numbers of groups are broadcast as pairs",
+        "baselines.py",
+        "if len(shape) != 1 or pairs.shape != (*shape, *shape):",
+        "if len(shape) != 1:",
+        "tests/core/test_baselines.py -k no_pairs",
+    ),
+    Mutant(
+        "groups across initial states",
+        "estimators/grouped.py",
+        "return number[:, None] == number[None, :]",
+        "return jnp.ones((len(number), len(number)), bool)",
+        "tests/core/test_estimators.py tests/core/test_groups.py -k group",
+    ),
+    Mutant(
+        "groups told by equal first observations",
+        "estimators/grouped.py",
+        "    number = traj.group[0]\n    return number[:, None] == number[None, :]",
+        "    number = traj.obs[0].reshape(traj.obs.shape[1], -1)\n"
+        "    return jnp.all(number[:, None] == number[None, :], axis=-1)",
+        "tests/core/test_groups.py -k coincide",
+    ),
+    Mutant(
+        "minibatches cut groups",
+        "train.py",
+        "order = groups[..., None] * config.group_size + jnp.arange(config.group_size)[None, None]",
+        "order = groups[..., None] + len(groups[0]) * jnp.arange(config.group_size)[None, None]",
+        "tests/core/test_groups.py -k minibatch",
+    ),
+    Mutant(
+        "a moving average that has seen the batch",
+        "estimators/episodic.py",
+        "return total - state.value(), ()",
+        "return total - state.update(total.mean(), h.baseline_decay).value(), ()",
+        "tests/exact/test_unbiased.py tests/exact/test_sampled.py -k moving",
+    ),
+    Mutant(
+        "an action-dependent baseline without its correction",
+        "estimators/action_values.py",
+        "q = q + jax.nn.one_hot(",
+        "q = jax.nn.one_hot(",
+        "tests/exact/test_unbiased.py -k action_dependent",
+    ),
+    Mutant(
+        "all actions, γᵗ dropped",
+        "estimators/action_values.py",
+        "h.gamma)\n        return returns.discount_powers(q, h.gamma) * q, to_go, state",
+        "h.gamma)\n        return q, to_go, state",
+        "tests/exact/test_unbiased.py -k all_action",
+    ),
+    Mutant(
+        "a weight that holds an array of its own is of steps where there are as many as episodes",
+        "estimators/base.py",
+        "return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)",
+        "return (number + 1,)",
+        "tests/core/test_shapes.py -k weight",
+    ),
+    Mutant(
+        "every mapped run has the memory of all for states that are drawn ahead",
+        "rollout.py",
+        "if devices.mapped_runs() * of_one_run > FRESH_BYTES:",
+        "if of_one_run > FRESH_BYTES:",
+        "tests/core/test_rollout.py -k mapped_runs",
+    ),
+    Mutant(
+        "a window draws a large initial state for every step ahead",
+        "rollout.py",
+        "        return jax.random.key_data(keys), drawn_here\n",
+        "        pass\n",
+        "tests/core/test_rollout.py -k large_state",
+    ),
+    # Rounding that is taken for a signal.
+    Mutant(
+        "rounding errors are divided by their own spread",
+        "baselines.py",
+        "return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))",
+        "return jnp.where(std > 0, centred / (std + 1e-8), 0.0)",
+        "tests/core/test_rounding.py -k 'another_order or advantages_are_not'",
+    ),
+    Mutant(
+        "a floor of the spread that is no longer relative",
+        "rounding.py",
+        "return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)",
+        "return jnp.full_like(x, 1e-4)",
+        "tests/core/test_rounding.py -k 'explained or relative'",
+    ),
+    Mutant(
+        "a floor far above what rounding leaves of a sum",
+        "rounding.py",
+        "eps * (1 + additions) * jnp.sum(jnp.abs(terms), axis=0)",
+        "eps * 4 * jnp.sqrt(count) * jnp.sum(jnp.abs(terms), axis=0)",
+        "tests/core/test_rounding.py -k thousand_steps",
+    ),
+    Mutant(
+        "a floor far above what rounding leaves of a number",
+        "rounding.py",
+        "UNITS = 8\n",
+        "UNITS = 64\n",
+        "tests/core/test_rounding.py -k 'large_targets or large_offset'",
+    ),
+    Mutant(
+        "returns are added up one reward after another",
+        "rounding.py",
+        "    while len(terms) > 1:",
+        "    terms = jax.lax.scan(lambda total, x: (total + x, None), 0 * terms[0], terms)[0][None]\n"
+        "    while len(terms) > 1:",
+        "tests/core/test_rounding.py -k 'thousand_steps or another_order'",
+    ),
+    Mutant(
+        "equal targets have a variance to explain",
+        "diagnostics/weights.py",
+        "nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)",
+        "nothing = spread <= 0",
+        "tests/core/test_rounding.py -k explained",
+    ),
+    Mutant(
+        "rewards are scaled before any was seen",
+        "normalisation.py",
+        "differs = var > rounding.of_size(mean) ** 2",
+        "differs = var < jnp.inf",
+        "tests/core/test_rounding.py -k scaled",
+    ),
+    Mutant(
+        "rewards are scaled by the deviation of a return that was seen once among zeros",
+        "normalisation.py",
+        "jnp.maximum(var + 1e-8, least**2)",
+        "var + 1e-8",
+        "tests/core/test_rounding.py -k 'rare_reward or first_rewards'",
+    ),
+    Mutant(
+        "scaled rewards are clipped",
+        "normalisation.py",
+        "return traj._replace(reward=traj.reward / scale)",
+        "return traj._replace(reward=jnp.clip(traj.reward / scale, -LIMIT, LIMIT))",
+        "tests/core/test_rounding.py -k 'rare_reward or large_offset'",
+    ),
+    Mutant(
+        "a mean of equal samples that is off by the rounding of their sum",
+        "normalisation.py",
+        "sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)",
+        "sample = 0.0 * self._from_mean(x[:1, :1])",
+        "tests/core/test_rounding.py -k constant_feature",
+    ),
+    Mutant(
+        "entropy of the behaviour in the reward of the policy",
+        "estimators/base.py",
+        "return traj._replace(reward=traj.reward - h.temperature * finite)",
+        "return traj._replace(reward=traj.reward - 0.0 * finite)",
+        "tests/exact/test_unbiased.py -k temperature",
+    ),
+    # Other directions.
+    Mutant(
+        "the trace of gpomdp is cut by a reset",
+        "estimators/average_reward.py",
+        "returns.discounted_sum(traj.reward, h.beta)",
+        "returns.reward_to_go(traj.reward, traj.done, h.beta)",
+        "tests/core/test_estimators.py -k fading",
+    ),
+    Mutant(
+        "storm and svrpg without importance weights",
+        "optimizers/variance_reduction.py",
+        "weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
+        "weight = jnp.exp(0.0 * jnp.sum(log_ratio(policy, params, batch.traj), axis=0))",
+        "tests/core/test_optimizers.py",
+    ),
+    Mutant(
+        "the Fisher matrix by another state weighting than the gradient's",
+        "optimizers/curvature.py",
+        "return jnp.asarray(gamma, traj.reward.dtype) ** traj.time",
+        "return jnp.asarray(gamma, traj.reward.dtype) ** (0 * traj.time)",
+        "tests/core/test_optimizers.py",
+    ),
+    Mutant(
+        "antithetic differences without the 2",
+        "estimators/evolution.py",
+        "return (up - down) / (2 * sigma) * noise",
+        "return (up - down) / sigma * noise",
+        "tests/core/test_evolution.py",
+    ),
+    # Memories, running statistics, held actions, several steps on a batch.
+    Mutant(
+        "a memory goes on into the next episode",
+        "networks.py",
+        "lambda c: jnp.where(first[:, None], 0.0, c), carry)",
+        "lambda c: c, carry)",
+        "tests/core/test_recurrent.py",
+    ),
+    Mutant(
+        "a memory is learned from nothing instead of from where the window began",
+        "estimators/base.py",
+        "carry = _before(traj.carry.policy) if policy.recurrent else None",
+        "carry = None",
+        "tests/core/test_recurrent.py",
+    ),
+    Mutant(
+        "the critic's memory does not see what the policy sees",
+        "networks.py",
+        "return Carries(policy_carry, critic_carry), dist",
+        "return Carries(policy_carry, carry.critic), dist",
+        "tests/core/test_recurrent.py",
+    ),
+    Mutant(
+        "the memory is reset before a successor is seen",
+        "estimators/base.py",
+        "critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]",
+        "critic.apply(own, carry, next_obs, jnp.ones_like(row.first))[1]",
+        "tests/core/test_recurrent.py",
+    ),
+    Mutant(
+        "steps after an episode's end are counted in the statistics",
+        "normalisation.py",
+        "mask = counts.reshape(",
+        "mask = jnp.ones_like(counts).reshape(",
+        "tests/core/test_normalisation.py",
+    ),
+    Mutant(
+        "the running return goes on into the next episode",
+        "normalisation.py",
+        "gamma * (1.0 - traj.first[::-1].astype(reward.dtype))",
+        "gamma * jnp.ones_like(reward)",
+        "tests/core/test_normalisation.py",
+    ),
+    Mutant(
+        "a batch is never left",
+        "train.py",
+        'stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)',
+        "stay = learned.stay",
+        "tests/core/test_train.py -k 'too_far or stop_kl'",
+    ),
+    Mutant(
+        "the Fisher matrix weighs states by γᵗ where the gradient does not",
+        "estimators/episodic.py",
+        "accepts=accepts, state_discount=1.0)",
+        "accepts=accepts)",
+        "tests/core/test_optimizers.py -k weighs_states",
+    ),
+    Mutant(
+        "the Fisher matrix of a window is not per step",
+        "optimizers/curvature.py",
+        "damped(lambda v: _scaled(gradient_scale, product(v)), damping)",
+        "damped(product, damping)",
+        "tests/core/test_optimizers.py -k same_window_twice",
+    ),
+    Mutant(
+        "small eigenvalues of the Fisher matrix count as 0",
+        "optimizers/curvature.py",
+        "min(10.0 * flat.size, 1e3)",
+        "1e3",
+        "tests/core/test_optimizers.py -k small_eigenvalues",
+    ),
+    Mutant(
+        "a single seed has an interval",
+        "reports/statistics.py",
+        "if seeds < 2:",
+        "if seeds < 1:",
+        "tests/reports/test_statistics.py -k 'single_seed or have_a_value'",
+    ),
+    Mutant(
+        "curves without steps in common are read off backwards",
+        "runs/results.py",
+        "if begin > end:",
+        "if False:",
+        "tests/benchmarks/test_benchmark.py -k without_steps_in_common",
+    ),
+    Mutant(
+        "a seed without a finished episode counts as 0 in the mean curve",
+        "reports/statistics.py",
+        "mean = _quotient(values.sum(axis=0), known.sum(axis=0))",
+        "mean = values.mean(axis=0)",
+        "tests/reports/test_statistics.py -k have_a_value",
+    ),
+    Mutant(
+        "the learning rate's schedule counts the steps that were taken",
+        "optimizers/__init__.py",
+        "return lambda count: over_the_run(step)",
+        "return over_the_run",
+        "tests/core/test_train.py -k learning_rate_follows",
+    ),
+    Mutant(
+        "a step that is overridden is passed by",
+        "envs/base.py",
+        'if _is_own(env, "step", "step_env"):',
+        'if not hasattr(type(env), "step_env"):',
+        "tests/core/test_envs.py -k overridden",
+    ),
+    Mutant(
+        "a reset that is overridden is passed by",
+        "envs/base.py",
+        'env.reset if _is_own(env, "reset", "reset_env") else env.reset_env',
+        "env.reset_env",
+        "tests/core/test_envs.py -k overridden",
+    ),
+    Mutant(
+        "a held action counts whole where its episode ends inside it",
+        "envs/base.py",
+        "return scan_keys(again, first, keys[1:])[0]",
+        "return *scan_keys(again, first, keys[1:])[0][:-1], jnp.int32(times)",
+        "tests/core/test_envs.py -k inside_a_held",
+    ),
+    Mutant(
+        "what an environment keeps beyond its trace is not looked for",
+        "envs/base.py",
+        "if found.keeps and not _is_traced():",
+        "if False:",
+        "tests/core/test_envs.py -k outlives_its_trace",
+    ),
+    Mutant(
+        "letters of a text are observed as numbers",
+        "envs/adapters/gymnasium.py",
+        "    elif not isinstance(space, _FLAT):",
+        "    elif False:",
+        "tests/core/test_adapters.py -k refused_at_once",
+    ),
+    Mutant(
+        "an environment is asked under other settings than those of the context",
+        "envs/base.py",
+        "if value != there[name]:",
+        "if False:",
+        "tests/core/test_envs.py -k asked",
+    ),
+    Mutant(
+        "a limit that nobody has set is taken where no step can be tried",
+        "envs/base.py",
+        "cannot be set\n        return _Ends(inherits, None, None)",
+        "cannot be set\n        return _Ends(False, None, None)",
+        "tests/core/test_envs.py -k tried",
+    ),
+    Mutant(
+        "what an environment keeps in a slot outlives the trace that made it",
+        "envs/base.py",
+        "if inspect.ismemberdescriptor(member):",
+        "if False:",
+        "tests/core/test_envs.py -k slot",
+    ),
+    Mutant(
+        "a state of floats is truncated to the whole numbers that it began as",
+        "envs/base.py",
+        "if old.dtype != new.dtype and (_kind(old) is None or _kind(old) is not _kind(new)):",
+        "if False:",
+        "tests/core/test_envs.py -k truncated",
+    ),
+    Mutant(
+        "episodes of a sweep are cut at the default time limit",
+        "runs/execution.py",
+        "longest = math.ceil(envs.longest_limit(limits) / config.action_repeat)",
+        "longest = envs.configured(config, 1).horizon()",
+        "tests/core/test_envs.py -k time_limit",
+    ),
+    Mutant(
+        "a function of the host is that of the program compiled before",
+        "runs/execution.py",
+        "if _CALLS_PYTHON.search(text):",
+        "if False:",
+        "tests/core/test_programs.py -k host",
+    ),
+    Mutant(
+        "parameters of the environment are Python's own, whose ~True is true",
+        "envs/base.py",
+        "params = _as_arrays(stated)",
+        "params = stated",
+        "tests/core/test_envs.py -k 'true_and_false'",
+    ),
+    Mutant(
+        "actions of a Box of whole numbers are cut off",
+        "envs/base.py",
+        "jnp.round(inside).astype",
+        "inside.astype",
+        "tests/core/test_envs.py -k whole_numbers",
+    ),
+    Mutant(
+        "actions of a Box of whole numbers arrive as floats",
+        "envs/base.py",
+        "whole = not jnp.issubdtype(",
+        "whole = False and jnp.issubdtype(",
+        "tests/core/test_envs.py -k whole_numbers",
+    ),
+    Mutant(
+        "a bound of 1e38 is a bound",
+        "envs/base.py",
+        "_NO_BOUND = 1e9",
+        "_NO_BOUND = np.inf",
+        "tests/core/test_envs.py -k beyond_any_use",
+    ),
+    Mutant(
+        "Discrete actions of Gymnasium count from 0",
+        "envs/base.py",
+        "lambda action: action + first if first else action",
+        "lambda action: action",
+        "tests/core/test_envs.py -k spaces_and_names",
+    ),
+    Mutant(
+        "nobody looks whether the time limit counts as an end",
+        "envs/base.py",
+        "at_the_limit = goes_on & (cut[1] | (cut[2] & ~terminated[3]))",
+        "at_the_limit = goes_on & False",
+        "tests/core/test_envs.py -k counts_as_an_end",
+    ),
+    Mutant(
+        "an end of its own at a time is taken for the time limit",
+        "envs/base.py",
+        "(cut[1] | (cut[2] & ~terminated[3]))",
+        "(cut[1] | cut[2])",
+        "tests/core/test_envs.py -k of_its_own",
+    ),
+    Mutant(
+        "gymnax's default limit of one step is taken",
+        "envs/base.py",
+        "if found.inherits and not is_given and not found.at_once:",
+        "if False:",
+        "tests/core/test_envs.py -k must_be_meant",
+    ),
+    Mutant(
+        "the steps of a minibatch are not shuffled",
+        "train.py",
+        "        return jax.random.permutation(key, things)\n",
+        "        return jax.random.permutation(key, things) if not _draws_steps(config) else jnp.arange(things)\n",
+        "tests/core/test_minibatches.py -k pass",
+    ),
+    Mutant(
+        "the gradient of single steps is scaled as that of a window",
+        "train.py",
+        "scale = 1.0 if _draws_steps(config) else _scale(config)",
+        "scale = _scale(config)",
+        "tests/core/test_minibatches.py -k whole_batch",
+    ),
+    Mutant(
+        "a held action goes on after the end",
+        "envs/base.py",
+        "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",
+        "lambda old, new: new, before, after), None",
+        "tests/core/test_envs.py -k held",
+    ),
+    Mutant(
+        "a value may move beyond its range",
+        "surrogates.py",
+        "near = before + jnp.clip(value - before, -epsilon, epsilon)",
+        "near = value",
+        "tests/core/test_surrogates.py",
+    ),
+    Mutant(
+        "a policy is evaluated in the default environment",
+        "evaluate.py",
+        "env = envs.configured(config, num_episodes, env_params)",
+        "env = envs.configured(config, num_episodes)",
+        "tests/runs/test_env_params.py",
+    ),
+    Mutant(
+        "a sweep's settings are ranked in the default environment",
+        "runs/execution.py",
+        '"env_params": env_params}\n            return evaluate(',
+        '"env_params": {}}\n            return evaluate(',
+        "tests/runs/test_env_params.py",
+    ),
+    Mutant(
+        "True among the numbers of a sweep is 1",
+        "sweep/study.py",
+        "        envs.check_parameters(config.env, own)\n",
+        "",
+        "tests/runs/test_env_params.py -k announced",
+    ),
+    Mutant(
+        "a run's folder without the traced parameters of its environment",
+        "runs/folders.py",
+        "    config, hyperparams = merge_env_params(config, hyperparams)\n",
+        "",
+        "tests/runs/test_env_params.py -k folder",
+    ),
+    # What is saved.
+    Mutant(
+        "a saved policy without its running statistics",
+        "runs/acting.py",
+        "network = normalisation.standardised(networks.make_policy(config, one), normaliser)",
+        "network = networks.make_policy(config, one)._replace(unstandardised=False)",
+        "tests/runs/test_acting.py -k own_evaluation",
+    ),
+    Mutant(
+        "a saved policy with the parameters of the first seed for every seed",
+        "runs/acting.py",
+        "index = 0 if seed is None else seed - begin",
+        "index = 0",
+        "tests/runs/test_acting.py -k own_evaluation",
+    ),
+    Mutant(
+        "parameters that need running statistics act without them",
+        "normalisation.py",
+        "return network._replace(apply=apply, unstandardised=False)",
+        "return network._replace(unstandardised=False)",
+        "tests/runs/test_acting.py tests/core/test_normalisation.py",
+    ),
+    Mutant(
+        "one recurrent cell for the observations of several episodes",
+        "runs/acting.py",
+        "        self._check_carry(carry, batch)\n",
+        "",
+        "tests/runs/test_acting.py -k as_many_episodes",
+    ),
+    Mutant(
+        "a new file through a link that lies in its place",
+        "runs/files.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK",
+        "os.O_WRONLY | os.O_CREAT",
+        "tests/runs/test_files.py -k through",
+    ),
+    Mutant(
+        "a path respelled for a console that has not its letters",
+        "runs/encoding.py",
+        "if path := next(around, None):",
+        "if path := None:",
+        "tests/runs/test_encoding.py -k names_and_paths",
+    ),
+    Mutant(
+        "a device's sum for that of all",
+        "fast/devices.py",
+        "unravel(jax.lax.psum(flat, ENVS))",
+        "unravel(flat)",
+        "tests/core/test_devices.py -k shared_out",
+    ),
+]
+
+
+def main(words: list[str]) -> int:
+    """Plants every mutant whose description holds all words; the number of those that no test caught."""
+    chosen = [m for m in MUTANTS if all(word in m.what for word in words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("pg", "tests", "experiments", "docs"):
+            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "Makefile"):
+            shutil.copy(ROOT / name, folder)
+        for mutant in chosen:
+            caught = catch(mutant, Path(folder))
+            survivors += caught is None
+            print(f"{mutant.what}: {caught or f'NOT CAUGHT by {mutant.tests}'}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
+    return min(survivors, 1)
+
+
+def catch(mutant: Mutant, folder: Path) -> str | None:
+    """The first test that fails with the mutant planted in the copy in `folder`; None if all pass."""
+    path = folder / "pg" / mutant.path
+    source = path.read_text()
+    path.write_text(source.replace(mutant.old, mutant.new))
+    words = re.findall(r"'[^']*'|\S+", mutant.tests)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(w.strip("'") for w in words)]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    path.write_text(source)
+    if done.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"pytest did not run for {mutant.what!r}:\n{done.stdout}{done.stderr}")
+    return found.group(1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
