@@ -1,8 +1,6 @@
-"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came
-of it.
+"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came of it.
 
-Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below
---out is reported.
+Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below --out is reported.
 """
 
 import dataclasses
@@ -39,9 +37,7 @@ class Options:
     redo: bool = False
     """Run again what is there with other settings, and replace it."""
     report: Path | None = None
-    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes
-    the table.
-    """
+    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes the table."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
 
@@ -54,7 +50,7 @@ def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
 
 def main() -> int:
     """The exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
-    options = cli.options(Options, cli.docstring_of(__file__))
+    options = cli.options(Options, __doc__)
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:

@@ -1,28 +1,21 @@
-"""Print the exact bias, variance and signal-to-noise ratio of every estimator on three tabular
-problems.
+"""Print the exact bias, variance and signal-to-noise ratio of every estimator on three tabular problems.
 
-Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
-couples episodes.
+Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator couples episodes.
 """
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pg.commands import cli
-from pg.config import Hyperparams
-from pg.estimators.facts import FACTS
+from pg.config import ACCEPTS, ACTION_VALUES, COUPLED, GROUPED, Hyperparams
 
+OFF_POLICY = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace")
 HEADER = """\
 | estimator | Ψₜ | source | unbiased for | bias | variance | signal to noise |
 | --- | --- | --- | --- | --- | --- | --- |"""
 MARKS = ("<!-- table -->", "<!-- end of table -->")
-SLIM_HEADER = """\
-| estimator | Ψₜ | unbiased |
-| --- | --- | --- |"""
-SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
 
 
 @dataclasses.dataclass
@@ -31,34 +24,19 @@ class Options:
 
     gamma: float = 0.9
     """Discount γ."""
-    estimators: tuple[Literal[tuple(FACTS)], ...] = tuple(FACTS)  # type: ignore[valid-type]
+    estimators: tuple[Literal[tuple(ACCEPTS)], ...] = tuple(ACCEPTS)  # type: ignore[valid-type]
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
-    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced
-    by the table, and between `<!-- slim table -->` and `<!-- end of slim table -->` by its first
-    columns.
-    """
-    figure: Path | None = None
-    """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""
+    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced by the table."""
 
 
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
-    options = cli.options(Options, cli.docstring_of(__file__))
-    texts = {
-        path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
-    }
-    without = [
-        str(path)
-        for path, text in texts.items()
-        if MARKS[0] not in text and SLIM_MARKS[0] not in text
-    ]
+    options = cli.options(Options, __doc__)
+    texts = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out}
+    without = [str(path) for path, text in texts.items() if MARKS[0] not in text]
     if without or not 0.0 <= options.gamma <= 1.0:
-        cli.fail(
-            f"no line {MARKS[0]} in {without}"
-            if without
-            else f"gamma must be in [0, 1], got {options.gamma}"
-        )
+        cli.fail(f"no line {MARKS[0]} in {without}" if without else f"gamma must be in [0, 1], got {options.gamma}")
     cli.cache_compilations()
     import jax
 
@@ -66,58 +44,30 @@ def main() -> None:
     from pg.runs import results
 
     jax.config.update("jax_enable_x64", True)
-    found, rows = {}, []
+    rows = []
     print(HEADER)
     for name in options.estimators:
-        problems = tabular.references().values()
-        found[name] = [figures(name, mdp, options.gamma) for mdp in problems]
-        cells = [" · ".join(column) for column in zip(*found[name], strict=True)]
-        rows.append(f"| {described(name)} | {' | '.join(cells)} |")
+        columns = zip(*(figures(name, mdp, options.gamma) for mdp in tabular.references().values()), strict=True)
+        rows.append(f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |")
         print(rows[-1], flush=True)
-    for path, text in texts.items():
-        if MARKS[0] in text:
-            results.insert(path, "\n".join([HEADER, *rows]), MARKS)
-        if SLIM_MARKS[0] in text:
-            slim_rows = [slim(row) for row in rows]
-            results.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
-    if options.figure:
-        plot({name: columns[0] for name, columns in found.items()}, options.figure)
+    for path in options.out:
+        results.insert(path, "\n".join([HEADER, *rows]), MARKS)
 
 
-def slim(row: str) -> str:
-    """The row of the slim table that belongs to a row of the table: name, Ψ, whether unbiased."""
-    name, psi, _, unbiased_for, *_ = row.strip("| ").split(" | ")
-    target = re.split(r"[ ,:;]", unbiased_for)[0]
-    answer = {"J": "yes", "no": "no"}.get(target, f"for {target}")
-    return f"| {name} | {psi} | {answer} |"
+def documented(name: str) -> str:
+    """The cells that the estimator's docstring fills: name, Ψ, source, and what it is unbiased for."""
+    from pg.estimators import ESTIMATORS
 
-
-def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
-    """Bias and variance side by side, a row per estimator whose variance is in the same units."""
-    from pg.reports import plots
-
-    bias, variance = {}, {}
-    for name, (bias_text, variance_text, _) in figures_of.items():
-        if variance_text != "—":
-            bias[name] = (float(bias_text), math.nan, math.nan)
-            variance[name] = (float(variance_text), math.nan, math.nan)
-    panels = {"bias ‖Eĝ − ∇J‖ / ‖∇J‖": bias, "variance, of reinforce = 1": variance}
-    plots.bars(panels, path, ylabel="exact, over every trajectory of a small random problem")
-
-
-def described(name: str) -> str:
-    """The cells that come from the table of facts: name, Ψ, source, what it is unbiased for."""
-    facts = FACTS[name]
-    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", facts.source)
-    unbiased_for = f"{facts.unbiased_for}: {facts.why}" if facts.why else facts.unbiased_for
-    cells = f"`{name}`", facts.psi, source, unbiased_for
+    lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
+    psi, unbiased = (s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s)
+    source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
+    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
+    cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
     return " | ".join(cell.replace("|", "∣") for cell in cells)
 
 
 def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
-    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² /
-    variance.
-    """
+    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² / variance."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -126,34 +76,24 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     from pg.estimators import ESTIMATORS
     from pg.exact import tabular
 
-    facts, g = FACTS[name], np.random.default_rng(1)
+    g = np.random.default_rng(1)
     logits = jnp.asarray(g.normal(size=(mdp.num_states, mdp.num_actions)))
-    acting = logits + (0.5 * g.normal(size=logits.shape) if facts.off_policy else 0.0)
+    acting = logits + (0.5 * g.normal(size=logits.shape) if name in OFF_POLICY else 0.0)
     q, v = (x[0] for x in tabular.values(mdp, logits, gamma))
     gradient = np.asarray(tabular.exact_gradient(mdp, logits, gamma)).ravel()
     reference = np.trace(tabular.total_return_moments(mdp, logits, gamma)[1])
-    if endless := "episodes" not in facts.collect:
+    if endless := ACCEPTS[name] == ("windows",):
         alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
-        gradient = (
-            mdp.horizon
-            * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
-        )
+        gradient = mdp.horizon * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
         acting = logits[alive]
-    critic = tabular.table_critic(q if facts.critic == "Q" else v)
-    h = Hyperparams(gamma=gamma, temperature=facts.settings.get("temperature", 0.0))
-    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, h)
-    params, _ = estimator.init(jax.random.key(0))
-    size = 2 if facts.baseline in ("batch", "group") else 1
-    share_start = facts.baseline == "group"
-    mean, covariance = diagnostics.exact_moments(
-        estimator, params, mdp, acting, size, share_start=share_start
-    )
+    critic, tau = tabular.table_critic(q if name in ACTION_VALUES else v), 0.01 * (name == "entropy_reward")
+    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, Hyperparams(gamma=gamma, temperature=tau))
+    params, size = estimator.init(jax.random.key(0))[0], 1 + (name in COUPLED + GROUPED)
+    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=name in GROUPED)
     signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
     none = variance < 1e-12 * signal  # but for rounding
-    noise, ratio = (
-        ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
-    )
+    noise, ratio = ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
     return "0" if bias < 1e-12 else f"{bias:.2g}", "—" if endless else noise, ratio
 
 

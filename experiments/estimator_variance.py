@@ -1,6 +1,5 @@
-"""Estimators side by side on the same policies at the start, the middle and the end of training:
-variance, signal to noise, and cosine to ∇J against environment steps and wall time. Table, figures,
-intervals from repetitions.
+"""Estimators side by side on the same policies at the start, the middle and the end of training: variance, signal to
+noise, and cosine to ∇J against environment steps and wall time. Table, figures, intervals from repetitions.
 
 What is measured is kept in --out, and the same command goes on with what is missing.
 """
@@ -12,7 +11,7 @@ from typing import Any
 
 from pg.benchmarks.suites import LABORATORY
 from pg.commands import cli
-from pg.estimators.facts import FACTS
+from pg.config import ACCEPTS
 from pg.inputs import check_name
 
 
@@ -21,9 +20,8 @@ class Measuring:
     """What to measure, and where to keep it."""
 
     subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
-    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
-    Pendulum-v1, Breakout-MinAtar.
-    """
+    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1, Pendulum-v1,
+    Breakout-MinAtar."""
     estimators: tuple[str, ...] = ()
     """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
     seed: int = 1
@@ -40,11 +38,9 @@ class Measuring:
         for name in self.subjects:
             check_name("subjects", name, LABORATORY)
         for name in self.estimators:
-            check_name("estimators", name, FACTS)
-            if "episodes" not in FACTS[name].collect:
-                raise ValueError(
-                    f"estimators: {name} is for windows, and complete episodes are measured"
-                )
+            check_name("estimators", name, ACCEPTS)
+            if "episodes" not in ACCEPTS[name]:
+                raise ValueError(f"estimators: {name} is for windows, and complete episodes are measured")
         if self.num_episodes < 2 or self.num_episodes % 2:
             raise ValueError(f"num_episodes must be even and at least 2, got {self.num_episodes}")
         if not 0.0 < self.share < math.inf:
@@ -56,7 +52,7 @@ class Measuring:
 
         return leaderboard.survey(
             self.subjects,
-            self.estimators or leaderboard.COMPARED,
+            self.estimators or leaderboard.ESTIMATORS,
             self.out,
             seed=self.seed,
             share=self.share,
@@ -67,18 +63,17 @@ class Measuring:
         """The part of a survey that is asked for, of a seed."""
         from pg.benchmarks import leaderboard
 
-        return found.having(self.subjects, self.estimators or leaderboard.COMPARED, seed)
+        return found.having(self.subjects, self.estimators or leaderboard.ESTIMATORS, seed)
 
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = cli.options(Measuring, cli.docstring_of(__file__))
+    options = cli.options(Measuring, __doc__)
     try:
         options.check()
         cli.cache_compilations()
 
-        # only now: a mistake in the arguments need not wait for jax
-        from pg.benchmarks import leaderboard
+        from pg.benchmarks import leaderboard  # only now: a mistake in the arguments need not wait for jax
 
         found = options.asked(options.survey(), options.seed)
     except ValueError as error:

@@ -11,6 +11,8 @@
 # %% [markdown]
 # # An estimator of your own
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/04_your_own_estimator.ipynb)
+#
 # From an idea to a proof to a trained policy: write $\Psi$, find out by enumeration whether the estimator is biased, compare
 # its variance, train with it, add it to the project.
 
@@ -18,9 +20,9 @@
 import importlib.util
 import sys
 
-REPOSITORY = ""
+REPOSITORY = "https://github.com/OWNER/pg"
 
-if importlib.util.find_spec("pg") is None and REPOSITORY:  # in Colab; elsewhere nothing happens
+if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
     from IPython import get_ipython
 
     get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")
@@ -79,9 +81,7 @@ def median_of_others(policy, critic, h):
 
     def weigh(params, state, traj):
         R = pg.returns.total_return(traj.reward, h.gamma)
-        others = jnp.where(
-            jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :]
-        )  # [N, N], without the own
+        others = jnp.where(jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :])  # [N, N], without the own
         return R - jnp.nanmedian(others, axis=1), (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
@@ -152,10 +152,7 @@ COMPARED = {
 N = 5
 moments = {name: of_batches(make, N) for name, make in COMPARED.items()}
 size = jnp.linalg.norm(bandit_gradient)
-bias = {
-    name: float(jnp.linalg.norm(mean - bandit_gradient) / size)
-    for name, (mean, _) in moments.items()
-}
+bias = {name: float(jnp.linalg.norm(mean - bandit_gradient) / size) for name, (mean, _) in moments.items()}
 variance = {name: float(jnp.trace(covariance)) for name, (_, covariance) in moments.items()}
 for name in COMPARED:
     squared_error = (bias[name] * size) ** 2 + variance[name]
@@ -257,7 +254,7 @@ for power in (1, 2):
 
 # %%
 jax.config.update("jax_enable_x64", False)
-config = pg.Config(env="CartPole-v1", num_envs=25, num_updates=UPDATES, horizon=200, preset=None)
+config = pg.Config(env="CartPole-v1", num_envs=25, num_updates=UPDATES, horizon=200)
 keys = jax.random.split(jax.random.key(0), SEEDS)
 curves = {}
 for name in ("reinforce", "leave_one_out", "median_of_others"):
@@ -270,9 +267,7 @@ figure, axes = plt.subplots()
 for name, returns in curves.items():
     look = looks[name]
     mean = pg.reports.statistics.mean_curve(returns)
-    axes.fill_between(
-        range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0
-    )
+    axes.fill_between(range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0)
     axes.plot(range(UPDATES), mean.value, **look, label=name)
 axes.set(xlabel="update, of 25 episodes", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
 figure.legend(loc="outside upper center", ncols=3)
@@ -285,13 +280,14 @@ if not FAST:
 #
 # ## 7. Make it part of the project
 #
-# A function, a row, a proof:
+# Five places:
 #
-# 1. the function, in a module of `pg/estimators/`, with the four lines **Ψₜ =**, **Unbiased for**, **Variance**, **Needs**;
-# 2. a row of the table `pg.estimators.facts.FACTS`, from which the command line, the checks, the preset, the benchmark and the
-#    tables of the documentation follow;
-# 3. a row of `tests/helpers/proofs.py` with its mean: $\nabla J$ if it is unbiased, else the mean it has, derived another way.
+# 1. the function, in a file of `pg/estimators/`, with the four lines **Ψₜ =**, **Unbiased for**, **Variance**, **Needs**;
+# 2. a row in `pg.estimators.ESTIMATORS`;
+# 3. a row in `pg.config.ACCEPTS`: the ways of collecting that it is right for;
+# 4. a preset in `pg/presets.py`, unless the defaults do;
+# 5. a row in `tests/helpers/proofs.py` with its mean: $\nabla J$ if it says it is unbiased, else the mean it has, derived another way.
 #
 # From then on the tests hold it to the same account as all others, without noise (`tests/exact/test_unbiased.py`) and through the
-# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out docs/estimators.md README.md` writes its line of
+# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out README.md` writes its line of
 # the table.

@@ -1,5 +1,4 @@
-# The public names of pg: read by type checkers and editors, and by `__init__.py`, which imports
-# each on first use.
+# The public names of pg: read by type checkers and editors, and by `__init__.py`, which imports each on first use.
 from . import baselines as baselines
 from . import benchmarks as benchmarks
 from . import commands as commands
@@ -20,7 +19,6 @@ from . import reports as reports
 from . import returns as returns
 from . import rollout as rollout
 from . import runs as runs
-from . import seeds as seeds
 from . import surrogates as surrogates
 from . import sweep as sweep
 from . import train as train
@@ -51,11 +49,9 @@ from .rollout import episodes as episodes
 from .rollout import windows as windows
 from .runs.acting import load_policy as load_policy
 from .runs.execution import run as run
-from .seeds import seed_key as seed_key
 from .train import Learner as Learner
 from .train import TrainState as TrainState
 from .train import make_learner as make_learner
 from .train import make_train as make_train
 
-__all__: list[str]
 __version__: str

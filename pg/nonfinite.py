@@ -1,18 +1,15 @@
-"""Numbers that are not finite: found at the update in which they appear, and kept out of what is
-learned.
+"""Numbers that are not finite: found at the update in which they appear, and kept out of what is learned.
 
-An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not
-taken:
+An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not taken:
 
-    stop     the run is frozen from then on, as it was before that update; other runs go on
+    stop     the run stands still from then on, as it was before that update; runs beside it go on untouched
     skip     the next update starts from where that one started, with other random numbers
     ignore   it is taken all the same
 
-NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing
-action 0.
+NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing action 0.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,57 +17,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg.config import OnNonfinite
-from pg.rollout import Trajectory
 
-# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs
-# may give none.
+# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs may give none.
 STAND_IN = float(np.finfo(np.float32).min)
 CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
 
 
-def guarded(
-    step: Callable[[Any, jax.Array], Any], how: OnNonfinite
-) -> Callable[[Any, jax.Array], Any]:
-    """A step of training whose update is not taken where a number in it is not finite.
-
-    Args:
-        step: state, key -> `pg.train.Update`.
-        how: What follows such an update.
-    """
-
-    def guarded_step(state: Any, key: jax.Array) -> Any:
-        done = step(state, key)
-        bits = causes(done.traj, done.largest, done.state.params)
-        if how == "ignore":  # never, but not so that the compiler sees it: all three round alike
-            reject = bits < 0
-        else:
-            reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))
-        kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, done.state)
-        skipped = reject.astype(jnp.int32)
-        kept = kept._replace(update=done.state.update, skipped=state.skipped + skipped)
-        metrics = done.metrics | {"nonfinite": bits, "skipped": skipped}
-        return done._replace(state=kept, metrics=metrics)
-
-    return guarded_step
-
-
-def causes(traj: Trajectory, grad_norm: jax.Array, params: Any) -> jax.Array:
+def causes(reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.Array, params: Any) -> jax.Array:
     """int32 []: bit i is set where CAUSES[i] has a number that is not finite; 0: all is well.
 
-    Args:
-        traj: The batch, as collected.
-        grad_norm: [], infinite also where only the square of a gradient is.
-        params: What was learned.
+    reward, valid: [T, B]; obs: [T, B, *O]; grad_norm: [], infinite also where only the square of a gradient is.
     """
-    valid = traj.valid.reshape(*traj.valid.shape, *[1] * (traj.obs.ndim - 2))
-    fine = [
-        jnp.isfinite(traj.reward).all(),
-        (jnp.isfinite(traj.obs) | ~valid).all(),
-        jnp.isfinite(grad_norm),
-        jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all(),
-    ]
-    bits = 2 ** np.arange(len(CAUSES), dtype=np.int32)
-    return jnp.sum(jnp.where(jnp.stack(fine), 0, bits), dtype=jnp.int32)
+    seen = jnp.isfinite(obs) | ~valid.reshape(*valid.shape, *[1] * (obs.ndim - 2))
+    learned = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    fine = jnp.stack(
+        [jnp.isfinite(reward).all(), seen.all(), jnp.isfinite(grad_norm), jnp.stack(learned).all()],
+    )
+    return jnp.sum(jnp.where(fine, 0, 2 ** np.arange(len(CAUSES), dtype=np.int32)), dtype=jnp.int32)
 
 
 def missing() -> float:
@@ -78,8 +41,7 @@ def missing() -> float:
 
     NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN that it gives, `STAND_IN`.
     """
-    settings: Any = jax.config  # its attributes are made at run time
-    return STAND_IN if settings.jax_debug_nans else float("nan")
+    return STAND_IN if _no_nan_may_leave() else float("nan")
 
 
 def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -88,25 +50,33 @@ def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     def one(x: np.ndarray) -> np.ndarray:
         return np.where(x == STAND_IN, np.nan, x).astype(x.dtype) if x.dtype.kind == "f" else x
 
-    return {name: one(x) for name, x in metrics.items()} if missing() == STAND_IN else dict(metrics)
+    return {name: one(x) for name, x in metrics.items()} if _no_nan_may_leave() else dict(metrics)
+
+
+def rejected(how: OnNonfinite, bits: jax.Array, skipped: jax.Array) -> jax.Array:
+    """bool []: whether an update is not taken. skipped: how many of the run were not, so far."""
+    if how == "ignore":  # never, but not so that the compiler sees it: all three ways round alike
+        return bits < 0
+    return (bits != 0) | ((skipped > 0) & (how == "stop"))
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
-    """Per run the first update with a number that was not finite, and what it was in. metrics: [n,
-    updates].
-    """
+    """Per run the first update with a number that was not finite, and what it was in. metrics: [n, updates]."""
     bits = metrics["nonfinite"]
     ever, when = (bits != 0).any(axis=1), (bits != 0).argmax(axis=1)
     return [(int(g), named(int(bits[i, g]))) if ever[i] else None for i, g in enumerate(when)]
 
 
 def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n,
-    updates].
-    """
+    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n, updates]."""
     return metrics["skipped"][:, -1] > 0
 
 
 def named(bits: int) -> str:
     """The causes that are set, for people."""
     return " and ".join(name for i, name in enumerate(CAUSES) if bits >> i & 1)
+
+
+def _no_nan_may_leave() -> bool:
+    settings: Any = jax.config  # its attributes are made at run time
+    return bool(settings.jax_debug_nans)

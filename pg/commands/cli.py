@@ -24,6 +24,7 @@ from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
 from pg.config import (
+    ACCEPTS,
     ENVIRONMENTS,
     LIBRARIES,
     UNSUPPORTED,
@@ -34,7 +35,6 @@ from pg.config import (
     check_hyperparams,
     check_together,
 )
-from pg.estimators.facts import FACTS
 from pg.inputs import check_name, nearest
 from pg.presets import preset
 from pg.runs import encoding, folders
@@ -94,8 +94,7 @@ _TYPES: dict[str, Any] = {
     "total_steps": _INTEGER | None,
     "snapshot_period": _INTEGER,
 }
-# Traced: for sweeps in Python; and a label whose values are the flags' defaults.
-_HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
+_HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
 # The experiment itself, which the help shows first, in this order.
 _FIRST = (
     *("env", "env_params", "estimator", "over", "method", "points", "draw", "seeds", "seed"),
@@ -104,19 +103,15 @@ _FIRST = (
 _NAMES = {
     "env": ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; or library:name, of {', '.join(LIBRARIES)}",
-    "estimator": ", ".join(FACTS),
+    "estimator": ", ".join(ACCEPTS),
 }
 # Flags of other command lines that this one has in another form.
 _INSTEAD = {
-    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a "
-    "run's config.json",
+    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's config.json",
     **dict.fromkeys(
-        ("device", "gpu", "cuda", "platform"),
-        "JAX_PLATFORMS=cpu or cuda in front of the command chooses",
+        ("device", "gpu", "cuda", "platform"), "JAX_PLATFORMS=cpu or cuda in front of the command chooses"
     ),
-    **dict.fromkeys(
-        ("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"
-    ),
+    **dict.fromkeys(("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"),
 }
 
 
@@ -125,9 +120,7 @@ class Length:
     """The length of training, in steps instead of updates."""
 
     total_steps: int | None = None
-    """Environment steps per seed, at least, in place of num_updates, which they are rounded up to;
-    for windows.
-    """
+    """Environment steps per seed, at least, in place of num_updates, which they are rounded up to; for windows."""
 
 
 @dataclasses.dataclass
@@ -135,9 +128,7 @@ class Checkpointing:
     """When states are kept, so that nothing is lost but the updates since."""
 
     checkpoint_minutes: float = 1.0
-    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is
-    interrupted.
-    """
+    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is interrupted."""
     checkpoint_updates: int | None = None
     """Updates from one checkpoint to the next; none: only the time counts."""
     checkpoints_kept: int = 2
@@ -146,16 +137,12 @@ class Checkpointing:
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
         if not self.checkpoint_minutes >= 0:
-            raise ValueError(
-                f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}"
-            )
+            raise ValueError(f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}")
         for name in ("checkpoint_updates", "checkpoints_kept"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
-    def keeper(
-        self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any
-    ) -> Any:
+    def keeper(self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any) -> Any:
         """What keeps the states of runs; arguments as of `checkpoints.Keeper`."""
         from pg.runs.checkpoints import Keeper
 
@@ -179,9 +166,7 @@ class Machine:
     cpu_devices: int | None = None
     """Devices that the CPU counts as; none: for seeds one per core, for envs one."""
     distributed: bool = False
-    """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has
-    started.
-    """
+    """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has started."""
     coordinator: str | None = None
     """HOST:PORT of process 0, where nothing else tells the processes of each other."""
     num_processes: int | None = None
@@ -189,9 +174,7 @@ class Machine:
     process_id: int | None = None
     """Which of them this is, from 0; with coordinator."""
     debug: bool = False
-    """Stops at the very operation that gives a NaN, at a key that is used twice, and at a leaked
-    tracer; slow.
-    """
+    """Stops at the very operation that gives a NaN, at a key that is used twice, and at a leaked tracer; slow."""
 
     @property
     def several(self) -> bool:
@@ -201,30 +184,24 @@ class Machine:
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range, or one that is missing."""
         if self.cpu_devices is not None and self.cpu_devices < 1:
-            raise ValueError(
-                f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}"
-            )
+            raise ValueError(f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}")
         found = (self.coordinator, self.num_processes, self.process_id)
         if any(x is not None for x in found) and (None in found or not 0 <= found[2] < found[1]):  # type: ignore
             raise ValueError(
-                "coordinator, num_processes and process_id belong together, 0 <= process_id < "
-                f"num_processes; got {found[0]}, {found[1]} and {found[2]}"
+                "coordinator, num_processes and process_id belong together, 0 <= process_id < num_processes; "
+                f"got {found[0]}, {found[1]} and {found[2]}"
             )
 
     def start(self) -> None:
-        """Tells jax, before anything is computed; where something has been already, its devices
-        stay, and it says so.
+        """Tells jax, before anything is computed; where something has been already, its devices stay, and it says so.
 
-        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be
-        what it was set to.
+        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be what it was set to.
         """
         from pg.fast import devices
 
         if self.debug:
             devices.check_everything()
-        changed = devices.use_cpu_cores(
-            self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
-        )
+        changed = devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
         if not changed:
             self._stay()
         if self.several:
@@ -237,28 +214,25 @@ class Machine:
         there = len(jax.local_devices())
         if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
             raise ValueError(
-                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "
-                f"be set before anything is computed; got {self.cpu_devices}"
+                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or be set before "
+                f"anything is computed; got {self.cpu_devices}"
             )
         print(
-            f"JAX is in use in this process already: --cpu-devices cannot change now, and its "
-            f"{there} device(s) stay"
+            f"JAX is in use in this process already: --cpu-devices cannot change now, and its {there} device(s) stay"
         )
 
 
 def parse(
     prog: str, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
-    """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
-    command line.
+    """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the command line.
 
-    Defaults are the preset of the estimator and the environment that are named, or, with --resume
-    RUN, the settings of that run. Exits with code 2 and one sentence on a mistake.
+    Defaults are the preset of the estimator and the environment that are named, or, with --resume RUN, the settings
+    of that run. Exits with code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    # a script's flag goes before a setting of its name
-    own = {field.name for field in dataclasses.fields(options)}
+    own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
     defaults = options()
     try:
         if "resume" in own and (run := _named(argv, "resume")):
@@ -277,7 +251,7 @@ def parse(
     }
     values = _read(_grouped(sources, options), sources, prog, description, argv)
     try:
-        config = dataclasses.replace(config, **_of(Config, values, own), preset=None)
+        config = dataclasses.replace(config, **_of(Config, values, own))
         if (total_steps := values.get("total_steps")) is not None:
             if _named(argv, "num-updates"):
                 raise ValueError("total_steps and num_updates exclude each other: give one of them")
@@ -297,20 +271,13 @@ def parse(
 _Options = TypeVar("_Options")
 
 
-def options(kind: type[_Options], description: str, argv: Sequence[str] | None = None) -> _Options:
-    """A dataclass of flags from the command line, for scripts without settings; exits as `parse`
-    does.
-    """
+def options(kind: type[_Options], description: str | None, argv: Sequence[str] | None = None) -> _Options:
+    """A dataclass of flags from the command line, for scripts without settings; exits as `parse` does."""
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
     with _colours():
-        return tyro.cli(kind, description=_paragraphs(description), args=argv)
-
-
-def docstring_of(script: str) -> str:
-    """Returns the docstring of a file, which `python -OO` leaves out of the program that runs."""
-    return ast.get_docstring(ast.parse(Path(script).read_text(encoding="utf-8"))) or ""
+        return tyro.cli(kind, description=_paragraphs(description or ""), args=argv)
 
 
 def _prepare_streams() -> None:
@@ -319,9 +286,7 @@ def _prepare_streams() -> None:
     outlive_readers()
 
 
-def _read(
-    flags: type, names: Collection[str], prog: str, description: str, argv: list[str]
-) -> dict[str, Any]:
+def _read(flags: type, names: Collection[str], prog: str, description: str, argv: list[str]) -> dict[str, Any]:
     """The values of all flags by name."""
     _check_flags(argv, names)
     with _colours():
@@ -330,9 +295,7 @@ def _read(
 
 
 def _check_flags(argv: list[str], names: Collection[str]) -> None:
-    """Prints the version where it is asked for; exits with one sentence at a flag that there is
-    not.
-    """
+    """Prints the version where it is asked for; exits with one sentence at a flag that there is not."""
     if "--version" in argv:
         print(f"pg {__version__}")
         raise SystemExit(0)
@@ -345,9 +308,7 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
         if not _is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
             continue
         near = [f"--{other}" for other in nearest(name, [*known, "help", "version"])]
-        hint = _INSTEAD.get(name) or (
-            f"did you mean {' or '.join(near)}?" if near else "--help lists all"
-        )
+        hint = _INSTEAD.get(name) or (f"did you mean {' or '.join(near)}?" if near else "--help lists all")
         fail(f"there is no flag {flag}: {hint}")
 
 
@@ -363,9 +324,7 @@ def _is_flag(word: str) -> bool:
 
 @contextlib.contextmanager
 def _colours() -> Iterator[None]:
-    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and
-    not the word.
-    """
+    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and not the word."""
     before = os.environ.get("TERM")
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
@@ -378,23 +337,18 @@ def _colours() -> Iterator[None]:
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does
-    not join.
-    """
-    return "\n\n".join(
-        wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n")
-    )
+    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does not join."""
+    return "\n\n".join(wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n"))
 
 
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     """The preset of the estimator and the environment that are named."""
     estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
-    check_name("estimator", estimator, FACTS)
+    check_name("estimator", estimator, ACCEPTS)
     check_env(env)
     config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
     if any(_named(argv, name) for name in ("minibatch-size", "minibatch_size")):
-        # one of the two says how a batch is cut
-        config = dataclasses.replace(config, num_minibatches=1)
+        config = dataclasses.replace(config, num_minibatches=1)  # one of the two says how a batch is cut
     return config, hyperparams
 
 
@@ -410,9 +364,7 @@ def fail(error: object) -> NoReturn:
 
 
 def abandon(error: object) -> NoReturn:
-    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be
-    waited for.
-    """
+    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be waited for."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(AGAIN)
@@ -430,14 +382,12 @@ def fail_to_write(error: object) -> NoReturn:
 
 
 def interrupted(signum: int | None) -> int:
-    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine
-    is taken away.
-    """
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine is taken away."""
     return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
 
 
 def outcome(done: Any) -> int:
-    """The exit code of an `execution.Run` whose results are written."""
+    """The exit code of a `runs.Run` whose results are written."""
     if done.signum:
         return interrupted(done.signum)
     return NOT_FINITE if done.metrics["skipped"][:, -1].any() else 0
@@ -447,9 +397,7 @@ def announce(work: str) -> None:
     """Says, once a signal came, what is still waited for; `interrupts.listen` calls it."""
     start = "\n" if sys.stderr.isatty() else ""
     print(
-        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once",
-        file=sys.stderr,
-        flush=True,
+        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once", file=sys.stderr, flush=True
     )
 
 
@@ -459,12 +407,7 @@ def say(text: str) -> None:
 
 
 def describe(
-    config: Config,
-    hyperparams: Hyperparams,
-    horizon: int,
-    num_params: int,
-    *,
-    verbose: bool = False,
+    config: Config, hyperparams: Hyperparams, horizon: int, num_params: int, *, verbose: bool = False
 ) -> str:
     """The plan of a run, for people.
 
@@ -473,31 +416,21 @@ def describe(
         hyperparams: The others.
         horizon: The environment's own time limit, in actions.
         num_params: Parameters of policy and critic.
-        verbose: Lists all settings, and not only those that are not what Config and Hyperparams
-            have by themselves.
+        verbose: Lists all settings, and not only those that are not what Config and Hyperparams have by themselves.
     """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     planned = config.num_updates * config.num_envs * longest * config.action_repeat
-    batch = (
-        f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
-    )
-    static = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name != "preset"
-    }
+    batch = f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
+    static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     lines = [
-        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, "
-        f"{num_params:,} parameters",
+        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
         f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
     ]
     if verbose:
         lines += ["config: " + _listing(static), "hyperparams: " + _listing(hyperparams.scalars())]
     else:
-        usual = {
-            field.name: field.default for field in dataclasses.fields(Config)
-        } | Hyperparams().scalars()
+        usual = {field.name: field.default for field in dataclasses.fields(Config)} | Hyperparams().scalars()
         said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
             name: value
@@ -514,9 +447,7 @@ def _listing(values: Mapping[str, Any]) -> str:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises
-    ValueError.
-    """
+    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises ValueError."""
     name, value = _divided(text)
     with contextlib.suppress(ValueError, SyntaxError):
         return name, ast.literal_eval(value)
@@ -524,9 +455,7 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def cache_compilations() -> Path:
-    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or
-    ~/.cache/pg. The folder.
-    """
+    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/pg. The folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pg" / "compilations"
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
@@ -536,20 +465,14 @@ def cache_compilations() -> Path:
 def _named(argv: list[str], flag: str) -> str | None:
     """The value of --flag in argv, read ahead of the parser."""
     for i, word in enumerate(argv):
-        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition(
-            "="
-        )
+        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition("=")
         if name == f"--{flag}":
             return value if equals else next(iter(argv[i + 1 : i + 2]), None)
     return None
 
 
-def _flags(
-    source: type, defaults: Any, taken: Collection[str] = ()
-) -> dict[str, tuple[str, Any, Any]]:
-    """The flags of the fields of `source` but those `taken`, by name: its class, annotation and
-    default.
-    """
+def _flags(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[str, tuple[str, Any, Any]]:
+    """The flags of the fields of `source` but those `taken`, by name: its class, annotation and default."""
     hints, helps = get_type_hints(source), _field_docstrings(source)
     flags = {}
     for name, hint in hints.items():
@@ -569,23 +492,15 @@ def _flags(
 
 def _grouped(sources: Mapping[str, tuple[str, Any, Any]], options: type) -> type:
     """A dataclass of dataclasses, one for each group of flags as the help shows them."""
-    titles = {
-        "Config": "settings",
-        "Hyperparams": "hyperparameters",
-        options.__name__: "run",
-        "Machine": "machine",
-    }
+    titles = {"Config": "settings", "Hyperparams": "hyperparameters", options.__name__: "run", "Machine": "machine"}
     groups: dict[str, list[str]] = {"experiment": [name for name in _FIRST if name in sources]}
     for name, (source, _, _) in sources.items():
         if name not in _FIRST:
             groups.setdefault(titles[source], []).append(name)
     fields = []
     for title, names in groups.items():
-        members = [
-            (name, sources[name][1], dataclasses.field(default=sources[name][2])) for name in names
-        ]
-        group: Any = dataclasses.make_dataclass(title, members)
-        fields.append((title, tyro.conf.OmitArgPrefixes[group]))  # type: ignore[misc]
+        members = [(name, sources[name][1], dataclasses.field(default=sources[name][2])) for name in names]
+        fields.append((title, tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass(title, members)]))  # type: ignore[misc]
     flags = dataclasses.make_dataclass("Flags", fields)
     flags.__doc__ = ""
     return flags

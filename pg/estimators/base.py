@@ -1,14 +1,11 @@
-"""What an estimator is, and `build_estimator`, which makes one from a choice of Ψ and of a
-surrogate.
+"""What an estimator is, and `build_estimator`, which makes one from a choice of Ψ and of a surrogate.
 
-The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in
-θ, once a batch; `grad` differentiates the surrogate only, as often as wanted. Steps are summed,
-episodes (environments) averaged.
+The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in θ, once a batch;
+`grad` differentiates the surrogate only, as often as wanted. Steps are summed, episodes (environments) averaged.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,53 +35,34 @@ class Weighted(NamedTuple):
     value: Any = ()  # [T, B] V when the batch was collected; () where it may move freely
 
 
-class Credit(NamedTuple):
-    """The weights of a batch, and what else an estimator computes before it differentiates."""
-
-    psi: Any  # Ψ, [T, B], [B] for whole episodes, or [T, B, A] of every action
-    target: Any = ()  # [T, B] what the critic regresses to; () without a critic
-    state: Any = ()  # the estimator's, for the next batch
-    value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
-
-
 class Estimator(NamedTuple):
     """A gradient estimator as pure functions."""
 
     init: Callable[[jax.Array], tuple[Params, Any]]  # key -> params, estimator_state
     weigh: Callable[[Params, Any, Trajectory], tuple[Weighted, Any]]  # -> weighted, estimator_state
-    # of the LOSS -> grads, metrics
-    grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]
+    grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]  # of the LOSS -> grads, metrics
     accepts: tuple[str, ...] = ("episodes", "windows")
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
-    # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
-    state_discount: Any = 1.0
+    state_discount: Any = 1.0  # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
 ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
 
-# -> psi, target, estimator_state [, value]
-Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
-# the policy's distribution at each step, weighted -> surrogate [T, B]
-Gain = Callable[[Any, Weighted], jax.Array]
-# the critic's output at each step, weighted -> prediction [T, B]
-Predict = Callable[[Any, Weighted], jax.Array]
-# the distribution, weighted -> what else to report, [T, B]
-Watch = Callable[[Any, Weighted], dict[str, jax.Array]]
+Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]  # -> psi, target, estimator_state [, value]
+Gain = Callable[[Any, Weighted], jax.Array]  # the policy's distribution at each step, weighted -> surrogate [T, B]
+Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each step, weighted -> prediction [T, B]
+Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, weighted -> what else to report, [T, B]
 
-
-Sums = dict[str, jax.Array]  # over valid steps
 
 _SUMMED = "sum it over the axes of an action"
 _BY_GAIN = "gain must give one number for each step"
-_BY_WATCH = "watch must give one number for each step"
 _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
-_WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
 
 def score(dist: Any, batch: Weighted) -> jax.Array:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
-    per_step("psi", batch.psi, batch.traj)
+    check_weight(batch)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
 
 
@@ -92,45 +70,36 @@ def clipped(h: Hyperparams) -> Gain:
     """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
 
     def gain(dist: Any, batch: Weighted) -> jax.Array:
-        per_step("psi", batch.psi, batch.traj)
-        return surrogates.clipped(
-            dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon
-        )
+        check_weight(batch)
+        return surrogates.clipped(dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon)
 
     return gain
 
 
-def per_step(what: str, x: Any, traj: Trajectory, remedy: str = OF_EACH_STEP) -> jax.Array:
-    """One number for each step of a trajectory, [T, B].
+def check_weight(batch: Weighted) -> None:
+    """Raises ValueError unless Ψ is one number for each step, as the score of the action that was taken needs it."""
+    check_shape("psi", batch.psi.shape, batch.traj.valid.shape, "[T, B]", OF_EACH_STEP)
 
-    Args:
-        what: What it is, for people.
-        x: What somebody's function gave.
-        traj: The trajectory.
-        remedy: What to do instead.
 
-    Raises:
-        ValueError: With `remedy`, for what are no numbers, or have another shape.
-    """
-    array = numbers(what, x, remedy)
-    check_shape(what, array.shape, traj.valid.shape, "[T, B]", remedy)
-    return array
+def nothing(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
+    """No more than what every estimator reports."""
+    return {}
 
 
 def drift(h: Hyperparams) -> Watch:
-    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
-    clip_fraction.
-    """
+    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and clip_fraction."""
 
     def watch(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
         log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
         outside = jnp.abs(jnp.expm1(log_ratio)) > h.epsilon
-        return {
-            "kl": jnp.expm1(log_ratio) - log_ratio,
-            "clip_fraction": outside.astype(log_ratio.dtype),
-        }
+        return {"kl": jnp.expm1(log_ratio) - log_ratio, "clip_fraction": outside.astype(log_ratio.dtype)}
 
     return watch
+
+
+def value(output: jax.Array, batch: Weighted) -> jax.Array:
+    """V(s), [T, B]: what a critic of states predicts."""
+    return output
 
 
 def build_estimator(
@@ -139,8 +108,8 @@ def build_estimator(
     h: Hyperparams,
     weigh: Weigh,
     gain: Gain = score,
-    predict: Predict | None = None,
-    watch: Watch | None = None,
+    predict: Predict = value,
+    watch: Watch = nothing,
     *,
     state: Any = (),
     accepts: tuple[str, ...] = ("episodes", "windows"),
@@ -148,27 +117,18 @@ def build_estimator(
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
-    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
-    valid steps. The reward that `weigh` sees is r - temperature × the log-probability with which
-    the action was taken: that is r - temperature log π on-policy, and `own_entropy` makes it so
-    off-policy.
+    weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of every action),
+    critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind it. predict: what of the
+    critic's output is held against the target. watch: what else to report, a mean over steps. state: the estimator's
+    before the first batch. accepts: the ways of collecting it is right for. state_discount: γ of the weight γᵗ that
+    Ψ gives to a state at step t, which the natural gradient has to share; default: h.gamma, as the theorem says; 1
+    for a Ψ that drops it.
 
-    Args:
-        policy: The policy that learns.
-        critic: A critic; None for an estimator without one.
-        h: The hyperparameters.
-        weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple.
-        gain: The surrogate, whose gradient is ascended; default: Ψ log π.
-        predict: What of the critic's output is held against the target; default: all of it.
-        watch: What else to report, a mean over steps.
-        state: The estimator's state before the first batch.
-        accepts: The ways of collecting it is right for.
-        state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
-            gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
-
-    Raises:
-        ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
-            give: broadcast where T = B, it would give a wrong number.
+    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
+    The reward that `weigh` sees is r - temperature × the log-probability with which the action was taken: that is
+    r - temperature log π on-policy, and `own_entropy` makes it so off-policy.
+    Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
+    where T = B, it would give a wrong number.
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
@@ -177,40 +137,41 @@ def build_estimator(
 
     def init(key: jax.Array) -> tuple[Params, Any]:
         policy_key, critic_key = jax.random.split(key)
-        of_critic = () if critic is None else critic.init(critic_key)
-        return Params(policy.init(policy_key), of_critic), state
+        return Params(policy.init(policy_key), () if critic is None else critic.init(critic_key)), state
 
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
-        credit = _credit(weigh(params, state, traj), traj, critic)
-        psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
-        batch = Weighted(traj, psi, credit.target, credit.value)
-        return jax.lax.stop_gradient((batch, credit.state))
+        psi, target, after, *value = _parts(weigh(params, state, traj))
+        psi = _of_each_step(psi, traj, lambda longer: weigh(params, state, longer)[0])
+        _check_targets(critic, traj, target, *value)
+        return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))
 
-    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, Sums]:
+    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
-        entropy = per_step("the policy's entropy", dist.entropy(), traj, _SUMMED)
-        gained = per_step("the surrogate", gain(dist, batch), traj, _BY_GAIN)
-        terms = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy}
-        if watch is not None:
-            terms |= _watched(watch(dist, batch), traj)
-        # Counted here, so that spread environments need one exchange for all.
-        terms["steps"] = jnp.ones_like(entropy)
+        steps = traj.valid.shape
+        entropy = _of_steps("the policy's entropy", dist.entropy(), steps, _SUMMED)
+        gained = _of_steps("the surrogate", gain(dist, batch), steps, _BY_GAIN)
+        watched = _watched(watch(dist, batch), steps)
+        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watched}
+        sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
         if critic is not None:
-            output = critic_output(critic, params, traj)
-            prediction = output if predict is None else predict(output, batch)
-            prediction = per_step("the critic's prediction", prediction, traj, ONE_NUMBER)
-            terms["value_loss"] = _value_loss(prediction, batch, h)
-        sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in terms.items()}
+            prediction = predict(critic_output(critic, params, traj), batch)
+            prediction = _of_steps("the critic's prediction", prediction, steps, ONE_NUMBER)
+            if isinstance(batch.value, jax.Array):
+                sums["value_loss"] = surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
+            else:
+                sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
+        sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
         return total / num_envs, sums
 
-    def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
-        valid = batch.traj.valid
-        of_block = functools.partial(jax.grad(loss, has_aux=True), params, num_envs=valid.shape[1])
-        grads, sums = blocks.sum_steps(of_block, batch, valid, whole=whole)
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
+        def block(rows: Weighted) -> tuple[Params, dict[str, jax.Array]]:
+            return jax.grad(loss, has_aux=True)(params, rows, batch.traj.valid.shape[1])
+
+        grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -221,70 +182,59 @@ def build_estimator(
 def _check_parts(
     policy: Any, critic: Any, h: Any, weigh: Any, gain: Any, predict: Any, watch: Any, accepts: Any
 ) -> None:
-    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of
-    another kind.
-    """
+    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of another kind."""
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     if critic is not None:
         instead = "write pg.make_critic(config, env), or None for an estimator without"
         check_kind("critic", critic, Network, instead)
     check_is_hyperparams(h)
-    check_function("weigh", weigh, _WEIGH_TAKES, _WEIGH_GIVES)
+    check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
     of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
     check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
-    if predict is not None:
-        instead = "write a function that returns a prediction [T, B]"
-        check_function("predict", predict, of_critic, instead)
-    if watch is not None:
-        check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
+    check_function("predict", predict, of_critic, "write a function that returns a prediction [T, B]")
+    check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
     for way in accepts:
         check_name("way of collecting", way, ("episodes", "windows"))
 
 
-def _watched(given: Any, traj: Trajectory) -> Sums:
+def _watched(given: Any, steps: tuple[int, ...]) -> dict[str, jax.Array]:
     """What `watch` returned, checked: names with arrays [T, B]."""
     if not isinstance(given, dict):
         raise ValueError(f"watch must give names with values [T, B], got {described(given)}")
-    return {name: per_step(f"watch's {name!r}", x, traj, _BY_WATCH) for name, x in given.items()}
+    remedy = "watch must give one number for each step"
+    return {name: _of_steps(f"watch's {name!r}", x, steps, remedy) for name, x in given.items()}
 
 
-def _value_loss(prediction: jax.Array, batch: Weighted, h: Hyperparams) -> jax.Array:
-    """Half the critic's squared error, [T, B], bound to V where the batch holds it."""
-    if isinstance(batch.value, jax.Array):
-        return surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
-    return 0.5 * (prediction - batch.target) ** 2
+def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax.Array:
+    """An array [T, B]. Raises ValueError for what is none, or has another shape."""
+    array = numbers(what, given, remedy)
+    check_shape(what, array.shape, steps, "[T, B]", remedy)
+    return array
 
 
-def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
-    """What `weigh` returned, by name.
+def _check_targets(critic: Network | None, traj: Trajectory, target: Any, value: Any = ()) -> None:
+    """Raises ValueError for another shape of what a critic regresses to, and of the V that is to bind it."""
+    if critic is not None and not jax.tree.leaves(target):
+        raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
+    for what, given in (("the critic's target", target), ("the V of weigh", value)):
+        if jax.tree.leaves(given):  # of () or None there are none
+            _of_steps(what, given, traj.reward.shape, OF_EACH_STEP)
 
-    Raises ValueError for another number of values (an array alone would be taken apart along its
-    steps), and for another shape of what a critic regresses to and of the V that is to bind it.
-    """
+
+def _parts(given: Any) -> Sequence[Any]:
+    """The values that `weigh` returned, checked: an array alone would be taken apart along its steps."""
     if not isinstance(given, tuple | list) or len(given) not in (3, 4):
-        got = "one value"
-        if isinstance(given, tuple | list):
-            got = f"a {type(given).__name__} of {len(given)}"
+        got = f"a {type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else "one value"
         raise ValueError(
-            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind "
-            f"it; got {got}: without a critic and a state write `return psi, (), ()`"
+            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; got {got}: "
+            "without a critic and a state write `return psi, (), ()`"
         )
-    credit = Credit(*given)
-    numbers("psi", credit.psi, OF_EACH_STEP)
-    if critic is not None and not jax.tree.leaves(credit.target):
-        raise ValueError(
-            "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
-        )
-    for what, x in (("the critic's target", credit.target), ("the V of weigh", credit.value)):
-        if jax.tree.leaves(x):  # of () or None there are none
-            per_step(what, x, traj)
-    return credit
+    numbers("psi", given[0], OF_EACH_STEP)
+    return given
 
 
 def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the
-    episode's start.
-    """
+    """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the episode's start."""
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
@@ -295,9 +245,7 @@ def return_and_error(traj: Trajectory, h: Hyperparams) -> tuple[jax.Array, jax.A
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
-    """The policy's distributions [T, B] along a trajectory, from the memory with which its first
-    step was taken.
-    """
+    """The policy's distributions [T, B] along a trajectory, from the memory with which its first step was taken."""
     carry = _before(traj.carry.policy) if policy.recurrent else None
     dist = unroll(policy, params.policy, traj.obs, traj.first, carry)
     check_policy(dist, traj.action, traj.first.shape, "[T, B]")
@@ -306,8 +254,7 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
 
 def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
-    own = params if critic.shared else params.critic
-    output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
+    output = unroll(critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj))
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
@@ -322,8 +269,7 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
 
 
 def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Trajectory:
-    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's
-    probability.
+    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's probability.
 
     Args:
         traj: as `weigh` is given it, of another policy than π.
@@ -336,9 +282,7 @@ def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Traject
 
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is
-    1.
-    """
+    """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is 1."""
     time = traj.time.astype(traj.reward.dtype)
     return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
 
@@ -356,16 +300,13 @@ def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     return _values(critic, params, traj, lambda rows: rows.obs)
 
 
-def _values(
-    critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]
-) -> jax.Array:
-    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory ->
-    observations.
-    """
+def _values(critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]) -> jax.Array:
+    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory -> observations."""
 
     def block(rows: Trajectory) -> jax.Array:
         v = critic_output(critic, params, rows._replace(obs=seen(rows)))
-        return per_step("the critic's V", v, rows, ONE_NUMBER)
+        check_shape("the critic's V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)
+        return v
 
     return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
 
@@ -387,15 +328,13 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> jax.Arra
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
-    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to
-    it.
+    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to it.
 
-    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is
-    finite.
+    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is finite.
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
-    own = params if critic.shared else params.critic
+    own = _critic_params(critic, params)
 
     def step(carry: Any, row: Trajectory) -> tuple[Any, jax.Array]:
         carry, _ = critic.apply(own, carry, as_float(row.obs), row.first)
@@ -403,26 +342,21 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]
 
     v = jax.lax.scan(step, _critic_carry(critic, traj), traj)[1]
-    return per_step("the critic's V", v, traj, ONE_NUMBER)
+    check_shape("the critic's V", v.shape, traj.first.shape, "[T, B]", ONE_NUMBER)
+    return v
 
 
 def _successors(rows: Trajectory) -> jax.Array:
-    """The true successor of every step, like rows.obs; where the task ended the observation before,
-    which is finite.
+    """The true successor of every step, like rows.obs; where the task ended the observation before, which is finite.
 
-    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would
-    be a copy.
+    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would be a copy.
     """
-    ended = rows.terminated.reshape(
-        *rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim)
-    )
+    ended = rows.terminated.reshape(*rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim))
     return jnp.where(ended, rows.obs, rows.next_obs)
 
 
 class Valued(NamedTuple):
-    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T,
-    B].
-    """
+    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T, B]."""
 
     reward: jax.Array
     terminated: jax.Array
@@ -438,15 +372,12 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
 
 
 def standardise(batch: Weighted) -> Weighted:
-    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid
-    steps.
+    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid steps.
 
-    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
-    correlated with the sample, and the mean subtracted contains the own step. All Ψ are 0 where
-    they are equal but for rounding.
+    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and correlated with
+    the sample, and the mean subtracted contains the own step. All Ψ are 0 where they are equal but for rounding.
     """
-    # Ψ is what is left of it once V is subtracted
-    if getattr(batch.target, "shape", None) == batch.psi.shape:
+    if getattr(batch.target, "shape", None) == batch.psi.shape:  # Ψ is what is left of it once V is subtracted
         made_of = rounding.of_size(batch.target)
     else:  # Ψ is what is left of returns once other returns are subtracted
         terms = batch.traj.reward
@@ -468,49 +399,41 @@ def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -
     of_steps = len(shape) in (2, 3) and all(n in (1, m) for n, m in zip(shape, steps, strict=False))
     if shape not in ((), steps[1:]) and not of_steps:
         raise ValueError(
-            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every "
-            f"action; got shape {list(psi.shape)}: weigh must give one number for each step, "
-            "psi[:, None] if all episodes have the same"
+            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every action; "
+            f"got shape {list(psi.shape)}: weigh must give one number for each step, psi[:, None] if all episodes "
+            "have the same"
         )
     return jnp.broadcast_to(psi, steps + psi.shape[2:])
 
 
 def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int, ...]:
-    """The shape of Ψ of one axis where T = B, as if there were one step more than episodes.
+    """The shape of Ψ of one axis where T = B: that of a trajectory one step longer, or one episode wider.
 
-    Ψ is traced of a trajectory one step longer and of one with one episode more: the axis that
-    grows is the one it has. A `weigh` that holds an array of its own along that axis can be given
-    no more of it, and is known by what it can be given more of.
-    Raises ValueError for one whose numbers may be of either axis.
+    A `weigh` that holds an array [T] of its own cannot be given more steps, but more episodes; one that
+    holds an array [B] the other way round.
+    Raises ValueError for one that can be given neither, whose numbers may be of either axis.
     """
     number = traj.reward.shape[0]
-    same, more = (number,), (number + 1,)
-    longer, wider = (_shape_of_one_more(of, traj, axis) for axis in (0, 1))
-    is_of_episodes = (wider == more and longer != more) or (wider is None and longer == same)
-    is_of_steps = (longer == more and wider != more) or (longer is None and wider == same)
-    if is_of_episodes:
-        return same
-    if is_of_steps:
-        return more
+
+    def of_one_more(axis: int) -> tuple[int, ...]:
+        def more(x: jax.Array) -> jax.ShapeDtypeStruct:
+            shape = [n + (i == axis) for i, n in enumerate(x.shape)]
+            return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
+
+        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
+
+    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
+        return of_one_more(0)
+    with contextlib.suppress(Exception):
+        return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)
     raise ValueError(
-        f"psi of shape [{number}] is one number for each step or one for each episode, of which "
-        f"there are {number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is "
-        f"of steps"
+        f"psi of shape [{number}] is one number for each step or one for each episode, of which there are "
+        f"{number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is of steps"
     )
 
 
-def _shape_of_one_more(
-    of: Callable[[Trajectory], Any], traj: Trajectory, axis: int
-) -> tuple[int, ...] | None:
-    """The shape of Ψ where `axis` is one longer; None where `weigh` cannot be given that."""
-
-    def more(x: jax.Array) -> jax.ShapeDtypeStruct:
-        shape = [n + (i == axis) for i, n in enumerate(x.shape)]
-        return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
-
-    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
-        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
-    return None
+def _critic_params(critic: Network, params: Params) -> Any:
+    return params if critic.shared else params.critic
 
 
 def _critic_carry(critic: Network, traj: Trajectory) -> Any:

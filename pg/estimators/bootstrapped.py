@@ -1,5 +1,4 @@
-"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at
-the price of bias.
+"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at the price of bias.
 
 actor_critic → gae → ppo: n steps, all n mixed, and the clipped ratio for several steps on one batch
 """
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 from pg import returns
 from pg.config import Hyperparams
 from pg.estimators.base import (
-    Credit,
     Estimator,
     Gain,
     Params,
@@ -20,6 +18,7 @@ from pg.estimators.base import (
     clipped,
     drift,
     log_ratio,
+    nothing,
     own_entropy,
     score,
     state_discount,
@@ -34,69 +33,62 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
 
     Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
-    Unbiased for: no: unless V is exact or n reaches every episode's termination.
+    Unbiased for: no, unless V is exact or n reaches every episode's termination: V stands in for what follows.
     Variance: falls as n falls.
-    Needs: episodes or windows, a critic V, on-policy.
+    Needs: a critic, on-policy; episodes or windows.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         step = valued(critic, params, traj)
         advantage = returns.n_step(*step, h.gamma, h.n_step)
-        return Credit(state_weight(traj, h) * advantage, target=advantage + step.v_t)
+        return state_weight(traj, h) * advantage, advantage + step.v_t, state
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
-def gae(
-    policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch | None = None
-) -> Estimator:
-    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
-    1506.02438).
+def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing) -> Estimator:
+    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016, 1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
-    Unbiased for: no: unless V is exact, or λ = 1 and every episode terminates.
+    Unbiased for: no, unless V is exact, or λ = 1 and every episode terminates: V stands in for what follows.
     Variance: falls as λ falls.
-    Needs: episodes or windows, a critic V, on-policy.
+    Needs: a critic, on-policy; episodes or windows.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         step = valued(critic, params, traj)
-        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
-        return Credit(
-            state_weight(traj, h) * advantage, target=advantage + step.v_t, value=step.v_t
-        )
+        advantage = returns.gae(*step, h.gamma, h.lambda_)
+        return state_weight(traj, h) * advantage, advantage + step.v_t, state, step.v_t
 
     discount = state_discount(h)
     return build_estimator(policy, critic, h, weigh, gain, watch=watch, state_discount=discount)
 
 
 def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Advantages from another policy's data, with truncated ratios (IMPALA; Espeholt et al. 2018,
-    1802.01561).
+    """Advantages from another policy's data, with truncated ratios (IMPALA; Espeholt et al. 2018, 1802.01561).
 
     Ψₜ = γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ)),  v the V-trace target, its trace λ min(1, ρ)
-    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy as gae.
+    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy V stands in as in gae.
     Variance: bounded by the truncation.
-    Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
+    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
         step = valued(critic, params, own_entropy(traj, log_rho, h))
-        target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.gae_lambda)
-        return Credit(state_weight(traj, h) * advantage, target=target)
+        target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.lambda_)
+        return state_weight(traj, h) * advantage, target, state
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
 def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """gae with the clipped importance ratio, for several steps on one batch (Schulman et al. 2017,
-    1707.06347).
+    """gae with the clipped importance ratio, for several steps on one batch (Schulman et al. 2017, 1707.06347).
 
     Ψₜ = as gae, times ρₜ while clipping does not bind
-    Unbiased for: no: as gae on the first minibatch; after it the states are the old policy's.
+    Unbiased for: no: as gae on the first minibatch, where ρ = 1; after it the states are the old policy's.
     Variance: as gae; clipping bounds the ratio's.
-    Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
+    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """
 
     return gae(policy, critic, h, clipped(h), drift(h))

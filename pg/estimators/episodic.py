@@ -1,5 +1,4 @@
-"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave
-it unbiased.
+"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave it unbiased.
 
 ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ),   Ψ the return, or the reward to go, less a baseline
 """
@@ -11,9 +10,8 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.baselines import MovingAverage
-from pg.config import Hyperparams
+from pg.config import ACCEPTS, Hyperparams
 from pg.estimators.base import (
-    Credit,
     Estimator,
     Params,
     Weighted,
@@ -35,15 +33,14 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma))
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reinforce"])
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001,
-    1106.0665).
+    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001, 1106.0665).
 
     Ψₜ = γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ
     Unbiased for: J.
@@ -51,10 +48,10 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(discounted_reward_to_go(traj, h))
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return discounted_reward_to_go(traj, h), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reward_to_go"])
 
 
 def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -66,26 +63,26 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.reward_to_go(traj.reward, traj.done, h.gamma))
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
 
-    return build_estimator(policy, None, h, weigh, state_discount=1.0)
+    accepts = ACCEPTS["undiscounted_reward_to_go"]
+    return build_estimator(policy, None, h, weigh, accepts=accepts, state_discount=1.0)
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao
-    2001).
+    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao 2001).
 
     Ψₜ = R - b,  b = `baseline`
-    Unbiased for: J: for any b that is independent of the batch.
+    Unbiased for: J, for any b that is independent of the batch.
     Variance: smallest at the b above; grows with the square of the distance from it.
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma) - h.baseline)
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma) - h.baseline, (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["constant_baseline"])
 
 
 def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -97,29 +94,28 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - total.mean())
+        return total - total.mean(), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["batch_mean"])
 
 
 def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO
-    codes do).
+    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO codes do).
 
     Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
 
     Ψₜ = (R - mean R) / (std R + 10⁻⁸)
-    Unbiased for: no: the scale is random and correlated with the sample; even the direction is off.
+    Unbiased for: no: the scale is random and correlated with the sample; even the direction is not ∇J's.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(baselines.standardised(*return_and_error(traj, h)))
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return baselines.standardised(*return_and_error(traj, h)), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["standardised"])
 
 
 def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -131,16 +127,15 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - baselines.leave_one_out(total))
+        return total - baselines.leave_one_out(total), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["leave_one_out"])
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0
-    (folklore).
+    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0 (folklore).
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
     Unbiased for: J.
@@ -148,29 +143,26 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         to_go = discounted_reward_to_go(traj, h)
-        return Credit(to_go - baselines.leave_one_out(to_go))
+        return to_go - baselines.leave_one_out(to_go), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["time_baseline"])
 
 
 def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """For every parameter its own variance-minimising constant, from the other episodes (Peters &
-    Schaal 2008).
+    """For every parameter its own variance-minimising constant, from the other episodes (Peters & Schaal 2008).
 
-    Where all others are 0, so is bⱼ.
-
-    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ
+    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ  (0 where all others are 0)
     Unbiased for: J.
     Variance: the lowest of constant baselines, coordinate by coordinate, as N grows.
-    Needs: complete episodes, on-policy, N ≥ 2, memory for N gradients.
+    Needs: complete episodes, on-policy, N ≥ 2; memory for N gradients.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        return Credit(returns.total_return(traj.reward, h.gamma))
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+        return returns.total_return(traj.reward, h.gamma), (), state
 
-    plain = build_estimator(policy, None, h, weigh)
+    plain = build_estimator(policy, None, h, weigh, accepts=ACCEPTS["optimal_baseline"])
     bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
 
     def scores(params: Params, batch: Weighted) -> Params:
@@ -184,9 +176,7 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
     def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
         def subtract(gradient: jax.Array, z: jax.Array) -> jax.Array:
             total = batch.psi[0].reshape(-1, *[1] * (z.ndim - 1))
-            return gradient - jnp.mean(
-                baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0
-            )
+            return gradient - jnp.mean(baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0)
 
         gradient, metrics = plain.grad(params, batch)
         return jax.tree.map(subtract, gradient, scores(params, batch)), metrics
@@ -203,40 +193,36 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Any:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - state.value(), state=state.update(total.mean(), h.baseline_decay))
+        return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
 
-    return build_estimator(policy, None, h, weigh, state=MovingAverage.start())
+    return build_estimator(policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"])
 
 
 def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A learned V(s) as baseline, complete returns (Sutton et al. 2000).
 
     Ψₜ = γᵗ (Gₜ - V(sₜ))
-    Unbiased for: J: for any V, as it was fitted to earlier batches.
-    Variance: removes what the state predicts; near the best state baseline if V is accurate.
-    Needs: complete episodes, a critic V, on-policy.
+    Unbiased for: J, for any V: it was fitted to earlier batches.
+    Variance: removes what the state predicts; near the best state baseline where V is accurate.
+    Needs: a critic, complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
-        return Credit(
-            jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage,
-            target=to_go,
-        )
+        return jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage, to_go, state
 
-    return build_estimator(policy, critic, h, weigh)
+    return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
 
 
 def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL;
-    1704.06440). Other estimators take the temperature τ as well.
+    """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL; 1704.06440).
 
     Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
-    Unbiased for: J_τ: E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
+    Unbiased for: J_τ = E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
     Variance: that of reward_to_go, plus the noise of the sampled log-probabilities.
-    Needs: complete episodes, on-policy, τ above 0, which its preset sets.
+    Needs: complete episodes, on-policy; τ above 0, which its preset sets. Other estimators take τ as well.
     """
     return reward_to_go(policy, critic, h)

@@ -1,9 +1,7 @@
-"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π /
-behaviour.
+"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π / behaviour.
 
-The weights are constants of the batch, so that an estimator takes one step on it. On the policy's
-own episodes all of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that
-learns, not of the behaviour.
+The weights are constants of the batch, so that an estimator takes one step on it. On the policy's own episodes all
+of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that learns, not of the behaviour.
 """
 
 from typing import Any
@@ -11,9 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from pg import returns
-from pg.config import Hyperparams
+from pg.config import ACCEPTS, Hyperparams
 from pg.estimators.base import (
-    Credit,
     Estimator,
     Params,
     build_estimator,
@@ -26,54 +23,51 @@ from pg.rollout import Trajectory
 
 
 def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et
-    al. 2000).
+    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et al. 2000).
 
     Ψₜ = w R,  w = Π_{k<H} ρₖ
-    Unbiased for: J: if the behaviour can do all that π can.
+    Unbiased for: J, if the behaviour can do all that π can.
     Variance: grows exponentially with the horizon and the distance between the two policies.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
-        return Credit(jnp.exp(log_rho.sum(0)) * total)
+        return jnp.exp(log_rho.sum(0)) * total, (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["trajectory_importance"])
 
 
 def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it
-    (Precup et al. 2000).
+    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it (Precup et al. 2000).
 
     Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
-    Unbiased for: J: if the behaviour can do all that π can.
+    Unbiased for: J, if the behaviour can do all that π can.
     Variance: usually less than trajectory_importance; still exponential in the horizon.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
         weight = jnp.exp(jnp.cumsum(log_rho, axis=0))
         reward = weight * own_entropy(traj, log_rho, h).reward
-        return Credit(discounted_reward_to_go(traj._replace(reward=reward), h))
+        return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["per_decision_importance"])
 
 
 def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012,
-    1205.4839).
+    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012, 1205.4839).
 
     Ψₜ = ρₜ γᵗ Gₜ
-    Unbiased for: no: off-policy, states and rewards to go are still the behaviour's; J on-policy.
+    Unbiased for: no, off-policy: states and rewards to go are still the behaviour's; J where π is the behaviour.
     Variance: bounded by one ratio.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
-        return Credit(jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h))
+        return jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h), (), state
 
-    return build_estimator(policy, None, h, weigh)
+    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["ratio_only"])

@@ -1,4 +1,3 @@
 from . import blocks as blocks
 from . import cores as cores
 from . import devices as devices
-from . import scans as scans

@@ -1,28 +1,18 @@
 """Gradients to updates: optax, with the step size and its course taken from Config and Hyperparams.
 
-Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the
-weighted batch, the policy, and the estimator.
+Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the weighted batch,
+the policy, and the estimator.
 
-    adam, sgd, ...   g ↦ update(g)             storm, svrpg   g and gradients at earlier parameters
-    natural          g ↦ (F + damping I)⁻¹ g   trpo           the same, within a KL divergence
+    adam, sgd, ...   g ↦ update(g)                  storm, svrpg     g and gradients at earlier parameters
+    natural          g ↦ (F + damping I)⁻¹ g        trpo             the same, as far as the KL divergence allows
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, get_args
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from pg.config import (
-    Config,
-    Hyperparams,
-    PolicyOptimizer,
-    Schedule,
-    check_config,
-    check_is_hyperparams,
-)
+from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule, check_config, check_is_hyperparams
 from pg.inputs import check_function
 from pg.optimizers.curvature import (
     conjugate_gradient,
@@ -45,17 +35,14 @@ __all__ = [
     "importance_weighted_gradient",
     "make_optimizer",
     "mean_kl",
-    "planned",
     "scale_by_fisher",
     "scale_by_trust_region",
     "schedule",
-    "scheduled",
     "storm",
     "svrpg",
 ]
 
-# learning rate or schedule -> transformation
-OptimizerFactory = Callable[[Any], optax.GradientTransformation]
+OptimizerFactory = Callable[[Any], optax.GradientTransformation]  # learning rate or schedule -> transformation
 Rate = Any
 
 
@@ -85,8 +72,7 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
-# What must see the gradient before it is clipped: a correction of a clipped gradient would correct
-# another one.
+# What must see the gradient before it is clipped: a correction of a clipped gradient would correct another one.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
@@ -96,66 +82,30 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 def make_optimizer(
     config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then the optimizer that `config` names, or that is given as a
-    function.
+    """Clipping by global norm, then the optimizer that `config` names, or that is given as a function.
 
-    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were
-    multiplied with) besides gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were multiplied with) besides
+    gradients, state and params.
 
     Args:
         config: Names the optimizers and the schedule of the learning rate.
         h: Learning rate and what else optimizers ask for; may be traced.
-        optimizer: Learning rate -> optax transformation, instead of the one that `config` names.
-            With a schedule the rate is a function, as optax's schedules are.
-        step: Number of this step among those that are planned, int []; the learning rate is that of
-            this step. By default it follows the optimizer's own count, which leaves out the steps
-            that were not taken (`stop_kl`, numbers that are not finite).
+        optimizer: Learning rate -> optax transformation, instead of the one that `config` names. With a schedule the
+            rate is a function, as optax's schedules are.
+        step: Number of this step among those that are planned, int []; the learning rate is that of this step. By
+            default it follows the optimizer's own count, which leaves out the steps that were not taken (`stop_kl`,
+            numbers that are not finite).
     """
     check_config(config)
     check_is_hyperparams(h)
-    rate, critic_rate = (
-        _rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate)
-    )
+    rate, critic_rate = (_rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate))
     clip = clip_each_by_global_norm(h.max_grad_norm)
     if optimizer is not None:
         return optax.chain(clip, _made_by(optimizer, rate))
     before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
-    of_critic = config.critic_optimizer or (
-        "adam" if config.optimizer in POLICY_ONLY else config.optimizer
-    )
-    each = policy_and_critic(
-        OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h)
-    )
+    of_critic = config.critic_optimizer or ("adam" if config.optimizer in POLICY_ONLY else config.optimizer)
+    each = policy_and_critic(OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h))
     return optax.chain(*before, clip, each)
-
-
-def planned(
-    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
-) -> Callable[[jax.Array], optax.GradientTransformationExtraArgs]:
-    """Number of a step among those that are planned -> its optimizer, as `make_optimizer`: one for
-    all of them where the learning rate is constant.
-    """
-    if config.schedule == "constant":
-        constant = make_optimizer(config, h, optimizer)
-        return lambda step: constant
-    return functools.partial(make_optimizer, config, h, optimizer)
-
-
-def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
-    """The hyperparameters of an update: entropy and clip ranges, annealed as `config` says."""
-
-    def at(course: Schedule, value: Any) -> Any:
-        if course == "constant":
-            return value
-        annealed = value * schedule(course, 1.0, config.num_updates)(update)
-        return jnp.where(jnp.isinf(value), value, annealed)
-
-    return h._replace(
-        entropy_coef=at(config.entropy_schedule, h.entropy_coef),
-        temperature=at(config.entropy_schedule, h.temperature),
-        epsilon=at(config.epsilon_schedule, h.epsilon),
-        value_epsilon=at(config.epsilon_schedule, h.value_epsilon),
-    )
 
 
 def _rate(config: Config, value: Any, step: Any) -> Rate:
@@ -170,18 +120,14 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
 
 
 def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
-    """The transformation that a user's function makes. Raises ValueError for something else than
-    such a function.
-    """
+    """The transformation that a user's function makes. Raises ValueError for something else than such a function."""
     instead = "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)"
     if isinstance(optimizer, str):
         instead = f"write Config(optimizer={optimizer!r})"
     check_function("optimizer", optimizer, ("learning_rate",), instead)
     made = optimizer(rate)
     if not isinstance(made, optax.GradientTransformation):
-        raise ValueError(
-            f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}"
-        )
+        raise ValueError(f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}")
     return made
 
 
@@ -203,17 +149,13 @@ def policy_and_critic(
 
 
 def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
-    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's
-    step.
+    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's step.
 
-    They share no parameters; a sum of squared errors over an episode would otherwise drown the
-    policy's gradient.
+    They share no parameters; a sum of squared errors over an episode would otherwise drown the policy's gradient.
     """
     clip = optax.clip_by_global_norm(max_norm)
     return optax.stateless(
-        lambda updates, params: type(updates)(
-            *(clip.update(part, clip.init(part))[0] for part in updates)
-        )
+        lambda updates, params: type(updates)(*(clip.update(part, clip.init(part))[0] for part in updates))
     )
 
 

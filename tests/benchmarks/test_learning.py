@@ -1,6 +1,4 @@
-"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow
-lane.
-"""
+"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow lane."""
 
 from typing import Any, get_args
 
@@ -10,9 +8,8 @@ import numpy as np
 import pytest
 from toys import Target
 
-from pg.config import ActionDistribution, Config, Hyperparams
+from pg.config import ACCEPTS, GROUPED, ActionLaw, Config, Hyperparams
 from pg.envs import make_env
-from pg.estimators.facts import FACTS
 from pg.networks import make_policy
 from pg.presets import preset
 from pg.runs import execution
@@ -30,31 +27,25 @@ def trained_policy(config: Config, hyperparams: Hyperparams) -> Any:
     return policy.apply(params, (), SIDES, jnp.ones(2, bool))[1]
 
 
-@pytest.mark.parametrize("estimator", list(FACTS))
+@pytest.mark.parametrize("estimator", list(ACCEPTS))
 def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None:
-    way = FACTS[estimator].collect[0]
+    way = ACCEPTS[estimator][0]
     sizes = {"num_envs": 32, "num_steps": 1, "num_updates": 100}
-    group = 8 if FACTS[estimator].baseline == "group" else 1
+    group = 8 if estimator in GROUPED else 1
     config = Config(
-        env=Target(continuous=False),
-        estimator=estimator,
-        collect=way,
-        group_size=group,
-        hidden_sizes=(16,),
-        **sizes,
-        preset=None,
+        env=Target(continuous=False), estimator=estimator, collect=way, group_size=group, hidden_sizes=(16,), **sizes
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.02))
     p = np.asarray(jax.nn.softmax(dist.logits))
     assert min(p[0, 0], p[1, 1]) > 0.95
 
 
-@pytest.mark.parametrize("action_distribution", get_args(ActionDistribution))
+@pytest.mark.parametrize("action_law", get_args(ActionLaw))
 @pytest.mark.parametrize(
     ("estimator", "state_dependent_std"), [("leave_one_out", False), ("ppo", False), ("ppo", True)]
 )
 def test_all_continuous_heads_find_the_best_action(
-    estimator: str, action_distribution: ActionDistribution, state_dependent_std: bool
+    estimator: str, action_law: ActionLaw, state_dependent_std: bool
 ) -> None:
     config = Config(
         env=Target(continuous=True),
@@ -62,9 +53,8 @@ def test_all_continuous_heads_find_the_best_action(
         num_envs=64,
         num_updates=200,
         hidden_sizes=(16,),
-        action_distribution=action_distribution,
+        action_law=action_law,
         state_dependent_std=state_dependent_std,
-        preset=None,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.01))
     np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)
@@ -79,9 +69,7 @@ def test_cartpole_is_learned_in_seconds() -> None:
 
 
 def medians(estimator: str) -> tuple[float, int]:
-    """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment
-    steps of a seed.
-    """
+    """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment steps of a seed."""
     config, hyperparams = preset(estimator)
     seeds = range(20)
     done = execution.run(config, hyperparams, seeds)
@@ -89,19 +77,12 @@ def medians(estimator: str) -> tuple[float, int]:
     return float(np.median(evaluation.returns.mean(1))), int(done.metrics["env_steps"].sum(1).max())
 
 
-# On the policy's own episodes constant_baseline (b = 0) and the importance weights (1) repeat
-# reinforce and reward_to_go, which stand for them. all_action does not learn CartPole from a Q that
-# is fitted to returns alone: how little one action differs from another there is lost in the error
-# of Q.
-LEFT_OUT = (
-    "constant_baseline",
-    "trajectory_importance",
-    "per_decision_importance",
-    "ratio_only",
-    "all_action",
-)
+# On the policy's own episodes constant_baseline (b = 0) and the importance weights (1) repeat reinforce and
+# reward_to_go, which stand for them. all_action does not learn CartPole from a Q that is fitted to returns alone: how
+# little one action differs from another there is lost in the error of Q.
+LEFT_OUT = ("constant_baseline", "trajectory_importance", "per_decision_importance", "ratio_only", "all_action")
 SPECIAL = {"reinforce": 400.0, "gpomdp": 0.95}  # gpomdp: on Catch, whose best is 1
-BARS = {name: SPECIAL.get(name, 475.0) for name in FACTS if name not in LEFT_OUT}
+BARS = {name: SPECIAL.get(name, 475.0) for name in ACCEPTS if name not in LEFT_OUT}
 
 
 @pytest.mark.acceptance("T5")

@@ -30,9 +30,7 @@ def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
 def test_orthogonal_matrices_are_uniform() -> None:
     """Haar's law: an entry has mean 0 and variance 1/n, and a determinant is as often +1 as -1."""
     n, many = 4, 4000
-    w = np.asarray(
-        jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many))
-    )
+    w = np.asarray(jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many)))
     se = np.sqrt(1 / n / many)
     assert np.abs(w.mean(0)).max() < 5 * se
     assert np.abs((w**2).mean(0) - 1 / n).max() < 5 * np.sqrt(2 / n**2 / many)
@@ -40,17 +38,15 @@ def test_orthogonal_matrices_are_uniform() -> None:
 
 
 def test_initialisers_can_be_vmapped_over_seeds() -> None:
-    policy = make_policy(Config(preset=None), make_env("CartPole-v1", 1))
+    policy = make_policy(Config(), make_env("CartPole-v1", 1))
     keys = jax.random.split(KEY, 5)
     many = jax.jit(jax.vmap(policy.init))(keys)
     for i, key in enumerate(keys):
-        jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), many, policy.init(key)
-        )
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), many, policy.init(key))
 
 
 def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> None:
-    policy = make_policy(Config(preset=None), fake_env((4,), Discrete(3)))
+    policy = make_policy(Config(), fake_env((4,), Discrete(3)))
     params = policy.init(KEY)
     obs = jax.random.normal(KEY, (7, 5, 4))
     dist = unroll(policy, params, obs, jnp.zeros((7, 5), bool))
@@ -63,29 +59,22 @@ def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> No
 def test_gaussian_head_is_in_units_of_the_box() -> None:
     box = Box(jnp.array([-1.0, 0.0]), jnp.array([1.0, 10.0]))
     env, obs = fake_env((4,), box), jnp.zeros((6, 4))
-    policy = make_policy(Config(preset=None), env)
+    policy = make_policy(Config(), env)
     dist = policy.apply(policy.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, Gaussian)
     np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
     np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
-    squashed, censored = (
-        make_policy(Config(action_distribution=law, preset=None), env)
-        for law in ("squashed", "censored")
-    )
+    squashed, censored = (make_policy(Config(action_law=law), env) for law in ("squashed", "censored"))
     dist = censored.apply(censored.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, CensoredGaussian)
-    np.testing.assert_allclose(
-        dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2))
-    )
+    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
     dist = squashed.apply(squashed.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, TanhGaussian)
-    np.testing.assert_allclose(
-        dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2))
-    )
+    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
-    policy = make_policy(Config(preset=None), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+    policy = make_policy(Config(), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
     assert params["params"]["head"]["log_std"].shape == (2,)
     dist = policy.apply(params, (), jax.random.normal(KEY, (6, 4)), jnp.zeros(6, bool))[1]
@@ -95,37 +84,32 @@ def test_the_log_std_does_not_depend_on_the_state() -> None:
 
 @pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
 def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
-    config = Config(state_dependent_std=True, action_distribution=law, preset=None)
+    config = Config(state_dependent_std=True, action_law=law)
     policy = make_policy(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
     obs = jax.random.normal(KEY, (6, 4))
     dist = policy.apply(params, (), obs, jnp.zeros(6, bool))[1]
     assert len(np.unique(np.asarray(dist.log_std))) == 12
-    # close to the box's half width at the start
-    np.testing.assert_allclose(dist.log_std, 0.0, atol=0.05)
+    np.testing.assert_allclose(dist.log_std, 0.0, atol=0.05)  # close to the box's half width at the start
     wide = jax.tree.map(lambda x: 1e4 * x, params)
-    np.testing.assert_array_equal(
-        np.abs(policy.apply(wide, (), obs, jnp.zeros(6, bool))[1].log_std) <= 5, True
+    np.testing.assert_array_equal(np.abs(policy.apply(wide, (), obs, jnp.zeros(6, bool))[1].log_std) <= 5, True)
+    slope = jax.grad(lambda p: policy.apply(p, (), obs, jnp.zeros(6, bool))[1].log_prob(jnp.zeros((6, 2))).sum())(
+        params
     )
-    slope = jax.grad(
-        lambda p: policy.apply(p, (), obs, jnp.zeros(6, bool))[1].log_prob(jnp.zeros((6, 2))).sum()
-    )(params)
     assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
 
 
 def test_unbounded_actions_have_unit_scale() -> None:
-    policy = make_policy(
-        Config(preset=None), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf)))
-    )
+    policy = make_policy(Config(), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf))))
     dist = policy.apply(policy.init(KEY), (), jnp.zeros((1, 4)), jnp.zeros(1, bool))[1]
     np.testing.assert_allclose([dist.mean[0, 0], dist.log_std[0, 0]], 0.0, atol=1e-6)
 
 
 def test_images_go_through_the_convolution() -> None:
     env = fake_env((10, 10, 4), Discrete(3))
-    params = make_policy(Config(hidden_sizes=(128,), preset=None), env).init(KEY)
+    params = make_policy(Config(hidden_sizes=(128,)), env).init(KEY)
     assert num_params(params) == (9 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * 3 + 3)
-    flat = make_policy(Config(hidden_sizes=(128,), network="mlp", preset=None), env).init(KEY)
+    flat = make_policy(Config(hidden_sizes=(128,), network="mlp"), env).init(KEY)
     assert num_params(flat) == (400 * 128 + 128) + (128 * 3 + 3)
 
 
@@ -134,67 +118,38 @@ def test_a_product_with_patches_is_a_convolution() -> None:
     dense = nn.Dense(16)
     params = dense.init(KEY, patches(image))["params"]
     kernel = params["kernel"].reshape(3, 3, 4, 16)
-    expected = nn.Conv(16, (3, 3), padding="VALID").apply(
-        {"params": {**params, "kernel": kernel}}, image
-    )
-    np.testing.assert_allclose(
-        dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5
-    )
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply({"params": {**params, "kernel": kernel}}, image)
+    np.testing.assert_allclose(dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_critic_gives_one_number() -> None:
-    critic = make_critic(Config(preset=None), fake_env((10, 5), Discrete(3)))
+    critic = make_critic(Config(), fake_env((10, 5), Discrete(3)))
     values = unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool))
     assert values.shape == (7, 5)
 
 
 def test_a_critic_of_actions_gives_one_number_for_each() -> None:
-    config = Config(estimator="all_action", preset=None)
+    config = Config(estimator="all_action")
     critic = make_critic(config, fake_env((10, 5), Discrete(3)))
-    assert unroll(
-        critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)
-    ).shape == (7, 5, 3)
-    with pytest.raises(
-        ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"
-    ):
+    assert unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)).shape == (7, 5, 3)
+    with pytest.raises(ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"):
         make_critic(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_network_is_float64_when_floats_are() -> None:
-    policy = make_policy(Config(preset=None), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
+    policy = make_policy(Config(), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
     assert {x.dtype for x in jax.tree.leaves(policy.init(KEY))} == {jnp.dtype("float64")}
 
 
 @pytest.mark.parametrize(
     ("config", "env", "message"),
     [
-        (
-            Config(action_distribution="squashed", preset=None),
-            fake_env((4,), Discrete(2)),
-            "'squashed' is for continuous actions",
-        ),
-        (
-            Config(state_dependent_std=True, preset=None),
-            fake_env((4,), Discrete(2)),
-            "state_dependent_std=True is for continuous",
-        ),
-        (
-            Config(action_distribution="censored", preset=None),
-            fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))),
-            "bounded Box",
-        ),
-        (
-            Config(network="cnn", preset=None),
-            fake_env((4,), Discrete(2)),
-            r"needs observations \[height, width, "
-            r"channels\]",
-        ),
-        (
-            Config(preset=None),
-            fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))),
-            "must have one axis",
-        ),
+        (Config(action_law="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
+        (Config(state_dependent_std=True), fake_env((4,), Discrete(2)), "state_dependent_std=True is for continuous"),
+        (Config(action_law="censored"), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
+        (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
+        (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
     ],
 )
 def test_refusals(config: Config, env: Env, message: str) -> None:

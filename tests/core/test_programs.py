@@ -1,6 +1,4 @@
-"""Compiled programs: one for all values of what is traced, within a process; and never that of
-another run.
-"""
+"""Compiled programs: one for all values of what is traced, within a process; and never that of another run."""
 
 import gc
 import weakref
@@ -27,19 +25,11 @@ class Paid(Clock):
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
         obs, state, _, done, info = super().step_env(key, state, action, params)
-        return (
-            obs,
-            state,
-            getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0],
-            done,
-            info,
-        )
+        return obs, state, getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0], done, info
 
 
 class PaidOnTheHost(Clock):
-    """The reward is computed by a function of Python, which no program's text can tell from
-    another.
-    """
+    """The reward is computed by a function of Python, which no program's text can tell from another."""
 
     wage = 1.0
 
@@ -71,28 +61,24 @@ def trained(config: Config, **hyperparams: Any) -> tuple[execution.Run, np.ndarr
 
 
 def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> None:
-    """Of training, and of evaluation; with the bits that each has when it is compiled for it
-    alone.
-    """
-    config = Config(env=Clock(), **SMALL, preset=None)
+    """Of training, and of evaluation; with the bits that each has when it is compiled for it alone."""
+    config = Config(env=Clock(), **SMALL)
     found = [trained(config, learning_rate=rate) for rate in (0.5, np.float32(0.1), 1)]
     assert len(compilations) == 3  # of init, of updates, and of the evaluation
     params = [np.asarray(jax.tree.leaves(done.states.params)[0]) for done, _ in found]
     assert not np.array_equal(params[0], params[1])
     execution.forget_programs()
-    alone = trained(Config(env=Clock(), **SMALL, preset=None), learning_rate=0.1)
+    alone = trained(Config(env=Clock(), **SMALL), learning_rate=0.1)
     assert len(compilations) == 6
     (a, x), (b, y) = found[1], alone
     jax.tree.map(np.testing.assert_array_equal, (a.states, a.metrics, x), (b.states, b.metrics, y))
 
 
 def test_an_environment_that_has_changed_is_compiled_again(compilations: list[str]) -> None:
-    """An attribute set, an array of it written to, and a parameter read instead of another that was
-    not read.
-    """
+    """An attribute set, an array of it written to, and a parameter read instead of another that was not read."""
     env = Paid()
     env.wage = np.ones(2)
-    config = Config(env=env, **SMALL, preset=None)
+    config = Config(env=env, **SMALL)
     own = {"reward_scale": 3.0, "start": 1.0}
     first = trained(config, env_params=own)[1]
     count = len(compilations)
@@ -109,11 +95,9 @@ def test_an_environment_that_has_changed_is_compiled_again(compilations: list[st
 
 
 def test_a_function_of_the_host_that_has_changed_is_called() -> None:
-    """The new one is what training and evaluation of the same object call, of a program with the
-    same text.
-    """
+    """The new one is what training and evaluation of the same object call, of a program with the same text."""
     env = PaidOnTheHost()
-    config = Config(env=env, **SMALL, preset=None)
+    config = Config(env=env, **SMALL)
     done, returns = trained(config)
     env.wage = 7.0
     again, more = trained(config)
@@ -122,21 +106,19 @@ def test_a_function_of_the_host_that_has_changed_is_called() -> None:
 
 
 def test_programs_that_are_kept_keep_no_settings_alive(compilations: list[str]) -> None:
-    """Nor with them an environment object and its arrays; an object that is like it is not compiled
-    again.
-    """
-    config = Config(env=Clock(), **SMALL, preset=None)
+    """Nor with them an environment object and its arrays; an object that is like it is not compiled again."""
+    config = Config(env=Clock(), **SMALL)
     trained(config)
     there = weakref.ref(config)
     del config
     gc.collect()
     assert there() is None
-    trained(Config(env=Clock(), **SMALL, preset=None))
+    trained(Config(env=Clock(), **SMALL))
     assert len(compilations) == 3
 
 
 def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -> None:
-    config = Config(env=Clock(), **SMALL, preset=None)
+    config = Config(env=Clock(), **SMALL)
     execution.run(config, Hyperparams(), [0])
     count = len(compilations)
     before = jax.config.values["jax_disable_most_optimizations"]
@@ -150,6 +132,6 @@ def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -
 
 def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "PROGRAMS", 1)
-    execution.run(Config(env=Clock(), **SMALL, preset=None), Hyperparams(), [0])
+    execution.run(Config(env=Clock(), **SMALL), Hyperparams(), [0])
     assert len(compilations) == 2
     assert len(execution._programs) == 1

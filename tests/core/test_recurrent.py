@@ -1,6 +1,4 @@
-"""Networks with a memory: a sequence is its steps, resets are where acting had them, what is hidden
-is recalled.
-"""
+"""Networks with a memory: a sequence is its steps, resets are where acting had them, what is hidden is recalled."""
 
 from typing import Any
 
@@ -21,13 +19,11 @@ from pg.networks import actor, make_critic, make_policy, start, unroll
 from pg.train import make_learner, make_train
 
 KEY = jax.random.key(0)
-SIZES: dict[str, Any] = {"hidden_sizes": (8,), "rnn_size": 8, "num_envs": 4}
+SIZES: dict[str, Any] = {"hidden_sizes": (8,), "memory_size": 8, "num_envs": 4}
 
 
 def networks(memory: Any, **changes: Any) -> tuple[Any, Any, Any, Params]:
-    config = Config(
-        **{"env": Clock(), "estimator": "gae", "rnn": memory, **SIZES, **changes}, preset=None
-    )
+    config = Config(**{"env": Clock(), "estimator": "gae", "memory": memory, **SIZES, **changes})
     env = make_env(config.env, config.num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     return env, policy, critic, Params(policy.init(KEY), critic.init(jax.random.key(1)))
@@ -42,9 +38,7 @@ def test_a_sequence_is_its_steps(memory: Any) -> None:
     for t in range(9):
         carry, dist = policy.apply(params.policy, carry, obs[t], first[t])
         steps.append(dist.logits)
-    np.testing.assert_allclose(
-        unroll(policy, params.policy, obs, first).logits, np.stack(steps), atol=1e-6
-    )
+    np.testing.assert_allclose(unroll(policy, params.policy, obs, first).logits, np.stack(steps), atol=1e-6)
 
 
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
@@ -53,9 +47,7 @@ def test_an_episode_knows_nothing_of_the_one_before(memory: Any) -> None:
     obs = jax.random.normal(KEY, (9, 4, 2))
     first = jnp.zeros((9, 4), bool).at[5].set(True)
     whole = unroll(policy, params.policy, obs, first).logits
-    np.testing.assert_allclose(
-        whole[5:], unroll(policy, params.policy, obs[5:], first[5:]).logits, atol=1e-6
-    )
+    np.testing.assert_allclose(whole[5:], unroll(policy, params.policy, obs[5:], first[5:]).logits, atol=1e-6)
     through = unroll(policy, params.policy, obs, jnp.zeros_like(first)).logits
     assert not np.allclose(whole[5:], through[5:], atol=1e-4)
 
@@ -81,13 +73,8 @@ def test_learning_resets_where_acting_did(memory: Any, shared: bool) -> None:
     again = policy_output(policy, params, traj).log_prob(traj.action)
     np.testing.assert_allclose(again, traj.log_prob, atol=1e-6)
     # Off by one step, or begun from nothing, it would be seen.
-    for wrong in (
-        traj._replace(first=traj.done),
-        traj._replace(carry=jax.tree.map(jnp.zeros_like, traj.carry)),
-    ):
-        assert not np.allclose(
-            policy_output(policy, params, wrong).log_prob(traj.action), traj.log_prob, atol=1e-6
-        )
+    for wrong in (traj._replace(first=traj.done), traj._replace(carry=jax.tree.map(jnp.zeros_like, traj.carry))):
+        assert not np.allclose(policy_output(policy, params, wrong).log_prob(traj.action), traj.log_prob, atol=1e-6)
 
 
 @pytest.mark.parametrize(("memory", "shared"), [("gru", False), ("lstm", True)])
@@ -111,12 +98,8 @@ def test_a_shared_torso_belongs_to_both_losses(memory: Any) -> None:
     estimator = ESTIMATORS["gae"](policy, critic, Hyperparams())
     batch, _ = estimator.weigh(params, (), traj)
     of_values = estimator.grad(params, batch._replace(psi=jnp.zeros_like(batch.psi)))[0]
-    assert all(
-        float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(of_values.policy["params"]["torso"])
-    )
-    assert all(
-        float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(of_values.policy["params"]["head"])
-    )
+    assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(of_values.policy["params"]["torso"]))
+    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(of_values.policy["params"]["head"]))
 
 
 CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "windows")]
@@ -125,7 +108,7 @@ CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "wind
 @pytest.mark.parametrize(("memory", "collect"), CASES)
 def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 3}
-    config = Config(env=Clock(), estimator="ppo", collect=collect, rnn=memory, **sizes, preset=None)
+    config = Config(env=Clock(), estimator="ppo", collect=collect, memory=memory, **sizes)
     metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.1))[1]
     np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-10)
     assert float(jnp.abs(metrics["grad_norm"]).min()) > 0
@@ -133,9 +116,7 @@ def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
 
 def test_minibatches_are_whole_sequences() -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 2, "num_epochs": 2, "num_minibatches": 2}
-    config = Config(
-        env=Clock(), estimator="ppo", collect="windows", rnn="gru", **sizes, preset=None
-    )
+    config = Config(env=Clock(), estimator="ppo", collect="windows", memory="gru", **sizes)
     state, metrics = jax.jit(make_train(config))(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)) if x.dtype == float)
 
@@ -143,23 +124,12 @@ def test_minibatches_are_whole_sequences() -> None:
 @pytest.mark.slow
 def test_two_seeds_side_by_side_are_two_runs() -> None:
     config = Config(
-        env=Clock(),
-        estimator="ppo",
-        collect="windows",
-        rnn="gru",
-        num_steps=10,
-        num_updates=2,
-        **SIZES,
-        preset=None,
+        env=Clock(), estimator="ppo", collect="windows", memory="gru", num_steps=10, num_updates=2, **SIZES
     )
     keys = jax.random.split(KEY, 2)
     many = jax.jit(jax.vmap(make_train(config)))(keys)[0]
     one = jax.jit(make_train(config))(keys[1])[0]
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-5),
-        many.params,
-        one.params,
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-5), many.params, one.params)
 
 
 class Recall(environment.Environment):
@@ -167,18 +137,13 @@ class Recall(environment.Environment):
 
     @property
     def default_params(self) -> environment.EnvParams:
-        # above the end at 3, which is the task's own
-        return environment.EnvParams(max_steps_in_episode=4)
+        return environment.EnvParams(max_steps_in_episode=4)  # above the end at 3, which is the task's own
 
-    def reset_env(
-        self, key: jax.Array, params: environment.EnvParams
-    ) -> tuple[jax.Array, ClockState]:
+    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
         state = ClockState(place=jnp.where(jax.random.bernoulli(key), 1.0, -1.0), time=jnp.int32(0))
         return jnp.stack([state.place, 0.0]), state
 
-    def step_env(
-        self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams
-    ) -> Any:
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
         asked = state.time == 2
         reward = jnp.where(asked & ((state.place > 0) == (action == 1)), 1.0, 0.0)
         state = ClockState(place=state.place, time=state.time + 1)
@@ -200,16 +165,8 @@ class Recall(environment.Environment):
     ],
 )
 def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works: bool) -> None:
-    sizes = {
-        "hidden_sizes": (16,),
-        "rnn_size": 16,
-        "num_envs": 32,
-        "num_steps": 12,
-        "num_updates": 80,
-    }
-    config = Config(
-        env=Recall(), estimator=estimator, collect=collect, rnn=memory, **sizes, preset=None
-    )
+    sizes = {"hidden_sizes": (16,), "memory_size": 16, "num_envs": 32, "num_steps": 12, "num_updates": 80}
+    config = Config(env=Recall(), estimator=estimator, collect=collect, memory=memory, **sizes)
     state = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.02, max_grad_norm=1.0))[0]
     score = float(evaluate(config, state.params.policy, KEY, 200, greedy=True).returns.mean())
     assert score > 0.98 if works else abs(score - 0.5) < 0.15
@@ -218,37 +175,24 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"rnn": "gru", "optimizer": "trpo"},
-            "optimizer='trpo' needs a policy without memory, got 'gru'",
-        ),
-        (
-            {"estimator": "reinforce", "shared_torso": True},
-            "shared_torso=True is for estimators with a critic V",
-        ),
+        ({"memory": "gru", "optimizer": "trpo"}, "optimizer='trpo' needs a policy without memory, got 'gru'"),
+        ({"estimator": "reinforce", "shared_torso": True}, "shared_torso=True is for estimators with a critic V"),
         (
             {"shared_torso": True, "optimizer": "natural", "estimator": "gae"},
             "with shared_torso the critic's is part",
         ),
-        ({"rnn": "cell"}, "unknown rnn 'cell'"),
-        ({"rnn_size": 0}, "rnn_size must be a whole number of at least 1"),
+        ({"memory": "rnn"}, "unknown memory 'rnn'"),
+        ({"memory_size": 0}, "memory_size must be a whole number of at least 1"),
     ],
 )
 def test_refusals(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**changes, preset=None)
+        Config(**changes)
 
 
 def test_what_is_carried_is_part_of_the_state() -> None:
     config = Config(
-        env=Clock(),
-        estimator="ppo",
-        collect="windows",
-        rnn="lstm",
-        num_steps=5,
-        num_updates=1,
-        **SIZES,
-        preset=None,
+        env=Clock(), estimator="ppo", collect="windows", memory="lstm", num_steps=5, num_updates=1, **SIZES
     )
     learner = make_learner(config)
     state = learner.init(KEY)

@@ -1,9 +1,9 @@
-"""The real rollout and the real estimators, sampled: within standard errors of the exact mean. And
-the bugs that others made, planted one by one: far outside.
+"""The real rollout and the real estimators, sampled: within standard errors of the exact mean. And the bugs that
+others made, planted one by one: far outside.
 
-800,000 episodes of a small MDP with fixed keys, in batches of four, or of two where that is what
-the exact mean is known for. 5.7 standard errors is the bound for a family of 100 checks to raise
-one false alarm in a million draws of the keys.
+800,000 episodes of a small MDP with fixed keys, in batches of four, or of two where that is what the exact mean is
+known for. 5.7 standard errors is the bound for a family of 100 checks to raise one false alarm in a million draws of
+the keys.
 """
 
 import functools
@@ -18,8 +18,8 @@ from proofs import CASES, GAMMA, A, Case, H, S, arbitrary, corridor, gradient, u
 from toys import expand, tabular_policy
 
 from pg import envs, returns
+from pg.config import ACCEPTS, GROUPED
 from pg.estimators import Weighted
-from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.rollout import Trajectory, episodes, start, windows
 
@@ -49,22 +49,16 @@ def same(x: object) -> object:
     return x
 
 
-def z_scores(
-    row: Case, expected: np.ndarray, change: Change = same, reweigh: Reweigh = same
-) -> np.ndarray:
+def z_scores(row: Case, expected: np.ndarray, change: Change = same, reweigh: Reweigh = same) -> np.ndarray:
     """(mean - expected) / standard error of every parameter that moves, over the batches."""
     estimator, params = row.build()
     state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
-    group, way = 2 if row.share_start else 1, FACTS[row.name].collect[0]
+    group, way = 2 if row.share_start else 1, ACCEPTS[row.name][0]
     traj = sampled(row.problem or arbitrary, row.on_policy, group, way)
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     count = EPISODES // size
-    if (
-        FACTS[row.name].baseline == "group" and group == 1
-    ):  # starts differ within a group: its mean is the same
-        traj = traj._replace(
-            group=jnp.broadcast_to(jnp.arange(EPISODES)[None] // 2, traj.reward.shape)
-        )
+    if row.name in GROUPED and group == 1:  # starts differ within a group: its mean is the same
+        traj = traj._replace(group=jnp.broadcast_to(jnp.arange(EPISODES)[None] // 2, traj.reward.shape))
     traj = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(H, count, size, *x.shape[2:]), 1, 0), traj)
 
     def ascent(batch: Trajectory) -> jax.Array:
@@ -76,8 +70,7 @@ def z_scores(
     moves = np.abs(expected.ravel()) > 1e-12  # all but the states that are never acted in
     assert moves.sum() >= 4
     assert not np.abs(x.mean(0) - expected.ravel())[~moves].max(initial=0.0) > 1e-12
-    # a parameter that ought to move and stands still is infinitely far
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # a parameter that ought to move and stands still is infinitely far
         return (x.mean(0) - expected.ravel())[moves] / error[moves]
 
 
@@ -92,18 +85,14 @@ def without_the_ending_step(traj: Trajectory) -> Trajectory:
 
 
 def without_a_mask(traj: Trajectory) -> Trajectory:
-    """Rewards and scores of whatever follows the end: here the first step again, as an auto-reset
-    would give.
-    """
+    """Rewards and scores of whatever follows the end: here the first step again, as an auto-reset would give."""
     again = jax.tree.map(lambda x: jnp.where(expand(traj.valid, x), x, x[:1]), traj)
     return again._replace(valid=jnp.ones_like(traj.valid))
 
 
 def with_rewards_a_step_late(traj: Trajectory) -> Trajectory:
     """Each action is credited with the reward of the step before."""
-    return traj._replace(
-        reward=jnp.concatenate([jnp.zeros_like(traj.reward[:1]), traj.reward[:-1]])
-    )
+    return traj._replace(reward=jnp.concatenate([jnp.zeros_like(traj.reward[:1]), traj.reward[:-1]]))
 
 
 def with_one_episode_copied(traj: Trajectory) -> Trajectory:
@@ -123,9 +112,7 @@ def with_terminations_as_limits(traj: Trajectory) -> Trajectory:
 
 def with_the_reset_observation(traj: Trajectory) -> Trajectory:
     """The successor at an end is the observation after the reset."""
-    return traj._replace(
-        next_obs=jnp.where(expand(traj.done, traj.obs), traj.obs[:1], traj.next_obs)
-    )
+    return traj._replace(next_obs=jnp.where(expand(traj.done, traj.obs), traj.obs[:1], traj.next_obs))
 
 
 def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
@@ -134,13 +121,9 @@ def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
 
 
 def with_the_policy_as_behaviour(traj: Trajectory) -> Trajectory:
-    """The log-probabilities of the policy that learns where those of the one that acted belong:
-    ratios of 1.
-    """
+    """The log-probabilities of the policy that learns where those of the one that acted belong: ratios of 1."""
     log_pi = jax.nn.log_softmax(traj.obs @ arbitrary().logits)
-    return traj._replace(
-        log_prob=jnp.take_along_axis(log_pi, traj.action[..., None], axis=-1)[..., 0]
-    )
+    return traj._replace(log_prob=jnp.take_along_axis(log_pi, traj.action[..., None], axis=-1)[..., 0])
 
 
 def averaged_over_valid_steps(batch: Weighted) -> Weighted:
@@ -209,15 +192,15 @@ PLANTED: list[tuple[str, Change | Reweigh]] = [
     ("trajectory_importance-off_policy", less_a_baseline_without_its_weight),
     ("per_decision_importance-off_policy", with_the_policy_as_behaviour),
     ("per_decision_importance-off_policy", less_a_baseline_without_its_weight),
-    ("vtrace-gae_lambda=0.7-off_policy", with_the_policy_as_behaviour),
-    ("gae-gae_lambda=1.0", with_limits_as_terminations),
-    ("gae-gae_lambda=1.0", with_terminations_as_limits),
-    ("gae-gae_lambda=1.0", with_the_reset_observation),
-    ("gae-gae_lambda=1.0", with_time_from_a_rollout),
+    ("vtrace-lambda_=0.7-off_policy", with_the_policy_as_behaviour),
+    ("gae-lambda_=1.0", with_limits_as_terminations),
+    ("gae-lambda_=1.0", with_terminations_as_limits),
+    ("gae-lambda_=1.0", with_the_reset_observation),
+    ("gae-lambda_=1.0", with_time_from_a_rollout),
     ("actor_critic-n_step=2", with_limits_as_terminations),
     ("actor_critic-n_step=2", with_the_reset_observation),
-    ("ppo-gae_lambda=0.5", with_the_reset_observation),
-    ("vtrace-gae_lambda=0.7-off_policy", with_terminations_as_limits),
+    ("ppo-lambda_=0.5", with_the_reset_observation),
+    ("vtrace-lambda_=0.7-off_policy", with_terminations_as_limits),
 ]
 
 
@@ -229,9 +212,7 @@ def planted() -> Iterator[Any]:
         seen.add(bug)
 
 
-@pytest.mark.parametrize(
-    ("name", "bug"), [*planted()], ids=lambda x: getattr(x, "__name__", str(x))
-)
+@pytest.mark.parametrize(("name", "bug"), [*planted()], ids=lambda x: getattr(x, "__name__", str(x)))
 def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
     row = rows[name]
     reweighs = "batch" in bug.__code__.co_varnames[:1]
@@ -247,7 +228,7 @@ def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
         ("standardised", gradient),
         ("ratio_only-off_policy", gradient),  # one ratio read as importance sampling
         ("all_action", gradient),  # a critic that is wrong, trusted
-        ("vtrace-gae_lambda=0.7-off_policy", gradient),
+        ("vtrace-lambda_=0.7-off_policy", gradient),
         ("reward_to_go", undiscounted),
     ],
 )
@@ -259,9 +240,7 @@ def test_time_restarts_with_every_episode_of_a_window() -> None:
     """And so γᵗ does: the weight of a first step is 1 wherever in the window it stands."""
     env, policy = envs.make_env(arbitrary().mdp, 64), tabular_policy(S, A)
     params = jnp.asarray(arbitrary().logits)
-    traj = windows(
-        env, policy, params, jax.random.key(0), start(env, policy, jax.random.key(1)), 30
-    )[1]
+    traj = windows(env, policy, params, jax.random.key(0), start(env, policy, jax.random.key(1)), 30)[1]
     assert bool((traj.time[traj.first] == 0).all())
     assert int(traj.time.max()) == H - 1
     assert int(traj.first[5:].sum()) > 100

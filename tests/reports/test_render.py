@@ -18,10 +18,7 @@ from pg.config import Config, Hyperparams
 from pg.runs import folders, results
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations"),
-}
+ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
 
 
 SCRIPT = ROOT / "experiments" / "render.py"
@@ -29,9 +26,7 @@ SCRIPT = ROOT / "experiments" / "render.py"
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
 
 
 def frames(path: Path) -> int:
@@ -48,11 +43,9 @@ def a_run(folder: Path, config: Config, seeds: int = 1) -> None:
     results.write_params(folder, state.params, state.normaliser)
 
 
-def test_a_run_is_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process, which has loaded everything."""
-    a_run(tmp_path, Config(num_updates=1, num_envs=2, hidden_sizes=(8,), preset=None), seeds=2)
+    a_run(tmp_path, Config(num_updates=1, num_envs=2, hidden_sizes=(8,)), seeds=2)
     arguments = [str(tmp_path), "--seed-index", "1", "--steps", "5", "--episodes", "2"]
     monkeypatch.setattr(sys, "argv", ["render.py", *arguments])
     monkeypatch.setattr(cli, "cache_compilations", lambda: None)
@@ -60,10 +53,7 @@ def test_a_run_is_drawn(
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert ended.value.code == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [
-        "12 frames, return 5, 5",
-        *(f"{tmp_path}/policy.{kind}" for kind in ("gif", "png", "svg")),
-    ]
+    assert printed == ["12 frames, return 5, 5", *(f"{tmp_path}/policy.{kind}" for kind in ("gif", "png", "svg"))]
     assert frames(tmp_path / "policy.gif") == 12
     assert all(Path(path).stat().st_size > 1000 for path in printed[1:])
 
@@ -72,19 +62,13 @@ def test_a_run_is_drawn(
 @pytest.mark.parametrize(
     "settings",
     [
-        {
-            "estimator": "ppo",
-            "collect": "windows",
-            "num_steps": 8,
-            "rnn": "lstm",
-            "normalise_observations": True,
-        },
+        {"estimator": "ppo", "collect": "windows", "num_steps": 8, "memory": "lstm", "normalise_observations": True},
         {"env": "Pendulum-v1", "observe": (0, 1), "action_repeat": 2, "scale_rewards": True},
         {"env": "Breakout-MinAtar", "network": "cnn"},
     ],
 )
 def test_whatever_a_run_may_be(settings: dict[str, object], tmp_path: Path) -> None:
-    a_run(tmp_path, Config(num_envs=2, num_updates=1, **settings, preset=None))  # type: ignore[arg-type]
+    a_run(tmp_path, Config(num_envs=2, num_updates=1, **settings))  # type: ignore[arg-type]
     done = render(str(tmp_path), "--steps", "3", "--greedy", "--out", str(tmp_path / "a.gif"))
     assert done.returncode == 0, done.stderr
     assert frames(tmp_path / "a.gif") == 4
@@ -104,31 +88,19 @@ MISTAKES = [
     (("{run}/empty",), "cannot read"),
     (("{run}", "--seed-index", "2"), "seed_index must be from 0 to 1, got 2"),
     (("{run}", "--seed-index", "-1"), "seed_index must be from 0 to 1, got -1"),
-    (
-        ("{run}", "--out", "{run}/policy.mp4"),
-        "out must be a path that ends in .gif, in a folder that is there",
-    ),
+    (("{run}", "--out", "{run}/policy.mp4"), "out must be a path that ends in .gif, in a folder that is there"),
     (("{run}", "--out", "{run}/nowhere/policy.gif"), "in a folder that is there"),
     (("{run}", "--fps", "0"), "fps must be between 1 and 50, got 0"),
     (("--env", "CartPol-v1"), "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
-    (
-        ("--env", "SimpleBandit-bsuite"),
-        "SimpleBandit-bsuite cannot be drawn: add a function for it to DRAWINGS",
-    ),
+    (("--env", "SimpleBandit-bsuite"), "SimpleBandit-bsuite cannot be drawn: add a function for it to DRAWINGS"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_at_once(
-    arguments: tuple[str, ...], message: str, tmp_path: Path
-) -> None:
+def test_a_mistake_is_one_sentence_at_once(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     folders.write_json(
         tmp_path / "config.json",
-        {
-            "config": Config(preset=None).to_json(),
-            "hyperparams": Hyperparams().scalars(),
-            "options": {"seeds": 2},
-        },
+        {"config": Config().to_json(), "hyperparams": Hyperparams().scalars(), "options": {"seeds": 2}},
     )
     (tmp_path / "empty").mkdir()
     started = time.monotonic()

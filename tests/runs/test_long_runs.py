@@ -1,6 +1,4 @@
-"""Long runs: as much memory after ten thousand updates as after the first hundred, and counters
-that go on.
-"""
+"""Long runs: as much memory after ten thousand updates as after the first hundred, and counters that go on."""
 
 from typing import Any
 
@@ -16,10 +14,8 @@ from pg.runs import execution
 @pytest.mark.slow
 @pytest.mark.acceptance("J5")
 def test_memory_does_not_grow() -> None:
-    """Ten thousand chunks of one update, one program: less than 1 MB per thousand, and no array
-    more.
-    """
-    config = Config(num_envs=2, horizon=4, hidden_sizes=(2,), num_updates=10_000, preset=None)
+    """Ten thousand chunks of one update, one program: less than 1 MB per thousand, and no array more."""
+    config = Config(num_envs=2, horizon=4, hidden_sizes=(2,), num_updates=10_000)
     h = execution.broadcast(Hyperparams(), 1)
     programs = execution.compile_programs(config, h, devices.layout(most=1), 1, length=1)
     process, seen = psutil.Process(), list[tuple[int, int]]()

@@ -1,6 +1,4 @@
-"""The planted bugs still fit the sources. That tests catch them is shown by `make mutants`, which
-takes minutes.
-"""
+"""The planted bugs still fit the sources. That tests catch them is shown by `make mutants`, which takes minutes."""
 
 import ast
 

@@ -1,9 +1,8 @@
-"""Estimators side by side: on the same policies, at several moments of their training, from the
-same random numbers.
+"""Estimators side by side: on the same policies, at several moments of their training, from the same random numbers.
 
 train a policy once, keep θ at the start, the middle and the end     (`subjects`)
-→ fit critics to each with θ frozen → estimates by every estimator, and a reference   (`measuring`)
-→ variance, signal to noise, cosine to the reference, cost of a good cosine, intervals   (`quality`)
+→ fit critics to each with θ frozen → independent estimates by every estimator, and a reference     (`measuring`)
+→ variance, signal to noise, cosine to the reference, and what a good cosine costs, with intervals     (`quality`)
 """
 
 from pg.benchmarks.leaderboard.measuring import (
@@ -18,6 +17,7 @@ from pg.benchmarks.leaderboard.quality import (
     Quality,
     assess,
     budget,
+    parallel,
     parts,
 )
 from pg.benchmarks.leaderboard.report import (
@@ -38,13 +38,13 @@ from pg.benchmarks.leaderboard.subjects import (
     stages,
 )
 from pg.benchmarks.leaderboard.survey import (
-    COMPARED,
+    ESTIMATORS,
     Survey,
     survey,
 )
 
 __all__ = [
-    "COMPARED",
+    "ESTIMATORS",
     "LEVELS",
     "MARKS",
     "STAGES",
@@ -64,6 +64,7 @@ __all__ = [
     "draw_leaderboard",
     "leaderboard",
     "measure",
+    "parallel",
     "parts",
     "reference",
     "report",
