@@ -40,8 +40,8 @@ class Options(cli.Checkpointing, cli.Length):
     """Folder in which the sweep's folder is made, or found."""
     width: int | None = None
     """Runs side by side on one device, at most; none: 16 on CPU, elsewhere 1024."""
-    memory: str | None = None
-    """The most memory this process may have, as 4GiB; none: what is free. (Recurrent cells: --over memory=gru.)"""
+    memory_limit: str | None = None
+    """The most memory this process may have, as 4GiB; none: what is free."""
     exact: bool = False
     """Runs one after the other within the program, each with the bits it has alone."""
 
@@ -65,7 +65,7 @@ def main() -> int:
         table = points.table_of(options.over, options.method, options.points, options.draw)
         if options.total_steps is not None:
             table = points.lasting(table, config, options.total_steps)
-        limit = None if options.memory is None else memory.number_of_bytes(options.memory)
+        limit = None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg.fast import devices

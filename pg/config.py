@@ -31,8 +31,8 @@ Architecture = Literal["auto", "mlp", "cnn"]
 ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
-ActionLaw = Literal["gaussian", "censored", "squashed"]
-Memory = Literal["none", "gru", "lstm"]
+ActionDistribution = Literal["gaussian", "censored", "squashed"]
+RNN = Literal["none", "gru", "lstm"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
@@ -170,13 +170,13 @@ class Config:
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
-    memory: Memory = "none"
+    rnn: RNN = "none"
     """Recurrent cell behind the dense layers, of policy and critic each."""
-    memory_size: int = 64
+    rnn_size: int = 64
     """Width of the recurrent cell."""
     shared_torso: bool = False
     """The critic V is a head on the policy's own layers; both losses then train these."""
-    action_law: ActionLaw = "gaussian"
+    action_distribution: ActionDistribution = "gaussian"
     """Continuous actions: a Gaussian that the environment clips, the law of the clipped action itself, or tanh."""
     state_dependent_std: bool = False
     """Continuous actions: the standard deviation is an output of the network instead of a parameter."""
@@ -278,9 +278,9 @@ class Config:
                 f"minibatch_size={size} counts steps and so needs collect='windows', got {self.collect!r}, whose "
                 "steps are not known ahead, and where groups stay whole: give num_minibatches"
             )
-        if self.memory != "none":
+        if self.rnn != "none":
             raise ValueError(
-                f"minibatch_size={size} shuffles steps and so needs memory='none', got {self.memory!r}, which is "
+                f"minibatch_size={size} shuffles steps and so needs rnn='none', got {self.rnn!r}, which is "
                 "learned from whole sequences: give num_minibatches"
             )
         if self.num_minibatches != 1:
@@ -323,8 +323,8 @@ class Config:
                 f"optimizer={self.optimizer!r} needs an estimator whose Ψ does not depend on the policy, "
                 f"and that of estimator={self.estimator!r} does; use one of: {', '.join(_free_of_the_policy())}"
             )
-        if self.memory != "none" and self.optimizer in ("natural", "trpo"):
-            raise ValueError(f"optimizer={self.optimizer!r} needs a policy without memory, got {self.memory!r}")
+        if self.rnn != "none" and self.optimizer in ("natural", "trpo"):
+            raise ValueError(f"optimizer={self.optimizer!r} needs a policy without memory, got {self.rnn!r}")
         if self.shared_torso and self.optimizer in get_args(PolicyOptimizer):
             raise ValueError(
                 f"optimizer={self.optimizer!r} is for the policy's own gradient, and with shared_torso the critic's "
@@ -393,7 +393,7 @@ class Hyperparams(NamedTuple):
     """Step size of the optimizer."""
     gamma: Any = 1.0
     """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are undiscounted."""
-    lambda_: Any = 0.95
+    gae_lambda: Any = 0.95
     """Mixing λ of the generalised advantage, in [0, 1]."""
     n_step: Any = 5
     """Rewards n before actor_critic bootstraps from V."""
@@ -467,11 +467,11 @@ def merge_env_params(config: Config, hyperparams: Hyperparams) -> tuple[Config, 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
     "advantages": get_args(Advantages),
-    "action_law": get_args(ActionLaw),
+    "action_distribution": get_args(ActionDistribution),
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),
-    "memory": get_args(Memory),
+    "rnn": get_args(RNN),
     "optimizer": get_args(CriticOptimizer) + get_args(PolicyOptimizer),
     "schedule": get_args(Schedule),
     "entropy_schedule": get_args(Schedule),
@@ -499,7 +499,7 @@ _ELSEWHERE = {
 _RANGES: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),
-    "lambda_": (0.0, 1.0, "in [0, 1]"),
+    "gae_lambda": (0.0, 1.0, "in [0, 1]"),
     "n_step": (1, COUNTABLE - 1, _WHOLE),
     "epsilon": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "value_epsilon": (0.0, math.inf, "at least 0 (inf: no clipping)"),
@@ -554,7 +554,7 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
     """
     check_is_hyperparams(hyperparams)
     for name, (low, high, allowed) in _RANGES.items():
-        value, field = getattr(hyperparams, name), name.rstrip("_")
+        value, field = getattr(hyperparams, name), name
         if isinstance(value, Real) and not isinstance(value, bool):
             number: Any = value if isinstance(value, Integral) else float(value)
             inside = low <= number <= high and (number <= LARGEST or number == math.inf)  # a NaN is nowhere
@@ -602,11 +602,11 @@ def check_network(config: Config, num_inputs: int = 1) -> None:
         raise ValueError(f"hidden_sizes must be at most {MOST_LAYERS} layers, got {len(config.hidden_sizes)}")
     sizes = (num_inputs, *config.hidden_sizes)
     weights = sum(a * b for a, b in itertools.pairwise(sizes))
-    if config.memory != "none":
-        weights += 3 * config.memory_size * (sizes[-1] + config.memory_size)  # at least: an LSTM has 4
+    if config.rnn != "none":
+        weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # at least: an LSTM has 4
     if weights > MOST_WEIGHTS:
         raise ValueError(
-            f"hidden_sizes and memory_size must ask for at most {MOST_WEIGHTS:,} weights, got {weights:,}, with "
+            f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got {weights:,}, with "
             f"{num_inputs} input(s)"
         )
 

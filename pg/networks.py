@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import ACTION_VALUES, ActionLaw, Config, ImageLayout, Memory, check_config, check_network
+from pg.config import ACTION_VALUES, RNN, ActionDistribution, Config, ImageLayout, check_config, check_network
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
 from pg.inputs import check_key, check_kind, described, numbers
@@ -142,7 +142,7 @@ def patches(image: jax.Array) -> jax.Array:
 class Recurrent(nn.Module):
     """A recurrent cell (GRU, Cho et al. 2014, 1406.1078; LSTM, Hochreiter & Schmidhuber 1997) along time."""
 
-    kind: Memory
+    kind: RNN
     size: int
 
     def start(self) -> Any:
@@ -195,7 +195,7 @@ class Normal(nn.Module):
     """A Gaussian policy: mean and log-std, a parameter or an output, in units of the box's half width."""
 
     box: Box
-    law: ActionLaw
+    law: ActionDistribution
     state_dependent_std: bool
 
     @nn.compact
@@ -238,17 +238,17 @@ class ActionValues(nn.Module):
 
 
 def make_policy(config: Config, env: Env) -> Network:
-    """πθ for the environment's action space. Raises ValueError where `config.action_law` cannot apply."""
+    """πθ for the environment's action space. Raises ValueError where `config.action_distribution` cannot apply."""
     check_config(config)
     check_env(env)
     space = env.action_space
     if isinstance(space, Box):
         if space.low.ndim != 1:
             raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
-        if config.action_law != "gaussian" and _unbounded(space):
-            raise ValueError(f"action_law={config.action_law!r} needs a bounded Box of actions")
-        return _network(config, env, Normal(space, config.action_law, config.state_dependent_std))
-    for name, default in (("action_law", "gaussian"), ("state_dependent_std", False)):
+        if config.action_distribution != "gaussian" and _unbounded(space):
+            raise ValueError(f"action_distribution={config.action_distribution!r} needs a bounded Box of actions")
+        return _network(config, env, Normal(space, config.action_distribution, config.state_dependent_std))
+    for name, default in (("action_distribution", "gaussian"), ("state_dependent_std", False)):
         if (value := getattr(config, name)) != default:
             raise ValueError(
                 f"{name}={value!r} is for continuous actions; the environment has {space.n} discrete ones"
@@ -363,7 +363,7 @@ def num_params(params: Any) -> int:
 
 
 def _network(config: Config, env: Env, head: nn.Module) -> Network:
-    memory = None if config.memory == "none" else Recurrent(config.memory, config.memory_size)
+    memory = None if config.rnn == "none" else Recurrent(config.rnn, config.rnn_size)
     model = Model(_torso(config, env), memory, head)
     carry = () if memory is None else memory.start()
     scaled = _scaling(config, env)

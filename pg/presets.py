@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "entropy_reward": {"temperature": 0.01},
     "actor_critic": {**_WINDOWS, "n_step": 32},
     "gae": _WINDOWS,
-    "vtrace": {**_WINDOWS, "lambda_": 1.0},
+    "vtrace": {**_WINDOWS, "gae_lambda": 1.0},
     "ppo": {  # 150k steps
         **_WINDOWS,
         "num_steps": 64,

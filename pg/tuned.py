@@ -10,7 +10,7 @@ from typing import Any
 VARIANTS: dict[str, dict[str, Any]] = {
     "natural": {"estimator": "time_baseline", "optimizer": "natural", "learning_rate": 0.05, "damping": 0.4},
     "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
-    "recurrent_ppo": {"estimator": "ppo", "memory": "gru"},
+    "recurrent_ppo": {"estimator": "ppo", "rnn": "gru"},
     "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
 }
 
@@ -53,7 +53,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "recurrent_ppo": {
             **{"num_envs": 16, "num_updates": 300, "num_epochs": 8, "num_minibatches": 2, "hidden_sizes": (64,)},
             **{"normalise_observations": True, "advantages": "minibatch", "epsilon_schedule": "linear"},
-            **{"gamma": 0.98, "lambda_": 0.8, "learning_rate": 0.002},
+            **{"gamma": 0.98, "gae_lambda": 0.8, "learning_rate": 0.002},
         },
         "ppo": {"num_updates": 976},
     },
@@ -100,10 +100,10 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "MemoryChain-bsuite": {
         "recurrent_ppo": {
-            **{"memory_size": 32, "hidden_sizes": (32,), "num_envs": 16, "num_updates": 150, "num_epochs": 4},
+            **{"rnn_size": 32, "hidden_sizes": (32,), "num_envs": 16, "num_updates": 150, "num_epochs": 4},
         },
     },
-    "BernoulliBandit-misc": {"recurrent_ppo": {**_BANDIT, "memory_size": 32}, "ppo": _BANDIT},
+    "BernoulliBandit-misc": {"recurrent_ppo": {**_BANDIT, "rnn_size": 32}, "ppo": _BANDIT},
     "SimpleBandit-bsuite": {"leave_one_out": {"num_updates": 2000}, "ppo": {"num_updates": 195}},
     "FrozenLake-misc": {  # a table of logits: one linear layer on one-hot states
         "ppo": {
@@ -111,10 +111,10 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
             **{"learning_rate": 0.1, "entropy_coef": 0.003, "gamma": 0.995},
         },
     },
-    "PointRobot-misc": {"ppo": {**_MILLION, "action_law": "squashed", "entropy_coef": 0.003}},
+    "PointRobot-misc": {"ppo": {**_MILLION, "action_distribution": "squashed", "entropy_coef": 0.003}},
     "MetaMaze-misc": {"ppo": {**_MILLION, "normalise_observations": True, "entropy_coef": 0.01}},
-    "Reacher-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_law": "squashed"}},
-    "Swimmer-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_law": "squashed"}},
+    "Reacher-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}},
+    "Swimmer-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}},
     "Pong-misc": {  # dense layers on its 30 x 40 pixels take a seventh of the convolution's multiplications
         "ppo": {
             **{"network": "mlp", "num_envs": 16, "num_updates": 290, "num_epochs": 4, "entropy_coef": 0.01},

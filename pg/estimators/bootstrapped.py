@@ -57,7 +57,7 @@ def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, wa
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         step = valued(critic, params, traj)
-        advantage = returns.gae(*step, h.gamma, h.lambda_)
+        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
         return state_weight(traj, h) * advantage, advantage + step.v_t, state, step.v_t
 
     discount = state_discount(h)
@@ -76,7 +76,7 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
         step = valued(critic, params, own_entropy(traj, log_rho, h))
-        target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.lambda_)
+        target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.gae_lambda)
         return state_weight(traj, h) * advantage, target, state
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))

@@ -361,7 +361,7 @@ def heat_map(varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: 
         seen: Any = axes.imshow(cells, origin="lower", aspect="auto", cmap="cividis")
         _name_ticks(axes.xaxis, numerals.labels(xs), room)
         _name_ticks(axes.yaxis, numerals.labels(ys), height)
-        axes.set(xlabel=x_name.rstrip("_"), ylabel=y_name.rstrip("_"))
+        axes.set(xlabel=x_name, ylabel=y_name)
         axes.grid(visible=False)
         _write_cells(axes, cells, room / len(xs), height / len(ys))
     else:
@@ -702,7 +702,7 @@ def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.n
         values: one per setting.
         room: the length of the axis, in inches.
     """
-    axis.set_label_text(*_shortened([name.rstrip("_")], room))
+    axis.set_label_text(*_shortened([name], room))
     listed = sorted(set(values), key=_rank)
     if all(map(numerals.is_number, values)):
         x = np.array(values, float)

@@ -6,4 +6,5 @@ from . import files as files
 from . import folders as folders
 from . import interrupts as interrupts
 from . import memory as memory
+from . import migrations as migrations
 from . import results as results

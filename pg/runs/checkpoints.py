@@ -27,7 +27,8 @@ import numpy as np
 from pg.fast import devices
 from pg.inputs import misfit, shown
 from pg.runs import files, folders, results
-from pg.runs.execution import MERGED, Begun, joined
+from pg.runs.execution import MERGED, PartialRun, joined
+from pg.runs.migrations import migrated
 from pg.train import TrainState
 
 _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
@@ -64,7 +65,7 @@ class DamageError(ValueError):
 class Restored(NamedTuple):
     """What a folder of checkpoints has for a run."""
 
-    begun: Begun
+    begun: PartialRun
     remarks: list[str]  # what people should know of it
     changed: list[str]  # what bits can depend on and is another than when it was kept
 
@@ -86,7 +87,7 @@ class Keeper:
         about: Mapping[str, Any],
         columns: Mapping[str, np.ndarray],
         *,
-        begun: Begun | None = None,
+        begun: PartialRun | None = None,
         minutes: float = 1.0,
         updates: int | None = None,
         most: int = 2,
@@ -182,7 +183,7 @@ def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: 
     return None
 
 
-def shared(found: Restored | None, like: TrainState, num_kept: int) -> Begun | None:
+def shared(found: Restored | None, like: TrainState, num_kept: int) -> PartialRun | None:
     """What the first process of a job has found, in all of them. Arguments of `restore`, and what it gave there."""
     if jax.process_count() == 1:
         return found.begun if found else None
@@ -190,9 +191,9 @@ def shared(found: Restored | None, like: TrainState, num_kept: int) -> Begun | N
         return None
     num_runs = devices.agreed(len(found.begun.states.update) if found else 0)
     if found:
-        return Begun(devices.shared(found.begun.states), found.begun.metrics)
+        return PartialRun(devices.shared(found.begun.states), found.begun.metrics)
     states = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), like)
-    return Begun(devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)})
+    return PartialRun(devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)})
 
 
 def steps(folder: Path) -> list[int]:
@@ -234,7 +235,7 @@ def read_metrics(folder: Path, done: int | None = None, num_kept: int | None = N
 
 def _read(
     folder: Path, done: int, like: TrainState, about: Mapping[str, Any], num_kept: int
-) -> tuple[Begun, Mapping[str, Any]]:
+) -> tuple[PartialRun, Mapping[str, Any]]:
     """A checkpoint and the versions it was made with, if all of it is what was written, and of this run."""
     import safetensors
 
@@ -255,7 +256,7 @@ def _read(
             raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
         raise DamageError(f"{path} is damaged") from None
     states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
-    return Begun(states, metrics), said["versions"]
+    return PartialRun(states, metrics), said["versions"]
 
 
 def _said(path: Path, text: str) -> dict[str, Any]:
@@ -297,7 +298,7 @@ def _check_said(path: Path, said: Mapping[str, Any], about: Mapping[str, Any], n
             f"{path} has format {said['format']}, and this pg reads format {FORMAT}: go on with pg "
             f"{_version(said)}, or start anew"
         )
-    if differences := folders.differing(said["setup"], folders.jsonable(about["setup"])):
+    if differences := folders.differing(migrated(said["setup"]), folders.jsonable(about["setup"])):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
     if (said["num_kept"], said["updates"]) != (num_kept, done):
         raise DamageError(f"{path} is damaged")

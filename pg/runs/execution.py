@@ -65,7 +65,7 @@ class Programs(NamedTuple):
         return max(_num_bytes(program) for program in (self.init, self.advance, self.evaluate) if program)
 
 
-class Begun(NamedTuple):
+class PartialRun(NamedTuple):
     """Runs that are partly done, on the host."""
 
     states: TrainState  # leaves [n, ...]
@@ -77,7 +77,7 @@ class Begun(NamedTuple):
         return self.metrics["env_steps"].shape[1]
 
 
-class Trained(NamedTuple):
+class TrainResult(NamedTuple):
     """What came of training n runs side by side."""
 
     states: TrainState  # leaves [n, ...], on the devices
@@ -121,7 +121,7 @@ def run(
     on_chunk: OnChunk = lambda *_: None,
     *,
     where: Layout | None = None,
-    begun: Begun | None = None,
+    begun: PartialRun | None = None,
     keep: Keep | None = None,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
@@ -231,10 +231,10 @@ def train(
     on_chunk: OnChunk = lambda *_: None,
     *,
     kept: int | None = None,
-    begun: Begun | None = None,
+    begun: PartialRun | None = None,
     keep: Keep | None = None,
     halt: bool = True,
-) -> Trained:
+) -> TrainResult:
     """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has stopped.
 
     keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the first; None: all.
@@ -269,7 +269,7 @@ def train(
                 keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
     if jax.process_count() == 1:
         signum = caught.signum or 0  # also one that came after the last look
-    return Trained(states, joined(rows), done == num_updates, signum or None)
+    return TrainResult(states, joined(rows), done == num_updates, signum or None)
 
 
 def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int) -> str:
@@ -400,7 +400,7 @@ def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callab
     return one
 
 
-def _check_metrics(begun: Begun, programs: Programs) -> None:
+def _check_metrics(begun: PartialRun, programs: Programs) -> None:
     """Raises ValueError where what was measured before has another name or type than what will be."""
     coming = programs.advance.out_info[1]
     for name, x in begun.metrics.items():

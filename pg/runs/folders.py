@@ -28,6 +28,7 @@ from pg.config import Config, Hyperparams, Shard, check_interface, class_of, mer
 from pg.fast import cores
 from pg.inputs import Optional, misfit, shown
 from pg.runs import files
+from pg.runs.migrations import migrated
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
@@ -201,6 +202,7 @@ def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
 
     Raises ValueError for settings that are none.
     """
+    data = migrated(data)
     try:
         return Config.from_json(data["config"]), Hyperparams.from_json(data["hyperparams"])
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:

@@ -29,7 +29,7 @@ def number_of_bytes(text: str) -> int:
     except (KeyError, ValueError):
         size = 0
     if size < 1:
-        raise ValueError(f"memory must be a size such as 4GiB or 500MB, got {text!r}")
+        raise ValueError(f"memory_limit must be a size such as 4GiB or 500MB, got {text!r}")
     return size
 
 

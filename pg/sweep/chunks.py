@@ -19,7 +19,7 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import check_key, count
 from pg.runs import execution, memory
-from pg.runs.execution import Begun, Keep, OnChunk, Programs
+from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
@@ -32,7 +32,7 @@ _COPIES = 2
 
 
 # First run of a chunk and number of its runs -> where it is to go on from, and what keeps its states.
-Keeping = Callable[[int, int], tuple[Begun | None, Keep | None]]
+Keeping = Callable[[int, int], tuple[PartialRun | None, Keep | None]]
 
 
 class Plan(NamedTuple):

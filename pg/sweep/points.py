@@ -108,7 +108,7 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
     spaces: dict[str, Space] = {}
     for text in texts:
         name, equals, values = text.partition("=")
-        name = {"lambda": "lambda_"}.get(name, name).replace("-", "_")
+        name = name.replace("-", "_")
         if not (name and equals and values):
             raise ValueError(f"{text} is neither NAME=V,V,V nor NAME=LOW:HIGH")
         if name in spaces:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import Target
 
-from pg.config import ACCEPTS, GROUPED, ActionLaw, Config, Hyperparams
+from pg.config import ACCEPTS, GROUPED, ActionDistribution, Config, Hyperparams
 from pg.envs import make_env
 from pg.networks import make_policy
 from pg.presets import preset
@@ -40,12 +40,12 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
     assert min(p[0, 0], p[1, 1]) > 0.95
 
 
-@pytest.mark.parametrize("action_law", get_args(ActionLaw))
+@pytest.mark.parametrize("action_distribution", get_args(ActionDistribution))
 @pytest.mark.parametrize(
     ("estimator", "state_dependent_std"), [("leave_one_out", False), ("ppo", False), ("ppo", True)]
 )
 def test_all_continuous_heads_find_the_best_action(
-    estimator: str, action_law: ActionLaw, state_dependent_std: bool
+    estimator: str, action_distribution: ActionDistribution, state_dependent_std: bool
 ) -> None:
     config = Config(
         env=Target(continuous=True),
@@ -53,7 +53,7 @@ def test_all_continuous_heads_find_the_best_action(
         num_envs=64,
         num_updates=200,
         hidden_sizes=(16,),
-        action_law=action_law,
+        action_distribution=action_distribution,
         state_dependent_std=state_dependent_std,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.01))

@@ -36,7 +36,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"num_steps": 0}, "num_steps must be"),
     ({"horizon": 0}, "horizon must be"),
     ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
-    ({"action_law": "squash"}, "did you mean 'squashed'"),
+    ({"action_distribution": "squash"}, "did you mean 'squashed'"),
     ({"group_size": 0}, "group_size must be a whole number"),
     ({"estimator": "grpo"}, "group_size must be at least 2 for estimator='grpo'"),
     ({"num_envs": 8, "group_size": 3}, "group_size must divide num_envs=8"),
@@ -52,7 +52,7 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
 BAD_HYPERPARAMS = [
     ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
     ({"gamma": float("nan")}, "gamma must be"),
-    ({"lambda_": -0.1}, "lambda must be"),
+    ({"gae_lambda": -0.1}, "gae_lambda must be"),
     ({"learning_rate": -1.0}, "learning_rate must be"),
     ({"learning_rate": float("inf")}, "learning_rate must be"),
     ({"n_step": 0}, "n_step must be"),
@@ -147,7 +147,7 @@ def test_presets_are_valid_and_changeable() -> None:
     with pytest.raises(ValueError, match="did you mean 'learning_rate'"):
         preset("ppo", learning_rat=0.1)
     hidden = preset("recurrent_ppo", task="CartPole-v1-positions", observe=(0, 2))
-    assert (hidden[0].memory, hidden[0].observe, hidden[1].gamma) == ("gru", (0, 2), 0.98)
+    assert (hidden[0].rnn, hidden[0].observe, hidden[1].gamma) == ("gru", (0, 2), 0.98)
     assert preset("ppo", env=Clock())[1].learning_rate == 0.001  # what no table can know
 
 

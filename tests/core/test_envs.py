@@ -666,8 +666,8 @@ def test_a_bound_beyond_any_use_is_none(bound: float) -> None:
     policy = make_policy(Config(hidden_sizes=(2,)), env)
     dist = policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 2)), jnp.zeros(2, bool))[1]
     np.testing.assert_allclose(jnp.exp(dist.log_std[0]), [1.0, 1.0, 2.0], rtol=1e-6)
-    with pytest.raises(ValueError, match="action_law='squashed' needs a bounded Box"):
-        make_policy(Config(action_law="squashed"), env)
+    with pytest.raises(ValueError, match="action_distribution='squashed' needs a bounded Box"):
+        make_policy(Config(action_distribution="squashed"), env)
 
 
 class Property(Clock):

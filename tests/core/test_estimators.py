@@ -16,7 +16,7 @@ from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
-H = Hyperparams(gamma=GAMMA, lambda_=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
+H = Hyperparams(gamma=GAMMA, gae_lambda=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
 TEMPERATURE = 0.2
 GROUP = np.array([0, 1, 0, 2, 1])  # of every episode: two pairs, and one alone
 VALUES = np.random.default_rng(5).normal(size=S)

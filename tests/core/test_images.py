@@ -147,13 +147,13 @@ class FloatFrames(Frames):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"collect": "windows", "memory": "gru", "scale_observations": True}, id="windows"),
+        pytest.param({"collect": "windows", "rnn": "gru", "scale_observations": True}, id="windows"),
         pytest.param({"normalise_observations": True, "diagnostics": True}, id="episodes", marks=pytest.mark.slow),
     ],
 )
 def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]) -> None:
     common = SMALL | {"network": "mlp", "image_layout": "auto", "estimator": "gae", "num_envs": 2, "num_updates": 2}
-    common |= {"num_steps": 8, "memory_size": 3}
+    common |= {"num_steps": 8, "rnn_size": 3}
     found = [jax.jit(make_train(Config(**common | changes | {"env": env})))(KEY) for env in (Frames(), FloatFrames())]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         assert a.dtype == b.dtype

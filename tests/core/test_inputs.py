@@ -206,8 +206,8 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     "no horizon": (config_of(horizon=0), "horizon must be a whole number of at least 1, got 0"),
     "horizon beyond a counter": (config_of(horizon=LARGE), "horizon must be below 2^31"),
     "an action held for no step": (config_of(action_repeat=-1), "action_repeat must be a whole number"),
-    "no memory": (config_of(memory_size=0), "memory_size must be a whole number of at least 1, got 0"),
-    "a huge number": (config_of(memory_size=10**400), "memory_size must be below 2^31"),
+    "no memory": (config_of(rnn_size=0), "rnn_size must be a whole number of at least 1, got 0"),
+    "a huge number": (config_of(rnn_size=10**400), "rnn_size must be below 2^31"),
     "steps beyond a counter": (
         config_of(estimator="gae", collect="windows", num_envs=np.int32(2**16), num_steps=np.int32(2**16)),
         "num_envs × num_steps × action_repeat, the steps of one update, must be below 2^31; got 65536 × 65536 × 1",
@@ -252,7 +252,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     "an estimator as a list": (config_of(estimator=["gae"]), "unknown estimator ['gae']"),
     "no way of collecting": (config_of(collect=None), "unknown collect None: valid: episodes, windows"),
     "an array for a name": (config_of(activation=np.array(["tanh"])), "unknown activation array(['tanh']"),
-    "a matrix for a name": (config_of(memory=np.zeros((2, 2))), "unknown memory array([[0., 0.], [0., 0.]]): valid"),
+    "a matrix for a name": (config_of(rnn=np.zeros((2, 2))), "unknown rnn array([[0., 0.], [0., 0.]]): valid"),
     "an environment that is misspelt": (config_of(env="CartPol-v1"), "did you mean 'CartPole-v1'"),
     "a class for an environment": (config_of(env=Clock), "env must be a name or a gymnax environment, got the class"),
     "no environment": (config_of(env=None), "got None without reset, step, default_params"),
@@ -280,15 +280,18 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         learner_of(env="Pendulum-v1", estimator="action_dependent_baseline"),
         "sums over the actions, and so needs discrete ones",
     ),
-    "a law of a Box for two actions": (learner_of(action_law="squashed"), "action_law='squashed' is for continuous"),
+    "a law of a Box for two actions": (
+        learner_of(action_distribution="squashed"),
+        "action_distribution='squashed' is for continuous",
+    ),
     "a deviation for two actions": (
         learner_of(state_dependent_std=True),
         "state_dependent_std=True is for continuous",
     ),
     "a convolution over a vector": (learner_of(network="cnn"), "network='cnn' needs observations [height, width"),
     "a tanh without bounds": (
-        learner_of(env=boxed(-jnp.inf, jnp.inf), action_law="squashed"),
-        "action_law='squashed' needs a bounded Box of actions",
+        learner_of(env=boxed(-jnp.inf, jnp.inf), action_distribution="squashed"),
+        "action_distribution='squashed' needs a bounded Box of actions",
     ),
     # Hyperparams
     "gamma above 1": (hyperparams_of(gamma=1.01), "gamma must be in [0, 1], got 1.01"),
@@ -296,8 +299,11 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     "no gamma": (hyperparams_of(gamma=None), "gamma must be in [0, 1], got None"),
     "a complex gamma": (hyperparams_of(gamma=1j), "gamma must be in [0, 1], got 1j"),
     "gamma that is true": (hyperparams_of(gamma=np.array(True)), "gamma must be in [0, 1], got array(True)"),
-    "lambda below 0": (hyperparams_of(lambda_=-0.1), "lambda must be in [0, 1], got -0.1"),
-    "several lambdas": (hyperparams_of(lambda_=np.zeros(3)), "lambda must be one number, got an array of shape (3,)"),
+    "lambda below 0": (hyperparams_of(gae_lambda=-0.1), "gae_lambda must be in [0, 1], got -0.1"),
+    "several lambdas": (
+        hyperparams_of(gae_lambda=np.zeros(3)),
+        "gae_lambda must be one number, got an array of shape (3,)",
+    ),
     "epsilon below 0": (
         hyperparams_of(epsilon=-0.2),
         "epsilon must be finite (at most 3.4e38 in size) and at least 0",
@@ -958,7 +964,7 @@ def test_no_mistakes() -> None:
     assert {type(x) for x in (config.num_envs, *config.hidden_sizes)} == {int}
     h = Hyperparams(stop_kl=0.1, max_grad_norm=math.inf)
     assert Hyperparams.from_json({**h.scalars(), "max_grad_norm": "inf", "value_epsilon": "inf"}) == h
-    check_hyperparams(Hyperparams(gamma=jnp.bfloat16(0.9), lambda_=np.float32(1), n_step=np.int64(3)))
+    check_hyperparams(Hyperparams(gamma=jnp.bfloat16(0.9), gae_lambda=np.float32(1), n_step=np.int64(3)))
     check_hyperparams(Hyperparams(env_params={"gravity": np.array([9.0, 10.0])}))
 
 
@@ -979,7 +985,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "observe": st.sampled_from([(), (), (), (0,)]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
     **{name: st.sampled_from((names[0], *names)) for name, names in _CHOICES.items()},
-    **dict.fromkeys(("num_steps", "action_repeat", "memory_size", "n_step", "snapshot_period"), WHOLE),
+    **dict.fromkeys(("num_steps", "action_repeat", "rnn_size", "n_step", "snapshot_period"), WHOLE),
     **{field.name: st.sampled_from([False, False, True]) for field in fields(Config) if field.type is bool},
     **{
         name: st.sampled_from([x for x in (max(low, -1.0), 0.0, 1e-3, 0.5, min(1.0, high)) if low <= x <= high])
@@ -1086,7 +1092,15 @@ CHOICES = [f"--{name.replace('_', '-')}" for name in _CHOICES] + ["--shard", "--
 SWITCHES = [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is bool]
 FLAGS = FLOATS + INTS + CHOICES + SWITCHES + ["--env-params", "--observe", "--hidden-sizes", "--out"]
 OUT_OF_RANGE = [
-    *("--gamma 1.5", "--lambda -0.1", "--epsilon -1", "--beta 2", "--momentum 1.01", "--max-kl 0", "--damping -1"),
+    *(
+        "--gamma 1.5",
+        "--gae-lambda -0.1",
+        "--epsilon -1",
+        "--beta 2",
+        "--momentum 1.01",
+        "--max-kl 0",
+        "--damping -1",
+    ),
     *("--max-grad-norm 0", "--baseline-decay 1", "--learning-rate -0.1", "--learning-rate 1e39", "--gamma inf"),
     *("--seed -1", "--seed 4294967296", "--seeds 0", "--eval-episodes 0", "--cpu-devices 0", "--horizon 0"),
     *("--hidden-sizes 0", "--hidden-sizes 8 -8", "--observe -1", "--n-step 0", "--n-step 1e10", "--num-envs 0"),
@@ -1095,7 +1109,7 @@ OUT_OF_RANGE = [
         "--num-updates 3e9",
         "--num-steps -4",
         "--group-size 0",
-        "--memory-size 0",
+        "--rnn-size 0",
         "--num-envs 1e400",
     ),
     *("--env-params max_steps_in_episode=0", "--env-params gravity=inf", "--env-params gravity=1e39"),
@@ -1105,7 +1119,7 @@ TOGETHER = [
     *("--estimator reinforce --collect windows", "--estimator gpomdp --collect episodes", "--estimator grpo"),
     *("--estimator leave_one_out --num-envs 1", "--estimator gae --num-epochs 4", "--num-envs 8 --group-size 3"),
     *("--estimator ppo --num-envs 8 --num-minibatches 3", "--estimator all_action --optimizer trpo"),
-    *("--estimator gae --optimizer storm", "--optimizer natural --memory gru", "--estimator ppo --optimizer trpo"),
+    *("--estimator gae --optimizer storm", "--optimizer natural --rnn gru", "--estimator ppo --optimizer trpo"),
     *("--estimator reinforce --shared-torso", "--estimator grpo --advantages batch", "--num-envs 1e6 --horizon 1e6"),
     *("--num-processes 2", "--coordinator here:1 --num-processes 2 --process-id 2", "--env MNISTBandit-bsuite"),
     *("--estimator vtrace --num-minibatches 2", "--estimator ppo --shared-torso --optimizer svrpg", "surplus"),

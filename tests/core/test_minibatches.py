@@ -93,7 +93,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"minibatch_size": 48}, r"minibatch_size must divide num_envs × num_steps = 4 × 6 = 24, got 48"),
     ({"minibatch_size": 0}, "minibatch_size must be a whole number of at least 1, got 0"),
     ({"minibatch_size": 8, "num_minibatches": 2}, "minibatch_size=8 and num_minibatches=2 exclude each other"),
-    ({"minibatch_size": 8, "memory": "gru"}, "shuffles steps and so needs memory='none', got 'gru'"),
+    ({"minibatch_size": 8, "rnn": "gru"}, "shuffles steps and so needs rnn='none', got 'gru'"),
     ({"minibatch_size": 8, "collect": "episodes"}, "counts steps and so needs collect='windows', got 'episodes'"),
     (
         {"minibatch_size": 8, "collect": "episodes", "estimator": "grpo", "group_size": 2},

@@ -32,7 +32,7 @@ from pg.estimators.pathwise import pathwise_gradient
 from pg.networks import actor, make_critic
 
 KEY = jax.random.key(0)
-SMALL: dict[str, Any] = {"num_envs": 4, "num_updates": 3, "hidden_sizes": (4,), "memory_size": 3}
+SMALL: dict[str, Any] = {"num_envs": 4, "num_updates": 3, "hidden_sizes": (4,), "rnn_size": 3}
 
 
 @struct.dataclass
@@ -111,7 +111,7 @@ FAST = ("state_value", "optimal_baseline")
 OTHERS = [name for name in ESTIMATORS if name not in ("gpomdp", "ppo", "vtrace", *FAST)]
 EPISODES = [
     pytest.param("state_value", {"normalise_observations": True, "diagnostics": True}, id="state_value"),
-    pytest.param("gae", {"memory": "lstm", "shared_torso": True}, id="gae-lstm-shared", marks=pytest.mark.slow),
+    pytest.param("gae", {"rnn": "lstm", "shared_torso": True}, id="gae-lstm-shared", marks=pytest.mark.slow),
     pytest.param("optimal_baseline", {}, id="optimal_baseline"),
     *(
         pytest.param(
@@ -124,7 +124,7 @@ EPISODES = [
     ),
 ]
 WINDOWS = [
-    pytest.param("actor_critic", {"memory": "gru"}, id="actor_critic-gru"),
+    pytest.param("actor_critic", {"rnn": "gru"}, id="actor_critic-gru"),
     pytest.param("ppo", {"normalise_observations": True, "num_epochs": 2, "diagnostics": True}, id="ppo"),
     *(
         pytest.param(name, {}, id=name, marks=pytest.mark.slow)
@@ -162,7 +162,7 @@ def test_a_terminal_successor_has_no_value_in_any_return() -> None:
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
 def test_no_network_sees_a_terminal_observation(memory: Any) -> None:
-    config = Config(env=Leaving(), estimator="gae", memory=memory, **SMALL)
+    config = Config(env=Leaving(), estimator="gae", rnn=memory, **SMALL)
     env = make_env(Leaving(), 8, {"after": jnp.nan})
     policy, critic = make_policy(config, env), make_critic(config, env)
     params, _ = ESTIMATORS["gae"](policy, critic, Hyperparams()).init(KEY)

@@ -64,7 +64,7 @@ def test_gaussian_head_is_in_units_of_the_box() -> None:
     assert isinstance(dist, Gaussian)
     np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
     np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
-    squashed, censored = (make_policy(Config(action_law=law), env) for law in ("squashed", "censored"))
+    squashed, censored = (make_policy(Config(action_distribution=law), env) for law in ("squashed", "censored"))
     dist = censored.apply(censored.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, CensoredGaussian)
     np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
@@ -84,7 +84,7 @@ def test_the_log_std_does_not_depend_on_the_state() -> None:
 
 @pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
 def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
-    config = Config(state_dependent_std=True, action_law=law)
+    config = Config(state_dependent_std=True, action_distribution=law)
     policy = make_policy(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
     obs = jax.random.normal(KEY, (6, 4))
@@ -145,9 +145,13 @@ def test_a_network_is_float64_when_floats_are() -> None:
 @pytest.mark.parametrize(
     ("config", "env", "message"),
     [
-        (Config(action_law="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
+        (Config(action_distribution="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
         (Config(state_dependent_std=True), fake_env((4,), Discrete(2)), "state_dependent_std=True is for continuous"),
-        (Config(action_law="censored"), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))), "bounded Box"),
+        (
+            Config(action_distribution="censored"),
+            fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))),
+            "bounded Box",
+        ),
         (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
         (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
     ],

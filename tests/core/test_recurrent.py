@@ -19,11 +19,11 @@ from pg.networks import actor, make_critic, make_policy, start, unroll
 from pg.train import make_learner, make_train
 
 KEY = jax.random.key(0)
-SIZES: dict[str, Any] = {"hidden_sizes": (8,), "memory_size": 8, "num_envs": 4}
+SIZES: dict[str, Any] = {"hidden_sizes": (8,), "rnn_size": 8, "num_envs": 4}
 
 
 def networks(memory: Any, **changes: Any) -> tuple[Any, Any, Any, Params]:
-    config = Config(**{"env": Clock(), "estimator": "gae", "memory": memory, **SIZES, **changes})
+    config = Config(**{"env": Clock(), "estimator": "gae", "rnn": memory, **SIZES, **changes})
     env = make_env(config.env, config.num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     return env, policy, critic, Params(policy.init(KEY), critic.init(jax.random.key(1)))
@@ -108,7 +108,7 @@ CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "wind
 @pytest.mark.parametrize(("memory", "collect"), CASES)
 def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 3}
-    config = Config(env=Clock(), estimator="ppo", collect=collect, memory=memory, **sizes)
+    config = Config(env=Clock(), estimator="ppo", collect=collect, rnn=memory, **sizes)
     metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.1))[1]
     np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-10)
     assert float(jnp.abs(metrics["grad_norm"]).min()) > 0
@@ -116,16 +116,14 @@ def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
 
 def test_minibatches_are_whole_sequences() -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 2, "num_epochs": 2, "num_minibatches": 2}
-    config = Config(env=Clock(), estimator="ppo", collect="windows", memory="gru", **sizes)
+    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="gru", **sizes)
     state, metrics = jax.jit(make_train(config))(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)) if x.dtype == float)
 
 
 @pytest.mark.slow
 def test_two_seeds_side_by_side_are_two_runs() -> None:
-    config = Config(
-        env=Clock(), estimator="ppo", collect="windows", memory="gru", num_steps=10, num_updates=2, **SIZES
-    )
+    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="gru", num_steps=10, num_updates=2, **SIZES)
     keys = jax.random.split(KEY, 2)
     many = jax.jit(jax.vmap(make_train(config)))(keys)[0]
     one = jax.jit(make_train(config))(keys[1])[0]
@@ -165,8 +163,8 @@ class Recall(environment.Environment):
     ],
 )
 def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works: bool) -> None:
-    sizes = {"hidden_sizes": (16,), "memory_size": 16, "num_envs": 32, "num_steps": 12, "num_updates": 80}
-    config = Config(env=Recall(), estimator=estimator, collect=collect, memory=memory, **sizes)
+    sizes = {"hidden_sizes": (16,), "rnn_size": 16, "num_envs": 32, "num_steps": 12, "num_updates": 80}
+    config = Config(env=Recall(), estimator=estimator, collect=collect, rnn=memory, **sizes)
     state = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.02, max_grad_norm=1.0))[0]
     score = float(evaluate(config, state.params.policy, KEY, 200, greedy=True).returns.mean())
     assert score > 0.98 if works else abs(score - 0.5) < 0.15
@@ -175,14 +173,14 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory": "gru", "optimizer": "trpo"}, "optimizer='trpo' needs a policy without memory, got 'gru'"),
+        ({"rnn": "gru", "optimizer": "trpo"}, "optimizer='trpo' needs a policy without memory, got 'gru'"),
         ({"estimator": "reinforce", "shared_torso": True}, "shared_torso=True is for estimators with a critic V"),
         (
             {"shared_torso": True, "optimizer": "natural", "estimator": "gae"},
             "with shared_torso the critic's is part",
         ),
         ({"memory": "rnn"}, "unknown memory 'rnn'"),
-        ({"memory_size": 0}, "memory_size must be a whole number of at least 1"),
+        ({"rnn_size": 0}, "rnn_size must be a whole number of at least 1"),
     ],
 )
 def test_refusals(changes: dict[str, Any], message: str) -> None:
@@ -191,9 +189,7 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 
 
 def test_what_is_carried_is_part_of_the_state() -> None:
-    config = Config(
-        env=Clock(), estimator="ppo", collect="windows", memory="lstm", num_steps=5, num_updates=1, **SIZES
-    )
+    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="lstm", num_steps=5, num_updates=1, **SIZES)
     learner = make_learner(config)
     state = learner.init(KEY)
     after = learner.step(state, KEY)[0]

@@ -102,7 +102,7 @@ IMAGES = pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize(
     ("env", "config"),
-    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_law": "squashed"}), IMAGES],
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_distribution": "squashed"}), IMAGES],
 )
 def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
     """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""

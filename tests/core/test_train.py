@@ -136,7 +136,7 @@ def test_vmapped_seeds_are_the_solo_seeds() -> None:
 SWEPT: dict[str, tuple[float, float]] = {
     "learning_rate": (0.001, 0.01),
     "gamma": (0.9, 0.99),
-    "lambda_": (0.5, 1.0),
+    "gae_lambda": (0.5, 1.0),
     "n_step": (1, 4),
     "epsilon": (1e-4, 0.3),
     "undiscounted_state_weighting": (0.0, 1.0),

@@ -19,7 +19,7 @@ ORDER = (
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
     *("diagnostics", "optimizers", "nonfinite", "train", "evaluate"),
-    *("runs.files", "runs.encoding", "runs.interrupts", "runs.memory", "runs.folders"),
+    *("runs.files", "runs.encoding", "runs.interrupts", "runs.memory", "runs.migrations", "runs.folders"),
     *("runs.execution", "runs.results", "runs.acting", "runs.checkpoints"),
     *("reports.statistics", "reports.plots", "reports.drawings"),
     *("commands.terminal", "commands.cli", "commands.job"),

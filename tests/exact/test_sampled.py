@@ -192,15 +192,15 @@ PLANTED: list[tuple[str, Change | Reweigh]] = [
     ("trajectory_importance-off_policy", less_a_baseline_without_its_weight),
     ("per_decision_importance-off_policy", with_the_policy_as_behaviour),
     ("per_decision_importance-off_policy", less_a_baseline_without_its_weight),
-    ("vtrace-lambda_=0.7-off_policy", with_the_policy_as_behaviour),
-    ("gae-lambda_=1.0", with_limits_as_terminations),
-    ("gae-lambda_=1.0", with_terminations_as_limits),
-    ("gae-lambda_=1.0", with_the_reset_observation),
-    ("gae-lambda_=1.0", with_time_from_a_rollout),
+    ("vtrace-gae_lambda=0.7-off_policy", with_the_policy_as_behaviour),
+    ("gae-gae_lambda=1.0", with_limits_as_terminations),
+    ("gae-gae_lambda=1.0", with_terminations_as_limits),
+    ("gae-gae_lambda=1.0", with_the_reset_observation),
+    ("gae-gae_lambda=1.0", with_time_from_a_rollout),
     ("actor_critic-n_step=2", with_limits_as_terminations),
     ("actor_critic-n_step=2", with_the_reset_observation),
-    ("ppo-lambda_=0.5", with_the_reset_observation),
-    ("vtrace-lambda_=0.7-off_policy", with_terminations_as_limits),
+    ("ppo-gae_lambda=0.5", with_the_reset_observation),
+    ("vtrace-gae_lambda=0.7-off_policy", with_terminations_as_limits),
 ]
 
 
@@ -228,7 +228,7 @@ def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
         ("standardised", gradient),
         ("ratio_only-off_policy", gradient),  # one ratio read as importance sampling
         ("all_action", gradient),  # a critic that is wrong, trusted
-        ("vtrace-lambda_=0.7-off_policy", gradient),
+        ("vtrace-gae_lambda=0.7-off_policy", gradient),
         ("reward_to_go", undiscounted),
     ],
 )

@@ -21,7 +21,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "reinforce": {"horizon": 20},
     "leave_one_out": {"horizon": 20, "optimizer": "natural"},
     "actor_critic": {"num_steps": 8, "normalise_observations": True},
-    "ppo": {"num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "memory": "gru"},
+    "ppo": {"num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "rnn": "gru"},
 }
 
 

@@ -207,7 +207,7 @@ def by_loops(case: Case, advantage: Callable[[Episode, int], float], power: floa
 
 
 def of_gae(case: Case) -> np.ndarray:
-    c = GAMMA * case.setting["lambda_"]
+    c = GAMMA * case.setting["gae_lambda"]
     power = 1.0 if case.setting.get("undiscounted_state_weighting") else GAMMA
     return by_loops(case, lambda e, t: sum(c ** (k - t) * e.delta(k) for k in range(t, len(e.reward))), power)
 
@@ -225,7 +225,7 @@ def of_vtrace(case: Case) -> np.ndarray:
     """Equation 1 of Espeholt et al. 2018 (1802.01561), and the advantage of its section 4.2, as they are printed."""
 
     def target(e: Episode, s: int) -> float:
-        terms, L, c = 0.0, len(e.reward), case.setting["lambda_"] * np.minimum(1.0, e.rho)
+        terms, L, c = 0.0, len(e.reward), case.setting["gae_lambda"] * np.minimum(1.0, e.rho)
         for t in range(s, L):
             terms += GAMMA ** (t - s) * np.prod(c[s:t]) * min(1.0, e.rho[t]) * e.delta(t)
         return e.value[s] + terms
@@ -304,19 +304,19 @@ CASES = [
     Case("actor_critic", {"n_step": 1}, problem=exact_critics),
     Case("actor_critic", {"n_step": 1}, of_one_step, limit_ends=True),
     Case("actor_critic", {"n_step": 2}, of_n_step),
-    Case("gae", {"lambda_": 1.0}, limit_ends=True),
-    Case("gae", {"lambda_": 0.5}, problem=exact_critics),
-    Case("gae", {"lambda_": 1.0}, of_gae),  # bootstraps where the time limit cut
-    Case("gae", {"lambda_": 0.5}, of_gae, limit_ends=True),
-    Case("gae", {"lambda_": 1.0, "undiscounted_state_weighting": 1.0}, undiscounted, limit_ends=True),
-    Case("gae", {"lambda_": 0.5, "undiscounted_state_weighting": 1.0}, of_gae),
-    Case("vtrace", {"lambda_": 1.0}, limit_ends=True),
-    Case("vtrace", {"lambda_": 0.5}, problem=exact_critics),
-    Case("vtrace", {"lambda_": 0.7}, of_vtrace, on_policy=False),
-    Case("vtrace", {"lambda_": 0.7, "temperature": 0.3}, of_vtrace, on_policy=False),
-    Case("ppo", {"lambda_": 1.0}, limit_ends=True),
-    Case("ppo", {"lambda_": 0.5}, problem=exact_critics),
-    Case("ppo", {"lambda_": 0.5}, of_gae),
+    Case("gae", {"gae_lambda": 1.0}, limit_ends=True),
+    Case("gae", {"gae_lambda": 0.5}, problem=exact_critics),
+    Case("gae", {"gae_lambda": 1.0}, of_gae),  # bootstraps where the time limit cut
+    Case("gae", {"gae_lambda": 0.5}, of_gae, limit_ends=True),
+    Case("gae", {"gae_lambda": 1.0, "undiscounted_state_weighting": 1.0}, undiscounted, limit_ends=True),
+    Case("gae", {"gae_lambda": 0.5, "undiscounted_state_weighting": 1.0}, of_gae),
+    Case("vtrace", {"gae_lambda": 1.0}, limit_ends=True),
+    Case("vtrace", {"gae_lambda": 0.5}, problem=exact_critics),
+    Case("vtrace", {"gae_lambda": 0.7}, of_vtrace, on_policy=False),
+    Case("vtrace", {"gae_lambda": 0.7, "temperature": 0.3}, of_vtrace, on_policy=False),
+    Case("ppo", {"gae_lambda": 1.0}, limit_ends=True),
+    Case("ppo", {"gae_lambda": 0.5}, problem=exact_critics),
+    Case("ppo", {"gae_lambda": 0.5}, of_gae),
     Case("gpomdp", {"beta": 0.6}, of_a_fading_trace, problem=endless),
 ]
 

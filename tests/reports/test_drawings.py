@@ -54,9 +54,9 @@ def test_only_known_environments_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("settings", "greedy"),
     [
-        ({"memory": "gru", "observe": (0, 2), "action_repeat": 3}, False),
+        ({"rnn": "gru", "observe": (0, 2), "action_repeat": 3}, False),
         pytest.param({}, True, marks=pytest.mark.slow),
-        pytest.param({"memory": "lstm", "normalise_observations": True}, False, marks=pytest.mark.slow),
+        pytest.param({"rnn": "lstm", "normalise_observations": True}, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_film_is_the_episode_of_the_same_key(settings: dict[str, Any], greedy: bool) -> None:

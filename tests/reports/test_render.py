@@ -62,7 +62,7 @@ def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"estimator": "ppo", "collect": "windows", "num_steps": 8, "memory": "lstm", "normalise_observations": True},
+        {"estimator": "ppo", "collect": "windows", "num_steps": 8, "rnn": "lstm", "normalise_observations": True},
         {"env": "Pendulum-v1", "observe": (0, 1), "action_repeat": 2, "scale_rewards": True},
         {"env": "Breakout-MinAtar", "network": "cnn"},
     ],

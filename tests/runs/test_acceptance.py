@@ -26,7 +26,7 @@ from pg import baselines, diagnostics, distributions, networks, normalisation, r
 from pg import evaluate as evaluation
 from pg import train as training
 from pg.benchmarks import learning, suites
-from pg.config import ACCEPTS, ENVIRONMENTS, GROUPED, UNSUPPORTED, ActionLaw, Config, Hyperparams
+from pg.config import ACCEPTS, ENVIRONMENTS, GROUPED, UNSUPPORTED, ActionDistribution, Config, Hyperparams
 from pg.envs import Box, gymnax, make_env
 from pg.estimators import (
     ESTIMATORS,
@@ -301,7 +301,7 @@ def trained(
     **changes: Any,
 ) -> None:
     """Traces two updates of plain SGD: Adam and the schedules are optax's own, and promote."""
-    sizes = {"num_envs": 4, "num_steps": 6, "num_updates": 2, "hidden_sizes": (4,), "memory_size": 4}
+    sizes = {"num_envs": 4, "num_steps": 6, "num_updates": 2, "hidden_sizes": (4,), "rnn_size": 4}
     plain = {"optimizer": curved, "critic_optimizer": "sgd", "group_size": 2 if estimator in GROUPED else 1}
     config = Config(env=env, estimator=estimator, collect=collect, **{**sizes, **plain, **changes})
     jax.eval_shape(make_train(config, optimizer=optimizer), KEY)
@@ -377,8 +377,8 @@ def corrected(make: Callable[[], Any]) -> Callable[[Any], Any]:
     return lambda rate: optax.chain(make(), optax.sgd(rate))
 
 
-SHARED = {"memory": "gru", "shared_torso": True, "advantages": "batch"}
-MINIBATCHES = {"memory": "lstm", "num_epochs": 2, "num_minibatches": 2, "advantages": "minibatch"}
+SHARED = {"rnn": "gru", "shared_torso": True, "advantages": "batch"}
+MINIBATCHES = {"rnn": "lstm", "num_epochs": 2, "num_minibatches": 2, "advantages": "minibatch"}
 STATISTICS = {"normalise_observations": True, "scale_rewards": True}
 LAWS = {"categorical": (distributions.Categorical, 1), "gaussian": (distributions.Gaussian, 2)}
 LAWS |= {"tanh": (distributions.TanhGaussian, 4), "censored": (distributions.CensoredGaussian, 4)}
@@ -386,8 +386,8 @@ STRICT: dict[str, Callable[[], None]] = {
     **{f"{name}, {way}": functools.partial(trained, name, way) for name, ways in ACCEPTS.items() for way in ways},
     **{name: functools.partial(trained, "state_value", curved=name) for name in ("natural", "trpo")},
     **{
-        f"{name} head": functools.partial(trained, "ppo", env=Target(True), action_law=name)
-        for name in get_args(ActionLaw)
+        f"{name} head": functools.partial(trained, "ppo", env=Target(True), action_distribution=name)
+        for name in get_args(ActionDistribution)
     },
     "std of the state": functools.partial(trained, "ppo", env=Target(True), state_dependent_std=True),
     "a shared memory": functools.partial(trained, "ppo", "windows", **SHARED),

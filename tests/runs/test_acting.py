@@ -123,7 +123,7 @@ def test_what_is_no_observation(run: tuple[Path, execution.Run], obs: Any) -> No
 
 def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path) -> None:
     """Broadcast, the episodes would share one."""
-    policy, _ = kept(tmp_path, Config(memory="lstm", memory_size=3, hidden_sizes=(4,)))
+    policy, _ = kept(tmp_path, Config(rnn="lstm", rnn_size=3, hidden_sizes=(4,)))
     for carry, obs in ((policy.start(), np.zeros((2, 4))), (policy.start(2), np.zeros(4)), ((), np.zeros(4))):
         with pytest.raises(ValueError, match=r"carry must be that of as many episodes .*: start with policy.start\("):
             policy.step(carry, obs)
@@ -143,7 +143,7 @@ def kept(tmp_path: Path, config: Config, **more: Any) -> tuple[Policy, Any]:
 
 def test_a_recurrent_policy_is_asked_step_by_step(tmp_path: Path) -> None:
     """As in an episode, one environment or several; it forgets what was before a first step."""
-    policy, state = kept(tmp_path, Config(memory="gru", memory_size=3, hidden_sizes=(4,)))
+    policy, state = kept(tmp_path, Config(rnn="gru", rnn_size=3, hidden_sizes=(4,)))
     obs = np.random.default_rng(0).normal(size=(5, 2, 4))
     first = np.zeros((5, 2), bool)
     first[0] = first[3, 1] = True

@@ -49,7 +49,7 @@ class Kept(NamedTuple):
     programs: Programs
     keys: Any
     hyperparams: Any
-    trained: execution.Trained
+    trained: execution.TrainResult
 
 
 VERSIONS = folders.environment()
@@ -224,7 +224,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"num_envs": 5}, "rollout"),
     ({"normalise_observations": False}, "normaliser.obs"),
     ({"scale_rewards": False}, "normaliser.extremes"),
-    ({"memory": "gru"}, "memory"),
+    ({"rnn": "gru"}, "rnn"),
     ({"shared_torso": True}, "torso"),
 ]
 

@@ -125,7 +125,7 @@ MISTAKES = [
     (["--estimator", "leave_one_out", "--collect", "windows"], "needs collect='episodes'"),
     (["--num-envs", "-3"], "num_envs must be a whole number of at least 1, got -3"),
     (["--gamma", "1.5"], "gamma must be in [0, 1], got 1.5"),
-    (["--lambda", "2"], "lambda must be in [0, 1]"),
+    (["--gae-lambda", "2"], "gae_lambda must be in [0, 1]"),
     (["--learning-rate", "fast"], "--learning-rate"),
     (["--num-updates", "2.5"], "2.5 is not a whole number"),
     (["--optimizer", "sdg"], "'sgd'"),
@@ -150,7 +150,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str],
     ("arguments", "message"),
     [
         (["--env-params", "gravty=9"], "did you mean 'gravity'"),
-        (["--action-law", "censored"], "'censored' is for continuous actions"),
+        (["--action-distribution", "censored"], "'censored' is for continuous actions"),
         (["--network", "cnn"], "needs observations [height, width, channels]"),
         (["--out", "{file}"], "cannot make a folder for the run"),
     ],
@@ -182,7 +182,7 @@ def test_help_teaches_and_answers_at_once() -> None:
     done = train("--help")
     assert done.returncode == 0
     assert time.monotonic() - started < 3.0
-    for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--lambda", "--max-grad-norm"):
+    for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--gae-lambda", "--max-grad-norm"):
         assert flag in done.stdout
     assert "sgd: the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
 
@@ -228,8 +228,8 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
         (("--over", "gamma=2"), "gamma must be in [0, 1], got 2"),
         (("--over", "gamma=0.1:1", "--method", "grid"), "gamma is a range, and a grid needs values"),
         (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
-        (("--memory", "much"), "memory must be a size such as 4GiB or 500MB, got 'much'"),
-        pytest.param(("--memory", "1MB"), "memory:", marks=pytest.mark.slow),  # it has to compile first
+        (("--memory-limit", "much"), "memory_limit must be a size such as 4GiB or 500MB, got 'much'"),
+        pytest.param(("--memory-limit", "1MB"), "memory:", marks=pytest.mark.slow),  # it has to compile first
         (("--coordinator", "localhost:1"), "coordinator, num_processes and process_id belong together"),
         (("--distributed",), "no cluster was found"),
         (

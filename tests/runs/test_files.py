@@ -515,7 +515,7 @@ def test_a_file_system_that_cannot_sync_folders_is_fine(tmp_path: Path, monkeypa
         {"hidden_sizes": [1] * 10**5},
         {"hidden_sizes": [2**30, 2**30]},
         {"hidden_sizes": [10**9 + 1]},
-        {"memory": "lstm", "memory_size": 10**6},
+        {"rnn": "lstm", "rnn_size": 10**6},
     ],
 )
 def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(values: dict[str, Any]) -> None:

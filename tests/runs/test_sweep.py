@@ -35,24 +35,24 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def test_a_grid_is_every_combination_with_the_first_name_slowest() -> None:
-    h = grid(Hyperparams(lambda_=0.5), learning_rate=[1, 2], env_params={"length": [3, 4, 5]})
+    h = grid(Hyperparams(gae_lambda=0.5), learning_rate=[1, 2], env_params={"length": [3, 4, 5]})
     np.testing.assert_array_equal(h.learning_rate, [1, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(h.env_params["length"], [3, 4, 5, 3, 4, 5])
-    np.testing.assert_array_equal(h.lambda_, [0.5] * 6)
+    np.testing.assert_array_equal(h.gae_lambda, [0.5] * 6)
     assert {x.shape for x in jax.tree.leaves(h)} == {(6,)}
     assert grid().learning_rate.shape == (1,)
 
 
 @pytest.mark.parametrize("draw", [random, sobol])
 def test_draws_lie_in_their_spaces_with_their_law(draw: Any) -> None:
-    spaces = {"learning_rate": Range(1e-4, 1e-2), "gamma": Range(0.5, 1.0, log=False), "lambda_": [0.9, 0.95]}
+    spaces = {"learning_rate": Range(1e-4, 1e-2), "gamma": Range(0.5, 1.0, log=False), "gae_lambda": [0.9, 0.95]}
     h = draw(256, n_step=Range(1, 32), **spaces)
     assert (h.learning_rate >= 1e-4).all()
     assert (h.learning_rate < 1e-2).all()
     # Log-uniform: as many in each decade. 5 standard errors of 256 draws.
     assert abs((h.learning_rate < 1e-3).mean() - 0.5) < 5 * 0.5 / 16
     assert abs(h.gamma.mean() - 0.75) < 5 * 0.5 / 12**0.5 / 16
-    assert abs((h.lambda_ == 0.9).mean() - 0.5) < 5 * 0.5 / 16
+    assert abs((h.gae_lambda == 0.9).mean() - 0.5) < 5 * 0.5 / 16
     assert np.issubdtype(h.n_step.dtype, np.integer)
     again, other = draw(256, **spaces), draw(256, seed=1, **spaces)
     np.testing.assert_array_equal(again.gamma, draw(256, **spaces).gamma)
@@ -67,11 +67,11 @@ def test_sobol_points_are_even() -> None:
 
 
 def test_a_command_line_names_spaces() -> None:
-    assert points.spaces_of(["learning-rate=1e-4:1e-2", "lambda=0.9,1", "length=0.3:1:linear", "memory=gru"]) == {
+    assert points.spaces_of(["learning-rate=1e-4:1e-2", "gae-lambda=0.9,1", "length=0.3:1:linear", "rnn=gru"]) == {
         "learning_rate": Range(1e-4, 1e-2),
-        "lambda_": [0.9, 1],
+        "gae_lambda": [0.9, 1],
         "length": Range(0.3, 1.0, log=False),
-        "memory": ["gru"],
+        "rnn": ["gru"],
     }
     assert points.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"] == [True, False] * 2
     assert len(points.table_of(["gamma=0.9:1.0"], num=5)["gamma"]) == 5
@@ -97,10 +97,10 @@ def test_a_command_line_names_spaces() -> None:
         (lambda: sweep(CONFIG, KEY, 0), "num_seeds must be a whole number of at least 1, got 0"),
         (lambda: sweep(CONFIG, KEY, 1, width=0), "width must be a whole number of at least 1, got 0"),
         (
-            lambda: sweep(CONFIG, KEY, 1, Hyperparams(gamma=np.ones(2), lambda_=np.ones(3))),
+            lambda: sweep(CONFIG, KEY, 1, Hyperparams(gamma=np.ones(2), gae_lambda=np.ones(3))),
             "leaves \\[G\\] or scalars",
         ),
-        (lambda: memory.number_of_bytes("4 parsecs"), "memory must be a size such as 4GiB"),
+        (lambda: memory.number_of_bytes("4 parsecs"), "memory_limit must be a size such as 4GiB"),
     ],
 )
 def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:

@@ -290,7 +290,7 @@ def test_no_colour_where_none_is_wanted() -> None:
         ("--n-envs 8", "did you mean --num-envs?"),
         ("--epochs 8", "did you mean --num-epochs?"),
         ("--n-seeds 8", "did you mean --seeds?"),
-        ("--gae-lambda 0.9", "did you mean --lambda?"),
+        ("--lambda 0.9", "did you mean --gae-lambda?"),
         ("--algo ppo", "did you mean --estimator?"),
         ("-lr 0.1", "there is no flag -lr: did you mean --learning-rate?"),
         ("--learning-rat 0.1", "did you mean --learning-rate"),

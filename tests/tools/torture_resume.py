@@ -35,7 +35,7 @@ import safetensors
 
 from pg.commands import cli
 from pg.runs import checkpoints, folders, results
-from pg.runs.execution import Begun
+from pg.runs.execution import PartialRun
 from pg.train import make_learner
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ CASES = (
     Case(
         "ppo, gru",
         "train.py",
-        "--estimator ppo --memory gru --memory-size 8 --num-steps 16 --num-epochs 2 --num-minibatches 2",
+        "--estimator ppo --rnn gru --rnn-size 8 --num-steps 16 --num-epochs 2 --num-minibatches 2",
         480,
     ),
 )
@@ -206,7 +206,7 @@ def folder_of(out: Path) -> Path | None:
     return next(iter(out.glob("*/*/*")), None)
 
 
-def restored(folder: Path, step: int) -> Begun | None:
+def restored(folder: Path, step: int) -> PartialRun | None:
     """The checkpoint after update `step`, read from a copy; None: it is not whole."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(folder, Path(scratch, "copy")))
