@@ -19,8 +19,15 @@ for notebook in sorted((DOCS.parent / "notebooks").glob("*.py")):
 project = "pg"
 author = copyright = "the authors of pg"
 html_title = "pg"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.extlinks", "sphinx.ext.mathjax", "myst_nb", "prose_docstrings"]
-extensions += ["sphinx-mathjax-offline"]  # MathJax and its fonts in _static: no page needs a network
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    "myst_nb",
+    "prose_docstrings",
+]
+# MathJax and its fonts in _static: no page needs a network
+extensions += ["sphinx-mathjax-offline"]
 exclude_patterns = ["_build", "_extensions", "conf.py", "**/.ipynb_checkpoints"]
 nitpick_ignore_regex = [("py:.*", r"(?!pg\.).*")]  # what is not ours has no page here
 
@@ -37,7 +44,9 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
-autodoc_mock_imports = [name for name in ("brax", "craftax", "jumanji", "navix") if not find_spec(name)]
+autodoc_mock_imports = [
+    name for name in ("brax", "craftax", "jumanji", "navix") if not find_spec(name)
+]
 autodoc_typehints_format = "short"
 add_module_names = False
 python_maximum_signature_line_length = 88

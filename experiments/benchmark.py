@@ -1,6 +1,8 @@
-"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came of it.
+"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came
+of it.
 
-Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below --out is reported.
+Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below
+--out is reported.
 """
 
 import dataclasses
@@ -37,7 +39,9 @@ class Options:
     redo: bool = False
     """Run again what is there with other settings, and replace it."""
     report: Path | None = None
-    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes the table."""
+    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes
+    the table.
+    """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
 

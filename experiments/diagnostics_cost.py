@@ -1,6 +1,8 @@
-"""What `--diagnostics` costs: a batch's gradient with its moments against the gradient alone, and whole updates.
+"""What `--diagnostics` costs: a batch's gradient with its moments against the gradient alone, and
+whole updates.
 
-Compiled programs take turns in one process; each figure is the median over turns of the ratio within a turn.
+Compiled programs take turns in one process; each figure is the median over turns of the ratio
+within a turn.
 """
 
 import dataclasses
@@ -18,7 +20,13 @@ class Options:
 
     env: str = "CartPole-v1"
     """Name of the environment."""
-    estimators: tuple[str, ...] = ("reinforce", "leave_one_out", "state_value", "actor_critic", "ppo")
+    estimators: tuple[str, ...] = (
+        "reinforce",
+        "leave_one_out",
+        "state_value",
+        "actor_critic",
+        "ppo",
+    )
     """Names of the estimators."""
     num_envs: int = 64
     """Episodes of a batch, or environments of a window."""
@@ -29,10 +37,15 @@ class Options:
 
 
 def main() -> None:
-    """Prints a row per estimator: time and memory of the moments over the gradient's, time of the updates."""
+    """Prints a row per estimator: time and memory of the moments over the gradient's, time of the
+    updates.
+    """
     options = cli.options(Options, __doc__)
     if options.num_envs < 2 or options.repeats < 1:
-        cli.fail(f"num_envs must be at least 2 and repeats at least 1, got {options.num_envs} and {options.repeats}")
+        cli.fail(
+            f"num_envs must be at least 2 and repeats at least 1, got {options.num_envs} and "
+            f"{options.repeats}"
+        )
     figures = {}
     print(f"{'':16}{'moments / gradient':>20}{'their memory':>14}{'update / update':>18}")
     for name in options.estimators:

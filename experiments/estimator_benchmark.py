@@ -1,7 +1,9 @@
-"""The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of 0.5 and 0.9 to ∇J.
+"""The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of
+0.5 and 0.9 to ∇J.
 
-By estimator, problem and moment of training, with intervals. What is measured is kept in --out, and the same command
-goes on with what is missing. With --against two surveys with other random numbers are compared.
+By estimator, problem and moment of training, with intervals. What is measured is kept in --out, and
+the same command goes on with what is missing. With --against two surveys with other random numbers
+are compared.
 """
 
 import dataclasses
@@ -22,11 +24,15 @@ class Options(Measuring):
     subjects: tuple[str, ...] = LABORATORY
     """Problems; of gridworld and garnet ∇J is known exactly."""
     against: int | None = None
-    """Another seed, of which there is a survey too: on how many problems the same three estimators lead."""
+    """Another seed, of which there is a survey too: on how many problems the same three estimators
+    lead.
+    """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
-    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->` becomes tables."""
+    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->`
+    becomes tables.
+    """
     figure: Path | None = None
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
 

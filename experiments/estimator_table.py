@@ -1,6 +1,8 @@
-"""Print the exact bias, variance and signal-to-noise ratio of every estimator on three tabular problems.
+"""Print the exact bias, variance and signal-to-noise ratio of every estimator on three tabular
+problems.
 
-Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator couples episodes.
+Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
+couples episodes.
 """
 
 import dataclasses
@@ -27,16 +29,24 @@ class Options:
     estimators: tuple[Literal[tuple(ACCEPTS)], ...] = tuple(ACCEPTS)  # type: ignore[valid-type]
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
-    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced by the table."""
+    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced
+    by the table.
+    """
 
 
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
     options = cli.options(Options, __doc__)
-    texts = {path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out}
+    texts = {
+        path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
+    }
     without = [str(path) for path, text in texts.items() if MARKS[0] not in text]
     if without or not 0.0 <= options.gamma <= 1.0:
-        cli.fail(f"no line {MARKS[0]} in {without}" if without else f"gamma must be in [0, 1], got {options.gamma}")
+        cli.fail(
+            f"no line {MARKS[0]} in {without}"
+            if without
+            else f"gamma must be in [0, 1], got {options.gamma}"
+        )
     cli.cache_compilations()
     import jax
 
@@ -47,19 +57,28 @@ def main() -> None:
     rows = []
     print(HEADER)
     for name in options.estimators:
-        columns = zip(*(figures(name, mdp, options.gamma) for mdp in tabular.references().values()), strict=True)
-        rows.append(f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |")
+        columns = zip(
+            *(figures(name, mdp, options.gamma) for mdp in tabular.references().values()),
+            strict=True,
+        )
+        rows.append(
+            f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |"
+        )
         print(rows[-1], flush=True)
     for path in options.out:
         results.insert(path, "\n".join([HEADER, *rows]), MARKS)
 
 
 def documented(name: str) -> str:
-    """The cells that the estimator's docstring fills: name, Ψ, source, and what it is unbiased for."""
+    """The cells that the estimator's docstring fills: name, Ψ, source, and what it is unbiased
+    for.
+    """
     from pg.estimators import ESTIMATORS
 
     lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
-    psi, unbiased = (s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s)
+    psi, unbiased = (
+        s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s
+    )
     source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
     source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
     cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
@@ -67,7 +86,9 @@ def documented(name: str) -> str:
 
 
 def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
-    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² / variance."""
+    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² /
+    variance.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -84,16 +105,28 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     reference = np.trace(tabular.total_return_moments(mdp, logits, gamma)[1])
     if endless := ACCEPTS[name] == ("windows",):
         alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
-        gradient = mdp.horizon * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
+        gradient = (
+            mdp.horizon
+            * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
+        )
         acting = logits[alive]
-    critic, tau = tabular.table_critic(q if name in ACTION_VALUES else v), 0.01 * (name == "entropy_reward")
-    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, Hyperparams(gamma=gamma, temperature=tau))
+    critic, tau = (
+        tabular.table_critic(q if name in ACTION_VALUES else v),
+        0.01 * (name == "entropy_reward"),
+    )
+    estimator = ESTIMATORS[name](
+        tabular.table_policy(logits), critic, Hyperparams(gamma=gamma, temperature=tau)
+    )
     params, size = estimator.init(jax.random.key(0))[0], 1 + (name in COUPLED + GROUPED)
-    mean, covariance = diagnostics.exact_moments(estimator, params, mdp, acting, size, share_start=name in GROUPED)
+    mean, covariance = diagnostics.exact_moments(
+        estimator, params, mdp, acting, size, share_start=name in GROUPED
+    )
     signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
     none = variance < 1e-12 * signal  # but for rounding
-    noise, ratio = ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
+    noise, ratio = (
+        ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
+    )
     return "0" if bias < 1e-12 else f"{bias:.2g}", "—" if endless else noise, ratio
 
 

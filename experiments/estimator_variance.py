@@ -1,5 +1,6 @@
-"""Estimators side by side on the same policies at the start, the middle and the end of training: variance, signal to
-noise, and cosine to ∇J against environment steps and wall time. Table, figures, intervals from repetitions.
+"""Estimators side by side on the same policies at the start, the middle and the end of training:
+variance, signal to noise, and cosine to ∇J against environment steps and wall time. Table, figures,
+intervals from repetitions.
 
 What is measured is kept in --out, and the same command goes on with what is missing.
 """
@@ -20,8 +21,9 @@ class Measuring:
     """What to measure, and where to keep it."""
 
     subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
-    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1, Pendulum-v1,
-    Breakout-MinAtar."""
+    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
+    Pendulum-v1, Breakout-MinAtar.
+    """
     estimators: tuple[str, ...] = ()
     """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
     seed: int = 1
@@ -40,7 +42,9 @@ class Measuring:
         for name in self.estimators:
             check_name("estimators", name, ACCEPTS)
             if "episodes" not in ACCEPTS[name]:
-                raise ValueError(f"estimators: {name} is for windows, and complete episodes are measured")
+                raise ValueError(
+                    f"estimators: {name} is for windows, and complete episodes are measured"
+                )
         if self.num_episodes < 2 or self.num_episodes % 2:
             raise ValueError(f"num_episodes must be even and at least 2, got {self.num_episodes}")
         if not 0.0 < self.share < math.inf:
@@ -73,7 +77,8 @@ def main() -> int:
         options.check()
         cli.cache_compilations()
 
-        from pg.benchmarks import leaderboard  # only now: a mistake in the arguments need not wait for jax
+        # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import leaderboard
 
         found = options.asked(options.survey(), options.seed)
     except ValueError as error:

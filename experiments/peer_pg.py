@@ -1,4 +1,6 @@
-"""The library as one of the programs of `peers.py`: on one device, or spread over the CPU's cores as devices."""
+"""The library as one of the programs of `peers.py`: on one device, or spread over the CPU's cores
+as devices.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +21,14 @@ def make_train(batch: dict[str, Any], num_updates: int, estimator: str) -> Calla
 
 
 def spread(train: Callable[[Any], Any], num_seeds: int) -> Callable[[int], Any]:
-    """A seed -> arrays of `train(key)`: over all devices the environments of the one seed, or the seeds."""
+    """A seed -> arrays of `train(key)`: over all devices the environments of the one seed, or the
+    seeds.
+    """
     where = devices.layout("envs" if num_seeds == 1 else "seeds")
     program = jax.jit(
-        devices.side_by_side(lambda data: jax.tree.leaves(train(jax.random.wrap_key_data(data))), where)
+        devices.side_by_side(
+            lambda data: jax.tree.leaves(train(jax.random.wrap_key_data(data))), where
+        )
     )
 
     def run(seed: int) -> Any:

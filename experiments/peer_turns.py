@@ -15,14 +15,17 @@ Answers = dict[str, list[dict[str, float]]]  # of every program, one per round
 def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: float) -> Answers:
     """What every program answered, one per round and one before, in which it compiles.
 
-    Without those that miss a package, end, or take longer than `patience` seconds for one answer: it prints why.
+    Without those that miss a package, end, or take longer than `patience` seconds for one answer:
+    it prints why.
     """
     answers: Answers = {name: [] for name in commands}
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     seeds = ["", *(f"{i}\n" for i in range(rounds + 1))]  # at first they say that they are ready
     with contextlib.ExitStack() as stack:
         workers = {
-            name: stack.enter_context(Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True))
+            name: stack.enter_context(
+                Popen(command, 1, env=env, stdin=PIPE, stdout=PIPE, text=True)
+            )
             for name, command in commands.items()
         }
         for seed, name in itertools.product(seeds, workers):
@@ -36,7 +39,9 @@ def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: flo
 
 
 def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
-    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it ends instead."""
+    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it
+    ends instead.
+    """
     assert worker.stdin
     assert worker.stdout
     timer = Timer(patience, worker.kill)

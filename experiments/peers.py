@@ -1,6 +1,7 @@
 """Compare the training speed of pg with that of other libraries, where these are installed.
 
-Programs take turns, each in a process and, by --python, an environment of its own (rejax 0.1.3 needs gymnax < 1.0).
+Programs take turns, each in a process and, by --python, an environment of its own (rejax 0.1.3
+needs gymnax < 1.0).
 """
 
 import dataclasses
@@ -18,9 +19,18 @@ from pg.commands import cli
 from pg.runs import folders
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
-ONE, FOUR = ({"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n} for t, n in ((500, 1), (128, 4)))
-SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {  # own programs, batch, updates, seeds
-    "one_pass": (("pg:gae", "pg_spread:actor_critic", "pg_spread:gae", "pg_spread:leave_one_out"), ONE, 12, 1),
+ONE, FOUR = (
+    {"num_envs": 64, "num_steps": t, "num_epochs": n, "num_minibatches": n}
+    for t, n in ((500, 1), (128, 4))
+)
+# own programs, batch, updates, seeds
+SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {
+    "one_pass": (
+        ("pg:gae", "pg_spread:actor_critic", "pg_spread:gae", "pg_spread:leave_one_out"),
+        ONE,
+        12,
+        1,
+    ),
     "ppo": (("pg:ppo", "pg_spread:ppo"), FOUR, 24, 1),
     "ppo_32_seeds": (("pg:ppo", "pg_spread:ppo"), FOUR, 3, 32),
 }
@@ -31,7 +41,9 @@ class Options:
     """What to compare, and how often."""
 
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """Of one_pass (64 x 500 steps), ppo (64 x 128 steps, 4 epochs x 4 minibatches), ppo_32_seeds (under vmap)."""
+    """Of one_pass (64 x 500 steps), ppo (64 x 128 steps, 4 epochs x 4 minibatches), ppo_32_seeds
+    (under vmap).
+    """
     peers: tuple[str, ...] = ("purejaxrl_style", "rejax", "jaxnasium", "sb3")
     """Programs to compare with."""
     python: tuple[str, ...] = ()
@@ -57,28 +69,47 @@ def main() -> None:
         print(f"{setting}, {options.rounds} rounds of {spec}", flush=True)
         rows = found[setting] = figures(measure(names, spec, options))
         cells = {"": "".join(f"{key:>30}" for key in next(iter(rows.values())))}
-        cells |= {name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values()) for name, row in rows.items()}
+        cells |= {
+            name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values())
+            for name, row in rows.items()
+        }
         print("\n".join(f"{name:26}{line}" for name, line in cells.items()), flush=True)
         if options.json:
             folders.write_json(options.json, found)
 
 
-def measure(names: list[str], spec: dict[str, Any], options: Options) -> dict[str, list[dict[str, float]]]:
-    """The answers of every program that is installed and comes to an end, one per round; the first compiles."""
+def measure(
+    names: list[str], spec: dict[str, Any], options: Options
+) -> dict[str, list[dict[str, float]]]:
+    """The answers of every program that is installed and comes to an end, one per round; the first
+    compiles.
+    """
     pythons = dict(pair.split("=", 1) for pair in options.python)
     commands = {
-        name: [pythons.get(re.split("_spread|:", name)[0], sys.executable), WORKERS, name, json.dumps(spec)]
+        name: [
+            pythons.get(re.split("_spread|:", name)[0], sys.executable),
+            WORKERS,
+            name,
+            json.dumps(spec),
+        ]
         for name in names
     }
     return take_turns(commands, options.rounds, options.patience)
 
 
 def figures(answers: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Medians of all runs but the first, how much longer that was, and medians of pg's speed over a program's."""
-    found = {name: {key: median(x[key] for x in later) for key in later[0]} for name, (_, *later) in answers.items()}
+    """Medians of all runs but the first, how much longer that was, and medians of pg's speed over a
+    program's.
+    """
+    found = {
+        name: {key: median(x[key] for x in later) for key in later[0]}
+        for name, (_, *later) in answers.items()
+    }
     for name, row in found.items():
         row["compile s"] = answers[name][0]["seconds"] - row.pop("seconds")
-        for own, key in itertools.product([x for x in answers if x.startswith("pg")], ("steps/s", "steps/CPU s")):
+        for own, key in itertools.product(
+            [x for x in answers if x.startswith("pg")], ("steps/s", "steps/CPU s")
+        ):
             pairs = list(zip(answers[own], answers[name], strict=True))[1:]
             row[f"{own[2:].strip('_:')} {key[6:]}"] = median(a[key] / b[key] for a, b in pairs)
     return found

@@ -1,7 +1,8 @@
-"""The plain forms that `throughput.py` holds the library against: what one writes first, right and slow.
+"""The plain forms that `throughput.py` holds the library against: what one writes first, right and
+slow.
 
-`env.step` of gymnax itself, which computes a reset at every step; keys split and actions drawn inside the loop; and
-the gradient of REINFORCE taken through that loop.
+`env.step` of gymnax itself, which computes a reset at every step; keys split and actions drawn
+inside the loop; and the gradient of REINFORCE taken through that loop.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +15,14 @@ import optax
 from pg import envs
 from pg.networks import Network
 
-Act = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]  # key, obs [B, *O] -> action, log-probability [B]
+# key, obs [B, *O] -> action, log-probability [B]
+Act = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Steps(NamedTuple):
-    """What happened, [T, B, ...]. After an episode's end, where `valid` is False, gymnax has begun another."""
+    """What happened, [T, B, ...]. After an episode's end, where `valid` is False, gymnax has begun
+    another.
+    """
 
     obs: jax.Array
     action: jax.Array
@@ -45,8 +49,12 @@ def acting(policy: Network, params: Any) -> Act:
     return act
 
 
-def make_rollout(name: str, env_params: Mapping[str, Any], num_envs: int, num_steps: int) -> Rollout:
-    """`rollout(act, key) -> R [B], Σₜ log π [B], Steps`: sums of the first episode of each of B environments."""
+def make_rollout(
+    name: str, env_params: Mapping[str, Any], num_envs: int, num_steps: int
+) -> Rollout:
+    """`rollout(act, key) -> R [B], Σₜ log π [B], Steps`: sums of the first episode of each of B
+    environments.
+    """
     env = envs.gymnax.make(name)[0]
     settings = env.default_params.replace(**env_params)
 
@@ -66,7 +74,9 @@ def make_rollout(name: str, env_params: Mapping[str, Any], num_envs: int, num_st
             return (key, next_obs, state, going_on, total, score), Steps(obs, action, reward, valid)
 
         zeros = jnp.zeros(num_envs)
-        loop, steps = jax.lax.scan(step, (key, obs, state, zeros == 0, zeros, zeros), None, num_steps)
+        loop, steps = jax.lax.scan(
+            step, (key, obs, state, zeros == 0, zeros, zeros), None, num_steps
+        )
         return *loop[-2:], steps
 
     return rollout
@@ -83,7 +93,12 @@ def gradient(rollout: Rollout, policy: Network, params: Any, key: jax.Array) -> 
 
 
 def update(
-    rollout: Rollout, policy: Network, opt: optax.GradientTransformation, params: Any, opt_state: Any, key: jax.Array
+    rollout: Rollout,
+    policy: Network,
+    opt: optax.GradientTransformation,
+    params: Any,
+    opt_state: Any,
+    key: jax.Array,
 ) -> tuple[Any, Any]:
     """θ ← optax(θ, ∇ loss), and the optimizer's state."""
     updates, opt_state = opt.update(gradient(rollout, policy, params, key), opt_state, params)

@@ -1,6 +1,7 @@
 """Draw what the policy of a run does: an animated GIF and, beside it, a film strip as PNG and SVG.
 
-Without a run, `--env NAME` draws an untrained policy. Exit codes: 0 done, 2 a mistake, 74 the disk is full.
+Without a run, `--env NAME` draws an untrained policy. Exit codes: 0 done, 2 a mistake, 74 the disk
+is full.
 """
 
 import dataclasses
@@ -52,23 +53,39 @@ def main() -> int:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
-    print(f"{len(shown.last)} frames, return {', '.join(f'{total:.4g}' for total in shown.total[shown.last])}")
+    print(
+        f"{len(shown.last)} frames, return "
+        f"{', '.join(f'{total:.4g}' for total in shown.total[shown.last])}"
+    )
     print(*(out.with_suffix(suffix) for suffix in (".gif", ".png", ".svg")), sep="\n")
     return 0
 
 
 def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
-    """What is to be played, and the path of the GIF. Raises ValueError for a mistake, before anything is loaded."""
-    for name, least, most in (("episodes", 1, 100), ("steps", 1, 10_000), ("fps", 1, 50), ("seed", 0, 2**32 - 1)):
+    """What is to be played, and the path of the GIF. Raises ValueError for a mistake, before
+    anything is loaded.
+    """
+    for name, least, most in (
+        ("episodes", 1, 100),
+        ("steps", 1, 10_000),
+        ("fps", 1, 50),
+        ("seed", 0, 2**32 - 1),
+    ):
         if not least <= getattr(options, name) <= most:
-            raise ValueError(f"{name} must be between {least} and {most}, got {getattr(options, name)}")
+            raise ValueError(
+                f"{name} must be between {least} and {most}, got {getattr(options, name)}"
+            )
     if (options.run is None) == (options.env is None):
-        raise ValueError("give the folder of a run, or --env NAME for an untrained policy, and not both")
+        raise ValueError(
+            "give the folder of a run, or --env NAME for an untrained policy, and not both"
+        )
     if options.run is None:
         check_env(str(options.env))
         config, hyperparams, seeds = Config(env=str(options.env)), Hyperparams(), 1
     elif not options.run.is_dir():
-        raise ValueError(f"there is no run {options.run}: give the folder that train.py printed last")
+        raise ValueError(
+            f"there is no run {options.run}: give the folder that train.py printed last"
+        )
     else:
         config, hyperparams = folders.read_setup(options.run)
         seeds = int(folders.read_options(options.run).get("seeds", 1))
@@ -77,7 +94,9 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         raise ValueError(f"seed_index must be from 0 to {seeds - 1}, got {options.seed_index}")
     out = options.out or (options.run / "policy.gif" if options.run else Path(f"{options.env}.gif"))
     if out.suffix != ".gif" or not out.parent.is_dir():
-        raise ValueError(f"out must be a path that ends in .gif, in a folder that is there, got {out}")
+        raise ValueError(
+            f"out must be a path that ends in .gif, in a folder that is there, got {out}"
+        )
     return config, hyperparams, out
 
 

@@ -42,15 +42,21 @@ def main() -> int:
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         memory.check(config, envs.configured(config, 1), like, len(seeds))
         there = folders.read_json(folder / "versions.json")
-        metrics, leaves = results.read_metrics(folder), results.read_leaves(folder, like.params, like.normaliser)
+        metrics, leaves = (
+            results.read_metrics(folder),
+            results.read_leaves(folder, like.params, like.normaliser),
+        )
     except KeyError as error:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
     where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
     here = folders.environment(where)
-    kept = set(there) - {"command", "resumed"}  # of what an older release has not recorded, nothing is said
-    for text in folders.differing({name: there[name] for name in kept}, {name: here.get(name) for name in kept}):
+    # of what an older release has not recorded, nothing is said
+    kept = set(there) - {"command", "resumed"}
+    for text in folders.differing(
+        {name: there[name] for name in kept}, {name: here.get(name) for name in kept}
+    ):
         print(f"note: {text}")
     print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
@@ -62,7 +68,8 @@ def main() -> int:
     after = results.leaves(done.states.params, done.states.normaliser)
     different = [*compared("column", metrics, again), *compared("leaf", leaves, after)]
     print(
-        *different or [f"identical: {len(again)} columns of {len(again['update'])} rows, {len(after)} leaves"],
+        *different
+        or [f"identical: {len(again)} columns of {len(again['update'])} rows, {len(after)} leaves"],
         sep="\n",
     )
     return 1 if different else 0
@@ -71,7 +78,8 @@ def main() -> int:
 def compared(kind: str, there: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> list[str]:
     """A line for all that is not the same, bit for bit."""
     lines = [
-        f"{kind} {name} is {'not there' if name in here else 'no more'}" for name in sorted(set(there) ^ set(here))
+        f"{kind} {name} is {'not there' if name in here else 'no more'}"
+        for name in sorted(set(there) ^ set(here))
     ]
     for name in sorted(set(there) & set(here)):
         a, b = there[name], here[name]

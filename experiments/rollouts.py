@@ -1,4 +1,6 @@
-"""The rollouts that `throughput.py` times: the library's, the plain ones, and the policy's forward pass alone."""
+"""The rollouts that `throughput.py` times: the library's, the plain ones, and the policy's forward
+pass alone.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,27 +16,34 @@ from pg.distributions import Categorical
 from pg.networks import Network
 from pg.rollout import Trajectory
 
-# Without thresholds no pole falls: every episode lasts to its time limit, every step of it a real one. Time goes
-# slowly, so that in so many steps the poles lean no further than CartPole's may: of a spinning pole, sine and cosine
-# would cost more than all the rest, in every form.
+# Without thresholds no pole falls: every episode lasts to its time limit, every step of it a real
+# one. Time goes slowly, so that in so many steps the poles lean no further than CartPole's may: of
+# a spinning pole, sine and cosine would cost more than all the rest, in every form.
 ENDLESS = {"theta_threshold_radians": 1e9, "x_threshold": 1e9, "tau": 2e-4}
 
 
 def setting(num_envs: int, horizon: int = 500, **changes: Any) -> Config:
-    """REINFORCE on `num_envs` CartPole episodes of exactly `horizon` steps, with two tanh layers of 64."""
-    return Config(num_envs=num_envs, env_params={**ENDLESS, "max_steps_in_episode": horizon}, **changes)
+    """REINFORCE on `num_envs` CartPole episodes of exactly `horizon` steps, with two tanh layers of
+    64.
+    """
+    return Config(
+        num_envs=num_envs, env_params={**ENDLESS, "max_steps_in_episode": horizon}, **changes
+    )
 
 
 def returns(traj: Trajectory) -> jax.Array:
-    """What a rollout is asked for where storing its steps is not to be measured: the return of every episode."""
+    """What a rollout is asked for where storing its steps is not to be measured: the return of
+    every episode.
+    """
     return traj.reward.sum(0)
 
 
 def programs(config: Config) -> dict[str, Program]:
-    """Rollouts that give `returns`, of the library and plain; `policy_kept`, which gives the whole trajectory; and
+    """Rollouts that give `returns`, of the library and plain; `policy_kept`, which gives the whole
+    trajectory; and
 
-    `forward`, which no rollout can outrun: a scan over the steps that computes the policy's logits for observations
-    [B, 4] from memory, and adds them up.
+    `forward`, which no rollout can outrun: a scan over the steps that computes the policy's logits
+    for observations [B, 4] from memory, and adds them up.
     """
     env = envs.configured(config, config.num_envs)
     policy = networks.make_policy(config, env)
@@ -45,17 +54,24 @@ def programs(config: Config) -> dict[str, Program]:
         "random_plain": compiled(plain(config, env, lambda params: references.uniform), ()),
         "policy": compiled(library(env, policy, returns), params),
         "policy_kept": compiled(library(env, policy, lambda traj: traj), params),
-        "policy_plain": compiled(plain(config, env, lambda params: references.acting(policy, params)), params),
+        "policy_plain": compiled(
+            plain(config, env, lambda params: references.acting(policy, params)), params
+        ),
         "forward": compiled(forward(policy), params, obs),
     }
 
 
 def uniform() -> Network:
     """A policy without parameters: CartPole's two actions with equal probability."""
-    return Network(lambda key: (), lambda params, carry, obs, first: (carry, Categorical(jnp.zeros((len(obs), 2)))))
+    return Network(
+        lambda key: (),
+        lambda params, carry, obs, first: (carry, Categorical(jnp.zeros((len(obs), 2)))),
+    )
 
 
-def library(env: envs.Env, policy: Network, keep: Callable[[Trajectory], Any]) -> Callable[..., Any]:
+def library(
+    env: envs.Env, policy: Network, keep: Callable[[Trajectory], Any]
+) -> Callable[..., Any]:
     """`f(params, key) -> what is kept, steps taken`, by the rollout that trains."""
 
     def collect(params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -65,10 +81,17 @@ def library(env: envs.Env, policy: Network, keep: Callable[[Trajectory], Any]) -
     return collect
 
 
-def plain(config: Config, env: envs.Env, acting: Callable[[Any], references.Act]) -> Callable[..., Any]:
+def plain(
+    config: Config, env: envs.Env, acting: Callable[[Any], references.Act]
+) -> Callable[..., Any]:
     """`f(params, key) -> returns, steps taken`, by gymnax's own step."""
-    collect = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.horizon())
-    return lambda params, key: (collect(acting(params), key)[0], jnp.int32(env.num_envs * env.horizon()))
+    collect = references.make_rollout(
+        config.env, dict(config.env_params), env.num_envs, env.horizon()
+    )
+    return lambda params, key: (
+        collect(acting(params), key)[0],
+        jnp.int32(env.num_envs * env.horizon()),
+    )
 
 
 def forward(policy: Network) -> Callable[..., Any]:

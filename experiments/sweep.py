@@ -1,8 +1,10 @@
-"""Train every setting of a search with every seed; rank them, draw them, and try the best again on fresh seeds.
+"""Train every setting of a search with every seed; rank them, draw them, and try the best again on
+fresh seeds.
 
-Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless :linear follows.
-Fields of Hyperparams and parameters of the environment share one program; each value of a field of Config compiles
-anew. After Ctrl-C or a kill the same command goes on, from the last checkpoint of the chunk that was in progress.
+Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
+:linear follows. Fields of Hyperparams and parameters of the environment share one program; each
+value of a field of Config compiles anew. After Ctrl-C or a kill the same command goes on, from the
+last checkpoint of the chunk that was in progress.
 """
 
 import dataclasses
@@ -21,7 +23,9 @@ class Options(cli.Checkpointing, cli.Length):
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
     """What is varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
     method: Literal["auto", "grid", "random", "sobol"] = "auto"
-    """How points are chosen; auto: a grid of values, and a Sobol' sequence where there are ranges."""
+    """How points are chosen; auto: a grid of values, and a Sobol' sequence where there are
+    ranges.
+    """
     points: int = 16
     """Points of random and sobol; powers of two are the most even."""
     draw: int = 0
@@ -31,7 +35,9 @@ class Options(cli.Checkpointing, cli.Length):
     seeds: int = 8
     """Seeds of every setting."""
     fresh_seeds: int | None = None
-    """Further seeds on which the best setting is tried again; none: as many as `seeds`; 0: it is not."""
+    """Further seeds on which the best setting is tried again; none: as many as `seeds`; 0: it is
+    not.
+    """
     eval_episodes: int = 100
     """Episodes of the final evaluation, per run."""
     greedy: bool = False
@@ -48,11 +54,22 @@ class Options(cli.Checkpointing, cli.Length):
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
         super().__post_init__()
-        least = {"seeds": 2, "eval_episodes": 1, "points": 1, "draw": 0, "width": 1, "fresh_seeds": 0}
+        least = {
+            "seeds": 2,
+            "eval_episodes": 1,
+            "points": 1,
+            "draw": 0,
+            "width": 1,
+            "fresh_seeds": 0,
+        }
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
-        if not 0 <= self.seed <= 2**32 - self.seeds - (self.seeds if self.fresh_seeds is None else self.fresh_seeds):
+        if (
+            not 0
+            <= self.seed
+            <= 2**32 - self.seeds - (self.seeds if self.fresh_seeds is None else self.fresh_seeds)
+        ):
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
 
 
@@ -65,17 +82,23 @@ def main() -> int:
         table = points.table_of(options.over, options.method, options.points, options.draw)
         if options.total_steps is not None:
             table = points.lasting(table, config, options.total_steps)
-        limit = None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
+        limit = (
+            None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
+        )
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg.fast import devices
             from pg.sweep import driver, study
 
         seeds = range(options.seed, options.seed + options.seeds)
-        plan = study.Study(config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact)
+        plan = study.Study(
+            config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact
+        )
         folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
         again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
-        return driver.carry_out(plan, folder, where, options, width=options.width, limit=limit, fresh=again)
+        return driver.carry_out(
+            plan, folder, where, options, width=options.width, limit=limit, fresh=again
+        )
     except ValueError as error:
         cli.fail(error)
     except ConnectionError as error:

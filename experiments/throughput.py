@@ -1,6 +1,8 @@
-"""Measure speed honestly: programs that take turns in one process, compile time apart, ratios within a turn.
+"""Measure speed honestly: programs that take turns in one process, compile time apart, ratios
+within a turn.
 
-The figures are ratios to the same work in its plain form (references.py), or to its floor; CartPole, 64 × 64 tanh.
+The figures are ratios to the same work in its plain form (references.py), or to its floor;
+CartPole, 64 × 64 tanh.
 """
 
 import dataclasses
@@ -35,7 +37,9 @@ class Options:
 
 
 def main() -> None:
-    """Prints a table of the programs, one for each way to make an update larger, and the figures."""
+    """Prints a table of the programs, one for each way to make an update larger, and the
+    figures.
+    """
     options = cli.options(Options, __doc__)
     if options.quick:
         options = dataclasses.replace(options, num_envs=16, horizon=50, num_updates=2, repeats=4)
@@ -56,9 +60,17 @@ def main() -> None:
     timings = take_turns(programs, options.repeats)
     rows = medians(programs, timings)
     batch = f"{options.num_envs} CartPole episodes of {options.horizon} steps"
-    print(table(f"{batch}, {options.repeats} repeats, {jax.device_count()} × {jax.devices()[0].device_kind}", rows))
+    print(
+        table(
+            f"{batch}, {options.repeats} repeats, {jax.device_count()} × "
+            f"{jax.devices()[0].device_kind}",
+            rows,
+        )
+    )
     scaling: dict[str, Any] = {}
-    for name, sizes in updates.scaling(options.num_envs, options.horizon, quick=options.quick).items():
+    for name, sizes in updates.scaling(
+        options.num_envs, options.horizon, quick=options.quick
+    ).items():
         if sizes:
             scaling[name] = medians(sizes, take_turns(sizes, max(2, options.repeats // 4)))
             print(table(f"an update, by {name}", scaling[name]))
@@ -69,14 +81,21 @@ def main() -> None:
     figures = ratios(programs, timings)
     print("\n".join(f"{name:26}{value:8.3f}" for name, value in figures.items()))
     if options.json:
-        everything = {**figures, "programs": rows, "scaling": scaling, "versions": folders.environment()}
+        everything = {
+            **figures,
+            "programs": rows,
+            "scaling": scaling,
+            "versions": folders.environment(),
+        }
         folders.write_json(options.json, everything)
     if options.figures:
         drawing.draw(rows, scaling, options.figures)
 
 
 def ratios(programs: "Mapping[str, Program]", timings: "Mapping[str, Timing]") -> dict[str, float]:
-    """The figures; each is a median over turns of the ratio within a turn, except that of memory."""
+    """The figures; each is a median over turns of the ratio within a turn, except that of
+    memory.
+    """
     from timing import faster, longer
 
     def speed(a: str, b: str) -> float:
@@ -89,7 +108,8 @@ def ratios(programs: "Mapping[str, Program]", timings: "Mapping[str, Timing]") -
         "policy_vs_plain": speed("policy", "policy_plain"),
         "update_vs_scan_gradient": speed("update", "update_plain"),
         "guarded_vs_unguarded": longer(timings["update"], timings["update_unguarded"]),
-        "memory_vs_scan_gradient": programs["update"].temp_bytes / programs["update_plain"].temp_bytes,
+        "memory_vs_scan_gradient": programs["update"].temp_bytes
+        / programs["update_plain"].temp_bytes,
         "short_vs_full_episodes": longer(timings["short"], timings["full"]),
         "training_vs_random": speed("training", "random"),
         "training_vs_forward": speed("training", "forward"),

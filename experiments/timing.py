@@ -1,7 +1,8 @@
-"""How `throughput.py` takes time: programs compiled ahead take turns in one process, and medians are reported.
+"""How `throughput.py` takes time: programs compiled ahead take turns in one process, and medians
+are reported.
 
-Other work on the machine slows neighbours in a turn alike; so a ratio is the median over turns of the ratio within
-a turn.
+Other work on the machine slows neighbours in a turn alike; so a ratio is the median over turns of
+the ratio within a turn.
 """
 
 import time
@@ -39,7 +40,8 @@ def compiled(f: Callable[..., tuple[Any, jax.Array]], *args: Any) -> Program:
     executable = jax.jit(f).lower(*args, jax.random.key(0)).compile()
     seconds = time.perf_counter() - started
     memory = executable.memory_analysis()
-    assert memory is not None  # None: a backend without such an analysis, of which JAX's own are none
+    # None: a backend without such an analysis, of which JAX's own are none
+    assert memory is not None
     return Program(lambda key: executable(*args, key), seconds, memory.temp_size_in_bytes)
 
 
@@ -67,7 +69,9 @@ def longer(a: Timing, b: Timing) -> float:
     return float(np.median(a.seconds / b.seconds))
 
 
-def medians(programs: Mapping[str, Program], timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
+def medians(
+    programs: Mapping[str, Program], timings: Mapping[str, Timing]
+) -> dict[str, dict[str, float]]:
     """What is reported of each program: medians over turns, time to compile, memory."""
     return {
         name: {
@@ -84,11 +88,14 @@ def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """The rows that `medians` gives, for people."""
     width = max(map(len, rows))
     head = (
-        f"{'':{width}}  {'steps':>11}  {'ms':>9}  {'CPU ms':>9}  {'M steps/s':>9}  {'temp MB':>8}  {'compile s':>9}"
+        f"{'':{width}}  {'steps':>11}  {'ms':>9}  {'CPU ms':>9}  {'M steps/s':>9}  {'temp MB':>8}  "
+        f"{'compile s':>9}"
     )
     lines = [
-        f"{name:{width}}  {row['steps']:>11,.0f}  {1e3 * row['seconds']:>9.2f}  {1e3 * row['cpu_seconds']:>9.2f}  "
-        f"{row['steps_per_second'] / 1e6:>9.3f}  {row['temp_bytes'] / 1e6:>8.2f}  {row['compile_seconds']:>9.2f}"
+        f"{name:{width}}  {row['steps']:>11,.0f}  {1e3 * row['seconds']:>9.2f}  "
+        f"{1e3 * row['cpu_seconds']:>9.2f}  "
+        f"{row['steps_per_second'] / 1e6:>9.3f}  {row['temp_bytes'] / 1e6:>8.2f}  "
+        f"{row['compile_seconds']:>9.2f}"
         for name, row in rows.items()
     ]
     return "\n".join([title, head, *lines, ""])

@@ -1,4 +1,6 @@
-"""Search hyperparameters at random, points × seeds in one program, and print the best as a preset."""
+"""Search hyperparameters at random, points × seeds in one program, and print the best as a
+preset.
+"""
 
 import dataclasses
 import time
@@ -33,7 +35,9 @@ class Options:
 
 
 def main() -> None:
-    """Prints the budget, a table of the points from best to worst, and the winner; exit code 3 without one."""
+    """Prints the budget, a table of the points from best to worst, and the winner; exit code 3
+    without one.
+    """
     options = cli.options(Options, __doc__)
     cli.cache_compilations()
     started = time.monotonic()
@@ -49,17 +53,33 @@ def main() -> None:
     print("".join(f"{name:>18}" for name in [*points, *found, "most steps"]))
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
     for i in (order := (-scores).argsort(kind="stable")):
-        means = [f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}" for x in found.values()]
-        print("".join(f"{x:>18}" for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]))
+        means = [
+            f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}"
+            for x in found.values()
+        ]
+        print(
+            "".join(
+                f"{x:>18}"
+                for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]
+            )
+        )
     if not np.isfinite(scores).any():
-        print("every point has a seed that diverged: no point is the best, and a range of smaller values may help")
+        print(
+            "every point has a seed that diverged: no point is the best, and a range of smaller "
+            "values may help"
+        )
         raise SystemExit(cli.NOT_FINITE)
     winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in points.items()}
-    print(f"preset({options.estimator!r}, {', '.join(f'{name}={value!r}' for name, value in winner.items())})")
+    print(
+        f"preset({options.estimator!r}, "
+        f"{', '.join(f'{name}={value!r}' for name, value in winner.items())})"
+    )
 
 
 def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
-    """Log-uniform values of every field that is searched, [points] each. Raises ValueError on a mistake."""
+    """Log-uniform values of every field that is searched, [points] each. Raises ValueError on a
+    mistake.
+    """
     if min(options.points, options.seeds - 1, options.first_seed + 1) < 1:
         raise ValueError("there must be at least 1 point and 2 seeds, and no seed may be negative")
     generator, points = np.random.default_rng(options.first_seed), dict[str, Any]()
@@ -74,8 +94,12 @@ def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
     return points
 
 
-def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps, [points, seeds] each."""
+def search(
+    config: Config, hyperparams: Hyperparams, points: dict[str, Any], options: Options
+) -> dict[str, Any]:
+    """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps,
+    [points, seeds] each.
+    """
     import jax
 
     from pg import train
@@ -88,12 +112,16 @@ def search(config: Config, hyperparams: Hyperparams, points: dict[str, Any], opt
         own: Any = {"normaliser": state.normaliser, "env_params": h.env_params}
         found = {"steps": metrics["env_steps"].sum()}
         for name, greedy in (("greedy", True), ("sampled", False)):
-            score = evaluate(config, state.params.policy, keys[1], greedy=greedy, **own).returns.mean()
+            score = evaluate(
+                config, state.params.policy, keys[1], greedy=greedy, **own
+            ).returns.mean()
             found[name] = jax.numpy.where(metrics["skipped"][-1] > 0, np.nan, score)
         return found
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, points))
+    return jax.tree.map(
+        np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, points)
+    )
 
 
 if __name__ == "__main__":

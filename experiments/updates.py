@@ -1,4 +1,6 @@
-"""The updates that `throughput.py` times: the library's, the plain one, training, and each way to make it larger."""
+"""The updates that `throughput.py` times: the library's, the plain one, training, and each way to
+make it larger.
+"""
 
 import dataclasses
 import functools
@@ -20,8 +22,8 @@ from pg.train import make_learner, make_train
 
 
 def programs(config: Config) -> dict[str, Program]:
-    """The library's update and the plain one; `training` from a key; and 64 `short` episodes, whose poles fall after
-    about 22 of 500 steps, with 64 `full` ones.
+    """The library's update and the plain one; `training` from a key; and 64 `short` episodes, whose
+    poles fall after about 22 of 500 steps, with 64 `full` ones.
     """
     return {
         "update": update(config),
@@ -34,7 +36,9 @@ def programs(config: Config) -> dict[str, Program]:
 
 
 def scaling(num_envs: int, horizon: int, *, quick: bool) -> dict[str, dict[str, Program]]:
-    """One update by number of environments, by horizon, and of seeds side by side; and split over devices, if any."""
+    """One update by number of environments, by horizon, and of seeds side by side; and split over
+    devices, if any.
+    """
     num_envs_each, seeds = (4, (2,)) if quick else (64, (1, 8, 64))
     environments = (num_envs,) if quick else (64, 512, 4096)
     horizons = (horizon,) if quick else (horizon // 5, horizon)
@@ -44,7 +48,11 @@ def scaling(num_envs: int, horizon: int, *, quick: bool) -> dict[str, dict[str, 
         "environments": {str(n): update(setting(n, horizon)) for n in environments},
         "horizon": {str(n): update(setting(num_envs, n)) for n in horizons},
         "seeds": {str(n): seeds_side_by_side(each, n) for n in seeds},
-        "devices": {str(n): seeds_side_by_side(each, 8 * devices[-1], n) for n in devices if len(devices) > 1},
+        "devices": {
+            str(n): seeds_side_by_side(each, 8 * devices[-1], n)
+            for n in devices
+            if len(devices) > 1
+        },
     }
 
 
@@ -67,7 +75,9 @@ def plain_update(config: Config) -> Program:
     policy = networks.make_policy(config, env)
     actor = policy._replace(apply=lambda params, *seen: policy.apply(params.policy, *seen))
     opt, state = make_optimizer(config, Hyperparams()), make_learner(config).init(jax.random.key(0))
-    rollout = references.make_rollout(config.env, dict(config.env_params), env.num_envs, env.horizon())
+    rollout = references.make_rollout(
+        config.env, dict(config.env_params), env.num_envs, env.horizon()
+    )
 
     def step(params: Any, opt_state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
         learned = references.update(rollout, actor, opt, params, opt_state, key)
@@ -90,7 +100,9 @@ def seeds_side_by_side(config: Config, seeds: int, devices: int = 1) -> Program:
     return compiled(counted(lambda states, key: step(states, jax.random.split(key, seeds))), states)
 
 
-def counted(step: Callable[[Any, jax.Array], tuple[Any, dict[str, jax.Array]]]) -> Callable[..., Any]:
+def counted(
+    step: Callable[[Any, jax.Array], tuple[Any, dict[str, jax.Array]]],
+) -> Callable[..., Any]:
     """`step`, and with it the number of environment steps by its own account."""
 
     def f(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:

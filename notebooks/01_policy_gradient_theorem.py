@@ -125,7 +125,9 @@ equal(jnp.einsum("m,m,msa->sa", p, R, grad_log_p), exact)
 # %%
 def log_pi(theta):
     """log π(aₜ|sₜ) of every step, [T, M]; observations are one-hot."""
-    return jnp.take_along_axis(jax.nn.log_softmax(traj.obs @ theta), traj.action[..., None], axis=-1)[..., 0]
+    return jnp.take_along_axis(
+        jax.nn.log_softmax(traj.obs @ theta), traj.action[..., None], axis=-1
+    )[..., 0]
 
 
 z = jnp.where(traj.valid[..., None, None], jax.jacobian(log_pi)(theta), 0.0)  # [T, M, S, A]
@@ -190,12 +192,17 @@ def single_estimates(key):
     """The estimate of every single episode, [N, S, A]."""
     sampled = pg.episodes(env, policy, theta, key)
     batch = reinforce.weigh(params, (), sampled)[0]
-    return pg.diagnostics.gradients(*pg.diagnostics.of_episodes(reinforce, params, batch), batch_size=256)
+    return pg.diagnostics.gradients(
+        *pg.diagnostics.of_episodes(reinforce, params, batch), batch_size=256
+    )
 
 
 single = np.asarray(single_estimates(jax.random.key(0)))
 sizes = 2 ** np.arange(0, 9 if not FAST else 6)
-errors = [np.sqrt(((single.reshape(-1, n, *theta.shape).mean(1) - exact) ** 2).sum((1, 2)).mean()) for n in sizes]
+errors = [
+    np.sqrt(((single.reshape(-1, n, *theta.shape).mean(1) - exact) ** 2).sum((1, 2)).mean())
+    for n in sizes
+]
 predicted = np.sqrt(np.trace(covariance) / sizes)
 assert np.abs(errors / predicted - 1).max() < (0.5 if FAST else 0.2)
 
@@ -233,7 +240,9 @@ figure, axes = plt.subplots()
 axes.imshow(norms, cmap="cividis", vmin=0)
 for (t, k), norm in np.ndenumerate(norms):
     text = "0" if norm < 1e-12 else f"{norm:.2g}"
-    axes.text(k, t, text, ha="center", va="center", color="white" if norm < norms.max() / 2 else "black")
+    axes.text(
+        k, t, text, ha="center", va="center", color="white" if norm < norms.max() / 2 else "black"
+    )
 axes.set(xlabel="reward of step k", ylabel="score of step t", xticks=range(3), yticks=range(3))
 axes.set_title("‖E[$z_t\\, γ^k r_k$]‖")
 axes.grid(visible=False)
@@ -253,7 +262,9 @@ for name, problem in pg.exact.tabular.references().items():
     )
     print(f"{name:12} variance of reward to go: {to_go / total:8.3g} × that of the total return")
 assert to_go > 10 * total  # of the last one, in which rewards cancel
-equal(pg.exact.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance)  # recursion = enumeration
+equal(
+    pg.exact.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance
+)  # recursion = enumeration
 
 # %% [markdown]
 # ## 8. Baselines
@@ -270,7 +281,9 @@ equal(pg.exact.tabular.total_return_moments(mdp, theta, GAMMA)[1], covariance)  
 square = (Z**2).sum((1, 2))
 best = float((p @ (R * square)) / (p @ square))
 choices = np.linspace(best - 1.5, best + 1.5, 31)
-means, covariances = jax.vmap(lambda b: pg.exact.tabular.total_return_moments(mdp, theta, GAMMA, b))(choices)
+means, covariances = jax.vmap(
+    lambda b: pg.exact.tabular.total_return_moments(mdp, theta, GAMMA, b)
+)(choices)
 equal(means, jnp.tile(exact.ravel(), (31, 1)))
 traces = jnp.trace(covariances, axis1=1, axis2=2)
 equal(traces, traces.min() + (p @ square) * (choices - best) ** 2)
@@ -305,7 +318,10 @@ equal(exact_moments("leave_one_out", num_episodes=2)[0], exact)
 # and 0 for a gradient (`tests/core/test_diagnostics.py::test_only_a_gradient_field_is_symmetric`).
 
 # %%
-equal(exact_moments("undiscounted_reward_to_go")[0], pg.exact.tabular.undiscounted_direction(mdp, theta, GAMMA))
+equal(
+    exact_moments("undiscounted_reward_to_go")[0],
+    pg.exact.tabular.undiscounted_direction(mdp, theta, GAMMA),
+)
 
 
 def asymmetry(direction, gamma):
@@ -315,7 +331,9 @@ def asymmetry(direction, gamma):
 
 gammas = jnp.linspace(0.0, 1.0, 41)
 kept = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.exact.tabular.exact_gradient, gamma)))(gammas)
-dropped = jax.jit(jax.vmap(lambda gamma: asymmetry(pg.exact.tabular.undiscounted_direction, gamma)))(gammas)
+dropped = jax.jit(
+    jax.vmap(lambda gamma: asymmetry(pg.exact.tabular.undiscounted_direction, gamma))
+)(gammas)
 equal(kept, 0.0)
 equal(dropped[-1], 0.0)  # at γ = 1 there is nothing to drop
 assert asymmetry(pg.exact.tabular.undiscounted_direction, GAMMA) > 1e-3
@@ -366,7 +384,9 @@ print(f"J after 400 steps: {up[-1]:.3f} along ∇J, {down[-1]:.3f} without γᵗ
 
 # %%
 jax.config.update("jax_enable_x64", False)
-config = pg.Config(env="CartPole-v1", estimator="reinforce", num_envs=25, num_updates=UPDATES)  # N and G
+config = pg.Config(
+    env="CartPole-v1", estimator="reinforce", num_envs=25, num_updates=UPDATES
+)  # N and G
 env = pg.make_env(config.env, num_envs=config.num_envs)
 policy = pg.make_policy(config, env)
 params = pg.Params(policy.init(jax.random.key(0)), ())
@@ -383,11 +403,15 @@ def both(key):
         return (R * jnp.where(traj.valid, log_prob, 0.0).sum(0)).mean()
 
     reinforce = pg.ESTIMATORS["reinforce"](policy, None, pg.Hyperparams())
-    return jax.grad(surrogate)(params.policy), reinforce.grad(params, reinforce.weigh(params, (), traj)[0])[0].policy
+    return jax.grad(surrogate)(params.policy), reinforce.grad(
+        params, reinforce.weigh(params, (), traj)[0]
+    )[0].policy
 
 
 by_hand, of_loss = both(jax.random.key(1))
-assert pg.diagnostics.cosine(by_hand, of_loss) < -0.99999  # the library descends a loss: the sign is the other
+assert (
+    pg.diagnostics.cosine(by_hand, of_loss) < -0.99999
+)  # the library descends a loss: the sign is the other
 jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -b, rtol=1e-3, atol=1e-3), by_hand, of_loss)
 
 # %% [markdown]
@@ -399,7 +423,9 @@ train = jax.jit(jax.vmap(pg.make_train(config)))
 state, metrics = train(jax.random.split(jax.random.key(0), SEEDS))
 returns = np.asarray(metrics["return"])  # [seeds, G]
 first, last = returns[:, :5].mean(), returns[:, -5:].mean()
-print(f"mean return of an episode: {first:.0f} in the first five updates, {last:.0f} in the last five")
+print(
+    f"mean return of an episode: {first:.0f} in the first five updates, {last:.0f} in the last five"
+)
 assert last > (1.2 if FAST else 5) * first
 
 curve = pg.reports.statistics.mean_curve(returns)
@@ -408,8 +434,14 @@ figure, axes = plt.subplots()
 look = pg.reports.plots.looks([config.estimator])[config.estimator]
 axes.plot(updates, returns.T, color=look["color"], linewidth=0.5, alpha=0.35)
 axes.fill_between(updates, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
-axes.plot(updates, curve.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval")
-axes.set(xlabel=f"gradient steps, of {config.num_envs} episodes each", ylabel="return of an episode", ylim=(0, 500))
+axes.plot(
+    updates, curve.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval"
+)
+axes.set(
+    xlabel=f"gradient steps, of {config.num_envs} episodes each",
+    ylabel="return of an episode",
+    ylim=(0, 500),
+)
 figure.legend(loc="outside upper center", ncols=1)
 plt.show()
 

@@ -42,7 +42,9 @@ import optax
 import pg
 
 FAST = bool(os.environ.get("PG_FAST"))  # small sizes, for the tests
-TABULAR_EPISODES, CARTPOLE_EPISODES, CARTPOLE_STEPS = (2048, 128, 50) if FAST else (16384, 1024, 200)
+TABULAR_EPISODES, CARTPOLE_EPISODES, CARTPOLE_STEPS = (
+    (2048, 128, 50) if FAST else (16384, 1024, 200)
+)
 SEEDS, UPDATES, FITTING_STEPS, NUM_STATES = (2, 10, 30, 16) if FAST else (16, 48, 300, 256)
 
 plt.rcParams.update(pg.reports.plots.STYLE)
@@ -92,7 +94,9 @@ def exact(mdp):
 
 traces = {name: [] for name in ("total return", "reward to go", "reward to go − V")}
 for horizon in horizons:
-    longer = pg.exact.tabular.TabularMDP(small.transition, small.reward, small.initial, small.terminal, horizon)
+    longer = pg.exact.tabular.TabularMDP(
+        small.transition, small.reward, small.initial, small.terminal, horizon
+    )
     gradient, moments = jax.jit(exact, static_argnums=0)(longer)
     for name, (mean, covariance) in moments.items():
         np.testing.assert_allclose(mean, gradient, atol=1e-4 * float(jnp.abs(gradient).max()))
@@ -109,7 +113,9 @@ axes.set_xticks(horizons, horizons)
 axes.minorticks_off()
 figure.legend(loc="outside upper center", ncols=3)
 plt.show()
-assert traces["total return"][-1] > 2 * traces["reward to go"][-1] > 2 * traces["reward to go − V"][-1]
+assert (
+    traces["total return"][-1] > 2 * traces["reward to go"][-1] > 2 * traces["reward to go − V"][-1]
+)
 
 # %% [markdown]
 # That order is usual and no law: where rewards cancel, reward to go has the *larger* variance (notebook 01, section 7).
@@ -137,20 +143,29 @@ def sampled(key):
         for name in ("reinforce", "reward_to_go")
     }
     leave_one_out = pg.ESTIMATORS["leave_one_out"](policy, None, h)
-    return by_episode | {"leave_one_out": pg.diagnostics.per_batch(leave_one_out, params, (), traj, 2)}
+    return by_episode | {
+        "leave_one_out": pg.diagnostics.per_batch(leave_one_out, params, (), traj, 2)
+    }
 
 
 seen = sampled(jax.random.key(0))
 names = ("reinforce", "reward_to_go", "leave_one_out")
 measured = {name: pg.diagnostics.variance(seen[name]) for name in names}
-pairs = pg.diagnostics.exact_moments(pg.ESTIMATORS["leave_one_out"](policy, None, h), params, small, theta, 2)[1]
-truth = [*(exact(small)[1][name][1].trace() for name in ("total return", "reward to go")), pairs.trace()]
+pairs = pg.diagnostics.exact_moments(
+    pg.ESTIMATORS["leave_one_out"](policy, None, h), params, small, theta, 2
+)[1]
+truth = [
+    *(exact(small)[1][name][1].trace() for name in ("total return", "reward to go")),
+    pairs.trace(),
+]
 
 figure, axes = plt.subplots(figsize=(6.75, 1.4))
 axes.plot([], [], "o", color="0.4", label="measured, ± 2 standard errors")
 axes.plot(truth, range(3), "|", color="0.4", markersize=14, label="exact")
 dots(axes, measured)
-axes.set(xlabel="variance of an estimate, of one episode; of leave_one_out: of a pair", xlim=(0, None))
+axes.set(
+    xlabel="variance of an estimate, of one episode; of leave_one_out: of a pair", xlim=(0, None)
+)
 figure.legend(loc="outside upper center", ncols=2)
 plt.show()
 for (name, m), expected in zip(measured.items(), truth, strict=True):
@@ -196,7 +211,9 @@ metrics, kept = train(jax.random.split(jax.random.key(0), SEEDS))
 metrics = {name: np.asarray(x, float) for name, x in metrics.items()}  # [seeds, G]
 halfway = int((metrics["return"][0] > CARTPOLE_STEPS / 2).argmax())
 stages = {"random": 0, "half-trained": halfway}
-print(f"mean return: {metrics['return'][:, 0].mean():.0f} at first, {metrics['return'][:, -1].mean():.0f} at last")
+print(
+    f"mean return: {metrics['return'][:, 0].mean():.0f} at first, {metrics['return'][:, -1].mean():.0f} at last"
+)
 print(f"half-trained: the first seed after {halfway} updates, {metrics['return'][0, halfway]:.0f}")
 
 # %% [markdown]
@@ -230,21 +247,29 @@ def fitted(params, key):
     def step(loop, _):
         own, memory = loop
         slope = jax.grad(
-            lambda own: jnp.sum(jnp.where(traj.valid, value(own, traj) - G, 0.0) ** 2) / traj.valid.sum()
+            lambda own: (
+                jnp.sum(jnp.where(traj.valid, value(own, traj) - G, 0.0) ** 2) / traj.valid.sum()
+            )
         )
         updates, memory = optimizer.update(slope(own), memory)
         return (optax.apply_updates(own, updates), memory), None
 
     (traj, G), (fresh, to_go) = (targets(k) for k in jax.random.split(key))
-    (own, _), _ = jax.lax.scan(step, (params.critic, optimizer.init(params.critic)), length=FITTING_STEPS)
-    return params._replace(critic=own), pg.diagnostics.explained_variance(value(own, fresh), to_go, fresh.valid)
+    (own, _), _ = jax.lax.scan(
+        step, (params.critic, optimizer.init(params.critic)), length=FITTING_STEPS
+    )
+    return params._replace(critic=own), pg.diagnostics.explained_variance(
+        value(own, fresh), to_go, fresh.valid
+    )
 
 
 policies = {}
 for stage, update in stages.items():
     params = jax.tree.map(lambda x, update=update: x[0, update], kept)
     policies[stage], explained = fitted(params, jax.random.key(1))
-    print(f"{stage} policy: V explains {100 * explained:.0f} % of the variance of the returns to go")
+    print(
+        f"{stage} policy: V explains {100 * explained:.0f} % of the variance of the returns to go"
+    )
 
 # %% [markdown]
 # For one episode's estimate $g$ with covariance $\Sigma$,
@@ -264,7 +289,8 @@ NAMES = ("reinforce", "reward_to_go", "leave_one_out", "time_baseline", "state_v
 def samples(params, traj):
     """A sample of every estimator, all from the same episodes."""
     return {
-        name: pg.diagnostics.per_episode(pg.ESTIMATORS[name](policy, critic, h), params, (), traj) for name in NAMES
+        name: pg.diagnostics.per_episode(pg.ESTIMATORS[name](policy, critic, h), params, (), traj)
+        for name in NAMES
     }
 
 
@@ -278,14 +304,21 @@ print(f"{'':29}{'variance':>20}{'SNR':>20}{'noise scale B':>20}")
 for stage, of_stage in found.items():
     for name, sample in of_stage.items():
         figures = (
-            f(sample) for f in (pg.diagnostics.variance, pg.diagnostics.signal_to_noise, pg.diagnostics.noise_scale)
+            f(sample)
+            for f in (
+                pg.diagnostics.variance,
+                pg.diagnostics.signal_to_noise,
+                pg.diagnostics.noise_scale,
+            )
         )
         print(f"{stage:13} {name:15}" + "".join(f"{x!s:>20}" for x in figures))
 
 figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
 for axes, (stage, of_stage) in zip(grid, found.items(), strict=True):
     dots(axes, {name: pg.diagnostics.variance(sample) for name, sample in of_stage.items()})
-    axes.set(title=f"{stage} policy", xscale="log", xlabel="variance of an episode, ± 2 standard errors")
+    axes.set(
+        title=f"{stage} policy", xscale="log", xlabel="variance of an episode, ± 2 standard errors"
+    )
 plt.show()
 
 for of_stage in found.values():
@@ -312,7 +345,9 @@ def single_gradients(params, traj):
     estimator = pg.ESTIMATORS["state_value"](policy, critic, h)
     batch = estimator.weigh(params, (), traj)[0]
     trees = pg.diagnostics.gradients(*pg.diagnostics.of_episodes(estimator, params, batch))
-    return jnp.concatenate([x.reshape(CARTPOLE_EPISODES, -1) for x in jax.tree.leaves(trees)], axis=1)
+    return jnp.concatenate(
+        [x.reshape(CARTPOLE_EPISODES, -1) for x in jax.tree.leaves(trees)], axis=1
+    )
 
 
 sizes = 2 ** np.arange(0, 5 if FAST else 8)
@@ -327,7 +362,12 @@ for (stage, sample), line, marker in zip(found.items(), ("--", "-"), "os", stric
     cosine = np.sqrt(np.maximum(squared, 0))
     axes.plot(sizes, rule, color=STATE_VALUE, linestyle=line, label=f"{stage}: rule, B = {scale}")
     axes.errorbar(
-        sizes, cosine, yerr=[cosine - low, high - cosine], fmt=marker, color=STATE_VALUE, label=f"{stage}: measured"
+        sizes,
+        cosine,
+        yerr=[cosine - low, high - cosine],
+        fmt=marker,
+        color=STATE_VALUE,
+        label=f"{stage}: measured",
     )
     if not FAST:
         assert np.abs(cosine[2:] - rule[2:]).max() < 0.2, (cosine, rule)
@@ -378,7 +418,11 @@ parts = {
 
 figure, axes = plt.subplots(figsize=(6.75, 1.4))
 left = np.zeros(2)
-for label, field, colour in (("Σ$_τ$", "trajectory", BLUE), ("Σ$_a$", "action", ORANGE), ("Σ$_s$", "state", GREEN)):
+for label, field, colour in (
+    ("Σ$_τ$", "trajectory", BLUE),
+    ("Σ$_a$", "action", ORANGE),
+    ("Σ$_s$", "state", GREEN),
+):
     width = np.array([max(getattr(part, field).value, 0.0) for part in parts.values()])
     axes.barh(range(2), width, left=left, color=colour, label=label, height=0.6)
     left += width
@@ -387,9 +431,13 @@ axes.set(xlabel="variance of a step's term, half-trained policy", ylim=(1.5, -0.
 figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 for name, part in parts.items():
-    print(f"{name:8} trajectory {part.trajectory!s:>16}   action {part.action!s:>16}   state {part.state!s:>16}")
+    print(
+        f"{name:8} trajectory {part.trajectory!s:>16}   action {part.action!s:>16}   state {part.state!s:>16}"
+    )
 without, with_v = parts.values()
-np.testing.assert_allclose(with_v.trajectory.value, without.trajectory.value, rtol=1e-2)  # the same futures
+np.testing.assert_allclose(
+    with_v.trajectory.value, without.trajectory.value, rtol=1e-2
+)  # the same futures
 assert with_v.action.value < (1.0 if FAST else 0.5) * without.action.value
 
 # %% [markdown]
@@ -425,7 +473,13 @@ grid[0].set(xlabel="update", ylabel="return of an episode")
 grid[1].plot(middle, scale, color=STATE_VALUE, marker="o", label="ratio of averages, if clear of 0")
 grid[1].plot(middle, wrong, color="0.4", marker="s", linestyle="--", label="average of ratios")
 grid[1].axhline(config.num_envs, **pg.reports.plots.LEVEL)
-grid[1].text(1.0, config.num_envs, " episodes\n of a batch", transform=grid[1].get_yaxis_transform(), va="center")
+grid[1].text(
+    1.0,
+    config.num_envs,
+    " episodes\n of a batch",
+    transform=grid[1].get_yaxis_transform(),
+    va="center",
+)
 grid[1].set(xlabel="update", ylabel="noise scale B, in episodes")
 grid[1].set_yscale("symlog", linthresh=10)
 figure.legend(loc="outside upper right", ncols=2)

@@ -57,12 +57,18 @@ LEAVE_ONE_OUT, MISSED = LOOKS["leave_one_out"]["color"], "black"
 PLACES = np.arange(7)
 left, right = np.eye(7)[np.maximum(PLACES - 1, 0)], np.eye(7)[np.minimum(PLACES + 1, 6)]
 transition = np.stack([0.9 * left + 0.1 * right, 0.9 * right + 0.1 * left], axis=1)  # [S, A, S]
-reward = np.broadcast_to(np.where(PLACES == 0, 0.5, np.where(PLACES == 6, 1.0, 0.0)), transition.shape)
-corridor = pg.exact.tabular.TabularMDP(transition, reward, np.eye(7)[2], np.isin(PLACES, [0, 6]), horizon=10)
+reward = np.broadcast_to(
+    np.where(PLACES == 0, 0.5, np.where(PLACES == 6, 1.0, 0.0)), transition.shape
+)
+corridor = pg.exact.tabular.TabularMDP(
+    transition, reward, np.eye(7)[2], np.isin(PLACES, [0, 6]), horizon=10
+)
 
 always_right = np.tile([0.0, 50.0], (7, 1))
 BEST = float(pg.exact.tabular.exact_return(corridor, always_right))
-print(f"always to the right: {BEST:.3f}; at random: {pg.exact.tabular.exact_return(corridor, 0 * always_right):.3f}")
+print(
+    f"always to the right: {BEST:.3f}; at random: {pg.exact.tabular.exact_return(corridor, 0 * always_right):.3f}"
+)
 
 # %% [markdown]
 # We train two estimators at several step sizes. `pg.sweep.grid` makes the points, `pg.sweep.sweep` trains every point with every
@@ -105,11 +111,16 @@ best = {name: int(x.mean(1).argmax()) for name, x in scores.items()}
 figure, grid = plt.subplots(1, 2, sharey=True)
 for name, look in LOOKS.items():
     value, low, high = np.array(
-        [pg.reports.statistics.bootstrap_interval(x, pg.reports.statistics.mean) for x in scores[name]]
+        [
+            pg.reports.statistics.bootstrap_interval(x, pg.reports.statistics.mean)
+            for x in scores[name]
+        ]
     ).T
     grid[0].errorbar(RATES, value, yerr=[value - low, high - value], marker="o", capsize=2, **look)
     curve = pg.reports.statistics.mean_curve(returns[name][best[name]])
-    grid[1].fill_between(range(UPDATES), curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
+    grid[1].fill_between(
+        range(UPDATES), curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0
+    )
     grid[1].plot(range(UPDATES), curve.value, label=f"{name}, best at {RATES[best[name]]}", **look)
 grid[0].set(xscale="log", xlabel="learning rate", ylabel=f"return, mean of {SEEDS} seeds")
 grid[0].set_xticks(RATES, RATES)
@@ -134,10 +145,15 @@ plt.show()
 # %%
 final = {name: scores[name][best[name]] for name in LOOKS}  # [seeds] each, at the best step size
 for name, x in final.items():
-    for label, statistic in (("mean", pg.reports.statistics.mean), ("interquartile mean", pg.reports.statistics.iqm)):
+    for label, statistic in (
+        ("mean", pg.reports.statistics.mean),
+        ("interquartile mean", pg.reports.statistics.iqm),
+    ):
         found = pg.reports.statistics.bootstrap_interval(x, statistic)
         print(f"{name:14} {label:19} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
-improvement = pg.reports.statistics.probability_of_improvement(final["leave_one_out"], final["reinforce"])
+improvement = pg.reports.statistics.probability_of_improvement(
+    final["leave_one_out"], final["reinforce"]
+)
 print(
     f"leave_one_out beats reinforce with probability {improvement.value:.2f} [{improvement.low:.2f}, {improvement.high:.2f}]"
 )
@@ -146,7 +162,9 @@ thresholds = np.linspace(0, 1, 101)
 figure, axes = plt.subplots()
 for name, look in LOOKS.items():
     profile = pg.reports.statistics.performance_profile(final[name], thresholds)
-    axes.fill_between(thresholds, profile.low, profile.high, color=look["color"], alpha=0.2, linewidth=0)
+    axes.fill_between(
+        thresholds, profile.low, profile.high, color=look["color"], alpha=0.2, linewidth=0
+    )
     axes.plot(thresholds, profile.value, label=name, **look)
     assert (np.diff(profile.value) <= 0).all()
 axes.set(xlabel="return τ", ylabel="share of runs above τ", ylim=(0, 1.02))
@@ -172,7 +190,9 @@ difference = final["leave_one_out"] - final["reinforce"]
 of_five = difference[groups].mean(1)
 truth = final["leave_one_out"].mean()
 intervals = [
-    pg.reports.statistics.bootstrap_interval(final["leave_one_out"][rows], pg.reports.statistics.mean)
+    pg.reports.statistics.bootstrap_interval(
+        final["leave_one_out"][rows], pg.reports.statistics.mean
+    )
     for rows in groups
 ]
 covered = np.mean([x.low <= truth <= x.high for x in intervals])
@@ -239,19 +259,39 @@ if not FAST:
 lucky = groups[chosen.argmax()]
 winner = int(table[:, lucky].mean(1).argmax())
 estimator, rate = list(LOOKS)[winner // len(RATES)], RATES[winner % len(RATES)]
-_, metrics = pg.sweep.sweep(config(estimator), jax.random.key(1), SEEDS, pg.sweep.grid(learning_rate=[rate]))
-again = pg.reports.statistics.bootstrap_interval(metrics["return"][0, :, -10:].mean(-1), pg.reports.statistics.mean)
-print(f"{estimator}, learning rate {rate}: {table[winner, lucky].mean():.3f} where it was chosen by five seeds,")
-print(f"{again.value:.3f} [{again.low:.3f}, {again.high:.3f}] on {SEEDS} fresh ones: the figure to report")
+_, metrics = pg.sweep.sweep(
+    config(estimator), jax.random.key(1), SEEDS, pg.sweep.grid(learning_rate=[rate])
+)
+again = pg.reports.statistics.bootstrap_interval(
+    metrics["return"][0, :, -10:].mean(-1), pg.reports.statistics.mean
+)
+print(
+    f"{estimator}, learning rate {rate}: {table[winner, lucky].mean():.3f} where it was chosen by five seeds,"
+)
+print(
+    f"{again.value:.3f} [{again.low:.3f}, {again.high:.3f}] on {SEEDS} fresh ones: the figure to report"
+)
 assert abs(again.value - table[winner].mean()) < 3 * (again.high - again.low)
 
 figure, axes = plt.subplots()
 axes.plot([0, 1], [chosen, elsewhere], color="0.6", linewidth=0.5)
-axes.plot([0, 1], [chosen.mean(), elsewhere.mean()], color="black", marker="o", label="mean of all groups")
+axes.plot(
+    [0, 1], [chosen.mean(), elsewhere.mean()], color="black", marker="o", label="mean of all groups"
+)
 ends = [[again.value - again.low], [again.high - again.value]]
 colour = LOOKS[estimator]["color"]
-axes.errorbar([2], [again.value], yerr=ends, fmt="s", color=colour, capsize=2, label=f"{estimator}, 95 % interval")
-axes.set_xticks(range(3), ["five seeds,\nwhere chosen", "the same,\nother seeds", "one of them,\nfresh seeds"])
+axes.errorbar(
+    [2],
+    [again.value],
+    yerr=ends,
+    fmt="s",
+    color=colour,
+    capsize=2,
+    label=f"{estimator}, 95 % interval",
+)
+axes.set_xticks(
+    range(3), ["five seeds,\nwhere chosen", "the same,\nother seeds", "one of them,\nfresh seeds"]
+)
 axes.set(ylabel="mean return of the choice", xlim=(-0.4, 2.4))
 figure.legend(loc="outside upper center", ncols=2)
 plt.show()

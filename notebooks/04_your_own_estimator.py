@@ -81,7 +81,9 @@ def median_of_others(policy, critic, h):
 
     def weigh(params, state, traj):
         R = pg.returns.total_return(traj.reward, h.gamma)
-        others = jnp.where(jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :])  # [N, N], without the own
+        others = jnp.where(
+            jnp.eye(R.size, dtype=bool), jnp.nan, R[None, :]
+        )  # [N, N], without the own
         return R - jnp.nanmedian(others, axis=1), (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
@@ -152,7 +154,10 @@ COMPARED = {
 N = 5
 moments = {name: of_batches(make, N) for name, make in COMPARED.items()}
 size = jnp.linalg.norm(bandit_gradient)
-bias = {name: float(jnp.linalg.norm(mean - bandit_gradient) / size) for name, (mean, _) in moments.items()}
+bias = {
+    name: float(jnp.linalg.norm(mean - bandit_gradient) / size)
+    for name, (mean, _) in moments.items()
+}
 variance = {name: float(jnp.trace(covariance)) for name, (_, covariance) in moments.items()}
 for name in COMPARED:
     squared_error = (bias[name] * size) ** 2 + variance[name]
@@ -267,7 +272,9 @@ figure, axes = plt.subplots()
 for name, returns in curves.items():
     look = looks[name]
     mean = pg.reports.statistics.mean_curve(returns)
-    axes.fill_between(range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.fill_between(
+        range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0
+    )
     axes.plot(range(UPDATES), mean.value, **look, label=name)
 axes.set(xlabel="update, of 25 episodes", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
 figure.legend(loc="outside upper center", ncols=3)

@@ -1,4 +1,5 @@
-# The public names of pg: read by type checkers and editors, and by `__init__.py`, which imports each on first use.
+# The public names of pg: read by type checkers and editors, and by `__init__.py`, which imports
+# each on first use.
 from . import baselines as baselines
 from . import benchmarks as benchmarks
 from . import commands as commands
@@ -54,4 +55,5 @@ from .train import TrainState as TrainState
 from .train import make_learner as make_learner
 from .train import make_train as make_train
 
+__all__: list[str]
 __version__: str

@@ -1,9 +1,9 @@
 """Baselines b: what is subtracted from a return without changing the gradient's expectation.
 
-    E[ ∇log π (R - b) ] = E[ ∇log π R ]   as long as b does not depend on the action it is subtracted for
+    E[ ∇log π (R - b) ] = E[ ∇log π R ]   if b does not depend on the action it is subtracted for
 
-so a baseline sees other episodes (leave-one-out), past batches (moving average) or the state (a critic that was
-fitted to other data), never its own sample.
+so a baseline sees other episodes (leave-one-out), past batches (moving average) or the state (a
+critic that was fitted to other data), never its own sample.
 """
 
 from typing import Any, NamedTuple
@@ -16,19 +16,23 @@ from pg.inputs import floats, numbers
 
 
 def leave_one_out(x: jax.Array) -> jax.Array:
-    """bₙ = (1/(N-1)) Σ_{m≠n} xₘ along the last axis, [..., N]  (Kool et al. 2019; Ahmadian et al. 2402.14740).
+    """bₙ = (1/(N-1)) Σ_{m≠n} xₘ along the last axis, [..., N]  (Kool et al. 2019; Ahmadian et al.
+    2402.14740).
 
     Raises ValueError for N < 2, where no other sample exists.
     """
     x = floats("x", x)
     n = x.shape[-1] if x.ndim else 1
     if n < 2:
-        raise ValueError(f"leave_one_out needs at least 2 samples on the last axis, got shape {x.shape}")
+        raise ValueError(
+            f"leave_one_out needs at least 2 samples on the last axis, got shape {x.shape}"
+        )
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
 def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
-    """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740, for each prompt).
+    """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740,
+    for each prompt).
 
     x: [N]. same_group: [N, N] bool, the pairs of one group.
     Raises ValueError for another shape, as that of the numbers of groups.
@@ -36,11 +40,14 @@ def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
     x = floats("x", x)
     same_group = _pairs(same_group, x.shape)
     others = same_group & ~jnp.eye(len(x), dtype=bool)
-    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(others.sum(-1, dtype=x.dtype), 1.0)
+    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(
+        others.sum(-1, dtype=x.dtype), 1.0
+    )
 
 
 def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True) -> jax.Array:
-    """(x - mean) / (std + 10⁻⁸) over all x that count, [...]; 0 where x does not, or where no two of them differ.
+    """(x - mean) / (std + 10⁻⁸) over all x that count, [...]; 0 where x does not, or where no two
+    of them differ.
 
     Args:
         x: [...].
@@ -51,7 +58,8 @@ def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True)
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
     centred = x
-    for _ in range(2):  # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
+    # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
+    for _ in range(2):
         mean = jnp.sum(jnp.where(where, centred, 0.0)) / count
         centred = jnp.where(where, centred - mean, 0.0)
     std = jnp.sqrt(jnp.sum(centred**2) / count)
@@ -59,11 +67,13 @@ def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True)
 
 
 def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) -> jax.Array:
-    """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
+    """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300,
+    section 4.1.2).
 
     Args:
         x: [N].
-        error: by how much equal x may differ through rounding, [N]; a group whose x do not differ gives 0.
+        error: by how much equal x may differ through rounding, [N]; a group whose x do not differ
+            gives 0.
         same_group: [N, N] bool, the pairs of one group.
 
     Raises:
@@ -76,17 +86,21 @@ def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) ->
 
 
 def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """Σ_{m≠n} numeratorₘ / Σ_{m≠n} denominatorₘ along axis 0, [N, ...]; 0 where the denominator is 0.
+    """Σ_{m≠n} numeratorₘ / Σ_{m≠n} denominatorₘ along axis 0, [N, ...]; 0 where the denominator is
+    0.
 
-    With R Z² and Z², Z the score of an episode: the variance-minimising baseline of each parameter, from the other
-    episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N < 2.
+    With R Z² and Z², Z the score of an episode: the variance-minimising baseline of each parameter,
+    from the other episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N
+    < 2.
     """
     numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
     if numerator.shape != denominator.shape:
         shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
         raise ValueError(f"numerator and denominator must have one shape, [N, ...], got {shapes}")
     if len(numerator.shape) == 0 or len(numerator) < 2:
-        raise ValueError(f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}")
+        raise ValueError(
+            f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}"
+        )
     top, bottom = (_sum_of_others(x) for x in (numerator, denominator))
     positive = bottom > 0
     return jnp.where(positive, top / jnp.where(positive, bottom, 1.0), 0.0)
@@ -107,7 +121,9 @@ def _pairs(same_group: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _sum_of_others(x: jax.Array) -> jax.Array:
-    """Σ_{m≠n} xₘ along axis 0 as what comes before plus what comes after: no cancellation where xₙ is the largest."""
+    """Σ_{m≠n} xₘ along axis 0 as what comes before plus what comes after: no cancellation where xₙ
+    is the largest.
+    """
     zero = jnp.zeros_like(x[:1])
     before = jnp.concatenate([zero, jnp.cumsum(x[:-1], axis=0)])
     after = jnp.concatenate([jnp.cumsum(x[:0:-1], axis=0)[::-1], zero])
@@ -127,9 +143,13 @@ class MovingAverage(NamedTuple):
 
     def value(self) -> jax.Array:
         """The average of what was seen so far, []; 0 before anything was."""
-        return jnp.where(self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0)
+        return jnp.where(
+            self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0
+        )
 
     def update(self, x: jax.Array, decay: jax.Array | float) -> "MovingAverage":
-        """With x included. The *uncorrected* sum is carried: feeding the corrected one back diverges."""
+        """With x included. The *uncorrected* sum is carried: feeding the corrected one back
+        diverges.
+        """
         total = decay * self.total + (1 - decay) * x
         return MovingAverage(total, decay * self.weight + (1 - decay))

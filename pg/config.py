@@ -1,7 +1,9 @@
-"""What a run depends on besides its key: `Config` (static, JSON) and `Hyperparams` (traceable scalars).
+"""What a run depends on besides its key: `Config` (static, JSON) and `Hyperparams` (traceable
+scalars).
 
-A change of `Config` recompiles; every leaf of `Hyperparams` may be traced, so each can be vmapped in one
-program. Nothing here imports jax: a mistake is reported in a fraction of a second, before any heavy import.
+A change of `Config` recompiles; every leaf of `Hyperparams` may be traced, so each can be vmapped
+in one program. Nothing here imports jax: a mistake is reported in a fraction of a second, before
+any heavy import.
 """
 
 import functools
@@ -37,28 +39,44 @@ Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
-PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]  # these ask for the policy or the estimator
+# these ask for the policy or the estimator
+PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]
 Optimizer = CriticOptimizer | PolicyOptimizer
 
-# gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs no import.
+# gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
+# no import.
 ENVIRONMENTS = (
     *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
-    *("Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar"),
+    *(
+        "Asterix-MinAtar",
+        "Breakout-MinAtar",
+        "Freeway-MinAtar",
+        "Seaquest-MinAtar",
+        "SpaceInvaders-MinAtar",
+    ),
     *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite"),
     *("DiscountingChain-bsuite", "MNISTBandit-bsuite", "SimpleBandit-bsuite"),
-    *("FourRooms-misc", "MetaMaze-misc", "PointRobot-misc", "BernoulliBandit-misc", "GaussianBandit-misc"),
+    *(
+        "FourRooms-misc",
+        "MetaMaze-misc",
+        "PointRobot-misc",
+        "BernoulliBandit-misc",
+        "GaussianBandit-misc",
+    ),
     *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
 )
 
-# Libraries whose environments are named "library:environment" (a test holds this equal to pg.envs.adapters').
+# Libraries whose environments are named "library:environment" (a test holds this equal to
+# pg.envs.adapters').
 LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix")
 
 UNSUPPORTED = {
-    "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and parses pixels "
-    "above 127 as negative numbers",
+    "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and "
+    "parses pixels above 127 as negative numbers",
 }
 
-# The ways of collecting that each estimator accepts: a return that is summed to the episode's end needs the end.
+# The ways of collecting that each estimator accepts: a return that is summed to the episode's end
+# needs the end.
 ACCEPTS: dict[str, tuple[Collect, ...]] = {
     "reinforce": ("episodes",),
     "reward_to_go": ("episodes",),
@@ -88,11 +106,13 @@ ACCEPTS: dict[str, tuple[Collect, ...]] = {
 # The baseline is the other episodes of the batch.
 COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
 CRITICS = ("state_value", "actor_critic", "gae", "vtrace", "ppo")  # the critic is V(s)
-GROUPED = ("group_leave_one_out", "grpo")  # the baseline is the episodes that share the initial state
+# the baseline is the episodes that share the initial state
+GROUPED = ("group_leave_one_out", "grpo")
 ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s, a) of every action
 IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
-# The weight of ∇log π contains the policy itself, by a ratio, a probability or scores: that of earlier parameters is
-# another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
+# The weight of ∇log π contains the policy itself, by a ratio, a probability or scores: that of
+# earlier parameters is another one, and storm and svrpg cannot make it of the batch by weighing its
+# episodes.
 OF_THE_POLICY = (
     *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo"),
     *("entropy_reward", "action_dependent_baseline", "optimal_baseline"),
@@ -103,7 +123,9 @@ _Settings = TypeVar("_Settings", bound=type)
 
 
 def _checking_names(kind: _Settings) -> _Settings:
-    """Lets a class of settings say which name is meant, where it is given one that it does not have."""
+    """Lets a class of settings say which name is meant, where it is given one that it does not
+    have.
+    """
 
     def checking(plain: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(plain)
@@ -127,7 +149,9 @@ class Config:
     """The static half of a run. Its defaults are the theorem's own REINFORCE on CartPole."""
 
     env: Any = "CartPole-v1"
-    """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment object)."""
+    """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment
+    object).
+    """
     env_params: Any = ()
     """Overrides of the environment's parameters, as NAME=VALUE."""
     estimator: str = "reinforce"
@@ -141,31 +165,53 @@ class Config:
     num_steps: int = 128
     """Length of a window; unused with episodes."""
     group_size: int = 1
-    """Episodes in a row that share their initial state and are compared (grpo, group_leave_one_out)."""
+    """Episodes in a row that share their initial state and are compared (grpo,
+    group_leave_one_out).
+    """
     horizon: int | None = None
-    """Longest episode H, in decisions, in training and evaluation; none: the environment's own time limit."""
+    """Longest episode H, in decisions, in training and evaluation; none: the environment's own time
+    limit.
+    """
     action_repeat: int = 1
-    """Environment steps for which an action is held, fewer where the episode ends; γ is per action, not per step."""
+    """Environment steps for which an action is held, fewer where the episode ends; γ is per action,
+    not per step.
+    """
     observe: tuple[int, ...] = ()
-    """Entries of the observation that are seen, of a vector; none: all (0 2 hides the velocities of CartPole)."""
+    """Entries of the observation that are seen, of a vector; none: all (0 2 hides the velocities of
+    CartPole).
+    """
     num_epochs: int = 1
     """Passes over each batch (ppo, grpo)."""
     num_minibatches: int = 1
-    """Minibatches in each pass, split over environments, or over whole groups of them (ppo, grpo)."""
+    """Minibatches in each pass, split over environments, or over whole groups of them (ppo,
+    grpo).
+    """
     minibatch_size: int | None = None
-    """Steps of a minibatch, drawn from all of a window's; none: whole environments, by num_minibatches (ppo)."""
+    """Steps of a minibatch, drawn from all of a window's; none: whole environments, by
+    num_minibatches (ppo).
+    """
     advantages: Advantages = "raw"
-    """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch (biased)."""
+    """Ψ of estimators with a critic V: as it is, or standardised over the batch or each minibatch
+    (biased).
+    """
     normalise_observations: bool = False
-    """Networks see observations less their running mean, over their running standard deviation, within ±10."""
+    """Networks see observations less their running mean, over their running standard deviation,
+    within ±10.
+    """
     scale_rewards: bool = False
-    """Learning sees rewards over the returns' running deviation (at least a tenth of their range), unclipped."""
+    """Learning sees rewards over the returns' running deviation (at least a tenth of their range),
+    unclipped.
+    """
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
     image_layout: ImageLayout = "auto"
-    """Axes of an image: height, width, channels (hwc) or channels first (chw); auto: by the shape."""
+    """Axes of an image: height, width, channels (hwc) or channels first (chw); auto: by the
+    shape.
+    """
     scale_observations: bool = False
-    """Networks see observations scaled to [0, 1] by the bounds of their space: frames of bytes over 255."""
+    """Networks see observations scaled to [0, 1] by the bounds of their space: frames of bytes over
+    255.
+    """
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
@@ -177,26 +223,40 @@ class Config:
     shared_torso: bool = False
     """The critic V is a head on the policy's own layers; both losses then train these."""
     action_distribution: ActionDistribution = "gaussian"
-    """Continuous actions: a Gaussian that the environment clips, the law of the clipped action itself, or tanh."""
+    """Continuous actions: a Gaussian that the environment clips, the law of the clipped action
+    itself, or tanh.
+    """
     state_dependent_std: bool = False
-    """Continuous actions: the standard deviation is an output of the network instead of a parameter."""
+    """Continuous actions: the standard deviation is an output of the network instead of a
+    parameter.
+    """
     optimizer: Optimizer = "adam"
-    """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with memory (storm, svrpg)."""
+    """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with memory
+    (storm, svrpg).
+    """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
     schedule: Schedule = "constant"
-    """Schedule of the learning rate, annealed to zero over the run unless constant; steps left out count too."""
+    """Schedule of the learning rate, annealed to zero over the run unless constant; steps left out
+    count too.
+    """
     entropy_schedule: Schedule = "constant"
     """Schedule of entropy_coef and temperature, annealed to zero over the run unless constant."""
     epsilon_schedule: Schedule = "constant"
-    """Schedule of the clip ranges epsilon and value_epsilon, annealed to zero over the run unless constant."""
+    """Schedule of the clip ranges epsilon and value_epsilon, annealed to zero over the run unless
+    constant.
+    """
     on_nonfinite: OnNonfinite = "stop"
-    """An update with a NaN or an infinity: the run stops before it, skips it, or takes it all the same."""
+    """An update with a NaN or an infinity: the run stops before it, skips it, or takes it all the
+    same.
+    """
     diagnostics: bool = False
     """Measure the gradient's variance and signal, and what the critic explains, at every update."""
 
     def __post_init__(self) -> None:
-        """Normalises containers and checks every field. Raises ValueError naming field, value and range."""
+        """Normalises containers and checks every field. Raises ValueError naming field, value and
+        range.
+        """
         object.__setattr__(self, "env_params", assignments(self.env_params))
         for name, low in (("hidden_sizes", 1), ("observe", 0)):
             object.__setattr__(self, name, counts(name, getattr(self, name), low))
@@ -211,7 +271,9 @@ class Config:
             check_name("critic_optimizer", self.critic_optimizer, get_args(CriticOptimizer))
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int or (field.name in ("horizon", "minibatch_size") and value is not None):
+            if field.type is int or (
+                field.name in ("horizon", "minibatch_size") and value is not None
+            ):
                 object.__setattr__(self, field.name, count(field.name, value))
             if field.type is bool and not isinstance(value, bool):
                 raise ValueError(f"{field.name} must be True or False, got {shown(value)}")
@@ -225,79 +287,99 @@ class Config:
         if self.collect not in ACCEPTS[self.estimator]:
             others = [name for name, ways in ACCEPTS.items() if self.collect in ways]
             only = ACCEPTS[self.estimator][0]
-            why = {"episodes": "sums the reward to the end of the episode", "windows": "is for a task without end"}
+            why = {
+                "episodes": "sums the reward to the end of the episode",
+                "windows": "is for a task without end",
+            }
             raise ValueError(
                 f"estimator={self.estimator!r} {why[only]} and so needs collect={only!r}; "
                 f"with collect={self.collect!r} use one of: {', '.join(others)}"
             )
         if self.estimator in COUPLED and self.num_envs < 2:
             raise ValueError(
-                f"num_envs must be at least 2 for estimator={self.estimator!r}, whose baseline is the other "
-                f"episodes of the batch; got {self.num_envs}"
+                f"num_envs must be at least 2 for estimator={self.estimator!r}, whose baseline is "
+                f"the other episodes of the batch; got {self.num_envs}"
             )
         if self.estimator in GROUPED and self.group_size < 2:
             raise ValueError(
-                f"group_size must be at least 2 for estimator={self.estimator!r}, which compares episodes that share "
-                f"their initial state; got {self.group_size}"
+                f"group_size must be at least 2 for estimator={self.estimator!r}, which compares "
+                f"episodes that share their initial state; got {self.group_size}"
             )
         if self.diagnostics and self.num_envs < 2:
-            raise ValueError(f"num_envs must be at least 2 for diagnostics, a variance; got {self.num_envs}")
+            raise ValueError(
+                f"num_envs must be at least 2 for diagnostics, a variance; got {self.num_envs}"
+            )
         if self.num_envs % self.group_size:
-            raise ValueError(f"group_size must divide num_envs={self.num_envs}, got {self.group_size}")
+            raise ValueError(
+                f"group_size must divide num_envs={self.num_envs}, got {self.group_size}"
+            )
         if self.group_size > 1 and self.collect != "episodes":
-            raise ValueError(f"group_size={self.group_size} needs collect='episodes', got {self.collect!r}")
+            raise ValueError(
+                f"group_size={self.group_size} needs collect='episodes', got {self.collect!r}"
+            )
         if self.minibatch_size is not None:
             self._check_minibatch_size(self.minibatch_size)
         if self.steps_per_update > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
-                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so num_epochs and "
-                f"num_minibatches must be 1, got {self.num_epochs} and {self.num_minibatches}; "
-                f"use one of: {', '.join(IMPORTANCE_WEIGHTED)}"
+                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so "
+                f"num_epochs and num_minibatches must be 1, got {self.num_epochs} and "
+                f"{self.num_minibatches}; use one of: {', '.join(IMPORTANCE_WEIGHTED)}"
             )
         if self.num_envs % self.num_minibatches:
-            raise ValueError(f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}")
+            raise ValueError(
+                f"num_minibatches must divide num_envs={self.num_envs}, got {self.num_minibatches}"
+            )
         num_groups = self.num_envs // self.group_size
         if num_groups % self.num_minibatches:
             raise ValueError(
-                f"num_minibatches must divide the {num_groups} groups of num_envs={self.num_envs} and "
-                f"group_size={self.group_size}, as a minibatch holds whole groups; got {self.num_minibatches}"
+                f"num_minibatches must divide the {num_groups} groups of num_envs={self.num_envs} "
+                f"and "
+                f"group_size={self.group_size}, as a minibatch holds whole groups; got "
+                f"{self.num_minibatches}"
             )
         # Of episodes whose longest is not known here, `envs.configured` asks.
         if self.collect == "windows" or self.horizon is not None:
-            check_standardised(self, self.num_steps if self.collect == "windows" else self.horizon or 1)
+            check_standardised(
+                self, self.num_steps if self.collect == "windows" else self.horizon or 1
+            )
 
     def _check_minibatch_size(self, size: int) -> None:
-        """Raises ValueError unless minibatches of single steps can be drawn: no step may know its neighbours."""
+        """Raises ValueError unless minibatches of single steps can be drawn: no step may know its
+        neighbours.
+        """
         if self.estimator not in IMPORTANCE_WEIGHTED:
             raise ValueError(
-                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so minibatch_size must "
-                f"not be given, got {size}; use estimator='ppo'"
+                f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so "
+                f"minibatch_size must not be given, got {size}; use estimator='ppo'"
             )
         if self.collect != "windows":
             raise ValueError(
-                f"minibatch_size={size} counts steps and so needs collect='windows', got {self.collect!r}, whose "
-                "steps are not known ahead, and where groups stay whole: give num_minibatches"
+                f"minibatch_size={size} counts steps and so needs collect='windows', got "
+                f"{self.collect!r}, whose steps are not known ahead, and where groups stay whole: "
+                f"give num_minibatches"
             )
         if self.rnn != "none":
             raise ValueError(
-                f"minibatch_size={size} shuffles steps and so needs rnn='none', got {self.rnn!r}, which is "
-                "learned from whole sequences: give num_minibatches"
+                f"minibatch_size={size} shuffles steps and so needs rnn='none', got {self.rnn!r}, "
+                "which is learned from whole sequences: give num_minibatches"
             )
         if self.num_minibatches != 1:
             raise ValueError(
-                f"minibatch_size={size} and num_minibatches={self.num_minibatches} exclude each other: give one of "
-                "them (with minibatch_size, num_minibatches is 1)"
+                f"minibatch_size={size} and num_minibatches={self.num_minibatches} exclude each "
+                "other: give one of them (with minibatch_size, num_minibatches is 1)"
             )
         steps = self.num_envs * self.num_steps
         if steps % size:
             raise ValueError(
-                f"minibatch_size must divide num_envs × num_steps = {self.num_envs} × {self.num_steps} = {steps}, "
-                f"got {size}"
+                f"minibatch_size must divide num_envs × num_steps = {self.num_envs} × "
+                f"{self.num_steps} = {steps}, got {size}"
             )
 
     @property
     def steps_per_update(self) -> int:
-        """Steps of the optimizer in each update: one for each minibatch of each pass over the batch."""
+        """Steps of the optimizer in each update: one for each minibatch of each pass over the
+        batch.
+        """
         if self.minibatch_size is None:
             return self.num_epochs * self.num_minibatches
         return self.num_epochs * (self.num_envs * self.num_steps // self.minibatch_size)
@@ -306,39 +388,54 @@ class Config:
         """That networks, optimizer and estimator fit together."""
         if self.scale_observations and self.normalise_observations:
             raise ValueError(
-                "scale_observations and normalise_observations exclude each other: by the bounds of the space, or by "
-                "running statistics"
+                "scale_observations and normalise_observations exclude each other: by the bounds "
+                "of the space, or by running statistics"
             )
         if self.image_layout != "auto" and self.network == "mlp":
-            raise ValueError(f"image_layout={self.image_layout!r} is for network='cnn': an mlp takes no axes apart")
+            raise ValueError(
+                f"image_layout={self.image_layout!r} is for network='cnn': an mlp "
+                f"takes no axes apart"
+            )
         if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
             raise ValueError(
-                f"optimizer='trpo' measures its step by the action that was taken, and estimator={self.estimator!r} "
-                "weighs all of them; use optimizer='natural'"
+                f"optimizer='trpo' measures its step by the action that was taken, and "
+                f"estimator={self.estimator!r} weighs all of them; use optimizer='natural'"
             )
         if self.optimizer in ("storm", "svrpg") and self.collect != "episodes":
-            raise ValueError(f"optimizer={self.optimizer!r} weighs whole episodes and so needs collect='episodes'")
+            raise ValueError(
+                f"optimizer={self.optimizer!r} weighs whole episodes and so needs "
+                f"collect='episodes'"
+            )
         if self.optimizer in ("storm", "svrpg") and self.estimator in OF_THE_POLICY:
             raise ValueError(
-                f"optimizer={self.optimizer!r} needs an estimator whose Ψ does not depend on the policy, "
-                f"and that of estimator={self.estimator!r} does; use one of: {', '.join(_free_of_the_policy())}"
+                f"optimizer={self.optimizer!r} needs an estimator whose Ψ does not depend on the "
+                f"policy, "
+                f"and that of estimator={self.estimator!r} does; use one of: "
+                f"{', '.join(_free_of_the_policy())}"
             )
         if self.rnn != "none" and self.optimizer in ("natural", "trpo"):
-            raise ValueError(f"optimizer={self.optimizer!r} needs a policy without memory, got {self.rnn!r}")
+            raise ValueError(
+                f"optimizer={self.optimizer!r} needs a policy without memory, got {self.rnn!r}"
+            )
         if self.shared_torso and self.optimizer in get_args(PolicyOptimizer):
             raise ValueError(
-                f"optimizer={self.optimizer!r} is for the policy's own gradient, and with shared_torso the critic's "
-                "is part of it"
+                f"optimizer={self.optimizer!r} is for the policy's own gradient, and with "
+                "shared_torso the critic's is part of it"
             )
-        for name, changed in (("shared_torso", self.shared_torso), ("advantages", self.advantages != "raw")):
+        for name, changed in (
+            ("shared_torso", self.shared_torso),
+            ("advantages", self.advantages != "raw"),
+        ):
             if changed and self.estimator not in CRITICS:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is for estimators with a critic V: {', '.join(CRITICS)}; "
-                    f"got estimator={self.estimator!r}"
+                    f"{name}={getattr(self, name)!r} is for estimators with a critic V: "
+                    f"{', '.join(CRITICS)}; got estimator={self.estimator!r}"
                 )
 
     def _check_counters(self) -> None:
-        """That what is counted fits into 32 bits; `envs.configured` knows the environment's own time limit."""
+        """That what is counted fits into 32 bits; `envs.configured` knows the environment's own
+        time limit.
+        """
         longest = self.num_steps if self.collect == "windows" else self.horizon or 1
         check_steps(self, longest)
         steps = self.num_updates * self.steps_per_update
@@ -348,21 +445,28 @@ class Config:
                 minibatches = self.steps_per_update // self.num_epochs
                 name = "(num_envs × num_steps / minibatch_size)"
             raise ValueError(
-                f"num_updates × num_epochs × {name}, the steps of the optimizer, must be below 2^31; "
-                f"got {self.num_updates} × {self.num_epochs} × {minibatches} = {steps}"
+                f"num_updates × num_epochs × {name}, the steps of the optimizer, must be below "
+                f"2^31; got {self.num_updates} × {self.num_epochs} × {minibatches} = {steps}"
             )
 
     def lasting(self, total_steps: int) -> "Config":
-        """This, with the updates that take at least so many environment steps per seed: ⌈total / steps of one⌉.
+        """This, with the updates that take at least so many environment steps per seed: ⌈total /
+        steps of one⌉.
 
         Raises ValueError with episodes, whose length is not known ahead.
         """
-        if isinstance(total_steps, bool) or not isinstance(total_steps, Integral) or total_steps < 1:
-            raise ValueError(f"total_steps must be a whole number of at least 1, got {shown(total_steps)}")
+        if (
+            isinstance(total_steps, bool)
+            or not isinstance(total_steps, Integral)
+            or total_steps < 1
+        ):
+            raise ValueError(
+                f"total_steps must be a whole number of at least 1, got {shown(total_steps)}"
+            )
         if self.collect != "windows":
             raise ValueError(
-                "total_steps needs collect='windows': with episodes, whose length is not known ahead, "
-                "give num_updates, of num_envs episodes each"
+                "total_steps needs collect='windows': with episodes, whose length is not known "
+                "ahead, give num_updates, of num_envs episodes each"
             )
         steps = self.num_envs * self.num_steps * self.action_repeat
         return replace(self, num_updates=-(-int(total_steps) // steps))
@@ -380,7 +484,9 @@ class Config:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Config":
-        """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a wrong value."""
+        """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a
+        wrong value.
+        """
         _check_fields("Config", data, [field.name for field in fields(cls)])
         return cls(**data)
 
@@ -392,7 +498,9 @@ class Hyperparams(NamedTuple):
     learning_rate: Any = 0.003
     """Step size of the optimizer."""
     gamma: Any = 1.0
-    """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are undiscounted."""
+    """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are
+    undiscounted.
+    """
     gae_lambda: Any = 0.95
     """Mixing λ of the generalised advantage, in [0, 1]."""
     n_step: Any = 5
@@ -402,15 +510,23 @@ class Hyperparams(NamedTuple):
     value_epsilon: Any = math.inf
     """How far V may move on one batch; inf: anywhere (ppo)."""
     stop_kl: Any = math.inf
-    """Mean KL divergence from the behaviour, in nats, beyond which a batch is left; inf: never (ppo, grpo)."""
+    """Mean KL divergence from the behaviour, in nats, beyond which a batch is left; inf: never
+    (ppo, grpo).
+    """
     beta: Any = 0.9
-    """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more variance (gpomdp)."""
+    """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more
+    variance (gpomdp).
+    """
     undiscounted_state_weighting: Any = 0.0
-    """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common."""
+    """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is
+    common.
+    """
     entropy_coef: Any = 0.0
     """Weight of the entropy bonus in the loss, per step."""
     temperature: Any = 0.0
-    """Weight τ of -log π in the reward: entropy that counts in the future too (π the policy that learns)."""
+    """Weight τ of -log π in the reward: entropy that counts in the future too (π the policy that
+    learns).
+    """
     value_coef: Any = 0.5
     """Weight of the critic's squared error, per step."""
     critic_rate: Any = 1.0
@@ -420,7 +536,9 @@ class Hyperparams(NamedTuple):
     baseline_decay: Any = 0.9
     """Memory of the moving_average baseline, in [0, 1)."""
     adam_epsilon: Any = 1e-8
-    """Adam's ε, added to the root of its second moment (adam and what derives from it); PPO's codes take 1e-5."""
+    """Adam's ε, added to the root of its second moment (adam and what derives from it); PPO's codes
+    take 1e-5.
+    """
     max_grad_norm: Any = 100.0
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
     damping: Any = 0.01
@@ -445,7 +563,9 @@ class Hyperparams(NamedTuple):
         Raises ValueError for a field that does not exist, or a wrong value.
         """
         _check_fields("Hyperparams", data, cls().scalars())
-        values: dict[str, Any] = {name: _INFINITE.get(v, v) if isinstance(v, str) else v for name, v in data.items()}
+        values: dict[str, Any] = {
+            name: _INFINITE.get(v, v) if isinstance(v, str) else v for name, v in data.items()
+        }
         return check_hyperparams(cls(**values))
 
 
@@ -491,9 +611,12 @@ WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
 
 # What is asked of a class of settings, and said elsewhere.
 _ELSEWHERE = {
-    "total_steps": "write num_updates=..., or pg.Config(...).lasting(total_steps=...), which computes it",
-    "seed": "the seed is the key that training is given, as in pg.make_train(config)(jax.random.key(0))",
-    "seeds": "seeds are the keys that training is given, as in pg.run(config, hyperparams, range(5))",
+    "total_steps": "write num_updates=..., or pg.Config(...).lasting(total_steps=...), which "
+    "computes it",
+    "seed": "the seed is the key that training is given, as in "
+    "pg.make_train(config)(jax.random.key(0))",
+    "seeds": "seeds are the keys that training is given, as in pg.run(config, hyperparams, "
+    "range(5))",
 }
 
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -525,18 +648,27 @@ def check_config(config: Any) -> None:
     """Raises ValueError, which says what to write instead, unless `config` is a Config."""
     instead = "write pg.Config(env=..., estimator=...)"
     if isinstance(config, tuple) and any(isinstance(part, Config) for part in config):
-        instead = "pg.preset gives a pair, so write make_train(*pg.preset(...)), or config, h = pg.preset(...)"
+        instead = (
+            "pg.preset gives a pair, so write make_train(*pg.preset(...)), or config, h = "
+            "pg.preset(...)"
+        )
     elif isinstance(config, Hyperparams):
         instead = "the Config comes first, and then the Hyperparams"
     elif isinstance(config, Mapping):
         instead = f"write pg.Config({_keywords(config)})"
     elif isinstance(config, str):
-        instead = f"write pg.Config(env={config!r})" if config not in ACCEPTS else f"write *pg.preset({config!r})"
+        instead = (
+            f"write pg.Config(env={config!r})"
+            if config not in ACCEPTS
+            else f"write *pg.preset({config!r})"
+        )
     check_kind("config", config, Config, instead)
 
 
 def check_is_hyperparams(hyperparams: Any) -> None:
-    """Raises ValueError, which says what to write instead, unless `hyperparams` are Hyperparams of any leaves."""
+    """Raises ValueError, which says what to write instead, unless `hyperparams` are Hyperparams of
+    any leaves.
+    """
     instead = "write pg.Hyperparams(learning_rate=...)"
     if isinstance(hyperparams, Config):
         instead = "the Config comes first, and then the Hyperparams"
@@ -548,7 +680,8 @@ def check_is_hyperparams(hyperparams: Any) -> None:
 
 
 def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
-    """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass unread.
+    """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass
+    unread.
 
     Raises ValueError naming the field, the value and the allowed range.
     """
@@ -557,34 +690,53 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
         value, field = getattr(hyperparams, name), name
         if isinstance(value, Real) and not isinstance(value, bool):
             number: Any = value if isinstance(value, Integral) else float(value)
-            inside = low <= number <= high and (number <= LARGEST or number == math.inf)  # a NaN is nowhere
+            # a NaN is nowhere
+            inside = low <= number <= high and (number <= LARGEST or number == math.inf)
             if not inside or (allowed == _WHOLE and isinstance(number, float)):
                 raise ValueError(f"{field} must be {allowed}, got {value!r}")
         elif not str(getattr(value, "dtype", "")).startswith(("float", "bfloat", "int", "uint")):
             raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
         elif value.shape != ():
-            raise ValueError(f"{field} must be one number, got an array of shape {value.shape}: vmap over it")
+            raise ValueError(
+                f"{field} must be one number, got an array of shape {value.shape}: vmap over it"
+            )
     rates = hyperparams.learning_rate, hyperparams.critic_rate
-    if all(isinstance(rate, Real) for rate in rates) and float(rates[0]) * float(rates[1]) > LARGEST:
-        raise ValueError(f"learning_rate × critic_rate must be {_FINITE}, got {rates[0]!r} × {rates[1]!r}")
+    if (
+        all(isinstance(rate, Real) for rate in rates)
+        and float(rates[0]) * float(rates[1]) > LARGEST
+    ):
+        raise ValueError(
+            f"learning_rate × critic_rate must be {_FINITE}, got {rates[0]!r} × {rates[1]!r}"
+        )
     check_env_params(hyperparams.env_params)
     return hyperparams
 
 
 def check_env_params(env_params: Any) -> None:
-    """Raises ValueError unless these are names with numbers in range; arrays and tracers pass unread."""
+    """Raises ValueError unless these are names with numbers in range; arrays and tracers pass
+    unread.
+    """
     if not isinstance(env_params, Mapping):
-        raise ValueError(f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}")
+        raise ValueError(
+            f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}"
+        )
     assignments({k: v for k, v in env_params.items() if not hasattr(v, "shape")})
 
 
 def check_together(config: Config, hyperparams: Hyperparams) -> None:
-    """Raises ValueError for a number that the rest of the settings excludes; arrays and tracers pass unread."""
+    """Raises ValueError for a number that the rest of the settings excludes; arrays and tracers
+    pass unread.
+    """
     temperature = hyperparams.temperature
-    if config.optimizer in ("storm", "svrpg") and isinstance(temperature, Real) and temperature != 0:
+    if (
+        config.optimizer in ("storm", "svrpg")
+        and isinstance(temperature, Real)
+        and temperature != 0
+    ):
         raise ValueError(
-            f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and with temperature="
-            f"{temperature!r} the reward contains -log π; use entropy_coef, or another optimizer"
+            f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
+            f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
+            f"another optimizer"
         )
 
 
@@ -594,36 +746,43 @@ def _free_of_the_policy() -> list[str]:
 
 
 def check_network(config: Config, num_inputs: int = 1) -> None:
-    """Raises ValueError for a network that nobody can want, before it is built, which would take for ever.
+    """Raises ValueError for a network that nobody can want, before it is built, which would take
+    for ever.
 
     num_inputs: what the first dense layer sees.
     """
     if len(config.hidden_sizes) > MOST_LAYERS:
-        raise ValueError(f"hidden_sizes must be at most {MOST_LAYERS} layers, got {len(config.hidden_sizes)}")
+        raise ValueError(
+            f"hidden_sizes must be at most {MOST_LAYERS} layers, got {len(config.hidden_sizes)}"
+        )
     sizes = (num_inputs, *config.hidden_sizes)
     weights = sum(a * b for a, b in itertools.pairwise(sizes))
     if config.rnn != "none":
         weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # at least: an LSTM has 4
     if weights > MOST_WEIGHTS:
         raise ValueError(
-            f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got {weights:,}, with "
-            f"{num_inputs} input(s)"
+            f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got "
+            f"{weights:,}, with {num_inputs} input(s)"
         )
 
 
 def check_steps(config: Config, longest: int) -> None:
-    """Raises ValueError unless the steps of one update can be counted. longest: of an episode, or of the window."""
+    """Raises ValueError unless the steps of one update can be counted. longest: of an episode, or
+    of the window.
+    """
     length = {"episodes": "horizon", "windows": "num_steps"}[config.collect]
     steps = config.num_envs * longest * config.action_repeat
     if steps >= COUNTABLE:
         raise ValueError(
-            f"num_envs × {length} × action_repeat, the steps of one update, must be below 2^31; got "
-            f"{config.num_envs} × {longest} × {config.action_repeat} = {steps}"
+            f"num_envs × {length} × action_repeat, the steps of one update, must be below 2^31; "
+            f"got {config.num_envs} × {longest} × {config.action_repeat} = {steps}"
         )
 
 
 def name_of(env: Any) -> str:
-    """The name of an environment: itself, the object's `name`, as an attribute or a method, or that of its class."""
+    """The name of an environment: itself, the object's `name`, as an attribute or a method, or that
+    of its class.
+    """
     name = env if isinstance(env, str) else getattr(env, "name", None)
     if callable(name):
         name = name()
@@ -631,15 +790,19 @@ def name_of(env: Any) -> str:
 
 
 def check_standardised(config: Config, longest: int) -> None:
-    """Raises ValueError where advantages are standardised one by one. longest: of an episode, or of the window."""
+    """Raises ValueError where advantages are standardised one by one. longest: of an episode, or of
+    the window.
+    """
     if config.advantages == "raw":
         return
     parts = 1 if config.advantages == "batch" else config.steps_per_update // config.num_epochs
     steps = config.num_envs * longest // parts
     if steps < 2:
         raise ValueError(
-            f"advantages={config.advantages!r} needs at least 2 steps in what is standardised, as one less its mean "
-            f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: use advantages='raw'"
+            f"advantages={config.advantages!r} needs at least 2 steps in what is standardised, as "
+            f"one less its mean "
+            f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: "
+            f"use advantages='raw'"
         )
 
 
@@ -649,19 +812,27 @@ def class_of(env: Any) -> str:
 
 
 def check_env(name: str) -> None:
-    """Raises ValueError, with the nearest valid names, unless `name` is an environment that can run."""
+    """Raises ValueError, with the nearest valid names, unless `name` is an environment that can
+    run.
+    """
     if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name
         return check_name("library of environments", name.partition(":")[0], LIBRARIES)
     if name in UNSUPPORTED:
         raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
-    registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())  # the user's, if gymnax is loaded
+    # the user's, if gymnax is loaded
+    registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())
     if name not in registered:
         check_name("env", name, ENVIRONMENTS)
 
 
 def _check_names(kind: str, values: Mapping[str, Any]) -> None:
-    """Raises ValueError for a name that is no field of this class of settings: one of the other's, or of none."""
-    fields_of = {"Config": [field.name for field in fields(Config)], "Hyperparams": [*Hyperparams._fields]}
+    """Raises ValueError for a name that is no field of this class of settings: one of the other's,
+    or of none.
+    """
+    fields_of = {
+        "Config": [field.name for field in fields(Config)],
+        "Hyperparams": [*Hyperparams._fields],
+    }
     own = fields_of.pop(kind)
     ((other, others),) = fields_of.items()
     for name in values:
@@ -672,7 +843,9 @@ def _check_names(kind: str, values: Mapping[str, Any]) -> None:
         if meant in _ELSEWHERE:
             raise ValueError(f"{kind} has no field {name!r}: {_ELSEWHERE[meant]}")
         if meant in others:
-            raise ValueError(f"{kind} has no field {name!r}: write pg.{other}({meant}={shown(values[name])})")
+            raise ValueError(
+                f"{kind} has no field {name!r}: write pg.{other}({meant}={shown(values[name])})"
+            )
         check_name(f"field of {kind}", name, own)
 
 
@@ -688,19 +861,26 @@ def _check_fields(kind: str, data: Any, names: Iterable[str]) -> None:
 
 
 def check_interface(env: Any) -> None:
-    """That an environment object has what gymnax's have; `envs.make_env` looks at what they give."""
+    """That an environment object has what gymnax's have; `envs.make_env` looks at what they
+    give.
+    """
     if isinstance(env, tuple) and len(env) == 2:
         raise ValueError(
-            "env must be a name or a gymnax environment, got a pair: write env, params = gymnax.make(...)"
+            "env must be a name or a gymnax environment, got a pair: write env, params = "
+            "gymnax.make(...)"
         )
     if isinstance(env, type):
-        raise ValueError(f"env must be a name or a gymnax environment, got the class {env.__name__}: call it")
+        raise ValueError(
+            f"env must be a name or a gymnax environment, got the class {env.__name__}: call it"
+        )
     if isinstance(env, Config):
-        raise ValueError("env must be a name or a gymnax environment, got a Config: write config.env")
+        raise ValueError(
+            "env must be a name or a gymnax environment, got a Config: write config.env"
+        )
     # What a class has, its objects have too: a property that fails is no missing one.
     missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
     if missing:
         raise ValueError(
-            f"env must be a name or a gymnax environment, got {shown(env)} without {', '.join(missing)}; "
-            "environments of other libraries are named library:environment"
+            f"env must be a name or a gymnax environment, got {shown(env)} without "
+            f"{', '.join(missing)}; environments of other libraries are named library:environment"
         )

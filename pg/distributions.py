@@ -1,10 +1,12 @@
 """Action distributions πθ(·|s): pytrees with batched log-density, entropy and KL.
 
-Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw the noise of
-many steps in one call. A sample is what is scored; `action` is what the environment is given.
+Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw
+the noise of many steps in one call. A sample is what is scored; `action` is what the environment is
+given.
 
-A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy, kl`; and
-`reparameterised`, the sample with its derivative, where gradients are to pass through the dynamics.
+A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
+kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
+dynamics.
 """
 
 import math
@@ -67,7 +69,8 @@ class Categorical(NamedTuple):
     def kl(self, other: "Categorical") -> jax.Array:
         """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...].
 
-        0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden by `other`.
+        0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden
+        by `other`.
         """
         _check_pair(self, other)
         p, log_p = self._finite()
@@ -79,14 +82,19 @@ class Categorical(NamedTuple):
         return jnp.isneginf(self.logits)
 
     def _finite(self) -> tuple[jax.Array, jax.Array]:
-        # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay finite too.
+        # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay
+        # finite too.
         allowed = ~self._forbidden()
-        log_p = jax.nn.log_softmax(jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2))
+        log_p = jax.nn.log_softmax(
+            jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2)
+        )
         return jnp.where(allowed, jnp.exp(log_p), 0.0), jnp.where(allowed, log_p, 0.0)
 
 
 class Gaussian(NamedTuple):
-    """Independent N(mean, exp(log_std)²). The *unclipped* sample is scored; clipping belongs to the environment."""
+    """Independent N(mean, exp(log_std)²). The *unclipped* sample is scored; clipping belongs to the
+    environment.
+    """
 
     mean: jax.Array  # [..., D]
     log_std: jax.Array  # [..., D]
@@ -126,13 +134,15 @@ class Gaussian(NamedTuple):
     def kl(self, other: "Gaussian") -> jax.Array:
         """KL(self ‖ other), exact, in nats, [...].
 
-        Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite between others.
+        Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite
+        between others.
         """
         _check_pair(self, other)
         log_ratio = self._log_ratio(other)
         ratio = jnp.exp(2 * log_ratio)
         distance = other._standard(self.mean) ** 2
-        # Where one standard deviation is 0 and the other is not, the ratio alone is infinite already.
+        # Where one standard deviation is 0 and the other is not, the ratio alone is infinite
+        # already.
         log_ratio = jnp.where(jnp.isposinf(log_ratio), 0.0, log_ratio)
         return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(log_ratio, axis=-1)
 
@@ -151,8 +161,8 @@ class Gaussian(NamedTuple):
 class TanhGaussian(NamedTuple):
     """u ~ N(mean, exp(log_std)²), action = centre + half_width tanh(u).
 
-    A sample is the *pre-tanh* u, which is kept: atanh of a stored action is infinite once tanh has saturated.
-    Densities are those of tanh(u), that is of the action in units of `half_width`.
+    A sample is the *pre-tanh* u, which is kept: atanh of a stored action is infinite once tanh has
+    saturated. Densities are those of tanh(u), that is of the action in units of `half_width`.
     """
 
     mean: jax.Array  # [..., D]
@@ -191,7 +201,8 @@ class TanhGaussian(NamedTuple):
         return self.base.log_prob(sample) - jnp.sum(_log_one_minus_tanh2(sample), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """H(u) + E[log(1 - tanh²u)], by Gauss-Hermite quadrature with 64 nodes per dimension, [...].
+        """H(u) + E[log(1 - tanh²u)], by Gauss-Hermite quadrature with 64 nodes per dimension,
+        [...].
 
         No closed form exists; the error is below 1e-6 nats for σ ≤ 1 (tested), 2e-2 at σ = 8.
         """
@@ -207,11 +218,13 @@ class TanhGaussian(NamedTuple):
 
 
 class CensoredGaussian(NamedTuple):
-    """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): the law of the action, with an atom at each bound.
+    """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): the law of the action, with an atom
+    at each bound.
 
-    A sample is the *unclipped* u; what lies beyond a bound is one event, P(u ≤ low) or P(u ≥ high), whose score is
-    the mean of the Gaussian scores beyond it, and so has less variance (Fujita & Maeda 2018, 1802.07564). Densities
-    are with respect to length between the bounds and to counting at them.
+    A sample is the *unclipped* u; what lies beyond a bound is one event, P(u ≤ low) or P(u ≥ high),
+    whose score is the mean of the Gaussian scores beyond it, and so has less variance (Fujita &
+    Maeda 2018, 1802.07564). Densities are with respect to length between the bounds and to counting
+    at them.
     """
 
     mean: jax.Array  # [..., D]
@@ -249,7 +262,9 @@ class CensoredGaussian(NamedTuple):
         sample = _as_vectors(sample, self.mean)
         inside = -0.5 * self._standard(sample) ** 2 - self.log_std - _LOG_SQRT_2PI
         below, above = self._log_atoms()
-        censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))
+        censored = jnp.where(
+            sample <= self.low, below, jnp.where(sample >= self.high, above, inside)
+        )
         return jnp.sum(censored, axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -289,9 +304,13 @@ class CensoredGaussian(NamedTuple):
         a, b = self._standard(self.low), self._standard(self.high)
         density_a, density_b = norm.pdf(a), norm.pdf(b)
         m0 = norm.cdf(b) - norm.cdf(a)
-        edges = (jnp.where(density > 0, z * density, 0.0) for z, density in ((a, density_a), (b, density_b)))
+        edges = (
+            jnp.where(density > 0, z * density, 0.0)
+            for z, density in ((a, density_a), (b, density_b))
+        )
         m2 = m0 + next(edges) - next(edges)
-        # Where rounding leaves no probability between the bounds, it leaves no higher moment either.
+        # Where rounding leaves no probability between the bounds, it leaves no higher moment
+        # either.
         return m0, jnp.where(m0 > 0, density_a - density_b, 0.0), jnp.where(m0 > 0, m2, 0.0)
 
 
@@ -341,7 +360,9 @@ def _as_vectors(sample: Any, mean: Any) -> jax.Array:
     if array.dtype == jnp.uint32:  # a key of the old kind
         raise ValueError(f"sample must be an array of numbers, got uint32: {_SAMPLE}")
     if not shape:
-        raise ValueError("the mean of a Gaussian must be [..., D], as in jnp.zeros(1), got one number")
+        raise ValueError(
+            "the mean of a Gaussian must be [..., D], as in jnp.zeros(1), got one number"
+        )
     if array.shape[-1:] != shape[-1:] or not _broadcasts(array.shape, shape):
         raise ValueError(f"sample must have shape {list(shape)}, got shape {list(array.shape)}")
     return array
@@ -353,7 +374,9 @@ def _broadcasts(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def _check_pair(one: Any, other: Any) -> None:
-    """Raises ValueError unless both are of one class and one size: else no divergence is defined."""
+    """Raises ValueError unless both are of one class and one size: else no divergence is
+    defined.
+    """
     if not (isinstance(other, type(one)) or isinstance(one, type(other))):
         classes = f"{described(one)} and {described(other)}"
         raise ValueError(f"kl needs two distributions of one class, got {classes}")

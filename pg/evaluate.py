@@ -1,6 +1,7 @@
 """Evaluation: a policy to the undiscounted returns of complete episodes from fresh resets.
 
-`pg.evaluate` is this module; the function is `pg.evaluate.evaluate`, or `from pg.evaluate import evaluate`.
+`pg.evaluate` is this module; the function is `pg.evaluate.evaluate`, or `from pg.evaluate import
+evaluate`.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ class Evaluation(NamedTuple):
     lengths: jax.Array  # steps
 
     def summary(self) -> dict[str, Any]:
-        """mean, standard_error (of the mean, from the sample's standard deviation), min, max, episodes."""
+        """mean, standard_error (of the mean, from the sample's standard deviation), min, max,
+        episodes.
+        """
         n = self.returns.shape[-1]
         return {
             "mean": self.returns.mean(-1),
@@ -46,11 +49,12 @@ def evaluate(
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all run side by side.
 
-    params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a sample; the two are
-    different quantities, so a figure should say which it is. normaliser: `state.normaliser`, for a policy
-    trained with `normalise_observations`; its statistics stay as they are. env_params: `hyperparams.env_params`, if
-    the policy was trained with any: without them the environment is that of `config`. An episode ends at
-    `config.horizon` or the environment's own time limit.
+    params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a
+    sample; the two are different quantities, so a figure should say which it is. normaliser:
+    `state.normaliser`, for a policy trained with `normalise_observations`; its statistics stay as
+    they are. env_params: `hyperparams.env_params`, if the policy was trained with any: without them
+    the environment is that of `config`. An episode ends at `config.horizon` or the environment's
+    own time limit.
     """
     check_config(config)
     check_key(key)
@@ -61,7 +65,9 @@ def evaluate(
         raise ValueError(f"greedy must be True or False, got {shown(greedy)}")
     check_env_params({} if env_params is None else env_params)
     if config.normalise_observations and normaliser is None:
-        raise ValueError("this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)")
+        raise ValueError(
+            "this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)"
+        )
     env = envs.configured(config, num_episodes, env_params)
     policy = networks.make_policy(config, env)
     if normaliser is not None:

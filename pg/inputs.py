@@ -1,4 +1,6 @@
-"""Single values that come from outside: each as it has to be, or a ValueError of one sentence that names it."""
+"""Single values that come from outside: each as it has to be, or a ValueError of one sentence that
+names it.
+"""
 
 import difflib
 import inspect
@@ -22,33 +24,51 @@ ALIASES = {
     **dict.fromkeys(("algo", "algorithm", "agent", "method"), "estimator"),
     **dict.fromkeys(("env_id", "env_name", "environment", "game"), "env"),
     **dict.fromkeys(("env_kwargs", "env_args", "environment_params"), "env_params"),
-    **dict.fromkeys(("lr", "alpha", "step_size", "actor_lr", "policy_lr", "pi_lr"), "learning_rate"),
+    **dict.fromkeys(
+        ("lr", "alpha", "step_size", "actor_lr", "policy_lr", "pi_lr"), "learning_rate"
+    ),
     **dict.fromkeys(("critic_lr", "value_lr", "vf_lr"), "critic_rate"),
     **dict.fromkeys(("anneal_lr", "lr_schedule", "lr_decay", "learning_rate_schedule"), "schedule"),
-    **dict.fromkeys(("total_timesteps", "num_timesteps", "n_timesteps", "timesteps"), "total_steps"),
+    **dict.fromkeys(
+        ("total_timesteps", "num_timesteps", "n_timesteps", "timesteps"), "total_steps"
+    ),
     **dict.fromkeys(("max_timesteps", "total_env_steps", "num_env_steps", "frames"), "total_steps"),
-    **dict.fromkeys(("updates", "n_updates", "iterations", "num_iterations", "n_iter"), "num_updates"),
+    **dict.fromkeys(
+        ("updates", "n_updates", "iterations", "num_iterations", "n_iter"), "num_updates"
+    ),
     **dict.fromkeys(("n_envs", "envs", "num_environments", "num_workers", "n_workers"), "num_envs"),
     **dict.fromkeys(("num_episodes", "n_episodes", "episodes_per_update"), "num_envs"),
-    **dict.fromkeys(("n_steps", "steps", "rollout_length", "unroll_length", "rollout_steps"), "num_steps"),
+    **dict.fromkeys(
+        ("n_steps", "steps", "rollout_length", "unroll_length", "rollout_steps"), "num_steps"
+    ),
     **dict.fromkeys(("max_episode_steps", "max_steps", "episode_length", "time_limit"), "horizon"),
-    **dict.fromkeys(("n_epochs", "epochs", "update_epochs", "num_sgd_iter", "ppo_epochs"), "num_epochs"),
+    **dict.fromkeys(
+        ("n_epochs", "epochs", "update_epochs", "num_sgd_iter", "ppo_epochs"), "num_epochs"
+    ),
     **dict.fromkeys(("n_minibatches", "nminibatches", "minibatches"), "num_minibatches"),
     **dict.fromkeys(("batch_size", "mini_batch_size", "sgd_minibatch_size"), "minibatch_size"),
     **dict.fromkeys(("frame_skip", "frameskip"), "action_repeat"),
     **dict.fromkeys(("num_generations", "n_generations"), "group_size"),
     **dict.fromkeys(("discount", "discount_factor"), "gamma"),
     **dict.fromkeys(("lambda", "lam", "lmbda", "trace_decay"), "gae_lambda"),
-    **dict.fromkeys(("clip", "clip_range", "clip_eps", "clip_epsilon", "clip_coef", "clip_ratio"), "epsilon"),
+    **dict.fromkeys(
+        ("clip", "clip_range", "clip_eps", "clip_epsilon", "clip_coef", "clip_ratio"), "epsilon"
+    ),
     **dict.fromkeys(("clip_range_vf", "clip_vloss", "vf_clip", "value_clip"), "value_epsilon"),
     **dict.fromkeys(("target_kl", "kl_target"), "stop_kl"),
-    **dict.fromkeys(("ent_coef", "entropy", "entropy_weight", "entropy_coefficient"), "entropy_coef"),
-    **dict.fromkeys(("vf_coef", "value_loss_coef", "critic_coef", "value_coefficient"), "value_coef"),
+    **dict.fromkeys(
+        ("ent_coef", "entropy", "entropy_weight", "entropy_coefficient"), "entropy_coef"
+    ),
+    **dict.fromkeys(
+        ("vf_coef", "value_loss_coef", "critic_coef", "value_coefficient"), "value_coef"
+    ),
     **dict.fromkeys(("grad_clip", "clip_grad_norm", "max_gradient_norm"), "max_grad_norm"),
     **dict.fromkeys(("norm_adv", "normalize_advantage", "normalize_advantages"), "advantages"),
     **dict.fromkeys(("normalize", "norm_obs", "normalize_obs"), "normalise_observations"),
     **dict.fromkeys(("norm_reward", "normalize_reward", "normalize_rewards"), "scale_rewards"),
-    **dict.fromkeys(("net_arch", "layers", "hidden_size", "hidden_dim", "hidden_layers"), "hidden_sizes"),
+    **dict.fromkeys(
+        ("net_arch", "layers", "hidden_size", "hidden_dim", "hidden_layers"), "hidden_sizes"
+    ),
     **dict.fromkeys(("activation_fn",), "activation"),
     **dict.fromkeys(("memory", "recurrent", "lstm", "gru"), "rnn"),
     **dict.fromkeys(("action_law",), "action_distribution"),
@@ -57,7 +77,9 @@ ALIASES = {
     **dict.fromkeys(("random_seed",), "seed"),
     **dict.fromkeys(("n_eval_episodes", "num_eval_episodes"), "eval_episodes"),
     **dict.fromkeys(("deterministic",), "greedy"),
-    **dict.fromkeys(("output", "output_dir", "outdir", "log_dir", "logdir", "save_dir", "folder"), "out"),
+    **dict.fromkeys(
+        ("output", "output_dir", "outdir", "log_dir", "logdir", "save_dir", "folder"), "out"
+    ),
     **dict.fromkeys(("run_name", "exp_name", "experiment_name"), "name"),
     **dict.fromkeys(("restore", "load", "checkpoint"), "resume"),
 }
@@ -78,14 +100,18 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     near = nearest(value, names)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     if len(names) > SHORT:  # a registry would fill the screen
-        valid_names = f"{len(names)} names are known, as {names[0]}" + (f"; {listed}" if listed else "")
+        valid_names = f"{len(names)} names are known, as {names[0]}" + (
+            f"; {listed}" if listed else ""
+        )
     else:
         valid_names = f"valid: {', '.join(names)}"
     raise ValueError(f"unknown {field} {shown(value)}: {hint}{valid_names}")
 
 
 def nearest(value: Any, names: Iterable[str]) -> list[str]:
-    """The names, at most three, that are most like `value`; the one that is meant, where another library says so."""
+    """The names, at most three, that are most like `value`; the one that is meant, where another
+    library says so.
+    """
     names = list(names)
     text = str(value)[:80]  # to look for what is near takes its time
     written = _plain(text)
@@ -104,11 +130,15 @@ def check_kind(name: str, value: Any, kind: type, instead: str) -> None:
         import pg
 
         home = "pg" if kind.__name__ in pg.__all__ else kind.__module__
-        raise ValueError(f"{name} must be a {home}.{kind.__name__}, got {described(value)}: {instead}")
+        raise ValueError(
+            f"{name} must be a {home}.{kind.__name__}, got {described(value)}: {instead}"
+        )
 
 
 def check_function(name: str, value: Any, arguments: tuple[str, ...], instead: str) -> None:
-    """Raises ValueError, which says what to write instead, unless `value` takes these arguments, by position."""
+    """Raises ValueError, which says what to write instead, unless `value` takes these arguments, by
+    position.
+    """
     expected = f"{name} must be a function of {', '.join(arguments)}"
     if not callable(value):
         raise ValueError(f"{expected}, got {described(value)}: {instead}")
@@ -130,7 +160,9 @@ def check_key(key: Any) -> None:
     if (typed and shape == ()) or (raw and shape == _raw_key_shape()):
         return
     if typed or (raw and shape[1:] == _raw_key_shape()):
-        raise ValueError(f"key must be one random key, got an array of them, of shape {shape}: use jax.vmap")
+        raise ValueError(
+            f"key must be one random key, got an array of them, of shape {shape}: use jax.vmap"
+        )
     instead = "write jax.random.key(0), where 0 is the seed"
     if raw:
         expected = f"a random key, of shape {_raw_key_shape()} where it is an array of uint32"
@@ -196,8 +228,12 @@ def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
 def assignments(env_params: Any) -> tuple[tuple[str, bool | int | float], ...]:
     """Overrides of parameters as pairs of name and number, or True or False."""
     pairs = entries(env_params.items() if isinstance(env_params, Mapping) else env_params)
-    if pairs is None or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
-        raise ValueError(f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}")
+    if pairs is None or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError(
+            f"env_params must be names with numbers, as in {EXAMPLE}; got {shown(env_params)}"
+        )
     return tuple((str(name), _finite(str(name), value)) for name, value in pairs)
 
 
@@ -218,12 +254,14 @@ class Optional(NamedTuple):
 
 
 def misfit(data: Any, shape: Any, name: str = "it") -> str:
-    """A clause on the first place where data, as JSON has it, does not have a shape; "" where it has.
+    """A clause on the first place where data, as JSON has it, does not have a shape; "" where it
+    has.
 
     Args:
         data: what was read.
-        shape: a type (`float`: any number; `int`: no boolean), a value as it stands, or made of such: a list of one
-            shape, of any length; a tuple, of which one must fit; a dict of names, which must be there unless
+        shape: a type (`float`: any number; `int`: no boolean), a value as it stands, or made of
+            such: a list of one shape, of any length; a tuple, of which one must fit; a dict of
+                names, which must be there unless
             `Optional`, more may be; a dict of `...` alone: any names.
         name: what is said of `data`.
     """
@@ -317,7 +355,9 @@ def _finite(name: str, value: Any) -> bool | int | float:
     if isinstance(value, bool) and name != "max_steps_in_episode":
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
-        raise ValueError(f"env_params: {name} must be {value.title()}, without quotation marks; got {value!r}")
+        raise ValueError(
+            f"env_params: {name} must be {value.title()}, without quotation marks; got {value!r}"
+        )
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"env_params: {name} must be a finite number, got {shown(value)}")
     number: Any = int(value) if isinstance(value, Integral) else float(value)

@@ -1,12 +1,15 @@
-"""Numbers that are not finite: found at the update in which they appear, and kept out of what is learned.
+"""Numbers that are not finite: found at the update in which they appear, and kept out of what is
+learned.
 
-An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not taken:
+An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not
+taken:
 
-    stop     the run stands still from then on, as it was before that update; runs beside it go on untouched
+    stop     the run is frozen from then on, as it was before that update; other runs go on
     skip     the next update starts from where that one started, with other random numbers
     ignore   it is taken all the same
 
-NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing action 0.
+NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing
+action 0.
 """
 
 from collections.abc import Mapping
@@ -18,15 +21,19 @@ import numpy as np
 
 from pg.config import OnNonfinite
 
-# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs may give none.
+# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs
+# may give none.
 STAND_IN = float(np.finfo(np.float32).min)
 CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
 
 
-def causes(reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.Array, params: Any) -> jax.Array:
+def causes(
+    reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.Array, params: Any
+) -> jax.Array:
     """int32 []: bit i is set where CAUSES[i] has a number that is not finite; 0: all is well.
 
-    reward, valid: [T, B]; obs: [T, B, *O]; grad_norm: [], infinite also where only the square of a gradient is.
+    reward, valid: [T, B]; obs: [T, B, *O]; grad_norm: [], infinite also where only the square of a
+    gradient is.
     """
     seen = jnp.isfinite(obs) | ~valid.reshape(*valid.shape, *[1] * (obs.ndim - 2))
     learned = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
@@ -61,14 +68,18 @@ def rejected(how: OnNonfinite, bits: jax.Array, skipped: jax.Array) -> jax.Array
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
-    """Per run the first update with a number that was not finite, and what it was in. metrics: [n, updates]."""
+    """Per run the first update with a number that was not finite, and what it was in. metrics: [n,
+    updates].
+    """
     bits = metrics["nonfinite"]
     ever, when = (bits != 0).any(axis=1), (bits != 0).argmax(axis=1)
     return [(int(g), named(int(bits[i, g]))) if ever[i] else None for i, g in enumerate(when)]
 
 
 def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n, updates]."""
+    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n,
+    updates].
+    """
     return metrics["skipped"][:, -1] > 0
 
 

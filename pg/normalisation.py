@@ -1,11 +1,13 @@
-"""Running statistics of what training meets: observations standardised, rewards brought to one scale.
+"""Running statistics of what training meets: observations standardised, rewards brought to one
+scale.
 
-    obs ↦ clip((obs - mean) / std, ±10)        reward ↦ reward / max(std, range / 10) of the discounted return
+    obs ↦ clip((obs - mean) / std, ±10)
+    reward ↦ reward / max(std, range / 10) of the discounted return
 
-Both are used as they were *before* a batch was collected, for acting and for learning alike: the log-probabilities
-of the two agree, and a scale that does not depend on the batch leaves an estimator's direction as it is.
-Statistics are merged exactly (Chan et al. 1979); each number is kept as an unevaluated sum of two floats, since one
-float stops counting at 2²⁴.
+Both are used as they were *before* a batch was collected, for acting and for learning alike: the
+log-probabilities of the two agree, and a scale that does not depend on the batch leaves an
+estimator's direction as it is. Statistics are merged exactly (Chan et al. 1979); each number is
+kept as an unevaluated sum of two floats, since one float stops counting at 2²⁴.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,8 @@ from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
 
-# Of a standardised observation, as is usual since OpenAI's baselines, and of the range of scaled returns.
+# Of a standardised observation, as is usual since OpenAI's baselines, and of the range of scaled
+# returns.
 LIMIT = 10.0
 
 
@@ -40,7 +43,9 @@ class Sum(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Number, mean and variance (divided by the number) of all samples so far; mean and var are [...]."""
+    """Number, mean and variance (divided by the number) of all samples so far; mean and var are
+    [...].
+    """
 
     number: Sum
     mean: Sum
@@ -53,11 +58,14 @@ class Moments(NamedTuple):
         return cls(Sum(jnp.zeros(()), jnp.zeros(())), Sum(zero, zero), Sum(one, zero))
 
     def merge(self, x: jax.Array, valid: jax.Array) -> "Moments":
-        """With samples x [T, B, ...] where valid [T, B], of bytes too; as it is where there is none."""
+        """With samples x [T, B, ...] where valid [T, B], of bytes too; as it is where there is
+        none.
+        """
         new = jnp.sum(valid, dtype=self.mean.high.dtype)
         share = 1 / jnp.maximum(new, 1.0)
-        # Sums are of distances from the mean so far and from a sample, so that a large offset does not
-        # eat the digits, and so that nothing, not even rounding, is left of samples that are equal.
+        # Sums are of distances from the mean so far and from a sample, so that a large offset does
+        # not eat the digits, and so that nothing, not even rounding, is left of samples that are
+        # equal.
         sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)
 
         def distance(rows: jax.Array) -> jax.Array:
@@ -77,7 +85,9 @@ class Moments(NamedTuple):
 
 
 def _sum_of(f: Callable[[jax.Array], jax.Array], x: jax.Array, valid: jax.Array) -> jax.Array:
-    """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames in floats are large."""
+    """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames in floats
+    are large.
+    """
 
     def block(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
         samples, counts = rows
@@ -113,7 +123,9 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]
-        so_far = returns.discounted_sum(reward, gamma * (1.0 - traj.first[::-1].astype(reward.dtype)), running)[::-1]
+        so_far = returns.discounted_sum(
+            reward, gamma * (1.0 - traj.first[::-1].astype(reward.dtype)), running
+        )[::-1]
         scale, running = scale.merge(so_far, traj.valid), so_far[-1]
         low, high = extremes
         low = jnp.minimum(low, jnp.min(so_far, initial=jnp.inf, where=traj.valid))
@@ -139,11 +151,12 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
     """The trajectory with rewards on the scale of the returns; as it is if that is not asked for.
 
-    As it is, too, until returns have been seen that differ: no reward yet, or the same return at every step, is no
-    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is the deviation of a return that was
-    seen once among many zeros: the returns seen so far are scaled to a range of at most 10. The usual wrappers clip
-    rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 one and the same; here all are divided by
-    one number, so that the objective keeps its direction.
+    As it is, too, until returns have been seen that differ: no reward yet, or the same return at
+    every step, is no scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is
+    the deviation of a return that was seen once among many zeros: the returns seen so far are
+    scaled to a range of at most 10. The usual wrappers clip rewards at ±10 for both reasons, which
+    makes rare rewards of 1 and of 5 one and the same; here all are divided by one number, so that
+    the objective keeps its direction.
     """
     moments = normaliser.returns
     if not isinstance(moments, Moments):

@@ -1,6 +1,8 @@
-"""Numbers as text: with the digits that are known, and in one notation where several stand together.
+"""Numbers as text: with the digits that are known, and in one notation where several stand
+together.
 
-Numbers may be scalars of numpy or of jax, which are no keys of a set and round otherwise: each is made a float first.
+Numbers may be scalars of numpy or of jax, which are no keys of a set and round otherwise: each is
+made a float first.
 """
 
 import math
@@ -12,7 +14,9 @@ PLAIN = (1e-4, 1e6)  # sizes that are written out; smaller and larger ones have 
 
 
 def number(x: float, digits: int = 4) -> str:
-    """A number of that many significant digits, those before the point always written: 12346, 0.0123, 1.2e−7."""
+    """A number of that many significant digits, those before the point always written: 12346,
+    0.0123, 1.2e−7.
+    """
     x = float(x)
     return _notation([x])(x, digits)
 
@@ -57,7 +61,8 @@ def plus_minus(value: float, error: float) -> str:
     largest = max(abs(value), error)
     exponent = 0 if PLAIN[0] <= largest < PLAIN[1] else math.floor(math.log10(largest))
     value, error = value / 10.0**exponent, error / 10.0**exponent
-    last = int(f"{error:.1e}".partition("e")[2]) - 1  # the power of ten of the last digit that is shown
+    # the power of ten of the last digit that is shown
+    last = int(f"{error:.1e}".partition("e")[2]) - 1
     shown = [f"{round(x, -last):.{max(0, -last)}f}" for x in (value, error)]
     text = " ± ".join(map(_signed, shown))
     return f"({text})e{_signed(str(exponent))}" if exponent else text
@@ -70,7 +75,9 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def fixed(x: float, like: float | None = None) -> str:
-    """Three decimals below ten, one from there, or as many as `like` has: what twenty seeds can tell apart."""
+    """Three decimals below ten, one from there, or as many as `like` has: what twenty seeds can
+    tell apart.
+    """
     size = abs(float(x if like is None else like))
     return _signed(f"{float(x):z.3f}" if size < 9.9995 else f"{float(x):z.1f}")
 
@@ -80,17 +87,23 @@ def short(x: float, digits: int = 2) -> str:
     x = float(x)
     if not math.isfinite(x):
         return _special(x)
-    size, unit = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if x >= s), (1.0, ""))
+    size, unit = next(
+        ((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if x >= s), (1.0, "")
+    )
     return (f"{x / size:.{digits}g}" if x < 10**digits * size else f"{x / size:.0f}") + unit
 
 
 def times(x: float) -> str:
-    """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has none."""
+    """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has
+    none.
+    """
     return "never" if math.isinf(x) else f"{x:.2f}×" if x < 10 else f"{x:.0f}×"
 
 
 def typed(text: str) -> str:
-    """Numbers as they are typed, with a hyphen for a minus: lines of a terminal, from which they may be copied."""
+    """Numbers as they are typed, with a hyphen for a minus: lines of a terminal, from which they
+    may be copied.
+    """
     return text.replace("−", "-")
 
 

@@ -1,7 +1,8 @@
-"""Settings that were measured to learn: what `--estimator NAME` and `--env NAME` give when nothing else is said.
+"""Settings that were measured to learn: what `--estimator NAME` and `--env NAME` give when nothing
+else is said.
 
-An estimator's preset, changed by what `tuned` has for it on the environment. Chosen with seeds other than those that
-are reported.
+An estimator's preset, changed by what `tuned` has for it on the environment. Chosen with seeds
+other than those that are reported.
 """
 
 from typing import Any
@@ -10,7 +11,8 @@ from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
 from pg.inputs import check_name
 from pg.tuned import TUNED, VARIANTS
 
-# Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps on CartPole).
+# Complete episodes, γ = 1: the defaults of Config and Hyperparams, at most 2,000 episodes (1M steps
+# on CartPole).
 _EPISODES: dict[str, Any] = {}
 
 # Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
@@ -41,16 +43,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.001,
     },
     # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
-    "gpomdp": {"env": "Catch-bsuite", "collect": "windows", "num_envs": 32, "num_steps": 64, "num_updates": 250},
+    "gpomdp": {
+        "env": "Catch-bsuite",
+        "collect": "windows",
+        "num_envs": 32,
+        "num_steps": 64,
+        "num_updates": 250,
+    },
 }
 
 
-def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: Any) -> tuple[Config, Hyperparams]:
-    """The settings for an estimator on an environment, with fields of Config or Hyperparams changed by name.
+def preset(
+    estimator: str = "reinforce", *, task: str | None = None, **changes: Any
+) -> tuple[Config, Hyperparams]:
+    """The settings for an estimator on an environment, with fields of Config or Hyperparams changed
+    by name.
 
-    estimator: its name, or that of a variant (`tuned.VARIANTS`). task: whose tuned settings to take; default: the
-    environment's. `total_steps=N` stands for the `num_updates` that take so many environment steps
-    (`Config.lasting`). Raises ValueError for an unknown estimator or field, or a value out of range.
+    estimator: its name, or that of a variant (`tuned.VARIANTS`). task: whose tuned settings to
+    take; default: the environment's. `total_steps=N` stands for the `num_updates` that take so many
+    environment steps (`Config.lasting`). Raises ValueError for an unknown estimator or field, or a
+    value out of range.
     """
     check_name("estimator", estimator, [*ACCEPTS, *VARIANTS])
     variant = {"estimator": estimator, **VARIANTS.get(estimator, {})}
@@ -70,4 +82,6 @@ def preset(estimator: str = "reinforce", *, task: str | None = None, **changes: 
     config = Config(**{name: value for name, value in values.items() if name in static})
     if total_steps is not None:
         config = config.lasting(total_steps)
-    return config, Hyperparams(**{name: value for name, value in values.items() if name not in static})
+    return config, Hyperparams(
+        **{name: value for name, value in values.items() if name not in static}
+    )

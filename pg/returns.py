@@ -6,8 +6,9 @@ One recurrence writes them all:  yₜ = xₜ + cₜ yₜ₊₁  (`discounted_sum
     GAE(λ)         x = δ                         c = γ λ (1 - done)
     V-trace        x = min(ρ̄, ρ) δ               c = γ λ min(c̄, ρ) (1 - done)
 
-`terminated` and `truncated` are kept apart: the value after a termination is 0, the value after a truncation is
-V of the true successor, `v_tp1`. Where both are set, termination wins. A trace never crosses either.
+`terminated` and `truncated` are kept apart: the value after a termination is 0, the value after a
+truncation is V of the true successor, `v_tp1`. Where both are set, termination wins. A trace never
+crosses either.
 """
 
 from typing import Any
@@ -20,7 +21,9 @@ from pg.inputs import count, floats, numbers
 FLAGS = ("done", "terminated", "truncated")
 
 
-def discounted_sum(x: jax.Array, discount: jax.Array | float, last: jax.Array | float = 0.0) -> jax.Array:
+def discounted_sum(
+    x: jax.Array, discount: jax.Array | float, last: jax.Array | float = 0.0
+) -> jax.Array:
     """yₜ = xₜ + cₜ yₜ₊₁ with y_T = last, [T, ...].
 
     x: [T, ...]. discount: c, broadcast against x. last: broadcast against x[0].
@@ -37,7 +40,8 @@ def discounted_sum(x: jax.Array, discount: jax.Array | float, last: jax.Array | 
 
 
 def total_return(reward: jax.Array, gamma: jax.Array | float) -> jax.Array:
-    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]: each column is one episode from its start, 0 after its end.
+    """R = Σₜ γᵗ rₜ, summed over axis 0, [...]: each column is one episode from its start, 0 after
+    its end.
 
     reward: [T, ...].
     """
@@ -61,14 +65,20 @@ def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -
 
 
 def td_error(
-    reward: jax.Array, terminated: jax.Array, v_t: jax.Array, v_tp1: jax.Array, gamma: jax.Array | float
+    reward: jax.Array,
+    terminated: jax.Array,
+    v_t: jax.Array,
+    v_tp1: jax.Array,
+    gamma: jax.Array | float,
 ) -> jax.Array:
     """δₜ = rₜ + γ (1 - terminatedₜ) V(sₜ₊₁) - V(sₜ), [T, ...]  (Sutton 1988).
 
-    v_tp1: V of the true successor; where terminated it is not read, and may be NaN. Truncation needs no term:
-    V(sₜ₊₁) stands for what would have followed.
+    v_tp1: V of the true successor; where terminated it is not read, and may be NaN. Truncation
+    needs no term: V(sₜ₊₁) stands for what would have followed.
     """
-    reward, terminated, v_t, v_tp1 = _steps(reward=reward, terminated=terminated, v_t=v_t, v_tp1=v_tp1)
+    reward, terminated, v_t, v_tp1 = _steps(
+        reward=reward, terminated=terminated, v_t=v_t, v_tp1=v_tp1
+    )
     return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t
 
 
@@ -112,7 +122,9 @@ def gae(
     gamma: jax.Array | float,
     lambda_: jax.Array | float,
 ) -> jax.Array:
-    """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq. 16)."""
+    """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq.
+    16).
+    """
     reward, terminated, truncated, v_t, v_tp1 = _steps(
         reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
     )
@@ -132,7 +144,8 @@ def vtrace(
     clip_rho: jax.Array | float = 1.0,
     clip_c: jax.Array | float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Targets vₜ and advantages, each [T, ...]  (Espeholt et al. 2018, 1802.01561, eq. 1 and section 4.2).
+    """Targets vₜ and advantages, each [T, ...]  (Espeholt et al. 2018, 1802.01561, eq. 1 and
+    section 4.2).
 
     vₜ = V(sₜ) + Σ_{k≥t} γᵏ⁻ᵗ (Π_{t≤i<k} cᵢ) min(ρ̄, ρₖ) δₖ,  cᵢ = λ min(c̄, ρᵢ)
     Aₜ = min(ρ̄, ρₜ) (rₜ + γ (1 - terminatedₜ) vₜ₊₁ - V(sₜ))
@@ -145,7 +158,9 @@ def vtrace(
     done = terminated | truncated
     weight = jnp.minimum(clip_rho, rho)
     delta = weight * td_error(reward, terminated, v_t, v_tp1, gamma)
-    correction = discounted_sum(delta, gamma * lambda_ * jnp.minimum(clip_c, rho) * _unless(done, reward))
+    correction = discounted_sum(
+        delta, gamma * lambda_ * jnp.minimum(clip_c, rho) * _unless(done, reward)
+    )
     following = jnp.concatenate([correction[1:], jnp.zeros_like(correction[:1])])
     target_tp1 = v_tp1 + jnp.where(done, 0.0, following)
     advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)

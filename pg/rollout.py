@@ -1,10 +1,10 @@
 """Rollouts: a policy and environments to a `Trajectory` [T, B, ...], collected in one of two ways.
 
-    episodes   N complete episodes from N fresh resets:  τ⁽ⁿ⁾ ~ p(τ; θ),  n = 1..N     (the theorem's own)
-    windows    T steps that continue from the last update, reset where an episode ended  (actor-critic)
+    episodes   N complete episodes from N fresh resets:  τ⁽ⁿ⁾ ~ p(τ; θ),  n = 1..N    (the theorem)
+    windows    T steps from where the last update ended, reset at the end of an episode
 
-All random numbers of step t are drawn from `fold_in(key, t)`, before the loop that uses them: what a step sees
-depends neither on the length of the batch nor on how the loop is cut into blocks.
+All random numbers of step t are drawn from `fold_in(key, t)`, before the loop that uses them: what
+a step sees depends neither on the length of the batch nor on how the loop is cut into blocks.
 """
 
 import math
@@ -20,12 +20,14 @@ from pg.fast import blocks, devices
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
 from pg.networks import Network
 
-# Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps are wasted.
+# Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps
+# are wasted.
 BLOCK = 10
-# Bytes of initial states that a window may draw ahead, one for every step, in all runs that are mapped over; larger
-# ones are drawn in their steps.
+# Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
+# mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
-# Blocks whose random numbers are drawn at once: for one, handing so little work to another thread costs more than it.
+# Blocks whose random numbers are drawn at once: for one, handing so little work to another thread
+# costs more than it.
 AHEAD = 10
 
 
@@ -35,7 +37,8 @@ Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action
 class Trajectory(NamedTuple):
     """What happened. Every leaf is [T, B, ...], time first."""
 
-    obs: jax.Array  # [T, B, *O] float; bytes where the environment gives bytes, which takes a quarter of the memory
+    # [T, B, *O] float; bytes where the environment gives bytes, which takes a quarter of the memory
+    obs: jax.Array
     action: jax.Array  # [T, B, *A] the sample that is scored, unclipped and pre-tanh
     log_prob: jax.Array  # [T, B] log π_behaviour(action | obs)
     reward: jax.Array  # [T, B] 0 where not valid
@@ -46,8 +49,10 @@ class Trajectory(NamedTuple):
     valid: jax.Array  # [T, B] True until and including the ending step
     time: jax.Array  # int [T, B] steps since the episode's start
     carry: Any  # the memory before the step; () if there is none
-    group: Any = ()  # int [T, B] the number of the episode's group; () where episodes are not in groups
-    held: Any = ()  # int [T, B] environment steps for which the action was held; () where each is taken once
+    # int [T, B] the number of the episode's group; () where episodes are not in groups
+    group: Any = ()
+    # int [T, B] environment steps for which the action was held; () where each is taken once
+    held: Any = ()
 
     @property
     def done(self) -> jax.Array:
@@ -61,7 +66,8 @@ class Trajectory(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """The episodes that ended within a batch: their number, and sums of undiscounted return and of length.
+    """The episodes that ended within a batch: their number, and sums of undiscounted return and of
+    length.
 
     A length is counted in steps of the environment, of which an action that is held takes several.
     """
@@ -79,7 +85,8 @@ class RolloutState(NamedTuple):
     carry: Any
     time: jax.Array  # steps since the episode's start
     episode_return: jax.Array  # undiscounted, so far
-    held: Any = ()  # environment steps since the episode's start, where an action is held for several of them
+    # environment steps since the episode's start, where an action is held for several of them
+    held: Any = ()
 
     @property
     def env_steps(self) -> jax.Array:
@@ -104,8 +111,9 @@ def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
     """
     if not hasattr(dist, "reparameterised"):
         raise ValueError(
-            f"gradients through the dynamics need actions that move with the parameters, and {described(dist)} "
-            "has no `reparameterised`: use an environment whose actions are a Box"
+            f"gradients through the dynamics need actions that move with the parameters, and "
+            f"{described(dist)} has no `reparameterised`: use an environment whose actions are a "
+            f"Box"
         )
     return dist.reparameterised(noise)
 
@@ -127,20 +135,25 @@ def episodes(
     act: Act = sample,
     begin: RolloutState | None = None,
 ) -> Trajectory:
-    """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is truncated.
+    """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
+    truncated.
 
-    horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row that share their
-    initial state and are one group: episode n belongs to group n // group_size. act: `sample`, or `greedy` for the
-    mode. begin: where to go on from; default: fresh resets.
-    The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken until no episode
-    is running. Rows after an episode's end have `valid` False and reward 0.
+    horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row
+    that share their initial state and are one group: episode n belongs to group n // group_size.
+    act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
+    The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken
+    until no episode is running. Rows after an episode's end have `valid` False and reward 0.
     Raises ValueError where the environments are no whole number of groups.
     """
     _check_arguments(env, policy, key)
-    check_function("act", act, ("distribution", "noise"), "write pg.rollout.sample, or pg.rollout.greedy")
+    check_function(
+        "act", act, ("distribution", "noise"), "write pg.rollout.sample, or pg.rollout.greedy"
+    )
     group_size = count("group_size", group_size)
     if env.num_envs % group_size:
-        raise ValueError(f"group_size must divide the {env.num_envs} environments, got {group_size}")
+        raise ValueError(
+            f"group_size must divide the {env.num_envs} environments, got {group_size}"
+        )
     horizon = env.horizon(horizon)
     size = blocks.even_size(horizon, BLOCK)
     standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act, begin)
@@ -161,7 +174,9 @@ def episodes(
     num_blocks = math.ceil(horizon / size)
     ahead = min(AHEAD, num_blocks)
     draws = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(drawn, jnp.int32(0)))
-    shapes = jax.eval_shape(lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1])
+    shapes = jax.eval_shape(
+        lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1]
+    )
     rows = jax.tree.map(lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), shapes)
     rows = jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1]
     return _grouped(blocks.join(rows, horizon), group_size)
@@ -170,10 +185,11 @@ def episodes(
 def differentiable_episodes(
     env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None
 ) -> Trajectory:
-    """What `episodes` gives for the same key, with a derivative in params through actions, states and rewards.
+    """What `episodes` gives for the same key, with a derivative in params through actions, states
+    and rewards.
 
-    The action is a function of params and noise (`reparameterised`). All H steps are taken, in one scan, whose
-    backward pass computes each step again instead of remembering what was inside it.
+    The action is a function of params and noise (`reparameterised`). All H steps are taken, in one
+    scan, whose backward pass computes each step again instead of remembering what was inside it.
     """
     _check_arguments(env, policy, key)
     horizon = env.horizon(horizon)
@@ -182,13 +198,23 @@ def differentiable_episodes(
 
 
 def visited(
-    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None, *, act: Act = sample
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    horizon: int | None = None,
+    *,
+    act: Act = sample,
 ) -> tuple[RolloutState, jax.Array]:
-    """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and `valid`."""
+    """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and
+    `valid`.
+    """
     _check_arguments(env, policy, key)
     horizon = env.horizon(horizon)
     standing, draw, step = _episodes(env, policy, params, key, horizon, 1, act)
-    return jax.lax.scan(lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon)))[1]
+    return jax.lax.scan(
+        lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon))
+    )[1]
 
 
 def returns_to_go(
@@ -201,25 +227,32 @@ def returns_to_go(
     gamma: Any,
     horizon: int | None = None,
 ) -> jax.Array:
-    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` [B, *A] where they stand, and follow the policy then, [B].
+    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` [B, *A] where they stand, and follow the
+    policy then, [B].
 
-    As every environment here is a pure function of its state, any state can be gone on from, as often as wanted.
+    As every environment here is a pure function of its state, any state can be gone on from, as
+    often as wanted.
     """
     _check_arguments(env, policy, key)
     _check_standing("begin", begin, env)
     action = numbers("action", action, "write dist.sample(dist.draw(key))")
     if action.shape[:1] != (env.num_envs,):
         raise ValueError(
-            f"action must have {env.num_envs} entries, one for each environment, got shape {list(action.shape)}"
+            f"action must have {env.num_envs} entries, one for each environment, got shape "
+            f"{list(action.shape)}"
         )
     horizon = env.horizon(horizon)
     first_key, key = jax.random.split(key)
-    draws = jax.tree.map(lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int)))
+    draws = jax.tree.map(
+        lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int))
+    )
     draws = _with_keys(draws, first_key)
     after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)
     rest = episodes(env, policy, params, key, horizon, begin=after)
     ended = row.done | (row.time == horizon - 1)
-    powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(1, horizon + 1, dtype=rest.reward.dtype)
+    powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(
+        1, horizon + 1, dtype=rest.reward.dtype
+    )
     return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
 
 
@@ -232,9 +265,11 @@ def windows(
     num_steps: int,
     horizon: int | None = None,
 ) -> tuple[RolloutState, Trajectory, Finished]:
-    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode ended.
+    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode
+    ended.
 
-    horizon: H, the steps after which an episode is truncated; default: the environment's own time limit alone.
+    horizon: H, the steps after which an episode is truncated; default: the environment's own time
+    limit alone.
     """
     _check_arguments(env, policy, key)
     _check_standing("state", state, env)
@@ -249,7 +284,9 @@ def windows(
         draws, start = xs
         moved, row = _step(env, policy, params, state, _with_keys(draws, key), sample)
         row = row._replace(truncated=_cut(row, horizon))
-        ended = Finished(row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.env_steps)))
+        ended = Finished(
+            row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.env_steps))
+        )
         reset = initial(start, moved, row.done)
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
@@ -268,7 +305,9 @@ def _episodes(
     act: Act,
     begin: RolloutState | None = None,
 ) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
-    """Where B episodes stand at first, the random numbers of given steps, and the step, for a scan."""
+    """Where B episodes stand at first, the random numbers of given steps, and the step, for a
+    scan.
+    """
     _check_standardised(policy)
     reset_key, key = jax.random.split(key)
     if begin is None:
@@ -294,8 +333,9 @@ def _episodes(
         goes_on = alive & ~row.done
         # A finished environment stands still: stepped on, its state could leave the finite numbers.
         after = _where(alive, moved, state)
-        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the derivative of what
-        # does not is 0 times that of the network; so the networks go on seeing the episode's last observation.
+        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the
+        # derivative of what does not is 0 times that of the network; so the networks go on seeing
+        # the episode's last observation.
         after = after._replace(obs=_where(goes_on, moved.obs, state.obs))
         if env.differentiable:  # the same for the derivative of the dynamics
             after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
@@ -305,7 +345,9 @@ def _episodes(
 
 
 def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
-    """The trajectory with the number of every episode's group, by position in the batch; as it is without groups."""
+    """The trajectory with the number of every episode's group, by position in the batch; as it is
+    without groups.
+    """
     if group_size == 1:
         return traj
     number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size
@@ -313,7 +355,9 @@ def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
 
 
 def _check_arguments(env: Any, policy: Any, key: Any) -> None:
-    """Raises ValueError, which says what to write instead, for other kinds of things than these three."""
+    """Raises ValueError, which says what to write instead, for other kinds of things than these
+    three.
+    """
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)
@@ -321,12 +365,15 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
 
 def _check_standing(name: str, state: Any, env: Env) -> None:
     """Raises ValueError unless `state` says where the environments stand, all of them."""
-    instead = "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects windows"
+    instead = (
+        "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects "
+        "windows"
+    )
     check_kind(name, state, RolloutState, instead)
     if state.time.shape != (env.num_envs,):
         raise ValueError(
-            f"{name} must be where {env.num_envs} environments stand, got one of shape {list(state.time.shape)}: "
-            "make env with as many"
+            f"{name} must be where {env.num_envs} environments stand, got one of shape "
+            f"{list(state.time.shape)}: make env with as many"
         )
 
 
@@ -334,15 +381,18 @@ def _check_standardised(policy: Network) -> None:
     """Raises ValueError for a policy that would act otherwise than it was trained to."""
     if policy.unstandardised:
         raise ValueError(
-            "this policy sees standardised observations: write pg.normalisation.standardised(policy, "
-            "state.normaliser), or pg.load_policy(folder).network for a run that was saved"
+            "this policy sees standardised observations: write "
+            "pg.normalisation.standardised(policy, state.normaliser), or "
+            "pg.load_policy(folder).network for a run that was saved"
         )
 
 
 def _step(
     env: Env, policy: Network, params: Any, state: RolloutState, draws: Any, act: Act
 ) -> tuple[RolloutState, Trajectory]:
-    """One step of B environments: where they stand afterwards, unreset, and the row [B, ...] to record."""
+    """One step of B environments: where they stand afterwards, unreset, and the row [B, ...] to
+    record.
+    """
     state, (noise, keys) = devices.spread_envs((state, draws))
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
@@ -365,18 +415,24 @@ def _step(
     )
     episode_return = state.episode_return + transition.reward
     held = jax.tree.map(jnp.add, state.held, transition.steps)
-    return RolloutState(env_state, transition.next_obs, carry, state.time + 1, episode_return, held), row
+    return RolloutState(
+        env_state, transition.next_obs, carry, state.time + 1, episode_return, held
+    ), row
 
 
 def _cut(row: Trajectory, horizon: int | None) -> jax.Array:
-    """bool [B]: a limit of time ends the episode after this step, the environment's own or `horizon`."""
+    """bool [B]: a limit of time ends the episode after this step, the environment's own or
+    `horizon`.
+    """
     return row.truncated if horizon is None else row.truncated | (row.time >= horizon - 1)
 
 
 def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax.Array) -> Any:
-    """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys [K, B].
+    """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
+    [K, B].
 
-    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why); `_with_keys` undoes that.
+    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why);
+    `_with_keys` undoes that.
     """
     networks.check_params(params)
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
@@ -398,13 +454,14 @@ def _with_keys(draws: Any, key: jax.Array) -> Any:
 def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[..., Any]]:
     """The initial states that the steps of a window may need.
 
-    Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per step. Beyond
-    `FRESH_BYTES`, of all runs that are mapped over together, each is drawn in its step, if an episode ends there;
-    from the same keys, so that it is the same.
+    Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per
+    step. Beyond `FRESH_BYTES`, of all runs that are mapped over together, each is drawn in its
+    step, if an episode ends there; from the same keys, so that it is the same.
 
     Returns:
-        What the steps are given, [num_steps, ...], and a function: one of these, where the environments have moved
-        to, and which have ended [B] -> env_state, obs; of no meaning where none has ended.
+        What the steps are given, [num_steps, ...], and a function: one of these, where the
+        environments have moved to, and which have ended [B] -> env_state, obs; of no meaning where
+        none has ended.
     """
     keys = jax.random.split(key, num_steps)
 

@@ -1,7 +1,8 @@
 """Differences that are real, and those that are the rounding of a float.
 
-A spread of rounding errors is no scale: divided by itself it makes numbers of size 1 of returns that are all equal.
-So what is standardised is first asked here whether it differs at all, relative to its size and its precision.
+A spread of rounding errors is no scale: divided by itself it makes numbers of size 1 of returns
+that are all equal. So what is standardised is first asked here whether it differs at all, relative
+to its size and its precision.
 """
 
 import math
@@ -9,15 +10,16 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Of a float's precision: how far off a number may be that came of a few operations, each off by half a unit.
+# Of a float's precision: how far off a number may be that came of a few operations, each off by
+# half a unit.
 UNITS = 8
 
 
 def sum_in_pairs(terms: jax.Array) -> jax.Array:
     """Σ over axis 0, [...], half of the terms added to the other half until one is left.
 
-    A term passes through log₂ T additions, in the same order on every backend; added one after another
-    it would pass through up to T of them, each of which rounds.
+    A term passes through log₂ T additions, in the same order on every backend; added one after
+    another it would pass through up to T of them, each of which rounds.
     """
     while len(terms) > 1:
         half = len(terms) // 2
@@ -27,7 +29,8 @@ def sum_in_pairs(terms: jax.Array) -> jax.Array:
 
 
 def of_sums(terms: jax.Array) -> jax.Array:
-    """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T) Σ|x|.
+    """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T)
+    Σ|x|.
 
     Each term is off by ε / 2 at most, as a float is, and so is each of the log₂ T additions of
     `sum_in_pairs` that it passes through (Higham 1993): twice that lies between two sums. Zeros add
@@ -43,8 +46,11 @@ def of_size(x: jax.Array) -> jax.Array:
     return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 
-def equal(x: jax.Array, error: jax.Array, where: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """Tells where x are equal but for rounding: no two are farther apart than the largest `error`; `axis` stays.
+def equal(
+    x: jax.Array, error: jax.Array, where: jax.Array, axis: int | tuple[int, ...] | None = None
+) -> jax.Array:
+    """Tells where x are equal but for rounding: no two are farther apart than the largest `error`;
+    `axis` stays.
 
     Args:
         x: [...].
@@ -57,6 +63,8 @@ def equal(x: jax.Array, error: jax.Array, where: jax.Array, axis: int | tuple[in
     where = jnp.broadcast_to(where, x.shape)
     largest = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf, where=where)
     smallest = jnp.min(x, axis=axis, keepdims=True, initial=jnp.inf, where=where)
-    error = jnp.max(jnp.broadcast_to(error, x.shape), axis=axis, keepdims=True, initial=0.0, where=where)
+    error = jnp.max(
+        jnp.broadcast_to(error, x.shape), axis=axis, keepdims=True, initial=0.0, where=where
+    )
     gap = largest - smallest
     return (gap <= error) & (gap < jnp.inf)

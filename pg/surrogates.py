@@ -2,7 +2,7 @@
 
     score       ∇ (Ψ log π)              = Ψ ∇log π
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
-    clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ has left [1-ε, 1+ε] in the direction of Ψ
+    clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ left [1-ε, 1+ε] in the direction of Ψ
     all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
 
 Ψ, Q and the behaviour's log-probability are constants: they were computed before differentiation.
@@ -22,44 +22,58 @@ def importance(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array) -> jax
     return jnp.exp(log_prob - behaviour) * psi
 
 
-def clipped(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float) -> jax.Array:
+def clipped(
+    log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float
+) -> jax.Array:
     """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7)."""
     ratio = jnp.exp(log_prob - behaviour)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)
 
 
-def clipped_value(value: jax.Array, before: jax.Array, target: jax.Array, epsilon: jax.Array | float) -> jax.Array:
-    """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε), [...]: a loss.
+def clipped_value(
+    value: jax.Array, before: jax.Array, target: jax.Array, epsilon: jax.Array | float
+) -> jax.Array:
+    """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε),
+    [...]: a loss.
 
-    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13); ε = inf: the squared error.
+    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13); ε = inf: the
+    squared error.
     """
     near = before + jnp.clip(value - before, -epsilon, epsilon)
     return 0.5 * jnp.maximum((value - target) ** 2, (near - target) ** 2)
 
 
 def all_action(logits: jax.Array, q: jax.Array) -> jax.Array:
-    """Σₐ π(a) Q(a), [...]  (expected policy gradients, Ciosek & Whiteson 2018, 1706.05374). Both [..., A]."""
+    """Σₐ π(a) Q(a), [...]  (expected policy gradients, Ciosek & Whiteson 2018, 1706.05374). Both
+    [..., A].
+    """
     return jnp.sum(jax.nn.softmax(logits) * q, axis=-1)
 
 
 def magic_box(x: jax.Array) -> jax.Array:
-    """□(x) = exp(x - ⊥x): 1 in value, and each derivative is that of exp at 0 (Foerster et al. 2018, 1802.05098)."""
+    """□(x) = exp(x - ⊥x): 1 in value, and each derivative is that of exp at 0 (Foerster et al.
+    2018, 1802.05098).
+    """
     return jnp.exp(x - jax.lax.stop_gradient(x))
 
 
 def dice(log_prob: jax.Array, reward: jax.Array) -> jax.Array:
-    """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: right for derivatives of every order (1802.05098, eq. 8).
+    """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: right for derivatives of every order
+    (1802.05098, eq. 8).
 
     log_prob, reward: [T, ...], both 0 where not valid; reward already times γᵏ.
     """
     return jnp.sum(jax.lax.stop_gradient(reward) * magic_box(jnp.cumsum(log_prob, axis=0)), axis=0)
 
 
-def loaded_dice(log_prob: jax.Array, advantage: jax.Array, lambda_: jax.Array | float = 1.0) -> jax.Array:
-    """Σₜ Aₜ (□(wₜ) - □(wₜ - log πₜ)), wₜ = Σ_{k≤t} λᵗ⁻ᵏ log π_k, [...]  (Farquhar et al. 2019, 1909.10549).
+def loaded_dice(
+    log_prob: jax.Array, advantage: jax.Array, lambda_: jax.Array | float = 1.0
+) -> jax.Array:
+    """Σₜ Aₜ (□(wₜ) - □(wₜ - log πₜ)), wₜ = Σ_{k≤t} λᵗ⁻ᵏ log π_k, [...]  (Farquhar et al. 2019,
+    1909.10549).
 
-    log_prob, advantage: [T, ...], both 0 where not valid; advantage already times γᵗ. λ < 1 is biased from the
-    second order on.
+    log_prob, advantage: [T, ...], both 0 where not valid; advantage already times γᵗ. λ < 1 is
+    biased from the second order on.
     """
 
     def accumulate(w: jax.Array, log_prob: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -67,4 +81,6 @@ def loaded_dice(log_prob: jax.Array, advantage: jax.Array, lambda_: jax.Array | 
         return w, w
 
     w = jax.lax.scan(accumulate, jnp.zeros_like(log_prob[0]), log_prob)[1]
-    return jnp.sum(jax.lax.stop_gradient(advantage) * (magic_box(w) - magic_box(w - log_prob)), axis=0)
+    return jnp.sum(
+        jax.lax.stop_gradient(advantage) * (magic_box(w) - magic_box(w - log_prob)), axis=0
+    )

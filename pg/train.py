@@ -1,9 +1,10 @@
 """Training: a key to trained parameters, the whole of it one `jax.lax.scan` over gradient steps.
 
-    for g in 1..G:   τ ~ p(·; θ)ᴺ    collect        Ψ = weigh(τ)        θ ← optax(θ, ∇ loss(θ; τ, Ψ))
+    for g in 1..G:   τ ~ p(·; θ)ᴺ   collect     Ψ = weigh(τ)     θ ← optax(θ, ∇ loss(θ; τ, Ψ))
 
-Environment, networks, estimator and optimizer are built inside the traced function, from a static Config and
-from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and hyperparameters alike.
+Environment, networks, estimator and optimizer are built inside the traced function, from a static
+Config and from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and
+hyperparameters alike.
 """
 
 import functools
@@ -47,14 +48,16 @@ class TrainState(NamedTuple):
     rollout: Any  # RolloutState with windows; () with episodes, which start afresh
     normaliser: Normaliser  # statistics of observations and returns so far
     update: jax.Array  # int [], updates done
-    skipped: jax.Array  # int [], those of them that were not taken, as a number in them was not finite
+    # int [], those of them that were not taken, as a number in them was not finite
+    skipped: jax.Array
 
 
 class Learner(NamedTuple):
     """Training as a pair of pure functions."""
 
     init: Callable[[jax.Array], TrainState]  # key -> state
-    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]  # state, key -> state, metrics of scalars
+    # state, key -> state, metrics of scalars
+    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
 
 
 def make_learner(
@@ -66,19 +69,22 @@ def make_learner(
 ) -> Learner:
     """`init` and `step`, one gradient step (with ppo: its epochs × minibatches) on one batch.
 
-    optimizer: learning rate -> optax transformation; estimator: (policy, critic, hyperparams) -> Estimator; each
-    overrides the name in `config`. Raises ValueError for values out of range or parts that do not fit together.
+    optimizer: learning rate -> optax transformation; estimator: (policy, critic, hyperparams) ->
+    Estimator; each overrides the name in `config`. Raises ValueError for values out of range or
+    parts that do not fit together.
 
-    Schedules of `config` follow the updates and the steps that are planned, also past those that are not taken
-    (`stop_kl`, numbers that are not finite), so that each ends at zero. What an optimizer counts by itself, as Adam
-    for its bias correction, are the steps that were taken.
+    Schedules of `config` follow the updates and the steps that are planned, also past those that
+    are not taken (`stop_kl`, numbers that are not finite), so that each ends at zero. What an
+    optimizer counts by itself, as Adam for its bias correction, are the steps that were taken.
 
-    Metrics: return, length (means over the episodes that ended; NaN if none did), episodes, env_steps, grad_norm
-    (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`), skipped (1: the update was not taken),
-    and what the estimator adds. All of unscaled rewards. With `config.diagnostics`: grad_variance (tr Σ of one
-    episode's gradient, or of one environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at
-    times), explained_variance (with a critic V; NaN if there is nothing to explain), all before the update. Under
-    JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that are meant.
+    Metrics: return, length (means over the episodes that ended; NaN if none did), episodes,
+    env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`),
+    skipped (1: the update was not taken), and what the estimator adds. All of unscaled rewards.
+    With `config.diagnostics`: grad_variance (tr Σ of one episode's gradient, or of one
+    environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at times),
+    explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.
+    Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that
+    are meant.
     """
     check_config(config)
     h = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
@@ -88,9 +94,13 @@ def make_learner(
     make_estimator = checked(estimator or ESTIMATORS[config.estimator])
     first = make_estimator(*plain, h)
     if config.diagnostics and not first.separable:
-        raise ValueError("diagnostics need an estimator whose gradient is a mean over the episodes of a batch")
+        raise ValueError(
+            "diagnostics need an estimator whose gradient is a mean over the episodes of a batch"
+        )
     if config.collect not in first.accepts:
-        raise ValueError(f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}")
+        raise ValueError(
+            f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}"
+        )
     opt = functools.partial(make_optimizer, config, h, optimizer)
     start_optimizer = opt().init  # made here, so that a mistake in it is found here
 
@@ -98,22 +108,40 @@ def make_learner(
         check_key(key)
         params_key, rollout_key = jax.random.split(key)
         params, estimator_state = first.init(params_key)
-        state = rollout.start(env, networks.actor(*plain), rollout_key) if config.collect == "windows" else ()
+        state = (
+            rollout.start(env, networks.actor(*plain), rollout_key)
+            if config.collect == "windows"
+            else ()
+        )
         normaliser = normalisation.start(config, env.obs_shape)
         opt_state = start_optimizer(params)
-        return TrainState(params, opt_state, estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0))
+        return TrainState(
+            params, opt_state, estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0)
+        )
 
-    def collect(state: TrainState, actor: Network, key: jax.Array) -> tuple[Any, Trajectory, Finished]:
+    def collect(
+        state: TrainState, actor: Network, key: jax.Array
+    ) -> tuple[Any, Trajectory, Finished]:
         if config.collect == "windows":
-            return rollout.windows(env, actor, state.params, key, state.rollout, config.num_steps, config.horizon)
-        traj = rollout.episodes(env, actor, state.params, key, config.horizon, group_size=config.group_size)
-        return (), traj, Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.env_steps.sum())
+            return rollout.windows(
+                env, actor, state.params, key, state.rollout, config.num_steps, config.horizon
+            )
+        traj = rollout.episodes(
+            env, actor, state.params, key, config.horizon, group_size=config.group_size
+        )
+        return (
+            (),
+            traj,
+            Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.env_steps.sum()),
+        )
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
         check_key(key)
         check_kind("state", state, TrainState, "write learner.init(key)")
         collect_key, shuffle_key = jax.random.split(key)
-        policy, critic = (normalisation.standardised(network, state.normaliser) for network in plain)
+        policy, critic = (
+            normalisation.standardised(network, state.normaliser) for network in plain
+        )
         rollout_state, traj, finished = collect(state, networks.actor(policy, critic), collect_key)
         est = make_estimator(policy, critic, scheduled(config, h, state.update))
         seen = normalisation.scaled(traj, state.normaliser)
@@ -151,11 +179,19 @@ def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
     def at(course: Schedule, value: Any) -> Any:
         if course == "constant":
             return value
-        return jnp.where(jnp.isinf(value), value, value * schedule(course, 1.0, config.num_updates)(update))
+        return jnp.where(
+            jnp.isinf(value), value, value * schedule(course, 1.0, config.num_updates)(update)
+        )
 
     return h._replace(
-        **{name: at(config.entropy_schedule, getattr(h, name)) for name in ("entropy_coef", "temperature")},
-        **{name: at(config.epsilon_schedule, getattr(h, name)) for name in ("epsilon", "value_epsilon")},
+        **{
+            name: at(config.entropy_schedule, getattr(h, name))
+            for name in ("entropy_coef", "temperature")
+        },
+        **{
+            name: at(config.epsilon_schedule, getattr(h, name))
+            for name in ("epsilon", "value_epsilon")
+        },
     )
 
 
@@ -168,7 +204,8 @@ def make_train(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
 
-    hyperparams: those of a call that gives none; default: `Hyperparams()`. So `make_train(*pg.preset("ppo"))(key)`.
+    hyperparams: those of a call that gives none; default: `Hyperparams()`. So
+    `make_train(*pg.preset("ppo"))(key)`.
     """
     check_config(config)
     usual = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
@@ -184,13 +221,17 @@ def make_train(
 
 
 def make_chunk(
-    config: Config, *, optimizer: OptimizerFactory | None = None, estimator: EstimatorFactory | None = None
+    config: Config,
+    *,
+    optimizer: OptimizerFactory | None = None,
+    estimator: EstimatorFactory | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates; it may be traced.
+    """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
+    it may be traced.
 
-    What a long run calls again and again, with printing and saving in between; equal to one scan, bit for bit, where
-    `count` is traced: a loop that is known to turn once is compiled without the loop, and may round otherwise.
-    Metrics beyond `count` are zeros.
+    What a long run calls again and again, with printing and saving in between; equal to one scan,
+    bit for bit, where `count` is traced: a loop that is known to turn once is compiled without the
+    loop, and may round otherwise. Metrics beyond `count` are zeros.
     """
     check_config(config)
 
@@ -202,7 +243,8 @@ def make_chunk(
             return envs.scan_keys(step, state, keys)
 
         impl = jax.random.key_impl(keys)
-        data = jax.random.key_data(keys)  # a key that is taken from an array in a loop looks as if it were used twice
+        # a key that is taken from an array in a loop looks as if it were used twice
+        data = jax.random.key_data(keys)
 
         def one(i: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, new = step(loop[0], jax.random.wrap_key_data(data[i], impl=impl))
@@ -216,10 +258,11 @@ def make_chunk(
 
 
 def training_keys(key: jax.Array, start: Any, count: int) -> tuple[jax.Array, jax.Array]:
-    """The keys of a run: that of `init`, and those of `count` updates from number `start` on, which may be traced.
+    """The keys of a run: that of `init`, and those of `count` updates from number `start` on, which
+    may be traced.
 
-    An update's key depends on its number alone, so that a run in chunks, or one that is continued beyond its
-    planned end, draws what a single scan would have drawn.
+    An update's key depends on its number alone, so that a run in chunks, or one that is continued
+    beyond its planned end, draws what a single scan would have drawn.
     """
     init_key, step_key = jax.random.split(key)
     return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(start + jnp.arange(count))
@@ -232,7 +275,9 @@ def _gradient_step(
     policy: Network,
     est: Estimator,
 ) -> Improve:
-    """θ ← optax(θ, ∇ loss) on a batch or a part of one. opt: number of the step -> its optimizer."""
+    """θ ← optax(θ, ∇ loss) on a batch or a part of one. opt: number of the step -> its
+    optimizer.
+    """
     scale = 1.0 if _draws_steps(config) else _scale(config)
 
     def improve(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
@@ -245,7 +290,9 @@ def _gradient_step(
         metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
         stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)
         largest = jnp.maximum(learned.largest, optax.tree.norm(grads))
-        return Learned(optax.apply_updates(learned.params, updates), opt_state, stay, largest), metrics
+        return Learned(
+            optax.apply_updates(learned.params, updates), opt_state, stay, largest
+        ), metrics
 
     return improve
 
@@ -253,13 +300,15 @@ def _gradient_step(
 def _scale(config: Config) -> float:
     """What gradients are multiplied with.
 
-    Over a window there is no episode to sum over: its gradient is per step, so that its scale, which clipping sees,
-    does not depend on where the window is cut.
+    Over a window there is no episode to sum over: its gradient is per step, so that its scale,
+    which clipping sees, does not depend on where the window is cut.
     """
     return 1 / config.num_steps if config.collect == "windows" else 1.0
 
 
-def _quality(config: Config, est: Estimator, critic: Network, params: Params, batch: Weighted) -> Metrics:
+def _quality(
+    config: Config, est: Estimator, critic: Network, params: Params, batch: Weighted
+) -> Metrics:
     """How good the batch's gradient is, of the Ψ that the first step on it takes."""
     batch = devices.gather_envs(batch if config.advantages == "raw" else standardise(batch))
     episodes = diagnostics.of_episodes(est, params, batch)
@@ -283,7 +332,8 @@ def _passes(
     key: jax.Array,
     update: jax.Array,
 ) -> tuple[Learned, Metrics]:
-    """One step on the batch, or on each of its minibatches until the policy has moved too far. -> mean metrics.
+    """One step on the batch, or on each of its minibatches until the policy has moved too far. ->
+    mean metrics.
 
     update: number of updates before this one. Steps are numbered as if all of them had been taken.
     """
@@ -293,7 +343,9 @@ def _passes(
     if steps == 1 and not _draws_steps(config):
         return improve(learned, batch, update)
 
-    def one(learned: Learned, part_of_batch: tuple[jax.Array, jax.Array]) -> tuple[Learned, Metrics]:
+    def one(
+        learned: Learned, part_of_batch: tuple[jax.Array, jax.Array]
+    ) -> tuple[Learned, Metrics]:
         rows, step = part_of_batch
         part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], whole), axis=1)
         moved, metrics = improve(learned, part, step)
@@ -308,21 +360,30 @@ def _passes(
     return learned, jax.tree.map(jnp.mean, metrics)
 
 
-def _taken(config: Config, state: TrainState, moved: TrainState, metrics: Metrics) -> tuple[TrainState, Metrics]:
+def _taken(
+    config: Config, state: TrainState, moved: TrainState, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
     """The state after an update, or the one before it where a number is not finite."""
     reject = nonfinite.rejected(config.on_nonfinite, metrics["nonfinite"], state.skipped)
     kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, moved)
     skipped = reject.astype(jnp.int32)
-    return kept._replace(update=moved.update, skipped=state.skipped + skipped), metrics | {"skipped": skipped}
+    return kept._replace(update=moved.update, skipped=state.skipped + skipped), metrics | {
+        "skipped": skipped
+    }
 
 
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
-    """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every epoch.
+    """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every
+    epoch.
 
-    Groups are shuffled whole: a minibatch has all episodes of a group or none. With `minibatch_size` it is the steps
-    of the window, of all environments together, that are shuffled.
+    Groups are shuffled whole: a minibatch has all episodes of a group or none. With
+    `minibatch_size` it is the steps of the window, of all environments together, that are shuffled.
     """
-    things = config.num_envs * config.num_steps if _draws_steps(config) else config.num_envs // config.group_size
+    things = (
+        config.num_envs * config.num_steps
+        if _draws_steps(config)
+        else config.num_envs // config.group_size
+    )
 
     def shuffled(key: jax.Array) -> jax.Array:
         return jax.random.permutation(key, things)

@@ -1,14 +1,20 @@
-"""Settings that reach the benchmark's results, by environment and label: a literal table of changes to a preset.
+"""Settings that reach the benchmark's results, by environment and label: a literal table of changes
+to a preset.
 
-Found on seeds 1000 and up, never on those that are reported (0 to 19); `experiments/tune.py` is the search, and
-docs/tuning.md what was searched. A label is an estimator's name, or a variant of one.
+Found on seeds 1000 and up, never on those that are reported (0 to 19); `experiments/tune.py` is the
+search, and docs/tuning.md what was searched. A label is an estimator's name, or a variant of one.
 """
 
 from typing import Any
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "natural": {"estimator": "time_baseline", "optimizer": "natural", "learning_rate": 0.05, "damping": 0.4},
+    "natural": {
+        "estimator": "time_baseline",
+        "optimizer": "natural",
+        "learning_rate": 0.05,
+        "damping": 0.4,
+    },
     "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
     "recurrent_ppo": {"estimator": "ppo", "rnn": "gru"},
     "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
@@ -17,32 +23,69 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _CATCH: dict[str, Any] = {"num_envs": 20, "num_updates": 550, "learning_rate": 0.004}
 _CATCH_WINDOWS: dict[str, Any] = {"entropy_coef": 0.01, "num_updates": 390}
 _ON_RETURNS = (
-    *("reinforce", "constant_baseline", "batch_mean", "standardised", "leave_one_out", "time_baseline"),
+    *(
+        "reinforce",
+        "constant_baseline",
+        "batch_mean",
+        "standardised",
+        "leave_one_out",
+        "time_baseline",
+    ),
     *("optimal_baseline", "moving_average", "state_value", "grpo", "action_dependent_baseline"),
 )
 _FAST: dict[str, Any] = {"num_steps": 8, "learning_rate": 0.001}  # many short windows
 _MILLION: dict[str, Any] = {  # steps
-    **{"num_envs": 32, "num_steps": 64, "num_updates": 488, "num_epochs": 4, "advantages": "minibatch"},
+    **{
+        "num_envs": 32,
+        "num_steps": 64,
+        "num_updates": 488,
+        "num_epochs": 4,
+        "advantages": "minibatch",
+    },
 }
 _BANDIT: dict[str, Any] = {  # a window is an episode
-    **{"hidden_sizes": (32,), "num_envs": 32, "num_steps": 100, "num_updates": 250, "num_epochs": 4, "gamma": 1.0},
+    **{
+        "hidden_sizes": (32,),
+        "num_envs": 32,
+        "num_steps": 100,
+        "num_updates": 250,
+        "num_epochs": 4,
+        "gamma": 1.0,
+    },
     **{"advantages": "minibatch", "entropy_coef": 0.01, "learning_rate": 0.002},
 }
 _PENDULUM: dict[str, Any] = {
-    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch", "gamma": 0.95},
+    **{
+        "normalise_observations": True,
+        "scale_rewards": True,
+        "advantages": "minibatch",
+        "gamma": 0.95,
+    },
     **{"num_envs": 16, "num_steps": 128, "num_updates": 488},
 }
-# The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same games for good.
+# The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
+# games for good.
 _MINATAR: dict[str, Any] = {
     **{"hidden_sizes": (128,), "activation": "relu", "learning_rate": 0.003},
-    **{"num_envs": 64, "num_steps": 128, "num_updates": 1220, "num_epochs": 2, "num_minibatches": 8},
+    **{
+        "num_envs": 64,
+        "num_steps": 128,
+        "num_updates": 1220,
+        "num_epochs": 2,
+        "num_minibatches": 8,
+    },
     **{"entropy_coef": 0.1, "entropy_schedule": "linear"},
 }
 
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole-v1": {
         "leave_one_out": {"num_updates": 60},
-        "state_value": {"num_envs": 20, "num_updates": 60, "schedule": "linear", "learning_rate": 0.006},
+        "state_value": {
+            "num_envs": 20,
+            "num_updates": 60,
+            "schedule": "linear",
+            "learning_rate": 0.006,
+        },
         "actor_critic": {**_FAST, "num_updates": 7800, "learning_rate": 0.002},
         "ppo": {"learning_rate": 0.002},
         "reinforce": {"num_envs": 50, "num_updates": 65, "learning_rate": 0.002},
@@ -51,19 +94,36 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "CartPole-v1-positions": {  # after rl-baselines3-zoo's PPO-LSTM
         "recurrent_ppo": {
-            **{"num_envs": 16, "num_updates": 300, "num_epochs": 8, "num_minibatches": 2, "hidden_sizes": (64,)},
-            **{"normalise_observations": True, "advantages": "minibatch", "epsilon_schedule": "linear"},
+            **{
+                "num_envs": 16,
+                "num_updates": 300,
+                "num_epochs": 8,
+                "num_minibatches": 2,
+                "hidden_sizes": (64,),
+            },
+            **{
+                "normalise_observations": True,
+                "advantages": "minibatch",
+                "epsilon_schedule": "linear",
+            },
             **{"gamma": 0.98, "gae_lambda": 0.8, "learning_rate": 0.002},
         },
         "ppo": {"num_updates": 976},
     },
     "Acrobot-v1": {
-        # Actions that are held for two steps swing it up now and then; independent ones leave some seeds at -500.
-        "leave_one_out": {"num_envs": 20, "num_updates": 150, "schedule": "linear", "action_repeat": 2},
+        # Actions that are held for two steps swing it up now and then; independent ones leave some
+        # seeds at -500.
+        "leave_one_out": {
+            "num_envs": 20,
+            "num_updates": 150,
+            "schedule": "linear",
+            "action_repeat": 2,
+        },
         "ppo": {"num_envs": 16, "num_steps": 32, "num_updates": 976, "entropy_coef": 0.01},
         "actor_critic": {**_FAST, "num_envs": 16, "num_updates": 3900, "entropy_coef": 0.01},
     },
-    # A state has the velocity in it, but its scale hides it; and a held action swings where independent ones cancel.
+    # A state has the velocity in it, but its scale hides it; and a held action swings where
+    # independent ones cancel.
     "MountainCar-v0": {
         "ppo": {
             **{"normalise_observations": True, "action_repeat": 8, "entropy_coef": 0.01},
@@ -100,24 +160,49 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "MemoryChain-bsuite": {
         "recurrent_ppo": {
-            **{"rnn_size": 32, "hidden_sizes": (32,), "num_envs": 16, "num_updates": 150, "num_epochs": 4},
+            **{
+                "rnn_size": 32,
+                "hidden_sizes": (32,),
+                "num_envs": 16,
+                "num_updates": 150,
+                "num_epochs": 4,
+            },
         },
     },
     "BernoulliBandit-misc": {"recurrent_ppo": {**_BANDIT, "rnn_size": 32}, "ppo": _BANDIT},
     "SimpleBandit-bsuite": {"leave_one_out": {"num_updates": 2000}, "ppo": {"num_updates": 195}},
     "FrozenLake-misc": {  # a table of logits: one linear layer on one-hot states
         "ppo": {
-            **{"hidden_sizes": (), "num_envs": 16, "num_steps": 128, "num_updates": 240, "num_epochs": 4},
+            **{
+                "hidden_sizes": (),
+                "num_envs": 16,
+                "num_steps": 128,
+                "num_updates": 240,
+                "num_epochs": 4,
+            },
             **{"learning_rate": 0.1, "entropy_coef": 0.003, "gamma": 0.995},
         },
     },
-    "PointRobot-misc": {"ppo": {**_MILLION, "action_distribution": "squashed", "entropy_coef": 0.003}},
+    "PointRobot-misc": {
+        "ppo": {**_MILLION, "action_distribution": "squashed", "entropy_coef": 0.003}
+    },
     "MetaMaze-misc": {"ppo": {**_MILLION, "normalise_observations": True, "entropy_coef": 0.01}},
-    "Reacher-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}},
-    "Swimmer-misc": {"ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}},
-    "Pong-misc": {  # dense layers on its 30 x 40 pixels take a seventh of the convolution's multiplications
+    "Reacher-misc": {
+        "ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}
+    },
+    "Swimmer-misc": {
+        "ppo": {**_MILLION, "normalise_observations": True, "action_distribution": "squashed"}
+    },
+    # dense layers on its 30 x 40 pixels take a seventh of the convolution's multiplications
+    "Pong-misc": {
         "ppo": {
-            **{"network": "mlp", "num_envs": 16, "num_updates": 290, "num_epochs": 4, "entropy_coef": 0.01},
+            **{
+                "network": "mlp",
+                "num_envs": 16,
+                "num_updates": 290,
+                "num_epochs": 4,
+                "entropy_coef": 0.01,
+            },
             "advantages": "minibatch",
         },
     },

@@ -13,13 +13,17 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compilations"))
+jax.config.update(
+    "jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "compilations")
+)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--ids C1 J7` runs what answers to these promises of docs/reliability.md, slow or not."""
-    parser.addoption("--ids", nargs="+", metavar="ID", help="run only the acceptance tests of these ids")
+    parser.addoption(
+        "--ids", nargs="+", metavar="ID", help="run only the acceptance tests of these ids"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,13 +39,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leaves the tests that are asked for by --ids."""
     if config.option.ids:
         wanted = set(config.option.ids)
-        items[:] = [i for i in items if any(wanted & set(m.args) for m in i.iter_markers("acceptance"))]
+        items[:] = [
+            i for i in items if any(wanted & set(m.args) for m in i.iter_markers("acceptance"))
+        ]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs_end_with_their_module() -> Iterator[None]:
-    """A compiled program holds memory maps, of which a process may have 65,530: the whole suite would need more, and
-    the compiler would end in a segmentation fault.
+    """A compiled program holds memory maps, of which a process may have 65,530: the whole suite
+    would need more, and the compiler would end in a segmentation fault.
     """
     yield
     if "pg.runs.execution" in sys.modules:

@@ -1,7 +1,9 @@
-"""Docstrings that are prose with equations in Unicode, and no markup, to reStructuredText; names to links.
+"""Docstrings that are prose with equations in Unicode, and no markup, to reStructuredText; names to
+links.
 
-A paragraph becomes one of: the four lines of an estimator, as a field list; equations, set by MathJax; an indented or
-aligned block, as it stands; or prose, in which `names` that exist are links, as arXiv numbers are.
+A paragraph becomes one of: the four lines of an estimator, as a field list; equations, set by
+MathJax; an indented or aligned block, as it stands; or prose, in which `names` that exist are
+links, as arXiv numbers are.
 """
 
 import inspect
@@ -25,7 +27,9 @@ _FIELDS = re.compile(r"(Ψₜ|Unbiased for|Variance|Needs)(?: =|:) (.*)")
 
 
 def prose(text: str, *starts: Any, local: Any = ()) -> str:
-    """One paragraph: code, stress and references marked up, all else escaped. local: names that are no links."""
+    """One paragraph: code, stress and references marked up, all else escaped. local: names that are
+    no links.
+    """
 
     def marked(match: re.Match[str]) -> str:
         kind, found = match.lastgroup or "", match[match.lastgroup or 0]
@@ -36,7 +40,8 @@ def prose(text: str, *starts: Any, local: Any = ()) -> str:
             kind, found = "link", f"{found} <{target}>"
         return rf"\ {_FORMS[kind].format(found)}\ "
 
-    return "\\" + _INLINE.sub(marked, text).removeprefix("\\")  # neither a list nor a field begins so
+    # neither a list nor a field begins so
+    return "\\" + _INLINE.sub(marked, text).removeprefix("\\")
 
 
 def paragraph(lines: list[str], *starts: Any, local: Any) -> list[str]:
@@ -45,9 +50,16 @@ def paragraph(lines: list[str], *starts: Any, local: Any) -> list[str]:
     if fields[0] and all(fields):
         formula = latex(fields[0][2], words=True)
         first = f":math:`{formula}`" if formula else prose(fields[0][2])
-        return [f":Ψₜ: {first}", *(f":{field[1]}: {prose(field[2], *starts)}" for field in fields[1:] if field)]
+        return [
+            f":Ψₜ: {first}",
+            *(f":{field[1]}: {prose(field[2], *starts)}" for field in fields[1:] if field),
+        ]
     if all(is_equation(line) for line in lines):
-        short = [part for line in lines for part in ([line] if len(line) < 60 else re.split(r"(?<=\S) {2,}", line))]
+        short = [
+            part
+            for line in lines
+            for part in ([line] if len(line) < 60 else re.split(r"(?<=\S) {2,}", line))
+        ]
         equations = r" \\ ".join(f"& {latex(part)}" for part in short)
         return [".. math::", "   :no-wrap:", "", rf"   \begin{{align*}} {equations} \end{{align*}}"]
     if any(re.search(r"^ |\S {3,}\S", line) for line in lines):
@@ -55,14 +67,20 @@ def paragraph(lines: list[str], *starts: Any, local: Any) -> list[str]:
     return [prose(" ".join(lines), *starts, local=local)]
 
 
-def process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def process_docstring(
+    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Rewrites a docstring in place; that of a NamedTuple's field becomes the comment beside it."""
     if lines and lines[0].startswith("Alias for field number"):
         lines[:] = [field_comment(*name.rpartition(".")[::2])]
     elif what == "data" and "\n".join(lines).strip() == inspect.getdoc(obj):  # that of its type
         lines.clear()
     local = inspect.signature(obj).parameters if inspect.isfunction(obj) else ()
-    blocks = [list(block) for full, block in itertools.groupby(lines, lambda line: bool(line.strip())) if full]
+    blocks = [
+        list(block)
+        for full, block in itertools.groupby(lines, lambda line: bool(line.strip()))
+        if full
+    ]
     starts = obj, inspect.getmodule(obj), pg
     lines[:] = [line for block in blocks for line in [*paragraph(block, *starts, local=local), ""]]
 

@@ -13,7 +13,9 @@ import pg
 
 
 def canonical(path: str, *starts: Any) -> str | None:
-    """The full name of what `path` is, seen from the first of `starts` that knows it; None: nothing of pg."""
+    """The full name of what `path` is, seen from the first of `starts` that knows it; None: nothing
+    of pg.
+    """
     for start in starts:
         owner, found = None, start
         for part in path.split("."):
@@ -42,8 +44,13 @@ def resolve(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     prefix, _, path = node.get("reftarget", "").partition(".")
     if prefix != "pg" or node.get("refdomain") != "py":
         return None
-    if isinstance(functools.reduce(lambda owner, name: getattr(owner, name, None), path.split("."), pg), TypeVar):
+    if isinstance(
+        functools.reduce(lambda owner, name: getattr(owner, name, None), path.split("."), pg),
+        TypeVar,
+    ):
         return contnode  # stands for a type, and is documented nowhere
     target = canonical(path, pg)
     domain = env.get_domain("py")
-    return target and domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
+    return target and domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", target, node, contnode
+    )

@@ -8,14 +8,15 @@ _SCRIPTS = {
     "^": ("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ᵃᵇᶜᵈᵉᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣᵀᴴᴺ⊗", "0123456789+-=()abcdeghijklmnoprstuvwxTHN⊗"),
 }
 _SYMBOLS = {
-    **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta", "η": "eta"},
-    **{"θ": "theta", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma"},
-    **{"τ": "tau", "φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega"},
-    **{"Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"},
-    **{"Σ": "sum", "Π": "prod", "∫": "int", "∇": "nabla", "∂": "partial", "∞": "infty", "±": "pm", "×": "times"},
-    **{"≤": "le", "≥": "ge", "≠": "ne", "≈": "approx", "~": "sim", "∝": "propto", "∈": "in", "↦": "mapsto"},
-    **{"→": "to", "·": "cdot", "⊗": "otimes", "‖": "|", "∣": "mid", "|": "mid", "⌊": "lfloor", "⌋": "rfloor"},
-    **{"½": "tfrac12", "□": "square", "⊥": "bot", "{": "{", "}": "}", "…": "dots"},
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "varepsilon", "ζ": "zeta",
+    "η": "eta", "θ": "theta", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi",
+    "ρ": "rho", "σ": "sigma", "τ": "tau", "φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega",
+    "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+    "Σ": "sum", "Π": "prod", "∫": "int", "∇": "nabla", "∂": "partial", "∞": "infty", "±": "pm",
+    "×": "times", "≤": "le", "≥": "ge", "≠": "ne", "≈": "approx", "~": "sim", "∝": "propto",
+    "∈": "in", "↦": "mapsto", "→": "to", "·": "cdot", "⊗": "otimes", "‖": "|", "∣": "mid",
+    "|": "mid", "⌊": "lfloor", "⌋": "rfloor", "½": "tfrac12", "□": "square", "⊥": "bot", "{": "{",
+    "}": "}", "…": "dots",
 }  # fmt: skip
 _FUNCTIONS = ("log", "exp", "min", "max", "tanh", "arg")
 _NAMES = ("std", "mean", "clip", "done", "terminated", "truncated", "Var", "KL", "tr", "diag")
@@ -33,7 +34,9 @@ def is_equation(text: str) -> bool:
 
 
 def latex(text: str, *, words: bool = False) -> str | None:
-    """The equation in LaTeX; None where something in it is not understood. words: such as are not are set as text."""
+    """The equation in LaTeX; None where something in it is not understood. words: such as are not
+    are set as text.
+    """
     parts = []
     for match in _TOKEN.finditer(unicodedata.normalize("NFD", text.strip())):
         part = _translated(match, words)
@@ -41,13 +44,16 @@ def latex(text: str, *, words: bool = False) -> str | None:
             return None
         parts.append(part)
     result = re.sub(r" \}(?=[,;:)])", "}", re.sub(r" \} *\\text\{ ", " ", "".join(parts)))
-    return None if re.search(r"_\{[^{}]*\}_|\^\{[^{}]*\}\^|'\^", result) else result  # double scripts: no TeX
+    # double scripts: no TeX
+    return None if re.search(r"_\{[^{}]*\}_|\^\{[^{}]*\}\^|'\^", result) else result
 
 
 def _translated(match: re.Match[str], words: bool) -> str | None:
     kind, text = match.lastgroup or "", match[match.lastgroup or 0]
     if kind in ("owner", "critic"):
-        return f"{latex(text)}_{{{'θ' if kind == 'owner' else 'φ'}}}".replace("θ", r"\theta").replace("φ", r"\varphi")
+        return f"{latex(text)}_{{{'θ' if kind == 'owner' else 'φ'}}}".replace(
+            "θ", r"\theta"
+        ).replace("φ", r"\varphi")
     if kind == "accent":
         return rf"\{'hat' if text[1] == chr(0x302) else 'bar'}{{{latex(text[0])}}}"
     if kind in ("braced", "low"):
@@ -77,4 +83,6 @@ def _word(text: str, following: str, words: bool) -> str | None:
         return rf"\operatorname{{{text}}} "
     if not words:
         return None
-    return rf"\texttt{{{text[1:-1]}}}".replace("_", r"\_") if text[0] == "`" else rf"\text{{ {text} }}"
+    return (
+        rf"\texttt{{{text[1:-1]}}}".replace("_", r"\_") if text[0] == "`" else rf"\text{{ {text} }}"
+    )

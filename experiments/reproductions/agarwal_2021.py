@@ -1,7 +1,9 @@
-"""The natural policy gradient converges like 1/T whatever the initial distribution; the plain gradient does not.
+"""The natural policy gradient converges like 1/T whatever the initial distribution; the plain
+gradient does not.
 
-Agarwal et al. 2021, 1908.00261, with exact gradients from the uniform policy. Measured: V* - V_T from every state and
-for every T, of random MDPs and of a chain that one action in four climbs, against the bound; the plain gradient's.
+Agarwal et al. 2021, 1908.00261, with exact gradients from the uniform policy. Measured: V* - V_T
+from every state and for every T, of random MDPs and of a chain that one action in four climbs,
+against the bound; the plain gradient's.
 """
 
 import dataclasses
@@ -39,22 +41,43 @@ def main() -> None:
     """Prints claims, figures and verdict."""
     given = reporting.options(Options, __doc__)
     import jax
-    from dynamics import advantage, hidden_goal, mdp_gradient, natural_bound, slope, unit_garnet, value_gaps
+    from dynamics import (
+        advantage,
+        hidden_goal,
+        mdp_gradient,
+        natural_bound,
+        slope,
+        unit_garnet,
+        value_gaps,
+    )
 
     jax.config.update("jax_enable_x64", True)
-    gamma, steps, t, i = given.gamma, given.steps, np.arange(1, given.steps + 1), thinned(given.steps)
+    gamma, steps, t, i = (
+        given.gamma,
+        given.steps,
+        np.arange(1, given.steps + 1),
+        thinned(given.steps),
+    )
     least = (1 - gamma) ** 2 * np.log(4)  # from this η on, the bound is at most 2 / ((1-γ)² T)
 
     def natural(mdp: Any, eta: float) -> np.ndarray:
         return value_gaps(mdp, gamma, lambda x: eta / (1 - gamma) * advantage(mdp, x, gamma), steps)
 
     def plain(mdp: Any, step: float) -> np.ndarray:
-        return value_gaps(mdp, gamma, lambda x: step * mdp_gradient(mdp, x, gamma), steps) @ mdp.initial
+        return (
+            value_gaps(mdp, gamma, lambda x: step * mdp_gradient(mdp, x, gamma), steps)
+            @ mdp.initial
+        )
 
     report = reporting.Report(
-        "agarwal_2021", "Agarwal et al. 2021, 1908.00261; numbers of theorems are quoted from memory", given
+        "agarwal_2021",
+        "Agarwal et al. 2021, 1908.00261; numbers of theorems are quoted from memory",
+        given,
     )
-    report.claim("theorem 16: V*(s) - V_T(s) ≤ log A / (η T) + 1 / ((1-γ)² T), ≤ 2 / ((1-γ)² T) for η ≥ (1-γ)² log A")
+    report.claim(
+        "theorem 16: V*(s) - V_T(s) ≤ log A / (η T) + 1 / ((1-γ)² T), ≤ 2 / ((1-γ)² T) "
+        "for η ≥ (1-γ)² log A"
+    )
     mdps = [*(unit_garnet(seed, 10, 4) for seed in range(given.garnets)), hidden_goal(given.length)]
     gaps = {eta: [natural(mdp, eta) for mdp in mdps] for eta in (least / 10, least, 1.0)}
     bounds = {eta: natural_bound(4, gamma, eta, steps) for eta in gaps}
@@ -66,19 +89,32 @@ def main() -> None:
     report.found("largest ratio to the second", simple * (1 - gamma) ** 2 / 2, high=1)
 
     report.claim(
-        "section 4: the plain gradient has no such bound, for it vanishes where the policy hardly gets to",
+        "section 4: the plain gradient has no such bound, for it vanishes where the policy hardly "
+        "gets to",
         "a chain of our own, on which it is still above the bound of the natural gradient",
     )
-    steep = {step: [plain(mdp, step) for mdp in mdps] for step in ((1 - gamma) ** 3 / 8, least / (1 - gamma))}
+    steep = {
+        step: [plain(mdp, step) for mdp in mdps]
+        for step in ((1 - gamma) ** 3 / 8, least / (1 - gamma))
+    }
     for step, gap in steep.items():
-        report.found(f"step {step:.3g}: ratio to it at T = {steps:,}", gap[-1][-1] / bounds[least][-1], low=1)
+        report.found(
+            f"step {step:.3g}: ratio to it at T = {steps:,}", gap[-1][-1] / bounds[least][-1], low=1
+        )
     lengths, halved = range(3, given.length + 1, 3), dict[str, list[int]](natural=[], plain=[])
     for mdp in map(hidden_goal, lengths):
-        for name, course in (("natural", natural(mdp, 1.0) @ mdp.initial), ("plain", plain(mdp, 1 / (1 - gamma)))):
+        for name, course in (
+            ("natural", natural(mdp, 1.0) @ mdp.initial),
+            ("plain", plain(mdp, 1 / (1 - gamma))),
+        ):
             halved[name].append(int(np.argmax(np.append(course, 0.0) < course[0] / 2)) + 1)
-    for (name, updates), (low, high) in zip(halved.items(), ((1, 1.25), (1.5, np.inf)), strict=True):
+    for (name, updates), (low, high) in zip(
+        halved.items(), ((1, 1.25), (1.5, np.inf)), strict=True
+    ):
         growth = np.exp(slope(np.array(lengths), np.log(updates)))
-        report.found(f"{name}: updates to halve the gap grow per state by the factor", growth, low, high)
+        report.found(
+            f"{name}: updates to halve the gap grow per state by the factor", growth, low, high
+        )
 
     def curves(k: int) -> list[Line]:
         looks = zip(steep.items(), ((ORANGE, "-"), (GREEN, "--")), strict=True)
@@ -86,12 +122,19 @@ def main() -> None:
         lines += [Line(t[i], x[k][i], f"plain, {s:.2g}", *look) for (s, x), look in looks]
         return [*lines, Line(t[i], gaps[least][k][i] @ mdps[k].initial, f"natural, {least:.2g}")]
 
-    growing = [Line(lengths, n, name, c, "o-") for (name, n), c in zip(halved.items(), (BLUE, ORANGE), strict=True)]
+    growing = [
+        Line(lengths, n, name, c, "o-")
+        for (name, n), c in zip(halved.items(), (BLUE, ORANGE), strict=True)
+    ]
     panels = [
         Panel(name, "update T", "V* - V, by step η", curves(-k), "xy", (1e-6, None))
         for k, name in enumerate(("random MDP", f"chain of {given.length} states"))
     ]
-    panels += [Panel("equal steps, 1 / (1-γ)", "states of the chain", "updates to halve V* - V", growing, "y")]
+    panels += [
+        Panel(
+            "equal steps, 1 / (1-γ)", "states of the chain", "updates to halve V* - V", growing, "y"
+        )
+    ]
     report.end(panels)
 
 

@@ -1,7 +1,9 @@
-"""Baselines of equal variance lead the stochastic natural gradient to different policies: they change how it commits.
+"""Baselines of equal variance lead the stochastic natural gradient to different policies: they
+change how it commits.
 
-Chung et al. 2021, 2008.13773. Measured on bandits from the uniform policy: of r = (1, 0) how often the good arm is
-never drawn, against its closed form; of r = (1, .7, 0) how often runs with the baselines b* ± 1/2 end on a bad arm.
+Chung et al. 2021, 2008.13773. Measured on bandits from the uniform policy: of r = (1, 0) how often
+the good arm is never drawn, against its closed form; of r = (1, .7, 0) how often runs with the
+baselines b* ± 1/2 end on a bad arm.
 """
 
 import dataclasses
@@ -44,14 +46,22 @@ def main() -> None:
     n, grid = np.arange(1, 101), np.geomspace(0.05, 2, 40)
 
     def runs(rewards: tuple[float, ...], baseline: Any) -> list[Any]:
-        return [natural_ascent(next(keys), rewards, baseline, a, given.steps, given.runs) for a in ALPHAS]
+        return [
+            natural_ascent(next(keys), rewards, baseline, a, given.steps, given.runs)
+            for a in ALPHAS
+        ]
 
     def listed(what: str, rows: np.ndarray) -> None:
         for alpha, row in zip(ALPHAS, rows, strict=True):
             report.found(f"{what}, α = {alpha}", row[0], interval=row[1:])
 
-    report = reporting.Report("chung_2021", "Chung et al. 2021, 2008.13773; claims in our words", given)
-    text = "r = (1, 0): with b = -1 the good arm may never be drawn, for every step size α; with b = 0 it is found"
+    report = reporting.Report(
+        "chung_2021", "Chung et al. 2021, 2008.13773; claims in our words", given
+    )
+    text = (
+        "r = (1, 0): with b = -1 the good arm may never be drawn, for every step size α; with b = "
+        "0 it is found"
+    )
     report.claim(text, "the closed form Π (1 - pₙ), derived here, and the share of runs")
     negative, none = (runs((1.0, 0.0), lambda theta, b=b: 0 * theta[:, 0] + b) for b in (-1.0, 0.0))
     never = np.array([share(~course.drawn[:, 0]) for course in negative])
@@ -59,27 +69,55 @@ def main() -> None:
     for_ever = [never_drawn(a, -1.0, given.steps)[1] for a in grid]
     errors = (never[:, 0] - exact) / np.sqrt(exact * (1 - exact) / given.runs)
     listed("runs that never draw it", never)
-    report.found("largest difference from Π (1 - pₙ), in standard errors", np.abs(errors).max(), high=4)
-    report.found(f"least product for ever, α from {grid[0]:g} to {grid[-1]:g}", min(for_ever), low=1e-9)
-    report.found("b = 0: least probability of the good arm at the end", min(x.best[-1].min() for x in none), low=0.99)
+    report.found(
+        "largest difference from Π (1 - pₙ), in standard errors", np.abs(errors).max(), high=4
+    )
+    report.found(
+        f"least product for ever, α from {grid[0]:g} to {grid[-1]:g}", min(for_ever), low=1e-9
+    )
+    report.found(
+        "b = 0: least probability of the good arm at the end",
+        min(x.best[-1].min() for x in none),
+        low=0.99,
+    )
 
-    text = "r = (1, .7, 0): b* ± 1/2, around the baseline b* of least variance, have equal variance and end apart"
-    report.claim(text, "shares of runs from uniform, for step sizes of our own; the paper draws single runs")
+    text = (
+        "r = (1, .7, 0): b* ± 1/2, around the baseline b* of least variance, have equal variance "
+        "and end apart"
+    )
+    report.claim(
+        text, "shares of runs from uniform, for step sizes of our own; the paper draws single runs"
+    )
     policies = np.random.default_rng(given.seed).normal(size=(20, 3))
-    pairs = [[natural_moments(x, THREE, least_variance(x, THREE) + e)[1] for e in (-0.5, 0.5)] for x in policies]
+    pairs = [
+        [natural_moments(x, THREE, least_variance(x, THREE) + e)[1] for e in (-0.5, 0.5)]
+        for x in policies
+    ]
     unequal = max(abs(x / y - 1) for x, y in pairs)
     report.found("largest relative difference of variances, 20 policies", unequal, high=1e-9)
-    three = {e: runs(THREE, lambda theta, e=e: least_variance(theta, THREE) + e) for e in (-0.5, 0.0, 0.5)}
+    three = {
+        e: runs(THREE, lambda theta, e=e: least_variance(theta, THREE) + e)
+        for e in (-0.5, 0.0, 0.5)
+    }
     bad = {e: np.array([share(course.best[-1] < 0.5) for course in three[e]]) for e in three}
     for e in bad:
         listed(f"runs that end on a bad arm, b* {e:+}", bad[e])
-    report.found("least distance of the intervals of b* ± 1/2", np.min(bad[-0.5][:, 1] - bad[0.5][:, 2]), low=0)
+    report.found(
+        "least distance of the intervals of b* ± 1/2",
+        np.min(bad[-0.5][:, 1] - bad[0.5][:, 2]),
+        low=0,
+    )
 
     report.claim("the lower baseline commits sooner: its entropy is lower, after 3/α updates")
     for a, lower, higher in zip(ALPHAS, three[-0.5], three[0.5], strict=True):
         nats = higher.entropy[int(3 / a)] - lower.entropy[int(3 / a)]
         half = 1.96 * nats.std() / given.runs**0.5
-        report.found(f"by nats, α = {a}", nats.mean(), half, interval=(nats.mean() - half, nats.mean() + half))
+        report.found(
+            f"by nats, α = {a}",
+            nats.mean(),
+            half,
+            interval=(nats.mean() - half, nats.mean() + half),
+        )
 
     looks = {-0.5: ("b* - 1/2", ORANGE), 0.0: ("b*", GREY), 0.5: ("b* + 1/2", BLUE)}
     points = Line(ALPHAS, never[:, 0], "simulated, 95 %", ORANGE, "o", never[:, 1:].T)
@@ -88,8 +126,22 @@ def main() -> None:
     entropy = [Line(n, x[1].entropy[: len(n)].mean(axis=1), *looks[e]) for e, x in three.items()]
     report.end(
         [
-            Panel("r = (1, 0), b = -1", "step size α", "P(good arm never drawn)", first, "xy", (1e-6, 1)),
-            Panel("r = (1, .7, 0), at the end", "step size α", "share of runs on a bad arm", ends, "", (0, 0.5)),
+            Panel(
+                "r = (1, 0), b = -1",
+                "step size α",
+                "P(good arm never drawn)",
+                first,
+                "xy",
+                (1e-6, 1),
+            ),
+            Panel(
+                "r = (1, .7, 0), at the end",
+                "step size α",
+                "share of runs on a bad arm",
+                ends,
+                "",
+                (0, 0.5),
+            ),
             Panel(f"r = (1, .7, 0), α = {ALPHAS[1]}", "update", "mean entropy, nats", entropy),
         ]
     )

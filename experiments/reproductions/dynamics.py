@@ -1,4 +1,5 @@
-"""What the reproductions follow: exact ascent on bandits and MDPs with its bounds, and sampled natural gradients.
+"""What the reproductions follow: exact ascent on bandits and MDPs with its bounds, and sampled
+natural gradients.
 
 Rewards lie in [0, 1]; results are arrays of numpy.
 """
@@ -19,13 +20,19 @@ from pg.networks import make_policy
 from pg.train import TrainState, make_learner, training_keys
 
 
-def follow(direction: Callable[[jax.Array], Any], watch: Callable[[jax.Array], Any], theta: Any, steps: int) -> Any:
-    """watch(θₜ) for t = 1 .. steps, leaves [steps, ...] of numpy, along θₜ₊₁ = θₜ + direction(θₜ) from θ₁ = theta."""
+def follow(
+    direction: Callable[[jax.Array], Any], watch: Callable[[jax.Array], Any], theta: Any, steps: int
+) -> Any:
+    """watch(θₜ) for t = 1 .. steps, leaves [steps, ...] of numpy, along θₜ₊₁ = θₜ + direction(θₜ)
+    from θ₁ = theta.
+    """
 
     def step(theta: jax.Array, _: None) -> tuple[jax.Array, Any]:
         return theta + direction(theta), watch(theta)
 
-    return jax.tree.map(np.asarray, jax.jit(lambda theta: jax.lax.scan(step, theta, None, steps)[1])(theta))
+    return jax.tree.map(
+        np.asarray, jax.jit(lambda theta: jax.lax.scan(step, theta, None, steps)[1])(theta)
+    )
 
 
 def bandit_gradient(theta: jax.Array, reward: Any, tau: float = 0.0) -> jax.Array:
@@ -41,7 +48,9 @@ def mdp_gradient(mdp: TabularMDP, theta: jax.Array, gamma: float) -> jax.Array:
 
 
 def advantage(mdp: TabularMDP, theta: jax.Array, gamma: float) -> jax.Array:
-    """A = Q - V, [S, A], without a time limit: (1 - γ) times the natural gradient (1908.00261, lemma 15)."""
+    """A = Q - V, [S, A], without a time limit: (1 - γ) times the natural gradient (1908.00261,
+    lemma 15).
+    """
     q, v = tabular.discounted_values(mdp, theta, gamma)
     return q - v[:, None]
 
@@ -57,17 +66,28 @@ def optimum(mdp: TabularMDP, gamma: float) -> tuple[jax.Array, jax.Array]:
     return best, v
 
 
-def softmax_bandit(reward: np.ndarray, policy: Any, eta: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """(π* - πₜ)·r and its bound 5 / (c² t), c the least πₛ(a*), s ≤ t, [steps] each (2005.06392, theorem 2)."""
-    pi = follow(lambda x: eta * bandit_gradient(x, reward), jax.nn.softmax, jnp.log(jnp.asarray(policy)), steps)
+def softmax_bandit(
+    reward: np.ndarray, policy: Any, eta: float, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(π* - πₜ)·r and its bound 5 / (c² t), c the least πₛ(a*), s ≤ t, [steps] each (2005.06392,
+    theorem 2).
+    """
+    pi = follow(
+        lambda x: eta * bandit_gradient(x, reward),
+        jax.nn.softmax,
+        jnp.log(jnp.asarray(policy)),
+        steps,
+    )
     c = np.minimum.accumulate(pi[:, reward.argmax()])
     return pi @ (reward.max() - reward), 5 / (c**2 * np.arange(1, steps + 1))
 
 
 def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """V*(μ) - Vₜ(μ) of η = (1-γ)³ / 8 from uniform, and its bound, [steps] each (2005.06392, theorem 4).
+    """V*(μ) - Vₜ(μ) of η = (1-γ)³ / 8 from uniform, and its bound, [steps] each (2005.06392,
+    theorem 4).
 
-    16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), maximum norms, d* that sums to 1, c the least πₛ(a*(s)|s) up to t.
+    16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), maximum norms, d* that sums to 1, c the least πₛ(a*(s)|s) up
+    to t.
     """
     best, optimal = optimum(mdp, gamma)
 
@@ -77,7 +97,9 @@ def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, 
 
     eta, start = (1 - gamma) ** 3 / 8, jnp.zeros(best.shape)
     gap, right = follow(lambda x: eta * mdp_gradient(mdp, x, gamma), watch, start, steps)
-    mismatch = float(jnp.max((1 - gamma) * tabular.discounted_visitation(mdp, 1e3 * best, gamma) / mdp.initial))
+    mismatch = float(
+        jnp.max((1 - gamma) * tabular.discounted_visitation(mdp, 1e3 * best, gamma) / mdp.initial)
+    )
     constant = 16 * mdp.num_states * mismatch**2 / (mdp.initial.min() * (1 - gamma) ** 6)
     return gap, constant / (np.minimum.accumulate(right) ** 2 * np.arange(1, steps + 1))
 
@@ -85,23 +107,35 @@ def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, 
 def soft_bandit(
     reward: np.ndarray, policy: Any, eta: float, tau: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """τ KL(πₜ ‖ softmax(r/τ)) and its bound, [steps] each, and the rate that the gap's logarithm tends to.
+    """τ KL(πₜ ‖ softmax(r/τ)) and its bound, [steps] each, and the rate that the gap's logarithm
+    tends to.
 
-    2 K (τ ‖θ₁‖ + 1)² / τ exp(-2 τ η Σ_{s<t} minₐ πₛ(a)) for τ η ≤ 1 (2005.06392, theorem 5). Near the optimum,
-    θ - r/τ shrinks by I - τ η (diag π - π πᵀ) in every step, and the gap is quadratic in it.
+    2 K (τ ‖θ₁‖ + 1)² / τ exp(-2 τ η Σ_{s<t} minₐ πₛ(a)) for τ η ≤ 1 (2005.06392, theorem 5). Near
+    the optimum, θ - r/τ shrinks by I - τ η (diag π - π πᵀ) in every step, and the gap is quadratic
+    in it.
     """
     theta, goal = jnp.log(jnp.asarray(policy)), jax.nn.log_softmax(reward / tau)
-    log_pi = follow(lambda x: eta * bandit_gradient(x, reward, tau), jax.nn.log_softmax, theta, steps)
+    log_pi = follow(
+        lambda x: eta * bandit_gradient(x, reward, tau), jax.nn.log_softmax, theta, steps
+    )
     gap = tau * np.sum(np.exp(log_pi) * (log_pi - np.asarray(goal)), axis=1)
     least = np.exp(log_pi).min(axis=1)
     decay = np.exp(-2 * tau * eta * (np.cumsum(least) - least))
     fisher = np.diag(pi := np.exp(goal)) - np.outer(pi, pi)
     rate = 2 * np.log(1 - tau * eta * np.linalg.eigvalsh(fisher)[1])
-    return gap, 2 * len(reward) * (tau * float(jnp.abs(theta).max()) + 1) ** 2 / tau * decay, float(rate)
+    return (
+        gap,
+        2 * len(reward) * (tau * float(jnp.abs(theta).max()) + 1) ** 2 / tau * decay,
+        float(rate),
+    )
 
 
-def value_gaps(mdp: TabularMDP, gamma: float, direction: Callable[[jax.Array], Any], steps: int) -> np.ndarray:
-    """V*(s) - V_T(s) for T = 1 .. steps, [steps, S], after T updates of θ ← θ + direction(θ) from θ = 0."""
+def value_gaps(
+    mdp: TabularMDP, gamma: float, direction: Callable[[jax.Array], Any], steps: int
+) -> np.ndarray:
+    """V*(s) - V_T(s) for T = 1 .. steps, [steps, S], after T updates of θ ← θ + direction(θ) from θ
+    = 0.
+    """
     best, optimal = optimum(mdp, gamma)
 
     def watch(theta: jax.Array) -> jax.Array:
@@ -111,17 +145,25 @@ def value_gaps(mdp: TabularMDP, gamma: float, direction: Callable[[jax.Array], A
 
 
 def natural_bound(num_actions: int, gamma: float, eta: float, steps: int) -> np.ndarray:
-    """log A / (η T) + 1 / ((1-γ)² T) for T = 1 .. steps (1908.00261, theorem 16; rewards in [0, 1])."""
+    """log A / (η T) + 1 / ((1-γ)² T) for T = 1 .. steps (1908.00261, theorem 16; rewards in [0,
+    1]).
+    """
     return (np.log(num_actions) / eta + 1 / (1 - gamma) ** 2) / np.arange(1, steps + 1)
 
 
 def hidden_goal(length: int) -> TabularMDP:
-    """A chain of which one action of four leads to the goal, and a uniform policy hardly gets there."""
+    """A chain of which one action of four leads to the goal, and a uniform policy hardly gets
+    there.
+    """
     mdp, actions = tabular.chain(length, horizon=1), [1, 0, 0, 0]
-    return TabularMDP(mdp.transition[:, actions], mdp.reward[:, actions], mdp.initial, mdp.terminal, horizon=1)
+    return TabularMDP(
+        mdp.transition[:, actions], mdp.reward[:, actions], mdp.initial, mdp.terminal, horizon=1
+    )
 
 
-def asymmetry(mdp: TabularMDP, direction: Callable[..., jax.Array], logits: Any, gammas: Any) -> np.ndarray:
+def asymmetry(
+    mdp: TabularMDP, direction: Callable[..., jax.Array], logits: Any, gammas: Any
+) -> np.ndarray:
     """`diagnostics.asymmetry` of direction(mdp, logits, γ), for each γ, [K]."""
 
     def one(gamma: jax.Array) -> jax.Array:
@@ -133,28 +175,46 @@ def asymmetry(mdp: TabularMDP, direction: Callable[..., jax.Array], logits: Any,
 def linear_ascent(
     mdp: TabularMDP, direction: Callable[..., jax.Array], gamma: float, step: float, updates: int
 ) -> np.ndarray:
-    """(J_γ, J₁) before each update, [updates, 2], of W ← W + step Φᵀ direction(Φ W) from W = 0; Φ the features."""
+    """(J_γ, J₁) before each update, [updates, 2], of W ← W + step Φᵀ direction(Φ W) from W = 0; Φ
+    the features.
+    """
     features = jnp.asarray(mdp.features)
 
     def watch(weights: jax.Array) -> jax.Array:
         return jnp.stack([tabular.exact_return(mdp, features @ weights, g) for g in (gamma, 1.0)])
 
     start = jnp.zeros((features.shape[1], mdp.num_actions))
-    return follow(lambda x: step * features.T @ direction(mdp, features @ x, gamma), watch, start, updates)
+    return follow(
+        lambda x: step * features.T @ direction(mdp, features @ x, gamma), watch, start, updates
+    )
 
 
 def trained(
-    mdp: TabularMDP, estimator: str, gamma: float, rate: float, updates: int, episodes: int, seeds: int
+    mdp: TabularMDP,
+    estimator: str,
+    gamma: float,
+    rate: float,
+    updates: int,
+    episodes: int,
+    seeds: int,
 ) -> np.ndarray:
-    """(J_γ, J₁) before each update, [seeds, updates, 2], exact, of linear policies trained from sampled episodes.
+    """(J_γ, J₁) before each update, [seeds, updates, 2], exact, of linear policies trained from
+    sampled episodes.
 
-    Plain stochastic gradient ascent on a weight and a bias of each logit: where the feature is 1, their sum moves
-    by twice the rate.
+    Plain stochastic gradient ascent on a weight and a bias of each logit: where the feature is 1,
+    their sum moves by twice the rate.
     """
     config = Config(
-        env=mdp, estimator=estimator, num_updates=updates, num_envs=episodes, hidden_sizes=(), optimizer="sgd"
+        env=mdp,
+        estimator=estimator,
+        num_updates=updates,
+        num_envs=episodes,
+        hidden_sizes=(),
+        optimizer="sgd",
     )
-    learner = make_learner(config, Hyperparams(gamma=gamma, learning_rate=rate, max_grad_norm=np.inf))
+    learner = make_learner(
+        config, Hyperparams(gamma=gamma, learning_rate=rate, max_grad_norm=np.inf)
+    )
     policy = make_policy(config, configured(config, episodes))
 
     def step(state: TrainState, key: jax.Array) -> tuple[TrainState, jax.Array]:
@@ -170,7 +230,9 @@ def trained(
 
 
 def unit_garnet(seed: int, num_states: int, num_actions: int) -> TabularMDP:
-    """A random MDP without an end: rewards in [0, 1], two successors of each action, the uniform distribution μ."""
+    """A random MDP without an end: rewards in [0, 1], two successors of each action, the uniform
+    distribution μ.
+    """
     mdp = tabular.garnet(seed, num_states, num_actions, branching=2, horizon=1, ends=0)
     reward = (mdp.reward - mdp.reward.min()) / np.ptp(mdp.reward)
     return TabularMDP(mdp.transition, reward, np.full(num_states, 1 / num_states), mdp.terminal, 1)
@@ -182,12 +244,16 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def least_variance(theta: jax.Array, reward: Any) -> jax.Array:
-    """b* = Σₐ rₐ / πₐ / Σₐ 1 / πₐ, [...]: with it the natural gradient of one draw has the least variance."""
+    """b* = Σₐ rₐ / πₐ / Σₐ 1 / πₐ, [...]: with it the natural gradient of one draw has the least
+    variance.
+    """
     return jax.nn.softmax(-theta) @ jnp.asarray(reward)  # 1 / π in proportion, without overflow
 
 
 def natural_moments(theta: Any, reward: Any, baseline: Any) -> tuple[np.ndarray, float]:
-    """Mean [K] and total variance of (rₐ - b) F⁺ ∇log π(a), a ~ π, with the Fisher matrix F = diag π - π πᵀ."""
+    """Mean [K] and total variance of (rₐ - b) F⁺ ∇log π(a), a ~ π, with the Fisher matrix F = diag
+    π - π πᵀ.
+    """
     pi = np.asarray(jax.nn.softmax(jnp.asarray(theta)))
     natural = (np.eye(len(pi)) - pi) @ np.linalg.pinv(np.diag(pi) - np.outer(pi, pi))
     each = (np.asarray(reward) - float(baseline))[:, None] * natural
@@ -203,9 +269,16 @@ class Course(NamedTuple):
 
 
 def natural_ascent(
-    key: jax.Array, reward: Any, baseline: Callable[[jax.Array], Any], alpha: float, steps: int, runs: int
+    key: jax.Array,
+    reward: Any,
+    baseline: Callable[[jax.Array], Any],
+    alpha: float,
+    steps: int,
+    runs: int,
 ) -> Course:
-    """Runs from the uniform policy of θ ← θ + α (rₐ - b(θ)) / π(a) eₐ, a ~ π: F⁺ ∇log π(a), up to a constant."""
+    """Runs from the uniform policy of θ ← θ + α (rₐ - b(θ)) / π(a) eₐ, a ~ π: F⁺ ∇log π(a), up to a
+    constant.
+    """
     gain = jnp.asarray(reward, float)
 
     def step(carry: tuple[jax.Array, jax.Array], key: jax.Array) -> Any:
@@ -221,12 +294,15 @@ def natural_ascent(
         return (theta, drawn | arm), (jnp.exp(log_pi[:, jnp.argmax(gain)]), entropy)
 
     start = jnp.zeros((runs, len(gain))), jnp.zeros((runs, len(gain)), bool)
-    (_, drawn), (best, entropy) = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(jax.random.split(key, steps))
+    (_, drawn), (best, entropy) = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(
+        jax.random.split(key, steps)
+    )
     return Course(np.asarray(best), np.asarray(entropy), np.asarray(drawn))
 
 
 def never_drawn(alpha: float, baseline: float, steps: int) -> tuple[float, float]:
-    """P(the good arm of r = (1, 0) is never drawn) in `steps` updates, and a lower bound of it for ever, for b < 0.
+    """P(the good arm of r = (1, 0) is never drawn) in `steps` updates, and a lower bound of it for
+    ever, for b < 0.
 
     Π (1 - pₙ) along θₙ₊₁ = θₙ - α |b| / (1 - pₙ), p = σ(θ), θ₀ = 0; what is left out is at least
     1 - Σ pₙ ≥ 1 - e^θ / (1 - e^(-α |b|)), for θ falls by at least α |b| in every update.

@@ -1,8 +1,10 @@
-"""Gradient estimates from the usual number of samples agree poorly with each other and with the true gradient.
+"""Gradient estimates from the usual number of samples agree poorly with each other and with the
+true gradient.
 
-Ilyas et al. 2020, 1811.02553, section 2, figures 1 and 2. Measured: the mean cosine between two of ten estimates that
-PPO would make of one policy, and of each to a direction of millions of pairs, at the start, the middle and the end of
-training. Below 1/2 between estimates and below √½ to the truth, there is more noise than gradient: the criterion.
+Ilyas et al. 2020, 1811.02553, section 2, figures 1 and 2. Measured: the mean cosine between two of
+ten estimates that PPO would make of one policy, and of each to a direction of millions of pairs, at
+the start, the middle and the end of training. Below 1/2 between estimates and below √½ to the
+truth, there is more noise than gradient: the criterion.
 """
 
 import dataclasses
@@ -27,7 +29,9 @@ class Options(reporting.Files):
     seeds: int = 3
     """Policies that are trained on each."""
     pairs: int = 2_000_000
-    """Pairs of state and action, of each policy at each moment; the paper's truth is of 10 million."""
+    """Pairs of state and action, of each policy at each moment; the paper's truth is of 10
+    million.
+    """
 
     def check(self) -> None:
         """Raises ValueError for an unknown task or a number out of range."""
@@ -44,41 +48,72 @@ def main() -> None:
     import jax
     from snapshots import STAGES, agreement, curve, needed, sample, train
 
-    report = reporting.Report("ilyas_2020", "Ilyas et al. 2020, 1811.02553, section 2; claims in our words", given)
-    found, usual, keys = {}, SIZES.index(USUAL), jax.random.split(jax.random.key(1), (len(STAGES), given.seeds))
+    report = reporting.Report(
+        "ilyas_2020", "Ilyas et al. 2020, 1811.02553, section 2; claims in our words", given
+    )
+    found, usual, keys = (
+        {},
+        SIZES.index(USUAL),
+        jax.random.split(jax.random.key(1), (len(STAGES), given.seeds)),
+    )
     for task in given.tasks:
         for i, (stage, states) in enumerate(zip(STAGES, train(task, given.seeds), strict=True)):
-            blocks = (sample(task, x, keys[i, k], given.pairs, SIZES[0]) for k, x in enumerate(states))
+            blocks = (
+                sample(task, x, keys[i, k], given.pairs, SIZES[0]) for k, x in enumerate(states)
+            )
             found[task, stage] = agreement([curve(*x, SIZES) for x in blocks])
             print(f"{task}: trained, and measured at the {stage}", flush=True)
 
     def listed(kind: str, level: float) -> None:
         for (task, stage), x in found.items():
             for n, episodes, y in zip(x.pairs, x.episodes, getattr(x, kind), strict=True):
-                report.found(f"{task}, {stage}, {n:,.0f} pairs, {episodes:,.3g} episodes", y.value, interval=y[1:])
+                report.found(
+                    f"{task}, {stage}, {n:,.0f} pairs, {episodes:,.3g} episodes",
+                    y.value,
+                    interval=y[1:],
+                )
         for task in given.tasks:
             upper = getattr(found[task, "end"], kind)[usual].high
             report.found(f"{task}, end, {USUAL:,} pairs: upper end", upper, high=level)
 
     compared = (
-        f"PPO on smaller tasks than its Humanoid, Walker2d and Hopper; intervals are for {given.seeds} policies"
+        f"PPO on smaller tasks than its Humanoid, Walker2d and Hopper; intervals are for "
+        f"{given.seeds} policies"
     )
-    report.claim("figure 1: late in training, ten estimates of 2K pairs hardly agree with each other", compared)
+    report.claim(
+        "figure 1: late in training, ten estimates of 2K pairs hardly agree with each other",
+        compared,
+    )
     listed("pairwise", 0.5)
-    compared = f"the direction of all {given.pairs:,} pairs but the estimate's; its own error is divided out"
-    report.claim("figure 2: nor do they agree with the true gradient, there of 10 million pairs", compared)
+    compared = (
+        f"the direction of all {given.pairs:,} pairs but the estimate's; its own error is divided "
+        f"out"
+    )
+    report.claim(
+        "figure 2: nor do they agree with the true gradient, there of 10 million pairs", compared
+    )
     listed("truth", 0.5**0.5)
     for task in given.tasks:
-        report.found(f"{task}, end: least cosine of that direction itself", found[task, "end"].reference, low=0.9)
+        report.found(
+            f"{task}, end: least cosine of that direction itself",
+            found[task, "end"].reference,
+            low=0.9,
+        )
     report.claim(
-        "figure 1: they agree less later in training", "of the intervals at the start and at the end, the gap"
+        "figure 1: they agree less later in training",
+        "of the intervals at the start and at the end, the gap",
     )
     for task in given.tasks:
         start, end = (found[task, stage].pairwise[usual] for stage in ("start", "end"))
         report.found(
-            f"{task}: {start.value:.3f} at the start, {end.value:.3f} at the end", start.low - end.high, low=0
+            f"{task}: {start.value:.3f} at the start, {end.value:.3f} at the end",
+            start.low - end.high,
+            low=0,
         )
-    report.claim("section 2: several times more samples are needed", "for a cosine of 0.9 between two, at the end")
+    report.claim(
+        "section 2: several times more samples are needed",
+        "for a cosine of 0.9 between two, at the end",
+    )
     for task in given.tasks:
         times = needed(found[task, "end"], 0.9) / USUAL
         report.found(f"{task}: times {USUAL:,} pairs (inf: more than {SIZES[-1]:,})", times, low=3)
@@ -92,7 +127,9 @@ def main() -> None:
                 y = np.array(means)
                 curves.append(Line(x.pairs, y[:, 0], label, colour, style, y[:, 1:].T))
         title = f"{task}: to each other (-), to the truth (--)"
-        panels.append(Panel(title, "pairs of state and action", "mean cosine", curves, "x", (None, 1)))
+        panels.append(
+            Panel(title, "pairs of state and action", "mean cosine", curves, "x", (None, 1))
+        )
     report.end(panels)
 
 

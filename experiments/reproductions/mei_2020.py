@@ -1,7 +1,9 @@
-"""With exact gradients, softmax policy gradient converges like 1/t; with entropy regularisation, like exp(-ct).
+"""With exact gradients, softmax policy gradient converges like 1/t; with entropy regularisation,
+like exp(-ct).
 
-Mei et al. 2020, 2005.06392. Measured against the paper's bounds: the suboptimality of the bandit r = (1, .9, .1)
-from the uniform policy and from policies that hardly draw the good arms, and of a small MDP; the soft gap.
+Mei et al. 2020, 2005.06392. Measured against the paper's bounds: the suboptimality of the bandit r
+= (1, .9, .1) from the uniform policy and from policies that hardly draw the good arms, and of a
+small MDP; the soft gap.
 """
 
 import dataclasses
@@ -41,7 +43,9 @@ def main() -> None:
 
     jax.config.update("jax_enable_x64", True)
     report = reporting.Report(
-        "mei_2020", "Mei et al. 2020, 2005.06392; numbers of theorems but 4 are quoted from memory", given
+        "mei_2020",
+        "Mei et al. 2020, 2005.06392; numbers of theorems but 4 are quoted from memory",
+        given,
     )
     t, uniform = np.arange(1, given.steps + 1), np.ones(3) / 3
     late, tail, i = t >= given.steps / 10, t >= given.steps / 100, thinned(given.steps)
@@ -53,27 +57,46 @@ def main() -> None:
     rare = {p: softmax_bandit(REWARD, [p, p, 1 - 2 * p], ETA, given.steps) for p in RARE}
     report.found(power, slope(np.log(t[late]), np.log(gap[late])), -1.05, -0.95)
     report.found("largest ratio to the bound, from uniform", np.max(gap / upper), high=1)
-    report.found("the same, from the plateaus of claim 3", max(np.max(x / y) for x, y in rare.values()), high=1)
+    report.found(
+        "the same, from the plateaus of claim 3",
+        max(np.max(x / y) for x, y in rare.values()),
+        high=1,
+    )
 
     lower = (REWARD[0] - REWARD[1]) ** 2 / (6 * t)
-    report.claim("theorem 9: no faster, suboptimality ≥ Δ²/(6 t) for large t", "1/6, which is quoted from memory")
+    report.claim(
+        "theorem 9: no faster, suboptimality ≥ Δ²/(6 t) for large t",
+        "1/6, which is quoted from memory",
+    )
     report.found(f"least ratio to it, t ≥ {t[tail][0]:,}", np.min(gap[tail] / lower[tail]), low=1)
 
-    text = "section 3: a start that hardly draws the good arms, each with probability π, stays on a plateau"
+    text = (
+        "section 3: a start that hardly draws the good arms, each with probability π, stays on a "
+        "plateau"
+    )
     report.claim(text, "starts of our own; the paper draws one plateau")
     escape = [int(t[x < x[0] / 2][0]) for x, _ in rare.values()]
     for p, updates in zip(RARE, escape, strict=True):
         report.found(f"updates to halve the suboptimality, π = {p:g}", updates)
     report.found("power of 1/π in them", slope(-np.log(RARE), np.log(escape)), 0.8, 1.2)
 
-    text = "theorem 4: suboptimality of an MDP ≤ 16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), with η = (1-γ)³/8"
+    text = (
+        "theorem 4: suboptimality of an MDP ≤ 16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), with η = (1-γ)³/8"
+    )
     report.claim(text, "an MDP of our own, at random, of 3 states and 2 actions")
     mdp_gap, mdp_upper = softmax_mdp(unit_garnet(0, 3, 2), given.gamma, given.steps)
     report.found(power, slope(np.log(t[late]), np.log(mdp_gap[late])), -1.05, -0.95)
     report.found("largest ratio to the bound", np.max(mdp_gap / mdp_upper), high=1)
 
-    text = "theorem 5: with entropy, the soft gap τ KL(π ‖ softmax(r/τ)) falls at a linear rate, like exp(-ct)"
-    report.claim(text, "the bound's constant, which is quoted from memory; the rate at the optimum is derived here")
+    text = (
+        "theorem 5: with entropy, the soft gap τ KL(π ‖ softmax(r/τ)) falls at a linear rate, like "
+        "exp(-ct)"
+    )
+    report.claim(
+        text,
+        "the bound's constant, which is quoted from memory; the rate at the optimum "
+        "is derived here",
+    )
     soft_gap, soft_upper, rate = soft_bandit(REWARD, uniform, ETA, given.tau, given.steps)
     seen = np.flatnonzero(soft_gap > 1e-12)  # below it is rounding
     j = np.linspace(0, seen[-1], 200).astype(int)
@@ -84,10 +107,16 @@ def main() -> None:
 
     looks = zip(rare.items(), COLOURS[3:], strict=False)
     first = [Line(t[i], y[i], "bounds", GREY, ":") for y in (upper, lower)]
-    first += [Line(t[i], x[i], f"{1 - 2 * p:g} on the worst", colour, "--") for (p, (x, _)), colour in looks]
+    first += [
+        Line(t[i], x[i], f"{1 - 2 * p:g} on the worst", colour, "--")
+        for (p, (x, _)), colour in looks
+    ]
     first += [Line(t[i], gap[i], "uniform start")]
     second = [Line(t[i], mdp_upper[i], "bound", GREY, ":"), Line(t[i], mdp_gap[i], "from uniform")]
-    third = [Line(t[j], soft_upper[j], "bound", GREY, ":"), Line(t[j], soft_gap[j], "from uniform", ORANGE)]
+    third = [
+        Line(t[j], soft_upper[j], "bound", GREY, ":"),
+        Line(t[j], soft_gap[j], "from uniform", ORANGE),
+    ]
     panels = [
         Panel("bandit, r = (1, .9, .1)", "update t", "suboptimality", first, "xy", (1e-15, 1e3)),
         Panel("MDP of 3 states", "update t", "suboptimality", second, "xy"),

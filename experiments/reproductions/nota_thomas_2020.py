@@ -1,7 +1,9 @@
-"""The direction of most policy gradient code, which drops γᵗ, is no gradient and can lead to the worst policy.
+"""The direction of most policy gradient code, which drops γᵗ, is no gradient and can lead to the
+worst policy.
 
-Nota & Thomas 2020, 1906.07073. Measured: how far the direction's Jacobian is from symmetric, where that of a gradient
-is; and J_γ and J₁ along both directions in a problem of two steps, exactly and trained from sampled episodes.
+Nota & Thomas 2020, 1906.07073. Measured: how far the direction's Jacobian is from symmetric, where
+that of a gradient is; and J_γ and J₁ along both directions in a problem of two steps, exactly and
+trained from sampled episodes.
 """
 
 import dataclasses
@@ -46,35 +48,69 @@ def main() -> None:
 
     jax.config.update("jax_enable_x64", True)
     report = reporting.Report("nota_thomas_2020", "Nota & Thomas 2020, 1906.07073", given)
-    exact = dict(zip(DIRECTIONS, (tabular.exact_gradient, tabular.undiscounted_direction), strict=True))
+    exact = dict(
+        zip(DIRECTIONS, (tabular.exact_gradient, tabular.undiscounted_direction), strict=True)
+    )
 
     text = "abstract: the direction without γᵗ is not the gradient of any function"
-    report.claim(text, "asymmetry ‖D - Dᵀ‖ / ‖D + Dᵀ‖ of its Jacobian D, which is symmetric for a gradient")
-    mdps, gammas = [tabular.garnet(seed, 4, 2, branching=2, horizon=5) for seed in range(3)], np.linspace(0, 1, 11)
+    report.claim(
+        text, "asymmetry ‖D - Dᵀ‖ / ‖D + Dᵀ‖ of its Jacobian D, which is symmetric for a gradient"
+    )
+    mdps, gammas = (
+        [tabular.garnet(seed, 4, 2, branching=2, horizon=5) for seed in range(3)],
+        np.linspace(0, 1, 11),
+    )
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
-    bent = {name: np.array([asymmetry(mdp, exact[name], logits, gammas) for mdp in mdps]) for name in exact}
+    bent = {
+        name: np.array([asymmetry(mdp, exact[name], logits, gammas) for mdp in mdps])
+        for name in exact
+    }
     kept, dropped = bent.values()
     report.found("least of 3 random MDPs, γ = 0 to 0.9", dropped[:, :-1].min(), low=1e-6)
     report.found("the same at γ = 1, at most", dropped[:, -1].max(), high=1e-12)
     report.found("of the gradient of J_γ, at most", kept.max(), high=1e-12)
 
-    text = "abstract: its fixed point can be the worst policy for the discounted and the undiscounted objective"
-    report.claim(text, "a problem of our own, of two steps and one shared logit, where J_γ = -γ p, J₁ = -p, p = π(1)")
+    text = (
+        "abstract: its fixed point can be the worst policy for the discounted and the undiscounted "
+        "objective"
+    )
+    report.claim(
+        text,
+        "a problem of our own, of two steps and one shared logit, where J_γ = -γ p, "
+        "J₁ = -p, p = π(1)",
+    )
     problem, n = tabular.pessimal(), np.arange(given.updates)
-    paths = {name: linear_ascent(problem, exact[name], given.gamma, 0.5, given.updates) for name in exact}
+    paths = {
+        name: linear_ascent(problem, exact[name], given.gamma, 0.5, given.updates) for name in exact
+    }
     for name, path in paths.items():
         low, high = (-np.inf, -0.95) if name.startswith("un") else (-0.05, np.inf)
         for k, (objective, scale) in enumerate((("J_γ", given.gamma), ("J₁", 1.0))):
-            what = f"{DIRECTIONS[name][0]}: {objective} at the end, over what the worst policy loses"
+            what = (
+                f"{DIRECTIONS[name][0]}: {objective} at the end, over what the worst policy loses"
+            )
             report.found(what, path[-1, k] / scale, low, high)
 
-    report.claim("the same from sampled episodes, by the estimators reward_to_go and undiscounted_reward_to_go")
+    report.claim(
+        "the same from sampled episodes, by the estimators reward_to_go and "
+        "undiscounted_reward_to_go"
+    )
     samples = {
-        name: trained(problem, name, given.gamma, 0.25, given.updates, given.episodes, given.seeds) for name in exact
+        name: trained(problem, name, given.gamma, 0.25, given.updates, given.episodes, given.seeds)
+        for name in exact
     }
     for name, runs in samples.items():
-        at, there = ("worst", runs[:, -1, 1] < -0.9) if name.startswith("un") else ("best", runs[:, -1, 1] > -0.1)
-        report.found(f"{name}: seeds within 0.1 of the {at} policy", share(there)[0], 1, interval=share(there)[1:])
+        at, there = (
+            ("worst", runs[:, -1, 1] < -0.9)
+            if name.startswith("un")
+            else ("best", runs[:, -1, 1] > -0.1)
+        )
+        report.found(
+            f"{name}: seeds within 0.1 of the {at} policy",
+            share(there)[0],
+            1,
+            interval=share(there)[1:],
+        )
 
     first = [
         Line(gammas, bent[name].T, label, colour, "-" if name == "reward_to_go" else "--")
@@ -85,9 +121,20 @@ def main() -> None:
         lines = []
         for name, (label, colour) in DIRECTIONS.items():
             x = samples[name][:, :, k]
-            lines += [Line(n, x.mean(0), f"{label}, {given.seeds} seeds", colour, "-", (x.min(0), x.max(0)))]
+            lines += [
+                Line(
+                    n, x.mean(0), f"{label}, {given.seeds} seeds", colour, "-", (x.min(0), x.max(0))
+                )
+            ]
         lines += [Line(n, path[:, k], "exact", "0", ":") for path in paths.values()]
-        panels += [Panel(f"γ = {given.gamma:g}, mean and all seeds", "update", f"{objective} of the policy", lines)]
+        panels += [
+            Panel(
+                f"γ = {given.gamma:g}, mean and all seeds",
+                "update",
+                f"{objective} of the policy",
+                lines,
+            )
+        ]
     report.end(panels)
 
 

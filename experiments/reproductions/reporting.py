@@ -1,4 +1,6 @@
-"""What the reproductions share: the flags of their files, the report of claims and figures, and their pictures."""
+"""What the reproductions share: the flags of their files, the report of claims and figures, and
+their pictures.
+"""
 
 import dataclasses
 import math
@@ -78,14 +80,22 @@ class Figure(NamedTuple):
 
     def __str__(self) -> str:
         """`what: value [interval] (criterion)`."""
-        ends = [f"{sign} {end:g}" for sign, end in (("≥", self.low), ("≤", self.high)) if math.isfinite(end)]
+        ends = [
+            f"{sign} {end:g}"
+            for sign, end in (("≥", self.low), ("≤", self.high))
+            if math.isfinite(end)
+        ]
         spread = f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]" if len(self.interval) else ""
-        return f"{self.what}: {self.value:.4g}{spread}" + (f" (must be {' and '.join(ends)})" if ends else "")
+        return f"{self.what}: {self.value:.4g}{spread}" + (
+            f" (must be {' and '.join(ends)})" if ends else ""
+        )
 
 
 @dataclasses.dataclass
 class Claim:
-    """What a paper says, with the place; what was compared where its numbers are not at hand; what was found."""
+    """What a paper says, with the place; what was compared where its numbers are not at hand; what
+    was found.
+    """
 
     text: str
     compared: str
@@ -106,12 +116,17 @@ def share(events: np.ndarray) -> tuple[float, float, float]:
 
 
 def verdict(claims: Sequence[Claim]) -> str:
-    """`reproduced`, or `partly reproduced: ` or `not reproduced: ` and which claims have no support."""
+    """`reproduced`, or `partly reproduced: ` or `not reproduced: ` and which claims have no
+    support.
+    """
     missing = [str(i) for i, claim in enumerate(claims, 1) if not claim.holds]
     if not missing:
         return "reproduced"
     extent = "partly" if len(missing) < len(claims) else "not"
-    return f"{extent} reproduced: no support for {'claims' if missing[1:] else 'claim'} {', '.join(missing)}"
+    return (
+        f"{extent} reproduced: no support for {'claims' if missing[1:] else 'claim'} "
+        f"{', '.join(missing)}"
+    )
 
 
 class Line(NamedTuple):
@@ -145,22 +160,38 @@ class Report:
         print(paper)
 
     def claim(self, text: str, compared: str = "") -> None:
-        """The next claim, with its place. compared: what was, where the paper's number is not known for certain."""
+        """The next claim, with its place. compared: what was, where the paper's number is not known
+        for certain.
+        """
         self.claims.append(Claim(text, compared, []))
-        print(f"\nclaim {len(self.claims)}: {text}" + (f"\n  compared: {compared}" if compared else ""), flush=True)
+        print(
+            f"\nclaim {len(self.claims)}: {text}"
+            + (f"\n  compared: {compared}" if compared else ""),
+            flush=True,
+        )
 
     def found(
-        self, what: str, value: Any, low: float = -math.inf, high: float = math.inf, interval: Any = ()
+        self,
+        what: str,
+        value: Any,
+        low: float = -math.inf,
+        high: float = math.inf,
+        interval: Any = (),
     ) -> None:
         """A figure for the last claim, which it supports from `low` to `high`."""
-        self.claims[-1].figures.append(Figure(what, float(value), low, high, [float(x) for x in interval]))
+        self.claims[-1].figures.append(
+            Figure(what, float(value), low, high, [float(x) for x in interval])
+        )
         print(f"  found: {self.claims[-1].figures[-1]}", flush=True)
 
     def end(self, panels: Sequence[Panel]) -> None:
         """Prints the verdict; draws the panels; writes the JSON file if one is asked for."""
         path = self.given.out / self.name
         draw(path, panels)
-        print(f"\nverdict: {verdict(self.claims)}\n{path}.png and .svg, {time.process_time():.0f} s of computing")
+        print(
+            f"\nverdict: {verdict(self.claims)}\n{path}.png and .svg, {time.process_time():.0f} "
+            f"s of computing"
+        )
         if self.given.json:
             claims = [
                 {
@@ -172,7 +203,12 @@ class Report:
                 for c in self.claims
             ]
             flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.given).items()}
-            found = {"paper": self.paper, "verdict": verdict(self.claims), "claims": claims, "options": flags}
+            found = {
+                "paper": self.paper,
+                "verdict": verdict(self.claims),
+                "claims": claims,
+                "options": flags,
+            }
             folders.write_json(self.given.json, {**found, "versions": folders.environment()})
 
 
@@ -185,7 +221,9 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
     entries: dict[tuple[str, str, str], Any] = {}  # one for the lines that look alike
     for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in panel.lines:
-            first, *_ = axes.plot(line.x, line.y, line.style, color=line.colour, label=line.label or None)
+            first, *_ = axes.plot(
+                line.x, line.y, line.style, color=line.colour, label=line.label or None
+            )
             if line.label:
                 entries.setdefault((line.label, line.colour, line.style), first)
             if line.band is not None and "o" in line.style:

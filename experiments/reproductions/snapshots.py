@@ -1,7 +1,9 @@
-"""Policies of moments of their training, and gradients of them as PPO estimates them from as many pairs as wanted.
+"""Policies of moments of their training, and gradients of them as PPO estimates them from as many
+pairs as wanted.
 
-PPO standardises its advantages over a batch, and so an estimate is no mean of those of its episodes. But its
-direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its mean over the pairs,
+PPO standardises its advantages over a batch, and so an estimate is no mean of those of its
+episodes. But its direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its
+mean over the pairs,
 
     ĝ ∝ Σ (Ψ - m) ∇log π = Σ Ψ ∇log π - m Σ ∇log π
 
@@ -41,13 +43,17 @@ class Blocks(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Estimates of M sizes, of one policy: the mean of ten, over their pairs or over their cosines, of many tens."""
+    """Estimates of M sizes, of one policy: the mean of ten, over their pairs or over their cosines,
+    of many tens.
+    """
 
     pairs: np.ndarray  # of state and action, on average, [M]
     episodes: np.ndarray  # [M]
     pairwise: list[np.ndarray]  # cosine between two of ten estimates, M of [tens]
-    truth: list[np.ndarray]  # cosine of an estimate to the direction of all blocks but its own, M of [tens]
-    reference: float  # expected cosine of that direction to the one without noise, by which `truth` is divided
+    # cosine of an estimate to the direction of all blocks but its own, M of [tens]
+    truth: list[np.ndarray]
+    # expected cosine of that direction to the one without noise, by which `truth` is divided
+    reference: float
 
 
 class Interval(NamedTuple):
@@ -72,7 +78,9 @@ def train(task: str, seeds: int) -> list[list[TrainState]]:
     """Tuned PPO on a task: at each of STAGES the states of all seeds."""
     config, h = preset("ppo", env=task)
     learner, half = make_learner(config, h), config.num_updates // 2
-    init_keys, keys = jax.vmap(lambda k: training_keys(k, 0, 2 * half))(jax.random.split(jax.random.key(0), seeds))
+    init_keys, keys = jax.vmap(lambda k: training_keys(k, 0, 2 * half))(
+        jax.random.split(jax.random.key(0), seeds)
+    )
     go_on = jax.jit(jax.vmap(lambda state, keys: jax.lax.scan(learner.step, state, keys)[0]))
     states = [jax.jit(jax.vmap(learner.init))(init_keys)]
     for part in (keys[:, :half], keys[:, half:]):
@@ -80,8 +88,12 @@ def train(task: str, seeds: int) -> list[list[TrainState]]:
     return [[jax.tree.map(lambda x, i=i: x[i], state) for i in range(seeds)] for state in states]
 
 
-def sample(task: str, state: TrainState, key: jax.Array, pairs: int, least: int) -> tuple[Blocks, int]:
-    """Blocks of about `least` pairs, or of one episode if that is longer; `pairs` in all or a few more. -> and E."""
+def sample(
+    task: str, state: TrainState, key: jax.Array, pairs: int, least: int
+) -> tuple[Blocks, int]:
+    """Blocks of about `least` pairs, or of one episode if that is longer; `pairs` in all or a few
+    more. -> and E.
+    """
     length = float(_program(task, 1)(state, jax.random.fold_in(key, 0))[3].mean())
     episodes = max(1, round(least / length))
     calls = math.ceil(pairs / (AT_ONCE * episodes * length))
@@ -92,15 +104,21 @@ def sample(task: str, state: TrainState, key: jax.Array, pairs: int, least: int)
 
 @functools.cache  # one compilation for all policies
 def _program(task: str, episodes: int) -> Callable[[TrainState, jax.Array], tuple[jax.Array, ...]]:
-    """state, key -> the fields of AT_ONCE blocks, by PPO's own V, on its scales of observations and rewards."""
+    """state, key -> the fields of AT_ONCE blocks, by PPO's own V, on its scales of observations and
+    rewards.
+    """
     config, h = preset("ppo", env=task)
 
     def program(state: TrainState, key: jax.Array) -> tuple[jax.Array, ...]:
         env = envs.configured(config, AT_ONCE * episodes)
         plain = networks.make_policy(config, env), networks.make_critic(config, env)
-        policy, critic = (normalisation.standardised(network, state.normaliser) for network in plain)
+        policy, critic = (
+            normalisation.standardised(network, state.normaliser) for network in plain
+        )
         est = ESTIMATORS["gae"](policy, critic, h._replace(entropy_coef=0.0))
-        traj = rollout.episodes(env, networks.actor(policy, critic), state.params, key, config.horizon)
+        traj = rollout.episodes(
+            env, networks.actor(policy, critic), state.params, key, config.horizon
+        )
         return sums(est, state.params, normalisation.scaled(traj, state.normaliser), episodes)
 
     return jax.jit(program)
@@ -120,9 +138,13 @@ def sums(est: Estimator, params: Params, traj: Trajectory, episodes: int) -> tup
 
 
 def directions(blocks: Blocks, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of estimates from `size` blocks each: their directions [K, P], and those of all blocks but theirs [K, P]."""
+    """Of estimates from `size` blocks each: their directions [K, P], and those of all blocks but
+    theirs [K, P].
+    """
     count = min(len(blocks.psi) // size, COUNTED)
-    own = Blocks(*(x[: count * size].reshape(count, size, *x.shape[1:]).sum(axis=1) for x in blocks))
+    own = Blocks(
+        *(x[: count * size].reshape(count, size, *x.shape[1:]).sum(axis=1) for x in blocks)
+    )
     others = Blocks(*(x.sum(axis=0) - y for x, y in zip(blocks, own, strict=True)))
     return _direction(own), _direction(others)
 
@@ -137,7 +159,9 @@ def curve(blocks: Blocks, episodes: int, sizes: Sequence[int]) -> Curve:
     counts = np.array([max(1, round(size / each)) for size in sizes])
     found = [directions(blocks, int(count)) for count in counts]
     truth = [truth_tens(*x) / reference for x in found]
-    return Curve(each * counts, episodes * counts, [pairwise_tens(own) for own, _ in found], truth, reference)
+    return Curve(
+        each * counts, episodes * counts, [pairwise_tens(own) for own, _ in found], truth, reference
+    )
 
 
 def agreement(curves: Sequence[Curve]) -> Agreement:
@@ -149,16 +173,24 @@ def agreement(curves: Sequence[Curve]) -> Agreement:
 
 
 def reference_cosine(blocks: Blocks, parts: int = 50) -> float:
-    """Expected cosine of the direction of all blocks to the one without noise, from that of `parts` parts."""
+    """Expected cosine of the direction of all blocks to the one without noise, from that of `parts`
+    parts.
+    """
     g, _ = directions(blocks, len(blocks.psi) // parts)
     noise_scale = diagnostics.noise_scale(diagnostics.sample(lambda x: x, jnp.asarray(g))).value
-    return float(diagnostics.expected_cosine(max(noise_scale, 0.0), len(g))) if noise_scale > 0 else 0.0
+    return (
+        float(diagnostics.expected_cosine(max(noise_scale, 0.0), len(g)))
+        if noise_scale > 0
+        else 0.0
+    )
 
 
 def pairwise_tens(g: np.ndarray) -> np.ndarray:
     """The mean cosine between two of ten gradients that follow each other, [K // 10] of [K, P]."""
     tens = len(g) // TEN
-    return np.array([diagnostics.pairwise_cosines(ten).value for ten in g[: tens * TEN].reshape(tens, TEN, -1)])
+    return np.array(
+        [diagnostics.pairwise_cosines(ten).value for ten in g[: tens * TEN].reshape(tens, TEN, -1)]
+    )
 
 
 def truth_tens(g: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -169,7 +201,9 @@ def truth_tens(g: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def mean(groups: Sequence[np.ndarray]) -> Interval:
-    """The mean over policies of the mean over their tens, [tens] each; its t interval is of these very policies."""
+    """The mean over policies of the mean over their tens, [tens] each; its t interval is of these
+    very policies.
+    """
     value, freedom = float(np.mean([x.mean() for x in groups])), sum(len(x) - 1 for x in groups)
     error = math.sqrt(sum(x.var(ddof=1) / len(x) for x in groups)) / len(groups)
     half = error * float(stats.t.ppf(0.975, freedom))
@@ -177,7 +211,9 @@ def mean(groups: Sequence[np.ndarray]) -> Interval:
 
 
 def needed(found: Agreement, level: float) -> float:
-    """Pairs for a cosine of `level` between two estimates, linearly in log pairs; inf where it is not reached."""
+    """Pairs for a cosine of `level` between two estimates, linearly in log pairs; inf where it is
+    not reached.
+    """
     pairs, cosines = found.pairs, np.array([x.value for x in found.pairwise])
     if cosines.max() < level:
         return math.inf

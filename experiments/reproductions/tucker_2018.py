@@ -1,9 +1,11 @@
-"""With a good V as the baseline, one that sees the action too has hardly any variance left to remove.
+"""With a good V as the baseline, one that sees the action too has hardly any variance left to
+remove.
 
-Tucker et al. 2018, 1802.10031. Measured: the variance of a step, in parts from what follows (Σ_τ), from the action
-(Σ_a: no baseline can remove more) and from the state (Σ_s), without a baseline, with a learned V(s) and with the true
-Vₜ(s), as training goes; and that of whole estimates with V(s) and with Q(s, a). The criterion is ours: with V, Σ_a is
-at most a tenth of it all, and Q removes at most a tenth. Whether earlier gains came from bias is not looked at.
+Tucker et al. 2018, 1802.10031. Measured: the variance of a step, in parts from what follows (Σ_τ),
+from the action (Σ_a: no baseline can remove more) and from the state (Σ_s), without a baseline,
+with a learned V(s) and with the true Vₜ(s), as training goes; and that of whole estimates with V(s)
+and with Q(s, a). The criterion is ours: with V, Σ_a is at most a tenth of it all, and Q removes at
+most a tenth. Whether earlier gains came from bias is not looked at.
 """
 
 import dataclasses
@@ -26,7 +28,9 @@ class Options(reporting.Files):
     tasks: tuple[str, ...] = ("Pendulum-v1", "CartPole-v1")
     """One or two of Catch-bsuite, CartPole-v1, Acrobot-v1 and Pendulum-v1; not the last alone."""
     states: int = 256
-    """States for the parts, with 16 episodes each; of the point mass, which is cheap, four times as many."""
+    """States for the parts, with 16 episodes each; of the point mass, which is cheap, four times as
+    many.
+    """
     share: float = 1.0
     """Share of the laboratory's number of whole estimates."""
     seed: int = 0
@@ -48,37 +52,73 @@ def main() -> None:
     """Prints claims, figures and verdict."""
     given = reporting.options(Options, __doc__)
     import jax
-    from variances import Parts, action_share, bars, best_gain, of_point_mass, of_stage, variance_ratio
+    from variances import (
+        Parts,
+        action_share,
+        bars,
+        best_gain,
+        of_point_mass,
+        of_stage,
+        variance_ratio,
+    )
 
     from pg.benchmarks import leaderboard
 
     key, found = jax.random.key(given.seed), dict[str, list[Parts]]()
-    report = reporting.Report("tucker_2018", "Tucker et al. 2018, 1802.10031; claims in our words", given)
+    report = reporting.Report(
+        "tucker_2018", "Tucker et al. 2018, 1802.10031; claims in our words", given
+    )
 
     def shares(kinds: tuple[str, ...], *tasks: str) -> None:
         for kind, task in itertools.product(kinds, tasks):
             for stage, x in zip(leaderboard.STAGES, found[task], strict=True):
                 y = action_share(getattr(x, kind))
-                report.found(f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y.value, interval=y[1:])
+                report.found(
+                    f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y.value, interval=y[1:]
+                )
                 if kind != "plain":
                     report.found(f"{task}, {stage}: upper end of it", y.high, high=TENTH)
 
-    mass, text = "point mass", "in a linear-quadratic problem with the exact V, Σ_a is small against the whole"
-    report.claim(text, "its point mass, with linear policies from no gain to the best one; Σ_a over all three parts")
-    found[mass] = [of_point_mass(x * best_gain(), key, 4 * given.states) for x in leaderboard.STAGES.values()]
+    mass, text = (
+        "point mass",
+        "in a linear-quadratic problem with the exact V, Σ_a is small against the whole",
+    )
+    report.claim(
+        text,
+        "its point mass, with linear policies from no gain to the best one; Σ_a "
+        "over all three parts",
+    )
+    found[mass] = [
+        of_point_mass(x * best_gain(), key, 4 * given.states) for x in leaderboard.STAGES.values()
+    ]
     shares(("plain", "true"), mass)
-    report.claim("so it is in benchmarks with the true Vₜ(s)", "smaller tasks than MuJoCo's; V from 32 more returns")
+    report.claim(
+        "so it is in benchmarks with the true Vₜ(s)",
+        "smaller tasks than MuJoCo's; V from 32 more returns",
+    )
     stages = {task: leaderboard.stages(task, given.seed) for task in given.tasks}
-    found |= {task: [of_stage(task, x, key, given.states) for x in stages[task]] for task in given.tasks}
+    found |= {
+        task: [of_stage(task, x, key, given.states) for x in stages[task]] for task in given.tasks
+    }
     shares(("plain", "true"), *given.tasks)
-    report.claim("so it is there with a learned V(s)", "V is fitted to each policy, and does not know the time")
+    report.claim(
+        "so it is there with a learned V(s)",
+        "V is fitted to each policy, and does not know the time",
+    )
     shares(("learned",), *given.tasks)
     pairs = [(task, stage) for task in given.tasks for stage in stages[task]]
     for task, at in pairs:
-        report.found(f"{task}, {at.name}: share of the returns' variance that V explains", at.explained["V"])
+        report.found(
+            f"{task}, {at.name}: share of the returns' variance that V explains", at.explained["V"]
+        )
 
-    text = "abstract: learned baselines of state and action do not reduce the variance below that with V(s)"
-    report.claim(text, "whole estimates of the same episodes, variance with Q(s, a) over that with V(s)")
+    text = (
+        "abstract: learned baselines of state and action do not reduce the variance below that "
+        "with V(s)"
+    )
+    report.claim(
+        text, "whole estimates of the same episodes, variance with Q(s, a) over that with V(s)"
+    )
     for task, at in (x for x in pairs if "Q" in x[1].critics):
         by = (leaderboard.measure(task, at, x, given.seed + 1, share=given.share) for x in NAMES)
         ratio = variance_ratio(*(x.gradients for x in by))
@@ -89,9 +129,16 @@ def main() -> None:
     for task, x in found.items():
         kinds = [("$\\Sigma_\\tau$", BLUE, "-", [y.plain.trajectory for y in x])]
         kinds += [("$\\Sigma_a$, b = 0", GREY, ":", [y.plain.action for y in x])]
-        kinds += [("$\\Sigma_a$, learned V", ORANGE, "--", [y.learned.action for y in x])] if task != mass else []
+        kinds += (
+            [("$\\Sigma_a$, learned V", ORANGE, "--", [y.learned.action for y in x])]
+            if task != mass
+            else []
+        )
         kinds += [("$\\Sigma_a$, true V", ORANGE, "-", [y.true.action for y in x])]
-        lines = [Line(SHARES, bars(y)[0], name, hue, f"o{dash}", bars(y)[1:]) for name, hue, dash, y in kinds]
+        lines = [
+            Line(SHARES, bars(y)[0], name, hue, f"o{dash}", bars(y)[1:])
+            for name, hue, dash, y in kinds
+        ]
         panels += [Panel(task, "share of the training done", "variance of a step", lines, "y")]
     report.end(panels)
 

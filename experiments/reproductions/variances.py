@@ -1,4 +1,6 @@
-"""The share of a step's variance that the choice of the action makes, and two estimators' variances as a ratio."""
+"""The share of a step's variance that the choice of the action makes, and two estimators' variances
+as a ratio.
+"""
 
 import functools
 import math
@@ -18,7 +20,8 @@ from pg.exact.closed_forms import LQR, lqr
 from pg.networks import Network
 from pg.rollout import RolloutState
 
-# The point mass of the paper's own code, where it starts at (3, 4, ½, -½) and actions do not depend on the state.
+# The point mass of the paper's own code, where it starts at (3, 4, ½, -½) and actions do not depend
+# on the state.
 DT = 0.05
 POINT_MASS = LQR(
     A=np.eye(4) + DT * np.eye(4, k=2),
@@ -65,17 +68,25 @@ def best_gain() -> np.ndarray:
 
 
 def of_stage(name: str, stage: Stage, key: jax.Array, num_states: int) -> Parts:
-    """Of a policy of the laboratory, with the V(s) that was fitted to it, and with Vₜ(s) from more returns."""
+    """Of a policy of the laboratory, with the V(s) that was fitted to it, and with Vₜ(s) from more
+    returns.
+    """
     config = still(SUBJECTS[name].settings(name)[0], "state_value", 64)
     env, policy, critic = parts(config, stage.normaliser, 64)
 
     def learned(at: RolloutState) -> jax.Array:
-        return critic.apply(stage.critics["V"], networks.start(critic, num_states), at.obs, at.time == 0)[1]
+        return critic.apply(
+            stage.critics["V"], networks.start(critic, num_states), at.obs, at.time == 0
+        )[1]
 
     def true(at: RolloutState) -> jax.Array:
-        return sampled_value(env, policy, stage.policy, jax.random.fold_in(key, 1), at, config.horizon)
+        return sampled_value(
+            env, policy, stage.policy, jax.random.fold_in(key, 1), at, config.horizon
+        )
 
-    of = functools.partial(diagnostics.decompose, env, policy, stage.policy, key, num_states=num_states, gamma=GAMMA)
+    of = functools.partial(
+        diagnostics.decompose, env, policy, stage.policy, key, num_states=num_states, gamma=GAMMA
+    )
     return Parts(*(of(horizon=config.horizon, baseline=b) for b in (None, learned, true)))
 
 
@@ -90,7 +101,8 @@ def sampled_value(
 ) -> jax.Array:
     """Vₜ(s) as the mean of `count` returns from where N environments stand, [N].
 
-    As a baseline its error counts as the action's: Σ_a comes out too large by (Σ_τ + E ‖z‖² Var(Q|s)) / count.
+    As a baseline its error counts as the action's: Σ_a comes out too large by (Σ_τ + E ‖z‖²
+    Var(Q|s)) / count.
     """
     act_key, return_key = jax.random.split(key)
     num_states = len(at.time)
@@ -104,9 +116,10 @@ def sampled_value(
 def action_share(found: Decomposition) -> Interval:
     """Σ_a / (Σ_τ + Σ_a + Σ_s), with an interval that is never too narrow.
 
-    The parts come from the same samples, and their covariances are not known; of all that are possible, those are
-    taken that make the standard error largest: ((1 - f) s_a + f (s_τ + s_s)) / total, f the share. Of no variance the
-    share is 0: where every return is the same, there is nothing to remove.
+    The parts come from the same samples, and their covariances are not known; of all that are
+    possible, those are taken that make the standard error largest: ((1 - f) s_a + f (s_τ + s_s)) /
+    total, f the share. Of no variance the share is 0: where every return is the same, there is
+    nothing to remove.
     """
     if found.total == 0.0:
         return Interval(0.0, 0.0, 0.0)
@@ -117,7 +130,9 @@ def action_share(found: Decomposition) -> Interval:
 
 
 def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Interval:
-    """tr Var of the rows of x over that of y, [K, P] each; by a bootstrap of pairs of rows, which share episodes."""
+    """tr Var of the rows of x over that of y, [K, P] each; by a bootstrap of pairs of rows, which
+    share episodes.
+    """
     x, y = (np.sum((np.asarray(g, float) - np.mean(g, axis=0)) ** 2, axis=1) for g in (x, y))
     rows = np.random.default_rng(0).integers(0, len(x), (repetitions, len(x)))
     low, high = np.quantile(x[rows].sum(axis=1) / y[rows].sum(axis=1), [0.025, 0.975])

@@ -1,4 +1,5 @@
-"""From each notebook's text, NAME.py, its NAME.ipynb: no outputs, and the same bytes for the same text.
+"""From each notebook's text, NAME.py, its NAME.ipynb: no outputs, and the same bytes for the same
+text.
 
 jupytext draws the ids of cells at random; here they are digests of what stands in the cell.
 """

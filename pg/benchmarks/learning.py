@@ -1,11 +1,13 @@
-"""The benchmark: cells of `suites` to files, files to one tidy table, the table to a report and to figures.
+"""The benchmark: cells of `suites` to files, files to one tidy table, the table to a report and to
+figures.
 
 A cell is one program: a row of the table on a few seeds, trained side by side. What comes of it is
 
     OUT/ENV/LABEL/seeds-0-19.json   settings, returns and steps per seed, seconds, versions
     OUT/ENV/LABEL/seeds-0-19.npz    learning curves: seeds [S], steps [S, K], returns [S, K]
 
-and the JSON is written last, so that a cell whose JSON is there is finished. OUT/results.csv has a line per seed.
+and the JSON is written last, so that a cell whose JSON is there is finished. OUT/results.csv has a
+line per seed.
 """
 
 import io
@@ -28,7 +30,8 @@ from pg.reports.statistics import Estimate
 from pg.runs import execution, files, folders, results
 from pg.runs.interrupts import Interrupted
 
-Settings = Callable[[str, str], tuple[Config, Hyperparams]]  # name of the environment, label -> settings
+# name of the environment, label -> settings
+Settings = Callable[[str, str], tuple[Config, Hyperparams]]
 
 COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
 # The expected shape of a cell's file, as of `inputs.misfit`.
@@ -38,9 +41,27 @@ CELL: dict[str, Any] = {
     **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
 }
 # Errors of an archive that is damaged, or was made to mislead.
-_BAD_ARCHIVE = (EOFError, LookupError, NotImplementedError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+_BAD_ARCHIVE = (
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 MARKS = ("<!-- results -->", "<!-- end of results -->")
-HEADER = ("environment", "label", "steps", "seeds", "greedy [95 %]", "sampled ± s.e.", "reached", "bar", "published")
+HEADER = (
+    "environment",
+    "label",
+    "steps",
+    "seeds",
+    "greedy [95 %]",
+    "sampled ± s.e.",
+    "reached",
+    "bar",
+    "published",
+)
 
 
 class Cell(NamedTuple):
@@ -58,7 +79,9 @@ class Cell(NamedTuple):
         return out / self.name / self.label / f"seeds-{self.seeds[0]}-{self.seeds[-1]}.json"
 
     def matches(self, stored: Mapping[str, Any]) -> bool:
-        """Whether a file holds what these settings would give; fields that are newer than it count as default."""
+        """Whether a file holds what these settings would give; fields that are newer than it count
+        as default.
+        """
         try:
             there = folders.stored_settings(stored)
         except ValueError:  # a field or a name that is no more
@@ -89,8 +112,10 @@ def plan(
 ) -> tuple[list[Cell], int]:
     """The cells that are still to run, and the number of rows that have every seed already.
 
-    seeds, episodes: of each row; None: as its task has it. redo: rows whose settings have changed are run again.
-    Raises ValueError for settings that are not valid, and, unless `redo`, for a file with other settings.
+    seeds, episodes: of each row; None: as its task has it. redo: rows whose settings have changed
+    are run again.
+    Raises ValueError for settings that are not valid, and, unless `redo`, for a file with other
+    settings.
     """
     cells, finished = [], 0
     for task, row in rows:
@@ -101,7 +126,10 @@ def plan(
             if cell.matches(stored):
                 done |= set(stored["seeds"])
             elif not redo:
-                raise ValueError(f"{path} was made with other settings: remove it, choose another --out, or --redo")
+                raise ValueError(
+                    f"{path} was made with other settings: remove it, choose another "
+                    f"--out, or --redo"
+                )
         missing = [seed for seed in range(wanted) if seed not in done]
         finished += not missing
         cells += [cell._replace(seeds=group) for group in _groups(missing, seeds_per_program)]
@@ -109,7 +137,9 @@ def plan(
 
 
 def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **options: Any) -> bool:
-    """Runs the cells of `plan(rows, settings, out, **options)` and says how it goes. False after Ctrl-C."""
+    """Runs the cells of `plan(rows, settings, out, **options)` and says how it goes. False after
+    Ctrl-C.
+    """
     cells, finished = plan(rows, settings, out, **options)
     if finished:
         print(f"skipped, as they are finished in {out} with these settings: {finished} row(s)")
@@ -120,38 +150,50 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         try:
             lines, seconds = run_cell(cell, out, progress)
         except KeyboardInterrupt:
-            print(f"interrupted: {i} of {len(cells)} programs are finished; the same command goes on from here")
+            print(
+                f"interrupted: {i} of {len(cells)} programs are finished; the same command goes "
+                f"on from here"
+            )
             return False
         except ValueError as error:  # what only the environment knows
             raise ValueError(f"{cell.name} {cell.label}: {error}") from None
         finally:
             progress.close()
         means = (
-            f"{name} {numerals.fixed(np.mean([getattr(x, name) for x in lines]))}" for name in ("greedy", "sampled")
+            f"{name} {numerals.fixed(np.mean([getattr(x, name) for x in lines]))}"
+            for name in ("greedy", "sampled")
         )
         steps = sum(line.env_steps for line in lines)
         print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
         if diverged := sum(not np.isfinite(line.greedy) for line in lines):
-            print(f"{title}: {diverged} of {len(lines)} seeds diverged, and have no score", flush=True)
+            print(
+                f"{title}: {diverged} of {len(lines)} seeds diverged, and have no score", flush=True
+            )
     return True
 
 
 def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[Result], float]:
-    """Trains and evaluates a cell, greedily and by sampling, and writes its two files. Its lines, and seconds.
+    """Trains and evaluates a cell, greedily and by sampling, and writes its two files. Its lines,
+    and seconds.
 
     A seed that ended at a number which was not finite has no score: its policy is that of before.
-    Files of other settings in the cell's folder are removed then. Raises KeyboardInterrupt after Ctrl-C, before
-    anything is written.
+    Files of other settings in the cell's folder are removed then. Raises KeyboardInterrupt after
+    Ctrl-C, before anything is written.
     """
     done = execution.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
     if done.signum:
         raise Interrupted(done.signum)
     returns = {
-        name: execution.evaluate_run(cell.config, done, cell.seeds, cell.episodes, greedy=name == "greedy").returns
+        name: execution.evaluate_run(
+            cell.config, done, cell.seeds, cell.episodes, greedy=name == "greedy"
+        ).returns
         for name in ("greedy", "sampled")
     }
     failed = nonfinite.failed(done.metrics)
-    scores = {name: np.where(failed, np.nan, np.asarray(x, float).mean(axis=1)) for name, x in returns.items()}
+    scores = {
+        name: np.where(failed, np.nan, np.asarray(x, float).mean(axis=1))
+        for name, x in returns.items()
+    }
     data = {
         "env": cell.name,
         "label": cell.label,
@@ -180,7 +222,9 @@ def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[R
 
 def collect(out: Path) -> list[Result]:
     """A line per seed of all that is finished below `out`, in the order of the suites."""
-    return _ordered(line for path in sorted(out.glob("*/*")) for _, data in _files(path) for line in _tidy(data))
+    return _ordered(
+        line for path in sorted(out.glob("*/*")) for _, data in _files(path) for line in _tidy(data)
+    )
 
 
 def write_csv(path: Path, lines: Sequence[Result]) -> None:
@@ -194,9 +238,11 @@ def read_csv(path: Path) -> list[Result]:
 
 
 def report(lines: Sequence[Result], *, published: bool = True) -> str:
-    """A table in Markdown, aligned to be read as it stands: a line per environment and label, the best ones first.
+    """A table in Markdown, aligned to be read as it stands: a line per environment and label, the
+    best ones first.
 
-    Greedy mean over seeds with its 95 % bootstrap interval; sampled mean ± standard error; the most steps of a seed.
+    Greedy mean over seeds with its 95 % bootstrap interval; sampled mean ± standard error; the most
+    steps of a seed.
     """
     ranked = _ranked(lines)
     body = [_cells(task, group) for task, group in ranked]
@@ -207,7 +253,9 @@ def report(lines: Sequence[Result], *, published: bool = True) -> str:
 
 
 def draw(lines: Sequence[Result], out: Path) -> list[Path]:
-    """Draws what there is: learning curves, and with two environments or more, profiles and intervals. The files."""
+    """Draws what there is: learning curves, and with two environments or more, profiles and
+    intervals. The files.
+    """
     drawn = []
     if panels := _panels(lines, out):
         drawn.append(out / "curves.png")
@@ -217,21 +265,28 @@ def draw(lines: Sequence[Result], out: Path) -> list[Path]:
     if len(names) > 1:
         title = f"{len(names)} environments; score 0: random policy, 1: best published"
         thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
-        profiles = {label: statistics.performance_profile(s, thresholds) for label, s in scores.items()}
+        profiles = {
+            label: statistics.performance_profile(s, thresholds) for label, s in scores.items()
+        }
         intervals = {label: statistics.bootstrap_interval(s) for label, s in scores.items()}
         plots.performance_profiles(thresholds, profiles, out / "profiles.png", title=title)
         plots.intervals(
-            intervals, out / "intervals.png", title=title, xlabel="interquartile mean of normalised scores"
+            intervals,
+            out / "intervals.png",
+            title=title,
+            xlabel="interquartile mean of normalised scores",
         )
         drawn += [out / "profiles.png", out / "intervals.png"]
     return drawn
 
 
 def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Environments that the labels share, and each label's normalised greedy returns [N, M] on them.
+    """Environments that the labels share, and each label's normalised greedy returns [N, M] on
+    them.
 
-    The labels are those that were run on more than half of the environments that have a scale; on fewer, too little
-    would be left in common. As many seeds count as every row has; rows of less than half the most are left out.
+    The labels are those that were run on more than half of the environments that have a scale; on
+    fewer, too little would be left in common. As many seeds count as every row has; rows of less
+    than half the most are left out.
     """
     returns: dict[str, dict[str, np.ndarray]] = {}
     ranked = _ranked(lines)
@@ -250,12 +305,17 @@ def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray
         return [], {}
     fewest = {label: min(len(names[name]) for name in shared) for label, names in broad.items()}
     return shared, {
-        label: np.stack([names[name][: fewest[label]] for name in shared], axis=1) for label, names in broad.items()
+        label: np.stack([names[name][: fewest[label]] for name in shared], axis=1)
+        for label, names in broad.items()
     }
 
 
-def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.ndarray, Estimate]]]:
-    """Of each environment and label: steps [K], and the mean return over seeds with its interval, [K] each."""
+def _panels(
+    lines: Sequence[Result], out: Path
+) -> dict[str, dict[str, tuple[np.ndarray, Estimate]]]:
+    """Of each environment and label: steps [K], and the mean return over seeds with its interval,
+    [K] each.
+    """
     panels: dict[str, dict[str, tuple[np.ndarray, Estimate]]] = {}
     for task, group in _ranked(lines):
         label, steps, returns = group[0].label, [], []
@@ -267,7 +327,9 @@ def _panels(lines: Sequence[Result], out: Path) -> dict[str, dict[str, tuple[np.
         if not seen or not all(map(np.any, seen)):  # a mean over the other seeds would flatter
             continue
         try:
-            grid, values = results.aligned([(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)])
+            grid, values = results.aligned(
+                [(x[s], y[s]) for x, y, s in zip(steps, returns, seen, strict=True)]
+            )
         except ValueError as error:
             print(f"{task.name} {label}: no learning curve is drawn, as {error}")
             continue
@@ -279,12 +341,18 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
     """A line of the report."""
     row = row_of(task.name, group[0].label)
     bar, steps = row.bar if row else None, max(line.env_steps for line in group)
-    greedy, sampled = (np.array([getattr(line, name) for line in group]) for name in ("greedy", "sampled"))
+    greedy, sampled = (
+        np.array([getattr(line, name) for line in group]) for name in ("greedy", "sampled")
+    )
     reached = goal = "—"
     if row and bar:
         scores = greedy if bar.actions == "greedy" else sampled
         above = int((scores >= bar.score).sum())
-        enough = scores.mean() >= bar.score if bar.share is None else above >= bar.share * len(scores) - 1e-9
+        enough = (
+            scores.mean() >= bar.score
+            if bar.share is None
+            else above >= bar.share * len(scores) - 1e-9
+        )
         reached = f"{above}/{len(scores)}"
         if len(group) < task.seeds:
             verdict = f"open (of {task.seeds} seeds)"
@@ -292,10 +360,23 @@ def _cells(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
             verdict = "✗ (more steps)"
         else:
             verdict = "✓" if enough else "✗"
-        goal = f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {numerals.short(row.steps, 6)} steps: {verdict}"
+        goal = (
+            f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {numerals.short(row.steps, 6)} "
+            f"steps: {verdict}"
+        )
     best = "none" if task.best is None else f"{numerals.fixed(task.best)}: {task.source}"
     label, seeds = f"`{group[0].label}`", str(len(group))
-    return task.name, label, f"{steps:,}", seeds, _interval(greedy), _error(sampled), reached, goal, best
+    return (
+        task.name,
+        label,
+        f"{steps:,}",
+        seeds,
+        _interval(greedy),
+        _error(sampled),
+        reached,
+        goal,
+        best,
+    )
 
 
 def _interval(scores: np.ndarray) -> str:
@@ -315,11 +396,16 @@ def _error(scores: np.ndarray) -> str:
     value = scores.mean()
     if len(scores) < 2:
         return f"{numerals.fixed(value)} ± —"
-    return f"{numerals.fixed(value)} ± {numerals.fixed(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
+    return (
+        f"{numerals.fixed(value)} ± "
+        f"{numerals.fixed(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
+    )
 
 
 def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:
-    """The lines of each environment and label; environments as in the suites, labels by their greedy mean."""
+    """The lines of each environment and label; environments as in the suites, labels by their
+    greedy mean.
+    """
     groups: dict[tuple[str, str], list[Result]] = {}
     for line in _ordered(lines):
         groups.setdefault((line.env, line.label), []).append(line)
@@ -330,7 +416,10 @@ def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:
         return order.index(item[0][0]), -score if np.isfinite(score) else np.inf
 
     unknown = Task("", (), 0.0, None, "none")
-    return [(TASKS.get(env, unknown._replace(name=env)), g) for (env, _), g in sorted(groups.items(), key=rank)]
+    return [
+        (TASKS.get(env, unknown._replace(name=env)), g)
+        for (env, _), g in sorted(groups.items(), key=rank)
+    ]
 
 
 def _ordered(lines: Iterable[Result]) -> list[Result]:
@@ -338,7 +427,10 @@ def _ordered(lines: Iterable[Result]) -> list[Result]:
 
     def place(line: Result) -> tuple[int, str, int, str, int]:
         labels = [row.label for row in TASKS[line.env].rows] if line.env in TASKS else []
-        env, label = (seq.index(x) if x in seq else len(seq) for x, seq in ((line.env, names), (line.label, labels)))
+        env, label = (
+            seq.index(x) if x in seq else len(seq)
+            for x, seq in ((line.env, names), (line.label, labels))
+        )
         return env, line.env, label, line.label, line.seed
 
     return sorted(lines, key=place)
@@ -346,7 +438,9 @@ def _ordered(lines: Iterable[Result]) -> list[Result]:
 
 def _tidy(data: Mapping[str, Any]) -> list[Result]:
     """The lines of a stored cell; what was not a number is null there."""
-    greedy, sampled = ([np.nan if x is None else float(x) for x in data[name]] for name in ("greedy", "sampled"))
+    greedy, sampled = (
+        [np.nan if x is None else float(x) for x in data[name]] for name in ("greedy", "sampled")
+    )
     columns = zip(data["seeds"], greedy, sampled, data["env_steps"], strict=True)
     return [Result(data["env"], data["label"], *values) for values in columns]
 
@@ -361,22 +455,33 @@ def _files(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             raise ValueError(f"{path} is damaged: it has not one value for each of its seeds")
         if (data["env"], data["label"]) != (folder.parent.name, folder.name):
             raise ValueError(
-                f"{path} is of {shown(data['env'])} and {shown(data['label'])}, and so in the wrong folder"
+                f"{path} is of {shown(data['env'])} and {shown(data['label'])}, and so in the "
+                f"wrong folder"
             )
         found.append((path, data))
     return sorted(found, key=lambda item: item[1]["seeds"][0])
 
 
 def _curves(path: Path, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-    """The learning curves of a stored cell: steps and returns, [S, K]. Raises ValueError where they are others."""
+    """The learning curves of a stored cell: steps and returns, [S, K]. Raises ValueError where they
+    are others.
+    """
     most, data = len(seeds) * results.POINTS, files.read_bytes(path)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = {name: _array(archive, f"{name}.npy", most) for name in ("seeds", "steps", "returns")}
+            found = {
+                name: _array(archive, f"{name}.npy", most) for name in ("seeds", "steps", "returns")
+            }
     except _BAD_ARCHIVE:
-        raise ValueError(f"{path} is damaged: remove it, and {path.with_suffix('.json').name}") from None
+        raise ValueError(
+            f"{path} is damaged: remove it, and {path.with_suffix('.json').name}"
+        ) from None
     shapes = {found[name].shape for name in ("steps", "returns")}
-    if found["seeds"].tolist() != list(seeds) or len(shapes) > 1 or found["steps"].shape[:1] != (len(seeds),):
+    if (
+        found["seeds"].tolist() != list(seeds)
+        or len(shapes) > 1
+        or found["steps"].shape[:1] != (len(seeds),)
+    ):
         raise ValueError(f"{path} is damaged: its curves are not those of the seeds beside it")
     return found
 

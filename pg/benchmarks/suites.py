@@ -1,7 +1,7 @@
 """The benchmark as a literal table: which rows run on which environment, and what each is held to.
 
-A row is an environment and a label; the settings of both are looked up elsewhere. A label is an estimator's name, or
-that of a variant, which says what is different (`tuned.VARIANTS`).
+A row is an environment and a label; the settings of both are looked up elsewhere. A label is an
+estimator's name, or that of a variant, which says what is different (`tuned.VARIANTS`).
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,27 @@ from typing import Any, Literal, NamedTuple
 from pg import numerals
 from pg.inputs import check_name
 
-# Names of the problems that estimators are measured on (a test holds this equal to pg.benchmarks.leaderboard's).
+# Names of the problems that estimators are measured on (a test holds this equal to
+# pg.benchmarks.leaderboard's).
 LABORATORY = (
-    *("gridworld", "garnet", "Catch-bsuite", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+    *(
+        "gridworld",
+        "garnet",
+        "Catch-bsuite",
+        "CartPole-v1",
+        "Acrobot-v1",
+        "Pendulum-v1",
+        "Breakout-MinAtar",
+    ),
 )
 
 Actions = Literal["greedy", "sampled"]
 
 
 class Bar(NamedTuple):
-    """A mean over seeds of at least `score`, or, with a share, that share of the seeds at `score` or above."""
+    """A mean over seeds of at least `score`, or, with a share, that share of the seeds at `score`
+    or above.
+    """
 
     score: float
     share: float | None = None  # of the seeds
@@ -54,7 +65,9 @@ class Task(NamedTuple):
 
     @property
     def normalisable(self) -> bool:
-        """Whether floor and best span a scale on which scores of different environments can be compared."""
+        """Whether floor and best span a scale on which scores of different environments can be
+        compared.
+        """
         return self.best is not None and self.best > self.floor
 
 
@@ -64,20 +77,36 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
 
 _COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
 _BASELINES = (
-    *(*_COUPLED, "moving_average", "state_value", "group_leave_one_out", "grpo", "action_dependent_baseline"),
+    *(
+        *_COUPLED,
+        "moving_average",
+        "state_value",
+        "group_leave_one_out",
+        "grpo",
+        "action_dependent_baseline",
+    ),
     *("actor_critic", "gae", "vtrace", "ppo"),
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"
 _CARTPOLE, _CATCH, _ACROBOT = Bar(475, 19 / 20), Bar(0.98, 19 / 20), Bar(-90, 19 / 20)
 
-# Floors were measured with gymnax 1.0.1. zoo: benchmark.md of rl-baselines3-zoo; gymnax-blines: its agents' logs, of
-# one seed each, with sampled actions and gymnax 0.0, where a time limit counted as termination.
+# Floors were measured with gymnax 1.0.1. zoo: benchmark.md of rl-baselines3-zoo; gymnax-blines: its
+# agents' logs, of one seed each, with sampled actions and gymnax 0.0, where a time limit counted as
+# termination.
 CLASSIC = (
     Task(
         "CartPole-v1",
         (
-            *_rows(500_000, "leave_one_out", "state_value", "actor_critic", "natural", "trpo", bar=_CARTPOLE),
+            *_rows(
+                500_000,
+                "leave_one_out",
+                "state_value",
+                "actor_critic",
+                "natural",
+                "trpo",
+                bar=_CARTPOLE,
+            ),
             Row("ppo", 150_000, _CARTPOLE),
             Row("reinforce", 1_000_000, Bar(475, 14 / 20)),
         ),
@@ -96,7 +125,10 @@ CLASSIC = (
     ),
     Task(
         "Acrobot-v1",
-        (Row("ppo", 500_000, Bar(-80)), *_rows(500_000, "actor_critic", "leave_one_out", bar=_ACROBOT)),
+        (
+            Row("ppo", 500_000, Bar(-80)),
+            *_rows(500_000, "actor_critic", "leave_one_out", bar=_ACROBOT),
+        ),
         floor=-500.0,
         best=-73.5,
         source="PPO (1M), zoo",
@@ -140,7 +172,8 @@ BSUITE = (
     ),
     Task(
         "DiscountingChain-bsuite",
-        _rows(150_000, "standardised", "leave_one_out", bar=Bar(1.099, 14 / 20)),  # 1.1 in single precision
+        # 1.1 in single precision
+        _rows(150_000, "standardised", "leave_one_out", bar=Bar(1.099, 14 / 20)),
         floor=1.02,
         best=1.1,
         source=f"{_BLINES} (144k); the maximum",
@@ -151,7 +184,8 @@ BSUITE = (
         floor=0.0,
         best=1.0,
         source=f"the maximum; {_BLINES} 0.98",
-        episodes=200,  # a return has a standard deviation of 3, whatever the policy: 4,000 episodes in all
+        # a return has a standard deviation of 3, whatever the policy: 4,000 episodes in all
+        episodes=200,
     ),
     Task(
         "MemoryChain-bsuite",
@@ -160,8 +194,15 @@ BSUITE = (
         best=1.0,
         source=f"the maximum; {_BLINES} without memory −0.11",
     ),
-    # The arms are drawn anew at every step: nothing can be learned, and an estimator that does better is wrong.
-    Task("SimpleBandit-bsuite", _rows(100_000, "leave_one_out", "ppo"), 0.5, 0.5, "the optimum: nothing to learn"),
+    # The arms are drawn anew at every step: nothing can be learned, and an estimator that does
+    # better is wrong.
+    Task(
+        "SimpleBandit-bsuite",
+        _rows(100_000, "leave_one_out", "ppo"),
+        0.5,
+        0.5,
+        "the optimum: nothing to learn",
+    ),
 )
 MISC = (
     Task(
@@ -213,10 +254,13 @@ SUITES: dict[str, tuple[Task, ...]] = {
 TASKS = {task.name: task for task in SUITES["all"]}
 
 
-def select(suite: str, envs: tuple[str, ...] = (), labels: tuple[str, ...] = ()) -> list[tuple[Task, Row]]:
+def select(
+    suite: str, envs: tuple[str, ...] = (), labels: tuple[str, ...] = ()
+) -> list[tuple[Task, Row]]:
     """The rows of a suite, of these environments and labels only where any are named.
 
-    Raises ValueError, with the nearest valid names, for a name that is not in the suite, and where nothing is left.
+    Raises ValueError, with the nearest valid names, for a name that is not in the suite, and where
+    nothing is left.
     """
     check_name("suite", suite, SUITES)
     rows = [(task, row) for task in SUITES[suite] for row in task.rows]
@@ -224,9 +268,15 @@ def select(suite: str, envs: tuple[str, ...] = (), labels: tuple[str, ...] = ())
         check_name(f"environment of suite {suite!r}", name, [task.name for task in SUITES[suite]])
     for label in labels:
         check_name(f"label of suite {suite!r}", label, dict.fromkeys(row.label for _, row in rows))
-    chosen = [(t, r) for t, r in rows if (not envs or t.name in envs) and (not labels or r.label in labels)]
+    chosen = [
+        (t, r)
+        for t, r in rows
+        if (not envs or t.name in envs) and (not labels or r.label in labels)
+    ]
     if not chosen:
-        raise ValueError(f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}")
+        raise ValueError(
+            f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}"
+        )
     return chosen
 
 

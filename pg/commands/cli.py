@@ -107,11 +107,15 @@ _NAMES = {
 }
 # Flags of other command lines that this one has in another form.
 _INSTEAD = {
-    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's config.json",
+    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a "
+    "run's config.json",
     **dict.fromkeys(
-        ("device", "gpu", "cuda", "platform"), "JAX_PLATFORMS=cpu or cuda in front of the command chooses"
+        ("device", "gpu", "cuda", "platform"),
+        "JAX_PLATFORMS=cpu or cuda in front of the command chooses",
     ),
-    **dict.fromkeys(("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"),
+    **dict.fromkeys(
+        ("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"
+    ),
 }
 
 
@@ -120,7 +124,9 @@ class Length:
     """The length of training, in steps instead of updates."""
 
     total_steps: int | None = None
-    """Environment steps per seed, at least, in place of num_updates, which they are rounded up to; for windows."""
+    """Environment steps per seed, at least, in place of num_updates, which they are rounded up to;
+    for windows.
+    """
 
 
 @dataclasses.dataclass
@@ -128,7 +134,9 @@ class Checkpointing:
     """When states are kept, so that nothing is lost but the updates since."""
 
     checkpoint_minutes: float = 1.0
-    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is interrupted."""
+    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is
+    interrupted.
+    """
     checkpoint_updates: int | None = None
     """Updates from one checkpoint to the next; none: only the time counts."""
     checkpoints_kept: int = 2
@@ -137,12 +145,16 @@ class Checkpointing:
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
         if not self.checkpoint_minutes >= 0:
-            raise ValueError(f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}")
+            raise ValueError(
+                f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}"
+            )
         for name in ("checkpoint_updates", "checkpoints_kept"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
-    def keeper(self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any) -> Any:
+    def keeper(
+        self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any
+    ) -> Any:
         """What keeps the states of runs; arguments as of `checkpoints.Keeper`."""
         from pg.runs.checkpoints import Keeper
 
@@ -166,7 +178,9 @@ class Machine:
     cpu_devices: int | None = None
     """Devices that the CPU counts as; none: for seeds one per core, for envs one."""
     distributed: bool = False
-    """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has started."""
+    """This is one process of several, which SLURM, Open MPI, Kubernetes or a TPU pod has
+    started.
+    """
     coordinator: str | None = None
     """HOST:PORT of process 0, where nothing else tells the processes of each other."""
     num_processes: int | None = None
@@ -174,7 +188,9 @@ class Machine:
     process_id: int | None = None
     """Which of them this is, from 0; with coordinator."""
     debug: bool = False
-    """Stops at the very operation that gives a NaN, at a key that is used twice, and at a leaked tracer; slow."""
+    """Stops at the very operation that gives a NaN, at a key that is used twice, and at a leaked
+    tracer; slow.
+    """
 
     @property
     def several(self) -> bool:
@@ -184,24 +200,30 @@ class Machine:
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range, or one that is missing."""
         if self.cpu_devices is not None and self.cpu_devices < 1:
-            raise ValueError(f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}")
+            raise ValueError(
+                f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}"
+            )
         found = (self.coordinator, self.num_processes, self.process_id)
         if any(x is not None for x in found) and (None in found or not 0 <= found[2] < found[1]):  # type: ignore
             raise ValueError(
-                "coordinator, num_processes and process_id belong together, 0 <= process_id < num_processes; "
-                f"got {found[0]}, {found[1]} and {found[2]}"
+                "coordinator, num_processes and process_id belong together, 0 <= process_id < "
+                f"num_processes; got {found[0]}, {found[1]} and {found[2]}"
             )
 
     def start(self) -> None:
-        """Tells jax, before anything is computed; where something has been already, its devices stay, and it says so.
+        """Tells jax, before anything is computed; where something has been already, its devices
+        stay, and it says so.
 
-        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be what it was set to.
+        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be
+        what it was set to.
         """
         from pg.fast import devices
 
         if self.debug:
             devices.check_everything()
-        changed = devices.use_cpu_cores(self.cpu_devices or (1 if self.several or self.shard == "envs" else None))
+        changed = devices.use_cpu_cores(
+            self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
+        )
         if not changed:
             self._stay()
         if self.several:
@@ -214,25 +236,28 @@ class Machine:
         there = len(jax.local_devices())
         if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
             raise ValueError(
-                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or be set before "
-                f"anything is computed; got {self.cpu_devices}"
+                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "
+                f"be set before anything is computed; got {self.cpu_devices}"
             )
         print(
-            f"JAX is in use in this process already: --cpu-devices cannot change now, and its {there} device(s) stay"
+            f"JAX is in use in this process already: --cpu-devices cannot change now, and its "
+            f"{there} device(s) stay"
         )
 
 
 def parse(
     prog: str, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
-    """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the command line.
+    """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
+    command line.
 
-    Defaults are the preset of the estimator and the environment that are named, or, with --resume RUN, the settings
-    of that run. Exits with code 2 and one sentence on a mistake.
+    Defaults are the preset of the estimator and the environment that are named, or, with --resume
+    RUN, the settings of that run. Exits with code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    own = {field.name for field in dataclasses.fields(options)}  # a script's flag goes before a setting of its name
+    # a script's flag goes before a setting of its name
+    own = {field.name for field in dataclasses.fields(options)}
     defaults = options()
     try:
         if "resume" in own and (run := _named(argv, "resume")):
@@ -271,8 +296,12 @@ def parse(
 _Options = TypeVar("_Options")
 
 
-def options(kind: type[_Options], description: str | None, argv: Sequence[str] | None = None) -> _Options:
-    """A dataclass of flags from the command line, for scripts without settings; exits as `parse` does."""
+def options(
+    kind: type[_Options], description: str | None, argv: Sequence[str] | None = None
+) -> _Options:
+    """A dataclass of flags from the command line, for scripts without settings; exits as `parse`
+    does.
+    """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
@@ -286,7 +315,9 @@ def _prepare_streams() -> None:
     outlive_readers()
 
 
-def _read(flags: type, names: Collection[str], prog: str, description: str, argv: list[str]) -> dict[str, Any]:
+def _read(
+    flags: type, names: Collection[str], prog: str, description: str, argv: list[str]
+) -> dict[str, Any]:
     """The values of all flags by name."""
     _check_flags(argv, names)
     with _colours():
@@ -295,7 +326,9 @@ def _read(flags: type, names: Collection[str], prog: str, description: str, argv
 
 
 def _check_flags(argv: list[str], names: Collection[str]) -> None:
-    """Prints the version where it is asked for; exits with one sentence at a flag that there is not."""
+    """Prints the version where it is asked for; exits with one sentence at a flag that there is
+    not.
+    """
     if "--version" in argv:
         print(f"pg {__version__}")
         raise SystemExit(0)
@@ -308,7 +341,9 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
         if not _is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
             continue
         near = [f"--{other}" for other in nearest(name, [*known, "help", "version"])]
-        hint = _INSTEAD.get(name) or (f"did you mean {' or '.join(near)}?" if near else "--help lists all")
+        hint = _INSTEAD.get(name) or (
+            f"did you mean {' or '.join(near)}?" if near else "--help lists all"
+        )
         fail(f"there is no flag {flag}: {hint}")
 
 
@@ -324,7 +359,9 @@ def _is_flag(word: str) -> bool:
 
 @contextlib.contextmanager
 def _colours() -> Iterator[None]:
-    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and not the word."""
+    """Has the parser write without colours where NO_COLOR asks for it; it knows such terminals, and
+    not the word.
+    """
     before = os.environ.get("TERM")
     if os.environ.get("NO_COLOR"):
         os.environ["TERM"] = "dumb"
@@ -337,8 +374,12 @@ def _colours() -> Iterator[None]:
 
 
 def _paragraphs(text: str) -> str:
-    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does not join."""
-    return "\n\n".join(wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n"))
+    """A docstring whose paragraphs fit the terminal; indented lines are those that the parser does
+    not join.
+    """
+    return "\n\n".join(
+        wrapped(" ".join(part.split()), otherwise=80) for part in text.strip().split("\n\n")
+    )
 
 
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
@@ -348,7 +389,8 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     check_env(env)
     config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
     if any(_named(argv, name) for name in ("minibatch-size", "minibatch_size")):
-        config = dataclasses.replace(config, num_minibatches=1)  # one of the two says how a batch is cut
+        # one of the two says how a batch is cut
+        config = dataclasses.replace(config, num_minibatches=1)
     return config, hyperparams
 
 
@@ -364,7 +406,9 @@ def fail(error: object) -> NoReturn:
 
 
 def abandon(error: object) -> NoReturn:
-    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be waited for."""
+    """Says that the job has lost a process, and exits with code 75 at once: the others cannot be
+    waited for.
+    """
     print(f"error: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(AGAIN)
@@ -382,7 +426,9 @@ def fail_to_write(error: object) -> NoReturn:
 
 
 def interrupted(signum: int | None) -> int:
-    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine is taken away."""
+    """The exit code after a signal: 130 for Ctrl-C, 75 for the others, which say that the machine
+    is taken away.
+    """
     return INTERRUPTED if signum in (None, signal.SIGINT) else AGAIN
 
 
@@ -397,7 +443,9 @@ def announce(work: str) -> None:
     """Says, once a signal came, what is still waited for; `interrupts.listen` calls it."""
     start = "\n" if sys.stderr.isatty() else ""
     print(
-        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once", file=sys.stderr, flush=True
+        f"{start}stopping after {work}; again (Ctrl-C or another signal) to quit at once",
+        file=sys.stderr,
+        flush=True,
     )
 
 
@@ -407,7 +455,12 @@ def say(text: str) -> None:
 
 
 def describe(
-    config: Config, hyperparams: Hyperparams, horizon: int, num_params: int, *, verbose: bool = False
+    config: Config,
+    hyperparams: Hyperparams,
+    horizon: int,
+    num_params: int,
+    *,
+    verbose: bool = False,
 ) -> str:
     """The plan of a run, for people.
 
@@ -416,21 +469,27 @@ def describe(
         hyperparams: The others.
         horizon: The environment's own time limit, in actions.
         num_params: Parameters of policy and critic.
-        verbose: Lists all settings, and not only those that are not what Config and Hyperparams have by themselves.
+        verbose: Lists all settings, and not only those that are not what Config and Hyperparams
+            have by themselves.
     """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     planned = config.num_updates * config.num_envs * longest * config.action_repeat
-    batch = f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
+    batch = (
+        f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
+    )
     static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     lines = [
-        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
+        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, "
+        f"{num_params:,} parameters",
         f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
     ]
     if verbose:
         lines += ["config: " + _listing(static), "hyperparams: " + _listing(hyperparams.scalars())]
     else:
-        usual = {field.name: field.default for field in dataclasses.fields(Config)} | Hyperparams().scalars()
+        usual = {
+            field.name: field.default for field in dataclasses.fields(Config)
+        } | Hyperparams().scalars()
         said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
             name: value
@@ -447,7 +506,9 @@ def _listing(values: Mapping[str, Any]) -> str:
 
 
 def assignment(text: str) -> tuple[str, Any]:
-    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises ValueError."""
+    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises
+    ValueError.
+    """
     name, value = _divided(text)
     with contextlib.suppress(ValueError, SyntaxError):
         return name, ast.literal_eval(value)
@@ -455,7 +516,9 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def cache_compilations() -> Path:
-    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or ~/.cache/pg. The folder."""
+    """Keeps compiled programs on disk for the next run: in $JAX_COMPILATION_CACHE_DIR or
+    ~/.cache/pg. The folder.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pg" / "compilations"
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
@@ -465,14 +528,20 @@ def cache_compilations() -> Path:
 def _named(argv: list[str], flag: str) -> str | None:
     """The value of --flag in argv, read ahead of the parser."""
     for i, word in enumerate(argv):
-        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition("=")
+        name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition(
+            "="
+        )
         if name == f"--{flag}":
             return value if equals else next(iter(argv[i + 1 : i + 2]), None)
     return None
 
 
-def _flags(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[str, tuple[str, Any, Any]]:
-    """The flags of the fields of `source` but those `taken`, by name: its class, annotation and default."""
+def _flags(
+    source: type, defaults: Any, taken: Collection[str] = ()
+) -> dict[str, tuple[str, Any, Any]]:
+    """The flags of the fields of `source` but those `taken`, by name: its class, annotation and
+    default.
+    """
     hints, helps = get_type_hints(source), _field_docstrings(source)
     flags = {}
     for name, hint in hints.items():
@@ -492,15 +561,23 @@ def _flags(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[str
 
 def _grouped(sources: Mapping[str, tuple[str, Any, Any]], options: type) -> type:
     """A dataclass of dataclasses, one for each group of flags as the help shows them."""
-    titles = {"Config": "settings", "Hyperparams": "hyperparameters", options.__name__: "run", "Machine": "machine"}
+    titles = {
+        "Config": "settings",
+        "Hyperparams": "hyperparameters",
+        options.__name__: "run",
+        "Machine": "machine",
+    }
     groups: dict[str, list[str]] = {"experiment": [name for name in _FIRST if name in sources]}
     for name, (source, _, _) in sources.items():
         if name not in _FIRST:
             groups.setdefault(titles[source], []).append(name)
     fields = []
     for title, names in groups.items():
-        members = [(name, sources[name][1], dataclasses.field(default=sources[name][2])) for name in names]
-        fields.append((title, tyro.conf.OmitArgPrefixes[dataclasses.make_dataclass(title, members)]))  # type: ignore[misc]
+        members = [
+            (name, sources[name][1], dataclasses.field(default=sources[name][2])) for name in names
+        ]
+        group: Any = dataclasses.make_dataclass(title, members)
+        fields.append((title, tyro.conf.OmitArgPrefixes[group]))  # type: ignore[misc]
     flags = dataclasses.make_dataclass("Flags", fields)
     flags.__doc__ = ""
     return flags

@@ -3,7 +3,7 @@
 RUN/
     config.json, versions.json           what was asked for, and what carried it out (`folders`)
     checkpoints/                         the way back (`checkpoints`)
-    metrics.parquet, params.safetensors, summary.json, curve.png, curve.svg    what came of it (`results`)
+    metrics.parquet, params.safetensors, summary.json, curve.png, curve.svg    results
 """
 
 import contextlib
@@ -20,7 +20,8 @@ from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, m
 from pg.inputs import described
 from pg.runs import encoding, files, folders, interrupts
 
-MAY_CHANGE = ("num_updates", "on_nonfinite")  # fields of Config that may be others when a run is resumed
+# fields of Config that may be others when a run is resumed
+MAY_CHANGE = ("num_updates", "on_nonfinite")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 
 
@@ -35,11 +36,15 @@ class Options(cli.Checkpointing, cli.Length):
     out: Path = Path("results")
     """Folder in which the run's folder is made."""
     name: str | None = None
-    """Name of the run's folder; none: date and seed. The same command with the same name goes on where it was."""
+    """Name of the run's folder; none: date and seed. The same command with the same name goes on
+    where it was.
+    """
     resume: Path | None = None
     """Folder of a run to go on with, with its settings; --num-updates may be more than before."""
     strict: bool = False
-    """Do not resume where bits may differ: under other versions, devices, flags or settings of jax."""
+    """Do not resume where bits may differ: under other versions, devices, flags or settings of
+    jax.
+    """
     eval_episodes: int = 100
     """Episodes of the final evaluation, per seed."""
     greedy: bool = False
@@ -52,11 +57,15 @@ class Options(cli.Checkpointing, cli.Length):
         super().__post_init__()
         for name in ("seeds", "eval_episodes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be a whole number of at least 1, got {getattr(self, name)}"
+                )
         if not 0 <= self.seed <= 2**32 - self.seeds:
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
         if self.name is not None and self.resume is not None:
-            raise ValueError("name and resume exclude each other: resume goes on in the folder it names")
+            raise ValueError(
+                "name and resume exclude each other: resume goes on in the folder it names"
+            )
 
 
 def run(
@@ -65,15 +74,19 @@ def run(
     options: Options | None = None,
     machine: cli.Machine | None = None,
 ) -> int:
-    """Trains, evaluates and writes. Returns the exit code, as of `cli`: 2 for a mistake, which is printed.
+    """Trains, evaluates and writes. Returns the exit code, as of `cli`: 2 for a mistake, which is
+    printed.
 
-    config: of an environment by its name, or from Python of an environment object; the run's folder then holds the
-    name of its class, and `resume` is given such an object again.
+    config: of an environment by its name, or from Python of an environment object; the run's folder
+    then holds the name of its class, and `resume` is given such an object again.
     """
     encoding.make_streams_readable()
     options, machine = options or Options(), machine or cli.Machine()
     if not interrupts.listen(cli.announce):
-        cli.say("this is not the main thread: signals do not end the run, which keeps its checkpoints all the same")
+        cli.say(
+            "this is not the main thread: signals do not end the run, which keeps its "
+            "checkpoints all the same"
+        )
     folder = None
     with contextlib.ExitStack() as stack:
         try:
@@ -82,7 +95,8 @@ def run(
             _check_kind("options", options, Options)
             _check_kind("machine", machine, cli.Machine)
             config, hyperparams = merge_env_params(config, hyperparams)
-            if not machine.several:  # only now jax is loaded: a folder that cannot be used need not wait for it
+            # only now jax is loaded: a folder that cannot be used need not wait for it
+            if not machine.several:
                 folder = _existing(config, hyperparams, options, stack)
             with interrupts.held("loading"), cli.waiting("loading"):
                 machine.start()
@@ -100,10 +114,14 @@ def run(
             return cli.unwritten(error)
 
 
-def resume(folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False) -> int:
-    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. Returns the exit code.
+def resume(
+    folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False
+) -> int:
+    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. Returns the
+    exit code.
 
-    env: the environment object, of a run that was given one. num_updates: more than before; None: as many.
+    env: the environment object, of a run that was given one. num_updates: more than before; None:
+    as many.
     strict: as of `Options`.
     """
     folder = Path(folder)
@@ -158,23 +176,26 @@ def _run(
     memory.check(config, env, like, len(seeds), options.eval_episodes)
     if devices.is_first():
         if folder is None:
-            folder = _existing(config, hyperparams, options, stack) or folders.create(
-                options.out, config, options.seed
-            )
-            stack.enter_context(
-                contextlib.nullcontext() if options.name or options.resume else folders.locked(folder)
-            )
+            folder = _opened(config, options, hyperparams, stack)
         num_params = networks.num_params(like.params)
         print(cli.describe(config, hyperparams, env.horizon(), num_params, verbose=options.verbose))
         if images := networks.image_description(config, env):
             cli.say(images)
-    about: dict[str, Any] = {"setup": _identity(config, hyperparams, options), "versions": folders.environment(where)}
+    about: dict[str, Any] = {
+        "setup": _identity(config, hyperparams, options),
+        "versions": folders.environment(where),
+    }
     begun = _begun(folder, like, about, len(seeds), strict=options.strict)
     if begun and begun.updates > config.num_updates:
-        raise ValueError(f"num_updates must be at least the {begun.updates} that are done, got {config.num_updates}")
+        raise ValueError(
+            f"num_updates must be at least the {begun.updates} that are done, got "
+            f"{config.num_updates}"
+        )
     if folder:
         if begun and begun.updates == config.num_updates and _finished(folder, config.num_updates):
-            print(f"it has all of its {begun.updates} updates: give --num-updates to go on\n{folder}")
+            print(
+                f"it has all of its {begun.updates} updates: give --num-updates to go on\n{folder}"
+            )
             return 0
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
@@ -182,7 +203,9 @@ def _run(
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, begun)
     with contextlib.closing(cli.Progress(config.num_updates, quiet=folder is None)) as progress:
-        done = execution.run(config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper)
+        done = execution.run(
+            config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper
+        )
     evaluation = None
     if not done.signum:
         with cli.waiting("evaluating", quiet=folder is None):
@@ -197,8 +220,24 @@ def _run(
     return cli.outcome(done)
 
 
-def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path) -> None:
-    """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where interrupted."""
+def _opened(
+    config: Config, options: Options, hyperparams: Hyperparams, stack: contextlib.ExitStack
+) -> Path:
+    """The folder of the run, locked: the one that is named, or a new one."""
+    folder = _existing(config, hyperparams, options, stack)
+    if folder is None:
+        folder = folders.create(options.out, config, options.seed)
+    if not (options.name or options.resume):
+        stack.enter_context(folders.locked(folder))
+    return folder
+
+
+def _finish(
+    config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path
+) -> None:
+    """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where
+    interrupted.
+    """
     from pg.reports import plots
     from pg.runs import results
 
@@ -206,25 +245,38 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
     results.write_params(folder, done.states.params, done.states.normaliser)
     summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
     steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
-    plots.learning_curve(steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean"))
+    plots.learning_curve(
+        steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean")
+    )
     if config.diagnostics:
         quality = results.gradient_quality(done.metrics)
         plots.gradient_quality(quality, folder / "gradient.png", title=title)
-        last = float(results.gradient_quality(done.metrics, bins=10)["noise_scale"][-1])  # of the last tenth
+        # of the last tenth
+        last = float(results.gradient_quality(done.metrics, bins=10)["noise_scale"][-1])
         summary["noise_scale"] = last if math.isfinite(last) else None
-        no_scale = "— (every gradient is 0)" if math.isnan(last) else "no signal is clear of the noise"
+        no_scale = (
+            "— (every gradient is 0)" if math.isnan(last) else "no signal is clear of the noise"
+        )
     folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
     for text in results.failures(summary):
         cli.say(text)
     if summary.get("mean") is not None:
-        several = f", median of seeds {numerals.number(summary['median_of_seeds'])}" if len(seeds) > 1 else ""
-        # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
+        several = (
+            f", median of seeds {numerals.number(summary['median_of_seeds'])}"
+            if len(seeds) > 1
+            else ""
+        )
+        # The error of a single episode, or of a single seed that is left, is NaN, and shown as a
+        # dash.
         score = numerals.plus_minus(summary["mean"], summary["standard_error"])
         ends = f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}"
         found = numerals.typed(f"{score} (standard error){several}, {ends}")
-        cli.say(f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: {found}")
+        cli.say(
+            f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
+            f"{found}"
+        )
     if config.diagnostics:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         scale = summary["noise_scale"]
@@ -237,7 +289,9 @@ def _finish(config: Config, done: Any, evaluation: Any, seeds: range, options: O
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
-    """Says which operation gave the first number that was not finite, in a run that stands before it."""
+    """Says which operation gave the first number that was not finite, in a run that stands before
+    it.
+    """
     import jax
 
     from pg import nonfinite
@@ -252,14 +306,22 @@ def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) 
             return
 
 
-def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack: contextlib.ExitStack) -> Path | None:
-    """The folder that is named, locked; None: a new one is wanted. Raises ValueError where it holds another run."""
+def _existing(
+    config: Config, hyperparams: Hyperparams, options: Options, stack: contextlib.ExitStack
+) -> Path | None:
+    """The folder that is named, locked; None: a new one is wanted. Raises ValueError where it holds
+    another run.
+    """
     if options.resume is not None:
         folder = options.resume.expanduser().resolve()
         there: Mapping[str, Any] | None = _stored_identity(folder, config.env)
     elif options.name is not None:
         folder = folders.named(options.out, config, options.name)
-        there = _stored_identity(folder, config.env) if os.path.lexists(folder / "config.json") else None
+        there = (
+            _stored_identity(folder, config.env)
+            if os.path.lexists(folder / "config.json")
+            else None
+        )
     else:
         return None
     stack.enter_context(folders.locked(folder))
@@ -270,9 +332,12 @@ def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack:
     if differences := folders.differing(there, here):
         raise ValueError(f"{folder} holds another run: {'; '.join(differences)}")
     before = _stored(folder, config.env)[0].num_updates
-    if before != config.num_updates and (moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]):
+    if before != config.num_updates and (
+        moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]
+    ):
         raise ValueError(
-            f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} depends on it"
+            f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} "
+            f"depends on it"
         )
     return folder
 
@@ -280,11 +345,18 @@ def _existing(config: Config, hyperparams: Hyperparams, options: Options, stack:
 def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dict[str, Any]:
     """What makes a run the run that it is."""
     fixed = {name: value for name, value in config.to_json().items() if name not in MAY_CHANGE}
-    return {"config": fixed, "hyperparams": hyperparams.scalars(), "seed": options.seed, "seeds": options.seeds}
+    return {
+        "config": fixed,
+        "hyperparams": hyperparams.scalars(),
+        "seed": options.seed,
+        "seeds": options.seeds,
+    }
 
 
 def _stored(folder: Path, env: Any) -> tuple[Config, Hyperparams]:
-    """The settings of the run in a folder. env: that of the run at hand, by its name or as an object."""
+    """The settings of the run in a folder. env: that of the run at hand, by its name or as an
+    object.
+    """
     return folders.read_setup(folder, None if isinstance(env, str) else env)
 
 
@@ -295,8 +367,12 @@ def _stored_identity(folder: Path, env: Any) -> Mapping[str, Any]:
     return folders.jsonable(_identity(config, hyperparams, options))
 
 
-def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool) -> Any:
-    """What is done of the run, in all processes; None: nothing. Adds to `about` what has changed since."""
+def _begun(
+    folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool
+) -> Any:
+    """What is done of the run, in all processes; None: nothing. Adds to `about` what has changed
+    since.
+    """
     from pg.runs import checkpoints
 
     found = None
@@ -304,7 +380,10 @@ def _begun(folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int
         found = checkpoints.restore(folder / "checkpoints", like, about, num_seeds)
     if folder and found:
         if found.changed and strict:
-            raise ValueError(f"what it was run with has changed, and bits may with it: {'; '.join(found.changed)}")
+            raise ValueError(
+                f"what it was run with has changed, and bits may with it: "
+                f"{'; '.join(found.changed)}"
+            )
         for remark in found.said():
             cli.say(remark)
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])

@@ -1,7 +1,7 @@
 """Output for people while a command runs: fitted to the terminal, and never in the way of a log.
 
-A terminal has a width, and a last line that can be written over. Anywhere else sentences are whole, and a line comes
-for every tenth of the work. Imports neither jax nor gymnax.
+A terminal has a width, and a last line that can be written over. Anywhere else sentences are whole,
+and a line comes for every tenth of the work. Imports neither jax nor gymnax.
 """
 
 import contextlib
@@ -25,7 +25,9 @@ BAR = 16  # characters of the progress bar
 
 
 def columns(stream: TextIO) -> int | None:
-    """Width of the terminal that a stream writes to, or COLUMNS; None where it writes to something else."""
+    """Width of the terminal that a stream writes to, or COLUMNS; None where it writes to something
+    else.
+    """
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
@@ -43,20 +45,25 @@ def wrapped(text: str, stream: TextIO | None = None, *, otherwise: int | None = 
         otherwise: The width where that is no terminal; by default the text stays as it is.
     """
     stream = stream or sys.stdout
-    # A shell may export COLUMNS: that makes no terminal of a log, in which a path that is cut is found by no search.
+    # A shell may export COLUMNS: that makes no terminal of a log, in which a path that is cut is
+    # found by no search.
     width = columns(stream) if otherwise or stream.isatty() else None
     width = width or otherwise
     if width is None:
         return text
-    lines = textwrap.wrap(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(lines)
 
 
 def fitted(parts: Sequence[tuple[int, str]], width: int | None) -> str:
-    """The parts of a line, joined by commas, without the least important ones where they do not fit.
+    """The parts of a line, joined by commas, without the least important ones where they do not
+    fit.
 
     Args:
-        parts: Rank and text in the order of the line; rank 0 is the most important, and always stays.
+        parts: Rank and text in the order of the line; rank 0 is the most important, and always
+            stays.
         width: Characters that there are; None: any number.
     """
     kept = list(parts)
@@ -114,10 +121,20 @@ def outlive_readers() -> None:
         buffer = getattr(stream, "buffer", None)
         raw = getattr(buffer, "raw", buffer)
         unbuffered = raw is buffer  # as `python -u` has it
-        if type(stream) is io.TextIOWrapper and isinstance(raw, io.FileIO) and raw.fileno() == number:
+        if (
+            type(stream) is io.TextIOWrapper
+            and isinstance(raw, io.FileIO)
+            and raw.fileno() == number
+        ):
             stream.flush()
             file = _Unread(raw) if unbuffered else io.BufferedWriter(_Unread(raw))
-            about = stream.encoding, stream.errors, None, stream.line_buffering, stream.write_through
+            about = (
+                stream.encoding,
+                stream.errors,
+                None,
+                stream.line_buffering,
+                stream.write_through,
+            )
             setattr(sys, name, io.TextIOWrapper(file, *about))
 
 
@@ -145,7 +162,9 @@ class _Unread(io.RawIOBase):
 
 @contextlib.contextmanager
 def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iterator[None]:
-    """Shows on the terminal, every second, how long it takes: a sign of life while a library works."""
+    """Shows on the terminal, every second, how long it takes: a sign of life while a library
+    works.
+    """
     line = line or Line(quiet=quiet)
     ended = threading.Event()
 
@@ -170,16 +189,21 @@ class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
     def __init__(self, total: int, *, quiet: bool = False, first: str = "compiling") -> None:
-        """total: updates. quiet: nothing is shown. first: what is done before the first update, as it is called."""
+        """total: updates. quiet: nothing is shown. first: what is done before the first update, as
+        it is called.
+        """
         self.total, self.env_steps = total, 0
-        self.start = self.done = -1  # updates done before the first call, and at the last one; -1: none came
+        # updates done before the first call, and at the last one; -1: none came
+        self.start = self.done = -1
         self.line = Line(quiet=quiet)
         self.lines = not self.line.shown and not quiet
         self.before = contextlib.ExitStack()
         self.before.enter_context(waiting(first, self.line))
 
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
-        """After `done` updates, in `seconds` of training. metrics: of those since the last call, [S, n]."""
+        """After `done` updates, in `seconds` of training. metrics: of those since the last call,
+        [S, n].
+        """
         self.before.close()
         if self.start < 0:
             self.start = self.done = done - metrics["env_steps"].shape[1]

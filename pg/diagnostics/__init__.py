@@ -1,9 +1,12 @@
-"""The gradient laboratory: how good an estimate of ∇J is, at any parameters of any policy on any environment.
+"""The gradient laboratory: how good an estimate of ∇J is, at any parameters of any policy on any
+environment.
 
-    g₁ … gₙ  independent estimates      ḡ = (1/n) Σ gᵢ      tr Σ̂ = (1/(n-1)) Σ ‖gᵢ - ḡ‖²      SNR = ‖∇J‖² / tr Σ
+    g₁ … gₙ independent estimates   ḡ = (1/n) Σ gᵢ   tr Σ̂ = (1/(n-1)) Σ ‖gᵢ - ḡ‖²
 
-One estimate is the share of one episode in a batch (`per_episode`), or a batch of its own (`per_batch`), which is
-right for estimators that couple the episodes of a batch too.
+    SNR = ‖∇J‖² / tr Σ
+
+One estimate is the share of one episode in a batch (`per_episode`), or a batch of its own
+(`per_batch`), which is right for estimators that couple the episodes of a batch too.
 """
 
 from pg.diagnostics.decomposition import (

@@ -1,11 +1,15 @@
-"""Where the variance of one step's term ∇log π(a|s) (G - b(s)) comes from: what follows, the action, or the state.
+"""Where the variance of one step's term ∇log π(a|s) (G - b(s)) comes from: what follows, the
+action, or the state.
 
-    tr Var = E ‖z‖² Var(G|s, a)  +  E tr Var(z (Q - b)|s)  +  tr Var(E[z Q|s])       z = ∇log π(a|s), Q = E[G|s, a]
+    tr Var = E ‖z‖² Var(G|s, a)  +  E tr Var(z (Q - b)|s)  +  tr Var(E[z Q|s])
+
+    z = ∇log π(a|s), Q = E[G|s, a]
                    Σ_τ                       Σ_a                     Σ_s
 
-After Tucker et al. 2018 (1802.10031, section 3). A baseline b(s) changes Σ_a alone, and one that sees the action can
-remove no more than Σ_a. Each part is estimated without bias by a nested analysis of variance: states, of each state
-several actions, of each action several returns. That needs an environment that can be set back, as all are here.
+After Tucker et al. 2018 (1802.10031, section 3). A baseline b(s) changes Σ_a alone, and one that
+sees the action can remove no more than Σ_a. Each part is estimated without bias by a nested
+analysis of variance: states, of each state several actions, of each action several returns. That
+needs an environment that can be set back, as all are here.
 """
 
 from collections.abc import Callable
@@ -52,14 +56,20 @@ def decompose(
     horizon: int | None = None,
     baseline: Baseline | None = None,
 ) -> Decomposition:
-    """The parts of the variance of a step that is drawn from the visits of the policy, with standard errors.
+    """The parts of the variance of a step that is drawn from the visits of the policy, with
+    standard errors.
 
-    params: of the policy. num_states: visits that are drawn, out of one episode of each environment of `env`.
-    num_actions, num_returns: of each state, and of each action; at least 2. gamma: of G, counted from the step on.
+    params: of the policy. num_states: visits that are drawn, out of one episode of each environment
+    of `env`. num_actions, num_returns: of each state, and of each action; at least 2. gamma: of G,
+    counted from the step on.
     baseline: b(s); default: 0. Costs num_states · num_actions · num_returns episodes, side by side.
     Raises ValueError for numbers below 2.
     """
-    for name, count in (("num_states", num_states), ("num_actions", num_actions), ("num_returns", num_returns)):
+    for name, count in (
+        ("num_states", num_states),
+        ("num_actions", num_actions),
+        ("num_returns", num_returns),
+    ):
         if count < 2:
             raise ValueError(f"{name} must be at least 2, for a variance; got {count!r}")
     shape = num_states, num_actions, num_returns
@@ -68,13 +78,17 @@ def decompose(
     def measured(params: Any, key: jax.Array) -> Any:
         visit_key, choose_key, act_key, return_key = jax.random.split(key, 4)
         states, valid = rollout.visited(env, policy, params, visit_key, horizon)
-        chosen = jax.random.choice(choose_key, valid.size, (num_states,), p=valid.ravel() / valid.sum())
+        chosen = jax.random.choice(
+            choose_key, valid.size, (num_states,), p=valid.ravel() / valid.sum()
+        )
         states = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[chosen], states)
         actions = _actions(policy, params, states, act_key, num_actions)
         many = env._replace(num_envs=num_states * num_actions * num_returns)
         begin = jax.tree.map(lambda x: jnp.repeat(x, num_actions * num_returns, axis=0), states)
         first = jnp.repeat(actions.reshape(-1, *actions.shape[2:]), num_returns, axis=0)
-        returns = rollout.returns_to_go(many, policy, params, return_key, begin, first, gamma, horizon).reshape(shape)
+        returns = rollout.returns_to_go(
+            many, policy, params, return_key, begin, first, gamma, horizon
+        ).reshape(shape)
         if baseline is not None:
             returns = returns - baseline(states)[:, None, None]
         return _parts(policy, params, states, actions, returns)
@@ -83,26 +97,34 @@ def decompose(
     return Decomposition(*(Measured(x.mean(), x.std(ddof=1) / np.sqrt(num_states)) for x in parts))
 
 
-def _actions(policy: Network, params: Any, states: RolloutState, key: jax.Array, count: int) -> jax.Array:
+def _actions(
+    policy: Network, params: Any, states: RolloutState, key: jax.Array, count: int
+) -> jax.Array:
     """`count` actions in every state, [N, count, *A]."""
     dist = policy.apply(params, states.carry, states.obs, states.time == 0)[1]
     return jax.vmap(lambda k: dist.sample(dist.draw(k)), out_axes=1)(jax.random.split(key, count))
 
 
-def _parts(policy: Network, params: Any, states: RolloutState, actions: jax.Array, returns: jax.Array) -> Any:
+def _parts(
+    policy: Network, params: Any, states: RolloutState, actions: jax.Array, returns: jax.Array
+) -> Any:
     """What each of N states adds to the mean of Σ_τ, Σ_a and Σ_s, [N] each. returns: [N, m, k]."""
     num_states, num_actions, num_returns = returns.shape
 
     def terms(x: Any) -> tuple[Any, Any]:
         """The scores [m, P] of the actions in a state, and each times its mean return."""
         state, action, G = x
-        carry, obs, first = jax.tree.map(lambda leaf: leaf[None], (state.carry, state.obs, state.time == 0))
+        carry, obs, first = jax.tree.map(
+            lambda leaf: leaf[None], (state.carry, state.obs, state.time == 0)
+        )
 
         def log_prob(params: Any, a: jax.Array) -> jax.Array:
             return policy.apply(params, carry, obs, first)[1].log_prob(a[None])[0]
 
         z = jax.vmap(jax.grad(log_prob), (None, 0))(params, action)
-        return z, jax.tree.map(lambda leaf: leaf * G.mean(axis=1).reshape(-1, *[1] * (leaf.ndim - 1)), z)
+        return z, jax.tree.map(
+            lambda leaf: leaf * G.mean(axis=1).reshape(-1, *[1] * (leaf.ndim - 1)), z
+        )
 
     def mean_term(x: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.mean(axis=0), terms(x)[1])
@@ -110,7 +132,9 @@ def _parts(policy: Network, params: Any, states: RolloutState, actions: jax.Arra
     def within(x: Any) -> tuple[jax.Array, jax.Array]:
         z, product = terms(x)
         length = jax.vmap(lambda one: optax.tree.norm(one, squared=True))(z)
-        of_actions = sum(jnp.sum(jnp.var(leaf, axis=0, ddof=1)) for leaf in jax.tree.leaves(product))
+        of_actions = sum(
+            jnp.sum(jnp.var(leaf, axis=0, ddof=1)) for leaf in jax.tree.leaves(product)
+        )
         return jnp.mean(length * jnp.var(x[2], axis=1, ddof=1)), jnp.asarray(of_actions)
 
     xs = states, actions, returns

@@ -1,4 +1,6 @@
-"""What is exact: the moments of any estimator on tabular problems, and whether a direction is a gradient at all."""
+"""What is exact: the moments of any estimator on tabular problems, and whether a direction is a
+gradient at all.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,14 +26,17 @@ def exact_moments(
     limit_ends: bool = False,
     share_start: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every batch.
+    """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every
+    batch.
 
-    logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's (off-policy).
-    num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group. limit_ends: the time limit counts
-    as a termination, so that nothing is bootstrapped there. share_start: both episodes of a pair begin at one state.
-    The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
-    Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
-    (for pairs, also for the M estimates of which one trajectory is a part).
+    logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's
+    (off-policy).
+    num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group. limit_ends: the
+    time limit counts as a termination, so that nothing is bootstrapped there. share_start: both
+    episodes of a pair begin at one state. The direction is of ascent, flattened as
+    `ravel_pytree(params.policy)`. Costs Mⁿ estimates for M trajectories of positive probability,
+    and memory for the trajectories (for pairs, also for the M estimates of which one trajectory is
+    a part).
     """
     if num_episodes not in (1, 2):
         raise ValueError(f"num_episodes must be 1 or 2, got {num_episodes!r}")
@@ -52,10 +57,12 @@ def _moments(
     num_episodes: int,
     begins: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """E x [P] and E x xᵀ [P, P] of a batch's estimate x. traj: every trajectory, leaves [H, M, ...].
+    """E x [P] and E x xᵀ [P, P] of a batch's estimate x. traj: every trajectory, leaves [H, M,
+    ...].
 
-    begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs are independent.
-    Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
+    begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs are
+    independent. Added up trajectory by trajectory: the outer products of all of them would take M
+    P² numbers.
     """
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
     state = estimator.init(jax.random.key(0))[1]
@@ -64,18 +71,26 @@ def _moments(
         weighted, _ = estimator.weigh(params, state, batch)
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
-    def estimates(episode: Trajectory, weight: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The estimates [K, P] from all batches that an episode is the first of, and their probabilities [K]."""
+    def estimates(
+        episode: Trajectory, weight: jax.Array, begin: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The estimates [K, P] from all batches that an episode is the first of, and their
+        probabilities [K].
+        """
         if num_episodes == 1:
             return ascent(episode)[None], weight[None]
 
         def of_pair(other: Trajectory) -> jax.Array:
-            return ascent(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other))
+            return ascent(
+                jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other)
+            )
 
         others = probability if begins is None else jnp.where(begins == begin, probability, 0.0)
         return jax.vmap(of_pair)(episodes), weight * others / jnp.sum(others)
 
-    def add(total: tuple[jax.Array, jax.Array], row: Any) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def add(
+        total: tuple[jax.Array, jax.Array], row: Any
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
         x, weights = estimates(*row)
         mean, second = total
         return (mean + weights @ x, second + (weights[:, None] * x).T @ x), None
@@ -83,16 +98,20 @@ def _moments(
     flat = ravel_pytree(params.policy)[0]
     nothing = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
     starts = jnp.zeros(len(probability), int) if begins is None else begins
-    return jax.lax.scan(add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, starts))[0]
+    return jax.lax.scan(
+        add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, starts)
+    )[0]
 
 
 def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:
-    """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 where it is a gradient field.
+    """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 where it is a
+    gradient field.
 
-    A field is the gradient of a function, on a simply connected domain, if and only if its Jacobian is symmetric. So
-    this tells ∇J from a direction that no function has (Nota & Thomas 2020, 1906.07073). direction: params, an array
-    of D entries, to an array of their shape, as `tabular.exact_gradient` and `tabular.undiscounted_direction` are of
-    the logits; a `stop_gradient` in it would hide what it depends on. Use 64-bit floats: rounding is asymmetric.
+    A field is the gradient of a function, on a simply connected domain, if and only if its Jacobian
+    is symmetric. So this tells ∇J from a direction that no function has (Nota & Thomas 2020,
+    1906.07073). direction: params, an array of D entries, to an array of their shape, as
+    `tabular.exact_gradient` and `tabular.undiscounted_direction` are of the logits; a
+    `stop_gradient` in it would hide what it depends on. Use 64-bit floats: rounding is asymmetric.
     """
     jacobian = jax.jacobian(direction)(params).reshape(params.size, params.size)
     return jnp.linalg.norm(jacobian - jacobian.T) / jnp.linalg.norm(jacobian + jacobian.T)

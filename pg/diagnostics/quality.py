@@ -1,7 +1,9 @@
-"""From a sample of gradients to what is said of them: variance, signal, noise scale, cosines, with standard errors.
+"""From a sample of gradients to what is said of them: variance, signal, noise scale, cosines, with
+standard errors.
 
-Most are functions of n, ‖ḡ‖² and Σ ‖gᵢ - ḡ‖², which are known too with any one gradient left out; so each comes with
-the jackknife's standard error (Efron & Stein 1981) for the price of a sum. On the host, in 64 bits.
+Most are functions of n, ‖ḡ‖² and Σ ‖gᵢ - ḡ‖², which are known too with any one gradient left out;
+so each comes with the jackknife's standard error (Efron & Stein 1981) for the price of a sum. On
+the host, in 64 bits.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,9 @@ from pg.diagnostics.samples import Sample
 
 
 class Measured(NamedTuple):
-    """A figure and its standard error; NaN where there is none, as of a ratio of gradients that are all 0."""
+    """A figure and its standard error; NaN where there is none, as of a ratio of gradients that are
+    all 0.
+    """
 
     value: float
     standard_error: float
@@ -29,46 +33,62 @@ class Measured(NamedTuple):
 
 
 def variance(sample: Sample) -> Measured:
-    """tr Σ, the variance of one gradient summed over its coordinates; of a mean of N, divide by N."""
+    """tr Σ, the variance of one gradient summed over its coordinates; of a mean of N, divide by
+    N.
+    """
     return _jackknife(sample, lambda count, spread, norm: spread / (count - 1.0))
 
 
 def variance_by_leaf(sample: Sample) -> dict[str, float]:
     """tr Σ of each leaf of the parameters, by its path; they add up to `variance`."""
     leaves = jax.tree.leaves_with_path(sample.moments.variance)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): float(jnp.sum(x)) for path, x in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): float(jnp.sum(x))
+        for path, x in leaves
+    }
 
 
 def squared_norm(sample: Sample) -> Measured:
-    """‖ḡ‖² - tr Σ̂ / n, unbiased for ‖E g‖²: negative at times where the signal is small, which no mean may hide."""
+    """‖ḡ‖² - tr Σ̂ / n, unbiased for ‖E g‖²: negative at times where the signal is small, which no
+    mean may hide.
+    """
     return _jackknife(sample, _signal)
 
 
 def signal_to_noise(sample: Sample) -> Measured:
     """SNR = ‖E g‖² / tr Σ of one gradient, signal as of `squared_norm`; of a mean of N, times N."""
-    return _jackknife(sample, lambda count, spread, norm: _signal(count, spread, norm) * (count - 1.0) / spread)
+    return _jackknife(
+        sample, lambda count, spread, norm: _signal(count, spread, norm) * (count - 1.0) / spread
+    )
 
 
 def noise_scale(sample: Sample) -> Measured:
-    """B = tr Σ / ‖E g‖²: how many gradients to average until noise and signal are of one size, in gradients.
+    """B = tr Σ / ‖E g‖²: how many gradients to average until noise and signal are of one size, in
+    gradients.
 
-    The simple noise scale of McCandlish et al. 2018 (1812.06162, equation 2.9). In episodes, for `per_episode`: the
-    steps of one episode are no independent samples. A ratio of unbiased estimates; where the signal is not clear of
-    zero it says no more than that, and its error is large.
+    The simple noise scale of McCandlish et al. 2018 (1812.06162, equation 2.9). In episodes, for
+    `per_episode`: the steps of one episode are no independent samples. A ratio of unbiased
+    estimates; where the signal is not clear of zero it says no more than that, and its error is
+    large.
     """
-    return _jackknife(sample, lambda count, spread, norm: spread / (count - 1.0) / _signal(count, spread, norm))
+    return _jackknife(
+        sample, lambda count, spread, norm: spread / (count - 1.0) / _signal(count, spread, norm)
+    )
 
 
 def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large: int) -> float:
     """B from the squared norms of estimates of two sizes (1812.06162, appendix A.1), in episodes.
 
-    small, large: ‖g‖² of batches of `num_small` and `num_large` episodes, a number or [K] of K pairs of batches.
-    NaN where all of them are 0.
-    ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),  B = mean S / mean ‖G‖².
+    small, large: ‖g‖² of batches of `num_small` and `num_large` episodes, a number or [K] of K
+    pairs of batches. NaN where all of them are 0.
+    ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),  B = mean S / mean
+    ‖G‖².
     Raises ValueError unless 1 ≤ num_small < num_large.
     """
     if not 1 <= num_small < num_large:
-        raise ValueError(f"num_small must be at least 1 and below num_large, got {num_small} and {num_large}")
+        raise ValueError(
+            f"num_small must be at least 1 and below num_large, got {num_small} and {num_large}"
+        )
     small, large = np.mean(np.asarray(small, float)), np.mean(np.asarray(large, float))
     signal = (num_large * large - num_small * small) / (num_large - num_small)
     noise = (small - large) / (1.0 / num_small - 1.0 / num_large)
@@ -77,7 +97,9 @@ def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large
 
 
 def expected_cosine(noise_scale: Any, num_gradients: Any) -> Any:
-    """1 / √(1 + B / N): about the cosine of a mean of N gradients to their expectation, for many parameters."""
+    """1 / √(1 + B / N): about the cosine of a mean of N gradients to their expectation, for many
+    parameters.
+    """
     return (1.0 + np.asarray(noise_scale) / np.asarray(num_gradients)) ** -0.5
 
 
@@ -89,7 +111,8 @@ def cosine(x: Any, y: Any) -> jax.Array:
 def cosine_to(sample: Sample) -> Measured:
     """The mean cosine of one gradient to the reference that the sample was taken with.
 
-    Over the gradients that are not 0, which have no direction. The reference must not be made of them.
+    Over the gradients that are not 0, which have no direction. The reference must not be made of
+    them.
     """
     norm = np.sqrt(_squared_norms(sample))
     cosines = np.asarray(sample.reference, float)[norm > 0] / norm[norm > 0]
@@ -97,7 +120,8 @@ def cosine_to(sample: Sample) -> Measured:
 
 
 def leave_one_out_cosine(sample: Sample) -> float:
-    """The mean cosine of a gradient to the mean of the others: what `cosine_to` a reference is, without one.
+    """The mean cosine of a gradient to the mean of the others: what `cosine_to` a reference is,
+    without one.
 
     A cosine to a mean that contains the gradient itself would be about 1/√n too large.
     """
@@ -109,12 +133,16 @@ def leave_one_out_cosine(sample: Sample) -> float:
 
 
 def pairwise_cosines(gradients: Any) -> Measured:
-    """The mean cosine between two independent gradients, over all pairs (Ilyas et al. 2020, 1811.02553, figure 1).
+    """The mean cosine between two independent gradients, over all pairs (Ilyas et al. 2020,
+    1811.02553, figure 1).
 
-    gradients: leaves [n, ...]; those that are 0 are left out. About the square of the cosine to the truth.
+    gradients: leaves [n, ...]; those that are 0 are left out. About the square of the cosine to the
+    truth.
     Raises ValueError for fewer than three gradients.
     """
-    flat = np.concatenate([np.asarray(x, float).reshape(len(x), -1) for x in jax.tree.leaves(gradients)], axis=1)
+    flat = np.concatenate(
+        [np.asarray(x, float).reshape(len(x), -1) for x in jax.tree.leaves(gradients)], axis=1
+    )
     flat = flat[(flat != 0).any(axis=1)]
     n = len(flat)
     if n < 3:
@@ -140,7 +168,9 @@ def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Mea
 
 
 def _ratios_without_signal() -> np.errstate:
-    """Ratios of gradients that are all 0, or all equal: NaN or infinite, which is a value and nothing to warn of."""
+    """Ratios of gradients that are all 0, or all equal: NaN or infinite, which is a value and
+    nothing to warn of.
+    """
     return np.errstate(divide="ignore", invalid="ignore")
 
 
@@ -153,7 +183,11 @@ def _parts(sample: Sample) -> tuple[int, np.ndarray, np.ndarray, float]:
 def _left_out(sample: Sample) -> tuple[int, np.ndarray, np.ndarray]:
     """n - 1, Σ ‖gⱼ - ḡ‖² and ‖ḡ‖² of the others, for each gradient left out, [n]."""
     n, c, e, norm = _parts(sample)
-    return n - 1, c.sum() - c * n / (n - 1), np.maximum(norm - 2.0 * e / (n - 1) + c / (n - 1) ** 2, 0.0)
+    return (
+        n - 1,
+        c.sum() - c * n / (n - 1),
+        np.maximum(norm - 2.0 * e / (n - 1) + c / (n - 1) ** 2, 0.0),
+    )
 
 
 def _squared_norms(sample: Sample) -> np.ndarray:
@@ -163,12 +197,16 @@ def _squared_norms(sample: Sample) -> np.ndarray:
 
 
 def _spread(left_out: np.ndarray) -> float:
-    """The jackknife's standard error of a statistic, from its values with each gradient left out."""
+    """The jackknife's standard error of a statistic, from its values with each gradient left
+    out.
+    """
     n = len(left_out)
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
 
 
 def _mean(x: np.ndarray) -> Measured:
     return (
-        Measured(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x)))) if len(x) > 1 else Measured(np.nan, np.nan)
+        Measured(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))
+        if len(x) > 1
+        else Measured(np.nan, np.nan)
     )

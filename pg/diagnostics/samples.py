@@ -1,7 +1,9 @@
-"""From an estimator and trajectories to a sample of gradients, of which no more is kept than asked for.
+"""From an estimator and trajectories to a sample of gradients, of which no more is kept than asked
+for.
 
-A gradient has P entries, and n of them need not fit into memory: they are computed a few at a time, and their moments
-are merged as they come (Chan, Golub & LeVeque 1979). All directions are of ascent, of the policy's parameters.
+A gradient has P entries, and n of them need not fit into memory: they are computed a few at a time,
+and their moments are merged as they come (Chan, Golub & LeVeque 1979). All directions are of
+ascent, of the policy's parameters.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,9 @@ class Moments(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What is kept of n gradients: moments, and a few numbers of each, [n], from which errors are reckoned."""
+    """What is kept of n gradients: moments, and a few numbers of each, [n], from which errors are
+    reckoned.
+    """
 
     moments: Moments
     distance: jax.Array  # ‖gᵢ - ḡ‖², [n]
@@ -49,10 +53,12 @@ def per_episode(
     batch_size: int | None = None,
     reference: Any = None,
 ) -> Sample:
-    """The gradients of the single episodes of a batch [T, N, ...], whose mean is the batch's estimate.
+    """The gradients of the single episodes of a batch [T, N, ...], whose mean is the batch's
+    estimate.
 
-    For windows: of its environments. Ψ is that of the whole batch, as in training; where it couples episodes
-    (leave_one_out, ...), the variance leaves out their small covariance, which `per_batch` sees.
+    For windows: of its environments. Ψ is that of the whole batch, as in training; where it couples
+    episodes (leave_one_out, ...), the variance leaves out their small covariance, which `per_batch`
+    sees.
     state: of the estimator, as `init` gives it. batch_size: gradients at a time, all of which
     are in memory; default: `at_once`. reference: a tree like `params.policy`, for `cosine_to`.
     Raises ValueError for an estimator whose gradient is no mean over episodes.
@@ -71,31 +77,44 @@ def per_batch(
     batch_size: int | None = None,
     reference: Any = None,
 ) -> Sample:
-    """The estimates of n batches of `num_episodes` episodes each, which lie side by side in `traj` [T, n N, ...].
+    """The estimates of n batches of `num_episodes` episodes each, which lie side by side in `traj`
+    [T, n N, ...].
 
-    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does not divide the
-    episodes, or cuts a group of them.
+    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does
+    not divide the episodes, or cuts a group of them.
     """
     gradient, xs = of_batches(estimator, params, state, traj, num_episodes)
-    return sample(gradient, xs, batch_size=batch_size or at_once(traj, num_episodes), reference=reference)
+    return sample(
+        gradient, xs, batch_size=batch_size or at_once(traj, num_episodes), reference=reference
+    )
 
 
 def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[Gradient, Weighted]:
-    """The gradient of one episode, and the N of a weighed batch, leaves [N, T, 1, ...]: for `sample` and others."""
+    """The gradient of one episode, and the N of a weighed batch, leaves [N, T, 1, ...]: for
+    `sample` and others.
+    """
     if not estimator.separable:
-        raise ValueError("this estimator's gradient is no mean over the episodes of a batch: use per_batch")
+        raise ValueError(
+            "this estimator's gradient is no mean over the episodes of a batch: use per_batch"
+        )
     return lambda episode: ascent(estimator, params, episode), _groups(batch, 1)
 
 
 def of_batches(
     estimator: Estimator, params: Params, state: Any, traj: Trajectory, num_episodes: int
 ) -> tuple[Gradient, Trajectory]:
-    """The gradient of one batch, and n batches of it, leaves [n, T, N, ...]: for `sample` and others."""
+    """The gradient of one batch, and n batches of it, leaves [n, T, N, ...]: for `sample` and
+    others.
+    """
     episodes = traj.reward.shape[1]
     if num_episodes < 1 or episodes % num_episodes:
-        raise ValueError(f"num_episodes must divide the {episodes} of the trajectory, got {num_episodes}")
+        raise ValueError(
+            f"num_episodes must divide the {episodes} of the trajectory, got {num_episodes}"
+        )
     if _cuts_a_group(traj, num_episodes):
-        raise ValueError(f"num_episodes must be a multiple of the trajectory's group size, got {num_episodes}")
+        raise ValueError(
+            f"num_episodes must be a multiple of the trajectory's group size, got {num_episodes}"
+        )
 
     def gradient(part: Trajectory) -> Any:
         return ascent(estimator, params, estimator.weigh(params, state, part)[0])
@@ -118,17 +137,23 @@ def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:
 
 
 def at_once(traj: Trajectory, num_episodes: int) -> int:
-    """How many gradients of `num_episodes` episodes to compute together: few, for their time is cut into blocks.
+    """How many gradients of `num_episodes` episodes to compute together: few, for their time is cut
+    into blocks.
 
-    At least four, that a block with a few steps of each is filled; of short episodes as many as fill a block.
+    At least four, that a block with a few steps of each is filled; of short episodes as many as
+    fill a block.
     """
     return max(4, blocks.rows() // (len(traj.reward) * num_episodes))
 
 
 def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any = None) -> Sample:
-    """A `Sample` of the gradients of xs, leaves [n, ...]. Computes each twice: the mean is needed first."""
+    """A `Sample` of the gradients of xs, leaves [n, ...]. Computes each twice: the mean is needed
+    first.
+    """
     first = moments(gradient, xs, batch_size=batch_size)
-    unit = None if reference is None else optax.tree.scale(1.0 / optax.tree.norm(reference), reference)
+    unit = (
+        None if reference is None else optax.tree.scale(1.0 / optax.tree.norm(reference), reference)
+    )
 
     def numbers(x: Any) -> tuple[jax.Array, ...]:
         g = gradient(x)
@@ -145,7 +170,9 @@ def gradients(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Any:
 
 
 def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
-    """Mean and variance of the gradients of xs, leaves [n, ...], computed `batch_size` at a time."""
+    """Mean and variance of the gradients of xs, leaves [n, ...], computed `batch_size` at a
+    time.
+    """
     n = len(jax.tree.leaves(xs)[0])
     size = min(batch_size, n)
     whole = n - n % size
@@ -162,10 +189,14 @@ def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
 
     parts = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
     nothing = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
-    total, _ = jax.lax.scan(add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), nothing), parts)
+    total, _ = jax.lax.scan(
+        add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), nothing), parts
+    )
     if whole < n:
         total, _ = add(total, jax.tree.map(lambda x: x[whole:], xs))
-    return total._replace(variance=optax.tree.scale(1.0 / jnp.maximum(total.size - 1.0, 1.0), total.variance))
+    return total._replace(
+        variance=optax.tree.scale(1.0 / jnp.maximum(total.size - 1.0, 1.0), total.variance)
+    )
 
 
 def _mapped(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
@@ -175,13 +206,19 @@ def _mapped(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
 
 
 def _merged(a: Moments, b: Moments) -> Moments:
-    """The moments of two samples as one; in all three `variance` is the sum of squared distances."""
+    """The moments of two samples as one; in all three `variance` is the sum of squared
+    distances.
+    """
     size, gap = a.size + b.size, optax.tree.sub(b.mean, a.mean)
     mean = jax.tree.map(lambda m, d: m + d * (b.size / size), a.mean, gap)
-    squares = jax.tree.map(lambda s, t, d: s + t + d**2 * (a.size * b.size / size), a.variance, b.variance, gap)
+    squares = jax.tree.map(
+        lambda s, t, d: s + t + d**2 * (a.size * b.size / size), a.variance, b.variance, gap
+    )
     return Moments(size, mean, squares)
 
 
 def _groups(tree: Any, size: int) -> Any:
     """Leaves [T, n · size, ...] as [n, T, size, ...]."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0), tree)
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0), tree
+    )

@@ -1,4 +1,6 @@
-"""Of a batch's weights and values: how many samples they are worth, and how much of the returns they explain."""
+"""Of a batch's weights and values: how many samples they are worth, and how much of the returns
+they explain.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +9,11 @@ from pg import rounding
 
 
 def effective_sample_size(log_weight: jax.Array) -> jax.Array:
-    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w, [..., N], any scale.
+    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w,
+    [..., N], any scale.
 
-    Of importance weights w: how many equally weighted samples would be as good. Computed in logarithms throughout,
-    so that weights of e^±1000 do not overflow.
+    Of importance weights w: how many equally weighted samples would be as good. Computed in
+    logarithms throughout, so that weights of e^±1000 do not overflow.
     """
     total, squares = (jax.nn.logsumexp(k * log_weight, axis=-1) for k in (1.0, 2.0))
     return jnp.exp(2.0 * total - squares)
@@ -19,15 +22,20 @@ def effective_sample_size(log_weight: jax.Array) -> jax.Array:
 def explained_variance(
     value: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
 ) -> jax.Array:
-    """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a constant.
+    """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a
+    constant.
 
-    value, target, valid: [T, B]. `missing` where all targets are equal but for rounding: there is nothing to explain.
+    value, target, valid: [T, B]. `missing` where all targets are equal but for rounding: there is
+    nothing to explain.
     """
     return explained_share(_variance(target - value, valid), target, valid, missing=missing)
 
 
-def explained_share(error: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan) -> jax.Array:
-    """1 - error / Var(target) over the valid steps, []; `missing` where all targets are equal but for rounding.
+def explained_share(
+    error: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
+) -> jax.Array:
+    """1 - error / Var(target) over the valid steps, []; `missing` where all targets are equal but
+    for rounding.
 
     Args:
         error: a critic's squared error, of which the variance of target - V is a part, [].

@@ -4,9 +4,11 @@ from .base import Box as Box
 from .base import Discrete as Discrete
 from .base import Env as Env
 from .base import Transition as Transition
+from .base import check_parameters as check_parameters
 from .base import configured as configured
 from .base import environment as environment
 from .base import gymnax as gymnax
+from .base import longest_limit as longest_limit
 from .base import make_env as make_env
 from .base import parameters as parameters
 from .base import scan_keys as scan_keys

@@ -1,8 +1,9 @@
 """Environments: B copies of a gymnax environment as two pure functions, `Env(reset, step)`.
 
-The only importer of gymnax. What differs between environments ends here: observations become float arrays
-(discrete ones are one-hot encoded), rewards floats, continuous actions are clipped to their box, and the step
-keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the true successor observation.
+The only importer of gymnax. What differs between environments ends here: observations become float
+arrays (discrete ones are one-hot encoded), rewards floats, continuous actions are clipped to their
+box, and the step keeps apart what gymnax's auto-reset would mix: `terminated`, `truncated`, and the
+true successor observation.
 """
 
 import concurrent.futures
@@ -38,15 +39,19 @@ from pg.inputs import COUNTABLE, EXAMPLE, check_key, check_name, count, counts, 
 
 
 class _Lazy(types.ModuleType):
-    """Stands in for a plotting library that gymnax imports, and loads the library when it is used."""
+    """Stands in for a plotting library that gymnax imports, and loads the library when it is
+    used.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import machinery looks at these, and needs no library for it
+        # the import machinery looks at these, and needs no library for it
+        if name.startswith("__"):
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)
 
 
-# Environments of gymnax import these for their pictures; seaborn (with pandas and scipy) and pyplot cost seconds.
+# Environments of gymnax import these for their pictures; seaborn (with pandas and scipy) and pyplot
+# cost seconds.
 _PLOTTING = [name for name in ("seaborn", "matplotlib.pyplot") if name not in sys.modules]
 sys.modules.update({name: _Lazy(name) for name in _PLOTTING})
 import gymnax  # noqa: E402
@@ -58,7 +63,17 @@ for _name in _PLOTTING:  # gymnax keeps its stand-in; everyone else gets the lib
 from gymnax.environments import environment, spaces  # noqa: E402
 from gymnax.environments.bsuite.deep_sea import DeepSea  # noqa: E402
 
-__all__ = ["Box", "Discrete", "Env", "Transition", "configured", "environment", "gymnax", "make_env", "spaces"]
+__all__ = [
+    "Box",
+    "Discrete",
+    "Env",
+    "Transition",
+    "configured",
+    "environment",
+    "gymnax",
+    "make_env",
+    "spaces",
+]
 
 EnvState = Any
 
@@ -70,9 +85,11 @@ class Discrete(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Continuous actions between `low` and `high`, float arrays of the action's shape (traced if swept).
+    """Continuous actions between `low` and `high`, float arrays of the action's shape (traced if
+    swept).
 
-    A bound of 1e9 and beyond is infinite, that is none: a policy starts with a standard deviation of half the width.
+    A bound of 1e9 and beyond is infinite, that is none: a policy starts with a standard deviation
+    of half the width.
     """
 
     low: jax.Array
@@ -84,7 +101,8 @@ class Transition(NamedTuple):
 
     reward: jax.Array  # [B] float
     terminated: jax.Array  # [B] bool: the task ended; nothing follows
-    truncated: jax.Array  # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
+    # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
+    truncated: jax.Array
     next_obs: jax.Array  # [B, *O] the true successor, never the observation of a reset
     steps: Any = ()  # int [B] environment steps that a held action took; () where none is held
 
@@ -93,43 +111,51 @@ class Env(NamedTuple):
     """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
 
     reset: Callable[[jax.Array], tuple[EnvState, jax.Array]]  # key -> env_state, obs [B, *O]
-    step: Callable[..., tuple[EnvState, Transition]]  # key, env_state, action [B, *A] -> env_state, Transition
+    # key, env_state, action [B, *A] -> env_state, Transition
+    step: Callable[..., tuple[EnvState, Transition]]
     num_envs: int
     obs_shape: tuple[int, ...]
     action_space: Discrete | Box
-    max_steps: int | None  # the environment's own time limit, in steps of this one; None: it is traced
+    # the environment's own time limit, in steps of this one; None: it is traced
+    max_steps: int | None
     differentiable: bool = False  # a step passes on the derivative of state and observation
-    obs_bounds: Box | None = None  # of every entry of an observation; None: not all of them are known
-    obs_dtype: Any = float  # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
-    # From and to what the environment's own code gives and takes: observations [B, ...], their shape, an action.
+    # of every entry of an observation; None: not all of them are known
+    obs_bounds: Box | None = None
+    # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
+    obs_dtype: Any = float
+    # From and to what the environment's own code gives and takes: observations [B, ...], their
+    # shape, an action.
     encode: Callable[[Any], jax.Array] = jnp.asarray
     own_obs_shape: tuple[int, ...] = ()
     sent: Callable[[jax.Array], jax.Array] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
 
     def encoded(self, obs: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
-        """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O], and their axes.
+        """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
+        and their axes.
 
         Raises ValueError where they have another shape.
         """
         count = obs.ndim - len(self.own_obs_shape)
         if count < 0 or obs.shape[count:] != self.own_obs_shape:
             raise ValueError(
-                f"an observation of the environment has shape {self.own_obs_shape}, after any axes for several of "
-                f"them; got {obs.shape}"
+                f"an observation of the environment has shape {self.own_obs_shape}, after any axes "
+                f"for several of them; got {obs.shape}"
             )
         return self.encode(obs.reshape(-1, *self.own_obs_shape)), obs.shape[:count]
 
     def horizon(self, bound: int | None = None) -> int:
-        """The length of the longest episode, in steps: `bound`, or the environment's own time limit.
+        """The length of the longest episode, in steps: `bound`, or the environment's own time
+        limit.
 
-        Raises ValueError for a bound that is no whole number, and where there is none and the limit is traced.
+        Raises ValueError for a bound that is no whole number, and where there is none and the limit
+        is traced.
         """
         longest = self.max_steps if bound is None else count("horizon", bound)
         if longest is None:
             raise ValueError(
-                "max_steps_in_episode is traced, so that the length of the longest episode is not known: set "
-                "horizon to the largest of its values, as in Config(horizon=500)"
+                "max_steps_in_episode is traced, so that the length of the longest episode is not "
+                "known: set horizon to the largest of its values, as in Config(horizon=500)"
             )
         return longest
 
@@ -145,16 +171,18 @@ def make_env(
 ) -> Env:
     """`num_envs` copies of an environment, batched.
 
-    env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued `step`).
+    env: a name registered with gymnax, or an object with gymnax's interface (1.0: a six-valued
+    `step`).
     env_params: overrides of the environment's parameters; their values may be traced.
-    action_repeat: environment steps for which an action is held, fewer where the episode ends; one `step` is so many.
+    action_repeat: environment steps for which an action is held, fewer where the episode ends; one
+    `step` is so many.
     observe: entries of the observation that are seen, all if empty; it must be a vector.
-    differentiable: derivatives pass through the transition, for pathwise gradients; a score needs none, and gymnax
-    cuts them otherwise, though not those of the reward.
-    Raises ValueError for an unknown name or parameter, something that is no environment, a number of environments
-    or steps that is no count, an unsupported space, a reset or step that fails or gives something else than this
-    module's contract, a time limit that nobody has set, or dynamics that have no derivative.
-    Warns of an environment that counts its time limit as an end.
+    differentiable: derivatives pass through the transition, for pathwise gradients; a score needs
+    none, and gymnax cuts them otherwise, though not those of the reward.
+    Raises ValueError for an unknown name or parameter, something that is no environment, a number
+    of environments or steps that is no count, an unsupported space, a reset or step that fails or
+    gives something else than this module's contract, a time limit that nobody has set, or dynamics
+    that have no derivative. Warns of an environment that counts its time limit as an end.
     """
     num_envs, action_repeat = count("num_envs", num_envs), count("action_repeat", action_repeat)
     observe = counts("observe", observe, low=0)
@@ -167,7 +195,9 @@ def make_env(
     params = _as_arrays(stated)
     single_reset, primitive_step = _primitives(base)
 
-    def single_step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+    def single_step(
+        key: jax.Array, state: EnvState, action: jax.Array, params: Any
+    ) -> tuple[Any, ...]:
         return primitive_step(key, state, sent(action), params)
 
     start = _shapes("reset", single_reset, jax.random.key(0), params, names=("obs", "state"))
@@ -195,11 +225,13 @@ def make_env(
         return _as_dtypes(state, dtypes), encode(obs)
 
     def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
-        """key: one for all, or one per environment [B]. Continuous actions are clipped to their box, and rounded
-        where it is one of whole numbers.
+        """key: one for all, or one per environment [B]. Continuous actions are clipped to their
+        box, and rounded where it is one of whole numbers.
         """
         keys = key if key.ndim else jax.random.split(key, num_envs)
-        next_state, obs, reward, terminated, truncated, steps = jax.vmap(held_step)(keys, state, action)
+        next_state, obs, reward, terminated, truncated, steps = jax.vmap(held_step)(
+            keys, state, action
+        )
         return next_state, Transition(reward, terminated, truncated, encode(obs), steps)
 
     max_steps = None if limit is None else math.ceil(limit / action_repeat)
@@ -208,14 +240,17 @@ def make_env(
 
 
 def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
-    """The environment that a Config describes, as training and evaluation see it. env_params: overrides on top.
+    """The environment that a Config describes, as training and evaluation see it. env_params:
+    overrides on top.
 
-    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not known, too long, or
-    one step whose advantage alone would be standardised.
+    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not
+    known, too long, or one step whose advantage alone would be standardised.
     """
     check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
-    env = make_env(config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe)
+    env = make_env(
+        config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe
+    )
     if config.collect == "episodes":
         longest = env.horizon(config.horizon)
         check_steps(config, longest)
@@ -247,13 +282,17 @@ def _made(name: str, x64: bool) -> Any:
     check_env(name)
     if ":" in name:  # adapters are written on top of this module, so it loads them only here
         return importlib.import_module("pg.envs.adapters").make(name)
-    with jax.ensure_compile_time_eval():  # it may hold arrays, and is kept beyond the trace that asks for it first
+    # it may hold arrays, and is kept beyond the trace that asks for it first
+    with jax.ensure_compile_time_eval():
         return gymnax.make(name)[0]
 
 
 def _with_gradients(env: Any) -> Any:
     if not getattr(env, "supports_transition_gradients", False):
-        raise ValueError(f"the dynamics of {name_of(env)} have no derivative: use an estimator of the score instead")
+        raise ValueError(
+            f"the dynamics of {name_of(env)} have no derivative: use an estimator of "
+            f"the score instead"
+        )
     return env.with_transition_gradients()
 
 
@@ -265,13 +304,18 @@ def _default_params(env: Any) -> Any:
         return params
 
     try:
-        params = _outside(ask)  # they may be arrays that a property makes, which no trace should hold on to
+        # they may be arrays that a property makes, which no trace should hold on to
+        params = _outside(ask)
     except Exception as error:
         raise ValueError(_failure("default_params", error)) from error
     if not (dataclasses.is_dataclass(params) and hasattr(params, "replace")):
-        raise ValueError(f"the environment's default_params must be a flax.struct.dataclass, got {params!r:.80}")
+        raise ValueError(
+            f"the environment's default_params must be a flax.struct.dataclass, got {params!r:.80}"
+        )
     if not hasattr(params, "max_steps_in_episode"):
-        raise ValueError(f"the environment's default_params must have max_steps_in_episode, got {params!r:.80}")
+        raise ValueError(
+            f"the environment's default_params must have max_steps_in_episode, got {params!r:.80}"
+        )
     return params
 
 
@@ -304,7 +348,8 @@ def longest_limit(limits: Any) -> int:
 
 
 def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
-    """Raises ValueError for a value that a parameter of the environment cannot have, before they are all traced.
+    """Raises ValueError for a value that a parameter of the environment cannot have, before they
+    are all traced.
 
     env: as of `make_env`. values: those of several runs, by the name of the parameter.
     """
@@ -314,20 +359,24 @@ def check_parameters(env: Any, values: Mapping[str, Iterable[Any]]) -> None:
         default = getattr(params, name)
         for value in several:
             flag = isinstance(_like(default, name, value), bool)
-            if flag and not isinstance(value, bool):  # 0 and 1 are taken where one run is made, and are traced here
+            # 0 and 1 are taken where one run is made, and are traced here
+            if flag and not isinstance(value, bool):
                 raise ValueError(f"env_params: {name} must be True or False, got {shown(value)}")
 
 
 def _override(params: Any, overrides: Mapping[str, Any]) -> Any:
     if not isinstance(overrides, Mapping):
         raise ValueError(
-            f"env_params must be a dict of the parameters to change, as in {EXAMPLE}; got {shown(overrides)}"
+            f"env_params must be a dict of the parameters to change, as in {EXAMPLE}; got "
+            f"{shown(overrides)}"
         )
     for name in overrides:
         check_name("env_params", name, _fields(params))
     if not overrides:
         return params
-    return params.replace(**{name: _like(getattr(params, name), name, x) for name, x in overrides.items()})
+    return params.replace(
+        **{name: _like(getattr(params, name), name, x) for name, x in overrides.items()}
+    )
 
 
 def _fields(params: Any) -> list[str]:
@@ -335,24 +384,30 @@ def _fields(params: Any) -> list[str]:
 
 
 def _like(default: Any, name: str, value: Any) -> Any:
-    """The value as the kind of number that the default is: environments select between parameters, which takes one.
+    """The value as the kind of number that the default is: environments select between parameters,
+    which takes one.
 
-    Raises ValueError for a number where the default is True or False, and the other way round; for text in the place
-    of a number; and for a whole number beyond 32 bits, which no array of integers holds.
+    Raises ValueError for a number where the default is True or False, and the other way round; for
+    text in the place of a number; and for a whole number beyond 32 bits, which no array of integers
+    holds.
     """
     if _is_number(default) and isinstance(value, str):
         wanted = "True or False" if jnp.result_type(default).kind == "b" else "a number"
         raise ValueError(f"env_params: {name} must be {wanted}, got {shown(value)}")
     if isinstance(default, str) and not isinstance(value, str):
         raise ValueError(
-            f"env_params: {name} is a text in this environment, {default!r} by itself, and env_params "
-            f"are numbers; got {_given(value)}: make the environment with it"
+            f"env_params: {name} is a text in this environment, {default!r} by itself, and "
+            f"env_params are numbers; got {_given(value)}: make the environment with it"
         )
     if not (_is_number(default) and _is_number(value)):
         return value
     wanted = jnp.result_type(default).kind
     # A whole number of Python's may have more digits than any of jax's types.
-    given = "i" if isinstance(value, int) and not isinstance(value, bool) else jnp.result_type(value).kind
+    given = (
+        "i"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else jnp.result_type(value).kind
+    )
     if wanted == "b" and given != "b":
         if isinstance(value, jax.core.Tracer) or not np.isin(value, (0, 1)).all():
             raise ValueError(f"env_params: {name} must be True or False, got {_given(value)}")
@@ -364,7 +419,9 @@ def _like(default: Any, name: str, value: Any) -> Any:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if wanted in "iu" and whole:
         if abs(value) >= COUNTABLE:
-            raise ValueError(f"env_params: {name} must be a whole number below 2^31, got {shown(value)}")
+            raise ValueError(
+                f"env_params: {name} must be a whole number below 2^31, got {shown(value)}"
+            )
         return int(value)
     return value
 
@@ -375,7 +432,9 @@ def _given(value: Any) -> str:
 
 
 def _as_arrays(params: Any) -> Any:
-    """The parameters with arrays for numbers, as gymnax's own jitted step has them: ~True is -2, and ~array False."""
+    """The parameters with arrays for numbers, as gymnax's own jitted step has them: ~True is -2,
+    and ~array False.
+    """
     with jax.ensure_compile_time_eval():
         return jax.tree.map(lambda x: jnp.asarray(x) if _is_number(x) else x, params)
 
@@ -390,9 +449,10 @@ def _is_number(x: Any) -> bool:
 def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`reset` and a `step` that does not reset, of one environment.
 
-    gymnax's own `step` is `step_env` with a reset behind it, so that `step_env` says the same without one. A `step`
-    that somebody else wrote, in a wrapper (which forwards `step_env` to what it wraps, and so past itself), in a
-    subclass or on the object alone, says what `step_env` does not: then it is the one that is taken. `reset` alike.
+    gymnax's own `step` is `step_env` with a reset behind it, so that `step_env` says the same
+    without one. A `step` that somebody else wrote, in a wrapper (which forwards `step_env` to what
+    it wraps, and so past itself), in a subclass or on the object alone, says what `step_env` does
+    not: then it is the one that is taken. `reset` alike.
     """
     reset = env.reset if _is_own(env, "reset", "reset_env") else env.reset_env
     if _is_own(env, "step", "step_env"):
@@ -400,13 +460,22 @@ def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     if not hasattr(env, "is_truncated"):
         raise ValueError(
-            f"{type(env).__name__} has no is_truncated(state, params), which gymnax 1.0 asks for: {_WHY}"
+            f"{type(env).__name__} has no is_truncated(state, params), which gymnax 1.0 asks for: "
+            f"{_WHY}"
         )
 
-    def raw_step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+    def raw_step(
+        key: jax.Array, state: EnvState, action: jax.Array, params: Any
+    ) -> tuple[Any, ...]:
         values = _values("step_env", env.step_env(key, state, action, params), _STEP_ENV)
         obs, state, reward, terminated, _ = values
-        return state, obs, jnp.asarray(reward), jnp.asarray(terminated), env.is_truncated(state, params)
+        return (
+            state,
+            obs,
+            jnp.asarray(reward),
+            jnp.asarray(terminated),
+            env.is_truncated(state, params),
+        )
 
     return reset, raw_step
 
@@ -431,13 +500,20 @@ def _stepped(env: Any) -> Callable[..., Any]:
         obs, state, reward, terminated, truncated, info = values
         if not isinstance(info, Mapping) or "final_observation" not in info:
             raise _InterfaceError(
-                f"the step of {type(env).__name__} must give the true successor, in info['final_observation'], as "
-                "gymnax's own does: call that, or write step_env instead of step"
+                f"the step of {type(env).__name__} must give the true successor, in "
+                "info['final_observation'], as gymnax's own does: call that, or write step_env "
+                "instead of step"
             )
         last = info["final_observation"]
         done = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
         successor = jax.tree.map(lambda last, obs: jnp.where(done, last, obs), last, obs)
-        return state, successor, jnp.asarray(reward), jnp.asarray(terminated), jnp.asarray(truncated)
+        return (
+            state,
+            successor,
+            jnp.asarray(reward),
+            jnp.asarray(terminated),
+            jnp.asarray(truncated),
+        )
 
     return step
 
@@ -457,15 +533,24 @@ def _values(method: str, given: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
     if isinstance(given, tuple | list):
         got = "one value" if len(given) == 1 else f"{len(given)} values"
     else:
-        got = f"one array, {_described(given)}" if isinstance(given, jax.Array | np.ndarray) else type(given).__name__
+        got = (
+            f"one array, {_described(given)}"
+            if isinstance(given, jax.Array | np.ndarray)
+            else type(given).__name__
+        )
     why = f", as in gymnax 1.0, where {_WHY}" if "terminated" in names else ""
     raise _InterfaceError(
-        f"the environment's {method} must give {len(names)} values, {', '.join(names)}{why}; got {got}"
+        f"the environment's {method} must give {len(names)} values, {', '.join(names)}{why}; got "
+        f"{got}"
     )
 
 
-def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[str, ...] = ()) -> Any:
-    """What the environment's own code gives, as shapes. Raises ValueError where that code fails, in one line."""
+def _shapes(
+    method: str, function: Callable[..., Any], *args: Any, names: tuple[str, ...] = ()
+) -> Any:
+    """What the environment's own code gives, as shapes. Raises ValueError where that code fails, in
+    one line.
+    """
 
     def run(*traced: Any) -> Any:
         given = function(*traced, args[-1])
@@ -480,10 +565,15 @@ def _shapes(method: str, function: Callable[..., Any], *args: Any, names: tuple[
 
 
 def _failure(method: str, error: Exception) -> str:
-    """The failure of the environment's own code, in one line, with a remedy where it is of a common kind."""
+    """The failure of the environment's own code, in one line, with a remedy where it is of a common
+    kind.
+    """
     line = str(error).strip().partition("\n")[0].rstrip(".")
     remedy = next((remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind)), None)
-    return f"the environment's {method} fails: {type(error).__name__}: {line}{f': {remedy}' if remedy else ''}"
+    return (
+        f"the environment's {method} fails: {type(error).__name__}: "
+        f"{line}{f': {remedy}' if remedy else ''}"
+    )
 
 
 _KEPT = (
@@ -493,15 +583,16 @@ _KEPT = (
 # The first that fits: the last kind of fault is a base of others.
 _REMEDIES = {
     jax.errors.UnexpectedTracerError: f"it {_KEPT}",
-    jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be jnp.where, "
-    "jax.lax.cond, or & | ~",
-    jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a range: index "
-    "jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
-    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in place of np",
-    jax.errors.NonConcreteBooleanIndexError: "an array cannot be cut by a mask, as its size is not known: write "
-    "jnp.where(mask, x, 0)",
-    jax.errors.ConcretizationTypeError: "an array cannot be made a number of Python, nor a size: leave out int() and "
-    "float(), and write x.astype(...)",
+    jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
+    "jnp.where, jax.lax.cond, or & | ~",
+    jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a "
+    "range: index jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
+    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in "
+    "place of np",
+    jax.errors.NonConcreteBooleanIndexError: "an array cannot be cut by a mask, as its size is not "
+    "known: write jnp.where(mask, x, 0)",
+    jax.errors.ConcretizationTypeError: "an array cannot be made a number of Python, nor a size: "
+    "leave out int() and float(), and write x.astype(...)",
 }
 
 
@@ -511,23 +602,31 @@ def _observations(env: Any, params: Any, obs: Any) -> tuple[Callable[..., Any], 
     obs: the shape and dtype of one, as reset gives it.
     """
     if not hasattr(obs, "shape"):
-        raise ValueError(f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper")
+        raise ValueError(
+            f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper"
+        )
     if not _real(obs):
-        raise ValueError(f"observations must be floats, whole numbers or booleans, got {_described(obs)}")
+        raise ValueError(
+            f"observations must be floats, whole numbers or booleans, got {_described(obs)}"
+        )
     if math.prod(obs.shape) == 0:
         raise ValueError(f"observations must have at least one entry, got shape {obs.shape}")
     space = _space(env, "observation_space", params)
     if _is_discrete(space):
         n, first = int(space.n), _first(space)
         if n < 1 or obs.shape != () or jnp.issubdtype(obs.dtype, jnp.floating):
-            raise ValueError(f"an observation of Discrete({n}) must be one whole number, got {_described(obs)}")
+            raise ValueError(
+                f"an observation of Discrete({n}) must be one whole number, got {_described(obs)}"
+            )
         return lambda x: jax.nn.one_hot(x - first if first else x, n, dtype=float), (n,)
     shape = obs.shape or (1,)
     return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
 
 
 def _obs_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) -> Any:
-    """The bounds of an encoded observation, a Box of numpy's arrays; None unless every entry has two of use."""
+    """The bounds of an encoded observation, a Box of numpy's arrays; None unless every entry has
+    two of use.
+    """
     space = _space(env, "observation_space", params)
     low: Any = getattr(space, "low", None)
     high: Any = getattr(space, "high", None)
@@ -535,7 +634,11 @@ def _obs_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) -> Any:
     if _is_discrete(space):  # it is one-hot
         low, high, shape = 0.0, 1.0, (int(space.n),)
     for bound in (low, high):
-        if bound is None or isinstance(bound, jax.core.Tracer) or np.shape(bound) not in ((), shape):
+        if (
+            bound is None
+            or isinstance(bound, jax.core.Tracer)
+            or np.shape(bound) not in ((), shape)
+        ):
             return None
     low, high = (np.broadcast_to(np.asarray(bound, float), shape) for bound in (low, high))
     if not (np.abs([low, high]) < _NO_BOUND).all() or not (low < high).all():
@@ -551,37 +654,49 @@ def _described(x: Any) -> str:
     return f"{x.dtype} of shape {x.shape}"
 
 
-def _seen(encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
+def _seen(
+    encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int]
+) -> tuple[Any, tuple[int, ...]]:
     """The encoding without what is hidden."""
     if len(shape) != 1:
-        raise ValueError(f"observe chooses entries of a vector, and the observation has shape {shape}")
+        raise ValueError(
+            f"observe chooses entries of a vector, and the observation has shape {shape}"
+        )
     if max(entries) >= shape[0]:
-        raise ValueError(f"observe must be below {shape[0]}, the number of entries observed; got {max(entries)}")
+        raise ValueError(
+            f"observe must be below {shape[0]}, the number of entries observed; got {max(entries)}"
+        )
     return lambda x: encode(x)[..., jnp.asarray(entries)], (len(entries),)
 
 
 def _held(step: Callable[..., Any], key: jax.Array, state: EnvState, times: int) -> tuple[Any, ...]:
     """`step` again and again until the episode ends, `times` at most.
 
-    Returns the last transition with the sum of the rewards, and the number of steps that were taken.
+    Returns the last transition with the sum of the rewards, and the number of steps that were
+    taken.
     """
 
     def again(before: tuple[Any, ...], key: jax.Array) -> tuple[tuple[Any, ...], None]:
         state, _, total, *ends, count = before
         state, obs, reward, *new_ends = step(key, state)
         after = state, obs, total + reward, *new_ends, count + 1
-        return jax.tree.map(lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None
+        return jax.tree.map(
+            lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after
+        ), None
 
     keys = jax.random.split(key, times)
     first = *step(keys[0], state), jnp.int32(1)
     return scan_keys(again, first, keys[1:])[0]
 
 
-def scan_keys(step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array) -> tuple[Any, Any]:
+def scan_keys(
+    step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array
+) -> tuple[Any, Any]:
     """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
 
-    They pass as plain numbers: under `vmap` the search for keys that are used twice (`jax.debug_key_reuse`) takes the
-    axis of a scan, which an array of keys has moved, for a use of all of them.
+    They pass as plain numbers: under `vmap` the search for keys that are used twice
+    (`jax.debug_key_reuse`) takes the axis of a scan, which an array of keys has moved, for a use of
+    all of them.
     """
     impl = jax.random.key_impl(keys)
 
@@ -594,11 +709,17 @@ def scan_keys(step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, key
 def _actions(
     env: Any, params: Any, differentiable: bool = False
 ) -> tuple[Discrete | Box, Callable[[jax.Array], jax.Array]]:
-    """The space of actions, and a function: an action that was chosen -> what the environment is given."""
-    with jax.ensure_compile_time_eval():  # bounds that depend on nothing traced are constants under jit too
+    """The space of actions, and a function: an action that was chosen -> what the environment is
+    given.
+    """
+    # bounds that depend on nothing traced are constants under jit too
+    with jax.ensure_compile_time_eval():
         space = _space(env, "action_space", params)
         if space is None:
-            raise ValueError("the environment has no action_space(params): write one that gives a Discrete or a Box")
+            raise ValueError(
+                "the environment has no action_space(params): write one that gives a "
+                "Discrete or a Box"
+            )
         if _is_discrete(space):
             if int(space.n) < 1:
                 raise ValueError(f"Discrete actions must be at least 1, got {space.n}")
@@ -609,19 +730,29 @@ def _actions(
         box = _checked_box(Box(*(_filled(space.shape, bound) for bound in (space.low, space.high))))
     whole = not jnp.issubdtype(np.dtype(getattr(space, "dtype", None) or float), jnp.floating)
     if whole and differentiable:
-        raise ValueError("actions that are whole numbers have no derivative: use an estimator of the score instead")
+        raise ValueError(
+            "actions that are whole numbers have no derivative: use an estimator of "
+            "the score instead"
+        )
 
     def sent(action: jax.Array) -> jax.Array:
         inside = jnp.clip(action, box.low, box.high)
-        return jnp.round(inside).astype(jax.dtypes.canonicalize_dtype(space.dtype)) if whole else inside
+        return (
+            jnp.round(inside).astype(jax.dtypes.canonicalize_dtype(space.dtype))
+            if whole
+            else inside
+        )
 
     return box, sent
 
 
 def _space(env: Any, name: str, params: Any) -> Any:
-    """The space, of gymnax or gymnasium, as a method with or without params or as a property; None: there is none."""
+    """The space, of gymnax or gymnasium, as a method with or without params or as a property; None:
+    there is none.
+    """
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(params))
-    asked = _copied(env)  # it may keep the space, which is that of these parameters and of this trace
+    # it may keep the space, which is that of these parameters and of this trace
+    asked = _copied(env)
 
     def ask() -> Any:
         space = getattr(asked, name, None)
@@ -637,7 +768,8 @@ def _space(env: Any, name: str, params: Any) -> Any:
         raise ValueError(_decides(name)) from error
     except Exception as error:
         unhashable = traced and "unhashable" in str(error)
-        if traced and not unhashable and "Tracer" in str(error):  # gymnasium's spaces say so by themselves
+        # gymnasium's spaces say so by themselves
+        if traced and not unhashable and "Tracer" in str(error):
             raise ValueError(_decides(name)) from error
         why = "; a parameter is traced here, and cannot be the key of a cache" if unhashable else ""
         raise ValueError(_failure(name, error) + why) from error
@@ -658,13 +790,14 @@ _NOT_TRACED = (
 
 def _decides(name: str) -> str:
     return (
-        f"the {name} of the environment needs the number of a parameter that is traced here: bounds of "
-        "gymnax's Box may be traced, but no n of a Discrete, no shape, and nothing that a Python if "
-        "decides on; give the parameter one number, in Config(env_params=...)"
+        f"the {name} of the environment needs the number of a parameter that is traced here: "
+        "bounds of gymnax's Box may be traced, but no n of a Discrete, no shape, and nothing that "
+        "a Python if decides on; give the parameter one number, in Config(env_params=...)"
     )
 
 
-# What a context of jax may set for its thread alone, and what numbers depend on: each a function of jax.
+# What a context of jax may set for its thread alone, and what numbers depend on: each a function of
+# jax.
 _SETTINGS = (
     "allow_f16_reductions",
     "default_device",
@@ -689,8 +822,9 @@ def _settings() -> dict[str, Any]:
 def _outside(f: Callable[[], Any]) -> Any:
     """Returns f(), outside of every trace and every mesh, and under the settings that hold here.
 
-    Traces and meshes are a thread's own, and so f is called in another. Settings made by `with jax.enable_x64(True)`
-    are a thread's own too, and those of Python (`np.errstate`): they are made there once more.
+    Traces and meshes are a thread's own, and so f is called in another. Settings made by `with
+    jax.enable_x64(True)` are a thread's own too, and those of Python (`np.errstate`): they are made
+    there once more.
     """
     here = _settings()
     context = contextvars.copy_context()
@@ -708,7 +842,9 @@ def _outside(f: Callable[[], Any]) -> Any:
 
 
 def _copied(env: Any) -> Any:
-    """Returns the same object once more, with attributes of its own; itself where it cannot be copied."""
+    """Returns the same object once more, with attributes of its own; itself where it cannot be
+    copied.
+    """
     try:
         twin = object.__new__(type(env))
     except TypeError:  # a tuple, or another kind of Python's own
@@ -746,10 +882,15 @@ def _first(space: Any) -> int:
 def _checked_box(box: Box) -> Box:
     """The box, if it has an inside; bounds that are traced are taken on trust."""
     if box.low.size == 0:
-        raise ValueError(f"a Box of actions must have at least one entry, got shape {box.low.shape}")
-    if not any(isinstance(bound, jax.core.Tracer) for bound in box) and not np.all(box.low < box.high):
         raise ValueError(
-            f"a Box of actions must have low < high, got low={box.low.tolist()}, high={box.high.tolist()}"
+            f"a Box of actions must have at least one entry, got shape {box.low.shape}"
+        )
+    if not any(isinstance(bound, jax.core.Tracer) for bound in box) and not np.all(
+        box.low < box.high
+    ):
+        raise ValueError(
+            f"a Box of actions must have low < high, got low={box.low.tolist()}, "
+            f"high={box.high.tolist()}"
         )
     return box
 
@@ -761,14 +902,20 @@ def _filled(shape: tuple[int, ...], bound: Any) -> Any:
         with np.errstate(over="ignore"):  # the largest of 64 bits
             filled = xp.full(shape, bound, jnp.result_type(float))
     except ValueError as error:
-        raise ValueError(f"bounds of a Box of shape {shape} cannot have shape {np.shape(bound)}") from error
-    return xp.where(abs(filled) >= _NO_BOUND, xp.copysign(np.inf, filled), filled).astype(filled.dtype)
+        raise ValueError(
+            f"bounds of a Box of shape {shape} cannot have shape {np.shape(bound)}"
+        ) from error
+    return xp.where(abs(filled) >= _NO_BOUND, xp.copysign(np.inf, filled), filled).astype(
+        filled.dtype
+    )
 
 
 _NO_BOUND = 1e9  # what is written where there is none: 2^31 - 1, 1e38, the largest float
 
 
-def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any) -> Any:
+def _check_step(
+    step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any
+) -> Any:
     """The dtypes of the state, once a step gives what it should, by its shapes alone.
 
     start: shapes of obs and state, as reset gives them.
@@ -779,24 +926,35 @@ def _check_step(step: Callable[..., Any], start: tuple[Any, Any], space: Discret
     for name, x in zip(("reward", "terminated", "truncated"), scalars, strict=True):
         if x.shape != ():
             raise ValueError(
-                f"the environment's {name} must be a scalar, got shape {x.shape}: squeeze it in step_env"
+                f"the environment's {name} must be a scalar, got shape {x.shape}: squeeze it in "
+                f"step_env"
             )
         if not _real(x):
-            raise ValueError(f"the environment's {name} must be a real number or a boolean, got {x.dtype}")
+            raise ValueError(
+                f"the environment's {name} must be a real number or a boolean, got {x.dtype}"
+            )
     if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
         got = _described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
-        raise ValueError(f"step must give observations like those of reset, {_described(obs)}; got {got}")
+        raise ValueError(
+            f"step must give observations like those of reset, {_described(obs)}; got {got}"
+        )
     dtypes = _state_dtypes(state, after)
     wider = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
-    if any(x.dtype != y.dtype for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)):
-        return _check_step(step, (obs, wider), space, params)  # a step from there may give more digits still
+    if any(
+        x.dtype != y.dtype
+        for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
+    ):
+        # a step from there may give more digits still
+        return _check_step(step, (obs, wider), space, params)
     return dtypes
 
 
 def _state_dtypes(before: Any, after: Any) -> Any:
-    """The dtype of each leaf of the state, which a reset and a step agree on: the wider where only the width differs.
+    """The dtype of each leaf of the state, which a reset and a step agree on: the wider where only
+    the width differs.
 
-    before, after: shapes and dtypes as reset and step give them. Raises ValueError where they do not fit together.
+    before, after: shapes and dtypes as reset and step give them. Raises ValueError where they do
+    not fit together.
     """
     first, second = _by_path(before), _by_path(after)
     for name in first | second:
@@ -804,17 +962,20 @@ def _state_dtypes(before: Any, after: Any) -> Any:
         shapes = [leaf.shape if leaf is not None else "none" for leaf in (old, new)]
         if old is None or new is None or shapes[0] != shapes[1]:
             raise ValueError(
-                f"step must give a state like that of reset: {name} had shape {shapes[0]}, and then {shapes[1]}"
+                f"step must give a state like that of reset: {name} had shape {shapes[0]}, and "
+                f"then {shapes[1]}"
             )
         if old.dtype != new.dtype and (_kind(old) is None or _kind(old) is not _kind(new)):
             raise ValueError(
-                f"step must give a state like that of reset: {name} was {old.dtype}, and then {new.dtype}, which "
-                f"gymnax's own step refuses too; make it jnp.asarray(..., {jnp.promote_types(old.dtype, new.dtype)}) "
-                "in both"
+                f"step must give a state like that of reset: {name} was {old.dtype}, and then "
+                f"{new.dtype}, which gymnax's own step refuses too; make it jnp.asarray(..., "
+                f"{jnp.promote_types(old.dtype, new.dtype)}) in both"
             )
     structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
     if structures[0] != structures[1]:
-        raise ValueError(f"step must give a state like that of reset, {structures[0]}; got {structures[1]}")
+        raise ValueError(
+            f"step must give a state like that of reset, {structures[0]}; got {structures[1]}"
+        )
 
     def wider(old: Any, new: Any) -> Any:
         return old.dtype if old.dtype == new.dtype else jnp.promote_types(old.dtype, new.dtype)
@@ -834,7 +995,9 @@ def _kind(x: Any) -> Any:
 
 
 def _as_dtypes(state: Any, dtypes: Any) -> Any:
-    """The state in these dtypes, none of them weak (`time=0` is), which would compile everything a second time."""
+    """The state in these dtypes, none of them weak (`time=0` is), which would compile everything a
+    second time.
+    """
     return jax.tree.map(lambda x, dtype: jax.lax.convert_element_type(x, dtype), state, dtypes)
 
 
@@ -844,11 +1007,13 @@ def _is_traced() -> bool:
 
 
 def _check_limit(env: Any, is_given: bool) -> None:
-    """Checks that the time limit was meant, and is no end of the task. is_given: among the overrides.
+    """Checks that the time limit was meant, and is no end of the task. is_given: among the
+    overrides.
 
-    Raises ValueError for what is kept beyond its trace, which the same steps show where this is called outside of
-    every other; and for gymnax's own default of a single step, which nobody has set and which cuts episodes; warns
-    of a limit that is told as an end. What gymnax and this package write themselves is not looked at.
+    Raises ValueError for what is kept beyond its trace, which the same steps show where this is
+    called outside of every other; and for gymnax's own default of a single step, which nobody has
+    set and which cuts episodes; warns of a limit that is told as an end. What gymnax and this
+    package write themselves is not looked at.
     """
     if type(env).__module__.startswith(("gymnax.environments.", "pg.")):
         return
@@ -857,14 +1022,19 @@ def _check_limit(env: Any, is_given: bool) -> None:
         raise ValueError(f"{name_of(env)} {_KEPT}")
     if found.inherits and not is_given and not found.at_once:
         raise ValueError(
-            f"max_steps_in_episode of {name_of(env)} is 1, gymnax's default, and would cut every episode after one "
-            "step: set it in the class of default_params, as max_steps_in_episode: int = 500, or in env_params"
+            f"max_steps_in_episode of {name_of(env)} is 1, gymnax's default, and would cut every "
+            f"episode after one "
+            "step: set it in the class of default_params, as max_steps_in_episode: int = 500, or "
+            "in env_params"
         )
     if found.at_the_limit:
         warnings.warn(
-            f"{name_of(env)} sets terminated where its time limit cuts an episode, so that the cut is learned as an "
-            "end of the task: leave max_steps_in_episode out of what step_env gives as terminated, since gymnax 1.0 "
-            "adds the truncation itself, or, where the task does end at that step, set a larger limit",
+            f"{name_of(env)} sets terminated where its time limit cuts an episode, so that the cut "
+            f"is learned as an "
+            "end of the task: leave max_steps_in_episode out of what step_env gives as terminated, "
+            "since gymnax 1.0 "
+            "adds the truncation itself, or, where the task does end at that step, set a larger "
+            "limit",
             stacklevel=3,
         )
 
@@ -879,9 +1049,11 @@ class _Ends(NamedTuple):
 
 
 def _ends(env: Any) -> _Ends:
-    """The ends of episodes: from the program of a first step, and where that does not say, from a few such steps.
+    """The ends of episodes: from the program of a first step, and where that does not say, from a
+    few such steps.
 
-    They are not taken where the program calls Python: an environment of that kind may count its calls.
+    They are not taken where the program calls Python: an environment of that kind may count its
+    calls.
     """
     params = _default_params(env)
     limit = _time_limit(params)
@@ -908,12 +1080,15 @@ def _ends(env: Any) -> _Ends:
 
 
 class _Program:
-    """A program as the key of a cache, equal to those that compute the same: it holds no environment."""
+    """A program as the key of a cache, equal to those that compute the same: it holds no
+    environment.
+    """
 
     def __init__(self, program: Any) -> None:
         self.program = program
         numbers = (
-            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in program.consts
+            jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+            for x in program.consts
         )
         self.text = str(program.jaxpr), *(np.asarray(x).tobytes() for x in numbers)
 
@@ -928,9 +1103,9 @@ class _Program:
 def _probed(key: _Program, far: int, kind: np.dtype) -> tuple[bool, bool]:
     """`at_once` and `at_the_limit` of `_Ends`, from steps. key: the program of `_first_step`.
 
-    The steps are taken from the same states with the same actions (a) far from the limit, (b) under a limit of 1, (c)
-    with the clock one step before the limit, (d) two steps before it. What ends in (b) and not in (a), or in (c) and
-    in neither (a) nor (d), ends by the limit.
+    The steps are taken from the same states with the same actions (a) far from the limit, (b) under
+    a limit of 1, (c) with the clock one step before the limit, (d) two steps before it. What ends
+    in (b) and not in (a), or in (c) and in neither (a) nor (d), ends by the limit.
     """
     limits, shifts = np.array([far, 1, far, far], kind), np.array([0, 0, far - 1, far - 2])
     step = jaxpr_as_fun(key.program)
@@ -955,7 +1130,8 @@ def _calls_python(program: Any) -> bool:
 def _enters(program: Any, marks: Sequence[bool]) -> list[bool]:
     """For each output of a program, whether an input that is marked may enter it. False is certain.
 
-    It looks into functions that are jitted, as gymnax's own steps are, and takes the other operations as wholes.
+    It looks into functions that are jitted, as gymnax's own steps are, and takes the other
+    operations as wholes.
     """
     marked = {id(x) for x, mark in zip(program.invars, marks, strict=True) if mark}
     for eqn in program.eqns:
@@ -966,8 +1142,12 @@ def _enters(program: Any, marks: Sequence[bool]) -> list[bool]:
     return [id(x) in marked for x in program.outvars]
 
 
-def _first_step(env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: jax.Array) -> tuple[jax.Array, ...]:
-    """terminated, truncated of a random step after a reset, under a time limit, the clock moved on by `shift`."""
+def _first_step(
+    env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: jax.Array
+) -> tuple[jax.Array, ...]:
+    """terminated, truncated of a random step after a reset, under a time limit, the clock moved on
+    by `shift`.
+    """
     reset, step = _primitives(env)
     space, sent = _actions(env, params)
     params = _as_arrays(params.replace(max_steps_in_episode=limit))
@@ -979,7 +1159,11 @@ def _first_step(env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: 
 
     def moved_on(path: Any, x: Any) -> Any:
         name = getattr(path[-1], "name", None) if path else None
-        return jnp.asarray(x) + shift.astype(jnp.asarray(x).dtype) if name == "time" and jnp.shape(x) == () else x
+        return (
+            jnp.asarray(x) + shift.astype(jnp.asarray(x).dtype)
+            if name == "time" and jnp.shape(x) == ()
+            else x
+        )
 
     state = jax.tree_util.tree_map_with_path(moved_on, reset(reset_key, params)[1])
     *_, terminated, truncated = step(step_key, state, sent(action), params)
@@ -987,6 +1171,10 @@ def _first_step(env: Any, params: Any, limit: jax.Array, shift: jax.Array, key: 
 
 
 def _states_limit(kind: type) -> bool:
-    """True where a class of parameters has a max_steps_in_episode of its own, and not that of gymnax's base class."""
-    owners = [base for base in kind.__mro__ if "max_steps_in_episode" in inspect.get_annotations(base)]
+    """True where a class of parameters has a max_steps_in_episode of its own, and not that of
+    gymnax's base class.
+    """
+    owners = [
+        base for base in kind.__mro__ if "max_steps_in_episode" in inspect.get_annotations(base)
+    ]
     return owners[:1] != [environment.EnvParams]

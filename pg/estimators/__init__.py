@@ -1,7 +1,9 @@
-"""Gradient estimators: ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ), as triples of pure functions `(init, weigh, grad)`.
+"""Gradient estimators: ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ), as triples of pure functions `(init,
+weigh, grad)`.
 
-To add one: write a function like its neighbours, a row in ESTIMATORS, a row in `config.ACCEPTS` and a line in the
-README's table; `tests/exact/test_unbiased.py` asks for its exact expectation. Each carries four lines: Ψₜ, Unbiased for,
+To add one: write a function like its neighbours, a row in ESTIMATORS, a row in `config.ACCEPTS` and
+a line in the README's table; `tests/exact/test_unbiased.py` asks for its exact expectation. Each
+carries four lines: Ψₜ, Unbiased for,
 Variance, Needs. There, J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R its sample, and
 Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
 """

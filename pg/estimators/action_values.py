@@ -1,9 +1,10 @@
-"""Estimators that know of every action at a state, by a critic Q(s, a): discrete actions, complete episodes.
+"""Estimators that know of every action at a state, by a critic Q(s, a): discrete actions, complete
+episodes.
 
     ĝ = (1/N) Σₙ Σₜ Σₐ Ψₜ(a) ∇θ πθ(a|sₜ)
 
-all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action that was taken, by what then happened, so
-that no error of Q is left in the mean. With Q = 0 the second is reward_to_go.
+all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action that was taken, by what
+then happened, so that no error of Q is left in the mean. With Q = 0 the second is reward_to_go.
 """
 
 from typing import Any
@@ -19,33 +20,48 @@ from pg.rollout import Trajectory
 
 
 def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """No action is left to chance: each is weighed by its value (expected policy gradients, 1706.05374; 1709.00503).
+    """No action is left to chance: each is weighed by its value (expected policy gradients,
+    1706.05374; 1709.00503).
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
     Unbiased for: no, unless Q is exact: Q stands in for the reward to go.
-    Variance: none from the choice of the action, nor from what follows it; that of the states remains.
+    Variance: none from the choice of the action, nor from what follows it; that of the states
+        remains.
     Needs: a critic of every action, discrete actions; complete episodes, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        q, to_go = action_values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        q, to_go = (
+            action_values(critic, params, traj),
+            returns.reward_to_go(traj.reward, traj.done, h.gamma),
+        )
         return returns.discount_powers(q, h.gamma) * q, to_go, state
 
-    return build_estimator(policy, critic, h, weigh, every_action, taken, accepts=ACCEPTS["all_action"])
+    return build_estimator(
+        policy, critic, h, weigh, every_action, taken, accepts=ACCEPTS["all_action"]
+    )
 
 
 def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A baseline that knows the action, and the correction that keeps the mean (Q-Prop 1611.02247; 1802.10031).
+    """A baseline that knows the action, and the correction that keeps the mean (Q-Prop 1611.02247;
+    1802.10031).
 
-    Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a:  ∇log π (G - Q) + E_a[∇log π Q]
+    Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a:  ∇log π (G - Q) +
+        E_a[∇log π Q]
     Unbiased for: J, for any Q: it was fitted to earlier batches.
-    Variance: removes that of the choice of the action, as far as Q is right; what follows the action remains.
+    Variance: removes that of the choice of the action, as far as Q is right; what follows the
+        action remains.
     Needs: a critic of every action, discrete actions; complete episodes, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        q, to_go = action_values(critic, params, traj), returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        surprise = jnp.where(traj.valid, (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob), 0.0)
+        q, to_go = (
+            action_values(critic, params, traj),
+            returns.reward_to_go(traj.reward, traj.done, h.gamma),
+        )
+        surprise = jnp.where(
+            traj.valid, (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob), 0.0
+        )
         q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
         return returns.discount_powers(q, h.gamma) * q, to_go, state
 

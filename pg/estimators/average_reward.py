@@ -1,4 +1,6 @@
-"""The estimator for a task without end, whose objective is the average reward η = lim (1/T) E[Σₜ rₜ]."""
+"""The estimator for a task without end, whose objective is the average reward η = lim (1/T) E[Σₜ
+rₜ].
+"""
 
 from typing import Any
 
@@ -10,12 +12,14 @@ from pg.rollout import Trajectory
 
 
 def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett, 1106.0665).
+    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett,
+    1106.0665).
 
     Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ.
 
     Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ,  to the window's end
-    Unbiased for: no: it aims at ∇_β η, which tends to the average reward's gradient ∇η as β tends to 1.
+    Unbiased for: no: it aims at ∇_β η, which tends to the average reward's gradient ∇η as β tends
+        to 1.
     Variance: grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias.
     Needs: windows, on-policy. Resets are part of the dynamics: the trace goes on through them.
     """

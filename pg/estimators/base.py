@@ -1,7 +1,9 @@
-"""What an estimator is, and `build_estimator`, which makes one from a choice of Ψ and of a surrogate.
+"""What an estimator is, and `build_estimator`, which makes one from a choice of Ψ and of a
+surrogate.
 
-The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in θ, once a batch;
-`grad` differentiates the surrogate only, as often as wanted. Steps are summed, episodes (environments) averaged.
+The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in
+θ, once a batch; `grad` differentiates the surrogate only, as often as wanted. Steps are summed,
+episodes (environments) averaged.
 """
 
 import contextlib
@@ -40,19 +42,25 @@ class Estimator(NamedTuple):
 
     init: Callable[[jax.Array], tuple[Params, Any]]  # key -> params, estimator_state
     weigh: Callable[[Params, Any, Trajectory], tuple[Weighted, Any]]  # -> weighted, estimator_state
-    grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]  # of the LOSS -> grads, metrics
+    # of the LOSS -> grads, metrics
+    grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]
     accepts: tuple[str, ...] = ("episodes", "windows")
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
-    state_discount: Any = 1.0  # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
+    # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
+    state_discount: Any = 1.0
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
 ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
 
-Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]  # -> psi, target, estimator_state [, value]
-Gain = Callable[[Any, Weighted], jax.Array]  # the policy's distribution at each step, weighted -> surrogate [T, B]
-Predict = Callable[[Any, Weighted], jax.Array]  # the critic's output at each step, weighted -> prediction [T, B]
-Watch = Callable[[Any, Weighted], dict[str, jax.Array]]  # the distribution, weighted -> what else to report, [T, B]
+# -> psi, target, estimator_state [, value]
+Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]
+# the policy's distribution at each step, weighted -> surrogate [T, B]
+Gain = Callable[[Any, Weighted], jax.Array]
+# the critic's output at each step, weighted -> prediction [T, B]
+Predict = Callable[[Any, Weighted], jax.Array]
+# the distribution, weighted -> what else to report, [T, B]
+Watch = Callable[[Any, Weighted], dict[str, jax.Array]]
 
 
 _SUMMED = "sum it over the axes of an action"
@@ -71,13 +79,17 @@ def clipped(h: Hyperparams) -> Gain:
 
     def gain(dist: Any, batch: Weighted) -> jax.Array:
         check_weight(batch)
-        return surrogates.clipped(dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon)
+        return surrogates.clipped(
+            dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon
+        )
 
     return gain
 
 
 def check_weight(batch: Weighted) -> None:
-    """Raises ValueError unless Ψ is one number for each step, as the score of the action that was taken needs it."""
+    """Raises ValueError unless Ψ is one number for each step, as the score of the action that was
+    taken needs it.
+    """
     check_shape("psi", batch.psi.shape, batch.traj.valid.shape, "[T, B]", OF_EACH_STEP)
 
 
@@ -87,12 +99,17 @@ def nothing(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
 
 
 def drift(h: Hyperparams) -> Watch:
-    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and clip_fraction."""
+    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
+    clip_fraction.
+    """
 
     def watch(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
         log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
         outside = jnp.abs(jnp.expm1(log_ratio)) > h.epsilon
-        return {"kl": jnp.expm1(log_ratio) - log_ratio, "clip_fraction": outside.astype(log_ratio.dtype)}
+        return {
+            "kl": jnp.expm1(log_ratio) - log_ratio,
+            "clip_fraction": outside.astype(log_ratio.dtype),
+        }
 
     return watch
 
@@ -117,18 +134,21 @@ def build_estimator(
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
-    weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of every action),
-    critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind it. predict: what of the
-    critic's output is held against the target. watch: what else to report, a mean over steps. state: the estimator's
-    before the first batch. accepts: the ways of collecting it is right for. state_discount: γ of the weight γᵗ that
-    Ψ gives to a state at step t, which the natural gradient has to share; default: h.gamma, as the theorem says; 1
+    weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of
+    every action), critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind
+    it. predict: what of the critic's output is held against the target. watch: what else to report,
+    a mean over steps. state: the estimator's before the first batch. accepts: the ways of
+    collecting it is right for. state_discount: γ of the weight γᵗ that
+    Ψ gives to a state at step t, which the natural gradient has to share; default: h.gamma, as the
+        theorem says; 1
     for a Ψ that drops it.
 
-    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over valid steps.
-    The reward that `weigh` sees is r - temperature × the log-probability with which the action was taken: that is
-    r - temperature log π on-policy, and `own_entropy` makes it so off-policy.
-    Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and `predict` give: broadcast
-    where T = B, it would give a wrong number.
+    loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
+    valid steps. The reward that `weigh` sees is r - temperature × the log-probability with which
+    the action was taken: that is r - temperature log π on-policy, and `own_entropy` makes it so
+    off-policy.
+    Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and
+    `predict` give: broadcast where T = B, it would give a wrong number.
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
@@ -137,7 +157,9 @@ def build_estimator(
 
     def init(key: jax.Array) -> tuple[Params, Any]:
         policy_key, critic_key = jax.random.split(key)
-        return Params(policy.init(policy_key), () if critic is None else critic.init(critic_key)), state
+        return Params(
+            policy.init(policy_key), () if critic is None else critic.init(critic_key)
+        ), state
 
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
@@ -147,7 +169,9 @@ def build_estimator(
         _check_targets(critic, traj, target, *value)
         return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))
 
-    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(
+        params: Params, batch: Weighted, num_envs: int
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
         steps = traj.valid.shape
@@ -155,12 +179,15 @@ def build_estimator(
         gained = _of_steps("the surrogate", gain(dist, batch), steps, _BY_GAIN)
         watched = _watched(watch(dist, batch), steps)
         sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watched}
-        sums["steps"] = jnp.ones_like(entropy)  # counted here, so that spread environments need one exchange for all
+        # counted here, so that spread environments need one exchange for all
+        sums["steps"] = jnp.ones_like(entropy)
         if critic is not None:
             prediction = predict(critic_output(critic, params, traj), batch)
             prediction = _of_steps("the critic's prediction", prediction, steps, ONE_NUMBER)
             if isinstance(batch.value, jax.Array):
-                sums["value_loss"] = surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
+                sums["value_loss"] = surrogates.clipped_value(
+                    prediction, batch.value, batch.target, h.value_epsilon
+                )
             else:
                 sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
@@ -182,16 +209,22 @@ def build_estimator(
 def _check_parts(
     policy: Any, critic: Any, h: Any, weigh: Any, gain: Any, predict: Any, watch: Any, accepts: Any
 ) -> None:
-    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of another kind."""
+    """Raises ValueError, which says what to write instead, for an argument of `build_estimator` of
+    another kind.
+    """
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     if critic is not None:
         instead = "write pg.make_critic(config, env), or None for an estimator without"
         check_kind("critic", critic, Network, instead)
     check_is_hyperparams(h)
-    check_function("weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state")
+    check_function(
+        "weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state"
+    )
     of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
     check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
-    check_function("predict", predict, of_critic, "write a function that returns a prediction [T, B]")
+    check_function(
+        "predict", predict, of_critic, "write a function that returns a prediction [T, B]"
+    )
     check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
     for way in accepts:
         check_name("way of collecting", way, ("episodes", "windows"))
@@ -213,28 +246,40 @@ def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax
 
 
 def _check_targets(critic: Network | None, traj: Trajectory, target: Any, value: Any = ()) -> None:
-    """Raises ValueError for another shape of what a critic regresses to, and of the V that is to bind it."""
+    """Raises ValueError for another shape of what a critic regresses to, and of the V that is to
+    bind it.
+    """
     if critic is not None and not jax.tree.leaves(target):
-        raise ValueError("weigh gives no target for the critic: give one, [T, B], or build_estimator no critic")
+        raise ValueError(
+            "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
+        )
     for what, given in (("the critic's target", target), ("the V of weigh", value)):
         if jax.tree.leaves(given):  # of () or None there are none
             _of_steps(what, given, traj.reward.shape, OF_EACH_STEP)
 
 
 def _parts(given: Any) -> Sequence[Any]:
-    """The values that `weigh` returned, checked: an array alone would be taken apart along its steps."""
+    """The values that `weigh` returned, checked: an array alone would be taken apart along its
+    steps.
+    """
     if not isinstance(given, tuple | list) or len(given) not in (3, 4):
-        got = f"a {type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else "one value"
+        got = (
+            f"a {type(given).__name__} of {len(given)}"
+            if isinstance(given, tuple | list)
+            else "one value"
+        )
         raise ValueError(
-            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind it; got {got}: "
-            "without a critic and a state write `return psi, (), ()`"
+            f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind "
+            f"it; got {got}: without a critic and a state write `return psi, (), ()`"
         )
     numbers("psi", given[0], OF_EACH_STEP)
     return given
 
 
 def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the episode's start."""
+    """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the
+    episode's start.
+    """
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
@@ -245,7 +290,9 @@ def return_and_error(traj: Trajectory, h: Hyperparams) -> tuple[jax.Array, jax.A
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
-    """The policy's distributions [T, B] along a trajectory, from the memory with which its first step was taken."""
+    """The policy's distributions [T, B] along a trajectory, from the memory with which its first
+    step was taken.
+    """
     carry = _before(traj.carry.policy) if policy.recurrent else None
     dist = unroll(policy, params.policy, traj.obs, traj.first, carry)
     check_policy(dist, traj.action, traj.first.shape, "[T, B]")
@@ -254,7 +301,9 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
 
 def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
-    output = unroll(critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj))
+    output = unroll(
+        critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj)
+    )
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
@@ -269,7 +318,8 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
 
 
 def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Trajectory:
-    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's probability.
+    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's
+    probability.
 
     Args:
         traj: as `weigh` is given it, of another policy than π.
@@ -282,7 +332,9 @@ def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Traject
 
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is 1."""
+    """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is
+    1.
+    """
     time = traj.time.astype(traj.reward.dtype)
     return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
 
@@ -300,8 +352,12 @@ def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     return _values(critic, params, traj, lambda rows: rows.obs)
 
 
-def _values(critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]) -> jax.Array:
-    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory -> observations."""
+def _values(
+    critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]
+) -> jax.Array:
+    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory ->
+    observations.
+    """
 
     def block(rows: Trajectory) -> jax.Array:
         v = critic_output(critic, params, rows._replace(obs=seen(rows)))
@@ -328,9 +384,11 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> jax.Arra
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
-    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to it.
+    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to
+    it.
 
-    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is finite.
+    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is
+    finite.
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
@@ -347,16 +405,22 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
 
 
 def _successors(rows: Trajectory) -> jax.Array:
-    """The true successor of every step, like rows.obs; where the task ended the observation before, which is finite.
+    """The true successor of every step, like rows.obs; where the task ended the observation before,
+    which is finite.
 
-    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would be a copy.
+    A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would
+    be a copy.
     """
-    ended = rows.terminated.reshape(*rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim))
+    ended = rows.terminated.reshape(
+        *rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim)
+    )
     return jnp.where(ended, rows.obs, rows.next_obs)
 
 
 class Valued(NamedTuple):
-    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T, B]."""
+    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T,
+    B].
+    """
 
     reward: jax.Array
     terminated: jax.Array
@@ -372,12 +436,15 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
 
 
 def standardise(batch: Weighted) -> Weighted:
-    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid steps.
+    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid
+    steps.
 
-    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and correlated with
-    the sample, and the mean subtracted contains the own step. All Ψ are 0 where they are equal but for rounding.
+    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
+    correlated with the sample, and the mean subtracted contains the own step. All Ψ are 0 where
+    they are equal but for rounding.
     """
-    if getattr(batch.target, "shape", None) == batch.psi.shape:  # Ψ is what is left of it once V is subtracted
+    # Ψ is what is left of it once V is subtracted
+    if getattr(batch.target, "shape", None) == batch.psi.shape:
         made_of = rounding.of_size(batch.target)
     else:  # Ψ is what is left of returns once other returns are subtracted
         terms = batch.traj.reward
@@ -399,18 +466,19 @@ def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -
     of_steps = len(shape) in (2, 3) and all(n in (1, m) for n, m in zip(shape, steps, strict=False))
     if shape not in ((), steps[1:]) and not of_steps:
         raise ValueError(
-            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every action; "
-            f"got shape {list(psi.shape)}: weigh must give one number for each step, psi[:, None] if all episodes "
-            "have the same"
+            f"psi must be [T, B] = {list(steps)}, [B] for whole episodes, or [T, B, A] of every "
+            f"action; got shape {list(psi.shape)}: weigh must give one number for each step, "
+            "psi[:, None] if all episodes have the same"
         )
     return jnp.broadcast_to(psi, steps + psi.shape[2:])
 
 
 def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int, ...]:
-    """The shape of Ψ of one axis where T = B: that of a trajectory one step longer, or one episode wider.
+    """The shape of Ψ of one axis where T = B: that of a trajectory one step longer, or one episode
+    wider.
 
-    A `weigh` that holds an array [T] of its own cannot be given more steps, but more episodes; one that
-    holds an array [B] the other way round.
+    A `weigh` that holds an array [T] of its own cannot be given more steps, but more episodes; one
+    that holds an array [B] the other way round.
     Raises ValueError for one that can be given neither, whose numbers may be of either axis.
     """
     number = traj.reward.shape[0]
@@ -427,8 +495,9 @@ def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int,
     with contextlib.suppress(Exception):
         return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)
     raise ValueError(
-        f"psi of shape [{number}] is one number for each step or one for each episode, of which there are "
-        f"{number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is of steps"
+        f"psi of shape [{number}] is one number for each step or one for each episode, of which "
+        f"there are {number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is "
+        f"of steps"
     )
 
 

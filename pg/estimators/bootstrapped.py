@@ -1,4 +1,5 @@
-"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at the price of bias.
+"""Estimators that bootstrap: a learned V stands in for what follows, so that windows will do, at
+the price of bias.
 
 actor_critic → gae → ppo: n steps, all n mixed, and the clipped ratio for several steps on one batch
 """
@@ -33,7 +34,8 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
 
     Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
-    Unbiased for: no, unless V is exact or n reaches every episode's termination: V stands in for what follows.
+    Unbiased for: no, unless V is exact or n reaches every episode's termination: V stands in for
+        what follows.
     Variance: falls as n falls.
     Needs: a critic, on-policy; episodes or windows.
     """
@@ -46,11 +48,15 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
-def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing) -> Estimator:
-    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016, 1506.02438).
+def gae(
+    policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing
+) -> Estimator:
+    """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
+    1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
-    Unbiased for: no, unless V is exact, or λ = 1 and every episode terminates: V stands in for what follows.
+    Unbiased for: no, unless V is exact, or λ = 1 and every episode terminates: V stands in for what
+        follows.
     Variance: falls as λ falls.
     Needs: a critic, on-policy; episodes or windows.
     """
@@ -65,10 +71,12 @@ def gae(policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, wa
 
 
 def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Advantages from another policy's data, with truncated ratios (IMPALA; Espeholt et al. 2018, 1802.01561).
+    """Advantages from another policy's data, with truncated ratios (IMPALA; Espeholt et al. 2018,
+    1802.01561).
 
     Ψₜ = γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ)),  v the V-trace target, its trace λ min(1, ρ)
-    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy V stands in as in gae.
+    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy V stands
+        in as in gae.
     Variance: bounded by the truncation.
     Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """
@@ -83,10 +91,12 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """gae with the clipped importance ratio, for several steps on one batch (Schulman et al. 2017, 1707.06347).
+    """gae with the clipped importance ratio, for several steps on one batch (Schulman et al. 2017,
+    1707.06347).
 
     Ψₜ = as gae, times ρₜ while clipping does not bind
-    Unbiased for: no: as gae on the first minibatch, where ρ = 1; after it the states are the old policy's.
+    Unbiased for: no: as gae on the first minibatch, where ρ = 1; after it the states are the old
+        policy's.
     Variance: as gae; clipping bounds the ratio's.
     Needs: a critic, the behaviour's log-probabilities; episodes or windows.
     """

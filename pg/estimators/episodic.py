@@ -1,4 +1,5 @@
-"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave it unbiased.
+"""Estimators from complete episodes of the policy itself: the theorem, and the baselines that leave
+it unbiased.
 
 ĝ = (1/N) Σₙ Σₜ Ψₜ ∇θ log πθ(aₜ|sₜ),   Ψ the return, or the reward to go, less a baseline
 """
@@ -40,7 +41,8 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001, 1106.0665).
+    """An action is not weighed by rewards that came before it (GPOMDP; Baxter & Bartlett 2001,
+    1106.0665).
 
     Ψₜ = γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ
     Unbiased for: J.
@@ -71,7 +73,8 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao 2001).
+    """A number as baseline; the best one is E[R ‖Z‖²] / E[‖Z‖²], Z an episode's score (Weaver & Tao
+    2001).
 
     Ψₜ = R - b,  b = `baseline`
     Unbiased for: J, for any b that is independent of the batch.
@@ -102,12 +105,14 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO codes do).
+    """Returns less their mean, divided by their standard deviation, over the batch (as PPO and GRPO
+    codes do).
 
     Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
 
     Ψₜ = (R - mean R) / (std R + 10⁻⁸)
-    Unbiased for: no: the scale is random and correlated with the sample; even the direction is not ∇J's.
+    Unbiased for: no: the scale is random and correlated with the sample; even the direction is not
+        ∇J's.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
@@ -135,7 +140,8 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0 (folklore).
+    """Reward-to-go less its mean at the same step over the other episodes, ended ones counting 0
+    (folklore).
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
     Unbiased for: J.
@@ -151,9 +157,11 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
 
 def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """For every parameter its own variance-minimising constant, from the other episodes (Peters & Schaal 2008).
+    """For every parameter its own variance-minimising constant, from the other episodes (Peters &
+    Schaal 2008).
 
-    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ  (0 where all others are 0)
+    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ  (0 where all others
+        are 0)
     Unbiased for: J.
     Variance: the lowest of constant baselines, coordinate by coordinate, as N grows.
     Needs: complete episodes, on-policy, N ≥ 2; memory for N gradients.
@@ -176,7 +184,9 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
     def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
         def subtract(gradient: jax.Array, z: jax.Array) -> jax.Array:
             total = batch.psi[0].reshape(-1, *[1] * (z.ndim - 1))
-            return gradient - jnp.mean(baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0)
+            return gradient - jnp.mean(
+                baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0
+            )
 
         gradient, metrics = plain.grad(params, batch)
         return jax.tree.map(subtract, gradient, scores(params, batch)), metrics
@@ -197,7 +207,9 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
         total = returns.total_return(traj.reward, h.gamma)
         return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
 
-    return build_estimator(policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"])
+    return build_estimator(
+        policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"]
+    )
 
 
 def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -212,17 +224,23 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
-        return jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage, to_go, state
+        return (
+            jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage,
+            to_go,
+            state,
+        )
 
     return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
 
 
 def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL; 1704.06440).
+    """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL;
+    1704.06440).
 
     Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
     Unbiased for: J_τ = E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
     Variance: that of reward_to_go, plus the noise of the sampled log-probabilities.
-    Needs: complete episodes, on-policy; τ above 0, which its preset sets. Other estimators take τ as well.
+    Needs: complete episodes, on-policy; τ above 0, which its preset sets. Other estimators take τ
+        as well.
     """
     return reward_to_go(policy, critic, h)

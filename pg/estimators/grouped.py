@@ -1,8 +1,9 @@
 """Group baselines: an episode is compared with the others that share its initial state.
 
-A group is `Config.group_size` episodes in a row, known by their position in the batch (`Trajectory.group`): what is
-hidden of the initial state is shared too, and two groups whose first observations coincide stay two. What differs
-within a group is due to the policy and the dynamics, not to the start.
+A group is `Config.group_size` episodes in a row, known by their position in the batch
+(`Trajectory.group`): what is hidden of the initial state is shared too, and two groups whose first
+observations coincide stay two. What differs within a group is due to the policy and the dynamics,
+not to the start.
 """
 
 from typing import Any
@@ -18,10 +19,11 @@ from pg.rollout import Trajectory
 
 
 def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """The mean return of the other episodes of the group as baseline (Dr. GRPO up to scale; 2503.20783).
+    """The mean return of the other episodes of the group as baseline (Dr. GRPO up to scale;
+    2503.20783).
 
-    grpo without its biases: neither the standard deviation nor the length divides, and the own return is left out,
-    which in groups of G is a factor G / (G - 1).
+    grpo without its biases: neither the standard deviation nor the length divides, and the own
+    return is left out, which in groups of G is a factor G / (G - 1).
 
     Ψₜ = R - mean of R over the others of the group  (0 where there are none)
     Unbiased for: J.
@@ -37,12 +39,16 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 
 
 def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024, 2402.03300).
+    """Group-relative policy optimisation: returns standardised within the group (Shao et al. 2024,
+    2402.03300).
 
-    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no scale.
+    Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no
+    scale.
 
-    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; times ρₜ until clipped
-    Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in the mean.
+    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; times ρₜ until
+        clipped
+    Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in
+        the mean.
     Variance: that of the returns within a group, in units of itself.
     Needs: complete episodes that share initial states; the behaviour's log-probabilities.
     """
@@ -51,15 +57,19 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         advantage = baselines.group_standardised(*return_and_error(traj, h), same_group(traj))
         return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
-    return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"])
+    return build_estimator(
+        policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"]
+    )
 
 
 def same_group(traj: Trajectory) -> jax.Array:
-    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory without groups."""
+    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
+    without groups.
+    """
     if not hasattr(traj.group, "shape"):
         raise ValueError(
-            "the episodes are in no groups: collect them with a group_size of at least 2, or give the trajectory "
-            "the number of every episode's group, as group [T, B]"
+            "the episodes are in no groups: collect them with a group_size of at least 2, or give "
+            "the trajectory the number of every episode's group, as group [T, B]"
         )
     number = traj.group[0]
     return number[:, None] == number[None, :]

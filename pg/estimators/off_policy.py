@@ -1,7 +1,9 @@
-"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π / behaviour.
+"""Estimators from complete episodes of another policy, the behaviour, by importance weights ρ = π /
+behaviour.
 
-The weights are constants of the batch, so that an estimator takes one step on it. On the policy's own episodes all
-of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that learns, not of the behaviour.
+The weights are constants of the batch, so that an estimator takes one step on it. On the policy's
+own episodes all of them are 1. With a `temperature` τ the reward is r - τ log π of the policy that
+learns, not of the behaviour.
 """
 
 from typing import Any
@@ -23,7 +25,8 @@ from pg.rollout import Trajectory
 
 
 def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et al. 2000).
+    """reinforce from another policy's episodes, each weighed by its probability ratio (Precup et
+    al. 2000).
 
     Ψₜ = w R,  w = Π_{k<H} ρₖ
     Unbiased for: J, if the behaviour can do all that π can.
@@ -40,7 +43,8 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
 
 
 def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it (Precup et al. 2000).
+    """reward_to_go from another policy's episodes, a reward weighed by the decisions before it
+    (Precup et al. 2000).
 
     Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
     Unbiased for: J, if the behaviour can do all that π can.
@@ -58,16 +62,22 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
 
 
 def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012, 1205.4839).
+    """Only the action's own ratio, as in off-policy actor-critic and PPO (Degris et al. 2012,
+    1205.4839).
 
     Ψₜ = ρₜ γᵗ Gₜ
-    Unbiased for: no, off-policy: states and rewards to go are still the behaviour's; J where π is the behaviour.
+    Unbiased for: no, off-policy: states and rewards to go are still the behaviour's; J where π is
+        the behaviour.
     Variance: bounded by one ratio.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         log_rho = log_ratio(policy, params, traj)
-        return jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h), (), state
+        return (
+            jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h),
+            (),
+            state,
+        )
 
     return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["ratio_only"])

@@ -1,9 +1,11 @@
-"""The pathwise gradient: the derivative of the return through reward, dynamics and policy, for given noise.
+"""The pathwise gradient: the derivative of the return through reward, dynamics and policy, for
+given noise.
 
     ∇J = E_ε[ ∇θ R(τ(θ, ε)) ],   aₜ = μθ(sₜ) + σθ(sₜ) εₜ,   sₜ₊₁ = f(sₜ, aₜ)
 
-Where the dynamics have a derivative it is an alternative to the score, on the same episodes: often of far less
-variance, but explosive where they are chaotic (2111.05803), and wrong where they jump (2202.00817).
+Where the dynamics have a derivative it is an alternative to the score, on the same episodes: often
+of far less variance, but explosive where they are chaotic (2111.05803), and wrong where they jump
+(2202.00817).
 """
 
 from typing import Any
@@ -16,22 +18,34 @@ from pg.networks import Network, check_env
 
 
 def pathwise_gradient(
-    env: Env, policy: Network, params: Any, key: jax.Array, gamma: Any = 1.0, horizon: int | None = None
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    gamma: Any = 1.0,
+    horizon: int | None = None,
 ) -> Any:
-    """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: of ascent, like params.
+    """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: of
+    ascent, like params.
 
-    env: of `make_env(..., differentiable=True)`; params: of the policy, whose actions are continuous.
-    Unbiased for J where return and termination depend continuously on the actions: clipping is a kink and does no
+    env: of `make_env(..., differentiable=True)`; params: of the policy, whose actions are
+    continuous.
+    Unbiased for J where return and termination depend continuously on the actions: clipping is a
+        kink and does no
     harm, an episode that ends sooner or later by a hair is a jump and does.
     Raises ValueError where no derivative passes.
     """
     check_env(env)
     if not env.differentiable:
         raise ValueError(
-            "this environment cuts the derivative of its transitions: make_env(..., differentiable=True)"
+            "this environment cuts the derivative of its transitions: make_env(..., "
+            "differentiable=True)"
         )
     if not isinstance(env.action_space, Box):
-        raise ValueError("a pathwise gradient needs continuous actions; with discrete ones use an estimator's score")
+        raise ValueError(
+            "a pathwise gradient needs continuous actions; with discrete ones use an "
+            "estimator's score"
+        )
 
     def mean_return(params: Any) -> jax.Array:
         reward = rollout.differentiable_episodes(env, policy, params, key, horizon).reward

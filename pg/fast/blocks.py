@@ -1,15 +1,17 @@
 """Loops over blocks of time that run only the blocks that were filled.
 
-A batch of complete episodes is an array [T, B, ...] in which every row after an episode's end is padding. Cut
-into blocks of K steps, all that is linear in the rows (the rollout itself, a network's forward pass, a sum of
-gradients) may stop after the last block that holds a valid step:  Σₜ∇fₜ = Σ_{k<n} ∇ Σ_{t in block k} fₜ.  The
-work then follows the steps that were taken, and the activations of one block stay in the cache.
+A batch of complete episodes is an array [T, B, ...] in which every row after an episode's end is
+padding. Cut into blocks of K steps, all that is linear in the rows (the rollout itself, a network's
+forward pass, a sum of gradients) may stop after the last block that holds a valid step:  Σₜ∇fₜ =
+Σ_{k<n} ∇ Σ_{t in block k} fₜ.  The work then follows the steps that were taken, and the activations
+of one block stay in the cache.
 
-Where a single step of all environments has more rows than a block, it is cut too: [T, B, ...] is taken as
-[T m, B / m, ...]. So what is computed block by block must treat every row on its own.
+Where a single step of all environments has more rows than a block, it is cut too: [T, B, ...] is
+taken as [T m, B / m, ...]. So what is computed block by block must treat every row on its own.
 
-Under `vmap` the number of blocks is the largest of the mapped runs. It is kept *unbatched*, because a loop with
-a batched length would copy all that it carries at every turn to hold the finished runs still.
+Under `vmap` the number of blocks is the largest of the mapped runs. It is kept *unbatched*, because
+a loop with a batched length would copy all that it carries at every turn to hold the finished runs
+still.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ import jax.numpy as jnp
 
 from pg.fast import devices
 
-# Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in its cache.
+# Rows of a block: enough to fill the machine's units, few enough that a block's activations stay in
+# its cache.
 ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
 
@@ -32,7 +35,9 @@ _beside = contextvars.ContextVar("beside", default=1)
 
 @contextlib.contextmanager
 def side_by_side(count: int) -> Iterator[None]:
-    """What is traced within is about to be mapped over `count`: its blocks shall hold the rows of all of them."""
+    """What is traced within is about to be mapped over `count`: its blocks shall hold the rows of
+    all of them.
+    """
     token = _beside.set(count)
     try:
         yield
@@ -52,7 +57,9 @@ def _largest(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.
 
 
 def rows() -> int:
-    """Rows of a block on this kind of device, or what falls to one of several that are mapped over."""
+    """Rows of a block on this kind of device, or what falls to one of several that are mapped
+    over.
+    """
     return max(1, ROWS.get(jax.default_backend(), ROWS_ELSEWHERE) // _beside.get())
 
 
@@ -65,13 +72,17 @@ def block_size(length: int, width: int) -> int:
 
 
 def cuts(width: int) -> int:
-    """Parts m of one width into which a step of `width` environments is cut; 1 where devices share them out."""
+    """Parts m of one width into which a step of `width` environments is cut; 1 where devices share
+    them out.
+    """
     size = even_size(width, rows())
     return 1 if devices.envs_are_spread() or width % size else width // size
 
 
 def even_size(length: int, most: int) -> int:
-    """The largest divisor of `length` between most / 2 and `most`; `most` itself where there is none."""
+    """The largest divisor of `length` between most / 2 and `most`; `most` itself where there is
+    none.
+    """
     most = min(length, most)
     return next((k for k in range(most, most // 2, -1) if length % k == 0), most)
 
@@ -101,7 +112,9 @@ def take(tree: Any, index: jax.Array) -> Any:
 
 def put(tree: Any, block: Any, index: jax.Array) -> Any:
     """Split leaves with block number `index` replaced."""
-    return jax.tree.map(lambda x, b: jax.lax.dynamic_update_index_in_dim(x, b, index, 0), tree, block)
+    return jax.tree.map(
+        lambda x, b: jax.lax.dynamic_update_index_in_dim(x, b, index, 0), tree, block
+    )
 
 
 def filled(valid: jax.Array, size: int) -> jax.Array:
@@ -114,8 +127,8 @@ def filled(valid: jax.Array, size: int) -> jax.Array:
 def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
     """`f` of leaves [T, B, ...], computed block by block; 0 in blocks without a valid step.
 
-    f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block, for an f to which
-    the past matters.
+    f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block,
+    for an f to which the past matters.
     """
 
     def mapped(tree: Any, valid: jax.Array) -> Any:
@@ -135,7 +148,8 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
 def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
     """Σ over blocks of `f` of leaves [T, B, ...].
 
-    f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0. whole: in one block.
+    f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0.
+    whole: in one block.
     """
 
     def summed(tree: Any, valid: jax.Array) -> Any:
@@ -144,7 +158,9 @@ def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
         tree, valid = _cut((tree, valid), cuts(valid.shape[1]))
         size = block_size(*valid.shape)
         xs = split(tree, size)
-        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0))))
+        zero = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0)))
+        )
 
         def add(k: jax.Array, total: Any) -> Any:
             return jax.tree.map(jnp.add, total, f(take(xs, k)))

@@ -1,9 +1,10 @@
 """Devices and hosts: along which axis a program is spread over them.
 
-    runs   every device trains runs of its own, in loops of its own length; no device waits for another
-    envs   all devices train each run together, each some of its environments; XLA sums what they find
+    runs   every device trains runs of its own, in loops of its own length; none waits for another
+    envs   all devices train each run together, each some of its environments; XLA adds them up
 
-One process per host or, on one, per slice of it: the processes run the same program, each on its own devices.
+One process per host or, on one, per slice of it: the processes run the same program, each on its
+own devices.
 """
 
 import contextlib
@@ -50,21 +51,32 @@ class Layout(NamedTuple):
     def check(self, config: Config) -> None:
         """Raises ValueError where the environments of a run cannot be shared out evenly."""
         if self.shard == "envs" and config.num_envs % self.mesh.size:
-            raise ValueError(f"num_envs must be a multiple of the {self.mesh.size} devices, got {config.num_envs}")
+            raise ValueError(
+                f"num_envs must be a multiple of the {self.mesh.size} devices, got "
+                f"{config.num_envs}"
+            )
 
 
 def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
-    """All devices of all processes, or the first `most` of them: further ones would have nothing to do."""
+    """All devices of all processes, or the first `most` of them: further ones would have nothing to
+    do.
+    """
     devices = jax.devices()[:most] if jax.process_count() == 1 else jax.devices()
     axis = "runs" if shard == "seeds" else ENVS
-    return Layout(jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard)
+    return Layout(
+        jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard
+    )
 
 
-def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, shared: int = 0) -> Callable[..., Any]:
-    """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within `jax.set_mesh(where.mesh)`.
+def side_by_side(
+    f: Callable[..., Any], where: Layout, *, exact: bool = False, shared: int = 0
+) -> Callable[..., Any]:
+    """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within
+    `jax.set_mesh(where.mesh)`.
 
-    exact: the runs of a device one after the other, each with the bits it has alone; else mapped, in which products
-    of a batch are rounded in another order. shared: so many arguments, the last, are one for all runs.
+    exact: the runs of a device one after the other, each with the bits it has alone; else mapped,
+    in which products of a batch are rounded in another order. shared: so many arguments, the last,
+    are one for all runs.
     """
 
     def many(*args: Any) -> Any:
@@ -81,26 +93,34 @@ def side_by_side(f: Callable[..., Any], where: Layout, *, exact: bool = False, s
         return many
     spec = where.sharding.spec
 
-    # shard_map and not jit alone: a loop whose length depends on data would have one length for all devices.
+    # shard_map and not jit alone: a loop whose length depends on data would have one length for all
+    # devices.
     def spread(*args: Any) -> Any:
         specs = (spec,) * (len(args) - shared) + (PartitionSpec(),) * shared
-        return jax.shard_map(many, mesh=where.mesh, in_specs=specs, out_specs=spec, check_vma=False)(*args)
+        return jax.shard_map(
+            many, mesh=where.mesh, in_specs=specs, out_specs=spec, check_vma=False
+        )(*args)
 
     return spread
 
 
 def mapped_runs() -> int:
-    """The runs of a device over which `side_by_side` maps what is being traced: each may have its share of memory."""
+    """The runs of a device over which `side_by_side` maps what is being traced: each may have its
+    share of memory.
+    """
     return _mapped.get()
 
 
 def envs_are_spread() -> bool:
-    """Whether what is being traced has its environments spread over the devices, and sees those of all."""
+    """Whether what is being traced has its environments spread over the devices, and sees those of
+    all.
+    """
     return ENVS in jax.sharding.get_abstract_mesh().auto_axes
 
 
 def spread_envs(tree: Any, axis: int = 0) -> Any:
-    """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how devices are used.
+    """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how
+    devices are used.
 
     Where B is no multiple of the number of devices, as they are.
     """
@@ -115,14 +135,17 @@ def spread_envs(tree: Any, axis: int = 0) -> Any:
 
 
 def gather_envs(tree: Any) -> Any:
-    """Leaves whole on every device, if their environments are spread: once, before parts of them are drawn often."""
+    """Leaves whole on every device, if their environments are spread: once, before parts of them
+    are drawn often.
+    """
     if not envs_are_spread():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
 def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of leaves [T, B, ...], a sum over environments: each device adds up its own, and then they add the sums.
+    """`f` of leaves [T, B, ...], a sum over environments: each device adds up its own, and then
+    they add the sums.
 
     As it is where environments are not spread, or B is no multiple of the number of devices.
     """
@@ -131,29 +154,38 @@ def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of leaves [T, B, ...] -> leaves [T, B, ...], each environment on its own: each device computes its own.
+    """`f` of leaves [T, B, ...] -> leaves [T, B, ...], each environment on its own: each device
+    computes its own.
 
     As `sum_over_envs`.
     """
-    # Else a product over time and environments as one axis would have every device gather and compute all.
+    # Else a product over time and environments as one axis would have every device gather and
+    # compute all.
     return _each_its_own(f, f, PartitionSpec(None, ENVS))
 
 
-def _each_its_own(f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec) -> Callable[..., Any]:
-    """`local` on every device, of the environments that it has; `f` of all where they are not or cannot be spread."""
+def _each_its_own(
+    f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec
+) -> Callable[..., Any]:
+    """`local` on every device, of the environments that it has; `f` of all where they are not or
+    cannot be spread.
+    """
 
     def spread(*args: Any) -> Any:
         num_envs = jax.tree.leaves(args)[0].shape[1]
         if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
             return f(*args)
-        return jax.shard_map(local, in_specs=PartitionSpec(None, ENVS), out_specs=out, check_vma=False)(*args)
+        return jax.shard_map(
+            local, in_specs=PartitionSpec(None, ENVS), out_specs=out, check_vma=False
+        )(*args)
 
     return spread
 
 
 def _psum(tree: Any) -> Any:
     """The sum of every leaf over the devices, in one exchange for each type of number."""
-    # Leaf by leaf the devices of a CPU would meet as often, which takes longer than the gradient of a minibatch.
+    # Leaf by leaf the devices of a CPU would meet as often, which takes longer than the gradient of
+    # a minibatch.
     leaves, treedef = jax.tree.flatten(tree)
     for dtype in dict.fromkeys(x.dtype for x in leaves):  # in an order that all processes share
         flat, unravel = ravel_pytree([x for x in leaves if x.dtype == dtype])
@@ -190,8 +222,8 @@ def fetch(tree: Any, where: Layout) -> Any:
 def use_cpu_cores(count: int | None) -> bool:
     """Makes the CPU count as so many devices; None: as many as this process has cores.
 
-    Without effect on the devices of an accelerator. Returns whether it could: where something has been computed in
-    this process, the devices stay as they are.
+    Without effect on the devices of an accelerator. Returns whether it could: where something has
+    been computed in this process, the devices stay as they are.
     """
     try:
         jax.config.update("jax_num_cpu_devices", cores.num_cores() if count is None else count)
@@ -206,12 +238,14 @@ def check_everything() -> None:
     jax.config.update("jax_debug_key_reuse", True)
 
 
-def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def join(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Makes this process one of a job's, before anything is computed.
 
-    Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all three arguments
-    are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither is the case, and where something
-    has been computed in this process.
+    Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all
+    three arguments are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither
+    is the case, and where something has been computed in this process.
     """
     try:
         jax.distributed.initialize(
@@ -227,7 +261,8 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"no cluster was found ({error}): give --coordinator HOST:PORT, --num-processes and --process-id"
+            f"no cluster was found ({error}): give --coordinator HOST:PORT, --num-processes and "
+            f"--process-id"
         ) from None
 
 
@@ -242,7 +277,9 @@ def agreed(value: int) -> int:
 
 
 def shared(tree: Any) -> Any:
-    """Arrays of the first process, in all of them; the others have some of the same shapes and types."""
+    """Arrays of the first process, in all of them; the others have some of the same shapes and
+    types.
+    """
     if jax.process_count() == 1:
         return tree
     with _with_peers():
@@ -250,7 +287,9 @@ def shared(tree: Any) -> Any:
 
 
 def settled(first: int, largest: int) -> tuple[int, int]:
-    """`first` of the first process and the largest `largest` of all, in all of them, by one exchange."""
+    """`first` of the first process and the largest `largest` of all, in all of them, by one
+    exchange.
+    """
     if jax.process_count() == 1:
         return first, largest
     with _with_peers():
@@ -265,7 +304,9 @@ def _with_peers() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # either, by where it is noticed
         reason = str(error).splitlines()[0][:200]
-        raise ConnectionError(f"another process of this job has ended; start all of them again ({reason})") from None
+        raise ConnectionError(
+            f"another process of this job has ended; start all of them again ({reason})"
+        ) from None
 
 
 def _same(tree: Any) -> Any:

@@ -1,10 +1,10 @@
 """Gradients to updates: optax, with the step size and its course taken from Config and Hyperparams.
 
-Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the weighted batch,
-the policy, and the estimator.
+Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the
+weighted batch, the policy, and the estimator.
 
-    adam, sgd, ...   g ↦ update(g)                  storm, svrpg     g and gradients at earlier parameters
-    natural          g ↦ (F + damping I)⁻¹ g        trpo             the same, as far as the KL divergence allows
+    adam, sgd, ...   g ↦ update(g)             storm, svrpg   g and gradients at earlier parameters
+    natural          g ↦ (F + damping I)⁻¹ g   trpo           the same, within a KL divergence
 """
 
 from collections.abc import Callable
@@ -12,7 +12,14 @@ from typing import Any, get_args
 
 import optax
 
-from pg.config import Config, Hyperparams, PolicyOptimizer, Schedule, check_config, check_is_hyperparams
+from pg.config import (
+    Config,
+    Hyperparams,
+    PolicyOptimizer,
+    Schedule,
+    check_config,
+    check_is_hyperparams,
+)
 from pg.inputs import check_function
 from pg.optimizers.curvature import (
     conjugate_gradient,
@@ -42,7 +49,8 @@ __all__ = [
     "svrpg",
 ]
 
-OptimizerFactory = Callable[[Any], optax.GradientTransformation]  # learning rate or schedule -> transformation
+# learning rate or schedule -> transformation
+OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Rate = Any
 
 
@@ -72,7 +80,8 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
-# What must see the gradient before it is clipped: a correction of a clipped gradient would correct another one.
+# What must see the gradient before it is clipped: a correction of a clipped gradient would correct
+# another one.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
@@ -82,29 +91,36 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 def make_optimizer(
     config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then the optimizer that `config` names, or that is given as a function.
+    """Clipping by global norm, then the optimizer that `config` names, or that is given as a
+    function.
 
-    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were multiplied with) besides
-    gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were
+    multiplied with) besides gradients, state and params.
 
     Args:
         config: Names the optimizers and the schedule of the learning rate.
         h: Learning rate and what else optimizers ask for; may be traced.
-        optimizer: Learning rate -> optax transformation, instead of the one that `config` names. With a schedule the
-            rate is a function, as optax's schedules are.
-        step: Number of this step among those that are planned, int []; the learning rate is that of this step. By
-            default it follows the optimizer's own count, which leaves out the steps that were not taken (`stop_kl`,
-            numbers that are not finite).
+        optimizer: Learning rate -> optax transformation, instead of the one that `config` names.
+            With a schedule the rate is a function, as optax's schedules are.
+        step: Number of this step among those that are planned, int []; the learning rate is that of
+            this step. By default it follows the optimizer's own count, which leaves out the steps
+            that were not taken (`stop_kl`, numbers that are not finite).
     """
     check_config(config)
     check_is_hyperparams(h)
-    rate, critic_rate = (_rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate))
+    rate, critic_rate = (
+        _rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate)
+    )
     clip = clip_each_by_global_norm(h.max_grad_norm)
     if optimizer is not None:
         return optax.chain(clip, _made_by(optimizer, rate))
     before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
-    of_critic = config.critic_optimizer or ("adam" if config.optimizer in POLICY_ONLY else config.optimizer)
-    each = policy_and_critic(OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h))
+    of_critic = config.critic_optimizer or (
+        "adam" if config.optimizer in POLICY_ONLY else config.optimizer
+    )
+    each = policy_and_critic(
+        OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h)
+    )
     return optax.chain(*before, clip, each)
 
 
@@ -120,14 +136,18 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
 
 
 def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
-    """The transformation that a user's function makes. Raises ValueError for something else than such a function."""
+    """The transformation that a user's function makes. Raises ValueError for something else than
+    such a function.
+    """
     instead = "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)"
     if isinstance(optimizer, str):
         instead = f"write Config(optimizer={optimizer!r})"
     check_function("optimizer", optimizer, ("learning_rate",), instead)
     made = optimizer(rate)
     if not isinstance(made, optax.GradientTransformation):
-        raise ValueError(f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}")
+        raise ValueError(
+            f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}"
+        )
     return made
 
 
@@ -149,13 +169,17 @@ def policy_and_critic(
 
 
 def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
-    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's step.
+    """Clips policy and critic by the global norm of each, so that neither's scale sets the other's
+    step.
 
-    They share no parameters; a sum of squared errors over an episode would otherwise drown the policy's gradient.
+    They share no parameters; a sum of squared errors over an episode would otherwise drown the
+    policy's gradient.
     """
     clip = optax.clip_by_global_norm(max_norm)
     return optax.stateless(
-        lambda updates, params: type(updates)(*(clip.update(part, clip.init(part))[0] for part in updates))
+        lambda updates, params: type(updates)(
+            *(clip.update(part, clip.init(part))[0] for part in updates)
+        )
     )
 
 

@@ -1,6 +1,7 @@
-"""Steps measured in distributions instead of parameters: the natural gradient, and trust regions made of it.
+"""Steps measured in distributions instead of parameters: the natural gradient, and trust regions
+made of it.
 
-F = E[Σₜ ∇log π ∇log πᵀ],   KL(π_θ ‖ π_θ₊ₓ) ≈ ½ xᵀ F x,   x = F⁻¹ g the steepest direction for a given KL
+F = E[Σₜ ∇log π ∇log πᵀ],   KL(π_θ ‖ π_θ₊ₓ) ≈ ½ xᵀ F x,   x = F⁻¹ g: steepest for a given KL
 """
 
 from collections.abc import Callable
@@ -19,15 +20,24 @@ MatVec = Callable[[Any], Any]
 Solve = Callable[[MatVec, Any], Any]  # v ↦ M v, b -> M⁻¹ b
 
 
-def mean_kl(policy: Network, params: Any, other: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
-    """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []. params, other: of the policy."""
-    return blocks.mean_over_episodes(lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid)
+def mean_kl(
+    policy: Network, params: Any, other: Any, traj: Trajectory, gamma: Any = 1.0
+) -> jax.Array:
+    """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []. params, other: of the
+    policy.
+    """
+    return blocks.mean_over_episodes(
+        lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid
+    )
 
 
-def fisher_vector_product(policy: Network, params: Any, traj: Trajectory, vector: Any, gamma: Any = 1.0) -> Any:
+def fisher_vector_product(
+    policy: Network, params: Any, traj: Trajectory, vector: Any, gamma: Any = 1.0
+) -> Any:
     """F v, F = (1/N) Σₙ Σₜ γᵗ E_{a~π}[∇log π ∇log πᵀ], without forming F; a tree like params.
 
-    The Hessian of the mean KL at equal parameters, exact in the action (Schulman et al. 2015, 1502.05477, app. C).
+    The Hessian of the mean KL at equal parameters, exact in the action (Schulman et al. 2015,
+    1502.05477, app. C).
     gamma: of the state weighting; 1 for none. It should be the gradient's own (Thomas 2014).
     """
 
@@ -39,17 +49,24 @@ def fisher_vector_product(policy: Network, params: Any, traj: Trajectory, vector
 
 
 def fisher_matrix(policy: Network, params: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
-    """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P products."""
+    """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P
+    products.
+    """
     return _matrix(lambda v: fisher_vector_product(policy, params, traj, v, gamma), params)
 
 
 def conjugate_gradient(iterations: int = 10) -> Solve:
-    """Solves by conjugate gradients, stopped once solved: on a singular matrix more steps only divide roundings."""
-    return lambda product, b: jax.scipy.sparse.linalg.cg(product, b, maxiter=iterations, tol=1e-10)[0]
+    """Solves by conjugate gradients, stopped once solved: on a singular matrix more steps only
+    divide roundings.
+    """
+    return lambda product, b: jax.scipy.sparse.linalg.cg(product, b, maxiter=iterations, tol=1e-10)[
+        0
+    ]
 
 
 def exact_solve(product: MatVec, b: Any) -> Any:
-    """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse where M is singular: for small policies.
+    """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse where M is singular: for
+    small policies.
 
     A direction counts as one of M's null space, in which the solution is 0, where its eigenvalue
     cannot be told from rounding: below min(10 P, 1000) machine epsilons times the largest, for P
@@ -66,12 +83,13 @@ def exact_solve(product: MatVec, b: Any) -> Any:
 def scale_by_fisher(
     damping: Any = 1e-2, gamma: Any = None, solve: Solve | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The natural gradient of the policy, (F + damping I)⁻¹ g (Kakade 2001); updates: of the policy.
+    """The natural gradient of the policy, (F + damping I)⁻¹ g (Kakade 2001); updates: of the
+    policy.
 
     F and g come from the same episodes, so that the mean of the result is not F⁻¹∇J, which it tends
     to as episodes grow in number. The update's extra argument `gradient_scale` is what g was
-    multiplied with, over windows 1 / length: F is so too, and a step does not depend on where windows
-    are cut.
+    multiplied with, over windows 1 / length: F is so too, and a step does not depend on where
+    windows are cut.
 
     Args:
         damping: In units of F's eigenvalues, of which softmax policies have some that are 0.
@@ -98,16 +116,21 @@ def scale_by_fisher(
 
 
 def scale_by_trust_region(
-    max_kl: Any = 1e-2, damping: Any = 1e-2, gamma: Any = None, solve: Solve | None = None, halvings: int = 10
+    max_kl: Any = 1e-2,
+    damping: Any = 1e-2,
+    gamma: Any = None,
+    solve: Solve | None = None,
+    halvings: int = 10,
 ) -> optax.GradientTransformationExtraArgs:
-    """TRPO's step (Schulman et al. 2015, 1502.05477, app. C); updates: of the policy, the result is the step itself.
+    """TRPO's step (Schulman et al. 2015, 1502.05477, app. C); updates: of the policy, the result is
+    the step itself.
 
     x along (F + damping I)⁻¹ g, so long that ½ xᵀ (F + damping I) x = max_kl, then halved until the
-    surrogate (1/N) Σ ρ Ψ has grown and the mean KL per state is within max_kl; no step where neither
-    comes true. The paper's length has ½ xᵀ F x = max_kl; with damping, as in the codes (baselines,
-    spinningup, SB3-contrib), ½ xᵀ F x is less than max_kl by ½ damping ‖x‖², which bounds the step
-    where F does not see it. F and KL are averages over the states that were visited, weighted by γᵗ
-    as the gradient is, so that max_kl is in nats per state.
+    surrogate (1/N) Σ ρ Ψ has grown and the mean KL per state is within max_kl; no step where
+    neither comes true. The paper's length has ½ xᵀ F x = max_kl; with damping, as in the codes
+    (baselines, spinningup, SB3-contrib), ½ xᵀ F x is less than max_kl by ½ damping ‖x‖², which
+    bounds the step where F does not see it. F and KL are averages over the states that were
+    visited, weighted by γᵗ as the gradient is, so that max_kl is in nats per state.
 
     Args:
         max_kl: Largest mean KL divergence of a step.
@@ -129,10 +152,14 @@ def scale_by_trust_region(
     ) -> Any:
         traj, discount = batch.traj, _state_discount(gamma, estimator)
         steps = _mean_steps(traj, discount)
-        product = damped(lambda v: _scaled(1 / steps, fisher(policy, params, traj, discount)(v)), damping)
+        product = damped(
+            lambda v: _scaled(1 / steps, fisher(policy, params, traj, discount)(v)), damping
+        )
         direction = _scaled(-1.0, (solve or conjugate_gradient())(product, updates))
         curvature = optax.tree.vdot(direction, product(direction))
-        longest = jnp.where(curvature > 0, jnp.sqrt(2 * max_kl / jnp.where(curvature > 0, curvature, 1.0)), 0.0)
+        longest = jnp.where(
+            curvature > 0, jnp.sqrt(2 * max_kl / jnp.where(curvature > 0, curvature, 1.0)), 0.0
+        )
         start = surrogate(policy, params, batch)
 
         def rejected(length: jax.Array) -> jax.Array:
@@ -144,7 +171,9 @@ def scale_by_trust_region(
             halved, length = search
             return (halved < halvings) & rejected(length)
 
-        halved, length = jax.lax.while_loop(again, lambda s: (s[0] + 1, s[1] / 2), (jnp.int32(0), longest))
+        halved, length = jax.lax.while_loop(
+            again, lambda s: (s[0] + 1, s[1] / 2), (jnp.int32(0), longest)
+        )
         return _scaled(jnp.where(halved < halvings, length, 0.0), direction), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -173,7 +202,9 @@ def damped(product: MatVec, damping: Any) -> MatVec:
 
 
 def _state_discount(gamma: Any, estimator: Any) -> Any:
-    """The γ with which the Fisher matrix weighs states: as given, else the estimator's (Thomas 2014)."""
+    """The γ with which the Fisher matrix weighs states: as given, else the estimator's (Thomas
+    2014).
+    """
     return estimator.state_discount if gamma is None else gamma
 
 
@@ -194,7 +225,9 @@ def _weight(traj: Trajectory, gamma: Any) -> jax.Array:
 def _matrix(product: MatVec, like: Any) -> jax.Array:
     """The matrix [P, P] of a symmetric product, by its columns."""
     flat, unravel = ravel_pytree(like)
-    return jax.lax.map(lambda v: ravel_pytree(product(unravel(v)))[0], jnp.eye(flat.size, dtype=flat.dtype))
+    return jax.lax.map(
+        lambda v: ravel_pytree(product(unravel(v)))[0], jnp.eye(flat.size, dtype=flat.dtype)
+    )
 
 
 def _scaled(factor: Any, tree: Any) -> Any:

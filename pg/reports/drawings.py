@@ -1,7 +1,9 @@
-"""Pictures of what a policy does: an environment's state drawn on axes, an animation and a film strip of episodes.
+"""Pictures of what a policy does: an environment's state drawn on axes, an animation and a film
+strip of episodes.
 
-`DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state and parameters are
-gymnax's own, of one environment. Imports neither jax nor gymnax until there is something to draw.
+`DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state
+and parameters are gymnax's own, of one environment. Imports neither jax nor gymnax until there is
+something to draw.
 """
 
 import functools
@@ -24,7 +26,9 @@ END = 0.8  # seconds for which the last frame of an episode stands
 
 
 class Film(NamedTuple):
-    """What a policy did in K frames: an episode's states before each step and after the last, then the next's."""
+    """What a policy did in K frames: an episode's states before each step and after the last, then
+    the next's.
+    """
 
     env: str
     params: Any  # of the environment, gymnax's
@@ -38,8 +42,8 @@ def check(env: Any) -> None:
     if env not in DRAWINGS:
         name = env if isinstance(env, str) else type(env).__name__
         raise ValueError(
-            f"{name} cannot be drawn: add a function for it to DRAWINGS in pg/reports/drawings.py, or choose one of "
-            f"{', '.join(DRAWINGS)}"
+            f"{name} cannot be drawn: add a function for it to DRAWINGS in pg/reports/drawings.py, "
+            f"or choose one of {', '.join(DRAWINGS)}"
         )
 
 
@@ -56,7 +60,8 @@ def film(
 ) -> Film:
     """Episodes of a policy from fresh resets, as `evaluate` plays them, each up to `steps` actions.
 
-    params: of the policy; normaliser: `state.normaliser`, where observations are standardised. env_params: overrides.
+    params: of the policy; normaliser: `state.normaliser`, where observations are standardised.
+    env_params: overrides.
     """
     import jax
 
@@ -72,7 +77,9 @@ def film(
     act = rollout.greedy if greedy else rollout.sample
 
     # One step more than is shown: where the last that is shown led to.
-    stations = jax.jit(lambda params, key: rollout.visited(env, policy, params, key, steps + 1, act=act))
+    stations = jax.jit(
+        lambda params, key: rollout.visited(env, policy, params, key, steps + 1, act=act)
+    )
     state, alive = jax.device_get(stations(params, key))
     frames = np.minimum(alive.sum(0), steps) + 1  # of each episode
 
@@ -82,16 +89,22 @@ def film(
     last = np.zeros(frames.sum(), bool)
     last[np.cumsum(frames) - 1] = True
     own = _gymnax(name).default_params.replace(**overrides)
-    return Film(name, own, jax.tree.map(joined, state.env_state), joined(state.episode_return), last)
+    return Film(
+        name, own, jax.tree.map(joined, state.env_state), joined(state.episode_return), last
+    )
 
 
 def animate(shown: Film, path: Path, fps: float = 30) -> None:
-    """All frames as an animated GIF, each for 1 / fps seconds but for the last of an episode, which stands longer."""
+    """All frames as an animated GIF, each for 1 / fps seconds but for the last of an episode, which
+    stands longer.
+    """
     captions = [
         f"{shown.env}, step {int(step)}, return {numerals.number(total)}"
         for step, total in zip(shown.states.time, shown.total, strict=True)
     ]
-    plots.animation(_shot(shown), captions, path, seconds=[END if end else 1 / fps for end in shown.last])
+    plots.animation(
+        _shot(shown), captions, path, seconds=[END if end else 1 / fps for end in shown.last]
+    )
 
 
 def strip(shown: Film, path: Path, frames: int = 6) -> None:
@@ -125,7 +138,9 @@ def _observation(name: str) -> Callable[..., Any]:
 
 
 def _stage(axes: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Axes without lines, from x[0] to x[1] and from y[0] to y[1], a unit as long in both directions."""
+    """Axes without lines, from x[0] to x[1] and from y[0] to y[1], a unit as long in both
+    directions.
+    """
     axes.set_axis_off()
     axes.set(xlim=x, ylim=y, aspect="equal")
 
@@ -163,7 +178,12 @@ def _cart_pole(axes: Any, state: Any, params: Any) -> None:
     _rod(axes, (-edge - 0.5, -0.25), (edge + 0.5, -0.25), 0.03, GREY)
     for limit in (-edge, edge):
         _rod(axes, (limit, -0.35), (limit, -0.15), 0.03, GREY)
-    axes.fill(x + np.array([-0.28, 0.28, 0.28, -0.28]), [-0.25, -0.25, 0.05, 0.05], color=BLUE, linewidth=0)
+    axes.fill(
+        x + np.array([-0.28, 0.28, 0.28, -0.28]),
+        [-0.25, -0.25, 0.05, 0.05],
+        color=BLUE,
+        linewidth=0,
+    )
     tip = x + 2 * params.length * np.sin(state.theta), 2 * params.length * np.cos(state.theta)
     _rod(axes, (x, 0), tip, 0.09, ORANGE, 3)
     _disc(axes, (x, 0), 0.06, DARK, 4)
@@ -173,8 +193,15 @@ def _pendulum(axes: Any, state: Any, params: Any) -> None:
     length = params.l
     _stage(axes, (-1.25 * length, 1.25 * length), (-1.25 * length, 1.25 * length))
     turn = np.pi / 2 + np.linspace(0, 1, 20) * np.pi / 2 * state.last_u / params.max_torque
-    axes.plot(0.4 * length * np.cos(turn), 0.4 * length * np.sin(turn), color=GREEN, linewidth=2.0)  # the torque
-    _rod(axes, (0, 0), (-length * np.sin(state.theta), length * np.cos(state.theta)), 0.16 * length, ORANGE)
+    # the torque
+    axes.plot(0.4 * length * np.cos(turn), 0.4 * length * np.sin(turn), color=GREEN, linewidth=2.0)
+    _rod(
+        axes,
+        (0, 0),
+        (-length * np.sin(state.theta), length * np.cos(state.theta)),
+        0.16 * length,
+        ORANGE,
+    )
     _disc(axes, (0, 0), 0.05 * length, DARK)
 
 
@@ -193,7 +220,12 @@ def _acrobot(axes: Any, state: Any, params: Any) -> None:
 
 
 def _mountain_car(axes: Any, state: Any, params: Any) -> None:
-    low, high, goal, x = params.min_position, params.max_position, params.goal_position, state.position
+    low, high, goal, x = (
+        params.min_position,
+        params.max_position,
+        params.goal_position,
+        state.position,
+    )
     _stage(axes, (low - 0.05, high + 0.05), (-0.08, 1.3))
 
     def height(x: Any) -> Any:
@@ -205,9 +237,15 @@ def _mountain_car(axes: Any, state: Any, params: Any) -> None:
     top = height(goal) + np.array([0.2, 0.16, 0.12])
     axes.fill([goal, goal + 0.1, goal], top, color=GREEN, linewidth=0)
     slope = math.atan(1.35 * math.cos(3 * x))
-    along, up = np.array([math.cos(slope), math.sin(slope)]), np.array([-math.sin(slope), math.cos(slope)])
+    along, up = (
+        np.array([math.cos(slope), math.sin(slope)]),
+        np.array([-math.sin(slope), math.cos(slope)]),
+    )
     foot = np.array([x, height(x)])
-    body = [foot + a * along + b * up for a, b in ((-0.12, 0.04), (0.12, 0.04), (0.08, 0.14), (-0.09, 0.14))]
+    body = [
+        foot + a * along + b * up
+        for a, b in ((-0.12, 0.04), (0.12, 0.04), (0.08, 0.14), (-0.09, 0.14))
+    ]
     axes.fill(*np.transpose(body), color=BLUE, linewidth=0, zorder=3)
     for wheel in (-0.07, 0.07):
         _disc(axes, foot + wheel * along + 0.04 * up, 0.04, DARK, 4)
@@ -240,7 +278,12 @@ def _frozen_lake(axes: Any, state: Any, params: Any) -> None:
 def _maze(name: str, axes: Any, state: Any, params: Any) -> None:
     _tiles(axes, np.asarray(_gymnax(name).env_map).astype(int), (DARK, PALE))
     row, column = state.goal
-    axes.fill(column + np.array([-0.5, 0.5, 0.5, -0.5]), row + np.array([-0.5, -0.5, 0.5, 0.5]), color=GREEN, lw=0)
+    axes.fill(
+        column + np.array([-0.5, 0.5, 0.5, -0.5]),
+        row + np.array([-0.5, -0.5, 0.5, 0.5]),
+        color=GREEN,
+        lw=0,
+    )
     _disc(axes, state.pos[::-1], 0.34, BLUE)
 
 
@@ -248,7 +291,8 @@ def _point_robot(axes: Any, state: Any, params: Any) -> None:
     radius = params.circle_radius
     _stage(axes, (-1.5 * radius, 1.5 * radius), (-0.8 * radius, 1.5 * radius))
     turn = np.linspace(0, np.pi, 60)
-    axes.plot(radius * np.cos(turn), radius * np.sin(turn), color=PALE, linewidth=1.5)  # goals lie on it
+    # goals lie on it
+    axes.plot(radius * np.cos(turn), radius * np.sin(turn), color=PALE, linewidth=1.5)
     _disc(axes, state.goal, params.goal_radius, GREEN, 2)
     _disc(axes, np.clip(state.pos, -1.45 * radius, 1.45 * radius), 0.06 * radius, BLUE)
 
@@ -259,7 +303,9 @@ def _reacher(axes: Any, state: Any, params: Any) -> None:
     joints = np.zeros((len(state.angles) + 1, 2))
     joints[1:] = np.cumsum(np.stack([np.cos(state.angles), np.sin(state.angles)], axis=1), axis=0)
     _disc(axes, state.goal_xy, 0.12, GREEN, 2)
-    for i, colour in zip(range(len(state.angles)), (BLUE, ORANGE) * len(state.angles), strict=False):
+    for i, colour in zip(
+        range(len(state.angles)), (BLUE, ORANGE) * len(state.angles), strict=False
+    ):
         _rod(axes, joints[i], joints[i + 1], 0.16, colour, 3 + i)
         _disc(axes, joints[i], 0.06, DARK, 4 + i)
 
@@ -285,10 +331,13 @@ def _channels(name: str, axes: Any, state: Any, params: Any) -> None:
 CHANNELS = {
     "Asterix-MinAtar": (BLUE, ORANGE, PALE, YELLOW),  # player, enemy, trail, gold
     "Breakout-MinAtar": (BLUE, ORANGE, PALE, GREEN),  # paddle, ball, trail, brick
-    "Freeway-MinAtar": (BLUE, ORANGE, "#B0B0B0", "#BCBCBC", "#C8C8C8", "#D4D4D4", "#E0E0E0"),  # chicken, car, speeds
-    # submarine (front, back), own bullet, trail, bullet, fish, submarine, oxygen, divers on board, diver
+    # chicken, car, speeds
+    "Freeway-MinAtar": (BLUE, ORANGE, "#B0B0B0", "#BCBCBC", "#C8C8C8", "#D4D4D4", "#E0E0E0"),
+    # submarine (front, back), own bullet, trail, bullet, fish, submarine, oxygen, divers on board,
+    # diver
     "Seaquest-MinAtar": (BLUE, SKY, BLACK, PALE, ORANGE, YELLOW, PINK, SKY, GREEN, GREEN),
-    "SpaceInvaders-MinAtar": (BLUE, ORANGE, ORANGE, ORANGE, BLACK, PINK),  # cannon, alien (3), own bullet, bullet
+    # cannon, alien (3), own bullet, bullet
+    "SpaceInvaders-MinAtar": (BLUE, ORANGE, ORANGE, ORANGE, BLACK, PINK),
     "Pong-misc": (BLUE, ORANGE, PALE),  # paddles, ball, where it was
 }
 DRAWINGS: dict[str, Draw] = {

@@ -63,12 +63,14 @@ STYLE: dict[Any, Any] = {
     **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
     "lines.linewidth": 1.3,
     "lines.markersize": 3.5,
-    # Letters as outlines look the same everywhere; the salt makes the names inside an SVG the same each time.
+    # Letters as outlines look the same everywhere; the salt makes the names inside an SVG the same
+    # each time.
     "svg.fonttype": "path",
     "svg.hashsalt": "pg",
 }
-# Of each estimator, the place of its colour in COLOURS and of its line in STYLES; no two have the same two. Those
-# that are most often compared differ in colour. A new one takes a pair that is free.
+# Of each estimator, the place of its colour in COLOURS and of its line in STYLES; no two have the
+# same two. Those that are most often compared differ in colour. A new one takes a pair that is
+# free.
 LOOKS: dict[str, tuple[int, int]] = {
     "reinforce": (0, 0),
     "reward_to_go": (1, 0),
@@ -101,7 +103,9 @@ Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """What is drawn meanwhile has the style of the project. As a decorator: what the function draws."""
+    """What is drawn meanwhile has the style of the project. As a decorator: what the function
+    draws.
+    """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -118,12 +122,16 @@ def save(figure: Any, path: Path) -> None:
 
 
 @style()
-def bars(groups: Mapping[str, Mapping[str, Interval]], path: Path, *, ylabel: str, log: bool = False) -> None:
-    """A dot with its interval per name, lying, a panel per group side by side with the names in common; PNG and SVG.
+def bars(
+    groups: Mapping[str, Mapping[str, Interval]], path: Path, *, ylabel: str, log: bool = False
+) -> None:
+    """A dot with its interval per name, lying, a panel per group side by side with the names in
+    common; PNG and SVG.
 
-    groups: of each panel, of each name, (middle, low, high). Names stand in the order in which they are given, the
-    first on top; a row stays empty where a panel lacks its name. ylabel: what is measured. A middle that has no place
-    (not finite, or not positive if `log`) is written as a number at its end of the axis.
+    groups: of each panel, of each name, (middle, low, high). Names stand in the order in which they
+    are given, the first on top; a row stays empty where a panel lacks its name. ylabel: what is
+    measured. A middle that has no place (not finite, or not positive if `log`) is written as a
+    number at its end of the axis.
     """
     names = _union(groups)
     columns = len(groups) if len(groups) <= 4 else min(4, -(-len(groups) // 2))
@@ -162,9 +170,10 @@ def curves(
 ) -> None:
     """A line with its band per name, a panel each, one legend for all; PNG and SVG.
 
-    panels: of each panel, of each name, (x, middle, low, high), [K] each. Up to 28 names differ in colour and line
-    style, and neighbours in the marker too. counts: x is written as 20k and 3M. levels: of each label, the height of
-    a dashed line in every panel. sharey: all panels have the same vertical axis.
+    panels: of each panel, of each name, (x, middle, low, high), [K] each. Up to 28 names differ in
+    colour and line style, and neighbours in the marker too. counts: x is written as 20k and 3M.
+    levels: of each label, the height of a dashed line in every panel. sharey: all panels have the
+    same vertical axis.
     """
     look_of = looks(_union(panels), markers=True)
     columns = _columns(len(panels))
@@ -179,7 +188,14 @@ def curves(
         for label, level in (levels or {}).items():
             axes.axhline(level, **LEVEL, zorder=1)
             if last or not sharey:
-                axes.text(1.0, level, f" {label}", transform=axes.get_yaxis_transform(), va="center", color="0.35")
+                axes.text(
+                    1.0,
+                    level,
+                    f" {label}",
+                    transform=axes.get_yaxis_transform(),
+                    va="center",
+                    color="0.35",
+                )
         axes.set_title(_wrapped(title, WIDTH / columns - 0.5))
         _say_if_empty(axes, [middle for _, middle, _, _ in lines.values()])
     for axes in grid:
@@ -196,14 +212,16 @@ def curves(
 def learning_curve(
     steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str, final: float | None = None
 ) -> None:
-    """Return against environment steps, one thin line per seed and their mean with its band, as PNG and SVG.
+    """Return against environment steps, one thin line per seed and their mean with its band, as PNG
+    and SVG.
 
-    The mean is of moving averages over a twentieth of the updates, and at each step of the seeds that
-    have a value there; of a single seed there is the moving average alone. The legend says so.
+    The mean is of moving averages over a twentieth of the updates, and at each step of the seeds
+    that have a value there; of a single seed there is the moving average alone. The legend says so.
 
     Args:
         steps: environment steps so far, [num_seeds, num_updates].
-        returns: mean return of the episodes that ended, [num_seeds, num_updates]; NaN where none did.
+        returns: mean return of the episodes that ended, [num_seeds, num_updates]; NaN where none
+            did.
         path: of the picture.
         title: above the picture.
         final: the final evaluation's mean, if there is one.
@@ -233,10 +251,18 @@ def learning_curve(
 def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: str) -> None:
     """Noise scale and, with a critic, explained variance against environment steps, as PNG and SVG.
 
-    quality: as of `results.gradient_quality`. Where noise hides the signal the curve is interrupted.
+    quality: as of `results.gradient_quality`. Where noise hides the signal the curve is
+    interrupted.
     """
-    labels = {"noise_scale": "gradient noise scale", "explained_variance": "explained variance of V"}
-    found = {labels[name]: np.where(np.isfinite(y), y, np.nan) for name, y in quality.items() if name in labels}
+    labels = {
+        "noise_scale": "gradient noise scale",
+        "explained_variance": "explained variance of V",
+    }
+    found = {
+        labels[name]: np.where(np.isfinite(y), y, np.nan)
+        for name, y in quality.items()
+        if name in labels
+    }
     panels = {label: {title: (quality["env_steps"], y, y, y)} for label, y in found.items()}
     curves(panels, path, xlabel="environment steps", ylabel="", counts=True, sharey=False)
 
@@ -248,20 +274,25 @@ def learning_curves(
     *,
     best: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Mean return against environment steps, a panel per environment and a line with its band per label; PNG and SVG.
+    """Mean return against environment steps, a panel per environment and a line with its band per
+    label; PNG and SVG.
 
-    panels: of each environment, of each label: steps [K], and the mean over seeds with its interval, [K] each.
+    panels: of each environment, of each label: steps [K], and the mean over seeds with its
+    interval, [K] each.
     best: of each environment, where a dashed line is drawn: the best that was published.
     """
     everywhere = [label for lines in panels.values() for label in lines]
-    look_of = looks(sorted(everywhere, key=lambda label: -everywhere.count(label)))  # the common ones look simplest
+    # the common ones look simplest
+    look_of = looks(sorted(everywhere, key=lambda label: -everywhere.count(label)))
     columns = _columns(len(panels))
     figure, grid = _panels(len(panels), columns)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
         shade = 0.18 if len(lines) < 8 else 0.07
         for label, (steps, mean) in lines.items():
             look = look_of[label]
-            axes.fill_between(steps, mean.low, mean.high, color=look["color"], alpha=shade, linewidth=0)
+            axes.fill_between(
+                steps, mean.low, mean.high, color=look["color"], alpha=shade, linewidth=0
+            )
             axes.plot(steps, mean.value, **look, marker="o", markevery=_alone(mean.value))
         if (level := (best or {}).get(name)) is not None:
             axes.axhline(level, **LEVEL, zorder=0)
@@ -270,14 +301,23 @@ def learning_curves(
         _counts(axes.xaxis)
     lows = [mean.low for lines in panels.values() for _, mean in lines.values()]
     _labels(figure, grid, columns, _measured("mean return", lows), "environment steps")
-    published = {"best published": LEVEL} if any(level is not None for level in (best or {}).values()) else {}
+    published = (
+        {"best published": LEVEL}
+        if any(level is not None for level in (best or {}).values())
+        else {}
+    )
     legend(figure, [_line(label, **look) for label, look in (look_of | published).items()])
     save(figure, path)
 
 
 @style()
 def performance_profiles(
-    thresholds: np.ndarray, profiles: Mapping[str, Estimate], path: Path, *, title: str, xlabel: str = "score τ"
+    thresholds: np.ndarray,
+    profiles: Mapping[str, Estimate],
+    path: Path,
+    *,
+    title: str,
+    xlabel: str = "score τ",
 ) -> None:
     """Share of runs that score above τ, a line with its band per label, as PNG and SVG.
 
@@ -289,7 +329,9 @@ def performance_profiles(
     look_of = looks(profiles)
     for label, look in look_of.items():
         share = profiles[label]
-        axes.fill_between(thresholds, share.low, share.high, color=look["color"], alpha=0.18, linewidth=0)
+        axes.fill_between(
+            thresholds, share.low, share.high, color=look["color"], alpha=0.18, linewidth=0
+        )
         axes.plot(thresholds, share.value, **look)
     axes.set(ylim=(-0.02, 1.02), xlim=(thresholds[0], thresholds[-1]))
     axes.set_title(_wrapped(title, WIDTH - 0.6))
@@ -309,9 +351,18 @@ def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlab
         value, low, high = estimates[label]
         colour = look_of[label]["color"]
         axes.barh(y, high - low, left=low, height=0.55, color=colour, alpha=0.3, linewidth=0)
-        axes.plot([value, value], [y - 0.275, y + 0.275], color=colour, linewidth=2.0, solid_capstyle="butt")
+        axes.plot(
+            [value, value],
+            [y - 0.275, y + 0.275],
+            color=colour,
+            linewidth=2.0,
+            solid_capstyle="butt",
+        )
     axes.set_yticks(range(len(labels)), _shortened(labels, 0.4 * WIDTH))
-    axes.set(xlim=_spread(np.array(list(estimates.values()), float), log=False), ylim=(-0.6, len(labels) - 0.4))
+    axes.set(
+        xlim=_spread(np.array(list(estimates.values()), float), log=False),
+        ylim=(-0.6, len(labels) - 0.4),
+    )
     axes.locator_params(axis="x", nbins=5)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
@@ -321,21 +372,28 @@ def intervals(estimates: Mapping[str, Estimate], path: Path, *, title: str, xlab
 
 
 @style()
-def sensitivity(varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], path: Path, *, title: str) -> None:
-    """Return against each value that was varied, a point with its 95 % interval per setting; PNG and SVG.
+def sensitivity(
+    varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], path: Path, *, title: str
+) -> None:
+    """Return against each value that was varied, a point with its 95 % interval per setting; PNG
+    and SVG.
 
-    varied: of each name, the value of every setting; means: of every setting. A line joins the best at each value
-    where values come again. Few values are ticks themselves; those that would lie on one another on an axis of
-    numbers, as 0.9, 0.999 and 0.9999 do, stand side by side.
+    varied: of each name, the value of every setting; means: of every setting. A line joins the best
+    at each value where values come again. Few values are ticks themselves; those that would lie on
+    one another on an axis of numbers, as 0.9, 0.999 and 0.9999 do, stand side by side.
     """
     columns = _columns(len(varied))
     figure, grid = _panels(len(varied), columns, sharey=True)
-    value, low, high = (np.array([getattr(m, name) for m in means], float) for name in Estimate._fields)
+    value, low, high = (
+        np.array([getattr(m, name) for m in means], float) for name in Estimate._fields
+    )
     handles = [_line("setting", color=BLUE, marker="o", linestyle="", alpha=0.7)]
     room = WIDTH / columns - 0.6
     for axes, (name, values) in zip(grid, varied.items(), strict=True):
         x = _positions(axes.xaxis, name, values, room)
-        axes.errorbar(x, value, yerr=[value - low, high - value], fmt="o", color=BLUE, lw=0.8, alpha=0.7)
+        axes.errorbar(
+            x, value, yerr=[value - low, high - value], fmt="o", color=BLUE, lw=0.8, alpha=0.7
+        )
         at = np.unique(x)
         if len(at) < len(x):
             axes.plot(at, [value[x == v].max() for v in at], color=ORANGE, zorder=3)
@@ -346,8 +404,12 @@ def sensitivity(varied: Mapping[str, Sequence[Any]], means: Sequence[Estimate], 
 
 
 @style()
-def heat_map(varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: Path, *, title: str) -> None:
-    """Mean return over the plane of two names, a cell per setting of a grid, else a dot; PNG and SVG."""
+def heat_map(
+    varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: Path, *, title: str
+) -> None:
+    """Mean return over the plane of two names, a cell per setting of a grid, else a dot; PNG and
+    SVG.
+    """
     (x_name, x_values), (y_name, y_values) = varied.items()
     xs, ys = (sorted(set(v), key=_rank) for v in (x_values, y_values))
     full = len(xs) * len(ys) == len(means)
@@ -374,8 +436,12 @@ def heat_map(varied: Mapping[str, Sequence[Any]], means: Sequence[float], path: 
 
 
 @style()
-def animation(draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequence[float]) -> None:
-    """What `draw` draws of each index, below its caption, as an animated GIF. seconds: that each frame is shown."""
+def animation(
+    draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequence[float]
+) -> None:
+    """What `draw` draws of each index, below its caption, as an animated GIF. seconds: that each
+    frame is shown.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
@@ -399,7 +465,9 @@ def animation(draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequ
     none = Image.Dither.NONE  # few colours, the same in all frames: what stands still costs nothing
     first, *rest = (frame(i).quantize(palette=palette, dither=none) for i in range(len(captions)))
     times = [round(1000 * s) for s in seconds]
-    write = functools.partial(first.save, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
+    write = functools.partial(
+        first.save, format="GIF", save_all=True, append_images=rest, duration=times, loop=0
+    )
     files.replace(path, write)
 
 
@@ -452,9 +520,12 @@ def _columns(panels: int) -> int:
     return {1: 1, 2: 2, 4: 2}.get(panels, 3)
 
 
-def _panels(count: int, columns: int = 1, *, height: float | None = None, sharey: bool = False) -> tuple[Any, Any]:
+def _panels(
+    count: int, columns: int = 1, *, height: float | None = None, sharey: bool = False
+) -> tuple[Any, Any]:
     """A figure with `count` axes, and the axes. height: of a panel, in inches."""
-    from matplotlib.figure import Figure  # without pyplot: no backend is chosen, no global state touched
+    # without pyplot: no backend is chosen, no global state touched
+    from matplotlib.figure import Figure
 
     rows = -(-count // columns)
     height = height or min(HEIGHT, 0.8 * WIDTH / columns)
@@ -466,8 +537,13 @@ def _panels(count: int, columns: int = 1, *, height: float | None = None, sharey
 
 
 def _labels(figure: Any, grid: Any, columns: int, ylabel: str, xlabel: str = "") -> None:
-    """What the axes mean, beside the first panel of each row and, if asked for, below the last of each column."""
-    width, height = figure.get_figwidth() / columns, figure.get_figheight() / -(-len(grid) // columns)
+    """What the axes mean, beside the first panel of each row and, if asked for, below the last of
+    each column.
+    """
+    width, height = (
+        figure.get_figwidth() / columns,
+        figure.get_figheight() / -(-len(grid) // columns),
+    )
     for axes in grid[-columns:] if xlabel else ():
         axes.set_xlabel(_wrapped(xlabel, width - 0.5))
     for axes in grid[::columns]:
@@ -481,7 +557,9 @@ def _measured(what: str, lows: Iterable[Any]) -> str:
 
 
 def legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
-    """One legend above all panels, in as many columns as there is room for; the figure grows by it."""
+    """One legend above all panels, in as many columns as there is room for; the figure grows by
+    it.
+    """
     labels = [_wrapped(handle.get_label(), WIDTH - 0.8) for handle in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = max(1, min(len(handles), int(WIDTH / (0.55 + LETTER * longest))))
@@ -511,7 +589,9 @@ def _leave_room(figure: Any) -> None:
     of_ticks = {text for axis in axes_of_ticks for text in axis.findobj(Text)} - {
         axis.label for axis in axes_of_ticks
     }
-    others = figure.findobj(lambda x: isinstance(x, Text) and x.get_visible() and bool(x.get_text().strip()))
+    others = figure.findobj(
+        lambda x: isinstance(x, Text) and x.get_visible() and bool(x.get_text().strip())
+    )
     taken = [text.get_window_extent() for text in others if text not in of_ticks]
     for axis, found in ticks.items():
         kept = []
@@ -521,7 +601,9 @@ def _leave_room(figure: Any) -> None:
                 taken.append(box)
                 kept.append(tick)
         if len(kept) < len(found):
-            axis.set_ticks([tick.get_loc() for tick in kept], [tick.label1.get_text() for tick in kept])
+            axis.set_ticks(
+                [tick.get_loc() for tick in kept], [tick.label1.get_text() for tick in kept]
+            )
             axis.set_tick_params(which="minor", length=0)
 
 
@@ -543,12 +625,16 @@ def _spread(values: np.ndarray, *, log: bool) -> tuple[float, float]:
 
 
 def _log_ticks(axis: Any, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic axis of less than two decades, where powers of ten are too few."""
+    """Plain numbers on a logarithmic axis of less than two decades, where powers of ten are too
+    few.
+    """
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axis.set_minor_formatter(NullFormatter())
     if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(4))
+        axis.set_major_locator(
+            LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10 * low else MaxNLocator(4)
+        )
         axis.set_major_formatter(lambda x, _: numerals.numbers([low, high, x], 4)[-1])
 
 
@@ -561,7 +647,9 @@ def _counts(axis: Any) -> None:
 
 
 def _name_ticks(axis: Any, texts: Sequence[str], room: float) -> None:
-    """A text at 0, 1, ...; upright below an axis where side by side they need more than `room` inches."""
+    """A text at 0, 1, ...; upright below an axis where side by side they need more than `room`
+    inches.
+    """
     short = _shortened(texts, 0.2 * WIDTH)
     width = LETTER * max(map(len, short))
     upright = axis.axis_name == "x" and width * len(short) > room
@@ -588,8 +676,11 @@ def _write_cells(axes: Any, cells: np.ndarray, width: float, height: float) -> N
         axes.text(i, j, text, ha="center", va="center", color=_ink(mean < middle))
 
 
-def _dots(axes: Any, rows: Sequence[int], values: np.ndarray, colours: Sequence[str], log: bool) -> None:
-    """Dots with their intervals, lying; a number at its end of the axis for what has no place on it.
+def _dots(
+    axes: Any, rows: Sequence[int], values: np.ndarray, colours: Sequence[str], log: bool
+) -> None:
+    """Dots with their intervals, lying; a number at its end of the axis for what has no place on
+    it.
 
     Args:
         axes: on which they are drawn.
@@ -609,13 +700,27 @@ def _dots(axes: Any, rows: Sequence[int], values: np.ndarray, colours: Sequence[
         else:
             look = {"ha": "right" if middle == np.inf else "left", "va": "center", "color": "0.4"}
             x = float(middle == np.inf)
-            axes.text(x, row, f" {numerals.number(middle, 2)} ", transform=axes.get_yaxis_transform(), **look)
+            axes.text(
+                x,
+                row,
+                f" {numerals.number(middle, 2)} ",
+                transform=axes.get_yaxis_transform(),
+                **look,
+            )
 
 
 def _say_if_empty(axes: Any, values: Any) -> None:
     """Says so in a panel in which no number is finite, and writes none beside it."""
     if not any(np.isfinite(y).any() for y in values):
-        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        axes.text(
+            0.5,
+            0.5,
+            "no finite value",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color="0.4",
+        )
         axes.tick_params(labelbottom=False, labelleft=False)
 
 
@@ -626,16 +731,21 @@ def _alone(y: Any) -> list[int]:
 
 
 def _marked(y: Any, offset: int) -> list[int]:
-    """Which points of a line have markers: eight tell it apart, more would hide it; and those that stand alone."""
+    """Which points of a line have markers: eight tell it apart, more would hide it; and those that
+    stand alone.
+    """
     every = -(-len(y) // 8)
     return sorted({*range(offset % every, len(y), every), *_alone(y)})
 
 
-def _middle(steps: np.ndarray, returns: np.ndarray, width: int) -> tuple[str, np.ndarray, Estimate] | None:
-    """Label, steps and values of the line through a run's thin ones; None where there is none to draw.
+def _middle(
+    steps: np.ndarray, returns: np.ndarray, width: int
+) -> tuple[str, np.ndarray, Estimate] | None:
+    """Label, steps and values of the line through a run's thin ones; None where there is none to
+    draw.
 
-    Of one seed its moving average over `width` updates; of more, the mean of theirs with its interval, over the
-    steps that they share.
+    Of one seed its moving average over `width` updates; of more, the mean of theirs with its
+    interval, over the steps that they share.
     """
     seeds = len(returns)
     smoothed = f"moving average over {width} updates"
@@ -650,7 +760,11 @@ def _middle(steps: np.ndarray, returns: np.ndarray, width: int) -> tuple[str, np
         return None
     grid = np.linspace(start, end, 200)
     curves = np.array([_smooth(x, y, grid, width) for x, y in zip(steps, returns, strict=True)])
-    who = f"{seeds} seeds" if np.isfinite(curves).all() else f"those of {seeds} seeds that have a value"
+    who = (
+        f"{seeds} seeds"
+        if np.isfinite(curves).all()
+        else f"those of {seeds} seeds that have a value"
+    )
     label = f"mean of {who}, {INTERVAL}" + (f", {smoothed}" if width > 1 else "")
     return label, grid, statistics.mean_curve(curves)
 
@@ -661,21 +775,27 @@ def _wrapped(text: str, inches: float) -> str:
 
 
 def _shortened(texts: Sequence[str], inches: float) -> list[str]:
-    """Texts of that length at most, the middle of longer ones left out, and of more where two would look the same."""
+    """Texts of that length at most, the middle of longer ones left out, and of more where two would
+    look the same.
+    """
     letters = max(8, int(inches / LETTER))
     while True:
         half = letters // 2
-        short = [text if len(text) <= letters else f"{text[:half]}…{text[half + 1 - letters :]}" for text in texts]
+        short = [
+            text if len(text) <= letters else f"{text[:half]}…{text[half + 1 - letters :]}"
+            for text in texts
+        ]
         if len(set(short)) == len(set(texts)):
             return short
         letters += 1
 
 
 def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str, Any]]:
-    """Colour, line style and, if asked for, marker of each label, as arguments of matplotlib's `plot`.
+    """Colour, line style and, if asked for, marker of each label, as arguments of matplotlib's
+    `plot`.
 
-    An estimator has its own, whatever it is drawn with (`LOOKS`); other labels take those that are left, in the order
-    in which they first appear.
+    An estimator has its own, whatever it is drawn with (`LOOKS`); other labels take those that are
+    left, in the order in which they first appear.
     """
     labels = list(dict.fromkeys(labels))
     taken = {LOOKS[label] for label in labels if label in LOOKS}
@@ -708,7 +828,9 @@ def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.n
         x = np.array(values, float)
         log = x.min() > 0 and x.max() >= 10 * x.min()
         written = len(listed) <= 20 and all(float(f"{v:.4g}") == v for v in listed)
-        if not written or _fit(np.log(listed) if log else np.array(listed, float), numerals.labels(listed), room):
+        if not written or _fit(
+            np.log(listed) if log else np.array(listed, float), numerals.labels(listed), room
+        ):
             axis.axes.set(**{f"{axis.axis_name}scale": "log" if log else "linear"})
             if written:
                 axis.set_ticks(listed, numerals.labels(listed))
@@ -721,7 +843,9 @@ def _positions(axis: Any, name: str, values: Sequence[Any], room: float) -> np.n
 
 
 def _fit(at: np.ndarray, texts: Sequence[str], room: float) -> bool:
-    """Says if texts at these places, ascending, are clear of one another on an axis of `room` inches."""
+    """Says if texts at these places, ascending, are clear of one another on an axis of `room`
+    inches.
+    """
     needed = LETTER * (max(map(len, texts)) + 1)
     return len(at) == 1 or np.diff(at).min() / (at[-1] - at[0]) * 0.9 * room > needed
 

@@ -1,9 +1,10 @@
 """Scores of finished runs to estimates with intervals, after Agarwal et al. 2021 (2108.13264).
 
-`scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every interval is of the
-stratified percentile bootstrap: the seeds are drawn again with replacement within each environment, independently
-of the other environments, and the environments stay as they are. A single seed has no interval, as nothing is
-known of the spread between seeds: both ends are NaN then. Nothing here imports jax.
+`scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every
+interval is of the stratified percentile bootstrap: the seeds are drawn again with replacement
+within each environment, independently of the other environments, and the environments stay as they
+are. A single seed has no interval, as nothing is known of the spread between seeds: both ends are
+NaN then. Nothing here imports jax.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,9 @@ class Estimate(NamedTuple):
     high: Any
 
     def __str__(self) -> str:
-        """One number with its interval, or with the reason why it has none, for people; arrays as they are."""
+        """One number with its interval, or with the reason why it has none, for people; arrays as
+        they are.
+        """
         if np.ndim(self.value):
             return repr(self)
         if np.isnan(self.low):
@@ -42,10 +45,12 @@ def mean(scores: Any) -> np.ndarray:
 
 
 def iqm(scores: Any) -> np.ndarray:
-    """Interquartile mean: the mean of the middle half of all runs, pooled over seeds and environments.
+    """Interquartile mean: the mean of the middle half of all runs, pooled over seeds and
+    environments.
 
-    Of n runs the ⌊n/4⌋ lowest and the ⌊n/4⌋ highest are left out, whole runs and never fractions of one. This is
-    `scipy.stats.trim_mean(scores, 0.25, axis=None)`, and so what rliable reports (2108.13264, section 4.3).
+    Of n runs the ⌊n/4⌋ lowest and the ⌊n/4⌋ highest are left out, whole runs and never fractions of
+    one. This is `scipy.stats.trim_mean(scores, 0.25, axis=None)`, and so what rliable reports
+    (2108.13264, section 4.3).
     scores: [..., N, M] -> [...]; [N] -> [].
     """
     scores = _checked(scores)
@@ -55,11 +60,17 @@ def iqm(scores: Any) -> np.ndarray:
 
 
 def bootstrap_interval(
-    scores: Any, statistic: Statistic = iqm, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+    scores: Any,
+    statistic: Statistic = iqm,
+    *,
+    seed: int = 0,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
 ) -> Estimate:
     """`statistic` of the scores with its stratified percentile bootstrap interval.
 
-    scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both ends are NaN.
+    scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both ends
+    are NaN.
     statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
     Raises ValueError for scores that are empty or not finite, and for a confidence outside (0, 1).
     """
@@ -75,16 +86,19 @@ def bootstrap_interval(
 def probability_of_improvement(
     x: Any, y: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
 ) -> Estimate:
-    """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over environments.
+    """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over
+    environments.
 
-    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); both methods' seeds are
-    resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per environment. Where one of the methods has a
-    single seed, both ends of the interval are NaN.
+    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); both
+    methods' seeds are resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per
+    environment. Where one of the methods has a single seed, both ends of the interval are NaN.
     Raises ValueError where the environments differ in number, and as `bootstrap_interval` does.
     """
     x, y = _table(x), _table(y)
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x and y must have the same environments, got {x.shape[1]} and {y.shape[1]} columns")
+        raise ValueError(
+            f"x and y must have the same environments, got {x.shape[1]} and {y.shape[1]} columns"
+        )
     _check_bootstrap(repetitions, confidence)
     above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])  # [N, K, M]
     g = np.random.default_rng(seed)
@@ -96,17 +110,25 @@ def probability_of_improvement(
 
 
 def performance_profile(
-    scores: Any, thresholds: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+    scores: Any,
+    thresholds: Any,
+    *,
+    seed: int = 0,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
 ) -> Estimate:
-    """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264, equation 3).
+    """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264,
+    equation 3).
 
-    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase with τ; of a single
-    seed the ends of the intervals are NaN.
+    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase
+    with τ; of a single seed the ends of the intervals are NaN.
     Raises ValueError as `bootstrap_interval` does.
     """
     scores, thresholds = _table(scores), np.asarray(thresholds, float)
     if thresholds.ndim != 1 or not np.isfinite(thresholds).all():
-        raise ValueError(f"thresholds must be a list of finite numbers, got shape {thresholds.shape}")
+        raise ValueError(
+            f"thresholds must be a list of finite numbers, got shape {thresholds.shape}"
+        )
     _check_bootstrap(repetitions, confidence)
     above = (scores[..., None] > thresholds).astype(float)  # [N, M, K]
     counts = _counts(np.random.default_rng(seed), scores, repetitions)
@@ -114,12 +136,16 @@ def performance_profile(
     return Estimate(above.mean(axis=(0, 1)), *_interval(resampled, confidence, seeds=len(scores)))
 
 
-def mean_curve(curves: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95) -> Estimate:
-    """Mean over seeds at each point of learning curves, with pointwise intervals; whole curves are resampled.
+def mean_curve(
+    curves: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Estimate:
+    """Mean over seeds at each point of learning curves, with pointwise intervals; whole curves are
+    resampled.
 
-    curves: [N, K], N seeds read off at the same K points; NaN where a seed has no value, as before its first episode
-    has ended. At each point the mean is over the seeds that have a value there; without one it is NaN, and with one
-    there is no interval: both ends are NaN. Each field of the result is [K].
+    curves: [N, K], N seeds read off at the same K points; NaN where a seed has no value, as before
+    its first episode has ended. At each point the mean is over the seeds that have a value there;
+    without one it is NaN, and with one there is no interval: both ends are NaN. Each field of the
+    result is [K].
     Raises ValueError as `bootstrap_interval` does, but for NaN.
     """
     curves = np.asarray(curves, float)
@@ -133,35 +159,48 @@ def mean_curve(curves: Any, *, seed: int = 0, repetitions: int = 2000, confidenc
     ends = np.full((2, len(mean)), np.nan)
     for k, seeds in enumerate(known.sum(axis=0)):
         drawn = resampled[:, k]
-        some = drawn[~np.isnan(drawn)]  # without the resamples that hold none of the seeds that have a value here
+        # without the resamples that hold none of the seeds that have a value here
+        some = drawn[~np.isnan(drawn)]
         if some.size:
             ends[:, k] = _interval(some, confidence, seeds=seeds)
     return Estimate(mean, *ends)
 
 
 def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
-    """(scores - low) / (high - low): 0 at `low`, a random policy's score, and 1 at `high`, the best known.
+    """(scores - low) / (high - low): 0 at `low`, a random policy's score, and 1 at `high`, the best
+    known.
 
     scores: [N, M] or [N]; low, high: [M] or one number for all.
     Raises ValueError where `high` is not above `low` or the shapes do not fit.
     """
-    scores, low, high = _checked(scores, columns=False), np.asarray(low, float), np.asarray(high, float)
+    scores, low, high = (
+        _checked(scores, columns=False),
+        np.asarray(low, float),
+        np.asarray(high, float),
+    )
     if not (low < high).all():
-        raise ValueError(f"high must be above low for every environment, got low={low} and high={high}")
+        raise ValueError(
+            f"high must be above low for every environment, got low={low} and high={high}"
+        )
     for name, bound in (("low", low), ("high", high)):
         if bound.ndim and bound.shape != scores.shape[-1:]:
-            raise ValueError(f"{name} must have one entry per environment, got {bound.shape} for {scores.shape}")
+            raise ValueError(
+                f"{name} must have one entry per environment, got {bound.shape} for {scores.shape}"
+            )
     return (scores - low) / (high - low)
 
 
 def _counts(g: np.random.Generator, scores: np.ndarray, repetitions: int) -> np.ndarray:
-    """How often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each row sums to N."""
+    """How often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each row sums
+    to N.
+    """
     n, m = scores.shape
     return g.multinomial(n, np.full(n, 1.0 / n), size=(repetitions, m)).astype(float)
 
 
 def _interval(resampled: np.ndarray, confidence: float, *, seeds: int) -> np.ndarray:
-    """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either side: [2, ...].
+    """The percentiles of the resampled statistics [R, ...] that leave (1 - confidence)/2 on either
+    side: [2, ...].
 
     With fewer than two `seeds` they would be a point, whatever the spread between seeds: NaN.
     """
@@ -188,7 +227,9 @@ def _table(scores: Any) -> np.ndarray:
     """Scores [N, M]; seeds [N] on one environment become [N, 1]."""
     scores = _checked(scores)
     if scores.ndim != 2:
-        raise ValueError(f"scores must be [seeds] or [seeds, environments], got shape {scores.shape}")
+        raise ValueError(
+            f"scores must be [seeds] or [seeds, environments], got shape {scores.shape}"
+        )
     return scores
 
 

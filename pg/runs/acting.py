@@ -25,7 +25,8 @@ from pg.train import make_learner
 
 @dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
 class Policy:
-    """The policy of a run, with the statistics, the encoding and the bounds that it was trained with.
+    """The policy of a run, with the statistics, the encoding and the bounds that it was trained
+    with.
 
     `pg.episodes(policy.env, policy.network, policy.params, key)` are episodes of it.
     """
@@ -47,12 +48,14 @@ class Policy:
             What the environment is to be given, within its bounds: [...] or [..., D].
 
         Raises:
-            ValueError: observations of another shape; a policy with a recurrent cell, which needs `step`.
+            ValueError: observations of another shape; a policy with a recurrent cell, which needs
+            `step`.
         """
         if self.network.recurrent:
             raise ValueError(
-                "this policy remembers what it saw: write carry = policy.start() at the start of an "
-                "episode, and then carry, action = policy.step(carry, obs) instead of policy(obs)"
+                "this policy remembers what it saw: write carry = policy.start() at the start of "
+                "an episode, and then carry, action = policy.step(carry, obs) instead of "
+                "policy(obs)"
             )
         return self.step((), obs, key)[1]
 
@@ -64,13 +67,16 @@ class Policy:
         batch = tuple(count("a size of the batch", size, low=0) for size in batch)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
 
-    def step(self, carry: Any, obs: Any, key: Any = None, *, first: Any = False) -> tuple[Any, jax.Array]:
+    def step(
+        self, carry: Any, obs: Any, key: Any = None, *, first: Any = False
+    ) -> tuple[Any, jax.Array]:
         """The state of the recurrent cell after an observation, and the action.
 
         Other arguments are as of a call.
 
         Args:
-            carry: as `start` or the step before has given it, with the axes that are in front of `obs`.
+            carry: as `start` or the step before has given it, with the axes that are in front of
+                `obs`.
             obs: [..., *O].
             key: None: the mode.
             first: where an episode begins with this observation, [...], for environments that reset
@@ -115,7 +121,8 @@ class Policy:
 
 
 def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
-    """The policy that a run has trained, from its folder, or from that of a sweep: the best setting.
+    """The policy that a run has trained, from its folder, or from that of a sweep: the best
+    setting.
 
     Args:
         folder: that which `train.py` or `sweep.py` has printed last.
@@ -126,7 +133,9 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
         ValueError: there is no finished run, its files are damaged, or it has no such seed.
     """
     if not isinstance(folder, str | os.PathLike):
-        raise ValueError(f"folder must be the path of a run, as in 'results/...', got {described(folder)}")
+        raise ValueError(
+            f"folder must be the path of a run, as in 'results/...', got {described(folder)}"
+        )
     folder = _of_a_run(Path(folder))
     config, h = folders.read_setup(folder, env)
     options = folders.read_options(folder)
@@ -134,7 +143,9 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
     is_known = isinstance(seed, Integral) and int(seed) in range(begin, begin + num_seeds)
     if seed is not None and (isinstance(seed, bool) or not is_known):
         last = begin + num_seeds - 1
-        raise ValueError(f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}")
+        raise ValueError(
+            f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}"
+        )
     one = envs.configured(config, 1, h.env_params)
     like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
     params, normaliser = results.read_state(folder, like.params, like.normaliser)
@@ -143,7 +154,9 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:
         return x[index] if x.ndim > shape.ndim else x
 
-    params, normaliser = jax.tree.map(of_the_seed, (params, normaliser), (like.params, like.normaliser))
+    params, normaliser = jax.tree.map(
+        of_the_seed, (params, normaliser), (like.params, like.normaliser)
+    )
     network = normalisation.standardised(networks.make_policy(config, one), normaliser)
     return Policy(config, one, network, params.policy)
 
@@ -159,8 +172,14 @@ def _of_a_run(folder: Path) -> Path:
         return folder / "best"
     if os.path.lexists(folder / "sweep.json"):
         raise ValueError(
-            f"{folder} is a sweep that has not tried its best setting again: finish it, with fresh seeds"
+            f"{folder} is a sweep that has not tried its best setting again: finish it, with fresh "
+            f"seeds"
         )
     if any(folder.glob("seeds-*.json")) or any(folder.glob("*/seeds-*.json")):
-        raise ValueError(f"{folder} holds scores of the benchmark, which keeps no parameters: train with train.py")
-    raise ValueError(f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last")
+        raise ValueError(
+            f"{folder} holds scores of the benchmark, which keeps no parameters: "
+            f"train with train.py"
+        )
+    raise ValueError(
+        f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last"
+    )

@@ -1,14 +1,16 @@
-"""Checkpoints: all that runs side by side need to go on, bit for bit, from the update after which they were kept.
+"""Checkpoints: all that runs side by side need to go on, bit for bit, from the update after which
+they were kept.
 
-    FOLDER/00000040.<sha256>.safetensors        the runs after update 40: states, leaves [n, ...], and whose they are
+    FOLDER/00000040.<sha256>.safetensors   states after update 40, leaves [n, ...], and whose
     FOLDER/metrics-00000000-00000040.parquet    what was measured in updates 0 .. 39
 
-A checkpoint is one file, which appears whole, by one renaming, after the metrics it needs. It is read only if its
-bytes have the digest in its name, and used only if every array has the type and the shape that the run at hand has.
-No key is kept, since an update's key follows from its number.
+A checkpoint is one file, which appears whole, by one renaming, after the metrics it needs. It is
+read only if its bytes have the digest in its name, and used only if every array has the type and
+the shape that the run at hand has. No key is kept, since an update's key follows from its number.
 
-Why not Orbax (0.12.8): it spreads a state over ten files; restores flipped bytes and casts other types without a
-word; refuses arrays without elements; and on a full disk goes on writing in threads that fail later, unasked.
+Why not Orbax (0.12.8): it spreads a state over ten files; restores flipped bytes and casts other
+types without a word; refuses arrays without elements; and on a full disk goes on writing in threads
+that fail later, unasked.
 """
 
 import hashlib
@@ -36,7 +38,14 @@ FORMAT = 1  # of what a file says of itself; another one is refused
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
 # The expected shape of a checkpoint's header, as of `inputs.misfit`.
-SAID = {"format": int, "updates": int, "setup": dict, "versions": dict, "num_kept": int, "metrics": {...: str}}
+SAID = {
+    "format": int,
+    "updates": int,
+    "setup": dict,
+    "versions": dict,
+    "num_kept": int,
+    "metrics": {...: str},
+}
 # What a file raises that was made to mislead.
 _MISLEADING = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, RecursionError)
 # What bits can depend on, of `folders.environment`.
@@ -72,11 +81,16 @@ class Restored(NamedTuple):
     def said(self) -> list[str]:
         """All of it, for people."""
         changed = f"note: bits may differ from an uninterrupted run, as {'; '.join(self.changed)}"
-        return [*self.remarks, *([changed] if self.changed else []), f"going on after update {self.begun.updates}"]
+        return [
+            *self.remarks,
+            *([changed] if self.changed else []),
+            f"going on after update {self.begun.updates}",
+        ]
 
 
 class Keeper:
-    """Keeps runs while they are trained (a `runs.Keep`): the last few checkpoints, written in the background.
+    """Keeps runs while they are trained (a `runs.Keep`): the last few checkpoints, written in the
+    background.
 
     Of the processes of a job the first one writes; all must call.
     """
@@ -92,13 +106,15 @@ class Keeper:
         updates: int | None = None,
         most: int = 2,
     ) -> None:
-        """folder: none in processes that do not write. about: settings, to be compared when runs are restored.
+        """folder: none in processes that do not write. about: settings, to be compared when runs
+        are restored.
 
-        columns: what the rows of the metrics are of, [kept] each. minutes, updates: from one checkpoint to the next,
-        whichever comes first. most: checkpoints that are kept.
+        columns: what the rows of the metrics are of, [kept] each. minutes, updates: from one
+        checkpoint to the next, whichever comes first. most: checkpoints that are kept.
         """
         self.folder, self.about, self.columns, self.most = folder, about, dict(columns), most
-        self.minutes, self.updates = minutes, updates  # most time, most updates from one checkpoint to the next
+        # most time, most updates from one checkpoint to the next
+        self.minutes, self.updates = minutes, updates
         self.rows: list[dict[str, np.ndarray]] = []
         self.kept = begun.updates if begun else 0  # updates done at the last checkpoint
         self.env_steps = begun.metrics["env_steps"].sum(axis=1, dtype=np.int64) if begun else 0
@@ -111,10 +127,18 @@ class Keeper:
             forget_after(folder, self.kept)
 
     def __call__(
-        self, done: int, states: Callable[[], TrainState], metrics: dict[str, np.ndarray], last: bool
+        self,
+        done: int,
+        states: Callable[[], TrainState],
+        metrics: dict[str, np.ndarray],
+        last: bool,
     ) -> None:
-        """Keeps the runs if it is time; at last in any case. Raises OSError where the last time did not work."""
-        self.rows = [joined([*self.rows, metrics])] if len(self.rows) == MERGED else [*self.rows, metrics]
+        """Keeps the runs if it is time; at last in any case. Raises OSError where the last time did
+        not work.
+        """
+        self.rows = (
+            [joined([*self.rows, metrics])] if len(self.rows) == MERGED else [*self.rows, metrics]
+        )
         due = time.monotonic() - self.since >= 60 * self.minutes
         due |= self.updates is not None and done - self.kept >= self.updates
         if not (last or devices.agreed(int(due))):
@@ -124,21 +148,29 @@ class Keeper:
         self.wait()
         if self.folder:
             table = results.long_form(rows, first=self.kept, before=self.env_steps, **self.columns)
-            self.pending = self.writer.submit(self._write, self.folder, self.kept, done, held, table)
+            self.pending = self.writer.submit(
+                self._write, self.folder, self.kept, done, held, table
+            )
         self.env_steps = self.env_steps + rows["env_steps"].sum(axis=1, dtype=np.int64)
         self.rows, self.kept, self.since = [], done, time.monotonic()
         if last:
             self.wait()
 
     def wait(self) -> None:
-        """Until what is being written is written. Raises OSError, with the path, where it could not be."""
+        """Until what is being written is written. Raises OSError, with the path, where it could not
+        be.
+        """
         pending, self.pending = self.pending, None
         if pending:
             pending.result()
 
-    def _write(self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]) -> None:
+    def _write(
+        self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]
+    ) -> None:
         results.write_table(folder / f"metrics-{start:08}-{done:08}.parquet", table)
-        self.digests = {path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)}
+        self.digests = {
+            path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)
+        }
         said = {"num_kept": len(next(iter(self.columns.values()))), "metrics": self.digests}
         save(folder, done, states, {**self.about, **said})
         for old in steps(folder)[self.most :]:
@@ -146,9 +178,11 @@ class Keeper:
 
 
 def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) -> None:
-    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...]. Raises OSError, with the path.
+    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...]. Raises OSError,
+    with the path.
 
-    about: as of `Keeper`, with num_kept, the runs that have metrics, and metrics, the digests of their files.
+    about: as of `Keeper`, with num_kept, the runs that have metrics, and metrics, the digests of
+    their files.
     """
     import safetensors.numpy
 
@@ -161,12 +195,15 @@ def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) 
     _remove(folder, done, but=place)
 
 
-def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: int) -> Restored | None:
+def restore(
+    folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: int
+) -> Restored | None:
     """The newest checkpoint that is whole; None if there is none.
 
-    like: the state of one run, as of `jax.eval_shape`. about: as of `Keeper`. num_kept: runs that have metrics.
-    Raises ValueError for the checkpoint of other settings or another network, saying what differs, and DamageError
-    where all are damaged.
+    like: the state of one run, as of `jax.eval_shape`. about: as of `Keeper`. num_kept: runs that
+    have metrics.
+    Raises ValueError for the checkpoint of other settings or another network, saying what differs,
+    and DamageError where all are damaged.
     """
     files.check_folder(folder)
     files.remove_leftovers(folder)
@@ -179,12 +216,16 @@ def restore(folder: Path, like: TrainState, about: Mapping[str, Any], num_kept: 
         else:
             return Restored(begun, remarks, changes(versions, about["versions"]))
     if remarks:
-        raise DamageError(f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}")
+        raise DamageError(
+            f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}"
+        )
     return None
 
 
 def shared(found: Restored | None, like: TrainState, num_kept: int) -> PartialRun | None:
-    """What the first process of a job has found, in all of them. Arguments of `restore`, and what it gave there."""
+    """What the first process of a job has found, in all of them. Arguments of `restore`, and what
+    it gave there.
+    """
     if jax.process_count() == 1:
         return found.begun if found else None
     if not (updates := devices.agreed(found.begun.updates if found else 0)):
@@ -193,7 +234,9 @@ def shared(found: Restored | None, like: TrainState, num_kept: int) -> PartialRu
     if found:
         return PartialRun(devices.shared(found.begun.states), found.begun.metrics)
     states = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), like)
-    return PartialRun(devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)})
+    return PartialRun(
+        devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)}
+    )
 
 
 def steps(folder: Path) -> list[int]:
@@ -219,24 +262,37 @@ def discard(folder: Path) -> None:
     files.remove_if_empty(folder)
 
 
-def read_metrics(folder: Path, done: int | None = None, num_kept: int | None = None) -> dict[str, np.ndarray]:
+def read_metrics(
+    folder: Path, done: int | None = None, num_kept: int | None = None
+) -> dict[str, np.ndarray]:
     """The rows of updates before `done`, of all if None, part by part.
 
-    num_kept: rows of an update, if that is known. Raises ValueError where some are damaged, or have more rows.
+    num_kept: rows of an update, if that is known. Raises ValueError where some are damaged, or have
+    more rows.
     """
     tables = []
     for path in _parts(folder, done):
         start, end = _span(path)
-        tables.append(results.read_table(path, most_rows=None if num_kept is None else num_kept * (end - start)))
+        tables.append(
+            results.read_table(
+                path, most_rows=None if num_kept is None else num_kept * (end - start)
+            )
+        )
     if any(set(table) != set(tables[0]) for table in tables):
         raise DamageError(f"the metrics in {folder} have not the same columns in all files")
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]} if tables else {}
+    return (
+        {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+        if tables
+        else {}
+    )
 
 
 def _read(
     folder: Path, done: int, like: TrainState, about: Mapping[str, Any], num_kept: int
 ) -> tuple[PartialRun, Mapping[str, Any]]:
-    """A checkpoint and the versions it was made with, if all of it is what was written, and of this run."""
+    """A checkpoint and the versions it was made with, if all of it is what was written, and of this
+    run.
+    """
     import safetensors
 
     leaves = _arrays(like)
@@ -281,7 +337,9 @@ def _rows(folder: Path, done: int, num_kept: int) -> dict[str, np.ndarray]:
 
 
 def _whole(folder: Path, done: int, most: int) -> Path:
-    """The file of a checkpoint, once its bytes are found to be those that were written. most: bytes it can have."""
+    """The file of a checkpoint, once its bytes are found to be those that were written. most: bytes
+    it can have.
+    """
     (path, *others) = [path for path in _checkpoints(folder) if _update(path) == done]
     info = path.lstat()
     if others or not stat.S_ISREG(info.st_mode) or info.st_size > most:
@@ -291,7 +349,9 @@ def _whole(folder: Path, done: int, most: int) -> Path:
     return path
 
 
-def _check_said(path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int) -> None:
+def _check_said(
+    path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int
+) -> None:
     """That a checkpoint is of this format, of these settings, and of this update."""
     if said["format"] != FORMAT:
         raise ValueError(
@@ -310,11 +370,17 @@ def _version(said: Mapping[str, Any]) -> str:
     return shown(versions.get("pg")).strip("'") if isinstance(versions, dict) else "of that time"
 
 
-def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int) -> None:
-    """That the arrays of a checkpoint are those of `like`, with a number of runs in front; none is read for it."""
+def _check_leaves(
+    path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int
+) -> None:
+    """That the arrays of a checkpoint are those of `like`, with a number of runs in front; none is
+    read for it.
+    """
     if odd := sorted(set(slices) ^ set(like)):
         where = "only there" if odd[0] in slices else "only here"
-        raise ValueError(f"{path} is of another network, optimizer or environment: {odd[0]} is {where}")
+        raise ValueError(
+            f"{path} is of another network, optimizer or environment: {odd[0]} is {where}"
+        )
     num_runs = slices[".update"].get_shape()[0]
     if not num_kept <= num_runs < num_kept + _FILLED:
         raise DamageError(f"{path} is damaged")
@@ -322,11 +388,15 @@ def _check_leaves(path: Path, slices: Mapping[str, Any], like: Mapping[str, Any]
         results.check_precision(path, slices[name].get_dtype(), x)
         there = results.described(slices[name].get_dtype(), slices[name].get_shape())
         if there != (here := results.described(results.stored_type(x.dtype), (num_runs, *x.shape))):
-            raise ValueError(f"{path} is of another network: {name} is {there} there and {here} here")
+            raise ValueError(
+                f"{path} is of another network: {name} is {there} there and {here} here"
+            )
 
 
 def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
-    """That the metrics before a checkpoint are all there and as they were written; names in it are not opened."""
+    """That the metrics before a checkpoint are all there and as they were written; names in it are
+    not opened.
+    """
     parts = {path.name: path for path in _parts(folder, done)}
     if odd := sorted(set(wanted) ^ set(parts)):
         raise DamageError(f"{folder / Path(odd[0]).name} is missing, or does not belong there")
@@ -341,7 +411,9 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     there: as it was kept; an older release may have recorded less, which is said.
     """
     names = [name for name in SOFTWARE if name in there]
-    found = folders.differing({name: there[name] for name in names}, {name: here.get(name) for name in names})
+    found = folders.differing(
+        {name: there[name] for name in names}, {name: here.get(name) for name in names}
+    )
     if missing := [name for name in SOFTWARE if name in here and name not in there]:
         found.append(f"there is no record of {', '.join(missing)}")
     return found
@@ -349,8 +421,12 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[str, np.ndarray]:
     """Metrics [n, done] of rows, parts of which have one run after the other."""
-    order = np.argsort(rows["update"], kind="stable")  # runs of an update stand in the order of their parts
-    if len(order) != num_runs * done or (rows["update"][order] != np.repeat(np.arange(done), num_runs)).any():
+    # runs of an update stand in the order of their parts
+    order = np.argsort(rows["update"], kind="stable")
+    if (
+        len(order) != num_runs * done
+        or (rows["update"][order] != np.repeat(np.arange(done), num_runs)).any()
+    ):
         raise DamageError("the metrics lack updates, or have some twice")
     first = list(rows).index("total_env_steps") + 1  # before it, what the rows are of
     return {name: rows[name][order].reshape(done, num_runs).T for name in list(rows)[first:]}

@@ -1,10 +1,12 @@
 """Text for standard streams that cannot hold every character: γ is written gamma, and ± as +/-.
 
-A console may be ASCII or Latin-1 (`PYTHONIOENCODING`, `LANG=C`, an old Windows code page), and Python then ends a
-program at the first character that it cannot encode. Files that `pg` writes are always UTF-8.
+A console may be ASCII or Latin-1 (`PYTHONIOENCODING`, `LANG=C`, an old Windows code page), and
+Python then ends a program at the first character that it cannot encode. Files that `pg` writes are
+always UTF-8.
 
-Names are never respelled, as they would be those of something else: in a path, what cannot be encoded is quoted as
-shells read it, so that results/é1 is results/$'\\303\\251'1, and elsewhere letters are escaped as Python does.
+Names are never respelled, as they would be those of something else: in a path, what cannot be
+encoded is quoted as shells read it, so that results/é1 is results/$'\\303\\251'1, and elsewhere
+letters are escaped as Python does.
 """
 
 import codecs
@@ -56,7 +58,8 @@ _SYMBOLS = {
     "ḡ": "g",
 }
 _ACCENTS = "\N{COMBINING CIRCUMFLEX ACCENT}\N{COMBINING MACRON}"  # of estimates and means
-# A word with a separator; from an absolute path on, all up to the last separator of the line: names may have spaces.
+# A word with a separator; from an absolute path on, all up to the last separator of the line: names
+# may have spaces.
 _PATH = re.compile(r"""(?<!\S)['"(]*(?:/|[A-Za-z]:\\)\S.*[/\\]\S*|\S*[/\\]\S*""")
 _BOX = {"HORIZONTAL": "-", "VERTICAL": "|"}  # corners and crossings are +
 
@@ -64,7 +67,8 @@ _BOX = {"HORIZONTAL": "-", "VERTICAL": "|"}  # corners and crossings are +
 def make_streams_readable() -> None:
     """Has standard output and standard error replace what they cannot encode by something readable.
 
-    Streams in UTF-8, and streams that are no files of this process (a notebook's), stay as they are.
+    Streams in UTF-8, and streams that are no files of this process (a notebook's), stay as they
+    are.
     """
     codecs.register_error(ERRORS, _replace)
     for stream in (sys.stdout, sys.stderr):
@@ -73,7 +77,9 @@ def make_streams_readable() -> None:
 
 
 def readable(text: str) -> str:
-    """The text in ASCII, as a reader of formulas would type it: γᵗ as gamma^t; ? where there is no such thing."""
+    """The text in ASCII, as a reader of formulas would type it: γᵗ as gamma^t; ? where there is no
+    such thing.
+    """
     written = ""
     before = ""
     for character in text:
@@ -128,7 +134,11 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
         return (bytes([byte]) if 0x80 <= byte <= 0xFF else "?"), error.start + 1
     text = re.split("[\ud800-\udfff]", text)[0]
     end = error.start + len(text)
-    around = (found for found in _PATH.finditer(error.object) if found.start() <= error.start < found.end())
+    around = (
+        found
+        for found in _PATH.finditer(error.object)
+        if found.start() <= error.start < found.end()
+    )
     if path := next(around, None):
         before = error.object[path.start() : error.start]
         return (_escaped(text) if {"'", '"'} & set(before) else _quoted(text)), end
@@ -136,7 +146,9 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _is_notation(character: str) -> bool:
-    """True for a sign of formulas or of typography, and False for a letter of a language, of which names are made."""
+    """True for a sign of formulas or of typography, and False for a letter of a language, of which
+    names are made.
+    """
     if character in _SYMBOLS or character in _ACCENTS or _mark(character):
         return True
     if unicodedata.category(character).startswith(("L", "M")):

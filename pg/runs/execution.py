@@ -1,7 +1,8 @@
-"""Runs: training as the host drives it, many runs side by side, chunk by chunk, with a word in between.
+"""Runs: training as the host drives it, many runs side by side, chunk by chunk, with a word in
+between.
 
-The compiled programs are called for a few updates at a time; between two calls there is room to print, to save or
-to stop. What they compute is what a single scan computes.
+The compiled programs are called for a few updates at a time; between two calls there is room to
+print, to save or to stop. What they compute is what a single scan computes.
 """
 
 import dataclasses
@@ -32,20 +33,26 @@ from pg.normalisation import Normaliser
 from pg.runs import folders, interrupts
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
-OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]  # updates done, seconds, last metrics [n, updates]
-# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, the metrics since the
-# last call, and whether this is the last chance.
+# updates done, seconds, last metrics [n, updates]
+OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]
+# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, the
+# metrics since the last call, and whether this is the last chance.
 Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
-MERGED = 64  # chunks whose metrics lie apart: many small arrays would take more memory than their numbers
-PROGRAMS = 16  # that are kept for the next run, each with its code and the constants that are compiled into it
+# chunks whose metrics lie apart: many small arrays would take more memory than their numbers
+MERGED = 64
+# that are kept for the next run, each with its code and the constants that are compiled into it
+PROGRAMS = 16
 _programs: OrderedDict[Any, Any] = OrderedDict()  # the last used at the end
-_CALLS_PYTHON = re.compile(r"custom_call @\w*callback|is_host_transfer")  # in a program's text, by JAX's backends
+# in a program's text, by JAX's backends
+_CALLS_PYTHON = re.compile(r"custom_call @\w*callback|is_host_transfer")
 _lock = threading.Lock()
 SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal and the end of a run
 
 
 class Programs(NamedTuple):
-    """Training and evaluation of n runs side by side, compiled for the devices of `where`; leaves [n, ...]."""
+    """Training and evaluation of n runs side by side, compiled for the devices of `where`; leaves
+    [n, ...].
+    """
 
     config: Config
     where: Layout
@@ -53,16 +60,21 @@ class Programs(NamedTuple):
     length: int  # updates of one `advance`, at most
     init: Any  # key data, hyperparams -> states
     advance: (
-        Any  # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of them real
+        # states, key data, hyperparams, count -> states, metrics [n, length], the first `count` of
+        # them real
+        Any
     )
-    # *acting(states), env_params, key data -> {"greedy" or "sampled": Evaluation [n, episodes]}; None: not wanted
+    # *acting(states), env_params, key data -> {"greedy" or "sampled": Evaluation [n, episodes]};
+    # None: not wanted
     evaluate: Any
     seconds: float  # that compilation took
 
     @property
     def num_bytes(self) -> int:
         """Memory of one device that the largest of them needs, the program itself included."""
-        return max(_num_bytes(program) for program in (self.init, self.advance, self.evaluate) if program)
+        return max(
+            _num_bytes(program) for program in (self.init, self.advance, self.evaluate) if program
+        )
 
 
 class PartialRun(NamedTuple):
@@ -82,7 +94,8 @@ class TrainResult(NamedTuple):
 
     states: TrainState  # leaves [n, ...], on the devices
     metrics: dict[str, np.ndarray]  # [kept, updates done]
-    finished: bool  # False: by a signal, or all runs have stopped; the rest is of the updates that were done
+    # False: by a signal, or all runs have stopped; the rest is of the updates that were done
+    finished: bool
     signum: int | None  # the signal
 
 
@@ -99,10 +112,14 @@ class Run(NamedTuple):
 
 
 def whole_seeds(seeds: Any) -> list[int]:
-    """The seeds as Python's own numbers. Raises ValueError for anything else than whole numbers in [0, 2^32)."""
+    """The seeds as Python's own numbers. Raises ValueError for anything else than whole numbers in
+    [0, 2^32).
+    """
     several = entries(seeds)
     if not several:
-        raise ValueError(f"seeds must be whole numbers, as in range(5) or [0]; got {described(seeds)}")
+        raise ValueError(
+            f"seeds must be whole numbers, as in range(5) or [0]; got {described(seeds)}"
+        )
     for seed in several:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
             raise ValueError(f"a seed must be a whole number in [0, 2^32), got {described(seed)}")
@@ -110,7 +127,9 @@ def whole_seeds(seeds: Any) -> list[int]:
 
 
 def seed_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """The training keys and the evaluation keys of seeds, [S] each: the two halves of `key(seed)`."""
+    """The training keys and the evaluation keys of seeds, [S] each: the two halves of
+    `key(seed)`.
+    """
     return tuple(jnp.stack([jax.random.split(jax.random.key(seed)) for seed in seeds], axis=1))
 
 
@@ -126,8 +145,10 @@ def run(
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
-    on_chunk: called after every chunk with updates done, seconds of training, and the chunk's metrics [S, n].
-    where: default: the first device. begun: where to go on from; default: from the start. keep: keeps states.
+    on_chunk: called after every chunk with updates done, seconds of training, and the chunk's
+    metrics [S, n].
+    where: default: the first device. begun: where to go on from; default: from the start. keep:
+    keeps states.
     """
     check_config(config)
     where = where or devices.layout(most=1)
@@ -153,7 +174,9 @@ def evaluate_run(
     greedy: bool,
     where: Layout | None = None,
 ) -> Evaluation:
-    """The final policies of a run on fresh episodes of the environment they were trained in, [S, num_episodes]."""
+    """The final policies of a run on fresh episodes of the environment they were trained in, [S,
+    num_episodes].
+    """
     where, config = where or devices.layout(most=1), bounded(config, done.env_params)
     n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
     f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
@@ -177,19 +200,20 @@ def compile_programs(
 ) -> Programs:
     """The programs for `num_runs` runs, a multiple of what `where.round_up` gives.
 
-    hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes: of each
-    evaluation; 0: none. exact: runs one after the other, each with the bits that it has alone. length: updates of a
-    call, at most; default: a fortieth of the run.
+    hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes:
+    of each evaluation; 0: none. exact: runs one after the other, each with the bits that it has
+    alone. length: updates of a call, at most; default: a fortieth of the run.
 
-    A program that this process has compiled before is not compiled again, as the values of hyperparameters are not
-    part of it. It is traced again, to know that it is the same. One that calls Python back is compiled each time: no
-    trace tells what is called.
+    A program that this process has compiled before is not compiled again, as the values of
+    hyperparameters are not part of it. It is traced again, to know that it is the same. One that
+    calls Python back is compiled each time: no trace tells what is called.
     """
     where.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
     envs.check_parameters(config.env, values)
     config = bounded(config, hyperparams.env_params)
-    envs.configured(config, 1)  # an environment may hold arrays, which none of the traces below should make
+    # an environment may hold arrays, which none of the traces below should make
+    envs.configured(config, 1)
     length = length or max(1, config.num_updates // 40)
 
     def init(key: jax.Array, h: Hyperparams) -> TrainState:
@@ -216,11 +240,17 @@ def compile_programs(
         states = jax.tree.map(described, first_program.out_info, first_program.output_shardings)
         out = first_program.output_shardings, where.sharding
         count = jax.ShapeDtypeStruct((), np.int32, sharding=where.everywhere)
-        rest = compiled(advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out)
+        rest = compiled(
+            advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out
+        )
         last = None
         if episodes:
-            last = compiled(_evaluation(config, episodes, actions), *acting(states), h.env_params, key)
-    return Programs(config, where, num_runs, length, first_program, rest, last, time.monotonic() - started)
+            last = compiled(
+                _evaluation(config, episodes, actions), *acting(states), h.env_params, key
+            )
+    return Programs(
+        config, where, num_runs, length, first_program, rest, last, time.monotonic() - started
+    )
 
 
 @faults_in_one_sentence()
@@ -235,19 +265,27 @@ def train(
     keep: Keep | None = None,
     halt: bool = True,
 ) -> TrainResult:
-    """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has stopped.
+    """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has
+    stopped.
 
-    keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the first; None: all.
-    begun: where to go on from. keep: called after every chunk. Raises ValueError where `begun` has metrics that this
-    training has not.
+    keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the
+    first; None: all.
+    begun: where to go on from. keep: called after every chunk. Raises ValueError where `begun` has
+    metrics that this training has not.
     """
     if begun is not None:
         _check_metrics(begun, programs)
-        begun = begun._replace(states=filled_up(first(begun.states, programs.num_runs), programs.num_runs))
+        begun = begun._replace(
+            states=filled_up(first(begun.states, programs.num_runs), programs.num_runs)
+        )
     keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where.sharding)
     rows = [begun.metrics] if begun else list[dict[str, np.ndarray]]()
     done, count, started = begun.updates if begun else 0, 1, time.monotonic()
-    states = devices.place(begun.states, programs.where.sharding) if begun else programs.init(keys, hyperparams)
+    states = (
+        devices.place(begun.states, programs.where.sharding)
+        if begun
+        else programs.init(keys, hyperparams)
+    )
     num_updates, signum, stopped = programs.config.num_updates, 0, False
     with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped):
@@ -255,7 +293,10 @@ def train(
             number = devices.place(np.int32(count), programs.where.everywhere)
             states, metrics = programs.advance(states, keys, hyperparams, number)
             new = nonfinite.restored(
-                {k: x[:kept, :count].copy() for k, x in devices.fetch(metrics, programs.where).items()}
+                {
+                    k: x[:kept, :count].copy()
+                    for k, x in devices.fetch(metrics, programs.where).items()
+                }
             )
             rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             done += count
@@ -263,7 +304,11 @@ def train(
             # One count and one end for all processes: each has a part of every program.
             count = max(1, min(programs.length, int(SECONDS * count / (time.monotonic() - began))))
             count, signum = devices.settled(count, caught.signum or 0)
-            stopped = halt and programs.config.on_nonfinite == "stop" and bool(nonfinite.failed(new).all())
+            stopped = (
+                halt
+                and programs.config.on_nonfinite == "stop"
+                and bool(nonfinite.failed(new).all())
+            )
             if keep:
                 last = done == num_updates or bool(signum) or stopped
                 keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
@@ -272,7 +317,9 @@ def train(
     return TrainResult(states, joined(rows), done == num_updates, signum or None)
 
 
-def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int) -> str:
+def explained(
+    config: Config, hyperparams: Hyperparams, state: TrainState, key: jax.Array, update: int
+) -> str:
     """The first operation of an update that gives a NaN, and where it stands.
 
     state: of one run, as it was before the update; key: the run's training key.
@@ -280,7 +327,10 @@ def explained(config: Config, hyperparams: Hyperparams, state: TrainState, key: 
     _, keys = training_keys(key, update, 1)
     step = checkify.checkify(make_learner(config, hyperparams).step, errors=checkify.float_checks)
     error, _ = jax.jit(step)(state, keys[0])
-    return error.get() or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
+    return (
+        error.get()
+        or "no operation gives a NaN: what is not finite comes from outside, or is an overflow"
+    )
 
 
 @faults_in_one_sentence()
@@ -289,8 +339,8 @@ def evaluate_all(
 ) -> dict[str, Evaluation]:
     """The final policies of n runs on fresh episodes, [n, episodes] of each way to act.
 
-    keys: evaluation keys [n]; hyperparams: leaves [n], those of the training, as they have parameters of the
-    environment.
+    keys: evaluation keys [n]; hyperparams: leaves [n], those of the training, as they have
+    parameters of the environment.
     """
     env_params, data = devices.place((hyperparams.env_params, _data(keys)), programs.where.sharding)
     found = programs.evaluate(*acting(states), env_params, data)
@@ -316,18 +366,23 @@ def broadcast(hyperparams: Hyperparams, num_runs: int) -> Hyperparams:
         x = np.asarray(x)
         return np.broadcast_to(x.astype(dtype), (num_runs,) if not x.ndim else x.shape)
 
-    own = {name: one(x, np.int32 if name in WHOLE_NUMBERS else real) for name, x in hyperparams.scalars().items()}
+    own = {
+        name: one(x, np.int32 if name in WHOLE_NUMBERS else real)
+        for name, x in hyperparams.scalars().items()
+    }
     env_params = {
-        name: one(x, kinds.get(np.asarray(x).dtype.kind, np.int32)) for name, x in hyperparams.env_params.items()
+        name: one(x, kinds.get(np.asarray(x).dtype.kind, np.int32))
+        for name, x in hyperparams.env_params.items()
     }
     return Hyperparams(**own, env_params=env_params)
 
 
 def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
-    """The config with the longest time limit of all runs as its horizon: in their program the limits are traced.
+    """The config with the longest time limit of all runs as its horizon: in their program the
+    limits are traced.
 
-    env_params: traced parameters of the environment, whose values are known here; leaves [n]. Raises ValueError for a
-    limit that is no number of steps.
+    env_params: traced parameters of the environment, whose values are known here; leaves [n].
+    Raises ValueError for a limit that is no number of steps.
     """
     limits = env_params.get("max_steps_in_episode")
     if limits is None or config.horizon is not None:
@@ -337,7 +392,9 @@ def bounded(config: Config, env_params: Mapping[str, Any]) -> Config:
 
 
 def filled_up(tree: Any, num_runs: int) -> Any:
-    """Leaves [n, ...] made [num_runs, ...] by more of the last: work that is thrown away, for widths to be equal."""
+    """Leaves [n, ...] made [num_runs, ...] by more of the last: work that is thrown away, for
+    widths to be equal.
+    """
 
     def one(x: Any) -> Any:
         index = np.minimum(np.arange(num_runs), x.shape[0] - 1)
@@ -364,14 +421,22 @@ def forget_programs() -> None:
 
 def _compiled(f: Callable[..., Any], where: Layout, *args: Any, **options: Any) -> Any:
     """`f` for arguments like these, compiled, if it has not been before. options: of `jax.jit`."""
-    # Arguments that the program does not use stay in its text, by which it is known. The settings would not do
+    # Arguments that the program does not use stay in its text, by which it is known. The settings
+    # would not do
     # instead: an environment object, or a function it calls, may have changed in between.
     lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
     text = lowered.as_text()
-    if _CALLS_PYTHON.search(text):  # the text does not say which function of Python, nor what that closes over
+    # the text does not say which function of Python, nor what that closes over
+    if _CALLS_PYTHON.search(text):
         return lowered.compile()
     settings = tuple(folders.settings_of_jax().items())
-    key = hashlib.sha256(text.encode()).digest(), where.mesh, lowered.in_tree, lowered.out_tree, settings
+    key = (
+        hashlib.sha256(text.encode()).digest(),
+        where.mesh,
+        lowered.in_tree,
+        lowered.out_tree,
+        settings,
+    )
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
@@ -384,7 +449,9 @@ def _compiled(f: Callable[..., Any], where: Layout, *args: Any, **options: Any) 
     return program
 
 
-def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callable[..., Mapping[str, Evaluation]]:
+def _evaluation(
+    config: Config, episodes: int, actions: Sequence[str]
+) -> Callable[..., Mapping[str, Evaluation]]:
     """The evaluation of one run, by every way to act."""
 
     def one(
@@ -401,12 +468,15 @@ def _evaluation(config: Config, episodes: int, actions: Sequence[str]) -> Callab
 
 
 def _check_metrics(begun: PartialRun, programs: Programs) -> None:
-    """Raises ValueError where what was measured before has another name or type than what will be."""
+    """Raises ValueError where what was measured before has another name or type than what will
+    be.
+    """
     coming = programs.advance.out_info[1]
     for name, x in begun.metrics.items():
         if name not in coming or x.dtype != coming[name].dtype:
             raise ValueError(
-                f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in none here"
+                f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in "
+                f"none here"
             )
 
 

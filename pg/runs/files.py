@@ -1,11 +1,13 @@
 """Files: read within bounds, written whole or not at all, and never through a link.
 
-A folder of results may come from somebody else, or lie where somebody else may write. So a file is opened only if it
-is a plain file, and read only if it is no larger than it can have become; a new one is made under a name that nobody
-knows, beside its place, and renamed into it; and what is removed is a plain file whose whole name is one of ours.
+A folder of results may come from somebody else, or lie where somebody else may write. So a file is
+opened only if it is a plain file, and read only if it is no larger than it can have become; a new
+one is made under a name that nobody knows, beside its place, and renamed into it; and what is
+removed is a plain file whose whole name is one of ours.
 
-What is written is on the disk, its name included, once the function returns: the file is synced before it is renamed,
-and its folder afterwards. A machine that loses its power has the old file or the new one.
+What is written is on the disk, its name included, once the function returns: the file is synced
+before it is renamed, and its folder afterwards. A machine that loses its power has the old file or
+the new one.
 """
 
 import contextlib
@@ -19,14 +21,16 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-LARGEST = 2**26  # bytes of a text that is read: a run's settings have some thousand, a long sweep's some million
+# bytes of a text that is read: a run's settings have some thousand, a long sweep's some million
+LARGEST = 2**26
 # Of a file that was not renamed, by the kinds that are written; before the digits there were none.
 _TEMPORARY = r"\..+\.(csv|gif|json|npz|parquet|png|safetensors|svg)(\.[0-9a-f]{8})?\.tmp"
 # Absent on Windows, which has no such links either.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-_NOT_POSSIBLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # of syncing a folder, on some file systems
+# of syncing a folder, on some file systems
+_NOT_POSSIBLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -48,15 +52,18 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 class UnreadableError(ValueError):
-    """A file that may be sound, and that memory, the disk or its owner does not let read at present."""
+    """A file that may be sound, and that memory, the disk or its owner does not let read at
+    present.
+    """
 
 
 @contextlib.contextmanager
 def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
     """A plain file, open for reading.
 
-    Raises ValueError, with the path, where it is missing, a link, a folder, a pipe, a socket or a device, which would
-    be waited for; where it may not be read; and where it has more than `most` bytes.
+    Raises ValueError, with the path, where it is missing, a link, a folder, a pipe, a socket or a
+    device, which would be waited for; where it may not be read; and where it has more than `most`
+    bytes.
     """
     try:
         _check_kind(path, path.lstat().st_mode)  # a device is not even opened
@@ -74,13 +81,16 @@ def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Has `write` fill a new file beside `path`, and renames it into its place once it is on the disk.
+    """Has `write` fill a new file beside `path`, and renames it into its place once it is on the
+    disk.
 
     Raises OSError, with the path, where that is not possible; what was there is there still.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     with saying(path):
-        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666)
+        number = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666
+        )
         try:
             with os.fdopen(number, "wb") as file:
                 write(file)
@@ -99,17 +109,20 @@ def saying(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)  # arrow gives a text only
+        # arrow gives a text only
+        number = error.errno or (errno.ENOSPC if "No space left" in str(error) else 0)
         reason = os.strerror(number) if number else str(error).splitlines()[0]
         raise OSError(number, f"cannot write {path}: {reason}") from None
 
 
 def make_folder(path: Path, *, within: Path | None = None, new: bool = False) -> None:
-    """Makes a folder and those above it that are missing, and waits until their names are on the disk.
+    """Makes a folder and those above it that are missing, and waits until their names are on the
+    disk.
 
     Args:
         path: the folder; one that is there is taken.
-        within: a folder above it, below which no link is followed; default: the one that it lies in.
+        within: a folder above it, below which no link is followed; default: the one that it lies
+            in.
         new: raises FileExistsError where it is there.
 
     Raises:
@@ -130,15 +143,20 @@ def make_folder(path: Path, *, within: Path | None = None, new: bool = False) ->
 
 
 def check_folder(path: Path) -> None:
-    """Raises ValueError for a folder that is a link: what is written and removed in it would lie elsewhere."""
+    """Raises ValueError for a folder that is a link: what is written and removed in it would lie
+    elsewhere.
+    """
     _check_real(path, None)
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where the file system can be asked for that."""
+    """Waits until the names in a folder are on the disk, where the file system can be asked for
+    that.
+    """
     try:
         number = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # on Windows always; elsewhere a folder that may be written to and not read
+    # on Windows always; elsewhere a folder that may be written to and not read
+    except PermissionError:
         return
     try:
         os.fsync(number)
@@ -150,7 +168,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def named(folder: Path, pattern: str) -> list[Path]:
-    """The plain files of a folder whose whole name matches, by name; none of a folder that is a link or not there."""
+    """The plain files of a folder whose whole name matches, by name; none of a folder that is a
+    link or not there.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -165,7 +185,9 @@ def remove(folder: Path, pattern: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed had not yet renamed; nobody else may be writing in the folder."""
+    """Removes what a process that was killed had not yet renamed; nobody else may be writing in the
+    folder.
+    """
     remove(folder, _TEMPORARY)
 
 
@@ -182,7 +204,10 @@ def _check_real(path: Path, within: Path | None) -> None:
         if folder == top:
             return
         if folder.is_symlink():
-            raise ValueError(f"{folder} is a link, and files in it would lie elsewhere: put a folder in its place")
+            raise ValueError(
+                f"{folder} is a link, and files in it would lie elsewhere: put a "
+                f"folder in its place"
+            )
 
 
 def _check_kind(path: Path, mode: int) -> None:

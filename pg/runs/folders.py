@@ -1,7 +1,7 @@
 """A run's folder: where it lies, who works in it, what was run, and how a file is put into it.
 
     OUT/ENV/ESTIMATOR/NAME/
-        config.json      Config, Hyperparams and options      versions.json   software, device, flags, git commit
+        config.json      Config, Hyperparams, options   versions.json   software, device, git commit
         .lock            process and host that work in it
 
 Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
@@ -24,21 +24,45 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from pg.config import Config, Hyperparams, Shard, check_interface, class_of, merge_env_params, name_of
+from pg.config import (
+    Config,
+    Hyperparams,
+    Shard,
+    check_interface,
+    class_of,
+    merge_env_params,
+    name_of,
+)
 from pg.fast import cores
 from pg.inputs import Optional, misfit, shown
 from pg.runs import files
 from pg.runs.migrations import migrated
 
 PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
-# Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types, and the compiler.
+# Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types,
+# and the compiler.
 SETTINGS_OF_JAX = (
     *("default_prng_impl", "enable_custom_prng", "random_seed_offset", "high_dynamic_range_gumbel"),
-    *("threefry_gpu_kernel_lowering", "legacy_prng_key", "default_matmul_precision", "allow_f16_reductions"),
+    *(
+        "threefry_gpu_kernel_lowering",
+        "legacy_prng_key",
+        "default_matmul_precision",
+        "allow_f16_reductions",
+    ),
     *("numpy_dtype_promotion", "explicit_x64_dtypes", "default_dtype_bits", "softmax_custom_jvp"),
-    *("disable_most_optimizations", "optimization_level", "exec_time_optimization_effort", "disable_jit"),
+    *(
+        "disable_most_optimizations",
+        "optimization_level",
+        "exec_time_optimization_effort",
+        "disable_jit",
+    ),
     *("memory_fitting_effort", "memory_fitting_level", "compiler_enable_remat_pass", "enable_pgle"),
-    *("use_shardy_partitioner", "use_direct_linearize", "use_magma", "cpu_collectives_implementation"),
+    *(
+        "use_shardy_partitioner",
+        "use_direct_linearize",
+        "use_magma",
+        "cpu_collectives_implementation",
+    ),
     *("bcoo_cusparse_lowering", "ragged_dot_use_gpu_pallas_triton_lowering", "default_device"),
 )
 # Variables by which libraries below jax are told how to compute.
@@ -73,18 +97,27 @@ def create(out: Path, config: Config, seed: int) -> Path:
             files.make_folder(folder, new=True)
         except FileExistsError:
             if not above.is_dir():
-                raise ValueError(f"cannot make a folder for the run in {out}: a file is in the way") from None
+                raise ValueError(
+                    f"cannot make a folder for the run in {out}: a file is in the way"
+                ) from None
         except OSError as error:
-            raise ValueError(f"cannot make a folder for the run in {out}: {error.strerror}") from None
+            raise ValueError(
+                f"cannot make a folder for the run in {out}: {error.strerror}"
+            ) from None
         else:
             return folder
     raise ValueError(f"cannot make a folder for the run in {above}")
 
 
 def named(out: Path, config: Config, name: str) -> Path:
-    """The folder `out`/ENV/ESTIMATOR/NAME, made if it is not there. Raises ValueError where it cannot be."""
+    """The folder `out`/ENV/ESTIMATOR/NAME, made if it is not there. Raises ValueError where it
+    cannot be.
+    """
     if not re.fullmatch(r"\w[\w.-]*", name) or len(name) > LONGEST_NAME:
-        allowed = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' first"
+        allowed = (
+            f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, a letter, a digit or '_' "
+            f"first"
+        )
         raise ValueError(f"name must be of {allowed}; got {name[:LONGEST_NAME]!r}")
     folder = parent(out, config) / name
     if folder.is_symlink():
@@ -98,7 +131,8 @@ def named(out: Path, config: Config, name: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """This process alone works in the folder. Raises ValueError, with the other's number and host, if one does.
+    """This process alone works in the folder. Raises ValueError, with the other's number and host,
+    if one does.
 
     The operating system holds the lock, and drops it when the process ends, however it ends.
     """
@@ -108,7 +142,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        file = os.open(
+            folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600
+        )
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ValueError(f"{folder / '.lock'} is a link: remove it") from None
@@ -121,7 +157,9 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            raise ValueError(f"{folder} is in use by {owner}: wait for it, or choose another folder") from None
+            raise ValueError(
+                f"{folder} is in use by {owner}: wait for it, or choose another folder"
+            ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
@@ -131,7 +169,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def parent(out: Path, config: Config) -> Path:
     """`out`/ENV/ESTIMATOR, absolute."""
-    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))  # "brax:ant" is no name for a folder everywhere
+    # "brax:ant" is no name for a folder everywhere
+    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))
     return Path(out).expanduser().resolve() / name / config.estimator
 
 
@@ -142,7 +181,9 @@ def write_setup(
     options: Mapping[str, Any],
     versions: Mapping[str, Any] | None = None,
 ) -> None:
-    """config.json and versions.json: all that it takes to run it again. versions: default: `environment()`."""
+    """config.json and versions.json: all that it takes to run it again. versions: default:
+    `environment()`.
+    """
     config, hyperparams = merge_env_params(config, hyperparams)
     setup: dict[str, Any] = {
         "config": config.to_json(),
@@ -158,8 +199,10 @@ def write_setup(
 def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder.
 
-    env: the environment object of the run, which no file can hold; None: the run is of an environment with a name.
-    Raises ValueError where there is no run, or a damaged one, or one of another environment than that.
+    env: the environment object of the run, which no file can hold; None: the run is of an
+    environment with a name.
+    Raises ValueError where there is no run, or a damaged one, or one of another environment than
+    that.
     """
     path = folder / "config.json"
     try:
@@ -178,16 +221,17 @@ def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, A
         if stored is None:
             raise ValueError(f"{folder} holds a run of {name!r}: got {env!r}")
         raise ValueError(
-            f"{folder} holds a run of an environment object, of the class {stored}: give it in Python, as in "
-            f"pg.commands.job.resume({str(folder)!r}, env={str(stored).rpartition('.')[2]}())"
+            f"{folder} holds a run of an environment object, of the class {stored}: give it in "
+            f"Python, as in pg.commands.job.resume({str(folder)!r}, "
+            f"env={str(stored).rpartition('.')[2]}())"
         )
     check_interface(env)
     # The module may be another one: that of a notebook or a script is __main__.
     same = stored is None or str(stored).rpartition(".")[2] == type(env).__name__
     if not same or name != name_of(env):
         raise ValueError(
-            f"{folder} holds a run of another environment, {name!r} of the class {stored or 'of that name'}: got "
-            f"{name_of(env)!r} of the class {class_of(env)}"
+            f"{folder} holds a run of another environment, {name!r} of the class "
+            f"{stored or 'of that name'}: got {name_of(env)!r} of the class {class_of(env)}"
         )
     return {**data, "config": {**data["config"], "env": env}}
 
@@ -198,7 +242,8 @@ def read_options(folder: Path) -> dict[str, Any]:
 
 
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
-    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json` wrote.
+    """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json`
+    wrote.
 
     Raises ValueError for settings that are none.
     """
@@ -210,7 +255,8 @@ def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
 
 
 def environment(where: Any = None) -> dict[str, Any]:
-    """All that numbers can depend on besides settings, and where they came from: versions, devices, flags, commit.
+    """All that numbers can depend on besides settings, and where they came from: versions, devices,
+    flags, commit.
 
     where: the `devices.Layout` of the work; None: that of all devices, spread in no particular way.
     """
@@ -240,12 +286,16 @@ def environment(where: Any = None) -> dict[str, Any]:
 
 
 def settings_of_jax() -> dict[str, Any]:
-    """The settings of jax that numbers can depend on, as JSON has them; None of a name that this release has not."""
+    """The settings of jax that numbers can depend on, as JSON has them; None of a name that this
+    release has not.
+    """
     import jax
 
     values = {name: jax.config.values.get(f"jax_{name}") for name in SETTINGS_OF_JAX}
     plain = (bool, int, float, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in values.items()}
+    return {
+        name: value if isinstance(value, plain) else str(value) for name, value in values.items()
+    }
 
 
 def differing(there: Any, here: Any, name: str = "") -> list[str]:
@@ -260,7 +310,9 @@ def differing(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for "none", null."""
+    """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for
+    "none", null.
+    """
     text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
     files.replace(path, lambda file: file.write(text.encode()))
 
@@ -268,16 +320,19 @@ def write_json(path: Path, data: Any) -> None:
 def read_json(path: Path, shape: Any = dict) -> Any:
     """Reads a file of `write_json`, of a shape as of `inputs.misfit`.
 
-    Raises ValueError where the file is not there, is no plain file, is damaged, or holds something else.
+    Raises ValueError where the file is not there, is no plain file, is damaged, or holds something
+    else.
     """
     return parse_json(files.read_bytes(path), path, shape)
 
 
 def parse_json(text: bytes | str, path: Path, shape: Any = dict) -> Any:
-    """Strict JSON of a shape, as of `inputs.misfit`. path: the file it comes from, for what is said.
+    """Strict JSON of a shape, as of `inputs.misfit`. path: the file it comes from, for what is
+    said.
 
-    Raises ValueError for a number that is not finite or does not fit into 64 bits, a name that comes twice, what is
-    nested more than `DEEPEST` times, bytes that are no UTF-8, and another shape.
+    Raises ValueError for a number that is not finite or does not fit into 64 bits, a name that
+    comes twice, what is nested more than `DEEPEST` times, bytes that are no UTF-8, and another
+    shape.
     """
     try:
         data = json.loads(
@@ -349,7 +404,12 @@ def _git(*arguments: str) -> str | None:
     """What git says of the checkout this file lies in; None outside one."""
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -357,8 +417,12 @@ def _git(*arguments: str) -> str | None:
 
 
 def _instructions() -> str:
-    """The widest vector instructions of the processor, by which sums are ordered; "" where that is not known."""
+    """The widest vector instructions of the processor, by which sums are ordered; "" where that is
+    not known.
+    """
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-        return next((name for name in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if name in flags), "")
+        return next(
+            (name for name in ("avx512f", "avx2", "avx", "sse4_2", "asimd") if name in flags), ""
+        )
     return ""

@@ -1,10 +1,12 @@
-"""Signals that ask a run to end: noted while work is in progress, and obeyed where nothing is lost by it.
+"""Signals that ask a run to end: noted while work is in progress, and obeyed where nothing is lost
+by it.
 
-SIGINT is Ctrl-C; SIGTERM is what a machine that is taken away sends; SIGUSR1 is what SLURM is usually told to send
-before the time is up. After the second signal a process ends at once.
+SIGINT is Ctrl-C; SIGTERM is what a machine that is taken away sends; SIGUSR1 is what SLURM is
+usually told to send before the time is up. After the second signal a process ends at once.
 
-Python handles a signal between two of its own instructions, and a compiler in C++ executes none of them for as
-long as it works. So a thread watches too: it says at once that a signal was noted, and obeys a second one.
+Python handles a signal between two of its own instructions, and a compiler in C++ executes none of
+them for as long as it works. So a thread watches too: it says at once that a signal was noted, and
+obeys a second one.
 """
 
 import contextlib
@@ -16,7 +18,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -37,10 +41,11 @@ class Caught:
 
 
 def listen(say: Callable[[str], object] = lambda work: None) -> bool:
-    """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt by itself.
+    """From now on every one of the signals raises Interrupted, as Ctrl-C raises KeyboardInterrupt
+    by itself.
 
-    say: called, by another thread, once a signal is noted, with the work that is still to be finished.
-    False, and nothing is changed, in a thread that cannot handle signals.
+    say: called, by another thread, once a signal is noted, with the work that is still to be
+    finished. False, and nothing is changed, in a thread that cannot handle signals.
     """
     global _say
     if threading.current_thread() is not threading.main_thread():
@@ -54,10 +59,11 @@ def listen(say: Callable[[str], object] = lambda work: None) -> bool:
 
 @contextlib.contextmanager
 def deferred(work: str = "the work in progress") -> Iterator[Caught]:
-    """Within it the first signal is only noted, and a second one ends the process; afterwards all is as before.
+    """Within it the first signal is only noted, and a second one ends the process; afterwards all
+    is as before.
 
-    Signals that this process does not listen to are left alone. In a thread that cannot handle signals, nothing is
-    noted. work: what goes on within it, for people.
+    Signals that this process does not listen to are left alone. In a thread that cannot handle
+    signals, nothing is noted. work: what goes on within it, for people.
     """
     caught = Caught()
     if threading.current_thread() is not threading.main_thread():
@@ -81,10 +87,11 @@ def deferred(work: str = "the work in progress") -> Iterator[Caught]:
 
 @contextlib.contextmanager
 def held(work: str = "the work in progress") -> Iterator[None]:
-    """Within it the first signal is only noted; afterwards it raises Interrupted. work: as of `deferred`.
+    """Within it the first signal is only noted; afterwards it raises Interrupted. work: as of
+    `deferred`.
 
-    For libraries in C++ while they load, and for the compiler, which calls Python back: raised in there, it becomes
-    an ImportError, or ends the process by a crash.
+    For libraries in C++ while they load, and for the compiler, which calls Python back: raised in
+    there, it becomes an ImportError, or ends the process by a crash.
     """
     with deferred(work) as caught:
         yield

@@ -1,4 +1,6 @@
-"""Memory: how much there is, and how much a process has taken. Imports jax only when asked of devices."""
+"""Memory: how much there is, and how much a process has taken. Imports jax only when asked of
+devices.
+"""
 
 import contextlib
 import math
@@ -11,10 +13,21 @@ from pg.config import Config
 if TYPE_CHECKING:
     from pg.envs import Env
 
-UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+UNITS = {
+    "": 1,
+    "K": 1000,
+    "M": 1000**2,
+    "G": 1000**3,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 SHARE = 0.8  # of what is free; the rest is for the compiler, the host's copies, and other people
-_ROW = 16  # bytes of a step besides its observation, at least: action, log-probability, reward, ends
-# Where a container or a batch system says how much this process may have, and how much of it is taken.
+# bytes of a step besides its observation, at least: action, log-probability, reward, ends
+_ROW = 16
+# Where a container or a batch system says how much this process may have, and how much of it is
+# taken.
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -22,7 +35,9 @@ _LIMITS = (
 
 
 def number_of_bytes(text: str) -> int:
-    """The bytes of a size such as 4GiB, 500 MB or 1e9. Raises ValueError for what is none, or not above 0."""
+    """The bytes of a size such as 4GiB, 500 MB or 1e9. Raises ValueError for what is none, or not
+    above 0.
+    """
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]i?)?b?\s*", text, re.IGNORECASE)
     try:
         size = int(float(found[1]) * UNITS[(found[2] or "").upper()]) if found else 0
@@ -54,15 +69,17 @@ def peak() -> int:
     import resource
     import sys
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     return max(most, resident())  # which the system counts in another way, some pages apart
 
 
 def for_programs(limit: int | None = None) -> int:
     """Bytes that programs may take on all local devices together.
 
-    limit: the most that this process may have, what it has taken by now included; on an accelerator, that a device
-    may. None: a share of what is free.
+    limit: the most that this process may have, what it has taken by now included; on an
+    accelerator, that a device may. None: a share of what is free.
     """
     import jax
 
@@ -83,8 +100,8 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
         num_seeds: runs that are trained side by side, in all processes of the job.
         num_episodes: of the evaluation.
 
-    What is counted is the least that any way to compute it takes: the state, a batch in bytes, the order of
-    minibatches, and the episodes of the evaluation.
+    What is counted is the least that any way to compute it takes: the state, a batch in bytes, the
+    order of minibatches, and the episodes of the evaluation.
     """
     import jax
 
@@ -95,16 +112,21 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
     orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x, "size"))
-    need = num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
+    need = (
+        num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
+    )
     if need > (total := _total()):
         raise ValueError(
-            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least {readable(need)}, and there "
-            f"are {readable(total)}: fewer seeds, environments, steps, epochs or eval_episodes"
+            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least "
+            f"{readable(need)}, and there are {readable(total)}: fewer seeds, environments, steps, "
+            f"epochs or eval_episodes"
         )
 
 
 def _total() -> int:
-    """Bytes of the local devices together, or of the host, or of the container where that has fewer."""
+    """Bytes of the local devices together, or of the host, or of the container where that has
+    fewer.
+    """
     import jax
     import psutil
 
@@ -125,7 +147,9 @@ def free() -> int:
     left = psutil.virtual_memory().available
     for limit, usage in _LIMITS:
         try:
-            left = min(left, int(Path(limit).read_text("utf-8")) - int(Path(usage).read_text("utf-8")))
+            left = min(
+                left, int(Path(limit).read_text("utf-8")) - int(Path(usage).read_text("utf-8"))
+            )
         except (OSError, ValueError):  # no such file; "max": no limit
             continue
     return left

@@ -16,7 +16,8 @@ def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings under the names of today.
 
     Args:
-        settings: the entries `config` and `hyperparams`, as JSON has them; others are kept as they are.
+        settings: the entries `config` and `hyperparams`, as JSON has them; others are kept as they
+            are.
     """
     new = dict(settings)
     for part, names in RENAMED.items():

@@ -1,6 +1,6 @@
 """What came of a run, in its folder, and the way back.
 
-metrics.parquet     one row per seed and update      summary.json    final evaluation, per seed and over seeds
+metrics.parquet     a row per seed and update     summary.json   evaluation, by seed and over seeds
 params.safetensors  final parameters, no pickle      curve.png, curve.svg
 """
 
@@ -25,25 +25,30 @@ from pg.runs.execution import Run
 
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
 _CELL = 8  # bytes of a number
-_LONGEST_CELL = 256  # bytes of a value in a parquet file before it was packed, on average, texts included
+# bytes of a value in a parquet file before it was packed, on average, texts included
+_LONGEST_CELL = 256
 _CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
 Line = TypeVar("Line", bound=Any)  # a NamedTuple
 _NORMALISER = "normaliser/"  # what running statistics are stored under
 POINTS = 100  # of a curve that is drawn or kept
 
 
-def summarise(run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool) -> dict[str, Any]:
+def summarise(
+    run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, greedy: bool
+) -> dict[str, Any]:
     """What summary.json says: the final evaluation over all seeds and for each, steps, and seconds.
 
-    With one seed, standard_error is over episodes; with several, of the mean over seeds. Seeds that ended at a number
-    that was not finite are listed, and left out of what is over all seeds.
+    With one seed, standard_error is over episodes; with several, of the mean over seeds. Seeds that
+    ended at a number that was not finite are listed, and left out of what is over all seeds.
     """
     steps = run.metrics["env_steps"].sum(axis=1, dtype=np.int64)
     ended = nonfinite.failed(run.metrics)
     per_seed: list[dict[str, Any]] = [
         {"seed": seed, "env_steps": int(steps[i]), "finite": failure is None}
         | ({} if failure is None else {"not_finite_at": failure[0], "not_finite_in": failure[1]})
-        for i, (seed, failure) in enumerate(zip(seeds, nonfinite.first_failures(run.metrics), strict=True))
+        for i, (seed, failure) in enumerate(
+            zip(seeds, nonfinite.first_failures(run.metrics), strict=True)
+        )
     ]
     summary: dict[str, Any] = {
         "status": "interrupted" if run.signum else "finished" if run.finished else "stopped",
@@ -59,12 +64,19 @@ def summarise(run: Run, evaluation: Evaluation | None, seeds: Sequence[int], *, 
     total = _over_seeds(parts, np.asarray(evaluation.returns), ~ended)
     actions = "greedy" if greedy else "sampled"
     return (
-        total | {"actions": actions} | summary | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
+        total
+        | {"actions": actions}
+        | summary
+        | {"per_seed": [a | b for a, b in zip(per_seed, parts, strict=True)]}
     )
 
 
-def _over_seeds(parts: Sequence[Mapping[str, Any]], returns: np.ndarray, fine: np.ndarray) -> dict[str, Any]:
-    """The final evaluation over the seeds that are `fine` [S]; {} if none is. returns: [S, episodes]."""
+def _over_seeds(
+    parts: Sequence[Mapping[str, Any]], returns: np.ndarray, fine: np.ndarray
+) -> dict[str, Any]:
+    """The final evaluation over the seeds that are `fine` [S]; {} if none is. returns: [S,
+    episodes].
+    """
     if not fine.any():
         return {}
     if len(parts) == 1:
@@ -92,7 +104,9 @@ def failures(summary: Mapping[str, Any]) -> list[str]:
         return []
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = [f"... and {len(lines) - 5} more"] if len(lines) > 5 else []
-    advice = "a smaller learning rate may help; --debug names the operation, --on-nonfinite skip goes on"
+    advice = (
+        "a smaller learning rate may help; --debug names the operation, --on-nonfinite skip goes on"
+    )
     return [*lines[:5], *more, f"{failed} of {seeds} seed(s) left out of the evaluation; {advice}"]
 
 
@@ -108,7 +122,8 @@ def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: i
 def long_form(
     metrics: Mapping[str, np.ndarray], *, first: int = 0, before: Any = 0, **runs: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Columns with a row per run and update: what the runs are, [n] each, then metrics [n, num_updates].
+    """Columns with a row per run and update: what the runs are, [n] each, then metrics [n,
+    num_updates].
 
     first: number of the first update; before: environment steps until then, [n].
     """
@@ -123,9 +138,11 @@ def long_form(
 
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints have.
+    """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints
+    have.
 
-    Raises ValueError where there are none, where a file is damaged, and where it has more rows than the run.
+    Raises ValueError where there are none, where a file is damaged, and where it has more rows than
+    the run.
     """
     path, seeds = folder / "metrics.parquet", num_seeds(folder)
     most = None if seeds is None else seeds * _num_updates(folder)
@@ -135,8 +152,12 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     if not parts:
         raise ValueError(f"there are no metrics in {folder} yet")
     tables = [read_table(part, most_rows=most) for part in parts]
-    if odd := [part for part, table in zip(parts, tables, strict=True) if set(table) != set(tables[0])]:
-        raise ValueError(f"{odd[0]} is damaged, remove it: it has other columns than {parts[0].name}")
+    if odd := [
+        part for part, table in zip(parts, tables, strict=True) if set(table) != set(tables[0])
+    ]:
+        raise ValueError(
+            f"{odd[0]} is damaged, remove it: it has other columns than {parts[0].name}"
+        )
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
@@ -149,7 +170,11 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def read_table(
-    path: Path, columns: Sequence[str] | None = None, *, most_rows: int | None = None, texts: bool = False
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    most_rows: int | None = None,
+    texts: bool = False,
 ) -> dict[str, np.ndarray]:
     """The columns of a parquet file of numbers.
 
@@ -160,8 +185,9 @@ def read_table(
         texts: columns may be of texts too.
 
     Raises:
-        files.UnreadableError: memory or the disk does not let it be read at present; it may be sound.
-        ValueError: the file is damaged, or, which is found before any column is read, would unpack to something else.
+        files.UnreadableError: memory or the disk does not let it be read at present; it may be
+        sound. ValueError: the file is damaged, or, which is found before any column is read, would
+        unpack to something else.
     """
     import pyarrow
     import pyarrow.parquet as parquet
@@ -176,12 +202,14 @@ def read_table(
             if odd:
                 raise ValueError(f"it has no column {odd[0]}")
             words = [field.name for field in table.schema_arrow if _is_text(field.type)]
-            table = parquet.ParquetFile(file, read_dictionary=words)  # a long text that comes often stays one
+            # a long text that comes often stays one
+            table = parquet.ParquetFile(file, read_dictionary=words)
             found = table.read(None if columns is None else list(columns), use_threads=False)
             return {name: _values(found[name]) for name in found.column_names}
         except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
             first = " ".join(str(error).split())
-            # The system's own errors have a number; an OSError without one is arrow's word for damage.
+            # The system's own errors have a number; an OSError without one is arrow's word for
+            # damage.
             if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                 raise files.UnreadableError(f"{path} cannot be read now: {first}") from None
             raise ValueError(f"{path} is damaged, remove it: {first}") from None
@@ -208,16 +236,23 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
     if packed < 0:
         return "its size is negative"
     if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
-        return f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of {len(names)} columns"
+        return (
+            f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of "
+            f"{len(names)} columns"
+        )
     return ""
 
 
 def _check_room(table: Any) -> None:
-    """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that is free now."""
+    """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that
+    is free now.
+    """
     about = table.metadata
     size = max(_num_bytes(about), _CELL * about.num_rows * about.num_columns)
     if size > (free := memory.free()):
-        raise MemoryError(f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free")
+        raise MemoryError(
+            f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free"
+        )
 
 
 def _num_bytes(about: Any) -> int:
@@ -252,7 +287,8 @@ def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]
 
 
 def read_csv(path: Path, kind: type[Line]) -> list[Line]:
-    """The lines of a table, each a `kind`: a NamedTuple of texts, whole numbers and floats, by the columns' names.
+    """The lines of a table, each a `kind`: a NamedTuple of texts, whole numbers and floats, by the
+    columns' names.
 
     Raises ValueError for a file that cannot be read, or is another table.
     """
@@ -265,7 +301,9 @@ def read_csv(path: Path, kind: type[Line]) -> list[Line]:
         return [kind(*(_cell(t, x) for t, x in zip(types, row, strict=True))) for row in rows]
     except (csv.Error, ValueError):
         expected = ", ".join(columns)
-        raise ValueError(f"{path} must have the columns {expected}: it is not a table of results") from None
+        raise ValueError(
+            f"{path} must have the columns {expected}: it is not a table of results"
+        ) from None
 
 
 def _cell(kind: type, text: str) -> Any:
@@ -278,12 +316,17 @@ def _cell(kind: type, text: str) -> Any:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, aligned to be read as it stands; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = [f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |" for row in rows]
+    texts = [
+        f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
     return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
 
 
 def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
-    """Replaces what stands between the two marks of a file. Raises ValueError where they are not, once each."""
+    """Replaces what stands between the two marks of a file. Raises ValueError where they are not,
+    once each.
+    """
     check_marks(path, marks)
     before, rest = path.read_text(encoding="utf-8").split(marks[0])
     whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])
@@ -293,13 +336,15 @@ def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
 def check_marks(path: Path, marks: tuple[str, str]) -> None:
     """Raises ValueError unless a file has both marks, once each and in order."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(marks[1]):
+    if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(
+        marks[1]
+    ):
         raise ValueError(f"{path} needs one line {marks[0]} and below it one line {marks[1]}")
 
 
 def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Learning curves of at most `points` points: environment steps so far [S, K], and the mean return of the
-    episodes that ended since the point before [S, K], NaN where none did.
+    """Learning curves of at most `points` points: environment steps so far [S, K], and the mean
+    return of the episodes that ended since the point before [S, K], NaN where none did.
 
     metrics: return, episodes and env_steps, [S, G].
     """
@@ -315,10 +360,14 @@ def curve(metrics: Mapping[str, np.ndarray], points: int = POINTS) -> tuple[np.n
     return steps, returns.astype(np.float32)
 
 
-def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Curves (steps, values), read off at the same steps: steps [points], which all curves have, and [N, points].
+def aligned(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (steps, values), read off at the same steps: steps [points], which all curves have,
+    and [N, points].
 
-    Raises ValueError for curves that have no steps in common, or of which one has no points or other shapes.
+    Raises ValueError for curves that have no steps in common, or of which one has no points or
+    other shapes.
     """
     points = count("points", points)
     for curve in curves:
@@ -328,30 +377,37 @@ def aligned(curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINT
             raise ValueError(f"a curve must be a pair of steps [K] and values [K], got {got}")
     if not curves or not all(len(steps) for steps, _ in curves):
         raise ValueError(
-            f"curves must have at least one point each, got {[len(steps) for steps, _ in curves]} points"
+            f"curves must have at least one point each, got {[len(steps) for steps, _ in curves]} "
+            f"points"
         )
     begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
     if begin > end:
-        raise ValueError(f"curves must have steps in common, and one begins at {begin}, where another ended at {end}")
+        raise ValueError(
+            f"curves must have steps in common, and one begins at {begin}, where "
+            f"another ended at {end}"
+        )
     grid = np.linspace(begin, end, points)
     return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
 
 
 def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[str, np.ndarray]:
-    """With `Config.diagnostics`, of stretches of training: env_steps (a seed's, so far), noise_scale (in episodes, or
-    in environments of a window), signal_to_noise (of one), explained_variance (with a critic V); [bins] each.
+    """With `Config.diagnostics`, of stretches of training: env_steps (a seed's, so far),
+    noise_scale (in episodes, or in environments of a window), signal_to_noise (of one),
+    explained_variance (with a critic V); [bins] each.
 
-    metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds and updates before
-    they are divided: a signal that is small is negative at times, and no ratio of one update means anything. Where
-    noise hides the signal the noise scale is infinite; where every gradient is 0, as of rewards that are all equal,
-    or nothing was measured, a ratio is NaN.
+    metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds
+    and updates before they are divided: a signal that is small is negative at times, and no ratio
+    of one update means anything. Where noise hides the signal the noise scale is infinite; where
+    every gradient is 0, as of rewards that are all equal, or nothing was measured, a ratio is NaN.
     """
     updates = metrics["env_steps"].shape[1]
     edges = np.unique(np.linspace(0, updates, bins + 1).astype(int))
 
     def binned(x: np.ndarray) -> np.ndarray:
         stretches = [x[:, begin:end] for begin, end in itertools.pairwise(edges)]
-        return np.array([np.nan if np.isnan(part).all() else np.nanmean(part) for part in stretches])
+        return np.array(
+            [np.nan if np.isnan(part).all() else np.nanmean(part) for part in stretches]
+        )
 
     noise, signal = binned(metrics["grad_variance"]), binned(metrics["grad_squared_norm"])
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, as it should be
@@ -368,9 +424,11 @@ def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[
 
 
 def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
-    """params.safetensors: each leaf under its path in the tree, as `policy/params/torso/Dense_0/kernel`.
+    """params.safetensors: each leaf under its path in the tree, as
+    `policy/params/torso/Dense_0/kernel`.
 
-    normaliser: `state.normaliser`, which a policy that sees standardised observations needs; under `normaliser/`.
+    normaliser: `state.normaliser`, which a policy that sees standardised observations needs; under
+    `normaliser/`.
     """
     import safetensors.numpy
 
@@ -386,14 +444,17 @@ def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
 def read_params(folder: Path, like: Any) -> Any:
     """The parameters of a run, in the tree of `like` (arrays or `jax.eval_shape`'s).
 
-    With several seeds every leaf has a first axis. Raises ValueError naming the leaf where file and tree differ, and
-    where observations were standardised: such parameters act otherwise without the statistics.
+    With several seeds every leaf has a first axis. Raises ValueError naming the leaf where file and
+    tree differ, and where observations were standardised: such parameters act otherwise without the
+    statistics.
     """
     return _in_tree(read_leaves(folder, like), like)
 
 
 def read_state(folder: Path, params: Any, normaliser: Any) -> tuple[Any, Any]:
-    """Parameters and running statistics of a run, in these trees, as `read_params` reads the parameters alone."""
+    """Parameters and running statistics of a run, in these trees, as `read_params` reads the
+    parameters alone.
+    """
     found = read_leaves(folder, params, normaliser)
     statistics = {name: found.pop(name) for name in list(found) if name.startswith(_NORMALISER)}
     return _in_tree(found, params), _in_tree(statistics, normaliser)
@@ -405,10 +466,12 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
     Args:
         folder: that of the run.
         like: the tree of the parameters, as of `read_params`.
-        normaliser: that of the running statistics; None: they are not wanted, and observations not standardised.
+        normaliser: that of the running statistics; None: they are not wanted, and observations not
+            standardised.
 
     Raises:
-        ValueError: the file is missing or damaged, or has other arrays, which is found before one is read.
+        ValueError: the file is missing or damaged, or has other arrays, which is found before one
+        is read.
     """
     import safetensors
 
@@ -423,7 +486,9 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
                 _check_alone(folder, names)
                 names = [name for name in names if not name.startswith(_NORMALISER)]
             if odd := sorted(set(wanted) ^ set(names)):
-                raise ValueError(f"{folder} holds the parameters of another network: {', '.join(odd[:5])}")
+                raise ValueError(
+                    f"{folder} holds the parameters of another network: {', '.join(odd[:5])}"
+                )
             for name, leaf in sorted(wanted.items(), reverse=True):
                 part = file.get_slice(name)
                 check_precision(path, part.get_dtype(), leaf)
@@ -441,8 +506,12 @@ def num_seeds(folder: Path) -> int | None:
 
 
 def _num_updates(folder: Path) -> int:
-    """The updates that the run in a folder has at most; an environment object need not be known for it."""
-    data = folders.read_json(folder / "config.json", {**folders.SETUP, "config": {"num_updates": int}})
+    """The updates that the run in a folder has at most; an environment object need not be known for
+    it.
+    """
+    data = folders.read_json(
+        folder / "config.json", {**folders.SETUP, "config": {"num_updates": int}}
+    )
     return int(data["config"]["num_updates"])
 
 
@@ -458,7 +527,8 @@ def described(kind: str, shape: Sequence[int]) -> str:
 
 
 def check_precision(place: object, kind: str, like: Any) -> None:
-    """Raises ValueError for numbers of 32 bits where 64 are expected, or the other way round: a setting of jax.
+    """Raises ValueError for numbers of 32 bits where 64 are expected, or the other way round: a
+    setting of jax.
 
     Args:
         place: where the array stands, for what is said.
@@ -469,8 +539,8 @@ def check_precision(place: object, kind: str, like: Any) -> None:
     if kind[:1] == expected[:1] and {kind[1:], expected[1:]} == {"32", "64"}:
         there = int(kind.endswith("64"))
         raise ValueError(
-            f"{place} holds numbers of {kind[1:]} bits, as it was written with JAX_ENABLE_X64={there}, and here "
-            f"they have {expected[1:]}: set JAX_ENABLE_X64={there}"
+            f"{place} holds numbers of {kind[1:]} bits, as it was written with "
+            f"JAX_ENABLE_X64={there}, and here they have {expected[1:]}: set JAX_ENABLE_X64={there}"
         )
 
 
@@ -478,27 +548,41 @@ def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int
     """Raises ValueError unless an array is that of `like`, or has so many seeds in front."""
     seeds = list(shape[: len(shape) - like.ndim])
     fits = kind == stored_type(like.dtype) and list(shape[len(seeds) :]) == list(like.shape)
-    if not fits or len(shape) < like.ndim or len(seeds) > 1 or (most is not None and seeds not in ([], [most])):
+    if (
+        not fits
+        or len(shape) < like.ndim
+        or len(seeds) > 1
+        or (most is not None and seeds not in ([], [most]))
+    ):
         expected = described(stored_type(like.dtype), like.shape)
         first = "" if most is None else f", with {most} seed(s) in front,"
-        raise ValueError(f"{name} is {described(kind, shape)}, where {expected}{first} was expected")
+        raise ValueError(
+            f"{name} is {described(kind, shape)}, where {expected}{first} was expected"
+        )
     if like.dtype.itemsize * math.prod(shape) > memory.free():
         raise ValueError(f"{name} is {described(kind, shape)}, more than fits into memory")
 
 
 def _check_alone(folder: Path, names: Sequence[str]) -> None:
-    """Raises ValueError unless the parameters act without running statistics. names: of all arrays beside them."""
+    """Raises ValueError unless the parameters act without running statistics. names: of all arrays
+    beside them.
+    """
     if any(name.startswith(f"{_NORMALISER}obs/") for name in names):
         raise ValueError(
-            f"the policy in {folder} sees standardised observations, and its parameters alone would act otherwise: "
-            "write pg.load_policy(folder), which acts; pg.runs.results.read_state reads both"
+            f"the policy in {folder} sees standardised observations, and its parameters alone "
+            "would act otherwise: write pg.load_policy(folder), which acts; "
+            "pg.runs.results.read_state reads both"
         )
 
 
 def _named(params: Any, normaliser: Any) -> dict[str, Any]:
     """Leaves by their path in the tree."""
     trees = (("", params), (_NORMALISER, normaliser))
-    return {start + _path(path): leaf for start, tree in trees for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {
+        start + _path(path): leaf
+        for start, tree in trees
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _in_tree(found: Mapping[str, np.ndarray], like: Any) -> Any:

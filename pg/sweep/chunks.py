@@ -1,9 +1,10 @@
-"""Runs in chunks: so many side by side as fit into memory, one width for all, the last chunk filled up.
+"""Runs in chunks: so many side by side as fit into memory, one width for all, the last chunk filled
+up.
 
-    run r = (point g, seed s),  r = g · S + s          chunk c = runs [c n, (c + 1) n),  n = width × devices
+    run r = (point g, seed s),  r = g · S + s   chunk c = runs [c n, (c + 1) n), n = width × devices
 
-A run's bits depend on its keys and on the width, not on the chunk it is in, nor, from two devices on, on how many
-devices or processes there are.
+A run's bits depend on its keys and on the width, not on the chunk it is in, nor, from two devices
+on, on how many devices or processes there are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +24,16 @@ from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
-# Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all runs of a device
-# wait for the one whose episodes last longest.
+# Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all
+# runs of a device wait for the one whose episodes last longest.
 WIDTH = {"cpu": 16}
 WIDTH_ELSEWHERE = 1024
 # Arrays of a chunk's metrics that a host holds: as they come, and joined.
 _COPIES = 2
 
 
-# First run of a chunk and number of its runs -> where it is to go on from, and what keeps its states.
+# First run of a chunk and number of its runs -> where it is to go on from, and what keeps its
+# states.
 Keeping = Callable[[int, int], tuple[PartialRun | None, Keep | None]]
 
 
@@ -71,30 +73,44 @@ def plan(
     actions: Sequence[str] = ("sampled",),
     exact: bool = False,
 ) -> Plan:
-    """The programs for as many runs side by side as are useful and fit into `budget` bytes; None: into what is free.
+    """The programs for as many runs side by side as are useful and fit into `budget` bytes; None:
+    into what is free.
 
-    The program is compiled, which takes no memory yet, and asked what it would need; where that is too much, the
-    width is lowered by what a run was found to need. width: the most to begin with; default: `WIDTH`. fixed: it is
-    kept, since bits depend on it. Raises ValueError where not even one run fits, or not as many as are fixed.
+    The program is compiled, which takes no memory yet, and asked what it would need; where that is
+    too much, the width is lowered by what a run was found to need. width: the most to begin with;
+    default: `WIDTH`. fixed: it is kept, since bits depend on it. Raises ValueError where not even
+    one run fits, or not as many as are fixed.
     """
     parts = where.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
     width = most if fixed else max(1, min(most, -(-num_runs // parts)))
     local = len(jax.local_devices()) if where.mesh.size > 1 else 1
-    # In KiB, for a number that fits; all processes decide alike, as each has a part of every program.
-    budget = 1024 * devices.agreed(max(0, memory.for_programs() if budget is None else budget) // 1024)
+    # In KiB, for a number that fits; all processes decide alike, as each has a part of every
+    # program.
+    budget = 1024 * devices.agreed(
+        max(0, memory.for_programs() if budget is None else budget) // 1024
+    )
     for compilations in range(1, 20):
         programs = execution.compile_programs(
-            config, hyperparams, where, width * parts, episodes=episodes, actions=actions, exact=exact
+            config,
+            hyperparams,
+            where,
+            width * parts,
+            episodes=episodes,
+            actions=actions,
+            exact=exact,
         )
-        # A program in exact mode has the memory of one run but the results of all; the host has the metrics twice.
+        # A program in exact mode has the memory of one run but the results of all; the host has the
+        # metrics twice.
         on_host = _COPIES * width * 4 * config.num_updates * _num_metrics(programs)
         need = local * (programs.num_bytes + on_host)
         if need <= budget:
             return Plan(programs, width, -(-programs.num_bytes // width), compilations)
         if width == 1 or fixed:
             what = f"{memory.readable(need)} for {width} run(s) on each of {local} device(s)"
-            raise ValueError(f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices")
+            raise ValueError(
+                f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices"
+            )
         width = max(1, min(width - 1, int(width * budget / need)))
     raise AssertionError("the width falls at every turn")
 
@@ -109,9 +125,11 @@ def chunks(
     on_chunk: OnChunk = lambda *_: None,
     keeping: Keeping = lambda *_: (None, None),
 ) -> Iterator[Chunk]:
-    """The chunks from run `start` on, one after the other, each once it is finished. A signal raises Interrupted.
+    """The chunks from run `start` on, one after the other, each once it is finished. A signal
+    raises Interrupted.
 
-    keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of `runs.run`, in a chunk.
+    keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of
+    `runs.run`, in a chunk.
     keeping: how chunks are kept while they are trained.
     """
     programs, total = plan.programs, len(keys[0])
@@ -120,10 +138,14 @@ def chunks(
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
         begun, keep = keeping(first, count)
-        done = execution.train(programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False)
+        done = execution.train(
+            programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False
+        )
         if done.signum:
             raise Interrupted(done.signum)
-        found = execution.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
+        found = (
+            execution.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
+        )
         states = devices.fetch(done.states, programs.where)
         yield Chunk(first, *execution.first((states, done.metrics, found), count))
 
@@ -139,13 +161,16 @@ def sweep(
     exact: bool = False,
     where: Layout | None = None,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """Every point with every seed: states [G, num_seeds, ...] and metrics [G, num_seeds, num_updates], on the host.
+    """Every point with every seed: states [G, num_seeds, ...] and metrics [G, num_seeds,
+    num_updates], on the host.
 
-    Run (g, s) is `make_train(config)(jax.random.split(key, num_seeds)[s], point g)`: bit for bit where `exact`, else
-    up to the rounding of batched products, by which trajectories part in the end.
+    Run (g, s) is `make_train(config)(jax.random.split(key, num_seeds)[s], point g)`: bit for bit
+    where `exact`, else up to the rounding of batched products, by which trajectories part in the
+    end.
 
-    hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them. width: runs side by side on a
-    device, at most; budget: bytes for the programs; default: what is free. where: default: seeds over all devices.
+    hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them. width: runs side
+    by side on a device, at most; budget: bytes for the programs; default: what is free. where:
+    default: seeds over all devices.
     Raises ValueError for a number below 1, or where not even one run fits into memory.
     """
     check_config(config)
@@ -170,7 +195,10 @@ def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
     num = max((np.size(x) for x in jax.tree.leaves(hyperparams)), default=1)
     for x in jax.tree.leaves(hyperparams):
         if np.ndim(x) > 1 or np.size(x) not in (1, num):
-            raise ValueError(f"hyperparams must have leaves [G] or scalars, got shape {np.shape(x)} where G is {num}")
+            raise ValueError(
+                f"hyperparams must have leaves [G] or scalars, got shape "
+                f"{np.shape(x)} where G is {num}"
+            )
     whole = execution.broadcast(hyperparams, num)
     return jax.tree.map(lambda x: np.repeat(np.broadcast_to(x, (num,)), num_seeds), whole)
 

@@ -1,4 +1,6 @@
-"""Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process for all."""
+"""Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process
+for all.
+"""
 
 import contextlib
 import time
@@ -28,13 +30,21 @@ NO_BEST = -1  # the number of a setting that there is not
 
 
 def carry_out(
-    study: Study, folder: Path, where: Layout, how: Checkpointing, *, width: int | None, limit: int | None, fresh: int
+    study: Study,
+    folder: Path,
+    where: Layout,
+    how: Checkpointing,
+    *,
+    width: int | None,
+    limit: int | None,
+    fresh: int,
 ) -> int:
-    """Runs what is missing in the folder, ranks the settings, and tries the best on so many fresh seeds.
+    """Runs what is missing in the folder, ranks the settings, and tries the best on so many fresh
+    seeds.
 
-    Returns the exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, of the settings or of the best on
-    fresh seeds. Arguments and errors: of `run` and `finish`. Raises ValueError where another process works in the
-    folder, and as `study.check` does.
+    Returns the exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, of the settings
+    or of the best on fresh seeds. Arguments and errors: of `run` and `finish`. Raises ValueError
+    where another process works in the folder, and as `study.check` does.
     """
     studies.check(study, where)
     tried = f"{study.num_points} settings × {len(study.seeds)} seeds"
@@ -60,16 +70,20 @@ def run(
     width: int | None = None,
     limit: int | None = None,
 ) -> int | None:
-    """Runs what is missing in the folder. -> the width it is run at. Every chunk is written once it is finished.
+    """Runs what is missing in the folder. -> the width it is run at. Every chunk is written once it
+    is finished.
 
-    width: as of `chunks.plan`; of a sweep that was begun, the one it was begun with. limit: bytes of memory that this
-    process may have; None: what is free. how: within a chunk. Raises ValueError for another width than that, and as
-    `plan` does; Interrupted after a signal.
+    width: as of `chunks.plan`; of a sweep that was begun, the one it was begun with. limit: bytes
+    of memory that this process may have; None: what is free. how: within a chunk. Raises ValueError
+    for another width than that, and as `plan` does; Interrupted after a signal.
     """
     done, stored = studies.start(study, folder) if devices.is_first() else (0, None)
     done, stored = devices.agreed(done), devices.agreed(stored or 0)
     if stored and width and width != stored:
-        raise ValueError(f"this sweep was begun with --width {stored}: leave --width out, or choose another --out")
+        raise ValueError(
+            f"this sweep was begun with --width {stored}: leave --width out, or "
+            f"choose another --out"
+        )
     versions = folders.environment(where)
     if stored and done < study.num_runs and devices.is_first():
         _say_changes(study, folder, stored, versions)
@@ -83,7 +97,9 @@ def run(
         say(f"{title}compiling ...")
         h = hyperparams_of(study.hyperparams, study.traced(points))
         with cli.waiting("compiling", quiet=not devices.is_first()):
-            cut = plan(study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit)
+            cut = plan(
+                study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit
+            )
         if devices.is_first() and not stored:
             studies.write_setup(study, folder, cut.width, versions)
         stored = stored or cut.width
@@ -121,11 +137,14 @@ def plan(
 def described(cut: Plan, num_runs: int, where: Layout) -> str:
     """The plan, for people."""
     size = cut.programs.num_bytes * (len(jax.local_devices()) if where.mesh.size > 1 else 1)
-    on = f"each of {where.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (jax.process_count() > 1)
+    on = f"each of {where.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (
+        jax.process_count() > 1
+    )
     return (
-        f"{num_runs} runs in {-(-num_runs // cut.chunk)} chunks of {cut.chunk}, {cut.width} side by side on {on}; "
-        f"{memory.readable(size)} for the programs, {memory.readable(cut.bytes_per_run)} a run; "
-        f"compiled {cut.compilations}× in {cut.programs.seconds:.1f} s"
+        f"{num_runs} runs in {-(-num_runs // cut.chunk)} chunks of {cut.chunk}, {cut.width} side "
+        f"by side on {on}; {memory.readable(size)} for the programs, "
+        f"{memory.readable(cut.bytes_per_run)} a run; compiled {cut.compilations}× in "
+        f"{cut.programs.seconds:.1f} s"
     )
 
 
@@ -139,10 +158,11 @@ def finish(
     width: int | None,
     limit: int | None = None,
 ) -> bool:
-    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes what came of it.
+    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes
+    what came of it.
 
-    Returns whether there is a mean return to report. Where every run diverged there is no best setting, and nothing
-    is tried again.
+    Returns whether there is a mean return to report. Where every run diverged there is no best
+    setting, and nothing is tried again.
     """
     ranked = report.rank(study, studies.read_runs(folder)) if devices.is_first() else []
     best = devices.agreed(ranked[0].setting if report.any_finite(ranked) else NO_BEST)
@@ -175,7 +195,8 @@ def fresh(
     width: int | None,
     limit: int | None,
 ) -> dict[str, Any]:
-    """The summary of setting `best` on seeds beyond those of the study, whose run folder is FOLDER/best.
+    """The summary of setting `best` on seeds beyond those of the study, whose run folder is
+    FOLDER/best.
 
     Its mean and interval are of the seeds that stayed finite; where none did, there are none.
     """
@@ -187,7 +208,9 @@ def fresh(
     keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how, where)
     keys = execution.seed_keys(seeds)
     done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
-    states, metrics, found = jax.tree.map(lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done])
+    states, metrics, found = jax.tree.map(
+        lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done]
+    )
     evaluation = next(iter(found.values()))
     run = execution.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
     scores = np.asarray(evaluation.returns, float).mean(axis=1)
@@ -210,16 +233,27 @@ def say(text: str) -> None:
 
 
 def _say_changes(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
-    """Says what bits can depend on and is not as it was for the runs that are finished, and records it."""
+    """Says what bits can depend on and is not as it was for the runs that are finished, and records
+    it.
+    """
     before = studies.stored_versions(folder)
     if changed := checkpoints.changes(before, versions):
-        say(f"note: the runs to come may differ in bits from those that are finished, as {'; '.join(changed)}")
+        say(
+            f"note: the runs to come may differ in bits from those that are finished, as "
+            f"{'; '.join(changed)}"
+        )
         resumed = [*before.get("resumed", []), {"changed": changed}]
         studies.write_setup(study, folder, width, {**versions, "resumed": resumed})
 
 
 def _run_group(
-    study: Study, folder: Path, config: Config, points: range, cut: Plan, start: int, how: Checkpointing
+    study: Study,
+    folder: Path,
+    config: Config,
+    points: range,
+    cut: Plan,
+    start: int,
+    how: Checkpointing,
 ) -> None:
     """The runs of one static setting from its run `start` on."""
     first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
@@ -235,8 +269,12 @@ def _run_group(
         progress(finished * config.num_updates + updates, time.monotonic() - began, metrics)
 
     try:
-        keeping = _keeping(study, folder / "checkpoints", "chunk", config, first, how, cut.programs.where)
-        for chunk in chunks.chunks(cut, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping):
+        keeping = _keeping(
+            study, folder / "checkpoints", "chunk", config, first, how, cut.programs.where
+        )
+        for chunk in chunks.chunks(
+            cut, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping
+        ):
             finished += 1
             if devices.is_first():
                 studies.write_chunk(study, folder, first + chunk.start, chunk)
@@ -250,9 +288,16 @@ def _run_group(
 
 
 def _keeping(
-    study: Study, folder: Path, name: str, config: Config, first: int, how: Checkpointing, where: Layout
+    study: Study,
+    folder: Path,
+    name: str,
+    config: Config,
+    first: int,
+    how: Checkpointing,
+    where: Layout,
 ) -> chunks.Keeping:
-    """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from there.
+    """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
+    there.
 
     first: of the runs of `config`, their number in the study.
     """
@@ -261,7 +306,11 @@ def _keeping(
 
     def keeping(start: int, count: int) -> Any:
         columns = studies.labelled(study, first + start, count)
-        place = folder / f"{name}-{first + start:06}-{first + start + count - 1:06}" if devices.is_first() else None
+        place = (
+            folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"
+            if devices.is_first()
+            else None
+        )
         found = None
         if place:
             files.make_folder(place, within=folder.parent)

@@ -1,7 +1,8 @@
 """Points: settings to try, every combination of some values or draws from ranges of them.
 
-A space is a sequence of values, or a `Range`. Fields of Hyperparams go by their names; so do the parameters of the
-environment, which the functions for Python take as `env_params={...}`. Nothing here imports jax.
+A space is a sequence of values, or a `Range`. Fields of Hyperparams go by their names; so do the
+parameters of the environment, which the functions for Python take as `env_params={...}`. Nothing
+here imports jax.
 """
 
 import itertools
@@ -20,7 +21,9 @@ Table = dict[str, list[Any]]  # G values of every name
 
 
 class Range(NamedTuple):
-    """Numbers from low to high; log: uniform in the exponent, as step sizes and other scales are searched."""
+    """Numbers from low to high; log: uniform in the exponent, as step sizes and other scales are
+    searched.
+    """
 
     low: float
     high: float
@@ -36,18 +39,24 @@ class Range(NamedTuple):
 def grid(base: Hyperparams | None = None, /, **spaces: Any) -> Hyperparams:
     """Every combination of the values, leaves [G]; the first name varies slowest.
 
-    base: what the fields are that have no values here. Raises ValueError for an unknown field or a bad value.
+    base: what the fields are that have no values here. Raises ValueError for an unknown field or a
+    bad value.
     """
     return hyperparams_of(_given(base), combinations(_flat(spaces)))
 
 
-def random(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
+def random(
+    num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any
+) -> Hyperparams:
     """`num` independent draws from the spaces, leaves [num] (Bergstra & Bengio 2012)."""
     return hyperparams_of(_given(base), draws("random", num, _flat(spaces), seed))
 
 
-def sobol(num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any) -> Hyperparams:
-    """`num` points of a scrambled Sobol' sequence in the spaces, leaves [num]: more even than random draws.
+def sobol(
+    num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any
+) -> Hyperparams:
+    """`num` points of a scrambled Sobol' sequence in the spaces, leaves [num]: more even than
+    random draws.
 
     Powers of two are the most even.
     """
@@ -63,7 +72,9 @@ def _given(base: Hyperparams | None) -> Hyperparams:
 
 
 def combinations(spaces: Mapping[str, Space]) -> Table:
-    """Every combination of the values. Raises ValueError for a range, which has no end of values."""
+    """Every combination of the values. Raises ValueError for a range, which has no end of
+    values.
+    """
     for name, space in spaces.items():
         if isinstance(space, Range):
             raise ValueError(f"{name} is a range, and a grid needs values: NAME=V,V,V")
@@ -71,7 +82,9 @@ def combinations(spaces: Mapping[str, Space]) -> Table:
             raise ValueError(f"{name} has no values")
     rows = itertools.product(*spaces.values())
     return (
-        {name: list(column) for name, column in zip(spaces, zip(*rows, strict=True), strict=True)} if spaces else {}
+        {name: list(column) for name, column in zip(spaces, zip(*rows, strict=True), strict=True)}
+        if spaces
+        else {}
     )
 
 
@@ -79,25 +92,41 @@ def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Tabl
     """`num` points; of a sequence each value is as likely."""
     check_name("method", method, ("random", "sobol"))
     num = count("points", num)
-    units = _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
-    return {name: _at(name, space, unit) for (name, space), unit in zip(spaces.items(), units.T, strict=True)}
+    units = (
+        _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
+    )
+    return {
+        name: _at(name, space, unit)
+        for (name, space), unit in zip(spaces.items(), units.T, strict=True)
+    }
 
 
 def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
-    """The points as leaves [G], every leaf; names that are no field are parameters of the environment.
+    """The points as leaves [G], every leaf; names that are no field are parameters of the
+    environment.
 
     Raises ValueError for a value out of range.
     """
     num = len(next(iter(table.values()), [0]))
     fields = base.scalars()
     for i in range(num):
-        check_hyperparams(Hyperparams(**{**fields, **{n: v[i] for n, v in table.items() if n in fields}}))
+        check_hyperparams(
+            Hyperparams(**{**fields, **{n: v[i] for n, v in table.items() if n in fields}})
+        )
     own = {name: table.get(name, value) for name, value in fields.items()}
-    env = {**base.env_params, **{name: values for name, values in table.items() if name not in fields}}
+    env = {
+        **base.env_params,
+        **{name: values for name, values in table.items() if name not in fields},
+    }
     for name, values in env.items():
-        if not all(isinstance(x, int | float | np.number) and math.isfinite(x) for x in np.ravel(values).tolist()):
+        if not all(
+            isinstance(x, int | float | np.number) and math.isfinite(x)
+            for x in np.ravel(values).tolist()
+        ):
             raise ValueError(f"{name} must be finite numbers, got {values!r}")
-    return Hyperparams(**{n: _column(v, num) for n, v in own.items()}, env_params=_columns(env, num))
+    return Hyperparams(
+        **{n: _column(v, num) for n, v in own.items()}, env_params=_columns(env, num)
+    )
 
 
 def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
@@ -113,7 +142,9 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
             raise ValueError(f"{text} is neither NAME=V,V,V nor NAME=LOW:HIGH")
         if name in spaces:
             raise ValueError(f"{name} is given twice")
-        spaces[name] = _range(name, values) if ":" in values else [_value(v) for v in values.split(",")]
+        spaces[name] = (
+            _range(name, values) if ":" in values else [_value(v) for v in values.split(",")]
+        )
     return spaces
 
 
@@ -126,18 +157,25 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
 
 
 def lasting(table: Table, config: Config, total_steps: int) -> Table:
-    """The table with the `num_updates` of every point, where what is varied changes the steps of an update.
+    """The table with the `num_updates` of every point, where what is varied changes the steps of an
+    update.
 
     Raises ValueError where `num_updates` is itself varied.
     """
     if "num_updates" in table:
-        raise ValueError("total_steps and num_updates exclude each other: vary num_updates, or leave it out")
-    lengths = [name for name in ("collect", "num_envs", "num_steps", "action_repeat") if name in table]
+        raise ValueError(
+            "total_steps and num_updates exclude each other: vary num_updates, or leave it out"
+        )
+    lengths = [
+        name for name in ("collect", "num_envs", "num_steps", "action_repeat") if name in table
+    ]
     if not lengths:
         return table
     static = {name: values for name, values in table.items() if name in Config.__dataclass_fields__}
     num = len(table[lengths[0]])
-    points = [replace(config, **{name: values[g] for name, values in static.items()}) for g in range(num)]
+    points = [
+        replace(config, **{name: values[g] for name, values in static.items()}) for g in range(num)
+    ]
     return {**table, "num_updates": [point.lasting(total_steps).num_updates for point in points]}
 
 
@@ -146,11 +184,17 @@ def _range(name: str, text: str) -> Range:
     try:
         found = Range(float(low), float(high), log=kind != ["linear"])
     except ValueError:
-        raise ValueError(f"range of {name} must be LOW:HIGH or LOW:HIGH:linear, got {text}") from None
+        raise ValueError(
+            f"range of {name} must be LOW:HIGH or LOW:HIGH:linear, got {text}"
+        ) from None
     if len(kind) > 1 or (kind and kind[0] not in ("log", "linear")) or not found.low < found.high:
-        raise ValueError(f"range of {name} must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH, got {text}")
+        raise ValueError(
+            f"range of {name} must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH, got {text}"
+        )
     if found.log and found.low <= 0:
-        raise ValueError(f"range of {name} is log-uniform, and needs LOW > 0; or write {low}:{high}:linear")
+        raise ValueError(
+            f"range of {name} is log-uniform, and needs LOW > 0; or write {low}:{high}:linear"
+        )
     return found
 
 
@@ -173,7 +217,8 @@ def _flat(spaces: Mapping[str, Any]) -> dict[str, Space]:
     for name, space in {**own, **env}.items():
         if not isinstance(space, Range) and entries(space) is None:
             raise ValueError(
-                f"{name} must be a sequence of values or a Range, as in [{shown(space)}]; got {shown(space)}"
+                f"{name} must be a sequence of values or a Range, as in [{shown(space)}]; got "
+                f"{shown(space)}"
             )
     return {**own, **env}
 
@@ -194,7 +239,9 @@ def _sobol(num: int, dimensions: int, seed: int) -> np.ndarray:
     from scipy.stats import qmc  # a dependency of jax
 
     # Drawn to the next power of two, of which the first are taken.
-    return qmc.Sobol(max(dimensions, 1), rng=seed).random_base2(math.ceil(math.log2(num)))[:num, :dimensions]
+    return qmc.Sobol(max(dimensions, 1), rng=seed).random_base2(math.ceil(math.log2(num)))[
+        :num, :dimensions
+    ]
 
 
 def _column(value: Any, num: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""What a sweep tells: settings ranked by their mean over seeds with intervals, figures, and the best one tried again.
+"""What a sweep tells: settings ranked by their mean over seeds with intervals, figures, and the
+best one tried again.
 
-The best of many settings looks better than it is, since luck was selected too. Its return on seeds that had no
-part in the choice is the one to report.
+The best of many settings looks better than it is, since luck was selected too. Its return on seeds
+that had no part in the choice is the one to report.
 """
 
 from collections.abc import Mapping
@@ -50,7 +51,9 @@ def mean_of(scores: np.ndarray) -> Estimate:
 
 
 def rank(study: Study, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
-    """The settings whose seeds are all done, the best first; those with a seed that diverged after the others."""
+    """The settings whose seeds are all done, the best first; those with a seed that diverged after
+    the others.
+    """
     ranked = []
     for g in range(len(rows["run"]) // len(study.seeds)):
         here = rows["setting"] == g
@@ -66,7 +69,9 @@ def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
     head = ["", *study.table, "mean return [95 %]", "diverged", "steps a seed"]
     lines = [head, *([str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown]))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = ["  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines]
+    texts = [
+        "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
+    ]
     more = [f"... and {len(ranked) - shown} more in settings.csv"] if len(ranked) > shown else []
     single = any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown])
     remark = ["no interval: it takes two seeds that stayed finite (--seeds)"] if single else []
@@ -75,19 +80,41 @@ def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
 
 def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
     """settings.csv: a line per setting, the best first."""
-    names = ("rank", "setting", *study.table, "mean", "low", "high", "median", "diverged", "env_steps")
+    names = (
+        "rank",
+        "setting",
+        *study.table,
+        "mean",
+        "low",
+        "high",
+        "median",
+        "diverged",
+        "env_steps",
+    )
     lines = [
-        (i + 1, r.setting, *r.values.values(), *r.mean, _median(r.scores), r.diverged, round(r.env_steps))
+        (
+            i + 1,
+            r.setting,
+            *r.values.values(),
+            *r.mean,
+            _median(r.scores),
+            r.diverged,
+            round(r.env_steps),
+        )
         for i, r in enumerate(ranked)
     ]
     results.write_csv(folder / "settings.csv", names, lines)
 
 
 def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
-    """Learning curves of the best settings, the return against each name, and of two names a map. The files."""
+    """Learning curves of the best settings, the return against each name, and of two names a map.
+    The files.
+    """
     title = f"{study.config.estimator} on {study.config.env}, {len(study.seeds)} seeds a setting"
     drawn, curves = [], dict[str, tuple[np.ndarray, Estimate]]()
-    written = {name: numerals.labels([r.values[name] for r in ranked[:DRAWN]]) for name in study.table}
+    written = {
+        name: numerals.labels([r.values[name] for r in ranked[:DRAWN]]) for name in study.table
+    }
     for i, r in enumerate(ranked[:DRAWN]):
         if seen := studies.read_curves(folder, r.setting):
             values = {name: of_settings[i] for name, of_settings in written.items()}
@@ -103,7 +130,9 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
         plots.learning_curves({title: curves}, drawn[-1])
     finite = [r for r in ranked if np.isfinite(r.mean.value)]
     varied = {
-        name: [r.values[name] for r in finite] for name in study.table if len(set(map(str, study.table[name]))) > 1
+        name: [r.values[name] for r in finite]
+        for name in study.table
+        if len(set(map(str, study.table[name]))) > 1
     }
     means = [r.mean for r in finite]
     if varied and finite:
@@ -139,21 +168,31 @@ def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
     if not any_finite(ranked):
         total = sum(r.diverged for r in ranked)
         return (
-            f"all {total} runs diverged, each with a number that was not finite at some update, so that there is no "
-            "best setting: smaller values of learning_rate may help"
+            f"all {total} runs diverged, each with a number that was not finite at some update, so "
+            "that there is no best setting: smaller values of learning_rate may help"
         )
     best = ranked[0]
     found = (
-        f"best: {label(best.values) or 'the only setting'}; mean return {_interval(best.mean)} where it was selected"
+        f"best: {label(best.values) or 'the only setting'}; mean return {_interval(best.mean)} "
+        f"where it was selected"
     )
     if again is None:
-        return found + (", which flatters it: of many settings the luckiest looks best" if len(ranked) > 1 else "")
+        return found + (
+            ", which flatters it: of many settings the luckiest looks best"
+            if len(ranked) > 1
+            else ""
+        )
     seeds, failed = len(again["per_seed"]), len(again["failed_seeds"])
     if "mean" not in again:
-        return f"{found},\nbut on {seeds} fresh seeds all runs diverged: this setting cannot be relied on"
+        return (
+            f"{found},\nbut on {seeds} fresh seeds all runs diverged: this setting cannot be "
+            f"relied on"
+        )
     mean = Estimate(again["mean"], *again["interval"])
     fresh = f"{seeds} fresh seeds" + (f", without the {failed} that diverged," if failed else ",")
-    return f"{found},\n{_interval(mean)} on {fresh} which had no part in the choice: report this one"
+    return (
+        f"{found},\n{_interval(mean)} on {fresh} which had no part in the choice: report this one"
+    )
 
 
 def any_finite(ranked: list[Ranked]) -> bool:
@@ -179,4 +218,6 @@ def _interval(mean: Estimate) -> str:
 
 
 def _number(x: Any) -> str:
-    return numerals.typed(numerals.number(float(x))) if isinstance(x, float | np.floating) else str(x)
+    return (
+        numerals.typed(numerals.number(float(x))) if isinstance(x, float | np.floating) else str(x)
+    )

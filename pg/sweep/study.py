@@ -1,4 +1,5 @@
-"""A study: what is tried, and the folder in which its runs are kept; the same study finds the same folder.
+"""A study: what is tried, and the folder in which its runs are kept; the same study finds the same
+folder.
 
 OUT/ENV/ESTIMATOR/<digest of what is tried>/
     sweep.json                  settings, points, seeds, width, versions
@@ -29,29 +30,38 @@ from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
 from pg.train import make_learner
 
-RESULTS = ("mean", "standard_error", "min", "max", "env_steps", "finite")  # columns of a row per run
+# columns of a row per run
+RESULTS = ("mean", "standard_error", "min", "max", "env_steps", "finite")
 WIDEST = 2**20  # runs side by side on a device, at most
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is tried: points × seeds on top of a setting, and how the final policies are evaluated."""
+    """What is tried: points × seeds on top of a setting, and how the final policies are
+    evaluated.
+    """
 
     config: Config
     hyperparams: Hyperparams
-    table: Table  # G values of each name: of a field of Config, of Hyperparams, or of a parameter of the environment
+    # G values of each name: of a field of Config, of Hyperparams, or of a parameter of the
+    # environment
+    table: Table
     seeds: range
     episodes: int = 100
     greedy: bool = False
     exact: bool = False
 
     def __post_init__(self) -> None:
-        """Brings points of one static setting together. Raises ValueError for a setting that is not valid."""
+        """Brings points of one static setting together. Raises ValueError for a setting that is not
+        valid.
+        """
         config, hyperparams = merge_env_params(self.config, self.hyperparams)
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "hyperparams", hyperparams)
         order = sorted(range(self.num_points), key=lambda g: self._first_like(g))
-        object.__setattr__(self, "table", {name: [v[g] for g in order] for name, v in self.table.items()})
+        object.__setattr__(
+            self, "table", {name: [v[g] for g in order] for name, v in self.table.items()}
+        )
         for config, points in self.programs():  # which checks every Config
             traced = self.traced(points)
             hyperparams_of(self.hyperparams, traced)
@@ -75,12 +85,16 @@ class Study:
             if groups and self._static(g) == self._static(groups[-1][1][0]):
                 groups[-1] = (groups[-1][0], range(groups[-1][1].start, g + 1))
             else:
-                groups.append((dataclasses.replace(self.config, **self._static(g)), range(g, g + 1)))
+                groups.append(
+                    (dataclasses.replace(self.config, **self._static(g)), range(g, g + 1))
+                )
         return groups
 
     def traced(self, points: range) -> Table:
         """The values at some points of all that needs no compilation of its own."""
-        return {name: [v[g] for g in points] for name, v in self.table.items() if name not in _STATIC}
+        return {
+            name: [v[g] for g in points] for name, v in self.table.items() if name not in _STATIC
+        }
 
     def values(self, g: int) -> dict[str, Any]:
         """The values of a point by name."""
@@ -95,7 +109,10 @@ class Study:
     def folder(self, out: Path) -> Path:
         """Where it is kept, below `out`."""
         text = json.dumps(folders.jsonable(self.to_json()), sort_keys=True)
-        return folders.parent(out, self.config) / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return (
+            folders.parent(out, self.config)
+            / f"sweep-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        )
 
     def _static(self, g: int) -> dict[str, Any]:
         return {name: v[g] for name, v in self.table.items() if name in _STATIC}
@@ -108,12 +125,16 @@ _STATIC = tuple(field.name for field in dataclasses.fields(Config))
 
 
 def check_names(study: Study) -> None:
-    """Raises ValueError, with the nearest valid names, for a name that is nothing which can be varied."""
+    """Raises ValueError, with the nearest valid names, for a name that is nothing which can be
+    varied.
+    """
     for config, points in study.programs():
         own = [name for name in study.traced(points) if name not in Hyperparams._fields]
         of_env = envs.parameters(config.env)
         known = [*Hyperparams().scalars(), *_STATIC, *of_env]
-        listed = f"sweep.py --help lists the settings, and the environment's own are {', '.join(of_env)}"
+        listed = (
+            f"sweep.py --help lists the settings, and the environment's own are {', '.join(of_env)}"
+        )
         for name in own:
             check_name("setting to vary", name, known, listed)
 
@@ -121,8 +142,9 @@ def check_names(study: Study) -> None:
 def check(study: Study, where: Layout) -> None:
     """Raises ValueError for all that can be refused before the first update.
 
-    A name that is nothing which can be varied; a value that a parameter of the environment cannot have; and what
-    only the environment knows of a static setting, which would else be found when its turn to be compiled has come.
+    A name that is nothing which can be varied; a value that a parameter of the environment cannot
+    have; and what only the environment knows of a static setting, which would else be found when
+    its turn to be compiled has come.
     """
     check_names(study)
     for config, points in study.programs():
@@ -131,10 +153,15 @@ def check(study: Study, where: Layout) -> None:
         own = {name: values for name, values in traced.items() if name not in Hyperparams._fields}
         envs.check_parameters(config.env, own)
         for i in range(len(points)):
-            merge_env_params(config, study.hyperparams._replace(env_params={name: x[i] for name, x in own.items()}))
+            merge_env_params(
+                config,
+                study.hyperparams._replace(env_params={name: x[i] for name, x in own.items()}),
+            )
         if len(study.programs()) > 1:
             first = {name: values[:1] for name, values in traced.items()}
-            h = jax.tree.map(lambda x: x[0], runs.broadcast(hyperparams_of(study.hyperparams, first), 1))
+            h = jax.tree.map(
+                lambda x: x[0], runs.broadcast(hyperparams_of(study.hyperparams, first), 1)
+            )
             learner = make_learner(config, h)
             state = jax.eval_shape(learner.init, jax.random.key(0))
             jax.eval_shape(learner.step, state, jax.random.key(0))
@@ -152,8 +179,9 @@ def make(folder: Path) -> None:
 def start(study: Study, folder: Path) -> tuple[int, int | None]:
     """Runs finished in the folder, and the width they were run at if there are any.
 
-    A chunk whose file is damaged is run again, with those after it. Raises ValueError where sweep.json is damaged,
-    and where a file cannot be read for want of memory or by a fault of the disk: it may be sound, and is kept.
+    A chunk whose file is damaged is run again, with those after it. Raises ValueError where
+    sweep.json is damaged, and where a file cannot be read for want of memory or by a fault of the
+    disk: it may be sound, and is kept.
     """
     make(folder)
     for place in (folder, folder / "metrics", folder / "runs"):
@@ -165,7 +193,10 @@ def start(study: Study, folder: Path) -> tuple[int, int | None]:
         except files.UnreadableError:
             raise
         except ValueError as error:
-            cli.say(f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, are run again")
+            cli.say(
+                f"{error.args[0].partition(', remove')[0]}: its runs, and those after them, "
+                f"are run again"
+            )
             for later in finished[i:]:
                 later.unlink()
             break
@@ -186,13 +217,17 @@ def stored_width(folder: Path) -> int | None:
 def stored_versions(folder: Path) -> dict[str, Any]:
     """The software and the machine of a sweep's start, or of the last time that it went on."""
     return dict(
-        folders.read_json(folder / "sweep.json", {"versions": Optional(folders.VERSIONS)}).get("versions", {})
+        folders.read_json(folder / "sweep.json", {"versions": Optional(folders.VERSIONS)}).get(
+            "versions", {}
+        )
     )
 
 
 def write_setup(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
     """sweep.json. versions: as of `folders.environment`."""
-    folders.write_json(folder / "sweep.json", {**study.to_json(), "width": width, "versions": versions})
+    folders.write_json(
+        folder / "sweep.json", {**study.to_json(), "width": width, "versions": versions}
+    )
 
 
 def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
@@ -230,7 +265,9 @@ def _num_runs(path: Path) -> int:
 
 
 def _check_chunk(study: Study, path: Path) -> None:
-    """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by their heads."""
+    """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by
+    their heads.
+    """
     first, count = int(path.stem.split("-")[0]), _num_runs(path)
     if not 1 <= count <= study.num_runs - first:
         raise ValueError(f"{path} is damaged, remove it: the sweep has {study.num_runs} runs")
@@ -238,7 +275,9 @@ def _check_chunk(study: Study, path: Path) -> None:
     longest = count * max(config.num_updates for config, _ in study.programs())
     wanted = ["run", "setting", "seed"]
     runs = results.read_table(path, [*wanted, *study.table, *RESULTS], most_rows=count, texts=True)
-    if not np.array_equal(runs["run"], first + np.arange(count)) or any(runs[x].dtype == object for x in RESULTS):
+    if not np.array_equal(runs["run"], first + np.arange(count)) or any(
+        runs[x].dtype == object for x in RESULTS
+    ):
         raise ValueError(f"{path} is damaged, remove it: its runs are others")
     results.read_table(metrics, ["run"], most_rows=longest)
 
@@ -246,16 +285,27 @@ def _check_chunk(study: Study, path: Path) -> None:
 def labelled(study: Study, start: int, count: int) -> dict[str, Any]:
     """What the runs start, start + 1, ... are."""
     run = start + np.arange(count)
-    return {"run": run, "setting": run // len(study.seeds), "seed": study.seeds.start + run % len(study.seeds)}
+    return {
+        "run": run,
+        "setting": run // len(study.seeds),
+        "seed": study.seeds.start + run % len(study.seeds),
+    }
 
 
 def read_runs(folder: Path) -> dict[str, np.ndarray]:
-    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some are missing."""
-    parts = [results.read_table(path, most_rows=_num_runs(path), texts=True) for path in _tables(folder, "runs")]
+    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some
+    are missing.
+    """
+    parts = [
+        results.read_table(path, most_rows=_num_runs(path), texts=True)
+        for path in _tables(folder, "runs")
+    ]
     if not parts:
         return {}
     if any(set(part) != set(parts[0]) for part in parts):
-        raise ValueError(f"the files in {folder / 'runs'} have not the same columns: remove the folder")
+        raise ValueError(
+            f"the files in {folder / 'runs'} have not the same columns: remove the folder"
+        )
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not np.array_equal(rows["run"], np.arange(len(rows["run"]))):
         raise ValueError(f"{folder / 'runs'} lacks runs between others: remove the later files")
@@ -263,7 +313,9 @@ def read_runs(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_curves(folder: Path, setting: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Environment steps and returns of every seed of a setting, without those in which no episode ended."""
+    """Environment steps and returns of every seed of a setting, without those in which no episode
+    ended.
+    """
     wanted = ("setting", "seed", "update", "return", "episodes", "env_steps")
     parts = []
     for path in _tables(folder, "metrics"):

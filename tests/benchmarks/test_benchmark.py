@@ -24,7 +24,13 @@ from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--suite", "bsuite", "--env", "DeepSea-bsuite", "--seeds", "2", "--eval-episodes", "3")
-TINY = {"num_updates": 3, "num_steps": 8, "hidden_sizes": (8,), "num_epochs": 1, "num_minibatches": 1}
+TINY = {
+    "num_updates": 3,
+    "num_steps": 8,
+    "hidden_sizes": (8,),
+    "num_epochs": 1,
+    "num_minibatches": 1,
+}
 ROWS = suites.select("bsuite", ("DeepSea-bsuite",))
 
 
@@ -42,7 +48,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module, with settings that train at once."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "0")  # the script sets them, for its own process
-    spec = importlib.util.spec_from_file_location("benchmark_script", ROOT / "experiments" / "benchmark.py")
+    spec = importlib.util.spec_from_file_location(
+        "benchmark_script", ROOT / "experiments" / "benchmark.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -78,7 +86,12 @@ def test_a_cell_holds_its_settings_and_what_came_of_them(finished: Path) -> None
     config, hyperparams = tiny("DeepSea-bsuite", "ppo")
     assert Config.from_json(data["config"]) == config
     assert data["hyperparams"]["learning_rate"] == hyperparams.learning_rate
-    assert (data["env"], data["label"], data["seeds"], data["episodes"]) == ("DeepSea-bsuite", "ppo", [0, 1], 3)
+    assert (data["env"], data["label"], data["seeds"], data["episodes"]) == (
+        "DeepSea-bsuite",
+        "ppo",
+        [0, 1],
+        3,
+    )
     assert data["env_steps"] == [3 * 8 * 8] * 2
     for name in ("greedy", "sampled"):
         assert len(data[name]) == 2
@@ -106,10 +119,20 @@ def test_the_command_skips_what_is_finished_and_reports(
     assert f"skipped, as they are finished in {out} with these settings: 2 row(s)" in printed
     assert "| environment    | label          |" in printed
     assert "0/2" in printed
-    assert {path.name for path in out.iterdir()} == {"DeepSea-bsuite", "results.csv", "curves.png", "curves.svg"}
+    assert {path.name for path in out.iterdir()} == {
+        "DeepSea-bsuite",
+        "results.csv",
+        "curves.png",
+        "curves.svg",
+    }
     lines = learning.read_csv(out / "results.csv")
     assert lines == learning.collect(out)
-    assert [(x.label, x.seed) for x in lines] == [("actor_critic", 0), ("actor_critic", 1), ("ppo", 0), ("ppo", 1)]
+    assert [(x.label, x.seed) for x in lines] == [
+        ("actor_critic", 0),
+        ("actor_critic", 1),
+        ("ppo", 0),
+        ("ppo", 1),
+    ]
     assert printed.splitlines()[-2:] == [str(out / "results.csv"), str(out / "curves.png")]
 
 
@@ -141,21 +164,32 @@ def test_other_settings_are_refused_and_redone_when_asked(
         run(script, monkeypatch, *SMALL, *only, "--out", str(out))
     message = capsys.readouterr().err
     assert mistake.value.code == 2
-    assert "ppo/seeds-0-9.json was made with other settings: remove it, choose another --out, or --redo" in message
+    assert (
+        "ppo/seeds-0-9.json was made with other settings: remove it, choose another --out, or "
+        "--redo" in message
+    )
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
     with pytest.raises(ValueError, match="other settings"):  # of the evaluation
         learning.plan(ROWS, tiny, out, seeds=2, episodes=4)
     assert run(script, monkeypatch, *SMALL, *only, "--redo", "--out", str(out)) == 0
     kept = sorted(path.name for path in (out / "DeepSea-bsuite" / "ppo").iterdir())
     assert kept == ["seeds-0-1.json", "seeds-0-1.npz"]
-    assert json.loads((out / "DeepSea-bsuite" / "ppo" / kept[0]).read_text())["hyperparams"]["learning_rate"] == 0.5
+    assert (
+        json.loads((out / "DeepSea-bsuite" / "ppo" / kept[0]).read_text())["hyperparams"][
+            "learning_rate"
+        ]
+        == 0.5
+    )
     assert len(learning.collect(out)) == 4
     untouched = out / "DeepSea-bsuite" / "actor_critic" / "seeds-0-1.json"
     assert untouched.read_bytes() == before[untouched]
 
 
 def test_ctrl_c_keeps_what_is_finished(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Interrupted(learning.cli.Progress):
         made = 0
@@ -174,7 +208,10 @@ def test_ctrl_c_keeps_what_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(learning.cli, "Progress", Interrupted)
         assert run(script, monkeypatch, *command) == 130
-    assert "interrupted: 1 of 2 programs are finished; the same command goes on from here" in capsys.readouterr().out
+    assert (
+        "interrupted: 1 of 2 programs are finished; the same command goes on from here"
+        in capsys.readouterr().out
+    )
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
     assert len(learning.read_csv(tmp_path / "results.csv")) == 2
     assert len(readme.read_text().splitlines()) == 2  # half a suite is no report
@@ -182,7 +219,11 @@ def test_ctrl_c_keeps_what_is_finished(
     printed = capsys.readouterr().out
     assert "with these settings: 1 row(s)" in printed
     assert "1/1 DeepSea-bsuite ppo: 2 seeds from 0; compiling" in printed
-    assert re.search(r"1/1 DeepSea-bsuite ppo: greedy \S+, sampled \S+; 384 steps in \d+ s", printed)
+    assert re.search(
+        r"1/1 DeepSea-bsuite ppo: greedy \S+, sampled \S+; 384 steps in \d+ "
+        r"s",
+        printed,
+    )
     assert len(learning.read_csv(tmp_path / "results.csv")) == 4
     assert len(readme.read_text().splitlines()) == 6
 
@@ -195,7 +236,10 @@ def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
 
 
 def rows_of(env: str, label: str, greedy: list[float], steps: int = 100_000) -> list[Result]:
-    return [Result(env, label, seed, value, value - 1.0, steps + seed) for seed, value in enumerate(greedy)]
+    return [
+        Result(env, label, seed, value, value - 1.0, steps + seed)
+        for seed, value in enumerate(greedy)
+    ]
 
 
 TABLE = [
@@ -221,7 +265,9 @@ def test_the_report() -> None:
         ("Acrobot-v1", "ppo"),
     ]
     assert list(by_name)[-1] == ("My-env", "mine")
-    natural, ppo, plain = (by_name["CartPole-v1", label] for label in ("natural", "ppo", "reinforce"))
+    natural, ppo, plain = (
+        by_name["CartPole-v1", label] for label in ("natural", "ppo", "reinforce")
+    )
     assert natural[2:8] == [
         *("600,019", "20", "500.0 [500.0, 500.0]", "499.0 ± 0.0", "20/20"),
         "19/20 ≥ 475, 500k steps: ✗ (more steps)",
@@ -242,12 +288,22 @@ def test_the_report() -> None:
     # The published policies of MinAtar were sampled, and so is what is held to them.
     assert by_name["Breakout-MinAtar", "ppo"][6:8] == ["0/10", "mean ≥ 40 (sampled), 10M steps: ✗"]
     assert by_name["Reacher-misc", "ppo"][4] == "not a number in 1 of 2 seeds"
-    assert by_name["My-env", "mine"][3:] == ["1", "1.000 (no interval)", "0.000 ± —", "—", "—", "none"]
+    assert by_name["My-env", "mine"][3:] == [
+        "1",
+        "1.000 (no interval)",
+        "0.000 ± —",
+        "—",
+        "—",
+        "none",
+    ]
     assert "published" not in learning.report(TABLE, published=False)
 
 
 def test_the_report_goes_between_the_marks_of_a_file(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     table, readme = tmp_path / "benchmark.csv", tmp_path / "README.md"
     learning.write_csv(table, TABLE)
@@ -263,7 +319,11 @@ def test_the_report_goes_between_the_marks_of_a_file(
         assert learning.report(TABLE) in text
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "README.md"}
     capsys.readouterr()
-    for content in ("no marks", "<!-- end of results -->\n<!-- results -->", "<!-- results -->\n" * 2):
+    for content in (
+        "no marks",
+        "<!-- end of results -->\n<!-- results -->",
+        "<!-- results -->\n" * 2,
+    ):
         readme.write_text(content)
         with pytest.raises(SystemExit) as mistake:
             run(script, monkeypatch, "--from", str(table), "--report", str(readme))
@@ -274,7 +334,12 @@ def test_the_report_goes_between_the_marks_of_a_file(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot read"), ("", "is not a table"), ("a,b\n1,2\n", "is not a table"), ("{header}\nx,y,z\n", "not a")],
+    [
+        (None, "cannot read"),
+        ("", "is not a table"),
+        ("a,b\n1,2\n", "is not a table"),
+        ("{header}\nx,y,z\n", "not a"),
+    ],
 )
 def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
@@ -286,9 +351,15 @@ def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Pa
 
 MISTAKES = [
     (["--suite", "clasic"], "invalid choice"),
-    (["--env", "Acrobot-v2"], "unknown environment of suite 'classic' 'Acrobot-v2': did you mean 'Acrobot-v1'"),
+    (
+        ["--env", "Acrobot-v2"],
+        "unknown environment of suite 'classic' 'Acrobot-v2': did you mean 'Acrobot-v1'",
+    ),
     (["--label", "pppo"], "unknown label of suite 'classic' 'pppo': did you mean 'ppo'"),
-    (["--env", "Acrobot-v1", "--label", "natural"], "suite 'classic' has no row for both Acrobot-v1 and natural"),
+    (
+        ["--env", "Acrobot-v1", "--label", "natural"],
+        "suite 'classic' has no row for both Acrobot-v1 and natural",
+    ),
     (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
     (["--seeds-per-program", "-1"], "seeds_per_program must be"),
     (["--report", "no/such/README.md"], "no/such/README.md needs one line <!-- results -->"),
@@ -313,7 +384,14 @@ def test_help_teaches_and_answers_at_once() -> None:
     done = command("--help")
     assert done.returncode == 0
     assert time.monotonic() - started < 3.0
-    for word in ("--suite", "--seeds-per-program", "--redo", "--from", "--report", "the same command goes on"):
+    for word in (
+        "--suite",
+        "--seeds-per-program",
+        "--redo",
+        "--from",
+        "--report",
+        "the same command goes on",
+    ):
         assert word in " ".join(done.stdout.split())
 
 
@@ -327,7 +405,11 @@ def test_a_stored_curve_is_a_loops() -> None:
     assert steps.shape == means.shape == (2, 5)
     for seed in range(2):
         for k, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            ended = [(returns[seed, i], episodes[seed, i]) for i in range(start, end) if episodes[seed, i]]
+            ended = [
+                (returns[seed, i], episodes[seed, i])
+                for i in range(start, end)
+                if episodes[seed, i]
+            ]
             want = sum(x * n for x, n in ended) / sum(n for _, n in ended) if ended else np.nan
             np.testing.assert_allclose(means[seed, k], want, rtol=1e-6)
             assert steps[seed, k] == metrics["env_steps"][seed, :end].sum()
@@ -349,9 +431,17 @@ NOTHING_IN_COMMON: list[tuple[Any, str]] = [
     ([], r"at least one point each, got \[\] points"),
 ]
 NO_CURVES: list[tuple[Any, str]] = [
-    ([([1, 3], [0.0])], r"a pair of steps \[K\] and values \[K\], got arrays of shapes \[\(2,\), \(1,\)\]"),
+    (
+        [([1, 3], [0.0])],
+        r"a pair of steps \[K\] and values \[K\], got arrays of shapes \[\(2,\), "
+        r"\(1,\)\]",
+    ),
     ([(np.zeros((2, 3)), np.zeros((2, 3)))], r"got arrays of shapes \[\(2, 3\), \(2, 3\)\]"),
-    ((np.arange(3), np.arange(3)), r"a pair of steps \[K\] and values \[K\], got array\(\[0, 1, 2\]\)"),
+    (
+        (np.arange(3), np.arange(3)),
+        r"a pair of steps \[K\] and values \[K\], got array\(\[0, 1, "
+        r"2\]\)",
+    ),
 ]
 
 
@@ -377,7 +467,9 @@ def test_seeds_without_steps_in_common_have_no_curve_and_the_others_do(
         later = {**stored, "steps": stored["steps"] + np.array([[0], [10**6]])}
     np.savez_compressed(path, **later)
     assert set(whole) - set(learning._panels(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
-    assert "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out
+    assert (
+        "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out
+    )
 
 
 def test_normalised_scores_are_of_the_environments_that_labels_share() -> None:
@@ -417,7 +509,10 @@ def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None
     one_seed = [line for line in lines if line.seed == 0]
     assert "intervals.png" in [path.name for path in learning.draw(one_seed, tmp_path)]
     (tmp_path / "empty").mkdir()
-    assert [path.name for path in learning.draw(lines, tmp_path / "empty")] == ["profiles.png", "intervals.png"]
+    assert [path.name for path in learning.draw(lines, tmp_path / "empty")] == [
+        "profiles.png",
+        "intervals.png",
+    ]
     assert learning.draw([], tmp_path / "empty") == []
 
 
@@ -430,10 +525,16 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
         assert task.best is None or task.floor <= task.best
         for row in task.rows:
             assert row.steps >= 100_000
-            assert row.bar is None or row.bar.share is None or round(row.bar.share * 20, 9).is_integer()
+            assert (
+                row.bar is None
+                or row.bar.share is None
+                or round(row.bar.share * 20, 9).is_integer()
+            )
             config, _ = preset(row.label, task=task.name, env=task.env or task.name, **task.changes)
             if config.collect == "windows":  # episodes end when they end
-                steps = config.num_updates * config.num_envs * config.num_steps * config.action_repeat
+                steps = (
+                    config.num_updates * config.num_envs * config.num_steps * config.action_repeat
+                )
                 assert steps <= row.steps, (task.name, row.label)
     assert TASKS["UmbrellaChain-bsuite"].episodes * 20 >= 3600
     assert [task.name for task in TASKS.values() if not task.normalisable] == [

@@ -1,4 +1,6 @@
-"""The survey of estimators: its arithmetic on gradients whose cosines are known, and a small survey end to end."""
+"""The survey of estimators: its arithmetic on gradients whose cosines are known, and a small survey
+end to end.
+"""
 
 import json
 import math
@@ -22,7 +24,9 @@ P, NOISE = 400, 3.0
 
 
 def estimates(bias: float = 0.0, seed: int = 0, count: int = 1024) -> tuple[Estimates, Reference]:
-    """Gradients of length 1 along the first axis, `bias` along the second, and noise of variance 9 per episode."""
+    """Gradients of length 1 along the first axis, `bias` along the second, and noise of variance 9
+    per episode.
+    """
     g = np.random.default_rng(seed)
     signal = np.zeros(P)
     signal[:2] = 1.0, bias
@@ -47,7 +51,9 @@ def test_figures_of_known_gradients_are_within_their_intervals() -> None:
     for level, steps in ((0.5, line.half), (0.9, line.most)):
         assert steps == pytest.approx(10 * 9 * level**2 / (1 - level**2), rel=0.1)
     assert [p.episodes for p in curve] == [4 * 2**i for i in range(8)]
-    assert [p.cosine for p in curve] == pytest.approx([(1 + 9 / p.episodes) ** -0.5 for p in curve], rel=0.02)
+    assert [p.cosine for p in curve] == pytest.approx(
+        [(1 + 9 / p.episodes) ** -0.5 for p in curve], rel=0.02
+    )
     assert [p.steps for p in curve] == [10 * p.episodes for p in curve]
 
 
@@ -95,7 +101,15 @@ def test_without_a_reference_nothing_is_said_of_cosines() -> None:
 
 def test_what_is_parallel_to_the_gradient() -> None:
     assert [name for name in leaderboard.ESTIMATORS if not leaderboard.parallel(name)] == [
-        *("undiscounted_reward_to_go", "standardised", "grpo", "all_action", "actor_critic", "gae", "vtrace")
+        *(
+            "undiscounted_reward_to_go",
+            "standardised",
+            "grpo",
+            "all_action",
+            "actor_critic",
+            "gae",
+            "vtrace",
+        )
     ]
 
 
@@ -106,12 +120,22 @@ def test_estimates_that_are_too_few_are_refused() -> None:
 
 def line(estimator: str, most: float, subject: str = "a", seconds: float = 1.0) -> Quality:
     numbers = dict.fromkeys(Quality._fields, 1.0)
-    about: dict[str, Any] = {"subject": subject, "stage": "start", "estimator": estimator, "seed": 1}
-    return Quality(**{**numbers, **about, "num_episodes": 8, "counted": 8, "most": most, "seconds": seconds})
+    about: dict[str, Any] = {
+        "subject": subject,
+        "stage": "start",
+        "estimator": estimator,
+        "seed": 1,
+    }
+    return Quality(
+        **{**numbers, **about, "num_episodes": 8, "counted": 8, "most": most, "seconds": seconds}
+    )
 
 
 def test_a_table_comes_back(tmp_path: Path) -> None:
-    lines, points = [line("x", 12.0), line("y", math.inf)], [Point("a", "start", "x", 1, 8, 80.0, 0.1, 0.5, 0.4, 0.6)]
+    lines, points = (
+        [line("x", 12.0), line("y", math.inf)],
+        [Point("a", "start", "x", 1, 8, 80.0, 0.1, 0.5, 0.4, 0.6)],
+    )
     Survey(lines, points).write(tmp_path)
     assert Survey.read(tmp_path) == Survey(lines, points)
     assert Survey.read(tmp_path / "nowhere") == Survey([], [])
@@ -122,7 +146,12 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
 
 
 def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:
-    lines = [line("x", 100.0), line("y", 200.0, seconds=0.1), line("x", 50.0, "b"), line("y", math.inf, "b")]
+    lines = [
+        line("x", 100.0),
+        line("y", 200.0, seconds=0.1),
+        line("x", 50.0, "b"),
+        line("y", math.inf, "b"),
+    ]
     rows = leaderboard.leaderboard(lines).splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert cells[0][:3] == ["`x`", "1.00×", "3.00×"]  # medians of 1 and 1, and of 5 and 1
@@ -132,8 +161,12 @@ def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:
 def test_agreement_counts_the_first_three() -> None:
     names = "abcd"
     first = [line(n, i + 1.0) for i, n in enumerate(names)]
-    assert leaderboard.agreement(first, [line(n, m) for n, m in zip(names, (3, 2, 1, 4), strict=True)]) == (1, 1)
-    assert leaderboard.agreement(first, [line(n, m) for n, m in zip(names, (3, 2, 5, 4), strict=True)]) == (0, 1)
+    assert leaderboard.agreement(
+        first, [line(n, m) for n, m in zip(names, (3, 2, 1, 4), strict=True)]
+    ) == (1, 1)
+    assert leaderboard.agreement(
+        first, [line(n, m) for n, m in zip(names, (3, 2, 5, 4), strict=True)]
+    ) == (0, 1)
 
 
 def test_the_exact_gradient_is_the_mean_of_unbiased_estimates() -> None:
@@ -163,7 +196,10 @@ def small_stage(name: str) -> leaderboard.Stage:
 def test_all_estimators_see_the_same_episodes() -> None:
     """Common random numbers: the same steps for the same seed, others for another."""
     stage = small_stage("gridworld")
-    a, b = (leaderboard.measure("gridworld", stage, name, 3, share=0.1) for name in ("reinforce", "batch_mean"))
+    a, b = (
+        leaderboard.measure("gridworld", stage, name, 3, share=0.1)
+        for name in ("reinforce", "batch_mean")
+    )
     assert a.steps == b.steps
     assert a.gradients.shape == b.gradients.shape == (51, a.gradients.shape[1])
     c = leaderboard.measure("gridworld", stage, "reinforce", 4, share=0.1)
@@ -173,8 +209,17 @@ def test_all_estimators_see_the_same_episodes() -> None:
 def test_what_stands_still_keeps_the_problem_and_the_networks() -> None:
     config, _ = leaderboard.SUBJECTS["Pendulum-v1"].settings("Pendulum-v1")
     kept = still(config, "leave_one_out", 8)
-    assert (kept.env, kept.hidden_sizes, kept.normalise_observations) == ("Pendulum-v1", config.hidden_sizes, True)
-    assert (kept.collect, kept.num_envs, kept.scale_rewards, kept.advantages) == ("episodes", 8, False, "raw")
+    assert (kept.env, kept.hidden_sizes, kept.normalise_observations) == (
+        "Pendulum-v1",
+        config.hidden_sizes,
+        True,
+    )
+    assert (kept.collect, kept.num_envs, kept.scale_rewards, kept.advantages) == (
+        "episodes",
+        8,
+        False,
+        "raw",
+    )
 
 
 def run(script: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -200,19 +245,34 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
 
 @pytest.mark.slow
 def test_a_survey_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Two estimators, then a third; the policies are trained once; the tables and pictures are there."""
+    """Two estimators, then a third; the policies are trained once; the tables and pictures are
+    there.
+    """
     flags = ["--subjects", "garnet", "--share", "0.1", "--out", str(tmp_path)]
     first = run("estimator_variance.py", *flags, "--estimators", "reinforce", "leave_one_out")
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("min left") == 6
     policies = (tmp_path / "policies" / "garnet" / "end" / "params.safetensors").read_bytes()
-    second = run("estimator_benchmark.py", *flags, "--estimators", "reinforce", "leave_one_out", "state_value")
+    second = run(
+        "estimator_benchmark.py",
+        *flags,
+        "--estimators",
+        "reinforce",
+        "leave_one_out",
+        "state_value",
+    )
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("min left") == 3
     assert "| `state_value`" in second.stdout
-    assert (tmp_path / "policies" / "garnet" / "end" / "params.safetensors").read_bytes() == policies
+    assert (
+        tmp_path / "policies" / "garnet" / "end" / "params.safetensors"
+    ).read_bytes() == policies
     names = {"variance", "cosine_steps", "cosine_seconds", "leaderboard"}
-    assert {path.stem for path in tmp_path.glob("*.svg")} == {path.stem for path in tmp_path.glob("*.png")} == names
+    assert (
+        {path.stem for path in tmp_path.glob("*.svg")}
+        == {path.stem for path in tmp_path.glob("*.png")}
+        == names
+    )
     facts = json.loads((tmp_path / "policies" / "garnet" / "stages.json").read_text())
     assert [one["updates"] for one in facts.values()] == [0, 50, 100]
     lines = Survey.read(tmp_path).lines
@@ -222,8 +282,14 @@ def test_a_survey_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_the_leaderboard_of_the_documentation_is_that_of_the_stored_table() -> None:
-    """As `experiments/estimator_benchmark.py --from docs/leaderboard --report docs/which_estimator.md` writes it."""
+    """As `experiments/estimator_benchmark.py --from docs/leaderboard --report
+    docs/which_estimator.md` writes it.
+    """
     text = (ROOT / "docs" / "which_estimator.md").read_text()
     shown = text.split(leaderboard.MARKS[0])[1].split(leaderboard.MARKS[1])[0]
-    lines = Survey.read(ROOT / "docs" / "leaderboard").having(leaderboard.SUBJECTS, leaderboard.ESTIMATORS, 1).lines
+    lines = (
+        Survey.read(ROOT / "docs" / "leaderboard")
+        .having(leaderboard.SUBJECTS, leaderboard.ESTIMATORS, 1)
+        .lines
+    )
     assert shown.strip() == leaderboard.report(lines).strip()

@@ -1,4 +1,6 @@
-"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow lane."""
+"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow
+lane.
+"""
 
 from typing import Any, get_args
 
@@ -33,7 +35,12 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
     sizes = {"num_envs": 32, "num_steps": 1, "num_updates": 100}
     group = 8 if estimator in GROUPED else 1
     config = Config(
-        env=Target(continuous=False), estimator=estimator, collect=way, group_size=group, hidden_sizes=(16,), **sizes
+        env=Target(continuous=False),
+        estimator=estimator,
+        collect=way,
+        group_size=group,
+        hidden_sizes=(16,),
+        **sizes,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.02))
     p = np.asarray(jax.nn.softmax(dist.logits))
@@ -69,7 +76,9 @@ def test_cartpole_is_learned_in_seconds() -> None:
 
 
 def medians(estimator: str) -> tuple[float, int]:
-    """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment steps of a seed."""
+    """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment
+    steps of a seed.
+    """
     config, hyperparams = preset(estimator)
     seeds = range(20)
     done = execution.run(config, hyperparams, seeds)
@@ -77,10 +86,17 @@ def medians(estimator: str) -> tuple[float, int]:
     return float(np.median(evaluation.returns.mean(1))), int(done.metrics["env_steps"].sum(1).max())
 
 
-# On the policy's own episodes constant_baseline (b = 0) and the importance weights (1) repeat reinforce and
-# reward_to_go, which stand for them. all_action does not learn CartPole from a Q that is fitted to returns alone: how
-# little one action differs from another there is lost in the error of Q.
-LEFT_OUT = ("constant_baseline", "trajectory_importance", "per_decision_importance", "ratio_only", "all_action")
+# On the policy's own episodes constant_baseline (b = 0) and the importance weights (1) repeat
+# reinforce and reward_to_go, which stand for them. all_action does not learn CartPole from a Q that
+# is fitted to returns alone: how little one action differs from another there is lost in the error
+# of Q.
+LEFT_OUT = (
+    "constant_baseline",
+    "trajectory_importance",
+    "per_decision_importance",
+    "ratio_only",
+    "all_action",
+)
 SPECIAL = {"reinforce": 400.0, "gpomdp": 0.95}  # gpomdp: on Catch, whose best is 1
 BARS = {name: SPECIAL.get(name, 475.0) for name in ACCEPTS if name not in LEFT_OUT}
 

@@ -1,4 +1,6 @@
-"""The comparison with other libraries: what needs no other library runs, and a missing one is left out."""
+"""The comparison with other libraries: what needs no other library runs, and a missing one is left
+out.
+"""
 
 import json
 import math
@@ -18,7 +20,17 @@ sys.path.remove(str(SCRIPT.parent))
 @pytest.mark.slow
 def test_programs_take_turns_and_give_finite_ratios(tmp_path: Path) -> None:
     out = tmp_path / "peers.json"
-    flags = ["--settings", "ppo", "--peers", "purejaxrl_style", "rejax", "--divide", "16", "--rounds", "2"]
+    flags = [
+        "--settings",
+        "ppo",
+        "--peers",
+        "purejaxrl_style",
+        "rejax",
+        "--divide",
+        "16",
+        "--rounds",
+        "2",
+    ]
     # An interpreter without site packages has no rejax, whatever this one has.
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
@@ -37,7 +49,11 @@ def test_programs_take_turns_and_give_finite_ratios(tmp_path: Path) -> None:
 def test_what_does_not_answer_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
     ready = "import sys, time; print('{}', flush=True)"
     echo = "[print('{\"seed\": %s}' % int(x), flush=True) for x in sys.stdin]"
-    programs = {"it answers": f"{ready}; {echo}", "it hangs": f"{ready}; time.sleep(600)", "it ends": "sys.exit()"}
+    programs = {
+        "it answers": f"{ready}; {echo}",
+        "it hangs": f"{ready}; time.sleep(600)",
+        "it ends": "sys.exit()",
+    }
     commands = {name: [sys.executable, "-c", program] for name, program in programs.items()}
     assert take_turns(commands, rounds=1, patience=3) == {"it answers": [{"seed": 0}, {"seed": 1}]}
     printed = capfd.readouterr().out

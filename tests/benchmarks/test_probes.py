@@ -1,4 +1,5 @@
-"""Probe environments: each isolates one thing that a learner must get right, and is solved in seconds.
+"""Probe environments: each isolates one thing that a learner must get right, and is solved in
+seconds.
 
 constant   one step, reward 1                     V(s) = 1
 observed   one step, reward = observation ±1      V(s) = s
@@ -36,12 +37,20 @@ class Probe(environment.Environment):
     def default_params(self) -> environment.EnvParams:
         return environment.EnvParams(max_steps_in_episode=3)
 
-    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
-        side = jnp.where(jax.random.bernoulli(key), 1.0, -1.0) if self.kind in ("observed", "both") else 1.0
+    def reset_env(
+        self, key: jax.Array, params: environment.EnvParams
+    ) -> tuple[jax.Array, ClockState]:
+        side = (
+            jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
+            if self.kind in ("observed", "both")
+            else 1.0
+        )
         state = ClockState(place=jnp.asarray(side, float), time=jnp.int32(0))
         return self.get_obs(state), state
 
-    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
+    def step_env(
+        self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams
+    ) -> Any:
         done = state.time == (1 if self.kind == "delayed" else 0)
         reward = {
             "constant": jnp.float32(1.0),
@@ -66,9 +75,17 @@ class Probe(environment.Environment):
 def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
     """Fresh episodes after training, V along them where there is a V, and π along them."""
     group = 8 if estimator in GROUPED else 1
-    sizes = {"num_envs": 32, "num_steps": 4, "num_updates": 200, "group_size": group, "hidden_sizes": (16,)}
+    sizes = {
+        "num_envs": 32,
+        "num_steps": 4,
+        "num_updates": 200,
+        "group_size": group,
+        "hidden_sizes": (16,),
+    }
     config = Config(env=Probe(kind), estimator=estimator, collect=ACCEPTS[estimator][0], **sizes)
-    params = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA))[0].params
+    params = jax.jit(make_train(config))(
+        jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA)
+    )[0].params
     env = make_env(config.env, 64)
     policy, critic = make_policy(config, env), make_critic(config, env)
     traj = episodes(env, policy, params.policy, jax.random.key(1))
@@ -76,7 +93,8 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
     return traj, value, policy_output(policy, params, traj)
 
 
-# One of each family in the fast lane: complete returns, and bootstrapped advantages in several steps.
+# One of each family in the fast lane: complete returns, and bootstrapped advantages in several
+# steps.
 FAST = ("state_value", "ppo")
 CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CRITICS]
 
@@ -87,7 +105,11 @@ CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) fo
 def test_critics_know_what_follows(kind: str, estimator: str) -> None:
     traj, value, _ = learned(kind, estimator)
     side = np.asarray(traj.obs[..., 0])
-    expected = {"constant": np.ones_like(side), "observed": side, "delayed": GAMMA ** (1.0 - np.asarray(traj.time))}
+    expected = {
+        "constant": np.ones_like(side),
+        "observed": side,
+        "delayed": GAMMA ** (1.0 - np.asarray(traj.time)),
+    }
     valid = np.asarray(traj.valid)
     np.testing.assert_allclose(value[valid], expected[kind][valid], atol=0.1)
 

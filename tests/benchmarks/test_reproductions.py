@@ -1,4 +1,6 @@
-"""The mathematics of experiments/reproductions against other forms of it, and the scripts as a user meets them."""
+"""The mathematics of experiments/reproductions against other forms of it, and the scripts as a user
+meets them.
+"""
 
 import json
 import os
@@ -21,7 +23,10 @@ import reporting  # noqa: E402
 
 sys.path.remove(str(FOLDER))
 
-ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(FOLDER.parents[1] / ".pytest_cache" / "compilations")}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": str(FOLDER.parents[1] / ".pytest_cache" / "compilations"),
+}
 SCRIPTS = ("mei_2020", "agarwal_2021", "chung_2021", "nota_thomas_2020")
 REWARD, THREE = np.array([1.0, 0.9, 0.1]), (1.0, 0.7, 0.0)
 
@@ -40,11 +45,16 @@ def test_the_bandit_s_gradient_is_that_of_its_objective(theta: np.ndarray) -> No
 
     for tau in (0.0, 0.3):
         expected = jax.jit(jax.grad(objective))(jnp.asarray(theta), tau)
-        np.testing.assert_allclose(dynamics.bandit_gradient(jnp.asarray(theta), REWARD, tau), expected, atol=1e-14)
+        np.testing.assert_allclose(
+            dynamics.bandit_gradient(jnp.asarray(theta), REWARD, tau), expected, atol=1e-14
+        )
 
 
 def test_the_mdp_s_gradient_is_that_of_its_objective() -> None:
-    mdp, logits = dynamics.unit_garnet(1, 4, 3), jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
+    mdp, logits = (
+        dynamics.unit_garnet(1, 4, 3),
+        jnp.asarray(np.random.default_rng(1).normal(size=(4, 3))),
+    )
     expected = jax.jit(jax.grad(lambda x: tabular.discounted_return(mdp, x, 0.7)))(logits)
     found = jax.jit(lambda x: dynamics.mdp_gradient(mdp, x, 0.7))(logits)
     np.testing.assert_allclose(found, expected, atol=1e-13)
@@ -56,7 +66,10 @@ def test_the_advantage_is_the_natural_gradient() -> None:
     logits = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
     pi, d = jax.nn.softmax(logits), (1 - gamma) * tabular.discounted_visitation(mdp, logits, gamma)
     gradient = np.asarray(dynamics.mdp_gradient(mdp, logits, gamma))
-    natural = [np.linalg.pinv(d[s] * (np.diag(pi[s]) - np.outer(pi[s], pi[s]))) @ gradient[s] for s in range(4)]
+    natural = [
+        np.linalg.pinv(d[s] * (np.diag(pi[s]) - np.outer(pi[s], pi[s]))) @ gradient[s]
+        for s in range(4)
+    ]
     advantage = np.asarray(dynamics.advantage(mdp, logits, gamma)) / (1 - gamma)
     np.testing.assert_allclose(natural, advantage - advantage.mean(1, keepdims=True), atol=1e-9)
 
@@ -65,17 +78,24 @@ def test_the_optimum_is_the_best_of_all_deterministic_policies() -> None:
     mdp, gamma = dynamics.unit_garnet(2, 3, 2), 0.9
     best, optimal = dynamics.optimum(mdp, gamma)
     tables = np.stack(np.meshgrid(*[[0, 1]] * 3), -1).reshape(-1, 3)
-    values = [tabular.discounted_values(mdp, 1e3 * jax.nn.one_hot(actions, 2), gamma)[1] for actions in tables]
+    values = [
+        tabular.discounted_values(mdp, 1e3 * jax.nn.one_hot(actions, 2), gamma)[1]
+        for actions in tables
+    ]
     np.testing.assert_allclose(optimal, np.max(values, axis=0), atol=1e-10)
     np.testing.assert_array_equal(best.argmax(1), tables[np.sum(values, axis=1).argmax()])
 
 
 def test_ascent_watches_before_it_steps() -> None:
-    np.testing.assert_allclose(dynamics.follow(lambda x: -x / 2, lambda x: x, jnp.array(1.0), 3), [1, 0.5, 0.25])
+    np.testing.assert_allclose(
+        dynamics.follow(lambda x: -x / 2, lambda x: x, jnp.array(1.0), 3), [1, 0.5, 0.25]
+    )
 
 
 def test_the_bandit_s_bound_follows_the_rarest_probability_so_far() -> None:
-    """From a start where π(a*) falls at first, by a loop; and the suboptimality tends to (K - 1) / (K η t)."""
+    """From a start where π(a*) falls at first, by a loop; and the suboptimality tends to (K - 1) /
+    (K η t).
+    """
     x, least, expected = np.log([0.05, 0.85, 0.1]), 1.0, []
     for t in range(1, 3_001):
         pi = np.exp(x) / np.exp(x).sum()
@@ -95,18 +115,22 @@ def test_the_mdp_s_bound_of_a_bandit() -> None:
     one = np.ones((1, 3, 1))
     mdp, gamma = tabular.TabularMDP(one, REWARD[None], [1.0], [False], horizon=1), 0.5
     gap, upper = dynamics.softmax_mdp(mdp, gamma, 100)
-    bandit, _ = dynamics.softmax_bandit(REWARD, np.ones(3) / 3, (1 - gamma) ** 3 / 8 / (1 - gamma), 100)
+    bandit, _ = dynamics.softmax_bandit(
+        REWARD, np.ones(3) / 3, (1 - gamma) ** 3 / 8 / (1 - gamma), 100
+    )
     np.testing.assert_allclose(gap, bandit / (1 - gamma), rtol=1e-12)
     np.testing.assert_allclose(upper, 16 * 9 * 2**6 / np.arange(1, 101))
     mdp, gamma = dynamics.unit_garnet(3, 3, 2), 0.6
     best, _ = dynamics.optimum(mdp, gamma)
     step = np.einsum("sa,sat->st", best, mdp.transition)
-    visits = sum((1 - gamma) * gamma**k * mdp.initial @ np.linalg.matrix_power(step, k) for k in range(100))
+    visits = sum(
+        (1 - gamma) * gamma**k * mdp.initial @ np.linalg.matrix_power(step, k) for k in range(100)
+    )
     expected = 16 * 3 * np.max(3 * visits) ** 2 * 3 / (0.5**2 * 0.4**6)
     assert dynamics.softmax_mdp(mdp, gamma, 1)[1][0] == pytest.approx(expected)
 
 
-def test_the_soft_gap_is_the_soft_suboptimality_and_falls_at_the_rate_of_the_linearised_update() -> None:
+def test_the_soft_gap_is_the_soft_suboptimality_and_falls_at_the_linearised_rate() -> None:
     tau, start = 0.5, np.array([0.2, 0.3, 0.5])
     gap, upper, rate = dynamics.soft_bandit(REWARD, start, 0.4, tau, 4_000)
     best = tau * np.log(np.sum(np.exp(REWARD / tau)))
@@ -115,38 +139,51 @@ def test_the_soft_gap_is_the_soft_suboptimality_and_falls_at_the_rate_of_the_lin
     assert np.all(gap <= upper + 1e-15)
     optimum = jax.nn.log_softmax(jnp.asarray(REWARD) / tau)
     update = jax.jacobian(lambda x: x + 0.4 * dynamics.bandit_gradient(x, REWARD, tau))(optimum)
-    slowest = np.sort(np.linalg.eigvals(update).real)[-2]  # the largest is 1, of a constant added to all
+    # the largest is 1, of a constant added to all
+    slowest = np.sort(np.linalg.eigvals(update).real)[-2]
     assert rate == pytest.approx(2 * np.log(slowest))
-    assert dynamics.slope(np.arange(300, 600), np.log(gap[300:600])) == pytest.approx(rate, rel=0.01)
+    assert dynamics.slope(np.arange(300, 600), np.log(gap[300:600])) == pytest.approx(
+        rate, rel=0.01
+    )
 
 
 def test_the_natural_bound_holds_and_a_smaller_one_does_not() -> None:
     """The bound's terms: at T = 1 and η small, the gap nearly is that of the uniform policy."""
     mdp, gamma, eta = dynamics.unit_garnet(0, 5, 3), 0.8, 0.05
-    gaps = dynamics.value_gaps(mdp, gamma, lambda x: eta / (1 - gamma) * dynamics.advantage(mdp, x, gamma), 500)
+    gaps = dynamics.value_gaps(
+        mdp, gamma, lambda x: eta / (1 - gamma) * dynamics.advantage(mdp, x, gamma), 500
+    )
     bound = dynamics.natural_bound(3, gamma, eta, 500)
     np.testing.assert_allclose(bound[[0, 499]], [(np.log(3) / eta + 25) / t for t in (1, 500)])
     assert np.all(gaps.max(axis=1) <= bound)
     assert np.all(np.diff(gaps, axis=0) <= 1e-12)  # lemma: it improves in every state
     _, optimal = dynamics.optimum(mdp, gamma)
     first = eta / (1 - gamma) * dynamics.advantage(mdp, jnp.zeros((5, 3)), gamma)
-    np.testing.assert_allclose(gaps[0], optimal - tabular.discounted_values(mdp, first, gamma)[1], atol=1e-12)
+    np.testing.assert_allclose(
+        gaps[0], optimal - tabular.discounted_values(mdp, first, gamma)[1], atol=1e-12
+    )
 
 
 def test_the_goal_is_hidden_from_a_uniform_policy() -> None:
     """The gradient shrinks by a factor with each state; the natural one does not."""
     sizes = [
-        [float(jnp.abs(f(mdp, jnp.zeros((n, 4)), 0.9)).max()) for f in (dynamics.mdp_gradient, dynamics.advantage)]
+        [
+            float(jnp.abs(f(mdp, jnp.zeros((n, 4)), 0.9)).max())
+            for f in (dynamics.mdp_gradient, dynamics.advantage)
+        ]
         for n, mdp in ((n, dynamics.hidden_goal(n)) for n in (4, 8))
     ]
     assert sizes[1][0] < 0.1 * sizes[0][0]
     assert sizes[1][1] > 0.9 * sizes[0][1]
 
 
-def test_b_star_has_the_least_variance_and_its_neighbours_have_equal_ones(theta: np.ndarray) -> None:
+def test_b_star_has_the_least_variance_and_its_neighbours_have_equal_ones(
+    theta: np.ndarray,
+) -> None:
     b = float(dynamics.least_variance(jnp.asarray(theta), THREE))
     means, variances = zip(
-        *(dynamics.natural_moments(theta, THREE, b + e) for e in (-0.5, -0.1, 0, 0.1, 0.5)), strict=True
+        *(dynamics.natural_moments(theta, THREE, b + e) for e in (-0.5, -0.1, 0, 0.1, 0.5)),
+        strict=True,
     )
     assert variances[0] == pytest.approx(variances[4], rel=1e-12)
     assert variances[1] == pytest.approx(variances[3], rel=1e-12)
@@ -168,7 +205,9 @@ def test_what_is_sampled_is_the_natural_gradient(theta: np.ndarray) -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_the_good_arm_is_never_drawn_as_often_as_the_product_says(alpha: float) -> None:
     runs = 10_000
-    course = dynamics.natural_ascent(jax.random.key(0), (1, 0), lambda x: 0 * x[:, 0] - 1.0, alpha, 100, runs)
+    course = dynamics.natural_ascent(
+        jax.random.key(0), (1, 0), lambda x: 0 * x[:, 0] - 1.0, alpha, 100, runs
+    )
     expected, for_ever = dynamics.never_drawn(alpha, -1.0, 100)
     assert np.mean(~course.drawn[:, 0]) == pytest.approx(expected, abs=4 * np.sqrt(expected / runs))
     assert 0.99 * expected < for_ever <= expected
@@ -178,7 +217,9 @@ def test_the_good_arm_is_never_drawn_as_often_as_the_product_says(alpha: float) 
 
 def test_one_update_by_hand() -> None:
     """r = (1, .7, 0), b = 1/2, α = 1 from uniform: the arm that is drawn moves by 3 (r - 1/2)."""
-    course = dynamics.natural_ascent(jax.random.key(1), THREE, lambda x: 0 * x[:, 0] + 0.5, 1.0, 1, 3_000)
+    course = dynamics.natural_ascent(
+        jax.random.key(1), THREE, lambda x: 0 * x[:, 0] + 0.5, 1.0, 1, 3_000
+    )
     arm = course.drawn.argmax(axis=1)
     assert np.all(course.drawn.sum(axis=1) == 1)
     np.testing.assert_allclose(np.bincount(arm) / 3_000, 1 / 3, atol=4 * np.sqrt(2 / 9 / 3_000))
@@ -190,7 +231,9 @@ def test_one_update_by_hand() -> None:
 
 
 def test_without_a_baseline_a_bad_draw_changes_nothing() -> None:
-    course = dynamics.natural_ascent(jax.random.key(0), (1, 0), lambda x: 0 * x[:, 0], 0.5, 200, 500)
+    course = dynamics.natural_ascent(
+        jax.random.key(0), (1, 0), lambda x: 0 * x[:, 0], 0.5, 200, 500
+    )
     assert np.all(np.diff(course.best, axis=0) >= -1e-12)
     assert np.all(course.best[-1] > 0.99)
 
@@ -198,7 +241,12 @@ def test_without_a_baseline_a_bad_draw_changes_nothing() -> None:
 def test_baselines_of_equal_variance_end_differently() -> None:
     low, high = (
         dynamics.natural_ascent(
-            jax.random.key(0), THREE, lambda x, e=e: dynamics.least_variance(x, THREE) + e, 0.5, 300, 1_000
+            jax.random.key(0),
+            THREE,
+            lambda x, e=e: dynamics.least_variance(x, THREE) + e,
+            0.5,
+            300,
+            1_000,
         )
         for e in (-0.5, 0.5)
     )
@@ -220,14 +268,20 @@ def test_only_the_dropped_direction_is_asymmetric() -> None:
 
 
 def test_a_rotation_is_no_gradient() -> None:
-    """Of D = [[1, -1], [1, 1]] the antisymmetric part is as large as half of √8, the symmetric one too."""
+    """Of D = [[1, -1], [1, 1]] the antisymmetric part is as large as half of √8, the symmetric one
+    too.
+    """
     turn = jnp.array([[1.0, -1.0], [1.0, 1.0]])
-    ratio = dynamics.asymmetry(tabular.bandit([0.0, 1.0]), lambda mdp, x, gamma: turn @ x, jnp.ones(2), [0.5])
+    ratio = dynamics.asymmetry(
+        tabular.bandit([0.0, 1.0]), lambda mdp, x, gamma: turn @ x, jnp.ones(2), [0.5]
+    )
     assert ratio == pytest.approx([1.0])
 
 
 def test_the_two_directions_lead_to_the_best_and_to_the_worst_policy() -> None:
-    """p ← p(θ + ...) with J_γ = -γ p: both logits move, so that the difference moves twice as far."""
+    """p ← p(θ + ...) with J_γ = -γ p: both logits move, so that the difference moves twice as
+    far.
+    """
     mdp, gamma, step = tabular.pessimal(), 0.5, 0.5
     kept, dropped = (
         dynamics.linear_ascent(mdp, direction, gamma, step, 100)
@@ -252,7 +306,9 @@ def test_training_follows_the_exact_direction() -> None:
         runs = dynamics.trained(mdp, name, 0.5, 0.25, 20, 200, 10)
         exact = dynamics.linear_ascent(mdp, direction, 0.5, 0.5, 20)
         assert runs.shape == (10, 20, 2)
-        np.testing.assert_allclose((runs - runs[:, :1]).mean(0)[-1], (exact - exact[:1])[-1], atol=0.1)
+        np.testing.assert_allclose(
+            (runs - runs[:, :1]).mean(0)[-1], (exact - exact[:1])[-1], atol=0.1
+        )
 
 
 def test_the_verdict_is_what_the_figures_say() -> None:
@@ -260,8 +316,14 @@ def test_the_verdict_is_what_the_figures_say() -> None:
         return reporting.Claim("", "", [reporting.Figure("x", value, 0, 1) for value in values])
 
     assert reporting.verdict([claim(0.0, 1.0), claim(0.5)]) == "reproduced"
-    assert reporting.verdict([claim(0.5), claim(0.5, 1.1)]) == "partly reproduced: no support for claim 2"
-    assert reporting.verdict([claim(float("nan")), claim()]) == "not reproduced: no support for claims 1, 2"
+    assert (
+        reporting.verdict([claim(0.5), claim(0.5, 1.1)])
+        == "partly reproduced: no support for claim 2"
+    )
+    assert (
+        reporting.verdict([claim(float("nan")), claim()])
+        == "not reproduced: no support for claims 1, 2"
+    )
 
 
 def test_a_share_has_its_interval() -> None:
@@ -273,7 +335,9 @@ def test_a_share_has_its_interval() -> None:
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / f"{script}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +373,10 @@ def test_a_reproduction(script: str, tmp_path: Path) -> None:
     done = run(script, "--out", str(tmp_path / "figures"), "--json", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr
     assert "\nverdict: reproduced\n" in done.stdout
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{script}.png", f"{script}.svg"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{script}.png",
+        f"{script}.svg",
+    }
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["verdict"] == "reproduced"
     assert all(claim["holds"] and claim["figures"] for claim in found["claims"])

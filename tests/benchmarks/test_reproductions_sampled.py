@@ -1,4 +1,6 @@
-"""The statistics of the reproductions that sample, on small made-up data, and their scripts as a user meets them."""
+"""The statistics of the reproductions that sample, on small made-up data, and their scripts as a
+user meets them.
+"""
 
 import json
 import math
@@ -32,13 +34,18 @@ import variances  # noqa: E402
 
 sys.path.remove(str(FOLDER))
 
-ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(FOLDER.parents[1] / ".pytest_cache" / "compilations")}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": str(FOLDER.parents[1] / ".pytest_cache" / "compilations"),
+}
 SCRIPTS = ("ilyas_2020", "tucker_2018")
 
 
 def noisy(signal: float, count: int, size: int = 200) -> np.ndarray:
     """Directions [count, size] of e₁ times the signal, and unit noise in all."""
-    return signal * np.eye(size)[0] + np.random.default_rng(0).normal(size=(count, size)) / math.sqrt(size)
+    return signal * np.eye(size)[0] + np.random.default_rng(0).normal(
+        size=(count, size)
+    ) / math.sqrt(size)
 
 
 def blocks_of(weighted: np.ndarray) -> snapshots.Blocks:
@@ -49,7 +56,9 @@ def blocks_of(weighted: np.ndarray) -> snapshots.Blocks:
 
 @pytest.mark.slow
 def test_the_direction_is_that_of_standardised_advantages() -> None:
-    """What PPO's own code makes of all the episodes as one batch, from blocks; of others the sums are left out."""
+    """What PPO's own code makes of all the episodes as one batch, from blocks; of others the sums
+    are left out.
+    """
     config, h = preset("ppo", env="CartPole-v1")
     state = jax.jit(make_learner(config, h).init)(jax.random.key(0))
     env = envs.configured(config, 6)
@@ -70,7 +79,9 @@ def test_the_direction_is_that_of_standardised_advantages() -> None:
     own, others = snapshots.directions(blocks, 1)
     for got, columns in ((own[0], slice(0, 2)), (own[2], slice(4, 6)), (others[0], slice(2, 6))):
         want = expected(jax.tree.map(lambda x, columns=columns: x[:, columns], traj))
-        assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) == pytest.approx(1.0, abs=1e-4)
+        assert got @ want / np.linalg.norm(got) / np.linalg.norm(want) == pytest.approx(
+            1.0, abs=1e-4
+        )
 
 
 def test_the_others_of_an_estimate_do_not_contain_it() -> None:
@@ -81,7 +92,9 @@ def test_the_others_of_an_estimate_do_not_contain_it() -> None:
 
 
 def test_cosines_grow_with_the_pairs_as_signal_and_noise_say() -> None:
-    """One block has signal² 0.1 per noise²; of m, two agree by m / (m + 10), and with the truth by its root."""
+    """One block has signal² 0.1 per noise²; of m, two agree by m / (m + 10), and with the truth by
+    its root.
+    """
     found = snapshots.curve(blocks_of(noisy(math.sqrt(0.1), 2_000)), 4, (20, 200, 2_000))
     np.testing.assert_allclose(found.pairs, [20, 200, 2_000])
     np.testing.assert_allclose(found.episodes, [4, 40, 400])
@@ -100,7 +113,9 @@ def test_tens_do_not_overlap() -> None:
     e = np.eye(3)
     g = np.concatenate([np.repeat(e[:1], 10, 0), np.repeat(e[:2], 5, 0), e])
     np.testing.assert_allclose(snapshots.pairwise_tens(g), [1.0, 2 * 10 / 45], atol=1e-12)
-    np.testing.assert_allclose(snapshots.truth_tens(g, np.broadcast_to(2 * e[0], g.shape)), [1.0, 0.5])
+    np.testing.assert_allclose(
+        snapshots.truth_tens(g, np.broadcast_to(2 * e[0], g.shape)), [1.0, 0.5]
+    )
 
 
 def test_the_interval_covers_the_mean_of_these_policies() -> None:
@@ -110,12 +125,16 @@ def test_the_interval_covers_the_mean_of_these_policies() -> None:
         covered += found.low <= 5.0 <= found.high
     assert covered == pytest.approx(380, abs=20)
     x = np.array([1.0, 2.0, 3.0])
-    assert snapshots.mean([x]) == pytest.approx((2.0, 2.0 - 4.3027 / math.sqrt(3), 2.0 + 4.3027 / math.sqrt(3)), 1e-4)
+    assert snapshots.mean([x]) == pytest.approx(
+        (2.0, 2.0 - 4.3027 / math.sqrt(3), 2.0 + 4.3027 / math.sqrt(3)), 1e-4
+    )
 
 
 def test_the_mean_of_curves_keeps_the_least_reference() -> None:
     one, two = (
-        snapshots.Curve(np.array([n]), np.array([n / 2]), [np.array([c, c])], [np.array([1.0, 1.0])], c)
+        snapshots.Curve(
+            np.array([n]), np.array([n / 2]), [np.array([c, c])], [np.array([1.0, 1.0])], c
+        )
         for n, c in ((100.0, 0.2), (300.0, 0.4))
     )
     found = snapshots.agreement([one, two])
@@ -125,7 +144,9 @@ def test_the_mean_of_curves_keeps_the_least_reference() -> None:
 
 def test_pairs_for_a_cosine() -> None:
     cosines = [snapshots.Interval(x, x, x) for x in (0.2, 0.4, 0.8)]
-    found = snapshots.Agreement(np.array([100.0, 1_000.0, 10_000.0]), np.ones(3), cosines, cosines, 1.0)
+    found = snapshots.Agreement(
+        np.array([100.0, 1_000.0, 10_000.0]), np.ones(3), cosines, cosines, 1.0
+    )
     assert snapshots.needed(found, 0.6) == pytest.approx(math.sqrt(1e3 * 1e4))
     assert snapshots.needed(found, 0.1) == 100.0
     assert snapshots.needed(found, 0.9) == math.inf
@@ -136,7 +157,9 @@ def parts(*pairs: tuple[float, float]) -> Decomposition:
 
 
 def test_the_share_has_its_largest_error() -> None:
-    """Σ_a of 1 ± 0.1 in 10, the rest ± 0.4: (0.9 · 0.1 + 0.1 · 0.4) / 10; no correlation of the parts gives more."""
+    """Σ_a of 1 ± 0.1 in 10, the rest ± 0.4: (0.9 · 0.1 + 0.1 · 0.4) / 10; no correlation of the
+    parts gives more.
+    """
     found = variances.action_share(parts((6.0, 0.3), (1.0, 0.1), (3.0, 0.1)))
     assert found == pytest.approx((0.1, 0.1 - 1.96 * 0.013, 0.1 + 1.96 * 0.013))
     z = np.random.default_rng(0).normal(size=100_000)
@@ -150,7 +173,9 @@ def test_of_no_variance_there_is_no_share() -> None:
 
 @pytest.mark.slow
 def test_the_sampled_value_is_the_value() -> None:
-    """Of the point mass, within its standard errors; it goes on from the time at which a state stands."""
+    """Of the point mass, within its standard errors; it goes on from the time at which a state
+    stands.
+    """
     gain, log_std = 0.5 * variances.best_gain(), np.full(2, variances.NOISE)
     env = envs.make_env(variances.POINT_MASS, 16)
 
@@ -161,7 +186,9 @@ def test_the_sampled_value_is_the_value() -> None:
     policy = networks.Network(lambda key: (), apply)
     states, _ = rollout.visited(env, policy, (), jax.random.key(0))
     at = jax.tree.map(lambda x: x[70], states)
-    found = jax.jit(lambda at: variances.sampled_value(env, policy, (), jax.random.key(1), at, None))(at)
+    found = jax.jit(
+        lambda at: variances.sampled_value(env, policy, (), jax.random.key(1), at, None)
+    )(at)
     exact = lqr.state_value(variances.POINT_MASS, gain, log_std, at.obs, at.time, variances.GAMMA)
     np.testing.assert_allclose(found, exact, rtol=0.03)
     assert np.all(at.time == 70)
@@ -199,14 +226,20 @@ def test_the_best_gain_slows_the_point_down() -> None:
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FOLDER / f"{script}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=3_600, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=3_600, check=False
+    )
 
 
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
         ("ilyas_2020", ("--pairs", "1000"), "pairs must be at least 1e+06"),
-        ("ilyas_2020", ("--tasks", "Pendulum"), "unknown task 'Pendulum': did you mean 'Pendulum-v1'"),
+        (
+            "ilyas_2020",
+            ("--tasks", "Pendulum"),
+            "unknown task 'Pendulum': did you mean 'Pendulum-v1'",
+        ),
         ("ilyas_2020", ("--seeds", "0"), "seeds must be at least 1"),
         ("ilyas_2020", ("--tasks",), "number of tasks must be above 0"),
         ("tucker_2018", ("--tasks", "Pendulum-v1"), "tasks must include one with discrete actions"),
@@ -241,16 +274,26 @@ def figure(what: str, value: Any, low: Any, high: Any, interval: list[Any]) -> r
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_reproduction(script: str, tmp_path: Path) -> None:
-    """With defaults: its files are there, and the verdict is what its figures say, whatever that is."""
+    """With defaults: its files are there, and the verdict is what its figures say, whatever that
+    is.
+    """
     done = run(script, "--out", str(tmp_path / "figures"), "--json", str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
     assert f"\nverdict: {found['verdict']}\n" in done.stdout
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{script}.png", f"{script}.svg"}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{script}.png",
+        f"{script}.svg",
+    }
     claims = [
-        reporting.Claim(claim["text"], claim["compared"], [figure(**written) for written in claim["figures"]])
+        reporting.Claim(
+            claim["text"], claim["compared"], [figure(**written) for written in claim["figures"]]
+        )
         for claim in found["claims"]
     ]
     assert reporting.verdict(claims) == found["verdict"]
     assert [claim.holds for claim in claims] == [claim["holds"] for claim in found["claims"]]
-    assert all(any(math.isfinite(x.low) or math.isfinite(x.high) for x in claim.figures) for claim in claims)
+    assert all(
+        any(math.isfinite(x.low) or math.isfinite(x.high) for x in claim.figures)
+        for claim in claims
+    )

@@ -1,4 +1,5 @@
-"""Environments of other libraries: names and messages; limits kept apart from ends; true successors; training.
+"""Environments of other libraries: names and messages; limits kept apart from ends; true
+successors; training.
 
 What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
 """
@@ -24,8 +25,8 @@ from pg.train import make_train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 
-# An environment of each library: shape of an observation, an action that ends no episode soon, or None, actions that
-# end one, and the option that sets the library's own limit.
+# An environment of each library: shape of an observation, an action that ends no episode soon, or
+# None, actions that end one, and the option that sets the library's own limit.
 CASES: dict[str, tuple[str, tuple[int, ...], Any, list[Any], str]] = {
     "brax": ("brax:inverted_pendulum", (4,), [0.0], [[1.0]] * 8, ""),
     "craftax": ("craftax:Craftax-Classic-Symbolic-v1", (1345,), 0, [], "max_timesteps"),
@@ -45,11 +46,15 @@ def case(request: pytest.FixtureRequest) -> Any:
 
 
 def roll(env: Any, actions: list[Any], key: int = 0, **params: Any) -> Any:
-    """The transitions [T, 2, ...] of two environments that take the same actions, and the first observation."""
+    """The transitions [T, 2, ...] of two environments that take the same actions, and the first
+    observation.
+    """
     env = make_env(env, 2, params)
     state, obs = env.reset(jax.random.key(key))
     pairs = jnp.stack([jnp.stack([jnp.asarray(a)] * 2) for a in actions])
-    return obs, jax.jit(lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, pairs)[1])(state)
+    return obs, jax.jit(
+        lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, pairs)[1]
+    )(state)
 
 
 def test_the_limit_truncates_and_shows_the_true_successor(case: Any) -> None:
@@ -126,10 +131,13 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
     with pytest.raises(ValueError, match="did you mean 'gymnasium'"):
         make("gymnasum:CartPole-v1")
     with pytest.raises(
-        ValueError, match="unknown environment of gymnasium 'CartPole-v7': did you mean 'CartPole-v1'"
+        ValueError,
+        match="unknown environment of gymnasium 'CartPole-v7': did you mean 'CartPole-v1'",
     ):
         make("gymnasium:CartPole-v7")
-    with pytest.raises(ValueError, match="'brax' names no environment: write brax:inverted_pendulum"):
+    with pytest.raises(
+        ValueError, match="'brax' names no environment: write brax:inverted_pendulum"
+    ):
         make("brax")
 
 
@@ -140,12 +148,16 @@ def test_the_settings_know_the_libraries_without_loading_them() -> None:
 
 
 @pytest.mark.parametrize("library", ADAPTERS)
-def test_a_missing_library_is_named_with_its_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, f"pg.envs.adapters.{library}", raising=False)
     for loaded in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
         monkeypatch.setitem(sys.modules, loaded, None)
     with pytest.raises(
-        ValueError, match=rf"needs {library}, which is not installed: pip install -e '.\[{library}\]'"
+        ValueError,
+        match=rf"needs {library}, which is not installed: pip install -e "
+        rf"'.\[{library}\]'",
     ):
         make(f"{library}:{ADAPTERS[library]}")
 
@@ -156,30 +168,41 @@ def test_a_library_is_asked_for_its_own_names(monkeypatch: pytest.MonkeyPatch) -
     fake.registry = lambda: {"Navix-Empty-5x5-v0": None}
     monkeypatch.delitem(sys.modules, "pg.envs.adapters.navix", raising=False)
     monkeypatch.setitem(sys.modules, "navix", fake)
-    with pytest.raises(ValueError, match="unknown environment of navix 'Navix-Empty-5x5': did you mean 'Navix-Empty"):
+    with pytest.raises(
+        ValueError,
+        match="unknown environment of navix 'Navix-Empty-5x5': did you mean 'Navix-Empty",
+    ):
         make("navix:Navix-Empty-5x5")
     monkeypatch.delitem(sys.modules, "pg.envs.adapters.navix", raising=False)
 
 
 def test_importing_the_adapters_imports_no_library() -> None:
     code = (
-        "import sys, pg.envs.adapters; print([m for m in ('jax', 'gymnax', 'brax', 'gymnasium') if m in sys.modules])"
+        "import sys, pg.envs.adapters; print([m for m in ('jax', 'gymnax', 'brax', 'gymnasium') if "
+        "m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 def test_a_cut_of_the_librarys_own_is_a_truncation() -> None:
     def step(key: Any, state: Any, action: Any) -> Any:
         return state[None] + 1.0, state + 1, 1, state >= 4, state == 1
 
-    env = base.Adapter("toy:Line", lambda key: (jnp.zeros(1), jnp.int32(0)), step, spaces.Discrete(2), 9)
+    env = base.Adapter(
+        "toy:Line", lambda key: (jnp.zeros(1), jnp.int32(0)), step, spaces.Discrete(2), 9
+    )
     _, steps = roll(env, [0] * 5)
     np.testing.assert_array_equal(steps.truncated[:, 0], [False, True, False, False, False])
     np.testing.assert_array_equal(steps.terminated[:, 0], [False, False, False, False, True])
 
 
 class Walk(gymnasium.Env):
-    """Adds up actions and noise; ends beyond 3. Observations and actions of Gymnasium start at 0 and at 1."""
+    """Adds up actions and noise; ends beyond 3. Observations and actions of Gymnasium start at 0
+    and at 1.
+    """
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = gymnasium.spaces.Discrete(2, start=1)
@@ -203,7 +226,9 @@ def test_gymnasium_is_stepped_as_it_steps_itself() -> None:
     assert env.action_space == Discrete(2)
     state, obs = env.reset(jax.random.key(0))
     actions = jnp.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]])
-    _, steps = jax.jit(lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, actions))(state)
+    _, steps = jax.jit(
+        lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, actions)
+    )(state)
     for b in range(3):
         walk = Walk()
         np.testing.assert_allclose(obs[b], walk.reset(seed=int(state.inner.seed[b]))[0], rtol=1e-6)
@@ -214,7 +239,9 @@ def test_gymnasium_is_stepped_as_it_steps_itself() -> None:
 
 
 def test_a_gymnasium_step_is_a_function_of_the_state() -> None:
-    """From one state twice, with other actions, in another order, from twins, and when the host has forgotten it."""
+    """From one state twice, with other actions, in another order, from twins, and when the host has
+    forgotten it.
+    """
     env = make_env(adapt(Walk, "Walk", 8), 4)
     state, _ = env.reset(jax.random.key(0))
     twins = jax.tree.map(lambda x: x[jnp.array([0, 0, 2, 2])], state)
@@ -226,8 +253,13 @@ def test_a_gymnasium_step_is_a_function_of_the_state() -> None:
     jax.tree.map(np.testing.assert_array_equal, two, again)
     step(first, jnp.array([0, 1, 0, 0]))
     jax.tree.map(np.testing.assert_array_equal, step(first, jnp.array([1, 0, 1, 1]))[1], two)
-    other = make_env(adapt(Walk, "Walk", 8), 4)  # a host that has seen nothing, as after a checkpoint
-    jax.tree.map(np.testing.assert_array_equal, other.step(jax.random.key(1), first, jnp.array([1, 0, 1, 1]))[1], two)
+    # a host that has seen nothing, as after a checkpoint
+    other = make_env(adapt(Walk, "Walk", 8), 4)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        other.step(jax.random.key(1), first, jnp.array([1, 0, 1, 1]))[1],
+        two,
+    )
     assert int(second.inner.time[0]) == 2
 
 
@@ -251,7 +283,9 @@ def test_no_gymnasium_episode_is_longer_than_its_state_has_room_for() -> None:
 
 
 def test_gymnasium_spaces() -> None:
-    """Discrete observations are one-hot, a tuple of them is flattened, and actions are Discrete or Box."""
+    """Discrete observations are one-hot, a tuple of them is flattened, and actions are Discrete or
+    Box.
+    """
     assert make_env(make("gymnasium:FrozenLake-v1"), 1).obs_shape == (16,)
     assert make_env(make("gymnasium:Blackjack-v1"), 1).obs_shape == (32 + 11 + 2,)
     assert make_env(make("gymnasium:Pendulum-v1", max_steps=7), 1).max_steps == 7
@@ -259,7 +293,9 @@ def test_gymnasium_spaces() -> None:
     class Switches(Walk):
         action_space = gymnasium.spaces.MultiBinary(3)
 
-    with pytest.raises(ValueError, match="actions of Switches must be Discrete or Box, got MultiBinary"):
+    with pytest.raises(
+        ValueError, match="actions of Switches must be Discrete or Box, got MultiBinary"
+    ):
         adapt(Switches, "Switches")
 
 
@@ -268,28 +304,37 @@ def test_a_registry_is_not_printed_for_an_unknown_name() -> None:
         make("gymnasium:Taxi-v3")
     assert len(str(caught.value)) < 200
     with pytest.raises(
-        ValueError, match=r"unknown environment of gymnasium '%%%': \d+ names are known, as CartPole.*; g.*lists"
+        ValueError,
+        match=r"unknown environment of gymnasium '%%%': \d+ names are known, as "
+        r"CartPole.*; g.*lists",
     ):
         make("gymnasium:%%%")
 
 
 FAULTS: dict[str, tuple[Exception, str]] = {
     "an extra that is missing": (
-        gymnasium.error.DependencyNotInstalled("no MuJoCo: `pip install 'gymnasium[mujoco]'`\nmore"),
+        gymnasium.error.DependencyNotInstalled(
+            "no MuJoCo: `pip install 'gymnasium[mujoco]'`\nmore"
+        ),
         r"DependencyNotInstalled: no MuJoCo: `pip install 'gymnasium\[mujoco\]'`$",
     ),
     "a module that is missing": (
         ModuleNotFoundError("no cv2", name="cv2"),
         "ModuleNotFoundError: no cv2: pip install cv2$",
     ),
-    "an option that it does not have": (TypeError("an unexpected keyword"), "TypeError: an unexpected keyword$"),
+    "an option that it does not have": (
+        TypeError("an unexpected keyword"),
+        "TypeError: an unexpected keyword$",
+    ),
     "several lines": (ValueError("one\ntwo"), "ValueError: one$"),
     "nothing said": (AssertionError(), "AssertionError: $"),
 }
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_constructor_that_fails_is_one_sentence(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_constructor_that_fails_is_one_sentence(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error, said = FAULTS[kind]
 
     def fail(name: str, **_: Any) -> Any:
@@ -321,14 +366,24 @@ def fault() -> Any:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "an exception": ({"step": fault}, r"the step of Other fails: KeyError: 'board' \(.*test_adapters.py, line \d+\)"),
+    "an exception": (
+        {"step": fault},
+        r"the step of Other fails: KeyError: 'board' "
+        r"\(.*test_adapters.py, line \d+\)",
+    ),
     "an exception in reset": ({"reset": fault}, r"the reset of Other fails: KeyError: 'board' \("),
     "two rewards": (
         {"step": lambda: (np.zeros(2), np.ones(2), False, False, {})},
         "one number, got an array of shape",
     ),
-    "no reward": ({"step": lambda: (np.zeros(2), None, False, False, {})}, "the reward must be one number, got None"),
-    "four values": ({"step": lambda: (np.zeros(2), 0.0, False, {})}, "it must give obs, .*, info; got 4 values"),
+    "no reward": (
+        {"step": lambda: (np.zeros(2), None, False, False, {})},
+        "the reward must be one number, got None",
+    ),
+    "four values": (
+        {"step": lambda: (np.zeros(2), 0.0, False, {})},
+        "it must give obs, .*, info; got 4 values",
+    ),
     "a reset of old": ({"reset": lambda: np.zeros(2)}, "it must give obs, info; got ndarray"),
     "a longer observation": (
         {"step": lambda: (np.zeros(3), 0.0, False, False, {})},
@@ -344,14 +399,18 @@ def test_a_fault_in_python_code_is_one_sentence_with_its_place(kind: str) -> Non
     made = make_env(walk(**given), 2)
 
     def one_step() -> Any:
-        return made.step(jax.random.key(1), made.reset(jax.random.key(0))[0], jnp.zeros(2, int))[1].reward
+        return made.step(jax.random.key(1), made.reset(jax.random.key(0))[0], jnp.zeros(2, int))[
+            1
+        ].reward
 
     with pytest.raises(base.HostError, match=said) as caught, base.faults_in_one_sentence():
         jax.block_until_ready(jax.jit(one_step)())
     assert "\n" not in str(caught.value)
 
 
-def test_a_fault_in_python_code_ends_a_run_in_one_sentence(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_in_python_code_ends_a_run_in_one_sentence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with pytest.raises(ValueError, match=r"^the step of Other fails: KeyError: 'board'"):
         execution.run(Config(env=walk(step=fault), **TINY), Hyperparams(), [0])
     assert not caplog.records
@@ -359,8 +418,12 @@ def test_a_fault_in_python_code_ends_a_run_in_one_sentence(caplog: pytest.LogCap
 
 UNFLAT = {
     "text": gymnasium.spaces.Text(5),
-    "text in a dict": gymnasium.spaces.Dict({"a": gymnasium.spaces.Text(5), "b": gymnasium.spaces.Discrete(2)}),
-    "a sequence": gymnasium.spaces.Tuple((gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),)),
+    "text in a dict": gymnasium.spaces.Dict(
+        {"a": gymnasium.spaces.Text(5), "b": gymnasium.spaces.Discrete(2)}
+    ),
+    "a sequence": gymnasium.spaces.Tuple(
+        (gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2)),)
+    ),
     "a graph": gymnasium.spaces.Graph(gymnasium.spaces.Discrete(2), None),
 }
 
@@ -370,12 +433,18 @@ def test_observations_without_a_fixed_count_of_numbers_are_refused_at_once(kind:
     class Seen(Walk):
         observation_space = UNFLAT[kind]
 
-    with pytest.raises(ValueError, match=r"observations of Seen must be .* a Dict or Tuple of these, got"):
+    with pytest.raises(
+        ValueError,
+        match=r"observations of Seen must be .* a Dict or Tuple of "
+        r"these, got",
+    ):
         adapt(Seen, "Seen", 5)
 
 
 def test_a_reward_of_one_entry_is_a_number() -> None:
-    _, steps = roll(walk(step=lambda: (np.zeros(2), np.array([2.0]), False, np.array([False]), {})), [0])
+    _, steps = roll(
+        walk(step=lambda: (np.zeros(2), np.array([2.0]), False, np.array([False]), {})), [0]
+    )
     np.testing.assert_array_equal(steps.reward, 2.0)
 
 

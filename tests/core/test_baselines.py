@@ -40,10 +40,15 @@ def test_leave_one_out_ratio_is_the_loop() -> None:
     top, bottom = g.normal(size=(6, 3)), g.random((6, 3))
     bottom[1:, 2] = 0.0  # for sample 0 all others are 0
     expected = [
-        [np.delete(top[:, j], n).sum() / (np.delete(bottom[:, j], n).sum() or np.inf) for j in range(3)]
+        [
+            np.delete(top[:, j], n).sum() / (np.delete(bottom[:, j], n).sum() or np.inf)
+            for j in range(3)
+        ]
         for n in range(6)
     ]
-    np.testing.assert_allclose(leave_one_out_ratio(jnp.asarray(top), jnp.asarray(bottom)), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        leave_one_out_ratio(jnp.asarray(top), jnp.asarray(bottom)), expected, atol=1e-12
+    )
 
 
 def test_leave_one_out_ratio_survives_one_sample_that_dwarfs_the_others() -> None:
@@ -71,8 +76,12 @@ def test_whole_numbers_are_averaged_as_fractions_are() -> None:
     fractions = jnp.array(whole, float)
     np.testing.assert_array_equal(leave_one_out(whole), leave_one_out(fractions))
     np.testing.assert_array_equal(standardised(whole, 0.0), standardised(fractions, 0.0))
-    np.testing.assert_array_equal(group_leave_one_out(whole, pairs), group_leave_one_out(fractions, pairs))
-    np.testing.assert_array_equal(leave_one_out_ratio(whole, whole), leave_one_out_ratio(fractions, fractions))
+    np.testing.assert_array_equal(
+        group_leave_one_out(whole, pairs), group_leave_one_out(fractions, pairs)
+    )
+    np.testing.assert_array_equal(
+        leave_one_out_ratio(whole, whole), leave_one_out_ratio(fractions, fractions)
+    )
 
 
 def test_numbers_of_groups_are_no_pairs() -> None:

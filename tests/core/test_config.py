@@ -40,14 +40,20 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"group_size": 0}, "group_size must be a whole number"),
     ({"estimator": "grpo"}, "group_size must be at least 2 for estimator='grpo'"),
     ({"num_envs": 8, "group_size": 3}, "group_size must divide num_envs=8"),
-    ({"estimator": "ppo", "collect": "windows", "group_size": 5}, "group_size=5 needs collect='episodes'"),
+    (
+        {"estimator": "ppo", "collect": "windows", "group_size": 5},
+        "group_size=5 needs collect='episodes'",
+    ),
     ({"estimator": "gpomdp"}, "is for a task without end and so needs collect='windows'"),
     ({"estimator": "all_action", "optimizer": "trpo"}, "use optimizer='natural'"),
     ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
     ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
     ({"estimator": "leave_one_out", "num_envs": 1}, "num_envs must be at least 2"),
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
-    ({"estimator": "ppo", "num_envs": 8, "num_minibatches": 3}, "num_minibatches must divide num_envs=8"),
+    (
+        {"estimator": "ppo", "num_envs": 8, "num_minibatches": 3},
+        "num_minibatches must divide num_envs=8",
+    ),
 ]
 BAD_HYPERPARAMS = [
     ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
@@ -71,7 +77,8 @@ def test_bad_config(fields: dict[str, Any], message: str) -> None:
         Config(**fields)
 
 
-# What the module of storm and svrpg says of estimators: a Ψ that depends on the policy is not for them.
+# What the module of storm and svrpg says of estimators: a Ψ that depends on the policy is not for
+# them.
 OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 
@@ -83,7 +90,9 @@ def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of
 ) -> None:
     fields = {"estimator": estimator, "optimizer": optimizer, "group_size": 5}
     if estimator in OF_PI:
-        with pytest.raises(ValueError, match=f"that of estimator='{estimator}' does; use one of: reinforce, "):
+        with pytest.raises(
+            ValueError, match=f"that of estimator='{estimator}' does; use one of: reinforce, "
+        ):
             Config(**fields)
     elif estimator != "gpomdp":  # which is for windows
         Config(**fields)
@@ -100,7 +109,9 @@ def test_gradients_at_earlier_parameters_exclude_a_temperature(optimizer: Any) -
         lambda: Study(Config(), h, {"optimizer": ["adam", optimizer]}, range(1)),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=f"optimizer='{optimizer}' needs a Ψ .* with temperature=0.1"):
+        with pytest.raises(
+            ValueError, match=f"optimizer='{optimizer}' needs a Ψ .* with temperature=0.1"
+        ):
             call()
     Study(config, Hyperparams(), {"temperature": [0.0]}, range(1))
     make_learner(config, Hyperparams(entropy_coef=0.1))
@@ -113,7 +124,9 @@ def test_bad_hyperparams(fields: dict[str, Any], message: str) -> None:
 
 
 def test_json_and_back() -> None:
-    config = Config(env_params={"gravity": 9.0, "max_steps_in_episode": 200}, hidden_sizes=[32], horizon=100)
+    config = Config(
+        env_params={"gravity": 9.0, "max_steps_in_episode": 200}, hidden_sizes=[32], horizon=100
+    )
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert hash(config) == hash(Config.from_json(config.to_json()))
     with pytest.raises(ValueError, match="did you mean 'num_envs'"):
@@ -169,9 +182,12 @@ def test_import_is_light() -> None:
 
 
 def test_plotting_libraries_load_when_something_is_drawn() -> None:
-    heavy = "[m for m in ('matplotlib.pyplot', 'seaborn', 'pandas', 'scipy.stats') if m in sys.modules]"
+    heavy = (
+        "[m for m in ('matplotlib.pyplot', 'seaborn', 'pandas', 'scipy.stats') if m in sys.modules]"
+    )
     code = (
-        f"import sys, pg, pg.train, pg.runs.results, pg.reports.plots; print({heavy}); import seaborn; print({heavy})"
+        f"import sys, pg, pg.train, pg.runs.results, pg.reports.plots; print({heavy}); import "
+        f"seaborn; print({heavy})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = done.stdout.splitlines()

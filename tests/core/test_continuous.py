@@ -1,5 +1,6 @@
-"""Scores of continuous actions through the real rollout, against closed forms: mean and variance within standard
-errors, and the mistakes that are made with clipped and reparameterised actions far outside.
+"""Scores of continuous actions through the real rollout, against closed forms: mean and variance
+within standard errors, and the mistakes that are made with clipped and reparameterised actions far
+outside.
 """
 
 from collections.abc import Callable
@@ -124,12 +125,16 @@ def test_mean_and_variance_of_the_score_are_the_closed_forms(name: str, b: float
 
 
 def test_the_law_of_the_clipped_action_has_less_variance() -> None:
-    plain, censored = (BANDITS[name][2](CLIPPED, MEAN, LOG_STD)[1] for name in ("clipped", "censored"))
+    plain, censored = (
+        BANDITS[name][2](CLIPPED, MEAN, LOG_STD)[1] for name in ("clipped", "censored")
+    )
     assert (np.asarray(censored) < np.asarray(plain)).all()
 
 
 def test_the_score_at_the_clipped_action_is_seen_to_be_wrong() -> None:
-    """A buffer that stores clipped actions: its own mean in closed form, and far from the gradient."""
+    """A buffer that stores clipped actions: its own mean in closed form, and far from the
+    gradient.
+    """
 
     def clipped(traj: Trajectory) -> Trajectory:
         return traj._replace(action=jnp.clip(traj.action, CLIPPED.low, CLIPPED.high))
@@ -140,19 +145,25 @@ def test_the_score_at_the_clipped_action_is_seen_to_be_wrong() -> None:
 
 
 def test_a_reparameterised_action_in_the_score_gives_nothing_for_the_mean() -> None:
-    """d log N(μ + σε; μ, σ) / dμ = 0: what a sample that carries its derivative does to the theorem."""
+    """d log N(μ + σε; μ, σ) / dμ = 0: what a sample that carries its derivative does to the
+    theorem.
+    """
 
     def score(mean: jax.Array, sample: str) -> jax.Array:
         dist = Gaussian(mean, jnp.full(1, LOG_STD))
         return dist.log_prob(getattr(dist, sample)(jnp.array([0.7])))
 
-    wrong, right = (jax.grad(score)(jnp.array([MEAN]), way) for way in ("reparameterised", "sample"))
+    wrong, right = (
+        jax.grad(score)(jnp.array([MEAN]), way) for way in ("reparameterised", "sample")
+    )
     np.testing.assert_allclose(wrong, 0.0, atol=1e-12)
     np.testing.assert_allclose(right, 0.7 * np.exp(-LOG_STD), rtol=1e-12)
 
 
 def test_scores_of_tanh_actions_need_no_correction() -> None:
-    """At a fixed pre-tanh sample the Jacobian has no θ-gradient; its ratios are those of the Gaussian."""
+    """At a fixed pre-tanh sample the Jacobian has no θ-gradient; its ratios are those of the
+    Gaussian.
+    """
     u = jnp.array([[2.3]])
     one, other = (
         [law(jnp.array([[m]]), jnp.array([[LOG_STD]]), *rest) for m in (MEAN, 0.9)]
@@ -164,7 +175,9 @@ def test_scores_of_tanh_actions_need_no_correction() -> None:
 
 @pytest.mark.parametrize("name", ["reinforce", "reward_to_go", "state_value"])
 def test_the_gradient_of_a_regulator(name: str) -> None:
-    gradient = np.concatenate([x.ravel() for x in lqr.exact_gradient(REGULATOR, GAIN, GAIN_LOG_STD, GAMMA)])
+    gradient = np.concatenate(
+        [x.ravel() for x in lqr.exact_gradient(REGULATOR, GAIN, GAIN_LOG_STD, GAMMA)]
+    )
     assert z_of_mean(estimates(REGULATOR, linear(), name), gradient) < BOUND
 
 
@@ -183,9 +196,16 @@ def test_the_value_of_a_regulator_is_what_follows_on_average() -> None:
 
 
 def test_a_regulator_is_learned() -> None:
-    """Two thirds of the way from the first policy's return to the best one's, by the code of training."""
+    """Two thirds of the way from the first policy's return to the best one's, by the code of
+    training.
+    """
     best = float(lqr.exact_return(REGULATOR, lqr.optimal_gain(REGULATOR), -20.0))
-    config = Config(env=REGULATOR, estimator="leave_one_out", num_envs=32, num_updates=60, hidden_sizes=(8,))
+    config = Config(
+        env=REGULATOR, estimator="leave_one_out", num_envs=32, num_updates=60, hidden_sizes=(8,)
+    )
     metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))[1]
-    first, last = np.asarray(metrics["return"][:5]).mean(), np.asarray(metrics["return"][-5:]).mean()
+    first, last = (
+        np.asarray(metrics["return"][:5]).mean(),
+        np.asarray(metrics["return"][-5:]).mean(),
+    )
     assert (last - first) / (best - first) > 0.67

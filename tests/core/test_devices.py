@@ -1,4 +1,6 @@
-"""Devices and hosts: what is spread over them is what one of them computes. In processes of their own."""
+"""Devices and hosts: what is spread over them is what one of them computes. In processes of their
+own.
+"""
 
 import json
 import os
@@ -16,8 +18,23 @@ from pg.commands import cli
 from pg.sweep import study as studies
 
 ROOT = Path(__file__).parents[2]
-SWEEP = [sys.executable, str(ROOT / "experiments" / "sweep.py"), "--estimator", "leave_one_out", "--num-envs", "8"]
-SWEEP += ["--over", "learning_rate=0.001,0.01", "gamma=0.9,1.0", "--eval-episodes", "4", "--width", "1"]
+SWEEP = [
+    sys.executable,
+    str(ROOT / "experiments" / "sweep.py"),
+    "--estimator",
+    "leave_one_out",
+    "--num-envs",
+    "8",
+]
+SWEEP += [
+    "--over",
+    "learning_rate=0.001,0.01",
+    "gamma=0.9,1.0",
+    "--eval-episodes",
+    "4",
+    "--width",
+    "1",
+]
 CACHE = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
 ENVIRONMENT = {**os.environ, **CACHE, "JAX_PLATFORMS": "cpu"}
 
@@ -36,7 +53,8 @@ def trained(where):
     keys = [runs.filled_up(key, n) for key in runs.seed_keys(range(6))]
     states, metrics = runs.train(programs, keys[0], h, kept=6)[:2]
     returns = runs.evaluate_all(programs, states, keys[1], h)["sampled"].returns[:6]
-    updates = programs.advance.as_text().partition("\\nENTRY")[0]  # what is outside the loop happens once a chunk
+    # What is outside the loop happens once a chunk.
+    updates = programs.advance.as_text().partition("\\nENTRY")[0]
     collectives = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute)\\(", updates)
     return runs.first(devices.fetch(states.params, where), 6), metrics, returns, collectives
 
@@ -52,8 +70,10 @@ for name, changes in {
     params, metrics, returns, _ = trained(devices.layout(most=1))
     for shard in ("seeds", "envs"):
         other = trained(devices.layout(shard))
-        gap = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (params, other[0]))))
-        far = max(float(np.nanmax(np.abs(metrics[k] - other[1][k]))) for k in ("return", "env_steps"))
+        pairs = zip(*map(jax.tree.leaves, (params, other[0])))
+        gap = max(float(np.abs(a - b).max()) for a, b in pairs)
+        gaps = [np.abs(metrics[k] - other[1][k]) for k in ("return", "env_steps")]
+        far = max(float(np.nanmax(x)) for x in gaps)
         found[f"{name} {shard}"] = [gap, far, float(np.abs(returns - other[2]).max()), other[3]]
 print(json.dumps(found))
 """
@@ -63,8 +83,9 @@ print(json.dumps(found))
 @pytest.mark.acceptance("D8")
 @pytest.mark.parametrize("names", [("standardised", "actor_critic", "ppo")])
 def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
-    """After four updates parameters agree to 1e-5 and returns wholly; in an update runs need no word from each other,
-    the environments of a run do: their sums, and their steps only where minibatches are drawn from all of them.
+    """After four updates parameters agree to 1e-5 and returns wholly; in an update runs need no
+    word from each other, the environments of a run do: their sums, and their steps only where
+    minibatches are drawn from all of them.
     """
     command = [sys.executable, "-c", SHARDED, *names]
     out = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
@@ -84,7 +105,8 @@ import jax.numpy as jnp
 import numpy as np
 from pg import devices
 
-x = {"float": jnp.arange(24.0).reshape(3, 4, 2), "int": jnp.full((3, 4), 2**23 + 1), "more": jnp.ones((3, 4))}
+x = {"float": jnp.arange(24.0).reshape(3, 4, 2), "int": jnp.full((3, 4), 2**23 + 1)}
+x |= {"more": jnp.ones((3, 4))}
 
 def sums(x):
     return jax.tree.map(lambda leaf: leaf.sum((0, 1)), x)
@@ -99,8 +121,12 @@ print(added.as_text().count(" all-reduce("))
 
 
 def test_environments_are_shared_out() -> None:
-    """Each of two devices has half of them; whole numbers are added as such, and what is of one type at once."""
-    out = subprocess.run([sys.executable, "-c", SPREAD], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    """Each of two devices has half of them; whole numbers are added as such, and what is of one
+    type at once.
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", SPREAD], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
     assert out.stdout == "2\n"
 
 
@@ -108,11 +134,26 @@ def start(
     out: Path, *flags: str, processes: int = 1, updates: int = 4, seeds: int = 4
 ) -> list[subprocess.Popen[str]]:
     """The sweep as one process or as several of one job."""
-    command = [*SWEEP, "--out", str(out), "--num-updates", str(updates), "--seeds", str(seeds), *flags]
+    command = [
+        *SWEEP,
+        "--out",
+        str(out),
+        "--num-updates",
+        str(updates),
+        "--seeds",
+        str(seeds),
+        *flags,
+    ]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    several = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(processes), "--process-id"]
+    several = [
+        "--coordinator",
+        f"127.0.0.1:{port}",
+        "--num-processes",
+        str(processes),
+        "--process-id",
+    ]
     jobs = [[*command, *several, str(i)] for i in range(processes)] if processes > 1 else [command]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return [subprocess.Popen(job, env=ENVIRONMENT, **pipes) for job in jobs]  # type: ignore[call-overload]
@@ -149,7 +190,9 @@ def test_a_dead_process_ends_the_job_and_the_next_goes_on(tmp_path: Path) -> Non
     long = {"processes": 2, "updates": 40, "seeds": 10}
     jobs = start(tmp_path, **long)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("*/*/sweep-*/runs/*.parquet"))) < 2 and time.monotonic() < deadline:
+    while (
+        len(list(tmp_path.glob("*/*/sweep-*/runs/*.parquet"))) < 2 and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.kill(jobs[1].pid, signal.SIGKILL)
     killed = time.monotonic()
@@ -168,7 +211,9 @@ def test_a_dead_process_ends_the_job_and_the_next_goes_on(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.acceptance("D0")
 def test_sixty_processes_on_two_devices_end(tmp_path: Path) -> None:
-    """No hang, and the same bits sixty times: batched LAPACK calls and shared predicates could deadlock here."""
+    """No hang, and the same bits sixty times: batched LAPACK calls and shared predicates could
+    deadlock here.
+    """
     for i in range(60):
         finished(start(tmp_path / str(i), "--cpu-devices", "2"), seconds=30)
     first = the_runs(tmp_path / "0")

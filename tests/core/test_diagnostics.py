@@ -1,5 +1,6 @@
-"""The gradient laboratory: against the exact moments of small problems, within its own standard errors, and against
-plain numpy on gradients that are stored. Exact moments themselves are tested in test_unbiased.
+"""The gradient laboratory: against the exact moments of small problems, within its own standard
+errors, and against plain numpy on gradients that are stored. Exact moments themselves are tested in
+test_unbiased.
 """
 
 import functools
@@ -32,7 +33,10 @@ def test_effective_sample_size() -> None:
     with np.errstate(divide="ignore"):
         log_w = jnp.asarray(np.log(w))
     np.testing.assert_allclose(diagnostics.effective_sample_size(log_w), expected, rtol=1e-6)
-    np.testing.assert_allclose(diagnostics.effective_sample_size(log_w + 1000.0), expected, rtol=1e-3)  # any scale
+    # any scale
+    np.testing.assert_allclose(
+        diagnostics.effective_sample_size(log_w + 1000.0), expected, rtol=1e-3
+    )
 
 
 def test_only_single_episodes_and_pairs_are_enumerated() -> None:
@@ -42,17 +46,26 @@ def test_only_single_episodes_and_pairs_are_enumerated() -> None:
 
 @functools.cache
 def sampled(problem: functools._lru_cache_wrapper, num_episodes: int = EPISODES) -> Trajectory:
-    env, policy = envs.make_env(problem().mdp, num_episodes), tabular_policy(*problem().logits.shape)
+    env, policy = (
+        envs.make_env(problem().mdp, num_episodes),
+        tabular_policy(*problem().logits.shape),
+    )
     rollout = jax.jit(lambda logits: episodes(env, policy, logits, jax.random.key(3)))
     return rollout(jnp.asarray(problem().logits))
 
 
-def tabular_sample(name: str, problem: functools._lru_cache_wrapper, **options: int | object) -> Sample:
+def tabular_sample(
+    name: str, problem: functools._lru_cache_wrapper, **options: int | object
+) -> Sample:
     """What `per_episode` says of an estimator on a tabular problem."""
-    estimator = ESTIMATORS[name](tabular_policy(*problem().logits.shape), None, Hyperparams(gamma=GAMMA))
+    estimator = ESTIMATORS[name](
+        tabular_policy(*problem().logits.shape), None, Hyperparams(gamma=GAMMA)
+    )
     params = Params(jnp.asarray(problem().logits), ())
     state = estimator.init(jax.random.key(0))[1]
-    measured = jax.jit(lambda p, traj: diagnostics.per_episode(estimator, p, state, traj, **options))
+    measured = jax.jit(
+        lambda p, traj: diagnostics.per_episode(estimator, p, state, traj, **options)
+    )
     return measured(params, sampled(problem))
 
 
@@ -73,8 +86,12 @@ def agrees(measured: Measured, exact: float) -> bool:
     ],
     ids=lambda x: getattr(x, "__name__", x),
 )
-def test_the_exact_moments_of_tabular_problems(name: str, problem: functools._lru_cache_wrapper) -> None:
-    """Variance, squared norm, SNR and noise scale, each within its standard error, which is not large."""
+def test_the_exact_moments_of_tabular_problems(
+    name: str, problem: functools._lru_cache_wrapper
+) -> None:
+    """Variance, squared norm, SNR and noise scale, each within its standard error, which is not
+    large.
+    """
     exact = tabular.total_return_moments if name == "reinforce" else tabular.reward_to_go_moments
     mean, covariance = exact(problem().mdp, jnp.asarray(problem().logits), GAMMA)
     signal, noise = float(mean @ mean), float(jnp.trace(covariance))
@@ -83,19 +100,32 @@ def test_the_exact_moments_of_tabular_problems(name: str, problem: functools._lr
     assert agrees(diagnostics.squared_norm(sample), signal)
     assert agrees(diagnostics.signal_to_noise(sample), signal / noise)
     assert agrees(diagnostics.noise_scale(sample), noise / signal)
-    np.testing.assert_allclose(sample.moments.variance.ravel(), jnp.diag(covariance), rtol=0.1, atol=1e-12)
-    assert sum(diagnostics.variance_by_leaf(sample).values()) == pytest.approx(diagnostics.variance(sample).value)
+    np.testing.assert_allclose(
+        sample.moments.variance.ravel(), jnp.diag(covariance), rtol=0.1, atol=1e-12
+    )
+    assert sum(diagnostics.variance_by_leaf(sample).values()) == pytest.approx(
+        diagnostics.variance(sample).value
+    )
 
 
 @pytest.mark.usefixtures("x64")
 def test_cosines_of_tabular_problems() -> None:
-    """The cosine of one episode's estimate to ∇J, over every trajectory; and to the mean of the others."""
+    """The cosine of one episode's estimate to ∇J, over every trajectory; and to the mean of the
+    others.
+    """
     problem, logits = arbitrary(), jnp.asarray(arbitrary().logits)
     truth = tabular.exact_gradient(problem.mdp, logits, GAMMA)
     traj, probability = tabular.enumerate_trajectories(problem.mdp, logits)
-    estimator = ESTIMATORS["reinforce"](tabular_policy(*logits.shape), None, Hyperparams(gamma=GAMMA))
+    estimator = ESTIMATORS["reinforce"](
+        tabular_policy(*logits.shape), None, Hyperparams(gamma=GAMMA)
+    )
     each = jax.vmap(
-        lambda t: estimator.grad(Params(logits, ()), estimator.weigh(Params(logits, ()), (), t)[0])[0].policy, 1
+        lambda t: (
+            estimator.grad(Params(logits, ()), estimator.weigh(Params(logits, ()), (), t)[0])[
+                0
+            ].policy
+        ),
+        1,
     )
     g = -np.asarray(each(jax.tree.map(lambda x: x[:, :, None], traj))).reshape(len(probability), -1)
     norm = np.linalg.norm(g, axis=1)
@@ -103,13 +133,18 @@ def test_cosines_of_tabular_problems() -> None:
     exact = probability[norm > 0] @ cosines / probability[norm > 0].sum()
     sample = tabular_sample("reinforce", arbitrary, reference=truth)
     assert agrees(diagnostics.cosine_to(sample), float(exact))
-    assert diagnostics.leave_one_out_cosine(sample) == pytest.approx(diagnostics.cosine_to(sample).value, rel=0.01)
+    assert diagnostics.leave_one_out_cosine(sample) == pytest.approx(
+        diagnostics.cosine_to(sample).value, rel=0.01
+    )
 
 
 def numbers(seed: int, n: int = 37) -> dict[str, jax.Array]:
     """n gradients of two leaves, with a signal."""
     g = np.random.default_rng(seed)
-    return {"a": jnp.asarray(g.normal(size=(n, 3)) + 0.3), "b": jnp.asarray(2.0 * g.normal(size=(n, 2, 2)) - 0.1)}
+    return {
+        "a": jnp.asarray(g.normal(size=(n, 3)) + 0.3),
+        "b": jnp.asarray(2.0 * g.normal(size=(n, 2, 2)) - 0.1),
+    }
 
 
 @pytest.mark.usefixtures("x64")
@@ -121,17 +156,25 @@ def test_streamed_moments_are_those_of_stored_gradients(batch_size: int) -> None
     flat = np.concatenate([xs["a"], xs["b"].reshape(37, -1)], axis=1)
     r = np.concatenate([reference["a"], reference["b"].ravel()])
     mean = flat.mean(0)
-    np.testing.assert_allclose(np.concatenate([sample.moments.mean["a"], sample.moments.mean["b"].ravel()]), mean)
+    np.testing.assert_allclose(
+        np.concatenate([sample.moments.mean["a"], sample.moments.mean["b"].ravel()]), mean
+    )
     np.testing.assert_allclose(sample.moments.variance["a"], flat[:, :3].var(0, ddof=1))
     np.testing.assert_allclose(sample.distance, ((flat - mean) ** 2).sum(1))
     np.testing.assert_allclose(sample.along, (flat - mean) @ mean, atol=1e-12)
     np.testing.assert_allclose(sample.reference, flat @ r / np.linalg.norm(r))
     cosines = np.asarray(sample.reference) / np.linalg.norm(flat, axis=1)
-    assert diagnostics.cosine_to(sample) == pytest.approx((cosines.mean(), cosines.std(ddof=1) / 37**0.5))
+    assert diagnostics.cosine_to(sample) == pytest.approx(
+        (cosines.mean(), cosines.std(ddof=1) / 37**0.5)
+    )
     others = (flat.sum(0) - flat) / 36
-    to_others = (flat * others).sum(1) / np.linalg.norm(flat, axis=1) / np.linalg.norm(others, axis=1)
+    to_others = (
+        (flat * others).sum(1) / np.linalg.norm(flat, axis=1) / np.linalg.norm(others, axis=1)
+    )
     assert diagnostics.leave_one_out_cosine(sample) == pytest.approx(to_others.mean())
-    assert diagnostics.variance_by_leaf(sample)["b"] == pytest.approx(flat[:, 3:].var(0, ddof=1).sum())
+    assert diagnostics.variance_by_leaf(sample)["b"] == pytest.approx(
+        flat[:, 3:].var(0, ddof=1).sum()
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -148,7 +191,9 @@ def test_errors_are_those_of_the_jackknife() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_the_squared_norm_is_unbiased_and_may_be_negative() -> None:
-    """Without a signal its mean is zero; the plain squared norm of the mean would be the variance over n."""
+    """Without a signal its mean is zero; the plain squared norm of the mean would be the variance
+    over n.
+    """
     take = jax.jit(lambda x: diagnostics.sample(lambda x: x, x))
     xs = jax.random.normal(jax.random.key(0), (200, 8, 5))
     norms = np.array([diagnostics.squared_norm(take(x)).value for x in xs])
@@ -164,7 +209,9 @@ def test_both_forms_of_the_noise_scale_agree() -> None:
     single, whole = (flat**2).sum(1).mean(), (flat.mean(0) ** 2).sum()
     of_two = diagnostics.noise_scale_of_two_batches(single, whole, 1, 37)
     assert of_two == pytest.approx(diagnostics.noise_scale(sample).value)
-    with pytest.raises(ValueError, match="num_small must be at least 1 and below num_large, got 4 and 4"):
+    with pytest.raises(
+        ValueError, match="num_small must be at least 1 and below num_large, got 4 and 4"
+    ):
         diagnostics.noise_scale_of_two_batches(1.0, 1.0, 4, 4)
 
 
@@ -199,15 +246,27 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
     """An estimator on a batch of CartPole, with networks."""
     way = ACCEPTS[name][0]
     group = 2 if name in GROUPED else 1
-    config = Config(estimator=name, num_envs=num_envs, hidden_sizes=(8,), collect=way, group_size=group)
+    config = Config(
+        estimator=name, num_envs=num_envs, hidden_sizes=(8,), collect=way, group_size=group
+    )
     env = envs.configured(config, num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=0.97))
     params, state = estimator.init(jax.random.key(0))
     if way == "windows":
         begin = start(env, policy, jax.random.key(1))
-        return estimator, params, state, windows(env, policy, params.policy, jax.random.key(2), begin, 40)[1]
-    return estimator, params, state, episodes(env, policy, params.policy, jax.random.key(2), 60, group_size=group)
+        return (
+            estimator,
+            params,
+            state,
+            windows(env, policy, params.policy, jax.random.key(2), begin, 40)[1],
+        )
+    return (
+        estimator,
+        params,
+        state,
+        episodes(env, policy, params.policy, jax.random.key(2), 60, group_size=group),
+    )
 
 
 FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
@@ -216,7 +275,9 @@ REST = sorted(set(ACCEPTS) - {*FAST, "optimal_baseline"})
 
 @pytest.mark.parametrize("gradient", [0.0, 2.0], ids=["all 0", "all alike"])
 def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: float) -> None:
-    """As of rewards that are all 0, or of an environment with one action; a warning is an error here."""
+    """As of rewards that are all 0, or of an environment with one action; a warning is an error
+    here.
+    """
     gradients = {"w": jnp.full((5, 3), gradient)}
     sample = diagnostics.sample(lambda x: x, gradients)
     assert diagnostics.variance(sample) == (0.0, 0.0)
@@ -233,7 +294,8 @@ def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: fl
     assert str(Measured(2.0, np.nan)) == "2 ± —"
 
 
-NO_SIGNAL: dict[str, tuple[float, float, float, float]] = {  # variance, signal -> noise scale, signal to noise
+# variance, signal -> noise scale, signal to noise
+NO_SIGNAL: dict[str, tuple[float, float, float, float]] = {
     "every gradient is 0": (0.0, 0.0, np.nan, np.nan),
     "nothing was measured": (np.nan, np.nan, np.nan, np.nan),
     "noise alone": (3.0, -1.0, np.inf, -1.0 / 3.0),
@@ -261,10 +323,14 @@ def test_the_quality_of_gradients_without_a_signal(name: str, updates: int, tmp_
     assert (tmp_path / "gradient.png").exists()
 
 
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)]
+)
 def test_the_mean_over_episodes_is_the_estimate_of_the_batch(name: str) -> None:
     estimator, params, state, traj = cartpole(name)
-    sample = jax.jit(lambda p, t: diagnostics.per_episode(estimator, p, state, t, batch_size=5))(params, traj)
+    sample = jax.jit(lambda p, t: diagnostics.per_episode(estimator, p, state, t, batch_size=5))(
+        params, traj
+    )
     batch = estimator.weigh(params, state, traj)[0]
     whole = jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
     for a, b in zip(jax.tree.leaves(sample.moments.mean), jax.tree.leaves(whole), strict=True):
@@ -275,7 +341,9 @@ def test_an_estimator_that_is_no_mean_over_episodes_is_refused() -> None:
     estimator, params, state, traj = cartpole("optimal_baseline")
     with pytest.raises(ValueError, match="no mean over the episodes of a batch: use per_batch"):
         diagnostics.per_episode(estimator, params, state, traj)
-    with pytest.raises(ValueError, match="num_episodes must divide the 12 of the trajectory, got 5"):
+    with pytest.raises(
+        ValueError, match="num_episodes must divide the 12 of the trajectory, got 5"
+    ):
         diagnostics.per_batch(estimator, params, state, traj, 5)
 
 
@@ -284,7 +352,9 @@ def test_an_estimator_that_is_no_mean_over_episodes_is_refused() -> None:
 def test_batches_have_the_exact_moments_of_pairs(name: str) -> None:
     """Also of estimators that couple the episodes of a batch."""
     problem = arbitrary()
-    estimator = ESTIMATORS[name](tabular_policy(*problem.logits.shape), None, Hyperparams(gamma=GAMMA))
+    estimator = ESTIMATORS[name](
+        tabular_policy(*problem.logits.shape), None, Hyperparams(gamma=GAMMA)
+    )
     params = Params(jnp.asarray(problem.logits), ())
     mean, covariance = diagnostics.exact_moments(estimator, params, problem.mdp, problem.logits, 2)
     state = estimator.init(jax.random.key(0))[1]
@@ -299,7 +369,9 @@ def test_exact_moments_need_memory_for_the_trajectories_alone(num_episodes: int)
     """By the compiler's account, for so many that their square would be 10¹⁰ numbers."""
     problem, count = arbitrary(), 100_000
     logits = jnp.asarray(problem.logits, jnp.float32)
-    estimator = ESTIMATORS["reward_to_go"](tabular_policy(*logits.shape), None, Hyperparams(gamma=GAMMA))
+    estimator = ESTIMATORS["reward_to_go"](
+        tabular_policy(*logits.shape), None, Hyperparams(gamma=GAMMA)
+    )
     few = tabular.enumerate_trajectories(problem.mdp, logits)[0]
     many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(x), count, *x.shape[2:]), x.dtype), few)
     probability = jax.ShapeDtypeStruct((count,), jnp.float32)
@@ -317,7 +389,9 @@ def test_exact_moments_need_memory_for_the_trajectories_alone(num_episodes: int)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_gradients() -> None:
-    """The P-vectors are never stored: four times the episodes take less than one more copy of their rows."""
+    """The P-vectors are never stored: four times the episodes take less than one more copy of their
+    rows.
+    """
 
     def bytes_of(num_envs: int) -> tuple[int, int]:
         estimator, params, state, traj = cartpole("reinforce", num_envs)
@@ -413,4 +487,6 @@ def test_the_decomposition_of_variance_is_exact_on_tables(with_baseline: bool) -
 def test_a_decomposition_needs_two_of_each() -> None:
     env = envs.make_env("CartPole-v1", 2)
     with pytest.raises(ValueError, match="num_actions must be at least 2, for a variance; got 1"):
-        diagnostics.decompose(env, make_policy(Config(), env), None, jax.random.key(0), num_actions=1)
+        diagnostics.decompose(
+            env, make_policy(Config(), env), None, jax.random.key(0), num_actions=1
+        )

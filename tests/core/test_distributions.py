@@ -24,7 +24,9 @@ def draws(dist: object, n: int) -> jax.Array:
 def test_categorical_log_prob_entropy_kl() -> None:
     p, q = np.asarray(jax.nn.softmax(LOGITS)), Categorical(LOGITS[::-1])
     dist = Categorical(LOGITS)
-    np.testing.assert_allclose(dist.log_prob(jnp.array([2, 1])), np.log([p[0, 2], p[1, 1]]), rtol=1e-5)
+    np.testing.assert_allclose(
+        dist.log_prob(jnp.array([2, 1])), np.log([p[0, 2], p[1, 1]]), rtol=1e-5
+    )
     np.testing.assert_allclose(dist.entropy(), stats.entropy(p, axis=1), rtol=1e-5)
     np.testing.assert_allclose(dist.kl(q), stats.entropy(p, p[::-1], axis=1), rtol=1e-4)
     np.testing.assert_array_equal(dist.mode(), [2, 0])
@@ -45,13 +47,17 @@ def test_forbidden_actions_are_never_taken_and_keep_gradients_finite() -> None:
     assert [int(dist.sample(jnp.float32(u))) for u in (0.0, almost_one)] == [1, 2]
     allowed = Categorical(logits[1:3])
     np.testing.assert_allclose(dist.entropy(), allowed.entropy(), rtol=1e-6)
-    grads = jax.grad(lambda x: Categorical(x).entropy() + Categorical(x).log_prob(jnp.int32(1)))(logits)
+    grads = jax.grad(lambda x: Categorical(x).entropy() + Categorical(x).log_prob(jnp.int32(1)))(
+        logits
+    )
     assert np.isfinite(grads).all()
 
 
 @pytest.mark.usefixtures("x64")
 def test_kl_of_categoricals_whose_masks_differ() -> None:
-    """Infinite where an action of the first is forbidden by the second; a sum over the first's actions otherwise."""
+    """Infinite where an action of the first is forbidden by the second; a sum over the first's
+    actions otherwise.
+    """
     g = np.random.default_rng(0)
     logits = np.where(g.random((200, 2, 4)) < 0.4, -np.inf, g.normal(size=(200, 2, 4)))
     logits[..., 0] = g.normal(size=(200, 2))  # one action at least
@@ -60,15 +66,21 @@ def test_kl_of_categoricals_whose_masks_differ() -> None:
     assert 20 < np.isinf(expected).sum() < 180
     np.testing.assert_allclose(p.kl(q), expected, rtol=1e-12)
     slopes = jax.grad(
-        lambda a, b: jnp.sum(jnp.where(expected < np.inf, Categorical(a).kl(Categorical(b)), 0.0)), (0, 1)
+        lambda a, b: jnp.sum(jnp.where(expected < np.inf, Categorical(a).kl(Categorical(b)), 0.0)),
+        (0, 1),
     )
-    for slope in (*slopes(p.logits, q.logits), jax.grad(lambda a: p.kl(Categorical(a)).sum())(q.logits)):
+    for slope in (
+        *slopes(p.logits, q.logits),
+        jax.grad(lambda a: p.kl(Categorical(a)).sum())(q.logits),
+    ):
         assert np.isfinite(slope).all()
     assert np.isnan(Categorical(jnp.array([jnp.nan, 0.0])).kl(q._replace(logits=jnp.zeros(2))))
 
 
 def test_kl_of_gaussians_without_width_or_without_end() -> None:
-    """0 between equal distributions, infinite where one of two is a point or flat; never NaN, nor negative."""
+    """0 between equal distributions, infinite where one of two is a point or flat; never NaN, nor
+    negative.
+    """
     edges = [(0.0, -np.inf), (1.0, -np.inf), (0.0, 0.0), (0.0, -100.0), (1.0, 100.0), (0.0, np.inf)]
     for make in (lambda *x: Gaussian(*(jnp.full(1, y) for y in x)), tanh_gaussian):
         found = np.array([[float(make(*a).kl(make(*b))) for b in edges] for a in edges])
@@ -106,9 +118,9 @@ def test_gaussian_log_prob_entropy_kl() -> None:
 
 def test_no_gradient_passes_through_a_gaussian_sample() -> None:
     noise = jnp.ones(1)
-    grad = jax.grad(lambda m: Gaussian(m, jnp.zeros(1)).log_prob(Gaussian(m, jnp.zeros(1)).sample(noise)))(
-        jnp.ones(1)
-    )
+    grad = jax.grad(
+        lambda m: Gaussian(m, jnp.zeros(1)).log_prob(Gaussian(m, jnp.zeros(1)).sample(noise))
+    )(jnp.ones(1))
     np.testing.assert_allclose(grad, 1.0)  # the score (a - μ)/σ²; with the gradient it would be 0
 
 
@@ -151,8 +163,17 @@ def censored(mean: float, log_std: float, low: float = -1.0, high: float = 0.5) 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("mean", "log_std"), [(0.2, 0.1), (-3.0, -0.5), (4.0, 1.5)])
 def test_censored_gaussian_is_the_law_of_the_clipped_action(mean: float, log_std: float) -> None:
-    dist, other, law = censored(mean, log_std), censored(mean + 0.3, 0.4), stats.norm(mean, np.exp(log_std))
-    atoms = {-5.0: law.logcdf(-1.0), -1.0: law.logcdf(-1.0), 0.5: law.logsf(0.5), 9.0: law.logsf(0.5)}
+    dist, other, law = (
+        censored(mean, log_std),
+        censored(mean + 0.3, 0.4),
+        stats.norm(mean, np.exp(log_std)),
+    )
+    atoms = {
+        -5.0: law.logcdf(-1.0),
+        -1.0: law.logcdf(-1.0),
+        0.5: law.logsf(0.5),
+        9.0: law.logsf(0.5),
+    }
     for u, expected in {**atoms, -0.3: law.logpdf(-0.3)}.items():
         np.testing.assert_allclose(dist.log_prob(jnp.full(1, u)), expected, rtol=1e-12)
         np.testing.assert_array_equal(dist.action(jnp.full(1, u)), np.clip(u, -1.0, 0.5))
@@ -172,7 +193,9 @@ def test_censored_gaussian_is_the_law_of_the_clipped_action(mean: float, log_std
 
 def test_scores_of_a_censored_gaussian_are_finite_far_beyond_its_bounds() -> None:
     def log_prob(mean: jax.Array, u: float) -> jax.Array:
-        return CensoredGaussian(mean, jnp.full(1, -2.0), -jnp.ones(1), jnp.ones(1)).log_prob(jnp.full(1, u))
+        return CensoredGaussian(mean, jnp.full(1, -2.0), -jnp.ones(1), jnp.ones(1)).log_prob(
+            jnp.full(1, u)
+        )
 
     for u in (-30.0, 30.0):
         for mean in (-5.0, 0.0, 5.0):
@@ -183,7 +206,9 @@ def test_the_reparameterised_sample_is_the_sample() -> None:
     noise = jnp.array([0.7])
     for dist in (Gaussian(jnp.ones(1), jnp.ones(1)), tanh_gaussian(0.3, 0.2), censored(0.3, 0.2)):
         np.testing.assert_array_equal(dist.reparameterised(noise), dist.sample(noise))
-        slope = jax.grad(lambda mean, dist=dist: dist._replace(mean=mean).reparameterised(noise).sum())(dist.mean)
+        slope = jax.grad(
+            lambda mean, dist=dist: dist._replace(mean=mean).reparameterised(noise).sum()
+        )(dist.mean)
         np.testing.assert_allclose(slope, 1.0)
 
 
@@ -199,7 +224,11 @@ LAW = pytest.mark.parametrize("law", LAWS)
 @LAW
 @pytest.mark.parametrize("given", [jax.random.key(0), None, "0", {"action": 0}])
 def test_what_is_no_sample_has_no_probability(law: str, given: object) -> None:
-    with pytest.raises(ValueError, match=r"sample must be an array of numbers, got .*: write dist.log_prob"):
+    with pytest.raises(
+        ValueError,
+        match=r"sample must be an array of numbers, got .*: write "
+        r"dist.log_prob",
+    ):
         LAWS[law].log_prob(given)
 
 
@@ -253,9 +282,15 @@ def test_a_number_is_no_vector_of_an_action(law: str) -> None:
 
 def test_half_an_action_has_no_probability() -> None:
     dist = Categorical(LOGITS)
-    with pytest.raises(ValueError, match="an action of a Categorical must be a whole number, got float32"):
+    with pytest.raises(
+        ValueError, match="an action of a Categorical must be a whole number, got float32"
+    ):
         dist.log_prob(1.5)
-    with pytest.raises(ValueError, match=r"sample must have shape \[2\], one whole number for each distribution"):
+    with pytest.raises(
+        ValueError,
+        match=r"sample must have shape \[2\], one whole number for each "
+        r"distribution",
+    ):
         dist.log_prob(jnp.zeros(3, int))
     np.testing.assert_array_equal(dist.log_prob(1), dist.log_prob(jnp.array([1, 1])))
     np.testing.assert_array_equal(dist.log_prob([0, 1]), dist.log_prob(np.array([0, 1], np.uint8)))

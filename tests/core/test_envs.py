@@ -1,4 +1,6 @@
-"""Environments: all of gymnax's names, the contract of a step, overrides, and a user's own objects."""
+"""Environments: all of gymnax's names, the contract of a step, overrides, and a user's own
+objects.
+"""
 
 import dataclasses
 import functools
@@ -30,7 +32,8 @@ from pg.runs import execution
 from pg.sweep import grid, sweep
 from pg.train import make_learner, make_train
 
-# Which of the 26 names train for three updates, with which head; the others say why not in one line.
+# Which of the 26 names train for three updates, with which head; the others say why not in one
+# line.
 HEADS = {
     "CartPole-v1": "categorical 2",
     "Pendulum-v1": "gaussian 1",
@@ -62,22 +65,38 @@ HEADS = {
 
 
 # One of each kind; the others in the slow lane, as each has a program to compile.
-SOME = ["CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "Catch-bsuite", "MemoryChain-bsuite", "MNISTBandit-bsuite"]
+SOME = [
+    "CartPole-v1",
+    "Pendulum-v1",
+    "Breakout-MinAtar",
+    "Catch-bsuite",
+    "MemoryChain-bsuite",
+    "MNISTBandit-bsuite",
+]
 SOME += ["BernoulliBandit-misc", "FrozenLake-misc"]
 OTHERS = [name for name in ENVIRONMENTS if name not in SOME]
 
 
 @pytest.mark.acceptance("T4")
-@pytest.mark.parametrize("name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_every_name_trains_or_says_why_not(name: str) -> None:
     if name in UNSUPPORTED:
         with pytest.raises(ValueError, match=HEADS[name]):
             Config(env=name)
         return
     config = Config(
-        env=name, estimator="gae", collect="windows", num_envs=2, num_steps=4, num_updates=3, hidden_sizes=(8,)
+        env=name,
+        estimator="gae",
+        collect="windows",
+        num_envs=2,
+        num_steps=4,
+        num_updates=3,
+        hidden_sizes=(8,),
     )
-    with jax.numpy_rank_promotion("allow" if name == "Swimmer-misc" else "raise"):  # gymnax's own code promotes
+    # gymnax's own code promotes
+    with jax.numpy_rank_promotion("allow" if name == "Swimmer-misc" else "raise"):
         space = make_env(name, 2).action_space
         state, metrics = jax.jit(make_train(config))(jax.random.key(0))
     head = f"categorical {space.n}" if isinstance(space, Discrete) else f"gaussian {space.low.size}"
@@ -95,7 +114,9 @@ def roll(env: Any, num_steps: int, num_envs: int = 4, **params: Any) -> Any:
 
 
 @pytest.mark.acceptance("T4")
-@pytest.mark.parametrize("name", ["CartPole-v1", "FourRooms-misc", "FrozenLake-misc", "UmbrellaChain-bsuite"])
+@pytest.mark.parametrize(
+    "name", ["CartPole-v1", "FourRooms-misc", "FrozenLake-misc", "UmbrellaChain-bsuite"]
+)
 def test_everything_is_float_at_the_boundary(name: str) -> None:
     traj = roll(name, 3)
     assert {traj.obs.dtype, traj.next_obs.dtype, traj.reward.dtype} == {jnp.dtype("float32")}
@@ -120,12 +141,15 @@ def test_terminated_truncated_and_the_true_successor_are_kept_apart() -> None:
     falls = roll("CartPole-v1", 60)
     assert bool(falls.terminated.any())
     assert not bool(falls.truncated.any())
-    assert bool((jnp.abs(falls.next_obs[..., 2]) > 0.2)[falls.terminated].all())  # it shows the fallen pole
+    # it shows the fallen pole
+    assert bool((jnp.abs(falls.next_obs[..., 2]) > 0.2)[falls.terminated].all())
 
 
 @pytest.mark.acceptance("T4")
 def test_continuous_actions_are_clipped_by_the_environment() -> None:
-    """MountainCarContinuous charges 0.1 a² for the action it is given: clipped to 1 by us, it charges 0.1."""
+    """MountainCarContinuous charges 0.1 a² for the action it is given: clipped to 1 by us, it
+    charges 0.1.
+    """
     env = make_env("MountainCarContinuous-v0", 2)
     state, _ = env.reset(jax.random.key(0))
     _, far = env.step(jax.random.key(1), state, jnp.full((2, 1), 1e6))
@@ -152,10 +176,14 @@ def test_bounds_of_actions_may_depend_on_a_traced_parameter() -> None:
         env = make_env("Pendulum-v1", 2, {"max_torque": torque})
         policy = make_policy(Config(), env)
         return jnp.exp(
-            policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[1].log_std
+            policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[
+                1
+            ].log_std
         )
 
-    np.testing.assert_allclose(jax.jit(jax.vmap(widest))(jnp.array([1.0, 5.0]))[:, 0, 0], [1.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(widest))(jnp.array([1.0, 5.0]))[:, 0, 0], [1.0, 5.0], rtol=1e-6
+    )
 
 
 def test_unknown_parameter_names_the_nearest() -> None:
@@ -191,7 +219,9 @@ def test_a_reward_that_is_no_scalar_is_refused() -> None:
 
 
 class Halved(Clock):
-    """Halves the rewards in `step`, and starts at place 3 in `reset`: its `step_env` and `reset_env` are Clock's."""
+    """Halves the rewards in `step`, and starts at place 3 in `reset`: its `step_env` and
+    `reset_env` are Clock's.
+    """
 
     def step(self, *args: Any) -> Any:
         obs, state, reward, *rest = super().step(*args)
@@ -203,7 +233,9 @@ class Halved(Clock):
 
 
 class Renamed(Halved):
-    """Further down, `step_env` is overridden as well: `step` still calls it, and halves what it pays."""
+    """Further down, `step_env` is overridden as well: `step` still calls it, and halves what it
+    pays.
+    """
 
     def step_env(self, *args: Any) -> Any:
         return super().step_env(*args)
@@ -224,7 +256,8 @@ def test_a_step_or_reset_that_is_overridden_is_the_one_that_is_taken(make: Any) 
     _, moved = env.step(jax.random.key(1), state, jnp.array([0, 1]))
     np.testing.assert_array_equal(moved.reward, [1.5, 2.0])
     np.testing.assert_array_equal(moved.terminated, [False, True])
-    np.testing.assert_array_equal(moved.next_obs, [[3.0, 1.0], [4.0, 1.0]])  # not the reset that follows an end
+    # not the reset that follows an end
+    np.testing.assert_array_equal(moved.next_obs, [[3.0, 1.0], [4.0, 1.0]])
 
 
 def test_a_step_that_hides_the_true_successor_is_refused() -> None:
@@ -232,7 +265,11 @@ def test_a_step_that_hides_the_true_successor_is_refused() -> None:
         def step(self, *args: Any) -> Any:
             return (*super().step(*args)[:5], {})
 
-    with pytest.raises(ValueError, match=r"the step of Bare must give the true successor, .* write step_env instead"):
+    with pytest.raises(
+        ValueError,
+        match=r"the step of Bare must give the true successor, .* write "
+        r"step_env instead",
+    ):
         make_env(Bare(), 2)
 
 
@@ -259,7 +296,9 @@ class Drifting(Clock):
         return jnp.zeros(1), state
 
     def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
-        place = state.place["x"] + self.by if jnp.asarray(self.by).dtype != bool else jnp.bool_(True)
+        place = (
+            state.place["x"] + self.by if jnp.asarray(self.by).dtype != bool else jnp.bool_(True)
+        )
         state = ClockState(place={"x": place}, time=state.time + 1)
         return jnp.zeros(1), state, place, jnp.bool_(False), {}
 
@@ -269,9 +308,15 @@ ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes
 
 
 def test_a_sweep_of_time_limits_has_room_for_the_longest() -> None:
-    _, metrics = sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [3, 6, 12]}))
+    _, metrics = sweep(
+        ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [3, 6, 12]})
+    )
     np.testing.assert_array_equal(metrics["length"].ravel(), LIMITS)
-    with pytest.raises(ValueError, match=r"must be a whole number of at least 1 and below 2\^31, got 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"must be a whole number of at least 1 and below 2\^31, "
+        r"got 0",
+    ):
         sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [0, 12]}))
 
 
@@ -280,7 +325,9 @@ def test_a_run_with_a_traced_time_limit_is_trained_and_evaluated_up_to_it() -> N
     config = dataclasses.replace(ENDLESS, action_repeat=2)
     done = execution.run(config, h, [0])
     np.testing.assert_array_equal(done.metrics["env_steps"], [[2 * 11]])
-    np.testing.assert_array_equal(execution.evaluate_run(config, done, [0], 2, greedy=False).lengths, 11)
+    np.testing.assert_array_equal(
+        execution.evaluate_run(config, done, [0], 2, greedy=False).lengths, 11
+    )
 
 
 def test_a_time_limit_that_is_not_known_asks_for_a_horizon() -> None:
@@ -291,7 +338,11 @@ def test_a_time_limit_that_is_not_known_asks_for_a_horizon() -> None:
 
         return jax.vmap(one)
 
-    with pytest.raises(ValueError, match=r"length of the longest episode is not known: set horizon to"):
+    with pytest.raises(
+        ValueError,
+        match=r"length of the longest episode is not known: set horizon "
+        r"to",
+    ):
         jax.eval_shape(length(ENDLESS), LIMITS)
     lengths = jax.jit(length(dataclasses.replace(ENDLESS, horizon=9)))(LIMITS)
     np.testing.assert_array_equal(lengths[:, 0], [3, 6, 9])
@@ -299,7 +350,12 @@ def test_a_time_limit_that_is_not_known_asks_for_a_horizon() -> None:
     assert jax.eval_shape(length(window), LIMITS).shape == (3, 1)
 
 
-KINDS = {"a bool": (False, 1), "a whole number": (0, 0.5), "a float": (0.0, True), "an array": (jnp.int32(0), 0.5)}
+KINDS = {
+    "a bool": (False, 1),
+    "a whole number": (0, 0.5),
+    "a float": (0.0, True),
+    "an array": (jnp.int32(0), 0.5),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -326,7 +382,9 @@ def test_rewards_that_are_booleans_are_counted_while_an_action_is_held() -> None
 
     env = make_env(Paid(), 2, action_repeat=3)
     state, _ = env.reset(jax.random.key(0))
-    np.testing.assert_array_equal(env.step(jax.random.key(1), state, jnp.zeros(2, int))[1].reward, 3.0)
+    np.testing.assert_array_equal(
+        env.step(jax.random.key(1), state, jnp.zeros(2, int))[1].reward, 3.0
+    )
 
 
 @pytest.mark.acceptance("J4", "J10")
@@ -345,7 +403,9 @@ def test_one_key_gives_every_environment_its_own_draws() -> None:
 
 
 def test_a_held_action_is_as_many_steps() -> None:
-    """On the clock, whose reward is its place: three steps summed, fewer where the episode ends at place 4."""
+    """On the clock, whose reward is its place: three steps summed, fewer where the episode ends at
+    place 4.
+    """
     held, plain = make_env(Clock(), 2, action_repeat=3), make_env(Clock(), 2)
     assert (held.max_steps, plain.max_steps) == (2, 6)
     state, obs = held.reset(jax.random.key(0))
@@ -356,15 +416,25 @@ def test_a_held_action_is_as_many_steps() -> None:
     np.testing.assert_allclose(moved.next_obs[:, 0], [place[0] + 3, place[1]], rtol=1e-6)
     np.testing.assert_array_equal(moved.terminated, False)
     _, last = held.step(jax.random.key(2), state, action)
-    np.testing.assert_allclose(last.reward, [place[0] + 4, 3 * place[1]], rtol=1e-6)  # one step, then it is over
+    # one step, then it is over
+    np.testing.assert_allclose(last.reward, [place[0] + 4, 3 * place[1]], rtol=1e-6)
     np.testing.assert_array_equal(last.terminated, [True, False])
     np.testing.assert_array_equal(last.truncated, [False, True])
     np.testing.assert_allclose(last.next_obs[:, 1], [4, 6])
 
 
 def test_held_actions_are_counted_as_steps() -> None:
-    config = Config(env="Pendulum-v1", estimator="gae", collect="windows", action_repeat=4, num_envs=2, num_steps=50)
-    metrics = jax.jit(make_learner(config).step)(make_learner(config).init(jax.random.key(0)), jax.random.key(1))[1]
+    config = Config(
+        env="Pendulum-v1",
+        estimator="gae",
+        collect="windows",
+        action_repeat=4,
+        num_envs=2,
+        num_steps=50,
+    )
+    metrics = jax.jit(make_learner(config).step)(
+        make_learner(config).init(jax.random.key(0)), jax.random.key(1)
+    )[1]
     assert (int(metrics["env_steps"]), float(metrics["length"])) == (400, 200.0)
     config = Config(env="Pendulum-v1", action_repeat=7)
     params = make_policy(config, make_env("Pendulum-v1", 1)).init(jax.random.key(0))
@@ -383,12 +453,15 @@ class Short(Clock):
 
 @pytest.mark.parametrize("collect", ["episodes", "windows"])
 @pytest.mark.parametrize("by_limit", [False, True])
-def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(collect: Any, by_limit: bool) -> None:
+def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(
+    collect: Any, by_limit: bool
+) -> None:
     env = Short()
     env.ends = not by_limit
     estimator = "gae" if collect == "windows" else "reinforce"
     config = Config(
-        env=env, env_params={"max_steps_in_episode": 4 if by_limit else 9}, estimator=estimator, collect=collect,
+        env=env, env_params={"max_steps_in_episode": 4 if by_limit else 9},
+        estimator=estimator, collect=collect,
         action_repeat=3, num_envs=2, num_steps=3, hidden_sizes=(4,),
     )  # fmt: skip
     learner = make_learner(config)
@@ -398,7 +471,8 @@ def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(collect
     for i in range(2):
         state, metrics = step(state, jax.random.key(i))
         found.append([float(metrics[name]) for name in ("episodes", "length", "env_steps")])
-    # Held for 3 steps and for 1; a window of three actions begins an episode that the next one ends.
+    # Held for 3 steps and for 1; a window of three actions begins an episode that the next one
+    # ends.
     assert found == ([[2, 4, 8]] * 2 if collect == "episodes" else [[2, 4, 14], [4, 4, 10]])
     lengths = evaluate(config, state.params.policy, jax.random.key(1), 3).lengths
     np.testing.assert_array_equal(lengths, 4)
@@ -412,14 +486,22 @@ def test_what_is_not_observed_is_hidden() -> None:
     pairs = zip((whole, part), states, strict=True)
     moved = [env.step(jax.random.key(1), state, jnp.ones(5, int))[1] for env, (state, _) in pairs]
     np.testing.assert_array_equal(moved[1].next_obs, moved[0].next_obs[:, jnp.array([2, 0])])
-    with pytest.raises(ValueError, match="observe must be below 4, the number of entries observed; got 7"):
+    with pytest.raises(
+        ValueError, match="observe must be below 4, the number of entries observed; got 7"
+    ):
         make_env("CartPole-v1", 1, observe=(0, 7))
-    with pytest.raises(ValueError, match=r"entries of a vector, and the observation has shape \(10, 10, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"entries of a vector, and the observation has shape "
+        r"\(10, 10, 4\)",
+    ):
         make_env("Breakout-MinAtar", 1, observe=(0,))
 
 
 class Old(Clock):
-    """As written for gymnax before 1.0: what ends contains the time limit, of the parameters or a number."""
+    """As written for gymnax before 1.0: what ends contains the time limit, of the parameters or a
+    number.
+    """
 
     def __init__(self, limit: Any) -> None:
         self.limit = limit
@@ -432,13 +514,16 @@ class Old(Clock):
 @pytest.mark.parametrize("limit", [lambda params: params.max_steps_in_episode, lambda params: 6])
 def test_a_time_limit_that_counts_as_an_end_is_warned_of(limit: Any) -> None:
     with pytest.warns(
-        UserWarning, match="Old sets terminated where its time limit cuts an episode.* leave max_steps_in"
+        UserWarning,
+        match="Old sets terminated where its time limit cuts an episode.* leave max_steps_in",
     ):
         make_env(Old(limit), 2)
 
 
 def test_a_time_limit_that_counts_as_an_end_is_seen_while_training_is_traced() -> None:
-    config = Config(env=Old(lambda params: params.max_steps_in_episode), num_envs=2, hidden_sizes=(2,))
+    config = Config(
+        env=Old(lambda params: params.max_steps_in_episode), num_envs=2, hidden_sizes=(2,)
+    )
     with pytest.warns(UserWarning, match="so that the cut is learned as an end"):
         jax.eval_shape(make_train(config), jax.random.key(0))
 
@@ -458,7 +543,8 @@ def test_an_end_of_its_own_at_a_time_is_not_warned_of() -> None:
     ],
 )
 def test_no_environment_of_gymnax_counts_its_limit_as_an_end(name: str) -> None:
-    # Swimmer's own step promotes ranks; the probe has a thread of its own, which sees global settings alone.
+    # Swimmer's own step promotes ranks; the probe has a thread of its own, which sees global
+    # settings alone.
     jax.config.update("jax_numpy_rank_promotion", "allow")
     try:
         found = envs.base._ends(envs.base._instance(name))
@@ -488,7 +574,11 @@ def test_gymnaxs_default_limit_of_one_step_must_be_meant(params: Any) -> None:
             return super().step_env(key, state, action, ClockParams())
 
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"max_steps_in_episode of Short is 1, gymnax's default, .* set it in"):
+        with pytest.raises(
+            ValueError,
+            match=r"max_steps_in_episode of Short is 1, gymnax's "
+            r"default, .* set it in",
+        ):
             make_env(Short(), 2)
     assert make_env(Short(), 2, {"max_steps_in_episode": 1}).max_steps == 1
     assert make_env(Short(), 2, {"max_steps_in_episode": 9}).max_steps == 9
@@ -522,7 +612,11 @@ def test_a_limit_that_nobody_has_set_is_refused_where_no_step_can_be_tried(does:
             return super().step_env(key, state, action, ClockParams())
 
     env = Untried()
-    with pytest.raises(ValueError, match=r"max_steps_in_episode of Untried is 1, gymnax's default, .* set it in"):
+    with pytest.raises(
+        ValueError,
+        match=r"max_steps_in_episode of Untried is 1, gymnax's default, "
+        r".* set it in",
+    ):
         make_env(env, 2)
     assert env.calls == 0  # nothing but training and evaluation steps the environment of a user
     assert make_env(env, 2, {"max_steps_in_episode": 9}).max_steps == 9
@@ -561,7 +655,9 @@ class Flags(ClockParams):
 
 
 class Flagged(Clock):
-    """Pays 10 where `generous` is not set, and 1 else; its parameters are used as gymnax's own step has them."""
+    """Pays 10 where `generous` is not set, and 1 else; its parameters are used as gymnax's own step
+    has them.
+    """
 
     default_params = Flags()
 
@@ -587,7 +683,9 @@ def paid(env: Any, action: Any, env_params: Any = None) -> jax.Array:
 @pytest.mark.parametrize("form", [bool, np.bool_, int, jnp.bool_])
 def test_true_and_false_are_parameters_of_an_environment(form: Any) -> None:
     for value, reward in ((True, 1.0), (False, 10.0)):
-        np.testing.assert_array_equal(paid(Flagged(), jnp.zeros(2, int), {"generous": form(value)}), reward)
+        np.testing.assert_array_equal(
+            paid(Flagged(), jnp.zeros(2, int), {"generous": form(value)}), reward
+        )
 
 
 def test_a_flag_may_be_traced_and_swept() -> None:
@@ -595,7 +693,9 @@ def test_a_flag_may_be_traced_and_swept() -> None:
     np.testing.assert_array_equal(both(jnp.array([True, False]))[:, 0], [1.0, 10.0])
     config = Config(env=Flagged(), num_envs=2, num_updates=1, hidden_sizes=(2,))
     h = grid(env_params={"generous": [True, False], "max_steps_in_episode": [1]})
-    np.testing.assert_array_equal(sweep(config, jax.random.key(0), 1, h)[1]["return"].ravel(), [1.0, 10.0])
+    np.testing.assert_array_equal(
+        sweep(config, jax.random.key(0), 1, h)[1]["return"].ravel(), [1.0, 10.0]
+    )
 
 
 def test_a_flag_is_kept_by_a_config_and_on_the_command_line() -> None:
@@ -609,21 +709,29 @@ def test_a_flag_is_kept_by_a_config_and_on_the_command_line() -> None:
         Config(env_params={"max_steps_in_episode": True})
 
 
-@pytest.mark.parametrize(("name", "value"), [("generous", 0.5), ("generous", 2), ("arms", True), ("start", False)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("generous", 0.5), ("generous", 2), ("arms", True), ("start", False)]
+)
 def test_a_flag_is_no_number_and_a_number_no_flag(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"env_params: {name} must be (True or False|a number), got {value}"):
+    with pytest.raises(
+        ValueError, match=f"env_params: {name} must be (True or False|a number), got {value}"
+    ):
         make_env(Flagged(), 2, {name: value})
 
 
 def test_a_whole_number_for_a_parameter_that_is_a_float_is_one() -> None:
     """gymnax's BernoulliBandit selects between its limit and another float."""
     assert make_env("BernoulliBandit-misc", 2, {"max_steps_in_episode": 1}).max_steps == 1
-    shapes = jax.eval_shape(lambda n: paid(Flagged(), jnp.zeros(2, int), {"max_steps_in_episode": n}), jnp.int32(3))
+    shapes = jax.eval_shape(
+        lambda n: paid(Flagged(), jnp.zeros(2, int), {"max_steps_in_episode": n}), jnp.int32(3)
+    )
     assert shapes.shape == (2,)
 
 
 class Dial(Clock):
-    """The action is paid out: the reward is what the environment was given, whose dtype must be that of the space."""
+    """The action is paid out: the reward is what the environment was given, whose dtype must be
+    that of the space.
+    """
 
     def __init__(self, space: Any) -> None:
         self.space = space
@@ -639,7 +747,9 @@ class Dial(Clock):
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
 @pytest.mark.parametrize("kind", [spaces.Box, gymnasium.spaces.Box])
-def test_actions_of_a_box_of_whole_numbers_are_rounded_and_given_as_such(kind: Any, dtype: Any) -> None:
+def test_actions_of_a_box_of_whole_numbers_are_rounded_and_given_as_such(
+    kind: Any, dtype: Any
+) -> None:
     env = Dial(kind(0, 4, (1,), dtype))
     assert isinstance(make_env(env, 2).action_space, Box)
     np.testing.assert_array_equal(paid(env, jnp.array([[1.4], [2.6]])), [1.0, 3.0])
@@ -664,14 +774,18 @@ def test_a_bound_beyond_any_use_is_none(bound: float) -> None:
     np.testing.assert_array_equal(env.action_space.low, [-np.inf, -1.0, -2.0])
     np.testing.assert_array_equal(env.action_space.high, [np.inf, np.inf, 2.0])
     policy = make_policy(Config(hidden_sizes=(2,)), env)
-    dist = policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 2)), jnp.zeros(2, bool))[1]
+    dist = policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 2)), jnp.zeros(2, bool))[
+        1
+    ]
     np.testing.assert_allclose(jnp.exp(dist.log_std[0]), [1.0, 1.0, 2.0], rtol=1e-6)
     with pytest.raises(ValueError, match="action_distribution='squashed' needs a bounded Box"):
         make_policy(Config(action_distribution="squashed"), env)
 
 
 class Property(Clock):
-    """Spaces of Gymnasium that count from elsewhere, a property and a method without parameters; a method `name`."""
+    """Spaces of Gymnasium that count from elsewhere, a property and a method without parameters; a
+    method `name`.
+    """
 
     action_space = gymnasium.spaces.Discrete(2, start=5)
 
@@ -707,7 +821,8 @@ def test_an_environment_without_an_observation_space_shows_what_its_reset_gives(
 
     assert make_env(Blind(), 2).obs_shape == (2,)
     del Blind.observation_space
-    Config(env=SimpleNamespace(reset=0, step=0, default_params=0, action_space=0))  # looked at when it is used
+    # looked at when it is used
+    Config(env=SimpleNamespace(reset=0, step=0, default_params=0, action_space=0))
 
 
 def test_an_environment_without_actions_is_told_to_have_some() -> None:
@@ -715,7 +830,11 @@ def test_an_environment_without_actions_is_told_to_have_some() -> None:
         def action_space(self, params: Any) -> Any:
             raise NotImplementedError
 
-    with pytest.raises(ValueError, match=r"the environment has no action_space\(params\): write one that gives"):
+    with pytest.raises(
+        ValueError,
+        match=r"the environment has no action_space\(params\): write "
+        r"one that gives",
+    ):
         make_env(Idle(), 2)
 
 
@@ -748,7 +867,9 @@ class Keeping(Clock):
 def test_a_space_that_is_kept_does_not_outlive_the_trace_that_made_it() -> None:
     env = Keeping()
     for seed in range(2):
-        high = jax.jit(lambda start, seed=seed: make_env(env, 2, {"start": start}).action_space.high + seed)(1.0)
+        high = jax.jit(
+            lambda start, seed=seed: make_env(env, 2, {"start": start}).action_space.high + seed
+        )(1.0)
         np.testing.assert_array_equal(high, [2.0 + seed])
 
 
@@ -784,7 +905,9 @@ class Arrays(Clock):
 
     @property
     def default_params(self) -> Any:
-        return ClockParams(reward_scale=jnp.asarray(0.1), start=jax.random.uniform(jax.random.key(7)))
+        return ClockParams(
+            reward_scale=jnp.asarray(0.1), start=jax.random.uniform(jax.random.key(7))
+        )
 
     def observation_space(self, params: Any) -> Any:
         return spaces.Box(-jnp.asarray(0.1), jnp.asarray(0.1), (2,), jnp.float32)
@@ -792,10 +915,16 @@ class Arrays(Clock):
 
 @pytest.mark.parametrize(
     "setting",
-    [lambda: jax.enable_x64(True), lambda: jax.default_prng_impl("rbg"), lambda: jax.threefry_partitionable(False)],
+    [
+        lambda: jax.enable_x64(True),
+        lambda: jax.default_prng_impl("rbg"),
+        lambda: jax.threefry_partitionable(False),
+    ],
 )
 @pytest.mark.parametrize("traced", [False, True])
-def test_an_environment_is_asked_under_the_settings_that_a_context_makes(setting: Any, traced: bool) -> None:
+def test_an_environment_is_asked_under_the_settings_that_a_context_makes(
+    setting: Any, traced: bool
+) -> None:
     env = Arrays()
     with setting():
         wanted, tenth = env.default_params, np.asarray(jnp.asarray(0.1))
@@ -848,9 +977,15 @@ def test_what_outlives_its_trace_is_one_sentence(keep: Any) -> None:
     env = Keeper()
     for attempt in (
         lambda: make_env(env, 2),
-        lambda: execution.run(Config(env=env, num_envs=2, num_updates=1, hidden_sizes=(2,)), Hyperparams(), [0]),
+        lambda: execution.run(
+            Config(env=env, num_envs=2, num_updates=1, hidden_sizes=(2,)), Hyperparams(), [0]
+        ),
     ):
-        with pytest.raises(ValueError, match=r"keeps what it has computed of traced arrays, .*: compute it anew"):
+        with pytest.raises(
+            ValueError,
+            match=r"keeps what it has computed of traced arrays, .*: "
+            r"compute it anew",
+        ):
             attempt()
 
 
@@ -859,8 +994,12 @@ def test_a_space_that_is_kept_on_a_class_by_a_trace_is_one_sentence() -> None:
         def observation_space(self, params: Any) -> Any:
             return KEPT.setdefault("space", spaces.Box(0.0, params.start + 1.0, (2,), jnp.float32))
 
-    jax.eval_shape(lambda start: make_env(Bounded(), 2, {"start": start}).reset(jax.random.key(0)), 1.0)
-    with pytest.raises(ValueError, match="observation_space fails: it keeps what it has computed of traced arrays"):
+    jax.eval_shape(
+        lambda start: make_env(Bounded(), 2, {"start": start}).reset(jax.random.key(0)), 1.0
+    )
+    with pytest.raises(
+        ValueError, match="observation_space fails: it keeps what it has computed of traced arrays"
+    ):
         make_env(Bounded(), 2)
 
 
@@ -875,7 +1014,9 @@ def test_an_environment_made_within_a_trace_may_hold_what_is_traced() -> None:
 
     def reward(scale: jax.Array) -> jax.Array:
         env = make_env(Scaled(scale), 2)
-        return env.step(jax.random.key(0), env.reset(jax.random.key(0))[0], jnp.zeros(2, int))[1].reward
+        return env.step(jax.random.key(0), env.reset(jax.random.key(0))[0], jnp.zeros(2, int))[
+            1
+        ].reward
 
     one, two = jax.vmap(reward)(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(two, 2 * one)
@@ -884,7 +1025,10 @@ def test_an_environment_made_within_a_trace_may_hold_what_is_traced() -> None:
 NO_ENVIRONMENT = {
     "a pair": (gymnax.make("CartPole-v1"), "got a pair: write env, params = gymnax.make"),
     "a class": (Clock, "got the class Clock: call it"),
-    "one of gymnasium": (gymnasium.make("CartPole-v1"), "without default_params; environments of other libraries"),
+    "one of gymnasium": (
+        gymnasium.make("CartPole-v1"),
+        "without default_params; environments of other libraries",
+    ),
     "a Config": (Config(), "got a Config: write config.env"),
     "nothing": (None, "got None without reset, step"),
 }
@@ -894,7 +1038,9 @@ NO_ENVIRONMENT = {
 def test_what_is_no_environment_is_one_sentence_from_python(kind: str) -> None:
     env, said = NO_ENVIRONMENT[kind]
     for call in (lambda: make_env(env, 2), lambda: envs.parameters(env), lambda: Config(env=env)):
-        with pytest.raises(ValueError, match=f"^env must be a name or a gymnax environment, .*{said}"):
+        with pytest.raises(
+            ValueError, match=f"^env must be a name or a gymnax environment, .*{said}"
+        ):
             call()
 
 
@@ -905,15 +1051,26 @@ def test_what_is_no_environment_is_one_sentence_from_python(kind: str) -> None:
             (({"num_envs": n}), "num_envs must be a whole number of at least 1")
             for n in (0, -1, 2.5, "2", True, None)
         ),
-        *((({"action_repeat": n}), "action_repeat must be a whole number of at least 1") for n in (0, 2.5, "2")),
+        *(
+            (({"action_repeat": n}), "action_repeat must be a whole number of at least 1")
+            for n in (0, 2.5, "2")
+        ),
         ({"observe": (-1,)}, "observe must be a whole number of at least 0, got -1"),
         ({"observe": (1.5,)}, "observe must be a whole number of at least 0, got 1.5"),
         ({"observe": 0}, "observe must be whole numbers"),
-        ({"env_params": gymnax.make("CartPole-v1")[1]}, "env_params must be a dict of the parameters to change"),
-        ({"env_params": {"max_steps_in_episode": np.array([5, 6])}}, "max_steps_in_episode must be one number"),
+        (
+            {"env_params": gymnax.make("CartPole-v1")[1]},
+            "env_params must be a dict of the parameters to change",
+        ),
+        (
+            {"env_params": {"max_steps_in_episode": np.array([5, 6])}},
+            "max_steps_in_episode must be one number",
+        ),
     ],
 )
-def test_an_argument_that_is_no_count_is_one_sentence_from_python(arguments: Any, said: str) -> None:
+def test_an_argument_that_is_no_count_is_one_sentence_from_python(
+    arguments: Any, said: str
+) -> None:
     with pytest.raises(ValueError, match=f"^{said}"):
         make_env(**{"env": "CartPole-v1", "num_envs": 2, **arguments})
 
@@ -924,11 +1081,17 @@ def test_a_text_for_a_flag_asks_for_true_or_false() -> None:
 
 
 UNTRACEABLE = {
-    "an if": (lambda state, action: 1 if state.place > 3 else 0, "a Python if, .* must be jnp.where, jax.lax.cond"),
+    "an if": (
+        lambda state, action: 1 if state.place > 3 else 0,
+        "a Python if, .* must be jnp.where, jax.lax.cond",
+    ),
     "a range": (lambda state, action: list(range(action)), "loop by jax.lax.fori_loop"),
     "an index": (lambda state, action: [1, 2][action], "index jnp.asarray"),
     "numpy": (lambda state, action: np.sin(state.place), "write jnp in place of np"),
-    "a mask": (lambda state, action: jnp.arange(3)[jnp.arange(3) > state.place], r"write jnp.where\(mask, x, 0\)"),
+    "a mask": (
+        lambda state, action: jnp.arange(3)[jnp.arange(3) > state.place],
+        r"write jnp.where\(mask, x, 0\)",
+    ),
     "a number": (lambda state, action: float(state.place), "leave out int"),
 }
 
@@ -957,14 +1120,21 @@ def test_a_reset_of_observations_alone_is_told_of_its_state() -> None:
 
 
 @pytest.mark.parametrize("name", ["action_space", "observation_space"])
-@pytest.mark.parametrize("kind", [spaces.Discrete, gymnasium.spaces.Discrete, lambda n: SimpleNamespace(n=n)])
+@pytest.mark.parametrize(
+    "kind", [spaces.Discrete, gymnasium.spaces.Discrete, lambda n: SimpleNamespace(n=n)]
+)
 def test_a_number_of_actions_or_observations_cannot_be_traced(name: str, kind: Any) -> None:
     class Counted(Clock):
         pass
 
     setattr(Counted, name, lambda self, params: kind(params.max_steps_in_episode))
-    with pytest.raises(ValueError, match=f"the {name} of the environment needs the number of a parameter"):
-        jax.eval_shape(lambda n: make_env(Counted(), 2, {"max_steps_in_episode": n}).reset(jax.random.key(0)), 3)
+    with pytest.raises(
+        ValueError, match=f"the {name} of the environment needs the number of a parameter"
+    ):
+        jax.eval_shape(
+            lambda n: make_env(Counted(), 2, {"max_steps_in_episode": n}).reset(jax.random.key(0)),
+            3,
+        )
 
 
 def test_a_space_that_is_cached_by_its_parameters_is_one_sentence_where_they_are_traced() -> None:
@@ -975,8 +1145,12 @@ def test_a_space_that_is_cached_by_its_parameters_is_one_sentence_where_they_are
 
     env = Cached()
     assert make_env(env, 2).action_space == Discrete(2)
-    with pytest.raises(ValueError, match="a parameter is traced here, and cannot be the key of a cache"):
-        jax.eval_shape(lambda start: make_env(env, 2, {"start": start}).reset(jax.random.key(0)), 1.0)
+    with pytest.raises(
+        ValueError, match="a parameter is traced here, and cannot be the key of a cache"
+    ):
+        jax.eval_shape(
+            lambda start: make_env(env, 2, {"start": start}).reset(jax.random.key(0)), 1.0
+        )
 
 
 @pytest.mark.parametrize("what", ["action_space", "observation_space", "default_params"])
@@ -984,7 +1158,9 @@ def test_a_fault_in_what_an_environment_states_is_one_sentence(what: str) -> Non
     def fault(self: Any, *_: Any) -> Any:
         raise KeyError("board\nand more")
 
-    broken = type("Broken", (Clock,), {what: property(fault) if what == "default_params" else fault})
+    broken = type(
+        "Broken", (Clock,), {what: property(fault) if what == "default_params" else fault}
+    )
     with pytest.raises(ValueError, match=rf"^the environment's {what} fails: KeyError: [^\n]*$"):
         make_env(broken(), 2)
 
@@ -998,12 +1174,18 @@ def test_a_fault_in_what_an_environment_states_is_one_sentence(what: str) -> Non
             "max_steps_in_episode must be a whole number below 2\\^31, got 1000000000000",
         ),
         ("max_steps_in_episode", 1e12, "max_steps_in_episode must be a whole number below 2\\^31"),
-        ("max_steps_in_episode", -(2**40), "max_steps_in_episode must be a whole number below 2\\^31"),
+        (
+            "max_steps_in_episode",
+            -(2**40),
+            "max_steps_in_episode must be a whole number below 2\\^31",
+        ),
         ("g", "heavy", "g must be a number, got 'heavy'"),
         ("g", True, "g must be a number, got True"),
     ],
 )
-def test_a_parameter_that_no_array_of_its_kind_holds_is_refused(name: str, value: Any, message: str) -> None:
+def test_a_parameter_that_no_array_of_its_kind_holds_is_refused(
+    name: str, value: Any, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_env("Pendulum-v1", 2, {name: value})
 

@@ -1,4 +1,6 @@
-"""Estimators: their Ψ on hand-made arrays, their gradients, and that masks, order and padding do not matter."""
+"""Estimators: their Ψ on hand-made arrays, their gradients, and that masks, order and padding do
+not matter.
+"""
 
 from typing import Any
 
@@ -55,7 +57,11 @@ def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
     estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
     params, state = estimator.init(jax.random.key(0))
     table = jnp.asarray(ACTION_TABLE if name in ACTION_VALUES else VALUES)
-    return estimator, Params(params.policy, () if isinstance(params.critic, tuple) else table), state
+    return (
+        estimator,
+        Params(params.policy, () if isinstance(params.critic, tuple) else table),
+        state,
+    )
 
 
 def weigh(name: str, traj: Trajectory, h: Hyperparams = H) -> Weighted:
@@ -87,8 +93,12 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     earned = discount * so_far * reward
     soft = discount * np.where(traj.valid, reward - 0.2 * traj.log_prob, 0.0)
     groups = [np.flatnonzero(g == GROUP) for g in GROUP]
-    siblings = np.array([np.mean([total[m] for m in group if m != n] or [0.0]) for n, group in enumerate(groups)])
-    relative = np.array([(total[n] - total[g].mean()) / (total[g].std() + 1e-8) for n, g in enumerate(groups)])
+    siblings = np.array(
+        [np.mean([total[m] for m in group if m != n] or [0.0]) for n, group in enumerate(groups)]
+    )
+    relative = np.array(
+        [(total[n] - total[g].mean()) / (total[g].std() + 1e-8) for n, g in enumerate(groups)]
+    )
     q, chosen = np.asarray(traj.obs) @ ACTION_TABLE, np.eye(A)[np.asarray(traj.action)]
     surprise = np.where(traj.valid, (to_go - (q * chosen).sum(-1)) / np.exp(traj.log_prob), 0.0)
     # A group is not told by its first observations.
@@ -104,7 +114,8 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "all_action": discount[..., None] * q,
         "action_dependent_baseline": discount[..., None] * (q + chosen * surprise[..., None]),
         "standardised": np.broadcast_to((total - total.mean()) / total.std(), (T, N)),
-        "optimal_baseline": np.broadcast_to(total, (T, N)),  # what is subtracted differs by parameter
+        # what is subtracted differs by parameter
+        "optimal_baseline": np.broadcast_to(total, (T, N)),
         "trajectory_importance": np.broadcast_to(so_far[-1] * total, (T, N)),
         "per_decision_importance": np.cumsum(earned[::-1], axis=0)[::-1],
         "ratio_only": ratio * clock,
@@ -131,10 +142,15 @@ def test_psi_of_a_fading_trace_goes_on_through_resets() -> None:
     # In a window an episode ends, and the next begins: the end is no end for the trace.
     ended = np.zeros((T, N), bool)
     ended[2] = True
-    through = traj._replace(valid=~np.zeros_like(ended), reward=batch(seed=1).reward + 1.0, terminated=ended)
-    expected = np.stack([sum(0.9 ** (k - t) * through.reward[k] for k in range(t, T)) for t in range(T)])
+    through = traj._replace(
+        valid=~np.zeros_like(ended), reward=batch(seed=1).reward + 1.0, terminated=ended
+    )
+    expected = np.stack(
+        [sum(0.9 ** (k - t) * through.reward[k] for k in range(t, T)) for t in range(T)]
+    )
     np.testing.assert_allclose(weigh("gpomdp", through).psi, expected, atol=1e-12)
-    # The same as a trace of scores: Σₖ rₖ zₖ, zₖ = β zₖ₋₁ + ∇log πₖ, here of columns with a valid step at all times.
+    # The same as a trace of scores: Σₖ rₖ zₖ, zₖ = β zₖ₋₁ + ∇log πₖ, here of columns with a valid
+    # step at all times.
     _, params, _ = build("gpomdp")
     full = jax.tree.map(lambda x: x[:, np.array([0, 3])], traj)
     centred = np.eye(A)[full.action] - np.asarray(jax.nn.softmax(full.obs @ params.policy))
@@ -142,7 +158,9 @@ def test_psi_of_a_fading_trace_goes_on_through_resets() -> None:
     for t in range(T):
         trace = 0.9 * trace + full.obs[t, :, :, None] * centred[t, :, None, :]
         ascent += np.einsum("n,nsa->sa", full.reward[t], trace) / 2
-    np.testing.assert_allclose(-grad("gpomdp", full, H._replace(entropy_coef=0.0))[0].policy, ascent, atol=1e-12)
+    np.testing.assert_allclose(
+        -grad("gpomdp", full, H._replace(entropy_coef=0.0))[0].policy, ascent, atol=1e-12
+    )
 
 
 def test_vtrace_weighs_by_the_ratios_of_the_policy() -> None:
@@ -177,10 +195,14 @@ def test_psi_of_the_bootstrapped_family(name: str, undiscounted: float) -> None:
 
 @pytest.mark.parametrize("name", ["actor_critic", "gae", "vtrace", "ppo"])
 def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None:
-    """In a window that begins at the third step of every episode, Ψ is γ² of what it is from their start."""
+    """In a window that begins at the third step of every episode, Ψ is γ² of what it is from their
+    start.
+    """
     late = batch()._replace(time=batch().time + 2, first=np.zeros_like(batch().first))
     valid = batch().valid
-    np.testing.assert_allclose(weigh(name, late).psi[valid], GAMMA**2 * weigh(name, batch()).psi[valid], atol=1e-12)
+    np.testing.assert_allclose(
+        weigh(name, late).psi[valid], GAMMA**2 * weigh(name, batch()).psi[valid], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "optimal_baseline"])
@@ -208,7 +230,9 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
         return total / N
 
     grads, metrics = grad(name, traj)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, jax.grad(loss)(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grads, jax.grad(loss)(params)
+    )
     dist = np.asarray(jax.nn.softmax(traj.obs @ params.policy))
     entropy = -(dist * np.log(dist)).sum(-1)
     np.testing.assert_allclose(metrics["entropy"], entropy[traj.valid].mean(), atol=1e-12)
@@ -226,7 +250,9 @@ def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> Non
     )
     order = np.array([3, 1, 4, 0, 2])
     for other in (batch(length=40), rubbish, jax.tree.map(lambda x: x[:, order], traj)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grad(name, other)[0], plain)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grad(name, other)[0], plain
+        )
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
@@ -243,7 +269,9 @@ def test_no_gradient_passes_through_weigh(name: str) -> None:
 
 def test_leave_one_out_is_the_batch_mean_rescaled() -> None:
     traj = batch()
-    np.testing.assert_allclose(weigh("leave_one_out", traj).psi, N / (N - 1) * weigh("batch_mean", traj).psi)
+    np.testing.assert_allclose(
+        weigh("leave_one_out", traj).psi, N / (N - 1) * weigh("batch_mean", traj).psi
+    )
 
 
 def test_the_optimal_baseline_parameter_by_parameter() -> None:
@@ -255,7 +283,9 @@ def test_the_optimal_baseline_parameter_by_parameter() -> None:
         steps = np.flatnonzero(traj.valid[:, n])
 
         def log_prob(policy: jax.Array) -> jax.Array:
-            return sum(jax.nn.log_softmax(traj.obs[t, n] @ policy)[traj.action[t, n]] for t in steps)
+            return sum(
+                jax.nn.log_softmax(traj.obs[t, n] @ policy)[traj.action[t, n]] for t in steps
+            )
 
         return np.asarray(jax.grad(log_prob)(params.policy))
 
@@ -265,7 +295,9 @@ def test_the_optimal_baseline_parameter_by_parameter() -> None:
         others = [m for m in range(N) if m != n]
         bottom = (z[others] ** 2).sum(0)
         top = (total[others, None, None] * z[others] ** 2).sum(0)
-        ascent += (total[n] - np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)) * z[n] / N
+        ascent += (
+            (total[n] - np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)) * z[n] / N
+        )
     np.testing.assert_allclose(grad("optimal_baseline", traj, h)[0].policy, -ascent, atol=1e-12)
 
 
@@ -273,7 +305,9 @@ def test_ppo_on_fresh_data_is_gae() -> None:
     traj = batch()
     _, params, _ = build("ppo")
     log_pi = jax.nn.log_softmax(traj.obs @ params.policy)
-    fresh = traj._replace(log_prob=np.take_along_axis(np.asarray(log_pi), traj.action[..., None], -1)[..., 0])
+    fresh = traj._replace(
+        log_prob=np.take_along_axis(np.asarray(log_pi), traj.action[..., None], -1)[..., 0]
+    )
     ppo, gae = grad("ppo", fresh)[0], grad("gae", fresh)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ppo, gae)
 
@@ -305,11 +339,16 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
     traj, tau = batch(), 0.3
     paid = traj._replace(reward=np.where(traj.valid, traj.reward - tau * traj.log_prob, 0.0))
     np.testing.assert_allclose(
-        weigh(name, traj, H._replace(temperature=tau)).psi, weigh(name, paid).psi, atol=1e-12, rtol=1e-7
+        weigh(name, traj, H._replace(temperature=tau)).psi,
+        weigh(name, paid).psi,
+        atol=1e-12,
+        rtol=1e-7,
     )
 
 
-@pytest.mark.parametrize("name", ["trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"])
+@pytest.mark.parametrize(
+    "name", ["trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"]
+)
 def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: str) -> None:
     """r - τ log π, as a reward that was paid: of the policy that learns, not of the behaviour."""
     traj, tau = batch(), 0.3
@@ -320,7 +359,9 @@ def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: s
     found = weigh(name, traj, H._replace(temperature=tau))
     expected = weigh(name, paid)
     np.testing.assert_allclose(found.psi, expected.psi, atol=1e-12)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found.target, expected.target)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found.target, expected.target
+    )
 
 
 def test_what_the_policy_never_does_has_no_entropy_to_pay() -> None:

@@ -22,7 +22,9 @@ def test_a_random_policy_has_the_known_floor() -> None:
     summary = done.summary()
     assert abs(summary["mean"] - 22.1) < 5 * 12.3 / 2000**0.5
     np.testing.assert_array_equal(done.returns, done.lengths)
-    np.testing.assert_allclose(summary["standard_error"], np.std(done.returns, ddof=1) / 2000**0.5, rtol=1e-5)
+    np.testing.assert_allclose(
+        summary["standard_error"], np.std(done.returns, ddof=1) / 2000**0.5, rtol=1e-5
+    )
 
 
 def test_greedy_and_sampled_are_different_quantities() -> None:
@@ -37,9 +39,16 @@ def test_greedy_and_sampled_are_different_quantities() -> None:
 def test_one_episode_has_no_standard_error() -> None:
     summary = Evaluation(jnp.array([3.0]), jnp.array([3])).summary()
     assert np.isnan(summary["standard_error"])
-    assert (summary["mean"], summary["min"], summary["max"], summary["episodes"]) == (3.0, 3.0, 3.0, 1)
+    assert (summary["mean"], summary["min"], summary["max"], summary["episodes"]) == (
+        3.0,
+        3.0,
+        3.0,
+        1,
+    )
 
 
 def test_no_episodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_episodes must be a whole number of at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="num_episodes must be a whole number of at least 1, got 0"
+    ):
         evaluate(Config(), {}, KEY, 0)

@@ -1,4 +1,6 @@
-"""Evolution strategies: their mean and covariance by quadrature over the noise, without sampling."""
+"""Evolution strategies: their mean and covariance by quadrature over the noise, without
+sampling.
+"""
 
 import itertools
 from typing import Any
@@ -41,11 +43,15 @@ def test_on_a_quadratic_it_is_the_gradient_whatever_sigma(sigma: float) -> None:
     g = np.asarray(jax.grad(objective)(theta, KEY))
     np.testing.assert_allclose(expectation(estimate), g, atol=1e-10)
     second = expectation(lambda noise: jnp.outer(estimate(noise), estimate(noise)))
-    np.testing.assert_allclose(second - np.outer(g, g), np.outer(g, g) + (g @ g) * np.eye(2), atol=1e-9)
+    np.testing.assert_allclose(
+        second - np.outer(g, g), np.outer(g, g) + (g @ g) * np.eye(2), atol=1e-9
+    )
 
 
 def test_it_is_the_gradient_of_the_smoothed_return_and_not_of_the_return() -> None:
-    """J of a two-armed bandit: ∇ E[J(θ + σε)] = E[∇J(θ + σε)], which differs from ∇J by the order of σ²."""
+    """J of a two-armed bandit: ∇ E[J(θ + σε)] = E[∇J(θ + σε)], which differs from ∇J by the order
+    of σ².
+    """
     mdp, theta = tabular.bandit([1.0, 0.0]), jnp.array([0.3, -0.2])
 
     def objective(x: jax.Array, key: jax.Array = KEY) -> jax.Array:
@@ -53,8 +59,12 @@ def test_it_is_the_gradient_of_the_smoothed_return_and_not_of_the_return() -> No
 
     gaps = []
     for sigma in (0.8, 0.4, 0.2):
-        mean = expectation(lambda noise, s=sigma: antithetic(objective, theta, noise, KEY, s), nodes=60)
-        smoothed = expectation(lambda noise, s=sigma: jax.grad(objective)(theta + s * noise), nodes=60)
+        mean = expectation(
+            lambda noise, s=sigma: antithetic(objective, theta, noise, KEY, s), nodes=60
+        )
+        smoothed = expectation(
+            lambda noise, s=sigma: jax.grad(objective)(theta + s * noise), nodes=60
+        )
         np.testing.assert_allclose(mean, smoothed, atol=1e-8)
         gaps.append(np.linalg.norm(mean - jax.grad(objective)(theta)))
     assert gaps[0] > 1e-2
@@ -63,8 +73,8 @@ def test_it_is_the_gradient_of_the_smoothed_return_and_not_of_the_return() -> No
 
 @pytest.mark.slow
 def test_on_the_real_rollout_with_common_random_numbers() -> None:
-    """Sampled episodes of a bandit: within standard errors of the smoothed gradient, and the noise of the episodes
-    is common to both sides of a difference.
+    """Sampled episodes of a bandit: within standard errors of the smoothed gradient, and the noise
+    of the episodes is common to both sides of a difference.
     """
     mdp, sigma, pairs = tabular.bandit([1.0, 0.2, 0.0]), 0.5, 8_000
     env, theta = envs.make_env(mdp, 4), jnp.array([0.3, -0.2, 0.1])

@@ -1,4 +1,6 @@
-"""A group is a position in the batch: what coincides between two groups does not make one of them."""
+"""A group is a position in the batch: what coincides between two groups does not make one of
+them.
+"""
 
 from typing import Any
 
@@ -55,7 +57,9 @@ def expected_psi(estimator: str, traj: Trajectory) -> np.ndarray:
     return np.array(psi)
 
 
-@pytest.mark.parametrize("env_name", [*HIDDEN[:2], *(pytest.param(x, marks=pytest.mark.slow) for x in HIDDEN[2:])])
+@pytest.mark.parametrize(
+    "env_name", [*HIDDEN[:2], *(pytest.param(x, marks=pytest.mark.slow) for x in HIDDEN[2:])]
+)
 def test_groups_whose_first_observations_coincide_stay_apart(env_name: str) -> None:
     estimator, params, state, traj = collected(env_name, "group_leave_one_out")
     first = np.asarray(traj.obs[0]).reshape(NUM_ENVS, -1)
@@ -74,21 +78,33 @@ def test_grpo_standardises_within_groups_whose_first_observations_coincide() -> 
 
 
 def test_training_compares_the_episodes_of_a_group() -> None:
-    """The Ψ that an update takes, in whole batches and in minibatches, is the one of the groups of the rollout."""
+    """The Ψ that an update takes, in whole batches and in minibatches, is the one of the groups of
+    the rollout.
+    """
     seen: list[np.ndarray] = []
 
     def watched(policy: Any, critic: Any, h: Hyperparams) -> Estimator:
         made = ESTIMATORS["grpo"](policy, critic, h)
 
         def grad(params: Params, batch: Any) -> Any:
-            numbers = jax.debug.callback(lambda *x: seen.append(x), batch.traj.group[0], batch.psi, batch.traj.valid)
+            numbers = jax.debug.callback(
+                lambda *x: seen.append(x), batch.traj.group[0], batch.psi, batch.traj.valid
+            )
             assert numbers is None
             return made.grad(params, batch)
 
         return made._replace(grad=grad)
 
-    sizes = {"num_envs": NUM_ENVS, "group_size": 2, "num_updates": 1, "horizon": 12, "hidden_sizes": (4,)}
-    config = Config(env="GaussianBandit-misc", estimator="grpo", num_epochs=2, num_minibatches=3, **sizes)
+    sizes = {
+        "num_envs": NUM_ENVS,
+        "group_size": 2,
+        "num_updates": 1,
+        "horizon": 12,
+        "hidden_sizes": (4,),
+    }
+    config = Config(
+        env="GaussianBandit-misc", estimator="grpo", num_epochs=2, num_minibatches=3, **sizes
+    )
     jax.block_until_ready(jax.jit(train.make_train(config, estimator=watched))(KEY))
     assert len(seen) == 6
     for group, psi, valid in seen:
@@ -113,7 +129,10 @@ def test_a_minibatch_holds_whole_groups(group_size: int) -> None:
 
 
 def test_what_would_cut_a_group_is_refused() -> None:
-    message = "num_minibatches must divide the 3 groups of num_envs=12 and group_size=4, as a minibatch holds whole"
+    message = (
+        "num_minibatches must divide the 3 groups of num_envs=12 and group_size=4, as a minibatch "
+        "holds whole"
+    )
     with pytest.raises(ValueError, match=message):
         Config(estimator="grpo", num_envs=12, group_size=4, num_minibatches=2)
     env = envs.make_env("CartPole-v1", 8)
@@ -121,7 +140,9 @@ def test_what_would_cut_a_group_is_refused() -> None:
     with pytest.raises(ValueError, match="group_size must divide the 8 environments, got 3"):
         episodes(env, policy, policy.init(KEY), KEY, 4, group_size=3)
     estimator, params, state, traj = collected("BernoulliBandit-misc", "grpo")
-    with pytest.raises(ValueError, match="num_episodes must be a multiple of the trajectory's group size, got 6"):
+    with pytest.raises(
+        ValueError, match="num_episodes must be a multiple of the trajectory's group size, got 6"
+    ):
         diagnostics.per_batch(estimator, params, state, traj, 6)
 
 
@@ -129,19 +150,26 @@ def test_what_would_cut_a_group_is_refused() -> None:
 def test_episodes_that_are_in_no_groups_are_refused(name: str) -> None:
     estimator, params, state, traj = collected("BernoulliBandit-misc", name)
     with pytest.raises(
-        ValueError, match="the episodes are in no groups: collect them with a group_size of at least 2"
+        ValueError,
+        match="the episodes are in no groups: collect them with a group_size of at least 2",
     ):
         estimator.weigh(params, state, traj._replace(group=()))
 
 
 @pytest.mark.usefixtures("x64")
 def test_pairs_of_one_start_are_told_by_the_state_and_not_by_its_features() -> None:
-    """Two initial states that look alike, in one of which all pays: within a start there is nothing to compare."""
+    """Two initial states that look alike, in one of which all pays: within a start there is nothing
+    to compare.
+    """
     transition = np.zeros((3, 2, 3))
     transition[:, :, 2] = 1.0
     reward = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
-    mdp = TabularMDP(transition, reward, [0.5, 0.5, 0.0], [False, False, True], 1, features=np.ones((3, 1)))
-    estimator = ESTIMATORS["group_leave_one_out"](tabular_policy(1, 2), tabular_policy(1, 2), Hyperparams())
+    mdp = TabularMDP(
+        transition, reward, [0.5, 0.5, 0.0], [False, False, True], 1, features=np.ones((3, 1))
+    )
+    estimator = ESTIMATORS["group_leave_one_out"](
+        tabular_policy(1, 2), tabular_policy(1, 2), Hyperparams()
+    )
     params, logits = Params(jnp.array([[0.3, -0.2]]), ()), np.tile([0.3, -0.2], (3, 1))
     covariance = diagnostics.exact_moments(estimator, params, mdp, logits, 2, share_start=True)[1]
     np.testing.assert_allclose(covariance, 0.0, atol=1e-15)

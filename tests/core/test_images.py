@@ -22,18 +22,26 @@ def fake_env(*obs_shape: int, bounds: Box | None = None) -> Env:
     return Env(lambda key: None, lambda *_: None, 1, obs_shape, Discrete(3), 10, obs_bounds=bounds)
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 84, 84), (4, 10, 10), (3, 40, 30), (12, 64, 80)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 28, 28), (3, 84, 84), (4, 10, 10), (3, 40, 30), (12, 64, 80)], ids=str
+)
 def test_channels_that_come_first_are_told_by_the_shape_and_said(shape: tuple[int, ...]) -> None:
     env = fake_env(*shape)
     assert image_layout(Config(), env) == "chw"
-    with pytest.warns(UserWarning, match=r"taken as \[channels, height, width\]: write image_layout='hwc' if"):
+    with pytest.warns(
+        UserWarning,
+        match=r"taken as \[channels, height, width\]: write "
+        r"image_layout='hwc' if",
+    ):
         make_policy(Config(), env)
     with pytest.warns(UserWarning, match="taken as"):
         make_critic(Config(estimator="gae"), env)
 
 
 @pytest.mark.parametrize(
-    "shape", [(10, 10, 4), (10, 10, 10), (5, 5, 16), (9, 11, 21), (30, 40, 3), (20, 10, 10)], ids=str
+    "shape",
+    [(10, 10, 4), (10, 10, 10), (5, 5, 16), (9, 11, 21), (30, 40, 3), (20, 10, 10)],
+    ids=str,
 )
 def test_channels_that_come_last_stay_there_in_silence(shape: tuple[int, ...]) -> None:
     env = fake_env(*shape)
@@ -47,7 +55,10 @@ def test_both_layouts_of_an_image_have_one_output() -> None:
     last, first = fake_env(8, 8, 3), fake_env(3, 8, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        policies = [make_policy(Config(image_layout=layout), env) for layout, env in (("hwc", last), ("chw", first))]
+        policies = [
+            make_policy(Config(image_layout=layout), env)
+            for layout, env in (("hwc", last), ("chw", first))
+        ]
     params = policies[0].init(KEY)
     outputs = [
         policy.apply(params, (), x, jnp.zeros(5, bool))[1].logits
@@ -58,7 +69,11 @@ def test_both_layouts_of_an_image_have_one_output() -> None:
 
 
 def test_a_layout_where_there_is_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"image_layout='chw' needs observations .*, got shape \(4,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"image_layout='chw' needs observations .*, got shape "
+        r"\(4,\)",
+    ):
         make_policy(Config(image_layout="chw"), fake_env(4))
     with pytest.raises(ValueError, match="is for network='cnn'"):
         Config(image_layout="chw", network="mlp")
@@ -101,7 +116,9 @@ SMALL: dict[str, Any] = {"env": Frames(), "hidden_sizes": (4,), "image_layout": 
 
 def test_frames_of_bytes_are_scaled_by_the_bounds_of_their_space() -> None:
     env = make_env(Frames(), 4)
-    plain, scaled = (make_policy(Config(**SMALL, scale_observations=on), env) for on in (False, True))
+    plain, scaled = (
+        make_policy(Config(**SMALL, scale_observations=on), env) for on in (False, True)
+    )
     params = plain.init(KEY)
     _, obs = env.reset(KEY)
     assert obs.max() > 200
@@ -122,19 +139,26 @@ def test_a_run_says_how_it_sees_images() -> None:
     assert said[1] == f"{start}scaled to [0, 1] by the bounds of their space"
     assert said[2] == f"{start}standardised by running statistics"
     assert image_description(Config(), make_env("CartPole-v1", 1)) == ""
-    minatar = image_description(Config(env="Breakout-MinAtar", network="mlp"), make_env("Breakout-MinAtar", 1))
+    minatar = image_description(
+        Config(env="Breakout-MinAtar", network="mlp"), make_env("Breakout-MinAtar", 1)
+    )
     assert minatar == "images [10, 10, 4], flattened, unscaled"
 
 
 def test_bounds_that_are_none_scale_nothing() -> None:
     """Infinite ones, and those so large that they mean none."""
-    with pytest.raises(ValueError, match="scale_observations needs a space of observations with finite bounds"):
-        make_policy(Config(scale_observations=True), make_env("CartPole-v1", 1))  # its bounds of speed are 3.4e38
+    with pytest.raises(
+        ValueError, match="scale_observations needs a space of observations with finite bounds"
+    ):
+        # its bounds of speed are 3.4e38
+        make_policy(Config(scale_observations=True), make_env("CartPole-v1", 1))
     with pytest.raises(ValueError, match="exclude each other"):
         Config(scale_observations=True, normalise_observations=True)
     seen = make_env("FrozenLake-misc", 1)  # Discrete, and so one-hot: in [0, 1] as it is
     policy = make_policy(Config(scale_observations=True), seen)
-    assert policy.apply(policy.init(KEY), (), seen.reset(KEY)[1], jnp.zeros(1, bool))[1].logits.shape == (1, 4)
+    assert policy.apply(policy.init(KEY), (), seen.reset(KEY)[1], jnp.zeros(1, bool))[
+        1
+    ].logits.shape == (1, 4)
 
 
 class FloatFrames(Frames):
@@ -147,14 +171,29 @@ class FloatFrames(Frames):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"collect": "windows", "rnn": "gru", "scale_observations": True}, id="windows"),
-        pytest.param({"normalise_observations": True, "diagnostics": True}, id="episodes", marks=pytest.mark.slow),
+        pytest.param(
+            {"collect": "windows", "rnn": "gru", "scale_observations": True}, id="windows"
+        ),
+        pytest.param(
+            {"normalise_observations": True, "diagnostics": True},
+            id="episodes",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]) -> None:
-    common = SMALL | {"network": "mlp", "image_layout": "auto", "estimator": "gae", "num_envs": 2, "num_updates": 2}
+    common = SMALL | {
+        "network": "mlp",
+        "image_layout": "auto",
+        "estimator": "gae",
+        "num_envs": 2,
+        "num_updates": 2,
+    }
     common |= {"num_steps": 8, "rnn_size": 3}
-    found = [jax.jit(make_train(Config(**common | changes | {"env": env})))(KEY) for env in (Frames(), FloatFrames())]
+    found = [
+        jax.jit(make_train(Config(**common | changes | {"env": env})))(KEY)
+        for env in (Frames(), FloatFrames())
+    ]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -186,7 +225,9 @@ def test_what_is_computed_of_byte_frames_takes_no_copy_of_them_all() -> None:
     traj = jax.eval_shape(lambda key: window(key, state)[1], KEY)
     frames = 1024 * 16 * 3 * 12 * 12
     seen = normalisation.start(Config(normalise_observations=True, num_envs=16), env.obs_shape)
-    critic = Network(lambda key: (), lambda params, carry, obs, first: (carry, obs.mean(axis=(-3, -2, -1))))
+    critic = Network(
+        lambda key: (), lambda params, carry, obs, first: (carry, obs.mean(axis=(-3, -2, -1)))
+    )
     params = Params((), ())
     for f, args in (
         (normalisation.observe, (seen, traj, 0.99)),

@@ -1,4 +1,6 @@
-"""Minibatches of single steps: drawn from all environments and times of a window, each step once in every pass."""
+"""Minibatches of single steps: drawn from all environments and times of a window, each step once in
+every pass.
+"""
 
 import subprocess
 import sys
@@ -16,7 +18,13 @@ from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.presets import preset
 
 KEY = jax.random.key(0)
-SIZES: dict[str, Any] = {"collect": "windows", "num_envs": 4, "num_steps": 6, "num_updates": 1, "hidden_sizes": (4,)}
+SIZES: dict[str, Any] = {
+    "collect": "windows",
+    "num_envs": 4,
+    "num_steps": 6,
+    "num_updates": 1,
+    "hidden_sizes": (4,),
+}
 
 
 def settings(**changes: Any) -> Config:
@@ -24,7 +32,9 @@ def settings(**changes: Any) -> Config:
 
 
 def minibatches_seen(config: Config) -> tuple[list[Any], Any]:
-    """The (time, first observation, psi) of every minibatch of an update, and the batch that they are parts of."""
+    """The (time, first observation, psi) of every minibatch of an update, and the batch that they
+    are parts of.
+    """
     parts: list[Any] = []
     whole: list[Any] = []
 
@@ -33,11 +43,15 @@ def minibatches_seen(config: Config) -> tuple[list[Any], Any]:
 
         def weigh(params: Params, state: Any, traj: Any) -> Any:
             batch, state = made.weigh(params, state, traj)
-            jax.debug.callback(lambda *x: whole.append(x), batch.traj.obs, batch.psi, batch.traj.valid)
+            jax.debug.callback(
+                lambda *x: whole.append(x), batch.traj.obs, batch.psi, batch.traj.valid
+            )
             return batch, state
 
         def grad(params: Params, batch: Weighted) -> Any:
-            jax.debug.callback(lambda *x: parts.append(x), batch.traj.obs, batch.psi, batch.traj.valid)
+            jax.debug.callback(
+                lambda *x: parts.append(x), batch.traj.obs, batch.psi, batch.traj.valid
+            )
             return made.grad(params, batch)
 
         return made._replace(weigh=weigh, grad=grad)
@@ -59,9 +73,13 @@ def test_every_step_is_in_one_minibatch_of_a_pass() -> None:
         numbers = [[np.flatnonzero((rows == x).all(1))[0] for x in obs[0]] for obs in seen]
         np.testing.assert_array_equal(np.sort(np.ravel(numbers)), np.arange(24))
         # Steps of several environments and of several times, not whole columns.
-        assert all(len({n % 4 for n in part}) > 1 and len({n // 4 for n in part}) > 1 for part in numbers)
+        assert all(
+            len({n % 4 for n in part}) > 1 and len({n // 4 for n in part}) > 1 for part in numbers
+        )
         for part, (_, psi, valid) in zip(numbers, epoch, strict=True):
-            np.testing.assert_array_equal(np.asarray(psi)[0], np.asarray(whole[1]).reshape(24)[part])
+            np.testing.assert_array_equal(
+                np.asarray(psi)[0], np.asarray(whole[1]).reshape(24)[part]
+            )
             assert np.asarray(valid).all()
         passes.append(numbers)
     assert passes[0] != passes[1]  # shuffled anew
@@ -72,9 +90,17 @@ def test_one_minibatch_of_all_steps_is_the_whole_batch() -> None:
     found = []
     for changes in ({}, {"minibatch_size": 24}):
         config = settings(optimizer="sgd", num_epochs=2, advantages="minibatch", **changes)
-        found.append(jax.jit(train.make_train(config))(KEY, Hyperparams(learning_rate=0.1, max_grad_norm=0.5)))
+        found.append(
+            jax.jit(train.make_train(config))(
+                KEY, Hyperparams(learning_rate=0.1, max_grad_norm=0.5)
+            )
+        )
     (before, _), (after, _) = found
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), before.params, after.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        before.params,
+        after.params,
+    )
     np.testing.assert_allclose(found[0][1]["grad_norm"], found[1][1]["grad_norm"], rtol=1e-4)
 
 
@@ -90,35 +116,64 @@ def test_the_steps_of_an_update_are_counted() -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"minibatch_size": 7}, r"minibatch_size must divide num_envs × num_steps = 4 × 6 = 24, got 7"),
-    ({"minibatch_size": 48}, r"minibatch_size must divide num_envs × num_steps = 4 × 6 = 24, got 48"),
+    (
+        {"minibatch_size": 48},
+        r"minibatch_size must divide num_envs × num_steps = 4 × 6 = 24, got "
+        r"48",
+    ),
     ({"minibatch_size": 0}, "minibatch_size must be a whole number of at least 1, got 0"),
-    ({"minibatch_size": 8, "num_minibatches": 2}, "minibatch_size=8 and num_minibatches=2 exclude each other"),
+    (
+        {"minibatch_size": 8, "num_minibatches": 2},
+        "minibatch_size=8 and num_minibatches=2 exclude each other",
+    ),
     ({"minibatch_size": 8, "rnn": "gru"}, "shuffles steps and so needs rnn='none', got 'gru'"),
-    ({"minibatch_size": 8, "collect": "episodes"}, "counts steps and so needs collect='windows', got 'episodes'"),
+    (
+        {"minibatch_size": 8, "collect": "episodes"},
+        "counts steps and so needs collect='windows', got 'episodes'",
+    ),
     (
         {"minibatch_size": 8, "collect": "episodes", "estimator": "grpo", "group_size": 2},
         "minibatch_size=8 counts steps and so needs collect='windows', got 'episodes'",
     ),
-    ({"minibatch_size": 8, "estimator": "gae"}, "estimator='gae' is on-policy: it takes one step on a batch"),
+    (
+        {"minibatch_size": 8, "estimator": "gae"},
+        "estimator='gae' is on-policy: it takes one step on a batch",
+    ),
     # One step less its mean is 0.
-    ({"minibatch_size": 1, "advantages": "minibatch"}, "advantages='minibatch' needs at least 2 steps"),
-    ({"num_envs": 1, "num_steps": 1, "advantages": "batch"}, "advantages='batch' needs at least 2 steps"),
+    (
+        {"minibatch_size": 1, "advantages": "minibatch"},
+        "advantages='minibatch' needs at least 2 steps",
+    ),
+    (
+        {"num_envs": 1, "num_steps": 1, "advantages": "batch"},
+        "advantages='batch' needs at least 2 steps",
+    ),
     ({"num_envs": 1, "num_steps": 1, "advantages": "minibatch"}, "use advantages='raw'"),
     ({"num_steps": 1, "num_minibatches": 4, "advantages": "minibatch"}, "needs at least 2 steps"),
-    ({"collect": "episodes", "num_envs": 1, "horizon": 1, "advantages": "batch"}, "needs at least 2 steps"),
+    (
+        {"collect": "episodes", "num_envs": 1, "horizon": 1, "advantages": "batch"},
+        "needs at least 2 steps",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_what_cannot_be_cut_or_standardised_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_cut_or_standardised_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         settings(**changes)
 
 
 def test_one_step_alone_is_not_standardised_where_the_environment_has_no_more() -> None:
-    """The time limit of a bandit is one step: what Config cannot know, the first look at the environment does."""
+    """The time limit of a bandit is one step: what Config cannot know, the first look at the
+    environment does.
+    """
     sizes = {"num_envs": 2, "num_minibatches": 2, "advantages": "minibatch", "hidden_sizes": (4,)}
-    for changes in ({"env": Target(continuous=False)}, {"env_params": {"max_steps_in_episode": 1}, "horizon": 9}):
+    for changes in (
+        {"env": Target(continuous=False)},
+        {"env_params": {"max_steps_in_episode": 1}, "horizon": 9},
+    ):
         with pytest.raises(ValueError, match="needs at least 2 steps in what is standardised"):
             train.make_learner(Config(estimator="ppo", **sizes, **changes))
     assert settings(num_envs=1, num_steps=2, advantages="batch")
@@ -134,7 +189,9 @@ def test_a_preset_s_minibatches_give_way_to_the_size_that_is_given() -> None:
 
 
 def test_the_command_line_takes_a_minibatch_size() -> None:
-    code = "from pg import cli, job; print(cli.parse('train.py', '', job.Options)[0].steps_per_update)"
+    code = (
+        "from pg import cli, job; print(cli.parse('train.py', '', job.Options)[0].steps_per_update)"
+    )
     for flags, shown in ((["--minibatch-size", "64"], "80"), (["--minibatch-size=128"], "40")):
         command = [sys.executable, "-c", code, "--estimator", "ppo", *flags]
         done = subprocess.run(command, capture_output=True, text=True)

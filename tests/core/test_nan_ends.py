@@ -1,6 +1,8 @@
-"""A task that ends because its state left the finite numbers: nothing of that state may enter what is learned.
+"""A task that ends because its state left the finite numbers: nothing of that state may enter what
+is learned.
 
-Each test trains twice, where all that follows an end is NaN and where it is some number, and asks for equal bits.
+Each test trains twice, where all that follows an end is NaN and where it is some number, and asks
+for equal bits.
 """
 
 import itertools
@@ -72,7 +74,9 @@ class Leaving(environment.Environment):
         place = jnp.sin(state.place + push)
         reward = place * state.place
         ends = jax.random.bernoulli(key, 0.4) & (params.cut == 0)
-        place = jnp.where(self.limit_reached(state, params), params.after, jnp.where(ends, params.after, place))
+        place = jnp.where(
+            self.limit_reached(state, params), params.after, jnp.where(ends, params.after, place)
+        )
         after = State(place=place, time=state.time + 1)
         return self.get_obs(after), after, reward, ends, {}
 
@@ -98,7 +102,9 @@ def assert_ends_enter_nothing(config: Config) -> None:
     """Equal bits, and updates that are all taken."""
     train = jax.jit(make_train(config))
     h = Hyperparams(temperature=0.1, entropy_coef=0.01, gamma=0.9)
-    with_nan, without = (train(KEY, h._replace(env_params={"after": jnp.float32(x)})) for x in (jnp.nan, 3.0))
+    with_nan, without = (
+        train(KEY, h._replace(env_params={"after": jnp.float32(x)})) for x in (jnp.nan, 3.0)
+    )
     assert not np.asarray(with_nan[1]["nonfinite"]).any()
     kept = [(state._replace(rollout=()), metrics) for state, metrics in (with_nan, without)]
     for a, b in zip(*map(jax.tree.leaves, kept), strict=True):
@@ -110,8 +116,12 @@ def assert_ends_enter_nothing(config: Config) -> None:
 FAST = ("state_value", "optimal_baseline")
 OTHERS = [name for name in ESTIMATORS if name not in ("gpomdp", "ppo", "vtrace", *FAST)]
 EPISODES = [
-    pytest.param("state_value", {"normalise_observations": True, "diagnostics": True}, id="state_value"),
-    pytest.param("gae", {"rnn": "lstm", "shared_torso": True}, id="gae-lstm-shared", marks=pytest.mark.slow),
+    pytest.param(
+        "state_value", {"normalise_observations": True, "diagnostics": True}, id="state_value"
+    ),
+    pytest.param(
+        "gae", {"rnn": "lstm", "shared_torso": True}, id="gae-lstm-shared", marks=pytest.mark.slow
+    ),
     pytest.param("optimal_baseline", {}, id="optimal_baseline"),
     *(
         pytest.param(
@@ -120,12 +130,16 @@ EPISODES = [
             id=name,
             marks=pytest.mark.slow,
         )
-        for name, optimizer in zip(OTHERS, itertools.cycle(("sgd", "natural", "storm")), strict=False)
+        for name, optimizer in zip(
+            OTHERS, itertools.cycle(("sgd", "natural", "storm")), strict=False
+        )
     ),
 ]
 WINDOWS = [
     pytest.param("actor_critic", {"rnn": "gru"}, id="actor_critic-gru"),
-    pytest.param("ppo", {"normalise_observations": True, "num_epochs": 2, "diagnostics": True}, id="ppo"),
+    pytest.param(
+        "ppo", {"normalise_observations": True, "num_epochs": 2, "diagnostics": True}, id="ppo"
+    ),
     *(
         pytest.param(name, {}, id=name, marks=pytest.mark.slow)
         for name in ("actor_critic", "gae", "vtrace", "gpomdp")
@@ -134,12 +148,16 @@ WINDOWS = [
 
 
 @pytest.mark.parametrize(("estimator", "changes"), EPISODES)
-def test_what_follows_an_end_enters_no_update_of_episodes(estimator: str, changes: dict[str, Any]) -> None:
+def test_what_follows_an_end_enters_no_update_of_episodes(
+    estimator: str, changes: dict[str, Any]
+) -> None:
     assert_ends_enter_nothing(Config(env=Leaving(), estimator=estimator, **SMALL | changes))
 
 
 @pytest.mark.parametrize(("estimator", "changes"), WINDOWS)
-def test_what_follows_an_end_enters_no_update_of_windows(estimator: str, changes: dict[str, Any]) -> None:
+def test_what_follows_an_end_enters_no_update_of_windows(
+    estimator: str, changes: dict[str, Any]
+) -> None:
     config = {"collect": "windows", "num_steps": 8, **SMALL}
     assert_ends_enter_nothing(Config(env=Leaving(), estimator=estimator, **config | changes))
 
@@ -176,7 +194,9 @@ def test_no_network_sees_a_terminal_observation(memory: Any) -> None:
 def test_an_observation_that_is_used_is_still_found() -> None:
     """At a limit of time V of the successor stands in for what would follow."""
     config = Config(env=Leaving(), estimator="gae", collect="windows", num_steps=8, **SMALL)
-    learner = make_learner(config, Hyperparams(env_params={"after": jnp.float32(jnp.nan), "cut": 1}))
+    learner = make_learner(
+        config, Hyperparams(env_params={"after": jnp.float32(jnp.nan), "cut": 1})
+    )
     state, metrics = jax.jit(learner.step)(learner.init(KEY), KEY)
     assert "gradients" in nonfinite.named(int(metrics["nonfinite"]))
     assert int(metrics["skipped"]) == 1

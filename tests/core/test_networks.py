@@ -30,7 +30,9 @@ def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
 def test_orthogonal_matrices_are_uniform() -> None:
     """Haar's law: an entry has mean 0 and variance 1/n, and a determinant is as often +1 as -1."""
     n, many = 4, 4000
-    w = np.asarray(jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many)))
+    w = np.asarray(
+        jax.vmap(lambda key: orthogonal(1.0)(key, (n, n), jnp.float32))(jax.random.split(KEY, many))
+    )
     se = np.sqrt(1 / n / many)
     assert np.abs(w.mean(0)).max() < 5 * se
     assert np.abs((w**2).mean(0) - 1 / n).max() < 5 * np.sqrt(2 / n**2 / many)
@@ -42,7 +44,9 @@ def test_initialisers_can_be_vmapped_over_seeds() -> None:
     keys = jax.random.split(KEY, 5)
     many = jax.jit(jax.vmap(policy.init))(keys)
     for i, key in enumerate(keys):
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), many, policy.init(key))
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), many, policy.init(key)
+        )
 
 
 def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> None:
@@ -64,13 +68,19 @@ def test_gaussian_head_is_in_units_of_the_box() -> None:
     assert isinstance(dist, Gaussian)
     np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
     np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
-    squashed, censored = (make_policy(Config(action_distribution=law), env) for law in ("squashed", "censored"))
+    squashed, censored = (
+        make_policy(Config(action_distribution=law), env) for law in ("squashed", "censored")
+    )
     dist = censored.apply(censored.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, CensoredGaussian)
-    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
+    np.testing.assert_allclose(
+        dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2))
+    )
     dist = squashed.apply(squashed.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, TanhGaussian)
-    np.testing.assert_allclose(dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2)))
+    np.testing.assert_allclose(
+        dist.action(jnp.full((6, 2), 50.0)), np.broadcast_to([1.0, 10.0], (6, 2))
+    )
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
@@ -90,12 +100,15 @@ def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
     obs = jax.random.normal(KEY, (6, 4))
     dist = policy.apply(params, (), obs, jnp.zeros(6, bool))[1]
     assert len(np.unique(np.asarray(dist.log_std))) == 12
-    np.testing.assert_allclose(dist.log_std, 0.0, atol=0.05)  # close to the box's half width at the start
+    # close to the box's half width at the start
+    np.testing.assert_allclose(dist.log_std, 0.0, atol=0.05)
     wide = jax.tree.map(lambda x: 1e4 * x, params)
-    np.testing.assert_array_equal(np.abs(policy.apply(wide, (), obs, jnp.zeros(6, bool))[1].log_std) <= 5, True)
-    slope = jax.grad(lambda p: policy.apply(p, (), obs, jnp.zeros(6, bool))[1].log_prob(jnp.zeros((6, 2))).sum())(
-        params
+    np.testing.assert_array_equal(
+        np.abs(policy.apply(wide, (), obs, jnp.zeros(6, bool))[1].log_std) <= 5, True
     )
+    slope = jax.grad(
+        lambda p: policy.apply(p, (), obs, jnp.zeros(6, bool))[1].log_prob(jnp.zeros((6, 2))).sum()
+    )(params)
     assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(slope))
 
 
@@ -118,8 +131,12 @@ def test_a_product_with_patches_is_a_convolution() -> None:
     dense = nn.Dense(16)
     params = dense.init(KEY, patches(image))["params"]
     kernel = params["kernel"].reshape(3, 3, 4, 16)
-    expected = nn.Conv(16, (3, 3), padding="VALID").apply({"params": {**params, "kernel": kernel}}, image)
-    np.testing.assert_allclose(dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5)
+    expected = nn.Conv(16, (3, 3), padding="VALID").apply(
+        {"params": {**params, "kernel": kernel}}, image
+    )
+    np.testing.assert_allclose(
+        dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_critic_gives_one_number() -> None:
@@ -131,8 +148,12 @@ def test_a_critic_gives_one_number() -> None:
 def test_a_critic_of_actions_gives_one_number_for_each() -> None:
     config = Config(estimator="all_action")
     critic = make_critic(config, fake_env((10, 5), Discrete(3)))
-    assert unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)).shape == (7, 5, 3)
-    with pytest.raises(ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"):
+    assert unroll(
+        critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)
+    ).shape == (7, 5, 3)
+    with pytest.raises(
+        ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"
+    ):
         make_critic(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
 
 
@@ -145,14 +166,27 @@ def test_a_network_is_float64_when_floats_are() -> None:
 @pytest.mark.parametrize(
     ("config", "env", "message"),
     [
-        (Config(action_distribution="squashed"), fake_env((4,), Discrete(2)), "'squashed' is for continuous actions"),
-        (Config(state_dependent_std=True), fake_env((4,), Discrete(2)), "state_dependent_std=True is for continuous"),
+        (
+            Config(action_distribution="squashed"),
+            fake_env((4,), Discrete(2)),
+            "'squashed' is for continuous actions",
+        ),
+        (
+            Config(state_dependent_std=True),
+            fake_env((4,), Discrete(2)),
+            "state_dependent_std=True is for continuous",
+        ),
         (
             Config(action_distribution="censored"),
             fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))),
             "bounded Box",
         ),
-        (Config(network="cnn"), fake_env((4,), Discrete(2)), r"needs observations \[height, width, channels\]"),
+        (
+            Config(network="cnn"),
+            fake_env((4,), Discrete(2)),
+            r"needs observations \[height, width, "
+            r"channels\]",
+        ),
         (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
     ],
 )

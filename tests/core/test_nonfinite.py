@@ -1,4 +1,6 @@
-"""Numbers that are not finite: found where they appear, kept out of what is learned, and out of other runs."""
+"""Numbers that are not finite: found where they appear, kept out of what is learned, and out of
+other runs.
+"""
 
 import subprocess
 import sys
@@ -36,7 +38,9 @@ class PoisonParams(environment.EnvParams):
 
 
 class Poisoned(environment.Environment):
-    """It goes on for long, pays for action 1, and in update AT adds what its parameters say: 0 changes nothing."""
+    """It goes on for long, pays for action 1, and in update AT adds what its parameters say: 0
+    changes nothing.
+    """
 
     name = "Poisoned"
 
@@ -102,7 +106,9 @@ def sweep() -> Any:
     def run(place: str, value: float) -> Swept:
         poison = {name: np.zeros(8, np.float32) for name in ("reward", "obs", "baseline")}
         poison[place][2] = value
-        h = Hyperparams(baseline=poison["baseline"], env_params={k: poison[k] for k in ("reward", "obs")})
+        h = Hyperparams(
+            baseline=poison["baseline"], env_params={k: poison[k] for k in ("reward", "obs")}
+        )
         whole = jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x), (8,)), h)
         return Swept(*jax.device_get(train(keys, whole)))
 
@@ -112,7 +118,9 @@ def sweep() -> Any:
 @pytest.mark.acceptance("N1")
 @pytest.mark.parametrize("place", ["reward", "obs", "baseline"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(sweep: Any, place: str, value: float) -> None:
+def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
+    sweep: Any, place: str, value: float
+) -> None:
     """Seven others, bit for bit, in each of nine cases; flagged in the very update."""
     clean, poisoned = sweep(place, 0.0), sweep(place, value)
     others = np.arange(8) != 2
@@ -159,7 +167,10 @@ def test_skipped_or_ignored(how: Any) -> None:
 @pytest.mark.acceptance("N5")
 def test_looking_changes_no_bit() -> None:
     """Whatever is to be done, where nothing is found."""
-    found = [jax.jit(make_train(config(on_nonfinite=how)))(jax.random.key(1)) for how in ("stop", "skip", "ignore")]
+    found = [
+        jax.jit(make_train(config(on_nonfinite=how)))(jax.random.key(1))
+        for how in ("stop", "skip", "ignore")
+    ]
     for other in found[1:]:
         for a, b in zip(jax.tree.leaves(found[0]), jax.tree.leaves(other), strict=True):
             assert a.tobytes() == b.tobytes()
@@ -185,12 +196,18 @@ def test_parameters_that_are_not_finite_are_found_though_returns_are() -> None:
 @pytest.mark.acceptance("N3")
 def test_it_never_gives_up() -> None:
     """A thousand updates in a row whose gradient is NaN."""
-    train = jax.jit(make_train(config(num_updates=1000, on_nonfinite="skip"), estimator=poisoned_gradient))
+    train = jax.jit(
+        make_train(config(num_updates=1000, on_nonfinite="skip"), estimator=poisoned_gradient)
+    )
     state, metrics = train(jax.random.key(0), Hyperparams(baseline=jnp.nan))
     first = make_learner(config()).init(jax.random.split(jax.random.key(0))[0])
     for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(state.params), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (int(state.skipped), int(state.update), int(metrics["skipped"].sum())) == (1000, 1000, 1000)
+    assert (int(state.skipped), int(state.update), int(metrics["skipped"].sum())) == (
+        1000,
+        1000,
+        1000,
+    )
     rows = {name: np.asarray(x)[None] for name, x in metrics.items()}
     assert cli.outcome(execution.Run(state, rows, True, None, 0.0, 0.0)) == cli.NOT_FINITE
 
@@ -200,13 +217,17 @@ def test_a_gradient_whose_square_overflows_is_said() -> None:
     """Its norm is infinite in 32 bits, and clipping by it would be a step of zero, in silence."""
     train = jax.jit(make_train(config(num_updates=2), estimator=poisoned_gradient))
     for size in np.logspace(20, 38, 10):
-        _, metrics = train(jax.random.key(0), Hyperparams(baseline=jnp.float32(size), max_grad_norm=1.0))
+        _, metrics = train(
+            jax.random.key(0), Hyperparams(baseline=jnp.float32(size), max_grad_norm=1.0)
+        )
         assert nonfinite.named(int(metrics["nonfinite"][0])) == "gradients"
         assert metrics["skipped"].tolist() == [1, 1]
 
 
 def test_a_metric_that_is_nan_on_purpose_stops_nothing_under_debug_nans() -> None:
-    """No episode ends: a run's metrics say NaN as ever, and a NaN that nobody meant is still found."""
+    """No episode ends: a run's metrics say NaN as ever, and a NaN that nobody meant is still
+    found.
+    """
     poison = Hyperparams(env_params={"reward": np.float32(np.nan)})
     with jax.debug_nans(True):
         quiet = execution.run(config(num_updates=2), Hyperparams(), [0]).metrics
@@ -215,7 +236,9 @@ def test_a_metric_that_is_nan_on_purpose_stops_nothing_under_debug_nans() -> Non
     assert not quiet["episodes"].any()
     assert np.isnan(quiet["return"]).all()
     assert np.isnan(quiet["length"]).all()
-    assert all(np.isfinite(x).all() for name, x in quiet.items() if name not in ("return", "length"))
+    assert all(
+        np.isfinite(x).all() for name, x in quiet.items() if name not in ("return", "length")
+    )
 
 
 def test_nothing_to_explain_under_debug_nans() -> None:
@@ -236,7 +259,16 @@ def test_the_operation_is_named() -> None:
 
 def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "experiments" / "train.py"
-    command = [sys.executable, str(script), "--num-updates", "6", "--num-envs", "4", "--learning-rate", "1e38"]
+    command = [
+        sys.executable,
+        str(script),
+        "--num-updates",
+        "6",
+        "--num-envs",
+        "4",
+        "--learning-rate",
+        "1e38",
+    ]
     command += [
         "--optimizer",
         "sgd",
@@ -253,6 +285,9 @@ def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     assert "not finite in update" in done.stdout
     assert "where it stands still" in done.stdout
     assert (
-        "update 0: no operation gives a NaN: what is not finite comes from outside, or is an overflow" in done.stdout
+        "update 0: no operation gives a NaN: what is not finite comes from outside, or is an "
+        "overflow" in done.stdout
     )
-    assert "1 of 1 seed(s) left out of the evaluation; a smaller learning rate may help" in done.stdout
+    assert (
+        "1 of 1 seed(s) left out of the evaluation; a smaller learning rate may help" in done.stdout
+    )

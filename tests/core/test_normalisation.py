@@ -32,7 +32,9 @@ def test_moments_of_many_batches_are_those_of_all_samples(offset: float) -> None
     def merge(moments: Moments, batch: Any) -> tuple[Moments, None]:
         return moments.merge(*batch), None
 
-    moments = jax.jit(lambda: jax.lax.scan(merge, Moments.start((2,)), (jnp.asarray(x), jnp.asarray(valid)))[0])()
+    moments = jax.jit(
+        lambda: jax.lax.scan(merge, Moments.start((2,)), (jnp.asarray(x), jnp.asarray(valid)))[0]
+    )()
     samples = x[valid].astype(np.float64)
     assert moments.number.high == len(samples)
     np.testing.assert_allclose(moments.mean.high, samples.mean(0), rtol=2e-7, atol=1e-6)
@@ -50,9 +52,12 @@ def test_counting_goes_on_where_one_float_stops() -> None:
 
 @pytest.mark.acceptance("J9")
 def test_a_long_run_still_follows_what_it_meets() -> None:
-    """After 2³⁰ samples of mean 0, as many of mean 1 must move the mean to ½ and the variance by ¼."""
+    """After 2³⁰ samples of mean 0, as many of mean 1 must move the mean to ½ and the variance by
+    ¼.
+    """
     moments = Moments.start()._replace(number=Sum(jnp.float32(2**30), jnp.float32(0)))
-    batch = jnp.concatenate([jnp.full((2**10, 1), 2.0), jnp.zeros((2**10, 1))])  # mean 1, variance 1
+    # mean 1, variance 1
+    batch = jnp.concatenate([jnp.full((2**10, 1), 2.0), jnp.zeros((2**10, 1))])
 
     def merge(_: int, moments: Moments) -> Moments:
         return moments.merge(batch, jnp.ones(batch.shape, bool))
@@ -69,19 +74,28 @@ def test_nothing_valid_changes_nothing() -> None:
 
 
 def settings(**changes: Any) -> Config:
-    sizes = {"collect": "windows", "num_envs": 4, "num_steps": 16, "num_updates": 4, "hidden_sizes": (8,)}
+    sizes = {
+        "collect": "windows",
+        "num_envs": 4,
+        "num_steps": 16,
+        "num_updates": 4,
+        "hidden_sizes": (8,),
+    }
     return Config(env=Clock(), estimator="ppo", **{**sizes, **changes})
 
 
 @pytest.mark.parametrize("collect", ["windows", "episodes"])
 def test_acting_and_learning_see_the_same_observations(collect: Any) -> None:
-    """ρ = 1 on fresh data in every update: a batch is learned with the statistics that it was collected with."""
+    """ρ = 1 on fresh data in every update: a batch is learned with the statistics that it was
+    collected with.
+    """
     config = settings(normalise_observations=True, collect=collect)
     state, metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.1))
     np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-12)
     np.testing.assert_array_equal(metrics["clip_fraction"], 0.0)
     assert state.normaliser.obs.number.high == metrics["env_steps"].sum()
-    assert float(jnp.abs(state.normaliser.obs.mean.high).min()) > 0.5  # places and times are far from standard
+    # places and times are far from standard
+    assert float(jnp.abs(state.normaliser.obs.mean.high).min()) > 0.5
 
 
 @pytest.mark.slow
@@ -98,7 +112,9 @@ def test_statistics_of_the_batch_itself_would_part_them() -> None:
     traj = rollout.episodes(env, acting, state.params.policy, KEY)
     later = normalisation.standardised(policy, normalisation.observe(state.normaliser, traj, 1.0))
     for network, same in ((acting, True), (later, False)):
-        log_prob = network.apply(state.params.policy, (), traj.obs, traj.first)[1].log_prob(traj.action)
+        log_prob = network.apply(state.params.policy, (), traj.obs, traj.first)[1].log_prob(
+            traj.action
+        )
         assert np.allclose(log_prob, traj.log_prob, atol=1e-6) == same
 
 
@@ -113,9 +129,13 @@ def test_the_running_return_goes_on_in_the_next_window() -> None:
     for i in range(3):
         key = jax.random.key(i)
         collect_key = jax.random.split(key)[0]
-        traj = rollout.windows(env, policy, state.params.policy, collect_key, standing._replace(carry=()), 16)
+        traj = rollout.windows(
+            env, policy, state.params.policy, collect_key, standing._replace(carry=()), 16
+        )
         standing = traj[0]._replace(carry=state.rollout.carry)
-        for reward, first in zip(np.asarray(traj[1].reward), np.asarray(traj[1].first), strict=True):
+        for reward, first in zip(
+            np.asarray(traj[1].reward), np.asarray(traj[1].first), strict=True
+        ):
             so_far = reward + gamma * so_far * ~first
             rows.append(so_far)
         state, metrics = learner.step(state, key)
@@ -133,16 +153,25 @@ def test_the_scale_of_rewards_is_divided_out() -> None:
         learner = make_learner(config, Hyperparams(learning_rate=0.01))
         state = learner.init(KEY)
         seen = learner.step(state, jax.random.key(0))[0]
-        state = seen._replace(params=state.params, opt_state=state.opt_state)  # the first batch has no scale yet
+        # the first batch has no scale yet
+        state = seen._replace(params=state.params, opt_state=state.opt_state)
         return learner.step(state, jax.random.key(1))[0].params
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), final(1.0), final(1000.0))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        final(1.0),
+        final(1000.0),
+    )
 
 
 def test_evaluation_sees_what_training_saw() -> None:
     config = settings(normalise_observations=True)
     state = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.1))[0]
-    with pytest.raises(ValueError, match=r"standardised observations: evaluate\(\.\.\., normaliser=state.normal"):
+    with pytest.raises(
+        ValueError,
+        match=r"standardised observations: evaluate\(\.\.\., "
+        r"normaliser=state.normal",
+    ):
         evaluate(config, state.params.policy, KEY)
     policy, env = make_policy(config, make_env(config.env, 8)), make_env(config.env, 8)
     acting = normalisation.standardised(policy, state.normaliser)
@@ -168,6 +197,8 @@ def test_statistics_are_kept_with_the_parameters(tmp_path: Path) -> None:
     results.write_params(tmp_path, state.params, state.normaliser)
     like = jax.eval_shape(make_learner(config).init, KEY)
     params, normaliser = results.read_state(tmp_path, like.params, like.normaliser)
-    jax.tree.map(np.testing.assert_array_equal, (params, normaliser), (state.params, state.normaliser))
+    jax.tree.map(
+        np.testing.assert_array_equal, (params, normaliser), (state.params, state.normaliser)
+    )
     with pytest.raises(ValueError, match="obs/mean/high"):
         results.read_state(tmp_path, like.params, normalisation.start(settings(), (2,)))

@@ -45,7 +45,9 @@ def test_a_value_has_the_digits_of_its_error(value: float, error: float, text: s
         ([], []),
     ],
 )
-def test_numbers_beside_one_another_have_one_notation(values: list[float], texts: list[str]) -> None:
+def test_numbers_beside_one_another_have_one_notation(
+    values: list[float], texts: list[str]
+) -> None:
     assert numerals.numbers(values) == texts
 
 
@@ -55,10 +57,18 @@ def test_an_interval_has_one_notation() -> None:
 
 
 def test_settings_are_numbers_or_what_they_are() -> None:
-    assert numerals.labels([1e-5, "adam", True, None, 3000.0]) == ["1e−5", "adam", "True", "None", "3e3"]
+    assert numerals.labels([1e-5, "adam", True, None, 3000.0]) == [
+        "1e−5",
+        "adam",
+        "True",
+        "None",
+        "3e3",
+    ]
 
 
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64, jnp.float32, np.asarray, jnp.asarray])
+@pytest.mark.parametrize(
+    "kind", [float, np.float32, np.float64, jnp.float32, np.asarray, jnp.asarray]
+)
 def test_scalars_of_numpy_and_jax_are_numbers(kind: Callable[[float], Any]) -> None:
     assert numerals.plus_minus(kind(5.0), kind(0.0)) == "5 ± 0"
     assert numerals.plus_minus(kind(5.0), kind(math.nan)) == "5 ± —"
@@ -69,10 +79,19 @@ def test_scalars_of_numpy_and_jax_are_numbers(kind: Callable[[float], Any]) -> N
 
 
 def test_numbers_of_tables_and_terminals_are_written_in_one_place() -> None:
-    assert [numerals.fixed(x) for x in (-0.0004, -1.5, 12.345, -200.0)] == ["0.000", "−1.500", "12.3", "−200.0"]
+    assert [numerals.fixed(x) for x in (-0.0004, -1.5, 12.345, -200.0)] == [
+        "0.000",
+        "−1.500",
+        "12.3",
+        "−200.0",
+    ]
     assert numerals.fixed(0.5, like=120.0) == "0.5"
     written = [numerals.short(x) for x in (830, 12_345, 3.4e6, 2e9, 500_000, math.inf, math.nan)]
     assert written == ["830", "12k", "3.4M", "2G", "500k", "∞", "—"]
-    assert [numerals.short(x, 6) for x in (500_000, 1_250_000, 10_000_000)] == ["500k", "1.25M", "10M"]
+    assert [numerals.short(x, 6) for x in (500_000, 1_250_000, 10_000_000)] == [
+        "500k",
+        "1.25M",
+        "10M",
+    ]
     assert [numerals.times(x) for x in (0.834, 12.4, math.inf)] == ["0.83×", "12×", "never"]
     assert float(numerals.typed(numerals.number(-1.5e-9))) == -1.5e-9

@@ -43,7 +43,9 @@ def batch() -> tuple[Any, np.ndarray]:
     for t, m in zip(*np.nonzero(np.asarray(traj.valid)), strict=True):
         s = int(np.argmax(traj.obs[t, m]))
         rows = slice(s * A, (s + 1) * A)
-        fisher[rows, rows] += GAMMA**t * (np.diag(pi[s]) - np.outer(pi[s], pi[s])) / traj.valid.shape[1]
+        fisher[rows, rows] += (
+            GAMMA**t * (np.diag(pi[s]) - np.outer(pi[s], pi[s])) / traj.valid.shape[1]
+        )
     return traj, fisher
 
 
@@ -61,7 +63,9 @@ def test_the_fisher_matrix_is_the_curvature_of_the_kl() -> None:
     v, step = np.random.default_rng(2).normal(size=(S, A)), 1e-4
     kl = mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + step * v), traj, GAMMA)
     np.testing.assert_allclose(kl / step**2, v.ravel() @ fisher @ v.ravel() / 2, rtol=1e-3)
-    assert float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS), traj)) == pytest.approx(0.0, abs=1e-15)
+    assert float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS), traj)) == pytest.approx(
+        0.0, abs=1e-15
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -71,7 +75,9 @@ def test_natural_direction_solves_the_system(damping: float, solve: Any) -> None
     """Without damping the pseudo-inverse, as the gradient lies in F's range."""
     traj, fisher = batch()
     gradient = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA))
-    np.testing.assert_allclose(fisher_matrix(POLICY, jnp.asarray(LOGITS), traj, GAMMA), fisher, atol=1e-12)
+    np.testing.assert_allclose(
+        fisher_matrix(POLICY, jnp.asarray(LOGITS), traj, GAMMA), fisher, atol=1e-12
+    )
     transform, params = scale_by_fisher(damping, GAMMA, solve), jnp.asarray(LOGITS)
     given = {"batch": Weighted(traj, traj.reward, ()), "policy": POLICY, "estimator": None}
     updates, _ = transform.update(jnp.asarray(gradient), transform.init(params), params, **given)
@@ -81,7 +87,9 @@ def test_natural_direction_solves_the_system(damping: float, solve: Any) -> None
 
 @pytest.mark.usefixtures("x64")
 def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
-    """pinv(F) ∇J at s is the visitation-averaged advantage, centred (Kakade 2001; Agarwal et al. 1908.00261)."""
+    """pinv(F) ∇J at s is the visitation-averaged advantage, centred (Kakade 2001; Agarwal et al.
+    1908.00261).
+    """
     logits = jnp.asarray(LOGITS)
     d, (q, v) = tabular.visitation(MDP, logits), tabular.values(MDP, logits, GAMMA)
     weight = GAMMA ** np.arange(H)[:, None] * np.asarray(d)
@@ -90,9 +98,13 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
     for s in range(S):
         rows = slice(s * A, (s + 1) * A)
         fisher[rows, rows] = weight[:, s].sum() * (np.diag(pi[s]) - np.outer(pi[s], pi[s]))
-    direction = np.linalg.pinv(fisher) @ np.asarray(tabular.exact_gradient(MDP, logits, GAMMA)).ravel()
+    direction = (
+        np.linalg.pinv(fisher) @ np.asarray(tabular.exact_gradient(MDP, logits, GAMMA)).ravel()
+    )
     visited = weight.sum(0) > 0
-    advantage = np.einsum("ts,tsa->sa", weight, q - v[..., None])[visited] / weight.sum(0)[visited, None]
+    advantage = (
+        np.einsum("ts,tsa->sa", weight, q - v[..., None])[visited] / weight.sum(0)[visited, None]
+    )
     centred = advantage - advantage.mean(1, keepdims=True)
     np.testing.assert_allclose(direction.reshape(S, A)[visited], centred, atol=1e-10)
 
@@ -100,7 +112,12 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
 @pytest.mark.parametrize(
     ("name", "estimator"),
     [
-        *(("natural", "state_value"), ("lion", "gae"), ("trpo", "leave_one_out"), ("storm", "reward_to_go")),
+        *(
+            ("natural", "state_value"),
+            ("lion", "gae"),
+            ("trpo", "leave_one_out"),
+            ("storm", "reward_to_go"),
+        ),
         pytest.param("natural", "reinforce", marks=pytest.mark.slow),
         pytest.param("natural", "all_action", marks=pytest.mark.slow),
         pytest.param("trpo", "gae", marks=pytest.mark.slow),
@@ -108,7 +125,9 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
     ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
-    config = Config(estimator=estimator, optimizer=name, num_envs=4, num_updates=3, hidden_sizes=(8,))
+    config = Config(
+        estimator=estimator, optimizer=name, num_envs=4, num_updates=3, hidden_sizes=(8,)
+    )
     state, metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     assert (metrics["grad_norm"] > 0).all()
@@ -133,25 +152,40 @@ def trust_region(ascent: np.ndarray, psi: jax.Array, max_kl: float, **settings: 
     settings = {"damping": 1e-6, "gamma": 1.0} | settings
     transform, params = scale_by_trust_region(max_kl, **settings), jnp.asarray(LOGITS)
     given = {"batch": Weighted(traj, psi, ()), "policy": POLICY, "estimator": None}
-    return np.asarray(transform.update(jnp.asarray(-ascent), transform.init(params), params, **given)[0])
+    return np.asarray(
+        transform.update(jnp.asarray(-ascent), transform.init(params), params, **given)[0]
+    )
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_trust_region_step_is_the_natural_direction_at_its_kl() -> None:
-    """Its length: sqrt(2 δ / xᵀ F x) with F per state; the surrogate grows, and the KL stays within δ."""
+    """Its length: sqrt(2 δ / xᵀ F x) with F per state; the surrogate grows, and the KL stays within
+    δ.
+    """
     traj, fisher = batch()
     psi = jnp.where(traj.valid, traj.reward, 0.0)
-    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
-    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
+    ascent = np.asarray(
+        jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS))
+    )
+    steps = float(
+        (GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1]
+    )
     x = np.linalg.solve(fisher / steps + 1e-6 * np.eye(S * A), ascent.ravel())
     longest = np.sqrt(2e-4 / (x @ (fisher / steps + 1e-6 * np.eye(S * A)) @ x)) * x
     moved = trust_region(ascent, psi, 1e-4, gamma=GAMMA, solve=exact_solve)
     share = moved.ravel() @ longest / (longest @ longest)
     np.testing.assert_allclose(moved.ravel(), share * longest, atol=1e-10)
-    assert share in (pytest.approx(1.0), pytest.approx(0.5))  # the quadratic model may be just too bold
-    kl = float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + moved), traj, GAMMA)) / steps
+    # the quadratic model may be just too bold
+    assert share in (pytest.approx(1.0), pytest.approx(0.5))
+    kl = (
+        float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + moved), traj, GAMMA))
+        / steps
+    )
     assert 0.2e-4 < kl <= 1e-4
-    gain = [surrogate(POLICY, jnp.asarray(LOGITS + d), Weighted(traj, psi, ())) for d in (0 * moved, moved)]
+    gain = [
+        surrogate(POLICY, jnp.asarray(LOGITS + d), Weighted(traj, psi, ()))
+        for d in (0 * moved, moved)
+    ]
     assert gain[1] > gain[0]
 
 
@@ -159,23 +193,37 @@ def test_a_trust_region_step_is_the_natural_direction_at_its_kl() -> None:
 def test_the_line_search_halves_until_both_hold_and_gives_up() -> None:
     traj, _ = batch()
     psi = jnp.where(traj.valid, traj.reward, 0.0)
-    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
+    ascent = np.asarray(
+        jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS))
+    )
     far = trust_region(ascent, psi, 50.0, gamma=GAMMA)  # the quadratic model is no guide so far out
-    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
-    assert float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + far), traj, GAMMA)) / steps <= 50.0
+    steps = float(
+        (GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1]
+    )
+    assert (
+        float(mean_kl(POLICY, jnp.asarray(LOGITS), jnp.asarray(LOGITS + far), traj, GAMMA)) / steps
+        <= 50.0
+    )
     assert np.abs(far).max() > 0.1
-    assert not trust_region(-ascent, psi, 1e-2).any()  # downhill: nothing is better, and no step is taken
+    # downhill: nothing is better, and no step is taken
+    assert not trust_region(-ascent, psi, 1e-2).any()
     assert not trust_region(0 * ascent, psi, 1e-2).any()
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("damping", [1e-6, 0.1, 1.0])
 def test_a_trust_region_step_has_its_length_in_the_damped_matrix(damping: float) -> None:
-    """½ xᵀ (F + damping I) x = max_kl, up to halvings: with damping the quadratic model of the KL is within it."""
+    """½ xᵀ (F + damping I) x = max_kl, up to halvings: with damping the quadratic model of the KL
+    is within it.
+    """
     traj, fisher = batch()
     psi = jnp.where(traj.valid, traj.reward, 0.0)
-    ascent = np.asarray(jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS)))
-    steps = float((GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1])
+    ascent = np.asarray(
+        jax.grad(lambda p: surrogate(POLICY, p, Weighted(traj, psi, ())))(jnp.asarray(LOGITS))
+    )
+    steps = float(
+        (GAMMA ** np.arange(H)[:, None] * np.asarray(traj.valid)).sum() / traj.valid.shape[1]
+    )
     step = trust_region(ascent, psi, 1e-4, gamma=GAMMA, solve=exact_solve, damping=damping).ravel()
     model = 0.5 * step @ (fisher / steps) @ step
     in_damped = model + 0.5 * damping * step @ step
@@ -185,7 +233,8 @@ def test_a_trust_region_step_has_its_length_in_the_damped_matrix(damping: float)
     assert model <= in_damped <= 1e-4 * (1 + 1e-9)
 
 
-# γ of the weight γᵗ that a state has in the gradient, at γ = 0.8 and with `undiscounted_state_weighting`.
+# γ of the weight γᵗ that a state has in the gradient, at γ = 0.8 and with
+# `undiscounted_state_weighting`.
 DROPPED = dict.fromkeys(("undiscounted_reward_to_go", "gpomdp"), (1.0, 1.0))
 AS_SET = dict.fromkeys(("actor_critic", "gae", "vtrace", "ppo"), (GAMMA, 1.0))
 
@@ -196,14 +245,18 @@ def test_an_estimator_knows_how_its_gradient_weighs_states(name: str) -> None:
     expected = (DROPPED | AS_SET).get(name, (GAMMA, GAMMA))
     for asked, discount in enumerate(expected):
         h = Hyperparams(gamma=GAMMA, undiscounted_state_weighting=float(asked))
-        assert ESTIMATORS[name](POLICY, tabular_policy(S, A), h).state_discount == pytest.approx(discount)
+        assert ESTIMATORS[name](POLICY, tabular_policy(S, A), h).state_discount == pytest.approx(
+            discount
+        )
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("optimizer", ["natural", "trpo"])
 @pytest.mark.parametrize("name", ["reward_to_go", "undiscounted_reward_to_go"])
 def test_the_fisher_matrix_weighs_states_as_the_gradient_does(name: str, optimizer: Any) -> None:
-    """The direction of a step is that of (F + damping I)⁻¹ g with F weighted by the γᵗ that is in g, and no other."""
+    """The direction of a step is that of (F + damping I)⁻¹ g with F weighted by the γᵗ that is in
+    g, and no other.
+    """
     traj, _ = batch()
     h = Hyperparams(gamma=GAMMA, learning_rate=1.0, damping=0.01, max_grad_norm=np.inf)
     estimator, params = ESTIMATORS[name](POLICY, POLICY, h), Params(jnp.asarray(LOGITS), ())
@@ -215,7 +268,9 @@ def test_the_fisher_matrix_weighs_states_as_the_gradient_does(name: str, optimiz
 
     def direction(gamma: float) -> np.ndarray:
         fisher = np.asarray(fisher_matrix(POLICY, jnp.asarray(LOGITS), traj, gamma))
-        visits = np.sum(gamma ** np.arange(H)[:, None] * np.asarray(traj.valid)) / traj.valid.shape[1]
+        visits = (
+            np.sum(gamma ** np.arange(H)[:, None] * np.asarray(traj.valid)) / traj.valid.shape[1]
+        )
         per_state = fisher / (visits if optimizer == "trpo" else 1.0)
         return -np.linalg.solve(per_state + 0.01 * np.eye(S * A), np.asarray(grads.policy).ravel())
 
@@ -250,7 +305,9 @@ def test_the_same_window_twice_over_gives_the_same_step(optimizer: Any) -> None:
 
 @pytest.mark.parametrize("share", [1e-4, 1e-5])
 def test_the_exact_solution_keeps_small_eigenvalues_in_32_bits(share: float) -> None:
-    """And none of the null space: three directions, of eigenvalues 1, `share` and 0, none along an axis."""
+    """And none of the null space: three directions, of eigenvalues 1, `share` and 0, none along an
+    axis.
+    """
     q = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     matrix = jnp.asarray(q @ np.diag([1.0, share, 0.0]) @ q.T, jnp.float32)
     x = exact_solve(lambda v: matrix @ v, jnp.asarray(q @ np.array([1.0, share, 0.0]), jnp.float32))
@@ -278,7 +335,9 @@ def test_the_importance_weighted_gradient_is_that_of_the_earlier_parameters() ->
     estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
     rows, probability = weighted_batch(LOGITS)
     earlier = Params(jnp.asarray(NEAR), ())
-    x = each_episode(lambda b: -importance_weighted_gradient(estimator, POLICY, earlier, b).policy, rows)
+    x = each_episode(
+        lambda b: -importance_weighted_gradient(estimator, POLICY, earlier, b).policy, rows
+    )
     exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(NEAR), GAMMA)).ravel()
     np.testing.assert_allclose(probability @ x, exact, atol=1e-12)
     without = each_episode(lambda b: -estimator.grad(earlier, b)[0].policy, rows)
@@ -294,18 +353,24 @@ def test_the_importance_weighted_gradient_is_that_of_the_earlier_parameters() ->
 def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
     transform: Any, momentum: float
 ) -> None:
-    """With ∇J(θ') remembered, E d = ∇J(θ) over every trajectory; with all of it used, Var d → 0 as θ' → θ."""
+    """With ∇J(θ') remembered, E d = ∇J(θ) over every trajectory; with all of it used, Var d → 0 as
+    θ' → θ.
+    """
     estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
     rows, probability = weighted_batch(LOGITS)
     params, traces = Params(jnp.asarray(LOGITS), ()), []
     for distance in (1.0, 0.5):
         before = LOGITS + distance * (NEAR - LOGITS)
         slope = -jnp.asarray(tabular.exact_gradient(MDP, jnp.asarray(before), GAMMA))  # of the loss
-        memory = transform.init(params)._replace(step=jnp.int32(1), params=jnp.asarray(before), direction=slope)
+        memory = transform.init(params)._replace(
+            step=jnp.int32(1), params=jnp.asarray(before), direction=slope
+        )
 
         def direction(one: Weighted, memory: Any = memory) -> jax.Array:
             given = {"batch": one, "policy": POLICY, "estimator": estimator}
-            return -transform.update(estimator.grad(params, one)[0], memory, params, **given)[0].policy
+            return -transform.update(estimator.grad(params, one)[0], memory, params, **given)[
+                0
+            ].policy
 
         x = each_episode(direction, rows)
         exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)).ravel()
@@ -317,7 +382,9 @@ def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
 
 
 def test_what_is_remembered_and_when() -> None:
-    """storm: the last direction, from the second update on. svrpg: the gradient at the snapshot, until the next."""
+    """storm: the last direction, from the second update on. svrpg: the gradient at the snapshot,
+    until the next.
+    """
     estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
     rows, _ = weighted_batch(LOGITS)
     thetas = [LOGITS, NEAR, NEAR + 0.1, NEAR - 0.1]
@@ -327,14 +394,21 @@ def test_what_is_remembered_and_when() -> None:
 
     def weighed(theta: np.ndarray) -> np.ndarray:
         return np.asarray(
-            importance_weighted_gradient(estimator, POLICY, Params(jnp.asarray(theta), ()), rows).policy
+            importance_weighted_gradient(
+                estimator, POLICY, Params(jnp.asarray(theta), ()), rows
+            ).policy
         )
 
     def directions(transform: Any) -> list[np.ndarray]:
         memory, out = transform.init(Params(jnp.asarray(thetas[0]), ())), []
         for theta in thetas:
-            params, given = Params(jnp.asarray(theta), ()), {"batch": rows, "policy": POLICY, "estimator": estimator}
-            updates, memory = transform.update(estimator.grad(params, rows)[0], memory, params, **given)
+            params, given = (
+                Params(jnp.asarray(theta), ()),
+                {"batch": rows, "policy": POLICY, "estimator": estimator},
+            )
+            updates, memory = transform.update(
+                estimator.grad(params, rows)[0], memory, params, **given
+            )
             out.append(np.asarray(updates.policy))
         return out
 
@@ -342,7 +416,9 @@ def test_what_is_remembered_and_when() -> None:
     for before, theta in itertools.pairwise(thetas):
         expected.append(loss_gradient(theta) + 0.7 * (expected[-1] - weighed(before)))
     np.testing.assert_allclose(directions(storm(0.7)), expected, atol=1e-5)
-    np.testing.assert_allclose(directions(storm(0.0)), [loss_gradient(theta) for theta in thetas], atol=1e-6)
+    np.testing.assert_allclose(
+        directions(storm(0.0)), [loss_gradient(theta) for theta in thetas], atol=1e-6
+    )
     snapshots = [loss_gradient(thetas[0]), None, loss_gradient(thetas[2]), None]
     for k in (1, 3):
         snapshots[k] = loss_gradient(thetas[k]) + snapshots[k - 1] - weighed(thetas[k - 1])
@@ -362,12 +438,15 @@ def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:
 
     def step(config: Config, h: Hyperparams) -> Params:
         optimizer = optimizers.make_optimizer(config, h)
-        return optimizer.update(grads, optimizer.init(grads), grads, batch=None, policy=None, estimator=None)[0]
+        return optimizer.update(
+            grads, optimizer.init(grads), grads, batch=None, policy=None, estimator=None
+        )[0]
 
     h = Hyperparams(learning_rate=0.1, critic_rate=3.0, max_grad_norm=1e9)
     updates = step(Config(optimizer="sgd"), h)
     np.testing.assert_allclose(updates.policy["w"], -0.1 * grads.policy["w"], rtol=1e-6)
     np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)
     updates = step(Config(optimizer="adam", critic_optimizer="sgd"), h)
-    np.testing.assert_allclose(updates.policy["w"], [-0.1, 0.1], rtol=1e-5)  # Adam's first step is the sign
+    # Adam's first step is the sign
+    np.testing.assert_allclose(updates.policy["w"], [-0.1, 0.1], rtol=1e-5)
     np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)

@@ -33,7 +33,9 @@ BATCHES = 20_000
 THETA = (GAIN, GAIN_LOG_STD)
 
 
-def each_gradient(problem: Any, policy: Network, params: Any, change: Any = lambda env: env) -> np.ndarray:
+def each_gradient(
+    problem: Any, policy: Network, params: Any, change: Any = lambda env: env
+) -> np.ndarray:
     """One episode's gradient for each of BATCHES keys, [BATCHES, P]."""
     env = change(envs.make_env(problem, 1, differentiable=True))
 
@@ -45,7 +47,9 @@ def each_gradient(problem: Any, policy: Network, params: Any, change: Any = lamb
 
 
 def z(x: np.ndarray, expected: Any) -> float:
-    return float(np.abs((x.mean(0) - np.asarray(expected)) / (x.std(0, ddof=1) / BATCHES**0.5)).max())
+    return float(
+        np.abs((x.mean(0) - np.asarray(expected)) / (x.std(0, ddof=1) / BATCHES**0.5)).max()
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -69,7 +73,9 @@ def test_through_the_dynamics_of_a_regulator() -> None:
     assert z(x, exact) < 5.7
 
     def cut(env: Env) -> Env:
-        """The environment as it is by default: reward differentiable, transition not. The bug, forced."""
+        """The environment as it is by default: reward differentiable, transition not. The bug,
+        forced.
+        """
         return envs.make_env(REGULATOR, 1)._replace(differentiable=True)
 
     assert z(each_gradient(REGULATOR, linear(), THETA, cut), exact) > 20
@@ -77,7 +83,9 @@ def test_through_the_dynamics_of_a_regulator() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_it_is_the_derivative_of_the_return_of_the_same_episodes() -> None:
-    """By finite differences of what `episodes` returns for the same key; and far less noisy than the score."""
+    """By finite differences of what `episodes` returns for the same key; and far less noisy than
+    the score.
+    """
     env, policy = envs.make_env(REGULATOR, 8, differentiable=True), linear()
 
     @jax.jit
@@ -92,14 +100,20 @@ def test_it_is_the_derivative_of_the_return_of_the_same_episodes() -> None:
         np.testing.assert_allclose(gradient[0, j], slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Pendulum-v1", pytest.param("Reacher-misc", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["Pendulum-v1", pytest.param("Reacher-misc", marks=pytest.mark.slow)]
+)
 def test_gymnax_environments_that_have_a_derivative(name: str) -> None:
-    """The same trajectory as `episodes`, and the derivative of a return of a few steps by finite differences."""
+    """The same trajectory as `episodes`, and the derivative of a return of a few steps by finite
+    differences.
+    """
     env = envs.make_env(name, 4, differentiable=True)
     policy = make_policy(Config(hidden_sizes=(8,)), env)
     params, key, horizon = policy.init(jax.random.key(0)), jax.random.key(1), 5
     plain = jax.jit(functools.partial(rollout.episodes, env, policy, horizon=horizon))(params, key)
-    smooth = jax.jit(functools.partial(rollout.differentiable_episodes, env, policy, horizon=horizon))(params, key)
+    smooth = jax.jit(
+        functools.partial(rollout.differentiable_episodes, env, policy, horizon=horizon)
+    )(params, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, smooth)
     gradient = jax.jit(lambda p: pathwise_gradient(env, policy, p, key, horizon=horizon))(params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))

@@ -1,4 +1,6 @@
-"""Compiled programs: one for all values of what is traced, within a process; and never that of another run."""
+"""Compiled programs: one for all values of what is traced, within a process; and never that of
+another run.
+"""
 
 import gc
 import weakref
@@ -25,11 +27,19 @@ class Paid(Clock):
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
         obs, state, _, done, info = super().step_env(key, state, action, params)
-        return obs, state, getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0], done, info
+        return (
+            obs,
+            state,
+            getattr(params, self.source) + 0.0 * jnp.asarray(self.wage)[0],
+            done,
+            info,
+        )
 
 
 class PaidOnTheHost(Clock):
-    """The reward is computed by a function of Python, which no program's text can tell from another."""
+    """The reward is computed by a function of Python, which no program's text can tell from
+    another.
+    """
 
     wage = 1.0
 
@@ -61,7 +71,9 @@ def trained(config: Config, **hyperparams: Any) -> tuple[execution.Run, np.ndarr
 
 
 def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> None:
-    """Of training, and of evaluation; with the bits that each has when it is compiled for it alone."""
+    """Of training, and of evaluation; with the bits that each has when it is compiled for it
+    alone.
+    """
     config = Config(env=Clock(), **SMALL)
     found = [trained(config, learning_rate=rate) for rate in (0.5, np.float32(0.1), 1)]
     assert len(compilations) == 3  # of init, of updates, and of the evaluation
@@ -75,7 +87,9 @@ def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> No
 
 
 def test_an_environment_that_has_changed_is_compiled_again(compilations: list[str]) -> None:
-    """An attribute set, an array of it written to, and a parameter read instead of another that was not read."""
+    """An attribute set, an array of it written to, and a parameter read instead of another that was
+    not read.
+    """
     env = Paid()
     env.wage = np.ones(2)
     config = Config(env=env, **SMALL)
@@ -95,7 +109,9 @@ def test_an_environment_that_has_changed_is_compiled_again(compilations: list[st
 
 
 def test_a_function_of_the_host_that_has_changed_is_called() -> None:
-    """The new one is what training and evaluation of the same object call, of a program with the same text."""
+    """The new one is what training and evaluation of the same object call, of a program with the
+    same text.
+    """
     env = PaidOnTheHost()
     config = Config(env=env, **SMALL)
     done, returns = trained(config)
@@ -106,7 +122,9 @@ def test_a_function_of_the_host_that_has_changed_is_called() -> None:
 
 
 def test_programs_that_are_kept_keep_no_settings_alive(compilations: list[str]) -> None:
-    """Nor with them an environment object and its arrays; an object that is like it is not compiled again."""
+    """Nor with them an environment object and its arrays; an object that is like it is not compiled
+    again.
+    """
     config = Config(env=Clock(), **SMALL)
     trained(config)
     there = weakref.ref(config)

@@ -1,4 +1,6 @@
-"""Networks with a memory: a sequence is its steps, resets are where acting had them, what is hidden is recalled."""
+"""Networks with a memory: a sequence is its steps, resets are where acting had them, what is hidden
+is recalled.
+"""
 
 from typing import Any
 
@@ -38,7 +40,9 @@ def test_a_sequence_is_its_steps(memory: Any) -> None:
     for t in range(9):
         carry, dist = policy.apply(params.policy, carry, obs[t], first[t])
         steps.append(dist.logits)
-    np.testing.assert_allclose(unroll(policy, params.policy, obs, first).logits, np.stack(steps), atol=1e-6)
+    np.testing.assert_allclose(
+        unroll(policy, params.policy, obs, first).logits, np.stack(steps), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
@@ -47,7 +51,9 @@ def test_an_episode_knows_nothing_of_the_one_before(memory: Any) -> None:
     obs = jax.random.normal(KEY, (9, 4, 2))
     first = jnp.zeros((9, 4), bool).at[5].set(True)
     whole = unroll(policy, params.policy, obs, first).logits
-    np.testing.assert_allclose(whole[5:], unroll(policy, params.policy, obs[5:], first[5:]).logits, atol=1e-6)
+    np.testing.assert_allclose(
+        whole[5:], unroll(policy, params.policy, obs[5:], first[5:]).logits, atol=1e-6
+    )
     through = unroll(policy, params.policy, obs, jnp.zeros_like(first)).logits
     assert not np.allclose(whole[5:], through[5:], atol=1e-4)
 
@@ -73,8 +79,13 @@ def test_learning_resets_where_acting_did(memory: Any, shared: bool) -> None:
     again = policy_output(policy, params, traj).log_prob(traj.action)
     np.testing.assert_allclose(again, traj.log_prob, atol=1e-6)
     # Off by one step, or begun from nothing, it would be seen.
-    for wrong in (traj._replace(first=traj.done), traj._replace(carry=jax.tree.map(jnp.zeros_like, traj.carry))):
-        assert not np.allclose(policy_output(policy, params, wrong).log_prob(traj.action), traj.log_prob, atol=1e-6)
+    for wrong in (
+        traj._replace(first=traj.done),
+        traj._replace(carry=jax.tree.map(jnp.zeros_like, traj.carry)),
+    ):
+        assert not np.allclose(
+            policy_output(policy, params, wrong).log_prob(traj.action), traj.log_prob, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(("memory", "shared"), [("gru", False), ("lstm", True)])
@@ -98,8 +109,12 @@ def test_a_shared_torso_belongs_to_both_losses(memory: Any) -> None:
     estimator = ESTIMATORS["gae"](policy, critic, Hyperparams())
     batch, _ = estimator.weigh(params, (), traj)
     of_values = estimator.grad(params, batch._replace(psi=jnp.zeros_like(batch.psi)))[0]
-    assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(of_values.policy["params"]["torso"]))
-    assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(of_values.policy["params"]["head"]))
+    assert all(
+        float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(of_values.policy["params"]["torso"])
+    )
+    assert all(
+        float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves(of_values.policy["params"]["head"])
+    )
 
 
 CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "windows")]
@@ -123,11 +138,23 @@ def test_minibatches_are_whole_sequences() -> None:
 
 @pytest.mark.slow
 def test_two_seeds_side_by_side_are_two_runs() -> None:
-    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="gru", num_steps=10, num_updates=2, **SIZES)
+    config = Config(
+        env=Clock(),
+        estimator="ppo",
+        collect="windows",
+        rnn="gru",
+        num_steps=10,
+        num_updates=2,
+        **SIZES,
+    )
     keys = jax.random.split(KEY, 2)
     many = jax.jit(jax.vmap(make_train(config)))(keys)[0]
     one = jax.jit(make_train(config))(keys[1])[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-5), many.params, one.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-5),
+        many.params,
+        one.params,
+    )
 
 
 class Recall(environment.Environment):
@@ -135,13 +162,18 @@ class Recall(environment.Environment):
 
     @property
     def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=4)  # above the end at 3, which is the task's own
+        # above the end at 3, which is the task's own
+        return environment.EnvParams(max_steps_in_episode=4)
 
-    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
+    def reset_env(
+        self, key: jax.Array, params: environment.EnvParams
+    ) -> tuple[jax.Array, ClockState]:
         state = ClockState(place=jnp.where(jax.random.bernoulli(key), 1.0, -1.0), time=jnp.int32(0))
         return jnp.stack([state.place, 0.0]), state
 
-    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
+    def step_env(
+        self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams
+    ) -> Any:
         asked = state.time == 2
         reward = jnp.where(asked & ((state.place > 0) == (action == 1)), 1.0, 0.0)
         state = ClockState(place=state.place, time=state.time + 1)
@@ -163,7 +195,13 @@ class Recall(environment.Environment):
     ],
 )
 def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works: bool) -> None:
-    sizes = {"hidden_sizes": (16,), "rnn_size": 16, "num_envs": 32, "num_steps": 12, "num_updates": 80}
+    sizes = {
+        "hidden_sizes": (16,),
+        "rnn_size": 16,
+        "num_envs": 32,
+        "num_steps": 12,
+        "num_updates": 80,
+    }
     config = Config(env=Recall(), estimator=estimator, collect=collect, rnn=memory, **sizes)
     state = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.02, max_grad_norm=1.0))[0]
     score = float(evaluate(config, state.params.policy, KEY, 200, greedy=True).returns.mean())
@@ -173,8 +211,14 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rnn": "gru", "optimizer": "trpo"}, "optimizer='trpo' needs a policy without memory, got 'gru'"),
-        ({"estimator": "reinforce", "shared_torso": True}, "shared_torso=True is for estimators with a critic V"),
+        (
+            {"rnn": "gru", "optimizer": "trpo"},
+            "optimizer='trpo' needs a policy without memory, got 'gru'",
+        ),
+        (
+            {"estimator": "reinforce", "shared_torso": True},
+            "shared_torso=True is for estimators with a critic V",
+        ),
         (
             {"shared_torso": True, "optimizer": "natural", "estimator": "gae"},
             "with shared_torso the critic's is part",
@@ -189,7 +233,15 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 
 
 def test_what_is_carried_is_part_of_the_state() -> None:
-    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="lstm", num_steps=5, num_updates=1, **SIZES)
+    config = Config(
+        env=Clock(),
+        estimator="ppo",
+        collect="windows",
+        rnn="lstm",
+        num_steps=5,
+        num_updates=1,
+        **SIZES,
+    )
     learner = make_learner(config)
     state = learner.init(KEY)
     after = learner.step(state, KEY)[0]

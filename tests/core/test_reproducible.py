@@ -1,4 +1,6 @@
-"""The same seed, machine and software: the same bits, in any process, on any core, however a run is cut."""
+"""The same seed, machine and software: the same bits, in any process, on any core, however a run is
+cut.
+"""
 
 import json
 import os
@@ -20,7 +22,8 @@ import os, sys
 os.sched_setaffinity(0, set(map(int, sys.argv[1].split(","))))
 import golden, jax
 from pg import make_train, preset
-config, hyperparams = preset("actor_critic", num_updates=100, num_envs=4, num_steps=8, hidden_sizes=(8,))
+small = {"num_updates": 100, "num_envs": 4, "num_steps": 8, "hidden_sizes": (8,)}
+config, hyperparams = preset("actor_critic", **small)
 print(golden.digest(jax.jit(make_train(config))(jax.random.key(0), hyperparams)))
 """
 
@@ -34,7 +37,9 @@ def test_fresh_processes_on_one_core_or_two(times: int) -> None:
     command = [sys.executable, "-c", PROCESS]
     where = os.path.dirname(golden.__file__)
     found = [
-        subprocess.run([*command, place], cwd=where, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [*command, place], cwd=where, capture_output=True, text=True, check=True
+        ).stdout
         for place in places
     ]
     assert len(set(found)) == 1
@@ -43,8 +48,12 @@ def test_fresh_processes_on_one_core_or_two(times: int) -> None:
 
 @pytest.mark.acceptance("D2")
 def test_however_a_run_is_cut() -> None:
-    """200 × 1, 20 × 10, 2 × 100 and 1 × 200 updates, with one program; and the one scan of the exact mode."""
-    config, hyperparams = preset("actor_critic", num_updates=200, num_envs=4, num_steps=8, hidden_sizes=(8,))
+    """200 × 1, 20 × 10, 2 × 100 and 1 × 200 updates, with one program; and the one scan of the
+    exact mode.
+    """
+    config, hyperparams = preset(
+        "actor_critic", num_updates=200, num_envs=4, num_steps=8, hidden_sizes=(8,)
+    )
     h = execution.broadcast(hyperparams, 1)
     where = devices.layout(most=1)
     programs = execution.compile_programs(config, h, where, 1, exact=True, length=200)
@@ -66,16 +75,20 @@ def test_however_a_run_is_cut() -> None:
 def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
     """Of four algorithms, where this software on this processor has been seen before.
 
-    They cannot tell why they differ: `git bisect` finds the commit, and only its author whether that was meant.
+    They cannot tell why they differ: `git bisect` finds the commit, and only its author whether
+    that was meant.
     """
     known = json.loads(golden.FILE.read_text())
     assert all(set(found) == set(golden.ALGORITHMS) for found in known.values())
     if golden.key() not in known:
-        pytest.skip("these versions on this processor are new: `python tests/helpers/golden.py` adds them")
+        pytest.skip(
+            "these versions on this processor are new: `python tests/helpers/golden.py` adds them"
+        )
     now, before = golden.digests(), known[golden.key()]
     moved = [name for name in golden.ALGORITHMS if now[name] != before[name]]
     assert not moved, (
-        f"other bits than those kept: {', '.join(moved)}; where meant, `python tests/helpers/golden.py` keeps them"
+        f"other bits than those kept: {', '.join(moved)}; where meant, `python "
+        f"tests/helpers/golden.py` keeps them"
     )
 
 

@@ -1,4 +1,6 @@
-"""Returns against loops written out in numpy, over random patterns of both flags, and their identities."""
+"""Returns against loops written out in numpy, over random patterns of both flags, and their
+identities.
+"""
 
 import re
 from collections.abc import Callable
@@ -67,7 +69,9 @@ def test_n_step_is_the_loop(batch: dict[str, np.ndarray], n: int) -> None:
 def test_reward_to_go_restarts_after_an_end(batch: dict[str, np.ndarray]) -> None:
     done = batch["terminated"] | batch["truncated"]
     zero = {**batch, "v_t": np.zeros((T, B)), "v_tp1": np.zeros((T, B))}
-    np.testing.assert_allclose(returns.reward_to_go(batch["reward"], done, GAMMA), brute(zero, GAMMA), atol=1e-12)
+    np.testing.assert_allclose(
+        returns.reward_to_go(batch["reward"], done, GAMMA), brute(zero, GAMMA), atol=1e-12
+    )
 
 
 @pytest.mark.acceptance("T2")
@@ -80,7 +84,9 @@ def test_vtrace_on_policy_is_the_lambda_return(batch: dict[str, np.ndarray]) -> 
 @pytest.mark.acceptance("T2")
 def test_vtrace_off_policy_is_the_recursion(batch: dict[str, np.ndarray]) -> None:
     rho = np.exp(np.random.default_rng(1).normal(size=(T, B)))
-    target, advantage = returns.vtrace(rho, **batch, gamma=GAMMA, lambda_=LAMBDA, clip_rho=1.5, clip_c=0.9)
+    target, advantage = returns.vtrace(
+        rho, **batch, gamma=GAMMA, lambda_=LAMBDA, clip_rho=1.5, clip_c=0.9
+    )
     done, delta = batch["terminated"] | batch["truncated"], deltas(batch)
     expected, expected_advantage = np.zeros((T, B)), np.zeros((T, B))
     for n in range(B):
@@ -89,7 +95,9 @@ def test_vtrace_off_policy_is_the_recursion(batch: dict[str, np.ndarray]) -> Non
             ahead = 0.0 if done[t, n] else ahead
             v_tp1 = 0.0 if batch["terminated"][t, n] else batch["v_tp1"][t, n] + ahead
             weight = min(1.5, rho[t, n])
-            expected_advantage[t, n] = weight * (batch["reward"][t, n] + GAMMA * v_tp1 - batch["v_t"][t, n])
+            expected_advantage[t, n] = weight * (
+                batch["reward"][t, n] + GAMMA * v_tp1 - batch["v_t"][t, n]
+            )
             ahead = weight * delta[t, n] + GAMMA * LAMBDA * min(0.9, rho[t, n]) * ahead
             expected[t, n] = batch["v_t"][t, n] + ahead
     np.testing.assert_allclose(target, expected, atol=1e-12)
@@ -99,17 +107,22 @@ def test_vtrace_off_policy_is_the_recursion(batch: dict[str, np.ndarray]) -> Non
 def test_limits_of_lambda(batch: dict[str, np.ndarray]) -> None:
     ends = batch["reward"], batch["terminated"], batch["truncated"], batch["v_t"], batch["v_tp1"]
     np.testing.assert_allclose(returns.gae(*ends, GAMMA, 0.0), deltas(batch), atol=1e-12)
-    np.testing.assert_allclose(returns.gae(*ends, GAMMA, 1.0), returns.n_step(*ends, GAMMA, T), atol=1e-12)
+    np.testing.assert_allclose(
+        returns.gae(*ends, GAMMA, 1.0), returns.n_step(*ends, GAMMA, T), atol=1e-12
+    )
 
 
 @pytest.mark.acceptance("T1")
 def test_truncation_bootstraps_and_termination_does_not() -> None:
-    """A reward of 1 for ever, cut at every step: V = 1 / (1 - γ) has no advantage, unless the end is real."""
+    """A reward of 1 for ever, cut at every step: V = 1 / (1 - γ) has no advantage, unless the end
+    is real.
+    """
     ones, value = jnp.ones((1, 1)), jnp.full((1, 1), 1 / (1 - GAMMA))
     no, yes = jnp.zeros((1, 1), bool), jnp.ones((1, 1), bool)
     assert abs(returns.gae(ones, no, yes, value, value, GAMMA, LAMBDA)[0, 0]) < 1e-12
     assert returns.gae(ones, yes, no, value, value, GAMMA, LAMBDA)[0, 0] == pytest.approx(1 - 10)
-    assert returns.gae(ones, yes, yes, value, value, GAMMA, LAMBDA)[0, 0] == pytest.approx(1 - 10)  # termination wins
+    # termination wins
+    assert returns.gae(ones, yes, yes, value, value, GAMMA, LAMBDA)[0, 0] == pytest.approx(1 - 10)
 
 
 def test_total_return_is_the_first_reward_to_go() -> None:
@@ -126,7 +139,8 @@ def test_one_axis_will_do(batch: dict[str, np.ndarray]) -> None:
     many = returns.n_step(**batch, gamma=GAMMA, n=3)
     np.testing.assert_array_equal(returns.n_step(**column, gamma=GAMMA, n=3), many[:, 0])
     np.testing.assert_allclose(
-        returns.total_return(column["reward"], GAMMA), returns.total_return(batch["reward"], GAMMA)[0]
+        returns.total_return(column["reward"], GAMMA),
+        returns.total_return(batch["reward"], GAMMA)[0],
     )
 
 
@@ -154,9 +168,15 @@ def test_whole_numbers_are_discounted_as_fractions_are(of: Callable, kind: Calla
 @pytest.mark.parametrize(
     ("mistake", "said"),
     [
-        (lambda: returns.total_return(1.0, GAMMA), "reward must be [T, ...], time first, got one number"),
+        (
+            lambda: returns.total_return(1.0, GAMMA),
+            "reward must be [T, ...], time first, got one number",
+        ),
         (lambda: returns.total_return("1", GAMMA), "reward must be an array of numbers, got '1'"),
-        (lambda: returns.reward_to_go(None, ENDS, GAMMA), "reward must be an array of numbers, got None"),
+        (
+            lambda: returns.reward_to_go(None, ENDS, GAMMA),
+            "reward must be an array of numbers, got None",
+        ),
         (
             lambda: returns.reward_to_go(np.ones((3, 2)), ENDS, GAMMA),
             "reward and done must have one shape, [T, ...], got [3, 2] and [3]",

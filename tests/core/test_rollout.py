@@ -1,4 +1,6 @@
-"""Rollouts: what a trajectory holds, that it does not depend on how the loop is cut, and that masks mask."""
+"""Rollouts: what a trajectory holds, that it does not depend on how the loop is cut, and that masks
+mask.
+"""
 
 from typing import Any
 
@@ -36,8 +38,10 @@ def test_episodes_are_complete_and_valid_up_to_their_end() -> None:
     assert traj.reward.shape == (500, 32)
     np.testing.assert_array_equal(traj.done.sum(0), 1)  # one end each
     length = np.argmax(np.asarray(traj.done), axis=0) + 1
-    np.testing.assert_array_equal(traj.valid, np.arange(500)[:, None] < length)  # the ending step counts
-    np.testing.assert_array_equal(traj.reward.sum(0), length)  # CartPole pays 1 for each step, the last included
+    # the ending step counts
+    np.testing.assert_array_equal(traj.valid, np.arange(500)[:, None] < length)
+    # CartPole pays 1 for each step, the last included
+    np.testing.assert_array_equal(traj.reward.sum(0), length)
     np.testing.assert_array_equal(traj.first, (np.arange(500) == 0)[:, None] & np.ones(32, bool))
     assert np.all(np.where(traj.valid, traj.time == np.arange(500)[:, None], True))
     assert length.max() < 200
@@ -61,11 +65,15 @@ def test_the_toy_episode_step_by_step() -> None:
 @pytest.mark.parametrize("horizon", [1, 7, 25, 60])
 def test_a_shorter_horizon_truncates_and_changes_nothing_before(horizon: int) -> None:
     env, policy, params = setup("CartPole-v1", 16)
-    whole, cut = (jax.jit(lambda h=h: episodes(env, policy, params, KEY, h))() for h in (None, horizon))
+    whole, cut = (
+        jax.jit(lambda h=h: episodes(env, policy, params, KEY, h))() for h in (None, horizon)
+    )
     assert cut.reward.shape == (horizon, 16)
     for name in ("obs", "action", "log_prob", "reward", "terminated", "next_obs", "valid"):
         a, b = getattr(whole, name)[:horizon], getattr(cut, name)
-        np.testing.assert_array_equal(np.where(expand(cut.valid, a), a, 0), np.where(expand(cut.valid, b), b, 0))
+        np.testing.assert_array_equal(
+            np.where(expand(cut.valid, a), a, 0), np.where(expand(cut.valid, b), b, 0)
+        )
     np.testing.assert_array_equal(cut.done.sum(0), 1)
     running = whole.valid[horizon] if horizon < 500 else jnp.zeros(16, bool)
     np.testing.assert_array_equal(cut.truncated[-1], running)
@@ -88,7 +96,9 @@ def test_the_size_of_a_block_changes_nothing(block: int, monkeypatch: pytest.Mon
 def test_the_successor_is_the_next_observation_unless_the_episode_ended(env: str) -> None:
     traj = window(env, 230)
     goes_on = expand(~traj.done[:-1], traj.obs[1:])
-    np.testing.assert_array_equal(np.where(goes_on, traj.next_obs[:-1], 0), np.where(goes_on, traj.obs[1:], 0))
+    np.testing.assert_array_equal(
+        np.where(goes_on, traj.next_obs[:-1], 0), np.where(goes_on, traj.obs[1:], 0)
+    )
     assert traj.done.any()
     np.testing.assert_array_equal(traj.first[1:], traj.done[:-1])
     expected = np.zeros(traj.time.shape[1], int)
@@ -102,12 +112,20 @@ IMAGES = pytest.param("Breakout-MinAtar", {}, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize(
     ("env", "config"),
-    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("Pendulum-v1", {"action_distribution": "squashed"}), IMAGES],
+    [
+        ("CartPole-v1", {}),
+        ("Pendulum-v1", {}),
+        ("Pendulum-v1", {"action_distribution": "squashed"}),
+        IMAGES,
+    ],
 )
 def test_acting_and_learning_agree_on_log_probabilities(env: str, config: dict[str, Any]) -> None:
-    """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted upon."""
+    """The ratio of fresh data is 1: the same parameters, the stored sample, the observation acted
+    upon.
+    """
     batch, policy, params = setup(env, **config)
-    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)  # away from uniform
+    # away from uniform
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), params)
     traj = windows(batch, policy, params, KEY, start(batch, policy, KEY), 40)[1]
     again = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
     np.testing.assert_allclose(again, traj.log_prob, atol=2e-5)
@@ -124,7 +142,9 @@ def test_windows_continue_where_the_last_one_stopped() -> None:
     between, first, _ = windows(env, policy, params, KEY, state, 10)
     _, second, _ = windows(env, policy, params, jax.random.key(1), between, 10)
     goes_on = expand(~first.done[-1], second.obs[0])
-    np.testing.assert_array_equal(np.where(goes_on, first.next_obs[-1], 0), np.where(goes_on, second.obs[0], 0))
+    np.testing.assert_array_equal(
+        np.where(goes_on, first.next_obs[-1], 0), np.where(goes_on, second.obs[0], 0)
+    )
     np.testing.assert_array_equal(second.time[0], np.where(first.done[-1], 0, first.time[-1] + 1))
 
 
@@ -160,7 +180,9 @@ def test_nothing_is_earned_after_the_end() -> None:
 
 
 def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
-    """Clock's observation carries its time: the successor's is one more than the step's, also where it ended."""
+    """Clock's observation carries its time: the successor's is one more than the step's, also where
+    it ended.
+    """
     env = make_env(Clock(), 16)
     policy = make_policy(Config(), env)
     traj = windows(env, policy, policy.init(KEY), KEY, start(env, policy, KEY), 40)[1]
@@ -180,7 +202,9 @@ def window_of_clock() -> Any:
     return jax.jit(jax.vmap(run)).lower(jax.random.split(KEY, 2)).compile()
 
 
-def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     keys = jax.random.split(KEY, 2)
     ahead = window_of_clock()(keys)
     monkeypatch.setattr(rollout, "FRESH_BYTES", 0)
@@ -217,7 +241,9 @@ def test_a_window_does_not_hold_a_large_state_for_every_step() -> None:
     assert used.temp_size_in_bytes < 8 * 8 * 2**20
 
 
-def test_mapped_runs_share_the_memory_for_states_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mapped_runs_share_the_memory_for_states_drawn_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """16 MiB in each of four runs are more than 32 MiB, of which one run may have half."""
     monkeypatch.setattr(rollout, "FRESH_BYTES", 2**25)
     env, policy, params = setup(Heavy(), 1)
@@ -232,7 +258,9 @@ def test_mapped_runs_share_the_memory_for_states_drawn_ahead(monkeypatch: pytest
 
 
 def test_a_horizon_truncates_episodes_within_windows() -> None:
-    """Clock takes four steps at least to terminate: three end each episode, also across two windows."""
+    """Clock takes four steps at least to terminate: three end each episode, also across two
+    windows.
+    """
     env, policy, params = setup(Clock())
     state, rows = start(env, policy, KEY), []
     for i in range(2):
@@ -243,14 +271,21 @@ def test_a_horizon_truncates_episodes_within_windows() -> None:
     np.testing.assert_array_equal(traj.time, np.broadcast_to(np.arange(16)[:, None] % 3, (16, 8)))
     np.testing.assert_array_equal(traj.truncated, traj.time == 2)
     assert not traj.terminated.any()
-    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)  # bootstrapped from the true successor
+    # bootstrapped from the true successor
+    np.testing.assert_array_equal(traj.next_obs[..., 1], traj.time + 1)
 
 
 def test_a_horizon_bounds_training_and_evaluation_alike() -> None:
     """By either way of collecting."""
     for collect in ("episodes", "windows"):
         config = Config(
-            env=Clock(), estimator="gae", collect=collect, horizon=3, num_steps=7, num_updates=2, hidden_sizes=(4,)
+            env=Clock(),
+            estimator="gae",
+            collect=collect,
+            horizon=3,
+            num_steps=7,
+            num_updates=2,
+            hidden_sizes=(4,),
         )
         state, metrics = jax.jit(make_train(config))(KEY)
         np.testing.assert_array_equal(metrics["length"], 3)
@@ -285,7 +320,9 @@ def test_greedy_takes_the_mode() -> None:
     env, policy, params = setup("CartPole-v1")
     traj = jax.jit(lambda: episodes(env, policy, params, KEY, act=greedy))()
     mode = unroll(policy, params, traj.obs, traj.first).mode()
-    np.testing.assert_array_equal(np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0))
+    np.testing.assert_array_equal(
+        np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0)
+    )
 
 
 def test_under_vmap_every_run_is_its_own() -> None:

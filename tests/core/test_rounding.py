@@ -1,4 +1,6 @@
-"""What differs by rounding alone is equal: it is not divided by its own spread, whatever its size."""
+"""What differs by rounding alone is equal: it is not divided by its own spread, whatever its
+size.
+"""
 
 from typing import Any
 
@@ -50,14 +52,22 @@ def psi(name: str, reward: Any, gamma: float = 1.0) -> np.ndarray:
 def test_equal_returns_of_any_size_have_no_advantage(name: str) -> None:
     for size in SIZES:
         for steps, count in ((1, 55), (7, 55), (40, 8)):
-            assert not psi(name, np.full((steps, count), size), gamma=0.99).any(), (size, steps, count)
+            assert not psi(name, np.full((steps, count), size), gamma=0.99).any(), (
+                size,
+                steps,
+                count,
+            )
 
 
 @pytest.mark.parametrize("name", ["standardised", "grpo"])
 def test_equal_returns_that_were_earned_in_another_order_have_no_advantage(name: str) -> None:
     """Sums of the same rewards in another order, and of rewards that cancel."""
     g = np.random.default_rng(0)
-    for rewards in (np.linspace(0.1, 7.3, 60), np.repeat([1000.1, -1000.1, 3.3], 20), 1e5 * g.normal(size=300)):
+    for rewards in (
+        np.linspace(0.1, 7.3, 60),
+        np.repeat([1000.1, -1000.1, 3.3], 20),
+        1e5 * g.normal(size=300),
+    ):
         shuffled = np.stack([g.permutation(rewards) for _ in range(16)], axis=1)
         assert len(np.unique(jnp.asarray(shuffled).sum(0))) > 1
         assert not psi(name, shuffled).any()
@@ -66,7 +76,13 @@ def test_equal_returns_that_were_earned_in_another_order_have_no_advantage(name:
 @pytest.mark.parametrize("name", ["standardised", "grpo"])
 def test_a_difference_that_is_real_is_standardised_however_small(name: str) -> None:
     """Around 0, and on a large offset by some ten units in the last place."""
-    for a, b in ((0.0, 1e-6), (-1e-6, 1e-6), (1e6, 1e6 + 1.0), (1000.0, 1000.01), (-1000.1, -1000.09)):
+    for a, b in (
+        (0.0, 1e-6),
+        (-1e-6, 1e-6),
+        (1e6, 1e6 + 1.0),
+        (1000.0, 1000.01),
+        (-1000.1, -1000.09),
+    ):
         found = psi(name, [[a, b] * 10])[0]
         np.testing.assert_allclose(found, [-1.0, 1.0] * 10, rtol=0.05)
 
@@ -74,7 +90,9 @@ def test_a_difference_that_is_real_is_standardised_however_small(name: str) -> N
 @pytest.mark.parametrize("name", ["standardised", "grpo"])
 @pytest.mark.parametrize("size", [1.0, 1000.1, 1e6, -1 / 3, 3e7])
 def test_equal_returns_over_a_thousand_steps_have_no_advantage(name: str, size: float) -> None:
-    """Fractions of `size`, in another order in each of 55 episodes; and one episode that earned more."""
+    """Fractions of `size`, in another order in each of 55 episodes; and one episode that earned
+    more.
+    """
     rng = np.random.default_rng(0)
     for steps in (32, 1000):
         fractions = size * rng.uniform(0.9, 1.1, size=steps)
@@ -111,7 +129,9 @@ def test_an_infinite_return_is_not_hidden() -> None:
 def batch_of(psi: Any, target: Any) -> Weighted:
     traj = episodes_of(np.zeros(np.shape(psi)))
     return Weighted(
-        traj, jnp.asarray(psi, float), target if isinstance(target, tuple) else jnp.asarray(target, float)
+        traj,
+        jnp.asarray(psi, float),
+        target if isinstance(target, tuple) else jnp.asarray(target, float),
     )
 
 
@@ -121,22 +141,29 @@ def test_equal_advantages_are_not_standardised() -> None:
         assert not np.asarray(standardise(batch_of(np.full((16, 8), size), ())).psi).any()
     noise = np.random.default_rng(0).normal(size=(16, 8))
     noise /= np.abs(noise).max()
-    rounded = batch_of(2e-4 * noise, np.full((16, 8), 1000.1))  # V is right but for three units in the last place
+    # V is right but for three units in the last place
+    rounded = batch_of(2e-4 * noise, np.full((16, 8), 1000.1))
     assert not np.asarray(standardise(rounded).psi).any()
-    assert np.asarray(standardise(rounded._replace(target=())).psi).std() == pytest.approx(1.0, rel=1e-3)
+    assert np.asarray(standardise(rounded._replace(target=())).psi).std() == pytest.approx(
+        1.0, rel=1e-3
+    )
     real = batch_of(noise, np.full((16, 8), 1000.1))
     assert np.asarray(standardise(real).psi).std() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_small_advantages_beside_large_targets_are_standardised() -> None:
-    """Ψ of 0 and 0.05 where V is 10⁴, of which a float has a thousandth: a difference that is real."""
+    """Ψ of 0 and 0.05 where V is 10⁴, of which a float has a thousandth: a difference that is
+    real.
+    """
     psi = np.resize([0.0, 0.05], (8, 4))
     found = standardise(batch_of(psi, np.full((8, 4), 1e4))).psi
     np.testing.assert_allclose(found, np.resize([-1.0, 1.0], (8, 4)), rtol=1e-3)
 
 
 def test_advantages_without_a_critic_are_compared_with_the_returns_they_were_made_of() -> None:
-    """Ψ = R less the mean of R: what rounding left of equal returns is small, as is the size of Ψ itself."""
+    """Ψ = R less the mean of R: what rounding left of equal returns is small, as is the size of Ψ
+    itself.
+    """
     traj = episodes_of(np.full((1, 55), 1000.1))
     rounded = 6e-5 * (-1.0) ** np.arange(55)
     batch = Weighted(traj, jnp.asarray(rounded[None], float), ())
@@ -159,7 +186,9 @@ def test_the_explained_variance_of_equal_targets_is_not_a_number() -> None:
     valid = np.random.default_rng(1).random((64, 8)) < 0.7
     value = jax.random.normal(KEY, (64, 8))
     for size in SIZES:
-        assert np.isnan(diagnostics.explained_variance(value, jnp.full((64, 8), size), jnp.asarray(valid)))
+        assert np.isnan(
+            diagnostics.explained_variance(value, jnp.full((64, 8), size), jnp.asarray(valid))
+        )
     apart = jnp.where(valid, 1000.1, 0.0)  # the others do not count
     assert np.isnan(diagnostics.explained_variance(value, apart, jnp.asarray(valid)))
     tiny = 1e-6 * value
@@ -190,7 +219,9 @@ def test_rewards_are_not_scaled_until_returns_differ(reward: float) -> None:
 
 
 def test_a_rare_reward_is_scaled_by_its_size_until_the_deviation_is_known() -> None:
-    """One reward of 1 after a hundred windows without any: it is scaled to 10 and not to 450, and 5 to 50."""
+    """One reward of 1 after a hundred windows without any: it is scaled to 10 and not to 450, and 5
+    to 50.
+    """
     observe, steps, count = jax.jit(normalisation.observe), 16, 128
     normaliser = normalisation.start(Config(scale_rewards=True, num_envs=count), (1,))
     nothing = episodes_of(np.zeros((steps, count)))
@@ -223,10 +254,24 @@ def test_a_constant_feature_is_standardised_to_nothing() -> None:
 
 @pytest.mark.parametrize("length", [5, 400])
 def test_the_value_loss_of_the_first_rewards_is_bounded(length: int) -> None:
-    """MemoryChain pays once, at the end of an episode of several windows: the updates before it have seen zeros."""
-    sizes = {"num_envs": 4, "num_steps": 4, "num_updates": 11 * length // 20 + 4, "hidden_sizes": (4,)}
+    """MemoryChain pays once, at the end of an episode of several windows: the updates before it
+    have seen zeros.
+    """
+    sizes = {
+        "num_envs": 4,
+        "num_steps": 4,
+        "num_updates": 11 * length // 20 + 4,
+        "hidden_sizes": (4,),
+    }
     params = {"env_params": {"memory_length": length}}
-    config = Config("MemoryChain-bsuite", estimator="gae", collect="windows", scale_rewards=True, **sizes, **params)
+    config = Config(
+        "MemoryChain-bsuite",
+        estimator="gae",
+        collect="windows",
+        scale_rewards=True,
+        **sizes,
+        **params,
+    )
     metrics = jax.jit(train.make_train(config))(KEY)[1]
     paid = np.flatnonzero(np.isfinite(metrics["return"]))
     assert paid[0] > 0

@@ -1,4 +1,6 @@
-"""Arrays of a wrong shape are refused in one sentence, also where T = B would let them be broadcast."""
+"""Arrays of a wrong shape are refused in one sentence, also where T = B would let them be
+broadcast.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,12 +23,17 @@ SQUARE = 6  # steps of an episode of Clock, and environments
 
 def linear(*output: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """A linear map of an observation of Clock to an array of shape `output`."""
-    return lambda w, obs: jnp.tensordot(obs, w[:, : int(np.prod(output))], 1).reshape(*obs.shape[:-1], *output)
+    return lambda w, obs: jnp.tensordot(obs, w[:, : int(np.prod(output))], 1).reshape(
+        *obs.shape[:-1], *output
+    )
 
 
 def network(output: Callable[[jax.Array, jax.Array], Any]) -> Network:
     """One of the user's own, with the params [2, 4]."""
-    return Network(lambda key: jax.random.normal(key, (2, 4)), lambda w, carry, obs, first: (carry, output(w, obs)))
+    return Network(
+        lambda key: jax.random.normal(key, (2, 4)),
+        lambda w, carry, obs, first: (carry, output(w, obs)),
+    )
 
 
 def policy(num_actions: int = 2) -> Network:
@@ -55,7 +62,9 @@ class ByAxis(NamedTuple):
         return self.base.entropy()
 
 
-def gradient(make: Any, own: Network, critic: Network | None = None, acting: Network | None = None) -> Any:
+def gradient(
+    make: Any, own: Network, critic: Network | None = None, acting: Network | None = None
+) -> Any:
     """The gradient of one batch of T = B: as many steps as environments."""
     env = make_env(Clock(), SQUARE)
     estimator: Estimator = make(own, critic, Hyperparams(gamma=0.9))
@@ -71,15 +80,25 @@ def gradient(make: Any, own: Network, critic: Network | None = None, acting: Net
 
 @pytest.mark.parametrize("estimator", ["state_value", "actor_critic", "gae", "vtrace", "ppo"])
 @pytest.mark.parametrize("output", [(1,), (2,), (1, 1)], ids=str)
-def test_a_critic_of_states_gives_one_number_for_each(estimator: str, output: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"the critic's V must be \[T, B\] = .*got shape .*output\[..., 0\]"):
+def test_a_critic_of_states_gives_one_number_for_each(
+    estimator: str, output: tuple[int, ...]
+) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"the critic's V must be \[T, B\] = .*got shape "
+        r".*output\[..., 0\]",
+    ):
         gradient(ESTIMATORS[estimator], policy(), network(linear(*output)))
 
 
 @pytest.mark.parametrize("estimator", ["all_action", "action_dependent_baseline"])
 def test_a_critic_of_actions_gives_a_vector_for_each_state(estimator: str) -> None:
     for output in ((), (2, 1)):
-        with pytest.raises(ValueError, match=r"the critic's Q must be \[T, B, A\], one number for each action"):
+        with pytest.raises(
+            ValueError,
+            match=r"the critic's Q must be \[T, B, A\], one number for "
+            r"each action",
+        ):
             gradient(ESTIMATORS[estimator], policy(), network(linear(*output)))
     for count in (1, 3):
         with pytest.raises(ValueError, match=r"psi must be \[T, B, A\] = .*of the same actions"):
@@ -96,7 +115,11 @@ def test_a_recurrent_critic_too() -> None:
 def test_a_policy_gives_one_log_probability_for_each_action() -> None:
     by_axis = network(lambda w, obs: ByAxis(Categorical(linear(2)(w, obs))))
     for acting in (by_axis, policy()):
-        with pytest.raises(ValueError, match=r"the policy's log_prob must be .*sum it over the axes of an action"):
+        with pytest.raises(
+            ValueError,
+            match=r"the policy's log_prob must be .*sum it over the "
+            r"axes of an action",
+        ):
             gradient(ESTIMATORS["reinforce"], by_axis, acting=acting)
 
 
@@ -144,7 +167,9 @@ OF_T, OF_B = jnp.arange(1.0, SQUARE + 1)[:, None], jnp.arange(1.0, SQUARE + 1)[N
 
 @pytest.mark.parametrize("held", [OF_T, OF_B], ids=["[T, 1]", "[1, B]"])
 def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array) -> None:
-    """Of the numbers of steps or of episodes, which are one and the same: Ψ of shape [B] is of episodes."""
+    """Of the numbers of steps or of episodes, which are one and the same: Ψ of shape [B] is of
+    episodes.
+    """
     whole = gradient(own(lambda r: (held * r).sum(0)), policy())
     full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
     np.testing.assert_array_equal(whole.policy, full.policy)
@@ -153,9 +178,15 @@ def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array
 
 
 def test_a_weight_that_may_be_of_either_axis_says_so() -> None:
-    """It holds an array [T, B], so that neither number can be another: its own words for it are refused."""
+    """It holds an array [T, B], so that neither number can be another: its own words for it are
+    refused.
+    """
     held = OF_T * OF_B
-    with pytest.raises(ValueError, match=r"psi of shape \[6\] is .*write psi\[None, :\] if it is of episodes"):
+    with pytest.raises(
+        ValueError,
+        match=r"psi of shape \[6\] is .*write psi\[None, :\] if it is "
+        r"of episodes",
+    ):
         gradient(own(lambda r: (held * r).sum(0)), policy())
     said = gradient(own(lambda r: (held * r).sum(0)[None, :]), policy())
     full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
@@ -168,7 +199,11 @@ def test_a_weight_that_may_be_of_either_axis_says_so() -> None:
     ids=["[B]", "[T, B, 1]", "nothing"],
 )
 def test_a_target_of_another_shape_is_refused(target: Any) -> None:
-    with pytest.raises(ValueError, match=r"the critic's target must be \[T, B\]|weigh gives no target"):
+    with pytest.raises(
+        ValueError,
+        match=r"the critic's target must be \[T, B\]|weigh gives no "
+        r"target",
+    ):
         gradient(own(lambda r: r, target), policy(), network(linear()))
 
 

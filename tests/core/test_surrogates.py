@@ -40,12 +40,16 @@ def test_importance_weighs_by_the_ratio() -> None:
         (0.1, [2 * np.exp(0.1), -3 * np.exp(0.1)]),  # within the range
     ],
 )
-def test_clipping_binds_only_in_the_direction_of_psi(log_ratio: float, expected: list[float]) -> None:
+def test_clipping_binds_only_in_the_direction_of_psi(
+    log_ratio: float, expected: list[float]
+) -> None:
     np.testing.assert_allclose(slope("clipped", log_ratio), expected, rtol=1e-6)
 
 
 def test_a_clipped_value_stops_on_its_way_to_the_target() -> None:
-    """Its slope is that of the squared error until V has moved by ε towards the target, and 0 beyond."""
+    """Its slope is that of the squared error until V has moved by ε towards the target, and 0
+    beyond.
+    """
     before, epsilon = jnp.array(1.0), 0.2
     cases = ((1.0, 3.0, -2.0), (1.1, 3.0, -1.9), (1.5, 3.0, 0.0), (0.5, 3.0, -2.5), (0.5, 0.0, 0.0))
     for value, target, slope in cases:

@@ -1,4 +1,6 @@
-"""Training: one scan, in chunks or not, jitted or not, over seeds and hyperparameters, traced once."""
+"""Training: one scan, in chunks or not, jitted or not, over seeds and hyperparameters, traced
+once.
+"""
 
 import dataclasses
 from typing import Any
@@ -39,20 +41,47 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def ways() -> list[Any]:
-    """Every estimator with all it accepts; of those that accept both ways episodes, and what is like another of its
-    kind, in the slow lane.
+    """Every estimator with all it accepts; of those that accept both ways episodes, and what is
+    like another of its kind, in the slow lane.
     """
-    alike = ("reward_to_go", "undiscounted_reward_to_go", "constant_baseline", "standardised", "time_baseline")
-    alike += ("group_leave_one_out", "action_dependent_baseline", "trajectory_importance", "ratio_only", "batch_mean")
-    slow = [(name, "episodes") for name, accepted in ACCEPTS.items() if len(accepted) > 1 or name in alike]
-    rest = [(name, way) for name, accepted in ACCEPTS.items() for way in accepted if (name, way) not in slow]
+    alike = (
+        "reward_to_go",
+        "undiscounted_reward_to_go",
+        "constant_baseline",
+        "standardised",
+        "time_baseline",
+    )
+    alike += (
+        "group_leave_one_out",
+        "action_dependent_baseline",
+        "trajectory_importance",
+        "ratio_only",
+        "batch_mean",
+    )
+    slow = [
+        (name, "episodes")
+        for name, accepted in ACCEPTS.items()
+        if len(accepted) > 1 or name in alike
+    ]
+    rest = [
+        (name, way)
+        for name, accepted in ACCEPTS.items()
+        for way in accepted
+        if (name, way) not in slow
+    ]
     return [*rest, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
 
 
 @pytest.mark.parametrize(("estimator", "collect"), ways())
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
     group = 2 if estimator in GROUPED else 1
-    sizes = {"num_envs": 4, "num_steps": 8, "num_updates": 3, "group_size": group, "hidden_sizes": (8,)}
+    sizes = {
+        "num_envs": 4,
+        "num_steps": 8,
+        "num_updates": 3,
+        "group_size": group,
+        "hidden_sizes": (8,),
+    }
     config = Config(estimator=estimator, collect=collect, **sizes)
     start = make_learner(config).init(training_keys(KEY, 0, 3)[0])
     state, metrics = jax.jit(make_train(config))(KEY)
@@ -85,7 +114,9 @@ def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
 
 @pytest.mark.acceptance("J1")
 def test_every_update_has_a_key_of_its_own() -> None:
-    """That of its number: a key that is not threaded through would sample the same episodes at every update."""
+    """That of its number: a key that is not threaded through would sample the same episodes at
+    every update.
+    """
     init_key, keys = training_keys(KEY, 0, 50)
     data = np.asarray(jax.random.key_data(jnp.append(keys, init_key)))
     assert len(np.unique(data, axis=0)) == 51
@@ -119,7 +150,9 @@ def test_jit_is_no_jit() -> None:
 
 @pytest.mark.acceptance("D4")
 def test_vmapped_seeds_are_the_solo_seeds() -> None:
-    """Within rounding, after few updates: batched products round differently, and trajectories part in the end."""
+    """Within rounding, after few updates: batched products round differently, and trajectories part
+    in the end.
+    """
     config = Config(estimator="leave_one_out", num_envs=8, num_updates=4, hidden_sizes=(16,))
     keys = jax.random.split(KEY, 3)
     many = jax.jit(jax.vmap(make_train(config)))(keys)
@@ -127,7 +160,9 @@ def test_vmapped_seeds_are_the_solo_seeds() -> None:
     for i, key in enumerate(keys):
         one = solo(key)
         jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-5), many[0].params, one[0].params
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=1e-5),
+            many[0].params,
+            one[0].params,
         )
         np.testing.assert_array_equal(many[1]["env_steps"][i], one[1]["env_steps"])
     assert len({float(x) for x in many[1]["grad_norm"][:, -1]}) == 3
@@ -162,17 +197,23 @@ ALWAYS = ("learning_rate",)
 OTHERS = [name for name in Hyperparams._fields if name not in (*ALWAYS, "env_params")]
 
 
-@pytest.mark.parametrize("name", [*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "name", [*ALWAYS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
     """And matters, for an estimator that uses it."""
     config = {
         "n_step": Config(estimator="actor_critic", num_envs=4, num_updates=3),
         "baseline": Config(estimator="constant_baseline", num_envs=4, num_updates=3),
         "temperature": Config(estimator="entropy_reward", num_envs=4, num_updates=3),
-        "critic_rate": Config(estimator="state_value", optimizer="rmsprop", num_envs=4, num_updates=3),
+        "critic_rate": Config(
+            estimator="state_value", optimizer="rmsprop", num_envs=4, num_updates=3
+        ),
         "adam_epsilon": Config(optimizer="adamw", num_envs=4, num_updates=3),
         "baseline_decay": Config(estimator="moving_average", num_envs=4, num_updates=3),
-        "beta": Config(estimator="gpomdp", collect="windows", num_envs=4, num_steps=8, num_updates=3),
+        "beta": Config(
+            estimator="gpomdp", collect="windows", num_envs=4, num_steps=8, num_updates=3
+        ),
         "damping": Config(optimizer="natural", num_envs=4, num_updates=3),
         "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3),
         "momentum": Config(optimizer="storm", num_envs=4, num_updates=3),
@@ -202,7 +243,9 @@ def test_environment_parameters_can_be_vmapped() -> None:
 @pytest.mark.slow
 def test_a_run_in_chunks_is_the_function_with_traced_environment_parameters_too() -> None:
     """From the first reset on: a window starts in an environment that has them."""
-    config = Config(env=Clock(), estimator="gae", collect="windows", num_envs=2, num_steps=3, num_updates=2)
+    config = Config(
+        env=Clock(), estimator="gae", collect="windows", num_envs=2, num_steps=3, num_updates=2
+    )
     h = Hyperparams(env_params={"start": 2.0})
     metrics = execution.run(config, h, [0]).metrics
     expected = jax.jit(make_train(config))(execution.seed_keys([0])[0][0], h)[1]
@@ -242,7 +285,9 @@ def test_sgd_is_the_bare_theorem() -> None:
 
     env = train_module.envs.make_env("CartPole-v1", 8)
     policy = train_module.networks.make_policy(config, env)
-    traj = train_module.rollout.episodes(env, policy, before.params.policy, jax.random.split(keys[0])[0])
+    traj = train_module.rollout.episodes(
+        env, policy, before.params.policy, jax.random.split(keys[0])[0]
+    )
 
     def surrogate(params: Any) -> jax.Array:
         log_pi = policy.apply(params, (), traj.obs, traj.first)[1].log_prob(traj.action)
@@ -259,18 +304,24 @@ def test_sgd_is_the_bare_theorem() -> None:
 
 
 def test_clipping_is_by_the_global_norm_of_each_network() -> None:
-    config = Config(estimator="state_value", num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd")
+    config = Config(
+        estimator="state_value", num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd"
+    )
     h = Hyperparams(learning_rate=1.0, max_grad_norm=0.01)
     before = make_learner(config, h).init(training_keys(KEY, 0, 1)[0])
     after, metrics = jax.jit(make_train(config))(KEY, h)
     step = jax.tree.map(jnp.subtract, after.params, before.params)
-    np.testing.assert_allclose([optax.tree.norm(step.policy), optax.tree.norm(step.critic)], 0.01, rtol=1e-3)
+    np.testing.assert_allclose(
+        [optax.tree.norm(step.policy), optax.tree.norm(step.critic)], 0.01, rtol=1e-3
+    )
     assert metrics["grad_norm"][0] > 1.0  # reported before clipping
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_end_at_zero(schedule: Any) -> None:
-    config = Config(num_envs=2, num_updates=8, hidden_sizes=(8,), optimizer="sgd", schedule=schedule)
+    config = Config(
+        num_envs=2, num_updates=8, hidden_sizes=(8,), optimizer="sgd", schedule=schedule
+    )
     learner = make_learner(config, Hyperparams(learning_rate=1.0, max_grad_norm=1.0))
     init_key, keys = training_keys(KEY, 0, 9)
     state, lengths, step = learner.init(init_key), [], jax.jit(learner.step)
@@ -295,14 +346,18 @@ def test_functions_override_names() -> None:
 
     config = Config(num_envs=4, num_updates=1)
     plain = make_train(config, optimizer=optax.sgd)(KEY, Hyperparams(max_grad_norm=jnp.inf))[1]
-    mine = make_train(config, optimizer=optax.sgd, estimator=doubled)(KEY, Hyperparams(max_grad_norm=jnp.inf))[1]
+    mine = make_train(config, optimizer=optax.sgd, estimator=doubled)(
+        KEY, Hyperparams(max_grad_norm=jnp.inf)
+    )[1]
     np.testing.assert_allclose(mine["grad_norm"], 2 * plain["grad_norm"], rtol=1e-5)
     assert mine["mine"][0] == 7
 
 
 def test_a_total_return_over_windows_is_refused() -> None:
     def mine(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-        return build_estimator(policy, None, h, lambda params, state, traj: (1.0, (), state), accepts=("episodes",))
+        return build_estimator(
+            policy, None, h, lambda params, state, traj: (1.0, (), state), accepts=("episodes",)
+        )
 
     with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
         make_learner(Config(estimator="gae", collect="windows"), estimator=mine)
@@ -313,14 +368,23 @@ def test_windows_are_scaled_per_step() -> None:
     """The gradient over a window is that of one step on average, however long the window."""
     norms = []
     for num_steps in (64, 256):
-        config = Config(estimator="gae", collect="windows", num_envs=64, num_steps=num_steps, num_updates=1)
+        config = Config(
+            estimator="gae", collect="windows", num_envs=64, num_steps=num_steps, num_updates=1
+        )
         h = Hyperparams(learning_rate=0.0, gamma=0.5, undiscounted_state_weighting=1.0)
         norms.append(float(jax.jit(make_train(config))(KEY, h)[1]["grad_norm"][0]))
     assert 0.5 < norms[1] / norms[0] < 2.0
 
 
 def test_metrics_of_a_window_without_an_end_are_nan_not_zero() -> None:
-    config = Config(env="Pendulum-v1", estimator="gae", collect="windows", num_envs=2, num_steps=5, num_updates=2)
+    config = Config(
+        env="Pendulum-v1",
+        estimator="gae",
+        collect="windows",
+        num_envs=2,
+        num_steps=5,
+        num_updates=2,
+    )
     metrics = jax.jit(make_train(config))(KEY)[1]
     np.testing.assert_array_equal(metrics["episodes"], 0)
     assert np.isnan(metrics["return"]).all()
@@ -341,7 +405,13 @@ def test_nothing_leaks_and_keys_are_used_once() -> None:
     with jax.checking_leaks(), jax.debug_key_reuse(True):
         jax.jit(make_train(config))(jax.random.key(1))
     windows = Config(
-        env=Clock(), estimator="ppo", collect="windows", num_envs=4, num_steps=4, num_updates=2, num_epochs=2
+        env=Clock(),
+        estimator="ppo",
+        collect="windows",
+        num_envs=4,
+        num_steps=4,
+        num_updates=2,
+        num_epochs=2,
     )
     with jax.checking_leaks(), jax.debug_key_reuse(True):
         jax.jit(make_train(windows))(jax.random.key(2))
@@ -358,7 +428,9 @@ class Drawing(Clock):
 @pytest.mark.acceptance("J1", "J3")
 @pytest.mark.parametrize("collect", ["episodes", "windows"])
 def test_runs_side_by_side_use_each_key_once_where_steps_draw(collect: Any) -> None:
-    """Under vmap: jax took the keys of a scan for used when it moved their axis. Also of held actions."""
+    """Under vmap: jax took the keys of a scan for used when it moved their axis. Also of held
+    actions.
+    """
     config = Config(
         env=Drawing(),
         estimator="gae",
@@ -386,13 +458,18 @@ def test_keys_of_another_kind_stay_of_their_kind() -> None:
 
 
 def adam_steps(state: Any) -> int:
-    return int(next(x for path, x in jax.tree.leaves_with_path(state.opt_state) if "count" in str(path)))
+    return int(
+        next(x for path, x in jax.tree.leaves_with_path(state.opt_state) if "count" in str(path))
+    )
 
 
 def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:
     config = Config(**{**vars(PPO), "num_updates": 1})
-    for stop, steps in ((float("inf"), 8), (1e-9, 1)):  # the first minibatch is at ratio 1, and always taken
-        state, metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.01, stop_kl=stop))
+    # the first minibatch is at ratio 1, and always taken
+    for stop, steps in ((float("inf"), 8), (1e-9, 1)):
+        state, metrics = jax.jit(make_train(config))(
+            KEY, Hyperparams(learning_rate=0.01, stop_kl=stop)
+        )
         assert adam_steps(state) == steps
         assert np.isfinite(metrics["kl"]).all()
 
@@ -403,7 +480,9 @@ def rate_seen(rate: Any) -> optax.GradientTransformation:
 
 
 def rates_of_updates(config: Config, h: Hyperparams, **parts: Any) -> tuple[np.ndarray, np.ndarray]:
-    """After every update the learning rate of the last step that was taken, and whether the update was skipped."""
+    """After every update the learning rate of the last step that was taken, and whether the update
+    was skipped.
+    """
     learner = make_learner(config, h, optimizer=rate_seen, **parts)
     init_key, keys = training_keys(KEY, 0, config.num_updates)
 
@@ -417,7 +496,9 @@ def rates_of_updates(config: Config, h: Hyperparams, **parts: Any) -> tuple[np.n
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule: Any) -> None:
-    """One of eight planned steps is taken in each update, and still the rate falls over all of the run."""
+    """One of eight planned steps is taken in each update, and still the rate falls over all of the
+    run.
+    """
     config = Config(**{**vars(PPO), "schedule": schedule})
     rates, _ = rates_of_updates(config, Hyperparams(learning_rate=0.01, stop_kl=1e-9))
     done = np.arange(config.num_updates) / config.num_updates
@@ -426,7 +507,9 @@ def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule:
 
 
 def test_the_learning_rate_follows_updates_that_are_skipped() -> None:
-    """About half of the updates are not finite and not taken: the others have the rate of their place in the run."""
+    """About half of the updates are not finite and not taken: the others have the rate of their
+    place in the run.
+    """
 
     def poisoned(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         plain = ESTIMATORS["reinforce"](policy, critic, h)
@@ -448,11 +531,18 @@ def test_the_learning_rate_follows_updates_that_are_skipped() -> None:
 
 
 def test_advantages_are_standardised_over_valid_steps() -> None:
-    psi, valid = jax.random.normal(KEY, (6, 4)), jnp.asarray(np.arange(6)[:, None] < np.array([1, 3, 6, 2]))
-    traj = jax.tree.map(lambda _: jnp.zeros((6, 4)), Trajectory(*Trajectory._fields))._replace(valid=valid)
+    psi, valid = (
+        jax.random.normal(KEY, (6, 4)),
+        jnp.asarray(np.arange(6)[:, None] < np.array([1, 3, 6, 2])),
+    )
+    traj = jax.tree.map(lambda _: jnp.zeros((6, 4)), Trajectory(*Trajectory._fields))._replace(
+        valid=valid
+    )
     out = standardise(Weighted(traj, 5 + 3 * psi, ())).psi
     kept = np.asarray(psi)[np.asarray(valid)]
-    np.testing.assert_allclose(np.asarray(out)[np.asarray(valid)], (kept - kept.mean()) / kept.std(), rtol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(out)[np.asarray(valid)], (kept - kept.mean()) / kept.std(), rtol=1e-4
+    )
     np.testing.assert_array_equal(np.asarray(out)[~np.asarray(valid)], 0.0)
 
 
@@ -485,11 +575,19 @@ def test_the_update_is_counted_in_the_state() -> None:
 
 def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
     """The states and metrics of two runs, the second with diagnostics."""
-    sizes = {"num_envs": 6, "num_updates": 3, "hidden_sizes": (8,), "num_steps": 12, "group_size": 1}
+    sizes = {
+        "num_envs": 6,
+        "num_updates": 3,
+        "hidden_sizes": (8,),
+        "num_steps": 12,
+        "group_size": 1,
+    }
     if name in GROUPED:
         sizes["group_size"] = 2
     config = Config(estimator=name, collect=ACCEPTS[name][-1], **(sizes | changes))
-    return *jax.jit(make_train(config))(KEY), *jax.jit(make_train(dataclasses.replace(config, diagnostics=True)))(KEY)
+    return *jax.jit(make_train(config))(KEY), *jax.jit(
+        make_train(dataclasses.replace(config, diagnostics=True))
+    )(KEY)
 
 
 @pytest.mark.parametrize("name", [pytest.param("reinforce", marks=pytest.mark.slow), "gae"])
@@ -511,12 +609,16 @@ def test_diagnostics_leave_training_as_it_is(name: str) -> None:
 def test_diagnostics_are_of_the_advantages_that_are_used(mode: Any) -> None:
     _, _, _, metrics = diagnosed("ppo", advantages=mode)
     np.testing.assert_allclose(
-        metrics["grad_squared_norm"] + metrics["grad_variance"] / 6, metrics["grad_norm"] ** 2, rtol=1e-3
+        metrics["grad_squared_norm"] + metrics["grad_variance"] / 6,
+        metrics["grad_norm"] ** 2,
+        rtol=1e-3,
     )
 
 
 def test_diagnostics_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="num_envs must be at least 2 for diagnostics"):
         Config(num_envs=1, diagnostics=True)
-    with pytest.raises(ValueError, match="diagnostics need an estimator whose gradient is a mean over the episodes"):
+    with pytest.raises(
+        ValueError, match="diagnostics need an estimator whose gradient is a mean over the episodes"
+    ):
         make_learner(Config(estimator="optimal_baseline", diagnostics=True))

@@ -1,4 +1,6 @@
-"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a README that is true."""
+"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a README
+that is true.
+"""
 
 import ast
 import re
@@ -19,7 +21,14 @@ ORDER = (
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
     *("diagnostics", "optimizers", "nonfinite", "train", "evaluate"),
-    *("runs.files", "runs.encoding", "runs.interrupts", "runs.memory", "runs.migrations", "runs.folders"),
+    *(
+        "runs.files",
+        "runs.encoding",
+        "runs.interrupts",
+        "runs.memory",
+        "runs.migrations",
+        "runs.folders",
+    ),
     *("runs.execution", "runs.results", "runs.acting", "runs.checkpoints"),
     *("reports.statistics", "reports.plots", "reports.drawings"),
     *("commands.terminal", "commands.cli", "commands.job"),
@@ -27,7 +36,9 @@ ORDER = (
     *("benchmarks.suites", "benchmarks.learning", "benchmarks.leaderboard"),
 )
 # Adapters may call back: an environment of another library can live on the host.
-CORE = tuple(name for name in ORDER[: ORDER.index("runs.files")] if name not in ("inputs", "envs.adapters"))
+CORE = tuple(
+    name for name in ORDER[: ORDER.index("runs.files")] if name not in ("inputs", "envs.adapters")
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -41,7 +52,9 @@ def imports(path: Path) -> set[str]:
 
 
 def module(path: Path) -> str:
-    """The entry of ORDER that a file belongs to: itself, or the innermost package that is listed."""
+    """The entry of ORDER that a file belongs to: itself, or the innermost package that is
+    listed.
+    """
     dotted = ".".join(path.relative_to(ROOT / "pg").with_suffix("").parts).removesuffix(".__init__")
     return listed(dotted) or dotted
 
@@ -60,21 +73,29 @@ def test_imports_only_go_down() -> None:
         if name not in ORDER:  # the names of a wing, imported on first use
             assert not [found for found in imports(path) if found.startswith("pg.")], path
             continue
-        below = {listed(found.removeprefix("pg.")) for found in imports(path) if found.startswith("pg.")}
+        below = {
+            listed(found.removeprefix("pg.")) for found in imports(path) if found.startswith("pg.")
+        }
         upward = {found for found in below - {name, ""} if ORDER.index(found) >= ORDER.index(name)}
         assert not upward, f"{name} imports {upward}"
 
 
 def test_one_importer_of_gymnax_and_one_of_matplotlib() -> None:
     for library, home in (("gymnax", "envs.base"), ("matplotlib", "reports.plots")):
-        users = {module(path) for path in FILES if any(i.split(".")[0] == library for i in imports(path))}
+        users = {
+            module(path) for path in FILES if any(i.split(".")[0] == library for i in imports(path))
+        }
         assert users == {home}
 
 
 def test_the_core_neither_prints_nor_calls_back() -> None:
     for path in FILES:
         if module(path) in CORE:
-            assert not re.search(r"\bprint\(|callback\(|import .*callback|PRNGKey", path.read_text()), path
+            assert not re.search(
+                r"\bprint\(|callback\(|import "
+                r".*callback|PRNGKey",
+                path.read_text(),
+            ), path
 
 
 def test_functions_are_short_and_documented() -> None:
@@ -97,9 +118,15 @@ UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve", "yaml"
 def test_no_pickle_and_no_eval() -> None:
     for path in [*FILES, *(ROOT / "experiments").glob("*.py")]:
         assert not {name.split(".")[0] for name in imports(path)} & UNSAFE
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec")], path
-        assert not [k for c in calls for k in c.keywords if k.arg in ("allow_pickle", "shell")], path
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]
+        assert not [
+            c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec")
+        ], path
+        assert not [k for c in calls for k in c.keywords if k.arg in ("allow_pickle", "shell")], (
+            path
+        )
 
 
 @pytest.mark.acceptance("S6")
@@ -108,7 +135,9 @@ def test_security_is_written_down() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert "in private" in text
     assert "SECURITY.md" in (ROOT / "README.md").read_text()
-    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pinned = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     for name, bound in (re.match(r"([\w-]+)(.*)", text).groups() for text in needed):  # type: ignore[union-attr]
         assert ">=" in bound, name
@@ -126,9 +155,13 @@ IDS = [
 
 
 def test_every_promise_has_a_test_and_a_line() -> None:
-    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    tests = "".join(
+        path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)
+    )
     tests += Path(__file__).read_text().split("IDS = [")[0]
-    carried = set(re.findall(r'"([A-Z]\d+)"', " ".join(re.findall(r"mark\.acceptance\(([^)]*)\)", tests))))
+    carried = set(
+        re.findall(r'"([A-Z]\d+)"', " ".join(re.findall(r"mark\.acceptance\(([^)]*)\)", tests)))
+    )
     text = (ROOT / "docs" / "reliability.md").read_text()
     assert set(re.findall(r"^\| ([A-Z]\d+) \|", text, re.MULTILINE)) == set(IDS) <= carried
     for path, name in re.findall(r"`(test_\w+\.py)::(\w+)", text):
@@ -139,7 +172,8 @@ def test_every_promise_has_a_test_and_a_line() -> None:
 def test_the_readme_says_who_collects_windows() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     both, windows = (
-        [name for name, ways in ACCEPTS.items() if ways == w] for w in (("episodes", "windows"), ("windows",))
+        [name for name, ways in ACCEPTS.items() if ways == w]
+        for w in (("episodes", "windows"), ("windows",))
     )
     listed = ", ".join(f"`{name}`" for name in both[:-1]) + f" and `{both[-1]}`"
     assert f"{listed} collect episodes or windows, `{windows[0]}` windows" in readme

@@ -1,4 +1,6 @@
-"""The documentation is complete, its code runs, its commands exist, and the site builds without a warning."""
+"""The documentation is complete, its code runs, its commands exist, and the site builds without a
+warning.
+"""
 
 import ast
 import functools
@@ -63,7 +65,10 @@ def test_references_are_to_this_package() -> None:
 @functools.cache
 def flags(script: str) -> set[str]:
     helped = subprocess.run(
-        [sys.executable, ROOT / "experiments" / script, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "experiments" / script, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(re.findall(r"--[a-z][\w-]*", helped.stdout))
 
@@ -90,7 +95,9 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_make_says_which_python_is_needed(tmp_path: Path) -> None:
     """Before it installs anything, whose messages would be of packages."""
     older = tmp_path / "python3.10"
-    older.write_text(f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10, 1)\nexec(sys.argv[2])\n")
+    older.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.version_info = (3, 10, 1)\nexec(sys.argv[2])\n"
+    )
     older.chmod(0o755)
     command = ["make", "train", f"PYTHON={older}", f"VENV={tmp_path / 'environment'}"]
     # A make that runs within another (`make test`) prints the folders that it enters.
@@ -111,22 +118,35 @@ def test_no_constraint_is_for_an_older_python() -> None:
         marker = Requirement(line).marker
         assert marker is not None, line
         for system in ("linux", "darwin", "win32"):
-            assert not marker.evaluate({"python_full_version": "3.10.13", "sys_platform": system}), line
+            assert not marker.evaluate(
+                {"python_full_version": "3.10.13", "sys_platform": system}
+            ), line
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run of three seeds and a sweep, as the pages speak of."""
     out = tmp_path_factory.mktemp("results")
-    small = ["--num-updates=2", "--num-envs=4", "--hidden-sizes=8", "--eval-episodes=4", f"--out={out}"]
-    for script, more in (("train.py", ["--seeds=3", "--name=mine"]), ("sweep.py", ["--seeds=2", "--fresh-seeds=0"])):
+    small = [
+        "--num-updates=2",
+        "--num-envs=4",
+        "--hidden-sizes=8",
+        "--eval-episodes=4",
+        f"--out={out}",
+    ]
+    for script, more in (
+        ("train.py", ["--seeds=3", "--name=mine"]),
+        ("sweep.py", ["--seeds=2", "--fresh-seeds=0"]),
+    ):
         subprocess.run([sys.executable, ROOT / "experiments" / script, *small, *more], check=True)
     above = out / "CartPole-v1" / "reinforce"
     return {"folder": above / "mine", "sweep_folder": next(above.glob("sweep-*"))}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in HOWTO if path.name != "index.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in HOWTO if path.name != "index.md"], ids=lambda path: path.stem
+)
 def test_the_python_of_a_how_to_runs(path: Path, folders: dict[str, Path]) -> None:
     namespace: dict[str, Any] = dict(folders)
     with jax.numpy_rank_promotion("allow"):  # a user's setting
@@ -156,12 +176,25 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    for page in ("index", "tutorial", "science/theorem", "api/estimators", "which_estimator", "howto/sweep"):
+    for page in (
+        "index",
+        "tutorial",
+        "science/theorem",
+        "api/estimators",
+        "which_estimator",
+        "howto/sweep",
+    ):
         text = (tmp_path / "html" / f"{page}.html").read_text()
-        needed = re.findall(r"<(?:script|link rel=\"stylesheet\")[^>]*?(?:src|href)=\"([^\"]+)", text)
+        needed = re.findall(
+            r"<(?:script|link "
+            r"rel=\"stylesheet\")[^>]*?(?:src|href)=\"([^\"]+)",
+            text,
+        )
         assert needed
         for file in needed:  # what a page needs lies beside it: it is read without a network
-            assert (tmp_path / "html" / page).parent.joinpath(file.split("?")[0]).resolve().exists(), file
+            assert (
+                (tmp_path / "html" / page).parent.joinpath(file.split("?")[0]).resolve().exists()
+            ), file
     formulas = (tmp_path / "html" / "science" / "theorem.html").read_text()
     assert "_static/mathjax/tex-chtml.js" in formulas
     assert list((tmp_path / "html" / "_static" / "mathjax").rglob("MathJax_Main-Regular.woff"))

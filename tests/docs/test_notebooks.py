@@ -1,4 +1,6 @@
-"""The notebooks: text and .ipynb are one, they name what exists, and their asserts hold when they are executed."""
+"""The notebooks: text and .ipynb are one, they name what exists, and their asserts hold when they
+are executed.
+"""
 
 import ast
 import importlib.util
@@ -109,8 +111,22 @@ def test_it_runs_as_a_script(path: Path) -> None:
 @each
 def test_it_runs_as_a_notebook(path: Path, tmp_path: Path) -> None:
     """As a reader executes it, from the first cell to the last."""
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        tmp_path,
+        "-p",
+        "no:cacheprovider",
+    ]
     options = ["-q", "--nbmake", "--nbmake-timeout=900", path.with_suffix(".ipynb")]
-    env = {name: value for name, value in os.environ.items() if name != "PG_FAST"} | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([*command, *options], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PG_FAST"} | {
+        "JAX_PLATFORMS": "cpu"
+    }
+    done = subprocess.run(
+        [*command, *options], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

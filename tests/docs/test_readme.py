@@ -65,7 +65,10 @@ def script(name: str) -> ModuleType:
 def rows(path: str) -> dict[str, list[str]]:
     """The generated table of a file: the cells of each estimator's row."""
     table = (ROOT / path).read_text().split("<!-- table -->")[1].split("<!-- end of table -->")[0]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.strip().splitlines()[2:]]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in table.strip().splitlines()[2:]
+    ]
     return {row[0].strip("`"): row for row in cells}
 
 
@@ -93,10 +96,14 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
     for column, problem in enumerate(problems):
         if problem == "cancelling" or name in ON_ALL:
             figures = script("estimator_table").figures(name, problems[problem], 0.9)
-            assert list(figures) == [cell.split(" · ")[column] for cell in rows("README.md")[name][4:]]
+            assert list(figures) == [
+                cell.split(" · ")[column] for cell in rows("README.md")[name][4:]
+            ]
 
 
 def test_the_results_are_those_of_the_stored_table() -> None:
     """As `experiments/benchmark.py --from docs/benchmark.csv --report README.md` writes them."""
     shown = README.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
-    assert shown.strip() == learning.report(learning.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
+    assert (
+        shown.strip() == learning.report(learning.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
+    )

@@ -1,4 +1,6 @@
-"""Closed forms against quadrature, finite differences and one another, and rollouts against closed forms."""
+"""Closed forms against quadrature, finite differences and one another, and rollouts against closed
+forms.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,11 +37,15 @@ SCORES = [bandit.score_moments, bandit.censored_score_moments, bandit.biased_cli
 
 
 def close(got: Any, expected: Any, rtol: float = 1e-12) -> None:
-    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=rtol, atol=1e-13), got, expected)
+    jax.tree.map(
+        lambda g, e: np.testing.assert_allclose(g, e, rtol=rtol, atol=1e-13), got, expected
+    )
 
 
 def by_quadrature(problem: GaussianBandit, mean: float, log_std: float) -> tuple[float, list[Any]]:
-    """J, and the moments of SCORES and of the pathwise estimator, from definitions in numpy and `quad_vec`."""
+    """J, and the moments of SCORES and of the pathwise estimator, from definitions in numpy and
+    `quad_vec`.
+    """
     std, squashed = np.exp(log_std), isinstance(problem, SquashedBandit)
     low, high = (-np.inf, np.inf) if squashed else (problem.low, problem.high)
     below, above = (low - mean) / std, (high - mean) / std
@@ -69,8 +75,12 @@ def by_quadrature(problem: GaussianBandit, mean: float, log_std: float) -> tuple
         return centre, expect(lambda e: (f(e) - centre) ** 2)
 
     scores = [score] if squashed else [score, censored, lambda e: score((x(e) - mean) / std)]
-    estimators = [lambda e, s=s: (-((x(e) - problem.target) ** 2) - BASELINE) * s(e) for s in scores]
-    return expect(lambda e: -((x(e) - problem.target) ** 2)), [moments(f) for f in [*estimators, path]]
+    estimators = [
+        lambda e, s=s: (-((x(e) - problem.target) ** 2) - BASELINE) * s(e) for s in scores
+    ]
+    return expect(lambda e: -((x(e) - problem.target) ** 2)), [
+        moments(f) for f in [*estimators, path]
+    ]
 
 
 @every
@@ -79,14 +89,18 @@ def test_moments_are_those_of_quadrature(case: str) -> None:
     close(bandit.exact_return(*CASES[case]), total, 1e-8)
     close(bandit.exact_gradient(*CASES[case]), path[0], 1e-8)
     close(bandit.pathwise_moments(*CASES[case]), path, 1e-8)
-    for moments, expected in zip(SCORES, scores, strict=False):  # a squashed action has the first score only
+    # a squashed action has the first score only
+    for moments, expected in zip(SCORES, scores, strict=False):
         close(moments(*CASES[case], BASELINE), expected, 1e-8)
 
 
 @every
 def test_what_is_unbiased_what_is_better_and_what_is_wrong(case: str) -> None:
     problem, *theta = CASES[case]
-    gradient, best = bandit.exact_gradient(problem, *theta), bandit.optimal_baseline(problem, *theta)
+    gradient, best = (
+        bandit.exact_gradient(problem, *theta),
+        bandit.optimal_baseline(problem, *theta),
+    )
     least = bandit.score_moments(problem, *theta, best)[1]
     for b in (0.0, BASELINE, best - 0.1, best + 0.1):
         mean, variance = bandit.score_moments(problem, *theta, b)
@@ -127,13 +141,20 @@ def test_nothing_is_infinite_however_far_the_bounds_are(dtype: str) -> None:
     for low, high in ((-np.inf, np.inf), (-np.inf, 0.0), (30.0, 31.0), (-90.0, -60.0), (-1e4, 1e4)):
         problem = GaussianBandit(0.5, low, high)
         slope = jax.jacfwd(lambda mean, p=problem: bandit.censored_score_moments(p, mean, 0.0))(0.1)
-        got = slope, bandit.exact_gradient(problem, 0.1, 0.0), bandit.pathwise_moments(problem, 0.1, 0.0)
+        got = (
+            slope,
+            bandit.exact_gradient(problem, 0.1, 0.0),
+            bandit.pathwise_moments(problem, 0.1, 0.0),
+        )
         assert all(np.isfinite(x).all() and x.dtype == dtype for x in jax.tree.leaves(got))
 
 
 def test_the_trapezoidal_rule_is_as_accurate_as_it_says() -> None:
     for std, error in ((0.1, 1e-13), (1.0, 1e-13), (10.0, 1e-13), (20.0, 1e-6)):
-        means = [rule.mean(jnp.tanh(0.3 + std * rule.eps) ** 4 * rule.eps**4) for rule in map(quadrature, (40, 1000))]
+        means = [
+            rule.mean(jnp.tanh(0.3 + std * rule.eps) ** 4 * rule.eps**4)
+            for rule in map(quadrature, (40, 1000))
+        ]
         assert abs(means[0] - means[1]) < error
 
 
@@ -160,12 +181,16 @@ def test_the_gradient_of_lqr_by_three_routes(case: str) -> None:
 
     close(lqr.exact_gradient(system, *theta, GAMMA), jax.grad(total, (0, 1))(*theta))
     check_grads(total, theta, order=1, modes=["rev"], rtol=1e-6)
-    close(lqr.exact_gradient(system, theta[0], 0.1, GAMMA)[1].sum(), jax.grad(total, 1)(theta[0], 0.1))
+    close(
+        lqr.exact_gradient(system, theta[0], 0.1, GAMMA)[1].sum(), jax.grad(total, 1)(theta[0], 0.1)
+    )
 
 
 @gains
 def test_a_value_is_the_return_from_a_certain_start(case: str) -> None:
-    """V₀ averaged over the start is J, and Vₜ(x) is J of H - t steps from M₀ = x xᵀ, by the forward recursion."""
+    """V₀ averaged over the start is J, and Vₜ(x) is J of H - t steps from M₀ = x xᵀ, by the forward
+    recursion.
+    """
     system, K, log_std = GAINS[case]
     given, (P, c) = system.matrices, lqr.value_matrices(system, K, log_std, GAMMA)
     close(lqr.exact_return(system, K, log_std, GAMMA), -(jnp.trace(P[0] @ given.start) + c[0]))
@@ -189,14 +214,20 @@ def test_no_gain_nearby_does_better_than_the_riccati_recursion() -> None:
 def test_the_rollout_earns_what_the_formula_says(case: str) -> None:
     """The same code as in training, 20,000 episodes: the mean return within 5 standard errors."""
     problem, gain, log_std = {**CASES, **GAINS}[case]
-    expected = lqr.exact_return(problem, gain, log_std, GAMMA) if case in GAINS else bandit.exact_return(*CASES[case])
+    expected = (
+        lqr.exact_return(problem, gain, log_std, GAMMA)
+        if case in GAINS
+        else bandit.exact_return(*CASES[case])
+    )
 
     def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Gaussian]:
         mean = jnp.einsum("mn,bn->bm", jnp.atleast_2d(gain), obs)
         return carry, Gaussian(mean, jnp.full(mean.shape, np.squeeze(log_std)))
 
     env = envs.make_env(problem, 20_000)
-    traj = jax.jit(lambda: rollout.episodes(env, Network(lambda key: (), apply), (), jax.random.key(1)))()
+    traj = jax.jit(
+        lambda: rollout.episodes(env, Network(lambda key: (), apply), (), jax.random.key(1))
+    )()
     assert traj.valid.all()
     assert traj.terminated.any() == (case in CASES)
     returns = np.asarray((GAMMA ** np.arange(len(traj.reward))[:, None] * traj.reward).sum(0))
@@ -204,14 +235,18 @@ def test_the_rollout_earns_what_the_formula_says(case: str) -> None:
 
 
 def test_gradients_pass_through_the_dynamics_only_where_they_are_asked_for() -> None:
-    """Without noise, what one episode earns from x₀ = v is J for start = v vᵀ, and its derivative ∇J."""
+    """Without noise, what one episode earns from x₀ = v is J for start = v vᵀ, and its derivative
+    ∇J.
+    """
     K, v = jnp.array([[-0.3, -0.6]]), np.array([1.0, -0.5])
     system = LQR(A, [[0.1], [0.5]], Q, [[0.3]], 0 * W, np.outer(v, v), horizon=6)
 
     def earned(K: jax.Array, env: LQR) -> jax.Array:
         state, total = lqr.State(x=jnp.asarray(v), time=jnp.int32(0)), 0.0
         for _ in range(6):
-            _, state, reward, _, _ = env.step_env(jax.random.key(0), state, K @ state.x, env.default_params)
+            _, state, reward, _, _ = env.step_env(
+                jax.random.key(0), state, K @ state.x, env.default_params
+            )
             total += reward
         return total
 
@@ -225,7 +260,10 @@ def test_gradients_pass_through_the_dynamics_only_where_they_are_asked_for() -> 
     [
         (lambda: GaussianBandit(np.inf), "target must be a finite number"),
         (lambda: GaussianBandit(0.0, 1.0, 1.0), "low must be below high"),
-        (lambda: bandit.censored_score_moments(SquashedBandit(), 0.0, 0.0), "clips nothing: use score_moments"),
+        (
+            lambda: bandit.censored_score_moments(SquashedBandit(), 0.0, 0.0),
+            "clips nothing: use score_moments",
+        ),
         (lambda: LQR(A, np.ones(2), Q, Q, W, W, 3), r"B must have shape \(n, m\)"),
         (lambda: LQR(A, A, Q, Q, -W, W, 3), "W must be symmetric and positive semidefinite"),
         (lambda: LQR(A, A, Q, Q, W, A, 3), "start must be symmetric"),

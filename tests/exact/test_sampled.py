@@ -1,9 +1,9 @@
-"""The real rollout and the real estimators, sampled: within standard errors of the exact mean. And the bugs that
-others made, planted one by one: far outside.
+"""The real rollout and the real estimators, sampled: within standard errors of the exact mean. And
+the bugs that others made, planted one by one: far outside.
 
-800,000 episodes of a small MDP with fixed keys, in batches of four, or of two where that is what the exact mean is
-known for. 5.7 standard errors is the bound for a family of 100 checks to raise one false alarm in a million draws of
-the keys.
+800,000 episodes of a small MDP with fixed keys, in batches of four, or of two where that is what
+the exact mean is known for. 5.7 standard errors is the bound for a family of 100 checks to raise
+one false alarm in a million draws of the keys.
 """
 
 import functools
@@ -49,7 +49,9 @@ def same(x: object) -> object:
     return x
 
 
-def z_scores(row: Case, expected: np.ndarray, change: Change = same, reweigh: Reweigh = same) -> np.ndarray:
+def z_scores(
+    row: Case, expected: np.ndarray, change: Change = same, reweigh: Reweigh = same
+) -> np.ndarray:
     """(mean - expected) / standard error of every parameter that moves, over the batches."""
     estimator, params = row.build()
     state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
@@ -58,7 +60,9 @@ def z_scores(row: Case, expected: np.ndarray, change: Change = same, reweigh: Re
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     count = EPISODES // size
     if row.name in GROUPED and group == 1:  # starts differ within a group: its mean is the same
-        traj = traj._replace(group=jnp.broadcast_to(jnp.arange(EPISODES)[None] // 2, traj.reward.shape))
+        traj = traj._replace(
+            group=jnp.broadcast_to(jnp.arange(EPISODES)[None] // 2, traj.reward.shape)
+        )
     traj = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(H, count, size, *x.shape[2:]), 1, 0), traj)
 
     def ascent(batch: Trajectory) -> jax.Array:
@@ -70,7 +74,8 @@ def z_scores(row: Case, expected: np.ndarray, change: Change = same, reweigh: Re
     moves = np.abs(expected.ravel()) > 1e-12  # all but the states that are never acted in
     assert moves.sum() >= 4
     assert not np.abs(x.mean(0) - expected.ravel())[~moves].max(initial=0.0) > 1e-12
-    with np.errstate(divide="ignore"):  # a parameter that ought to move and stands still is infinitely far
+    # a parameter that ought to move and stands still is infinitely far
+    with np.errstate(divide="ignore"):
         return (x.mean(0) - expected.ravel())[moves] / error[moves]
 
 
@@ -85,14 +90,18 @@ def without_the_ending_step(traj: Trajectory) -> Trajectory:
 
 
 def without_a_mask(traj: Trajectory) -> Trajectory:
-    """Rewards and scores of whatever follows the end: here the first step again, as an auto-reset would give."""
+    """Rewards and scores of whatever follows the end: here the first step again, as an auto-reset
+    would give.
+    """
     again = jax.tree.map(lambda x: jnp.where(expand(traj.valid, x), x, x[:1]), traj)
     return again._replace(valid=jnp.ones_like(traj.valid))
 
 
 def with_rewards_a_step_late(traj: Trajectory) -> Trajectory:
     """Each action is credited with the reward of the step before."""
-    return traj._replace(reward=jnp.concatenate([jnp.zeros_like(traj.reward[:1]), traj.reward[:-1]]))
+    return traj._replace(
+        reward=jnp.concatenate([jnp.zeros_like(traj.reward[:1]), traj.reward[:-1]])
+    )
 
 
 def with_one_episode_copied(traj: Trajectory) -> Trajectory:
@@ -112,7 +121,9 @@ def with_terminations_as_limits(traj: Trajectory) -> Trajectory:
 
 def with_the_reset_observation(traj: Trajectory) -> Trajectory:
     """The successor at an end is the observation after the reset."""
-    return traj._replace(next_obs=jnp.where(expand(traj.done, traj.obs), traj.obs[:1], traj.next_obs))
+    return traj._replace(
+        next_obs=jnp.where(expand(traj.done, traj.obs), traj.obs[:1], traj.next_obs)
+    )
 
 
 def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
@@ -121,9 +132,13 @@ def with_time_from_a_rollout(traj: Trajectory) -> Trajectory:
 
 
 def with_the_policy_as_behaviour(traj: Trajectory) -> Trajectory:
-    """The log-probabilities of the policy that learns where those of the one that acted belong: ratios of 1."""
+    """The log-probabilities of the policy that learns where those of the one that acted belong:
+    ratios of 1.
+    """
     log_pi = jax.nn.log_softmax(traj.obs @ arbitrary().logits)
-    return traj._replace(log_prob=jnp.take_along_axis(log_pi, traj.action[..., None], axis=-1)[..., 0])
+    return traj._replace(
+        log_prob=jnp.take_along_axis(log_pi, traj.action[..., None], axis=-1)[..., 0]
+    )
 
 
 def averaged_over_valid_steps(batch: Weighted) -> Weighted:
@@ -212,7 +227,9 @@ def planted() -> Iterator[Any]:
         seen.add(bug)
 
 
-@pytest.mark.parametrize(("name", "bug"), [*planted()], ids=lambda x: getattr(x, "__name__", str(x)))
+@pytest.mark.parametrize(
+    ("name", "bug"), [*planted()], ids=lambda x: getattr(x, "__name__", str(x))
+)
 def test_a_planted_bug_is_far_outside(name: str, bug: Change | Reweigh) -> None:
     row = rows[name]
     reweighs = "batch" in bug.__code__.co_varnames[:1]
@@ -240,7 +257,9 @@ def test_time_restarts_with_every_episode_of_a_window() -> None:
     """And so γᵗ does: the weight of a first step is 1 wherever in the window it stands."""
     env, policy = envs.make_env(arbitrary().mdp, 64), tabular_policy(S, A)
     params = jnp.asarray(arbitrary().logits)
-    traj = windows(env, policy, params, jax.random.key(0), start(env, policy, jax.random.key(1)), 30)[1]
+    traj = windows(
+        env, policy, params, jax.random.key(0), start(env, policy, jax.random.key(1)), 30
+    )[1]
     assert bool((traj.time[traj.first] == 0).all())
     assert int(traj.time.max()) == H - 1
     assert int(traj.first[5:].sum()) > 100

@@ -1,4 +1,6 @@
-"""Values without a time limit, with the time in the state, and of tables read off gymnax's own environments."""
+"""Values without a time limit, with the time in the state, and of tables read off gymnax's own
+environments.
+"""
 
 import functools
 from collections.abc import Callable
@@ -30,12 +32,20 @@ FIRM = FrozenLake(is_slippery=False, reward_schedule=(1.0, -0.5, -0.01))
 READ: dict[str, tuple[Any, Callable[[], TabularMDP]]] = {
     "catch": ("Catch-bsuite", lambda: tabular.tabulate("Catch-bsuite", horizon=9)),
     "deep sea": ("DeepSea-bsuite", lambda: tabular.tabulate("DeepSea-bsuite")),
-    "chain": ("DiscountingChain-bsuite", lambda: tabular.tabulate("DiscountingChain-bsuite", clock=True)),
+    "chain": (
+        "DiscountingChain-bsuite",
+        lambda: tabular.tabulate("DiscountingChain-bsuite", clock=True),
+    ),
     "lake": ("FrozenLake-misc", tabular.frozen_lake),
     "wide lake": (WIDE, lambda: tabular.frozen_lake(WIDE)),
     "firm lake": (FIRM, lambda: tabular.frozen_lake(FIRM)),
 }
-STATES_AND_BEST = {"catch": (220, 1.0), "deep sea": (45, 0.99), "chain": (501, 1.1), "firm lake": (16, 0.95)}
+STATES_AND_BEST = {
+    "catch": (220, 1.0),
+    "deep sea": (45, 0.99),
+    "chain": (501, 1.1),
+    "firm lake": (16, 0.95),
+}
 
 
 @functools.cache
@@ -61,7 +71,10 @@ def test_the_advantage_is_the_difference_of_performance() -> None:
 @x64
 @pytest.mark.parametrize("mdp", [MDP, RING])
 def test_discounted_values_are_the_limit_and_give_the_gradient(mdp: TabularMDP) -> None:
-    (q, v), d = tabular.discounted_values(mdp, LOGITS, GAMMA), tabular.discounted_visitation(mdp, LOGITS, GAMMA)
+    (q, v), d = (
+        tabular.discounted_values(mdp, LOGITS, GAMMA),
+        tabular.discounted_visitation(mdp, LOGITS, GAMMA),
+    )
     long = TabularMDP(mdp.transition, mdp.reward, mdp.initial, mdp.terminal, horizon=600)
     far = tabular.values(long, LOGITS, GAMMA)
     close(q, far[0][0])
@@ -73,7 +86,11 @@ def test_discounted_values_are_the_limit_and_give_the_gradient(mdp: TabularMDP) 
 
 @x64
 def test_average_values_solve_poissons_equation_and_give_the_gradient() -> None:
-    (q, h), mu, pi = tabular.average_values(RING, LOGITS), tabular.stationary(RING, LOGITS), jax.nn.softmax(LOGITS)
+    (q, h), mu, pi = (
+        tabular.average_values(RING, LOGITS),
+        tabular.stationary(RING, LOGITS),
+        jax.nn.softmax(LOGITS),
+    )
     close(jnp.sum(pi * q, -1), h)
     close(mu @ h, 0.0)
     eta = tabular.average_reward(RING, LOGITS)
@@ -107,18 +124,23 @@ def best(mdp: TabularMDP) -> float:
 
 
 def best_on_ice(rows: list[str], horizon: int) -> float:
-    """The same for a slippery lake, by shifting its map: the move that is meant and those beside it, 1/3 each."""
+    """The same for a slippery lake, by shifting its map: the move that is meant and those beside
+    it, 1/3 each.
+    """
     tiles, value = np.array([list(row) for row in rows]), np.zeros((len(rows), len(rows)))
     for _ in range(horizon):
         p = np.pad(np.select([tiles == "G", tiles == "H"], [1.0, 0.0], value), 1, mode="edge")
-        moves = np.stack([p[1:-1, :-2], p[2:, 1:-1], p[1:-1, 2:], p[:-2, 1:-1]])  # left, down, right, up
+        # left, down, right, up
+        moves = np.stack([p[1:-1, :-2], p[2:, 1:-1], p[1:-1, 2:], p[:-2, 1:-1]])
         value = ((moves + np.roll(moves, 1, 0) + np.roll(moves, -1, 0)) / 3).max(0)
     return float(value[0, 0])
 
 
 @pytest.mark.parametrize("name", list(STATES_AND_BEST))
 def test_the_best_policy_of_a_table_earns_what_is_known(name: str) -> None:
-    assert (read(name).num_states, pytest.approx(best(read(name)), abs=1e-6)) == STATES_AND_BEST[name]
+    assert (read(name).num_states, pytest.approx(best(read(name)), abs=1e-6)) == STATES_AND_BEST[
+        name
+    ]
 
 
 def test_the_best_policy_on_ice() -> None:
@@ -127,12 +149,16 @@ def test_the_best_policy_on_ice() -> None:
     assert best(read("lake")) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "catch")) for n in READ])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "catch")) for n in READ]
+)
 def test_the_environment_earns_what_its_table_says(name: str) -> None:
     """4,000 episodes of gymnax's own environment, by a network with parameters at random."""
     mdp, env = read(name), envs.make_env(READ[name][0], 4_000)
     policy, noise = make_policy(Config(hidden_sizes=(8,)), env), jax.random.key(5)
-    params = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(noise, x.shape), policy.init(jax.random.key(0)))
+    params = jax.tree.map(
+        lambda x: x + 0.5 * jax.random.normal(noise, x.shape), policy.init(jax.random.key(0))
+    )
     logits = tabular.table(mdp, policy, params)
     traj = jax.jit(lambda: rollout.episodes(env, policy, params, jax.random.key(1), mdp.horizon))()
     assert float(traj.reward.sum(0).std()) > 0
@@ -140,7 +166,9 @@ def test_the_environment_earns_what_its_table_says(name: str) -> None:
         (traj.reward.sum(0), tabular.exact_return(mdp, logits)),
         (traj.valid.sum(0), tabular.visitation(mdp, logits).sum()),
     ):
-        assert abs(float(sampled.mean() - exact)) <= 5 * float(sampled.std()) / 4_000**0.5 + 1e-5 * abs(float(exact))
+        assert abs(float(sampled.mean() - exact)) <= 5 * float(
+            sampled.std()
+        ) / 4_000**0.5 + 1e-5 * abs(float(exact))
 
 
 @pytest.mark.parametrize("name", ["deep sea", "chain", "lake"])
@@ -159,11 +187,21 @@ def test_a_table_of_a_table_is_the_same() -> None:
     ("call", "message"),
     [
         (lambda: tabular.tabulate("FrozenLake-misc"), "outcome depends on its random key"),
-        (lambda: tabular.tabulate("DiscountingChain-bsuite"), "needs clock=True where the time matters"),
+        (
+            lambda: tabular.tabulate("DiscountingChain-bsuite"),
+            "needs clock=True where the time matters",
+        ),
         (lambda: tabular.tabulate("Pendulum-v1"), "a table needs discrete actions"),
         (lambda: tabular.tabulate("CartPole-v1"), "found more than 5000 states"),
-        (lambda: tabular.discounted_values(MDP, CLOCKED, GAMMA), r"logits must have shape \(4, 2\)"),
-        (lambda: tabular.average_values(MDP, LOGITS), "an average reward needs an MDP without terminal states"),
+        (
+            lambda: tabular.discounted_values(MDP, CLOCKED, GAMMA),
+            r"logits must have shape \(4, "
+            r"2\)",
+        ),
+        (
+            lambda: tabular.average_values(MDP, LOGITS),
+            "an average reward needs an MDP without terminal states",
+        ),
     ],
 )
 def test_mistakes(call: Callable[[], Any], message: str) -> None:

@@ -1,4 +1,6 @@
-"""Exact references against finite differences, enumeration, long horizons, and the same rollout code as training."""
+"""Exact references against finite differences, enumeration, long horizons, and the same rollout
+code as training.
+"""
 
 from typing import Any
 
@@ -44,19 +46,31 @@ def test_gradient_and_hessian_are_those_of_the_sum(kind: str) -> None:
     logits = jnp.asarray(LOGITS[kind])
     for tau in (0.0, 0.3):
         gradient = jax.grad(lambda x, tau=tau: enumerated(x, tau))(logits)
-        np.testing.assert_allclose(tabular.exact_gradient(MDP, logits, GAMMA, tau), gradient, atol=1e-12)
-    np.testing.assert_allclose(tabular.exact_hessian(MDP, logits, GAMMA), jax.hessian(enumerated)(logits), atol=1e-12)
+        np.testing.assert_allclose(
+            tabular.exact_gradient(MDP, logits, GAMMA, tau), gradient, atol=1e-12
+        )
+    np.testing.assert_allclose(
+        tabular.exact_hessian(MDP, logits, GAMMA), jax.hessian(enumerated)(logits), atol=1e-12
+    )
 
 
 def test_the_gradient_is_the_formula_of_the_theorem() -> None:
     logits = jnp.asarray(LOGITS["stationary"])
-    pi, (q, v), d = jax.nn.softmax(logits), tabular.values(MDP, logits, GAMMA), tabular.visitation(MDP, logits)
+    pi, (q, v), d = (
+        jax.nn.softmax(logits),
+        tabular.values(MDP, logits, GAMMA),
+        tabular.visitation(MDP, logits),
+    )
     formula = jnp.einsum("t,ts,sa,tsa->sa", GAMMA ** jnp.arange(4), d, pi, q - v[..., None])
     np.testing.assert_allclose(tabular.exact_gradient(MDP, logits, GAMMA), formula, atol=1e-12)
     undiscounted = jnp.einsum("ts,sa,tsa->sa", d, pi, q - v[..., None])
-    np.testing.assert_allclose(tabular.undiscounted_direction(MDP, logits, GAMMA), undiscounted, atol=1e-12)
     np.testing.assert_allclose(
-        tabular.undiscounted_direction(MDP, logits, 1.0), tabular.exact_gradient(MDP, logits, 1.0), atol=1e-12
+        tabular.undiscounted_direction(MDP, logits, GAMMA), undiscounted, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        tabular.undiscounted_direction(MDP, logits, 1.0),
+        tabular.exact_gradient(MDP, logits, 1.0),
+        atol=1e-12,
     )
 
 
@@ -82,9 +96,9 @@ def test_the_dynamics_cancel() -> None:
 def summands(logits: jax.Array) -> tuple[np.ndarray, np.ndarray, Any]:
     """Probabilities [M], scores [H, M, D] and trajectories."""
     traj, probability = tabular.enumerate_trajectories(MDP, logits)
-    scores = jax.jacobian(lambda x: jnp.where(traj.valid, tabular.enumerate_trajectories(MDP, x)[0].log_prob, 0.0))(
-        logits
-    )
+    scores = jax.jacobian(
+        lambda x: jnp.where(traj.valid, tabular.enumerate_trajectories(MDP, x)[0].log_prob, 0.0)
+    )(logits)
     return np.asarray(probability), np.asarray(scores).reshape(4, len(probability), -1), traj
 
 
@@ -102,7 +116,9 @@ def test_moments_of_the_total_return_by_recursion_and_by_enumeration(kind: str) 
         expected = moments(probability, scores.sum(0) * np.asarray(total - b)[:, None])
         got = tabular.total_return_moments(MDP, logits, GAMMA, b)
         jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-12), got, expected)
-        np.testing.assert_allclose(got[0], tabular.exact_gradient(MDP, logits, GAMMA).ravel(), atol=1e-12)
+        np.testing.assert_allclose(
+            got[0], tabular.exact_gradient(MDP, logits, GAMMA).ravel(), atol=1e-12
+        )
 
 
 @both
@@ -112,7 +128,10 @@ def test_moments_of_the_reward_to_go_by_recursion_and_by_enumeration(kind: str) 
     discounted = GAMMA ** np.arange(4)[:, None] * np.asarray(traj.reward)
     to_go = np.cumsum(discounted[::-1], axis=0)[::-1]
     for b in (np.zeros((4, 4)), np.random.default_rng(3).normal(size=(4, 4))):
-        at = GAMMA ** np.arange(4)[:, None] * b[np.arange(4)[:, None], np.asarray(traj.obs).argmax(-1)]
+        at = (
+            GAMMA ** np.arange(4)[:, None]
+            * b[np.arange(4)[:, None], np.asarray(traj.obs).argmax(-1)]
+        )
         expected = moments(probability, (scores * (to_go - at)[..., None]).sum(0))
         got = tabular.reward_to_go_moments(MDP, logits, GAMMA, b)
         jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-12), got, expected)
@@ -138,7 +157,8 @@ def test_average_reward_and_its_gradient() -> None:
     assert abs(tabular.exact_return(ring, logits) / 4000 - eta) < 1e-2
     gradient = jax.grad(lambda x: tabular.average_reward(ring, x))(logits)
     gaps = [
-        float(jnp.abs(tabular.gpomdp_direction(ring, logits, beta) - gradient).max()) for beta in (0.5, 0.9, 0.999999)
+        float(jnp.abs(tabular.gpomdp_direction(ring, logits, beta) - gradient).max())
+        for beta in (0.5, 0.9, 0.999999)
     ]
     assert gaps[0] > gaps[1] > 1e-4  # biased for β < 1
     assert gaps[2] < 1e-5  # and less and less so
@@ -182,12 +202,15 @@ def test_ready_made_problems_are_what_they_say(mdp: TabularMDP, best: float) -> 
 
 
 def test_the_rollout_visits_what_the_recursion_says() -> None:
-    """The same code as in training, 20,000 episodes: visitation and return within 5 standard errors."""
+    """The same code as in training, 20,000 episodes: visitation and return within 5 standard
+    errors.
+    """
     config = Config(env=MDP, hidden_sizes=())
     env = envs.make_env(MDP, 20_000)
     policy = make_policy(config, env)
     params = jax.tree.map(
-        lambda x: x + 1.0 * jax.random.normal(jax.random.key(5), x.shape), policy.init(jax.random.key(0))
+        lambda x: x + 1.0 * jax.random.normal(jax.random.key(5), x.shape),
+        policy.init(jax.random.key(0)),
     )
     traj = jax.jit(lambda: rollout.episodes(env, policy, params, jax.random.key(1)))()
     logits = tabular.table(MDP, policy, params)
@@ -195,7 +218,9 @@ def test_the_rollout_visits_what_the_recursion_says() -> None:
     visits = np.asarray((traj.obs * traj.valid[..., None]).mean(1))
     assert np.all(np.abs(visits - d) <= 5 * np.sqrt(d * (1 - d) / n))
     returns = np.asarray((GAMMA ** jnp.arange(4)[:, None] * traj.reward).sum(0))
-    assert abs(returns.mean() - tabular.exact_return(MDP, logits, GAMMA)) < 5 * returns.std() / n**0.5
+    assert (
+        abs(returns.mean() - tabular.exact_return(MDP, logits, GAMMA)) < 5 * returns.std() / n**0.5
+    )
     assert bool(traj.truncated.any())
     assert bool(traj.terminated.any())
 
@@ -231,7 +256,10 @@ def test_registered_by_name() -> None:
     ],
 )
 def test_mistakes(change: dict[str, Any], message: str) -> None:
-    given = {name: getattr(MDP, name) for name in ("transition", "reward", "initial", "terminal", "horizon")}
+    given = {
+        name: getattr(MDP, name)
+        for name in ("transition", "reward", "initial", "terminal", "horizon")
+    }
     with pytest.raises(ValueError, match=message):
         TabularMDP(**{**given, **change})
     with pytest.raises(ValueError, match="logits must have shape"):

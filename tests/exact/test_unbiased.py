@@ -1,7 +1,8 @@
-"""The estimators' expectations, computed over every trajectory (and every pair) of a small MDP: no noise, 1e-12.
+"""The estimators' expectations, computed over every trajectory (and every pair) of a small MDP: no
+noise, 1e-12.
 
-An estimator that says it is unbiased equals the exact gradient; one that says it is not equals its own mean, derived
-another way (`proofs.py`, the one table), and differs from the gradient.
+An estimator that says it is unbiased equals the exact gradient; one that says it is not equals its
+own mean, derived another way (`proofs.py`, the one table), and differs from the gradient.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from proofs import CASES, GAMMA, A, Case, H, S, arbitrary, case, discount, endless, exact_critics, gradient, summands
+from proofs import (
+    CASES,
+    GAMMA,
+    A,
+    Case,
+    H,
+    S,
+    arbitrary,
+    case,
+    discount,
+    endless,
+    exact_critics,
+    gradient,
+    summands,
+)
 
 from pg import surrogates
 from pg.config import ACCEPTS
@@ -19,7 +34,8 @@ from pg.estimators import ESTIMATORS
 from pg.exact import tabular
 
 pytestmark = pytest.mark.usefixtures("x64")
-SLOPES = np.random.default_rng(3).normal(size=(S, A))  # a direction in which the third derivative is not 0
+# a direction in which the third derivative is not 0
+SLOPES = np.random.default_rng(3).normal(size=(S, A))
 table = pytest.mark.parametrize("row", CASES, ids=str)
 
 
@@ -51,15 +67,21 @@ def test_a_documented_bias_is_there(row: Case) -> None:
     if row.mean is not None:
         reference = gradient(row)
         if row.problem is endless:  # ∇η, for every step of the window
-            reference = H * np.asarray(jax.grad(lambda x: tabular.average_reward(row.on.mdp, x))(row.on.logits))
+            reference = H * np.asarray(
+                jax.grad(lambda x: tabular.average_reward(row.on.mdp, x))(row.on.logits)
+            )
         assert np.abs(row.expected() - reference).max() > 1e-3
 
 
 def test_every_estimator_is_judged_as_it_is_documented() -> None:
-    """Without "no", an estimator has a row at ∇J; with it, one at another mean. Entropy's ∇J_τ is another."""
+    """Without "no", an estimator has a row at ∇J; with it, one at another mean. Entropy's ∇J_τ is
+    another.
+    """
     assert {row.name for row in CASES} == set(ACCEPTS)
     for name, estimator in ESTIMATORS.items():
-        line = next(line for line in (estimator.__doc__ or "").splitlines() if "Unbiased for:" in line)
+        line = next(
+            line for line in (estimator.__doc__ or "").splitlines() if "Unbiased for:" in line
+        )
         biased = line.split("Unbiased for:")[1].strip().startswith("no") or name == "entropy_reward"
         assert any((row.mean is not None) == biased for row in CASES if row.name == name), name
 
@@ -69,41 +91,62 @@ def test_entropy_as_a_loss_is_another_direction() -> None:
     soft = case("entropy_reward")
     loss = case("reward_to_go", setting={"entropy_coef": 0.3})
     assert np.abs(expectation(loss) - soft.expected()).max() > 1e-3
-    # The mean of the loss's bonus is the entropy's gradient at the states that are visited, without a discount.
-    d, pi = np.asarray(tabular.visitation(loss.on.mdp, loss.on.logits)), np.asarray(jax.nn.softmax(loss.on.logits))
+    # The mean of the loss's bonus is the entropy's gradient at the states that are visited, without
+    # a discount.
+    d, pi = (
+        np.asarray(tabular.visitation(loss.on.mdp, loss.on.logits)),
+        np.asarray(jax.nn.softmax(loss.on.logits)),
+    )
     entropy = -(pi * np.log(pi)).sum(1, keepdims=True)
     bonus = 0.3 * d.sum(0)[:, None] * pi * (-np.log(pi) - entropy)
     np.testing.assert_allclose(expectation(loss), gradient(loss) + bonus, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "recursion"), [("reinforce", "total_return"), ("reward_to_go", "reward_to_go")])
+@pytest.mark.parametrize(
+    ("name", "recursion"), [("reinforce", "total_return"), ("reward_to_go", "reward_to_go")]
+)
 def test_exact_variance_by_enumeration_is_that_by_recursion(name: str, recursion: str) -> None:
     expected = getattr(tabular, f"{recursion}_moments")(arbitrary().mdp, arbitrary().logits, GAMMA)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case(name)), expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case(name)), expected
+    )
 
 
 def test_exact_variance_of_baselines() -> None:
-    """A constant and a state-dependent one by recursion; leaving one out is N / (N - 1) of the batch mean, always."""
+    """A constant and a state-dependent one by recursion; leaving one out is N / (N - 1) of the
+    batch mean, always.
+    """
     mdp, logits = arbitrary().mdp, arbitrary().logits
     constant = tabular.total_return_moments(mdp, logits, GAMMA, 0.7)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case("constant_baseline")), constant
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
+        moments(case("constant_baseline")),
+        constant,
     )
     state_value = tabular.reward_to_go_moments(mdp, logits, GAMMA, arbitrary().v)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case("state_value")), state_value)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
+        moments(case("state_value")),
+        state_value,
+    )
     out, mean = moments(case("leave_one_out"))[1], moments(case("batch_mean"))[1]
     np.testing.assert_allclose(out, 4 * mean, atol=1e-12)
 
 
 @table
 def test_exact_variance_by_another_route(row: Case) -> None:
-    """Where episodes are not coupled: Σ p x xᵀ - E xᵀ E, x read off one batch with every trajectory in it."""
+    """Where episodes are not coupled: Σ p x xᵀ - E xᵀ E, x read off one batch with every trajectory
+    in it.
+    """
     if row.num_episodes == 1:
         estimator, params = row.build()
         traj, probability = tabular.enumerate_trajectories(row.on.mdp, jnp.asarray(row.acting))
         traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
         weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
-        alone = jax.vmap(lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0], 1)
+        alone = jax.vmap(
+            lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0],
+            1,
+        )
         x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
         mean = probability @ x
         covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
@@ -117,7 +160,9 @@ def test_with_the_exact_value_of_every_action_only_the_states_are_left_to_chance
 
 
 def test_the_limit_of_gpomdp_is_the_exact_direction() -> None:
-    """Σₗ βˡ Σₛ μ Σₐ ∇π E[rₜ₊ₗ|s, a] is ∇_β η: what `of_a_fading_trace` sums to, window by window."""
+    """Σₗ βˡ Σₛ μ Σₐ ∇π E[rₜ₊ₗ|s, a] is ∇_β η: what `of_a_fading_trace` sums to, window by
+    window.
+    """
     problem, beta = endless(), 0.6
     pi, later = np.asarray(jax.nn.softmax(problem.logits)), problem.mdp.mean_reward
     total = np.zeros((S, A))
@@ -131,12 +176,17 @@ def test_the_limit_of_gpomdp_is_the_exact_direction() -> None:
 
 def test_reward_to_go_can_be_worse_than_the_total_return() -> None:
     mdp, logits = tabular.cancelling(), np.zeros((2, 2))
-    traces = [np.trace(f(mdp, logits)[1]) for f in (tabular.total_return_moments, tabular.reward_to_go_moments)]
+    traces = [
+        np.trace(f(mdp, logits)[1])
+        for f in (tabular.total_return_moments, tabular.reward_to_go_moments)
+    ]
     assert traces[1] > 10 * traces[0]
 
 
 def test_the_optimal_baseline_is_not_in_sample() -> None:
-    """With its own episode in the sums it would be biased: the negative control of leaving it out."""
+    """With its own episode in the sums it would be biased: the negative control of leaving it
+    out.
+    """
     probabilities, scores, rewards, _ = summands()
     total, z = (discount() * rewards).sum(0), scores.sum(0).reshape(-1, S * A)
     mean = np.zeros(S * A)
@@ -153,13 +203,17 @@ def objective(kind: str, logits: jax.Array) -> jax.Array:
     probabilities, _, rewards, traj = summands()
     rewards = discount() * rewards
     log_pi = jax.nn.log_softmax(logits)
-    log_prob = jnp.where(traj.valid, jnp.einsum("tms,sa,tma->tm", traj.obs, log_pi, np.eye(A)[traj.action]), 0.0)
+    log_prob = jnp.where(
+        traj.valid, jnp.einsum("tms,sa,tma->tm", traj.obs, log_pi, np.eye(A)[traj.action]), 0.0
+    )
     if kind == "dice":
         per_episode = surrogates.dice(log_prob, jnp.asarray(rewards))
     elif kind == "loaded_dice":
         # Advantages over a stand-in V: any function of the state leaves every order unbiased.
         to_go = np.cumsum(rewards[::-1], axis=0)[::-1]
-        advantage = jnp.asarray(np.where(traj.valid, to_go - discount() * (traj.obs @ arbitrary().v), 0.0))
+        advantage = jnp.asarray(
+            np.where(traj.valid, to_go - discount() * (traj.obs @ arbitrary().v), 0.0)
+        )
         per_episode = surrogates.loaded_dice(log_prob, advantage)
     else:
         per_episode = surrogates.score(log_prob.sum(0), jnp.asarray(rewards.sum(0)))

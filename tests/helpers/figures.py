@@ -1,7 +1,8 @@
-"""Checks of a figure that people look at; as a backend of matplotlib, of every figure that is shown.
+"""Checks of a figure that people look at; as a backend of matplotlib, of every figure that is
+shown.
 
-A script run with `MPLBACKEND=module://figures` and this folder on its path fails at the first figure that is not
-legible, when it is shown.
+A script run with `MPLBACKEND=module://figures` and this folder on its path fails at the first
+figure that is not legible, when it is shown.
 """
 
 import itertools
@@ -24,7 +25,9 @@ def show(*args: Any, **kwargs: Any) -> None:
 
 
 def check(figure: Any) -> None:
-    """Asserts that a figure is legible: nothing clipped, no text on another, no legend on what is drawn."""
+    """Asserts that a figure is legible: nothing clipped, no text on another, no legend on what is
+    drawn.
+    """
     figure.draw_without_rendering()
     width, height = figure.get_size_inches()
     assert width >= NARROWEST, width
@@ -57,14 +60,20 @@ def letters(figure: Any) -> list[Any]:
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                 if not low <= tick.get_loc() <= high:
                     unseen |= {tick.label1, tick.label2}
-    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text())
+    found = figure.findobj(
+        lambda artist: isinstance(artist, Text) and artist.get_visible() and artist.get_text()
+    )
     return [text for text in found if text not in unseen]
 
 
 def ticks(axis: Any) -> list[str]:
     """The labels of an axis that are seen."""
     low, high = sorted(axis.get_view_interval())
-    seen = (tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high and tick.label1.get_visible())
+    seen = (
+        tick
+        for tick in axis.get_major_ticks()
+        if low <= tick.get_loc() <= high and tick.label1.get_visible()
+    )
     return [tick.label1.get_text() for tick in seen]
 
 
@@ -77,6 +86,8 @@ def crosses(line: Any, legend: Any) -> bool:
     """Whether a line, or one of its points, lies under a legend."""
     path = line.get_transform().transform_path(line.get_path())
     box = legend.get_window_extent().padded(-1)
-    dots = line.get_marker() not in ("", "None", None) and any(box.contains(*point) for point in path.vertices)
+    dots = line.get_marker() not in ("", "None", None) and any(
+        box.contains(*point) for point in path.vertices
+    )
     joined = line.get_linestyle() != "None" and path.intersects_bbox(box, filled=False)
     return bool(dots or joined)

@@ -16,7 +16,8 @@ from pg import make_train, preset
 from pg.runs import folders
 
 FILE = Path(__file__).parents[1] / "data" / "golden.json"
-SMALL = {"num_envs": 4, "num_updates": 5, "hidden_sizes": (8,), "learning_rate": 0.003}  # not as tuned, which changes
+# not as tuned, which changes
+SMALL = {"num_envs": 4, "num_updates": 5, "hidden_sizes": (8,), "learning_rate": 0.003}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "reinforce": {"horizon": 20},
     "leave_one_out": {"horizon": 20, "optimizer": "natural"},
@@ -28,10 +29,21 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 def key() -> str:
     """A digest of what bits can depend on: software, flags, and the very model of the processor."""
     there = folders.environment()
-    kept = {name: there[name] for name in (*folders.PACKAGES, "backend", "xla_flags", "threefry_partitionable")}
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
+    kept = {
+        name: there[name]
+        for name in (*folders.PACKAGES, "backend", "xla_flags", "threefry_partitionable")
+    }
+    text = (
+        Path("/proc/cpuinfo").read_text()
+        if Path("/proc/cpuinfo").exists()
+        else platform.processor()
+    )
     processor = sorted(
-        {x for x in text.splitlines() if x.startswith(("model name", "flags", "stepping", "CPU part"))}
+        {
+            x
+            for x in text.splitlines()
+            if x.startswith(("model name", "flags", "stepping", "CPU part"))
+        }
     )
     return hashlib.sha256(json.dumps([kept, processor], sort_keys=True).encode()).hexdigest()[:16]
 

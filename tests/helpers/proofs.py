@@ -1,8 +1,9 @@
 """The one table of proofs: what each estimator's mean is, derived without the estimator.
 
-A row of CASES is an estimator in a setting. Its mean is ∇J where no other is named; the others are sums over every
-trajectory, written as loops or with the exact visitation and values of the problem. `test_unbiased` holds every row
-to its mean over every trajectory, without noise; `test_sampled` through the real rollout, within standard errors.
+A row of CASES is an estimator in a setting. Its mean is ∇J where no other is named; the others are
+sums over every trajectory, written as loops or with the exact visitation and values of the problem.
+`test_unbiased` holds every row to its mean over every trajectory, without noise; `test_sampled`
+through the real rollout, within standard errors.
 """
 
 import functools
@@ -51,7 +52,9 @@ class Case(NamedTuple):
         flags = [flag for flag in ("limit_ends", "share_start") if getattr(self, flag)]
         other = [] if self.problem is None else [self.problem.__name__]
         behaviour = [] if self.on_policy else ["off_policy"]
-        return "-".join([self.name, *(f"{k}={v}" for k, v in self.setting.items()), *flags, *other, *behaviour])
+        return "-".join(
+            [self.name, *(f"{k}={v}" for k, v in self.setting.items()), *flags, *other, *behaviour]
+        )
 
     @property
     def on(self) -> Problem:
@@ -68,7 +71,9 @@ class Case(NamedTuple):
         estimator = ESTIMATORS[self.name](policy, critic, Hyperparams(gamma=GAMMA, **self.setting))
         has_critic = not isinstance(estimator.init(jax.random.key(0))[0].critic, tuple)
         table = problem.q if self.name in ACTION_VALUES else problem.v
-        return estimator, Params(jnp.asarray(problem.logits), jnp.asarray(table) if has_critic else ())
+        return estimator, Params(
+            jnp.asarray(problem.logits), jnp.asarray(table) if has_critic else ()
+        )
 
     def expected(self) -> np.ndarray:
         """The mean it should have, [S, A]."""
@@ -86,7 +91,9 @@ def arbitrary() -> Problem:
 
 @functools.cache
 def exact_critics() -> Problem:
-    """The same with the clock in the state, where V and Q are functions of the state: the exact ones."""
+    """The same with the clock in the state, where V and Q are functions of the state: the exact
+    ones.
+    """
     problem, mdp = arbitrary(), tabular.with_clock(arbitrary().mdp)
     logits = np.tile(problem.logits, (H + 1, 1))
     q, v = tabular.discounted_values(mdp, jnp.asarray(logits), GAMMA)
@@ -140,7 +147,9 @@ class Summands(NamedTuple):
 @functools.cache
 def summands(problem: Callable[[], Problem] = arbitrary, on_policy: bool = True) -> Summands:
     p = problem()
-    traj, probability = tabular.enumerate_trajectories(p.mdp, jnp.asarray(p.logits if on_policy else p.behaviour))
+    traj, probability = tabular.enumerate_trajectories(
+        p.mdp, jnp.asarray(p.logits if on_policy else p.behaviour)
+    )
     traj, pi = jax.tree.map(np.asarray, traj), np.asarray(jax.nn.softmax(p.logits))
     centred = np.eye(A)[traj.action] - traj.obs @ pi
     score = traj.obs[..., :, None] * centred[..., None, :] * traj.valid[..., None, None]
@@ -167,7 +176,11 @@ def of_the_critic(case: Case) -> np.ndarray:
 
 def of_one_ratio(case: Case) -> np.ndarray:
     """States and rewards to go of the behaviour, actions of the policy."""
-    return by_values(case, np.asarray(tabular.values(case.on.mdp, jnp.asarray(case.acting), GAMMA)[0]), case.acting)
+    return by_values(
+        case,
+        np.asarray(tabular.values(case.on.mdp, jnp.asarray(case.acting), GAMMA)[0]),
+        case.acting,
+    )
 
 
 def of_one_step(case: Case) -> np.ndarray:
@@ -178,7 +191,9 @@ def of_one_step(case: Case) -> np.ndarray:
 
 
 class Episode(NamedTuple):
-    """One trajectory of L steps: rewards and ratios [L], values [L + 1] with the last one bootstrapped or 0."""
+    """One trajectory of L steps: rewards and ratios [L], values [L + 1] with the last one
+    bootstrapped or 0.
+    """
 
     reward: np.ndarray
     rho: np.ndarray
@@ -188,7 +203,9 @@ class Episode(NamedTuple):
         return self.reward[t] + GAMMA * self.value[t + 1] - self.value[t]
 
 
-def by_loops(case: Case, advantage: Callable[[Episode, int], float], power: float = GAMMA) -> np.ndarray:
+def by_loops(
+    case: Case, advantage: Callable[[Episode, int], float], power: float = GAMMA
+) -> np.ndarray:
     """Σ p Σₜ powerᵗ Aₜ ∇log πₜ, episode by episode and step by step."""
     each, v = summands(case.problem or arbitrary, case.on_policy), case.on.v
     traj, total = each.traj, np.zeros(case.on.logits.shape)
@@ -209,7 +226,9 @@ def by_loops(case: Case, advantage: Callable[[Episode, int], float], power: floa
 def of_gae(case: Case) -> np.ndarray:
     c = GAMMA * case.setting["gae_lambda"]
     power = 1.0 if case.setting.get("undiscounted_state_weighting") else GAMMA
-    return by_loops(case, lambda e, t: sum(c ** (k - t) * e.delta(k) for k in range(t, len(e.reward))), power)
+    return by_loops(
+        case, lambda e, t: sum(c ** (k - t) * e.delta(k) for k in range(t, len(e.reward))), power
+    )
 
 
 def of_n_step(case: Case) -> np.ndarray:
@@ -222,7 +241,9 @@ def of_n_step(case: Case) -> np.ndarray:
 
 
 def of_vtrace(case: Case) -> np.ndarray:
-    """Equation 1 of Espeholt et al. 2018 (1802.01561), and the advantage of its section 4.2, as they are printed."""
+    """Equation 1 of Espeholt et al. 2018 (1802.01561), and the advantage of its section 4.2, as
+    they are printed.
+    """
 
     def target(e: Episode, s: int) -> float:
         terms, L, c = 0.0, len(e.reward), case.setting["gae_lambda"] * np.minimum(1.0, e.rho)
@@ -246,10 +267,15 @@ def of_standardised_pairs(case: Case) -> np.ndarray:
 def of_grpo_pairs(case: Case) -> np.ndarray:
     """E[sign(R - R') Z / |τ|] over pairs that begin at one state."""
     each = summands()
-    total, z = (discount() * each.reward).sum(0), each.score.sum(0) / each.traj.valid.sum(0)[:, None, None]
+    total, z = (
+        (discount() * each.reward).sum(0),
+        each.score.sum(0) / each.traj.valid.sum(0)[:, None, None],
+    )
     start = each.traj.obs[0].argmax(-1)
     together = (start[:, None] == start[None, :]) / case.on.mdp.initial[start][:, None]
-    return np.einsum("m,n,mn,mn,msa->sa", each.probability, each.probability, together, _signs(total), z)
+    return np.einsum(
+        "m,n,mn,mn,msa->sa", each.probability, each.probability, together, _signs(total), z
+    )
 
 
 def _signs(total: np.ndarray) -> np.ndarray:
@@ -258,8 +284,14 @@ def _signs(total: np.ndarray) -> np.ndarray:
 
 
 def of_a_fading_trace(case: Case) -> np.ndarray:
-    """Σ_{l<H} (H - l) βˡ Σₛ μ Σₐ ∇π(a|s) E[rₜ₊ₗ|s, a] of a window of H steps that begins in the stationary law."""
-    mdp, pi, total = case.on.mdp, np.asarray(jax.nn.softmax(case.on.logits)), np.zeros(case.on.logits.shape)
+    """Σ_{l<H} (H - l) βˡ Σₛ μ Σₐ ∇π(a|s) E[rₜ₊ₗ|s, a] of a window of H steps that begins in the
+    stationary law.
+    """
+    mdp, pi, total = (
+        case.on.mdp,
+        np.asarray(jax.nn.softmax(case.on.logits)),
+        np.zeros(case.on.logits.shape),
+    )
     reward_later = mdp.mean_reward  # E[rₜ₊ₗ|s, a], [S, A]
     for lag in range(H):
         centred = reward_later - (pi * reward_later).sum(1, keepdims=True)
@@ -308,7 +340,12 @@ CASES = [
     Case("gae", {"gae_lambda": 0.5}, problem=exact_critics),
     Case("gae", {"gae_lambda": 1.0}, of_gae),  # bootstraps where the time limit cut
     Case("gae", {"gae_lambda": 0.5}, of_gae, limit_ends=True),
-    Case("gae", {"gae_lambda": 1.0, "undiscounted_state_weighting": 1.0}, undiscounted, limit_ends=True),
+    Case(
+        "gae",
+        {"gae_lambda": 1.0, "undiscounted_state_weighting": 1.0},
+        undiscounted,
+        limit_ends=True,
+    ),
     Case("gae", {"gae_lambda": 0.5, "undiscounted_state_weighting": 1.0}, of_gae),
     Case("vtrace", {"gae_lambda": 1.0}, limit_ends=True),
     Case("vtrace", {"gae_lambda": 0.5}, problem=exact_critics),

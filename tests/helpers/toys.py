@@ -30,14 +30,18 @@ class ClockParams(environment.EnvParams):
 
 
 class Clock(environment.Environment):
-    """Observation (place, time); action 1 moves on by one; ends at place 4; the reward is the new place."""
+    """Observation (place, time); action 1 moves on by one; ends at place 4; the reward is the new
+    place.
+    """
 
     @property
     def default_params(self) -> ClockParams:
         return ClockParams()
 
     def reset_env(self, key: jax.Array, params: ClockParams) -> tuple[jax.Array, ClockState]:
-        state = ClockState(place=params.start + jax.random.uniform(key, (), maxval=0.5), time=jnp.int32(0))
+        state = ClockState(
+            place=params.start + jax.random.uniform(key, (), maxval=0.5), time=jnp.int32(0)
+        )
         return self.get_obs(state), state
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ClockParams) -> Any:
@@ -61,7 +65,9 @@ def tabular_policy(num_states: int, num_actions: int) -> Network:
     def init(key: jax.Array) -> jax.Array:
         return jax.random.normal(key, (num_states, num_actions))
 
-    def apply(params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Categorical]:
+    def apply(
+        params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, Categorical]:
         return carry, Categorical(obs @ params)
 
     return Network(init, apply)
@@ -70,14 +76,18 @@ def tabular_policy(num_states: int, num_actions: int) -> Network:
 def tabular_critic(num_states: int) -> Network:
     """Values [S] read off at a one-hot observation."""
 
-    def apply(params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+    def apply(
+        params: jax.Array, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array]:
         return carry, obs @ params
 
     return Network(lambda key: jax.random.normal(key, (num_states,)), apply)
 
 
 class Target(environment.Environment):
-    """One step; observation x in {-1, 1}; the best action is 2 + x / 2, or with discrete actions whether x > 0."""
+    """One step; observation x in {-1, 1}; the best action is 2 + x / 2, or with discrete actions
+    whether x > 0.
+    """
 
     def __init__(self, continuous: bool) -> None:
         self.continuous = continuous
@@ -86,11 +96,15 @@ class Target(environment.Environment):
     def default_params(self) -> environment.EnvParams:
         return environment.EnvParams(max_steps_in_episode=1)
 
-    def reset_env(self, key: jax.Array, params: environment.EnvParams) -> tuple[jax.Array, ClockState]:
+    def reset_env(
+        self, key: jax.Array, params: environment.EnvParams
+    ) -> tuple[jax.Array, ClockState]:
         side = jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
         return side[None], ClockState(place=side, time=jnp.int32(0))
 
-    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams) -> Any:
+    def step_env(
+        self, key: jax.Array, state: ClockState, action: Any, params: environment.EnvParams
+    ) -> Any:
         if self.continuous:
             reward = -((action[0] - 2.0 - state.place / 2) ** 2)
         else:

@@ -1,4 +1,6 @@
-"""Every drawing: what a frame shows moves with the state; a film is the episode that evaluation plays."""
+"""Every drawing: what a frame shows moves with the state; a film is the episode that evaluation
+plays.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ def picture(name: str, state: Any, params: Any) -> np.ndarray:
 
 
 @jax.numpy_rank_promotion("allow")  # gymnax's Swimmer needs it
-@pytest.mark.parametrize("name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "name", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_a_later_state_looks_different(name: str) -> None:
     env = envs.gymnax.make(name)[0]
     params, key = env.default_params, jax.random.key(1)
@@ -45,7 +49,11 @@ def test_a_later_state_looks_different(name: str) -> None:
 
 def test_only_known_environments_are_drawn() -> None:
     assert set(drawings.DRAWINGS) < set(ENVIRONMENTS)
-    with pytest.raises(ValueError, match=r"SimpleBandit-bsuite cannot be drawn: add a function .* CartPole-v1, Pend"):
+    with pytest.raises(
+        ValueError,
+        match=r"SimpleBandit-bsuite cannot be drawn: add a function .* "
+        r"CartPole-v1, Pend",
+    ):
         drawings.check("SimpleBandit-bsuite")
     with pytest.raises(ValueError, match="Config cannot be drawn"):
         drawings.check(Config())
@@ -56,25 +64,34 @@ def test_only_known_environments_are_drawn() -> None:
     [
         ({"rnn": "gru", "observe": (0, 2), "action_repeat": 3}, False),
         pytest.param({}, True, marks=pytest.mark.slow),
-        pytest.param({"rnn": "lstm", "normalise_observations": True}, False, marks=pytest.mark.slow),
+        pytest.param(
+            {"rnn": "lstm", "normalise_observations": True}, False, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_film_is_the_episode_of_the_same_key(settings: dict[str, Any], greedy: bool) -> None:
     config, key = Config(hidden_sizes=(8,), **settings), jax.random.key(3)
     env = envs.configured(config, 2)
-    policy, normaliser = networks.make_policy(config, env), normalisation.start(config, env.obs_shape)
+    policy, normaliser = (
+        networks.make_policy(config, env),
+        normalisation.start(config, env.obs_shape),
+    )
     params = policy.init(jax.random.key(0))
     shown = drawings.film(config, params, key, normaliser=normaliser, episodes=2, greedy=greedy)
     policy = normalisation.standardised(policy, normaliser)
     act = rollout.greedy if greedy else rollout.sample
-    traj = jax.jit(lambda params, key: rollout.episodes(env, policy, params, key, act=act))(params, key)
+    traj = jax.jit(lambda params, key: rollout.episodes(env, policy, params, key, act=act))(
+        params, key
+    )
     lengths = np.asarray(traj.valid.sum(0))
     assert len(shown.last) == lengths.sum() + 2  # a frame before each step, and the one at the end
     np.testing.assert_array_equal(np.flatnonzero(shown.last), np.cumsum(lengths + 1) - 1)
     np.testing.assert_allclose(shown.total[shown.last], traj.reward.sum(0))
     first = jax.tree.map(lambda x: x[: lengths[0]], shown.states)
     seen = np.stack([first.x, first.x_dot, first.theta, first.theta_dot], axis=1)
-    np.testing.assert_allclose(seen[:, list(config.observe) or [0, 1, 2, 3]], traj.obs[: lengths[0], 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        seen[:, list(config.observe) or [0, 1, 2, 3]], traj.obs[: lengths[0], 0], rtol=1e-6
+    )
     end = lengths[0]
     fell = abs(shown.states.theta[end]) > shown.params.theta_threshold_radians
     assert fell or abs(shown.states.x[end]) > shown.params.x_threshold

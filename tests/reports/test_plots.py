@@ -1,4 +1,6 @@
-"""Figures: both files, the same bytes each time, of a page's width, legible, whole, and told apart without colour."""
+"""Figures: both files, the same bytes each time, of a page's width, legible, whole, and told apart
+without colour.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +17,14 @@ from pg.reports import plots
 from pg.reports.statistics import Estimate
 
 NAMES = [f"estimator_{i}_of_a_longer_name"[: 8 + i] for i in range(20)]
-PROBLEMS = ["a random problem", "a corridor", "rewards of −1 and then about +1", "CartPole", "Pendulum", "Acrobot"]
+PROBLEMS = [
+    "a random problem",
+    "a corridor",
+    "rewards of −1 and then about +1",
+    "CartPole",
+    "Pendulum",
+    "Acrobot",
+]
 
 
 def estimate(x: Any, width: float = 0.1) -> Estimate:
@@ -26,7 +35,10 @@ def bars(path: Path, panels: int = 1, names: int = 4, *, log: bool = False) -> N
     rng = np.random.default_rng(0)
     middle = 10.0 ** rng.normal(size=(panels, names)) if log else rng.normal(size=(panels, names))
     groups = {
-        problem: {name: (m, m - 0.2 * abs(m), m + 0.2 * abs(m)) for name, m in zip(NAMES[:names], row, strict=True)}
+        problem: {
+            name: (m, m - 0.2 * abs(m), m + 0.2 * abs(m))
+            for name, m in zip(NAMES[:names], row, strict=True)
+        }
         for problem, row in zip(PROBLEMS, middle, strict=False)
     }
     groups[PROBLEMS[0]] |= {NAMES[0]: (np.inf, np.inf, np.inf), NAMES[1]: (1.0, -1.0, np.nan)}
@@ -39,7 +51,9 @@ def curves(path: Path, panels: int = 1, names: int = 4, **options: Any) -> None:
     lines = {name: (x, y, 0.9 * y, 1.1 * y) for name, y in rise.items()}
     levels = {"0.5": 0.5, "0.9": 0.9}
     labels = {"xlabel": "episodes of a batch", "ylabel": "cosine with ∇J"}
-    plots.curves(dict.fromkeys(PROBLEMS[:panels], lines), path, **labels, logx=True, levels=levels, **options)
+    plots.curves(
+        dict.fromkeys(PROBLEMS[:panels], lines), path, **labels, logx=True, levels=levels, **options
+    )
 
 
 def learning_curve(path: Path, seeds: int = 3) -> None:
@@ -50,23 +64,34 @@ def learning_curve(path: Path, seeds: int = 3) -> None:
 
 def learning_curves(path: Path) -> None:
     steps = np.linspace(1e4, 1.5e6, 30)
-    lines = {name: (steps, estimate(np.sqrt(steps) / (1 + i), 10.0)) for i, name in enumerate(NAMES[:9])}
+    lines = {
+        name: (steps, estimate(np.sqrt(steps) / (1 + i), 10.0)) for i, name in enumerate(NAMES[:9])
+    }
     plots.learning_curves(dict.fromkeys(PROBLEMS[:5], lines), path, best={PROBLEMS[0]: 900.0})
 
 
 def profiles(path: Path) -> None:
     tau = np.linspace(0, 1, 20)
     shares = {name: estimate(1 - tau ** (1 + i)) for i, name in enumerate(NAMES[:5])}
-    plots.performance_profiles(tau, shares, path, title="a title that is longer than a line of the picture is wide")
+    plots.performance_profiles(
+        tau, shares, path, title="a title that is longer than a line of the picture is wide"
+    )
 
 
 def intervals(path: Path) -> None:
-    plots.intervals({n: estimate(0.1 * i) for i, n in enumerate(NAMES[:8])}, path, title="all", xlabel="score of all")
+    plots.intervals(
+        {n: estimate(0.1 * i) for i, n in enumerate(NAMES[:8])},
+        path,
+        title="all",
+        xlabel="score of all",
+    )
 
 
 def sensitivity(path: Path) -> None:
     varied = {"learning_rate": [1e-3, 1e-2, 1e-1] * 2, "optimizer": ["adam"] * 3 + ["sgd"] * 3}
-    plots.sensitivity(varied, [estimate(float(i)) for i in range(6)], path, title="leave_one_out, 8 seeds")
+    plots.sensitivity(
+        varied, [estimate(float(i)) for i in range(6)], path, title="leave_one_out, 8 seeds"
+    )
 
 
 def heat_map(path: Path) -> None:
@@ -92,13 +117,21 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 
 
 SINGLE = Estimate(0.5, np.nan, np.nan)  # of one seed, which has no interval
-LATE = np.where(np.arange(50) < np.array([[10], [0], [50]]), np.nan, 1.0)  # no episode ends at first, or ever
+# no episode ends at first, or ever
+LATE = np.where(np.arange(50) < np.array([[10], [0], [50]]), np.nan, 1.0)
 ONE_SEED: dict[str, Callable[[Path], None]] = {
-    "intervals": lambda path: plots.intervals({"a": SINGLE, "b": estimate(1.0)}, path, title="all", xlabel="score"),
+    "intervals": lambda path: plots.intervals(
+        {"a": SINGLE, "b": estimate(1.0)}, path, title="all", xlabel="score"
+    ),
     "one interval": lambda path: plots.intervals({"a": SINGLE}, path, title="all", xlabel="score"),
-    "sensitivity": lambda path: plots.sensitivity({"gamma": [0.9, 1.0]}, [SINGLE] * 2, path, title="one seed"),
+    "sensitivity": lambda path: plots.sensitivity(
+        {"gamma": [0.9, 1.0]}, [SINGLE] * 2, path, title="one seed"
+    ),
     "profiles": lambda path: plots.performance_profiles(
-        np.linspace(0, 1, 3), {"a": Estimate(np.ones(3), *np.full((2, 3), np.nan))}, path, title="one seed"
+        np.linspace(0, 1, 3),
+        {"a": Estimate(np.ones(3), *np.full((2, 3), np.nan))},
+        path,
+        title="one seed",
     ),
     "learning_curves": lambda path: plots.learning_curves(
         {"CartPole": {"a": (np.arange(3), Estimate(np.ones(3), *np.full((2, 3), np.nan)))}}, path
@@ -107,7 +140,10 @@ ONE_SEED: dict[str, Callable[[Path], None]] = {
         np.cumsum(np.ones((3, 50)), axis=1), LATE, path, title="one seed ends no episode"
     ),
     "no episodes": lambda path: plots.learning_curve(
-        np.cumsum(np.ones((2, 5)), axis=1), np.full((2, 5), np.nan), path, title="no seed ends an episode"
+        np.cumsum(np.ones((2, 5)), axis=1),
+        np.full((2, 5), np.nan),
+        path,
+        title="no seed ends an episode",
     ),
     "no steps in common": lambda path: plots.learning_curve(
         np.array([[10], [20]]), np.ones((2, 1)), path, title="one update"
@@ -117,7 +153,9 @@ ONE_SEED: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("name", ONE_SEED)
 def test_a_figure_of_one_seed_or_of_no_episodes_is_drawn(name: str, tmp_path: Path) -> None:
-    """No interval, no episode that ended, no steps that seeds share: without an error or a warning."""
+    """No interval, no episode that ended, no steps that seeds share: without an error or a
+    warning.
+    """
     ONE_SEED[name](tmp_path / "figure.png")
     assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.svg"}
 
@@ -139,13 +177,17 @@ def drawn(draw: Callable[[Path], None], path: Path, monkeypatch: pytest.MonkeyPa
     """The figure that is saved."""
     found: list[Any] = []
     save = plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (found.append(figure), save(figure, path)))
+    monkeypatch.setattr(
+        plots, "save", lambda figure, path: (found.append(figure), save(figure, path))
+    )
     draw(path)
     (figure,) = found
     return figure
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES]
+)
 def test_a_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Legible, as wide as a page, in both files; and the legend is beside the panels."""
     figure = drawn(FIGURES[name], tmp_path / "figure.png", monkeypatch)
@@ -154,7 +196,10 @@ def test_a_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert image.width == 1350  # 6.75 inches of 200 dots
     figures.check(figure)
     for legend in figure.legends:
-        assert not any(legend.get_window_extent().padded(-1).overlaps(a.get_window_extent()) for a in figure.axes)
+        assert not any(
+            legend.get_window_extent().padded(-1).overlaps(a.get_window_extent())
+            for a in figure.axes
+        )
 
 
 LONG = "group_leave_one_out_with_a_very_long_name_indeed"
@@ -164,9 +209,13 @@ DECADES = (10.0 ** np.arange(-5, 6)).tolist()
 def settings(path: Path, **varied: Any) -> None:
     """`sensitivity` of values that come again until all have been seen."""
     count = max(map(len, varied.values()))
-    columns = {name: [values[i % len(values)] for i in range(count)] for name, values in varied.items()}
+    columns = {
+        name: [values[i % len(values)] for i in range(count)] for name, values in varied.items()
+    }
     means = [estimate(-1e4 * i, 3e3) for i in range(count)]
-    plots.sensitivity(columns, means, path, title="leave_one_out on MountainCarContinuous-v0, 5 seeds a setting")
+    plots.sensitivity(
+        columns, means, path, title="leave_one_out on MountainCarContinuous-v0, 5 seeds a setting"
+    )
 
 
 def plane(path: Path, xs: Any, ys: Any, scale: float = 1.0, missing: int = 0) -> None:
@@ -174,14 +223,20 @@ def plane(path: Path, xs: Any, ys: Any, scale: float = 1.0, missing: int = 0) ->
     grid = list(itertools.product(xs, ys))
     grid = grid[: len(grid) - missing]
     columns = {"learning_rate": [x for x, _ in grid], "max_steps_in_episode": [y for _, y in grid]}
-    plots.heat_map(columns, [scale * i for i in range(len(grid))], path, title=f"{LONG} on CartPole-v1")
+    plots.heat_map(
+        columns, [scale * i for i in range(len(grid))], path, title=f"{LONG} on CartPole-v1"
+    )
 
 
 def quality(path: Path, noise: Any, steps: float = 1e3) -> None:
     """gradient.png of noise scales at every update."""
     noise = np.asarray(noise, float)
     explained = np.linspace(-1e-3, 1.0, len(noise))
-    found = {"env_steps": steps * np.arange(1, len(noise) + 1), "noise_scale": noise, "explained_variance": explained}
+    found = {
+        "env_steps": steps * np.arange(1, len(noise) + 1),
+        "noise_scale": noise,
+        "explained_variance": explained,
+    }
     plots.gradient_quality(found, path, title="gae on CartPole-v1")
 
 
@@ -189,13 +244,22 @@ def run(path: Path, returns: Any, steps: int = 1000, final: float | None = None)
     """curve.png of returns [seeds, updates]."""
     returns = np.atleast_2d(np.asarray(returns, float))
     at = np.cumsum(np.full(returns.shape, steps), axis=1)
-    plots.learning_curve(at, returns, path, title=f"{LONG} on MountainCarContinuous-v0", final=final)
+    plots.learning_curve(
+        at, returns, path, title=f"{LONG} on MountainCarContinuous-v0", final=final
+    )
 
 
-def lying(path: Path, values: Any, *, log: bool = True, panels: int = 1, name: str = "estimator") -> None:
+def lying(
+    path: Path, values: Any, *, log: bool = True, panels: int = 1, name: str = "estimator"
+) -> None:
     """`bars` of the same values in every panel."""
     group = {f"{name}_{i}": (x, x - 0.1 * abs(x), x + 0.1 * abs(x)) for i, x in enumerate(values)}
-    plots.bars({f"problem {i}": group for i in range(panels)}, path, ylabel="variance of an episode", log=log)
+    plots.bars(
+        {f"problem {i}": group for i in range(panels)},
+        path,
+        ylabel="variance of an episode",
+        log=log,
+    )
 
 
 def budget(path: Path, x: Any, panels: int = 1) -> None:
@@ -203,7 +267,9 @@ def budget(path: Path, x: Any, panels: int = 1) -> None:
     x = np.asarray(x, float)
     line = (x, *np.linspace([0.1, 0.0, 0.2], [0.9, 0.8, 1.0], len(x)).T)
     names = {f"problem {i}": {LONG: line} for i in range(panels)}
-    plots.curves(names, path, xlabel="environment steps", ylabel="cosine", logx=True, levels={"0.5": 0.5})
+    plots.curves(
+        names, path, xlabel="environment steps", ylabel="cosine", logx=True, levels={"0.5": 0.5}
+    )
 
 
 AWKWARD: dict[str, Callable[[Path], None]] = {
@@ -211,7 +277,9 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
     "settings over ten decades beside others": lambda p: settings(
         p, learning_rate=DECADES, gae_lambda=[0.9, 0.95, 1.0]
     ),
-    "settings drawn at random": lambda p: settings(p, learning_rate=list(np.geomspace(1.234e-5, 9.876e4, 23))),
+    "settings drawn at random": lambda p: settings(
+        p, learning_rate=list(np.geomspace(1.234e-5, 9.876e4, 23))
+    ),
     "settings next to one another": lambda p: settings(
         p, gamma=[0.9, 0.99, 0.999, 0.9999], entropy=[0.0, 1e-5, 10.0]
     ),
@@ -221,12 +289,18 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
         p, estimator=[f"{LONG}_{i}" for i in range(5)], learning_rate=DECADES
     ),
     "settings of True and False": lambda p: settings(p, dense_reward=[True, False]),
-    "settings of the environment": lambda p: settings(p, max_steps_in_episode=[50, 100, 3000, 10000], seed=[1, 2]),
+    "settings of the environment": lambda p: settings(
+        p, max_steps_in_episode=[50, 100, 3000, 10000], seed=[1, 2]
+    ),
     "one setting": lambda p: settings(p, learning_rate=[1e-3]),
     "five names": lambda p: settings(p, **{LONG + x: [1e-5, 3.0, 1e5] for x in "abcde"}),
     "a plane of decades": lambda p: plane(p, DECADES, [50, 100, 3000, 10000], -1234.5),
-    "a plane of many values": lambda p: plane(p, np.geomspace(1.2e-5, 9e4, 30).tolist(), [0.9, 0.99, 0.9999]),
-    "a plane of long names": lambda p: plane(p, [f"{LONG}_{i}" for i in range(4)], [f"{LONG}_{i}" for i in range(3)]),
+    "a plane of many values": lambda p: plane(
+        p, np.geomspace(1.2e-5, 9e4, 30).tolist(), [0.9, 0.99, 0.9999]
+    ),
+    "a plane of long names": lambda p: plane(
+        p, [f"{LONG}_{i}" for i in range(4)], [f"{LONG}_{i}" for i in range(3)]
+    ),
     "a plane with holes": lambda p: plane(p, [f"{LONG}_{i}" for i in range(4)], DECADES, missing=3),
     "a plane of equal returns": lambda p: plane(p, [3000, 10000], [0.9, 0.99], 0.0),
     "a plane of returns far from zero": lambda p: plane(p, [1e-3, 1e-2, 0.1], [1, 2], -123456.789),
@@ -235,7 +309,9 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
     "gradients that are not clear": lambda p: quality(p, [np.nan, 12345.6, np.nan, np.nan]),
     "gradients that are never clear": lambda p: quality(p, [np.nan] * 5),
     "gradients of one update": lambda p: quality(p, [6500.0]),
-    "returns far below zero": lambda p: run(p, np.linspace(-1e6, -9.9e5, 60), 10**6, final=-123456.0),
+    "returns far below zero": lambda p: run(
+        p, np.linspace(-1e6, -9.9e5, 60), 10**6, final=-123456.0
+    ),
     "returns of a tiny range": lambda p: run(p, 1000 + 1e-6 * np.sin(np.arange(60)), final=1000.0),
     "returns of one update": lambda p: run(p, [[5.0], [6.0]]),
     "no returns": lambda p: run(p, np.full((2, 9), np.nan), final=np.nan),
@@ -255,13 +331,20 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("name", AWKWARD)
 def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the same."""
-    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)  # looked at, and not written
+    """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the
+    same.
+    """
+    # looked at, and not written
+    monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
     figures.check(drawn(AWKWARD[name], tmp_path / "figure.png", monkeypatch))
 
 
-@pytest.mark.parametrize("kind", ["settings over ten decades", "a plane of decades", "lying, within a decade"])
-def test_an_axis_says_several_of_its_numbers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["settings over ten decades", "a plane of decades", "lying, within a decade"]
+)
+def test_an_axis_says_several_of_its_numbers(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Room is not made by leaving all out."""
     monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
     figure = drawn(AWKWARD[kind], tmp_path / "figure.png", monkeypatch)
@@ -280,7 +363,12 @@ def test_only_several_seeds_have_a_mean_with_its_band(
     smoothed = "moving average over 4 updates"
     said = {1: smoothed, 3: f"mean of 3 seeds, 95\u00a0% interval, {smoothed}"}
     assert middle.get_text() == said[seeds]
-    areas = [path for band in figure.axes[0].collections for path in band.get_paths() if np.ptp(path.vertices) > 0]
+    areas = [
+        path
+        for band in figure.axes[0].collections
+        for path in band.get_paths()
+        if np.ptp(path.vertices) > 0
+    ]
     assert len(areas) == (seeds > 1)
 
 
@@ -314,8 +402,16 @@ def test_the_order_of_names_is_as_given() -> None:
 # Machado, Oliveira & Fernandes 2009, full severity, on linear RGB.
 SIGHT = {
     "all cones": np.eye(3),
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
 }
 
 
@@ -323,15 +419,25 @@ def lab(colour: str, sight: Any) -> np.ndarray:
     """CIE L*a*b* of "#RRGGBB" as it is seen."""
     rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    xyz = np.asarray(to_xyz) @ np.clip(np.asarray(sight) @ linear, 0, 1) / np.array([0.95047, 1.0, 1.08883])
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    xyz = (
+        np.asarray(to_xyz)
+        @ np.clip(np.asarray(sight) @ linear, 0, 1)
+        / np.array([0.95047, 1.0, 1.08883])
+    )
     x, y, z = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 @pytest.mark.parametrize("name", SIGHT)
 def test_the_colour_blind_can_tell_the_colours_apart(name: str) -> None:
-    """ΔE of 2.3 is just noticeable; here every pair, and each from the paper, has seven times that."""
+    """ΔE of 2.3 is just noticeable; here every pair, and each from the paper, has seven times
+    that.
+    """
     seen = [lab(colour, SIGHT[name]) for colour in (*plots.COLOURS, "#FFFFFF")]
     assert min(np.linalg.norm(a - b) for a, b in pairs(seen)) > 16
 

@@ -18,7 +18,10 @@ from pg.config import Config, Hyperparams
 from pg.runs import folders, results
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations"),
+}
 
 
 SCRIPT = ROOT / "experiments" / "render.py"
@@ -26,7 +29,9 @@ SCRIPT = ROOT / "experiments" / "render.py"
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
 
 
 def frames(path: Path) -> int:
@@ -43,7 +48,9 @@ def a_run(folder: Path, config: Config, seeds: int = 1) -> None:
     results.write_params(folder, state.params, state.normaliser)
 
 
-def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In this process, which has loaded everything."""
     a_run(tmp_path, Config(num_updates=1, num_envs=2, hidden_sizes=(8,)), seeds=2)
     arguments = [str(tmp_path), "--seed-index", "1", "--steps", "5", "--episodes", "2"]
@@ -53,7 +60,10 @@ def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert ended.value.code == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["12 frames, return 5, 5", *(f"{tmp_path}/policy.{kind}" for kind in ("gif", "png", "svg"))]
+    assert printed == [
+        "12 frames, return 5, 5",
+        *(f"{tmp_path}/policy.{kind}" for kind in ("gif", "png", "svg")),
+    ]
     assert frames(tmp_path / "policy.gif") == 12
     assert all(Path(path).stat().st_size > 1000 for path in printed[1:])
 
@@ -62,7 +72,13 @@ def test_a_run_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"estimator": "ppo", "collect": "windows", "num_steps": 8, "rnn": "lstm", "normalise_observations": True},
+        {
+            "estimator": "ppo",
+            "collect": "windows",
+            "num_steps": 8,
+            "rnn": "lstm",
+            "normalise_observations": True,
+        },
         {"env": "Pendulum-v1", "observe": (0, 1), "action_repeat": 2, "scale_rewards": True},
         {"env": "Breakout-MinAtar", "network": "cnn"},
     ],
@@ -88,19 +104,31 @@ MISTAKES = [
     (("{run}/empty",), "cannot read"),
     (("{run}", "--seed-index", "2"), "seed_index must be from 0 to 1, got 2"),
     (("{run}", "--seed-index", "-1"), "seed_index must be from 0 to 1, got -1"),
-    (("{run}", "--out", "{run}/policy.mp4"), "out must be a path that ends in .gif, in a folder that is there"),
+    (
+        ("{run}", "--out", "{run}/policy.mp4"),
+        "out must be a path that ends in .gif, in a folder that is there",
+    ),
     (("{run}", "--out", "{run}/nowhere/policy.gif"), "in a folder that is there"),
     (("{run}", "--fps", "0"), "fps must be between 1 and 50, got 0"),
     (("--env", "CartPol-v1"), "unknown env 'CartPol-v1': did you mean 'CartPole-v1'"),
-    (("--env", "SimpleBandit-bsuite"), "SimpleBandit-bsuite cannot be drawn: add a function for it to DRAWINGS"),
+    (
+        ("--env", "SimpleBandit-bsuite"),
+        "SimpleBandit-bsuite cannot be drawn: add a function for it to DRAWINGS",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_at_once(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_sentence_at_once(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
     folders.write_json(
         tmp_path / "config.json",
-        {"config": Config().to_json(), "hyperparams": Hyperparams().scalars(), "options": {"seeds": 2}},
+        {
+            "config": Config().to_json(),
+            "hyperparams": Hyperparams().scalars(),
+            "options": {"seeds": 2},
+        },
     )
     (tmp_path / "empty").mkdir()
     started = time.monotonic()

@@ -1,4 +1,6 @@
-"""Statistics against loops written by hand, against scipy and rliable, and intervals against what they promise."""
+"""Statistics against loops written by hand, against scipy and rliable, and intervals against what
+they promise.
+"""
 
 import itertools
 import subprocess
@@ -42,7 +44,12 @@ X = np.array(
 Y = np.array(
     [
         *([61, 14, 50, 70, 11], [62, 63, 71, 14, 30], [37, 15, 102, 35, 60], [42, 98, 90, 69, -16]),
-        *([52, 71, 80, 31, 105], [10, 30, 78, 51, 110], [56, 31, 39, 17, 12], [69, 67, 89, 27, 101]),
+        *(
+            [52, 71, 80, 31, 105],
+            [10, 30, 78, 51, 110],
+            [56, 31, 39, 17, 12],
+            [69, 67, 89, 27, 101],
+        ),
         *([41, 97, 37, 28, 57], [81, 55, 32, 10, 8]),
     ]
 ) / np.float64(100)
@@ -86,10 +93,10 @@ def test_iqm_and_its_interval_move_with_the_scores() -> None:
 def test_numbers_of_rliable() -> None:
     """rliable 1.2.0 (numpy's RandomState(0)), on X and Y:
 
-    get_interval_estimates({"x": X}, lambda s: [aggregate_iqm(s)], reps=20000), the same with aggregate_mean,
-    get_interval_estimates({"x,y": (X, Y)}, probability_of_improvement, reps=2000), and
-    create_performance_profile({"x": X}, [0.25, 0.5, 0.75], reps=20000). Points agree exactly, the ends of intervals
-    within the noise of resampling.
+    get_interval_estimates({"x": X}, lambda s: [aggregate_iqm(s)], reps=20000), the same with
+    aggregate_mean, get_interval_estimates({"x,y": (X, Y)}, probability_of_improvement, reps=2000),
+    and create_performance_profile({"x": X}, [0.25, 0.5, 0.75], reps=20000). Points agree exactly,
+    the ends of intervals within the noise of resampling.
     """
     cases: list[tuple[Any, Any]] = [
         (bootstrap_interval(X, iqm), [0.61653846, 0.56384615, 0.67538462]),
@@ -103,7 +110,8 @@ def test_numbers_of_rliable() -> None:
     for got, want in cases:
         np.testing.assert_allclose(got[0], want[0], atol=1e-8)
         np.testing.assert_allclose(got[1:], want[1:], atol=0.02)
-    assert iqm(X[:7, :3]) == pytest.approx(0.5554545454545455, abs=1e-12)  # 21 runs: whole runs are left out
+    # 21 runs: whole runs are left out
+    assert iqm(X[:7, :3]) == pytest.approx(0.5554545454545455, abs=1e-12)
     assert iqm(X[:, 0]) == pytest.approx(0.5483333333333333, abs=1e-12)
 
 
@@ -126,7 +134,9 @@ def test_the_interval_against_every_resample() -> None:
 
 
 def test_seeds_are_resampled_within_their_environment() -> None:
-    """Environments of different levels but no noise: nothing is uncertain. Were runs pooled, it would be."""
+    """Environments of different levels but no noise: nothing is uncertain. Were runs pooled, it
+    would be.
+    """
     levels = np.broadcast_to([0.0, 100.0, -7.0], (20, 3))
     assert bootstrap_interval(levels, mean) == (31.0, 31.0, 31.0)
     apart = np.array([[0.0, 1.0], [1.0, 0.0]])  # whole rows would always give one half
@@ -136,12 +146,15 @@ def test_seeds_are_resampled_within_their_environment() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(10, 1), (20, 1), (10, 4)])
 def test_the_interval_of_a_mean_covers_as_often_as_it_must(n: int, m: int) -> None:
-    """For normal scores the percentile interval is about ± 1.96 √(s²/n) with s² over n, not n - 1: for one
-    environment it covers with P(|t_{n-1}| < 1.96 √((n-1)/n)), less than 95 %; for several t has more freedom.
+    """For normal scores the percentile interval is about ± 1.96 √(s²/n) with s² over n, not n - 1:
+    for one environment it covers with P(|t_{n-1}| < 1.96 √((n-1)/n)), less than 95 %; for several t
+    has more freedom.
     """
     g, count = np.random.default_rng(n + m), 400
     data, truth = g.normal(size=(count, n, m)), 0.0
-    intervals = [bootstrap_interval(scores, mean, seed=i, repetitions=500) for i, scores in enumerate(data)]
+    intervals = [
+        bootstrap_interval(scores, mean, seed=i, repetitions=500) for i, scores in enumerate(data)
+    ]
     covered = sum(low <= truth <= high for _, low, high in intervals)
     expected = 2 * scipy.stats.t.cdf(1.96 * ((n - 1) / n) ** 0.5, m * (n - 1)) - 1
     low, high = scipy.stats.binom.ppf([1e-3, 1 - 1e-3], count, expected)
@@ -149,14 +162,18 @@ def test_the_interval_of_a_mean_covers_as_often_as_it_must(n: int, m: int) -> No
 
 
 def test_the_interval_of_the_iqm_and_of_poi_cover() -> None:
-    """Of symmetric scores, whose IQM is their centre; and of equal methods, one of which improves half the time."""
+    """Of symmetric scores, whose IQM is their centre; and of equal methods, one of which improves
+    half the time.
+    """
     g, count = np.random.default_rng(0), 400
     data, other = g.standard_t(5, size=(2, count, 12, 3))
     for interval, truth in (
         (lambda x, y, i: bootstrap_interval(x, seed=i, repetitions=500), 0.0),
         (lambda x, y, i: probability_of_improvement(x, y, seed=i, repetitions=500), 0.5),
     ):
-        ends = np.array([interval(x, y, i)[1:] for i, (x, y) in enumerate(zip(data, other, strict=True))])
+        ends = np.array(
+            [interval(x, y, i)[1:] for i, (x, y) in enumerate(zip(data, other, strict=True))]
+        )
         coverage = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
         assert 0.90 <= coverage <= 0.98, coverage
 
@@ -169,10 +186,16 @@ def test_a_wider_confidence_is_a_wider_interval_and_a_seed_is_a_number() -> None
 
 
 def test_a_fraction_of_seeds_is_a_statistic_too() -> None:
-    reached = bootstrap_interval(np.array([500.0] * 15 + [100.0] * 5), lambda x: (x >= 475).mean(axis=(-2, -1)))
+    reached = bootstrap_interval(
+        np.array([500.0] * 15 + [100.0] * 5), lambda x: (x >= 475).mean(axis=(-2, -1))
+    )
     assert reached.value == 0.75
-    low, high = scipy.stats.binom.ppf([0.025, 0.975], 20, 0.75) / 20  # resampling seeds is drawing from a binomial
-    assert (reached.low, reached.high) == (pytest.approx(low, abs=0.051), pytest.approx(high, abs=0.051))
+    # resampling seeds is drawing from a binomial
+    low, high = scipy.stats.binom.ppf([0.025, 0.975], 20, 0.75) / 20
+    assert (reached.low, reached.high) == (
+        pytest.approx(low, abs=0.051),
+        pytest.approx(high, abs=0.051),
+    )
 
 
 @pytest.mark.parametrize(("n", "k", "m"), [(1, 1, 1), (4, 7, 3), (10, 10, 5)])
@@ -187,13 +210,19 @@ def test_the_probability_of_improvement_is_a_loops(n: int, k: int, m: int) -> No
     assert got.value == pytest.approx(np.mean(loop), abs=1e-12)
     if n > 1:
         assert 0.0 <= got.low <= got.high <= 1.0
-    by_scipy = [scipy.stats.mannwhitneyu(x[:, e], y[:, e]).statistic / (n * k) for e in range(m)] if n > 1 else loop
+    by_scipy = (
+        [scipy.stats.mannwhitneyu(x[:, e], y[:, e]).statistic / (n * k) for e in range(m)]
+        if n > 1
+        else loop
+    )
     assert got.value == pytest.approx(np.mean(by_scipy), abs=1e-12)
 
 
 def test_the_probability_of_improvement_is_of_the_order_alone() -> None:
     got = probability_of_improvement(X, Y)
-    np.testing.assert_allclose(probability_of_improvement(np.exp(3 * X), np.exp(3 * Y)), got, atol=1e-12)
+    np.testing.assert_allclose(
+        probability_of_improvement(np.exp(3 * X), np.exp(3 * Y)), got, atol=1e-12
+    )
     assert probability_of_improvement(Y, X).value == pytest.approx(1.0 - got.value, abs=1e-12)
     assert probability_of_improvement(X, X).value == pytest.approx(0.5, abs=1e-12)
     np.testing.assert_allclose(probability_of_improvement([2.0, 3.0], [0.0, 1.0]), 1.0)
@@ -204,7 +233,10 @@ def test_the_probability_of_improvement_resamples_both_methods() -> None:
     """Against resampling by hand, run by run."""
     g, values = np.random.default_rng(0), []
     for _ in range(4000):
-        x, y = (np.stack([g.choice(column, len(column)) for column in s.T], 1) for s in (X[:, :2], Y[:6, :2]))
+        x, y = (
+            np.stack([g.choice(column, len(column)) for column in s.T], 1)
+            for s in (X[:, :2], Y[:6, :2])
+        )
         values.append(((x[:, None] > y) + 0.5 * (x[:, None] == y)).mean())
     got = probability_of_improvement(X[:, :2], Y[:6, :2], repetitions=20_000)
     np.testing.assert_allclose(got[1:], np.quantile(values, [0.025, 0.975]), atol=0.015)
@@ -220,7 +252,9 @@ def test_the_performance_profile_is_a_loops() -> None:
     one = bootstrap_interval(X, lambda s: (s > 0.5).mean(axis=(-2, -1)), repetitions=20_000)
     many = performance_profile(X, [0.5], repetitions=20_000)
     np.testing.assert_allclose(np.ravel(many), one, atol=0.011)
-    area = np.trapezoid(performance_profile(X, np.linspace(0, 1, 1001), repetitions=1).value, dx=0.001)
+    area = np.trapezoid(
+        performance_profile(X, np.linspace(0, 1, 1001), repetitions=1).value, dx=0.001
+    )
     assert area == pytest.approx(mean(X), abs=1e-3)  # of scores in [0, 1]
 
 
@@ -259,13 +293,17 @@ def test_a_single_seed_has_no_interval(name: str) -> None:
 
 def test_an_estimate_without_an_interval_says_why() -> None:
     for scores in ([3.0], [[1.0, 3.0, 5.0]]):
-        assert str(bootstrap_interval(scores, mean)).startswith("3 (no interval, which takes two seeds or more")
+        assert str(bootstrap_interval(scores, mean)).startswith(
+            "3 (no interval, which takes two seeds or more"
+        )
     assert str(bootstrap_interval([7.0] * 5, mean)) == "7 [7, 7]"  # five equal seeds have one
     assert str(statistics.Estimate(np.zeros(2), np.zeros(2), np.zeros(2))).startswith("Estimate(")
 
 
 def test_a_mean_curve_is_of_the_seeds_that_have_a_value() -> None:
-    """No episode ends in the first update of any seed; one seed ends its first late, and another never one."""
+    """No episode ends in the first update of any seed; one seed ends its first late, and another
+    never one.
+    """
     nan = np.nan
     curves = np.array(
         [
@@ -292,7 +330,9 @@ def test_a_mean_curve_without_any_value_is_nan() -> None:
 def test_normalised_scores() -> None:
     np.testing.assert_allclose(normalise([22.0, 261.0, 500.0], 22.0, 500.0), [0.0, 0.5, 1.0])
     scores = np.array([[-500.0, 0.0], [-80.0, 1.0]])
-    np.testing.assert_allclose(normalise(scores, [-500.0, 0.0], [-80.0, 2.0]), [[0.0, 0.0], [1.0, 0.5]])
+    np.testing.assert_allclose(
+        normalise(scores, [-500.0, 0.0], [-80.0, 2.0]), [[0.0, 0.0], [1.0, 0.5]]
+    )
 
 
 BAD: list[tuple[Callable[[], Any], str]] = [
@@ -300,9 +340,16 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: mean(3.0), r"at least one run, got shape \(\)"),
     (lambda: bootstrap_interval(np.zeros((0, 3))), "at least one run"),
     (lambda: iqm([1.0, np.nan, np.inf]), "2 of 3 are NaN or infinite"),
-    (lambda: bootstrap_interval(np.zeros((2, 2, 2))), r"\[seeds, environments\], got shape \(2, 2, 2\)"),
+    (
+        lambda: bootstrap_interval(np.zeros((2, 2, 2))),
+        r"\[seeds, environments\], got shape \(2, 2, "
+        r"2\)",
+    ),
     (lambda: bootstrap_interval(X, confidence=95), "confidence must be between 0 and 1, got 95"),
-    (lambda: bootstrap_interval(X, repetitions=0), "repetitions must be a whole number of at least 1, got 0"),
+    (
+        lambda: bootstrap_interval(X, repetitions=0),
+        "repetitions must be a whole number of at least 1, got 0",
+    ),
     (lambda: probability_of_improvement(X, Y[:, :3]), "same environments, got 5 and 3 columns"),
     (lambda: probability_of_improvement(X, Y * np.nan), "50 of 50 are NaN"),
     (lambda: performance_profile(X, [np.nan]), "thresholds must be a list of finite numbers"),
@@ -323,7 +370,9 @@ def test_mistakes(call: Callable[[], Any], message: str) -> None:
 def test_a_hundred_environments_fit_into_memory() -> None:
     """The pairs of all runs of all resamples, 20 × 20 × 100 × 2000 of them, would be 6 GB."""
     g = np.random.default_rng(0)
-    assert probability_of_improvement(*g.normal(size=(2, 20, 100))).value == pytest.approx(0.5, abs=0.05)
+    assert probability_of_improvement(*g.normal(size=(2, 20, 100))).value == pytest.approx(
+        0.5, abs=0.05
+    )
 
 
 def test_it_needs_no_jax() -> None:

@@ -1,4 +1,6 @@
-"""What docs/reliability.md promises, where no other test reaches its figure. The names begin with the ids."""
+"""What docs/reliability.md promises, where no other test reaches its figure. The names begin with
+the ids.
+"""
 
 import dataclasses
 import functools
@@ -22,11 +24,28 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from toys import Clock, ClockState, Target
 
-from pg import baselines, diagnostics, distributions, networks, normalisation, returns, rollout, surrogates
+from pg import (
+    baselines,
+    diagnostics,
+    distributions,
+    networks,
+    normalisation,
+    returns,
+    rollout,
+    surrogates,
+)
 from pg import evaluate as evaluation
 from pg import train as training
 from pg.benchmarks import learning, suites
-from pg.config import ACCEPTS, ENVIRONMENTS, GROUPED, UNSUPPORTED, ActionDistribution, Config, Hyperparams
+from pg.config import (
+    ACCEPTS,
+    ENVIRONMENTS,
+    GROUPED,
+    UNSUPPORTED,
+    ActionDistribution,
+    Config,
+    Hyperparams,
+)
 from pg.envs import Box, gymnax, make_env
 from pg.estimators import (
     ESTIMATORS,
@@ -53,16 +72,21 @@ KEY = jax.random.key(0)
 MDP = garnet(0, num_states=3, num_actions=2, branching=2, horizon=3)
 ONE = devices.layout(most=1)
 TINY = Config(env=MDP, estimator="leave_one_out", num_envs=4, num_updates=50, hidden_sizes=())
-TRACED = jax.tree.map(jnp.float32, Hyperparams())._replace(n_step=jnp.int32(5), snapshot_period=jnp.int32(10))
+TRACED = jax.tree.map(jnp.float32, Hyperparams())._replace(
+    n_step=jnp.int32(5), snapshot_period=jnp.int32(10)
+)
 WINDOWS = Config(
-    env=MDP, estimator="ppo", collect="windows", num_envs=4, num_steps=8, num_updates=3, num_epochs=2,
+    env=MDP, estimator="ppo", collect="windows",
+    num_envs=4, num_steps=8, num_updates=3, num_epochs=2,
     num_minibatches=2, hidden_sizes=(),
 )  # fmt: skip
 
 
 def digest(tree: Any) -> str:
     """Of every bit of a tree of arrays."""
-    return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(tree))).hexdigest()
+    return hashlib.sha256(
+        b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(tree))
+    ).hexdigest()
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -80,7 +104,9 @@ def solo() -> Any:
 
 @functools.cache
 def sixty_four() -> tuple[Any, Any, Any]:
-    """64 runs of TINY side by side: the program, their keys, and states and metrics as numpy arrays."""
+    """64 runs of TINY side by side: the program, their keys, and states and metrics as numpy
+    arrays.
+    """
     many, keys = jax.jit(jax.vmap(make_train(TINY), (0, None))), jax.random.split(KEY, 64)
     return many, keys, jax.tree.map(np.asarray, many(keys, TRACED))
 
@@ -110,7 +136,11 @@ def test_d4_seeds_side_by_side_are_the_single_runs() -> None:
     for i in range(8):
         state, metrics = solo()(keys[i], TRACED)
         assert_equal(one(exact, i), (state, metrics))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one(mapped[0].params, i), state.params)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            one(mapped[0].params, i),
+            state.params,
+        )
 
 
 @pytest.mark.acceptance("D5")
@@ -124,8 +154,17 @@ def test_d5_every_seed_is_a_run_of_its_own() -> None:
 @pytest.mark.slow
 @pytest.mark.acceptance("D5")
 def test_d5_a_seed_changes_each_of_its_streams() -> None:
-    """Parameters, first observations, actions in a given state and minibatches: 64 seeds, 64 of each."""
-    config = Config(env=Clock(), estimator="ppo", collect="windows", num_envs=32, num_steps=16, num_minibatches=4)
+    """Parameters, first observations, actions in a given state and minibatches: 64 seeds, 64 of
+    each.
+    """
+    config = Config(
+        env=Clock(),
+        estimator="ppo",
+        collect="windows",
+        num_envs=32,
+        num_steps=16,
+        num_minibatches=4,
+    )
     env = make_env(config.env, config.num_envs)
     policy = networks.make_policy(config, env)
     params, standing = policy.init(KEY), rollout.start(env, policy, KEY)
@@ -136,7 +175,12 @@ def test_d5_a_seed_changes_each_of_its_streams() -> None:
         collect_key, shuffle_key = jax.random.split(keys[0])
         action = rollout.windows(env, policy, params, collect_key, standing, 6)[1].action
         shuffled = training._minibatches(config, shuffle_key)
-        return {"init": state.params, "reset": state.rollout.obs, "action": action, "shuffle": shuffled}
+        return {
+            "init": state.params,
+            "reset": state.rollout.obs,
+            "action": action,
+            "shuffle": shuffled,
+        }
 
     found = jax.tree.map(np.asarray, jax.jit(jax.vmap(streams))(jax.random.split(KEY, 64)))
     for name, stream in found.items():
@@ -151,7 +195,8 @@ import numpy as np
 from pg import devices, runs
 from pg.config import Config, Hyperparams
 
-config = Config(estimator="gae", collect="windows", num_envs=8, num_steps=32, num_updates=30, hidden_sizes=(16,))
+sizes = {"num_envs": 8, "num_steps": 32, "num_updates": 30, "hidden_sizes": (16,)}
+config = Config(estimator="gae", collect="windows", **sizes)
 found, seconds = [], []
 for where in (devices.layout(most=1), devices.layout()):
     h = runs.broadcast(Hyperparams(), 16)
@@ -175,7 +220,9 @@ def test_d8_two_devices_compute_what_one_does() -> None:
     """16 seeds, 30 updates: parameters within 1e-5, in at most twice the time."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", TWO_DEVICES]
-    out = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
     count, gap, ratio = np.fromstring(out.stdout.splitlines()[-1].strip("[]"), sep=",")
     assert count == 2
     assert gap <= 1e-5
@@ -186,7 +233,9 @@ def test_d8_two_devices_compute_what_one_does() -> None:
 
 
 class Recorder:
-    """What becomes of every key: drawn from or split, or folded with a number, once per run of the program."""
+    """What becomes of every key: drawn from or split, or folded with a number, once per run of the
+    program.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.consumed, self.folded = Counter[bytes](), Counter[tuple[bytes, bytes]]()
@@ -199,7 +248,9 @@ class Recorder:
         """`f`, with a note of its key."""
 
         def recorded(key: jax.Array, *args: Any, **kwargs: Any) -> Any:
-            data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+            data = (
+                jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+            )
             if name == "fold_in":
                 jax.debug.callback(self.fold, data, *args, **kwargs)
             else:
@@ -232,7 +283,9 @@ def test_j1_every_key_is_used_once(config: Config, monkeypatch: pytest.MonkeyPat
     recorder = Recorder(monkeypatch)
     init_key, keys = training_keys(KEY, 0, 3)
     learner = make_learner(config)
-    jax.block_until_ready(jax.jit(lambda k, ks: jax.lax.scan(learner.step, learner.init(k), ks))(init_key, keys))
+    jax.block_until_ready(
+        jax.jit(lambda k, ks: jax.lax.scan(learner.step, learner.init(k), ks))(init_key, keys)
+    )
     assert recorder.reused() == 0
     assert len(recorder.consumed) > 50
     assert len(recorder.folded) > 5
@@ -244,19 +297,46 @@ def test_j1_every_key_is_used_once(config: Config, monkeypatch: pytest.MonkeyPat
     [
         lambda key: jax.random.normal(key) + jax.random.uniform(key),
         lambda key: jax.random.normal(key) + jax.random.uniform(jax.random.split(key)[0]),
-        lambda key: jax.random.normal(jax.random.fold_in(key, 0)) + jax.random.uniform(jax.random.fold_in(key, 0)),
-        lambda key: jax.vmap(lambda x: x + jax.random.normal(key))(jnp.arange(2.0)) + jax.random.bits(key),
+        lambda key: (
+            jax.random.normal(jax.random.fold_in(key, 0))
+            + jax.random.uniform(jax.random.fold_in(key, 0))
+        ),
+        lambda key: (
+            jax.vmap(lambda x: x + jax.random.normal(key))(jnp.arange(2.0)) + jax.random.bits(key)
+        ),
     ],
 )
-def test_j1_the_recorder_sees_a_reuse(f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_j1_the_recorder_sees_a_reuse(
+    f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder = Recorder(monkeypatch)
     jax.block_until_ready(jax.jit(lambda key: f(key))(KEY))
     assert recorder.reused() > 0
 
 
 LIBRARY = (
-    *(baselines, diagnostics, distributions, evaluation, evolution, networks, normalisation, pathwise, returns),
-    *(rollout, surrogates, action_values, average_reward, base, bootstrapped, episodic, grouped, off_policy),
+    *(
+        baselines,
+        diagnostics,
+        distributions,
+        evaluation,
+        evolution,
+        networks,
+        normalisation,
+        pathwise,
+        returns,
+    ),
+    *(
+        rollout,
+        surrogates,
+        action_values,
+        average_reward,
+        base,
+        bootstrapped,
+        episodic,
+        grouped,
+        off_policy,
+    ),
     *(curvature, variance_reduction, training),
 )
 
@@ -271,7 +351,9 @@ def public(module: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         elif inspect.isclass(x):
             methods = inspect.getmembers(x, inspect.isfunction)
             yield from (
-                (f"{module.__name__}.{x.__qualname__}.{n}", m) for n, m in methods if n in vars(x) and n[0] != "_"
+                (f"{module.__name__}.{x.__qualname__}.{n}", m)
+                for n, m in methods
+                if n in vars(x) and n[0] != "_"
             )
 
 
@@ -302,7 +384,11 @@ def trained(
 ) -> None:
     """Traces two updates of plain SGD: Adam and the schedules are optax's own, and promote."""
     sizes = {"num_envs": 4, "num_steps": 6, "num_updates": 2, "hidden_sizes": (4,), "rnn_size": 4}
-    plain = {"optimizer": curved, "critic_optimizer": "sgd", "group_size": 2 if estimator in GROUPED else 1}
+    plain = {
+        "optimizer": curved,
+        "critic_optimizer": "sgd",
+        "group_size": 2 if estimator in GROUPED else 1,
+    }
     config = Config(env=env, estimator=estimator, collect=collect, **{**sizes, **plain, **changes})
     jax.eval_shape(make_train(config, optimizer=optimizer), KEY)
 
@@ -312,8 +398,12 @@ def evaluated(normalise: bool) -> None:
     config = Config(env=MDP, hidden_sizes=(4,), normalise_observations=normalise)
     state = jax.eval_shape(make_learner(config).init, KEY)
     for greedy in (False, True):
-        score = functools.partial(evaluation.evaluate, config, key=KEY, num_episodes=4, greedy=greedy)
-        jax.eval_shape(lambda p, n, score=score: score(p, normaliser=n).summary(), *execution.acting(state))
+        score = functools.partial(
+            evaluation.evaluate, config, key=KEY, num_episodes=4, greedy=greedy
+        )
+        jax.eval_shape(
+            lambda p, n, score=score: score(p, normaliser=n).summary(), *execution.acting(state)
+        )
 
 
 def law(kind: Any, num_fields: int) -> None:
@@ -322,7 +412,9 @@ def law(kind: Any, num_fields: int) -> None:
     dist = kind(*[x, x, -x, x][:num_fields])
     noise = dist.draw(KEY)
     sample = dist.sample(noise)
-    jax.eval_shape(lambda d: (d.mode(), d.action(sample), d.log_prob(sample), d.entropy(), d.kl(d)), dist)
+    jax.eval_shape(
+        lambda d: (d.mode(), d.action(sample), d.log_prob(sample), d.entropy(), d.kl(d)), dist
+    )
     if hasattr(dist, "reparameterised"):
         jax.eval_shape(rollout.reparameterised, dist, noise)
 
@@ -356,19 +448,26 @@ def the_rest() -> None:
     policy = networks.make_policy(Config(hidden_sizes=(4,)), env)
     params = policy.init(KEY)
     assert networks.num_params(params) > 0
-    jax.eval_shape(lambda p: curvature.fisher_matrix(policy, p, rollout.episodes(env, policy, p, KEY)), params)
+    jax.eval_shape(
+        lambda p: curvature.fisher_matrix(policy, p, rollout.episodes(env, policy, p, KEY)), params
+    )
     standing = jax.tree.map(lambda x: x[0], rollout.visited(env, policy, params, KEY)[0])
     going_on = functools.partial(rollout.returns_to_go, env, policy, begin=standing, gamma=0.9)
     jax.eval_shape(lambda p: going_on(params=p, key=KEY, action=jnp.zeros(4, int)), params)
     estimator = ESTIMATORS["reinforce"](policy, policy, Hyperparams())
     diagnostics.exact_moments(estimator, base.Params(params, ()), MDP, jnp.zeros((3, 2)))
     plain = dataclasses.replace(TINY, optimizer="sgd")
-    jax.eval_shape(make_chunk(plain), make_learner(plain).init(KEY), jax.random.split(KEY, 2), Hyperparams())
+    jax.eval_shape(
+        make_chunk(plain), make_learner(plain).init(KEY), jax.random.split(KEY, 2), Hyperparams()
+    )
     images = env._replace(obs_shape=(5, 5, 2))
     for make in (networks.make_policy, networks.make_critic):
         network = make(Config(hidden_sizes=(4,)), images)
         jax.eval_shape(
-            lambda key, f=network: f.apply(f.init(key), (), jnp.ones((4, 5, 5, 2)), jnp.ones(4, bool)), KEY
+            lambda key, f=network: f.apply(
+                f.init(key), (), jnp.ones((4, 5, 5, 2)), jnp.ones(4, bool)
+            ),
+            KEY,
         )
 
 
@@ -383,13 +482,23 @@ STATISTICS = {"normalise_observations": True, "scale_rewards": True}
 LAWS = {"categorical": (distributions.Categorical, 1), "gaussian": (distributions.Gaussian, 2)}
 LAWS |= {"tanh": (distributions.TanhGaussian, 4), "censored": (distributions.CensoredGaussian, 4)}
 STRICT: dict[str, Callable[[], None]] = {
-    **{f"{name}, {way}": functools.partial(trained, name, way) for name, ways in ACCEPTS.items() for way in ways},
-    **{name: functools.partial(trained, "state_value", curved=name) for name in ("natural", "trpo")},
     **{
-        f"{name} head": functools.partial(trained, "ppo", env=Target(True), action_distribution=name)
+        f"{name}, {way}": functools.partial(trained, name, way)
+        for name, ways in ACCEPTS.items()
+        for way in ways
+    },
+    **{
+        name: functools.partial(trained, "state_value", curved=name) for name in ("natural", "trpo")
+    },
+    **{
+        f"{name} head": functools.partial(
+            trained, "ppo", env=Target(True), action_distribution=name
+        )
         for name in get_args(ActionDistribution)
     },
-    "std of the state": functools.partial(trained, "ppo", env=Target(True), state_dependent_std=True),
+    "std of the state": functools.partial(
+        trained, "ppo", env=Target(True), state_dependent_std=True
+    ),
     "a shared memory": functools.partial(trained, "ppo", "windows", **SHARED),
     "minibatches": functools.partial(trained, "ppo", "windows", **MINIBATCHES),
     "statistics": functools.partial(trained, "gae", "windows", **STATISTICS),
@@ -437,7 +546,9 @@ LEARNING_RATES = (0.003, np.float64(0.003), np.float32(0.003), jnp.float32(0.003
 
 @pytest.mark.acceptance("J4", "J6")
 def test_j4_one_compilation_serves_all_chunks() -> None:
-    """100 of them, learning rates of five kinds, states that were on the host in between; and nothing is donated."""
+    """100 of them, learning rates of five kinds, states that were on the host in between; and
+    nothing is donated.
+    """
     many = jax.jit(jax.vmap(make_chunk(TINY)))
     keys = jax.random.split(KEY, (2, 1))
     states = start = jax.jit(jax.vmap(make_learner(TINY).init))(keys[:, 0])
@@ -492,15 +603,22 @@ def test_j8_steps_are_counted_beyond_32_bits() -> None:
 
 @pytest.mark.acceptance("J8")
 def test_j8_updates_are_counted_up_to_the_last() -> None:
-    """Four chunks up to number 2³¹ - 2, the last that an int32 can have a successor of: keys and courses go on."""
+    """Four chunks up to number 2³¹ - 2, the last that an int32 can have a successor of: keys and
+    courses go on.
+    """
     first = 2**31 - 10
-    config = Config(env=MDP, num_envs=4, num_updates=2**31 - 1, hidden_sizes=(), entropy_schedule="linear")
+    config = Config(
+        env=MDP, num_envs=4, num_updates=2**31 - 1, hidden_sizes=(), entropy_schedule="linear"
+    )
 
     def advance(state: Any) -> Any:
         keys = training_keys(KEY, state.update, 2)[1]
         return make_chunk(config)(state, keys, Hyperparams())[0], jax.random.key_data(keys)
 
-    state, advance = make_learner(config).init(KEY)._replace(update=jnp.int32(first)), jax.jit(advance)
+    state, advance = (
+        make_learner(config).init(KEY)._replace(update=jnp.int32(first)),
+        jax.jit(advance),
+    )
     numbers, keys = [int(state.update)], []
     for _ in range(4):
         state, data = advance(state)
@@ -510,7 +628,8 @@ def test_j8_updates_are_counted_up_to_the_last() -> None:
     expected = training_keys(KEY, np.int32(0), 1)[1]
     assert len(np.unique(np.concatenate([*keys, jax.random.key_data(expected)]), axis=0)) == 9
     course = [
-        float(training.scheduled(config, Hyperparams(entropy_coef=1.0), jnp.int32(n)).entropy_coef) for n in numbers
+        float(training.scheduled(config, Hyperparams(entropy_coef=1.0), jnp.int32(n)).entropy_coef)
+        for n in numbers
     ]
     assert course == sorted(course, reverse=True)
     assert 0 <= course[-1] <= course[0] < 1e-6
@@ -521,14 +640,18 @@ def test_j9_accumulators_hold_what_they_were_given() -> None:
     """Mean and variance of observations and of returns over 2²⁵ items, against 64-bit floats."""
     T, B, rounds, gamma = 128, 256, 2**10, 0.9
     g = np.random.default_rng(0)
-    normaliser = normalisation.start(Config(normalise_observations=True, scale_rewards=True, num_envs=B), ())
+    normaliser = normalisation.start(
+        Config(normalise_observations=True, scale_rewards=True, num_envs=B), ()
+    )
 
     @jax.jit
     def observe(normaliser: Any, x: jax.Array, first: jax.Array) -> Any:
         fields = dict.fromkeys(rollout.Trajectory._fields, ())
         valid = jnp.ones((T, B), bool)
         return normalisation.observe(
-            normaliser, rollout.Trajectory(**{**fields, "obs": x, "reward": x, "first": first, "valid": valid}), gamma
+            normaliser,
+            rollout.Trajectory(**{**fields, "obs": x, "reward": x, "first": first, "valid": valid}),
+            gamma,
         )
 
     sums, so_far = np.zeros((2, 2)), np.zeros(B)
@@ -581,7 +704,9 @@ class RingParams(environment.EnvParams):
 
 
 class Ring(environment.Environment):
-    """Eight places in a ring, reward 1 and no end; a reset may lead to a ninth place, where all is worth 0."""
+    """Eight places in a ring, reward 1 and no end; a reset may lead to a ninth place, where all is
+    worth 0.
+    """
 
     @property
     def default_params(self) -> RingParams:
@@ -608,7 +733,9 @@ class Ring(environment.Environment):
 
 
 def misread(traj: Any, rule: jax.Array) -> Any:
-    """rule 1: a time limit is a termination; rule 2: the successor is what the reset showed; 0: neither."""
+    """rule 1: a time limit is a termination; rule 2: the successor is what the reset showed; 0:
+    neither.
+    """
     shown = jnp.concatenate([traj.obs[1:], traj.next_obs[-1:]])
     return traj._replace(
         terminated=traj.terminated | ((rule == 1) & traj.truncated),
@@ -618,16 +745,26 @@ def misread(traj: Any, rule: jax.Array) -> Any:
 
 @pytest.mark.acceptance("T1")
 def test_t1_a_time_limit_is_no_end() -> None:
-    """V = 1 / (1 - 0.9) = 10 all around the ring, whatever a reset is worth; two wrong rules give something else."""
+    """V = 1 / (1 - 0.9) = 10 all around the ring, whatever a reset is worth; two wrong rules give
+    something else.
+    """
     config = Config(
-        env=Ring(), estimator="gae", collect="windows", num_envs=16, num_steps=20, num_updates=400, hidden_sizes=(32,)
+        env=Ring(),
+        estimator="gae",
+        collect="windows",
+        num_envs=16,
+        num_steps=20,
+        num_updates=400,
+        hidden_sizes=(32,),
     )
     critic = networks.make_critic(config, make_env(config.env, 1))
 
     def values(rule: jax.Array, worthless: jax.Array) -> jax.Array:
         def wrongly(policy: Any, critic: Any, h: Hyperparams) -> Any:
             right = ESTIMATORS["gae"](policy, critic, h)
-            return right._replace(weigh=lambda params, state, traj: right.weigh(params, state, misread(traj, rule)))
+            return right._replace(
+                weigh=lambda params, state, traj: right.weigh(params, state, misread(traj, rule))
+            )
 
         h = Hyperparams(gamma=0.9, learning_rate=0.01, env_params={"worthless": worthless})
         params = make_train(config, estimator=wrongly)(KEY, h)[0].params
@@ -645,7 +782,9 @@ def test_t1_a_time_limit_is_no_end() -> None:
 
 @pytest.mark.acceptance("T2")
 def test_t2_returns_are_the_float64_loop() -> None:
-    """1,000 random patterns of ends, terminated, truncated or both, in single precision: within 1e-5."""
+    """1,000 random patterns of ends, terminated, truncated or both, in single precision: within
+    1e-5.
+    """
     T, N, gamma, lambda_ = 16, 1000, 0.9, 0.8
     g = np.random.default_rng(0)
     kind = g.choice(4, (T, N), p=[0.55, 0.15, 0.15, 0.15])
@@ -654,12 +793,17 @@ def test_t2_returns_are_the_float64_loop() -> None:
     rho = np.exp(rho)
     assert len(np.unique(kind, axis=1).T) == N
 
-    expected = {name: np.zeros((T, N)) for name in ("to_go", "gae", "one_step", "target", "advantage")}
+    expected = {
+        name: np.zeros((T, N)) for name in ("to_go", "gae", "one_step", "target", "advantage")
+    }
     to_go = trace = ahead = np.zeros(N)  # of what follows
     x = {"r": reward, "v": v_t, "w": v_tp1, "rho": rho}
     for t in reversed(range(T)):
         r, v, w, p = (y[t].astype(np.float64) for y in x.values())
-        goes_on, bootstrap = ~(terminated[t] | truncated[t]), gamma * np.where(terminated[t], 0.0, w)
+        goes_on, bootstrap = (
+            ~(terminated[t] | truncated[t]),
+            gamma * np.where(terminated[t], 0.0, w),
+        )
         delta = r + bootstrap - v
         to_go, trace = (
             r + gamma * np.where(goes_on, to_go, 0.0),
@@ -668,7 +812,12 @@ def test_t2_returns_are_the_float64_loop() -> None:
         target_after = np.where(terminated[t], 0.0, w + np.where(goes_on, ahead, 0.0))
         expected["advantage"][t] = np.minimum(1, p) * (r + gamma * target_after - v)
         ahead = np.minimum(1, p) * (delta + gamma * lambda_ * np.where(goes_on, ahead, 0.0))
-        for name, value in {"to_go": to_go, "gae": trace, "one_step": delta, "target": v + ahead}.items():
+        for name, value in {
+            "to_go": to_go,
+            "gae": trace,
+            "one_step": delta,
+            "target": v + ahead,
+        }.items():
             expected[name][t] = value
     ends = reward, terminated, truncated, v_t, v_tp1
     target, advantage = returns.vtrace(rho, *map(jnp.asarray, ends), gamma, lambda_)
@@ -684,7 +833,8 @@ def test_t2_returns_are_the_float64_loop() -> None:
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-PROBES = ("constant", "observed", "delayed", "action", "both")  # as in test_probes.py, the probe a traced parameter
+# as in test_probes.py, the probe a traced parameter
+PROBES = ("constant", "observed", "delayed", "action", "both")
 
 
 @struct.dataclass
@@ -694,7 +844,9 @@ class ProbeParams(environment.EnvParams):
 
 
 class Probe(Target):
-    """All five; the observation is (side, time), and the best action 1, or of a continuous one 0.5, or its sign."""
+    """All five; the observation is (side, time), and the best action 1, or of a continuous one 0.5,
+    or its sign.
+    """
 
     @property
     def default_params(self) -> ProbeParams:
@@ -702,13 +854,17 @@ class Probe(Target):
 
     def reset_env(self, key: jax.Array, params: ProbeParams) -> tuple[jax.Array, ClockState]:
         sided = (params.kind == 1) | (params.kind == 4)
-        state = ClockState(place=jnp.where(sided & jax.random.bernoulli(key), -1.0, 1.0), time=jnp.int32(0))
+        state = ClockState(
+            place=jnp.where(sided & jax.random.bernoulli(key), -1.0, 1.0), time=jnp.int32(0)
+        )
         return self.get_obs(state), state
 
     def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ProbeParams) -> Any:
         done = state.time == jnp.where(params.kind == 2, 1, 0)
         sign = jnp.where(params.kind == 4, state.place, 1.0)
-        good = 1.0 - (action[0] - 0.5 * sign) ** 2 if self.continuous else (2.0 * action - 1.0) * sign
+        good = (
+            1.0 - (action[0] - 0.5 * sign) ** 2 if self.continuous else (2.0 * action - 1.0) * sign
+        )
         reward = jnp.stack([jnp.ones(()), state.place, done.astype(float), good, good])[params.kind]
         state = ClockState(place=state.place, time=state.time + 1)
         return self.get_obs(state), state, reward, done, {}
@@ -727,9 +883,17 @@ class Probe(Target):
 @pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
 def test_t3_probes_are_learned(continuous: bool) -> None:
-    """Five probes × five seeds, all within 0.1: V of the first three, the policy's choice in the last two."""
+    """Five probes × five seeds, all within 0.1: V of the first three, the policy's choice in the
+    last two.
+    """
     gamma = 0.8
-    sizes = {"num_envs": 32, "num_steps": 4, "num_updates": 300, "hidden_sizes": (16,), "schedule": "linear"}
+    sizes = {
+        "num_envs": 32,
+        "num_steps": 4,
+        "num_updates": 300,
+        "hidden_sizes": (16,),
+        "schedule": "linear",
+    }
     config = Config(env=Probe(continuous), estimator="gae", collect="windows", **sizes)
     env = make_env(config.env, 3)
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
@@ -759,8 +923,11 @@ def test_t3_probes_are_learned(continuous: bool) -> None:
 
 
 def rolled(name: str) -> tuple[Any, Any, bool]:
-    """An environment cut at five steps, twelve random steps in it, and whether it clips an action to its box."""
-    limit = type(gymnax.make(name)[1].max_steps_in_episode)(5)  # gymnax's BernoulliBandit takes a float only
+    """An environment cut at five steps, twelve random steps in it, and whether it clips an action
+    to its box.
+    """
+    # gymnax's BernoulliBandit takes a float only
+    limit = type(gymnax.make(name)[1].max_steps_in_episode)(5)
     env = make_env(name, 3, {"max_steps_in_episode": limit})
     policy = networks.make_policy(Config(hidden_sizes=()), env)
     params = policy.init(KEY)
@@ -773,15 +940,23 @@ def rolled(name: str) -> tuple[Any, Any, bool]:
     state, space = env.reset(KEY)[0], env.action_space
     if not isinstance(space, Box):
         return env, traj, True
-    far, edge = (env.step(KEY, state, jnp.broadcast_to(a, (3, *space.high.shape))) for a in (1e6, space.high))
-    return env, traj, all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), far, edge)))
+    far, edge = (
+        env.step(KEY, state, jnp.broadcast_to(a, (3, *space.high.shape))) for a in (1e6, space.high)
+    )
+    return (
+        env,
+        traj,
+        all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), far, edge))),
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.acceptance("T4")
 @pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name not in UNSUPPORTED])
 def test_t4_environments_keep_the_contract(name: str) -> None:
-    """In a scan, under vmap and jit: floats, finite, cut at five steps, true successors, actions clipped."""
+    """In a scan, under vmap and jit: floats, finite, cut at five steps, true successors, actions
+    clipped.
+    """
     with jax.numpy_rank_promotion("allow"):  # gymnax's own code promotes
         env, traj, clipped = rolled(name)
     assert clipped
@@ -801,7 +976,9 @@ BARS = ("CartPole-v1", "Acrobot-v1", "Catch-bsuite", "DeepSea-bsuite")
 
 
 def assert_reached(name: str, lines: list[learning.Result]) -> None:
-    """That as many of the 20 seeds as the bar asks for are as good as it asks, within the budget."""
+    """That as many of the 20 seeds as the bar asks for are as good as it asks, within the
+    budget.
+    """
     row = suites.row_of(name, "actor_critic")
     assert row is not None
     assert row.bar is not None
@@ -814,7 +991,9 @@ def assert_reached(name: str, lines: list[learning.Result]) -> None:
 @pytest.mark.parametrize("name", BARS)
 def test_t5_what_is_reported_reaches_the_bars(name: str) -> None:
     lines = learning.read_csv(ROOT / "docs" / "benchmark.csv")
-    assert_reached(name, [line for line in lines if (line.env, line.label) == (name, "actor_critic")])
+    assert_reached(
+        name, [line for line in lines if (line.env, line.label) == (name, "actor_critic")]
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""A saved policy acts as it did in its run; parameters that need more than themselves are not used without it."""
+"""A saved policy acts as it did in its run; parameters that need more than themselves are not used
+without it.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -68,11 +70,22 @@ def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.R
     """In a sentence that names what to write: from the folder, and from a state in memory."""
     folder, done = run
     like = jax.eval_shape(make_learner(CONFIG).init, KEY)
-    with pytest.raises(ValueError, match=r"sees standardised observations, .*pg\.load_policy\(folder\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"sees standardised observations, "
+        r".*pg\.load_policy\(folder\)",
+    ):
         results.read_params(folder, like.params)
     env = pg.make_env(CONFIG.env, 2)
-    policy, params = networks.make_policy(CONFIG, env), jax.tree.map(lambda x: x[0], done.states.params.policy)
-    with pytest.raises(ValueError, match=r"pg\.normalisation\.standardised\(policy, state\.normaliser\)"):
+    policy, params = (
+        networks.make_policy(CONFIG, env),
+        jax.tree.map(lambda x: x[0], done.states.params.policy),
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"pg\.normalisation\.standardised\(policy, "
+        r"state\.normaliser\)",
+    ):
         pg.episodes(env, policy, params, KEY)
     statistics = jax.tree.map(lambda x: x[0], done.states.normaliser)
     pg.episodes(env, normalisation.standardised(policy, statistics), params, KEY, 2)
@@ -80,7 +93,8 @@ def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.R
 
 def test_one_observation_or_many_the_mode_or_a_sample(run: tuple[Path, execution.Run]) -> None:
     policy = pg.load_policy(run[0])
-    obs = np.random.default_rng(0).normal(size=(2, 3, 3))  # of doubles, as other libraries have them
+    # of doubles, as other libraries have them
+    obs = np.random.default_rng(0).normal(size=(2, 3, 3))
     together = policy(obs)
     assert together.shape == (2, 3, 1)
     for i, j in np.ndindex(2, 3):
@@ -90,7 +104,11 @@ def test_one_observation_or_many_the_mode_or_a_sample(run: tuple[Path, execution
     np.testing.assert_array_equal(sampled[0], policy(obs, jax.random.split(KEY, 3)[0]))
     np.testing.assert_allclose(jax.jit(policy)(obs), together, rtol=1e-6)
     assert np.abs(policy(obs, KEY)).max() <= 2.0
-    with pytest.raises(ValueError, match=r"an observation of the environment has shape \(3,\), after .*got \(4,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"an observation of the environment has shape \(3,\), "
+        r"after .*got \(4,\)",
+    ):
         policy(np.zeros(4))
     with pytest.raises(ValueError, match="key must be a random key"):
         policy(obs, 0)
@@ -115,21 +133,39 @@ def test_what_is_no_path_of_a_folder(folder: Any) -> None:
         pg.load_policy(folder)
 
 
-@pytest.mark.parametrize("obs", ["x", None, {"obs": 1}, ["a"] * 3, [[0.0], [0.0, 0.0]], KEY, np.zeros(3, complex)])
+@pytest.mark.parametrize(
+    "obs", ["x", None, {"obs": 1}, ["a"] * 3, [[0.0], [0.0, 0.0]], KEY, np.zeros(3, complex)]
+)
 def test_what_is_no_observation(run: tuple[Path, execution.Run], obs: Any) -> None:
-    with pytest.raises(ValueError, match=r"obs must be an array of numbers, got .*: give what the environment's"):
+    with pytest.raises(
+        ValueError,
+        match=r"obs must be an array of numbers, got .*: give what the "
+        r"environment's",
+    ):
         pg.load_policy(run[0])(obs)
 
 
 def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path) -> None:
     """Broadcast, the episodes would share one."""
     policy, _ = kept(tmp_path, Config(rnn="lstm", rnn_size=3, hidden_sizes=(4,)))
-    for carry, obs in ((policy.start(), np.zeros((2, 4))), (policy.start(2), np.zeros(4)), ((), np.zeros(4))):
-        with pytest.raises(ValueError, match=r"carry must be that of as many episodes .*: start with policy.start\("):
+    for carry, obs in (
+        (policy.start(), np.zeros((2, 4))),
+        (policy.start(2), np.zeros(4)),
+        ((), np.zeros(4)),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"carry must be that of as many episodes .*: start "
+            r"with policy.start\(",
+        ):
             policy.step(carry, obs)
     with pytest.raises(ValueError, match=r"first must be \[...\] = \[2\] as obs, got shape \[3\]"):
         policy.step(policy.start(2), np.zeros((2, 4)), first=np.zeros(3, bool))
-    with pytest.raises(ValueError, match=r"a size of the batch must be a whole number of at least 0, got \(2,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"a size of the batch must be a whole number of at least "
+        r"0, got \(2,\)",
+    ):
         policy.start((2,))
 
 
@@ -147,7 +183,9 @@ def test_a_recurrent_policy_is_asked_step_by_step(tmp_path: Path) -> None:
     obs = np.random.default_rng(0).normal(size=(5, 2, 4))
     first = np.zeros((5, 2), bool)
     first[0] = first[3, 1] = True
-    dist = networks.unroll(policy.network, state.params.policy, jnp.asarray(obs, float), jnp.asarray(first))
+    dist = networks.unroll(
+        policy.network, state.params.policy, jnp.asarray(obs, float), jnp.asarray(first)
+    )
     carry, alone = policy.start(2), policy.start()
     for t in range(5):
         carry, action = policy.step(carry, obs[t], first=first[t])
@@ -155,7 +193,11 @@ def test_a_recurrent_policy_is_asked_step_by_step(tmp_path: Path) -> None:
         alone, action = policy.step(alone, obs[t, 0])
         np.testing.assert_array_equal(action, dist.mode()[t, 0])
     np.testing.assert_allclose(carry[0], alone, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"write carry = policy\.start\(\) at the start of an episode"):
+    with pytest.raises(
+        ValueError,
+        match=r"write carry = policy\.start\(\) at the start of an "
+        r"episode",
+    ):
         policy(obs[0])
 
 
@@ -163,7 +205,9 @@ def test_it_takes_what_the_environment_itself_gives(tmp_path: Path) -> None:
     """Entries that are hidden are hidden by it; a whole number becomes one-hot."""
     policy, state = kept(tmp_path, Config(observe=(0, 2), hidden_sizes=(4,)))
     obs = jnp.arange(4.0)
-    dist = policy.network.apply(state.params.policy, (), obs[jnp.array([0, 2])][None], jnp.ones(1, bool))[1]
+    dist = policy.network.apply(
+        state.params.policy, (), obs[jnp.array([0, 2])][None], jnp.ones(1, bool)
+    )[1]
     np.testing.assert_array_equal(policy(obs), dist.mode()[0])
     assert policy(jnp.zeros((3, 4)), KEY).shape == (3,)
     policy, _ = kept(tmp_path, Config(env="FrozenLake-misc", hidden_sizes=(4,)))
@@ -183,7 +227,9 @@ def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder of a run: give the one that"):
         pg.load_policy(str(tmp_path))
     (tmp_path / "seeds-0-1.json").touch()
-    with pytest.raises(ValueError, match="holds scores of the benchmark, which keeps no parameters"):
+    with pytest.raises(
+        ValueError, match="holds scores of the benchmark, which keeps no parameters"
+    ):
         pg.load_policy(tmp_path)
     (tmp_path / "sweep.json").touch()
     with pytest.raises(ValueError, match="is a sweep that has not tried its best setting again"):
@@ -195,4 +241,6 @@ def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
         pg.load_policy(tmp_path)
     state = make_learner(Config(hidden_sizes=(4,))).init(KEY)
     results.write_params(best, state.params)
-    jax.tree.map(np.testing.assert_array_equal, pg.load_policy(tmp_path).params, state.params.policy)
+    jax.tree.map(
+        np.testing.assert_array_equal, pg.load_policy(tmp_path).params, state.params.policy
+    )

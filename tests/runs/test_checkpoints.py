@@ -1,4 +1,6 @@
-"""Checkpoints: the way back is bit for bit, and what is damaged, foreign or hostile is refused before it is used."""
+"""Checkpoints: the way back is bit for bit, and what is damaged, foreign or hostile is refused
+before it is used.
+"""
 
 import dataclasses
 import functools
@@ -56,7 +58,11 @@ VERSIONS = folders.environment()
 
 
 def about(config: Config = CONFIG, **versions: Any) -> dict[str, Any]:
-    setup = {"config": config.to_json(), "hyperparams": Hyperparams().scalars(), "seeds": len(SEEDS)}
+    setup = {
+        "config": config.to_json(),
+        "hyperparams": Hyperparams().scalars(),
+        "seeds": len(SEEDS),
+    }
     return {"setup": setup, "versions": VERSIONS | versions}
 
 
@@ -123,7 +129,10 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
 @pytest.mark.usefixtures("x64")
 def test_numbers_of_another_precision_name_the_setting_of_jax(one: Path) -> None:
     """And not another network, which it is not."""
-    expected = f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* they have 64: set JAX_ENABLE_X64=0"
+    expected = (
+        f"{at(one, 10)} holds numbers of 32 bits, .* JAX_ENABLE_X64=0, .* they have 64: set "
+        f"JAX_ENABLE_X64=0"
+    )
     wide = jax.eval_shape(make_learner(CONFIG).init, jax.random.key(0))
     with pytest.raises(ValueError, match=expected):
         checkpoints.restore(one, wide, about(enable_x64=True), len(SEEDS))
@@ -147,7 +156,9 @@ def test_a_checkpoint_waits_for_its_minutes(kept: Kept, tmp_path: Path) -> None:
     assert checkpoints.steps(tmp_path) == [10]
 
 
-def damaged(folder: Path, damage: Callable[[bytes, random.Random], bytes], times: int) -> Iterator[None]:
+def damaged(
+    folder: Path, damage: Callable[[bytes, random.Random], bytes], times: int
+) -> Iterator[None]:
     """The folder with one file of its last checkpoint damaged, so many times over."""
     rng = random.Random(0)
     paths = [*[at(folder, 10)] * 5, *folder.glob("metrics-*.parquet")]
@@ -231,7 +242,9 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.acceptance("C6")
 @pytest.mark.parametrize(("changes", "leaf"), OTHERS, ids=[str(changes) for changes, _ in OTHERS])
-def test_another_network_is_refused_by_its_leaves(one: Path, changes: dict[str, Any], leaf: str) -> None:
+def test_another_network_is_refused_by_its_leaves(
+    one: Path, changes: dict[str, Any], leaf: str
+) -> None:
     """Also where the settings that are compared first do not tell."""
     other = dataclasses.replace(CONFIG, **changes)
     with pytest.raises(ValueError, match=f"is of another .*{leaf}") as caught:
@@ -244,7 +257,8 @@ def test_another_network_is_refused_by_its_leaves(one: Path, changes: dict[str, 
 @pytest.mark.acceptance("C6")
 def test_another_type_is_refused(one: Path) -> None:
     halves = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, np.float16 if x.dtype == np.float32 else x.dtype), like()
+        lambda x: jax.ShapeDtypeStruct(x.shape, np.float16 if x.dtype == np.float32 else x.dtype),
+        like(),
     )
     with pytest.raises(ValueError, match=r"F32\[2,.*there and F16\[2,.*here"):
         checkpoints.restore(one, halves, about(), len(SEEDS))
@@ -254,7 +268,12 @@ def test_another_type_is_refused(one: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        *({"jax": "0.0.1"}, {"instructions": "none"}, {"xla_flags": "--xla_x"}, {"device": "abacus"}),
+        *(
+            {"jax": "0.0.1"},
+            {"instructions": "none"},
+            {"xla_flags": "--xla_x"},
+            {"device": "abacus"},
+        ),
         *({"num_devices": 64}, {"num_processes": 9}, {"shard": "envs"}, {"num_cores": 999}),
     ],
 )
@@ -267,9 +286,17 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
 
 
 SETTINGS = {
-    **{"jax_default_prng_impl": "rbg", "jax_random_seed_offset": 5, "jax_high_dynamic_range_gumbel": True},
+    **{
+        "jax_default_prng_impl": "rbg",
+        "jax_random_seed_offset": 5,
+        "jax_high_dynamic_range_gumbel": True,
+    },
     **{"jax_default_matmul_precision": "highest", "jax_numpy_dtype_promotion": "strict"},
-    **{"jax_disable_most_optimizations": None, "jax_optimization_level": "O1", "jax_use_shardy_partitioner": None},
+    **{
+        "jax_disable_most_optimizations": None,
+        "jax_optimization_level": "O1",
+        "jax_use_shardy_partitioner": None,
+    },
 }
 
 
@@ -294,7 +321,9 @@ def test_settings_of_jax_that_change_numbers_are_said(one: Path, name: str) -> N
 
 @pytest.mark.acceptance("D6")
 def test_what_an_older_release_has_not_recorded_is_said() -> None:
-    """In one sentence, and not as a difference; nothing that it holds instead is trusted to have a shape."""
+    """In one sentence, and not as a difference; nothing that it holds instead is trusted to have a
+    shape.
+    """
     newer = ("jax_settings", "num_cores", "shard", "variables")
     older = {name: value for name, value in VERSIONS.items() if name not in newer}
     (said,) = checkpoints.changes(older, VERSIONS)
@@ -306,14 +335,21 @@ def test_what_an_older_release_has_not_recorded_is_said() -> None:
 
 
 def forge(path: Path, changes: Any = None, *, leaves: Any = None, text: str | None = None) -> Path:
-    """A checkpoint that says something else, or has other arrays, under the digest that it has then."""
+    """A checkpoint that says something else, or has other arrays, under the digest that it has
+    then.
+    """
     data = path.read_bytes()
     with safetensors.safe_open(path, framework="numpy") as file:
         said = json.loads(file.metadata()["pg"])
     arrays = safetensors.numpy.load(data)
     said = {name: value for name, value in {**said, **(changes or {})}.items() if value is not DROP}
     arrays = {name: x for name, x in {**arrays, **(leaves or {})}.items() if x is not DROP}
-    return put(path, safetensors.numpy.save(arrays, metadata={"pg": text if text is not None else json.dumps(said)}))
+    return put(
+        path,
+        safetensors.numpy.save(
+            arrays, metadata={"pg": text if text is not None else json.dumps(said)}
+        ),
+    )
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -330,7 +366,9 @@ DROP = object()
 def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> None:
     """tests/data has one of each format that was ever written; today that is one."""
     fixtures = sorted(DATA.glob("checkpoints-format-*"))
-    assert [path.name for path in fixtures] == [f"checkpoints-format-{i + 1}" for i in range(checkpoints.FORMAT)]
+    assert [path.name for path in fixtures] == [
+        f"checkpoints-format-{i + 1}" for i in range(checkpoints.FORMAT)
+    ]
     with safetensors.safe_open(at(fixtures[0], 2), framework="numpy") as file:
         setup = json.loads(file.metadata()["pg"])["setup"]
     config = Config.from_json(setup["config"])
@@ -339,7 +377,9 @@ def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> No
     assert found.begun.updates == int(found.begun.states.update[0]) == 2
     forge(at(one, 10), {"format": 99})
     with pytest.raises(
-        ValueError, match=r"has format 99, and this pg reads format 1: go on with pg 0\.1\.0, or start"
+        ValueError,
+        match=r"has format 99, and this pg reads format 1: go on with pg 0\.1\.0, or "
+        r"start",
     ):
         restore(one)
 
@@ -354,7 +394,11 @@ def test_a_disk_that_is_full_costs_nothing_that_was_kept(kept: Kept, tmp_path: P
     for size in range(20):
         resource.setrlimit(resource.RLIMIT_FSIZE, (512 * size, hard))
         try:
-            with pytest.raises(OSError, match=r"^\[Errno 27\] cannot write .*00000010.*: File too large$"):
+            with pytest.raises(
+                OSError,
+                match=r"^\[Errno 27\] cannot write .*00000010.*: File too "
+                r"large$",
+            ):
                 checkpoints.save(folder, 10, kept.trained.states, about_it)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -386,11 +430,17 @@ def hostile(path: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     claim = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
     yield "a pickle", raw(b"cos\nsystem\n(S'touch owned'\ntR.")
     yield "empty", raw(b"")
-    yield "an npz", lambda p: [np.savez(p.with_name("x.npz"), a=1), put(p, p.with_name("x.npz").read_bytes())]
+    yield (
+        "an npz",
+        lambda p: [np.savez(p.with_name("x.npz"), a=1), put(p, p.with_name("x.npz").read_bytes())],
+    )
     yield "a header of 4 TiB", raw(header({}, size=2**42))
     yield "a header of 8 GiB", raw(header({}, size=2**33))
     yield "a header that ends too soon", raw(header({}, size=7))
-    yield "no metadata", raw(header({kernel: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"0000"))
+    yield (
+        "no metadata",
+        raw(header({kernel: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"0000")),
+    )
     yield "an array of 4 TiB", raw(header({"__metadata__": {"pg": "{}"}, ".update": claim}))
     yield (
         "offsets backwards",
@@ -400,15 +450,36 @@ def hostile(path: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
         "offsets shared",
         raw(
             header(
-                {k: {"dtype": "I32", "shape": [2], "data_offsets": [0, 8]} for k in (".update", ".skipped")}, b"0" * 8
+                {
+                    k: {"dtype": "I32", "shape": [2], "data_offsets": [0, 8]}
+                    for k in (".update", ".skipped")
+                },
+                b"0" * 8,
             )
         ),
     )
-    yield "an object", raw(header({".update": {"dtype": "O", "shape": [2], "data_offsets": [0, 8]}}, b"0" * 8))
-    yield "a shape below nothing", raw(header({".update": {"dtype": "I32", "shape": [-2], "data_offsets": [0, 8]}}))
+    yield (
+        "an object",
+        raw(header({".update": {"dtype": "O", "shape": [2], "data_offsets": [0, 8]}}, b"0" * 8)),
+    )
+    yield (
+        "a shape below nothing",
+        raw(header({".update": {"dtype": "I32", "shape": [-2], "data_offsets": [0, 8]}})),
+    )
     yield "a header that is deep", raw(struct.pack("<Q", 100_000) + b"[" * 100_000)
     yield "members twice", raw(struct.pack("<Q", 64) + b'{".update":{},".update":{}}'.ljust(64))
-    for text in ("", "[]", "1e999", "NaN", '{"digest": NaN}', "[" * 100_000, '{"a":' * 100_000, "null", '"x"', "{}"):
+    for text in (
+        "",
+        "[]",
+        "1e999",
+        "NaN",
+        '{"digest": NaN}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "null",
+        '"x"',
+        "{}",
+    ):
         yield f"it says {text[:20]!r}", lambda p, text=text: forge(p, text=text)
     for name in ("format", "setup", "num_kept", "updates", "metrics", "versions"):
         yield f"without {name}", lambda p, name=name: forge(p, {name: DROP})
@@ -417,7 +488,10 @@ def hostile(path: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     yield "metrics elsewhere", lambda p: forge(p, {"metrics": {"../../../../etc/passwd": "0"}})
     yield "metrics at the root", lambda p: forge(p, {"metrics": {"/etc/passwd": "0"}})
     yield "metrics in a list", lambda p: forge(p, {"metrics": ["x"]})
-    yield "metrics linked", lambda p: instead(lambda x: x.symlink_to("/etc/passwd"))(next(p.parent.glob("metrics-*")))
+    yield (
+        "metrics linked",
+        lambda p: instead(lambda x: x.symlink_to("/etc/passwd"))(next(p.parent.glob("metrics-*"))),
+    )
     yield "no leaves", lambda p: forge(p, leaves=dict.fromkeys(arrays, DROP))
     yield "a scalar", lambda p: forge(p, leaves={".update": np.array(1, np.int32)})
     yield "many runs", lambda p: forge(p, leaves={".update": np.zeros(10**6, np.int32)})
@@ -428,7 +502,10 @@ def hostile(path: Path) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     yield "a link to a device", instead(lambda p: p.symlink_to("/dev/zero"))
     yield "a folder", instead(lambda p: p.mkdir())
     yield "a pipe", instead(lambda p: os.mkfifo(p))
-    yield "two of one update", lambda p: p.with_name(f"{p.name[:8]}.{'0' * 64}.safetensors").write_bytes(b"")
+    yield (
+        "two of one update",
+        lambda p: p.with_name(f"{p.name[:8]}.{'0' * 64}.safetensors").write_bytes(b""),
+    )
 
 
 @pytest.mark.acceptance("S2")
@@ -466,19 +543,28 @@ except ValueError as error:
 
 @pytest.mark.acceptance("C9")
 def test_one_process_works_in_a_folder(tmp_path: Path) -> None:
-    """Of 32 that begin together; the others name it, and change nothing. A dead one keeps no lock, 20 times over."""
+    """Of 32 that begin together; the others name it, and change nothing. A dead one keeps no lock,
+    20 times over.
+    """
     command = [sys.executable, "-c", LOCK, str(tmp_path)]
     with subprocess.Popen([*command, "60"], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "mine\n"
         before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
-        others = [subprocess.Popen([*command, "0"], stderr=subprocess.PIPE, text=True) for _ in range(31)]
+        others = [
+            subprocess.Popen([*command, "0"], stderr=subprocess.PIPE, text=True) for _ in range(31)
+        ]
         for other in others:
             _, said = other.communicate(timeout=60)
             assert other.returncode == 1
             assert f"is in use by process {owner.pid} on " in said
-        assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()} == before
+        assert {
+            path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.iterdir()
+        } == before
         owner.kill()
     for _ in range(20):
-        with folders.locked(tmp_path), pytest.raises(ValueError, match=f"in use by process {os.getpid()} on"):
+        with (
+            folders.locked(tmp_path),
+            pytest.raises(ValueError, match=f"in use by process {os.getpid()} on"),
+        ):
             folders.locked(tmp_path).__enter__()

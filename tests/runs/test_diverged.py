@@ -24,7 +24,8 @@ from pg.sweep import Study, driver, points, report
 
 ROOT = Path(__file__).parents[2]
 ONE = devices.layout(most=1)
-WILD = Hyperparams(max_grad_norm=math.inf)  # with sgd and a learning rate of 3e38 the first step is infinite
+# with sgd and a learning rate of 3e38 the first step is infinite
+WILD = Hyperparams(max_grad_norm=math.inf)
 CONFIG = Config(
     env=Clock(),
     env_params={"reward_scale": 100.0},
@@ -37,24 +38,37 @@ AGAIN = {"per_seed": [{}, {}], "failed_seeds": [2, 3]}  # what fresh seeds come 
 
 
 def carried_out(study: Study, folder: Path) -> int:
-    return driver.carry_out(study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2)
+    return driver.carry_out(
+        study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2
+    )
 
 
 def ranked(scores: list[float], finite: list[bool]) -> tuple[Study, list[report.Ranked]]:
     """Two settings of two seeds each."""
     study = Study(CONFIG, WILD, {"learning_rate": [0.1, 0.2]}, range(2))
     fixed = {"run": np.arange(4), "setting": np.repeat([0, 1], 2), "env_steps": np.full(4, 10)}
-    return study, report.rank(study, {**fixed, "mean": np.array(scores), "finite": np.array(finite)})
+    return study, report.rank(
+        study, {**fixed, "mean": np.array(scores), "finite": np.array(finite)}
+    )
 
 
-def test_a_sweep_of_which_every_run_diverges_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_of_which_every_run_diverges_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit code 3 and a summary; and nothing is tried again, as there is no best setting."""
     study = Study(CONFIG, WILD, {"learning_rate": [3e38, 3.2e38]}, range(2), 3)
     assert carried_out(study, tmp_path / "sweep") == cli.NOT_FINITE
     out = capsys.readouterr().out
-    assert "all 4 runs diverged, each with a number that was not finite at some update, so that there is no" in out
+    assert (
+        "all 4 runs diverged, each with a number that was not finite at some update, so that there "
+        "is no" in out
+    )
     summary = json.loads((tmp_path / "sweep" / "summary.json").read_text())
-    assert (summary["status"], summary["best"], summary["diverged_runs"]) == ("every run diverged", None, 4)
+    assert (summary["status"], summary["best"], summary["diverged_runs"]) == (
+        "every run diverged",
+        None,
+        4,
+    )
     assert (tmp_path / "sweep" / "settings.csv").exists()
     assert not (tmp_path / "sweep" / "best").exists()
 
@@ -72,27 +86,52 @@ def test_fresh_seeds_that_all_diverge_are_said() -> None:
     said = report.verdict(study, both, AGAIN)
     assert said.endswith("but on 2 fresh seeds all runs diverged: this setting cannot be relied on")
     some = {**AGAIN, "failed_seeds": [3], "mean": 4.0, "interval": (4.0, 4.0)}
-    assert "on 2 fresh seeds, without the 1 that diverged, which had no" in report.verdict(study, both, some)
+    assert "on 2 fresh seeds, without the 1 that diverged, which had no" in report.verdict(
+        study, both, some
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "table", "message"),
     [
-        ({}, {"max_steps_in_episode": [10, 10.5]}, "max_steps_in_episode must be a whole number of at least 1"),
-        ({}, {"max_steps_in_episode": [10, 0]}, "max_steps_in_episode must be a whole number of at least 1"),
+        (
+            {},
+            {"max_steps_in_episode": [10, 10.5]},
+            "max_steps_in_episode must be a whole number of at least 1",
+        ),
+        (
+            {},
+            {"max_steps_in_episode": [10, 0]},
+            "max_steps_in_episode must be a whole number of at least 1",
+        ),
         ({}, {"g": [9.0, "ten"]}, "g must be finite numbers"),
         ({}, {"gee": [9.0]}, "unknown setting to vary 'gee'"),
         ({}, {"observe": [(0, 1), (0, 9)]}, "observe must be below 3"),
-        ({"estimator": "all_action"}, {"env": ["CartPole-v1", "Pendulum-v1"]}, "needs discrete ones"),
+        (
+            {"estimator": "all_action"},
+            {"env": ["CartPole-v1", "Pendulum-v1"]},
+            "needs discrete ones",
+        ),
     ],
 )
 def test_what_can_be_refused_is_refused_before_the_first_update(
-    changes: dict[str, Any], table: points.Table, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    table: points.Table,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(execution, "compile_programs", lambda *_, **__: pytest.fail("it compiles"))
-    small: dict[str, Any] = {"env": "Pendulum-v1", "num_envs": 2, "num_updates": 1, "hidden_sizes": (4,)}
+    small: dict[str, Any] = {
+        "env": "Pendulum-v1",
+        "num_envs": 2,
+        "num_updates": 1,
+        "hidden_sizes": (4,),
+    }
     with pytest.raises(ValueError, match=message):
-        carried_out(Study(Config(**small | changes), Hyperparams(), table, range(2)), tmp_path / "sweep")
+        carried_out(
+            Study(Config(**small | changes), Hyperparams(), table, range(2)), tmp_path / "sweep"
+        )
     assert not (tmp_path / "sweep").exists()
 
 
@@ -105,13 +144,25 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not those of the policies before: one of three seeds, and then all."""
-    rows: Any = [(SimpleNamespace(name="CartPole-v1", seeds=3, episodes=2), SimpleNamespace(label="reinforce"))]
+    rows: Any = [
+        (
+            SimpleNamespace(name="CartPole-v1", seeds=3, episodes=2),
+            SimpleNamespace(label="reinforce"),
+        )
+    ]
     for skipped in ([0, 1, 0], [1, 1, 1]):
         ones = np.ones((3, 4))
-        metrics = {"env_steps": ones.astype(int), "return": ones, "episodes": ones, "skipped": ones * np.c_[skipped]}
+        metrics = {
+            "env_steps": ones.astype(int),
+            "return": ones,
+            "episodes": ones,
+            "skipped": ones * np.c_[skipped],
+        }
         done = execution.Run(None, metrics, True, None, 0.0, 0.0)
         monkeypatch.setattr(execution, "run", lambda *_, done=done: done)
-        monkeypatch.setattr(execution, "evaluate_run", lambda *_, **__: Evaluation(np.ones((3, 2)), np.ones((3, 2))))
+        monkeypatch.setattr(
+            execution, "evaluate_run", lambda *_, **__: Evaluation(np.ones((3, 2)), np.ones((3, 2)))
+        )
         out = tmp_path / str(sum(skipped))
         assert learning.run(rows, lambda env, label: preset(label, env=env), out)
         lines = learning.collect(out)
@@ -123,7 +174,9 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
 
 def test_the_benchmark_command_says_that_every_run_diverged(tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
-    learning.write_csv(table, [learning.Result("CartPole-v1", "reinforce", 0, math.nan, math.nan, 10)])
+    learning.write_csv(
+        table, [learning.Result("CartPole-v1", "reinforce", 0, math.nan, math.nan, 10)]
+    )
     command = [sys.executable, str(ROOT / "experiments" / "benchmark.py"), "--from", str(table)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (cli.NOT_FINITE, "")
@@ -131,12 +184,21 @@ def test_the_benchmark_command_says_that_every_run_diverged(tmp_path: Path) -> N
 
 
 def test_the_laboratory_measures_no_policy_that_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
-    wild = {"optimizer": "sgd", "learning_rate": 3e38, "max_grad_norm": math.inf, "num_updates": 2, "num_envs": 2}
-    monkeypatch.setitem(subjects.SUBJECTS, "garnet", subjects.Subject("leave_one_out", wild, 8, 8, 1, 8))
+    wild = {
+        "optimizer": "sgd",
+        "learning_rate": 3e38,
+        "max_grad_norm": math.inf,
+        "num_updates": 2,
+        "num_envs": 2,
+    }
+    monkeypatch.setitem(
+        subjects.SUBJECTS, "garnet", subjects.Subject("leave_one_out", wild, 8, 8, 1, 8)
+    )
     monkeypatch.setattr(subjects, "_fit", lambda *_: lambda *_: ({}, 0.0))
     with pytest.raises(
         ValueError,
-        match="the training of the policy of garnet diverged within 2 updates, and there is nothing to measure",
+        match="the training of the policy of garnet diverged within 2 updates, and there is "
+        "nothing to measure",
     ):
         leaderboard.stages("garnet", 0)
 
@@ -149,9 +211,17 @@ def test_estimates_that_are_not_finite_are_refused() -> None:
 
 @pytest.mark.slow
 def test_a_search_of_which_every_point_diverges_says_so() -> None:
-    wild = ["optimizer=sgd", "num_updates=2", "max_grad_norm=1e38", "num_envs=4", "hidden_sizes=(8,)"]
+    wild = [
+        "optimizer=sgd",
+        "num_updates=2",
+        "max_grad_norm=1e38",
+        "num_envs=4",
+        "hidden_sizes=(8,)",
+    ]
     flags = ["--points", "2", "--seeds", "2", "--set", *wild, "--range", "learning_rate=1e38:3e38"]
     command = [sys.executable, str(ROOT / "experiments" / "tune.py"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.NOT_FINITE, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("every point has a seed that diverged: no point is the best")
+    assert done.stdout.splitlines()[-1].startswith(
+        "every point has a seed that diverged: no point is the best"
+    )

@@ -1,4 +1,6 @@
-"""Standard streams that cannot hold every character: programs go on, and what they write can be read."""
+"""Standard streams that cannot hold every character: programs go on, and what they write can be
+read.
+"""
 
 import ast
 import io
@@ -42,13 +44,17 @@ def test_every_character_of_the_sources_has_a_readable_form() -> None:
 
 
 def test_every_file_of_text_names_its_encoding() -> None:
-    """Or the locale would decide: a command that reads or writes a table of formulas would end in a C locale."""
+    """Or the locale would decide: a command that reads or writes a table of formulas would end in a
+    C locale.
+    """
     for path in [*(ROOT / "pg").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in ("read_text", "write_text") or (name == "open" and isinstance(node.func, ast.Name)):
+            if name in ("read_text", "write_text") or (
+                name == "open" and isinstance(node.func, ast.Name)
+            ):
                 named = any(k.arg == "encoding" for k in node.keywords)
                 assert named or (name == "read_text" and node.args), f"{path.name}:{node.lineno}"
 
@@ -73,7 +79,11 @@ def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.Monke
             "error: cannot read /tmp/my × runs/é/a: γ is no folder",
             r"/tmp/my $'\303\227' runs/$'\303\251'/a: gamma is",
         ),
-        ("error: config.json of résumé/²", r"config.json of r$'\303\251'sum$'\303\251'/$'\302\262'"),
+        (
+            "error: config.json of résumé/²",
+            r"config.json of "
+            r"r$'\303\251'sum$'\303\251'/$'\302\262'",
+        ),
         ("pg.commands.job.resume('/tmp/é1')", r"pg.commands.job.resume('/tmp/\xe91')"),
         ("unknown env 'Pôle', e\u0301, 日, ά", r"unknown env 'P\xf4le', e\u0301, \u65e5, \u03ac"),
         ("1 ± 2 × θ̂ ≤ ½ ĝ", "1 +/- 2 x theta <= 1/2 g"),
@@ -94,7 +104,9 @@ def test_a_shell_finds_the_path_that_an_ascii_console_shows(tmp_path: Path) -> N
     """Whatever letters and signs it has."""
     folder = tmp_path / "é日γ×e\u0301"
     folder.mkdir()
-    program = "import sys; from pg import encoding; encoding.make_streams_readable(); print(sys.argv[1])"
+    program = (
+        "import sys; from pg import encoding; encoding.make_streams_readable(); print(sys.argv[1])"
+    )
     code, text = outcome("ascii", "-c", program, str(folder))
     assert code == 0
     assert text.isascii()
@@ -102,7 +114,9 @@ def test_a_shell_finds_the_path_that_an_ascii_console_shows(tmp_path: Path) -> N
 
 
 def outcome(place: str, *command: str) -> tuple[int, str]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "LC_ALL", "LANG")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "LC_ALL", "LANG")
+    }
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,

@@ -1,4 +1,6 @@
-"""Parameters of the environment, static or traced: what is trained with them is judged, kept and shown with them."""
+"""Parameters of the environment, static or traced: what is trained with them is judged, kept and
+shown with them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +33,15 @@ ONE = devices.layout(most=1)
 
 
 def with_parameters(config: Config, **values: Any) -> Config:
-    return Config(**{**{name: getattr(config, name) for name in vars(config)}, "env_params": values})
+    return Config(
+        **{**{name: getattr(config, name) for name in vars(config)}, "env_params": values}
+    )
 
 
 def judged(config: Config, seeds: Sequence[int]) -> np.ndarray:
-    """Returns [S, EPISODES] of the policies that seeds begin with, by the parameters of the Config alone."""
+    """Returns [S, EPISODES] of the policies that seeds begin with, by the parameters of the Config
+    alone.
+    """
     keys, eval_keys = execution.seed_keys(seeds)
 
     def one(key: jax.Array, eval_key: jax.Array) -> jax.Array:
@@ -60,7 +66,9 @@ def test_a_sweep_ranks_its_settings_by_their_own_environment(swept: Path) -> Non
     rows = studies.read_runs(swept)
     for i in range(0, len(rows["run"]), 2):
         own = with_parameters(CONFIG, **{name: rows[name][i].item() for name in VALUES})
-        np.testing.assert_allclose(rows["mean"][i : i + 2], judged(own, range(2)).mean(axis=1), rtol=1e-5)
+        np.testing.assert_allclose(
+            rows["mean"][i : i + 2], judged(own, range(2)).mean(axis=1), rtol=1e-5
+        )
     assert rows["mean"][4:].min() > rows["mean"][:4].max()
 
 
@@ -80,7 +88,9 @@ def test_each_seed_of_a_run_is_evaluated_with_the_parameters_it_was_trained_with
     found = execution.evaluate_run(CONFIG, done, [0, 1], EPISODES, greedy=False).returns
     for i, scale in enumerate([1.0, 7.0]):
         own = {"max_steps_in_episode": 5, "reward_scale": scale}
-        np.testing.assert_allclose(found[i], judged(with_parameters(CONFIG, **own), [i])[0], rtol=1e-6)
+        np.testing.assert_allclose(
+            found[i], judged(with_parameters(CONFIG, **own), [i])[0], rtol=1e-6
+        )
     params = jax.tree.map(lambda x: x[1], done.states.params.policy)
     alone = evaluate(CONFIG, params, execution.seed_keys([1])[1][0], EPISODES, env_params=own)
     np.testing.assert_allclose(alone.returns, found[1], rtol=1e-6)
@@ -98,13 +108,17 @@ def test_a_run_folder_holds_them(tmp_path: Path) -> None:
 def test_studies_differ_by_parameters_that_are_not_varied(tmp_path: Path) -> None:
     """Else the one would go on in the folder of the other."""
     places = {
-        Study(Config(env="Pendulum-v1"), Hyperparams(env_params={"g": g}), {}, range(2)).folder(tmp_path)
+        Study(Config(env="Pendulum-v1"), Hyperparams(env_params={"g": g}), {}, range(2)).folder(
+            tmp_path
+        )
         for g in (5.0, 10.0)
     }
     assert len(places) == 2
 
 
-def test_benchmark_and_laboratory_have_one_home_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_and_laboratory_have_one_home_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task: Any = SimpleNamespace(name="Pendulum-v1", seeds=1, episodes=2)
     row: Any = SimpleNamespace(label="reinforce")
 
@@ -144,12 +158,25 @@ NO_VALUES = [
     ("reward_scale", [True, False], "reward_scale must be a number, got True"),
     ("reward_scale", [9.8, True], "reward_scale must be a number, got True"),
     ("reward_scale", [1.0, "high"], "reward_scale must be finite numbers"),
-    ("max_steps_in_episode", [5, 0], "max_steps_in_episode must be a whole number of at least 1, got 0"),
+    (
+        "max_steps_in_episode",
+        [5, 0],
+        "max_steps_in_episode must be a whole number of at least 1, got 0",
+    ),
     ("max_steps_in_episode", [5, True], "max_steps_in_episode must be a number, got True"),
     ("generous", [0, 1], "generous must be True or False, got 0"),
     ("generous", [True, 0.5], "generous must be True or False, got 0.5"),
-    ("manner", [True], "manner is a text in this environment, 'calm' by itself, .* got True: make the"),
-    ("wage", [1.0], r"unknown setting to vary 'wage': .*sweep\.py --help lists .* own are .*manner"),
+    (
+        "manner",
+        [True],
+        "manner is a text in this environment, 'calm' by itself, .* got True: make the",
+    ),
+    (
+        "wage",
+        [1.0],
+        r"unknown setting to vary 'wage': .*sweep\.py --help lists .* own are "
+        r".*manner",
+    ),
 ]
 
 
@@ -157,7 +184,9 @@ NO_VALUES = [
 def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_announced(
     name: str, values: list[Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under trace they would be read no more, and the error would be of a tracer, once all is compiled."""
+    """Under trace they would be read no more, and the error would be of a tracer, once all is
+    compiled.
+    """
     folder = tmp_path / "sweep"
 
     def carried_out() -> None:
@@ -178,8 +207,12 @@ def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer(
     with pytest.raises(ValueError, match="generous must be True or False, got 2"):
         execution.run(config, Hyperparams(env_params={"generous": 2}), [0])
     with pytest.raises(ValueError, match="reward_scale must be a number, got a traced bool"):
-        jax.eval_shape(lambda x: make_env(config.env, 1, {"reward_scale": x}).num_envs, np.bool_(True))
-    with pytest.raises(ValueError, match="generous must be True, without quotation marks; got 'true'"):
+        jax.eval_shape(
+            lambda x: make_env(config.env, 1, {"reward_scale": x}).num_envs, np.bool_(True)
+        )
+    with pytest.raises(
+        ValueError, match="generous must be True, without quotation marks; got 'true'"
+    ):
         Config(env_params={"generous": "true"})
 
 
@@ -187,7 +220,9 @@ def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer(
 @pytest.mark.parametrize(
     ("name", "values"), [("max_steps_in_episode", [10, 60]), ("g", [1.0, 10.0]), ("l", [0.5, 1.0])]
 )
-def test_pendulum_is_ranked_by_its_own_parameters(tmp_path: Path, name: str, values: list[Any]) -> None:
+def test_pendulum_is_ranked_by_its_own_parameters(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
     config = Config(env="Pendulum-v1", num_envs=2, num_updates=1, hidden_sizes=(4,))
     study = Study(config, STANDING, {name: values}, range(2), EPISODES)
     driver.carry_out(study, tmp_path, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)

@@ -1,4 +1,6 @@
-"""The main job as a user meets it: what it writes, what it says to a mistake, and how it is interrupted."""
+"""The main job as a user meets it: what it writes, what it says to a mistake, and how it is
+interrupted.
+"""
 
 import dataclasses
 import json
@@ -21,21 +23,34 @@ from pg.runs import execution, folders, results
 from pg.train import make_learner, make_train
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations")}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations"),
+}
 SMALL = ("--num-updates", "4", "--num-envs", "4", "--hidden-sizes", "8", "--eval-episodes", "5")
-EVERYTHING = {"config.json", "versions.json", "metrics.parquet", "params.safetensors", "summary.json"}
+EVERYTHING = {
+    "config.json",
+    "versions.json",
+    "metrics.parquet",
+    "params.safetensors",
+    "summary.json",
+}
 EVERYTHING |= {"curve.png", "curve.svg", "checkpoints", ".lock"}
 
 
 def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "experiments" / script), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
 
 
 @pytest.fixture(scope="module")
 def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("results")
-    done = train(*SMALL, "--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out))
+    done = train(
+        *SMALL, "--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out)
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, Path(done.stdout.strip().splitlines()[-1])
 
@@ -44,7 +59,15 @@ def test_it_says_what_it_does_and_where_it_is(two_seeds: tuple[str, Path]) -> No
     printed, folder = two_seeds
     assert "leave_one_out on CartPole-v1: 4 updates of 4 complete episodes" in printed
     assert "planned: at most 8,000 environment steps per seed" in printed
-    for word in ("settings: hidden_sizes=", "--verbose", "return ", "grad norm ", "entropy ", "steps/s", " left"):
+    for word in (
+        "settings: hidden_sizes=",
+        "--verbose",
+        "return ",
+        "grad norm ",
+        "entropy ",
+        "steps/s",
+        " left",
+    ):
         assert word in printed
     assert "final evaluation, 10 episodes, sampled actions" in printed
     assert {path.name for path in folder.iterdir()} == EVERYTHING
@@ -57,7 +80,12 @@ def test_the_summary(two_seeds: tuple[str, Path]) -> None:
     means = [row["mean"] for row in seeds]
     assert summary["mean"] == pytest.approx(np.mean(means))
     assert summary["standard_error"] == pytest.approx(np.std(means, ddof=1) / 2**0.5)
-    assert summary["min"] == min(row["min"] for row in seeds) <= summary["max"] == max(row["max"] for row in seeds)
+    assert (
+        summary["min"]
+        == min(row["min"] for row in seeds)
+        <= summary["max"]
+        == max(row["max"] for row in seeds)
+    )
     assert (summary["episodes"], seeds[0]["episodes"], summary["status"]) == (10, 5, "finished")
     assert summary["env_steps"] == sum(row["env_steps"] for row in seeds)
     assert min(summary["compile_seconds"], summary["train_seconds"]) > 0
@@ -69,7 +97,9 @@ def test_pandas_and_polars_read_the_metrics(two_seeds: tuple[str, Path]) -> None
     frame = pandas.read_parquet(path)
     assert polars.read_parquet(path).shape == frame.shape
     assert list(frame.columns[:3]) == ["seed", "update", "total_env_steps"]
-    assert {"return", "grad_norm", "entropy", "env_steps", "length", "episodes"} <= set(frame.columns)
+    assert {"return", "grad_norm", "entropy", "env_steps", "length", "episodes"} <= set(
+        frame.columns
+    )
     assert frame.seed.tolist() == [3] * 4 + [4] * 4
     last = frame[frame["update"] == 3].total_env_steps
     assert last.tolist() == frame.groupby("seed").env_steps.sum().tolist()
@@ -99,7 +129,9 @@ def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
 
 
 def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:
-    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run side by side."""
+    """`make_train(config)(key)` with the first half of `key(seed)`; within rounding, for seeds run
+    side by side.
+    """
     config, hyperparams = folders.read_setup(two_seeds[1])
     _, metrics = jax.jit(make_train(config))(execution.seed_keys([3])[0][0], hyperparams)
     frame = pandas.read_parquet(two_seeds[1] / "metrics.parquet")
@@ -109,7 +141,16 @@ def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path])
 def test_versions_are_recorded(two_seeds: tuple[str, Path]) -> None:
     versions = json.loads((two_seeds[1] / "versions.json").read_text())
     assert versions["jax"] == jax.__version__
-    assert {"python", "gymnax", "optax", "flax", "device", "backend", "git_commit", "git_dirty"} <= set(versions)
+    assert {
+        "python",
+        "gymnax",
+        "optax",
+        "flax",
+        "device",
+        "backend",
+        "git_commit",
+        "git_dirty",
+    } <= set(versions)
 
 
 def test_infinite_clipping_survives_json(tmp_path: Path) -> None:
@@ -137,7 +178,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str], message: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(
+    arguments: list[str], message: str
+) -> None:
     started = time.monotonic()
     done = train(*arguments)
     assert done.returncode == 2
@@ -155,7 +198,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(arguments: list[str],
         (["--out", "{file}"], "cannot make a folder for the run"),
     ],
 )
-def test_a_mistake_that_only_the_environment_knows(arguments: list[str], message: str, tmp_path: Path) -> None:
+def test_a_mistake_that_only_the_environment_knows(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     done = train(*[word.format(file=tmp_path / "file") for word in arguments])
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
@@ -170,7 +215,9 @@ def test_a_mistake_that_only_the_environment_knows(arguments: list[str], message
         (["--seeds", "2"], "5 ± 0 (standard error), median of seeds 5, min 5, max 5"),
     ],
 )
-def test_an_evaluation_whose_returns_are_all_equal(arguments: list[str], score: str, tmp_path: Path) -> None:
+def test_an_evaluation_whose_returns_are_all_equal(
+    arguments: list[str], score: str, tmp_path: Path
+) -> None:
     limit = ("--env-params", "max_steps_in_episode=5", "--num-updates", "1")
     done = train(*SMALL, *limit, *arguments, "--out", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
@@ -182,18 +229,36 @@ def test_help_teaches_and_answers_at_once() -> None:
     done = train("--help")
     assert done.returncode == 0
     assert time.monotonic() - started < 3.0
-    for flag in ("--estimator", "--gamma", "--seeds", "--env-params", "--gae-lambda", "--max-grad-norm"):
+    for flag in (
+        "--estimator",
+        "--gamma",
+        "--seeds",
+        "--env-params",
+        "--gae-lambda",
+        "--max-grad-norm",
+    ):
         assert flag in done.stdout
     assert "sgd: the bare theorem" in " ".join(done.stdout.replace("│", " ").split())
 
 
 def test_the_preset_of_an_estimator_is_its_default() -> None:
-    assert "(default: windows)" in " ".join(train("--estimator", "ppo", "--help").stdout.replace("│", " ").split())
+    assert "(default: windows)" in " ".join(
+        train("--estimator", "ppo", "--help").stdout.replace("│", " ").split()
+    )
 
 
 @pytest.mark.slow
 def test_a_search_ranks_its_points_and_prints_the_best() -> None:
-    arguments = ["--points", "2", "--seeds", "2", "--set", "num_updates=2", "num_envs=4", "hidden_sizes=(8,)"]
+    arguments = [
+        "--points",
+        "2",
+        "--seeds",
+        "2",
+        "--set",
+        "num_updates=2",
+        "num_envs=4",
+        "hidden_sizes=(8,)",
+    ]
     done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
@@ -202,7 +267,9 @@ def test_a_search_ranks_its_points_and_prints_the_best() -> None:
     assert scores == sorted(scores, reverse=True)
     best = printed[2].split()[0]
     assert printed[-1].startswith("preset('reinforce', env='CartPole-v1', num_updates=2")
-    assert float(printed[-1].rpartition("learning_rate=")[2].rstrip(")")) == pytest.approx(float(best), rel=0.01)
+    assert float(printed[-1].rpartition("learning_rate=")[2].rstrip(")")) == pytest.approx(
+        float(best), rel=0.01
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,13 +291,26 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
     ("arguments", "message"),
     [
         (("--over", "gamma"), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
-        (("--over", "learning_rat=0.1"), "unknown setting to vary 'learning_rat': did you mean 'learning_rate'"),
+        (
+            ("--over", "learning_rat=0.1"),
+            "unknown setting to vary 'learning_rat': did you mean 'learning_rate'",
+        ),
         (("--over", "gamma=2"), "gamma must be in [0, 1], got 2"),
-        (("--over", "gamma=0.1:1", "--method", "grid"), "gamma is a range, and a grid needs values"),
+        (
+            ("--over", "gamma=0.1:1", "--method", "grid"),
+            "gamma is a range, and a grid needs values",
+        ),
         (("--seeds", "1"), "seeds must be a whole number of at least 2, got 1"),
-        (("--memory-limit", "much"), "memory_limit must be a size such as 4GiB or 500MB, got 'much'"),
-        pytest.param(("--memory-limit", "1MB"), "memory:", marks=pytest.mark.slow),  # it has to compile first
-        (("--coordinator", "localhost:1"), "coordinator, num_processes and process_id belong together"),
+        (
+            ("--memory-limit", "much"),
+            "memory_limit must be a size such as 4GiB or 500MB, got 'much'",
+        ),
+        # it has to compile first
+        pytest.param(("--memory-limit", "1MB"), "memory:", marks=pytest.mark.slow),
+        (
+            ("--coordinator", "localhost:1"),
+            "coordinator, num_processes and process_id belong together",
+        ),
         (("--distributed",), "no cluster was found"),
         (
             ("--shard", "envs", "--cpu-devices", "2", "--num-envs", "5"),
@@ -246,14 +326,19 @@ def test_a_mistake_in_a_sweep(arguments: tuple[str, ...], message: str, tmp_path
 
 
 def test_scripts_for_clusters_are_whole() -> None:
-    """Their syntax, and that the command has the flags they use; the clusters themselves are not here."""
+    """Their syntax, and that the command has the flags they use; the clusters themselves are not
+    here.
+    """
     helped = train("--help", script="sweep.py").stdout
     scripts = sorted((ROOT / "experiments" / "cluster").iterdir())
     assert len(scripts) == 3
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
         (call,) = re.findall(
-            r"experiments/sweep\.py (?=--seeds|--distributed).*?(?=\"\$@\"|\$flags)", script.read_text(), re.S
+            r"experiments/sweep\.py "
+            r"(?=--seeds|--distributed).*?(?=\"\$@\"|\$flags)",
+            script.read_text(),
+            re.S,
         )
         flags = re.findall(r"--[a-z-]+", call)
         assert flags

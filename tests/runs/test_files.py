@@ -1,7 +1,8 @@
-"""Files of a folder that is damaged, hostile or somebody else's: read within bounds, written nowhere else.
+"""Files of a folder that is damaged, hostile or somebody else's: read within bounds, written
+nowhere else.
 
-Any JSON, any bytes, and what is no plain file, in every file that is read; links in every place that is written; the
-order in which what is written reaches the disk.
+Any JSON, any bytes, and what is no plain file, in every file that is read; links in every place
+that is written; the order in which what is written reaches the disk.
 """
 
 import json
@@ -46,20 +47,38 @@ def folder(tmp_path: Path) -> Path:
 
 def filled(tmp_path: Path) -> Path:
     """A run of two seeds, with every kind of file that is read anywhere."""
-    folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seed": 0, "seeds": 2, "shard": "seeds"}, {"pg": "0.1.0"})
+    folders.write_setup(
+        tmp_path, CONFIG, Hyperparams(), {"seed": 0, "seeds": 2, "shard": "seeds"}, {"pg": "0.1.0"}
+    )
     folders.write_json(tmp_path / "summary.json", {"status": "finished", "num_updates": 4})
     folders.write_json(tmp_path / "sweep.json", {"width": 2})
     results.write_metrics(tmp_path, COLUMNS, 0)
     results.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
     cell = tmp_path / "Catch-bsuite" / "ppo"
     files.make_folder(cell)
-    stored = {"env": "Catch-bsuite", "label": "ppo", "seeds": [0, 1], "episodes": 3, "env_steps": [8, 8]}
-    stored |= {"config": CONFIG.to_json(), "hyperparams": Hyperparams().scalars(), "greedy": [1.0, None]}
+    stored = {
+        "env": "Catch-bsuite",
+        "label": "ppo",
+        "seeds": [0, 1],
+        "episodes": 3,
+        "env_steps": [8, 8],
+    }
+    stored |= {
+        "config": CONFIG.to_json(),
+        "hyperparams": Hyperparams().scalars(),
+        "greedy": [1.0, None],
+    }
     folders.write_json(cell / "seeds-0-1.json", stored | {"sampled": [0.0, 1]})
-    np.savez_compressed(cell / "seeds-0-1.npz", seeds=(0, 1), steps=np.ones((2, 4)), returns=np.ones((2, 4)))
+    np.savez_compressed(
+        cell / "seeds-0-1.npz", seeds=(0, 1), steps=np.ones((2, 4)), returns=np.ones((2, 4))
+    )
     facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in STAGES}
     folders.write_json(tmp_path / "stages.json", facts)
-    results.write_csv(tmp_path / "cosines.csv", Point._fields, [Point("a", "b", "c", 1, 2, 3.0, 4.0, 5.0, 6.0, 7.0)])
+    results.write_csv(
+        tmp_path / "cosines.csv",
+        Point._fields,
+        [Point("a", "b", "c", 1, 2, 3.0, 4.0, 5.0, 6.0, 7.0)],
+    )
     results.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
     return tmp_path
 
@@ -92,16 +111,51 @@ OTHER: list[tuple[str, Callable[[Path], Any]]] = [
 READERS = [*JSON, *OTHER]
 IDS = [f"{i}-{name}" for i, (name, _) in enumerate(READERS)]
 TEXTS = [
-    *("", " ", "null", "true", "0", "-1", "1e999", "NaN", "Infinity", '"x"', '"config"', "[]", "[[]]", "{}", "[{}]"),
-    *("9" * 5000, "[" * 100_000, '{"a":' * 100_000, "[" * 500 + "]" * 500, "{", "\ufeff{}", '{"a": 1, "a": 2}', "\0"),
+    *(
+        "",
+        " ",
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1e999",
+        "NaN",
+        "Infinity",
+        '"x"',
+        '"config"',
+        "[]",
+        "[[]]",
+        "{}",
+        "[{}]",
+    ),
+    *(
+        "9" * 5000,
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[" * 500 + "]" * 500,
+        "{",
+        "\ufeff{}",
+        '{"a": 1, "a": 2}',
+        "\0",
+    ),
     *(
         '{"config": [], "hyperparams": {}}',
         '{"config": {}, "hyperparams": null}',
         '{"width": "2"}',
         '{"width": true}',
     ),
-    *('{"width": 1e300}', '{"width": 0}', '{"width": 9999999999}', '{"width": -1}', '{"resumed": {}}'),
-    *('{"resumed": [1]}', '{"status": 1, "num_updates": 2}', '{"status": "finished", "num_updates": "4"}'),
+    *(
+        '{"width": 1e300}',
+        '{"width": 0}',
+        '{"width": 9999999999}',
+        '{"width": -1}',
+        '{"resumed": {}}',
+    ),
+    *(
+        '{"resumed": [1]}',
+        '{"status": 1, "num_updates": 2}',
+        '{"status": "finished", "num_updates": "4"}',
+    ),
     *(
         '{"initial": 1, "middle": 2, "final": 3}',
         '{"\\ud800": 1}',
@@ -148,14 +202,22 @@ def test_any_bytes_in_any_file_are_read_or_one_sentence(folder: Path, name: str,
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 def places(data: Any, *path: Any) -> list[tuple[Any, ...]]:
     """The ways to every value in JSON."""
-    inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    inside = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data)
+        if isinstance(data, list)
+        else ()
+    )
     return [path, *(place for name, x in inside for place in places(x, *path, name))]
 
 
@@ -208,7 +270,9 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.acceptance("S8")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "read"), READERS, ids=IDS)
-def test_what_is_no_plain_file_is_not_waited_for(folder: Path, name: str, read: Any, kind: str) -> None:
+def test_what_is_no_plain_file_is_not_waited_for(
+    folder: Path, name: str, read: Any, kind: str
+) -> None:
     (folder / name).unlink()
     KINDS[kind](folder / name)
     said = one_sentence(read, folder, name)
@@ -225,11 +289,17 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.touch()
     os.truncate(path, 2**40)
-    with pytest.raises(ValueError, match=r"config.json has 1,099,511,627,776 bytes, where at most 67,108,864 were"):
+    with pytest.raises(
+        ValueError,
+        match=r"config.json has 1,099,511,627,776 bytes, where at most "
+        r"67,108,864 were",
+    ):
         folders.read_json(path)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"config": {}, "hyperparams": {}, "options": []}', "not json"])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '{"config": {}, "hyperparams": {}, "options": []}', "not json"]
+)
 def test_a_command_on_a_folder_of_something_else_ends_with_code_2(
     folder: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,7 +321,10 @@ def table_of(path: Path, columns: dict[str, Any], **options: Any) -> None:
 
 MANY = np.zeros(10**6)
 TABLES: dict[str, tuple[dict[str, Any], str]] = {
-    "more rows than updates": ({"seed": MANY}, "1,000,000 rows, where at most 8 can have been written"),
+    "more rows than updates": (
+        {"seed": MANY},
+        "1,000,000 rows, where at most 8 can have been written",
+    ),
     "texts": ({"seed": ["x"] * 8}, "is of type 'string'"),
     "lists": ({"seed": [[1.0]] * 8}, "is of type|not named once each"),
     "a structure": ({"seed": [{"a": 1, "b": 2}] * 8}, "is of type|not named once each"),
@@ -273,7 +346,9 @@ def test_a_table_that_a_run_cannot_have_written_is_not_unpacked(
         results.read_metrics(folder)
 
 
-def test_a_table_that_does_not_fit_into_memory_is_not_unpacked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_does_not_fit_into_memory_is_not_unpacked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where nothing says how many rows there can be."""
     path = folder / "metrics.parquet"
     monkeypatch.setattr(memory, "free", lambda: 10**6)
@@ -287,7 +362,11 @@ def test_a_text_that_comes_often_is_in_memory_once(folder: Path) -> None:
     path = folder / "x.parquet"
     column = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 2**20])
     table_of(path, {"x": column}, store_schema=False)
-    with pytest.raises(ValueError, match=r"damaged, remove it: it would unpack to 1 MiB, for 3,000 rows of 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"damaged, remove it: it would unpack to 1 MiB, for 3,000 "
+        r"rows of 1",
+    ):
         results.read_table(path, texts=True)
     column = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 2**17])
     table_of(path, {"x": column}, store_schema=False)
@@ -297,20 +376,32 @@ def test_a_text_that_comes_often_is_in_memory_once(folder: Path) -> None:
 
 
 def test_texts_come_back_as_they_were_written(tmp_path: Path) -> None:
-    columns = {"name": np.array(["a", "b", "a", None], object), "x": [1, 2, 3, 4], "flag": [True, False, True, True]}
+    columns = {
+        "name": np.array(["a", "b", "a", None], object),
+        "x": [1, 2, 3, 4],
+        "flag": [True, False, True, True],
+    }
     results.write_table(tmp_path / "x.parquet", columns)
     found = results.read_table(tmp_path / "x.parquet", texts=True)
-    assert {name: x.tolist() for name, x in found.items()} == {name: list(x) for name, x in columns.items()}
+    assert {name: x.tolist() for name, x in found.items()} == {
+        name: list(x) for name, x in columns.items()
+    }
 
 
 def test_parameters_of_more_seeds_than_the_run_has_are_not_read(folder: Path) -> None:
     for shape in ((3, 3), (2, 2, 3), (2, 4), (3, 2)):
         results.write_params(folder, {"policy": np.zeros(shape, np.float32)})
-        with pytest.raises(ValueError, match=r"policy is F32\[.*\], where F32\[3\], with 2 seed\(s\) in front,"):
+        with pytest.raises(
+            ValueError,
+            match=r"policy is F32\[.*\], where F32\[3\], with 2 "
+            r"seed\(s\) in front,",
+        ):
             results.read_params(folder, LIKE)
 
 
-def test_rows_of_a_sweep_are_those_of_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_a_sweep_are_those_of_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A chunk whose files say something else is run again; nothing of it is used."""
     study = studies.Study(CONFIG, Hyperparams(), {"learning_rate": [0.1, 0.2]}, range(2))
     rows = dict.fromkeys(studies.RESULTS, np.ones(2))
@@ -324,7 +415,9 @@ def test_rows_of_a_sweep_are_those_of_its_settings(tmp_path: Path, capsys: pytes
     for name, columns in {"good": good, **bad}.items():
         studies.make(tmp_path)
         results.write_table(tmp_path / "runs" / "000000-000001.parquet", columns)
-        results.write_table(tmp_path / "metrics" / "000000-000001.parquet", {"run": np.repeat([0, 1], 4)})
+        results.write_table(
+            tmp_path / "metrics" / "000000-000001.parquet", {"run": np.repeat([0, 1], 4)}
+        )
         done, _ = studies.start(study, tmp_path)
         assert done == (2 if name == "good" else 0), name
         assert ("are run again" in capsys.readouterr().out) == (name != "good"), name
@@ -337,7 +430,12 @@ def test_rows_of_a_sweep_are_those_of_its_settings(tmp_path: Path, capsys: pytes
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of somebody else, named as ours are."""
     place = tmp_path_factory.mktemp("outside")
-    for name in ("victim", f"00000001.{'0' * 64}.safetensors", "metrics-00000000-00000001.parquet", ".x.json.tmp"):
+    for name in (
+        "victim",
+        f"00000001.{'0' * 64}.safetensors",
+        "metrics-00000000-00000001.parquet",
+        ".x.json.tmp",
+    ):
         (place / name).write_text("mine")
     return place
 
@@ -373,7 +471,10 @@ def test_a_new_file_goes_through_no_link_even_if_its_name_was_guessed(
 @pytest.mark.acceptance("S9")
 def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
     lock = tmp_path / ".lock"
-    said = {lock.symlink_to: "is a link: remove it", lock.hardlink_to: "is a file of something else: remove it"}
+    said = {
+        lock.symlink_to: "is a link: remove it",
+        lock.hardlink_to: "is a file of something else: remove it",
+    }
     for make, message in said.items():
         make(outside / "victim")
         with pytest.raises(ValueError, match=rf"\.lock {message}"), folders.locked(tmp_path):
@@ -381,12 +482,21 @@ def test_a_lock_is_a_file_of_our_own(tmp_path: Path, outside: Path) -> None:
         lock.unlink()
         assert untouched(outside)
     os.mkfifo(lock)
-    with pytest.raises(ValueError, match=r"\.lock is a file of something else"), folders.locked(tmp_path):
+    with (
+        pytest.raises(
+            ValueError,
+            match=r"\.lock is a file of something "
+            r"else",
+        ),
+        folders.locked(tmp_path),
+    ):
         pass
 
 
 @pytest.mark.acceptance("S9")
-def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(tmp_path: Path, outside: Path) -> None:
+def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(
+    tmp_path: Path, outside: Path
+) -> None:
     place = tmp_path / "checkpoints"
     place.symlink_to(outside)
     doings: list[Callable[[], object]] = [
@@ -396,7 +506,9 @@ def test_nothing_is_removed_or_written_in_a_folder_that_is_a_link(tmp_path: Path
         lambda: files.make_folder(place / "chunk", within=tmp_path),
     ]
     for do in doings:
-        with pytest.raises(ValueError, match="checkpoints is a link, and files in it would lie elsewhere"):
+        with pytest.raises(
+            ValueError, match="checkpoints is a link, and files in it would lie elsewhere"
+        ):
             do()
     checkpoints.discard(place)
     checkpoints.forget_after(place, 0)
@@ -413,7 +525,11 @@ def test_what_is_removed_is_a_plain_file_of_our_own(tmp_path: Path, outside: Pat
     (tmp_path / f"00000002.{'1' * 64}.safetensors").mkdir()
     (tmp_path / f"00000003.{'1' * 64}.safetensors").symlink_to(outside / "victim")
     before = set(tmp_path.iterdir())
-    for name in (f"00000004.{'1' * 64}.safetensors", "metrics-00000000-00000004.parquet", ".x.json.01234567.tmp"):
+    for name in (
+        f"00000004.{'1' * 64}.safetensors",
+        "metrics-00000000-00000004.parquet",
+        ".x.json.01234567.tmp",
+    ):
         (tmp_path / name).write_text("ours")
     checkpoints.forget_after(tmp_path, 0)
     checkpoints.discard(tmp_path)
@@ -458,19 +574,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 @pytest.mark.acceptance("C11")
-def test_a_name_is_on_the_disk_after_what_it_names(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_a_name_is_on_the_disk_after_what_it_names(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
     folders.write_json(tmp_path / "x.json", {})
     assert calls == [("fsync", ".x.json.#.tmp"), ("replace", "x.json"), ("fsync", tmp_path.name)]
 
 
 @pytest.mark.acceptance("C11")
-def test_a_new_folder_is_on_the_disk_with_those_above_it(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_a_new_folder_is_on_the_disk_with_those_above_it(
+    tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
     folders.create(tmp_path, CONFIG, 0)
     made = [name for what, name in calls if what == "mkdir"]
     assert made[:2] == ["CartPole-v1", "reinforce"]
     above = [tmp_path.name, *made[:2]]
     assert calls == [
-        call for name, top in zip(made, above, strict=True) for call in (("mkdir", name), ("fsync", top))
+        call
+        for name, top in zip(made, above, strict=True)
+        for call in (("mkdir", name), ("fsync", top))
     ]
 
 
@@ -478,10 +600,14 @@ def test_a_new_folder_is_on_the_disk_with_those_above_it(tmp_path: Path, calls: 
 def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_is_removed(
     tmp_path: Path, calls: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = checkpoints.Keeper(tmp_path / "checkpoints", {}, {"seed": np.arange(2)}, updates=2, most=1)
+    keeper = checkpoints.Keeper(
+        tmp_path / "checkpoints", {}, {"seed": np.arange(2)}, updates=2, most=1
+    )
     unlink = Path.unlink
     monkeypatch.setattr(
-        Path, "unlink", lambda path, **how: [calls.append(("unlink", path.name[:8])), unlink(path, **how)]
+        Path,
+        "unlink",
+        lambda path, **how: [calls.append(("unlink", path.name[:8])), unlink(path, **how)],
     )
     for done in (2, 4):
         part = {name: x[:, :2] for name, x in COLUMNS.items()}
@@ -493,7 +619,9 @@ def test_a_checkpoint_is_on_the_disk_before_the_one_before_it_is_removed(
     assert calls[:2] == [("mkdir", "checkpoints"), ("fsync", tmp_path.name)]
 
 
-def test_a_file_system_that_cannot_sync_folders_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_cannot_sync_folders_is_fine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original = os.fsync
 
     def refuse(number: int) -> None:
@@ -518,9 +646,15 @@ def test_a_file_system_that_cannot_sync_folders_is_fine(tmp_path: Path, monkeypa
         {"rnn": "lstm", "rnn_size": 10**6},
     ],
 )
-def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(values: dict[str, Any]) -> None:
+def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(
+    values: dict[str, Any],
+) -> None:
     began = time.monotonic()
-    with pytest.raises(ValueError, match=r"hidden_sizes .*must .*at most [\d,]+ (layers|weights), got [\d,]+"):
+    with pytest.raises(
+        ValueError,
+        match=r"hidden_sizes .*must .*at most [\d,]+ (layers|weights), "
+        r"got [\d,]+",
+    ):
         Config(**values)
     assert time.monotonic() - began < 1.0
 
@@ -528,11 +662,17 @@ def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(values: di
 def test_a_first_layer_that_is_too_wide_for_the_observation_is_refused() -> None:
     from pg.train import make_learner
 
-    with pytest.raises(ValueError, match=r"at most 1,000,000,000 weights, got 4,000,000,000, with 4 input"):
+    with pytest.raises(
+        ValueError,
+        match=r"at most 1,000,000,000 weights, got 4,000,000,000, with "
+        r"4 input",
+    ):
         make_learner(Config(hidden_sizes=(10**9,)))
 
 
-def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_larger_than_the_machine_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from pg import envs
 
     env = envs.make_env("CartPole-v1", 1)
@@ -543,7 +683,13 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.
         ({"num_envs": 10**6, "collect": "windows", "estimator": "gae", "num_steps": 2000}, 1, 1),
         ({"num_epochs": 10**8, "num_envs": 4, "estimator": "ppo", "num_updates": 1}, 1, 1),
         (
-            {"estimator": "ppo", "collect": "windows", "num_envs": 4, "num_steps": 1000, "minibatch_size": 500}
+            {
+                "estimator": "ppo",
+                "collect": "windows",
+                "num_envs": 4,
+                "num_steps": 1000,
+                "minibatch_size": 500,
+            }
             | {"num_epochs": 10**5, "num_updates": 1},
             1,
             1,
@@ -552,14 +698,22 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(monkeypatch: pytest.
         ({}, 1, 10**9),
     ]
     for values, seeds, episodes in large:
-        with pytest.raises(ValueError, match=r"need at least [\d.]+ \w+, and there are 1.0 GiB: fewer"):
+        with pytest.raises(
+            ValueError,
+            match=r"need at least [\d.]+ \w+, and there are 1.0 GiB: "
+            r"fewer",
+        ):
             memory.check(Config(**values), env, (), seeds, episodes)
 
 
-@pytest.mark.parametrize(("there", "here", "setting"), [("float32", "float64", 0), ("float64", "float32", 1)])
+@pytest.mark.parametrize(
+    ("there", "here", "setting"), [("float32", "float64", 0), ("float64", "float32", 1)]
+)
 def test_parameters_of_another_precision_name_the_setting_of_jax(
     folder: Path, there: str, here: str, setting: int
 ) -> None:
     results.write_params(folder, {"policy": np.zeros((2, 3), there)})
-    with pytest.raises(ValueError, match=f"written with JAX_ENABLE_X64={setting}, .* set JAX_ENABLE_X64={setting}"):
+    with pytest.raises(
+        ValueError, match=f"written with JAX_ENABLE_X64={setting}, .* set JAX_ENABLE_X64={setting}"
+    ):
         results.read_params(folder, {"policy": np.zeros(3, here)})

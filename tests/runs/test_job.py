@@ -1,4 +1,6 @@
-"""The main job through interruptions and faults: what it says, its exit code, and that it goes on bit for bit."""
+"""The main job through interruptions and faults: what it says, its exit code, and that it goes on
+bit for bit.
+"""
 
 import json
 import os
@@ -15,7 +17,11 @@ from pg.runs import checkpoints, files, folders, results
 
 ROOT = Path(__file__).parents[2]
 CACHE = str(ROOT / ".pytest_cache" / "compilations")
-ENVIRONMENT = {**os.environ, "JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+ENVIRONMENT = {
+    **os.environ,
+    "JAX_COMPILATION_CACHE_DIR": CACHE,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 SCRIPT = [sys.executable, "-u", str(ROOT / "experiments" / "train.py")]
 RUN = [
     "--estimator",
@@ -28,14 +34,29 @@ RUN = [
     "8",
     "--eval-episodes",
 ]
-RUN += ["5", "--normalise-observations", "--schedule", "constant", "--entropy-schedule", "constant", "--seeds", "2"]
+RUN += [
+    "5",
+    "--normalise-observations",
+    "--schedule",
+    "constant",
+    "--entropy-schedule",
+    "constant",
+    "--seeds",
+    "2",
+]
 FEW = "400"  # updates
 
 
 def train(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """before: what a shell does first, as a limit."""
-    command = ["bash", "-c", f'{before}; exec "$@"', "-", *SCRIPT, *arguments] if before else [*SCRIPT, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    command = (
+        ["bash", "-c", f'{before}; exec "$@"', "-", *SCRIPT, *arguments]
+        if before
+        else [*SCRIPT, *arguments]
+    )
+    return subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +76,9 @@ def assert_same(folder: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.0])
 def test_a_signal_while_it_compiles_ends_it_too(tmp_path: Path, seconds: float) -> None:
-    """The compiler calls Python back: what a signal raises in there must not end the process by a crash."""
+    """The compiler calls Python back: what a signal raises in there must not end the process by a
+    crash.
+    """
     fresh = {**ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     command = [*SCRIPT, "--estimator", "ppo", "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=fresh) as job:
@@ -69,13 +92,26 @@ def test_a_signal_while_it_compiles_ends_it_too(tmp_path: Path, seconds: float) 
     assert job.returncode == 75
 
 
-OTHERS = [pytest.param(signum, 75, marks=pytest.mark.slow) for signum in (signal.SIGTERM, signal.SIGUSR1)]
+OTHERS = [
+    pytest.param(signum, 75, marks=pytest.mark.slow) for signum in (signal.SIGTERM, signal.SIGUSR1)
+]
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), *OTHERS])
-def test_a_signal_ends_it_and_resume_goes_on(whole: Path, tmp_path: Path, signum: int, code: int) -> None:
+def test_a_signal_ends_it_and_resume_goes_on(
+    whole: Path, tmp_path: Path, signum: int, code: int
+) -> None:
     """With many more updates than before, and down to those of the uninterrupted run."""
-    command = [*SCRIPT, *RUN, "--num-updates", "1000000", "--out", str(tmp_path), "--checkpoint-updates", "100"]
+    command = [
+        *SCRIPT,
+        *RUN,
+        "--num-updates",
+        "1000000",
+        "--out",
+        str(tmp_path),
+        "--checkpoint-updates",
+        "100",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as job:
         assert job.stdout is not None
         for line in job.stdout:
@@ -90,13 +126,16 @@ def test_a_signal_ends_it_and_resume_goes_on(whole: Path, tmp_path: Path, signum
     summary = json.loads((folder / "summary.json").read_text())
     reached = summary["num_updates"]
     assert summary["status"] == "interrupted"
-    assert f"interrupted after {reached} of 1000000 updates; go on with --resume {folder}" in printed
+    assert (
+        f"interrupted after {reached} of 1000000 updates; go on with --resume {folder}" in printed
+    )
     assert printed.splitlines()[-1] == str(folder)
     assert checkpoints.steps(folder / "checkpoints")[0] == reached
     assert results.read_metrics(folder)["update"].max() == reached - 1
     if signum != signal.SIGTERM:
         return
-    # Back to a checkpoint at or before the end of the uninterrupted run: the first one was after 100 updates.
+    # Back to a checkpoint at or before the end of the uninterrupted run: the first one was after
+    # 100 updates.
     early = train(*RUN, "--num-updates", "150", "--name", "early", "--out", str(tmp_path))
     assert early.returncode == 0, early.stderr
     place = early.stdout.splitlines()[-1]
@@ -108,10 +147,26 @@ def test_a_signal_ends_it_and_resume_goes_on(whole: Path, tmp_path: Path, signum
 
 
 def test_after_a_kill_the_same_name_goes_on(whole: Path, tmp_path: Path) -> None:
-    """The folder holds a checkpoint and metrics that can be read, and the same command ends with the same bits."""
-    flags = [*RUN, "--num-updates", FEW, "--out", str(tmp_path), "--name", "mine", "--checkpoint-updates", "10"]
-    with subprocess.Popen([*SCRIPT, *flags], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as job:
-        while not any(checkpoints.steps(folder) for folder in tmp_path.glob("*/*/mine/checkpoints")):
+    """The folder holds a checkpoint and metrics that can be read, and the same command ends with
+    the same bits.
+    """
+    flags = [
+        *RUN,
+        "--num-updates",
+        FEW,
+        "--out",
+        str(tmp_path),
+        "--name",
+        "mine",
+        "--checkpoint-updates",
+        "10",
+    ]
+    with subprocess.Popen(
+        [*SCRIPT, *flags], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as job:
+        while not any(
+            checkpoints.steps(folder) for folder in tmp_path.glob("*/*/mine/checkpoints")
+        ):
             assert job.poll() is None
         job.kill()
     (folder,) = tmp_path.glob("*/*/mine")
@@ -146,7 +201,10 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
     assert train(*flags).returncode == 0
     done = train(*flags, "--strict", before="export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false")
     assert done.returncode == cli.MISTAKE
-    assert "what it was run with has changed, and bits may with it: xla_flags is '' there" in done.stderr
+    assert (
+        "what it was run with has changed, and bits may with it: xla_flags is '' there"
+        in done.stderr
+    )
 
 
 @pytest.mark.slow
@@ -155,14 +213,34 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
     ("changed", "flags", "said"),
     [
         ("JAX_RANDOM_SEED_OFFSET=5", [], "jax_settings.random_seed_offset is 0 there and 5 here"),
-        ("JAX_DEFAULT_PRNG_IMPL=rbg", [], "jax_settings.default_prng_impl is 'threefry2x32' there and 'rbg' here"),
+        (
+            "JAX_DEFAULT_PRNG_IMPL=rbg",
+            [],
+            "jax_settings.default_prng_impl is 'threefry2x32' there and 'rbg' here",
+        ),
         ("X=1", ["--cpu-devices", "2"], "num_devices is 1 there and 2 here"),
-        ("X=1", ["--cpu-devices", "2", "--shard", "envs"], "shard is 'seeds' there and 'envs' here"),
+        (
+            "X=1",
+            ["--cpu-devices", "2", "--shard", "envs"],
+            "shard is 'seeds' there and 'envs' here",
+        ),
     ],
 )
-def test_strict_refuses_other_numerics(tmp_path: Path, changed: str, flags: list[str], said: str) -> None:
+def test_strict_refuses_other_numerics(
+    tmp_path: Path, changed: str, flags: list[str], said: str
+) -> None:
     """Before anything compiles."""
-    begin = [*RUN, "--num-updates", "3", "--out", str(tmp_path), "--name", "x", "--cpu-devices", "1"]
+    begin = [
+        *RUN,
+        "--num-updates",
+        "3",
+        "--out",
+        str(tmp_path),
+        "--name",
+        "x",
+        "--cpu-devices",
+        "1",
+    ]
     assert train(*begin).returncode == 0
     more = [*begin[:-2], *(flags or begin[-2:]), "--num-updates", "9"]
     refused = train(*more, "--strict", before=f"export {changed}")
@@ -174,11 +252,18 @@ def test_strict_refuses_other_numerics(tmp_path: Path, changed: str, flags: list
 @pytest.mark.slow
 @pytest.mark.acceptance("D6")
 def test_another_offset_of_seeds_changes_the_bits_and_is_recorded(tmp_path: Path) -> None:
-    """What is said to change bits does: the same updates after it has changed are others than in one go."""
+    """What is said to change bits does: the same updates after it has changed are others than in
+    one go.
+    """
     flags = [*RUN, "--out", str(tmp_path), "--cpu-devices", "1"]
     assert train(*flags, "--num-updates", "3", "--name", "x").returncode == 0
-    done = train(*flags, "--num-updates", "9", "--name", "x", before="export JAX_RANDOM_SEED_OFFSET=5")
-    assert "note: bits may differ from an uninterrupted run, as jax_settings.random_seed_offset is" in done.stdout
+    done = train(
+        *flags, "--num-updates", "9", "--name", "x", before="export JAX_RANDOM_SEED_OFFSET=5"
+    )
+    assert (
+        "note: bits may differ from an uninterrupted run, as jax_settings.random_seed_offset is"
+        in done.stdout
+    )
     assert train(*flags, "--num-updates", "9", "--name", "whole").returncode == 0
     mine, whole = (next(tmp_path.glob(f"*/*/{name}")) for name in ("x", "whole"))
     assert (mine / "params.safetensors").read_bytes() != (whole / "params.safetensors").read_bytes()
@@ -197,7 +282,17 @@ def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> N
 @pytest.mark.acceptance("C4")
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """Exit code 74; what was kept is still there, and it goes on once there is room."""
-    flags = [*RUN, "--num-updates", "20", "--out", str(tmp_path), "--name", "x", "--checkpoint-updates", "5"]
+    flags = [
+        *RUN,
+        "--num-updates",
+        "20",
+        "--out",
+        str(tmp_path),
+        "--name",
+        "x",
+        "--checkpoint-updates",
+        "5",
+    ]
     assert train(*flags).returncode == 0
     flags[flags.index("20")] = "40"
     done = train(*flags, before="ulimit -f 8")  # blocks of 1024 bytes
@@ -246,7 +341,9 @@ def test_a_name_stays_in_its_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.acceptance("S7")
 def test_what_is_half_written_lies_in_the_run_folder(tmp_path: Path) -> None:
     seen = []
-    files.replace(tmp_path / "x.json", lambda file: seen.extend(tmp_path.iterdir()) or file.write(b"{}"))
+    files.replace(
+        tmp_path / "x.json", lambda file: seen.extend(tmp_path.iterdir()) or file.write(b"{}")
+    )
     assert len(seen) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
@@ -259,4 +356,7 @@ def test_replay_compares_bit_for_bit(whole: Path) -> None:
     changed["hyperparams"]["gamma"] = 0.5
     folders.write_json(whole / "config.json", changed)
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert (done.returncode, "leaf policy/params/head/Dense_0/bias: largest difference" in done.stdout) == (1, True)
+    assert (
+        done.returncode,
+        "leaf policy/params/head/Dense_0/bias: largest difference" in done.stdout,
+    ) == (1, True)

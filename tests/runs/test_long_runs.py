@@ -1,4 +1,6 @@
-"""Long runs: as much memory after ten thousand updates as after the first hundred, and counters that go on."""
+"""Long runs: as much memory after ten thousand updates as after the first hundred, and counters
+that go on.
+"""
 
 from typing import Any
 
@@ -14,7 +16,9 @@ from pg.runs import execution
 @pytest.mark.slow
 @pytest.mark.acceptance("J5")
 def test_memory_does_not_grow() -> None:
-    """Ten thousand chunks of one update, one program: less than 1 MB per thousand, and no array more."""
+    """Ten thousand chunks of one update, one program: less than 1 MB per thousand, and no array
+    more.
+    """
     config = Config(num_envs=2, horizon=4, hidden_sizes=(2,), num_updates=10_000)
     h = execution.broadcast(Hyperparams(), 1)
     programs = execution.compile_programs(config, h, devices.layout(most=1), 1, length=1)

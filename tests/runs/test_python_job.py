@@ -1,4 +1,6 @@
-"""The train command started from Python: where JAX is in use, with an environment object, in another thread."""
+"""The train command started from Python: where JAX is in use, with an environment object, in
+another thread.
+"""
 
 import json
 import signal
@@ -30,7 +32,15 @@ def handlers() -> Iterator[None]:
 
 
 def options(out: Path, **changes: Any) -> job.Options:
-    return job.Options(**{"out": out, "name": "x", "eval_episodes": 2, "checkpoint_minutes": float("inf"), **changes})
+    return job.Options(
+        **{
+            "out": out,
+            "name": "x",
+            "eval_episodes": 2,
+            "checkpoint_minutes": float("inf"),
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +52,9 @@ def env() -> Clock:
 def test_a_run_of_an_environment_object_starts_and_goes_on(
     env: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """JAX is in use, as it is where an object was built. The bits are those of the run in one go."""
+    """JAX is in use, as it is where an object was built. The bits are those of the run in one
+    go.
+    """
     jax.devices()
     config = Config(env=env, num_updates=2, **SMALL)
     traced = Hyperparams(env_params={"reward_scale": 2.0})  # which the folder keeps
@@ -60,32 +72,47 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     whole = folder.with_name("whole")
     for name in ("params.safetensors", "metrics.parquet"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    # The same settings in the same folder go on too; with another object, or by name alone, they do not.
+    # The same settings in the same folder go on too; with another object, or by name alone, they do
+    # not.
     assert job.run(longer, traced, options(tmp_path)) == 0
-    with pytest.raises(ValueError, match=r"holds a run of an environment object, of the class toys\.Clock: give it"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run of an environment object, of the class "
+        r"toys\.Clock: give it",
+    ):
         folders.read_setup(folder)
     assert job.resume(folder) == cli.MISTAKE
     assert "give it in Python, as in pg.commands.job.resume(" in capsys.readouterr().err
 
 
-def test_a_mistake_is_printed_and_its_exit_code_returned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_printed_and_its_exit_code_returned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A caller goes on: the command would exit."""
     config: Any = Config(env=Clock(), num_updates=2, **SMALL)
     folders.write_setup(tmp_path, config, Hyperparams(), {}, {"pg": "0"})
     (tmp_path / "file").write_text("")
     mistakes = {
         "got the class Clock: call it": lambda: job.resume(tmp_path, env=Clock),
-        "got a pair: write env, params": lambda: job.resume(tmp_path, env=(Clock(), Clock().default_params)),
+        "got a pair: write env, params": lambda: job.resume(
+            tmp_path, env=(Clock(), Clock().default_params)
+        ),
         "got 'Other' of the class": lambda: job.resume(tmp_path, env=Other()),
-        "an environment object, of the class toys.Clock: give it": lambda: job.resume(tmp_path, env="Clock"),
+        "an environment object, of the class toys.Clock: give it": lambda: job.resume(
+            tmp_path, env="Clock"
+        ),
         "cannot read": lambda: job.resume(tmp_path / "none"),
-        "num_updates must be a whole number": lambda: job.resume(tmp_path, env=Clock(), num_updates=0),
+        "num_updates must be a whole number": lambda: job.resume(
+            tmp_path, env=Clock(), num_updates=0
+        ),
         "config must be a pg.Config": lambda: job.run("CartPole-v1", Hyperparams()),  # type: ignore[arg-type]
         "hyperparams must be a pg.Hyperparams": lambda: job.run(config, {}),  # type: ignore[arg-type]
         "options must be a pg.commands.job.Options, got {'name'": lambda: job.run(
             config, Hyperparams(), {"name": "x"}
         ),  # type: ignore[arg-type]
-        "a file is in the way": lambda: job.run(config, Hyperparams(), options(tmp_path / "file", name=None)),
+        "a file is in the way": lambda: job.run(
+            config, Hyperparams(), options(tmp_path / "file", name=None)
+        ),
     }
     for message, call in mistakes.items():
         assert call() == cli.MISTAKE
@@ -97,13 +124,17 @@ class Other(Clock):
 
 
 @pytest.mark.parametrize(("stored", "given"), [(Clock(), Other()), ("CartPole-v1", Clock())])
-def test_another_environment_than_that_of_the_run_is_refused(stored: Any, given: Any, tmp_path: Path) -> None:
+def test_another_environment_than_that_of_the_run_is_refused(
+    stored: Any, given: Any, tmp_path: Path
+) -> None:
     folders.write_setup(tmp_path, Config(env=stored), Hyperparams(), {}, {"pg": "0"})
     with pytest.raises(ValueError, match="holds a run of another environment"):
         folders.read_setup(tmp_path, given)
 
 
-@pytest.mark.parametrize(("machine", "message"), [({"cpu_devices": 64}, "cpu_devices must be"), ({}, None)])
+@pytest.mark.parametrize(
+    ("machine", "message"), [({"cpu_devices": 64}, "cpu_devices must be"), ({}, None)]
+)
 def test_devices_that_cannot_change_are_an_error_only_where_others_were_asked_for(
     machine: dict[str, Any], message: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,14 +144,20 @@ def test_devices_that_cannot_change_are_an_error_only_where_others_were_asked_fo
         cli.Machine(cpu_devices=there).start()
         assert capsys.readouterr().out.count(f"and its {there} device(s) stay") == 2
     else:
-        with pytest.raises(ValueError, match=rf"cpu_devices must be {there}, as JAX is in use .* got 64"):
+        with pytest.raises(
+            ValueError,
+            match=rf"cpu_devices must be {there}, as JAX is in use .* "
+            rf"got 64",
+        ):
             cli.Machine(**machine).start()
 
 
 def test_one_process_of_several_is_refused_where_jax_is_in_use() -> None:
     jax.devices()
     machine = cli.Machine(coordinator="localhost:29999", num_processes=2, process_id=0)
-    with pytest.raises(ValueError, match="this process cannot become one of several, as JAX is in use"):
+    with pytest.raises(
+        ValueError, match="this process cannot become one of several, as JAX is in use"
+    ):
         machine.start()
 
 
@@ -129,7 +166,9 @@ def test_a_job_in_another_thread_goes_on_without_signals(
 ) -> None:
     codes: list[int] = []
     config = Config(env=env, num_updates=2, **SMALL)
-    thread = threading.Thread(target=lambda: codes.append(job.run(config, Hyperparams(), options(tmp_path))))
+    thread = threading.Thread(
+        target=lambda: codes.append(job.run(config, Hyperparams(), options(tmp_path)))
+    )
     before = signal.getsignal(signal.SIGINT)
     thread.start()
     thread.join()

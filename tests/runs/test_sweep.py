@@ -1,4 +1,6 @@
-"""Sweeps: points, chunks that fit, files that survive an interruption, and a ranking that is honest."""
+"""Sweeps: points, chunks that fit, files that survive an interruption, and a ranking that is
+honest.
+"""
 
 import dataclasses
 import os
@@ -45,7 +47,11 @@ def test_a_grid_is_every_combination_with_the_first_name_slowest() -> None:
 
 @pytest.mark.parametrize("draw", [random, sobol])
 def test_draws_lie_in_their_spaces_with_their_law(draw: Any) -> None:
-    spaces = {"learning_rate": Range(1e-4, 1e-2), "gamma": Range(0.5, 1.0, log=False), "gae_lambda": [0.9, 0.95]}
+    spaces = {
+        "learning_rate": Range(1e-4, 1e-2),
+        "gamma": Range(0.5, 1.0, log=False),
+        "gae_lambda": [0.9, 0.95],
+    }
     h = draw(256, n_step=Range(1, 32), **spaces)
     assert (h.learning_rate >= 1e-4).all()
     assert (h.learning_rate < 1e-2).all()
@@ -60,27 +66,37 @@ def test_draws_lie_in_their_spaces_with_their_law(draw: Any) -> None:
 
 
 def test_sobol_points_are_even() -> None:
-    """64 points in the plane: one in each of 64 cells, 8 × 8; a random draw leaves a third of them empty."""
+    """64 points in the plane: one in each of 64 cells, 8 × 8; a random draw leaves a third of them
+    empty.
+    """
     h = sobol(64, learning_rate=Range(1e-4, 1e-2), gamma=Range(0.0, 1.0, log=False))
     cells = np.floor(8 * np.stack([np.log10(h.learning_rate / 1e-4) / 2, h.gamma])).astype(int)
     assert len({tuple(cell) for cell in cells.T}) == 64
 
 
 def test_a_command_line_names_spaces() -> None:
-    assert points.spaces_of(["learning-rate=1e-4:1e-2", "gae-lambda=0.9,1", "length=0.3:1:linear", "rnn=gru"]) == {
+    assert points.spaces_of(
+        ["learning-rate=1e-4:1e-2", "gae-lambda=0.9,1", "length=0.3:1:linear", "rnn=gru"]
+    ) == {
         "learning_rate": Range(1e-4, 1e-2),
         "gae_lambda": [0.9, 1],
         "length": Range(0.3, 1.0, log=False),
         "rnn": ["gru"],
     }
-    assert points.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"] == [True, False] * 2
+    assert (
+        points.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"]
+        == [True, False] * 2
+    )
     assert len(points.table_of(["gamma=0.9:1.0"], num=5)["gamma"]) == 5
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: grid(learning_rat=[1.0]), "unknown hyperparameter 'learning_rat': did you mean 'learning_rate'"),
+        (
+            lambda: grid(learning_rat=[1.0]),
+            "unknown hyperparameter 'learning_rat': did you mean 'learning_rate'",
+        ),
         (lambda: grid(gamma=[0.9, 1.5]), r"gamma must be in \[0, 1\], got 1.5"),
         (lambda: grid(gamma=[]), "gamma has no values"),
         (lambda: grid(gamma=Range(0.1, 1)), "gamma is a range, and a grid needs values"),
@@ -92,10 +108,16 @@ def test_a_command_line_names_spaces() -> None:
             "range of gamma must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH",
         ),
         (lambda: points.table_of(["gamma=a:b"]), "range of gamma must be LOW:HIGH"),
-        (lambda: points.table_of(["gamma=0:1"]), "range of gamma is log-uniform, and needs LOW > 0"),
+        (
+            lambda: points.table_of(["gamma=0:1"]),
+            "range of gamma is log-uniform, and needs LOW > 0",
+        ),
         (lambda: points.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
         (lambda: sweep(CONFIG, KEY, 0), "num_seeds must be a whole number of at least 1, got 0"),
-        (lambda: sweep(CONFIG, KEY, 1, width=0), "width must be a whole number of at least 1, got 0"),
+        (
+            lambda: sweep(CONFIG, KEY, 1, width=0),
+            "width must be a whole number of at least 1, got 0",
+        ),
         (
             lambda: sweep(CONFIG, KEY, 1, Hyperparams(gamma=np.ones(2), gae_lambda=np.ones(3))),
             "leaves \\[G\\] or scalars",
@@ -114,7 +136,9 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 @pytest.mark.slow
 @pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
-    exact, mapped = (sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False))
+    exact, mapped = (
+        sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False)
+    )
     assert exact[1]["return"].shape == (6, 2, 6)
     solo, keys = jax.jit(make_train(CONFIG)), jax.random.split(KEY, 2)
     for g in range(6):
@@ -122,13 +146,17 @@ def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_roundin
             state, metrics = solo(keys[s], jax.tree.map(lambda x, g=g: x[g].item(), POINTS))
             assert_equal(jax.tree.map(lambda x, g=g, s=s: x[g, s], exact), (state, metrics))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), mapped[0].params, exact[0].params
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        mapped[0].params,
+        exact[0].params,
     )
 
 
 @pytest.mark.acceptance("D4")
 def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
-    """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always the same."""
+    """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always
+    the same.
+    """
     whole = sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
     part = sweep(CONFIG, KEY, 2, jax.tree.map(lambda x: x[:2], POINTS), width=2, where=ONE)
     assert_equal(jax.tree.map(lambda x: x[:2], whole), part)
@@ -141,7 +169,9 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
 @pytest.mark.acceptance("J4")
 def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, original = [], execution.compile_programs
-    monkeypatch.setattr(execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw))
+    monkeypatch.setattr(
+        execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw)
+    )
     sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
     assert len(calls) == 1
 
@@ -165,7 +195,8 @@ def test_the_width_is_lowered_until_the_programs_fit() -> None:
 def test_the_compilers_account_of_memory_grows_with_the_width() -> None:
     """What the plan rests on: twice the runs, twice the bytes, within a tenth."""
     sizes = [
-        execution.compile_programs(CONFIG, execution.broadcast(Hyperparams(), 1), ONE, n).num_bytes for n in (8, 16)
+        execution.compile_programs(CONFIG, execution.broadcast(Hyperparams(), 1), ONE, n).num_bytes
+        for n in (8, 16)
     ]
     assert sizes[1] / sizes[0] == pytest.approx(2.0, rel=0.1)
 
@@ -185,12 +216,24 @@ def test_sizes() -> None:
 
 def study(**changes: Any) -> Study:
     table = {"learning_rate": [0.001, 0.01, 0.001, 0.01], "num_envs": [4, 4, 2, 2]}
-    return Study(**{"config": CONFIG, "hyperparams": Hyperparams(), "table": table, "seeds": range(3), **changes})
+    return Study(
+        **{
+            "config": CONFIG,
+            "hyperparams": Hyperparams(),
+            "table": table,
+            "seeds": range(3),
+            **changes,
+        }
+    )
 
 
 def test_the_same_study_finds_the_same_folder_and_another_does_not(tmp_path: Path) -> None:
     assert study().folder(tmp_path) == study().folder(tmp_path)
-    others = [study(seeds=range(1, 4)), study(episodes=7), study(config=dataclasses.replace(CONFIG, num_updates=7))]
+    others = [
+        study(seeds=range(1, 4)),
+        study(episodes=7),
+        study(config=dataclasses.replace(CONFIG, num_updates=7)),
+    ]
     assert len({s.folder(tmp_path) for s in [study(), *others]}) == 4
 
 
@@ -204,7 +247,9 @@ def test_static_settings_are_brought_together() -> None:
         studies.check_names(study(table={"lenght": [0.5]}))
 
 
-def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_sweep_goes_on_at_the_next_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert driver.run(study(), whole, ONE, HOW, width=2) == 2
     original, written = studies.write_chunk, []
@@ -228,12 +273,17 @@ def test_an_interrupted_sweep_goes_on_at_the_next_chunk(tmp_path: Path, monkeypa
         driver.run(study(), broken, ONE, HOW, width=3)
 
 
-def test_a_sweep_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_that_goes_on_elsewhere_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     one, before = study(), folders.environment(ONE)
     studies.make(tmp_path)
     studies.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
     driver._say_changes(one, tmp_path, 2, before)
-    assert "note: the runs to come may differ in bits from those that are finished" in capsys.readouterr().out
+    assert (
+        "note: the runs to come may differ in bits from those that are finished"
+        in capsys.readouterr().out
+    )
     kept = studies.stored_versions(tmp_path)
     assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
     driver._say_changes(one, tmp_path, 2, before)
@@ -270,13 +320,16 @@ def test_a_signal_within_a_chunk_loses_nothing(
                 os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(cli, "Progress", Progress)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test's process may ignore it
+    # a test's process may ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(Interrupted):
             driver.run(one, broken, ONE, HOW, width=3)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert len(list((broken / "checkpoints").glob("chunk-000003-000005/00000002.*.safetensors"))) == 1
+    assert (
+        len(list((broken / "checkpoints").glob("chunk-000003-000005/00000002.*.safetensors"))) == 1
+    )
     driver.run(one, broken, ONE, HOW)
     assert "going on after update 2" in capsys.readouterr().out
     assert_equal(studies.read_runs(whole), studies.read_runs(broken))
@@ -330,7 +383,9 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     ranked = report.rank(three, rows)
     assert [r.setting for r in ranked] == [0, 1, 2]
     assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
-    assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(three, ranked)
+    assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(
+        three, ranked
+    )
     assert "no interval" not in report.table(three, ranked[:1])
     again = {"mean": 4.0, "interval": (np.nan, np.nan), "per_seed": [{}], "failed_seeds": []}
     found = report.verdict(three, ranked[1:], again)
@@ -338,7 +393,9 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
 
 
 @pytest.mark.slow
-def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_is_tried_again_on_fresh_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     two = study(table={"learning_rate": [1e-9, 0.02], "length": [0.5, 1.0]}, episodes=20)
     width = driver.run(two, tmp_path, ONE, HOW)
     driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
@@ -347,7 +404,10 @@ def test_the_best_is_tried_again_on_fresh_seeds(tmp_path: Path, capsys: pytest.C
     stored = results.read_table(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
     config, h = folders.read_setup(tmp_path / "best")
-    assert (config, h.learning_rate) == (dataclasses.replace(CONFIG, env_params={"length": 1.0}), pytest.approx(0.02))
+    assert (config, h.learning_rate) == (
+        dataclasses.replace(CONFIG, env_params={"length": 1.0}),
+        pytest.approx(0.02),
+    )
     for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
         assert (tmp_path / name).stat().st_size > 100
     solo = execution.run(config, h, [3])

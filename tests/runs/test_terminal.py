@@ -1,4 +1,6 @@
-"""What is written for people fits their terminal: settings, progress, help, and what is said while it compiles."""
+"""What is written for people fits their terminal: settings, progress, help, and what is said while
+it compiles.
+"""
 
 import os
 import pty
@@ -47,14 +49,18 @@ class Screen:
 
 
 def on_screen(monkeypatch: pytest.MonkeyPatch, width: int) -> Screen:
-    """Standard error, from now on. Not a fixture: pytest sets another one before the test itself."""
+    """Standard error, from now on. Not a fixture: pytest sets another one before the test
+    itself.
+    """
     monkeypatch.setenv("COLUMNS", str(width))
     made = Screen()
     monkeypatch.setattr(sys, "stderr", made)
     return made
 
 
-def metrics(mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)) -> dict[str, np.ndarray]:
+def metrics(
+    mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)
+) -> dict[str, np.ndarray]:
     """Of one update of each run."""
     column = np.ones((len(skipped), 1))
     return {
@@ -67,14 +73,21 @@ def metrics(mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)) -> d
     }
 
 
-ALL = " 50%|████████        | 1/2 updates, return 143.3, grad norm 0.837, entropy -1e-9, 1.00k steps/s, 00:01 left"
+ALL = (
+    " 50%|████████        | 1/2 updates, return 143.3, grad norm 0.837, entropy -1e-9, 1.00k "
+    "steps/s, 00:01 left"
+)
 
 
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
         (120, ALL),
-        (100, " 50%|████████        | 1/2 updates, return 143.3, entropy -1e-9, 1.00k steps/s, 00:01 left"),
+        (
+            100,
+            " 50%|████████        | 1/2 updates, return 143.3, entropy -1e-9, 1.00k steps/s, "
+            "00:01 left",
+        ),
         (80, " 50%|████████        | 1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
         (60, "1/2 updates, return 143.3, 1.00k steps/s, 00:01 left"),
         (50, "1/2 updates, return 143.3, 00:01 left"),
@@ -82,8 +95,12 @@ ALL = " 50%|████████        | 1/2 updates, return 143.3, grad no
         (10, "1/2 updat"),
     ],
 )
-def test_progress_leaves_out_what_matters_least(width: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time that is left stays longest; a line that is as wide as the terminal would begin another."""
+def test_progress_leaves_out_what_matters_least(
+    width: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that is left stays longest; a line that is as wide as the terminal would begin
+    another.
+    """
     screen = on_screen(monkeypatch, width)
     progress = Progress(2)
     progress(1, 1.0, metrics())
@@ -92,16 +109,22 @@ def test_progress_leaves_out_what_matters_least(width: int, expected: str, monke
     assert screen.text.endswith("\n")
 
 
-def test_runs_that_have_stopped_are_more_important_than_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_have_stopped_are_more_important_than_the_bar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     screen = on_screen(monkeypatch, 80)
     progress = Progress(2)
     progress(1, 1.0, metrics(skipped=(0, 1)))
     progress.close()
-    assert screen.lines == ["1/2 updates, return 143.3, 2.00k steps/s, 1 of 2 runs not finite, 00:01 left"]
+    assert screen.lines == [
+        "1/2 updates, return 143.3, 2.00k steps/s, 1 of 2 runs not finite, 00:01 left"
+    ]
 
 
 def test_a_sign_of_life_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds on a terminal, gone once there is progress; the shorter line leaves nothing of the longer one."""
+    """Seconds on a terminal, gone once there is progress; the shorter line leaves nothing of the
+    longer one.
+    """
     screen = on_screen(monkeypatch, 80)
     progress = Progress(2)
     for _ in range(200):
@@ -141,7 +164,9 @@ def test_settings_are_cut_between_words(width: int, monkeypatch: pytest.MonkeyPa
     assert all(len(line) <= width for line in text.splitlines())
     monkeypatch.setenv("COLUMNS", "10000")
     assert whole == " ".join(
-        cli.describe(*preset("ppo", env="MountainCarContinuous-v0"), 200, 9155, verbose=True).split()
+        cli.describe(
+            *preset("ppo", env="MountainCarContinuous-v0"), 200, 9155, verbose=True
+        ).split()
     )
 
 
@@ -155,7 +180,9 @@ def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.Monkey
     )  # no terminal of the system's
 
 
-def test_the_sentences_of_a_sweep_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_sentences_of_a_sweep_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """But for its table and its paths."""
     config = Config(env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,))
     study = Study(config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1)
@@ -165,11 +192,15 @@ def test_the_sentences_of_a_sweep_fit_the_terminal(monkeypatch: pytest.MonkeyPat
     one = devices.layout(most=1)
     driver.carry_out(study, tmp_path, one, cli.Checkpointing(), width=None, limit=None, fresh=2)
     assert "report this one" in screen.text
-    sentences = [line for line in screen.lines if str(tmp_path) not in line and "diverged" not in line]
+    sentences = [
+        line for line in screen.lines if str(tmp_path) not in line and "diverged" not in line
+    ]
     assert max(map(len, sentences)) <= 80
 
 
-def test_no_line_of_a_log_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_line_of_a_log_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "20")  # as a shell exports it
     cli.say("go on with --resume /a/very/long/path/of-a-folder")
     with pytest.raises(SystemExit):
@@ -179,16 +210,23 @@ def test_no_line_of_a_log_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert err == "error: a sentence that is longer than the line\n"
 
 
-def test_only_settings_that_are_not_the_usual_ones_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_settings_that_are_not_the_usual_ones_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     config = Config(estimator="gae", collect="windows", num_envs=4, num_steps=8, num_updates=10)
     lines = cli.describe(config, Hyperparams(gamma=0.9), 500, 100).splitlines()
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
         "planned: 320 environment steps per seed",
-        "settings: collect=windows, gamma=0.9; all others are defaults (config.json has them, --verbose lists them)",
+        "settings: collect=windows, gamma=0.9; all others are defaults (config.json has them, "
+        "--verbose lists them)",
     ]
-    assert cli.describe(Config(), Hyperparams(), 500, 100).splitlines()[-1].startswith("settings: all are defaults (")
+    assert (
+        cli.describe(Config(), Hyperparams(), 500, 100)
+        .splitlines()[-1]
+        .startswith("settings: all are defaults (")
+    )
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
     assert all(f"{name}=" in everything for name in (*vars(config), *Hyperparams().scalars()))
 
@@ -202,7 +240,12 @@ def test_parts_of_the_same_rank_go_together() -> None:
 def helped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     with pytest.raises(SystemExit) as stopped:
-        cli.parse("train.py", "What it does.\n\nAnd a second paragraph " + 20 * "of many words ", Options, ["--help"])
+        cli.parse(
+            "train.py",
+            "What it does.\n\nAnd a second paragraph " + 20 * "of many words ",
+            Options,
+            ["--help"],
+        )
     assert stopped.value.code == 0
     return capsys.readouterr().out
 
@@ -211,9 +254,18 @@ def test_the_help_shows_the_experiment_first_and_its_choices(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = helped(monkeypatch, capsys, 80)
-    assert all(len(line) <= 80 for line in text.splitlines())  # in a box, or without where that cannot be drawn
+    # in a box, or without where that cannot be drawn
+    assert all(len(line) <= 80 for line in text.splitlines())
     flags = re.findall(r"^[^\w-]{1,3}--([a-z][a-z-]*)", text, re.MULTILINE)
-    assert flags[:7] == ["env", "env-params", "estimator", "seeds", "seed", "num-updates", "total-steps"]
+    assert flags[:7] == [
+        "env",
+        "env-params",
+        "estimator",
+        "seeds",
+        "seed",
+        "num-updates",
+        "total-steps",
+    ]
     assert len(flags) == len(set(flags))
     words = " ".join(re.sub("[│|]", " ", text).split())
     names = re.split(r"[, ]+", words.split("One of ")[1].split(";")[0])
@@ -257,7 +309,13 @@ for i in range(cli.options(Options, "", []).lines):
 
 @pytest.mark.parametrize(
     "command",
-    [["-c", READ_ON], *([TRAIN.replace("train", name), "--help"] for name in ("train", "sweep", "render", "tune"))],
+    [
+        ["-c", READ_ON],
+        *(
+            [TRAIN.replace("train", name), "--help"]
+            for name in ("train", "sweep", "render", "tune")
+        ),
+    ],
 )
 def test_a_reader_that_stops_to_read_does_not_end_a_program(command: list[str]) -> None:
     """As `head -1` does: no traceback, and the program's own exit code."""
@@ -267,7 +325,9 @@ def test_a_reader_that_stops_to_read_does_not_end_a_program(command: list[str]) 
         assert os.read(read, 5)
         os.close(read)
     assert program.returncode == 0
-    errors = subprocess.run(["bash", "-c", '"$@" | head -1', "-", sys.executable, *command], capture_output=True)
+    errors = subprocess.run(
+        ["bash", "-c", '"$@" | head -1', "-", sys.executable, *command], capture_output=True
+    )
     assert b"Error" not in errors.stderr
 
 
@@ -281,11 +341,18 @@ def test_no_colour_where_none_is_wanted() -> None:
     ("flags", "said"),
     [
         ("--lr 0.1", "there is no flag --lr: did you mean --learning-rate?"),
-        ("--total-timesteps 1e6", "there is no flag --total-timesteps: did you mean --total-steps?"),
-        ("--total_timesteps=1e6", "there is no flag --total_timesteps: did you mean --total-steps?"),
+        (
+            "--total-timesteps 1e6",
+            "there is no flag --total-timesteps: did you mean --total-steps?",
+        ),
+        (
+            "--total_timesteps=1e6",
+            "there is no flag --total_timesteps: did you mean --total-steps?",
+        ),
         (
             "--config x.json",
-            "each setting is a flag of its own, and --resume RUN goes on with the settings of a run's",
+            "each setting is a flag of its own, and --resume RUN goes on with the settings of a "
+            "run's",
         ),
         ("--n-envs 8", "did you mean --num-envs?"),
         ("--epochs 8", "did you mean --num-epochs?"),
@@ -297,11 +364,19 @@ def test_no_colour_where_none_is_wanted() -> None:
         ("--device cpu", "JAX_PLATFORMS=cpu or cuda in front of the command chooses"),
         ("--qqq", "there is no flag --qqq: --help lists all"),
         ("--total-steps 1000", "total_steps needs collect='windows'"),
-        ("--estimator ppo --total-steps 1000 --num-updates 3", "total_steps and num_updates exclude each other"),
-        ("--estimator ppo --total-steps 1000 --num_updates=3", "total_steps and num_updates exclude each other"),
+        (
+            "--estimator ppo --total-steps 1000 --num-updates 3",
+            "total_steps and num_updates exclude each other",
+        ),
+        (
+            "--estimator ppo --total-steps 1000 --num_updates=3",
+            "total_steps and num_updates exclude each other",
+        ),
     ],
 )
-def test_a_flag_of_another_library_is_one_sentence(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flag_of_another_library_is_one_sentence(
+    flags: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.parse("train.py", "doc", Options, flags.split())
     err = capsys.readouterr().err
@@ -313,7 +388,16 @@ def test_a_flag_of_another_library_is_one_sentence(flags: str, said: str, capsys
 
 def test_what_looks_like_a_flag_and_is_none() -> None:
     """Negative numbers, switches, words with underscores."""
-    argv = ["--baseline", "-0.5", "--no-greedy", "--entropy_coef=-1e-3", "--seed", "3", "--env-params", "gravity=9"]
+    argv = [
+        "--baseline",
+        "-0.5",
+        "--no-greedy",
+        "--entropy_coef=-1e-3",
+        "--seed",
+        "3",
+        "--env-params",
+        "gravity=9",
+    ]
     config, h, options, _ = cli.parse("train.py", "doc", Options, argv)
     assert (h.baseline, h.entropy_coef, options.seed, options.greedy) == (-0.5, -1e-3, 3, False)
     assert (config.env_params, h.env_params) == ((("gravity", 9),), {})
@@ -326,13 +410,17 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"pg \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("asked", "updates"), [("1e6", 1954), ("1000448", 1954), ("1000449", 1955), ("1", 1)])
+@pytest.mark.parametrize(
+    ("asked", "updates"), [("1e6", 1954), ("1000448", 1954), ("1000449", 1955), ("1", 1)]
+)
 def test_total_steps_are_rounded_up_to_whole_updates(asked: str, updates: int) -> None:
     argv = ["--estimator", "ppo", "--num-envs", "8", "--num-steps", "32", "--action-repeat", "2"]
     config, _, options, _ = cli.parse("train.py", "doc", Options, [*argv, "--total-steps", asked])
     assert config.num_updates == updates
     assert (updates - 1) * 512 < int(float(asked)) <= updates * 512
-    same, _ = preset("ppo", num_envs=8, num_steps=32, action_repeat=2, total_steps=int(float(asked)))
+    same, _ = preset(
+        "ppo", num_envs=8, num_steps=32, action_repeat=2, total_steps=int(float(asked))
+    )
     assert same == config
     assert options.total_steps == int(float(asked))
 
@@ -360,7 +448,9 @@ with interrupts.held("the compilation"):
 
 def working(rounds: int) -> subprocess.Popen[str]:
     code = INTERRUPTED.format(rounds=rounds)
-    job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert job.stdout is not None
     assert job.stdout.readline() == "working\n"
     return job
@@ -392,7 +482,9 @@ def test_rounded_to_zero_there_is_no_minus(capsys: pytest.CaptureFixture[str]) -
     assert "return 0, " in capsys.readouterr().out
 
 
-def test_nothing_is_shown_of_a_quiet_process(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+def test_nothing_is_shown_of_a_quiet_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
     screen = on_screen(monkeypatch, 80)
     progress = Progress(1, quiet=True)
     progress(1, 1.0, metrics())

@@ -1,4 +1,6 @@
-"""Runs that are killed end as if they had not been, in short: `torture_resume.py` does it a hundred times."""
+"""Runs that are killed end as if they had not been, in short: `torture_resume.py` does it a hundred
+times.
+"""
 
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import pytest
 def test_runs_that_are_killed_end_as_others() -> None:
     """Four kills, by random signals at random moments."""
     script = Path(__file__).parents[1] / "tools" / "torture_resume.py"
-    done = subprocess.run([sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "of 4 kills identical" in done.stdout

@@ -3,8 +3,8 @@
     python tests/tools/mutants.py            all of them, a line each; exit code 1 if one survives
     python tests/tools/mutants.py discount   those whose description contains a word
 
-A copy of the sources is changed, never the sources. Each mutant names the tests that should see it; the first that
-fails is printed.
+A copy of the sources is changed, never the sources. Each mutant names the tests that should see it;
+the first that fails is printed.
 """
 
 import os
@@ -105,7 +105,7 @@ MUTANTS = [
     Mutant(
         "the trace of v-trace leaks over an end",
         "returns.py",
-        "jnp.minimum(clip_c, rho) * _unless(done, reward))",
+        "jnp.minimum(clip_c, rho) * _unless(done, reward)\n    )",
         "jnp.minimum(clip_c, rho))",
         "tests/core/test_returns.py",
     ),
@@ -138,7 +138,13 @@ MUTANTS = [
         "valid=alive & ~row.done,",
         "tests/core/test_rollout.py",
     ),
-    Mutant("no mask", "rollout.py", "valid=alive,", "valid=jnp.ones_like(alive),", "tests/core/test_rollout.py"),
+    Mutant(
+        "no mask",
+        "rollout.py",
+        "valid=alive,",
+        "valid=jnp.ones_like(alive),",
+        "tests/core/test_rollout.py",
+    ),
     Mutant(
         "rewards after the end",
         "rollout.py",
@@ -277,7 +283,9 @@ MUTANTS = [
     Mutant(
         "the density, not the mass, beyond the bounds",
         "distributions.py",
-        "censored = jnp.where(sample <= self.low, below, jnp.where(sample >= self.high, above, inside))",
+        "censored = jnp.where(\n"
+        "            sample <= self.low, below, jnp.where(sample >= self.high, above, inside)\n"
+        "        )",
         "censored = inside + 0.0 * (below + above)",
         "tests/core/test_continuous.py -k censored",
     ),
@@ -479,8 +487,8 @@ MUTANTS = [
     Mutant(
         "all actions, γᵗ dropped",
         "estimators/action_values.py",
-        "h.gamma)\n        return returns.discount_powers(q, h.gamma) * q, to_go, state",
-        "h.gamma)\n        return q, to_go, state",
+        "        )\n        return returns.discount_powers(q, h.gamma) * q, to_go, state",
+        "        )\n        return q, to_go, state",
         "tests/exact/test_unbiased.py -k all_action",
     ),
     Mutant(
@@ -537,8 +545,8 @@ MUTANTS = [
         "returns are added up one reward after another",
         "rounding.py",
         "    while len(terms) > 1:",
-        "    terms = jax.lax.scan(lambda total, x: (total + x, None), 0 * terms[0], terms)[0][None]\n"
-        "    while len(terms) > 1:",
+        "    terms = jax.lax.scan(lambda total, x: (total + x, None), 0 * terms[0], "
+        "terms)[0][None]\n    while len(terms) > 1:",
         "tests/core/test_rounding.py -k 'thousand_steps or another_order'",
     ),
     Mutant(
@@ -848,7 +856,8 @@ MUTANTS = [
         "the steps of a minibatch are not shuffled",
         "train.py",
         "        return jax.random.permutation(key, things)\n",
-        "        return jax.random.permutation(key, things) if not _draws_steps(config) else jnp.arange(things)\n",
+        "        return jax.random.permutation(key, things) if not _draws_steps(config) else "
+        "jnp.arange(things)\n",
         "tests/core/test_minibatches.py -k pass",
     ),
     Mutant(
@@ -861,8 +870,8 @@ MUTANTS = [
     Mutant(
         "a held action goes on after the end",
         "envs/base.py",
-        "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after), None",
-        "lambda old, new: new, before, after), None",
+        "lambda old, new: jnp.where(ends[0] | ends[1], old, new), before, after\n        ), None",
+        "lambda old, new: new, before, after\n        ), None",
         "tests/core/test_envs.py -k held",
     ),
     Mutant(
@@ -954,12 +963,16 @@ MUTANTS = [
 
 
 def main(words: list[str]) -> int:
-    """Plants every mutant whose description holds all words; the number of those that no test caught."""
+    """Plants every mutant whose description holds all words; the number of those that no test
+    caught.
+    """
     chosen = [m for m in MUTANTS if all(word in m.what for word in words)]
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in ("pg", "tests", "experiments", "docs"):
-            shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         for name in ("pyproject.toml", "README.md", "Makefile"):
             shutil.copy(ROOT / name, folder)
         for mutant in chosen:
@@ -971,14 +984,29 @@ def main(words: list[str]) -> int:
 
 
 def catch(mutant: Mutant, folder: Path) -> str | None:
-    """The first test that fails with the mutant planted in the copy in `folder`; None if all pass."""
+    """The first test that fails with the mutant planted in the copy in `folder`; None if all
+    pass.
+    """
     path = folder / "pg" / mutant.path
     source = path.read_text()
     path.write_text(source.replace(mutant.old, mutant.new))
     words = re.findall(r"'[^']*'|\S+", mutant.tests)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *(w.strip("'") for w in words)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *(w.strip("'") for w in words),
+    ]
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
     )
     path.write_text(source)
     if done.returncode == 0:

@@ -1,4 +1,6 @@
-"""The planted bugs still fit the sources. That tests catch them is shown by `make mutants`, which takes minutes."""
+"""The planted bugs still fit the sources. That tests catch them is shown by `make mutants`, which
+takes minutes.
+"""
 
 import ast
 

@@ -1,14 +1,15 @@
 """Kill runs at random moments, let them go on, and see that they end as if nothing had happened.
 
-    python tests/tools/torture_resume.py                       100 kills; exit code 1 if anything was not as it should be
+    python tests/tools/torture_resume.py             100 kills; exit code 1 if anything was wrong
     python tests/tools/torture_resume.py --signals SIGKILL     by one signal only
     python tests/tools/torture_resume.py --quick               4 kills of the shortest run
 
-A trial starts a run or a sweep, kills it once to three times, and then lets it end: the same command every time. A
-moment is drawn uniformly from the length of an uninterrupted run, or, every other time, from what follows its first
-word of progress: most of so short a run is its start. The folder must then hold, bit for bit, what an uninterrupted
-run has left. After every kill it must be fit to go on from, and the next start must go on from the newest checkpoint
-that was whole. On Linux.
+A trial starts a run or a sweep, kills it once to three times, and then lets it end: the same
+command every time. A moment is drawn uniformly from the length of an uninterrupted run, or, every
+other time, from what follows its first word of progress: most of so short a run is its start. The
+folder must then hold, bit for bit, what an uninterrupted run has left. After every kill it must be
+fit to go on from, and the next start must go on from the newest checkpoint that was whole. On
+Linux.
 """
 
 import argparse
@@ -44,11 +45,20 @@ PATIENCE = 900.0  # seconds for a run to end by itself
 MOST_KILLS = 3  # of a trial
 PROGRESS = re.compile(r"^(\d+)/(\d+) updates,", re.MULTILINE)
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGTERM", "SIGINT", "SIGUSR1")  # what is drawn from
-CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": cli.AGAIN, "SIGUSR1": cli.AGAIN, "SIGINT": cli.INTERRUPTED}
+CODES = {
+    "SIGKILL": -signal.SIGKILL,
+    "SIGTERM": cli.AGAIN,
+    "SIGUSR1": cli.AGAIN,
+    "SIGINT": cli.INTERRUPTED,
+}
 STAGES = ("start", "compilation", "training", "saving", "after training")
-SMALL = "--num-envs 8 --hidden-sizes 8 --checkpoint-updates 5 --checkpoints-kept 2 --eval-episodes 8"
-OF_THE_MOMENT = re.compile(rb"<dc:date>[^<]*</dc:date>|\b[a-z][0-9a-f]{10}\b")  # of an SVG: the time, random names
-BESIDES = {"config.json", "versions.json", "sweep.json", ".lock"}  # which tell of the process, or of the folder
+SMALL = (
+    "--num-envs 8 --hidden-sizes 8 --checkpoint-updates 5 --checkpoints-kept 2 --eval-episodes 8"
+)
+# of an SVG: the time, random names
+OF_THE_MOMENT = re.compile(rb"<dc:date>[^<]*</dc:date>|\b[a-z][0-9a-f]{10}\b")
+# which tell of the process, or of the folder
+BESIDES = {"config.json", "versions.json", "sweep.json", ".lock"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +123,15 @@ class Ended:
     @property
     def went_on(self) -> list[int]:
         """The updates after which it went on."""
-        return [int(n) for n in re.findall(r"^going on after update (\d+)$", self.text, re.MULTILINE)]
+        return [
+            int(n)
+            for n in re.findall(
+                r"^going on after update "
+                r"(\d+)$",
+                self.text,
+                re.MULTILINE,
+            )
+        ]
 
     def stage(self, *, saving: bool) -> str:
         """Where it was."""
@@ -134,7 +152,8 @@ class Account:
     trials: Counter[str] = dataclasses.field(default_factory=Counter)  # by case
     identical: Counter[str] = dataclasses.field(default_factory=Counter)
     kills_of: Counter[str] = dataclasses.field(default_factory=Counter)
-    slowest: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds from a signal to the end
+    # seconds from a signal to the end
+    slowest: dict[str, float] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
     strays: int = 0  # files that kills left half written
     most_strays: int = 0  # in one folder
@@ -142,7 +161,9 @@ class Account:
     def add(self, case: Case, ended: Ended, folder: Path | None) -> str:
         """Counts a kill; says it."""
         assert ended.kill
-        strays = Counter(path.parent for path in folder.rglob(".*.tmp")) if folder else Counter[Path]()
+        strays = (
+            Counter(path.parent for path in folder.rglob(".*.tmp")) if folder else Counter[Path]()
+        )
         self.strays += strays.total()
         self.most_strays = max([self.most_strays, *strays.values()])
         stage = ended.stage(saving=bool(strays))
@@ -165,14 +186,21 @@ def run(
 ) -> Ended:
     """Runs it to its end, which may be by the signal `kill`; what it says stands in `log`.
 
-    moment: seconds until the signal, from the start, or, with `training`, from the first word of progress.
+    moment: seconds until the signal, from the start, or, with `training`, from the first word of
+    progress.
     """
     began = time.monotonic()
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent
+        )
     sent, listening = None, False
     try:
-        while training and process.poll() is None and not PROGRESS.search(log.read_text(errors="replace")):
+        while (
+            training
+            and process.poll() is None
+            and not PROGRESS.search(log.read_text(errors="replace"))
+        ):
             time.sleep(0.005)
         first = time.monotonic() - began
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -187,13 +215,21 @@ def run(
             process.wait()
     ended = time.monotonic()
     told = Ended(process.returncode, ended - began, first, log.read_text(errors="replace"))
-    return told if sent is None else dataclasses.replace(told, kill=kill, listening=listening, after=ended - sent)
+    return (
+        told
+        if sent is None
+        else dataclasses.replace(told, kill=kill, listening=listening, after=ended - sent)
+    )
 
 
 def listens(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM: then it has one for all that `interrupts` listens to."""
+    """Whether a process has a handler for SIGTERM: then it has one for all that `interrupts`
+    listens to.
+    """
     with contextlib.suppress(OSError, AttributeError):
-        found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+        )
         return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
     return False
 
@@ -223,9 +259,11 @@ def restored(folder: Path, step: int) -> PartialRun | None:
 
 
 def places(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """The folders of checkpoints from which a next start may go on, and whether it must find them in order.
+    """The folders of checkpoints from which a next start may go on, and whether it must find them
+    in order.
 
-    Of a sweep: that of a chunk that is not finished, and that of the best setting, which is removed at the end.
+    Of a sweep: that of a chunk that is not finished, and that of the best setting, which is removed
+    at the end.
     """
     above = folder / "checkpoints"
     parts = sorted([*above.glob("chunk-*"), *above.glob("best-*")])
@@ -238,7 +276,9 @@ def places(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def newest(folder: Path | None, problems: list[str]) -> list[int]:
-    """The updates of the newest whole checkpoint of every place in which there is one; tells what is not in order."""
+    """The updates of the newest whole checkpoint of every place in which there is one; tells what
+    is not in order.
+    """
     found = []
     for place, in_order in places(folder) if folder else ():
         steps = checkpoints.steps(place)
@@ -261,7 +301,9 @@ def contents(folder: Path) -> dict[str, Any]:
         if path.is_dir() or name.startswith("checkpoints") or path.name in BESIDES:
             continue
         if path.suffix == ".parquet":
-            found |= {f"{name}: {column}": bits(x) for column, x in results.read_table(path).items()}
+            found |= {
+                f"{name}: {column}": bits(x) for column, x in results.read_table(path).items()
+            }
         elif path.suffix == ".json":
             found[name] = without_seconds(json.loads(path.read_text()))
         else:
@@ -305,7 +347,9 @@ def row_problems(folder: Path, updates: int) -> Iterator[str]:
 class Torture:
     """Cases, each with what an uninterrupted run of it leaves, and the account."""
 
-    def __init__(self, cases: tuple[Case, ...], folder: Path, seed: int, signals: Sequence[str]) -> None:
+    def __init__(
+        self, cases: tuple[Case, ...], folder: Path, seed: int, signals: Sequence[str]
+    ) -> None:
         self.cases, self.folder, self.signals = cases, folder, signals
         self.deck: list[str] = []
         self.random, self.account = random.Random(seed), Account()
@@ -317,19 +361,29 @@ class Torture:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         self.expected: dict[str, dict[str, Any]] = {}
-        self.lengths: dict[str, tuple[float, float]] = {}  # seconds from the start, and from the first progress
+        # seconds from the start, and from the first progress
+        self.lengths: dict[str, tuple[float, float]] = {}
 
     def prepare(self, case: Case) -> None:
-        """The uninterrupted run, twice: the second one need not compile, and must leave the same."""
+        """The uninterrupted run, twice: the second one need not compile, and must leave the
+        same.
+        """
         for turn in ("cold", "warm"):
             out = self.folder / case.name / turn
             out.mkdir(parents=True)
-            ended = run(case.command(out), out.parent / f"{turn}.log", self.environment, training=True)
+            ended = run(
+                case.command(out), out.parent / f"{turn}.log", self.environment, training=True
+            )
             folder = folder_of(out)
             if ended.code or not folder:
                 raise SystemExit(f"{case.name} does not run, exit code {ended.code}:\n{ended.text}")
-            found, self.lengths[case.name] = contents(folder), (ended.seconds, ended.seconds - ended.first)
-            self.account.problems += [f"{case.name}: {x}" for x in row_problems(folder, case.updates)]
+            found, self.lengths[case.name] = (
+                contents(folder),
+                (ended.seconds, ended.seconds - ended.first),
+            )
+            self.account.problems += [
+                f"{case.name}: {x}" for x in row_problems(folder, case.updates)
+            ]
             if differences := differing(self.expected.setdefault(case.name, found), found):
                 raise SystemExit(f"{case.name} differs without any kill: {differences}")
             length = f"{ended.first:.1f} + {ended.seconds - ended.first:.1f} s {turn}"
@@ -342,7 +396,9 @@ class Torture:
         return self.deck.pop()
 
     def trial(self, number: int, most: int) -> int:
-        """One run, killed up to `most` times, resumed to its end and compared. The number of kills."""
+        """One run, killed up to `most` times, resumed to its end and compared. The number of
+        kills.
+        """
         case = self.cases[number % len(self.cases)]
         out = self.folder / case.name / f"trial-{number}"
         out.mkdir()
@@ -352,7 +408,14 @@ class Torture:
             training = kill is not None and self.random.random() < 0.5
             moment = self.random.uniform(0.0, self.lengths[case.name][training])
             expected, log = newest(folder_of(out), []), out.parent / f"{number}.log"
-            ended = run(case.command(out), log, self.environment, kill=kill, moment=moment, training=training)
+            ended = run(
+                case.command(out),
+                log,
+                self.environment,
+                kill=kill,
+                moment=moment,
+                training=training,
+            )
             problems += self.judge(case, ended, expected, folder_of(out))
             if ended.kill:
                 said.append(self.account.add(case, ended, folder_of(out)))
@@ -362,32 +425,52 @@ class Torture:
                 break
             elif not kills:  # no kill came in time: the machine is not as busy as it was
                 scale = ended.seconds / self.lengths[case.name][0]
-                self.lengths[case.name] = scale * self.lengths[case.name][0], scale * self.lengths[case.name][1]
+                self.lengths[case.name] = (
+                    scale * self.lengths[case.name][0],
+                    scale * self.lengths[case.name][1],
+                )
         differences = self.compare(case, folder_of(out), problems)
         self.account.trials[case.name] += 1
         self.account.identical[case.name] += not differences
-        problems += [f"differs in {', '.join(differences[:5])}, {len(differences)} in all"] if differences else []
+        problems += (
+            [f"differs in {', '.join(differences[:5])}, {len(differences)} in all"]
+            if differences
+            else []
+        )
         self.account.problems += [f"trial {number}, {case.name}: {x}" for x in problems]
         verdict = "identical" if not differences else f"{len(differences)} DIFFERENCES"
-        print(f"trial {number}, {case.name}: {', '.join(said) or 'no kill came in time'}: {verdict}", flush=True)
+        print(
+            f"trial {number}, {case.name}: {', '.join(said) or 'no kill came in time'}: {verdict}",
+            flush=True,
+        )
         for problem in problems:
             print(f"  PROBLEM: {problem}", flush=True)
         if not problems:
             shutil.rmtree(out)
         return kills
 
-    def judge(self, case: Case, ended: Ended, expected: list[int], folder: Path | None) -> Iterator[str]:
-        """What is wrong after a process has ended, killed or not. expected: where it should have gone on."""
-        too_early = ended.kill and not ended.went_on and not ended.progress[0]  # it may not have come so far
+    def judge(
+        self, case: Case, ended: Ended, expected: list[int], folder: Path | None
+    ) -> Iterator[str]:
+        """What is wrong after a process has ended, killed or not. expected: where it should have
+        gone on.
+        """
+        # it may not have come so far
+        too_early = ended.kill and not ended.went_on and not ended.progress[0]
         if ended.went_on[:1] != expected[:1] and not too_early:
-            yield f"went on after {ended.went_on[:1]}, and the newest whole checkpoint was {expected[:1]}"
+            newest = f"the newest whole checkpoint was {expected[:1]}"
+            yield f"went on after {ended.went_on[:1]}, and {newest}"
         if ended.kill is None:
             return
         problems: list[str] = []
         there = newest(folder, problems)
         yield from (f"after {ended.kill}: {x}" for x in problems)
-        strays = Counter(path.parent for path in folder.rglob(".*.tmp")) if folder else Counter[Path]()
-        yield from (f"after {ended.kill}: {n} strays in {path}" for path, n in strays.items() if n > 1)
+        strays = (
+            Counter(path.parent for path in folder.rglob(".*.tmp")) if folder else Counter[Path]()
+        )
+        yield from (
+            f"after {ended.kill}: {n} strays in {path}" for path, n in strays.items() if n > 1
+        )
         if ended.kill == "SIGKILL":
             return
         # Before it listens, a signal has its usual effect; at the very end it comes too late.
@@ -398,7 +481,14 @@ class Torture:
             yield f"ended {ended.after:.1f} s after {ended.kill}"
         if (done := ended.progress[0] % case.updates) and max(there, default=0) < done:
             yield f"{done} updates were done, and after {ended.kill} the checkpoints are {there}"
-        if (said := re.search(r"^interrupted after (\d+) of", ended.text, re.MULTILINE)) and there != [int(said[1])]:
+        if (
+            said := re.search(
+                r"^interrupted after (\d+) "
+                r"of",
+                ended.text,
+                re.MULTILINE,
+            )
+        ) and there != [int(said[1])]:
             yield f"it says {said[0]}, and after {ended.kill} the checkpoints are {there}"
 
     def compare(self, case: Case, folder: Path | None, problems: list[str]) -> list[str]:
@@ -413,7 +503,11 @@ class Torture:
 def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """The names of what is not the same, or only in one of them."""
     missing = object()
-    return [name for name in sorted({*expected, *found}) if expected.get(name, missing) != found.get(name, missing)]
+    return [
+        name
+        for name in sorted({*expected, *found})
+        if expected.get(name, missing) != found.get(name, missing)
+    ]
 
 
 def report(account: Account, cases: tuple[Case, ...], minutes: float) -> str:
@@ -424,16 +518,21 @@ def report(account: Account, cases: tuple[Case, ...], minutes: float) -> str:
         f"{account.identical[case.name]}/{account.trials[case.name]} identical"
         for case in cases
     ]
-    slowest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in sorted(account.slowest.items()))
+    slowest = ", ".join(
+        f"{name} {seconds:.1f} s" for name, seconds in sorted(account.slowest.items())
+    )
     kills = account.kills.total()
     return "\n".join(
         [
             *rows,
-            "kills: " + ", ".join(f"{name} {account.kills[name]}" for name in CODES if account.kills[name]),
+            "kills: "
+            + ", ".join(f"{name} {account.kills[name]}" for name in CODES if account.kills[name]),
             "killed in: " + ", ".join(f"{name} {account.stages[name]}" for name in STAGES),
             f"longest from a signal to the end: {slowest or 'none was sent'}",
-            f"half-written files: {account.strays} in all, at most {account.most_strays} in one folder",
-            f"{same}/{n} trials of {kills} kills identical, {len(account.problems)} problems, {minutes:.0f} minutes",
+            f"half-written files: {account.strays} in all, at most {account.most_strays} in one "
+            f"folder",
+            f"{same}/{n} trials of {kills} kills identical, {len(account.problems)} problems, "
+            f"{minutes:.0f} minutes",
             f"with 95% confidence at most {1 - 0.05 ** (1 / max(kills, 1)):.1%} of kills do harm"
             if same == n and not account.problems
             else "FAILED",
@@ -444,33 +543,49 @@ def report(account: Account, cases: tuple[Case, ...], minutes: float) -> str:
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--kills", type=int, default=100, help="kills to be done")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the signals")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no trial after so many")
-    parser.add_argument("--signals", nargs="+", choices=[*CODES], default=SIGNALS, help="what is drawn from")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no trial after so many"
+    )
+    parser.add_argument(
+        "--signals", nargs="+", choices=[*CODES], default=SIGNALS, help="what is drawn from"
+    )
     parser.add_argument("--quick", action="store_true", help="4 kills of the shortest run")
-    parser.add_argument("--keep", action="store_true", help="keep the folders of the trials that had problems")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the folders of the trials that had problems"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
-    """0 if every trial ended as the uninterrupted run, all kills were done, and nothing else was wrong."""
+    """0 if every trial ended as the uninterrupted run, all kills were done, and nothing else was
+    wrong.
+    """
     options = arguments()
     began, kills, number = time.monotonic(), 0, 0
     cases, wanted = (QUICK, min(options.kills, 4)) if options.quick else (CASES, options.kills)
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    signals = [*dict.fromkeys(options.signals)] if options.quick else options.signals  # each of them in four kills
+    # each of them in four kills
+    signals = [*dict.fromkeys(options.signals)] if options.quick else options.signals
     torture = Torture(cases, folder, options.seed, signals)
     try:
         for case in cases:
             torture.prepare(case)
         while kills < wanted and time.monotonic() - began < 60 * options.minutes:
-            most = min(wanted - kills, torture.random.randint(2 if options.quick else 1, MOST_KILLS))
+            most = min(
+                wanted - kills, torture.random.randint(2 if options.quick else 1, MOST_KILLS)
+            )
             kills += torture.trial(number, most)
             number += 1
-            print(f"  {kills}/{wanted} kills, {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+            print(
+                f"  {kills}/{wanted} kills, {(time.monotonic() - began) / 60:.1f} minutes",
+                flush=True,
+            )
     finally:
         if options.keep and torture.account.problems:
             print(f"kept: {folder}")

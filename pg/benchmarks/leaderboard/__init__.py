@@ -1,8 +1,9 @@
-"""Estimators side by side: on the same policies, at several moments of their training, from the same random numbers.
+"""Estimators side by side: on the same policies, at several moments of their training, from the
+same random numbers.
 
 train a policy once, keep θ at the start, the middle and the end     (`subjects`)
-→ fit critics to each with θ frozen → independent estimates by every estimator, and a reference     (`measuring`)
-→ variance, signal to noise, cosine to the reference, and what a good cosine costs, with intervals     (`quality`)
+→ fit critics to each with θ frozen → estimates by every estimator, and a reference   (`measuring`)
+→ variance, signal to noise, cosine to the reference, cost of a good cosine, intervals   (`quality`)
 """
 
 from pg.benchmarks.leaderboard.measuring import (

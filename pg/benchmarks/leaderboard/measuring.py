@@ -1,6 +1,8 @@
-"""Independent estimates of ∇J by an estimator, of a policy that stands still; and a reference to hold them against.
+"""Independent estimates of ∇J by an estimator, of a policy that stands still; and a reference to
+hold them against.
 
-All estimators are given the same keys, and so the same episodes: what differs between them is not their luck.
+All estimators are given the same keys, and so the same episodes: what differs between them is not
+their luck.
 """
 
 import functools
@@ -36,7 +38,8 @@ class Reference(NamedTuple):
     """What estimates are compared with: ∇J, or an estimate of it from many other episodes."""
 
     gradient: np.ndarray  # [P]
-    cosine: float  # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it
+    # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it
+    cosine: float
 
 
 def measure(
@@ -49,7 +52,9 @@ def measure(
     subject = SUBJECTS[name]
     each = min(subject.at_once, max(1, round(share * subject.num_estimates)))
     calls = max(1, round(share * subject.num_estimates / each))
-    config = still(subject.settings(name)[0], estimator, num_episodes, 2 if estimator in GROUPED else 1)
+    config = still(
+        subject.settings(name)[0], estimator, num_episodes, 2 if estimator in GROUPED else 1
+    )
     program, state = _estimates(config, each)
     params = Params(stage.policy, critic_of(stage, estimator))
     first_key, key = jax.random.split(jax.random.key(seed))
@@ -58,34 +63,49 @@ def measure(
     rows, steps, seconds = [], 0, []
     for call_key in jax.random.split(key, calls):
         began = time.perf_counter()
-        gradients, taken, _ = jax.block_until_ready(program(params, stage.normaliser, state, call_key))
+        gradients, taken, _ = jax.block_until_ready(
+            program(params, stage.normaliser, state, call_key)
+        )
         seconds.append(time.perf_counter() - began)
         rows.append(np.asarray(gradients))
         steps += int(taken)
     count = each * calls
-    return Estimates(np.concatenate(rows), num_episodes, steps / count, float(np.median(seconds)) / each)
+    return Estimates(
+        np.concatenate(rows), num_episodes, steps / count, float(np.median(seconds)) / each
+    )
 
 
 def critic_of(stage: Stage, estimator: str) -> Any:
     """The parameters of the critic that an estimator takes; () for none."""
     if estimator in ACTION_VALUES:
         if "Q" not in stage.critics:
-            raise ValueError(f"estimator={estimator!r} sums over the actions, and so needs discrete ones")
+            raise ValueError(
+                f"estimator={estimator!r} sums over the actions, and so needs discrete ones"
+            )
         return stage.critics["Q"]
-    return stage.critics["V"] if estimator in ("state_value", "actor_critic", "gae", "vtrace", "ppo") else ()
+    return (
+        stage.critics["V"]
+        if estimator in ("state_value", "actor_critic", "gae", "vtrace", "ppo")
+        else ()
+    )
 
 
 def reference(name: str, stage: Stage, seed: int, *, share: float = 8.0) -> Reference:
-    """∇J itself where it is known, else the mean of many unbiased estimates, those of `time_baseline`.
+    """∇J itself where it is known, else the mean of many unbiased estimates, those of
+    `time_baseline`.
 
-    share: of the subject's number of estimates. seed: another than that of the estimates to be compared.
+    share: of the subject's number of estimates. seed: another than that of the estimates to be
+    compared.
     """
     config = still(SUBJECTS[name].settings(name)[0], "time_baseline", 2)
     if isinstance(config.env, TabularMDP):
         return Reference(_exact(config, config.env, stage), 1.0)
     found = measure(name, stage, "time_baseline", seed, share=share).gradients
     scale = diagnostics.noise_scale(diagnostics.sample(lambda x: x, jnp.asarray(found))).value
-    return Reference(found.mean(axis=0), float(diagnostics.expected_cosine(scale, len(found))) if scale > 0 else 0.0)
+    return Reference(
+        found.mean(axis=0),
+        float(diagnostics.expected_cosine(scale, len(found))) if scale > 0 else 0.0,
+    )
 
 
 def _exact(config: Config, mdp: TabularMDP, stage: Stage) -> np.ndarray:
@@ -99,22 +119,33 @@ def _exact(config: Config, mdp: TabularMDP, stage: Stage) -> np.ndarray:
 
 
 @functools.cache  # one compilation for all stages of a subject
-def _estimates(config: Config, count: int) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Any]:
-    """params, normaliser, state, key -> gradients [count, P], environment steps, the estimator's state after them;
-    and its state before the first.
+def _estimates(
+    config: Config, count: int
+) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Any]:
+    """params, normaliser, state, key -> gradients [count, P], environment steps, the estimator's
+    state after them; and its state before the first.
     """
 
     def built(normaliser: Normaliser) -> tuple[Any, Network, Network, Estimator]:
         env, policy, critic = parts(config, normaliser, count * config.num_envs)
-        return env, policy, critic, ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA))
+        return (
+            env,
+            policy,
+            critic,
+            ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA)),
+        )
 
     def estimates(params: Params, normaliser: Normaliser, state: Any, key: jax.Array) -> Any:
         env, policy, critic, est = built(normaliser)
         actor = networks.actor(policy, critic)
-        traj = rollout.episodes(env, actor, params, key, config.horizon, group_size=config.group_size)
+        traj = rollout.episodes(
+            env, actor, params, key, config.horizon, group_size=config.group_size
+        )
         batches = diagnostics.of_batches(est, params, state, traj, config.num_envs)
         size = diagnostics.at_once(traj, config.num_envs)
-        flat = jax.vmap(lambda g: ravel_pytree(g)[0])(diagnostics.gradients(*batches, batch_size=size))
+        flat = jax.vmap(lambda g: ravel_pytree(g)[0])(
+            diagnostics.gradients(*batches, batch_size=size)
+        )
         return flat, config.action_repeat * jnp.sum(traj.valid), est.weigh(params, state, traj)[1]
 
     none = Normaliser((), (), ())

@@ -1,9 +1,11 @@
-"""How good estimates are, per environment step and per second, with intervals from independent repetitions.
+"""How good estimates are, per environment step and per second, with intervals from independent
+repetitions.
 
-cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it is counted, on the
-means of N / N₀ of them; beyond, it is  cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a = E g·∇J / ‖∇J‖, which is what a
-cosine tends to in many dimensions. A biased estimator never comes above a / ‖E g‖; of one whose mean is along ∇J that
-is 1, and ‖E g‖ is a, which has one dimension of noise where ‖E g‖ has all of them.
+cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it
+is counted, on the means of N / N₀ of them; beyond, it is  cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a
+= E g·∇J / ‖∇J‖, which is what a cosine tends to in many dimensions. A biased estimator never comes
+above a / ‖E g‖; of one whose mean is along ∇J that is 1, and ‖E g‖ is a, which has one dimension of
+noise where ‖E g‖ has all of them.
 """
 
 import functools
@@ -70,7 +72,9 @@ class Point(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What the repetitions say, [R] and [R, M]; cosines at `size[i]` episodes, 1, 2, 4, ... times N₀."""
+    """What the repetitions say, [R] and [R, M]; cosines at `size[i]` episodes, 1, 2, 4, ... times
+    N₀.
+    """
 
     size: np.ndarray  # [M]
     cosine: np.ndarray  # [R, M]
@@ -89,8 +93,11 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
         raise ValueError(f"estimates must be finite, and {bad} of {len(g)} are not")
     each = len(g) // repetitions
     if each < 2:
-        raise ValueError(f"{repetitions} repetitions need at least {2 * repetitions} estimates, got {len(g)}")
-    # A reference that is noisy itself lowers every cosine to it by the factor of its own: that is undone.
+        raise ValueError(
+            f"{repetitions} repetitions need at least {2 * repetitions} estimates, got {len(g)}"
+        )
+    # A reference that is noisy itself lowers every cosine to it by the factor of its own: that is
+    # undone.
     direction = reference.gradient / np.linalg.norm(reference.gradient) / reference.cosine
     g = g[: each * repetitions].reshape(repetitions, each, -1)
     mean = g.mean(axis=1)
@@ -98,18 +105,27 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
     sizes = 2 ** np.arange(int(np.log2(each)) + 1)
     cosine = np.stack([_cosines(g, direction, int(m)) for m in sizes], axis=1)
     signal = (mean**2).sum(axis=1) - spread / each
-    return Parts(sizes * estimates.num_episodes, cosine, mean @ direction, signal, spread * estimates.num_episodes)
+    return Parts(
+        sizes * estimates.num_episodes,
+        cosine,
+        mean @ direction,
+        signal,
+        spread * estimates.num_episodes,
+    )
 
 
 def parallel(estimator: str) -> bool:
-    """Whether an estimator's mean is along ∇J, by its docstring: it is unbiased, or that but for its length."""
+    """Whether an estimator's mean is along ∇J, by its docstring: it is unbiased, or that but for
+    its length.
+    """
     return "Unbiased for: J" in str(ESTIMATORS[estimator].__doc__) or estimator == "batch_mean"
 
 
 def budget(found: Parts, level: float, *, parallel: bool) -> float:
     """Episodes for an expected cosine of `level`; infinite where it is never reached.
 
-    Counted where the mean curve crosses the level, between two sizes linearly in log N; else reckoned.
+    Counted where the mean curve crosses the level, between two sizes linearly in log N; else
+    reckoned.
     """
     curve = found.cosine.mean(axis=0)
     if (above := curve >= level).any():
@@ -129,21 +145,37 @@ def budget(found: Parts, level: float, *, parallel: bool) -> float:
 def assess(
     subject: str, stage: str, estimator: str, seed: int, estimates: Estimates, reference: Reference
 ) -> tuple[Quality, list[Point]]:
-    """The line of the table that estimates make, and their curve, with intervals by resampling the repetitions."""
+    """The line of the table that estimates make, and their curve, with intervals by resampling the
+    repetitions.
+    """
     resolved = reference.cosine >= RESOLVED
     found = parts(estimates, reference if resolved else reference._replace(cosine=1.0))
-    to = functools.partial(budget, parallel=parallel(estimator)) if resolved else lambda some, level: math.nan
+    to = (
+        functools.partial(budget, parallel=parallel(estimator))
+        if resolved
+        else lambda some, level: math.nan
+    )
     steps = estimates.steps / estimates.num_episodes
     figures = [
         *_interval(found, lambda some: some.noise.mean()),
         *_interval(found, lambda some: some.signal.mean() / some.noise.mean()),
         *_interval(found, lambda some: some.cosine[:, 0].mean()),
-        *(steps * x for level in LEVELS for x in _interval(found, functools.partial(to, level=level))),
+        *(
+            steps * x
+            for level in LEVELS
+            for x in _interval(found, functools.partial(to, level=level))
+        ),
     ]
     seconds, about = estimates.seconds / estimates.num_episodes, (subject, stage, estimator, seed)
     fixed = estimates.num_episodes, steps, seconds, reference.cosine
     curve = [
-        Point(*about, int(n), n * steps, n * seconds, *_interval(found, functools.partial(_at, index=i)))
+        Point(
+            *about,
+            int(n),
+            n * steps,
+            n * seconds,
+            *_interval(found, functools.partial(_at, index=i)),
+        )
         for i, n in enumerate(found.size)
     ]
     line: Quality = Quality._make([*about, *fixed, *figures, int(found.size[-1])])

@@ -1,7 +1,9 @@
-"""What is measured: policies of several moments of training, each with critics that were fitted while it stood still.
+"""What is measured: policies of several moments of training, each with critics that were fitted
+while it stood still.
 
-A critic that training left behind would be as good as its estimator had made it: so that estimators are compared and
-not their critics' histories, all get the same V and the same Q, regressed on complete returns of the very policy.
+A critic that training left behind would be as good as its estimator had made it: so that estimators
+are compared and not their critics' histories, all get the same V and the same Q, regressed on
+complete returns of the very policy.
 """
 
 import dataclasses
@@ -45,7 +47,9 @@ class Subject(NamedTuple):
     def settings(self, env: Any) -> tuple[Config, Hyperparams]:
         """Of its training."""
         task = env if isinstance(env, str) else None
-        return merge_env_params(*preset(self.label, env=_PROBLEMS.get(env, env), task=task, **self.changes))
+        return merge_env_params(
+            *preset(self.label, env=_PROBLEMS.get(env, env), task=task, **self.changes)
+        )
 
 
 class Stage(NamedTuple):
@@ -63,10 +67,15 @@ _PROBLEMS: dict[str, TabularMDP] = {
     "gridworld": tabular.gridworld(["S..#", ".#..", "...G", "H..#"], horizon=20, slip=0.1),
     "garnet": tabular.garnet(3, num_states=6, num_actions=3, branching=3, horizon=10),
 }
-_TABULAR: dict[str, Any] = {"hidden_sizes": (), "num_envs": 32, "num_updates": 100, "learning_rate": 0.02}
+_TABULAR: dict[str, Any] = {
+    "hidden_sizes": (),
+    "num_envs": 32,
+    "num_updates": 100,
+    "learning_rate": 0.02,
+}
 
-# The names of problems and what is done with them. Where a policy is as good as it gets there is no gradient left to
-# compare with: the end of training is where it still improves.
+# The names of problems and what is done with them. Where a policy is as good as it gets there is no
+# gradient left to compare with: the end of training is where it still improves.
 SUBJECTS: dict[str, Subject] = {
     "gridworld": Subject("leave_one_out", _TABULAR, 512, 512, 200, 512),
     "garnet": Subject("leave_one_out", _TABULAR, 512, 512, 200, 512),
@@ -89,7 +98,10 @@ def stages(name: str, seed: int) -> list[Stage]:
     init_key, keys = training_keys(key, 0, config.num_updates)
     state, chunk = jax.jit(make_learner(config, h).init)(init_key), jax.jit(make_chunk(config))
     longest = -(-config.num_updates // 2)  # one compilation for both halves
-    fits = {kind: _fit(still(config, FIT[kind], subject.fit_episodes), subject.fit_batches) for kind in kinds(config)}
+    fits = {
+        kind: _fit(still(config, FIT[kind], subject.fit_episodes), subject.fit_batches)
+        for kind in kinds(config)
+    }
     found, done = [], 0
     for stage, share in STAGES.items():
         wanted = round(share * config.num_updates)
@@ -98,10 +110,12 @@ def stages(name: str, seed: int) -> list[Stage]:
             state, done = chunk(state, part, h, jnp.int32(wanted - done))[0], wanted
         if int(state.skipped):
             raise ValueError(
-                f"the training of the policy of {name} diverged within {done} updates, and there is nothing to "
-                "measure: give it a smaller learning_rate"
+                f"the training of the policy of {name} diverged within {done} updates, and there "
+                "is nothing to measure: give it a smaller learning_rate"
             )
-        fitted = {kind: fit(state.params.policy, state.normaliser, fit_key) for kind, fit in fits.items()}
+        fitted = {
+            kind: fit(state.params.policy, state.normaliser, fit_key) for kind, fit in fits.items()
+        }
         critics = {kind: critic for kind, (critic, _) in fitted.items()}
         explained = {kind: float(share) for kind, (_, share) in fitted.items()}
         found.append(Stage(stage, done, state.params.policy, critics, explained, state.normaliser))
@@ -116,16 +130,29 @@ def blank(name: str) -> Stage:
     def critic(kind: str) -> Any:
         own = still(config, FIT[kind], 1)
         _, policy, network = parts(own, Normaliser((), (), ()), 1)
-        return jax.eval_shape(ESTIMATORS[FIT[kind]](policy, network, Hyperparams()).init, jax.random.key(0))[0].critic
+        return jax.eval_shape(
+            ESTIMATORS[FIT[kind]](policy, network, Hyperparams()).init, jax.random.key(0)
+        )[0].critic
 
     critics = {kind: critic(kind) for kind in kinds(config)}
     return Stage("", 0, state.params.policy, critics, {}, state.normaliser)
 
 
 def still(config: Config, estimator: str, num_envs: int, group_size: int = 1) -> Config:
-    """The same problem and networks with another estimator, for complete episodes of a policy that stands still."""
-    kept = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config) if f.name not in NOT_TUNED}
-    kept |= {"scale_rewards": False, "advantages": "raw", "optimizer": "adam", "group_size": group_size}
+    """The same problem and networks with another estimator, for complete episodes of a policy that
+    stands still.
+    """
+    kept = {
+        f.name: getattr(config, f.name)
+        for f in dataclasses.fields(Config)
+        if f.name not in NOT_TUNED
+    }
+    kept |= {
+        "scale_rewards": False,
+        "advantages": "raw",
+        "optimizer": "adam",
+        "group_size": group_size,
+    }
     return Config(**{**kept, "estimator": estimator, "collect": "episodes", "num_envs": num_envs})
 
 
@@ -135,8 +162,12 @@ def kinds(config: Config) -> list[str]:
     return ["V", "Q"] if discrete else ["V"]
 
 
-def parts(config: Config, normaliser: Normaliser, num_envs: int) -> tuple[envs.Env, Network, Network]:
-    """The environment, the policy and the critic of a Config, seeing what the normaliser makes of observations."""
+def parts(
+    config: Config, normaliser: Normaliser, num_envs: int
+) -> tuple[envs.Env, Network, Network]:
+    """The environment, the policy and the critic of a Config, seeing what the normaliser makes of
+    observations.
+    """
     env = envs.configured(config, num_envs)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
     policy, critic = (normalisation.standardised(network, normaliser) for network in plain)
@@ -144,7 +175,9 @@ def parts(config: Config, normaliser: Normaliser, num_envs: int) -> tuple[envs.E
 
 
 def _in_units(critic: Network) -> Network:
-    """The critic, whose output is taken in units of its own: returns of -1000 are out of reach of small weights."""
+    """The critic, whose output is taken in units of its own: returns of -1000 are out of reach of
+    small weights.
+    """
 
     def init(key: jax.Array) -> dict[str, Any]:
         return {"network": critic.init(key), "scale": jnp.ones(()), "shift": jnp.zeros(())}
@@ -158,7 +191,9 @@ def _in_units(critic: Network) -> Network:
 
 
 def _fit(config: Config, batches: int, passes: int = 10) -> Callable[..., tuple[Any, jax.Array]]:
-    """policy, normaliser, key -> a critic fitted by Adam to complete returns, and how much it explains, []."""
+    """policy, normaliser, key -> a critic fitted by Adam to complete returns, and how much it
+    explains, [].
+    """
     opt = optax.adam(optax.cosine_decay_schedule(0.003, batches * passes))
 
     def fit(policy_params: Any, normaliser: Normaliser, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -169,7 +204,9 @@ def _fit(config: Config, batches: int, passes: int = 10) -> Callable[..., tuple[
         start, state = est.init(init_key)
 
         def sampled(params: Params, key: jax.Array) -> Weighted:
-            return est.weigh(params, state, rollout.episodes(env, actor, params, key, config.horizon))[0]
+            return est.weigh(
+                params, state, rollout.episodes(env, actor, params, key, config.horizon)
+            )[0]
 
         def improve(learned: Any, key: jax.Array) -> tuple[Any, None]:
             batch = sampled(Params(policy_params, learned[0]), key)
@@ -187,13 +224,17 @@ def _fit(config: Config, batches: int, passes: int = 10) -> Callable[..., tuple[
             "shift": jnp.mean(seen.target, where=seen.traj.valid),
         }
         begun = start.critic | units, opt.init(start.critic)
-        fitted = Params(policy_params, jax.lax.scan(improve, begun, jax.random.split(key, batches))[0][0])
+        fitted = Params(
+            policy_params, jax.lax.scan(improve, begun, jax.random.split(key, batches))[0][0]
+        )
         return fitted.critic, _explained(est, fitted, sampled(fitted, new_key))
 
     return jax.jit(fit)
 
 
 def _explained(est: Estimator, params: Params, batch: Weighted) -> jax.Array:
-    """1 - the critic's squared error over the variance of its targets, []; NaN where these are equal."""
+    """1 - the critic's squared error over the variance of its targets, []; NaN where these are
+    equal.
+    """
     squared_error = 2.0 * est.grad(params, batch)[1]["value_loss"]
     return diagnostics.explained_share(squared_error, batch.target, batch.traj.valid)

@@ -1,4 +1,6 @@
-"""Every estimator on every subject at every stage, kept as it comes: the same command goes on after a stop."""
+"""Every estimator on every subject at every stage, kept as it comes: the same command goes on after
+a stop.
+"""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -11,27 +13,48 @@ from pg.benchmarks.leaderboard.subjects import STAGES, SUBJECTS, Stage, blank, k
 from pg.config import ACTION_VALUES
 from pg.runs import files, folders, results
 
-# On-policy ppo is gae, and an importance ratio is 1; gpomdp and entropy_reward aim at something else than ∇J.
+# On-policy ppo is gae, and an importance ratio is 1; gpomdp and entropy_reward aim at something
+# else than ∇J.
 ESTIMATORS = (
-    *("reinforce", "reward_to_go", "undiscounted_reward_to_go", "batch_mean", "standardised", "leave_one_out"),
-    *("time_baseline", "optimal_baseline", "moving_average", "state_value", "group_leave_one_out", "grpo"),
+    *(
+        "reinforce",
+        "reward_to_go",
+        "undiscounted_reward_to_go",
+        "batch_mean",
+        "standardised",
+        "leave_one_out",
+    ),
+    *(
+        "time_baseline",
+        "optimal_baseline",
+        "moving_average",
+        "state_value",
+        "group_leave_one_out",
+        "grpo",
+    ),
     *("all_action", "action_dependent_baseline", "actor_critic", "gae", "vtrace"),
 )
 
 
 # The expected shape of stages.json, as of `inputs.misfit`.
-FACTS: dict[str, Any] = {name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES}
+FACTS: dict[str, Any] = {
+    name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES
+}
 
 
 class Survey(NamedTuple):
-    """What was measured: a line for each estimator, subject, stage and seed, and the points of its curve."""
+    """What was measured: a line for each estimator, subject, stage and seed, and the points of its
+    curve.
+    """
 
     lines: list[Quality]
     points: list[Point]
 
     @classmethod
     def read(cls, folder: Path) -> "Survey":
-        """What a folder holds; nothing of one that is not there. Raises ValueError where that is something else."""
+        """What a folder holds; nothing of one that is not there. Raises ValueError where that is
+        something else.
+        """
         paths = folder / "quality.csv", folder / "cosines.csv"
         if not all(path.exists() for path in paths):
             return cls([], [])
@@ -61,10 +84,12 @@ def survey(
     share: float = 1.0,
     num_episodes: int = 8,
 ) -> Survey:
-    """Measures what `out` does not hold yet, and keeps it there line by line; prints a line for each.
+    """Measures what `out` does not hold yet, and keeps it there line by line; prints a line for
+    each.
 
-    seed: of the estimates and of the reference; the policies are the same for all seeds. share: of each subject's
-    number of estimates. Raises KeyboardInterrupt on Ctrl-C: what is measured is kept.
+    seed: of the estimates and of the reference; the policies are the same for all seeds. share: of
+    each subject's number of estimates. Raises KeyboardInterrupt on Ctrl-C: what is measured is
+    kept.
     """
     there, began, measured = Survey.read(out), time.monotonic(), 0
     todo = [(s, e) for s in subjects for e in estimators if _possible(s, e)]
@@ -78,23 +103,32 @@ def survey(
             print(f"{subject} {stage.name}: reference ...", flush=True)
             truth = reference(subject, stage, seed + 1_000_000)
             for estimator in [e for e in estimators if (subject, e, stage.name) in missing]:
-                found = measure(subject, stage, estimator, seed, num_episodes=num_episodes, share=share)
+                found = measure(
+                    subject, stage, estimator, seed, num_episodes=num_episodes, share=share
+                )
                 try:
                     line, curve = assess(subject, stage.name, estimator, seed, found, truth)
                 except ValueError as error:
-                    print(f"{subject} {stage.name} {estimator}: not measured, as {error}", flush=True)
+                    print(
+                        f"{subject} {stage.name} {estimator}: not measured, as {error}", flush=True
+                    )
                     continue
                 there = Survey([*there.lines, line], [*there.points, *curve])
                 there.write(out)
                 measured += 1
                 left = (time.monotonic() - began) / measured * (len(missing) - measured)
                 said = f"variance {line.variance:.3g}, SNR {line.snr:.2g}, cosine {line.cosine:.2f}"
-                print(f"{subject} {stage.name} {estimator}: {said}, {left / 60:.0f} min left", flush=True)
+                print(
+                    f"{subject} {stage.name} {estimator}: {said}, {left / 60:.0f} min left",
+                    flush=True,
+                )
     return there
 
 
 def kept_stages(subject: str, out: Path) -> list[Stage]:
-    """The stages of a subject, from the folder if they are there, else trained and written to it."""
+    """The stages of a subject, from the folder if they are there, else trained and written to
+    it.
+    """
     folder = out / "policies" / subject
     if not (folder / "stages.json").exists():
         found = stages(subject, seed=0)
@@ -102,7 +136,9 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
             files.make_folder(folder / stage.name, within=out)
             tree = {"policy": stage.policy, "critics": stage.critics}
             results.write_params(folder / stage.name, tree, stage.normaliser)
-        facts = {stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found}
+        facts = {
+            stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found
+        }
         folders.write_json(folder / "stages.json", facts)
     facts, like = folders.read_json(folder / "stages.json", FACTS), blank(subject)
 

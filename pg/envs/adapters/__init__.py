@@ -1,12 +1,14 @@
-"""Environments of other libraries: `make("library:environment")` gives one that pg takes wherever it takes a name.
+"""Environments of other libraries: `make("library:environment")` gives one that pg takes wherever
+it takes a name.
 
     make("brax:inverted_pendulum")    make("jumanji:Snake-v1")    make("navix:Navix-Empty-5x5-v0")
 
-One module per library, loaded when it is asked for. Each has two functions, `make(name, **options)`, whose options
-go to the library's own constructor, and `adapt`, for an environment that is already built. The recipe for another
-library is to write these two: `adapt` states the library's reset and step as the two functions that `Adapter` takes
-(`pg/envs/adapters/base.py`), and a row in `ADAPTERS` gives it its name. Three things need care, and each module says how
-it took it: the library must not reset by itself, so that the successor of the last step is the true one; its time
+One module per library, loaded when it is asked for. Each has two functions, `make(name,
+**options)`, whose options go to the library's own constructor, and `adapt`, for an environment that
+is already built. The recipe for another library is to write these two: `adapt` states the library's
+reset and step as the two functions that `Adapter` takes (`pg/envs/adapters/base.py`), and a row in
+`ADAPTERS` gives it its name. Three things need care, and each module says how it took it: the
+library must not reset by itself, so that the successor of the last step is the true one; its time
 limit must not count as termination; and no typed random key may be kept in its state.
 """
 
@@ -20,15 +22,18 @@ __all__ = ["ADAPTERS", "faults_in_one_sentence", "make"]
 
 
 def make(name: str, **options: Any) -> Any:
-    """The environment "library:environment", with gymnax's interface; options are those of the library.
+    """The environment "library:environment", with gymnax's interface; options are those of the
+    library.
 
-    Raises ValueError for a library that is unknown or not installed, for a name that the library does not have, and
-    where its constructor fails.
+    Raises ValueError for a library that is unknown or not installed, for a name that the library
+    does not have, and where its constructor fails.
     """
     library, _, environment = name.partition(":")
     check_name("library of environments", library, ADAPTERS)
     if not environment:
-        raise ValueError(f"env={name!r} names no environment: write {library}:{ADAPTERS[library]}, for example")
+        raise ValueError(
+            f"env={name!r} names no environment: write {library}:{ADAPTERS[library]}, for example"
+        )
     try:
         module = importlib.import_module(f"pg.envs.adapters.{library}")
     except ModuleNotFoundError as error:
@@ -44,7 +49,9 @@ def make(name: str, **options: Any) -> Any:
             raise
         line = said.partition("\n")[0]
         package = f": pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
-        raise ValueError(f"env={name!r} cannot be built: {type(error).__name__}: {line}{package}") from error
+        raise ValueError(
+            f"env={name!r} cannot be built: {type(error).__name__}: {line}{package}"
+        ) from error
 
 
 # Each library, which is also the name of its extra, and one of its environments.

@@ -1,10 +1,12 @@
-"""An environment as two functions: what each library's adapter states, and gymnax's interface around it.
+"""An environment as two functions: what each library's adapter states, and gymnax's interface
+around it.
 
     reset(key)                  -> obs, state
     step(key, state, action)    -> obs, state, reward, terminated, truncated
 
-`step` neither resets nor counts: `obs` is the true successor, and `truncated` only a cut that the library decides on
-by something else than a number of steps. The steps are counted here, against `max_steps_in_episode`.
+`step` neither resets nor counts: `obs` is the true successor, and `truncated` only a cut that the
+library decides on by something else than a number of steps. The steps are counted here, against
+`max_steps_in_episode`.
 """
 
 import contextlib
@@ -29,7 +31,9 @@ class HostError(ValueError):
 
 @contextlib.contextmanager
 def faults_in_one_sentence() -> Iterator[None]:
-    """Raises the HostError that a callback has raised, where JAX gives its text within a report of its own."""
+    """Raises the HostError that a callback has raised, where JAX gives its text within a report of
+    its own.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -43,7 +47,8 @@ def _is_no_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HostError))
 
 
-logging.getLogger("jax._src.callback").addFilter(_is_no_fault)  # which prints the traceback of what it then raises
+# which prints the traceback of what it then raises
+logging.getLogger("jax._src.callback").addFilter(_is_no_fault)
 
 
 @struct.dataclass
@@ -66,7 +71,9 @@ class Adapter(environment.Environment):
         max_steps: int,
         observation_space: Any = None,
     ) -> None:
-        """action_space, observation_space: of gymnax; default of the latter: an unbounded array of reset's shape."""
+        """action_space, observation_space: of gymnax; default of the latter: an unbounded array of
+        reset's shape.
+        """
         self._name, self._reset, self._step = name, reset, step
         self._action_space, self._observation_space = action_space, observation_space
         self._max_steps = max_steps
@@ -86,14 +93,18 @@ class Adapter(environment.Environment):
         obs, inner = self._reset(key)
         return obs, State(time=jnp.int32(0), inner=inner, truncated=jnp.bool_(False))
 
-    def step_env(self, key: jax.Array, state: State, action: Any, params: environment.EnvParams) -> Any:
+    def step_env(
+        self, key: jax.Array, state: State, action: Any, params: environment.EnvParams
+    ) -> Any:
         """obs, state, reward, terminated, info of the step, which does not reset."""
         obs, inner, reward, terminated, truncated = self._step(key, state.inner, action)
         state = State(time=state.time + 1, inner=inner, truncated=jnp.asarray(truncated, bool))
         return obs, state, jnp.asarray(reward), jnp.asarray(terminated, bool), {}
 
     def is_truncated(self, state: State, params: environment.EnvParams) -> jax.Array:
-        """Whether a limit ended the episode at `state`: that of time, or one of the library's own."""
+        """Whether a limit ended the episode at `state`: that of time, or one of the library's
+        own.
+        """
         return state.truncated | (state.time >= params.max_steps_in_episode)
 
     def action_space(self, params: environment.EnvParams) -> Any:

@@ -1,11 +1,12 @@
 """Brax: rigid bodies, `brax:inverted_pendulum`.
 
-Brax's state holds everything, the observation, reward and `done` of its last step too. Actions are a box from -1 to
-1, which the environments scale to their motors.
+Brax's state holds everything, the observation, reward and `done` of its last step too. Actions are
+a box from -1 to 1, which the environments scale to their motors.
 
-Limits: the time limit and the automatic reset of Brax are wrappers (`brax.envs.create`) that mark a time-out as
-`done`; the bare environment has neither, so its `done` is termination. The limit of the wrappers, 1000, is ours.
-Lost: `metrics` and `info`, and the derivative of the dynamics. Observations that are a dict are refused.
+Limits: the time limit and the automatic reset of Brax are wrappers (`brax.envs.create`) that mark a
+time-out as `done`; the bare environment has neither, so its `done` is termination. The limit of the
+wrappers, 1000, is ours. Lost: `metrics` and `info`, and the derivative of the dynamics.
+Observations that are a dict are refused.
 """
 
 from typing import Any
@@ -21,7 +22,9 @@ __all__ = ["adapt", "make"]
 
 
 def make(name: str, **options: Any) -> Adapter:
-    """The environment that Brax has under this name; options (`backend="spring"`) are those of its class."""
+    """The environment that Brax has under this name; options (`backend="spring"`) are those of its
+    class.
+    """
     check_name("environment of brax", name, envs._envs)
     return adapt(envs.get_environment(name, **options), name)
 
@@ -37,4 +40,6 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
         state = env.step(state, action)
         return state.obs, state, state.reward, state.done > 0, False
 
-    return Adapter(f"brax:{name}", reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps)
+    return Adapter(
+        f"brax:{name}", reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps
+    )

@@ -1,11 +1,12 @@
 """Craftax: an open world of crafting, `craftax:Craftax-Classic-Symbolic-v1`.
 
-Its interface is that of gymnax before 1.0, whose step has five values: one `done` for death and for the time limit.
+Its interface is that of gymnax before 1.0, whose step has five values: one `done` for death and for
+the time limit.
 
-Limits: the environment is stepped through `step_env`, which does not reset, with a limit `max_timesteps` that it does
-not reach, so that its `done` is termination alone; the number that was there is ours. It is 10,000 (Classic) or
-100,000: collect windows, or set `max_steps_in_episode`, since a batch of episodes has room for the longest.
-Lost: the achievements in `info`.
+Limits: the environment is stepped through `step_env`, which does not reset, with a limit
+`max_timesteps` that it does not reach, so that its `done` is termination alone; the number that was
+there is ours. It is 10,000 (Classic) or 100,000: collect windows, or set `max_steps_in_episode`,
+since a batch of episodes has room for the longest. Lost: the achievements in `info`.
 """
 
 from typing import Any
@@ -26,7 +27,9 @@ _NAMES = (
 
 
 def make(name: str, **options: Any) -> Adapter:
-    """The environment that Craftax has under this name; options (`max_timesteps=500`) are those of its parameters."""
+    """The environment that Craftax has under this name; options (`max_timesteps=500`) are those of
+    its parameters.
+    """
     check_name("environment of craftax", name, _NAMES)
     return adapt(make_craftax_env_from_name(name, auto_reset=False), name, **options)
 
@@ -45,4 +48,6 @@ def adapt(env: Any, name: str, **options: Any) -> Adapter:
         obs, state, reward, done, _ = env.step_env(jax.random.key_data(key), state, action, params)
         return obs, state, reward, done, False
 
-    return Adapter(f"craftax:{name}", reset, step, spaces.Discrete(env.num_actions), given.max_timesteps)
+    return Adapter(
+        f"craftax:{name}", reset, step, spaces.Discrete(env.num_actions), given.max_timesteps
+    )

@@ -1,22 +1,25 @@
-"""Gymnasium: environments in plain Python, stepped on the host by a callback, `gymnasium:CartPole-v1`. Slow.
+"""Gymnasium: environments in plain Python, stepped on the host by a callback,
+`gymnasium:CartPole-v1`. Slow.
 
-A Gymnasium environment cannot be copied, so its state cannot be an array that JAX may keep, drop or use twice. What
-can is all that led to it: the seed of the reset and the actions since. That play is our state, which makes the step
-the pure function that JAX takes it for, in episodes and in windows, in groups and sweeps, and after a checkpoint.
-The host keeps environments alive at the plays that they have reached, so that a step is normally one `env.step`; from
-a play that it no longer holds, it resets with the seed and takes all the actions again.
+A Gymnasium environment cannot be copied, so its state cannot be an array that JAX may keep, drop or
+use twice. What can is all that led to it: the seed of the reset and the actions since. That play is
+our state, which makes the step the pure function that JAX takes it for, in episodes and in windows,
+in groups and sweeps, and after a checkpoint. The host keeps environments alive at the plays that
+they have reached, so that a step is normally one `env.step`; from a play that it no longer holds,
+it resets with the seed and takes all the actions again.
 
     state = (seed, t, a_0 ... a_{t-1}),   one array of the longest episode's length
 
-A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with the place.
-Observations are Box or Discrete; MultiDiscrete, MultiBinary, and Dict or Tuple of all these go through Gymnasium's
-own `FlattenObservation`, and others (Text, Sequence, Graph) are refused. Actions are Box or Discrete.
-Limits: the environment is made without the wrapper that counts steps. The number it would have counted to is ours
-(without one: 1000, or `max_steps`); `max_steps_in_episode` may lower it, but no episode is longer. `truncated` of
-the environment itself is passed on.
-Lost: `info`, and speed: every step of every environment is a call of Python, one after another, and windows reset as
-often as they step. An environment whose course depends on more than seed and actions (a clock, a network) is not
-for this adapter, nor is a mesh of several devices.
+A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with
+the place. Observations are Box or Discrete; MultiDiscrete, MultiBinary, and Dict or Tuple of all
+these go through Gymnasium's own `FlattenObservation`, and others (Text, Sequence, Graph) are
+refused. Actions are Box or Discrete. Limits: the environment is made without the wrapper that
+counts steps. The number it would have counted to is ours (without one: 1000, or `max_steps`);
+`max_steps_in_episode` may lower it, but no episode is longer. `truncated` of the environment itself
+is passed on. Lost: `info`, and speed: every step of every environment is a call of Python, one
+after another, and windows reset as often as they step. An environment whose course depends on more
+than seed and actions (a clock, a network) is not for this adapter, nor is a mesh of several
+devices.
 """
 
 import contextlib
@@ -47,11 +50,14 @@ class Play(NamedTuple):
 
 
 class _Host:
-    """Environments, each kept under the play that it has reached, and what the play's last step gave."""
+    """Environments, each kept under the play that it has reached, and what the play's last step
+    gave.
+    """
 
     def __init__(self, build: Callable[[], Any], name: str) -> None:
         self.build, self.name = build, name
-        self.at: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()  # what was used last is at the end
+        # what was used last is at the end
+        self.at: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
         self.idle = [build()]
         self.largest = 1  # environments in one call
         self.lock = threading.Lock()  # XLA may run two callbacks at a time
@@ -72,7 +78,10 @@ class _Host:
         seeds, times, taken, chosen = (np.asarray(x) for x in (*play, action))
         which = list(np.ndindex(seeds.shape))
         with self.lock:
-            rows = [self._step(int(seeds[i]), taken[i][: times[i]], chosen[i], len(taken[i])) for i in which]
+            rows = [
+                self._step(int(seeds[i]), taken[i][: times[i]], chosen[i], len(taken[i]))
+                for i in which
+            ]
             self.largest = max(self.largest, len(which))
             while len(self.at) > self.largest:
                 self.idle.append(self.at.popitem(last=False)[1][0])
@@ -105,7 +114,9 @@ class _Host:
         with self._said("step"):
             given = env.step(sent)
             if not isinstance(given, tuple) or len(given) != 5:
-                raise TypeError(f"it must give obs, reward, terminated, truncated, info; got {_count(given)}")
+                raise TypeError(
+                    f"it must give obs, reward, terminated, truncated, info; got {_count(given)}"
+                )
             obs, reward, terminated, truncated, _ = given
             if np.size(reward) != 1 or reward is None:
                 raise TypeError(f"the reward must be one number, got {_described(reward)}")
@@ -123,12 +134,16 @@ class _Host:
     def _observed(self, obs: Any) -> np.ndarray:
         seen = np.asarray(obs - getattr(self.observations, "start", 0), self.dtype)
         if seen.shape != self.observations.shape:
-            raise TypeError(f"observations must have shape {self.observations.shape}, got {seen.shape}")
+            raise TypeError(
+                f"observations must have shape {self.observations.shape}, got {seen.shape}"
+            )
         return seen
 
     @contextlib.contextmanager
     def _said(self, method: str) -> Iterator[None]:
-        """A fault in the environment's own code as one sentence: JAX would report its way to here."""
+        """A fault in the environment's own code as one sentence: JAX would report its way to
+        here.
+        """
         try:
             yield
         except Exception as error:
@@ -147,7 +162,12 @@ class _Host:
 def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
     """The environment that Gymnasium has under this name; options are those of `gymnasium.make`."""
     if ":" not in name:  # "module:environment" is registered by the import of its module
-        check_name("environment of gymnasium", name, gymnasium.registry, "gymnasium.pprint_registry() lists them")
+        check_name(
+            "environment of gymnasium",
+            name,
+            gymnasium.registry,
+            "gymnasium.pprint_registry() lists them",
+        )
     options = {"disable_env_checker": True, **options, "max_episode_steps": -1}
     limit = max_steps or gymnasium.spec(name).max_episode_steps or 1000
     return adapt(lambda: gymnasium.make(name, **options), name, limit)
@@ -156,7 +176,8 @@ def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
 def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter:
     """The environment that `build()` makes, a new one at each call and without a limit of time.
 
-    Raises ValueError if its actions are not Box or Discrete, or its observations cannot be one array.
+    Raises ValueError if its actions are not Box or Discrete, or its observations cannot be one
+    array.
     """
 
     def flat() -> Any:
@@ -180,7 +201,9 @@ def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter
         action = jnp.asarray(action, actions.dtype)
         reward = jax.ShapeDtypeStruct((), jnp.result_type(float))
         gives = obs_shape, reward, flag, flag
-        obs, *outcome, cut = jax.pure_callback(host.step, gives, play, action, vmap_method="broadcast_all")
+        obs, *outcome, cut = jax.pure_callback(
+            host.step, gives, play, action, vmap_method="broadcast_all"
+        )
         after = Play(play.seed, play.time + 1, play.actions.at[play.time].set(action))
         return obs, after, *outcome, cut | (after.time >= max_steps)
 
@@ -188,15 +211,17 @@ def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter
 
 
 def _check_flattens(space: Any, name: str) -> None:
-    """Raises ValueError for observations that have no numbers of a fixed count, such as text, graphs, sequences."""
+    """Raises ValueError for observations that have no numbers of a fixed count, such as text,
+    graphs, sequences.
+    """
     parts = getattr(space, "spaces", None)
     if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple) and parts is not None:
         for part in parts.values() if isinstance(parts, Mapping) else parts:
             _check_flattens(part, name)
     elif not isinstance(space, _FLAT):
         raise ValueError(
-            f"the observations of {name} must be Box, Discrete, MultiDiscrete or MultiBinary, or a Dict "
-            f"or Tuple of these, got {type(space).__name__}: encode it as a Box in a wrapper"
+            f"the observations of {name} must be Box, Discrete, MultiDiscrete or MultiBinary, or a "
+            f"Dict or Tuple of these, got {type(space).__name__}: encode it as a Box in a wrapper"
         )
 
 

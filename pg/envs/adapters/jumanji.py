@@ -1,12 +1,14 @@
 """Jumanji: puzzles, packing and routing, `jumanji:Snake-v1`.
 
-The observation is a tree of arrays: all of them but the action mask, flattened into one vector. Actions are one whole
-number; one that is not allowed does what the environment says (Snake ends, Game2048 stays as it is).
+The observation is a tree of arrays: all of them but the action mask, flattened into one vector.
+Actions are one whole number; one that is not allowed does what the environment says (Snake ends,
+Game2048 stays as it is).
 
-Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its environments with
-a `time_limit` end there with discount 0, so they are given one that they do not reach, and the number that was there
-is ours (without one: 1000, or `max_steps`).
-Lost: `extras`, and the action mask: the policy may choose any action. `Sokoban-v0` downloads its levels when built.
+Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its
+environments with a `time_limit` end there with discount 0, so they are given one that they do not
+reach, and the number that was there is ours (without one: 1000, or `max_steps`).
+Lost: `extras`, and the action mask: the policy may choose any action. `Sokoban-v0` downloads its
+levels when built.
 """
 
 import copy
@@ -25,9 +27,16 @@ __all__ = ["adapt", "make"]
 
 
 def make(name: str, **options: Any) -> Adapter:
-    """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its class."""
+    """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its
+    class.
+    """
     names = jumanji.registered_environments()
-    check_name("environment of jumanji", name, sorted(names), "jumanji.registered_environments() lists them")
+    check_name(
+        "environment of jumanji",
+        name,
+        sorted(names),
+        "jumanji.registered_environments() lists them",
+    )
     return adapt(jumanji.make(name, **options), name)
 
 
@@ -38,7 +47,9 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
     """
     if not isinstance(env.action_spec, specs.DiscreteArray):
         kind = type(env.action_spec).__name__
-        raise ValueError(f"the actions of {name} must be one whole number (DiscreteArray), got {kind}")
+        raise ValueError(
+            f"the actions of {name} must be one whole number (DiscreteArray), got {kind}"
+        )
     if hasattr(env, "time_limit"):
         env, max_steps = copy.copy(env), env.time_limit
         env.time_limit = NEVER
@@ -57,4 +68,6 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
         last, cut = timestep.last(), timestep.discount > 0
         return flat(timestep.observation), state, timestep.reward, last & ~cut, last & cut
 
-    return Adapter(f"jumanji:{name}", reset, step, spaces.Discrete(int(env.action_spec.num_values)), max_steps)
+    return Adapter(
+        f"jumanji:{name}", reset, step, spaces.Discrete(int(env.action_spec.num_values)), max_steps
+    )

@@ -1,10 +1,11 @@
 """Navix: the grid worlds of MiniGrid, `navix:Navix-Empty-5x5-v0`.
 
-A timestep of Navix is state and observation in one; the observation is the grid [H, W, 3] of symbols, as numbers.
+A timestep of Navix is state and observation in one; the observation is the grid [H, W, 3] of
+symbols, as numbers.
 
-Limits: Navix resets when it is stepped from a finished timestep and marks its time limit as truncation; its `_step`
-does not reset, and of its step type we read termination alone. The limit is that of MiniGrid, 4 · height · width,
-unless `max_steps` is given.
+Limits: Navix resets when it is stepped from a finished timestep and marks its time limit as
+truncation; its `_step` does not reset, and of its step type we read termination alone. The limit is
+that of MiniGrid, 4 · height · width, unless `max_steps` is given.
 Lost: `info`.
 """
 
@@ -21,7 +22,9 @@ __all__ = ["adapt", "make"]
 
 
 def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
-    """The environment that Navix has under this name; options are those of its class (`observation_fn=...`)."""
+    """The environment that Navix has under this name; options are those of its class
+    (`observation_fn=...`).
+    """
     check_name("environment of navix", name, navix.registry(), "navix.registry() lists them")
     return adapt(navix.make(name, max_steps=max_steps, **options), name)
 
@@ -37,4 +40,6 @@ def adapt(env: Any, name: str) -> Adapter:
         timestep = env._step(timestep, action)
         return timestep.observation, timestep, timestep.reward, timestep.is_termination(), False
 
-    return Adapter(f"navix:{name}", reset, step, spaces.Discrete(int(env.action_space.n)), env.max_steps)
+    return Adapter(
+        f"navix:{name}", reset, step, spaces.Discrete(int(env.action_space.n)), env.max_steps
+    )

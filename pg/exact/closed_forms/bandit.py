@@ -1,9 +1,10 @@
-"""One step, one action, reward -(x - c)², x what the environment makes of u ~ N(mean, std²): clip(u) or tanh(u).
+"""One step, one action, reward -(x - c)², x what the environment makes of u ~ N(mean, std²):
+clip(u) or tanh(u).
 
     J(θ) = E[r(x(u))],  θ = (mean, log std),  u = mean + std ε,  ∇log N(u) = (ε / std, ε² - 1)
 
-Results are [2], in the order of θ; mean and log_std are scalars (`vmap` gives more). Moments are those of one
-sample's estimate: of the mean of n independent ones, the variance is 1/n of it.
+Results are [2], in the order of θ; mean and log_std are scalars (`vmap` gives more). Moments are
+those of one sample's estimate: of the mean of n independent ones, the variance is 1/n of it.
 """
 
 import math
@@ -45,7 +46,9 @@ class Law(NamedTuple):
 
 
 class GaussianBandit(environment.Environment):
-    """Reward -(clip(a, low, high) - target)² for a Gaussian policy; without bounds, nothing is clipped."""
+    """Reward -(clip(a, low, high) - target)² for a Gaussian policy; without bounds, nothing is
+    clipped.
+    """
 
     _supports_transition_gradients = True
 
@@ -75,7 +78,9 @@ class GaussianBandit(environment.Environment):
         state = State(time=jnp.int32(0))
         return self.get_obs(state), state
 
-    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Any) -> tuple[Any, ...]:
+    def step_env(
+        self, key: jax.Array, state: State, action: jax.Array, params: Any
+    ) -> tuple[Any, ...]:
         """The reward of an action [1], and the end."""
         reward = -((jnp.clip(action[0], self.low, self.high) - self.target) ** 2)
         state = State(time=state.time + 1)
@@ -107,7 +112,8 @@ class SquashedBandit(GaussianBandit):
         mean, std = jnp.asarray(mean, float), jnp.exp(jnp.asarray(log_std, float))
         algebra = quadrature()
         u = mean + std * algebra.eps
-        slope = 4 * jax.nn.sigmoid(2 * u) * jax.nn.sigmoid(-2 * u)  # 1 - tanh² would cancel where tanh saturates
+        # 1 - tanh² would cancel where tanh saturates
+        slope = 4 * jax.nn.sigmoid(2 * u) * jax.nn.sigmoid(-2 * u)
         return Law(algebra, mean, std, jnp.tanh(u), slope)
 
 
@@ -124,54 +130,72 @@ def exact_gradient(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Arra
 
 
 def score_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
-    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log N(u), u the sample before it is clipped or squashed.
+    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log N(u), u the sample before it is
+    clipped or squashed.
 
-    The score of tanh(u) is that of u: the Jacobian does not depend on θ. baseline: [] or, by parameter, [2].
+    The score of tanh(u) is that of u: the Jacobian does not depend on θ. baseline: [] or, by
+    parameter, [2].
     """
     law = problem.law(mean, log_std)
     return _weighted(problem, law, _score(law, law.algebra.eps), baseline)
 
 
 def optimal_baseline(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
-    """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: where the variance of the score is least.
+    """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: where the variance of the score
+    is least.
 
     Without bounds (-(δ² + 3 std²), -(δ² + 5 std²)), δ = mean - c. (Peters & Schaal 2008.)
     """
     law = problem.law(mean, log_std)
     score = _score(law, law.algebra.eps)
     weight = law.algebra.times(score, score)
-    return law.algebra.mean(law.algebra.times(_reward(problem, law)[None], weight)) / law.algebra.mean(weight)
+    return law.algebra.mean(
+        law.algebra.times(_reward(problem, law)[None], weight)
+    ) / law.algebra.mean(weight)
 
 
-def censored_score_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
-    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log p(x), p the law of clip(u): a density and two atoms.
+def censored_score_moments(
+    problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0
+) -> Moments:
+    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log p(x), p the law of clip(u): a density
+    and two atoms.
 
-    ∇log N(u) inside, ∇log Φ(α) at the lower bound, ∇log Φ(-β) at the upper, where α and β are the bounds in
-    standard deviations from the mean. It is E[∇log N(u) | x]: never of larger variance than the score, for b a
-    number. (CAPG: Fujita & Maeda 2018, 1802.07564.) Raises ValueError for a SquashedBandit.
+    ∇log N(u) inside, ∇log Φ(α) at the lower bound, ∇log Φ(-β) at the upper, where α and β are the
+    bounds in standard deviations from the mean. It is E[∇log N(u) | x]: never of larger variance
+    than the score, for b a number. (CAPG: Fujita & Maeda 2018, 1802.07564.) Raises ValueError for a
+    SquashedBandit.
     """
     _check_clips(problem)
     law = problem.law(mean, log_std)
     cuts, side = _bounds(problem, law.mean, law.std)[1], jnp.array([-1.0, 1.0])
-    hazard = side * jnp.exp(norm.logpdf(cuts) - norm.logcdf(-side * cuts))  # in logs: far out φ and Φ are both 0
-    atoms = jnp.tensordot(jnp.stack([hazard / law.std, cuts * hazard]), jnp.stack([BELOW, ABOVE]), axes=1)
+    # in logs: far out φ and Φ are both 0
+    hazard = side * jnp.exp(norm.logpdf(cuts) - norm.logcdf(-side * cuts))
+    atoms = jnp.tensordot(
+        jnp.stack([hazard / law.std, cuts * hazard]), jnp.stack([BELOW, ABOVE]), axes=1
+    )
     inside = law.algebra.times(jnp.asarray(INSIDE, float)[None], _score(law, law.algebra.eps))
     return _weighted(problem, law, atoms + inside, baseline)
 
 
-def biased_clipped_action_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
-    """Mean [2], which is *not* ∇J, and variance [2] of (r - b) ∇log N(clip(u)): a common mistake, not an estimator.
+def biased_clipped_action_moments(
+    problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0
+) -> Moments:
+    """Mean [2], which is *not* ∇J, and variance [2] of (r - b) ∇log N(clip(u)): a common mistake,
+    not an estimator.
 
-    The score of the density at the clipped action, as when a buffer stores actions clipped. A negative control:
-    it is biased wherever the bounds bind. Raises ValueError for a SquashedBandit.
+    The score of the density at the clipped action, as when a buffer stores actions clipped. A
+    negative control: it is biased wherever the bounds bind. Raises ValueError for a SquashedBandit.
     """
     _check_clips(problem)
     law = problem.law(mean, log_std)
-    return _weighted(problem, law, _score(law, (law.x - law.mean * law.algebra.one) / law.std), baseline)
+    return _weighted(
+        problem, law, _score(law, (law.x - law.mean * law.algebra.one) / law.std), baseline
+    )
 
 
 def pathwise_moments(problem: GaussianBandit, mean: Any, log_std: Any) -> Moments:
-    """Mean [2], which is ∇J, and variance [2] of d r(x(mean + std ε)) / dθ = r'(x) x'(u) (1, std ε).
+    """Mean [2], which is ∇J, and variance [2] of d r(x(mean + std ε)) / dθ = r'(x) x'(u) (1, std
+    ε).
 
     Without bounds the variance is (4 std², 4 std² (δ² + 2 std²)), δ = mean - c.
     """
@@ -181,10 +205,16 @@ def pathwise_moments(problem: GaussianBandit, mean: Any, log_std: Any) -> Moment
     return mean_and_variance(law.algebra, jnp.stack([slope, law.std * times(slope, eps)]))
 
 
-def _bounds(problem: GaussianBandit, mean: jax.Array, std: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The bounds [2], and (α, β), their distances from the mean in standard deviations, [2]; all finite."""
+def _bounds(
+    problem: GaussianBandit, mean: jax.Array, std: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The bounds [2], and (α, β), their distances from the mean in standard deviations, [2]; all
+    finite.
+    """
     # A bound FAR out is never met, and a finite one in its place has finite gradients.
-    edges = jnp.stack([jnp.maximum(problem.low, mean - FAR * std), jnp.minimum(problem.high, mean + FAR * std)])
+    edges = jnp.stack(
+        [jnp.maximum(problem.low, mean - FAR * std), jnp.minimum(problem.high, mean + FAR * std)]
+    )
     return edges, jnp.clip((edges - mean) / std, -FAR, FAR)
 
 
@@ -207,4 +237,6 @@ def _weighted(problem: GaussianBandit, law: Law, score: jax.Array, baseline: Any
 
 def _check_clips(problem: GaussianBandit) -> None:
     if isinstance(problem, SquashedBandit):
-        raise ValueError("a SquashedBandit clips nothing: use score_moments, or a GaussianBandit with bounds")
+        raise ValueError(
+            "a SquashedBandit clips nothing: use score_moments, or a GaussianBandit with bounds"
+        )

@@ -1,7 +1,8 @@
-"""E[f(ε)], ε ~ N(0, 1): in closed form for piecewise polynomials, by quadrature for smooth functions.
+"""E[f(ε)], ε ~ N(0, 1): in closed form for piecewise polynomials, by quadrature for smooth
+functions.
 
-A function of ε is an array [*F]: coefficients [3, 9] in the one case, values at nodes [N] in the other. An
-`Algebra` multiplies and averages such arrays, so that a moment is written once for both.
+A function of ε is an array [*F]: coefficients [3, 9] in the one case, values at nodes [N] in the
+other. An `Algebra` multiplies and averages such arrays, so that a moment is written once for both.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
 
-FAR = 40.0  # standard deviations: φ and Φ are 0 there in float64, and the powers of 40 are far from overflow
+# standard deviations: φ and Φ are 0 there in float64, and the powers of 40 are far from overflow
+FAR = 40.0
 
-_TERMS = 9  # 1, ε, .., ε⁸: the highest power is that of ((r - b) ∂log π)², r and the score being quadratic
-_ADDS_UP = (np.add.outer(np.arange(_TERMS), np.arange(_TERMS))[..., None] == np.arange(_TERMS)).astype(float)
-BELOW, INSIDE, ABOVE = np.eye(3)[:, :, None] * np.eye(_TERMS)[0]  # indicators of the three pieces, each [3, 9]
+# 1, ε, .., ε⁸: the highest power is that of ((r - b) ∂log π)², r and the score being quadratic
+_TERMS = 9
+_ADDS_UP = (
+    np.add.outer(np.arange(_TERMS), np.arange(_TERMS))[..., None] == np.arange(_TERMS)
+).astype(float)
+# indicators of the three pieces, each [3, 9]
+BELOW, INSIDE, ABOVE = np.eye(3)[:, :, None] * np.eye(_TERMS)[0]
 
 
 class Algebra(NamedTuple):
@@ -29,7 +35,8 @@ class Algebra(NamedTuple):
 
 
 def piecewise(cuts: jax.Array) -> Algebra:
-    """Polynomials up to ε⁸, one below cuts[0], one between, one above cuts[1]: coefficients [3, 9], exact.
+    """Polynomials up to ε⁸, one below cuts[0], one between, one above cuts[1]: coefficients [3, 9],
+    exact.
 
     cuts: [2], ascending, within ±FAR. A product's terms above ε⁸ are dropped.
     """
@@ -37,7 +44,9 @@ def piecewise(cuts: jax.Array) -> Algebra:
     one, eps = (jnp.broadcast_to(row, (3, _TERMS)) for row in jnp.eye(_TERMS)[:2])
 
     def times(f: jax.Array, g: jax.Array) -> jax.Array:
-        return jnp.einsum("...i,...j,ijk->...k", f, g, jnp.asarray(_ADDS_UP, float), precision="highest")
+        return jnp.einsum(
+            "...i,...j,ijk->...k", f, g, jnp.asarray(_ADDS_UP, float), precision="highest"
+        )
 
     def mean(f: jax.Array) -> jax.Array:
         return jnp.einsum("...pk,pk->...", f, moments, precision="highest")
@@ -46,16 +55,20 @@ def piecewise(cuts: jax.Array) -> Algebra:
 
 
 def quadrature(nodes_per_unit: int = 40) -> Algebra:
-    """Functions by their values [N] at equidistant nodes in [-12, 12], averaged by the trapezoidal rule.
+    """Functions by their values [N] at equidistant nodes in [-12, 12], averaged by the trapezoidal
+    rule.
 
-    For a function analytic within a distance d of the real axis the error is of order exp(-2π d nodes_per_unit)
-    (Trefethen & Weideman 2014, SIAM Review 56, theorem 5.1). Of tanh(mean + σ ε), d = π / 2σ: with 40 nodes, below
-    1e-13 for σ ≤ 10, and 1e-6 at σ = 20.
+    For a function analytic within a distance d of the real axis the error is of order exp(-2π d
+    nodes_per_unit) (Trefethen & Weideman 2014, SIAM Review 56, theorem 5.1). Of tanh(mean + σ ε), d
+    = π / 2σ: with 40 nodes, below 1e-13 for σ ≤ 10, and 1e-6 at σ = 20.
     """
     eps = jnp.linspace(-12.0, 12.0, 24 * nodes_per_unit + 1)
     weights = norm.pdf(eps) / nodes_per_unit
     return Algebra(
-        jnp.ones_like(eps), eps, jnp.multiply, lambda f: jnp.einsum("...n,n->...", f, weights, precision="highest")
+        jnp.ones_like(eps),
+        eps,
+        jnp.multiply,
+        lambda f: jnp.einsum("...n,n->...", f, weights, precision="highest"),
     )
 
 

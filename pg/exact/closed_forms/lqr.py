@@ -1,14 +1,15 @@
 """The linear-quadratic regulator over H steps: J(θ), its gradient and its values in closed form.
 
-    x' = A x + B u + w,  w ~ N(0, W),  x₀ ~ N(0, start),  reward -(xᵀQ x + uᵀR u),  J(θ) = E[Σ_{t<H} γᵗ rₜ]
-    u = K x + σ ε,  θ = (K, log σ),  S = diag(σ²),  F = A + B K
+    x' = A x + B u + w,  w ~ N(0, W),  x₀ ~ N(0, start),  reward -(xᵀQ x + uᵀR u),  J(θ) = E[Σ_{t<H}
+    γᵗ rₜ] u = K x + σ ε,  θ = (K, log σ),  S = diag(σ²),  F = A + B K
 
     forward    M₀ = start,  Mₜ₊₁ = F Mₜ Fᵀ + B S Bᵀ + W
     backward   P_H = 0,  Pₜ = Q + KᵀR K + γ Fᵀ Pₜ₊₁ F
 
 (Fazel et al. 2018, 1801.05039, for a finite horizon.)
 
-A gain K is [m, n], or [H, m, n] for a policy that reads the clock; log_std is [m], or one number for all.
+A gain K is [m, n], or [H, m, n] for a policy that reads the clock; log_std is [m], or one number
+for all.
 """
 
 from typing import Any, NamedTuple
@@ -40,15 +41,17 @@ class Matrices(NamedTuple):
 
 
 class LQR(environment.Environment):
-    """Linear dynamics with Gaussian noise, quadratic costs; the observation is x, and an episode lasts H steps."""
+    """Linear dynamics with Gaussian noise, quadratic costs; the observation is x, and an episode
+    lasts H steps.
+    """
 
     _supports_transition_gradients = True
 
     def __init__(self, A: Any, B: Any, Q: Any, R: Any, W: Any, start: Any, horizon: int) -> None:
         """A: [n, n]. B: [n, m]. Q: [n, n]. R: [m, m]. W, start: covariances of w and x₀, [n, n].
 
-        Raises ValueError, naming the argument, for a wrong shape, a matrix of costs or a covariance that is not
-        symmetric positive semidefinite, or a horizon below 1.
+        Raises ValueError, naming the argument, for a wrong shape, a matrix of costs or a covariance
+        that is not symmetric positive semidefinite, or a horizon below 1.
         """
         given = Matrices(*(np.asarray(x, np.float64) for x in (A, B, Q, R, W, start)))
         if given.B.ndim != 2:
@@ -79,11 +82,17 @@ class LQR(environment.Environment):
         state = State(x=self._normal(key, self._roots[1]), time=jnp.int32(0))
         return state.x, state
 
-    def step_env(self, key: jax.Array, state: State, action: jax.Array, params: Any) -> tuple[Any, ...]:
-        """x' = A x + B u + w, and what x and u cost; the successor has no derivative unless that was asked for."""
+    def step_env(
+        self, key: jax.Array, state: State, action: jax.Array, params: Any
+    ) -> tuple[Any, ...]:
+        """x' = A x + B u + w, and what x and u cost; the successor has no derivative unless that
+        was asked for.
+        """
         A, B, Q, R, _, _ = self.matrices
         reward = -(state.x @ Q @ state.x + action @ R @ action)
-        state = State(x=A @ state.x + B @ action + self._normal(key, self._roots[0]), time=state.time + 1)
+        state = State(
+            x=A @ state.x + B @ action + self._normal(key, self._roots[0]), time=state.time + 1
+        )
         obs, state = self._apply_transition_gradient_policy(state.x, state)
         return obs, state, reward, jnp.bool_(False), {}
 
@@ -125,7 +134,8 @@ def exact_return(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> jax.Array:
 
 
 def exact_gradient(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[jax.Array, jax.Array]:
-    """∇J with respect to K, of its shape, and to log σ, [m] (whose sum is the derivative by one number for all).
+    """∇J with respect to K, of its shape, and to log σ, [m] (whose sum is the derivative by one
+    number for all).
 
     ∂J/∂K = -2 Σₜ γᵗ (Gₜ K + γ BᵀPₜ₊₁ A) Mₜ,  ∂J/∂log σᵢ = -2 σᵢ² Σₜ γᵗ (Gₜ)ᵢᵢ,  Gₜ = R + γ BᵀPₜ₊₁ B
     """
@@ -160,14 +170,17 @@ def value_matrices(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[ja
 
 
 def state_value(lqr: LQR, K: Any, log_std: Any, x: Any, time: Any, gamma: Any = 1.0) -> jax.Array:
-    """Vₜ(x) = -(xᵀPₜ x + cₜ), [...]: the exact baseline. x: [..., n]; time: int [...], from 0 to H."""
+    """Vₜ(x) = -(xᵀPₜ x + cₜ), [...]: the exact baseline. x: [..., n]; time: int [...], from 0 to
+    H.
+    """
     P, c = value_matrices(lqr, K, log_std, gamma)
     x, time = jnp.asarray(x, float), jnp.asarray(time)
     return -(jnp.einsum("...i,...ij,...j->...", x, P[time], x) + c[time])
 
 
 def optimal_gain(lqr: LQR, gamma: Any = 1.0) -> jax.Array:
-    """The best gains Kₜ = -(R + γ BᵀPₜ₊₁ B)⁻¹ γ BᵀPₜ₊₁ A, [H, m, n], by the Riccati recursion, whatever the noise.
+    """The best gains Kₜ = -(R + γ BᵀPₜ₊₁ B)⁻¹ γ BᵀPₜ₊₁ A, [H, m, n], by the Riccati recursion,
+    whatever the noise.
 
     R must be positive definite, or the last gains are not defined.
     """

@@ -1,8 +1,9 @@
 """Tabular MDPs: a gymnax environment whose J(θ), gradient and moments are known exactly.
 
-Everything is a differentiable function of logits, [S, A] or, for a policy that reads the clock, [H, S, A], so that
-a Hessian or the gradient with respect to a network's parameters is one more `jax` transformation away. A terminal
-state ends the episode when it is entered: nothing is earned in it, and the logits of its row have no effect.
+Everything is a differentiable function of logits, [S, A] or, for a policy that reads the clock, [H,
+S, A], so that a Hessian or the gradient with respect to a network's parameters is one more `jax`
+transformation away. A terminal state ends the episode when it is entered: nothing is earned in it,
+and the logits of its row have no effect.
 """
 
 from pg.exact.tabular.clock import (

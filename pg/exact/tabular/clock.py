@@ -9,11 +9,13 @@ from pg.exact.tabular.mdp import TabularMDP
 
 
 def with_clock(mdp: TabularMDP) -> TabularMDP:
-    """The same MDP on states (t, s), numbered t S + s for t = 0 .. H; observations are one-hot in them.
+    """The same MDP on states (t, s), numbered t S + s for t = 0 .. H; observations are one-hot in
+    them.
 
-    P'((t + 1, s')|(t, s), a) = P(s'|s, a),  r' = r,  ρ'(0, s) = ρ(s). All states (H, s) are terminal, so that every
-    episode terminates at its H-th step at the latest. Logits [(H + 1) S, A] whose first H S rows are those of a
-    policy [H, S, A] give its J, its gradient, and as values without a time limit its Vₜ(s) at (t, s), at any γ.
+    P'((t + 1, s')|(t, s), a) = P(s'|s, a),  r' = r,  ρ'(0, s) = ρ(s). All states (H, s) are
+    terminal, so that every episode terminates at its H-th step at the latest. Logits [(H + 1) S, A]
+    whose first H S rows are those of a policy [H, S, A] give its J, its gradient, and as values
+    without a time limit its Vₜ(s) at (t, s), at any γ.
     """
     H, S, A = mdp.horizon, mdp.num_states, mdp.num_actions
     N = (H + 1) * S
@@ -28,20 +30,26 @@ def with_clock(mdp: TabularMDP) -> TabularMDP:
 def restarting(mdp: TabularMDP) -> TabularMDP:
     """The same MDP for ever, of its S' states that are not terminal: what would end begins anew.
 
-    P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: what windows, which reset, see.
+    P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: what windows, which
+    reset, see.
     """
     alive = ~mdp.terminal
     onward = mdp.transition[alive][:, :, alive]
     initial, reward = mdp.initial[alive], mdp.mean_reward[alive]
     transition = onward + (1.0 - onward.sum(-1, keepdims=True)) * initial
-    return TabularMDP(transition, reward, initial, np.zeros(alive.sum(), bool), mdp.horizon, mdp.features[alive])
+    return TabularMDP(
+        transition, reward, initial, np.zeros(alive.sum(), bool), mdp.horizon, mdp.features[alive]
+    )
 
 
 def stationary_window(mdp: TabularMDP, logits: jax.Array) -> TabularMDP:
-    """`restarting(mdp)`, begun where the policy's chain is stationary: an episode is a window of H steps of it.
+    """`restarting(mdp)`, begun where the policy's chain is stationary: an episode is a window of H
+    steps of it.
 
     logits: [S, A] on the states of `mdp`.
     """
     endless = restarting(mdp)
     initial = stationary(endless, jnp.asarray(logits)[~mdp.terminal])
-    return TabularMDP(endless.transition, endless.reward, initial, endless.terminal, mdp.horizon, endless.features)
+    return TabularMDP(
+        endless.transition, endless.reward, initial, endless.terminal, mdp.horizon, endless.features
+    )

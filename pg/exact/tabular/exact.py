@@ -1,10 +1,11 @@
 """Exact J, Q, V, visitation and gradients of tabular MDPs, as differentiable functions of logits.
 
-backward   V_H = 0,  Qₜ = r + γ P Vₜ₊₁,  Vₜ = Σₐ π Qₜ,  J = ρ·V₀          forward   d₀ = ρ,  dₜ₊₁ = dₜ π P
-∇J = Σₜ γᵗ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a)                       (Sutton et al. 2000, for a finite horizon)
+backward   V_H = 0,  Qₜ = r + γ P Vₜ₊₁,  Vₜ = Σₐ π Qₜ,  J = ρ·V₀
+forward    d₀ = ρ,  dₜ₊₁ = dₜ π P
+∇J = Σₜ γᵗ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a)     (Sutton et al. 2000, for a finite horizon)
 
-What is discounted without a time limit, or averaged over an endless run, takes stationary logits [S, A] and solves
-linear equations of P_π = Σₐ π P and r_π = Σₐ π r.
+What is discounted without a time limit, or averaged over an endless run, takes stationary logits
+[S, A] and solves linear equations of P_π = Σₐ π P and r_π = Σₐ π r.
 """
 
 from typing import Any
@@ -15,10 +16,13 @@ import jax.numpy as jnp
 from pg.exact.tabular.mdp import TabularMDP, check_shape
 
 
-def values(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0) -> tuple[jax.Array, jax.Array]:
-    """Q [H, S, A] and V [H, S], with t steps taken; tau adds the entropy-regularised reward r - τ log π.
+def values(
+    mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Q [H, S, A] and V [H, S], with t steps taken; tau adds the entropy-regularised reward r - τ
+    log π.
 
-    Qₜ = r + γ P Vₜ₊₁,  Vₜ = Σₐ π (Qₜ - τ log π)   (soft values: Mei et al. 2020, 2005.06392, section 4)
+    Qₜ = r + γ P Vₜ₊₁,  Vₜ = Σₐ π (Qₜ - τ log π)   (soft: Mei et al. 2020, 2005.06392, section 4)
     """
     reward, transition = jnp.asarray(mdp.mean_reward), jnp.asarray(mdp.continuing)
     log_pi = jax.nn.log_softmax(clocked(mdp, logits))
@@ -53,29 +57,39 @@ def exact_return(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any 
     return jnp.asarray(mdp.initial) @ values(mdp, logits, gamma, tau)[1][0]
 
 
-def exact_gradient(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0) -> jax.Array:
+def exact_gradient(
+    mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0
+) -> jax.Array:
     """∇J with respect to the logits, of their shape."""
     return jax.grad(lambda x: exact_return(mdp, x, gamma, tau))(jnp.asarray(logits))
 
 
-def exact_hessian(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0) -> jax.Array:
+def exact_hessian(
+    mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, tau: Any = 0.0
+) -> jax.Array:
     """∇²J with respect to the logits, of their shape twice."""
     return jax.hessian(lambda x: exact_return(mdp, x, gamma, tau))(jnp.asarray(logits))
 
 
 def undiscounted_direction(mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0) -> jax.Array:
-    """Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a): what dropping γᵗ estimates; for γ < 1 the gradient of no function.
+    """Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a): what dropping γᵗ estimates; for γ < 1 the gradient of no
+    function.
 
-    Nota & Thomas 2020 (1906.07073). logits: [S, A] or [H, S, A]; the result has their shape, and is differentiable.
+    Nota & Thomas 2020 (1906.07073). logits: [S, A] or [H, S, A]; the result has their shape, and is
+    differentiable.
     """
 
     def surrogate(logits: jax.Array, d: jax.Array, q: jax.Array) -> jax.Array:
         return jnp.einsum("ts,tsa,tsa->", d, jax.nn.softmax(clocked(mdp, logits)), q)
 
-    return jax.grad(surrogate)(jnp.asarray(logits), visitation(mdp, logits), values(mdp, logits, gamma)[0])
+    return jax.grad(surrogate)(
+        jnp.asarray(logits), visitation(mdp, logits), values(mdp, logits, gamma)[0]
+    )
 
 
-def discounted_values(mdp: TabularMDP, logits: jax.Array, gamma: Any) -> tuple[jax.Array, jax.Array]:
+def discounted_values(
+    mdp: TabularMDP, logits: jax.Array, gamma: Any
+) -> tuple[jax.Array, jax.Array]:
     """Q = r + γ P V [S, A] and V = (I - γ P_π)⁻¹ r_π [S], without a time limit.
 
     logits: [S, A]. γ < 1, or termination from everywhere. Puterman 1994, section 6.1.
@@ -88,19 +102,23 @@ def discounted_values(mdp: TabularMDP, logits: jax.Array, gamma: Any) -> tuple[j
 def discounted_visitation(mdp: TabularMDP, logits: jax.Array, gamma: Any) -> jax.Array:
     """d = ρ (I - γ P_π)⁻¹ = Σₜ γᵗ P(sₜ = s, the episode still running), [S], without a time limit.
 
-    Then ∇J = Σₛ d(s) Σₐ ∇π(a|s) Q(s, a) (Sutton et al. 2000, theorem 1). logits and γ: as in `discounted_values`.
+    Then ∇J = Σₛ d(s) Σₐ ∇π(a|s) Q(s, a) (Sutton et al. 2000, theorem 1). logits and γ: as in
+    `discounted_values`.
     """
     step, _ = _chain(mdp, logits)
     return jnp.linalg.solve((jnp.eye(mdp.num_states) - gamma * step).T, jnp.asarray(mdp.initial))
 
 
 def discounted_return(mdp: TabularMDP, logits: jax.Array, gamma: Any) -> jax.Array:
-    """J = ρ·(I - γ P_π)⁻¹ r_π, without a time limit, []. logits: [S, A]; γ < 1, or termination from everywhere."""
+    """J = ρ·(I - γ P_π)⁻¹ r_π, without a time limit, []. logits: [S, A]; γ < 1, or termination from
+    everywhere.
+    """
     return jnp.asarray(mdp.initial) @ discounted_values(mdp, logits, gamma)[1]
 
 
 def stationary(mdp: TabularMDP, logits: jax.Array) -> jax.Array:
-    """μ = μ P_π, Σ μ = 1, [S], of an MDP without terminal states whose chain has one recurrent class.
+    """μ = μ P_π, Σ μ = 1, [S], of an MDP without terminal states whose chain has one recurrent
+    class.
 
     Raises ValueError if a state is terminal, as does every function of the average reward.
     """
@@ -117,8 +135,8 @@ def average_reward(mdp: TabularMDP, logits: jax.Array) -> jax.Array:
 def average_values(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Differential values Q = r - η + P h [S, A] and h = (I - P_π + 1 μᵀ)⁻¹ (r_π - η) [S].
 
-    h solves the Poisson equation h = r_π - η + P_π h with μ·h = 0, and ∇η = Σₛ μ(s) Σₐ ∇π(a|s) Q(s, a)
-    (Sutton et al. 2000, theorem 1; Puterman 1994, section 8.2).
+    h solves the Poisson equation h = r_π - η + P_π h with μ·h = 0, and ∇η = Σₛ μ(s) Σₐ ∇π(a|s) Q(s,
+    a) (Sutton et al. 2000, theorem 1; Puterman 1994, section 8.2).
     """
     step, reward = _endless_chain(mdp, logits)
     mu, eta = stationary(mdp, logits), average_reward(mdp, logits)
@@ -132,7 +150,9 @@ def gpomdp_direction(mdp: TabularMDP, logits: jax.Array, beta: Any) -> jax.Array
     Baxter & Bartlett 2001 (1106.0665): the limit of GPOMDP(β); tends to ∇η as β tends to 1.
     """
     weight = stationary(mdp, logits)[:, None] * discounted_values(mdp, logits, beta)[0]
-    return jax.grad(lambda x, weight: jnp.sum(jax.nn.softmax(x) * weight))(jnp.asarray(logits), weight)
+    return jax.grad(lambda x, weight: jnp.sum(jax.nn.softmax(x) * weight))(
+        jnp.asarray(logits), weight
+    )
 
 
 def clocked(mdp: TabularMDP, logits: jax.Array) -> jax.Array:
@@ -143,7 +163,9 @@ def clocked(mdp: TabularMDP, logits: jax.Array) -> jax.Array:
 
 
 def _chain(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """P_π = Σₐ π P [S, S], as far as the run goes on, and r_π = Σₐ π r [S], of stationary logits [S, A]."""
+    """P_π = Σₐ π P [S, S], as far as the run goes on, and r_π = Σₐ π r [S], of stationary logits
+    [S, A].
+    """
     check_shape("logits", logits.shape, [(mdp.num_states, mdp.num_actions)])
     pi, reward = jax.nn.softmax(logits), jnp.asarray(mdp.mean_reward)
     return jnp.einsum("sa,sat->st", pi, jnp.asarray(mdp.continuing)), jnp.sum(pi * reward, axis=-1)
@@ -152,5 +174,8 @@ def _chain(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _endless_chain(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """P_π and r_π of an MDP whose run never ends. Raises ValueError if it can."""
     if mdp.terminal.any():
-        raise ValueError("an average reward needs an MDP without terminal states; use discounted_values for this one")
+        raise ValueError(
+            "an average reward needs an MDP without terminal states; use "
+            "discounted_values for this one"
+        )
     return _chain(mdp, logits)

@@ -1,4 +1,6 @@
-"""A tabular MDP as a gymnax environment, so that the rollout code of training is the one that is tested on it."""
+"""A tabular MDP as a gymnax environment, so that the rollout code of training is the one that is
+tested on it.
+"""
 
 from typing import Any, NamedTuple
 
@@ -21,11 +23,19 @@ class TabularMDP(environment.Environment):
     """P(s'|s, a), r, ρ as a gymnax environment; observations are one-hot, or the given features."""
 
     def __init__(
-        self, transition: Any, reward: Any, initial: Any, terminal: Any, horizon: int, features: Any = None
+        self,
+        transition: Any,
+        reward: Any,
+        initial: Any,
+        terminal: Any,
+        horizon: int,
+        features: Any = None,
     ) -> None:
-        """transition: [S, A, S]. reward: [S, A] or [S, A, S]. initial: [S]. terminal: [S] bool. features: [S, D].
+        """transition: [S, A, S]. reward: [S, A] or [S, A, S]. initial: [S]. terminal: [S] bool.
+        features: [S, D].
 
-        Raises ValueError, naming the argument, for a wrong shape or probabilities that do not sum to 1.
+        Raises ValueError, naming the argument, for a wrong shape or probabilities that do not sum
+        to 1.
         """
         self.transition = np.asarray(transition, np.float64)
         self.initial = np.asarray(initial, np.float64)
@@ -45,7 +55,9 @@ class TabularMDP(environment.Environment):
             if (p < 0).any() or not np.allclose(p.sum(-1), 1.0, atol=1e-8):
                 raise ValueError(f"{name} must hold probabilities that sum to 1 over its last axis")
         if (self.initial * self.terminal).any():
-            raise ValueError("initial must give terminal states probability 0: an episode has at least one step")
+            raise ValueError(
+                "initial must give terminal states probability 0: an episode has at least one step"
+            )
         self.reward = np.broadcast_to(reward if reward.ndim == 3 else reward[..., None], (S, A, S))
 
     @property

@@ -1,4 +1,6 @@
-"""Exact mean and covariance of the score-function estimators, at any horizon, by recursion of joint moments."""
+"""Exact mean and covariance of the score-function estimators, at any horizon, by recursion of joint
+moments.
+"""
 
 import math
 from typing import Any
@@ -15,8 +17,8 @@ def total_return_moments(
 ) -> tuple[jax.Array, jax.Array]:
     """Mean [D] and covariance [D, D] of one episode's (R - b) Σₜ ∇log π, D the number of logits.
 
-    By recursion of the joint moments E[Gⁱ Z⊗ʲ | s], i, j ≤ 2, where G = r + γ G', Z = z + Z': no enumeration, and a
-    cost of O(H S A S D²).
+    By recursion of the joint moments E[Gⁱ Z⊗ʲ | s], i, j ≤ 2, where G = r + γ G', Z = z + Z': no
+    enumeration, and a cost of O(H S A S D²).
     """
     scores, weights, reward = _steps(mdp, logits)
     D, S = scores.shape[-1], mdp.num_states
@@ -44,7 +46,9 @@ def total_return_moments(
             moments.append([m0.sum(1), first, second])
         return _ended(mdp, moments, nothing), None
 
-    (_, z1, z2), (_, gz1, gz2), (_, _, g2z2) = jax.lax.scan(back, nothing, (scores, weights), reverse=True)[0]
+    (_, z1, z2), (_, gz1, gz2), (_, _, g2z2) = jax.lax.scan(
+        back, nothing, (scores, weights), reverse=True
+    )[0]
     mean = _start(mdp, gz1 - baseline * z1)
     second = _start(mdp, g2z2 - 2 * baseline * gz2 + baseline**2 * z2)
     return mean, second - jnp.outer(mean, mean)
@@ -53,14 +57,21 @@ def total_return_moments(
 def reward_to_go_moments(
     mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, baseline: Any = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean [D] and covariance [D, D] of one episode's Σₜ γᵗ ∇log π (Gₜ - bₜ(sₜ)), D the number of logits.
+    """Mean [D] and covariance [D, D] of one episode's Σₜ γᵗ ∇log π (Gₜ - bₜ(sₜ)), D the number of
+    logits.
 
-    baseline: b, broadcast to [H, S]. By recursion of E[G], E[G²], E[X], E[GX], E[XXᵀ] given s, where
-    G = r + γ G' and X = z (G - b) + γ X'.
+    baseline: b, broadcast to [H, S]. By recursion of E[G], E[G²], E[X], E[GX], E[XXᵀ] given s,
+    where G = r + γ G' and X = z (G - b) + γ X'.
     """
     scores, weights, reward = _steps(mdp, logits)
     D, S = scores.shape[-1], mdp.num_states
-    nothing = [jnp.zeros(S), jnp.zeros(S), jnp.zeros((S, D)), jnp.zeros((S, D)), jnp.zeros((S, D, D))]
+    nothing = [
+        jnp.zeros(S),
+        jnp.zeros(S),
+        jnp.zeros((S, D)),
+        jnp.zeros((S, D)),
+        jnp.zeros((S, D, D)),
+    ]
 
     def back(after: Any, step: Any) -> tuple[Any, None]:
         z, weight, b = step  # [S, A, D], [S, A, S], [S]
@@ -96,7 +107,9 @@ def reward_to_go_moments(
 
 
 def _steps(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores ∇log π(a|s) [H, S, A, D], weights π(a|s) P(s'|s, a) [H, S, A, S], rewards [S, A, S]."""
+    """Scores ∇log π(a|s) [H, S, A, D], weights π(a|s) P(s'|s, a) [H, S, A, S], rewards [S, A,
+    S].
+    """
     logits = jnp.asarray(logits)
 
     def log_pi(flat: jax.Array) -> jax.Array:
@@ -110,7 +123,9 @@ def _steps(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array, ja
 def _ended(mdp: TabularMDP, moments: Any, nothing: Any) -> Any:
     """Moments by state, those of an episode that is over in terminal states."""
     over = jnp.asarray(mdp.terminal)
-    return jax.tree.map(lambda m, n: jnp.where(over.reshape(-1, *[1] * (m.ndim - 1)), n, m), moments, nothing)
+    return jax.tree.map(
+        lambda m, n: jnp.where(over.reshape(-1, *[1] * (m.ndim - 1)), n, m), moments, nothing
+    )
 
 
 def _start(mdp: TabularMDP, x: jax.Array) -> jax.Array:

@@ -1,4 +1,6 @@
-"""From networks to tables and back: logits [S, A] of any policy on an MDP, and networks that are tables."""
+"""From networks to tables and back: logits [S, A] of any policy on an MDP, and networks that are
+tables.
+"""
 
 from typing import Any
 
@@ -13,8 +15,8 @@ from pg.networks import Network
 def table(mdp: TabularMDP, policy: Network, params: Any) -> jax.Array:
     """The logits [S, A] of a memoryless categorical policy on the MDP's features.
 
-    Differentiable: `jax.grad(lambda p: exact_return(mdp, table(mdp, policy, p)))(params)` is the exact gradient of J
-    with respect to any network's parameters.
+    Differentiable: `jax.grad(lambda p: exact_return(mdp, table(mdp, policy, p)))(params)` is the
+    exact gradient of J with respect to any network's parameters.
     """
     first = jnp.zeros(mdp.num_states, bool)
     return policy.apply(params, policy.carry, jnp.asarray(mdp.features, float), first)[1].logits
@@ -26,5 +28,7 @@ def table_policy(logits: jax.Array) -> Network:
 
 
 def table_critic(values: jax.Array) -> Network:
-    """A critic whose parameters are its values, V [S] or Q [S, A], these at first; for one-hot observations."""
+    """A critic whose parameters are its values, V [S] or Q [S, A], these at first; for one-hot
+    observations.
+    """
     return Network(lambda key: values, lambda p, carry, obs, first: (carry, obs @ p))

@@ -7,8 +7,11 @@ import numpy as np
 from pg.exact.tabular.mdp import TabularMDP
 
 
-def garnet(seed: int, num_states: int, num_actions: int, branching: int, horizon: int, ends: int = 1) -> TabularMDP:
-    """A random MDP: from each (s, a) `branching` successors, rewards N(0, 1); the last `ends` states are terminal.
+def garnet(
+    seed: int, num_states: int, num_actions: int, branching: int, horizon: int, ends: int = 1
+) -> TabularMDP:
+    """A random MDP: from each (s, a) `branching` successors, rewards N(0, 1); the last `ends`
+    states are terminal.
 
     Archibald, McKinnon & Thomas 1995.
     """
@@ -25,7 +28,9 @@ def garnet(seed: int, num_states: int, num_actions: int, branching: int, horizon
 
 
 def chain(length: int, horizon: int, slip: float = 0.1) -> TabularMDP:
-    """States in a row; action 1 steps right, 0 left, `slip` the other way; the right end pays 1 and ends."""
+    """States in a row; action 1 steps right, 0 left, `slip` the other way; the right end pays 1 and
+    ends.
+    """
     transition = np.zeros((length, 2, length))
     for s in range(length):
         left, right = max(s - 1, 0), min(s + 1, length - 1)
@@ -34,15 +39,20 @@ def chain(length: int, horizon: int, slip: float = 0.1) -> TabularMDP:
             transition[s, action, other] += slip
     reward = np.zeros((length, 2, length))
     reward[: length - 1, :, length - 1] = 1.0
-    return TabularMDP(transition, reward, np.eye(length)[0], np.arange(length) == length - 1, horizon)
+    return TabularMDP(
+        transition, reward, np.eye(length)[0], np.arange(length) == length - 1, horizon
+    )
 
 
 def gridworld(rows: Sequence[str], horizon: int, slip: float = 0.0) -> TabularMDP:
-    """A map of S (start), . (free), # (wall), G (goal: +1, ends), H (hole: -1, ends); moves up, right, down, left.
+    """A map of S (start), . (free), # (wall), G (goal: +1, ends), H (hole: -1, ends); moves up,
+    right, down, left.
 
     With probability `slip` the move is one of the four at random.
     """
-    cells = {(y, x): kind for y, row in enumerate(rows) for x, kind in enumerate(row) if kind != "#"}
+    cells = {
+        (y, x): kind for y, row in enumerate(rows) for x, kind in enumerate(row) if kind != "#"
+    }
     index = {cell: i for i, cell in enumerate(cells)}
     kinds = np.array(list(cells.values()))
     moves = np.zeros((len(cells), 4, len(cells)))
@@ -60,26 +70,32 @@ def bandit(means: Sequence[float]) -> TabularMDP:
     """One step, k arms with certain rewards."""
     k = len(means)
     transition = np.broadcast_to(np.array([0.0, 1.0]), (2, k, 2))
-    return TabularMDP(transition, np.stack([np.asarray(means), np.zeros(k)]), [1.0, 0.0], [False, True], horizon=1)
+    return TabularMDP(
+        transition, np.stack([np.asarray(means), np.zeros(k)]), [1.0, 0.0], [False, True], horizon=1
+    )
 
 
 def pessimal() -> TabularMDP:
-    """Two steps and one shared logit; at γ = 1/2 dropping γᵗ climbs to the worst policy, for J_γ and J₁ alike.
+    """Two steps and one shared logit; at γ = 1/2 dropping γᵗ climbs to the worst policy, for J_γ
+    and J₁ alike.
 
-    Action 1 leads to the state that costs 4 and pays 3 itself at the second step: with p = π(1), J_γ = -γ p, while
-    the direction without γᵗ is p (1 - p) (3 - 4 γ) > 0. In the spirit of Nota & Thomas 2020 (1906.07073), section 5.
+    Action 1 leads to the state that costs 4 and pays 3 itself at the second step: with p = π(1),
+    J_γ = -γ p, while the direction without γᵗ is p (1 - p) (3 - 4 γ) > 0. In the spirit of Nota &
+    Thomas 2020 (1906.07073), section 5.
     """
     transition = np.zeros((3, 2, 3))
     transition[0, 0, 1] = transition[0, 1, 2] = transition[1, :, 1] = transition[2, :, 2] = 1.0
     reward = np.array([[0.0, 0.0], [0.0, 3.0], [-4.0, -1.0]])
-    return TabularMDP(transition, reward, [1.0, 0.0, 0.0], np.zeros(3, bool), horizon=2, features=np.ones((3, 1)))
+    return TabularMDP(
+        transition, reward, [1.0, 0.0, 0.0], np.zeros(3, bool), horizon=2, features=np.ones((3, 1))
+    )
 
 
 def cancelling() -> TabularMDP:
     """Two steps that pay -1 and then about +1: the return is small, the reward to go is not.
 
-    Here the reward-to-go estimator has *more* variance than the total return: what it drops was anti-correlated
-    with what it keeps.
+    Here the reward-to-go estimator has *more* variance than the total return: what it drops was
+    anti-correlated with what it keeps.
     """
     transition = np.zeros((2, 2, 2))
     transition[:, :, 1] = 1.0
@@ -87,7 +103,9 @@ def cancelling() -> TabularMDP:
 
 
 def references() -> dict[str, TabularMDP]:
-    """Three problems to measure estimators on: at random, a corridor with a goal, and rewards that cancel."""
+    """Three problems to measure estimators on: at random, a corridor with a goal, and rewards that
+    cancel.
+    """
     return {
         "random": garnet(0, num_states=3, num_actions=2, branching=2, horizon=3),
         "chain": chain(3, horizon=3),

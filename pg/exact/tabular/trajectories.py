@@ -10,7 +10,8 @@ from pg.rollout import Trajectory
 
 
 def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajectory, jax.Array]:
-    """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M], differentiable.
+    """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M],
+    differentiable.
 
     p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them.
     """
@@ -22,7 +23,11 @@ def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajecto
     time = np.broadcast_to(np.arange(mdp.horizon)[:, None], state.shape)
     log_prob = log_pi[time, state, action]
     moves = np.where(valid, mdp.transition[state, action, after], 1.0)
-    probability = mdp.initial[state[0]] * moves.prod(0) * jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
+    probability = (
+        mdp.initial[state[0]]
+        * moves.prod(0)
+        * jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
+    )
     features = jnp.asarray(mdp.features, float)
     traj = Trajectory(
         obs=features[state],
@@ -46,7 +51,9 @@ def initial_states(mdp: TabularMDP) -> np.ndarray:
 
 
 def _paths(mdp: TabularMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States, actions and successors [H, M] of every path; an ended one stands still with action 0."""
+    """States, actions and successors [H, M] of every path; an ended one stands still with action
+    0.
+    """
     state = np.flatnonzero(mdp.initial)
     history = np.zeros((0, len(state), 3), int)
     for _ in range(mdp.horizon):
