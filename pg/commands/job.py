@@ -206,18 +206,27 @@ def _run(
         done = execution.run(
             config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper
         )
-    evaluation = None
-    if not done.signum:
-        with cli.waiting("evaluating", quiet=folder is None):
-            evaluation = execution.evaluate_run(
-                config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where
-            )
+    evaluation = _evaluation(config, done, seeds, options, where, quiet=folder is None)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
             _finish(config, done, evaluation, seeds, options, folder)
     return cli.outcome(done)
+
+
+def _evaluation(
+    config: Config, done: Any, seeds: range, options: Options, where: Any, *, quiet: bool
+) -> Any:
+    """The final evaluation of a run; None where a signal ended it."""
+    from pg.runs import execution
+
+    if done.signum:
+        return None
+    with cli.waiting("evaluating", quiet=quiet):
+        return execution.evaluate_run(
+            config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where
+        )
 
 
 def _opened(
