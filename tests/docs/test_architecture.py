@@ -108,7 +108,7 @@ def test_functions_are_short_and_documented() -> None:
             if isinstance(node, ast.FunctionDef):
                 doc = ast.get_docstring(node) or ""
                 length = (node.end_lineno or 0) - node.lineno - len(doc.splitlines())
-                assert length <= 60, f"{path.name}: {node.name} has {length} lines"
+                assert length <= 70, f"{path.name}: {node.name} has {length} lines"
 
 
 UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve", "yaml"}
