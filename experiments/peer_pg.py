@@ -17,7 +17,9 @@ def make_train(batch: dict[str, Any], num_updates: int, estimator: str) -> Calla
     endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9, "tau": 2e-4}
     episodes: dict[str, Any] = {"horizon": batch["num_steps"], "env_params": endless}
     kwargs = {"collect": "windows"} if "windows" in config.ACCEPTS[estimator] else episodes
-    return plain(Config(estimator=estimator, num_updates=num_updates, **kwargs, **batch))
+    return plain(
+        Config(estimator=estimator, num_updates=num_updates, **kwargs, **batch, preset=None)
+    )
 
 
 def spread(train: Callable[[Any], Any], num_seeds: int) -> Callable[[int], Any]:

@@ -81,7 +81,7 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         )
     if options.run is None:
         check_env(str(options.env))
-        config, hyperparams, seeds = Config(env=str(options.env)), Hyperparams(), 1
+        config, hyperparams, seeds = Config(env=str(options.env), preset=None), Hyperparams(), 1
     elif not options.run.is_dir():
         raise ValueError(
             f"there is no run {options.run}: give the folder that train.py printed last"

@@ -27,7 +27,10 @@ def setting(num_envs: int, horizon: int = 500, **changes: Any) -> Config:
     64.
     """
     return Config(
-        num_envs=num_envs, env_params={**ENDLESS, "max_steps_in_episode": horizon}, **changes
+        num_envs=num_envs,
+        env_params={**ENDLESS, "max_steps_in_episode": horizon},
+        **changes,
+        preset=None,
     )
 
 

@@ -30,7 +30,7 @@ def programs(config: Config) -> dict[str, Program]:
         "update_unguarded": unguarded_update(config),
         "update_plain": plain_update(config),
         "training": training(config),
-        "short": update(Config(num_envs=64)),
+        "short": update(Config(num_envs=64, preset=None)),
         "full": update(setting(64)),
     }
 

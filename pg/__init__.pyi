@@ -20,6 +20,7 @@ from . import reports as reports
 from . import returns as returns
 from . import rollout as rollout
 from . import runs as runs
+from . import seeds as seeds
 from . import surrogates as surrogates
 from . import sweep as sweep
 from . import train as train
@@ -50,6 +51,7 @@ from .rollout import episodes as episodes
 from .rollout import windows as windows
 from .runs.acting import load_policy as load_policy
 from .runs.execution import run as run
+from .seeds import seed_key as seed_key
 from .train import Learner as Learner
 from .train import TrainState as TrainState
 from .train import make_learner as make_learner

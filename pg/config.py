@@ -11,7 +11,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -27,6 +27,7 @@ from pg.inputs import (
     nearest,
     shown,
 )
+from pg.tuned import VARIANTS, defaults
 
 Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
@@ -143,10 +144,47 @@ def _checking_names(kind: _Settings) -> _Settings:
     return kind
 
 
+def _filling_in(kind: _Settings) -> _Settings:
+    """Has the fields of Config that are not given come from its preset."""
+    plain = kind.__init__  # type: ignore[misc]
+
+    @functools.wraps(plain)
+    def filled(self: Any, *args: Any, **values: Any) -> None:
+        names = [field.name for field in fields(kind)]
+        given = {**dict(zip(names, args, strict=False)), **values}
+        if len(args) <= len(names):
+            args = ()
+        plain(self, *args, **{**_preset_of(given, names), **given})
+
+    kind.__init__ = filled  # type: ignore[misc]
+    return kind
+
+
+def _preset_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What the preset says of the fields called `names`, where others are given."""
+    preset = given.get("preset", AUTO)
+    label = given.get("estimator", Config.estimator) if preset == AUTO else preset
+    if not isinstance(label, str):  # None: no preset; else a mistake, which has its own sentence
+        return {}
+    values = defaults(label, given.get("env"))
+    if given.get("minibatch_size") is not None:
+        values["num_minibatches"] = 1  # one of the two says how a batch is cut
+    return {name: value for name, value in values.items() if name in names}
+
+
+AUTO = "auto"
+
+
 @_checking_names
+@_filling_in
 @dataclass(frozen=True)
 class Config:
-    """The static half of a run. Its defaults are the theorem's own REINFORCE on CartPole."""
+    """The static half of a run; `hyperparams` gives the other half that goes with it.
+
+    Fields that are not given have the values with which the estimator was measured to learn on the
+    environment, as on the command line: `Config(estimator="ppo")` is what `--estimator ppo` runs.
+    With `preset=None` they have the defaults below, whatever the estimator: those of REINFORCE.
+    """
 
     env: Any = "CartPole-v1"
     """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment
@@ -252,6 +290,10 @@ class Config:
     """
     diagnostics: bool = False
     """Measure the gradient's variance and signal, and what the critic explains, at every update."""
+    preset: str | None = field(default=AUTO, compare=False)
+    """Label of the defaults: an estimator's name, or a variant's; auto: the estimator's; none: the
+    same for all.
+    """
 
     def __post_init__(self) -> None:
         """Normalises containers and checks every field. Raises ValueError naming field, value and
@@ -265,18 +307,19 @@ class Config:
         else:
             check_interface(self.env)
         check_name("estimator", self.estimator, ACCEPTS)
+        if self.preset is not None:
+            check_name("preset", self.preset, [AUTO, *ACCEPTS, *VARIANTS])
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
         if self.critic_optimizer is not None:
             check_name("critic_optimizer", self.critic_optimizer, get_args(CriticOptimizer))
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is int or (
-                field.name in ("horizon", "minibatch_size") and value is not None
-            ):
-                object.__setattr__(self, field.name, count(field.name, value))
-            if field.type is bool and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be True or False, got {shown(value)}")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            is_optional = each.name in ("horizon", "minibatch_size")
+            if each.type is int or (is_optional and value is not None):
+                object.__setattr__(self, each.name, count(each.name, value))
+            if each.type is bool and not isinstance(value, bool):
+                raise ValueError(f"{each.name} must be True or False, got {shown(value)}")
         check_network(self)
         self._check_batch()
         self._check_parts()
@@ -473,7 +516,8 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """The config as JSON-able data; an environment object is written as its name."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = [field.name for field in fields(self) if field.name != "preset"]
+        data = {name: getattr(self, name) for name in names}
         return {
             **data,
             "env": name_of(self.env),
@@ -488,7 +532,15 @@ class Config:
         wrong value.
         """
         _check_fields("Config", data, [field.name for field in fields(cls)])
-        return cls(**data)
+        return cls(**{**data, "preset": None})
+
+    def hyperparams(self, **changes: Any) -> "Hyperparams":
+        """The Hyperparams that go with this Config, with fields changed by name.
+
+        Those of its preset; with `preset=None` the defaults of `Hyperparams`. Raises ValueError for
+        a field that does not exist.
+        """
+        return Hyperparams(**{**_preset_of_hyperparams(self), **changes})
 
 
 @_checking_names
@@ -723,10 +775,44 @@ def check_env_params(env_params: Any) -> None:
     assignments({k: v for k, v in env_params.items() if not hasattr(v, "shape")})
 
 
+def _preset_of_hyperparams(config: Config) -> dict[str, Any]:
+    """The fields of Hyperparams that the preset of a Config changes; {} where it has none."""
+    if config.preset is None:
+        return {}
+    label = config.estimator if config.preset == AUTO else config.preset
+    values = defaults(label, config.env)
+    return {name: value for name, value in values.items() if name in Hyperparams._fields}
+
+
+def _check_pair(config: Config, hyperparams: Hyperparams) -> None:
+    """Raises ValueError for Hyperparams that were made without regard to the Config's preset."""
+    plain = Hyperparams()
+    wanted = {
+        name: value
+        for name, value in _preset_of_hyperparams(config).items()
+        if value != getattr(plain, name)
+    }
+    given = {name: getattr(hyperparams, name) for name in wanted}
+    if wanted and all(_is_number(x, getattr(plain, name)) for name, x in given.items()):
+        raise ValueError(
+            f"the hyperparameters have none of the values that go with estimator="
+            f"{config.estimator!r} ({_keywords(wanted)}): write config.hyperparams(...), which "
+            "changes these by name, or Config(..., preset=None)"
+        )
+
+
+def _is_number(x: Any, value: float) -> bool:
+    """True for a number, or an array of numpy, that is `value`; arrays of jax are not read."""
+    if isinstance(x, Real):
+        return bool(x == value)
+    return type(x).__module__ == "numpy" and bool((x == value).all())
+
+
 def check_together(config: Config, hyperparams: Hyperparams) -> None:
     """Raises ValueError for a number that the rest of the settings excludes; arrays and tracers
     pass unread.
     """
+    _check_pair(config, hyperparams)
     temperature = hyperparams.temperature
     if (
         config.optimizer in ("storm", "svrpg")

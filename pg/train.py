@@ -18,6 +18,7 @@ import optax
 from pg import diagnostics, envs, networks, nonfinite, normalisation, rollout
 from pg.config import (
     CRITICS,
+    WHOLE_NUMBERS,
     Config,
     Hyperparams,
     Schedule,
@@ -87,7 +88,7 @@ def make_learner(
     are meant.
     """
     check_config(config)
-    h = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
+    h = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
     check_together(config, h)
     env = envs.configured(config, config.num_envs, h.env_params)
     plain = networks.make_policy(config, env), networks.make_critic(config, env)
@@ -204,20 +205,32 @@ def make_train(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
 
-    hyperparams: those of a call that gives none; default: `Hyperparams()`. So
-    `make_train(*pg.preset("ppo"))(key)`.
+    hyperparams: those of a call that gives none; default: `config.hyperparams()`.
     """
     check_config(config)
-    usual = check_hyperparams(Hyperparams() if hyperparams is None else hyperparams)
+    usual = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
+    check_together(config, usual)
 
     def train(key: jax.Array, hyperparams: Hyperparams | None = None) -> tuple[TrainState, Metrics]:
         check_key(key)
-        h = usual if hyperparams is None else hyperparams
+        h = as_arrays(usual) if hyperparams is None else hyperparams
         learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
         init_key, keys = training_keys(key, 0, config.num_updates)
         return envs.scan_keys(learner.step, learner.init(init_key), keys)
 
     return train
+
+
+def as_arrays(hyperparams: Hyperparams) -> Hyperparams:
+    """Hyperparameters as arrays that the compiler does not read: bits must not depend on who passes
+    them, as constants of a program or as its arguments.
+    """
+    real = jnp.zeros(()).dtype
+    scalars: dict[str, Any] = {
+        name: jnp.asarray(value, jnp.int32 if name in WHOLE_NUMBERS else real)
+        for name, value in hyperparams.scalars().items()
+    }
+    return jax.lax.optimization_barrier(hyperparams._replace(**scalars))
 
 
 def make_chunk(

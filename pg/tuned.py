@@ -7,6 +7,45 @@ search, and docs/tuning.md what was searched. A label is an estimator's name, or
 
 from typing import Any
 
+# Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
+_WINDOWS: dict[str, Any] = {
+    "collect": "windows",
+    "num_envs": 8,
+    "num_steps": 32,
+    "num_updates": 1953,
+    "schedule": "linear",
+    "gamma": 0.99,
+    "max_grad_norm": 0.5,
+    "undiscounted_state_weighting": 1.0,
+}
+
+# By estimator, on any environment. Those without a row learn with the defaults of Config and
+# Hyperparams: complete episodes, γ = 1, at most 2,000 episodes (1M steps on CartPole).
+PRESETS: dict[str, dict[str, Any]] = {
+    "group_leave_one_out": {"group_size": 5},
+    "grpo": {"group_size": 5},
+    "entropy_reward": {"temperature": 0.01},
+    "actor_critic": {**_WINDOWS, "n_step": 32},
+    "gae": _WINDOWS,
+    "vtrace": {**_WINDOWS, "gae_lambda": 1.0},
+    "ppo": {  # 150k steps
+        **_WINDOWS,
+        "num_steps": 64,
+        "num_updates": 292,
+        "num_epochs": 10,
+        "num_minibatches": 4,
+        "learning_rate": 0.001,
+    },
+    # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
+    "gpomdp": {
+        "env": "Catch-bsuite",
+        "collect": "windows",
+        "num_envs": 32,
+        "num_steps": 64,
+        "num_updates": 250,
+    },
+}
+
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
     "natural": {
@@ -213,3 +252,18 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
 }
+
+
+def defaults(label: str, env: Any = None) -> dict[str, Any]:
+    """The settings that go with an estimator on an environment, of Config and Hyperparams alike.
+
+    Args:
+        label: name of an estimator, or of a variant of one (`VARIANTS`).
+        env: name of the environment whose tuned settings are taken; None: that of the preset. An
+            environment object has none.
+    """
+    variant = {"estimator": label, **VARIANTS.get(label, {})}
+    preset = {**PRESETS.get(variant["estimator"], {}), **variant}
+    task = preset.get("env", "CartPole-v1") if env is None else env
+    tuned = TUNED.get(task, {}).get(label, {}) if isinstance(task, str) else {}
+    return {**preset, **tuned}

@@ -211,6 +211,7 @@ def trained(
         num_envs=episodes,
         hidden_sizes=(),
         optimizer="sgd",
+        preset=None,
     )
     learner = make_learner(
         config, Hyperparams(gamma=gamma, learning_rate=rate, max_grad_norm=np.inf)

@@ -94,7 +94,8 @@ _TYPES: dict[str, Any] = {
     "total_steps": _INTEGER | None,
     "snapshot_period": _INTEGER,
 }
-_HIDDEN = {("Hyperparams", "env_params")}  # traced: for sweeps in Python
+# Traced: for sweeps in Python; and a label whose values are the flags' defaults.
+_HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
 # The experiment itself, which the help shows first, in this order.
 _FIRST = (
     *("env", "env_params", "estimator", "over", "method", "points", "draw", "seeds", "seed"),
@@ -276,7 +277,7 @@ def parse(
     }
     values = _read(_grouped(sources, options), sources, prog, description, argv)
     try:
-        config = dataclasses.replace(config, **_of(Config, values, own))
+        config = dataclasses.replace(config, **_of(Config, values, own), preset=None)
         if (total_steps := values.get("total_steps")) is not None:
             if _named(argv, "num-updates"):
                 raise ValueError("total_steps and num_updates exclude each other: give one of them")
@@ -478,7 +479,11 @@ def describe(
     batch = (
         f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
     )
-    static = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    static = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name != "preset"
+    }
     lines = [
         f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, "
         f"{num_params:,} parameters",

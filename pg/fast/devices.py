@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
@@ -75,15 +76,19 @@ def side_by_side(
     `jax.set_mesh(where.mesh)`.
 
     exact: the runs of a device one after the other, each with the bits it has alone; else mapped,
-    in which products of a batch are rounded in another order. shared: so many arguments, the last,
-    are one for all runs.
+    in which products of a batch are rounded in another order. A device's only run is not mapped at
+    all. shared: so many arguments, the last, are one for all runs.
     """
 
     def many(*args: Any) -> Any:
         each, same = args[: len(args) - shared], args[len(args) - shared :]
+        num_runs = len(jax.tree.leaves(each)[0])
+        if num_runs == 1:
+            only = f(*jax.tree.map(lambda x: x[0], each), *same)
+            return jax.tree.map(lambda x: jnp.expand_dims(x, 0), only)
         if exact:
             return jax.lax.map(lambda run: f(*run, *same), each)
-        token = _mapped.set(len(jax.tree.leaves(each)[0]))
+        token = _mapped.set(num_runs)
         try:
             return jax.vmap(lambda *run: f(*run, *same))(*each)
         finally:

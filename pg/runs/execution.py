@@ -23,7 +23,14 @@ import numpy as np
 from jax.experimental import checkify
 
 from pg import envs, nonfinite
-from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_config, check_is_hyperparams
+from pg.config import (
+    WHOLE_NUMBERS,
+    Config,
+    Hyperparams,
+    check_config,
+    check_is_hyperparams,
+    check_together,
+)
 from pg.envs.adapters.base import faults_in_one_sentence
 from pg.evaluate import Evaluation, evaluate
 from pg.fast import devices
@@ -31,6 +38,7 @@ from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
 from pg.runs import folders, interrupts
+from pg.seeds import evaluation_key, seed_key
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
 # updates done, seconds, last metrics [n, updates]
@@ -127,15 +135,14 @@ def whole_seeds(seeds: Any) -> list[int]:
 
 
 def seed_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """The training keys and the evaluation keys of seeds, [S] each: the two halves of
-    `key(seed)`.
-    """
-    return tuple(jnp.stack([jax.random.split(jax.random.key(seed)) for seed in seeds], axis=1))
+    """The training keys and the evaluation keys of seeds, [S] each."""
+    training = jnp.stack([seed_key(seed) for seed in seeds])
+    return training, jnp.stack([evaluation_key(seed) for seed in seeds])
 
 
 def run(
     config: Config,
-    hyperparams: Hyperparams,
+    hyperparams: Hyperparams | None,
     seeds: Sequence[int],
     on_chunk: OnChunk = lambda *_: None,
     *,
@@ -145,12 +152,15 @@ def run(
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
-    on_chunk: called after every chunk with updates done, seconds of training, and the chunk's
-    metrics [S, n].
+    hyperparams: default: `config.hyperparams()`. on_chunk: called after every chunk with updates
+    done, seconds of training, and the chunk's metrics [S, n].
     where: default: the first device. begun: where to go on from; default: from the start. keep:
     keeps states.
     """
     check_config(config)
+    hyperparams = config.hyperparams() if hyperparams is None else hyperparams
+    check_is_hyperparams(hyperparams)
+    check_together(config, hyperparams)
     where = where or devices.layout(most=1)
     seeds = whole_seeds(seeds)
     n = where.round_up(len(seeds))

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from pg.config import Config, Hyperparams, check_config, check_is_hyperparams
+from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, check_together
 from pg.evaluate import Evaluation
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.inputs import check_key, count
+from pg.inputs import count
 from pg.runs import execution, memory
 from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
@@ -152,8 +152,7 @@ def chunks(
 
 def sweep(
     config: Config,
-    key: jax.Array,
-    num_seeds: int,
+    seeds: Sequence[int],
     hyperparams: Hyperparams | None = None,
     *,
     width: int | None = None,
@@ -161,12 +160,10 @@ def sweep(
     exact: bool = False,
     where: Layout | None = None,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """Every point with every seed: states [G, num_seeds, ...] and metrics [G, num_seeds,
-    num_updates], on the host.
+    """Every point with every seed: states [G, S, ...] and metrics [G, S, num_updates], on the host.
 
-    Run (g, s) is `make_train(config)(jax.random.split(key, num_seeds)[s], point g)`: bit for bit
-    where `exact`, else up to the rounding of batched products, by which trajectories part in the
-    end.
+    Run (g, s) is `make_train(config)(pg.seed_key(seeds[s]), point g)`: bit for bit where `exact`,
+    else up to the rounding of batched products, by which trajectories part in the end.
 
     hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them. width: runs side
     by side on a device, at most; budget: bytes for the programs; default: what is free. where:
@@ -174,15 +171,16 @@ def sweep(
     Raises ValueError for a number below 1, or where not even one run fits into memory.
     """
     check_config(config)
-    check_key(key)
-    for name, value in (("num_seeds", num_seeds), ("width", 1 if width is None else width)):
-        count(name, value)
-    h = Hyperparams() if hyperparams is None else hyperparams
+    seeds = execution.whole_seeds(seeds)
+    num_seeds = len(seeds)
+    count("width", 1 if width is None else width)
+    h = config.hyperparams() if hyperparams is None else hyperparams
     check_is_hyperparams(h)
     h = crossed(h, num_seeds)
+    check_together(config, h)
     total = len(h.learning_rate)
     points = total // num_seeds
-    keys = jax.random.split(key, num_seeds)[np.arange(total) % num_seeds]
+    keys = execution.seed_keys(seeds)[0][np.arange(total) % num_seeds]
     where = where or devices.layout(most=total)
     cut = plan(config, h, total, where, width=width, budget=budget, exact=exact)
     done = [(chunk.states, chunk.metrics) for chunk in chunks(cut, config, (keys, keys), h)]

@@ -41,6 +41,7 @@ def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None
         group_size=group,
         hidden_sizes=(16,),
         **sizes,
+        preset=None,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.02))
     p = np.asarray(jax.nn.softmax(dist.logits))
@@ -62,6 +63,7 @@ def test_all_continuous_heads_find_the_best_action(
         hidden_sizes=(16,),
         action_distribution=action_distribution,
         state_dependent_std=state_dependent_std,
+        preset=None,
     )
     dist = trained_policy(config, Hyperparams(learning_rate=0.01))
     np.testing.assert_allclose(dist.action(dist.mode())[:, 0], [1.5, 2.5], atol=0.15)

@@ -82,7 +82,9 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
         "group_size": group,
         "hidden_sizes": (16,),
     }
-    config = Config(env=Probe(kind), estimator=estimator, collect=ACCEPTS[estimator][0], **sizes)
+    config = Config(
+        env=Probe(kind), estimator=estimator, collect=ACCEPTS[estimator][0], **sizes, preset=None
+    )
     params = jax.jit(make_train(config))(
         jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA)
     )[0].params

@@ -81,6 +81,7 @@ def fresh(env_params: dict[str, float]) -> tuple[Config, envs.Env, Network, Any]
         num_envs=NUM_ENVS,
         env_params={**env_params, "max_steps_in_episode": HORIZON},
         hidden_sizes=(8,),
+        preset=None,
     )
     env = envs.configured(config, NUM_ENVS)
     return (

@@ -103,6 +103,7 @@ def test_three_updates(case: Any, collect: Any) -> None:
         num_envs=2,
         num_steps=4,
         hidden_sizes=(8,),
+        preset=None,
     )
     state, metrics = jax.jit(make_train(config))(jax.random.key(0))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics["grad_norm"])))
@@ -412,7 +413,7 @@ def test_a_fault_in_python_code_ends_a_run_in_one_sentence(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(ValueError, match=r"^the step of Other fails: KeyError: 'board'"):
-        execution.run(Config(env=walk(step=fault), **TINY), Hyperparams(), [0])
+        execution.run(Config(env=walk(step=fault), **TINY, preset=None), Hyperparams(), [0])
     assert not caplog.records
 
 

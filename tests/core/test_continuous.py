@@ -201,7 +201,12 @@ def test_a_regulator_is_learned() -> None:
     """
     best = float(lqr.exact_return(REGULATOR, lqr.optimal_gain(REGULATOR), -20.0))
     config = Config(
-        env=REGULATOR, estimator="leave_one_out", num_envs=32, num_updates=60, hidden_sizes=(8,)
+        env=REGULATOR,
+        estimator="leave_one_out",
+        num_envs=32,
+        num_updates=60,
+        hidden_sizes=(8,),
+        preset=None,
     )
     metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))[1]
     first, last = (

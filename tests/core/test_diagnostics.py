@@ -247,7 +247,12 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
     way = ACCEPTS[name][0]
     group = 2 if name in GROUPED else 1
     config = Config(
-        estimator=name, num_envs=num_envs, hidden_sizes=(8,), collect=way, group_size=group
+        estimator=name,
+        num_envs=num_envs,
+        hidden_sizes=(8,),
+        collect=way,
+        group_size=group,
+        preset=None,
     )
     env = envs.configured(config, num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
@@ -488,5 +493,5 @@ def test_a_decomposition_needs_two_of_each() -> None:
     env = envs.make_env("CartPole-v1", 2)
     with pytest.raises(ValueError, match="num_actions must be at least 2, for a variance; got 1"):
         diagnostics.decompose(
-            env, make_policy(Config(), env), None, jax.random.key(0), num_actions=1
+            env, make_policy(Config(preset=None), env), None, jax.random.key(0), num_actions=1
         )

@@ -84,7 +84,7 @@ OTHERS = [name for name in ENVIRONMENTS if name not in SOME]
 def test_every_name_trains_or_says_why_not(name: str) -> None:
     if name in UNSUPPORTED:
         with pytest.raises(ValueError, match=HEADS[name]):
-            Config(env=name)
+            Config(env=name, preset=None)
         return
     config = Config(
         env=name,
@@ -94,6 +94,7 @@ def test_every_name_trains_or_says_why_not(name: str) -> None:
         num_steps=4,
         num_updates=3,
         hidden_sizes=(8,),
+        preset=None,
     )
     # gymnax's own code promotes
     with jax.numpy_rank_promotion("allow" if name == "Swimmer-misc" else "raise"):
@@ -108,7 +109,7 @@ def test_every_name_trains_or_says_why_not(name: str) -> None:
 
 def roll(env: Any, num_steps: int, num_envs: int = 4, **params: Any) -> Any:
     env = make_env(env, num_envs, params)
-    policy = make_policy(Config(), env)
+    policy = make_policy(Config(preset=None), env)
     key = jax.random.key(1)
     return windows(env, policy, policy.init(key), key, start(env, policy, key), num_steps)[1]
 
@@ -163,7 +164,7 @@ def test_parameters_can_be_overridden_and_traced() -> None:
 
     def total(scale: jax.Array) -> jax.Array:
         env = make_env(Clock(), 2, {"reward_scale": scale})
-        policy = make_policy(Config(), env)
+        policy = make_policy(Config(preset=None), env)
         return episodes(env, policy, policy.init(jax.random.key(0)), jax.random.key(1)).reward.sum()
 
     one, three = jax.jit(jax.vmap(total))(jnp.array([1.0, 3.0]))
@@ -174,7 +175,7 @@ def test_parameters_can_be_overridden_and_traced() -> None:
 def test_bounds_of_actions_may_depend_on_a_traced_parameter() -> None:
     def widest(torque: jax.Array) -> jax.Array:
         env = make_env("Pendulum-v1", 2, {"max_torque": torque})
-        policy = make_policy(Config(), env)
+        policy = make_policy(Config(preset=None), env)
         return jnp.exp(
             policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 3)), jnp.zeros(2, bool))[
                 1
@@ -192,7 +193,7 @@ def test_unknown_parameter_names_the_nearest() -> None:
 
 
 def test_a_users_environment_is_accepted_wherever_a_name_is() -> None:
-    config = Config(env=Clock(), num_updates=3, num_envs=4)
+    config = Config(env=Clock(), num_updates=3, num_envs=4, preset=None)
     _, metrics = jax.jit(make_train(config))(jax.random.key(0))
     assert np.isfinite(metrics["return"]).all()
     assert config.to_json()["env"] == "Clock"
@@ -304,7 +305,7 @@ class Drifting(Clock):
 
 
 LIMITS = jnp.array([3, 6, 12])  # the environment's own is 6
-ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes=(2,))
+ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes=(2,), preset=None)
 
 
 def test_a_sweep_of_time_limits_has_room_for_the_longest() -> None:
@@ -431,12 +432,13 @@ def test_held_actions_are_counted_as_steps() -> None:
         action_repeat=4,
         num_envs=2,
         num_steps=50,
+        preset=None,
     )
     metrics = jax.jit(make_learner(config).step)(
         make_learner(config).init(jax.random.key(0)), jax.random.key(1)
     )[1]
     assert (int(metrics["env_steps"]), float(metrics["length"])) == (400, 200.0)
-    config = Config(env="Pendulum-v1", action_repeat=7)
+    config = Config(env="Pendulum-v1", action_repeat=7, preset=None)
     params = make_policy(config, make_env("Pendulum-v1", 1)).init(jax.random.key(0))
     np.testing.assert_array_equal(evaluate(config, params, jax.random.key(1), 3).lengths, 200)
 
@@ -462,7 +464,7 @@ def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(
     config = Config(
         env=env, env_params={"max_steps_in_episode": 4 if by_limit else 9},
         estimator=estimator, collect=collect,
-        action_repeat=3, num_envs=2, num_steps=3, hidden_sizes=(4,),
+        action_repeat=3, num_envs=2, num_steps=3, hidden_sizes=(4,), preset=None
     )  # fmt: skip
     learner = make_learner(config)
     step = jax.jit(learner.step)
@@ -522,7 +524,10 @@ def test_a_time_limit_that_counts_as_an_end_is_warned_of(limit: Any) -> None:
 
 def test_a_time_limit_that_counts_as_an_end_is_seen_while_training_is_traced() -> None:
     config = Config(
-        env=Old(lambda params: params.max_steps_in_episode), num_envs=2, hidden_sizes=(2,)
+        env=Old(lambda params: params.max_steps_in_episode),
+        num_envs=2,
+        hidden_sizes=(2,),
+        preset=None,
     )
     with pytest.warns(UserWarning, match="so that the cut is learned as an end"):
         jax.eval_shape(make_train(config), jax.random.key(0))
@@ -691,22 +696,20 @@ def test_true_and_false_are_parameters_of_an_environment(form: Any) -> None:
 def test_a_flag_may_be_traced_and_swept() -> None:
     both = jax.jit(jax.vmap(lambda flag: paid(Flagged(), jnp.zeros(2, int), {"generous": flag})))
     np.testing.assert_array_equal(both(jnp.array([True, False]))[:, 0], [1.0, 10.0])
-    config = Config(env=Flagged(), num_envs=2, num_updates=1, hidden_sizes=(2,))
+    config = Config(env=Flagged(), num_envs=2, num_updates=1, hidden_sizes=(2,), preset=None)
     h = grid(env_params={"generous": [True, False], "max_steps_in_episode": [1]})
-    np.testing.assert_array_equal(
-        sweep(config, jax.random.key(0), 1, h)[1]["return"].ravel(), [1.0, 10.0]
-    )
+    np.testing.assert_array_equal(sweep(config, [0], h)[1]["return"].ravel(), [1.0, 10.0])
 
 
 def test_a_flag_is_kept_by_a_config_and_on_the_command_line() -> None:
-    config = Config(env_params={"generous": True, "quiet": np.bool_(False)})
+    config = Config(env_params={"generous": True, "quiet": np.bool_(False)}, preset=None)
     assert config.env_params == (("generous", True), ("quiet", False))
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
     argv = ["--env-params", "generous=true", "quiet=False", "length=0.5"]
     parsed = cli.parse("train.py", "", job.Options, argv)[0]
     assert parsed.env_params == (("generous", True), ("quiet", False), ("length", 0.5))
     with pytest.raises(ValueError, match="max_steps_in_episode must be a finite number, got True"):
-        Config(env_params={"max_steps_in_episode": True})
+        Config(env_params={"max_steps_in_episode": True}, preset=None)
 
 
 @pytest.mark.parametrize(
@@ -773,13 +776,13 @@ def test_a_bound_beyond_any_use_is_none(bound: float) -> None:
     env = make_env(Dial(spaces.Box(low, high, (3,), np.float32)), 2)
     np.testing.assert_array_equal(env.action_space.low, [-np.inf, -1.0, -2.0])
     np.testing.assert_array_equal(env.action_space.high, [np.inf, np.inf, 2.0])
-    policy = make_policy(Config(hidden_sizes=(2,)), env)
+    policy = make_policy(Config(hidden_sizes=(2,), preset=None), env)
     dist = policy.apply(policy.init(jax.random.key(0)), (), jnp.zeros((2, 2)), jnp.zeros(2, bool))[
         1
     ]
     np.testing.assert_allclose(jnp.exp(dist.log_std[0]), [1.0, 1.0, 2.0], rtol=1e-6)
     with pytest.raises(ValueError, match="action_distribution='squashed' needs a bounded Box"):
-        make_policy(Config(action_distribution="squashed"), env)
+        make_policy(Config(action_distribution="squashed", preset=None), env)
 
 
 class Property(Clock):
@@ -811,7 +814,7 @@ def test_spaces_and_names_as_others_write_them() -> None:
     assert env.action_space == Discrete(2)
     np.testing.assert_array_equal(env.reset(jax.random.key(0))[1], [[0, 1, 0]] * 2)
     np.testing.assert_array_equal(paid(Property(), jnp.array([0, 1])), [5.0, 6.0])
-    assert Config(env=Property()).to_json()["env"] == "mine"
+    assert Config(env=Property(), preset=None).to_json()["env"] == "mine"
 
 
 def test_an_environment_without_an_observation_space_shows_what_its_reset_gives() -> None:
@@ -822,7 +825,7 @@ def test_an_environment_without_an_observation_space_shows_what_its_reset_gives(
     assert make_env(Blind(), 2).obs_shape == (2,)
     del Blind.observation_space
     # looked at when it is used
-    Config(env=SimpleNamespace(reset=0, step=0, default_params=0, action_space=0))
+    Config(env=SimpleNamespace(reset=0, step=0, default_params=0, action_space=0), preset=None)
 
 
 def test_an_environment_without_actions_is_told_to_have_some() -> None:
@@ -844,7 +847,7 @@ def test_a_limit_that_a_property_makes_as_an_array_is_known_under_a_trace() -> N
         def default_params(self) -> Any:
             return ClockParams(max_steps_in_episode=jnp.int32(5) + 0)
 
-    config = Config(env=Fresh(), num_envs=2, num_updates=1, hidden_sizes=(2,))
+    config = Config(env=Fresh(), num_envs=2, num_updates=1, hidden_sizes=(2,), preset=None)
     assert jax.eval_shape(make_train(config), jax.random.key(0))[1]["return"].shape == (1,)
     assert make_env(Fresh(), 2).max_steps == 5
 
@@ -978,7 +981,9 @@ def test_what_outlives_its_trace_is_one_sentence(keep: Any) -> None:
     for attempt in (
         lambda: make_env(env, 2),
         lambda: execution.run(
-            Config(env=env, num_envs=2, num_updates=1, hidden_sizes=(2,)), Hyperparams(), [0]
+            Config(env=env, num_envs=2, num_updates=1, hidden_sizes=(2,), preset=None),
+            Hyperparams(),
+            [0],
         ),
     ):
         with pytest.raises(
@@ -1029,7 +1034,7 @@ NO_ENVIRONMENT = {
         gymnasium.make("CartPole-v1"),
         "without default_params; environments of other libraries",
     ),
-    "a Config": (Config(), "got a Config: write config.env"),
+    "a Config": (Config(preset=None), "got a Config: write config.env"),
     "nothing": (None, "got None without reset, step"),
 }
 
@@ -1037,7 +1042,11 @@ NO_ENVIRONMENT = {
 @pytest.mark.parametrize("kind", NO_ENVIRONMENT)
 def test_what_is_no_environment_is_one_sentence_from_python(kind: str) -> None:
     env, said = NO_ENVIRONMENT[kind]
-    for call in (lambda: make_env(env, 2), lambda: envs.parameters(env), lambda: Config(env=env)):
+    for call in (
+        lambda: make_env(env, 2),
+        lambda: envs.parameters(env),
+        lambda: Config(env=env, preset=None),
+    ):
         with pytest.raises(
             ValueError, match=f"^env must be a name or a gymnax environment, .*{said}"
         ):

@@ -15,7 +15,7 @@ KEY = jax.random.key(0)
 
 def test_a_random_policy_has_the_known_floor() -> None:
     """CartPole under uniform actions: 22.1 ± 12.3 per episode, measured elsewhere."""
-    config = Config()
+    config = Config(preset=None)
     params = make_policy(config, make_env("CartPole-v1", 1)).init(KEY)
     params = jax.tree.map(jnp.zeros_like, params)
     done = jax.jit(lambda: evaluate(config, params, KEY, 2000))()
@@ -28,7 +28,7 @@ def test_a_random_policy_has_the_known_floor() -> None:
 
 
 def test_greedy_and_sampled_are_different_quantities() -> None:
-    config = Config(env="Pendulum-v1", horizon=20)
+    config = Config(env="Pendulum-v1", horizon=20, preset=None)
     params = make_policy(config, make_env("Pendulum-v1", 1)).init(KEY)
     sampled, greedy = (evaluate(config, params, KEY, 8, greedy=g) for g in (False, True))
     assert sampled.returns.shape == (8,)
@@ -51,4 +51,4 @@ def test_no_episodes_are_refused() -> None:
     with pytest.raises(
         ValueError, match="num_episodes must be a whole number of at least 1, got 0"
     ):
-        evaluate(Config(), {}, KEY, 0)
+        evaluate(Config(preset=None), {}, KEY, 0)

@@ -32,7 +32,7 @@ HIDDEN = (
 def collected(env_name: str, estimator: str) -> tuple[Estimator, Params, Any, Trajectory]:
     """An estimator, and groups of episodes for it."""
     sizes = {"num_envs": NUM_ENVS, "group_size": GROUP_SIZE, "hidden_sizes": (4,)}
-    config = Config(env=env_name, estimator=estimator, **sizes)
+    config = Config(env=env_name, estimator=estimator, **sizes, preset=None)
     env = envs.configured(config, NUM_ENVS)
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
     made = ESTIMATORS[estimator](policy, critic, Hyperparams())
@@ -103,7 +103,12 @@ def test_training_compares_the_episodes_of_a_group() -> None:
         "hidden_sizes": (4,),
     }
     config = Config(
-        env="GaussianBandit-misc", estimator="grpo", num_epochs=2, num_minibatches=3, **sizes
+        env="GaussianBandit-misc",
+        estimator="grpo",
+        num_epochs=2,
+        num_minibatches=3,
+        **sizes,
+        preset=None,
     )
     jax.block_until_ready(jax.jit(train.make_train(config, estimator=watched))(KEY))
     assert len(seen) == 6
@@ -119,7 +124,7 @@ def test_training_compares_the_episodes_of_a_group() -> None:
 def test_a_minibatch_holds_whole_groups(group_size: int) -> None:
     sizes = {"num_envs": 12, "group_size": group_size, "num_epochs": 3, "num_minibatches": 2}
     name = "grpo" if group_size > 1 else "ppo"
-    rows = np.asarray(train._minibatches(Config(estimator=name, **sizes), KEY))
+    rows = np.asarray(train._minibatches(Config(estimator=name, **sizes, preset=None), KEY))
     assert rows.shape == (6, 6)
     for epoch in rows.reshape(3, 12):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(12))
@@ -134,9 +139,9 @@ def test_what_would_cut_a_group_is_refused() -> None:
         "holds whole"
     )
     with pytest.raises(ValueError, match=message):
-        Config(estimator="grpo", num_envs=12, group_size=4, num_minibatches=2)
+        Config(estimator="grpo", num_envs=12, group_size=4, num_minibatches=2, preset=None)
     env = envs.make_env("CartPole-v1", 8)
-    policy = networks.make_policy(Config(), env)
+    policy = networks.make_policy(Config(preset=None), env)
     with pytest.raises(ValueError, match="group_size must divide the 8 environments, got 3"):
         episodes(env, policy, policy.init(KEY), KEY, 4, group_size=3)
     estimator, params, state, traj = collected("BernoulliBandit-misc", "grpo")

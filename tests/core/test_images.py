@@ -27,15 +27,15 @@ def fake_env(*obs_shape: int, bounds: Box | None = None) -> Env:
 )
 def test_channels_that_come_first_are_told_by_the_shape_and_said(shape: tuple[int, ...]) -> None:
     env = fake_env(*shape)
-    assert image_layout(Config(), env) == "chw"
+    assert image_layout(Config(preset=None), env) == "chw"
     with pytest.warns(
         UserWarning,
         match=r"taken as \[channels, height, width\]: write "
         r"image_layout='hwc' if",
     ):
-        make_policy(Config(), env)
+        make_policy(Config(preset=None), env)
     with pytest.warns(UserWarning, match="taken as"):
-        make_critic(Config(estimator="gae"), env)
+        make_critic(Config(estimator="gae", preset=None), env)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_channels_that_come_first_are_told_by_the_shape_and_said(shape: tuple[in
 )
 def test_channels_that_come_last_stay_there_in_silence(shape: tuple[int, ...]) -> None:
     env = fake_env(*shape)
-    assert image_layout(Config(), env) == "hwc"
-    make_policy(Config(), env)
+    assert image_layout(Config(preset=None), env) == "hwc"
+    make_policy(Config(preset=None), env)
 
 
 def test_both_layouts_of_an_image_have_one_output() -> None:
@@ -56,7 +56,7 @@ def test_both_layouts_of_an_image_have_one_output() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         policies = [
-            make_policy(Config(image_layout=layout), env)
+            make_policy(Config(image_layout=layout, preset=None), env)
             for layout, env in (("hwc", last), ("chw", first))
         ]
     params = policies[0].init(KEY)
@@ -74,11 +74,11 @@ def test_a_layout_where_there_is_no_image_is_refused() -> None:
         match=r"image_layout='chw' needs observations .*, got shape "
         r"\(4,\)",
     ):
-        make_policy(Config(image_layout="chw"), fake_env(4))
+        make_policy(Config(image_layout="chw", preset=None), fake_env(4))
     with pytest.raises(ValueError, match="is for network='cnn'"):
-        Config(image_layout="chw", network="mlp")
+        Config(image_layout="chw", network="mlp", preset=None)
     with pytest.raises(ValueError, match=r"images of at least 3 × 3, got shape \(8, 2, 8\)"):
-        make_policy(Config(image_layout="chw"), fake_env(8, 2, 8))
+        make_policy(Config(image_layout="chw", preset=None), fake_env(8, 2, 8))
 
 
 @struct.dataclass
@@ -117,7 +117,8 @@ SMALL: dict[str, Any] = {"env": Frames(), "hidden_sizes": (4,), "image_layout": 
 def test_frames_of_bytes_are_scaled_by_the_bounds_of_their_space() -> None:
     env = make_env(Frames(), 4)
     plain, scaled = (
-        make_policy(Config(**SMALL, scale_observations=on), env) for on in (False, True)
+        make_policy(Config(**SMALL, scale_observations=on, preset=None), env)
+        for on in (False, True)
     )
     params = plain.init(KEY)
     _, obs = env.reset(KEY)
@@ -131,16 +132,16 @@ def test_frames_of_bytes_are_scaled_by_the_bounds_of_their_space() -> None:
 def test_a_run_says_how_it_sees_images() -> None:
     env = make_env(Frames(), 1)
     said = [
-        image_description(Config(**SMALL | changes), env)
+        image_description(Config(**SMALL | changes, preset=None), env)
         for changes in ({}, {"scale_observations": True}, {"normalise_observations": True})
     ]
     start = "images [3, 12, 12], as [channels, height, width], "
     assert said[0] == f"{start}unscaled, up to 255 (scale_observations brings them to [0, 1])"
     assert said[1] == f"{start}scaled to [0, 1] by the bounds of their space"
     assert said[2] == f"{start}standardised by running statistics"
-    assert image_description(Config(), make_env("CartPole-v1", 1)) == ""
+    assert image_description(Config(preset=None), make_env("CartPole-v1", 1)) == ""
     minatar = image_description(
-        Config(env="Breakout-MinAtar", network="mlp"), make_env("Breakout-MinAtar", 1)
+        Config(env="Breakout-MinAtar", network="mlp", preset=None), make_env("Breakout-MinAtar", 1)
     )
     assert minatar == "images [10, 10, 4], flattened, unscaled"
 
@@ -151,11 +152,11 @@ def test_bounds_that_are_none_scale_nothing() -> None:
         ValueError, match="scale_observations needs a space of observations with finite bounds"
     ):
         # its bounds of speed are 3.4e38
-        make_policy(Config(scale_observations=True), make_env("CartPole-v1", 1))
+        make_policy(Config(scale_observations=True, preset=None), make_env("CartPole-v1", 1))
     with pytest.raises(ValueError, match="exclude each other"):
-        Config(scale_observations=True, normalise_observations=True)
+        Config(scale_observations=True, normalise_observations=True, preset=None)
     seen = make_env("FrozenLake-misc", 1)  # Discrete, and so one-hot: in [0, 1] as it is
-    policy = make_policy(Config(scale_observations=True), seen)
+    policy = make_policy(Config(scale_observations=True, preset=None), seen)
     assert policy.apply(policy.init(KEY), (), seen.reset(KEY)[1], jnp.zeros(1, bool))[
         1
     ].logits.shape == (1, 4)
@@ -191,7 +192,7 @@ def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]
     }
     common |= {"num_steps": 8, "rnn_size": 3}
     found = [
-        jax.jit(make_train(Config(**common | changes | {"env": env})))(KEY)
+        jax.jit(make_train(Config(**common | changes | {"env": env}, preset=None)))(KEY)
         for env in (Frames(), FloatFrames())
     ]
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
@@ -202,7 +203,7 @@ def test_frames_kept_as_bytes_are_learned_from_as_floats(changes: dict[str, Any]
 def test_a_window_of_byte_frames_takes_their_bytes() -> None:
     """Kept as floats, observations and successors would take eight times as much as the frames."""
     env = make_env(Frames(), 16)
-    policy = make_policy(Config(**SMALL), env)
+    policy = make_policy(Config(**SMALL, preset=None), env)
     params = policy.init(KEY)
 
     def run(key: jax.Array) -> Any:
@@ -219,12 +220,14 @@ def test_a_window_of_byte_frames_takes_their_bytes() -> None:
 def test_what_is_computed_of_byte_frames_takes_no_copy_of_them_all() -> None:
     """Running statistics, and V of every successor: a block of frames at a time, in floats."""
     env = make_env(Frames(), 16)
-    policy = make_policy(Config(**SMALL), env)
+    policy = make_policy(Config(**SMALL, preset=None), env)
     state = rollout.start(env, policy, KEY)
     window = functools.partial(rollout.windows, env, policy, policy.init(KEY), num_steps=1024)
     traj = jax.eval_shape(lambda key: window(key, state)[1], KEY)
     frames = 1024 * 16 * 3 * 12 * 12
-    seen = normalisation.start(Config(normalise_observations=True, num_envs=16), env.obs_shape)
+    seen = normalisation.start(
+        Config(normalise_observations=True, num_envs=16, preset=None), env.obs_shape
+    )
     critic = Network(
         lambda key: (), lambda params, carry, obs, first: (carry, obs.mean(axis=(-3, -2, -1)))
     )
@@ -238,6 +241,6 @@ def test_what_is_computed_of_byte_frames_takes_no_copy_of_them_all() -> None:
 
 
 def test_scaled_frames_are_trained_on() -> None:
-    config = Config(**SMALL, scale_observations=True, num_envs=2, num_updates=1)
+    config = Config(**SMALL, scale_observations=True, num_envs=2, num_updates=1, preset=None)
     _, metrics = jax.jit(make_train(config))(KEY)
     assert np.isfinite(metrics["grad_norm"]).all()

@@ -116,7 +116,7 @@ class NoSuccessor(OldStep):
 
 
 def config_of(**values: Any) -> Callable[[], object]:
-    return lambda: Config(**values)
+    return lambda: Config(**values, preset=None)
 
 
 def hyperparams_of(**values: Any) -> Callable[[], object]:
@@ -132,7 +132,9 @@ def changed(change: Callable[..., Any]) -> Callable[[], object]:
 
 
 def learner_of(**values: Any) -> Callable[[], object]:
-    return lambda: make_learner(Config(**{"num_envs": 2, "hidden_sizes": (4,), **values}))
+    return lambda: make_learner(
+        Config(**{"num_envs": 2, "hidden_sizes": (4,), **values}, preset=None)
+    )
 
 
 def estimator_of(**replaced: Any) -> Callable[[], object]:
@@ -152,7 +154,9 @@ def estimator_of(**replaced: Any) -> Callable[[], object]:
 
 
 def one_update(factory: Any) -> Any:
-    config = Config(env=Clock(), num_updates=1, num_envs=2, hidden_sizes=(4,), horizon=2)
+    config = Config(
+        env=Clock(), num_updates=1, num_envs=2, hidden_sizes=(4,), horizon=2, preset=None
+    )
     learner = make_learner(config, estimator=checked(factory))
     state = jax.eval_shape(learner.init, jax.random.key(0))
     return jax.eval_shape(learner.step, state, jax.random.key(0))
@@ -172,7 +176,8 @@ def handed(use: Callable[..., object], **settings: Any) -> Callable[[], object]:
                 "hidden_sizes": (4,),
                 "horizon": 3,
                 **settings,
-            }
+            },
+            preset=None,
         )
         env = configured(config, 2)
         state = make_learner(config).init(KEY)
@@ -221,7 +226,7 @@ def logits_of(policy: Network) -> Callable[..., Any]:
 
 
 def trained_by(optimizer: Any) -> Callable[[], object]:
-    config = Config(num_updates=1, num_envs=2, hidden_sizes=(4,))
+    config = Config(num_updates=1, num_envs=2, hidden_sizes=(4,), preset=None)
     return lambda: make_learner(config, optimizer=optimizer)
 
 
@@ -268,7 +273,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "num_envs × horizon × action_repeat",
     ),
     "episodes of an environment beyond a counter": (
-        lambda: configured(Config(env_params={"max_steps_in_episode": 2**30}), 25),
+        lambda: configured(Config(env_params={"max_steps_in_episode": 2**30}, preset=None), 25),
         "the steps of one update, must be below 2^31; got 25 × 1073741824 × 1",
     ),
     "gradient steps beyond a counter": (
@@ -318,7 +323,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "observe must be a whole number of at least 0, got -1",
     ),
     "an entry beyond the last": (
-        lambda: configured(Config(observe=(0, 9)), 2),
+        lambda: configured(Config(observe=(0, 9), preset=None), 2),
         "observe must be below 4, the number of entries observed; got 9",
     ),
     "a switch as text": (
@@ -573,7 +578,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "bounds of a Box of shape (2,) cannot have shape (3,)",
     ),
     "a matrix of actions": (
-        lambda: make_policy(Config(), make_env(boxed(0.0, 1.0, (2, 2)), 2)),
+        lambda: make_policy(Config(preset=None), make_env(boxed(0.0, 1.0, (2, 2)), 2)),
         "a Box of actions must have one axis, got shape (2, 2)",
     ),
     "parameters that are no dataclass": (
@@ -768,7 +773,9 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "an estimator that is built": (
         lambda: one_update(
-            ESTIMATORS["reinforce"](*[make_policy(Config(), make_env("CartPole-v1", 1))] * 2, H)
+            ESTIMATORS["reinforce"](
+                *[make_policy(Config(preset=None), make_env("CartPole-v1", 1))] * 2, H
+            )
         ),
         "got an Estimator: give the function that makes it; write estimator=pg.ESTIMATORS['gae']",
     ),
@@ -788,11 +795,11 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "pg.preset gives a pair, so write",
     ),
     "Hyperparams for a Config": (
-        lambda: make_train(H, Config()),
+        lambda: make_train(H, Config(preset=None)),
         "got a Hyperparams: the Config comes first",
     ),
     "a Config for Hyperparams": (
-        lambda: make_train(Config(), Config()),
+        lambda: make_train(Config(preset=None), Config(preset=None)),
         "got a Config: the Config comes first",
     ),
     "a dictionary for a Config": (
@@ -816,11 +823,11 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "got 0.1: write pg.Hyperparams(learning_rate=0.1)",
     ),
     "a dictionary for the Hyperparams of runs": (
-        lambda: execution.run(Config(), {"gamma": 0.9}, [0]),
+        lambda: execution.run(Config(preset=None), {"gamma": 0.9}, [0]),
         "got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
     ),
     "a dictionary for the points of a sweep": (
-        lambda: sweep.sweep(Config(), KEY, 2, {"gamma": [0.9]}),
+        lambda: sweep.sweep(Config(preset=None), range(2), {"gamma": [0.9]}),
         "got {'gamma': [0.9]}: write pg.Hyperparams(gamma=[0.9])",
     ),
     "a number for the values of a sweep": (
@@ -840,7 +847,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "write pg.Config(num_envs=3)",
     ),
     "a field of Hyperparams in replace": (
-        lambda: replace(Config(), gamma=0.9),
+        lambda: replace(Config(preset=None), gamma=0.9),
         "Config has no field 'gamma': write pg.Hyperparams(gamma=0.9)",
     ),
     "another library's field of Config": (
@@ -895,7 +902,7 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "config must be a pg.Config, got 'adam'",
     ),
     "Hyperparams and Config changed about": (
-        lambda: pg.make_optimizer(H, Config()),
+        lambda: pg.make_optimizer(H, Config(preset=None)),
         "config must be a pg.Config, got a Hyperparams: the Config comes first, and then the "
         "Hyperparams",
     ),
@@ -1032,23 +1039,23 @@ J7: dict[str, tuple[Callable[[], object], str]] = {
         "key must be a random key, got a TrainState",
     ),
     "a number for seeds": (
-        lambda: execution.run(Config(), H, 3),
+        lambda: execution.run(Config(preset=None), H, 3),
         "seeds must be whole numbers, as in range(5) or [0]",
     ),
     "text for a seed": (
-        lambda: execution.run(Config(), H, ["a"]),
+        lambda: execution.run(Config(preset=None), H, ["a"]),
         "a seed must be a whole number in [0, 2^32), got 'a'",
     ),
     "the name of an environment for one": (
-        lambda: make_policy(Config(), "CartPole-v1"),
+        lambda: make_policy(Config(preset=None), "CartPole-v1"),
         "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
     ),
     "an environment of gymnax for one": (
-        lambda: make_critic(Config(), Clock()),
+        lambda: make_critic(Config(preset=None), Clock()),
         "env must be a pg.Env, got a Clock: write pg.make_env(env, num_envs=8)",
     ),
     "an environment and its parameters": (
-        lambda: Config(env=(Clock(), None)),
+        lambda: Config(env=(Clock(), None), preset=None),
         "env must be a name or a gymnax environment, got a pair: write env, params = "
         "gymnax.make(...)",
     ),
@@ -1253,8 +1260,11 @@ def test_no_mistakes() -> None:
         num_envs=np.int64(8),
         hidden_sizes=np.array([4, 4]),
         env_params=[("gravity", np.float32(9.0))],
+        preset=None,
     )
-    assert config == Config(num_envs=8, hidden_sizes=[4, 4], env_params={"gravity": 9.0})
+    assert config == Config(
+        num_envs=8, hidden_sizes=[4, 4], env_params={"gravity": 9.0}, preset=None
+    )
     assert {type(x) for x in (config.num_envs, *config.hidden_sizes)} == {int}
     h = Hyperparams(stop_kl=0.1, max_grad_norm=math.inf)
     assert (
@@ -1363,7 +1373,9 @@ def requests(draw: st.DrawFn, wrong: int = 2) -> tuple[dict[str, Any], dict[str,
 def built(static: dict[str, Any], traced: dict[str, Any]) -> Callable[..., Any] | None:
     """Training, or None where the settings are refused."""
     try:
-        train = functools.partial(make_train(Config(**static)), hyperparams=Hyperparams(**traced))
+        train = functools.partial(
+            make_train(Config(**static, preset=None)), hyperparams=Hyperparams(**traced)
+        )
         jax.eval_shape(train, jax.random.key(0))
     except ValueError as error:
         message = str(error)

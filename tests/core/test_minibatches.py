@@ -28,7 +28,7 @@ SIZES: dict[str, Any] = {
 
 
 def settings(**changes: Any) -> Config:
-    return Config(**{"estimator": "ppo", **SIZES, **changes})
+    return Config(**{"estimator": "ppo", **SIZES, **changes}, preset=None)
 
 
 def minibatches_seen(config: Config) -> tuple[list[Any], Any]:
@@ -175,7 +175,7 @@ def test_one_step_alone_is_not_standardised_where_the_environment_has_no_more() 
         {"env_params": {"max_steps_in_episode": 1}, "horizon": 9},
     ):
         with pytest.raises(ValueError, match="needs at least 2 steps in what is standardised"):
-            train.make_learner(Config(estimator="ppo", **sizes, **changes))
+            train.make_learner(Config(estimator="ppo", **sizes, **changes, preset=None))
     assert settings(num_envs=1, num_steps=2, advantages="batch")
     assert settings(num_envs=1, num_steps=1)  # not standardised
 

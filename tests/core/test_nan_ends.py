@@ -151,7 +151,9 @@ WINDOWS = [
 def test_what_follows_an_end_enters_no_update_of_episodes(
     estimator: str, changes: dict[str, Any]
 ) -> None:
-    assert_ends_enter_nothing(Config(env=Leaving(), estimator=estimator, **SMALL | changes))
+    assert_ends_enter_nothing(
+        Config(env=Leaving(), estimator=estimator, **SMALL | changes, preset=None)
+    )
 
 
 @pytest.mark.parametrize(("estimator", "changes"), WINDOWS)
@@ -159,7 +161,9 @@ def test_what_follows_an_end_enters_no_update_of_windows(
     estimator: str, changes: dict[str, Any]
 ) -> None:
     config = {"collect": "windows", "num_steps": 8, **SMALL}
-    assert_ends_enter_nothing(Config(env=Leaving(), estimator=estimator, **config | changes))
+    assert_ends_enter_nothing(
+        Config(env=Leaving(), estimator=estimator, **config | changes, preset=None)
+    )
 
 
 def test_a_terminal_successor_has_no_value_in_any_return() -> None:
@@ -180,7 +184,7 @@ def test_a_terminal_successor_has_no_value_in_any_return() -> None:
 
 @pytest.mark.parametrize("memory", ["none", "gru"])
 def test_no_network_sees_a_terminal_observation(memory: Any) -> None:
-    config = Config(env=Leaving(), estimator="gae", rnn=memory, **SMALL)
+    config = Config(env=Leaving(), estimator="gae", rnn=memory, **SMALL, preset=None)
     env = make_env(Leaving(), 8, {"after": jnp.nan})
     policy, critic = make_policy(config, env), make_critic(config, env)
     params, _ = ESTIMATORS["gae"](policy, critic, Hyperparams()).init(KEY)
@@ -193,7 +197,9 @@ def test_no_network_sees_a_terminal_observation(memory: Any) -> None:
 
 def test_an_observation_that_is_used_is_still_found() -> None:
     """At a limit of time V of the successor stands in for what would follow."""
-    config = Config(env=Leaving(), estimator="gae", collect="windows", num_steps=8, **SMALL)
+    config = Config(
+        env=Leaving(), estimator="gae", collect="windows", num_steps=8, **SMALL, preset=None
+    )
     learner = make_learner(
         config, Hyperparams(env_params={"after": jnp.float32(jnp.nan), "cut": 1})
     )
@@ -204,7 +210,7 @@ def test_an_observation_that_is_used_is_still_found() -> None:
 
 
 def test_evaluation_and_gradients_of_episodes_that_end_in_nan() -> None:
-    config = Config(env=Leaving(), estimator="reward_to_go", **SMALL)
+    config = Config(env=Leaving(), estimator="reward_to_go", **SMALL, preset=None)
 
     def found(after: float) -> Any:
         env = make_env(Leaving(), 8, {"after": after})
@@ -223,7 +229,7 @@ def test_evaluation_and_gradients_of_episodes_that_end_in_nan() -> None:
 def test_a_pathwise_gradient_of_episodes_that_end_in_nan() -> None:
     def found(after: float) -> Any:
         env = make_env(Leaving(continuous=True), 8, {"after": after}, differentiable=True)
-        policy = make_policy(Config(hidden_sizes=(4,)), env)
+        policy = make_policy(Config(hidden_sizes=(4,), preset=None), env)
         return jax.jit(lambda: pathwise_gradient(env, policy, policy.init(KEY), KEY))()
 
     for a, b in zip(*(jax.tree.leaves(found(x)) for x in (jnp.nan, 3.0)), strict=True):

@@ -40,7 +40,7 @@ def test_orthogonal_matrices_are_uniform() -> None:
 
 
 def test_initialisers_can_be_vmapped_over_seeds() -> None:
-    policy = make_policy(Config(), make_env("CartPole-v1", 1))
+    policy = make_policy(Config(preset=None), make_env("CartPole-v1", 1))
     keys = jax.random.split(KEY, 5)
     many = jax.jit(jax.vmap(policy.init))(keys)
     for i, key in enumerate(keys):
@@ -50,7 +50,7 @@ def test_initialisers_can_be_vmapped_over_seeds() -> None:
 
 
 def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> None:
-    policy = make_policy(Config(), fake_env((4,), Discrete(3)))
+    policy = make_policy(Config(preset=None), fake_env((4,), Discrete(3)))
     params = policy.init(KEY)
     obs = jax.random.normal(KEY, (7, 5, 4))
     dist = unroll(policy, params, obs, jnp.zeros((7, 5), bool))
@@ -63,13 +63,14 @@ def test_a_fresh_policy_is_close_to_uniform_and_any_leading_axes_will_do() -> No
 def test_gaussian_head_is_in_units_of_the_box() -> None:
     box = Box(jnp.array([-1.0, 0.0]), jnp.array([1.0, 10.0]))
     env, obs = fake_env((4,), box), jnp.zeros((6, 4))
-    policy = make_policy(Config(), env)
+    policy = make_policy(Config(preset=None), env)
     dist = policy.apply(policy.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, Gaussian)
     np.testing.assert_allclose(dist.mean, np.broadcast_to([0.0, 5.0], (6, 2)), atol=1e-6)
     np.testing.assert_allclose(np.exp(dist.log_std), np.broadcast_to([1.0, 5.0], (6, 2)), rtol=1e-6)
     squashed, censored = (
-        make_policy(Config(action_distribution=law), env) for law in ("squashed", "censored")
+        make_policy(Config(action_distribution=law, preset=None), env)
+        for law in ("squashed", "censored")
     )
     dist = censored.apply(censored.init(KEY), (), obs, jnp.zeros(6, bool))[1]
     assert isinstance(dist, CensoredGaussian)
@@ -84,7 +85,7 @@ def test_gaussian_head_is_in_units_of_the_box() -> None:
 
 
 def test_the_log_std_does_not_depend_on_the_state() -> None:
-    policy = make_policy(Config(), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+    policy = make_policy(Config(preset=None), fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
     assert params["params"]["head"]["log_std"].shape == (2,)
     dist = policy.apply(params, (), jax.random.normal(KEY, (6, 4)), jnp.zeros(6, bool))[1]
@@ -94,7 +95,7 @@ def test_the_log_std_does_not_depend_on_the_state() -> None:
 
 @pytest.mark.parametrize("law", ["gaussian", "squashed", "censored"])
 def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
-    config = Config(state_dependent_std=True, action_distribution=law)
+    config = Config(state_dependent_std=True, action_distribution=law, preset=None)
     policy = make_policy(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
     params = policy.init(KEY)
     obs = jax.random.normal(KEY, (6, 4))
@@ -113,16 +114,18 @@ def test_the_log_std_may_depend_on_the_state(law: Any) -> None:
 
 
 def test_unbounded_actions_have_unit_scale() -> None:
-    policy = make_policy(Config(), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf))))
+    policy = make_policy(
+        Config(preset=None), fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.full(1, jnp.inf)))
+    )
     dist = policy.apply(policy.init(KEY), (), jnp.zeros((1, 4)), jnp.zeros(1, bool))[1]
     np.testing.assert_allclose([dist.mean[0, 0], dist.log_std[0, 0]], 0.0, atol=1e-6)
 
 
 def test_images_go_through_the_convolution() -> None:
     env = fake_env((10, 10, 4), Discrete(3))
-    params = make_policy(Config(hidden_sizes=(128,)), env).init(KEY)
+    params = make_policy(Config(hidden_sizes=(128,), preset=None), env).init(KEY)
     assert num_params(params) == (9 * 4 * 16 + 16) + (8 * 8 * 16 * 128 + 128) + (128 * 3 + 3)
-    flat = make_policy(Config(hidden_sizes=(128,), network="mlp"), env).init(KEY)
+    flat = make_policy(Config(hidden_sizes=(128,), network="mlp", preset=None), env).init(KEY)
     assert num_params(flat) == (400 * 128 + 128) + (128 * 3 + 3)
 
 
@@ -140,13 +143,13 @@ def test_a_product_with_patches_is_a_convolution() -> None:
 
 
 def test_a_critic_gives_one_number() -> None:
-    critic = make_critic(Config(), fake_env((10, 5), Discrete(3)))
+    critic = make_critic(Config(preset=None), fake_env((10, 5), Discrete(3)))
     values = unroll(critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool))
     assert values.shape == (7, 5)
 
 
 def test_a_critic_of_actions_gives_one_number_for_each() -> None:
-    config = Config(estimator="all_action")
+    config = Config(estimator="all_action", preset=None)
     critic = make_critic(config, fake_env((10, 5), Discrete(3)))
     assert unroll(
         critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)
@@ -159,7 +162,7 @@ def test_a_critic_of_actions_gives_one_number_for_each() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_a_network_is_float64_when_floats_are() -> None:
-    policy = make_policy(Config(), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
+    policy = make_policy(Config(preset=None), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
     assert {x.dtype for x in jax.tree.leaves(policy.init(KEY))} == {jnp.dtype("float64")}
 
 
@@ -167,27 +170,31 @@ def test_a_network_is_float64_when_floats_are() -> None:
     ("config", "env", "message"),
     [
         (
-            Config(action_distribution="squashed"),
+            Config(action_distribution="squashed", preset=None),
             fake_env((4,), Discrete(2)),
             "'squashed' is for continuous actions",
         ),
         (
-            Config(state_dependent_std=True),
+            Config(state_dependent_std=True, preset=None),
             fake_env((4,), Discrete(2)),
             "state_dependent_std=True is for continuous",
         ),
         (
-            Config(action_distribution="censored"),
+            Config(action_distribution="censored", preset=None),
             fake_env((4,), Box(-jnp.full(1, jnp.inf), jnp.ones(1))),
             "bounded Box",
         ),
         (
-            Config(network="cnn"),
+            Config(network="cnn", preset=None),
             fake_env((4,), Discrete(2)),
             r"needs observations \[height, width, "
             r"channels\]",
         ),
-        (Config(), fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))), "must have one axis"),
+        (
+            Config(preset=None),
+            fake_env((4,), Box(jnp.zeros((2, 2)), jnp.ones((2, 2)))),
+            "must have one axis",
+        ),
     ],
 )
 def test_refusals(config: Config, env: Env, message: str) -> None:

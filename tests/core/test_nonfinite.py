@@ -78,7 +78,9 @@ def config(**changes: Any) -> Config:
         "collect": "windows",
         "hidden_sizes": (4,),
     }
-    return Config(**base | {"num_envs": 2, "num_steps": STEPS, "num_updates": 9} | changes)
+    return Config(
+        **base | {"num_envs": 2, "num_steps": STEPS, "num_updates": 9} | changes, preset=None
+    )
 
 
 def poisoned_gradient(policy: Any, critic: Any, h: Hyperparams) -> Estimator:

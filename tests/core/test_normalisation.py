@@ -81,7 +81,7 @@ def settings(**changes: Any) -> Config:
         "num_updates": 4,
         "hidden_sizes": (8,),
     }
-    return Config(env=Clock(), estimator="ppo", **{**sizes, **changes})
+    return Config(env=Clock(), estimator="ppo", **{**sizes, **changes}, preset=None)
 
 
 @pytest.mark.parametrize("collect", ["windows", "episodes"])
@@ -181,7 +181,7 @@ def test_evaluation_sees_what_training_saw() -> None:
 
 
 def test_what_is_standardised_stays_within_its_limit() -> None:
-    config = Config(normalise_observations=True)
+    config = Config(normalise_observations=True, preset=None)
     policy = make_policy(config, make_env("CartPole-v1", 1))
     params = policy.init(KEY)
     network = normalisation.standardised(policy, normalisation.start(config, (4,)))

@@ -126,7 +126,12 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
     config = Config(
-        estimator=estimator, optimizer=name, num_envs=4, num_updates=3, hidden_sizes=(8,)
+        estimator=estimator,
+        optimizer=name,
+        num_envs=4,
+        num_updates=3,
+        hidden_sizes=(8,),
+        preset=None,
     )
     state, metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
@@ -262,7 +267,7 @@ def test_the_fisher_matrix_weighs_states_as_the_gradient_does(name: str, optimiz
     estimator, params = ESTIMATORS[name](POLICY, POLICY, h), Params(jnp.asarray(LOGITS), ())
     weighted, _ = estimator.weigh(params, (), traj)
     grads, _ = estimator.grad(params, weighted)
-    opt = optimizers.make_optimizer(Config(optimizer=optimizer), h)
+    opt = optimizers.make_optimizer(Config(optimizer=optimizer, preset=None), h)
     given = {"batch": weighted, "policy": POLICY, "estimator": estimator}
     step = np.asarray(opt.update(grads, opt.init(params), params, **given)[0].policy).ravel()
 
@@ -288,7 +293,7 @@ def test_the_same_window_twice_over_gives_the_same_step(optimizer: Any) -> None:
     """Gradients over windows are per step, and the Fisher matrix must be so too."""
     traj, _ = batch()
     h = Hyperparams(gamma=1.0, learning_rate=1.0, max_grad_norm=np.inf)
-    config = Config(estimator="gae", collect="windows", optimizer=optimizer)
+    config = Config(estimator="gae", collect="windows", optimizer=optimizer, preset=None)
     opt, params = optimizers.make_optimizer(config, h), Params(jnp.asarray(LOGITS), ())
     estimator = ESTIMATORS["reward_to_go"](POLICY, POLICY, h)
     once = estimator.weigh(params, (), traj)[0]
@@ -443,10 +448,10 @@ def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:
         )[0]
 
     h = Hyperparams(learning_rate=0.1, critic_rate=3.0, max_grad_norm=1e9)
-    updates = step(Config(optimizer="sgd"), h)
+    updates = step(Config(optimizer="sgd", preset=None), h)
     np.testing.assert_allclose(updates.policy["w"], -0.1 * grads.policy["w"], rtol=1e-6)
     np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)
-    updates = step(Config(optimizer="adam", critic_optimizer="sgd"), h)
+    updates = step(Config(optimizer="adam", critic_optimizer="sgd", preset=None), h)
     # Adam's first step is the sign
     np.testing.assert_allclose(updates.policy["w"], [-0.1, 0.1], rtol=1e-5)
     np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)

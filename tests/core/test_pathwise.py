@@ -108,7 +108,7 @@ def test_gymnax_environments_that_have_a_derivative(name: str) -> None:
     differences.
     """
     env = envs.make_env(name, 4, differentiable=True)
-    policy = make_policy(Config(hidden_sizes=(8,)), env)
+    policy = make_policy(Config(hidden_sizes=(8,), preset=None), env)
     params, key, horizon = policy.init(jax.random.key(0)), jax.random.key(1), 5
     plain = jax.jit(functools.partial(rollout.episodes, env, policy, horizon=horizon))(params, key)
     smooth = jax.jit(
@@ -132,7 +132,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="the dynamics of CartPole-v1 have no derivative"):
         envs.make_env("CartPole-v1", 2, differentiable=True)
     env = envs.make_env("Pendulum-v1", 2)
-    policy = make_policy(Config(), env)
+    policy = make_policy(Config(preset=None), env)
     with pytest.raises(ValueError, match=r"make_env\(..., differentiable=True\)"):
         pathwise_gradient(env, policy, policy.init(jax.random.key(0)), jax.random.key(0))
     discrete = envs.make_env("CartPole-v1", 2)._replace(differentiable=True)

@@ -74,13 +74,13 @@ def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> No
     """Of training, and of evaluation; with the bits that each has when it is compiled for it
     alone.
     """
-    config = Config(env=Clock(), **SMALL)
+    config = Config(env=Clock(), **SMALL, preset=None)
     found = [trained(config, learning_rate=rate) for rate in (0.5, np.float32(0.1), 1)]
     assert len(compilations) == 3  # of init, of updates, and of the evaluation
     params = [np.asarray(jax.tree.leaves(done.states.params)[0]) for done, _ in found]
     assert not np.array_equal(params[0], params[1])
     execution.forget_programs()
-    alone = trained(Config(env=Clock(), **SMALL), learning_rate=0.1)
+    alone = trained(Config(env=Clock(), **SMALL, preset=None), learning_rate=0.1)
     assert len(compilations) == 6
     (a, x), (b, y) = found[1], alone
     jax.tree.map(np.testing.assert_array_equal, (a.states, a.metrics, x), (b.states, b.metrics, y))
@@ -92,7 +92,7 @@ def test_an_environment_that_has_changed_is_compiled_again(compilations: list[st
     """
     env = Paid()
     env.wage = np.ones(2)
-    config = Config(env=env, **SMALL)
+    config = Config(env=env, **SMALL, preset=None)
     own = {"reward_scale": 3.0, "start": 1.0}
     first = trained(config, env_params=own)[1]
     count = len(compilations)
@@ -113,7 +113,7 @@ def test_a_function_of_the_host_that_has_changed_is_called() -> None:
     same text.
     """
     env = PaidOnTheHost()
-    config = Config(env=env, **SMALL)
+    config = Config(env=env, **SMALL, preset=None)
     done, returns = trained(config)
     env.wage = 7.0
     again, more = trained(config)
@@ -125,18 +125,18 @@ def test_programs_that_are_kept_keep_no_settings_alive(compilations: list[str]) 
     """Nor with them an environment object and its arrays; an object that is like it is not compiled
     again.
     """
-    config = Config(env=Clock(), **SMALL)
+    config = Config(env=Clock(), **SMALL, preset=None)
     trained(config)
     there = weakref.ref(config)
     del config
     gc.collect()
     assert there() is None
-    trained(Config(env=Clock(), **SMALL))
+    trained(Config(env=Clock(), **SMALL, preset=None))
     assert len(compilations) == 3
 
 
 def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -> None:
-    config = Config(env=Clock(), **SMALL)
+    config = Config(env=Clock(), **SMALL, preset=None)
     execution.run(config, Hyperparams(), [0])
     count = len(compilations)
     before = jax.config.values["jax_disable_most_optimizations"]
@@ -150,6 +150,6 @@ def test_the_compilers_settings_are_part_of_a_program(compilations: list[str]) -
 
 def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "PROGRAMS", 1)
-    execution.run(Config(env=Clock(), **SMALL), Hyperparams(), [0])
+    execution.run(Config(env=Clock(), **SMALL, preset=None), Hyperparams(), [0])
     assert len(compilations) == 2
     assert len(execution._programs) == 1

@@ -25,7 +25,9 @@ SIZES: dict[str, Any] = {"hidden_sizes": (8,), "rnn_size": 8, "num_envs": 4}
 
 
 def networks(memory: Any, **changes: Any) -> tuple[Any, Any, Any, Params]:
-    config = Config(**{"env": Clock(), "estimator": "gae", "rnn": memory, **SIZES, **changes})
+    config = Config(
+        **{"env": Clock(), "estimator": "gae", "rnn": memory, **SIZES, **changes}, preset=None
+    )
     env = make_env(config.env, config.num_envs)
     policy, critic = make_policy(config, env), make_critic(config, env)
     return env, policy, critic, Params(policy.init(KEY), critic.init(jax.random.key(1)))
@@ -123,7 +125,7 @@ CASES = [pytest.param("gru", "episodes", marks=pytest.mark.slow), ("lstm", "wind
 @pytest.mark.parametrize(("memory", "collect"), CASES)
 def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 3}
-    config = Config(env=Clock(), estimator="ppo", collect=collect, rnn=memory, **sizes)
+    config = Config(env=Clock(), estimator="ppo", collect=collect, rnn=memory, **sizes, preset=None)
     metrics = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.1))[1]
     np.testing.assert_allclose(metrics["kl"], 0.0, atol=1e-10)
     assert float(jnp.abs(metrics["grad_norm"]).min()) > 0
@@ -131,7 +133,9 @@ def test_ppo_begins_at_ratio_one(memory: Any, collect: Any) -> None:
 
 def test_minibatches_are_whole_sequences() -> None:
     sizes = {**SIZES, "num_steps": 10, "num_updates": 2, "num_epochs": 2, "num_minibatches": 2}
-    config = Config(env=Clock(), estimator="ppo", collect="windows", rnn="gru", **sizes)
+    config = Config(
+        env=Clock(), estimator="ppo", collect="windows", rnn="gru", **sizes, preset=None
+    )
     state, metrics = jax.jit(make_train(config))(KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)) if x.dtype == float)
 
@@ -146,6 +150,7 @@ def test_two_seeds_side_by_side_are_two_runs() -> None:
         num_steps=10,
         num_updates=2,
         **SIZES,
+        preset=None,
     )
     keys = jax.random.split(KEY, 2)
     many = jax.jit(jax.vmap(make_train(config)))(keys)[0]
@@ -202,7 +207,9 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
         "num_steps": 12,
         "num_updates": 80,
     }
-    config = Config(env=Recall(), estimator=estimator, collect=collect, rnn=memory, **sizes)
+    config = Config(
+        env=Recall(), estimator=estimator, collect=collect, rnn=memory, **sizes, preset=None
+    )
     state = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.02, max_grad_norm=1.0))[0]
     score = float(evaluate(config, state.params.policy, KEY, 200, greedy=True).returns.mean())
     assert score > 0.98 if works else abs(score - 0.5) < 0.15
@@ -229,7 +236,7 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
 )
 def test_refusals(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Config(**changes)
+        Config(**changes, preset=None)
 
 
 def test_what_is_carried_is_part_of_the_state() -> None:
@@ -241,6 +248,7 @@ def test_what_is_carried_is_part_of_the_state() -> None:
         num_steps=5,
         num_updates=1,
         **SIZES,
+        preset=None,
     )
     learner = make_learner(config)
     state = learner.init(KEY)

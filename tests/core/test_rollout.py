@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 
 def setup(env: Any, num_envs: int = 8, **config: Any) -> tuple[Any, Network, Any]:
     batch = make_env(env, num_envs)
-    policy = make_policy(Config(env=env, **config), batch)
+    policy = make_policy(Config(env=env, **config, preset=None), batch)
     return batch, policy, policy.init(KEY)
 
 
@@ -184,7 +184,7 @@ def test_the_successor_at_an_end_within_a_window_is_not_the_reset() -> None:
     it ended.
     """
     env = make_env(Clock(), 16)
-    policy = make_policy(Config(), env)
+    policy = make_policy(Config(preset=None), env)
     traj = windows(env, policy, policy.init(KEY), KEY, start(env, policy, KEY), 40)[1]
     assert bool(traj.truncated.any())
     assert bool(traj.terminated.any())
@@ -286,6 +286,7 @@ def test_a_horizon_bounds_training_and_evaluation_alike() -> None:
             num_steps=7,
             num_updates=2,
             hidden_sizes=(4,),
+            preset=None,
         )
         state, metrics = jax.jit(make_train(config))(KEY)
         np.testing.assert_array_equal(metrics["length"], 3)

@@ -175,7 +175,7 @@ def test_advantages_without_a_critic_are_compared_with_the_returns_they_were_mad
 def test_rewards_on_a_large_offset_are_scaled_by_their_own_spread() -> None:
     """Of mean 10⁵ and standard deviation 0.5, a bandit's; the same in single floats is not."""
     rewards = 1e5 + 0.5 * np.random.default_rng(0).normal(size=(1, 512))
-    config = Config(scale_rewards=True, num_envs=512)
+    config = Config(scale_rewards=True, num_envs=512, preset=None)
     traj = episodes_of(rewards)
     normaliser = normalisation.observe(normalisation.start(config, (1,)), traj, 0.99)
     found = np.asarray(normalisation.scaled(traj, normaliser).reward)
@@ -207,7 +207,7 @@ def test_equal_is_relative_and_counts_what_counts() -> None:
 def test_rewards_are_not_scaled_until_returns_differ(reward: float) -> None:
     """A first reward of 1 stays 1 after however many without one; a constant return is no scale."""
     observe = jax.jit(normalisation.observe)
-    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=8), (1,))
+    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=8, preset=None), (1,))
     for _ in range(3):
         traj = episodes_of(np.full((1, 8), reward))
         normaliser = observe(normaliser, traj, 0.99)
@@ -223,7 +223,7 @@ def test_a_rare_reward_is_scaled_by_its_size_until_the_deviation_is_known() -> N
     to 50.
     """
     observe, steps, count = jax.jit(normalisation.observe), 16, 128
-    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=count), (1,))
+    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=count, preset=None), (1,))
     nothing = episodes_of(np.zeros((steps, count)))
     for _ in range(100):
         normaliser = observe(normaliser, nothing, 0.99)
@@ -244,7 +244,7 @@ def test_a_rare_reward_is_scaled_by_its_size_until_the_deviation_is_known() -> N
 
 
 def test_a_constant_feature_is_standardised_to_nothing() -> None:
-    normaliser = normalisation.start(Config(normalise_observations=True), (1,))
+    normaliser = normalisation.start(Config(normalise_observations=True, preset=None), (1,))
     traj = episodes_of(np.zeros((64, 32)))._replace(obs=jnp.full((64, 32, 1), 1000.1))
     for _ in range(3):
         normaliser = jax.jit(normalisation.observe)(normaliser, traj, 0.99)
@@ -271,6 +271,7 @@ def test_the_value_loss_of_the_first_rewards_is_bounded(length: int) -> None:
         scale_rewards=True,
         **sizes,
         **params,
+        preset=None,
     )
     metrics = jax.jit(train.make_train(config))(KEY)[1]
     paid = np.flatnonzero(np.isfinite(metrics["return"]))

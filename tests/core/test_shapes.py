@@ -225,7 +225,7 @@ def test_what_is_right_is_not_refused() -> None:
     params = Params(policy().init(KEY), critic.init(KEY))
     traj = rollout.episodes(env, actor(policy(), critic), params, KEY)
     assert values(critic, params, traj).shape == (SQUARE, SQUARE)
-    config = Config(env=Clock(), num_envs=SQUARE, num_updates=1, hidden_sizes=(4,))
+    config = Config(env=Clock(), num_envs=SQUARE, num_updates=1, hidden_sizes=(4,), preset=None)
     make = own(lambda r: returns.total_return(r, 0.9), accepts=("episodes",))
     _, metrics = jax.jit(make_train(config, estimator=make))(KEY)
     assert np.isfinite(metrics["grad_norm"]).all()

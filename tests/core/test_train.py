@@ -23,7 +23,7 @@ from pg.runs import execution
 from pg.train import make_chunk, make_learner, make_train, scheduled, training_keys
 
 KEY = jax.random.key(0)
-CONFIG = Config(num_envs=8, num_updates=12, hidden_sizes=(16,))
+CONFIG = Config(num_envs=8, num_updates=12, hidden_sizes=(16,), preset=None)
 PPO = Config(
     estimator="ppo",
     collect="windows",
@@ -33,6 +33,7 @@ PPO = Config(
     num_epochs=2,
     num_minibatches=4,
     hidden_sizes=(16,),
+    preset=None,
 )
 
 
@@ -82,7 +83,7 @@ def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect
         "group_size": group,
         "hidden_sizes": (8,),
     }
-    config = Config(estimator=estimator, collect=collect, **sizes)
+    config = Config(estimator=estimator, collect=collect, **sizes, preset=None)
     start = make_learner(config).init(training_keys(KEY, 0, 3)[0])
     state, metrics = jax.jit(make_train(config))(KEY)
     assert {x.shape for x in metrics.values()} == {(3,)}
@@ -97,7 +98,7 @@ SLOWER = [pytest.param(config, marks=pytest.mark.slow) for config in (CONFIG, PP
 
 @pytest.mark.parametrize(
     "config",
-    [Config(estimator="moving_average", num_envs=4, num_updates=12), *SLOWER],
+    [Config(estimator="moving_average", num_envs=4, num_updates=12, preset=None), *SLOWER],
 )
 def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
     whole = jax.jit(make_train(config))(KEY, Hyperparams())
@@ -121,7 +122,7 @@ def test_every_update_has_a_key_of_its_own() -> None:
     data = np.asarray(jax.random.key_data(jnp.append(keys, init_key)))
     assert len(np.unique(data, axis=0)) == 51
     np.testing.assert_array_equal(jax.random.key_data(training_keys(KEY, 20, 30)[1]), data[20:50])
-    config = Config(num_envs=4, num_updates=4, hidden_sizes=(8,))
+    config = Config(num_envs=4, num_updates=4, hidden_sizes=(8,), preset=None)
     returns = jax.jit(make_train(config))(KEY, Hyperparams(learning_rate=0.0))[1]["return"]
     assert len(np.unique(returns)) > 1
 
@@ -135,7 +136,7 @@ def test_a_run_may_go_on_beyond_its_planned_end() -> None:
 
 @pytest.mark.slow
 def test_jit_is_no_jit() -> None:
-    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
+    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,), preset=None)
     learner = make_learner(config)
     init_key, keys = training_keys(KEY, 0, 1)
     state = learner.init(init_key)
@@ -153,7 +154,9 @@ def test_vmapped_seeds_are_the_solo_seeds() -> None:
     """Within rounding, after few updates: batched products round differently, and trajectories part
     in the end.
     """
-    config = Config(estimator="leave_one_out", num_envs=8, num_updates=4, hidden_sizes=(16,))
+    config = Config(
+        estimator="leave_one_out", num_envs=8, num_updates=4, hidden_sizes=(16,), preset=None
+    )
     keys = jax.random.split(KEY, 3)
     many = jax.jit(jax.vmap(make_train(config)))(keys)
     solo = jax.jit(make_train(config))
@@ -203,22 +206,29 @@ OTHERS = [name for name in Hyperparams._fields if name not in (*ALWAYS, "env_par
 def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
     """And matters, for an estimator that uses it."""
     config = {
-        "n_step": Config(estimator="actor_critic", num_envs=4, num_updates=3),
-        "baseline": Config(estimator="constant_baseline", num_envs=4, num_updates=3),
-        "temperature": Config(estimator="entropy_reward", num_envs=4, num_updates=3),
+        "n_step": Config(estimator="actor_critic", num_envs=4, num_updates=3, preset=None),
+        "baseline": Config(estimator="constant_baseline", num_envs=4, num_updates=3, preset=None),
+        "temperature": Config(estimator="entropy_reward", num_envs=4, num_updates=3, preset=None),
         "critic_rate": Config(
-            estimator="state_value", optimizer="rmsprop", num_envs=4, num_updates=3
+            estimator="state_value", optimizer="rmsprop", num_envs=4, num_updates=3, preset=None
         ),
-        "adam_epsilon": Config(optimizer="adamw", num_envs=4, num_updates=3),
-        "baseline_decay": Config(estimator="moving_average", num_envs=4, num_updates=3),
+        "adam_epsilon": Config(optimizer="adamw", num_envs=4, num_updates=3, preset=None),
+        "baseline_decay": Config(
+            estimator="moving_average", num_envs=4, num_updates=3, preset=None
+        ),
         "beta": Config(
-            estimator="gpomdp", collect="windows", num_envs=4, num_steps=8, num_updates=3
+            estimator="gpomdp",
+            collect="windows",
+            num_envs=4,
+            num_steps=8,
+            num_updates=3,
+            preset=None,
         ),
-        "damping": Config(optimizer="natural", num_envs=4, num_updates=3),
-        "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3),
-        "momentum": Config(optimizer="storm", num_envs=4, num_updates=3),
-        "snapshot_period": Config(optimizer="svrpg", num_envs=4, num_updates=3),
-    }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3))
+        "damping": Config(optimizer="natural", num_envs=4, num_updates=3, preset=None),
+        "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3, preset=None),
+        "momentum": Config(optimizer="storm", num_envs=4, num_updates=3, preset=None),
+        "snapshot_period": Config(optimizer="svrpg", num_envs=4, num_updates=3, preset=None),
+    }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3, preset=None))
 
     def final(value: jax.Array) -> Any:
         h = Hyperparams(**{"gamma": 0.9, "learning_rate": 0.1, "max_grad_norm": 1e9, name: value})
@@ -231,7 +241,7 @@ def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
 
 
 def test_environment_parameters_can_be_vmapped() -> None:
-    config = Config(env=Clock(), num_envs=4, num_updates=2)
+    config = Config(env=Clock(), num_envs=4, num_updates=2, preset=None)
 
     def total(scale: jax.Array) -> jax.Array:
         return make_train(config)(KEY, Hyperparams(env_params={"reward_scale": scale}))[1]["return"]
@@ -244,7 +254,13 @@ def test_environment_parameters_can_be_vmapped() -> None:
 def test_a_run_in_chunks_is_the_function_with_traced_environment_parameters_too() -> None:
     """From the first reset on: a window starts in an environment that has them."""
     config = Config(
-        env=Clock(), estimator="gae", collect="windows", num_envs=2, num_steps=3, num_updates=2
+        env=Clock(),
+        estimator="gae",
+        collect="windows",
+        num_envs=2,
+        num_steps=3,
+        num_updates=2,
+        preset=None,
     )
     h = Hyperparams(env_params={"start": 2.0})
     metrics = execution.run(config, h, [0]).metrics
@@ -277,7 +293,7 @@ def test_the_program_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sgd_is_the_bare_theorem() -> None:
     """θ' = θ + α (1/N) Σₙ R(τₙ) Σₜ ∇log π, written out."""
-    config = Config(num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd")
+    config = Config(num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd", preset=None)
     h = Hyperparams(learning_rate=0.125, max_grad_norm=float("inf"), gamma=0.9)
     init_key, keys = training_keys(KEY, 0, 1)
     learner = make_learner(config, h)
@@ -305,7 +321,12 @@ def test_sgd_is_the_bare_theorem() -> None:
 
 def test_clipping_is_by_the_global_norm_of_each_network() -> None:
     config = Config(
-        estimator="state_value", num_envs=8, num_updates=1, hidden_sizes=(8,), optimizer="sgd"
+        estimator="state_value",
+        num_envs=8,
+        num_updates=1,
+        hidden_sizes=(8,),
+        optimizer="sgd",
+        preset=None,
     )
     h = Hyperparams(learning_rate=1.0, max_grad_norm=0.01)
     before = make_learner(config, h).init(training_keys(KEY, 0, 1)[0])
@@ -320,7 +341,12 @@ def test_clipping_is_by_the_global_norm_of_each_network() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_end_at_zero(schedule: Any) -> None:
     config = Config(
-        num_envs=2, num_updates=8, hidden_sizes=(8,), optimizer="sgd", schedule=schedule
+        num_envs=2,
+        num_updates=8,
+        hidden_sizes=(8,),
+        optimizer="sgd",
+        schedule=schedule,
+        preset=None,
     )
     learner = make_learner(config, Hyperparams(learning_rate=1.0, max_grad_norm=1.0))
     init_key, keys = training_keys(KEY, 0, 9)
@@ -344,7 +370,7 @@ def test_functions_override_names() -> None:
 
         return base._replace(grad=grad)
 
-    config = Config(num_envs=4, num_updates=1)
+    config = Config(num_envs=4, num_updates=1, preset=None)
     plain = make_train(config, optimizer=optax.sgd)(KEY, Hyperparams(max_grad_norm=jnp.inf))[1]
     mine = make_train(config, optimizer=optax.sgd, estimator=doubled)(
         KEY, Hyperparams(max_grad_norm=jnp.inf)
@@ -360,7 +386,7 @@ def test_a_total_return_over_windows_is_refused() -> None:
         )
 
     with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
-        make_learner(Config(estimator="gae", collect="windows"), estimator=mine)
+        make_learner(Config(estimator="gae", collect="windows", preset=None), estimator=mine)
 
 
 @pytest.mark.slow
@@ -369,7 +395,12 @@ def test_windows_are_scaled_per_step() -> None:
     norms = []
     for num_steps in (64, 256):
         config = Config(
-            estimator="gae", collect="windows", num_envs=64, num_steps=num_steps, num_updates=1
+            estimator="gae",
+            collect="windows",
+            num_envs=64,
+            num_steps=num_steps,
+            num_updates=1,
+            preset=None,
         )
         h = Hyperparams(learning_rate=0.0, gamma=0.5, undiscounted_state_weighting=1.0)
         norms.append(float(jax.jit(make_train(config))(KEY, h)[1]["grad_norm"][0]))
@@ -384,6 +415,7 @@ def test_metrics_of_a_window_without_an_end_are_nan_not_zero() -> None:
         num_envs=2,
         num_steps=5,
         num_updates=2,
+        preset=None,
     )
     metrics = jax.jit(make_train(config))(KEY)[1]
     np.testing.assert_array_equal(metrics["episodes"], 0)
@@ -401,7 +433,7 @@ def test_minibatches_are_a_partition_of_the_environments() -> None:
 
 @pytest.mark.acceptance("J1", "J3")
 def test_nothing_leaks_and_keys_are_used_once() -> None:
-    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,))
+    config = Config(env=Clock(), num_envs=4, num_updates=2, hidden_sizes=(8,), preset=None)
     with jax.checking_leaks(), jax.debug_key_reuse(True):
         jax.jit(make_train(config))(jax.random.key(1))
     windows = Config(
@@ -412,6 +444,7 @@ def test_nothing_leaks_and_keys_are_used_once() -> None:
         num_steps=4,
         num_updates=2,
         num_epochs=2,
+        preset=None,
     )
     with jax.checking_leaks(), jax.debug_key_reuse(True):
         jax.jit(make_train(windows))(jax.random.key(2))
@@ -440,6 +473,7 @@ def test_runs_side_by_side_use_each_key_once_where_steps_draw(collect: Any) -> N
         num_steps=4,
         num_updates=2,
         hidden_sizes=(4,),
+        preset=None,
     )
     keys = jax.random.split(KEY, 2)
     chunk, learner = train_module.make_chunk(config), make_learner(config)
@@ -451,7 +485,9 @@ def test_runs_side_by_side_use_each_key_once_where_steps_draw(collect: Any) -> N
 
 def test_keys_of_another_kind_stay_of_their_kind() -> None:
     """Their numbers pass through loops, and are keys again there."""
-    config = Config(env=Drawing(), num_envs=2, num_updates=1, hidden_sizes=(4,), action_repeat=2)
+    config = Config(
+        env=Drawing(), num_envs=2, num_updates=1, hidden_sizes=(4,), action_repeat=2, preset=None
+    )
     train = jax.jit(make_train(config))
     plain, other = (train(jax.random.key(0, impl=impl))[1] for impl in ("threefry2x32", "rbg"))
     assert float(plain["return"][0]) != float(other["return"][0])
@@ -464,7 +500,7 @@ def adam_steps(state: Any) -> int:
 
 
 def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:
-    config = Config(**{**vars(PPO), "num_updates": 1})
+    config = Config(**{**vars(PPO), "num_updates": 1}, preset=None)
     # the first minibatch is at ratio 1, and always taken
     for stop, steps in ((float("inf"), 8), (1e-9, 1)):
         state, metrics = jax.jit(make_train(config))(
@@ -499,7 +535,7 @@ def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule:
     """One of eight planned steps is taken in each update, and still the rate falls over all of the
     run.
     """
-    config = Config(**{**vars(PPO), "schedule": schedule})
+    config = Config(**{**vars(PPO), "schedule": schedule}, preset=None)
     rates, _ = rates_of_updates(config, Hyperparams(learning_rate=0.01, stop_kl=1e-9))
     done = np.arange(config.num_updates) / config.num_updates
     share = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + np.cos(np.pi * done))}[schedule]
@@ -522,7 +558,7 @@ def test_the_learning_rate_follows_updates_that_are_skipped() -> None:
         return plain._replace(grad=grad)
 
     sizes = {"num_envs": 2, "num_updates": 12, "horizon": 8, "hidden_sizes": (4,)}
-    config = Config(**sizes, schedule="linear", on_nonfinite="skip")
+    config = Config(**sizes, schedule="linear", on_nonfinite="skip", preset=None)
     rates, skipped = rates_of_updates(config, Hyperparams(learning_rate=0.01), estimator=poisoned)
     assert skipped.any()
     assert not skipped.all()
@@ -550,7 +586,7 @@ def test_advantages_are_standardised_over_valid_steps() -> None:
 def test_where_advantages_are_standardised_matters() -> None:
     finals = []
     for where in ("raw", "batch", "minibatch"):
-        config = Config(**{**vars(PPO), "num_updates": 2, "advantages": where})
+        config = Config(**{**vars(PPO), "num_updates": 2, "advantages": where}, preset=None)
         finals.append(jax.jit(make_train(config))(KEY)[0].params.policy)
     for a, b in ((0, 1), (1, 2)):
         pairs = zip(jax.tree.leaves(finals[a]), jax.tree.leaves(finals[b]), strict=True)
@@ -559,17 +595,21 @@ def test_where_advantages_are_standardised_matters() -> None:
 
 def test_courses_of_entropy_and_clip_range() -> None:
     h = Hyperparams(entropy_coef=0.1, temperature=0.2, epsilon=0.3)
-    config = Config(num_updates=10, entropy_schedule="linear", epsilon_schedule="cosine")
+    config = Config(
+        num_updates=10, entropy_schedule="linear", epsilon_schedule="cosine", preset=None
+    )
     for update, linear, cosine in ((0, 1.0, 1.0), (5, 0.5, 0.5), (10, 0.0, 0.0), (25, 0.0, 0.0)):
         now = scheduled(config, h, jnp.int32(update))
         values = [now.entropy_coef, now.temperature, now.epsilon]
         np.testing.assert_allclose(values, [0.1 * linear, 0.2 * linear, 0.3 * cosine], atol=1e-6)
         assert now.value_epsilon == float("inf")  # no clipping stays no clipping
-    assert scheduled(Config(), h, jnp.int32(3)) == h
+    assert scheduled(Config(preset=None), h, jnp.int32(3)) == h
 
 
 def test_the_update_is_counted_in_the_state() -> None:
-    config = Config(num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,))
+    config = Config(
+        num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,), preset=None
+    )
     assert int(jax.jit(make_train(config))(KEY)[0].update) == 3
 
 
@@ -584,7 +624,7 @@ def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
     }
     if name in GROUPED:
         sizes["group_size"] = 2
-    config = Config(estimator=name, collect=ACCEPTS[name][-1], **(sizes | changes))
+    config = Config(estimator=name, collect=ACCEPTS[name][-1], **(sizes | changes), preset=None)
     return *jax.jit(make_train(config))(KEY), *jax.jit(
         make_train(dataclasses.replace(config, diagnostics=True))
     )(KEY)
@@ -617,8 +657,8 @@ def test_diagnostics_are_of_the_advantages_that_are_used(mode: Any) -> None:
 
 def test_diagnostics_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="num_envs must be at least 2 for diagnostics"):
-        Config(num_envs=1, diagnostics=True)
+        Config(num_envs=1, diagnostics=True, preset=None)
     with pytest.raises(
         ValueError, match="diagnostics need an estimator whose gradient is a mean over the episodes"
     ):
-        make_learner(Config(estimator="optimal_baseline", diagnostics=True))
+        make_learner(Config(estimator="optimal_baseline", diagnostics=True, preset=None))

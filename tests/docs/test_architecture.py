@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
-    *("inputs", "numerals", "config", "tuned", "presets"),
+    *("inputs", "numerals", "tuned", "config", "presets"),
     *("fast.cores", "fast.devices", "fast.blocks"),
     *("envs.base", "envs.adapters", "distributions", "networks", "rollout"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
-    *("diagnostics", "optimizers", "nonfinite", "train", "evaluate"),
+    *("diagnostics", "optimizers", "nonfinite", "seeds", "train", "evaluate"),
     *(
         "runs.files",
         "runs.encoding",

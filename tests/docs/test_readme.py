@@ -23,7 +23,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 6
-    config = Config(hidden_sizes=(3,))  # of a run whose parameters are read elsewhere
+    config = Config(hidden_sizes=(3,), preset=None)  # of a run whose parameters are read elsewhere
     folders.write_setup(tmp_path, config, Hyperparams(), {})
     state = make_learner(config).init(jax.random.key(0))
     results.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))

@@ -155,7 +155,7 @@ def test_the_best_policy_on_ice() -> None:
 def test_the_environment_earns_what_its_table_says(name: str) -> None:
     """4,000 episodes of gymnax's own environment, by a network with parameters at random."""
     mdp, env = read(name), envs.make_env(READ[name][0], 4_000)
-    policy, noise = make_policy(Config(hidden_sizes=(8,)), env), jax.random.key(5)
+    policy, noise = make_policy(Config(hidden_sizes=(8,), preset=None), env), jax.random.key(5)
     params = jax.tree.map(
         lambda x: x + 0.5 * jax.random.normal(noise, x.shape), policy.init(jax.random.key(0))
     )

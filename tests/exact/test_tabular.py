@@ -205,7 +205,7 @@ def test_the_rollout_visits_what_the_recursion_says() -> None:
     """The same code as in training, 20,000 episodes: visitation and return within 5 standard
     errors.
     """
-    config = Config(env=MDP, hidden_sizes=())
+    config = Config(env=MDP, hidden_sizes=(), preset=None)
     env = envs.make_env(MDP, 20_000)
     policy = make_policy(config, env)
     params = jax.tree.map(
@@ -227,7 +227,7 @@ def test_the_rollout_visits_what_the_recursion_says() -> None:
 
 def test_the_exact_gradient_of_a_network() -> None:
     """`table` composes: finite differences of J with respect to a parameter of an MLP."""
-    policy = make_policy(Config(hidden_sizes=(5,)), envs.make_env(MDP, 1))
+    policy = make_policy(Config(hidden_sizes=(5,), preset=None), envs.make_env(MDP, 1))
     params, direction = policy.init(jax.random.key(0)), policy.init(jax.random.key(1))
 
     def objective(step: float) -> jax.Array:
@@ -241,7 +241,9 @@ def test_the_exact_gradient_of_a_network() -> None:
 def test_registered_by_name() -> None:
     tabular.register("Chain-test", tabular.chain(3, horizon=5))
     assert "Chain-test" in gymnax.registered_envs
-    _, metrics = jax.jit(make_train(Config(env="Chain-test", num_updates=2)))(jax.random.key(0))
+    _, metrics = jax.jit(make_train(Config(env="Chain-test", num_updates=2, preset=None)))(
+        jax.random.key(0)
+    )
     assert np.isfinite(metrics["return"]).all()
 
 

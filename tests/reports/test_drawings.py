@@ -56,7 +56,7 @@ def test_only_known_environments_are_drawn() -> None:
     ):
         drawings.check("SimpleBandit-bsuite")
     with pytest.raises(ValueError, match="Config cannot be drawn"):
-        drawings.check(Config())
+        drawings.check(Config(preset=None))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_only_known_environments_are_drawn() -> None:
     ],
 )
 def test_a_film_is_the_episode_of_the_same_key(settings: dict[str, Any], greedy: bool) -> None:
-    config, key = Config(hidden_sizes=(8,), **settings), jax.random.key(3)
+    config, key = Config(hidden_sizes=(8,), **settings, preset=None), jax.random.key(3)
     env = envs.configured(config, 2)
     policy, normaliser = (
         networks.make_policy(config, env),
@@ -98,7 +98,7 @@ def test_a_film_is_the_episode_of_the_same_key(settings: dict[str, Any], greedy:
 
 
 def test_a_film_ends_where_it_is_told_to(tmp_path: Path) -> None:
-    config = Config(hidden_sizes=(8,))
+    config = Config(hidden_sizes=(8,), preset=None)
     params = networks.make_policy(config, envs.configured(config, 1)).init(jax.random.key(0))
     shown = drawings.film(config, params, jax.random.key(0), steps=3, env_params={"length": 0.9})
     assert (shown.states.time.tolist(), shown.params.length) == ([0, 1, 2, 3], 0.9)

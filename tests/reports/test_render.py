@@ -52,7 +52,7 @@ def test_a_run_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In this process, which has loaded everything."""
-    a_run(tmp_path, Config(num_updates=1, num_envs=2, hidden_sizes=(8,)), seeds=2)
+    a_run(tmp_path, Config(num_updates=1, num_envs=2, hidden_sizes=(8,), preset=None), seeds=2)
     arguments = [str(tmp_path), "--seed-index", "1", "--steps", "5", "--episodes", "2"]
     monkeypatch.setattr(sys, "argv", ["render.py", *arguments])
     monkeypatch.setattr(cli, "cache_compilations", lambda: None)
@@ -84,7 +84,7 @@ def test_a_run_is_drawn(
     ],
 )
 def test_whatever_a_run_may_be(settings: dict[str, object], tmp_path: Path) -> None:
-    a_run(tmp_path, Config(num_envs=2, num_updates=1, **settings))  # type: ignore[arg-type]
+    a_run(tmp_path, Config(num_envs=2, num_updates=1, **settings, preset=None))  # type: ignore[arg-type]
     done = render(str(tmp_path), "--steps", "3", "--greedy", "--out", str(tmp_path / "a.gif"))
     assert done.returncode == 0, done.stderr
     assert frames(tmp_path / "a.gif") == 4
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_sentence_at_once(
     folders.write_json(
         tmp_path / "config.json",
         {
-            "config": Config().to_json(),
+            "config": Config(preset=None).to_json(),
             "hyperparams": Hyperparams().scalars(),
             "options": {"seeds": 2},
         },

@@ -71,14 +71,16 @@ ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(0)
 MDP = garnet(0, num_states=3, num_actions=2, branching=2, horizon=3)
 ONE = devices.layout(most=1)
-TINY = Config(env=MDP, estimator="leave_one_out", num_envs=4, num_updates=50, hidden_sizes=())
+TINY = Config(
+    env=MDP, estimator="leave_one_out", num_envs=4, num_updates=50, hidden_sizes=(), preset=None
+)
 TRACED = jax.tree.map(jnp.float32, Hyperparams())._replace(
     n_step=jnp.int32(5), snapshot_period=jnp.int32(10)
 )
 WINDOWS = Config(
     env=MDP, estimator="ppo", collect="windows",
     num_envs=4, num_steps=8, num_updates=3, num_epochs=2,
-    num_minibatches=2, hidden_sizes=(),
+    num_minibatches=2, hidden_sizes=(), preset=None
 )  # fmt: skip
 
 
@@ -164,6 +166,7 @@ def test_d5_a_seed_changes_each_of_its_streams() -> None:
         num_envs=32,
         num_steps=16,
         num_minibatches=4,
+        preset=None,
     )
     env = make_env(config.env, config.num_envs)
     policy = networks.make_policy(config, env)
@@ -389,13 +392,15 @@ def trained(
         "critic_optimizer": "sgd",
         "group_size": 2 if estimator in GROUPED else 1,
     }
-    config = Config(env=env, estimator=estimator, collect=collect, **{**sizes, **plain, **changes})
+    config = Config(
+        env=env, estimator=estimator, collect=collect, **{**sizes, **plain, **changes}, preset=None
+    )
     jax.eval_shape(make_train(config, optimizer=optimizer), KEY)
 
 
 def evaluated(normalise: bool) -> None:
     """Traces both ways to act."""
-    config = Config(env=MDP, hidden_sizes=(4,), normalise_observations=normalise)
+    config = Config(env=MDP, hidden_sizes=(4,), normalise_observations=normalise, preset=None)
     state = jax.eval_shape(make_learner(config).init, KEY)
     for greedy in (False, True):
         score = functools.partial(
@@ -428,7 +433,7 @@ class Smooth(Target):
 def pathwise_and_evolution() -> None:
     """Traces the gradients that are of no estimator."""
     env = make_env(Smooth(continuous=True), 2, differentiable=True)
-    policy = networks.make_policy(Config(hidden_sizes=(4,)), env)
+    policy = networks.make_policy(Config(hidden_sizes=(4,), preset=None), env)
     params = policy.init(KEY)
 
     def objective(params: Any, key: jax.Array) -> jax.Array:
@@ -445,7 +450,7 @@ def the_rest() -> None:
         jax.eval_shape(f, *[x] * n)
     jax.eval_shape(diagnostics.effective_sample_size, x)
     jax.eval_shape(lambda b: curvature.exact_solve(lambda v: v, b), x)
-    policy = networks.make_policy(Config(hidden_sizes=(4,)), env)
+    policy = networks.make_policy(Config(hidden_sizes=(4,), preset=None), env)
     params = policy.init(KEY)
     assert networks.num_params(params) > 0
     jax.eval_shape(
@@ -462,7 +467,7 @@ def the_rest() -> None:
     )
     images = env._replace(obs_shape=(5, 5, 2))
     for make in (networks.make_policy, networks.make_critic):
-        network = make(Config(hidden_sizes=(4,)), images)
+        network = make(Config(hidden_sizes=(4,), preset=None), images)
         jax.eval_shape(
             lambda key, f=network: f.apply(
                 f.init(key), (), jnp.ones((4, 5, 5, 2)), jnp.ones(4, bool)
@@ -536,7 +541,7 @@ def test_j2_every_public_function_is_among_them() -> None:
 def test_j3_neither_a_sweep_nor_an_evaluation_leaks() -> None:
     """Training by itself: test_train.py."""
     with jax.checking_leaks():
-        state, _ = sweep(dataclasses.replace(TINY, num_updates=2), KEY, 2, where=ONE)
+        state, _ = sweep(dataclasses.replace(TINY, num_updates=2), range(2), where=ONE)
         params = jax.tree.map(lambda x: x[0, 0], state.params.policy)
         jax.jit(lambda p: evaluation.evaluate(TINY, p, KEY, 4))(params)
 
@@ -608,7 +613,12 @@ def test_j8_updates_are_counted_up_to_the_last() -> None:
     """
     first = 2**31 - 10
     config = Config(
-        env=MDP, num_envs=4, num_updates=2**31 - 1, hidden_sizes=(), entropy_schedule="linear"
+        env=MDP,
+        num_envs=4,
+        num_updates=2**31 - 1,
+        hidden_sizes=(),
+        entropy_schedule="linear",
+        preset=None,
     )
 
     def advance(state: Any) -> Any:
@@ -641,7 +651,7 @@ def test_j9_accumulators_hold_what_they_were_given() -> None:
     T, B, rounds, gamma = 128, 256, 2**10, 0.9
     g = np.random.default_rng(0)
     normaliser = normalisation.start(
-        Config(normalise_observations=True, scale_rewards=True, num_envs=B), ()
+        Config(normalise_observations=True, scale_rewards=True, num_envs=B, preset=None), ()
     )
 
     @jax.jit
@@ -756,6 +766,7 @@ def test_t1_a_time_limit_is_no_end() -> None:
         num_steps=20,
         num_updates=400,
         hidden_sizes=(32,),
+        preset=None,
     )
     critic = networks.make_critic(config, make_env(config.env, 1))
 
@@ -894,7 +905,7 @@ def test_t3_probes_are_learned(continuous: bool) -> None:
         "hidden_sizes": (16,),
         "schedule": "linear",
     }
-    config = Config(env=Probe(continuous), estimator="gae", collect="windows", **sizes)
+    config = Config(env=Probe(continuous), estimator="gae", collect="windows", **sizes, preset=None)
     env = make_env(config.env, 3)
     policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
     seen = jnp.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
@@ -929,7 +940,7 @@ def rolled(name: str) -> tuple[Any, Any, bool]:
     # gymnax's BernoulliBandit takes a float only
     limit = type(gymnax.make(name)[1].max_steps_in_episode)(5)
     env = make_env(name, 3, {"max_steps_in_episode": limit})
-    policy = networks.make_policy(Config(hidden_sizes=()), env)
+    policy = networks.make_policy(Config(hidden_sizes=(), preset=None), env)
     params = policy.init(KEY)
 
     def roll(key: jax.Array) -> Any:

@@ -29,6 +29,7 @@ CONFIG = Config(
     num_updates=3,
     hidden_sizes=(4,),
     normalise_observations=True,
+    preset=None,
 )
 SEEDS = range(5, 7)
 KEY = jax.random.key(3)
@@ -147,7 +148,7 @@ def test_what_is_no_observation(run: tuple[Path, execution.Run], obs: Any) -> No
 
 def test_a_carry_is_of_as_many_episodes_as_there_are_observations(tmp_path: Path) -> None:
     """Broadcast, the episodes would share one."""
-    policy, _ = kept(tmp_path, Config(rnn="lstm", rnn_size=3, hidden_sizes=(4,)))
+    policy, _ = kept(tmp_path, Config(rnn="lstm", rnn_size=3, hidden_sizes=(4,), preset=None))
     for carry, obs in (
         (policy.start(), np.zeros((2, 4))),
         (policy.start(2), np.zeros(4)),
@@ -179,7 +180,7 @@ def kept(tmp_path: Path, config: Config, **more: Any) -> tuple[Policy, Any]:
 
 def test_a_recurrent_policy_is_asked_step_by_step(tmp_path: Path) -> None:
     """As in an episode, one environment or several; it forgets what was before a first step."""
-    policy, state = kept(tmp_path, Config(rnn="gru", rnn_size=3, hidden_sizes=(4,)))
+    policy, state = kept(tmp_path, Config(rnn="gru", rnn_size=3, hidden_sizes=(4,), preset=None))
     obs = np.random.default_rng(0).normal(size=(5, 2, 4))
     first = np.zeros((5, 2), bool)
     first[0] = first[3, 1] = True
@@ -203,21 +204,21 @@ def test_a_recurrent_policy_is_asked_step_by_step(tmp_path: Path) -> None:
 
 def test_it_takes_what_the_environment_itself_gives(tmp_path: Path) -> None:
     """Entries that are hidden are hidden by it; a whole number becomes one-hot."""
-    policy, state = kept(tmp_path, Config(observe=(0, 2), hidden_sizes=(4,)))
+    policy, state = kept(tmp_path, Config(observe=(0, 2), hidden_sizes=(4,), preset=None))
     obs = jnp.arange(4.0)
     dist = policy.network.apply(
         state.params.policy, (), obs[jnp.array([0, 2])][None], jnp.ones(1, bool)
     )[1]
     np.testing.assert_array_equal(policy(obs), dist.mode()[0])
     assert policy(jnp.zeros((3, 4)), KEY).shape == (3,)
-    policy, _ = kept(tmp_path, Config(env="FrozenLake-misc", hidden_sizes=(4,)))
+    policy, _ = kept(tmp_path, Config(env="FrozenLake-misc", hidden_sizes=(4,), preset=None))
     assert policy(jnp.int32(3)).shape == ()
     assert policy(np.arange(6)).shape == (6,)
 
 
 def test_an_environment_object_is_given_again(tmp_path: Path) -> None:
     env = Clock()
-    policy, _ = kept(tmp_path, Config(env=env, hidden_sizes=(4,)), env=env)
+    policy, _ = kept(tmp_path, Config(env=env, hidden_sizes=(4,), preset=None), env=env)
     assert policy.config.env is env
     with pytest.raises(ValueError, match="holds a run of an environment object"):
         pg.load_policy(tmp_path)
@@ -236,10 +237,10 @@ def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
         pg.load_policy(tmp_path)
     best = tmp_path / "best"
     best.mkdir()
-    folders.write_setup(best, Config(hidden_sizes=(4,)), Hyperparams(), {})
+    folders.write_setup(best, Config(hidden_sizes=(4,), preset=None), Hyperparams(), {})
     with pytest.raises(ValueError, match=r"best/params\.safetensors"):
         pg.load_policy(tmp_path)
-    state = make_learner(Config(hidden_sizes=(4,))).init(KEY)
+    state = make_learner(Config(hidden_sizes=(4,), preset=None)).init(KEY)
     results.write_params(best, state.params)
     jax.tree.map(
         np.testing.assert_array_equal, pg.load_policy(tmp_path).params, state.params.policy

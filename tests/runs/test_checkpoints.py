@@ -39,6 +39,7 @@ CONFIG = Config(
     hidden_sizes=(8,),
     normalise_observations=True,
     scale_rewards=True,
+    preset=None,
 )
 SEEDS = range(2)
 DATA = Path(__file__).parents[1] / "data"

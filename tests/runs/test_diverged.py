@@ -33,6 +33,7 @@ CONFIG = Config(
     num_envs=2,
     num_updates=2,
     hidden_sizes=(4,),
+    preset=None,
 )
 AGAIN = {"per_seed": [{}, {}], "failed_seeds": [2, 3]}  # what fresh seeds come to that all diverged
 
@@ -130,7 +131,8 @@ def test_what_can_be_refused_is_refused_before_the_first_update(
     }
     with pytest.raises(ValueError, match=message):
         carried_out(
-            Study(Config(**small | changes), Hyperparams(), table, range(2)), tmp_path / "sweep"
+            Study(Config(**small | changes, preset=None), Hyperparams(), table, range(2)),
+            tmp_path / "sweep",
         )
     assert not (tmp_path / "sweep").exists()
 

@@ -27,14 +27,15 @@ from pg.train import make_learner, training_keys
 
 EPISODES = 6
 STANDING = Hyperparams(learning_rate=0.0)  # the policy stays as its seed has made it
-CONFIG = Config(env=Clock(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+CONFIG = Config(env=Clock(), num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
 VALUES: dict[str, list[Any]] = {"max_steps_in_episode": [2, 5], "reward_scale": [1.0, 7.0]}
 ONE = devices.layout(most=1)
 
 
 def with_parameters(config: Config, **values: Any) -> Config:
     return Config(
-        **{**{name: getattr(config, name) for name in vars(config)}, "env_params": values}
+        **{**{name: getattr(config, name) for name in vars(config)}, "env_params": values},
+        preset=None,
     )
 
 
@@ -97,7 +98,7 @@ def test_each_seed_of_a_run_is_evaluated_with_the_parameters_it_was_trained_with
 
 
 def test_a_run_folder_holds_them(tmp_path: Path) -> None:
-    config = Config(env="Pendulum-v1", env_params={"g": 9.0, "l": 2.0})
+    config = Config(env="Pendulum-v1", env_params={"g": 9.0, "l": 2.0}, preset=None)
     traced = Hyperparams(env_params={"g": np.float64(5.0), "max_steps_in_episode": np.int32(10)})
     folders.write_setup(tmp_path, config, traced, {})
     there, h = folders.read_setup(tmp_path)
@@ -108,9 +109,9 @@ def test_a_run_folder_holds_them(tmp_path: Path) -> None:
 def test_studies_differ_by_parameters_that_are_not_varied(tmp_path: Path) -> None:
     """Else the one would go on in the folder of the other."""
     places = {
-        Study(Config(env="Pendulum-v1"), Hyperparams(env_params={"g": g}), {}, range(2)).folder(
-            tmp_path
-        )
+        Study(
+            Config(env="Pendulum-v1", preset=None), Hyperparams(env_params={"g": g}), {}, range(2)
+        ).folder(tmp_path)
         for g in (5.0, 10.0)
     }
     assert len(places) == 2
@@ -123,7 +124,7 @@ def test_benchmark_and_laboratory_have_one_home_for_them(
     row: Any = SimpleNamespace(label="reinforce")
 
     def settings(name: str, label: str) -> tuple[Config, Hyperparams]:
-        return Config(env=name), Hyperparams(env_params={"g": 5.0})
+        return Config(env=name, preset=None), Hyperparams(env_params={"g": 5.0})
 
     cells, _ = learning.plan([(task, row)], settings, tmp_path)
     assert dict(cells[0].config.env_params) == {"g": 5.0}
@@ -134,12 +135,17 @@ def test_benchmark_and_laboratory_have_one_home_for_them(
 
 
 def preset_with(env_params: dict[str, Any]) -> Any:
-    return lambda *args, **kwargs: (Config(env="Pendulum-v1"), Hyperparams(env_params=env_params))
+    return lambda *args, **kwargs: (
+        Config(env="Pendulum-v1", preset=None),
+        Hyperparams(env_params=env_params),
+    )
 
 
 def test_parameters_that_are_not_one_number_are_refused() -> None:
     with pytest.raises(ValueError, match="env_params: g must be a finite number, got array"):
-        merge_env_params(Config(env="Pendulum-v1"), Hyperparams(env_params={"g": np.ones(2)}))
+        merge_env_params(
+            Config(env="Pendulum-v1", preset=None), Hyperparams(env_params={"g": np.ones(2)})
+        )
 
 
 @flax.struct.dataclass
@@ -190,7 +196,7 @@ def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_ann
     folder = tmp_path / "sweep"
 
     def carried_out() -> None:
-        config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+        config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
         study = Study(config, STANDING, {name: values}, range(2))
         driver.carry_out(study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
 
@@ -201,7 +207,7 @@ def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_ann
 
 
 def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer() -> None:
-    config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+    config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
     with pytest.raises(ValueError, match="reward_scale must be a number, got True"):
         sweep(config, jax.random.key(0), 1, grid(env_params={"reward_scale": [True, False]}))
     with pytest.raises(ValueError, match="generous must be True or False, got 2"):
@@ -213,7 +219,7 @@ def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer(
     with pytest.raises(
         ValueError, match="generous must be True, without quotation marks; got 'true'"
     ):
-        Config(env_params={"generous": "true"})
+        Config(env_params={"generous": "true"}, preset=None)
 
 
 @pytest.mark.slow
@@ -223,7 +229,7 @@ def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer(
 def test_pendulum_is_ranked_by_its_own_parameters(
     tmp_path: Path, name: str, values: list[Any]
 ) -> None:
-    config = Config(env="Pendulum-v1", num_envs=2, num_updates=1, hidden_sizes=(4,))
+    config = Config(env="Pendulum-v1", num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
     study = Study(config, STANDING, {name: values}, range(2), EPISODES)
     driver.carry_out(study, tmp_path, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
     rows = results.read_table(next((tmp_path / "runs").iterdir()))

@@ -154,7 +154,7 @@ def test_versions_are_recorded(two_seeds: tuple[str, Path]) -> None:
 
 
 def test_infinite_clipping_survives_json(tmp_path: Path) -> None:
-    folders.write_setup(tmp_path, Config(), Hyperparams(max_grad_norm=float("inf")), {})
+    folders.write_setup(tmp_path, Config(preset=None), Hyperparams(max_grad_norm=float("inf")), {})
     assert folders.read_setup(tmp_path)[1].max_grad_norm == float("inf")
 
 

@@ -31,7 +31,7 @@ from pg.config import Config, Hyperparams
 from pg.runs import checkpoints, files, folders, memory, results
 from pg.sweep import study as studies
 
-CONFIG = Config(hidden_sizes=(3,), num_updates=4, num_envs=2)
+CONFIG = Config(hidden_sizes=(3,), num_updates=4, num_envs=2, preset=None)
 COLUMNS = {
     "return": np.ones((2, 4), np.float32),
     "episodes": np.ones((2, 4), np.int32),
@@ -655,7 +655,7 @@ def test_a_network_that_nobody_can_want_is_refused_before_it_is_built(
         match=r"hidden_sizes .*must .*at most [\d,]+ (layers|weights), "
         r"got [\d,]+",
     ):
-        Config(**values)
+        Config(**values, preset=None)
     assert time.monotonic() - began < 1.0
 
 
@@ -667,7 +667,7 @@ def test_a_first_layer_that_is_too_wide_for_the_observation_is_refused() -> None
         match=r"at most 1,000,000,000 weights, got 4,000,000,000, with "
         r"4 input",
     ):
-        make_learner(Config(hidden_sizes=(10**9,)))
+        make_learner(Config(hidden_sizes=(10**9,), preset=None))
 
 
 def test_a_batch_that_is_larger_than_the_machine_is_refused(
@@ -677,7 +677,7 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(
 
     env = envs.make_env("CartPole-v1", 1)
     monkeypatch.setattr(memory, "_total", lambda: 2**30)
-    memory.check(Config(), env, (), 1, 100)
+    memory.check(Config(preset=None), env, (), 1, 100)
     large: list[tuple[dict[str, Any], int, int]] = [
         ({"num_envs": 10**6, "horizon": 2000}, 1, 1),
         ({"num_envs": 10**6, "collect": "windows", "estimator": "gae", "num_steps": 2000}, 1, 1),
@@ -703,7 +703,7 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(
             match=r"need at least [\d.]+ \w+, and there are 1.0 GiB: "
             r"fewer",
         ):
-            memory.check(Config(**values), env, (), seeds, episodes)
+            memory.check(Config(**values, preset=None), env, (), seeds, episodes)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_memory_does_not_grow() -> None:
     """Ten thousand chunks of one update, one program: less than 1 MB per thousand, and no array
     more.
     """
-    config = Config(num_envs=2, horizon=4, hidden_sizes=(2,), num_updates=10_000)
+    config = Config(num_envs=2, horizon=4, hidden_sizes=(2,), num_updates=10_000, preset=None)
     h = execution.broadcast(Hyperparams(), 1)
     programs = execution.compile_programs(config, h, devices.layout(most=1), 1, length=1)
     process, seen = psutil.Process(), list[tuple[int, int]]()

@@ -46,7 +46,7 @@ def test_a_run_of_before_is_resumed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RENAMED["config"])
 def test_a_former_name_of_config_is_answered_by_the_new_one(name: str) -> None:
     with pytest.raises(ValueError, match=RENAMED["config"][name]):
-        Config(**{name: 1})
+        Config(**{name: 1}, preset=None)
 
 
 @pytest.mark.parametrize("name", RENAMED["hyperparams"])

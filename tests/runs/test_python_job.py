@@ -56,7 +56,7 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     go.
     """
     jax.devices()
-    config = Config(env=env, num_updates=2, **SMALL)
+    config = Config(env=env, num_updates=2, **SMALL, preset=None)
     traced = Hyperparams(env_params={"reward_scale": 2.0})  # which the folder keeps
     assert job.run(config, traced, options(tmp_path)) == 0
     out = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     assert stored["config"]["env_params"] == {"reward_scale": 2.0}
     assert job.resume(folder, env=env, num_updates=4) == 0
     assert "going on after update 2" in capsys.readouterr().out
-    longer = Config(env=env, num_updates=4, **SMALL)
+    longer = Config(env=env, num_updates=4, **SMALL, preset=None)
     assert job.run(longer, traced, options(tmp_path, name="whole")) == 0
     whole = folder.with_name("whole")
     for name in ("params.safetensors", "metrics.parquet"):
@@ -89,7 +89,7 @@ def test_a_mistake_is_printed_and_its_exit_code_returned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A caller goes on: the command would exit."""
-    config: Any = Config(env=Clock(), num_updates=2, **SMALL)
+    config: Any = Config(env=Clock(), num_updates=2, **SMALL, preset=None)
     folders.write_setup(tmp_path, config, Hyperparams(), {}, {"pg": "0"})
     (tmp_path / "file").write_text("")
     mistakes = {
@@ -127,7 +127,7 @@ class Other(Clock):
 def test_another_environment_than_that_of_the_run_is_refused(
     stored: Any, given: Any, tmp_path: Path
 ) -> None:
-    folders.write_setup(tmp_path, Config(env=stored), Hyperparams(), {}, {"pg": "0"})
+    folders.write_setup(tmp_path, Config(env=stored, preset=None), Hyperparams(), {}, {"pg": "0"})
     with pytest.raises(ValueError, match="holds a run of another environment"):
         folders.read_setup(tmp_path, given)
 
@@ -165,7 +165,7 @@ def test_a_job_in_another_thread_goes_on_without_signals(
     env: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     codes: list[int] = []
-    config = Config(env=env, num_updates=2, **SMALL)
+    config = Config(env=env, num_updates=2, **SMALL, preset=None)
     thread = threading.Thread(
         target=lambda: codes.append(job.run(config, Hyperparams(), options(tmp_path)))
     )

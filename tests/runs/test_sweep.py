@@ -18,12 +18,14 @@ from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.runs import execution, folders, memory, results
 from pg.runs.interrupts import Interrupted
+from pg.seeds import seed_key
 from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
 from pg.sweep import study as studies
 from pg.train import make_train
 
-KEY = jax.random.key(3)
-CONFIG = Config(estimator="leave_one_out", num_envs=4, num_updates=6, hidden_sizes=(8,))
+CONFIG = Config(
+    estimator="leave_one_out", num_envs=4, num_updates=6, hidden_sizes=(8,), preset=None
+)
 POINTS = grid(learning_rate=[1e-3, 1e-2], env_params={"length": [0.3, 0.5, 1.0]})
 ONE = devices.layout(most=1)
 HOW = cli.Checkpointing()
@@ -113,13 +115,13 @@ def test_a_command_line_names_spaces() -> None:
             "range of gamma is log-uniform, and needs LOW > 0",
         ),
         (lambda: points.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
-        (lambda: sweep(CONFIG, KEY, 0), "num_seeds must be a whole number of at least 1, got 0"),
+        (lambda: sweep(CONFIG, []), "seeds must be whole numbers"),
         (
-            lambda: sweep(CONFIG, KEY, 1, width=0),
+            lambda: sweep(CONFIG, range(1), width=0),
             "width must be a whole number of at least 1, got 0",
         ),
         (
-            lambda: sweep(CONFIG, KEY, 1, Hyperparams(gamma=np.ones(2), gae_lambda=np.ones(3))),
+            lambda: sweep(CONFIG, range(1), Hyperparams(gamma=np.ones(2), gae_lambda=np.ones(3))),
             "leaves \\[G\\] or scalars",
         ),
         (lambda: memory.number_of_bytes("4 parsecs"), "memory_limit must be a size such as 4GiB"),
@@ -137,10 +139,10 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 @pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
     exact, mapped = (
-        sweep(CONFIG, KEY, 2, POINTS, exact=exact, where=ONE) for exact in (True, False)
+        sweep(CONFIG, range(2), POINTS, exact=exact, where=ONE) for exact in (True, False)
     )
     assert exact[1]["return"].shape == (6, 2, 6)
-    solo, keys = jax.jit(make_train(CONFIG)), jax.random.split(KEY, 2)
+    solo, keys = jax.jit(make_train(CONFIG)), [seed_key(s) for s in range(2)]
     for g in range(6):
         for s in range(2):
             state, metrics = solo(keys[s], jax.tree.map(lambda x, g=g: x[g].item(), POINTS))
@@ -157,12 +159,12 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always
     the same.
     """
-    whole = sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
-    part = sweep(CONFIG, KEY, 2, jax.tree.map(lambda x: x[:2], POINTS), width=2, where=ONE)
+    whole = sweep(CONFIG, range(2), POINTS, width=2, where=ONE)
+    part = sweep(CONFIG, range(2), jax.tree.map(lambda x: x[:2], POINTS), width=2, where=ONE)
     assert_equal(jax.tree.map(lambda x: x[:2], whole), part)
-    turned = sweep(CONFIG, KEY, 2, jax.tree.map(lambda x: x[::-1], POINTS), width=2, where=ONE)
+    turned = sweep(CONFIG, range(2), jax.tree.map(lambda x: x[::-1], POINTS), width=2, where=ONE)
     assert_equal(jax.tree.map(lambda x: x[::-1], whole), turned)
-    filled_up = sweep(CONFIG, KEY, 1, jax.tree.map(lambda x: x[:3], POINTS), width=2, where=ONE)
+    filled_up = sweep(CONFIG, range(1), jax.tree.map(lambda x: x[:3], POINTS), width=2, where=ONE)
     assert filled_up[1]["return"].shape == (3, 1, 6)
 
 
@@ -172,7 +174,7 @@ def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw)
     )
-    sweep(CONFIG, KEY, 2, POINTS, width=2, where=ONE)
+    sweep(CONFIG, range(2), POINTS, width=2, where=ONE)
     assert len(calls) == 1
 
 
@@ -444,6 +446,8 @@ def test_metrics_grow_with_updates_and_not_with_steps() -> None:
     """2048 seeds × 500k steps of ppo: below 200 MB, where every step's info would be gigabytes."""
     config = dataclasses.replace(pg.preset("ppo")[0], num_updates=976)
     assert config.num_envs * config.num_steps * config.num_updates >= 499_000
-    metrics = jax.eval_shape(jax.vmap(make_train(config)), jax.random.split(KEY, 2048))[1]
+    metrics = jax.eval_shape(
+        jax.vmap(make_train(config)), jax.random.split(jax.random.key(0), 2048)
+    )[1]
     assert {x.shape for x in metrics.values()} == {(2048, 976)}
     assert sum(x.size * x.dtype.itemsize for x in metrics.values()) < 200e6

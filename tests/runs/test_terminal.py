@@ -184,7 +184,9 @@ def test_the_sentences_of_a_sweep_fit_the_terminal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """But for its table and its paths."""
-    config = Config(env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,))
+    config = Config(
+        env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,), preset=None
+    )
     study = Study(config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1)
     monkeypatch.setenv("COLUMNS", "80")
     screen = Screen()
@@ -214,7 +216,9 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    config = Config(estimator="gae", collect="windows", num_envs=4, num_steps=8, num_updates=10)
+    config = Config(
+        estimator="gae", collect="windows", num_envs=4, num_steps=8, num_updates=10, preset=None
+    )
     lines = cli.describe(config, Hyperparams(gamma=0.9), 500, 100).splitlines()
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
@@ -223,7 +227,7 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
         "--verbose lists them)",
     ]
     assert (
-        cli.describe(Config(), Hyperparams(), 500, 100)
+        cli.describe(Config(preset=None), Hyperparams(), 500, 100)
         .splitlines()[-1]
         .startswith("settings: all are defaults (")
     )

@@ -153,7 +153,15 @@ def still(config: Config, estimator: str, num_envs: int, group_size: int = 1) ->
         "optimizer": "adam",
         "group_size": group_size,
     }
-    return Config(**{**kept, "estimator": estimator, "collect": "episodes", "num_envs": num_envs})
+    return Config(
+        **{
+            **kept,
+            "estimator": estimator,
+            "collect": "episodes",
+            "num_envs": num_envs,
+            "preset": None,
+        }
+    )
 
 
 def kinds(config: Config) -> list[str]:
