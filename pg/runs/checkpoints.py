@@ -30,7 +30,7 @@ from pg.fast import devices
 from pg.inputs import misfit, shown
 from pg.runs import files, folders, results
 from pg.runs.execution import MERGED, PartialRun, joined
-from pg.runs.migrations import migrated
+from pg.runs.migrations import added, is_added, migrated
 from pg.train import TrainState
 
 _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
@@ -303,8 +303,14 @@ def _read(
             said = _said(path, file.metadata()["pg"])
             _check_said(path, said, about, num_kept, done)
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            _check_leaves(path, slices, leaves, num_kept)
-            found = {name: file.get_tensor(name) for name in leaves}
+            new = [name for name in leaves if name not in slices and is_added(name)]
+            stored = {name: leaf for name, leaf in leaves.items() if name not in new}
+            _check_leaves(path, slices, stored, num_kept)
+            runs = tuple(slices[".update"].get_shape())
+            found = {
+                name: added(name, leaf, runs) if name in new else file.get_tensor(name)
+                for name, leaf in leaves.items()
+            }
         _check_metrics(folder, said["metrics"], done)
         metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
     except (*_MISLEADING, safetensors.SafetensorError) as error:

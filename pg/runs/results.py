@@ -22,6 +22,7 @@ from pg.evaluate import Evaluation
 from pg.inputs import count, shown
 from pg.runs import files, folders, memory
 from pg.runs.execution import Run
+from pg.runs.migrations import added, is_added
 
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
 _CELL = 8  # bytes of a number
@@ -485,15 +486,23 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
             if normaliser is None:
                 _check_alone(folder, names)
                 names = [name for name in names if not name.startswith(_NORMALISER)]
-            if odd := sorted(set(wanted) ^ set(names)):
+            new = [name for name in wanted if name not in names and is_added(name)]
+            if odd := sorted(set(wanted) ^ {*names, *new}):
                 raise ValueError(
                     f"{folder} holds the parameters of another network: {', '.join(odd[:5])}"
                 )
+            runs: tuple[int, ...] = ()
             for name, leaf in sorted(wanted.items(), reverse=True):
+                if name in new:
+                    continue
                 part = file.get_slice(name)
                 check_precision(path, part.get_dtype(), leaf)
                 _check_leaf(f"{folder}: {name}", part.get_dtype(), part.get_shape(), leaf, most)
-            return {name: file.get_tensor(name) for name in wanted}
+                runs = tuple(part.get_shape()[: len(part.get_shape()) - leaf.ndim])
+            return {
+                name: added(name, leaf, runs) if name in new else file.get_tensor(name)
+                for name, leaf in wanted.items()
+            }
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} is missing or damaged: {str(error).splitlines()[0]}") from None
 
