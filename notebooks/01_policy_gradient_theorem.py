@@ -385,7 +385,7 @@ print(f"J after 400 steps: {up[-1]:.3f} along ∇J, {down[-1]:.3f} without γᵗ
 # %%
 jax.config.update("jax_enable_x64", False)
 config = pg.Config(
-    env="CartPole-v1", estimator="reinforce", num_envs=25, num_updates=UPDATES
+    env="CartPole-v1", estimator="reinforce", num_envs=25, num_updates=UPDATES, preset=None
 )  # N and G
 env = pg.make_env(config.env, num_envs=config.num_envs)
 policy = pg.make_policy(config, env)

@@ -189,6 +189,7 @@ config = pg.Config(
     num_updates=UPDATES,
     hidden_sizes=(32, 32),
     diagnostics=True,
+    preset=None,
 )
 h = pg.Hyperparams(gamma=0.98, learning_rate=0.005, critic_rate=6.0)
 learner = pg.make_learner(config, h)

@@ -259,7 +259,7 @@ for power in (1, 2):
 
 # %%
 jax.config.update("jax_enable_x64", False)
-config = pg.Config(env="CartPole-v1", num_envs=25, num_updates=UPDATES, horizon=200)
+config = pg.Config(env="CartPole-v1", num_envs=25, num_updates=UPDATES, horizon=200, preset=None)
 keys = jax.random.split(jax.random.key(0), SEEDS)
 curves = {}
 for name in ("reinforce", "leave_one_out", "median_of_others"):
