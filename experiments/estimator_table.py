@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pg.commands import cli
-from pg.config import ACCEPTS, ACTION_VALUES, COUPLED, GROUPED, Hyperparams
+from pg.config import Hyperparams
+from pg.estimators.facts import FACTS
 
-OFF_POLICY = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace")
 HEADER = """\
 | estimator | Ψₜ | source | unbiased for | bias | variance | signal to noise |
 | --- | --- | --- | --- | --- | --- | --- |"""
@@ -26,7 +26,7 @@ class Options:
 
     gamma: float = 0.9
     """Discount γ."""
-    estimators: tuple[Literal[tuple(ACCEPTS)], ...] = tuple(ACCEPTS)  # type: ignore[valid-type]
+    estimators: tuple[Literal[tuple(FACTS)], ...] = tuple(FACTS)  # type: ignore[valid-type]
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
     """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced
@@ -62,26 +62,19 @@ def main() -> None:
             strict=True,
         )
         rows.append(
-            f"| {documented(name)} | {' | '.join(' · '.join(column) for column in columns)} |"
+            f"| {described(name)} | {' | '.join(' · '.join(column) for column in columns)} |"
         )
         print(rows[-1], flush=True)
     for path in options.out:
         results.insert(path, "\n".join([HEADER, *rows]), MARKS)
 
 
-def documented(name: str) -> str:
-    """The cells that the estimator's docstring fills: name, Ψ, source, and what it is unbiased
-    for.
-    """
-    from pg.estimators import ESTIMATORS
-
-    lines = [line.strip() for line in str(ESTIMATORS[name].__doc__).splitlines()]
-    psi, unbiased = (
-        s.partition(mark)[2] for mark in ("Ψₜ = ", "Unbiased for: ") for s in lines if mark in s
-    )
-    source = lines[0][lines[0].rindex("(") + 1 :].rstrip(").")
-    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
-    cells = f"`{name}`", psi.partition("  ")[0].rstrip(",:"), source, unbiased.rstrip(".")
+def described(name: str) -> str:
+    """The cells that come from the table of facts: name, Ψ, source, what it is unbiased for."""
+    facts = FACTS[name]
+    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", facts.source)
+    unbiased_for = f"{facts.unbiased_for}: {facts.why}" if facts.why else facts.unbiased_for
+    cells = f"`{name}`", facts.psi, source, unbiased_for
     return " | ".join(cell.replace("|", "∣") for cell in cells)
 
 
@@ -97,29 +90,27 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     from pg.estimators import ESTIMATORS
     from pg.exact import tabular
 
-    g = np.random.default_rng(1)
+    facts, g = FACTS[name], np.random.default_rng(1)
     logits = jnp.asarray(g.normal(size=(mdp.num_states, mdp.num_actions)))
-    acting = logits + (0.5 * g.normal(size=logits.shape) if name in OFF_POLICY else 0.0)
+    acting = logits + (0.5 * g.normal(size=logits.shape) if facts.off_policy else 0.0)
     q, v = (x[0] for x in tabular.values(mdp, logits, gamma))
     gradient = np.asarray(tabular.exact_gradient(mdp, logits, gamma)).ravel()
     reference = np.trace(tabular.total_return_moments(mdp, logits, gamma)[1])
-    if endless := ACCEPTS[name] == ("windows",):
+    if endless := "episodes" not in facts.collect:
         alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
         gradient = (
             mdp.horizon
             * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
         )
         acting = logits[alive]
-    critic, tau = (
-        tabular.table_critic(q if name in ACTION_VALUES else v),
-        0.01 * (name == "entropy_reward"),
-    )
-    estimator = ESTIMATORS[name](
-        tabular.table_policy(logits), critic, Hyperparams(gamma=gamma, temperature=tau)
-    )
-    params, size = estimator.init(jax.random.key(0))[0], 1 + (name in COUPLED + GROUPED)
+    critic = tabular.table_critic(q if facts.critic == "Q" else v)
+    h = Hyperparams(gamma=gamma, temperature=facts.settings.get("temperature", 0.0))
+    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, h)
+    params, _ = estimator.init(jax.random.key(0))
+    size = 2 if facts.baseline in ("batch", "group") else 1
+    share_start = facts.baseline == "group"
     mean, covariance = diagnostics.exact_moments(
-        estimator, params, mdp, acting, size, share_start=name in GROUPED
+        estimator, params, mdp, acting, size, share_start=share_start
     )
     signal, variance = mean @ mean, size * np.trace(covariance)
     bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)

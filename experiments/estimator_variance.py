@@ -12,7 +12,7 @@ from typing import Any
 
 from pg.benchmarks.suites import LABORATORY
 from pg.commands import cli
-from pg.config import ACCEPTS
+from pg.estimators.facts import FACTS
 from pg.inputs import check_name
 
 
@@ -40,8 +40,8 @@ class Measuring:
         for name in self.subjects:
             check_name("subjects", name, LABORATORY)
         for name in self.estimators:
-            check_name("estimators", name, ACCEPTS)
-            if "episodes" not in ACCEPTS[name]:
+            check_name("estimators", name, FACTS)
+            if "episodes" not in FACTS[name].collect:
                 raise ValueError(
                     f"estimators: {name} is for windows, and complete episodes are measured"
                 )
@@ -56,7 +56,7 @@ class Measuring:
 
         return leaderboard.survey(
             self.subjects,
-            self.estimators or leaderboard.ESTIMATORS,
+            self.estimators or leaderboard.COMPARED,
             self.out,
             seed=self.seed,
             share=self.share,
@@ -67,7 +67,7 @@ class Measuring:
         """The part of a survey that is asked for, of a seed."""
         from pg.benchmarks import leaderboard
 
-        return found.having(self.subjects, self.estimators or leaderboard.ESTIMATORS, seed)
+        return found.having(self.subjects, self.estimators or leaderboard.COMPARED, seed)
 
 
 def main() -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 
-from pg import Config, config
+from pg import Config
 from pg import make_train as plain
+from pg.estimators.facts import FACTS
 from pg.fast import devices
 
 
@@ -16,7 +17,7 @@ def make_train(batch: dict[str, Any], num_updates: int, estimator: str) -> Calla
     """key -> what came of training. Complete episodes last all their steps, since no pole falls."""
     endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9, "tau": 2e-4}
     episodes: dict[str, Any] = {"horizon": batch["num_steps"], "env_params": endless}
-    kwargs = {"collect": "windows"} if "windows" in config.ACCEPTS[estimator] else episodes
+    kwargs = {"collect": "windows"} if "windows" in FACTS[estimator].collect else episodes
     return plain(
         Config(estimator=estimator, num_updates=num_updates, **kwargs, **batch, preset=None)
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from pg.estimators.facts import FACTS, Collect, estimators_with
 from pg.inputs import (
     COUNTABLE,
     EXAMPLE,
@@ -29,7 +30,6 @@ from pg.inputs import (
 )
 from pg.tuned import VARIANTS, defaults
 
-Collect = Literal["episodes", "windows"]
 Architecture = Literal["auto", "mlp", "cnn"]
 ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
@@ -75,50 +75,6 @@ UNSUPPORTED = {
     "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and "
     "parses pixels above 127 as negative numbers",
 }
-
-# The ways of collecting that each estimator accepts: a return that is summed to the episode's end
-# needs the end.
-ACCEPTS: dict[str, tuple[Collect, ...]] = {
-    "reinforce": ("episodes",),
-    "reward_to_go": ("episodes",),
-    "undiscounted_reward_to_go": ("episodes",),
-    "constant_baseline": ("episodes",),
-    "batch_mean": ("episodes",),
-    "standardised": ("episodes",),
-    "leave_one_out": ("episodes",),
-    "time_baseline": ("episodes",),
-    "optimal_baseline": ("episodes",),
-    "moving_average": ("episodes",),
-    "state_value": ("episodes",),
-    "entropy_reward": ("episodes",),
-    "group_leave_one_out": ("episodes",),
-    "grpo": ("episodes",),
-    "all_action": ("episodes",),
-    "action_dependent_baseline": ("episodes",),
-    "trajectory_importance": ("episodes",),
-    "per_decision_importance": ("episodes",),
-    "ratio_only": ("episodes",),
-    "actor_critic": ("episodes", "windows"),
-    "gae": ("episodes", "windows"),
-    "vtrace": ("episodes", "windows"),
-    "ppo": ("episodes", "windows"),
-    "gpomdp": ("windows",),
-}
-# The baseline is the other episodes of the batch.
-COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
-CRITICS = ("state_value", "actor_critic", "gae", "vtrace", "ppo")  # the critic is V(s)
-# the baseline is the episodes that share the initial state
-GROUPED = ("group_leave_one_out", "grpo")
-ACTION_VALUES = ("all_action", "action_dependent_baseline")  # the critic is Q(s, a) of every action
-IMPORTANCE_WEIGHTED = ("ppo", "grpo")  # may take more than one step on a batch
-# The weight of ∇log π contains the policy itself, by a ratio, a probability or scores: that of
-# earlier parameters is another one, and storm and svrpg cannot make it of the batch by weighing its
-# episodes.
-OF_THE_POLICY = (
-    *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo"),
-    *("entropy_reward", "action_dependent_baseline", "optimal_baseline"),
-)
-
 
 _Settings = TypeVar("_Settings", bound=type)
 
@@ -306,9 +262,9 @@ class Config:
             check_env(self.env)
         else:
             check_interface(self.env)
-        check_name("estimator", self.estimator, ACCEPTS)
+        check_name("estimator", self.estimator, FACTS)
         if self.preset is not None:
-            check_name("preset", self.preset, [AUTO, *ACCEPTS, *VARIANTS])
+            check_name("preset", self.preset, [AUTO, *FACTS, *VARIANTS])
         for name, choices in _CHOICES.items():
             check_name(name, getattr(self, name), choices)
         if self.critic_optimizer is not None:
@@ -327,9 +283,10 @@ class Config:
 
     def _check_batch(self) -> None:
         """That estimator, way of collecting and shape of the batch fit together."""
-        if self.collect not in ACCEPTS[self.estimator]:
-            others = [name for name, ways in ACCEPTS.items() if self.collect in ways]
-            only = ACCEPTS[self.estimator][0]
+        facts = FACTS[self.estimator]
+        if self.collect not in facts.collect:
+            others = [name for name, row in FACTS.items() if self.collect in row.collect]
+            only = facts.collect[0]
             why = {
                 "episodes": "sums the reward to the end of the episode",
                 "windows": "is for a task without end",
@@ -338,12 +295,12 @@ class Config:
                 f"estimator={self.estimator!r} {why[only]} and so needs collect={only!r}; "
                 f"with collect={self.collect!r} use one of: {', '.join(others)}"
             )
-        if self.estimator in COUPLED and self.num_envs < 2:
+        if facts.baseline == "batch" and self.num_envs < 2:
             raise ValueError(
                 f"num_envs must be at least 2 for estimator={self.estimator!r}, whose baseline is "
                 f"the other episodes of the batch; got {self.num_envs}"
             )
-        if self.estimator in GROUPED and self.group_size < 2:
+        if facts.baseline == "group" and self.group_size < 2:
             raise ValueError(
                 f"group_size must be at least 2 for estimator={self.estimator!r}, which compares "
                 f"episodes that share their initial state; got {self.group_size}"
@@ -362,11 +319,12 @@ class Config:
             )
         if self.minibatch_size is not None:
             self._check_minibatch_size(self.minibatch_size)
-        if self.steps_per_update > 1 and self.estimator not in IMPORTANCE_WEIGHTED:
+        if self.steps_per_update > 1 and not facts.several_steps:
+            others = list(estimators_with(several_steps=True))
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so "
                 f"num_epochs and num_minibatches must be 1, got {self.num_epochs} and "
-                f"{self.num_minibatches}; use one of: {', '.join(IMPORTANCE_WEIGHTED)}"
+                f"{self.num_minibatches}; use one of: {', '.join(others)}"
             )
         if self.num_envs % self.num_minibatches:
             raise ValueError(
@@ -390,7 +348,7 @@ class Config:
         """Raises ValueError unless minibatches of single steps can be drawn: no step may know its
         neighbours.
         """
-        if self.estimator not in IMPORTANCE_WEIGHTED:
+        if not FACTS[self.estimator].several_steps:
             raise ValueError(
                 f"estimator={self.estimator!r} is on-policy: it takes one step on a batch, so "
                 f"minibatch_size must not be given, got {size}; use estimator='ppo'"
@@ -439,7 +397,8 @@ class Config:
                 f"image_layout={self.image_layout!r} is for network='cnn': an mlp "
                 f"takes no axes apart"
             )
-        if self.optimizer == "trpo" and self.estimator in ACTION_VALUES:
+        facts = FACTS[self.estimator]
+        if self.optimizer == "trpo" and facts.critic == "Q":
             raise ValueError(
                 f"optimizer='trpo' measures its step by the action that was taken, and "
                 f"estimator={self.estimator!r} weighs all of them; use optimizer='natural'"
@@ -449,12 +408,14 @@ class Config:
                 f"optimizer={self.optimizer!r} weighs whole episodes and so needs "
                 f"collect='episodes'"
             )
-        if self.optimizer in ("storm", "svrpg") and self.estimator in OF_THE_POLICY:
+        if self.optimizer in ("storm", "svrpg") and facts.psi_depends_on_policy:
+            free = estimators_with(psi_depends_on_policy=False)
+            others = [name for name in free if "episodes" in FACTS[name].collect]
             raise ValueError(
                 f"optimizer={self.optimizer!r} needs an estimator whose Ψ does not depend on the "
                 f"policy, "
                 f"and that of estimator={self.estimator!r} does; use one of: "
-                f"{', '.join(_free_of_the_policy())}"
+                f"{', '.join(others)}"
             )
         if self.rnn != "none" and self.optimizer in ("natural", "trpo"):
             raise ValueError(
@@ -469,10 +430,10 @@ class Config:
             ("shared_torso", self.shared_torso),
             ("advantages", self.advantages != "raw"),
         ):
-            if changed and self.estimator not in CRITICS:
+            if changed and facts.critic != "V":
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} is for estimators with a critic V: "
-                    f"{', '.join(CRITICS)}; got estimator={self.estimator!r}"
+                    f"{', '.join(estimators_with(critic='V'))}; got estimator={self.estimator!r}"
                 )
 
     def _check_counters(self) -> None:
@@ -711,7 +672,7 @@ def check_config(config: Any) -> None:
     elif isinstance(config, str):
         instead = (
             f"write pg.Config(env={config!r})"
-            if config not in ACCEPTS
+            if config not in FACTS
             else f"write *pg.preset({config!r})"
         )
     check_kind("config", config, Config, instead)
@@ -824,11 +785,6 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
             f"another optimizer"
         )
-
-
-def _free_of_the_policy() -> list[str]:
-    ways = ACCEPTS.items()
-    return [name for name, accepted in ways if "episodes" in accepted and name not in OF_THE_POLICY]
 
 
 def check_network(config: Config, num_inputs: int = 1) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 from flax import linen as nn
 
 from pg.config import (
-    ACTION_VALUES,
     RNN,
     ActionDistribution,
     Config,
@@ -31,6 +30,7 @@ from pg.config import (
 )
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Env
+from pg.estimators.facts import FACTS
 from pg.inputs import check_key, check_kind, described, numbers
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -310,7 +310,7 @@ def make_critic(config: Config, env: Env) -> Network:
     """
     check_config(config)
     check_env(env)
-    if config.estimator in ACTION_VALUES:
+    if FACTS[config.estimator].critic == "Q":
         if isinstance(env.action_space, Box):
             raise ValueError(
                 f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones"

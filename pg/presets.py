@@ -1,14 +1,15 @@
 """Settings that were measured to learn: what `--estimator NAME` and `--env NAME` give when nothing
 else is said.
 
-An estimator's preset, changed by what `tuned` has for it on the environment. Chosen with seeds
-other than those that are reported.
+An estimator's settings in the table of facts, changed by what `tuned` has for it on the
+environment. Chosen with seeds other than those that are reported.
 """
 
 from dataclasses import replace
 from typing import Any
 
-from pg.config import ACCEPTS, Config, Hyperparams
+from pg.config import Config, Hyperparams
+from pg.estimators.facts import FACTS
 from pg.inputs import check_name
 from pg.tuned import VARIANTS, defaults
 
@@ -24,7 +25,7 @@ def preset(
     environment steps (`Config.lasting`). Raises ValueError for an unknown estimator or field, or a
     value out of range.
     """
-    check_name("estimator", estimator, [*ACCEPTS, *VARIANTS])
+    check_name("estimator", estimator, [*FACTS, *VARIANTS])
     env = changes.get("env")
     named = env is None or isinstance(env, str)
     base = defaults(estimator, task if task and named else env)

@@ -17,7 +17,6 @@ import optax
 
 from pg import diagnostics, envs, networks, nonfinite, normalisation, rollout
 from pg.config import (
-    CRITICS,
     WHOLE_NUMBERS,
     Config,
     Hyperparams,
@@ -29,6 +28,7 @@ from pg.config import (
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise, values
 from pg.estimators.checks import checked
+from pg.estimators.facts import FACTS
 from pg.fast import devices
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
@@ -329,7 +329,7 @@ def _quality(
     noise = _scale(config) ** 2 * optax.tree.sum(found.variance)
     signal = _scale(config) ** 2 * optax.tree.norm(found.mean, squared=True) - noise / found.size
     metrics = {"grad_variance": noise, "grad_squared_norm": signal}
-    if config.estimator in CRITICS and not isinstance(batch.target, tuple):
+    if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
         value = values(critic, params, batch.traj)
         metrics["explained_variance"] = diagnostics.explained_variance(
             value, batch.target, batch.traj.valid, missing=nonfinite.missing()

@@ -7,44 +7,7 @@ search, and docs/tuning.md what was searched. A label is an estimator's name, or
 
 from typing import Any
 
-# Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
-_WINDOWS: dict[str, Any] = {
-    "collect": "windows",
-    "num_envs": 8,
-    "num_steps": 32,
-    "num_updates": 1953,
-    "schedule": "linear",
-    "gamma": 0.99,
-    "max_grad_norm": 0.5,
-    "undiscounted_state_weighting": 1.0,
-}
-
-# By estimator, on any environment. Those without a row learn with the defaults of Config and
-# Hyperparams: complete episodes, γ = 1, at most 2,000 episodes (1M steps on CartPole).
-PRESETS: dict[str, dict[str, Any]] = {
-    "group_leave_one_out": {"group_size": 5},
-    "grpo": {"group_size": 5},
-    "entropy_reward": {"temperature": 0.01},
-    "actor_critic": {**_WINDOWS, "n_step": 32},
-    "gae": _WINDOWS,
-    "vtrace": {**_WINDOWS, "gae_lambda": 1.0},
-    "ppo": {  # 150k steps
-        **_WINDOWS,
-        "num_steps": 64,
-        "num_updates": 292,
-        "num_epochs": 10,
-        "num_minibatches": 4,
-        "learning_rate": 0.001,
-    },
-    # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
-    "gpomdp": {
-        "env": "Catch-bsuite",
-        "collect": "windows",
-        "num_envs": 32,
-        "num_steps": 64,
-        "num_updates": 250,
-    },
-}
+from pg.estimators.facts import FACTS
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -61,16 +24,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 _CATCH: dict[str, Any] = {"num_envs": 20, "num_updates": 550, "learning_rate": 0.004}
 _CATCH_WINDOWS: dict[str, Any] = {"entropy_coef": 0.01, "num_updates": 390}
+# What is compared on Catch: by returns of complete episodes, or by bootstrapped windows.
 _ON_RETURNS = (
+    "reinforce",
     *(
-        "reinforce",
-        "constant_baseline",
-        "batch_mean",
-        "standardised",
-        "leave_one_out",
-        "time_baseline",
+        name
+        for name, facts in FACTS.items()
+        if facts.collect == ("episodes",) and facts.baseline != "none"
     ),
-    *("optimal_baseline", "moving_average", "state_value", "grpo", "action_dependent_baseline"),
+)
+_BOOTSTRAPPED = tuple(
+    name
+    for name, facts in FACTS.items()
+    if "windows" in facts.collect and facts.critic == "V" and not facts.several_steps
 )
 _FAST: dict[str, Any] = {"num_steps": 8, "learning_rate": 0.001}  # many short windows
 _MILLION: dict[str, Any] = {  # steps
@@ -179,7 +145,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Catch-bsuite": {
         **dict.fromkeys(_ON_RETURNS, _CATCH),
         "group_leave_one_out": {**_CATCH, "learning_rate": 0.002},
-        **dict.fromkeys(("actor_critic", "gae", "vtrace"), _CATCH_WINDOWS),
+        **dict.fromkeys(_BOOTSTRAPPED, _CATCH_WINDOWS),
         "ppo": {"entropy_coef": 0.01, "num_updates": 195},
     },
     "DeepSea-bsuite": {
@@ -263,7 +229,8 @@ def defaults(label: str, env: Any = None) -> dict[str, Any]:
             environment object has none.
     """
     variant = {"estimator": label, **VARIANTS.get(label, {})}
-    preset = {**PRESETS.get(variant["estimator"], {}), **variant}
+    facts = FACTS.get(variant["estimator"])
+    preset = {**(facts.settings if facts else {}), **variant}
     task = preset.get("env", "CartPole-v1") if env is None else env
     tuned = TUNED.get(task, {}).get(label, {}) if isinstance(task, str) else {}
     return {**preset, **tuned}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from pg import numerals
+from pg.estimators.facts import FACTS
 from pg.inputs import check_name
 
 # Names of the problems that estimators are measured on (a test holds this equal to
@@ -75,17 +76,9 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
     return tuple(Row(label, steps, bar) for label in labels)
 
 
-_COUPLED = ("batch_mean", "standardised", "leave_one_out", "time_baseline", "optimal_baseline")
-_BASELINES = (
-    *(
-        *_COUPLED,
-        "moving_average",
-        "state_value",
-        "group_leave_one_out",
-        "grpo",
-        "action_dependent_baseline",
-    ),
-    *("actor_critic", "gae", "vtrace", "ppo"),
+# Those whose baseline is learned or estimated; a constant is set by hand.
+_BASELINES = tuple(
+    name for name, facts in FACTS.items() if facts.baseline not in ("none", "constant")
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"

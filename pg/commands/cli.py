@@ -24,7 +24,6 @@ from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
 from pg.config import (
-    ACCEPTS,
     ENVIRONMENTS,
     LIBRARIES,
     UNSUPPORTED,
@@ -35,6 +34,7 @@ from pg.config import (
     check_hyperparams,
     check_together,
 )
+from pg.estimators.facts import FACTS
 from pg.inputs import check_name, nearest
 from pg.presets import preset
 from pg.runs import encoding, folders
@@ -104,7 +104,7 @@ _FIRST = (
 _NAMES = {
     "env": ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; or library:name, of {', '.join(LIBRARIES)}",
-    "estimator": ", ".join(ACCEPTS),
+    "estimator": ", ".join(FACTS),
 }
 # Flags of other command lines that this one has in another form.
 _INSTEAD = {
@@ -386,7 +386,7 @@ def _paragraphs(text: str) -> str:
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     """The preset of the estimator and the environment that are named."""
     estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
-    check_name("estimator", estimator, ACCEPTS)
+    check_name("estimator", estimator, FACTS)
     check_env(env)
     config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
     if any(_named(argv, name) for name in ("minibatch-size", "minibatch_size")):

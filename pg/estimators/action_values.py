@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from pg import returns, surrogates
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, Weighted, action_values, build_estimator
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
@@ -24,10 +24,9 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1706.05374; 1709.00503).
 
     Ψₜ = γᵗ Q(sₜ, a), for every a
-    Unbiased for: no, unless Q is exact: Q stands in for the reward to go.
-    Variance: none from the choice of the action, nor from what follows it; that of the states
-        remains.
-    Needs: a critic of every action, discrete actions; complete episodes, on-policy.
+    Unbiased for: no: unless Q is exact, which stands in for the reward to go.
+    Variance: none from the choice of the action, nor from what follows it; that of the states.
+    Needs: complete episodes, a critic Q of discrete actions, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -37,21 +36,19 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         )
         return returns.discount_powers(q, h.gamma) * q, to_go, state
 
-    return build_estimator(
-        policy, critic, h, weigh, every_action, taken, accepts=ACCEPTS["all_action"]
-    )
+    return build_estimator(policy, critic, h, weigh, every_action, taken)
 
 
 def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A baseline that knows the action, and the correction that keeps the mean (Q-Prop 1611.02247;
     1802.10031).
 
-    Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a:  ∇log π (G - Q) +
-        E_a[∇log π Q]
-    Unbiased for: J, for any Q: it was fitted to earlier batches.
-    Variance: removes that of the choice of the action, as far as Q is right; what follows the
-        action remains.
-    Needs: a critic of every action, discrete actions; complete episodes, on-policy.
+    Summed over the actions it is ∇log π(aₜ|sₜ) (Gₜ - Q(sₜ, aₜ)) + E_a[∇log π(a|sₜ) Q(sₜ, a)].
+
+    Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a
+    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Variance: removes that of the choice of the action, as far as Q is right; the rest remains.
+    Needs: complete episodes, a critic Q of discrete actions, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -65,8 +62,7 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
         q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
         return returns.discount_powers(q, h.gamma) * q, to_go, state
 
-    accepts = ACCEPTS["action_dependent_baseline"]
-    return build_estimator(policy, critic, h, weigh, every_action, taken, accepts=accepts)
+    return build_estimator(policy, critic, h, weigh, every_action, taken)
 
 
 def every_action(dist: Any, batch: Weighted) -> jax.Array:

@@ -5,27 +5,26 @@ rₜ].
 from typing import Any
 
 from pg import returns
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, build_estimator
 from pg.networks import Network
 from pg.rollout import Trajectory
 
 
 def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett,
-    1106.0665).
+    """GPOMDP(β): a reward is credited to a fading trace of the scores before it (Baxter & Bartlett
+    2001, 1106.0665).
 
-    Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ.
+    Σₜ Ψₜ ∇log πₜ = Σₖ rₖ zₖ with the trace zₖ = β zₖ₋₁ + ∇log πₖ. Resets are part of the dynamics:
+    the trace goes on through them.
 
     Ψₜ = Σ_{k≥t} βᵏ⁻ᵗ rₖ,  to the window's end
-    Unbiased for: no: it aims at ∇_β η, which tends to the average reward's gradient ∇η as β tends
-        to 1.
+    Unbiased for: no: it aims at ∇_β η, which tends to ∇η, η the average reward, as β tends to 1.
     Variance: grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias.
-    Needs: windows, on-policy. Resets are part of the dynamics: the trace goes on through them.
+    Needs: windows, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.discounted_sum(traj.reward, h.beta), (), state
 
-    accepts = ACCEPTS["gpomdp"]
-    return build_estimator(policy, None, h, weigh, accepts=accepts, state_discount=1.0)
+    return build_estimator(policy, None, h, weigh, state_discount=1.0)

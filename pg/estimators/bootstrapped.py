@@ -34,10 +34,9 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """n rewards, then V (A2C, A3C; Mnih et al. 2016, 1602.01783).
 
     Ψₜ = γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))
-    Unbiased for: no, unless V is exact or n reaches every episode's termination: V stands in for
-        what follows.
+    Unbiased for: no: unless V is exact or n reaches every episode's termination.
     Variance: falls as n falls.
-    Needs: a critic, on-policy; episodes or windows.
+    Needs: episodes or windows, a critic V, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -55,10 +54,9 @@ def gae(
     1506.02438).
 
     Ψₜ = γᵗ Σₗ (γλ)ˡ δₜ₊ₗ,  δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)
-    Unbiased for: no, unless V is exact, or λ = 1 and every episode terminates: V stands in for what
-        follows.
+    Unbiased for: no: unless V is exact, or λ = 1 and every episode terminates.
     Variance: falls as λ falls.
-    Needs: a critic, on-policy; episodes or windows.
+    Needs: episodes or windows, a critic V, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -75,10 +73,9 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1802.01561).
 
     Ψₜ = γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ)),  v the V-trace target, its trace λ min(1, ρ)
-    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy V stands
-        in as in gae.
+    Unbiased for: no: off-policy it aims at a policy between the behaviour and π; on-policy as gae.
     Variance: bounded by the truncation.
-    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
+    Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -95,10 +92,9 @@ def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1707.06347).
 
     Ψₜ = as gae, times ρₜ while clipping does not bind
-    Unbiased for: no: as gae on the first minibatch, where ρ = 1; after it the states are the old
-        policy's.
+    Unbiased for: no: as gae on the first minibatch; after it the states are the old policy's.
     Variance: as gae; clipping bounds the ratio's.
-    Needs: a critic, the behaviour's log-probabilities; episodes or windows.
+    Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
 
     return gae(policy, critic, h, clipped(h), drift(h))

@@ -1,7 +1,6 @@
 """What an estimator must give, looked at while a program is traced."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,11 +8,10 @@ import jax.numpy as jnp
 
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, Weighted
+from pg.estimators.family import Factory
 from pg.inputs import check_function
 from pg.networks import Network
 from pg.rollout import Trajectory
-
-Factory = Callable[[Network, Network, Hyperparams], Estimator]
 
 
 def checked(factory: Factory) -> Factory:

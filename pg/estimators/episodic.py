@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.baselines import MovingAverage
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators.base import (
     Estimator,
     Params,
@@ -37,7 +37,7 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.total_return(traj.reward, h.gamma), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reinforce"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -53,7 +53,7 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return discounted_reward_to_go(traj, h), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["reward_to_go"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -68,8 +68,7 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
 
-    accepts = ACCEPTS["undiscounted_reward_to_go"]
-    return build_estimator(policy, None, h, weigh, accepts=accepts, state_discount=1.0)
+    return build_estimator(policy, None, h, weigh, state_discount=1.0)
 
 
 def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -77,7 +76,7 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
     2001).
 
     Ψₜ = R - b,  b = `baseline`
-    Unbiased for: J, for any b that is independent of the batch.
+    Unbiased for: J: for any b that is independent of the batch.
     Variance: smallest at the b above; grows with the square of the distance from it.
     Needs: complete episodes, on-policy.
     """
@@ -85,7 +84,7 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.total_return(traj.reward, h.gamma) - h.baseline, (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["constant_baseline"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -101,7 +100,7 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         total = returns.total_return(traj.reward, h.gamma)
         return total - total.mean(), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["batch_mean"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -111,8 +110,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
 
     Ψₜ = (R - mean R) / (std R + 10⁻⁸)
-    Unbiased for: no: the scale is random and correlated with the sample; even the direction is not
-        ∇J's.
+    Unbiased for: no: the scale is random and correlated with the sample; even the direction is off.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
@@ -120,7 +118,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return baselines.standardised(*return_and_error(traj, h)), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["standardised"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -136,7 +134,7 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         total = returns.total_return(traj.reward, h.gamma)
         return total - baselines.leave_one_out(total), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["leave_one_out"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -153,24 +151,25 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         to_go = discounted_reward_to_go(traj, h)
         return to_go - baselines.leave_one_out(to_go), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["time_baseline"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """For every parameter its own variance-minimising constant, from the other episodes (Peters &
     Schaal 2008).
 
-    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ  (0 where all others
-        are 0)
+    Where all others are 0, so is bⱼ.
+
+    Ψₜ = R - bⱼ,  bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ
     Unbiased for: J.
     Variance: the lowest of constant baselines, coordinate by coordinate, as N grows.
-    Needs: complete episodes, on-policy, N ≥ 2; memory for N gradients.
+    Needs: complete episodes, on-policy, N ≥ 2, memory for N gradients.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         return returns.total_return(traj.reward, h.gamma), (), state
 
-    plain = build_estimator(policy, None, h, weigh, accepts=ACCEPTS["optimal_baseline"])
+    plain = build_estimator(policy, None, h, weigh)
     bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
 
     def scores(params: Params, batch: Weighted) -> Params:
@@ -207,18 +206,16 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
         total = returns.total_return(traj.reward, h.gamma)
         return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
 
-    return build_estimator(
-        policy, None, h, weigh, state=MovingAverage.start(), accepts=ACCEPTS["moving_average"]
-    )
+    return build_estimator(policy, None, h, weigh, state=MovingAverage.start())
 
 
 def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A learned V(s) as baseline, complete returns (Sutton et al. 2000).
 
     Ψₜ = γᵗ (Gₜ - V(sₜ))
-    Unbiased for: J, for any V: it was fitted to earlier batches.
-    Variance: removes what the state predicts; near the best state baseline where V is accurate.
-    Needs: a critic, complete episodes, on-policy.
+    Unbiased for: J: for any V, as it was fitted to earlier batches.
+    Variance: removes what the state predicts; near the best state baseline if V is accurate.
+    Needs: complete episodes, a critic V, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
@@ -230,17 +227,16 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
             state,
         )
 
-    return build_estimator(policy, critic, h, weigh, accepts=ACCEPTS["state_value"])
+    return build_estimator(policy, critic, h, weigh)
 
 
 def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL;
-    1704.06440).
+    1704.06440). Other estimators take the temperature τ as well.
 
     Ψₜ = Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ)),  τ = `temperature`
-    Unbiased for: J_τ = E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
+    Unbiased for: J_τ: E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))].
     Variance: that of reward_to_go, plus the noise of the sampled log-probabilities.
-    Needs: complete episodes, on-policy; τ above 0, which its preset sets. Other estimators take τ
-        as well.
+    Needs: complete episodes, on-policy, τ above 0, which its preset sets.
     """
     return reward_to_go(policy, critic, h)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from pg import baselines, returns
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift, return_and_error
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -25,7 +25,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
     grpo without its biases: neither the standard deviation nor the length divides, and the own
     return is left out, which in groups of G is a factor G / (G - 1).
 
-    Ψₜ = R - mean of R over the others of the group  (0 where there are none)
+    Ψₜ = R - mean of R over the others of the group,  0 where there are none
     Unbiased for: J.
     Variance: removes what the initial state predicts of the return.
     Needs: complete episodes that share initial states, on-policy.
@@ -35,7 +35,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
         total = returns.total_return(traj.reward, h.gamma)
         return total - baselines.group_leave_one_out(total, same_group(traj)), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["group_leave_one_out"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -45,21 +45,17 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no
     scale.
 
-    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; times ρₜ until
-        clipped
-    Unbiased for: no: groups that agree weigh more, long episodes less, and the own episode is in
-        the mean.
+    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; ρₜ until clipped
+    Unbiased for: no: groups that agree weigh more, long episodes less; the own one is in the mean.
     Variance: that of the returns within a group, in units of itself.
-    Needs: complete episodes that share initial states; the behaviour's log-probabilities.
+    Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
         advantage = baselines.group_standardised(*return_and_error(traj, h), same_group(traj))
         return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
 
-    return build_estimator(
-        policy, None, h, weigh, clipped(h), watch=drift(h), accepts=ACCEPTS["grpo"]
-    )
+    return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h))
 
 
 def same_group(traj: Trajectory) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from pg import returns
-from pg.config import ACCEPTS, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators.base import (
     Estimator,
     Params,
@@ -29,7 +29,7 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     al. 2000).
 
     Ψₜ = w R,  w = Π_{k<H} ρₖ
-    Unbiased for: J, if the behaviour can do all that π can.
+    Unbiased for: J: if the behaviour can do all that π can.
     Variance: grows exponentially with the horizon and the distance between the two policies.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
@@ -39,7 +39,7 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
         return jnp.exp(log_rho.sum(0)) * total, (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["trajectory_importance"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -47,7 +47,7 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
     (Precup et al. 2000).
 
     Ψₜ = Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ
-    Unbiased for: J, if the behaviour can do all that π can.
+    Unbiased for: J: if the behaviour can do all that π can.
     Variance: usually less than trajectory_importance; still exponential in the horizon.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
@@ -58,7 +58,7 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
         reward = weight * own_entropy(traj, log_rho, h).reward
         return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["per_decision_importance"])
+    return build_estimator(policy, None, h, weigh)
 
 
 def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -66,8 +66,7 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     1205.4839).
 
     Ψₜ = ρₜ γᵗ Gₜ
-    Unbiased for: no, off-policy: states and rewards to go are still the behaviour's; J where π is
-        the behaviour.
+    Unbiased for: no: off-policy, states and rewards to go are still the behaviour's; J on-policy.
     Variance: bounded by one ratio.
     Needs: complete episodes, the behaviour's log-probabilities.
     """
@@ -80,4 +79,4 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
             state,
         )
 
-    return build_estimator(policy, None, h, weigh, accepts=ACCEPTS["ratio_only"])
+    return build_estimator(policy, None, h, weigh)

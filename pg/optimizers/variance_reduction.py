@@ -6,8 +6,8 @@ parameters.
 The correction has mean d - ∇J(θ'), so that dₖ is unbiased where d is, for ∇J(θ'); its variance is
 of the order of ‖θₖ - θ'‖². Without w it would be biased: g(θ') is taken on the episodes of another
 policy. For estimators of complete episodes whose Ψ does not depend on the policy, and so without a
-temperature (`config.OF_THE_POLICY` names the others, which are refused); an entropy bonus is not
-weighed, and the critic's part passes as it is.
+temperature (`Facts.psi_depends_on_policy` marks the others, which are refused); an entropy bonus is
+not weighed, and the critic's part passes as it is.
 """
 
 from collections.abc import Callable

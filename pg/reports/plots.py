@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pg import numerals
+from pg.estimators.facts import FACTS
 from pg.reports import statistics
 from pg.reports.statistics import Estimate
 from pg.runs import files
@@ -69,8 +70,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pg",
 }
 # Of each estimator, the place of its colour in COLOURS and of its line in STYLES; no two have the
-# same two. Those that are most often compared differ in colour. A new one takes a pair that is
-# free.
+# same two. Those that are most often compared differ in colour.
 LOOKS: dict[str, tuple[int, int]] = {
     "reinforce": (0, 0),
     "reward_to_go": (1, 0),
@@ -97,6 +97,11 @@ LOOKS: dict[str, tuple[int, int]] = {
     "per_decision_importance": (1, 3),
     "ratio_only": (2, 3),
 }
+_PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
+# Estimators that are not listed above take the pairs that are left.
+_FREE = [pair for pair in _PAIRS if pair not in LOOKS.values()]
+_UNLISTED = [name for name in FACTS if name not in LOOKS]
+LOOKS.update(zip(_UNLISTED, _FREE, strict=False))
 Interval = tuple[Any, Any, Any]  # middle, low, high
 Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
 
@@ -799,8 +804,7 @@ def looks(labels: Iterable[str], *, markers: bool = False) -> dict[str, dict[str
     """
     labels = list(dict.fromkeys(labels))
     taken = {LOOKS[label] for label in labels if label in LOOKS}
-    pairs = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
-    free = itertools.cycle([pair for pair in pairs if pair not in taken] or pairs)
+    free = itertools.cycle([pair for pair in _PAIRS if pair not in taken] or _PAIRS)
     found = {}
     for label in labels:
         colour, line = LOOKS[label] if label in LOOKS else next(free)

@@ -17,7 +17,8 @@ import pytest
 from pg.benchmarks import learning, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
-from pg.config import ACCEPTS, ENVIRONMENTS, Config, Hyperparams
+from pg.config import ENVIRONMENTS, Config, Hyperparams
+from pg.estimators.facts import FACTS
 from pg.presets import preset
 from pg.runs import results
 from pg.tuned import VARIANTS
@@ -521,7 +522,7 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
     for task in SUITES["all"]:
         assert (task.env or task.name) in ENVIRONMENTS
         assert len({row.label for row in task.rows}) == len(task.rows) > 0
-        assert {row.label for row in task.rows} <= {*ACCEPTS, *VARIANTS}
+        assert {row.label for row in task.rows} <= {*FACTS, *VARIANTS}
         assert task.best is None or task.floor <= task.best
         for row in task.rows:
             assert row.steps >= 100_000

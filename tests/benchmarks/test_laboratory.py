@@ -17,7 +17,7 @@ from pg.benchmarks import leaderboard, suites
 from pg.benchmarks.leaderboard import Estimates, Quality, Reference, Survey
 from pg.benchmarks.leaderboard.quality import Point
 from pg.benchmarks.leaderboard.subjects import blank, still
-from pg.config import ACCEPTS
+from pg.estimators.facts import FACTS
 
 ROOT = Path(__file__).parents[2]
 P, NOISE = 400, 3.0
@@ -36,7 +36,7 @@ def estimates(bias: float = 0.0, seed: int = 0, count: int = 1024) -> tuple[Esti
 
 def test_the_names_of_subjects_need_no_jax() -> None:
     assert tuple(leaderboard.SUBJECTS) == suites.LABORATORY
-    assert set(leaderboard.ESTIMATORS) < set(ACCEPTS)
+    assert set(leaderboard.COMPARED) < set(FACTS)
 
 
 def test_figures_of_known_gradients_are_within_their_intervals() -> None:
@@ -100,7 +100,7 @@ def test_without_a_reference_nothing_is_said_of_cosines() -> None:
 
 
 def test_what_is_parallel_to_the_gradient() -> None:
-    assert [name for name in leaderboard.ESTIMATORS if not leaderboard.parallel(name)] == [
+    assert [name for name in leaderboard.COMPARED if not FACTS[name].parallel] == [
         *(
             "undiscounted_reward_to_go",
             "standardised",
@@ -289,7 +289,7 @@ def test_the_leaderboard_of_the_documentation_is_that_of_the_stored_table() -> N
     shown = text.split(leaderboard.MARKS[0])[1].split(leaderboard.MARKS[1])[0]
     lines = (
         Survey.read(ROOT / "docs" / "leaderboard")
-        .having(leaderboard.SUBJECTS, leaderboard.ESTIMATORS, 1)
+        .having(leaderboard.SUBJECTS, leaderboard.COMPARED, 1)
         .lines
     )
     assert shown.strip() == leaderboard.report(lines).strip()

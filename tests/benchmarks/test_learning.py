@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from toys import Target
 
-from pg.config import ACCEPTS, GROUPED, ActionDistribution, Config, Hyperparams
+from pg.config import ActionDistribution, Config, Hyperparams
 from pg.envs import make_env
+from pg.estimators.facts import FACTS
 from pg.networks import make_policy
 from pg.presets import preset
 from pg.runs import execution
@@ -29,11 +30,11 @@ def trained_policy(config: Config, hyperparams: Hyperparams) -> Any:
     return policy.apply(params, (), SIDES, jnp.ones(2, bool))[1]
 
 
-@pytest.mark.parametrize("estimator", list(ACCEPTS))
+@pytest.mark.parametrize("estimator", list(FACTS))
 def test_every_estimator_learns_to_answer_an_observation(estimator: str) -> None:
-    way = ACCEPTS[estimator][0]
+    way = FACTS[estimator].collect[0]
     sizes = {"num_envs": 32, "num_steps": 1, "num_updates": 100}
-    group = 8 if estimator in GROUPED else 1
+    group = 8 if FACTS[estimator].baseline == "group" else 1
     config = Config(
         env=Target(continuous=False),
         estimator=estimator,
@@ -100,7 +101,7 @@ LEFT_OUT = (
     "all_action",
 )
 SPECIAL = {"reinforce": 400.0, "gpomdp": 0.95}  # gpomdp: on Catch, whose best is 1
-BARS = {name: SPECIAL.get(name, 475.0) for name in ACCEPTS if name not in LEFT_OUT}
+BARS = {name: SPECIAL.get(name, 475.0) for name in FACTS if name not in LEFT_OUT}
 
 
 @pytest.mark.acceptance("T5")

@@ -17,9 +17,10 @@ import pytest
 from gymnax.environments import environment, spaces
 from toys import ClockState
 
-from pg.config import ACCEPTS, CRITICS, GROUPED, Config, Hyperparams
+from pg.config import Config, Hyperparams
 from pg.envs import make_env
 from pg.estimators.base import critic_output, policy_output
+from pg.estimators.facts import FACTS, estimators_with
 from pg.networks import make_critic, make_policy
 from pg.rollout import episodes
 from pg.train import make_train
@@ -74,7 +75,7 @@ class Probe(environment.Environment):
 
 def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
     """Fresh episodes after training, V along them where there is a V, and π along them."""
-    group = 8 if estimator in GROUPED else 1
+    group = 8 if FACTS[estimator].baseline == "group" else 1
     sizes = {
         "num_envs": 32,
         "num_steps": 4,
@@ -83,7 +84,7 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
         "hidden_sizes": (16,),
     }
     config = Config(
-        env=Probe(kind), estimator=estimator, collect=ACCEPTS[estimator][0], **sizes, preset=None
+        env=Probe(kind), estimator=estimator, collect=FACTS[estimator].collect[0], **sizes, preset=None
     )
     params = jax.jit(make_train(config))(
         jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA)
@@ -91,14 +92,21 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
     env = make_env(config.env, 64)
     policy, critic = make_policy(config, env), make_critic(config, env)
     traj = episodes(env, policy, params.policy, jax.random.key(1))
-    value = np.asarray(critic_output(critic, params, traj)) if estimator in CRITICS else np.zeros(0)
+    value = (
+        np.asarray(critic_output(critic, params, traj))
+        if FACTS[estimator].critic == "V"
+        else np.zeros(0)
+    )
     return traj, value, policy_output(policy, params, traj)
 
 
 # One of each family in the fast lane: complete returns, and bootstrapped advantages in several
 # steps.
 FAST = ("state_value", "ppo")
-CASES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CRITICS]
+CASES = [
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in estimators_with(critic="V")
+]
 
 
 @pytest.mark.acceptance("T3")
@@ -118,7 +126,7 @@ def test_critics_know_what_follows(kind: str, estimator: str) -> None:
 
 @pytest.mark.acceptance("T3")
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", list(ACCEPTS))
+@pytest.mark.parametrize("estimator", list(FACTS))
 @pytest.mark.parametrize("kind", ["action", "both"])
 def test_every_estimator_finds_the_rewarded_action(kind: str, estimator: str) -> None:
     traj, _, dist = learned(kind, estimator)

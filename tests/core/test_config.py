@@ -10,8 +10,9 @@ import gymnax
 import pytest
 from toys import Clock
 
-from pg.config import ACCEPTS, ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams, check_hyperparams
+from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams, check_hyperparams
 from pg.estimators import ESTIMATORS
+from pg.estimators.facts import FACTS
 from pg.networks import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
@@ -84,7 +85,7 @@ OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 
 
 @pytest.mark.parametrize("optimizer", ["storm", "svrpg"])
-@pytest.mark.parametrize("estimator", ACCEPTS)
+@pytest.mark.parametrize("estimator", FACTS)
 def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of_the_policy(
     estimator: str, optimizer: Any
 ) -> None:
@@ -146,7 +147,7 @@ def test_infinite_clipping_is_allowed() -> None:
 def test_names_without_jax_are_the_names_with_it() -> None:
     assert tuple(gymnax.registered_envs[: len(ENVIRONMENTS)]) == ENVIRONMENTS
     assert set(UNSUPPORTED) <= set(ENVIRONMENTS)
-    assert list(ACCEPTS) == list(ESTIMATORS)
+    assert list(FACTS) == list(ESTIMATORS)
     with pytest.raises(ValueError, match=", ".join(OPTIMIZERS)):
         Config(optimizer="?", preset=None)
     with pytest.raises(ValueError, match=", ".join(ACTIVATIONS)):
@@ -154,7 +155,7 @@ def test_names_without_jax_are_the_names_with_it() -> None:
 
 
 def test_presets_are_valid_and_changeable() -> None:
-    for name in ACCEPTS:
+    for name in FACTS:
         config, hyperparams = preset(name)
         check_hyperparams(hyperparams)
         assert config.estimator == name

@@ -14,10 +14,11 @@ from proofs import GAMMA, A, Problem, arbitrary, corridor, endless
 from toys import tabular_policy
 
 from pg import diagnostics, envs
-from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
+from pg.config import Config, Hyperparams
 from pg.diagnostics import Measured, Sample
 from pg.diagnostics.exact import _moments
 from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.networks import make_critic, make_policy
 from pg.reports import plots
@@ -244,8 +245,8 @@ def test_the_expected_cosine_of_many_parameters() -> None:
 
 def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, Trajectory]:
     """An estimator on a batch of CartPole, with networks."""
-    way = ACCEPTS[name][0]
-    group = 2 if name in GROUPED else 1
+    way = FACTS[name].collect[0]
+    group = 2 if FACTS[name].baseline == "group" else 1
     config = Config(
         estimator=name,
         num_envs=num_envs,
@@ -275,7 +276,7 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
 
 
 FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
-REST = sorted(set(ACCEPTS) - {*FAST, "optimal_baseline"})
+REST = sorted(set(FACTS) - {*FAST, "optimal_baseline"})
 
 
 @pytest.mark.parametrize("gradient", [0.0, 2.0], ids=["all 0", "all alike"])

@@ -2,6 +2,8 @@
 not matter.
 """
 
+import inspect
+import sys
 from typing import Any
 
 import jax
@@ -11,9 +13,10 @@ import pytest
 from toys import tabular_critic, tabular_policy
 
 from pg import returns
-from pg.config import ACCEPTS, ACTION_VALUES, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
+from pg.estimators.facts import FACTS, estimators_with
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -56,7 +59,7 @@ def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
         h = h._replace(temperature=TEMPERATURE)
     estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
     params, state = estimator.init(jax.random.key(0))
-    table = jnp.asarray(ACTION_TABLE if name in ACTION_VALUES else VALUES)
+    table = jnp.asarray(ACTION_TABLE if FACTS[name].critic == "Q" else VALUES)
     return (
         estimator,
         Params(params.policy, () if isinstance(params.critic, tuple) else table),
@@ -128,7 +131,7 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     }[name]
 
 
-@pytest.mark.parametrize("name", [name for name, ways in ACCEPTS.items() if ways == ("episodes",)])
+@pytest.mark.parametrize("name", estimators_with(collect=("episodes",)))
 def test_psi_of_the_episodic_family(name: str) -> None:
     traj = batch()
     tolerance = 1e-7 if name in ("standardised", "grpo") else 1e-12  # their 10⁻⁸ in the denominator
@@ -221,11 +224,11 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
                 ratio = jnp.exp(gain - traj.log_prob[t, n])
                 gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
             else:
-                gain = jnp.sum(jnp.exp(log_pi) * psi) if name in ACTION_VALUES else psi * gain
+                gain = jnp.sum(jnp.exp(log_pi) * psi) if FACTS[name].critic == "Q" else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
             if not isinstance(params.critic, tuple):
                 output = traj.obs[t, n] @ params.critic
-                prediction = output[taken] if name in ACTION_VALUES else output
+                prediction = output[taken] if FACTS[name].critic == "Q" else output
                 total += 0.5 * 0.5 * (prediction - weighted.target[t, n]) ** 2
         return total / N
 
@@ -323,15 +326,23 @@ def test_the_moving_average_sees_the_past_only() -> None:
 
 
 def test_estimators_say_what_they_accept() -> None:
-    for name, ways in ACCEPTS.items():
-        assert build(name)[0].accepts == ways
+    for name, facts in FACTS.items():
+        assert build(name)[0].accepts == facts.collect
 
 
-def test_docstrings_carry_the_four_lines() -> None:
-    for name, estimator in ESTIMATORS.items():
-        lines = [line.strip() for line in (estimator.__doc__ or "").splitlines()]
-        for start in ("Ψₜ =", "Unbiased for:", "Variance:", "Needs:"):
-            assert sum(line.startswith(start) for line in lines) == 1, (name, start)
+@pytest.mark.skipif(sys.flags.optimize == 2, reason="python -OO has no docstrings")
+@pytest.mark.parametrize("name", FACTS)
+def test_docstrings_say_what_the_table_says(name: str) -> None:
+    """The source ends the first sentence; the four lines end the docstring."""
+    facts = FACTS[name]
+    paragraphs = (inspect.getdoc(ESTIMATORS[name]) or "").split("\n\n")
+    assert f"({facts.source})." in " ".join(paragraphs[0].split())
+    assert paragraphs[-1].splitlines() == [
+        "Ψₜ = " + ",  ".join(filter(None, (facts.psi, facts.where))),
+        "Unbiased for: " + ": ".join(filter(None, (facts.unbiased_for, facts.why))) + ".",
+        f"Variance: {facts.variance}.",
+        f"Needs: {facts.needs}.",
+    ]
 
 
 @pytest.mark.parametrize("name", ["reward_to_go", "state_value", "gae"])

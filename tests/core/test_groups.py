@@ -11,8 +11,9 @@ import pytest
 from toys import tabular_policy
 
 from pg import diagnostics, envs, networks, train
-from pg.config import GROUPED, Config, Hyperparams
+from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.estimators.facts import estimators_with
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.rollout import Trajectory, episodes
@@ -151,7 +152,7 @@ def test_what_would_cut_a_group_is_refused() -> None:
         diagnostics.per_batch(estimator, params, state, traj, 6)
 
 
-@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("name", estimators_with(baseline="group"))
 def test_episodes_that_are_in_no_groups_are_refused(name: str) -> None:
     estimator, params, state, traj = collected("BernoulliBandit-misc", name)
     with pytest.raises(

@@ -37,7 +37,6 @@ from pg.commands.job import Options
 from pg.config import (
     _CHOICES,
     _RANGES,
-    ACCEPTS,
     Config,
     CriticOptimizer,
     Hyperparams,
@@ -48,6 +47,7 @@ from pg.distributions import Categorical, Gaussian
 from pg.envs import configured, make_env
 from pg.estimators import ESTIMATORS, Estimator, build_estimator
 from pg.estimators.checks import checked
+from pg.estimators.facts import FACTS
 from pg.evaluate import evaluate
 from pg.inputs import ALIASES, nearest
 from pg.networks import Network, make_critic, make_policy
@@ -1236,7 +1236,7 @@ def test_words_of_other_libraries_stand_for_what_is_here() -> None:
         "minibatch_size",
         *H.scalars(),
         *(f.name for f in fields(Config)),
-        *ACCEPTS,
+        *FACTS,
     }
     for word, meant in ALIASES.items():
         assert word not in flags, word
@@ -1281,7 +1281,7 @@ WHOLE = st.sampled_from([1, 2, 3, 4])
 RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "env": st.sampled_from(["CartPole-v1", "Pendulum-v1", "Catch-bsuite", "MemoryChain-bsuite"]),
     "env_params": st.sampled_from([(), {}, {"max_steps_in_episode": 5}]),
-    "estimator": st.sampled_from(list(ACCEPTS)),
+    "estimator": st.sampled_from(list(FACTS)),
     "num_updates": st.just(3),
     "num_envs": st.sampled_from([1, 2, 4]),
     "group_size": st.sampled_from([1, 1, 2]),
@@ -1362,7 +1362,7 @@ def requests(draw: st.DrawFn, wrong: int = 2) -> tuple[dict[str, Any], dict[str,
     along.
     """
     estimator = draw(RIGHT["estimator"])
-    values = {"estimator": estimator, "collect": draw(st.sampled_from(ACCEPTS[estimator]))}
+    values = {"estimator": estimator, "collect": draw(st.sampled_from(FACTS[estimator].collect))}
     chosen = draw(st.lists(st.sampled_from(NAMES), max_size=9, unique=True))
     values |= {name: draw(RIGHT[name]) for name in (*ALWAYS, *chosen) if name not in values}
     values |= draw(st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=wrong))

@@ -26,10 +26,10 @@ from pg import (
     returns,
     rollout,
 )
-from pg.config import OF_THE_POLICY
 from pg.envs import environment, spaces
 from pg.estimators import ESTIMATORS
 from pg.estimators.base import valued
+from pg.estimators.facts import FACTS
 from pg.estimators.pathwise import pathwise_gradient
 from pg.networks import actor, make_critic
 
@@ -126,7 +126,10 @@ EPISODES = [
     *(
         pytest.param(
             name,
-            {"group_size": 2, "optimizer": "adam" if name in OF_THE_POLICY else optimizer},
+            {
+                "group_size": 2,
+                "optimizer": "adam" if FACTS[name].psi_depends_on_policy else optimizer,
+            },
             id=name,
             marks=pytest.mark.slow,
         )

@@ -14,9 +14,10 @@ import pytest
 from toys import Clock
 
 from pg import train as train_module
-from pg.config import ACCEPTS, GROUPED, Config, Hyperparams
+from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator
 from pg.estimators.base import standardise
+from pg.estimators.facts import FACTS
 from pg.networks import Network
 from pg.rollout import Trajectory
 from pg.runs import execution
@@ -61,13 +62,13 @@ def ways() -> list[Any]:
     )
     slow = [
         (name, "episodes")
-        for name, accepted in ACCEPTS.items()
-        if len(accepted) > 1 or name in alike
+        for name, facts in FACTS.items()
+        if len(facts.collect) > 1 or name in alike
     ]
     rest = [
         (name, way)
-        for name, accepted in ACCEPTS.items()
-        for way in accepted
+        for name, facts in FACTS.items()
+        for way in facts.collect
         if (name, way) not in slow
     ]
     return [*rest, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
@@ -75,7 +76,7 @@ def ways() -> list[Any]:
 
 @pytest.mark.parametrize(("estimator", "collect"), ways())
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
-    group = 2 if estimator in GROUPED else 1
+    group = 2 if FACTS[estimator].baseline == "group" else 1
     sizes = {
         "num_envs": 4,
         "num_steps": 8,
@@ -622,9 +623,9 @@ def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
         "num_steps": 12,
         "group_size": 1,
     }
-    if name in GROUPED:
+    if FACTS[name].baseline == "group":
         sizes["group_size"] = 2
-    config = Config(estimator=name, collect=ACCEPTS[name][-1], **(sizes | changes), preset=None)
+    config = Config(estimator=name, collect=FACTS[name].collect[-1], **(sizes | changes), preset=None)
     return *jax.jit(make_train(config))(KEY), *jax.jit(
         make_train(dataclasses.replace(config, diagnostics=True))
     )(KEY)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pg.config import ACCEPTS, Config, Hyperparams
+from pg.config import Config, Hyperparams
+from pg.estimators.facts import FACTS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
-    *("inputs", "numerals", "tuned", "config", "presets"),
+    *("inputs", "numerals", "estimators.facts", "tuned", "config", "presets"),
     *("fast.cores", "fast.devices", "fast.blocks"),
     *("envs.base", "envs.adapters", "distributions", "networks", "rollout"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
@@ -172,7 +173,7 @@ def test_every_promise_has_a_test_and_a_line() -> None:
 def test_the_readme_says_who_collects_windows() -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     both, windows = (
-        [name for name, ways in ACCEPTS.items() if ways == w]
+        [name for name, facts in FACTS.items() if facts.collect == w]
         for w in (("episodes", "windows"), ("windows",))
     )
     listed = ", ".join(f"`{name}`" for name in both[:-1]) + f" and `{both[-1]}`"

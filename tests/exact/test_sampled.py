@@ -18,8 +18,8 @@ from proofs import CASES, GAMMA, A, Case, H, S, arbitrary, corridor, gradient, u
 from toys import expand, tabular_policy
 
 from pg import envs, returns
-from pg.config import ACCEPTS, GROUPED
 from pg.estimators import Weighted
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.rollout import Trajectory, episodes, start, windows
 
@@ -55,11 +55,13 @@ def z_scores(
     """(mean - expected) / standard error of every parameter that moves, over the batches."""
     estimator, params = row.build()
     state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
-    group, way = 2 if row.share_start else 1, ACCEPTS[row.name][0]
+    group, way = 2 if row.share_start else 1, FACTS[row.name].collect[0]
     traj = sampled(row.problem or arbitrary, row.on_policy, group, way)
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     count = EPISODES // size
-    if row.name in GROUPED and group == 1:  # starts differ within a group: its mean is the same
+    if (
+        FACTS[row.name].baseline == "group" and group == 1
+    ):  # starts differ within a group: its mean is the same
         traj = traj._replace(
             group=jnp.broadcast_to(jnp.arange(EPISODES)[None] // 2, traj.reward.shape)
         )

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from toys import tabular_critic, tabular_policy
 
-from pg.config import ACTION_VALUES, Hyperparams
+from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.rollout import Trajectory
@@ -70,7 +71,7 @@ class Case(NamedTuple):
         policy, critic = tabular_policy(*problem.logits.shape), tabular_critic(len(problem.v))
         estimator = ESTIMATORS[self.name](policy, critic, Hyperparams(gamma=GAMMA, **self.setting))
         has_critic = not isinstance(estimator.init(jax.random.key(0))[0].critic, tuple)
-        table = problem.q if self.name in ACTION_VALUES else problem.v
+        table = problem.q if FACTS[self.name].critic == "Q" else problem.v
         return estimator, Params(
             jnp.asarray(problem.logits), jnp.asarray(table) if has_critic else ()
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pg.config import ACCEPTS
+from pg.estimators.facts import FACTS
 from pg.reports import plots
 from pg.reports.statistics import Estimate
 
@@ -373,12 +373,12 @@ def test_only_several_seeds_have_a_mean_with_its_band(
 
 
 def test_an_estimator_keeps_its_look() -> None:
-    assert set(plots.LOOKS) == set(ACCEPTS)
-    alone = {name: plots.looks([name], markers=True)[name] for name in ACCEPTS}
-    assert len({tuple(look.values()) for look in alone.values()}) == len(ACCEPTS)
-    for names in (ACCEPTS, [*ACCEPTS][::-1], ["mine", *ACCEPTS, "yours"]):
+    assert set(plots.LOOKS) == set(FACTS)
+    alone = {name: plots.looks([name], markers=True)[name] for name in FACTS}
+    assert len({tuple(look.values()) for look in alone.values()}) == len(FACTS)
+    for names in (FACTS, [*FACTS][::-1], ["mine", *FACTS, "yours"]):
         found = plots.looks(names, markers=True)
-        assert {name: found[name] for name in ACCEPTS} == alone
+        assert {name: found[name] for name in FACTS} == alone
         assert len({tuple(look.values()) for look in found.values()}) == len(found)
 
 

@@ -37,15 +37,7 @@ from pg import (
 from pg import evaluate as evaluation
 from pg import train as training
 from pg.benchmarks import learning, suites
-from pg.config import (
-    ACCEPTS,
-    ENVIRONMENTS,
-    GROUPED,
-    UNSUPPORTED,
-    ActionDistribution,
-    Config,
-    Hyperparams,
-)
+from pg.config import ENVIRONMENTS, UNSUPPORTED, ActionDistribution, Config, Hyperparams
 from pg.envs import Box, gymnax, make_env
 from pg.estimators import (
     ESTIMATORS,
@@ -59,6 +51,7 @@ from pg.estimators import (
     off_policy,
     pathwise,
 )
+from pg.estimators.facts import FACTS
 from pg.exact.tabular import garnet
 from pg.fast import devices
 from pg.optimizers import curvature, variance_reduction
@@ -390,7 +383,7 @@ def trained(
     plain = {
         "optimizer": curved,
         "critic_optimizer": "sgd",
-        "group_size": 2 if estimator in GROUPED else 1,
+        "group_size": 2 if FACTS[estimator].baseline == "group" else 1,
     }
     config = Config(
         env=env, estimator=estimator, collect=collect, **{**sizes, **plain, **changes}, preset=None
@@ -489,8 +482,8 @@ LAWS |= {"tanh": (distributions.TanhGaussian, 4), "censored": (distributions.Cen
 STRICT: dict[str, Callable[[], None]] = {
     **{
         f"{name}, {way}": functools.partial(trained, name, way)
-        for name, ways in ACCEPTS.items()
-        for way in ways
+        for name, facts in FACTS.items()
+        for way in facts.collect
     },
     **{
         name: functools.partial(trained, "state_value", curved=name) for name in ("natural", "trpo")

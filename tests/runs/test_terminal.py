@@ -18,7 +18,8 @@ import pytest
 from pg.commands import cli, terminal
 from pg.commands.job import Options
 from pg.commands.terminal import Progress, fitted, wrapped
-from pg.config import ACCEPTS, ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
+from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
+from pg.estimators.facts import FACTS
 from pg.fast import devices
 from pg.presets import preset
 from pg.sweep import Study, driver, points
@@ -275,7 +276,7 @@ def test_the_help_shows_the_experiment_first_and_its_choices(
     names = re.split(r"[, ]+", words.split("One of ")[1].split(";")[0])
     assert names == [name for name in ENVIRONMENTS if name not in UNSUPPORTED]
     assert f"or library:name, of {', '.join(LIBRARIES)}." in words
-    assert f"One of {', '.join(ACCEPTS)}." in words
+    assert f"One of {', '.join(FACTS)}." in words
 
 
 def on_a_terminal(*command: str, **environment: str) -> str:

@@ -18,7 +18,6 @@ from pg.benchmarks.leaderboard.quality import (
     Quality,
     assess,
     budget,
-    parallel,
     parts,
 )
 from pg.benchmarks.leaderboard.report import (
@@ -39,13 +38,13 @@ from pg.benchmarks.leaderboard.subjects import (
     stages,
 )
 from pg.benchmarks.leaderboard.survey import (
-    ESTIMATORS,
+    COMPARED,
     Survey,
     survey,
 )
 
 __all__ = [
-    "ESTIMATORS",
+    "COMPARED",
     "LEVELS",
     "MARKS",
     "STAGES",
@@ -65,7 +64,6 @@ __all__ = [
     "draw_leaderboard",
     "leaderboard",
     "measure",
-    "parallel",
     "parts",
     "reference",
     "report",

@@ -17,8 +17,9 @@ from jax.flatten_util import ravel_pytree
 
 from pg import diagnostics, networks, rollout
 from pg.benchmarks.leaderboard.subjects import GAMMA, SUBJECTS, Stage, parts, still
-from pg.config import ACTION_VALUES, GROUPED, Config, Hyperparams
+from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network
@@ -52,9 +53,8 @@ def measure(
     subject = SUBJECTS[name]
     each = min(subject.at_once, max(1, round(share * subject.num_estimates)))
     calls = max(1, round(share * subject.num_estimates / each))
-    config = still(
-        subject.settings(name)[0], estimator, num_episodes, 2 if estimator in GROUPED else 1
-    )
+    group_size = 2 if FACTS[estimator].baseline == "group" else 1
+    config = still(subject.settings(name)[0], estimator, num_episodes, group_size)
     program, state = _estimates(config, each)
     params = Params(stage.policy, critic_of(stage, estimator))
     first_key, key = jax.random.split(jax.random.key(seed))
@@ -77,17 +77,14 @@ def measure(
 
 def critic_of(stage: Stage, estimator: str) -> Any:
     """The parameters of the critic that an estimator takes; () for none."""
-    if estimator in ACTION_VALUES:
-        if "Q" not in stage.critics:
-            raise ValueError(
-                f"estimator={estimator!r} sums over the actions, and so needs discrete ones"
-            )
-        return stage.critics["Q"]
-    return (
-        stage.critics["V"]
-        if estimator in ("state_value", "actor_critic", "gae", "vtrace", "ppo")
-        else ()
-    )
+    kind = FACTS[estimator].critic
+    if kind == "none":
+        return ()
+    if kind not in stage.critics:
+        raise ValueError(
+            f"estimator={estimator!r} sums over the actions, and so needs discrete ones"
+        )
+    return stage.critics[kind]
 
 
 def reference(name: str, stage: Stage, seed: int, *, share: float = 8.0) -> Reference:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from pg.benchmarks.leaderboard.measuring import Estimates, Reference
-from pg.estimators import ESTIMATORS
+from pg.estimators.facts import FACTS
 from pg.runs import files, results
 
 Line = TypeVar("Line", "Quality", "Point")
@@ -114,13 +114,6 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
     )
 
 
-def parallel(estimator: str) -> bool:
-    """Whether an estimator's mean is along ∇J, by its docstring: it is unbiased, or that but for
-    its length.
-    """
-    return "Unbiased for: J" in str(ESTIMATORS[estimator].__doc__) or estimator == "batch_mean"
-
-
 def budget(found: Parts, level: float, *, parallel: bool) -> float:
     """Episodes for an expected cosine of `level`; infinite where it is never reached.
 
@@ -151,7 +144,7 @@ def assess(
     resolved = reference.cosine >= RESOLVED
     found = parts(estimates, reference if resolved else reference._replace(cosine=1.0))
     to = (
-        functools.partial(budget, parallel=parallel(estimator))
+        functools.partial(budget, parallel=FACTS[estimator].parallel)
         if resolved
         else lambda some, level: math.nan
     )

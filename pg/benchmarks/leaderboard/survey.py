@@ -10,34 +10,18 @@ from typing import Any, NamedTuple
 from pg.benchmarks.leaderboard.measuring import measure, reference
 from pg.benchmarks.leaderboard.quality import Point, Quality, assess, write_csv
 from pg.benchmarks.leaderboard.subjects import STAGES, SUBJECTS, Stage, blank, kinds, stages
-from pg.config import ACTION_VALUES
+from pg.estimators.facts import FACTS
 from pg.runs import files, folders, results
 
-# On-policy ppo is gae, and an importance ratio is 1; gpomdp and entropy_reward aim at something
-# else than ∇J.
-ESTIMATORS = (
-    *(
-        "reinforce",
-        "reward_to_go",
-        "undiscounted_reward_to_go",
-        "batch_mean",
-        "standardised",
-        "leave_one_out",
-    ),
-    *(
-        "time_baseline",
-        "optimal_baseline",
-        "moving_average",
-        "state_value",
-        "group_leave_one_out",
-        "grpo",
-    ),
-    *("all_action", "action_dependent_baseline", "actor_critic", "gae", "vtrace"),
+# The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes.
+COMPARED = tuple(
+    name
+    for name, facts in FACTS.items()
+    if "episodes" in facts.collect and facts.unbiased_for != "J_τ" and not facts.same_on_policy
 )
 
-
 # The expected shape of stages.json, as of `inputs.misfit`.
-FACTS: dict[str, Any] = {
+_STAGES_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES
 }
 
@@ -140,7 +124,7 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
             stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found
         }
         folders.write_json(folder / "stages.json", facts)
-    facts, like = folders.read_json(folder / "stages.json", FACTS), blank(subject)
+    facts, like = folders.read_json(folder / "stages.json", _STAGES_JSON), blank(subject)
 
     def read(name: str) -> Stage:
         trees = {"policy": like.policy, "critics": like.critics}
@@ -152,5 +136,6 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
 
 
 def _possible(subject: str, estimator: str) -> bool:
-    """Whether an estimator can be had of a subject: Q is of discrete actions."""
-    return estimator not in ACTION_VALUES or "Q" in kinds(SUBJECTS[subject].settings(subject)[0])
+    """Tells whether an estimator can be had of a subject: Q is of discrete actions."""
+    critics = kinds(SUBJECTS[subject].settings(subject)[0])
+    return FACTS[estimator].critic in ("none", *critics)

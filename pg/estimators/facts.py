@@ -1,0 +1,387 @@
+"""The table of facts about estimators: a row each, from which everything else is derived.
+
+The command line, the checks of `Config`, presets, benchmarks, the leaderboard and the tables of the
+documentation read it. It imports nothing of pg, and no jax. The proof of a row is its mean in
+`tests/helpers/proofs.py`.
+
+In formulas J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R its sample, and
+Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Collect = Literal["episodes", "windows"]
+Objective = Literal["J", "J_τ", "no"]
+Critic = Literal["none", "V", "Q"]
+Baseline = Literal["none", "constant", "past", "batch", "group", "critic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of an estimator."""
+
+    module: str
+    """Module of `pg.estimators` in which the function of the estimator's name is defined."""
+    psi: str
+    """Formula of the weight Ψₜ of ∇log π(aₜ|sₜ)."""
+    where: str = ""
+    """Meaning of the symbols in `psi`."""
+    source: str
+    """Paper, with its number at arXiv."""
+    unbiased_for: Objective
+    """Objective whose gradient is the mean: J, J_τ (with entropy in the reward), or no."""
+    why: str = ""
+    """Condition of that, or its reason."""
+    variance: str
+    """Size of the variance, in words."""
+    collect: tuple[Collect, ...] = ("episodes",)
+    """Ways of collecting; a return that is summed to the episode's end needs complete episodes."""
+    critic: Critic = "none"
+    """Learned function: V(s), or Q(s, a) of every action."""
+    baseline: Baseline = "none"
+    """Number that Ψ is compared with: one that is set, or one from past batches, from the other
+    episodes of the batch, from those that share the initial state, or from the critic.
+    """
+    off_policy: bool = False
+    """Meant for data of another policy, whose log-probabilities it uses."""
+    several_steps: bool = False
+    """May take more than one step on a batch, as its surrogate has the importance ratio in it."""
+    psi_depends_on_policy: bool = False
+    """Ψ contains the policy itself, by a ratio, a probability or scores: that of earlier parameters
+    is another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
+    """
+    shrunk: bool = False
+    """The mean is along ∇J, and shorter."""
+    same_on_policy: str = ""
+    """Estimator that it equals on the policy's own data, as long as nothing is set."""
+    needs_also: str = ""
+    """Requirement that does not follow from the other facts."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its preset: fields of Config and Hyperparams that differ from their defaults, which are
+    complete episodes, γ = 1, and at most 2,000 episodes (1M steps on CartPole).
+    """
+
+    @property
+    def parallel(self) -> bool:
+        """True if the mean is along ∇J, whatever its length."""
+        return self.unbiased_for == "J" or self.shrunk
+
+    @property
+    def needs(self) -> str:
+        """Requirements, in words."""
+        data = {
+            ("episodes",): "complete episodes",
+            ("windows",): "windows",
+            ("episodes", "windows"): "episodes or windows",
+        }[self.collect]
+        if self.baseline == "group":
+            data += " that share initial states"
+        parts = [data]
+        if self.critic == "V":
+            parts.append("a critic V")
+        if self.critic == "Q":
+            parts.append("a critic Q of discrete actions")
+        if self.off_policy or self.several_steps:
+            parts.append("the behaviour's log-probabilities")
+        else:
+            parts.append("on-policy")
+        if self.baseline == "batch":
+            parts.append("N ≥ 2")
+        if self.needs_also:
+            parts.append(self.needs_also)
+        return ", ".join(parts)
+
+
+# Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
+_WINDOWS: dict[str, Any] = {
+    "collect": "windows",
+    "num_envs": 8,
+    "num_steps": 32,
+    "num_updates": 1953,
+    "schedule": "linear",
+    "gamma": 0.99,
+    "max_grad_norm": 0.5,
+    "undiscounted_state_weighting": 1.0,
+}
+
+FACTS: dict[str, Facts] = {
+    "reinforce": Facts(
+        module="episodic",
+        psi="R",
+        source="Williams 1992",
+        unbiased_for="J",
+        variance="the largest; H scores, each times the full return",
+    ),
+    "reward_to_go": Facts(
+        module="episodic",
+        psi="γᵗ Gₜ = Σ_{k≥t} γᵏ rₖ",
+        source="GPOMDP; Baxter & Bartlett 2001, 1106.0665",
+        unbiased_for="J",
+        variance="drops the past rewards' zero-mean terms; usually less than reinforce, not always",
+    ),
+    "undiscounted_reward_to_go": Facts(
+        module="episodic",
+        psi="Gₜ",
+        source="Nota & Thomas 2020, 1906.07073",
+        unbiased_for="no",
+        why="for γ < 1 it is the gradient of no function; J if γ = 1",
+        variance="late steps weigh as much as early ones",
+    ),
+    "constant_baseline": Facts(
+        module="episodic",
+        psi="R - b",
+        where="b = `baseline`",
+        source="Weaver & Tao 2001",
+        unbiased_for="J",
+        why="for any b that is independent of the batch",
+        variance="smallest at the b above; grows with the square of the distance from it",
+        baseline="constant",
+        same_on_policy="reinforce",
+    ),
+    "batch_mean": Facts(
+        module="episodic",
+        psi="R - (1/N) Σₘ Rₘ",
+        source="folklore",
+        unbiased_for="no",
+        why="its mean is (N-1)/N ∇J, shrunk by the own sample",
+        variance="((N-1)/N)² that of leave_one_out; the same signal-to-noise ratio",
+        baseline="batch",
+        shrunk=True,
+    ),
+    "standardised": Facts(
+        module="episodic",
+        psi="(R - mean R) / (std R + 10⁻⁸)",
+        source="as PPO and GRPO codes do",
+        unbiased_for="no",
+        why="the scale is random and correlated with the sample; even the direction is off",
+        variance="that of batch_mean in units of the returns, whatever their scale",
+        baseline="batch",
+    ),
+    "leave_one_out": Facts(
+        module="episodic",
+        psi="R - (1/(N-1)) Σ_{m≠n} Rₘ",
+        source="RLOO; Kool et al. 2019; 2402.14740",
+        unbiased_for="J",
+        variance="removes the mean return from the weight of every score",
+        baseline="batch",
+    ),
+    "time_baseline": Facts(
+        module="episodic",
+        psi="γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾",
+        source="folklore",
+        unbiased_for="J",
+        variance="removes what the clock alone predicts of the reward to go",
+        baseline="batch",
+    ),
+    "optimal_baseline": Facts(
+        module="episodic",
+        psi="R - bⱼ",
+        where="bⱼ = Σ_{m≠n} Rₘ Zₘⱼ² / Σ_{m≠n} Zₘⱼ²,  Zⱼ = Σₜ ∂ log π / ∂θⱼ",
+        source="Peters & Schaal 2008",
+        unbiased_for="J",
+        variance="the lowest of constant baselines, coordinate by coordinate, as N grows",
+        baseline="batch",
+        psi_depends_on_policy=True,
+        needs_also="memory for N gradients",
+    ),
+    "moving_average": Facts(
+        module="episodic",
+        psi="R - b",
+        where="b the average before this batch, with decay `baseline_decay`",
+        source="Williams 1992",
+        unbiased_for="J",
+        why="b was computed before this batch was sampled",
+        variance="removes the recent mean return from the weight of every score",
+        baseline="past",
+    ),
+    "state_value": Facts(
+        module="episodic",
+        psi="γᵗ (Gₜ - V(sₜ))",
+        source="Sutton et al. 2000",
+        unbiased_for="J",
+        why="for any V, as it was fitted to earlier batches",
+        variance="removes what the state predicts; near the best state baseline if V is accurate",
+        critic="V",
+        baseline="critic",
+    ),
+    "entropy_reward": Facts(
+        module="episodic",
+        psi="Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ))",
+        where="τ = `temperature`",
+        source="maximum-entropy RL; 1704.06440",
+        unbiased_for="J_τ",
+        why="E[Σₜ γᵗ (rₜ - τ log π(aₜ|sₜ))]",
+        variance="that of reward_to_go, plus the noise of the sampled log-probabilities",
+        psi_depends_on_policy=True,
+        needs_also="τ above 0, which its preset sets",
+        settings={"temperature": 0.01},
+    ),
+    "group_leave_one_out": Facts(
+        module="grouped",
+        psi="R - mean of R over the others of the group",
+        where="0 where there are none",
+        source="Dr. GRPO up to scale; 2503.20783",
+        unbiased_for="J",
+        variance="removes what the initial state predicts of the return",
+        baseline="group",
+        settings={"group_size": 5},
+    ),
+    "grpo": Facts(
+        module="grouped",
+        psi="(R - mean R) / (std R + 10⁻⁸) / length of the episode",
+        where="over the group; ρₜ until clipped",
+        source="Shao et al. 2024, 2402.03300",
+        unbiased_for="no",
+        why="groups that agree weigh more, long episodes less; the own one is in the mean",
+        variance="that of the returns within a group, in units of itself",
+        baseline="group",
+        several_steps=True,
+        psi_depends_on_policy=True,
+        settings={"group_size": 5},
+    ),
+    "all_action": Facts(
+        module="action_values",
+        psi="γᵗ Q(sₜ, a), for every a",
+        source="expected policy gradients, 1706.05374; 1709.00503",
+        unbiased_for="no",
+        why="unless Q is exact, which stands in for the reward to go",
+        variance="none from the choice of the action, nor from what follows it; that of the states",
+        critic="Q",
+    ),
+    "action_dependent_baseline": Facts(
+        module="action_values",
+        psi="γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a",
+        source="Q-Prop 1611.02247; 1802.10031",
+        unbiased_for="J",
+        why="for any Q, as it was fitted to earlier batches",
+        variance="removes that of the choice of the action, as far as Q is right; the rest remains",
+        critic="Q",
+        baseline="critic",
+        psi_depends_on_policy=True,
+    ),
+    "trajectory_importance": Facts(
+        module="off_policy",
+        psi="w R",
+        where="w = Π_{k<H} ρₖ",
+        source="Precup et al. 2000",
+        unbiased_for="J",
+        why="if the behaviour can do all that π can",
+        variance="grows exponentially with the horizon and the distance between the two policies",
+        off_policy=True,
+        psi_depends_on_policy=True,
+        same_on_policy="reinforce",
+    ),
+    "per_decision_importance": Facts(
+        module="off_policy",
+        psi="Σ_{k≥t} γᵏ rₖ Π_{i≤k} ρᵢ",
+        source="Precup et al. 2000",
+        unbiased_for="J",
+        why="if the behaviour can do all that π can",
+        variance="usually less than trajectory_importance; still exponential in the horizon",
+        off_policy=True,
+        psi_depends_on_policy=True,
+        same_on_policy="reward_to_go",
+    ),
+    "ratio_only": Facts(
+        module="off_policy",
+        psi="ρₜ γᵗ Gₜ",
+        source="Degris et al. 2012, 1205.4839",
+        unbiased_for="no",
+        why="off-policy, states and rewards to go are still the behaviour's; J on-policy",
+        variance="bounded by one ratio",
+        off_policy=True,
+        psi_depends_on_policy=True,
+        same_on_policy="reward_to_go",
+    ),
+    "actor_critic": Facts(
+        module="bootstrapped",
+        psi="γᵗ (Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ))",
+        source="A2C, A3C; Mnih et al. 2016, 1602.01783",
+        unbiased_for="no",
+        why="unless V is exact or n reaches every episode's termination",
+        variance="falls as n falls",
+        collect=("episodes", "windows"),
+        critic="V",
+        baseline="critic",
+        settings={**_WINDOWS, "n_step": 32},
+    ),
+    "gae": Facts(
+        module="bootstrapped",
+        psi="γᵗ Σₗ (γλ)ˡ δₜ₊ₗ",
+        where="δₜ = rₜ + γ V(sₜ₊₁) - V(sₜ)",
+        source="Schulman et al. 2016, 1506.02438",
+        unbiased_for="no",
+        why="unless V is exact, or λ = 1 and every episode terminates",
+        variance="falls as λ falls",
+        collect=("episodes", "windows"),
+        critic="V",
+        baseline="critic",
+        settings=_WINDOWS,
+    ),
+    "vtrace": Facts(
+        module="bootstrapped",
+        psi="γᵗ min(1, ρₜ) (rₜ + γ vₜ₊₁ - V(sₜ))",
+        where="v the V-trace target, its trace λ min(1, ρ)",
+        source="IMPALA; Espeholt et al. 2018, 1802.01561",
+        unbiased_for="no",
+        why="off-policy it aims at a policy between the behaviour and π; on-policy as gae",
+        variance="bounded by the truncation",
+        collect=("episodes", "windows"),
+        critic="V",
+        baseline="critic",
+        off_policy=True,
+        psi_depends_on_policy=True,
+        settings={**_WINDOWS, "gae_lambda": 1.0},
+    ),
+    "ppo": Facts(
+        module="bootstrapped",
+        psi="as gae, times ρₜ while clipping does not bind",
+        source="Schulman et al. 2017, 1707.06347",
+        unbiased_for="no",
+        why="as gae on the first minibatch; after it the states are the old policy's",
+        variance="as gae; clipping bounds the ratio's",
+        collect=("episodes", "windows"),
+        critic="V",
+        baseline="critic",
+        several_steps=True,
+        psi_depends_on_policy=True,
+        same_on_policy="gae",
+        settings={  # 150k steps
+            **_WINDOWS,
+            "num_steps": 64,
+            "num_updates": 292,
+            "num_epochs": 10,
+            "num_minibatches": 4,
+            "learning_rate": 0.001,
+        },
+    ),
+    "gpomdp": Facts(
+        module="average_reward",
+        psi="Σ_{k≥t} βᵏ⁻ᵗ rₖ",
+        where="to the window's end",
+        source="Baxter & Bartlett 2001, 1106.0665",
+        unbiased_for="no",
+        why="it aims at ∇_β η, which tends to ∇η, η the average reward, as β tends to 1",
+        variance="grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias",
+        collect=("windows",),
+        # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
+        settings={
+            "env": "Catch-bsuite",
+            "collect": "windows",
+            "num_envs": 32,
+            "num_steps": 64,
+            "num_updates": 250,
+        },
+    ),
+}
+
+
+def estimators_with(**facts: Any) -> tuple[str, ...]:
+    """Returns the estimators of which these facts hold, as in `estimators_with(critic="V")`."""
+    return tuple(
+        name
+        for name, row in FACTS.items()
+        if all(getattr(row, fact) == value for fact, value in facts.items())
+    )
