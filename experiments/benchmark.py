@@ -54,7 +54,7 @@ def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
 
 def main() -> int:
     """The exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:

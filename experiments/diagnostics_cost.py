@@ -40,7 +40,7 @@ def main() -> None:
     """Prints a row per estimator: time and memory of the moments over the gradient's, time of the
     updates.
     """
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     if options.num_envs < 2 or options.repeats < 1:
         cli.fail(
             f"num_envs must be at least 2 and repeats at least 1, got {options.num_envs} and "

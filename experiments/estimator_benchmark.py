@@ -39,7 +39,7 @@ class Options(Measuring):
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     try:
         options.check()
         cli.cache_compilations()

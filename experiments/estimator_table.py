@@ -36,7 +36,7 @@ class Options:
 
 def main() -> None:
     """Prints a table in Markdown, a row per estimator."""
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     texts = {
         path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
     }

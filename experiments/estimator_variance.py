@@ -72,7 +72,7 @@ class Measuring:
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = cli.options(Measuring, __doc__)
+    options = cli.options(Measuring, cli.docstring_of(__file__))
     try:
         options.check()
         cli.cache_compilations()

@@ -60,7 +60,7 @@ class Options:
 
 def main() -> None:
     """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
-    options, found = cli.options(Options, __doc__), {}
+    options, found = cli.options(Options, cli.docstring_of(__file__)), {}
     for setting in options.settings:
         own, batch, updates, seeds = SETTINGS[setting]
         batch = batch | {name: batch[name] // options.divide for name in ("num_envs", "num_steps")}

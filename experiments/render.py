@@ -42,7 +42,7 @@ class Options:
 
 def main() -> int:
     """The exit code."""
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     cli.cache_compilations()
     try:
         config, hyperparams, out = settings(options)

@@ -24,7 +24,7 @@ class Options:
 
 def main() -> int:
     """The exit code."""
-    folder = cli.options(Options, __doc__).run
+    folder = cli.options(Options, cli.docstring_of(__file__)).run
     cli.cache_compilations()
     try:
         config, hyperparams = folders.read_setup(folder)

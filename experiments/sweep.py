@@ -75,7 +75,9 @@ class Options(cli.Checkpointing, cli.Length):
 
 def main() -> int:
     """The exit code, as of train.py; 3 where every run diverged."""
-    config, hyperparams, options, machine = cli.parse("sweep.py", str(__doc__), Options)
+    config, hyperparams, options, machine = cli.parse(
+        "sweep.py", cli.docstring_of(__file__), Options
+    )
     cli.cache_compilations()
     interrupts.listen(cli.announce)
     try:

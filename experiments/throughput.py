@@ -40,7 +40,7 @@ def main() -> None:
     """Prints a table of the programs, one for each way to make an update larger, and the
     figures.
     """
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     if options.quick:
         options = dataclasses.replace(options, num_envs=16, horizon=50, num_updates=2, repeats=4)
 

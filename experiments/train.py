@@ -10,7 +10,9 @@ from pg.commands import cli, job
 
 def main() -> int:
     """The exit code."""
-    config, hyperparams, options, machine = cli.parse("train.py", str(__doc__), job.Options)
+    config, hyperparams, options, machine = cli.parse(
+        "train.py", cli.docstring_of(__file__), job.Options
+    )
     cli.cache_compilations()
     return job.run(config, hyperparams, options, machine)
 

@@ -38,7 +38,7 @@ def main() -> None:
     """Prints the budget, a table of the points from best to worst, and the winner; exit code 3
     without one.
     """
-    options = cli.options(Options, __doc__)
+    options = cli.options(Options, cli.docstring_of(__file__))
     cli.cache_compilations()
     started = time.monotonic()
     try:

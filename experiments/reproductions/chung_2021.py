@@ -37,7 +37,7 @@ class Options(reporting.Files):
 
 def main() -> None:
     """Prints claims, figures and verdict."""
-    given = reporting.options(Options, __doc__)
+    given = reporting.options(Options, __file__)
     import jax
     from dynamics import least_variance, natural_ascent, natural_moments, never_drawn
 

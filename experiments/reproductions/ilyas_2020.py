@@ -44,7 +44,7 @@ class Options(reporting.Files):
 
 def main() -> None:
     """Prints claims, figures and verdict."""
-    given = reporting.options(Options, __doc__)
+    given = reporting.options(Options, __file__)
     import jax
     from snapshots import STAGES, agreement, curve, needed, sample, train
 

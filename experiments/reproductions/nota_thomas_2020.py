@@ -39,7 +39,7 @@ class Options(reporting.Files):
 
 def main() -> None:
     """Prints claims, figures and verdict."""
-    given = reporting.options(Options, __doc__)
+    given = reporting.options(Options, __file__)
     import jax
     import jax.numpy as jnp
     from dynamics import asymmetry, linear_ascent, trained

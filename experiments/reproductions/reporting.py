@@ -35,9 +35,9 @@ class Files:
 FilesT = TypeVar("FilesT", bound=Files)
 
 
-def options(kind: type[FilesT], description: str | None) -> FilesT:
+def options(kind: type[FilesT], script: str) -> FilesT:
     """The flags, before jax is imported. Exits with code 2 and one sentence on a mistake."""
-    given = cli.options(kind, description)
+    given = cli.options(kind, cli.docstring_of(script))
     try:
         given.check()
         for folder in (given.out, *([given.json.parent] if given.json else [])):

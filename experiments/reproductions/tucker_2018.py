@@ -50,7 +50,7 @@ class Options(reporting.Files):
 
 def main() -> None:
     """Prints claims, figures and verdict."""
-    given = reporting.options(Options, __doc__)
+    given = reporting.options(Options, __file__)
     import jax
     from variances import (
         Parts,

@@ -297,9 +297,7 @@ def parse(
 _Options = TypeVar("_Options")
 
 
-def options(
-    kind: type[_Options], description: str | None, argv: Sequence[str] | None = None
-) -> _Options:
+def options(kind: type[_Options], description: str, argv: Sequence[str] | None = None) -> _Options:
     """A dataclass of flags from the command line, for scripts without settings; exits as `parse`
     does.
     """
@@ -307,7 +305,12 @@ def options(
     argv = list(sys.argv[1:] if argv is None else argv)
     _check_flags(argv, [field.name for field in dataclasses.fields(kind)])  # type: ignore[arg-type]
     with _colours():
-        return tyro.cli(kind, description=_paragraphs(description or ""), args=argv)
+        return tyro.cli(kind, description=_paragraphs(description), args=argv)
+
+
+def docstring_of(script: str) -> str:
+    """Returns the docstring of a file, which `python -OO` leaves out of the program that runs."""
+    return ast.get_docstring(ast.parse(Path(script).read_text(encoding="utf-8"))) or ""
 
 
 def _prepare_streams() -> None:

@@ -673,8 +673,8 @@ MUTANTS = [
     Mutant(
         "the Fisher matrix weighs states by γᵗ where the gradient does not",
         "estimators/episodic.py",
-        "accepts=accepts, state_discount=1.0)",
-        "accepts=accepts)",
+        "weigh, state_discount=1.0)",
+        "weigh)",
         "tests/core/test_optimizers.py -k weighs_states",
     ),
     Mutant(
