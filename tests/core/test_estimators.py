@@ -304,15 +304,17 @@ def test_the_optimal_baseline_parameter_by_parameter() -> None:
     np.testing.assert_allclose(grad("optimal_baseline", traj, h)[0].policy, -ascent, atol=1e-12)
 
 
-def test_ppo_on_fresh_data_is_gae() -> None:
-    traj = batch()
-    _, params, _ = build("ppo")
+@pytest.mark.parametrize("name", [name for name in FACTS if FACTS[name].same_on_policy])
+def test_on_fresh_data_is_what_the_table_says(name: str) -> None:
+    """As long as nothing is set: a constant baseline of 0, no temperature."""
+    traj, h = batch(), H._replace(baseline=0.0)
+    _, params, _ = build(name)
     log_pi = jax.nn.log_softmax(traj.obs @ params.policy)
     fresh = traj._replace(
         log_prob=np.take_along_axis(np.asarray(log_pi), traj.action[..., None], -1)[..., 0]
     )
-    ppo, gae = grad("ppo", fresh)[0], grad("gae", fresh)[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ppo, gae)
+    found, expected = grad(name, fresh, h)[0], grad(FACTS[name].same_on_policy, fresh, h)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found, expected)
 
 
 def test_the_moving_average_sees_the_past_only() -> None:
@@ -328,6 +330,12 @@ def test_the_moving_average_sees_the_past_only() -> None:
 def test_estimators_say_what_they_accept() -> None:
     for name, facts in FACTS.items():
         assert build(name)[0].accepts == facts.collect
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_critic_is_learned_where_the_table_says(name: str) -> None:
+    has_none = isinstance(build(name)[1].critic, tuple)
+    assert has_none == (FACTS[name].critic == "none")
 
 
 @pytest.mark.skipif(sys.flags.optimize == 2, reason="python -OO has no docstrings")
