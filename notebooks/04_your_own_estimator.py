@@ -287,13 +287,12 @@ if not FAST:
 #
 # ## 7. Make it part of the project
 #
-# Five places:
+# A function, a row, a proof:
 #
-# 1. the function, in a file of `pg/estimators/`, with the four lines **Ψₜ =**, **Unbiased for**, **Variance**, **Needs**;
-# 2. a row in `pg.estimators.ESTIMATORS`;
-# 3. a row in `pg.config.ACCEPTS`: the ways of collecting that it is right for;
-# 4. a preset in `pg/presets.py`, unless the defaults do;
-# 5. a row in `tests/helpers/proofs.py` with its mean: $\nabla J$ if it says it is unbiased, else the mean it has, derived another way.
+# 1. the function, in a module of `pg/estimators/`, with the four lines **Ψₜ =**, **Unbiased for**, **Variance**, **Needs**;
+# 2. a row of the table `pg.estimators.facts.FACTS`, from which the command line, the checks, the preset, the benchmark and the
+#    tables of the documentation follow;
+# 3. a row of `tests/helpers/proofs.py` with its mean: $\nabla J$ if it is unbiased, else the mean it has, derived another way.
 #
 # From then on the tests hold it to the same account as all others, without noise (`tests/exact/test_unbiased.py`) and through the
 # real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out README.md` writes its line of

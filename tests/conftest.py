@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import pytest
 
+pytest.register_assert_rewrite("figures")  # its assertions hold under `python -O` too
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
 jax.config.update(

@@ -15,7 +15,7 @@ import jax
 import pytest
 from packaging.requirements import Requirement
 
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, estimators_with
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -46,6 +46,48 @@ def test_every_estimator_is_explained() -> None:
     for name in FACTS:
         assert re.search(rf"{{py:func}}`[^`]*\b{name}`", science), name
         assert f"`{name}`" in advice or f".{name}`" in advice, name
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", text)) & set(FACTS)
+
+
+def test_what_estimators_need_is_what_the_table_of_facts_says() -> None:
+    advice = (DOCS / "which_estimator.md").read_text()
+    rows = advice.split("## What each one needs")[1].split("##")[0].strip().splitlines()[2:]
+    independent = [
+        name
+        for name in estimators_with(collect=("episodes",), critic="none", off_policy=False)
+        if FACTS[name].baseline not in ("batch", "group")
+    ]
+    both = ("episodes", "windows")
+    assert [named(row) for row in rows] == [
+        set(independent),
+        set(estimators_with(baseline="batch")),
+        set(estimators_with(baseline="group")),
+        set(estimators_with(collect=("episodes",), critic="V")),
+        set(estimators_with(critic="Q")),
+        set(estimators_with(collect=both, critic="V")),
+        set(estimators_with(collect=("windows",))),
+        {*estimators_with(off_policy=True), *estimators_with(several_steps=True)},
+    ]
+
+
+def test_which_estimators_are_biased_is_what_the_table_of_facts_says() -> None:
+    advice = (DOCS / "which_estimator.md").read_text()
+    parts = re.split(
+        "Unbiased, whatever the critic: |; off-policy\n|Biased as far as their critic is wrong: |"
+        "Biased by construction:\n",
+        advice.split("## Which ones are biased")[1].split("Bias is no verdict")[0],
+    )
+    with_critic = {*estimators_with(critic="V"), *estimators_with(critic="Q")}
+    biased = set(estimators_with(unbiased_for="no"))
+    assert [named(part) for part in parts[1:]] == [
+        set(estimators_with(unbiased_for="J", off_policy=False)),
+        {*estimators_with(unbiased_for="J", off_policy=True), *estimators_with(unbiased_for="J_τ")},
+        biased & with_critic,
+        biased - with_critic,
+    ]
 
 
 def test_the_python_on_every_page_compiles() -> None:
@@ -151,7 +193,7 @@ def test_the_python_of_a_how_to_runs(path: Path, folders: dict[str, Path]) -> No
     namespace: dict[str, Any] = dict(folders)
     with jax.numpy_rank_promotion("allow"):  # a user's setting
         for block in code(path):
-            exec(compile(block, str(path), "exec"), namespace)
+            exec(compile(block, str(path), "exec", optimize=0), namespace)
 
 
 @pytest.mark.slow

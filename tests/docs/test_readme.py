@@ -31,7 +31,7 @@ def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {"folder": tmp_path, "obs": np.zeros(4)}
     with jax.numpy_rank_promotion("allow"):  # a user's setting
         for block in blocks:
-            exec(compile(block, "README.md", "exec"), namespace)
+            exec(compile(block, "README.md", "exec", optimize=0), namespace)
     assert namespace["metrics"]["return"].shape == (4, 2, 5)
     jax.tree.map(np.testing.assert_array_equal, namespace["policy"].params, state.params.policy)
     assert namespace["action"].shape == ()

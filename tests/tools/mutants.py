@@ -671,6 +671,20 @@ MUTANTS = [
         "tests/core/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
+        "an estimator of the family accepts what the table does not say",
+        "estimators/family.py",
+        "_replace(accepts=facts.collect)",
+        "_replace()",
+        "tests/core/test_estimators.py -k accept",
+    ),
+    Mutant(
+        "an estimator whose mean is ∇J but for its length counts as biased in direction",
+        "estimators/facts.py",
+        'self.unbiased_for == "J" or self.shrunk',
+        'self.unbiased_for == "J"',
+        "tests/benchmarks/test_laboratory.py -k parallel",
+    ),
+    Mutant(
         "the Fisher matrix weighs states by γᵗ where the gradient does not",
         "estimators/episodic.py",
         "weigh, state_discount=1.0)",
