@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, Weighted
-from pg.estimators.family import Factory
+from pg.estimators.family import Factory, as_listed
 from pg.inputs import check_function
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -28,6 +28,7 @@ def checked(factory: Factory) -> Factory:
         instead = f"write Config(estimator={factory!r})"
     check_function("estimator", factory, ("policy", "critic", "hyperparams"), instead)
     name = f"estimator {getattr(factory, '__name__', type(factory).__name__)!r}"
+    factory = as_listed(factory)
 
     @functools.wraps(factory)
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:

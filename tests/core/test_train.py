@@ -15,7 +15,7 @@ from toys import Clock
 
 from pg import train as train_module
 from pg.config import Config, Hyperparams
-from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator
+from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator, episodic
 from pg.estimators.base import standardise
 from pg.estimators.facts import FACTS
 from pg.networks import Network
@@ -388,6 +388,12 @@ def test_a_total_return_over_windows_is_refused() -> None:
 
     with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
         make_learner(Config(estimator="gae", collect="windows", preset=None), estimator=mine)
+
+
+@pytest.mark.parametrize("reinforce", [episodic.reinforce, ESTIMATORS["reinforce"]])
+def test_one_of_the_family_accepts_what_the_table_says_whoever_hands_it_in(reinforce: Any) -> None:
+    with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
+        make_learner(Config(estimator="gae", collect="windows"), estimator=reinforce)
 
 
 @pytest.mark.slow
