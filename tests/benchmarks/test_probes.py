@@ -84,7 +84,11 @@ def learned(kind: str, estimator: str) -> tuple[Any, np.ndarray, Any]:
         "hidden_sizes": (16,),
     }
     config = Config(
-        env=Probe(kind), estimator=estimator, collect=FACTS[estimator].collect[0], **sizes, preset=None
+        env=Probe(kind),
+        estimator=estimator,
+        collect=FACTS[estimator].collect[0],
+        **sizes,
+        preset=None,
     )
     params = jax.jit(make_train(config))(
         jax.random.key(0), Hyperparams(learning_rate=0.02, gamma=GAMMA)

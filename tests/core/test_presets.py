@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 import pg
 from pg.commands import cli, job
-from pg.config import ACCEPTS, Config, Hyperparams, check_together
+from pg.config import Config, Hyperparams, check_together
+from pg.estimators.facts import FACTS
 from pg.runs import results
 from pg.tuned import TUNED, VARIANTS
 
@@ -24,7 +25,7 @@ def of_the_command_line(*arguments: str) -> tuple[Config, Hyperparams]:
     return cli.parse("train.py", "", job.Options, arguments)[:2]
 
 
-@pytest.mark.parametrize("estimator", ACCEPTS)
+@pytest.mark.parametrize("estimator", FACTS)
 def test_a_config_has_the_settings_of_the_command_line(estimator: str) -> None:
     config, hyperparams = of_the_command_line("--estimator", estimator)
     assert Config(estimator=estimator) == config
@@ -35,7 +36,7 @@ def test_a_config_has_the_settings_of_the_command_line(estimator: str) -> None:
 def test_so_it_has_on_every_environment(env: str) -> None:
     if env == "CartPole-v1-positions":  # a task of the benchmark, whose environment is CartPole-v1
         return
-    for estimator in set(TUNED[env]) & set(ACCEPTS):
+    for estimator in set(TUNED[env]) & set(FACTS):
         config, hyperparams = of_the_command_line("--estimator", estimator, "--env", env)
         assert Config(estimator=estimator, env=env) == config
         assert Config(estimator=estimator, env=env).hyperparams() == hyperparams
@@ -105,7 +106,7 @@ def test_hyperparameters_of_points_are_those_of_the_estimator_too() -> None:
 
 
 def test_a_pair_passes() -> None:
-    for estimator in ACCEPTS:
+    for estimator in FACTS:
         config = Config(estimator=estimator)
         check_together(config, config.hyperparams(learning_rate=0.5))
         check_together(dataclasses.replace(config, preset=None), Hyperparams())

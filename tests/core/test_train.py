@@ -631,7 +631,9 @@ def diagnosed(name: str, **changes: Any) -> tuple[Any, Any, Any, Any]:
     }
     if FACTS[name].baseline == "group":
         sizes["group_size"] = 2
-    config = Config(estimator=name, collect=FACTS[name].collect[-1], **(sizes | changes), preset=None)
+    config = Config(
+        estimator=name, collect=FACTS[name].collect[-1], **(sizes | changes), preset=None
+    )
     return *jax.jit(make_train(config))(KEY), *jax.jit(
         make_train(dataclasses.replace(config, diagnostics=True))
     )(KEY)
