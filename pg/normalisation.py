@@ -65,7 +65,7 @@ class Moments(NamedTuple):
         share = 1 / jnp.maximum(new, 1.0)
         # Sums are of distances from the mean so far and from a sample, so that a large offset does
         # not eat the digits, and so that nothing, not even rounding, is left of samples that are
-        # equal.
+        # equal; the first step of a batch that was collected is valid.
         sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)
 
         def distance(rows: jax.Array) -> jax.Array:
@@ -163,7 +163,9 @@ def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
         return traj
     mean, var = moments.mean.high, moments.var.high
     low, high = normaliser.extremes
-    differs = var > rounding.of_size(mean) ** 2
-    least = (high - low) / LIMIT
+    seen = moments.number.high > 0.0
+    differs = seen & (var > rounding.of_size(mean) ** 2)
+    # Below 0 where no return was seen since the extremes are kept.
+    least = jnp.maximum(high - low, 0.0) / LIMIT
     scale = jnp.sqrt(jnp.where(differs, jnp.maximum(var + 1e-8, least**2), 1.0))
     return traj._replace(reward=traj.reward / scale)

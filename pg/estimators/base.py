@@ -474,31 +474,41 @@ def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -
 
 
 def _told_apart(traj: Trajectory, of: Callable[[Trajectory], Any]) -> tuple[int, ...]:
-    """The shape of Ψ of one axis where T = B: that of a trajectory one step longer, or one episode
-    wider.
+    """The shape of Ψ of one axis where T = B, as if there were one step more than episodes.
 
-    A `weigh` that holds an array [T] of its own cannot be given more steps, but more episodes; one
-    that holds an array [B] the other way round.
-    Raises ValueError for one that can be given neither, whose numbers may be of either axis.
+    Ψ is traced of a trajectory one step longer and of one with one episode more: the axis that
+    grows is the one it has. A `weigh` that holds an array of its own along that axis can be given
+    no more of it, and is known by what it can be given more of.
+    Raises ValueError for one whose numbers may be of either axis.
     """
     number = traj.reward.shape[0]
-
-    def of_one_more(axis: int) -> tuple[int, ...]:
-        def more(x: jax.Array) -> jax.ShapeDtypeStruct:
-            shape = [n + (i == axis) for i, n in enumerate(x.shape)]
-            return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
-
-        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
-
-    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
-        return of_one_more(0)
-    with contextlib.suppress(Exception):
-        return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)
+    same, more = (number,), (number + 1,)
+    longer, wider = (_shape_of_one_more(of, traj, axis) for axis in (0, 1))
+    is_of_episodes = (wider == more and longer != more) or (wider is None and longer == same)
+    is_of_steps = (longer == more and wider != more) or (longer is None and wider == same)
+    if is_of_episodes:
+        return same
+    if is_of_steps:
+        return more
     raise ValueError(
         f"psi of shape [{number}] is one number for each step or one for each episode, of which "
         f"there are {number} each: write psi[None, :] if it is of episodes, psi[:, None] if it is "
         f"of steps"
     )
+
+
+def _shape_of_one_more(
+    of: Callable[[Trajectory], Any], traj: Trajectory, axis: int
+) -> tuple[int, ...] | None:
+    """The shape of Ψ where `axis` is one longer; None where `weigh` cannot be given that."""
+
+    def more(x: jax.Array) -> jax.ShapeDtypeStruct:
+        shape = [n + (i == axis) for i, n in enumerate(x.shape)]
+        return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
+
+    with contextlib.suppress(Exception):  # whatever a function of another's makes of it
+        return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
+    return None
 
 
 def _critic_params(critic: Network, params: Params) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import tabular_critic, tabular_policy
+from toys import Clock, tabular_critic, tabular_policy
 
 from pg import baselines, diagnostics, normalisation, rounding, train
 from pg.config import Config, Hyperparams
@@ -216,6 +216,19 @@ def test_rewards_are_not_scaled_until_returns_differ(reward: float) -> None:
     seen = observe(normaliser, episodes_of([[reward, reward + 100.0] * 4]), 0.99)
     scale = float(normalisation.scaled(episodes_of(np.ones((1, 8))), seen).reward[0, 0])
     assert scale == pytest.approx(1 / float(seen.returns.var.high) ** 0.5, rel=1e-5)
+
+
+def test_rewards_of_the_first_batch_are_as_they_are() -> None:
+    """Nothing was seen before: the first update is the one without scaling."""
+    normaliser = normalisation.start(Config(scale_rewards=True, num_envs=8, preset=None), (1,))
+    traj = episodes_of(np.full((3, 8), 2.0))
+    np.testing.assert_array_equal(normalisation.scaled(traj, normaliser).reward, traj.reward)
+    sizes: dict[str, Any] = {"num_envs": 4, "num_updates": 1, "horizon": 9, "hidden_sizes": (4,)}
+    norms = []
+    for scale in (False, True):
+        config = Config(env=Clock(), scale_rewards=scale, preset=None, **sizes)
+        norms.append(jax.jit(train.make_train(config))(KEY)[1]["grad_norm"])
+    np.testing.assert_array_equal(norms[0], norms[1])
 
 
 def test_a_rare_reward_is_scaled_by_its_size_until_the_deviation_is_known() -> None:

@@ -178,16 +178,12 @@ def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array
 
 
 def test_a_weight_that_may_be_of_either_axis_says_so() -> None:
-    """It holds an array [T, B], so that neither number can be another: its own words for it are
-    refused.
-    """
+    """It holds an array [T, B], or one of either that stays as it is, whatever the trajectory."""
     held = OF_T * OF_B
-    with pytest.raises(
-        ValueError,
-        match=r"psi of shape \[6\] is .*write psi\[None, :\] if it is "
-        r"of episodes",
-    ):
-        gradient(own(lambda r: (held * r).sum(0)), policy())
+    either = [lambda r: (held * r).sum(0), lambda r: jnp.ravel(OF_T) * r.mean()]
+    for psi in either:
+        with pytest.raises(ValueError, match=r"psi of shape \[6\] is .*write psi\[None, :\] if it"):
+            gradient(own(psi), policy())
     said = gradient(own(lambda r: (held * r).sum(0)[None, :]), policy())
     full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
     np.testing.assert_array_equal(said.policy, full.policy)

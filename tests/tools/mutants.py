@@ -494,8 +494,15 @@ MUTANTS = [
     Mutant(
         "a weight that holds an array of its own is of steps where there are as many as episodes",
         "estimators/base.py",
-        "return (number,) if of_one_more(1) == (number + 1,) else (number + 1,)",
-        "return (number + 1,)",
+        "    if is_of_episodes:\n",
+        "    if is_of_episodes and longer == same:\n",
+        "tests/core/test_shapes.py -k weight",
+    ),
+    Mutant(
+        "weights that are held for each step are taken for those of episodes",
+        "estimators/base.py",
+        "(wider == more and longer != more) or (wider is None and longer == same)",
+        "longer == same",
         "tests/core/test_shapes.py -k weight",
     ),
     Mutant(
@@ -559,9 +566,16 @@ MUTANTS = [
     Mutant(
         "rewards are scaled before any was seen",
         "normalisation.py",
-        "differs = var > rounding.of_size(mean) ** 2",
+        "differs = seen & (var > rounding.of_size(mean) ** 2)",
         "differs = var < jnp.inf",
         "tests/core/test_rounding.py -k scaled",
+    ),
+    Mutant(
+        "rewards of the first batch are scaled by a range that nobody has seen",
+        "normalisation.py",
+        "    least = jnp.maximum(high - low, 0.0) / LIMIT\n",
+        "    differs, least = differs | ~seen, jnp.abs(high - low) / LIMIT\n",
+        "tests/core/test_rounding.py -k first_batch",
     ),
     Mutant(
         "rewards are scaled by the deviation of a return that was seen once among zeros",
