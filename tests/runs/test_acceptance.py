@@ -458,6 +458,7 @@ def the_rest() -> None:
     jax.eval_shape(
         make_chunk(plain), make_learner(plain).init(KEY), jax.random.split(KEY, 2), Hyperparams()
     )
+    assert not networks.image_description(Config(preset=None), env)
     images = env._replace(obs_shape=(5, 5, 2))
     for make in (networks.make_policy, networks.make_critic):
         network = make(Config(hidden_sizes=(4,), preset=None), images)
