@@ -7,7 +7,6 @@ All random numbers of step t are drawn from `fold_in(key, t)`, before the loop t
 a step sees depends neither on the length of the batch nor on how the loop is cut into blocks.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,21 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from pg import networks
+from pg.config import Config
 from pg.envs import Env
 from pg.fast import blocks, devices
+from pg.fast.scans import scan_until
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
 from pg.networks import Network
 
-# Steps between two looks at whether every episode has ended. A look is cheap; up to this many steps
-# are wasted.
-BLOCK = 10
 # Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
 # mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
-# Blocks whose random numbers are drawn at once: for one, handing so little work to another thread
-# costs more than it.
-AHEAD = 10
-
 
 Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action to score
 
@@ -94,6 +88,14 @@ class RolloutState(NamedTuple):
         return self.time if isinstance(self.held, tuple) else self.held
 
 
+class Collected(NamedTuple):
+    """A batch, and where the environments stand after it."""
+
+    state: Any  # RolloutState with windows; () with episodes, which start afresh
+    traj: Trajectory
+    finished: Finished
+
+
 def sample(dist: Any, noise: jax.Array) -> jax.Array:
     """a ~ π(·|s), a constant: what the score is taken of."""
     return dist.sample(noise)
@@ -138,48 +140,213 @@ def episodes(
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
     truncated.
 
-    horizon: H, in steps; default: the environment's own time limit. group_size: episodes in a row
-    that share their initial state and are one group: episode n belongs to group n // group_size.
-    act: `sample`, or `greedy` for the mode. begin: where to go on from; default: fresh resets.
-    The cost follows the longest episode of the batch, not H: `BLOCK` steps at a time are taken
-    until no episode is running. Rows after an episode's end have `valid` False and reward 0.
-    Raises ValueError where the environments are no whole number of groups.
+    The cost follows the longest episode of the batch, not H: see `pg.fast.scans.scan_until`. Rows
+    after an episode's end have `valid` False and reward 0.
+
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        key: A random key.
+        horizon: H, in steps; default: the environment's own time limit.
+        group_size: Episodes in a row that share their initial state and are one group: episode n
+            belongs to group n // group_size.
+        act: `sample`, or `greedy` for the mode.
+        begin: Where to go on from; default: fresh resets.
+
+    Raises:
+        ValueError: The environments are no whole number of groups.
     """
     _check_arguments(env, policy, key)
     check_function(
         "act", act, ("distribution", "noise"), "write pg.rollout.sample, or pg.rollout.greedy"
     )
+    _check_standardised(policy)
+    if begin is not None:
+        _check_standing("begin", begin, env)
     group_size = count("group_size", group_size)
     if env.num_envs % group_size:
         raise ValueError(
             f"group_size must divide the {env.num_envs} environments, got {group_size}"
         )
-    horizon = env.horizon(horizon)
-    size = blocks.even_size(horizon, BLOCK)
-    standing, draw, step = _episodes(env, policy, params, key, horizon, group_size, act, begin)
+    return _episodes(env, policy, params, key, env.horizon(horizon), group_size, act, begin)
 
-    def drawn(index: jax.Array) -> Any:
-        return blocks.split(draw(index * size + jnp.arange(ahead * size)), size)
 
-    def block(loop: Any) -> Any:
-        index, draws, standing, rows = loop
-        draws = jax.lax.cond(index % ahead == 0, drawn, lambda _: draws, index)
-        standing, new = jax.lax.scan(step, standing, blocks.take(draws, index % ahead))
-        return index + 1, draws, standing, blocks.put(rows, new, index)
+def windows(
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    state: RolloutState,
+    num_steps: int,
+    horizon: int | None = None,
+) -> Collected:
+    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode
+    ended.
 
-    def running(loop: Any) -> jax.Array:
-        index, _, (_, alive), _ = loop
-        return (index < num_blocks) & blocks.largest(alive.any())
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        key: A random key.
+        state: Where the environments stand, as `start` or the last window gives it.
+        num_steps: Steps of each environment.
+        horizon: H, the steps after which an episode is truncated; default: the environment's own
+            time limit alone.
 
-    num_blocks = math.ceil(horizon / size)
-    ahead = min(AHEAD, num_blocks)
-    draws = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(drawn, jnp.int32(0)))
-    shapes = jax.eval_shape(
-        lambda: jax.lax.scan(step, standing, blocks.take(draws, jnp.int32(0)))[1]
+    Returns:
+        state, traj, finished.
+    """
+    _check_arguments(env, policy, key)
+    _check_standing("state", state, env)
+    _check_standardised(policy)
+    num_steps = count("num_steps", num_steps)
+    if not isinstance(horizon, jax.Array | None):  # which may be traced
+        horizon = count("horizon", horizon)
+    return _window(env, policy, params, key, state, num_steps, horizon)
+
+
+class Collector(NamedTuple):
+    """A way of collecting the batches of training, as pure functions."""
+
+    init: Callable[[Network, jax.Array], Any]  # policy, key -> state
+    collect: Callable[[Network, Any, jax.Array, Any], Collected]  # policy, params, key, state
+    # What the gradient is multiplied with. Over a window there is no episode to sum over: its
+    # gradient is per step, so that its scale, which clipping sees, does not depend on where the
+    # window is cut.
+    scale: float
+
+
+def make_collector(config: Config, env: Env) -> Collector:
+    """The way of collecting that `config` names: complete episodes, or windows."""
+
+    def nothing(policy: Network, key: jax.Array) -> tuple[()]:
+        return ()
+
+    def fresh(policy: Network, key: jax.Array) -> RolloutState:
+        return _fresh(env, policy, *env.reset(key))
+
+    def episodes(policy: Network, params: Any, key: jax.Array, state: tuple[()]) -> Collected:
+        traj = _episodes(env, policy, params, key, horizon, config.group_size)
+        finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
+        return Collected(state, traj, finished)
+
+    def window(policy: Network, params: Any, key: jax.Array, state: RolloutState) -> Collected:
+        return _window(env, policy, params, key, state, config.num_steps, config.horizon)
+
+    if config.collect == "windows":
+        return Collector(fresh, window, 1 / config.num_steps)
+    horizon = env.horizon(config.horizon)
+    return Collector(nothing, episodes, 1.0)
+
+
+def _episodes(
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    horizon: int,
+    group_size: int = 1,
+    act: Act = sample,
+    begin: RolloutState | None = None,
+) -> Trajectory:
+    """`episodes`, its arguments not checked."""
+    loop = _loop(env, policy, params, key, horizon, group_size, act, begin)
+    traj = scan_until(
+        loop.step, loop.begin, loop.draws, lambda running: running.alive, length=horizon
     )
-    rows = jax.tree.map(lambda s: jnp.zeros((num_blocks, *s.shape), s.dtype), shapes)
-    rows = jax.lax.while_loop(running, block, (jnp.int32(0), draws, standing, rows))[-1]
-    return _grouped(blocks.join(rows, horizon), group_size)
+    if group_size > 1:
+        number = jnp.arange(env.num_envs, dtype=jnp.int32) // group_size
+        traj = traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
+    return traj
+
+
+class _Running(NamedTuple):
+    """Where B episodes stand, and which of them have not ended."""
+
+    state: RolloutState
+    alive: jax.Array
+
+
+class _Loop(NamedTuple):
+    """B complete episodes as a scan over their steps."""
+
+    begin: _Running
+    draws: Callable[[jax.Array], Any]  # step numbers [K] -> the random numbers of these steps
+    step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
+
+
+def _loop(
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    horizon: int,
+    group_size: int = 1,
+    act: Act = sample,
+    begin: RolloutState | None = None,
+) -> _Loop:
+    reset_key, key = jax.random.split(key)
+    state = _fresh(env, policy, *env.reset(reset_key)) if begin is None else begin
+    if group_size > 1:
+        leader = jnp.arange(env.num_envs) // group_size * group_size
+        state = jax.tree.map(lambda x: x[leader], state)
+
+    def step(running: _Running, draws: Any) -> tuple[_Running, Trajectory]:
+        state, alive = running
+        moved, row = _step(env, policy, params, state, draws, key, act)
+        row = row._replace(
+            valid=alive,
+            reward=jnp.where(alive, row.reward, 0.0),
+            held=jax.tree.map(lambda steps: jnp.where(alive, steps, 0), row.held),
+            terminated=alive & row.terminated,
+            truncated=alive & (row.truncated | (row.time >= horizon - 1)),
+            next_obs=_where(alive, row.next_obs, row.obs),
+        )
+        goes_on = alive & ~row.done
+        # A finished environment stands still: stepped on, its state could leave the finite numbers.
+        after = _where(alive, moved, state)
+        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the
+        # derivative of what does not is 0 times that of the network; so the networks go on seeing
+        # the episode's last observation.
+        after = after._replace(obs=_where(goes_on, moved.obs, state.obs))
+        if env.differentiable:  # the same for the derivative of the dynamics
+            after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
+        return _Running(after, goes_on), row
+
+    first = _Running(state, jnp.ones(env.num_envs, bool))
+    return _Loop(first, _draws(env, policy, params, state, key), step)
+
+
+def _window(
+    env: Env,
+    policy: Network,
+    params: Any,
+    key: jax.Array,
+    state: RolloutState,
+    num_steps: int,
+    horizon: int | None,
+) -> Collected:
+    """`windows`, its arguments not checked."""
+    reset_key, key = jax.random.split(key)
+    starts, initial = _resets(env, reset_key, num_steps)
+
+    def step(state: RolloutState, xs: Any) -> Any:
+        draws, start = xs
+        moved, row = _step(env, policy, params, state, draws, key, sample)
+        if horizon is not None:
+            row = row._replace(truncated=row.truncated | (row.time >= horizon - 1))
+        ended = Finished(
+            row.done,
+            jnp.where(row.done, moved.episode_return, 0),
+            jnp.where(row.done, moved.env_steps, 0),
+        )
+        reset = initial(start, moved, row.done)
+        return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
+
+    draws = _draws(env, policy, params, state, key)(jnp.arange(num_steps))
+    state, (traj, ended) = jax.lax.scan(step, state, (draws, starts))
+    return Collected(state, traj, jax.tree.map(jnp.sum, ended))
 
 
 def differentiable_episodes(
@@ -192,9 +359,11 @@ def differentiable_episodes(
     scan, whose backward pass computes each step again instead of remembering what was inside it.
     """
     _check_arguments(env, policy, key)
+    _check_standardised(policy)
     horizon = env.horizon(horizon)
-    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, reparameterised)
-    return jax.lax.scan(jax.checkpoint(step), standing, draw(jnp.arange(horizon)))[1]
+    loop = _loop(env, policy, params, key, horizon, act=reparameterised)
+    draws = loop.draws(jnp.arange(horizon))
+    return jax.lax.scan(jax.checkpoint(loop.step), loop.begin, draws)[1]
 
 
 def visited(
@@ -210,11 +379,15 @@ def visited(
     `valid`.
     """
     _check_arguments(env, policy, key)
+    _check_standardised(policy)
     horizon = env.horizon(horizon)
-    standing, draw, step = _episodes(env, policy, params, key, horizon, 1, act)
-    return jax.lax.scan(
-        lambda loop, draws: (step(loop, draws)[0], loop), standing, draw(jnp.arange(horizon))
-    )[1]
+    loop = _loop(env, policy, params, key, horizon, act=act)
+
+    def step(running: _Running, draws: Any) -> tuple[_Running, _Running]:
+        return loop.step(running, draws)[0], running
+
+    running = jax.lax.scan(step, loop.begin, loop.draws(jnp.arange(horizon)))[1]
+    return running.state, running.alive
 
 
 def returns_to_go(
@@ -246,112 +419,13 @@ def returns_to_go(
     draws = jax.tree.map(
         lambda x: x[0], _draws(env, policy, params, begin, first_key)(jnp.zeros(1, int))
     )
-    draws = _with_keys(draws, first_key)
-    after, row = _step(env, policy, params, begin, draws, lambda dist, noise: action)
+    after, row = _step(env, policy, params, begin, draws, first_key, lambda dist, noise: action)
     rest = episodes(env, policy, params, key, horizon, begin=after)
     ended = row.done | (row.time == horizon - 1)
     powers = jnp.asarray(gamma, rest.reward.dtype) ** jnp.arange(
         1, horizon + 1, dtype=rest.reward.dtype
     )
     return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
-
-
-def windows(
-    env: Env,
-    policy: Network,
-    params: Any,
-    key: jax.Array,
-    state: RolloutState,
-    num_steps: int,
-    horizon: int | None = None,
-) -> tuple[RolloutState, Trajectory, Finished]:
-    """The next `num_steps` steps of every environment, [num_steps, B, ...], reset where an episode
-    ended.
-
-    horizon: H, the steps after which an episode is truncated; default: the environment's own time
-    limit alone.
-    """
-    _check_arguments(env, policy, key)
-    _check_standing("state", state, env)
-    _check_standardised(policy)
-    num_steps = count("num_steps", num_steps)
-    if not isinstance(horizon, jax.Array | None):  # which may be traced
-        horizon = count("horizon", horizon)
-    reset_key, key = jax.random.split(key)
-    starts, initial = _resets(env, reset_key, num_steps)
-
-    def step(state: RolloutState, xs: Any) -> Any:
-        draws, start = xs
-        moved, row = _step(env, policy, params, state, _with_keys(draws, key), sample)
-        row = row._replace(truncated=_cut(row, horizon))
-        ended = Finished(
-            row.done, *(jnp.where(row.done, x, 0) for x in (moved.episode_return, moved.env_steps))
-        )
-        reset = initial(start, moved, row.done)
-        return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
-
-    draws = _draws(env, policy, params, state, key)(jnp.arange(num_steps))
-    state, (traj, ended) = jax.lax.scan(step, state, (draws, starts))
-    return state, traj, Finished(*map(jnp.sum, ended))
-
-
-def _episodes(
-    env: Env,
-    policy: Network,
-    params: Any,
-    key: jax.Array,
-    horizon: int,
-    group_size: int,
-    act: Act,
-    begin: RolloutState | None = None,
-) -> tuple[Any, Callable[[jax.Array], Any], Callable[[Any, Any], Any]]:
-    """Where B episodes stand at first, the random numbers of given steps, and the step, for a
-    scan.
-    """
-    _check_standardised(policy)
-    reset_key, key = jax.random.split(key)
-    if begin is None:
-        state = start(env, policy, reset_key)
-    else:
-        _check_standing("begin", begin, env)
-        state = begin
-    if group_size > 1:
-        leader = jnp.arange(env.num_envs) // group_size * group_size
-        state = jax.tree.map(lambda x: x[leader], state)
-
-    def step(loop: tuple[RolloutState, jax.Array], draws: Any) -> Any:
-        state, alive = loop
-        moved, row = _step(env, policy, params, state, _with_keys(draws, key), act)
-        row = row._replace(
-            valid=alive,
-            reward=jnp.where(alive, row.reward, 0.0),
-            held=jax.tree.map(lambda steps: jnp.where(alive, steps, 0), row.held),
-            terminated=alive & row.terminated,
-            truncated=alive & _cut(row, horizon),
-            next_obs=_where(alive, row.next_obs, row.obs),
-        )
-        goes_on = alive & ~row.done
-        # A finished environment stands still: stepped on, its state could leave the finite numbers.
-        after = _where(alive, moved, state)
-        # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the
-        # derivative of what does not is 0 times that of the network; so the networks go on seeing
-        # the episode's last observation.
-        after = after._replace(obs=_where(goes_on, moved.obs, state.obs))
-        if env.differentiable:  # the same for the derivative of the dynamics
-            after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
-        return (after, goes_on), row
-
-    return (state, jnp.ones(env.num_envs, bool)), _draws(env, policy, params, state, key), step
-
-
-def _grouped(traj: Trajectory, group_size: int) -> Trajectory:
-    """The trajectory with the number of every episode's group, by position in the batch; as it is
-    without groups.
-    """
-    if group_size == 1:
-        return traj
-    number = jnp.arange(traj.reward.shape[1], dtype=jnp.int32) // group_size
-    return traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
 
 
 def _check_arguments(env: Any, policy: Any, key: Any) -> None:
@@ -388,12 +462,31 @@ def _check_standardised(policy: Network) -> None:
 
 
 def _step(
-    env: Env, policy: Network, params: Any, state: RolloutState, draws: Any, act: Act
+    env: Env,
+    policy: Network,
+    params: Any,
+    state: RolloutState,
+    draws: Any,
+    key: jax.Array,
+    act: Act,
 ) -> tuple[RolloutState, Trajectory]:
-    """One step of B environments: where they stand afterwards, unreset, and the row [B, ...] to
-    record.
+    """One step of B environments.
+
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        state: Where the environments stand.
+        draws: The random numbers of this step, as `_draws` gives them.
+        key: A key of the kind of those in `draws`.
+        act: Distribution, noise -> action.
+
+    Returns:
+        Where the environments stand afterwards, unreset, and the row [B, ...] to record.
     """
-    state, (noise, keys) = devices.spread_envs((state, draws))
+    noise, key_data = draws
+    keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
+    state, noise, keys = devices.spread_envs((state, noise, keys))
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
     action = act(dist, noise)
@@ -420,19 +513,12 @@ def _step(
     ), row
 
 
-def _cut(row: Trajectory, horizon: int | None) -> jax.Array:
-    """bool [B]: a limit of time ends the episode after this step, the environment's own or
-    `horizon`.
-    """
-    return row.truncated if horizon is None else row.truncated | (row.time >= horizon - 1)
-
-
 def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax.Array) -> Any:
     """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
     [K, B].
 
-    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why);
-    `_with_keys` undoes that.
+    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why); `_step`
+    undoes that.
     """
     networks.check_params(params)
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
@@ -443,12 +529,6 @@ def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax
         return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
     return jax.vmap(one)
-
-
-def _with_keys(draws: Any, key: jax.Array) -> Any:
-    """The random numbers of one step, keys of the kind of `key` among them."""
-    noise, data = draws
-    return noise, jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
 
 
 def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[..., Any]]:

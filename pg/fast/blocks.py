@@ -16,7 +16,6 @@ still.
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,14 +70,6 @@ def block_size(length: int, width: int) -> int:
     return even_size(length, max(1, rows() // width))
 
 
-def cuts(width: int) -> int:
-    """Parts m of one width into which a step of `width` environments is cut; 1 where devices share
-    them out.
-    """
-    size = even_size(width, rows())
-    return 1 if devices.envs_are_spread() or width % size else width // size
-
-
 def even_size(length: int, most: int) -> int:
     """The largest divisor of `length` between most / 2 and `most`; `most` itself where there is
     none.
@@ -91,7 +82,7 @@ def split(tree: Any, size: int) -> Any:
     """Leaves [T, ...] as [ceil(T / size), size, ...], padded with zeros (False) at the end."""
 
     def one(x: jax.Array) -> jax.Array:
-        count = math.ceil(x.shape[0] / size)
+        count = -(-x.shape[0] // size)
         pad = count * size - x.shape[0]
         if pad:
             x = jnp.concatenate([x, jnp.zeros((pad, *x.shape[1:]), x.dtype)])
@@ -117,11 +108,9 @@ def put(tree: Any, block: Any, index: jax.Array) -> Any:
     )
 
 
-def filled(valid: jax.Array, size: int) -> jax.Array:
-    """Number of leading blocks of `size` steps that hold every valid step. valid: [T, B] bool."""
-    steps = jnp.arange(1, valid.shape[0] + 1)
-    length = jnp.max(jnp.where(valid.any(axis=1), steps, 0))
-    return largest((length + size - 1) // size)
+def zeros(shapes: Any) -> Any:
+    """Zeros of these shapes and dtypes, as `jax.eval_shape` gives them."""
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
@@ -134,13 +123,18 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
     def mapped(tree: Any, valid: jax.Array) -> Any:
         if whole or block_size(*valid.shape) == len(valid):
             return f(tree)
-        width, (tree, valid) = valid.shape[1], _cut((tree, valid), cuts(valid.shape[1]))
-        length, size = len(valid), block_size(*valid.shape)
-        xs = split(tree, size)
-        out = jax.eval_shape(f, take(xs, jnp.int32(0)))
-        ys = jax.tree.map(lambda s: jnp.zeros((math.ceil(length / size), *s.shape), s.dtype), out)
-        ys = jax.lax.fori_loop(0, filled(valid, size), lambda k, ys: put(ys, f(take(xs, k)), k), ys)
-        return jax.tree.map(lambda y: y.reshape(-1, width, *y.shape[2:]), join(ys, length))
+        xs, filled = _cut(tree, valid)
+        block = jax.eval_shape(f, take(xs, jnp.int32(0)))
+        count = len(jax.tree.leaves(xs)[0])
+        ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
+        ys = jax.lax.fori_loop(0, filled, lambda k, ys: put(ys, f(take(xs, k)), k), ys)
+
+        def uncut(y: jax.Array) -> jax.Array:
+            """[n, K, B / m, ...] as [T, B, ...]."""
+            rows = y.reshape(-1, *y.shape[2:])[: valid.size // y.shape[2]]
+            return rows.reshape(*valid.shape, *y.shape[3:])
+
+        return jax.tree.map(uncut, ys)
 
     return devices.map_over_envs(mapped)(tree, valid)
 
@@ -155,17 +149,13 @@ def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
     def summed(tree: Any, valid: jax.Array) -> Any:
         if whole or block_size(*valid.shape) == len(valid):
             return f(tree)
-        tree, valid = _cut((tree, valid), cuts(valid.shape[1]))
-        size = block_size(*valid.shape)
-        xs = split(tree, size)
-        zero = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, take(xs, jnp.int32(0)))
-        )
+        xs, filled = _cut(tree, valid)
 
         def add(k: jax.Array, total: Any) -> Any:
             return jax.tree.map(jnp.add, total, f(take(xs, k)))
 
-        return jax.lax.fori_loop(0, filled(valid, size), add, zero)
+        nothing = zeros(jax.eval_shape(f, take(xs, jnp.int32(0))))
+        return jax.lax.fori_loop(0, filled, add, nothing)
 
     return devices.sum_over_envs(summed)(tree, valid)
 
@@ -175,6 +165,16 @@ def mean_over_episodes(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> 
     return jax.tree.map(lambda x: x / valid.shape[1], sum_steps(f, tree, valid))
 
 
-def _cut(tree: Any, parts: int) -> Any:
-    """Leaves [T, B, ...] as [T · parts, B / parts, ...]."""
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] * parts, -1, *x.shape[2:]), tree)
+def _cut(tree: Any, valid: jax.Array) -> tuple[Any, jax.Array]:
+    """Leaves [T, B, ...] as blocks [n, K, B / m, ...], and the number of leading blocks that hold
+    every valid step [T, B].
+    """
+    width = valid.shape[1]
+    part = even_size(width, rows())
+    if devices.envs_are_spread() or width % part:
+        part = width
+    tree, valid = jax.tree.map(lambda x: x.reshape(-1, part, *x.shape[2:]), (tree, valid))
+    size = block_size(*valid.shape)
+    number = jnp.arange(1, len(valid) + 1)
+    used = jnp.max(jnp.where(valid.any(axis=1), number, 0))
+    return split(tree, size), largest((used + size - 1) // size)

@@ -9,6 +9,7 @@ own devices.
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -155,7 +156,7 @@ def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
     As it is where environments are not spread, or B is no multiple of the number of devices.
     """
     # Else a loop that adds would have the devices add at every turn.
-    return _each_its_own(f, lambda *args: _psum(f(*args)), PartitionSpec())
+    return functools.partial(_each_its_own, f, lambda *args: _psum(f(*args)), PartitionSpec())
 
 
 def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,25 +167,20 @@ def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
     """
     # Else a product over time and environments as one axis would have every device gather and
     # compute all.
-    return _each_its_own(f, f, PartitionSpec(None, ENVS))
+    return functools.partial(_each_its_own, f, f, PartitionSpec(None, ENVS))
 
 
 def _each_its_own(
-    f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec
-) -> Callable[..., Any]:
+    f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec, *args: Any
+) -> Any:
     """`local` on every device, of the environments that it has; `f` of all where they are not or
     cannot be spread.
     """
-
-    def spread(*args: Any) -> Any:
-        num_envs = jax.tree.leaves(args)[0].shape[1]
-        if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
-            return f(*args)
-        return jax.shard_map(
-            local, in_specs=PartitionSpec(None, ENVS), out_specs=out, check_vma=False
-        )(*args)
-
-    return spread
+    num_envs = jax.tree.leaves(args)[0].shape[1]
+    if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
+        return f(*args)
+    each = PartitionSpec(None, ENVS)
+    return jax.shard_map(local, in_specs=each, out_specs=out, check_vma=False)(*args)
 
 
 def _psum(tree: Any) -> Any:

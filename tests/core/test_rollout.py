@@ -14,7 +14,7 @@ from pg import make_train, rollout
 from pg.config import Config
 from pg.envs import make_env
 from pg.evaluate import evaluate
-from pg.fast import devices
+from pg.fast import devices, scans
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import Trajectory, episodes, greedy, start, windows
 
@@ -83,7 +83,7 @@ def test_a_shorter_horizon_truncates_and_changes_nothing_before(horizon: int) ->
 def test_the_size_of_a_block_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     env, policy, params = setup("CartPole-v1")
     plain = jax.jit(lambda: episodes(env, policy, params, KEY))()
-    monkeypatch.setattr(rollout, "BLOCK", block)
+    monkeypatch.setattr(scans, "BLOCK", block)
     other = jax.jit(lambda: episodes(env, policy, params, KEY))()
     for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
         a, b = getattr(plain, name), getattr(other, name)

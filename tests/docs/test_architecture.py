@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "tuned", "config", "presets"),
-    *("fast.cores", "fast.devices", "fast.blocks"),
+    *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
     *("envs.base", "envs.adapters", "distributions", "networks", "rollout"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),

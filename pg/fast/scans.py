@@ -1,0 +1,67 @@
+"""A scan over time that stops early, for batches whose episodes end at different times."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg.fast import blocks
+
+# Steps between two looks at whether anybody is alive. A look is cheap; up to this many steps are
+# wasted.
+BLOCK = 10
+# Blocks whose inputs are made at once: for one, handing so little work to another thread costs
+# more than it.
+AHEAD = 10
+
+
+def scan_until(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: Callable[[jax.Array], Any],
+    alive: Callable[[Any], jax.Array],
+    *,
+    length: int,
+) -> Any:
+    """The outputs of `jax.lax.scan(step, carry, xs(jnp.arange(length)))`, stopped when nobody is
+    alive.
+
+    The cost follows the longest of those who live, not `length`: `BLOCK` steps are taken at a time.
+
+    Args:
+        step: carry, x -> carry, y.
+        carry: The initial carry.
+        xs: Step numbers [K] -> the inputs of these steps, leaves [K, ...]. Inputs of steps that
+            are never reached are not computed.
+        alive: carry -> bool, of any shape: who is alive.
+        length: The largest number of steps.
+
+    Returns:
+        The outputs, leaves [length, ...]: zeros where no step was taken. No carry, as the last
+        block may go beyond `length`.
+    """
+    size = blocks.even_size(length, BLOCK)
+    count = -(-length // size)
+    ahead = min(AHEAD, count)
+
+    def some_alive(loop: Any) -> jax.Array:
+        index, carry, _, _ = loop
+        return (index < count) & blocks.largest(alive(carry).any())
+
+    def inputs(index: jax.Array) -> Any:
+        """The inputs of the next blocks, from number `index` on."""
+        return blocks.split(xs(index * size + jnp.arange(ahead * size)), size)
+
+    def take_block(loop: Any) -> Any:
+        index, carry, ready, ys = loop
+        ready = jax.lax.cond(index % ahead == 0, inputs, lambda _: ready, index)
+        carry, new = jax.lax.scan(step, carry, blocks.take(ready, index % ahead))
+        return index + 1, carry, ready, blocks.put(ys, new, index)
+
+    first = jnp.int32(0)
+    ready = blocks.zeros(jax.eval_shape(inputs, first))
+    block = jax.eval_shape(lambda: jax.lax.scan(step, carry, blocks.take(ready, first))[1])
+    ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
+    ys = jax.lax.while_loop(some_alive, take_block, (first, carry, ready, ys))[-1]
+    return blocks.join(ys, length)
