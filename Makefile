@@ -4,8 +4,9 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: train sweep benchmark test test-slow proofs mutants torture notebooks lint docs constraints clean
-.DEFAULT_GOAL := train
+.PHONY: help train sweep benchmark check test test-slow proofs mutants torture
+.PHONY: notebooks links lint docs constraints clean
+.DEFAULT_GOAL := help
 
 # Before anything is installed: what an installer says of an older Python is of packages, not of Python.
 PYTHON_CHECK = import sys; sys.version_info < (3, 11) and sys.exit( \
@@ -25,7 +26,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	fi
 	@touch $@
 
-train: $(VENV)/.installed  ## the main job; flags in ARGS="--estimator leave_one_out --seeds 20"
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+		| while IFS='|' read -r name text; do printf 'make %-12s %s\n' "$$name" "$$text"; done
+
+train: $(VENV)/.installed  ## the train command; flags in ARGS="--estimator leave_one_out --seeds 20"
 	$(BIN)/python experiments/train.py $(ARGS)
 
 sweep: $(VENV)/.installed  ## settings × seeds in one program; flags in ARGS="--over learning_rate=1e-4:1e-2"
@@ -33,6 +38,12 @@ sweep: $(VENV)/.installed  ## settings × seeds in one program; flags in ARGS="-
 
 benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
 	$(BIN)/python experiments/benchmark.py $(ARGS)
+
+# Of the core's tests those that end within a minute on two cores, once their programs are compiled.
+CORE := $(addprefix tests/core/test_, baselines blocks returns surrogates)
+CORE := $(addsuffix .py,$(CORE))
+check: lint  ## linter, types and the core's tests, in about a minute: the inner loop
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
 
 test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -49,6 +60,9 @@ mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the tes
 
 torture: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
 	$(BIN)/python tests/tools/torture_resume.py $(ARGS)
+
+links: $(VENV)/.installed  ## badges and Colab links from the address in pyproject.toml
+	$(BIN)/python docs/tools/links.py
 
 notebooks: $(VENV)/.installed  ## from each notebooks/NAME.py its .ipynb, without outputs
 	$(BIN)/python notebooks/tools/pair.py
@@ -69,11 +83,12 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 docs: $(VENV)/.installed-docs  ## the site, in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -E -W --keep-going -n docs docs/_build/html $(ARGS)
 
-constraints:  ## renews constraints.txt, with uv; of older Pythons it says nothing, so that pip names the one needed
+# Of older Pythons it says nothing, so that pip names the one that is needed.
+constraints:  ## constraints.txt anew, with uv
 	uv pip compile --universal --no-header --no-annotate --python-version 3.11 --extra dev --extra docs \
 		pyproject.toml -o constraints.txt
 	sed -i.old -E -e "s/ ; (.*)$$/ ; python_full_version >= '3.11' and (\\1)/" \
 		-e "/;/! s/$$/ ; python_full_version >= '3.11'/" constraints.txt && rm constraints.txt.old
 
-clean:
+clean:  ## removes the environment
 	rm -rf $(VENV)

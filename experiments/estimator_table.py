@@ -18,6 +18,10 @@ HEADER = """\
 | estimator | Ψₜ | source | unbiased for | bias | variance | signal to noise |
 | --- | --- | --- | --- | --- | --- | --- |"""
 MARKS = ("<!-- table -->", "<!-- end of table -->")
+SLIM_HEADER = """\
+| estimator | Ψₜ | unbiased |
+| --- | --- | --- |"""
+SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
 
 
 @dataclasses.dataclass
@@ -30,8 +34,11 @@ class Options:
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
     """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced
-    by the table.
+    by the table, and between `<!-- slim table -->` and `<!-- end of slim table -->` by its first
+    columns.
     """
+    figure: Path | None = None
+    """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""
 
 
 def main() -> None:
@@ -40,7 +47,11 @@ def main() -> None:
     texts = {
         path: path.read_text(encoding="utf-8") if path.is_file() else "" for path in options.out
     }
-    without = [str(path) for path, text in texts.items() if MARKS[0] not in text]
+    without = [
+        str(path)
+        for path, text in texts.items()
+        if MARKS[0] not in text and SLIM_MARKS[0] not in text
+    ]
     if without or not 0.0 <= options.gamma <= 1.0:
         cli.fail(
             f"no line {MARKS[0]} in {without}"
@@ -54,19 +65,43 @@ def main() -> None:
     from pg.runs import results
 
     jax.config.update("jax_enable_x64", True)
-    rows = []
+    found, rows = {}, []
     print(HEADER)
     for name in options.estimators:
-        columns = zip(
-            *(figures(name, mdp, options.gamma) for mdp in tabular.references().values()),
-            strict=True,
-        )
-        rows.append(
-            f"| {described(name)} | {' | '.join(' · '.join(column) for column in columns)} |"
-        )
+        problems = tabular.references().values()
+        found[name] = [figures(name, mdp, options.gamma) for mdp in problems]
+        cells = [" · ".join(column) for column in zip(*found[name], strict=True)]
+        rows.append(f"| {described(name)} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
-    for path in options.out:
-        results.insert(path, "\n".join([HEADER, *rows]), MARKS)
+    for path, text in texts.items():
+        if MARKS[0] in text:
+            results.insert(path, "\n".join([HEADER, *rows]), MARKS)
+        if SLIM_MARKS[0] in text:
+            slim_rows = [slim(row) for row in rows]
+            results.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
+    if options.figure:
+        plot({name: columns[0] for name, columns in found.items()}, options.figure)
+
+
+def slim(row: str) -> str:
+    """The row of the slim table that belongs to a row of the table: name, Ψ, whether unbiased."""
+    name, psi, _, unbiased_for, *_ = row.strip("| ").split(" | ")
+    target = re.split(r"[ ,:;]", unbiased_for)[0]
+    answer = {"J": "yes", "no": "no"}.get(target, f"for {target}")
+    return f"| {name} | {psi} | {answer} |"
+
+
+def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
+    """Bias and variance side by side, a row per estimator whose variance is in the same units."""
+    from pg.reports import plots
+
+    bias, variance = {}, {}
+    for name, (bias_text, variance_text, _) in figures_of.items():
+        if variance_text != "—":
+            bias[name] = (float(bias_text),) * 3
+            variance[name] = (float(variance_text),) * 3
+    panels = {"bias ‖Eĝ − ∇J‖ / ‖∇J‖": bias, "variance, of reinforce = 1": variance}
+    plots.bars(panels, path, ylabel="exact, over every trajectory of a small random problem")
 
 
 def described(name: str) -> str:
