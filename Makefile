@@ -39,11 +39,11 @@ sweep: $(VENV)/.installed  ## settings × seeds in one program; flags in ARGS="-
 benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
 	$(BIN)/python experiments/benchmark.py $(ARGS)
 
-# Of the core's tests those that end within a minute on two cores, once their programs are compiled.
-CORE := $(addprefix tests/core/test_, baselines blocks returns surrogates)
-CORE := $(addsuffix .py,$(CORE))
-check: lint  ## linter, types and the core's tests, in about a minute: the inner loop
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(CORE) $(ARGS)
+# Of the core's tests those that are quick once their programs are compiled.
+CHECKED := numerals config returns baselines surrogates rounding distributions networks blocks \
+	rollout estimators normalisation nonfinite evaluate
+check: lint  ## linter, types and the core's quick tests, in about a minute: the inner loop
+	$(BIN)/python -m pytest -q -n 2 $(CHECKED:%=tests/core/test_%.py) $(ARGS)
 
 test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -6,6 +6,7 @@ couples episodes.
 """
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -98,8 +99,8 @@ def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
     bias, variance = {}, {}
     for name, (bias_text, variance_text, _) in figures_of.items():
         if variance_text != "—":
-            bias[name] = (float(bias_text),) * 3
-            variance[name] = (float(variance_text),) * 3
+            bias[name] = (float(bias_text), math.nan, math.nan)
+            variance[name] = (float(variance_text), math.nan, math.nan)
     panels = {"bias ‖Eĝ − ∇J‖ / ‖∇J‖": bias, "variance, of reinforce = 1": variance}
     plots.bars(panels, path, ylabel="exact, over every trajectory of a small random problem")
 

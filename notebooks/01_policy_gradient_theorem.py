@@ -11,8 +11,6 @@
 # %% [markdown]
 # # The policy-gradient theorem, step by step
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/01_policy_gradient_theorem.ipynb)
-#
 # Every equation of the derivation is followed by code that checks it: first over *all* episodes of a small problem, where
 # an expectation is a sum and "unbiased" means equal to twelve digits, then on CartPole.
 
@@ -20,9 +18,9 @@
 import importlib.util
 import sys
 
-REPOSITORY = "https://github.com/OWNER/pg"
+REPOSITORY = ""
 
-if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
+if importlib.util.find_spec("pg") is None and REPOSITORY:  # in Colab; elsewhere nothing happens
     from IPython import get_ipython
 
     get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")

@@ -11,8 +11,6 @@
 # %% [markdown]
 # # How noisy is a policy gradient?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/02_variance_of_estimators.ipynb)
-#
 # Unbiased estimators of one gradient differ in variance, and that is what decides how many episodes a step needs. Here
 # variance is computed exactly on small problems, measured with errors on sampled episodes, and then used on CartPole: signal
 # to noise, the noise scale, the cosine to the true gradient, and where the variance comes from.
@@ -21,9 +19,9 @@
 import importlib.util
 import sys
 
-REPOSITORY = "https://github.com/OWNER/pg"
+REPOSITORY = ""
 
-if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
+if importlib.util.find_spec("pg") is None and REPOSITORY:  # in Colab; elsewhere nothing happens
     from IPython import get_ipython
 
     get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")

@@ -11,8 +11,6 @@
 # %% [markdown]
 # # 128 seeds, and what five would have said
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/03_seed_sweep.ipynb)
-#
 # A whole training is one pure function of a key and of hyperparameters, so that many seeds and settings share a program.
 # With 128 seeds one can see what conclusions from five are worth, and how much the best of several settings flatters itself.
 
@@ -20,9 +18,9 @@
 import importlib.util
 import sys
 
-REPOSITORY = "https://github.com/OWNER/pg"
+REPOSITORY = ""
 
-if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
+if importlib.util.find_spec("pg") is None and REPOSITORY:  # in Colab; elsewhere nothing happens
     from IPython import get_ipython
 
     get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")

@@ -11,8 +11,6 @@
 # %% [markdown]
 # # An estimator of your own
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks/04_your_own_estimator.ipynb)
-#
 # From an idea to a proof to a trained policy: write $\Psi$, find out by enumeration whether the estimator is biased, compare
 # its variance, train with it, add it to the project.
 
@@ -20,9 +18,9 @@
 import importlib.util
 import sys
 
-REPOSITORY = "https://github.com/OWNER/pg"
+REPOSITORY = ""
 
-if importlib.util.find_spec("pg") is None:  # in Colab; where pg is installed, nothing happens
+if importlib.util.find_spec("pg") is None and REPOSITORY:  # in Colab; elsewhere nothing happens
     from IPython import get_ipython
 
     get_ipython().system(f"git clone --quiet --depth 1 {REPOSITORY} pg_repo")
@@ -295,5 +293,5 @@ if not FAST:
 # 3. a row of `tests/helpers/proofs.py` with its mean: $\nabla J$ if it is unbiased, else the mean it has, derived another way.
 #
 # From then on the tests hold it to the same account as all others, without noise (`tests/exact/test_unbiased.py`) and through the
-# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out README.md` writes its line of
+# real rollout (`tests/exact/test_sampled.py`), and `python experiments/estimator_table.py --out docs/estimators.md README.md` writes its line of
 # the table.

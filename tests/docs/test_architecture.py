@@ -1,5 +1,5 @@
-"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a README
-that is true.
+"""The shape of the code: imports go one way, one importer of gymnax and of matplotlib, and a page
+that names every module.
 """
 
 import ast
@@ -170,14 +170,14 @@ def test_every_promise_has_a_test_and_a_line() -> None:
         assert name in file.read_text(), (path, name)
 
 
-def test_the_readme_says_who_collects_windows() -> None:
-    readme = " ".join((ROOT / "README.md").read_text().split())
+def test_the_page_of_estimators_says_who_collects_windows() -> None:
+    page = " ".join((ROOT / "docs" / "estimators.md").read_text().split())
     both, windows = (
         [name for name, facts in FACTS.items() if facts.collect == w]
         for w in (("episodes", "windows"), ("windows",))
     )
     listed = ", ".join(f"`{name}`" for name in both[:-1]) + f" and `{both[-1]}`"
-    assert f"{listed} collect episodes or windows, `{windows[0]}` windows" in readme
+    assert f"{listed} collect episodes or windows, `{windows[0]}` windows" in page
     assert len(windows) == 1
 
 
@@ -186,3 +186,11 @@ def test_every_setting_has_a_help_text() -> None:
 
     assert set(_field_docstrings(Config)) == set(Config.__dataclass_fields__)
     assert set(_field_docstrings(Hyperparams)) == set(Hyperparams._fields)
+
+
+def test_the_page_of_the_architecture_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ((?:`\w+` ?)+)\|", page, re.MULTILINE)))
+    modules = {path.stem for path in (ROOT / "pg").iterdir() if path.suffix == ".py"}
+    packages = {path.parent.name for path in (ROOT / "pg").glob("*/__init__.py")}
+    assert sorted(named) == sorted(modules - {"__init__"} | packages)

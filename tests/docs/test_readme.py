@@ -1,6 +1,10 @@
-"""The README's code runs as it stands, and its commands exist."""
+"""The README is short, its code runs as it stands, and its figures are those of the pages it links.
+
+The pages that hold what it has no room for are held to the same account.
+"""
 
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 from types import ModuleType
@@ -21,24 +25,54 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_code_runs_as_it_stands(tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 6
+def blocks(page: str) -> list[str]:
+    """The Python of a page."""
+    text = (ROOT / page).read_text()
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run(page: str, **given: Any) -> dict[str, Any]:
+    """The names that are left when the Python of a page has been executed."""
+    namespace: dict[str, Any] = dict(given)
+    with jax.numpy_rank_promotion("allow"):  # a user's setting
+        for block in blocks(page):
+            exec(compile(block, page, "exec", optimize=0), namespace)
+    return namespace
+
+
+def test_it_is_at_most_eight_kilobytes() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 8192
+
+
+def test_the_code_of_the_theorem_learns() -> None:
+    """From -0.6, the return of a random policy."""
+    assert len(blocks("README.md")) == 1
+    assert run("README.md")["mean_return"] > 0.8
+
+
+HOWTO = ("own_estimator", "measure_gradients", "sweep")
+
+
+@pytest.mark.parametrize("name", HOWTO)
+def test_the_code_of_a_how_to_runs_as_it_stands(name: str) -> None:
+    assert run(f"docs/howto/{name}.md")
+
+
+def test_the_code_of_training_runs_as_it_stands(tmp_path: Path) -> None:
+    assert len(blocks("docs/howto/train.md")) == 2
     config = Config(hidden_sizes=(3,), preset=None)  # of a run whose parameters are read elsewhere
     folders.write_setup(tmp_path, config, Hyperparams(), {})
     state = make_learner(config).init(jax.random.key(0))
     results.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))
-    namespace: dict[str, Any] = {"folder": tmp_path, "obs": np.zeros(4)}
-    with jax.numpy_rank_promotion("allow"):  # a user's setting
-        for block in blocks:
-            exec(compile(block, "README.md", "exec", optimize=0), namespace)
-    assert namespace["metrics"]["return"].shape == (4, 2, 5)
+    namespace = run("docs/howto/train.md", folder=tmp_path, obs=np.zeros(4))
+    assert namespace["metrics"]["return"].shape == (3, 5)
     jax.tree.map(np.testing.assert_array_equal, namespace["policy"].params, state.params.policy)
     assert namespace["action"].shape == ()
 
 
-def test_the_table_of_the_theorem_is_the_code_below_it() -> None:
-    table = README.split("| mathematics | code |")[1].split("In full")[0]
+def test_the_table_of_the_theorem_is_the_code_of_the_readme() -> None:
+    page = (ROOT / "docs" / "science" / "theorem.md").read_text()
+    table = page.split("| mathematics | code |")[1].split("\n\n")[0]
     lines = re.findall(r"\| `([^`]+)` \|$", table, re.MULTILINE)
     assert len(lines) == 6
     code = README.split("def improve")[1].split("```")[0]
@@ -49,9 +83,18 @@ def test_the_table_of_the_theorem_is_the_code_below_it() -> None:
 
 def test_its_commands_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"train", "test"} <= set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README)) <= targets
+    used = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))
+    assert {"train", "sweep", "docs"} <= used <= targets
     for path in re.findall(r"(?:experiments|docs)/[\w/]+\.\w+", README):
         assert (ROOT / path).exists(), path
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
+    here = [link for link in links if not link.startswith("https://")]
+    assert len(here) > 20
+    for link in here:
+        assert (ROOT / link).exists(), link
 
 
 def script(name: str) -> ModuleType:
@@ -74,13 +117,25 @@ def rows(path: str) -> dict[str, list[str]]:
 
 
 def test_the_table_has_a_row_for_every_estimator_and_says_what_it_says() -> None:
-    command, table = script("estimator_table"), rows("README.md")
+    command, table = script("estimator_table"), rows("docs/estimators.md")
     assert list(table) == list(FACTS)
-    assert table == rows("docs/estimators.md")
     for name, row in table.items():
         assert " | ".join(row[:4]) == command.described(name)
         unbiased_in_all = row[4] == "0 · 0 · 0"
         assert unbiased_in_all == (FACTS[name].unbiased_for == "J"), name
+
+
+def test_the_readme_has_the_first_columns_of_the_table() -> None:
+    command = script("estimator_table")
+    start, end = command.SLIM_MARKS
+    header, rule, *shown = README.split(start)[1].split(end)[0].strip().splitlines()
+    assert "\n".join([header, rule]) == command.SLIM_HEADER
+    table = rows("docs/estimators.md")
+    assert shown == [command.slim(f"| {' | '.join(row)} |") for row in table.values()]
+    for line, row in zip(shown, table.values(), strict=True):
+        name, psi, unbiased = line.strip("| ").split(" | ")
+        assert [name, psi] == row[:2]
+        assert (unbiased == "no") == row[3].startswith("no"), line
 
 
 ON_ALL = ("reward_to_go", "standardised", "gpomdp")
@@ -97,13 +152,49 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
         if problem == "cancelling" or name in ON_ALL:
             figures = script("estimator_table").figures(name, problems[problem], 0.9)
             assert list(figures) == [
-                cell.split(" · ")[column] for cell in rows("README.md")[name][4:]
+                cell.split(" · ")[column] for cell in rows("docs/estimators.md")[name][4:]
             ]
 
 
 def test_the_results_are_those_of_the_stored_table() -> None:
-    """As `experiments/benchmark.py --from docs/benchmark.csv --report README.md` writes them."""
-    shown = README.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
+    """As `benchmark.py --from docs/benchmark.csv --report docs/results.md` writes them."""
+    page = (ROOT / "docs" / "results.md").read_text()
+    shown = page.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
     assert (
         shown.strip() == learning.report(learning.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
     )
+
+
+def cells(text: str, heading: str) -> list[list[str]]:
+    """The rows of the table below a line that begins with `heading`, without its head."""
+    lines = text[text.index(f"\n{heading}") + 1 :].splitlines()
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[2:]]
+
+
+def test_the_results_of_the_readme_are_in_the_table_of_results() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    known = {(row[0], row[1]): row for row in cells(page, "| environment ")}
+    shown = cells(README, "| environment |")
+    assert len(shown) == 5
+    for env, label, steps, score in shown:
+        row = known[env, label]
+        assert score == row[4]
+        assert row[3] == "20"
+        assert steps == f"{round(int(row[2].replace(',', '')) / 1000)}k"
+
+
+def test_the_speed_of_the_readme_is_in_the_table_of_performance() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    known = cells(page, "| steps per second")
+    shown = cells(README, "| | purejaxrl")
+    assert len(shown) == 5
+    places = []
+    for _, *ratios in shown:
+        figures = [[row[1], row[2], row[4]] for row in known]
+        assert ratios in figures
+        places.append(figures.index(ratios))
+    assert places == sorted(places)
+    for (name, *_), place in zip(shown, places, strict=True):
+        ours, theirs = name.split(",")[0], known[place][0].split(",")[0]
+        assert ours == theirs.removesuffix(" on one device"), name
