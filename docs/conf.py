@@ -28,7 +28,7 @@ extensions = [
 ]
 # MathJax and its fonts in _static: no page needs a network
 extensions += ["sphinx-mathjax-offline"]
-exclude_patterns = ["_build", "_extensions", "conf.py", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_extensions", "tools", "conf.py", "**/.ipynb_checkpoints"]
 nitpick_ignore_regex = [("py:.*", r"(?!pg\.).*")]  # what is not ours has no page here
 
 extlinks = {"arxiv": ("https://arxiv.org/abs/%s", "%s")}

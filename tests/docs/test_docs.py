@@ -115,14 +115,24 @@ def flags(script: str) -> set[str]:
     return set(re.findall(r"--[a-z][\w-]*", helped.stdout))
 
 
+COMMANDS = [
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("index", "tutorial", "results", "performance")),
+    DOCS / "science" / "theorem.md",
+    *HOWTO,
+]
+
+
 def test_commands_and_their_flags_exist() -> None:
     makefile = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for path in [DOCS / "index.md", DOCS / "tutorial.md", *HOWTO]:
+    for path in COMMANDS:
         for line in "".join(blocks(path, "console")).splitlines():
             if found := re.search(r"experiments/(\w+\.py)", line):
                 assert set(re.findall(r"--[a-z][\w-]*", line)) <= flags(found[1]), line
             if found := re.search(r"^\$ make ([\w-]+)", line):
                 assert found[1] in makefile, line
+            if found := re.search(r"^\$ make (train|sweep|benchmark) ARGS=", line):
+                assert set(re.findall(r"--[a-z][\w-]*", line)) <= flags(f"{found[1]}.py"), line
         for mentioned in re.findall(r"experiments/[\w/]+\.\w+", path.read_text()):
             assert (ROOT / mentioned).exists(), mentioned
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,9 @@ import pg
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
-COLAB = "https://colab.research.google.com/github/OWNER/pg/blob/main/notebooks"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT.get("urls", {}).get("Repository", "")  # empty as long as there is none
+COLAB = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
 each = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -73,9 +76,10 @@ def test_a_notebook_has_no_outputs(path: Path) -> None:
 def test_it_opens_in_colab_and_installs_itself(path: Path) -> None:
     (_, title), (_, install), *_ = cells(path)
     assert title.startswith("# ")
-    assert f"]({COLAB}/{path.stem}.ipynb)" in title
+    assert title.count("colab.research.google.com/github/") == bool(REPOSITORY)
+    assert not REPOSITORY or f"]({COLAB}/blob/main/notebooks/{path.stem}.ipynb)" in title
     assert 'find_spec("pg") is None' in install
-    assert 'REPOSITORY = "https://github.com/OWNER/pg"' in install
+    assert f'REPOSITORY = "{REPOSITORY}"' in install
     assert f"notebooks/{path.stem}.ipynb" in (ROOT / "README.md").read_text()
     assert f"({path.stem}.ipynb)" in (ROOT / "notebooks" / "README.md").read_text()
 
