@@ -40,10 +40,10 @@ benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--su
 	$(BIN)/python experiments/benchmark.py $(ARGS)
 
 # Of the core's tests those that are quick once their programs are compiled.
-CHECKED := numerals config returns baselines surrogates rounding distributions networks blocks \
-	rollout estimators normalisation nonfinite evaluate
+CHECKED := numerals config returns baselines surrogates distributions networks blocks rollout \
+	estimators evaluate
 check: lint  ## linter, types and the core's quick tests, in about a minute: the inner loop
-	$(BIN)/python -m pytest -q -n 2 $(CHECKED:%=tests/core/test_%.py) $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(CHECKED:%=tests/core/test_%.py) $(ARGS)
 
 test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
