@@ -437,7 +437,7 @@ def interrupted(signum: int | None) -> int:
 
 
 def outcome(done: Any) -> int:
-    """The exit code of a `runs.Run` whose results are written."""
+    """The exit code of an `execution.Run` whose results are written."""
     if done.signum:
         return interrupted(done.signum)
     return NOT_FINITE if done.metrics["skipped"][:, -1].any() else 0

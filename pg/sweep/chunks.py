@@ -129,7 +129,7 @@ def chunks(
     raises Interrupted.
 
     keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of
-    `runs.run`, in a chunk.
+    `execution.run`, in a chunk.
     keeping: how chunks are kept while they are trained.
     """
     programs, total = plan.programs, len(keys[0])
