@@ -309,16 +309,14 @@ ENDLESS = Config(env=Drifting(0.0, 0.5), num_envs=2, num_updates=1, hidden_sizes
 
 
 def test_a_sweep_of_time_limits_has_room_for_the_longest() -> None:
-    _, metrics = sweep(
-        ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [3, 6, 12]})
-    )
+    _, metrics = sweep(ENDLESS, [0], grid(env_params={"max_steps_in_episode": [3, 6, 12]}))
     np.testing.assert_array_equal(metrics["length"].ravel(), LIMITS)
     with pytest.raises(
         ValueError,
         match=r"must be a whole number of at least 1 and below 2\^31, "
         r"got 0",
     ):
-        sweep(ENDLESS, jax.random.key(0), 1, grid(env_params={"max_steps_in_episode": [0, 12]}))
+        sweep(ENDLESS, [0], grid(env_params={"max_steps_in_episode": [0, 12]}))
 
 
 def test_a_run_with_a_traced_time_limit_is_trained_and_evaluated_up_to_it() -> None:

@@ -209,7 +209,7 @@ def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_ann
 def test_the_same_values_are_refused_in_python_by_the_value_and_not_by_a_tracer() -> None:
     config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
     with pytest.raises(ValueError, match="reward_scale must be a number, got True"):
-        sweep(config, jax.random.key(0), 1, grid(env_params={"reward_scale": [True, False]}))
+        sweep(config, [0], grid(env_params={"reward_scale": [True, False]}))
     with pytest.raises(ValueError, match="generous must be True or False, got 2"):
         execution.run(config, Hyperparams(env_params={"generous": 2}), [0])
     with pytest.raises(ValueError, match="reward_scale must be a number, got a traced bool"):

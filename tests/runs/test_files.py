@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pg.benchmarks import learning
 from pg.benchmarks.leaderboard.quality import Point
 from pg.benchmarks.leaderboard.subjects import STAGES
-from pg.benchmarks.leaderboard.survey import FACTS
+from pg.benchmarks.leaderboard.survey import STAGES_JSON
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
 from pg.runs import checkpoints, files, folders, memory, results
@@ -99,7 +99,7 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     ("sweep.json", studies.stored_width),
     ("sweep.json", lambda folder: [studies.stored_width(folder), studies.stored_versions(folder)]),
     (f"{CELL}.json", learning.collect),
-    ("stages.json", shape_of("stages.json", FACTS)),
+    ("stages.json", shape_of("stages.json", STAGES_JSON)),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),

@@ -21,7 +21,7 @@ COMPARED = tuple(
 )
 
 # The expected shape of stages.json, as of `inputs.misfit`.
-_STAGES_JSON: dict[str, Any] = {
+STAGES_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in STAGES
 }
 
@@ -124,7 +124,7 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
             stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found
         }
         folders.write_json(folder / "stages.json", facts)
-    facts, like = folders.read_json(folder / "stages.json", _STAGES_JSON), blank(subject)
+    facts, like = folders.read_json(folder / "stages.json", STAGES_JSON), blank(subject)
 
     def read(name: str) -> Stage:
         trees = {"policy": like.policy, "critics": like.critics}
