@@ -89,8 +89,8 @@ class Restored(NamedTuple):
 
 
 class Keeper:
-    """Keeps runs while they are trained (an `execution.Keep`): the last few checkpoints, written in the
-    background.
+    """Keeps runs while they are trained (an `execution.Keep`): the last few checkpoints, written in
+    the background.
 
     Of the processes of a job the first one writes; all must call.
     """

@@ -43,20 +43,21 @@ import json, re, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 4)
 import numpy as np
-from pg import devices, runs
+from pg.fast import devices
+from pg.runs import execution
 from pg.presets import preset
 
 def trained(where):
     n = where.round_up(6)
-    h = runs.broadcast(hyperparams, n)
-    programs = runs.compile_programs(config, h, where, n, episodes=8)
-    keys = [runs.filled_up(key, n) for key in runs.seed_keys(range(6))]
-    states, metrics = runs.train(programs, keys[0], h, kept=6)[:2]
-    returns = runs.evaluate_all(programs, states, keys[1], h)["sampled"].returns[:6]
+    h = execution.broadcast(hyperparams, n)
+    programs = execution.compile_programs(config, h, where, n, episodes=8)
+    keys = [execution.filled_up(key, n) for key in execution.seed_keys(range(6))]
+    states, metrics = execution.train(programs, keys[0], h, kept=6)[:2]
+    returns = execution.evaluate_all(programs, states, keys[1], h)["sampled"].returns[:6]
     # What is outside the loop happens once a chunk.
     updates = programs.advance.as_text().partition("\\nENTRY")[0]
     collectives = re.findall(r" (all-reduce|all-gather|all-to-all|collective-permute)\\(", updates)
-    return runs.first(devices.fetch(states.params, where), 6), metrics, returns, collectives
+    return execution.first(devices.fetch(states.params, where), 6), metrics, returns, collectives
 
 found = {}
 for name, changes in {
@@ -103,7 +104,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import jax.numpy as jnp
 import numpy as np
-from pg import devices
+from pg.fast import devices
 
 x = {"float": jnp.arange(24.0).reshape(3, 4, 2), "int": jnp.full((3, 4), 2**23 + 1)}
 x |= {"more": jnp.ones((3, 4))}

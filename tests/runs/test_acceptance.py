@@ -188,20 +188,21 @@ import json, time
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
-from pg import devices, runs
+from pg.fast import devices
+from pg.runs import execution
 from pg.config import Config, Hyperparams
 
 sizes = {"num_envs": 8, "num_steps": 32, "num_updates": 30, "hidden_sizes": (16,)}
 config = Config(estimator="gae", collect="windows", **sizes)
 found, seconds = [], []
 for where in (devices.layout(most=1), devices.layout()):
-    h = runs.broadcast(Hyperparams(), 16)
-    programs = runs.compile_programs(config, h, where, 16)
-    keys = runs.seed_keys(range(16))[0]
+    h = execution.broadcast(Hyperparams(), 16)
+    programs = execution.compile_programs(config, h, where, 16)
+    keys = execution.seed_keys(range(16))[0]
     took = []
     for _ in range(4):
         began = time.monotonic()
-        states = devices.fetch(runs.train(programs, keys, h).states.params, where)
+        states = devices.fetch(execution.train(programs, keys, h).states.params, where)
         took.append(time.monotonic() - began)
     found.append(jax.tree.leaves(states))
     seconds.append(min(took))

@@ -532,7 +532,7 @@ def test_hostile_checkpoints_are_refused(one: Path, tmp_path: Path) -> None:
 LOCK = """
 import sys, time
 from pathlib import Path
-from pg import folders
+from pg.runs import folders
 try:
     with folders.locked(Path(sys.argv[1])):
         print("mine", flush=True)

@@ -105,7 +105,8 @@ def test_a_shell_finds_the_path_that_an_ascii_console_shows(tmp_path: Path) -> N
     folder = tmp_path / "é日γ×e\u0301"
     folder.mkdir()
     program = (
-        "import sys; from pg import encoding; encoding.make_streams_readable(); print(sys.argv[1])"
+        "import sys; from pg.runs import encoding; encoding.make_streams_readable(); "
+        "print(sys.argv[1])"
     )
     code, text = outcome("ascii", "-c", program, str(folder))
     assert code == 0

@@ -233,7 +233,7 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
         .startswith("settings: all are defaults (")
     )
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
-    assert all(f"{name}=" in everything for name in (*vars(config), *Hyperparams().scalars()))
+    assert all(f"{name}=" in everything for name in (*config.to_json(), *Hyperparams().scalars()))
 
 
 def test_parts_of_the_same_rank_go_together() -> None:
@@ -300,7 +300,7 @@ def on_a_terminal(*command: str, **environment: str) -> str:
 
 READ_ON = """
 import dataclasses, sys
-from pg import cli
+from pg.commands import cli
 
 @dataclasses.dataclass
 class Options:
@@ -443,7 +443,8 @@ def test_total_steps_hold_for_every_setting_of_a_sweep() -> None:
 
 INTERRUPTED = """
 import hashlib
-from pg import cli, interrupts
+from pg.commands import cli
+from pg.runs import interrupts
 interrupts.listen(cli.announce)
 with interrupts.held("the compilation"):
     print("working", flush=True)

@@ -13,12 +13,18 @@ limit must not count as termination; and no typed random key may be kept in its 
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pg.envs.adapters.base import faults_in_one_sentence
+import lazy_loader
+
 from pg.inputs import check_name
 
+if TYPE_CHECKING:
+    from pg.envs.adapters.base import faults_in_one_sentence as faults_in_one_sentence
+
 __all__ = ["ADAPTERS", "faults_in_one_sentence", "make"]
+# On first use: names of environments are checked without jax.
+__getattr__, *_ = lazy_loader.attach(__name__, submod_attrs={"base": ["faults_in_one_sentence"]})
 
 
 def make(name: str, **options: Any) -> Any:
