@@ -694,7 +694,7 @@ def check_is_hyperparams(hyperparams: Any) -> None:
 
 def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
     """`hyperparams`, once each Python number in it is in its range; scalar arrays and tracers pass
-    unread.
+    unread. Whole numbers become floats, but in fields that count: jax's own have 32 bits.
 
     Raises ValueError naming the field, the value and the allowed range.
     """
@@ -707,6 +707,8 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
             inside = low <= number <= high and (number <= LARGEST or number == math.inf)
             if not inside or (allowed == _WHOLE and isinstance(number, float)):
                 raise ValueError(f"{field} must be {allowed}, got {value!r}")
+            if name not in WHOLE_NUMBERS and isinstance(value, Integral):
+                hyperparams = hyperparams._replace(**{name: float(value)})
         elif not str(getattr(value, "dtype", "")).startswith(("float", "bfloat", "int", "uint")):
             raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
         elif value.shape != ():

@@ -123,7 +123,7 @@ class Gaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(sample), summed over the D dimensions, [...]."""
-        sample = _as_vectors(sample, self.mean)
+        sample = _as_vectors(sample, self.mean, self.log_std)
         z = (sample - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)
 
@@ -197,7 +197,7 @@ class TanhGaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
-        sample = _as_vectors(sample, self.mean)
+        sample = _as_vectors(sample, self.mean, self.log_std)
         return self.base.log_prob(sample) - jnp.sum(_log_one_minus_tanh2(sample), axis=-1)
 
     def entropy(self) -> jax.Array:
@@ -259,7 +259,7 @@ class CensoredGaussian(NamedTuple):
 
     def log_prob(self, sample: jax.Array) -> jax.Array:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
-        sample = _as_vectors(sample, self.mean)
+        sample = _as_vectors(sample, self.mean, self.log_std)
         inside = -0.5 * self._standard(sample) ** 2 - self.log_std - _LOG_SQRT_2PI
         below, above = self._log_atoms()
         censored = jnp.where(
@@ -350,19 +350,20 @@ def _as_integers(sample: Any, shape: tuple[int, ...]) -> jax.Array:
     return array
 
 
-def _as_vectors(sample: Any, mean: Any) -> jax.Array:
-    """Samples of distributions with this mean, as an array.
+def _as_vectors(sample: Any, mean: Any, log_std: Any) -> jax.Array:
+    """Samples of distributions with this mean and width, broadcast against each other, as an array.
 
     Axes of size 1, and axes in front, are broadcast. Raises ValueError for what are no numbers,
     and for vectors of another size: broadcast, they would be another action.
     """
-    array, shape = numbers("sample", sample, _SAMPLE), jnp.shape(mean)
+    array = numbers("sample", sample, _SAMPLE)
     if array.dtype == jnp.uint32:  # a key of the old kind
         raise ValueError(f"sample must be an array of numbers, got uint32: {_SAMPLE}")
-    if not shape:
+    if not jnp.shape(mean):
         raise ValueError(
             "the mean of a Gaussian must be [..., D], as in jnp.zeros(1), got one number"
         )
+    shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(log_std))
     if array.shape[-1:] != shape[-1:] or not _broadcasts(array.shape, shape):
         raise ValueError(f"sample must have shape {list(shape)}, got shape {list(array.shape)}")
     return array
@@ -380,7 +381,8 @@ def _check_pair(one: Any, other: Any) -> None:
     if not (isinstance(other, type(one)) or isinstance(one, type(other))):
         classes = f"{described(one)} and {described(other)}"
         raise ValueError(f"kl needs two distributions of one class, got {classes}")
-    sizes = one[0].shape[-1], other[0].shape[-1]
+    # Of the logits, or of a mean and a log_std, which are broadcast.
+    sizes = [jnp.broadcast_shapes(*map(jnp.shape, dist[:2]))[-1] for dist in (one, other)]
     if sizes[0] != sizes[1]:
         got = f"{sizes[0]} and {sizes[1]}"
         raise ValueError(f"kl needs as many actions, or dimensions, in both, got {got}")

@@ -3,6 +3,7 @@ names it.
 """
 
 import difflib
+import functools
 import inspect
 import math
 from collections.abc import Iterable, Mapping
@@ -174,7 +175,15 @@ def _raw_key_shape() -> tuple[int, ...]:
     """The shape of the numbers of one key of jax's present kind."""
     import jax
 
-    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    return _raw_key_shape_of(jax.config.jax_default_prng_impl)
+
+
+@functools.cache
+def _raw_key_shape_of(implementation: str) -> tuple[int, ...]:
+    """The shape of the numbers of one key; a trace of jax finds it, which takes its time."""
+    import jax
+
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=implementation))).shape
 
 
 def numbers(name: str, value: Any, instead: str = "") -> Any:

@@ -21,6 +21,8 @@ def sum_in_pairs(terms: jax.Array) -> jax.Array:
     A term passes through log₂ T additions, in the same order on every backend; added one after
     another it would pass through up to T of them, each of which rounds.
     """
+    if not len(terms):
+        return jnp.sum(terms, axis=0)
     while len(terms) > 1:
         half = len(terms) // 2
         pairs = terms[:half] + terms[half : 2 * half]

@@ -6,15 +6,20 @@ always UTF-8.
 
 Names are never respelled, as they would be those of something else: in a path, what cannot be
 encoded is quoted as shells read it, so that results/é1 is results/$'\\303\\251'1, and elsewhere
-letters are escaped as Python does.
+letters are escaped as Python does. A formula may have a slash too, as ∇J/σ² has: what does not
+begin as a path does, and has signs of formulas alone, is a path only if it lies on disk.
 """
 
+import bisect
 import codecs
+import functools
 import io
 import os
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
 
 ERRORS = "pg.readable"  # the name of the error handler
 
@@ -58,9 +63,14 @@ _SYMBOLS = {
     "ḡ": "g",
 }
 _ACCENTS = "\N{COMBINING CIRCUMFLEX ACCENT}\N{COMBINING MACRON}"  # of estimates and means
-# A word with a separator; from an absolute path on, all up to the last separator of the line: names
-# may have spaces.
-_PATH = re.compile(r"""(?<!\S)['"(]*(?:/|[A-Za-z]:\\)\S.*[/\\]\S*|\S*[/\\]\S*""")
+_WORD = re.compile(r"\S+")
+_SEPARATOR = re.compile(r"[/\\]")
+# The beginning of a path, in a word: a root, or a dot or two with a separator.
+_ROOT = re.compile(r"""(?<![^'"(\[=])(?:~?/|\.\.?[/\\]|[A-Za-z]:[/\\])(?=.)""")
+_QUOTES = "'\""
+_OPENING, _CLOSING = _QUOTES + "([", _QUOTES + ")].,:;"  # around a path, and not of it
+_LONGEST_NAME = 255  # of a file
+_TEXT = re.compile("[^\ud800-\udfff]+")  # without bytes of names that are no text
 _BOX = {"HORIZONTAL": "-", "VERTICAL": "|"}  # corners and crossings are +
 
 
@@ -128,21 +138,95 @@ def _replace(error: UnicodeError) -> tuple[str | bytes, int]:
     """The error handler, which codecs call with what they cannot encode."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end]
-    if "\ud800" <= text[0] <= "\udfff":  # a byte of a file's name that is no text: written as it is
-        byte = ord(text[0]) - 0xDC00
+    first = error.object[error.start]
+    if "\ud800" <= first <= "\udfff":  # a byte of a file's name that is no text: written as it is
+        byte = ord(first) - 0xDC00
         return (bytes([byte]) if 0x80 <= byte <= 0xFF else "?"), error.start + 1
-    text = re.split("[\ud800-\udfff]", text)[0]
-    end = error.start + len(text)
-    around = (
-        found
-        for found in _PATH.finditer(error.object)
-        if found.start() <= error.start < found.end()
-    )
-    if path := next(around, None):
-        before = error.object[path.start() : error.start]
-        return (_escaped(text) if {"'", '"'} & set(before) else _quoted(text)), end
-    return readable("".join(c if _is_notation(c) else _escaped(c) for c in text)), end
+    paths = _paths(error.object)
+    path = paths[bisect.bisect_right(paths, error.start, key=lambda path: path.end)]
+    in_path = path.start <= error.start
+    end = min(error.end, path.end if in_path else path.start)
+    found = _TEXT.match(error.object, error.start, end)
+    assert found is not None
+    text = found.group()
+    if in_path:
+        return (_escaped(text) if path.is_quoted else _quoted(text)), found.end()
+    return readable("".join(c if _is_notation(c) else _escaped(c) for c in text)), found.end()
+
+
+class _Path(NamedTuple):
+    start: int
+    end: int
+    is_quoted: bool
+
+
+# The handler is called for every piece that cannot be encoded, and each time with all of the text.
+@functools.lru_cache(maxsize=1)
+def _paths(text: str) -> list[_Path]:
+    """The paths in a text, in lines that are not ASCII alone; and an empty one at its end."""
+    paths = []
+    begin = 0
+    for line in text.splitlines(keepends=True):
+        if not line.isascii():
+            paths += [
+                _Path(begin + start, begin + end, is_quoted)
+                for start, end, is_quoted in _paths_of_line(line)
+            ]
+        begin += len(line)
+    return [*paths, _Path(begin, begin, False)]
+
+
+def _paths_of_line(line: str) -> Iterator[_Path]:
+    words = list(_WORD.finditer(line))
+    end = 0
+    for index, word in enumerate(words):
+        if word.start() < end:  # of the path before
+            continue
+        end = _end_of_path(line, words, index)
+        if end:
+            quoted = not set(_QUOTES).isdisjoint(line[word.start() : end])
+            yield _Path(word.start(), end, quoted)
+
+
+def _end_of_path(line: str, words: list[re.Match[str]], index: int) -> int:
+    """Where the path ends that begins with a word; 0 where none does."""
+    word = words[index].group()
+    start, end = words[index].span()
+    root = _ROOT.search(word)
+    start += root.start() if root else len(word) - len(word.lstrip(_OPENING))
+    quote = line[start - 1 : start]
+    if root and quote and quote in _QUOTES:
+        return max(end, line.find(quote, start))
+    begins_clause = index == 0 or words[index - 1].group().endswith((":", ";"))
+    if root or begins_clause:
+        end = _end_on_disk(line, words, index, start)
+        if root or end > words[index].end():
+            return end
+    if word.isascii():
+        return 0
+    name = line[start:end]
+    first = _SEPARATOR.split(name, maxsplit=1)[0]
+    of_letters = first != name and not all(c.isascii() or _is_notation(c) for c in name)
+    return end if of_letters or os.path.lexists(first.rstrip(_CLOSING)) else 0
+
+
+def _end_on_disk(line: str, words: list[re.Match[str]], index: int, start: int) -> int:
+    """The end of a path from `start` on: that of its first word, or, as names may have spaces, that
+    of a later one up to which it lies on disk.
+    """
+    end = last = words[index].end()  # the last: of the names that are there
+    for place in range(index + 1, len(words)):
+        word = words[place]
+        clause_ends = words[place - 1].group().endswith((":", ",", ";"))
+        if clause_ends or word.end() - last > _LONGEST_NAME:
+            break
+        separator = _SEPARATOR.search(word.group())
+        name_end = word.start() + separator.start() if separator else word.end()
+        if os.path.lexists(line[start:name_end].rstrip("" if separator else _CLOSING)):
+            end = last = word.end()
+        elif separator:
+            break
+    return end
 
 
 def _is_notation(character: str) -> bool:

@@ -294,3 +294,15 @@ def test_half_an_action_has_no_probability() -> None:
         dist.log_prob(jnp.zeros(3, int))
     np.testing.assert_array_equal(dist.log_prob(1), dist.log_prob(jnp.array([1, 1])))
     np.testing.assert_array_equal(dist.log_prob([0, 1]), dist.log_prob(np.array([0, 1], np.uint8)))
+
+
+def test_a_mean_and_a_width_are_broadcast() -> None:
+    narrow, wide = Gaussian(jnp.ones(1), jnp.zeros(2)), Gaussian(jnp.ones(2), jnp.zeros(2))
+    sample = jnp.array([0.5, 2.0])
+    np.testing.assert_array_equal(narrow.log_prob(sample), wide.log_prob(sample))
+    column, full = jnp.zeros((3, 1)), jnp.zeros((3, 2))
+    other = Gaussian(jnp.ones((3, 2)), jnp.zeros(2))
+    with jax.numpy_rank_promotion("allow"):  # as it is outside of these tests
+        np.testing.assert_array_equal(
+            Gaussian(column, jnp.zeros(2)).kl(other), Gaussian(full, jnp.zeros(2)).kl(other)
+        )

@@ -37,6 +37,7 @@ from pg.commands.job import Options
 from pg.config import (
     _CHOICES,
     _RANGES,
+    WHOLE_NUMBERS,
     Config,
     CriticOptimizer,
     Hyperparams,
@@ -49,7 +50,7 @@ from pg.estimators import ESTIMATORS, Estimator, build_estimator
 from pg.estimators.checks import checked
 from pg.estimators.facts import FACTS
 from pg.evaluate import evaluate
-from pg.inputs import ALIASES, nearest
+from pg.inputs import ALIASES, check_key, nearest
 from pg.networks import Network, make_critic, make_policy
 from pg.presets import preset
 from pg.rollout import differentiable_episodes, episodes, returns_to_go, start, visited, windows
@@ -1608,3 +1609,24 @@ def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         assert "Traceback" not in err.getvalue(), argv
         assert time.process_time() - began < 10, argv
         answered += 1
+
+
+def test_the_shape_of_old_keys_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each kind of keys that jax may have."""
+    with jax.default_prng_impl("rbg"):
+        check_key(jax.random.PRNGKey(0))
+    check_key(jax.random.PRNGKey(0))
+    monkeypatch.setattr(jax, "eval_shape", None)
+    check_key(jax.random.PRNGKey(0))
+    with jax.default_prng_impl("rbg"):
+        check_key(jax.random.PRNGKey(0))
+
+
+@pytest.mark.parametrize("name", [n for n in Hyperparams().scalars() if n not in WHOLE_NUMBERS])
+def test_a_whole_number_is_a_float_where_floats_are_expected(name: str) -> None:
+    """Traced as it is, one that 32 bits do not hold would end in an error of jax."""
+    whole = 2**31 if _RANGES[name][1] > 2**31 else int(_RANGES[name][1])
+    checked = check_hyperparams(Hyperparams(**{name: whole}))
+    assert type(getattr(checked, name)) is float
+    assert getattr(checked, name) == whole
+    jax.jit(lambda x: x)(getattr(checked, name))

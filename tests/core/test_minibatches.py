@@ -189,7 +189,10 @@ def test_a_preset_s_minibatches_give_way_to_the_size_that_is_given() -> None:
 
 
 def test_the_command_line_takes_a_minibatch_size() -> None:
-    code = "from pg.commands import cli, job; print(cli.parse('train.py', '', job.Options)[0].steps_per_update)"
+    code = (
+        "from pg.commands import cli, job; "
+        "print(cli.parse('train.py', '', job.Options)[0].steps_per_update)"
+    )
     for flags, shown in ((["--minibatch-size", "64"], "80"), (["--minibatch-size=128"], "40")):
         command = [sys.executable, "-c", code, "--estimator", "ppo", *flags]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -194,3 +194,18 @@ def test_whole_numbers_are_discounted_as_fractions_are(of: Callable, kind: Calla
 def test_what_is_no_array_of_steps(mistake: Callable, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         mistake()
+
+
+@pytest.mark.parametrize("n", [np.int64(0), jnp.int32(0), np.array(-1), jnp.float32(1.5)])
+def test_a_number_of_steps_is_checked_whatever_kind_it_is_of(n: object) -> None:
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got"):
+        returns.n_step(WHOLE, ENDS, ENDS, WHOLE, WHOLE, GAMMA, n)
+
+
+def test_a_number_of_steps_may_be_an_array_and_traced() -> None:
+    def advantage(n: object) -> jax.Array:
+        return returns.n_step(WHOLE, ENDS, ENDS, WHOLE, WHOLE, GAMMA, n)
+
+    for n in (np.int64(2), jnp.int32(2)):
+        np.testing.assert_array_equal(advantage(n), advantage(2))
+    np.testing.assert_allclose(jax.jit(advantage)(2), advantage(2), rtol=1e-6)

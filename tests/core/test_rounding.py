@@ -293,3 +293,7 @@ def test_the_value_loss_of_the_first_rewards_is_bounded(length: int) -> None:
     loss = np.asarray(metrics["value_loss"])
     assert (loss[: paid[0] + 1] < 3.0).all()
     assert (loss < 60.0).all()  # ½ 10², and what is left of V
+
+
+def test_a_sum_of_nothing_is_zero() -> None:
+    np.testing.assert_array_equal(rounding.sum_in_pairs(jnp.zeros((0, 3))), jnp.zeros(3))

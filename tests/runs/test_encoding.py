@@ -5,15 +5,19 @@ read.
 import ast
 import io
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pg.runs import encoding
 
 ROOT = Path(__file__).parents[2]
+PREFIXES = ("./", "../", "~/", "--out=/tmp/")
 PLACES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
     "latin-1": {"PYTHONIOENCODING": "latin-1"},
@@ -76,8 +80,8 @@ def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.Monke
         ("results/é1", r"results/$'\303\251'1"),
         ("2 × 3 settings; /tmp/γ", r"2 x 3 settings; /tmp/$'\316\263'"),
         (
-            "error: cannot read /tmp/my × runs/é/a: γ is no folder",
-            r"/tmp/my $'\303\227' runs/$'\303\251'/a: gamma is",
+            "error: cannot read /tmp/my×runs/é/a: γ is no folder",
+            r"/tmp/my$'\303\227'runs/$'\303\251'/a: gamma is",
         ),
         (
             "error: config.json of résumé/²",
@@ -87,16 +91,90 @@ def test_only_streams_that_are_not_unicode_are_changed(monkeypatch: pytest.Monke
         ("pg.commands.job.resume('/tmp/é1')", r"pg.commands.job.resume('/tmp/\xe91')"),
         ("unknown env 'Pôle', e\u0301, 日, ά", r"unknown env 'P\xf4le', e\u0301, \u65e5, \u03ac"),
         ("1 ± 2 × θ̂ ≤ ½ ĝ", "1 +/- 2 x theta <= 1/2 g"),
+        ("'/tmp/my × é', γ", r"'/tmp/my \xd7 \xe9', gamma"),
+        ("./γ ../γ ~/γ --out=/tmp/γ", " ".join(rf"{x}$'\316\263'" for x in PREFIXES)),
     ],
 )
 def test_names_and_paths_are_quoted_and_never_respelled(text: str, expected: str) -> None:
     """Or the folder that a console shows would be another one, or none."""
+    assert expected in in_ascii(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("∇J/σ²", "grad J/sigma^2"),
+        ("λ=0.95/γ=0.99: return 3 ± 4", "lambda=0.95/gamma=0.99: return 3 +/- 4"),
+        (
+            "/tmp/x: γ must be ≥ 0 and/or ≤ 1 — see docs/a.md",
+            "/tmp/x: gamma must be >= 0 and/or <= 1 - see docs/a.md",
+        ),
+        ("/tmp/x, γ or docs/a.md", "/tmp/x, gamma or docs/a.md"),
+        ("/tmp/x of γ or docs/a.md", "/tmp/x of gamma or docs/a.md"),
+        ("'/tmp/x' of γ or 'docs/a.md'", "'/tmp/x' of gamma or 'docs/a.md'"),
+        ("a / γ, (1 − γ)/(1 − λ)", "a / gamma, (1 - gamma)/(1 - lambda)"),
+    ],
+)
+def test_formulas_and_prose_with_a_slash_are_no_paths(text: str, expected: str) -> None:
+    assert in_ascii(text) == expected
+
+
+def test_what_lies_on_disk_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its names have spaces, or are those of formulas."""
+    monkeypatch.chdir(tmp_path)
+    gamma, times = r"$'\316\263'", r"$'\303\227'"
+    assert in_ascii("γ/σ² γ") == "gamma/sigma^2 gamma"
+    Path("γ").mkdir()
+    Path("my × runs").mkdir()
+    assert in_ascii("go on with γ/run, γ; λ") == f"go on with {gamma}/run, {gamma}; lambda"
+    here = f"{tmp_path}/my {times} runs"
+    assert in_ascii(f"{tmp_path}/my × runs is in use × 2") == f"{here} is in use x 2"
+    assert in_ascii(f"no {tmp_path}/my × runs/γ/a: λ") == f"no {here}/{gamma}/a: lambda"
+    assert in_ascii("error: my × runs/γ: λ") == f"error: my {times} runs/{gamma}: lambda"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "γ × results/é and /tmp/γ: λ ≤ 1\n",
+        "γ × results/é and /tmp/γ of a, λ ≤ 1 ",  # in one line
+        "/γ é ",
+        "x" * 200 + "\n" + "γ",
+    ],
+)
+def test_the_work_for_a_text_grows_as_its_length(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the handler is called for every piece, and each time with all of the text."""
+    work = []
+    words, lexists = encoding._WORD, os.path.lexists
+
+    def finditer(text: str) -> Iterator[re.Match[str]]:
+        work.append(len(text))
+        return words.finditer(text)
+
+    def looked_up(path: str) -> bool:
+        work.append(len(path))
+        return lexists(path)
+
+    monkeypatch.setattr(encoding, "_WORD", SimpleNamespace(finditer=finditer))
+    monkeypatch.setattr(encoding.os.path, "lexists", looked_up)
+    amounts = []
+    for lines in (50, 200):
+        work.clear()
+        in_ascii(line * lines)
+        amounts.append(sum(work))
+    assert 0 < amounts[1] < 5 * amounts[0]
+
+
+def in_ascii(text: str) -> str:
+    """What is written of a text to a stream that is ASCII."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     encoding.make_streams_readable()
     stream.reconfigure(errors=encoding.ERRORS)
     stream.write(text)
     stream.flush()
-    assert expected in stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no shell that reads it")
@@ -105,8 +183,8 @@ def test_a_shell_finds_the_path_that_an_ascii_console_shows(tmp_path: Path) -> N
     folder = tmp_path / "é日γ×e\u0301"
     folder.mkdir()
     program = (
-        "import sys; from pg.runs import encoding; encoding.make_streams_readable(); "
-        "print(sys.argv[1])"
+        "import sys; from pg.runs import encoding\n"
+        "encoding.make_streams_readable(); print(sys.argv[1])"
     )
     code, text = outcome("ascii", "-c", program, str(folder))
     assert code == 0

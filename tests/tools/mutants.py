@@ -976,8 +976,8 @@ MUTANTS = [
     Mutant(
         "a path respelled for a console that has not its letters",
         "runs/encoding.py",
-        "if path := next(around, None):",
-        "if path := None:",
+        "in_path = path.start <= error.start",
+        "in_path = False",
         "tests/runs/test_encoding.py -k names_and_paths",
     ),
     Mutant(
