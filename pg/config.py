@@ -708,7 +708,8 @@ def check_hyperparams(hyperparams: Hyperparams) -> Hyperparams:
             if not inside or (allowed == _WHOLE and isinstance(number, float)):
                 raise ValueError(f"{field} must be {allowed}, got {value!r}")
             if name not in WHOLE_NUMBERS and isinstance(value, Integral):
-                hyperparams = hyperparams._replace(**{name: float(value)})
+                as_float: dict[str, Any] = {name: float(value)}
+                hyperparams = hyperparams._replace(**as_float)
         elif not str(getattr(value, "dtype", "")).startswith(("float", "bfloat", "int", "uint")):
             raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
         elif value.shape != ():

@@ -175,7 +175,8 @@ def _raw_key_shape() -> tuple[int, ...]:
     """The shape of the numbers of one key of jax's present kind."""
     import jax
 
-    return _raw_key_shape_of(jax.config.jax_default_prng_impl)
+    flags: Any = jax.config
+    return _raw_key_shape_of(flags.jax_default_prng_impl)
 
 
 @functools.cache

@@ -99,7 +99,8 @@ def n_step(
         reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
     )
     if not isinstance(n, jax.core.Tracer):  # whose number is not known yet
-        n = count("n", n.item() if getattr(n, "shape", None) == () else n)
+        number: Any = n
+        n = count("n", number.item() if getattr(n, "shape", None) == () else n)
     n = jnp.asarray(n).astype(int)
     alive = _unless(terminated | truncated, reward)
     full = discounted_sum(td_error(reward, terminated, v_t, v_tp1, gamma), gamma * alive)
