@@ -1293,6 +1293,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "hidden_sizes": st.sampled_from([(4,), (4,), (), (4, 3), [4]]),
     "observe": st.sampled_from([(), (), (), (0,)]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
+    "preset": st.sampled_from([None, None, "auto", "ppo", "natural"]),
     **{name: st.sampled_from((names[0], *names)) for name, names in _CHOICES.items()},
     **dict.fromkeys(("num_steps", "action_repeat", "rnn_size", "n_step", "snapshot_period"), WHOLE),
     **{
@@ -1375,7 +1376,7 @@ def built(static: dict[str, Any], traced: dict[str, Any]) -> Callable[..., Any] 
     """Training, or None where the settings are refused."""
     try:
         train = functools.partial(
-            make_train(Config(**static, preset=None)), hyperparams=Hyperparams(**traced)
+            make_train(Config(**{"preset": None, **static})), hyperparams=Hyperparams(**traced)
         )
         jax.eval_shape(train, jax.random.key(0))
     except ValueError as error:

@@ -507,7 +507,7 @@ def adam_steps(state: Any) -> int:
 
 
 def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:
-    config = Config(**{**vars(PPO), "num_updates": 1}, preset=None)
+    config = Config(**{**vars(PPO), "num_updates": 1})
     # the first minibatch is at ratio 1, and always taken
     for stop, steps in ((float("inf"), 8), (1e-9, 1)):
         state, metrics = jax.jit(make_train(config))(
@@ -542,7 +542,7 @@ def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule:
     """One of eight planned steps is taken in each update, and still the rate falls over all of the
     run.
     """
-    config = Config(**{**vars(PPO), "schedule": schedule}, preset=None)
+    config = Config(**{**vars(PPO), "schedule": schedule})
     rates, _ = rates_of_updates(config, Hyperparams(learning_rate=0.01, stop_kl=1e-9))
     done = np.arange(config.num_updates) / config.num_updates
     share = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + np.cos(np.pi * done))}[schedule]
@@ -593,7 +593,7 @@ def test_advantages_are_standardised_over_valid_steps() -> None:
 def test_where_advantages_are_standardised_matters() -> None:
     finals = []
     for where in ("raw", "batch", "minibatch"):
-        config = Config(**{**vars(PPO), "num_updates": 2, "advantages": where}, preset=None)
+        config = Config(**{**vars(PPO), "num_updates": 2, "advantages": where})
         finals.append(jax.jit(make_train(config))(KEY)[0].params.policy)
     for a, b in ((0, 1), (1, 2)):
         pairs = zip(jax.tree.leaves(finals[a]), jax.tree.leaves(finals[b]), strict=True)

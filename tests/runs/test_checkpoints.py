@@ -28,6 +28,7 @@ from pg.fast import devices
 from pg.runs import checkpoints, execution, files, folders
 from pg.runs.checkpoints import DamageError, Keeper
 from pg.runs.execution import Programs
+from pg.runs.migrations import migrated
 from pg.train import make_learner
 
 CONFIG = Config(
@@ -236,7 +237,7 @@ OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"num_envs": 5}, "rollout"),
     ({"normalise_observations": False}, "normaliser.obs"),
     ({"scale_rewards": False}, "normaliser.extremes"),
-    ({"rnn": "gru"}, "rnn"),
+    ({"rnn": "gru"}, "memory"),
     ({"shared_torso": True}, "torso"),
 ]
 
@@ -372,6 +373,7 @@ def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> No
     ]
     with safetensors.safe_open(at(fixtures[0], 2), framework="numpy") as file:
         setup = json.loads(file.metadata()["pg"])["setup"]
+    setup = migrated(setup)
     config = Config.from_json(setup["config"])
     found = checkpoints.restore(fixtures[0], like(config), {"setup": setup, "versions": {}}, 1)
     assert found is not None
