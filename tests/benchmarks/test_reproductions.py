@@ -362,11 +362,6 @@ def test_a_mistake_is_one_sentence_at_once(
     assert time.monotonic() - started < 5.0
 
 
-def test_scripts_are_short() -> None:
-    for script in SCRIPTS:
-        assert len((FOLDER / f"{script}.py").read_text().splitlines()) <= 100, script
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_reproduction(script: str, tmp_path: Path) -> None:
