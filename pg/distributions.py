@@ -75,16 +75,13 @@ class Categorical(NamedTuple):
         _check_pair(self, other)
         p, log_p = self._finite()
         log_q = other._finite()[1]
-        impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)
+        impossible = jnp.any((p > 0) & jnp.isneginf(other.logits), axis=-1)
         return jnp.where(impossible, jnp.inf, jnp.sum(p * (log_p - log_q), axis=-1))
-
-    def _forbidden(self) -> jax.Array:
-        return jnp.isneginf(self.logits)
 
     def _finite(self) -> tuple[jax.Array, jax.Array]:
         # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay
         # finite too.
-        allowed = ~self._forbidden()
+        allowed = ~jnp.isneginf(self.logits)
         log_p = jax.nn.log_softmax(
             jnp.where(allowed, self.logits, jnp.finfo(self.logits.dtype).min / 2)
         )

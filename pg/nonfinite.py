@@ -12,7 +12,7 @@ NaN parameters would not show in returns: a categorical distribution of NaN logi
 action 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg.config import OnNonfinite
+from pg.rollout import Trajectory
 
 # The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs
 # may give none.
@@ -27,20 +28,49 @@ STAND_IN = float(np.finfo(np.float32).min)
 CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
 
 
-def causes(
-    reward: jax.Array, obs: jax.Array, valid: jax.Array, grad_norm: jax.Array, params: Any
-) -> jax.Array:
+def guarded(
+    step: Callable[[Any, jax.Array], Any], how: OnNonfinite
+) -> Callable[[Any, jax.Array], Any]:
+    """A step of training whose update is not taken where a number in it is not finite.
+
+    Args:
+        step: state, key -> `pg.train.Update`.
+        how: What follows such an update.
+    """
+
+    def guarded_step(state: Any, key: jax.Array) -> Any:
+        done = step(state, key)
+        bits = causes(done.traj, done.largest, done.state.params)
+        if how == "ignore":  # never, but not so that the compiler sees it: all three round alike
+            reject = bits < 0
+        else:
+            reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))
+        kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, done.state)
+        skipped = reject.astype(jnp.int32)
+        kept = kept._replace(update=done.state.update, skipped=state.skipped + skipped)
+        metrics = done.metrics | {"nonfinite": bits, "skipped": skipped}
+        return done._replace(state=kept, metrics=metrics)
+
+    return guarded_step
+
+
+def causes(traj: Trajectory, grad_norm: jax.Array, params: Any) -> jax.Array:
     """int32 []: bit i is set where CAUSES[i] has a number that is not finite; 0: all is well.
 
-    reward, valid: [T, B]; obs: [T, B, *O]; grad_norm: [], infinite also where only the square of a
-    gradient is.
+    Args:
+        traj: The batch, as collected.
+        grad_norm: [], infinite also where only the square of a gradient is.
+        params: What was learned.
     """
-    seen = jnp.isfinite(obs) | ~valid.reshape(*valid.shape, *[1] * (obs.ndim - 2))
-    learned = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
-    fine = jnp.stack(
-        [jnp.isfinite(reward).all(), seen.all(), jnp.isfinite(grad_norm), jnp.stack(learned).all()],
-    )
-    return jnp.sum(jnp.where(fine, 0, 2 ** np.arange(len(CAUSES), dtype=np.int32)), dtype=jnp.int32)
+    valid = traj.valid.reshape(*traj.valid.shape, *[1] * (traj.obs.ndim - 2))
+    fine = [
+        jnp.isfinite(traj.reward).all(),
+        (jnp.isfinite(traj.obs) | ~valid).all(),
+        jnp.isfinite(grad_norm),
+        jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all(),
+    ]
+    bits = 2 ** np.arange(len(CAUSES), dtype=np.int32)
+    return jnp.sum(jnp.where(jnp.stack(fine), 0, bits), dtype=jnp.int32)
 
 
 def missing() -> float:
@@ -48,7 +78,8 @@ def missing() -> float:
 
     NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN that it gives, `STAND_IN`.
     """
-    return STAND_IN if _no_nan_may_leave() else float("nan")
+    settings: Any = jax.config  # its attributes are made at run time
+    return STAND_IN if settings.jax_debug_nans else float("nan")
 
 
 def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -57,14 +88,7 @@ def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     def one(x: np.ndarray) -> np.ndarray:
         return np.where(x == STAND_IN, np.nan, x).astype(x.dtype) if x.dtype.kind == "f" else x
 
-    return {name: one(x) for name, x in metrics.items()} if _no_nan_may_leave() else dict(metrics)
-
-
-def rejected(how: OnNonfinite, bits: jax.Array, skipped: jax.Array) -> jax.Array:
-    """bool []: whether an update is not taken. skipped: how many of the run were not, so far."""
-    if how == "ignore":  # never, but not so that the compiler sees it: all three ways round alike
-        return bits < 0
-    return (bits != 0) | ((skipped > 0) & (how == "stop"))
+    return {name: one(x) for name, x in metrics.items()} if missing() == STAND_IN else dict(metrics)
 
 
 def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
@@ -86,8 +110,3 @@ def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
 def named(bits: int) -> str:
     """The causes that are set, for people."""
     return " and ".join(name for i, name in enumerate(CAUSES) if bits >> i & 1)
-
-
-def _no_nan_may_leave() -> bool:
-    settings: Any = jax.config  # its attributes are made at run time
-    return bool(settings.jax_debug_nans)

@@ -229,9 +229,10 @@ def make_collector(config: Config, env: Env) -> Collector:
     def episodes(policy: Network, params: Any, key: jax.Array, state: tuple[()]) -> Collected:
         traj = _episodes(env, policy, params, key, horizon, config.group_size)
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
-        return Collected(state, traj, finished)
+        return Collected((), traj, finished)
 
     def window(policy: Network, params: Any, key: jax.Array, state: RolloutState) -> Collected:
+        _check_standing("state", state, env)  # which a user may have handed in
         return _window(env, policy, params, key, state, config.num_steps, config.horizon)
 
     if config.collect == "windows":
@@ -314,8 +315,8 @@ def _loop(
             after = after._replace(env_state=_where(goes_on, moved.env_state, state.env_state))
         return _Running(after, goes_on), row
 
-    first = _Running(state, jnp.ones(env.num_envs, bool))
-    return _Loop(first, _draws(env, policy, params, state, key), step)
+    running = _Running(state, jnp.ones(env.num_envs, bool))
+    return _Loop(running, _draws(env, policy, params, state, key), step)
 
 
 def _window(
@@ -557,14 +558,11 @@ def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[...
         unused = moved.env_state, moved.obs
         return jax.lax.cond(blocks.largest(done.any()), env.reset, lambda _: unused, reset_key)
 
-    of_one_run = _num_bytes(jax.eval_shape(jax.vmap(begin), keys))
+    starts = jax.tree.leaves(jax.eval_shape(jax.vmap(begin), keys))
+    of_one_run = sum(x.size * x.dtype.itemsize for x in starts)
     if devices.mapped_runs() * of_one_run > FRESH_BYTES:
         return jax.random.key_data(keys), drawn_here
     return jax.vmap(begin)(keys), drawn_ahead
-
-
-def _num_bytes(shapes: Any) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:

@@ -1,13 +1,14 @@
-"""Training: a key to trained parameters, the whole of it one `jax.lax.scan` over gradient steps.
+"""Training: a key to trained parameters, the whole of it one `jax.lax.scan` over updates.
 
-    for g in 1..G:   τ ~ p(·; θ)ᴺ   collect     Ψ = weigh(τ)     θ ← optax(θ, ∇ loss(θ; τ, Ψ))
+    for g in 1..G:   τ ~ p(·; θ)ᴺ    collect      Ψ = weigh(τ)      θ ← optax(θ, ∇ loss(θ; τ, Ψ))
 
+The loop is in `make_train`, one update of it in `one_update`, one gradient step in `gradient_step`;
+the score-function gradient, that of Ψ log π, is `Estimator.grad`, made in `pg.estimators.base`.
 Environment, networks, estimator and optimizer are built inside the traced function, from a static
 Config and from Hyperparams whose leaves may be traced; so `jit(vmap(train))` maps over seeds and
 hyperparameters alike.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,26 +16,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pg import diagnostics, envs, networks, nonfinite, normalisation, rollout
+from pg import envs, networks, nonfinite, normalisation, optimizers, rollout
 from pg.config import (
     WHOLE_NUMBERS,
     Config,
     Hyperparams,
-    Schedule,
     check_config,
     check_hyperparams,
     check_together,
 )
+from pg.diagnostics.training import diagnosed
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
-from pg.estimators.base import standardise, values
+from pg.estimators.base import standardise
 from pg.estimators.checks import checked
-from pg.estimators.facts import FACTS
 from pg.fast import devices
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
-from pg.optimizers import OptimizerFactory, make_optimizer, schedule
-from pg.rollout import Finished, Trajectory
+from pg.optimizers import OptimizerFactory, scheduled
+from pg.rollout import Collected, Collector, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
 Metrics = dict[str, jax.Array]
@@ -59,6 +59,36 @@ class Learner(NamedTuple):
     init: Callable[[jax.Array], TrainState]  # key -> state
     # state, key -> state, metrics of scalars
     step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
+
+
+class Update(NamedTuple):
+    """The results of one update: the next state, its metrics, and for the wrappers of a step what
+    they were computed from.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    traj: Trajectory  # as collected
+    batch: Weighted  # as weighed, and standardised where a batch is as a whole
+    largest: jax.Array  # [] norm of all gradients together, the largest on this batch
+
+
+Step = Callable[[TrainState, jax.Array], Update]  # state, key
+
+
+class Learned(NamedTuple):
+    """What changes between the minibatches of one batch."""
+
+    params: Params
+    opt_state: Any
+    stay: jax.Array  # bool []: the policy has moved far enough on this batch
+    largest: jax.Array  # [] norm of all gradients together, the largest so far on this batch
+
+
+# Part of a batch, number of the step among all that are planned -> what is learned, metrics
+GradientStep = Callable[[Learned, Weighted, jax.Array], tuple[Learned, Metrics]]
+# Batch, key that shuffles it, number of the update -> what is learned, mean metrics
+Passes = Callable[[Learned, Weighted, jax.Array, jax.Array], tuple[Learned, Metrics]]
 
 
 def make_learner(
@@ -91,109 +121,184 @@ def make_learner(
     h = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
     check_together(config, h)
     env = envs.configured(config, config.num_envs, h.env_params)
-    plain = networks.make_policy(config, env), networks.make_critic(config, env)
-    make_estimator = checked(estimator or ESTIMATORS[config.estimator])
-    first = make_estimator(*plain, h)
-    if config.diagnostics and not first.separable:
-        raise ValueError(
-            "diagnostics need an estimator whose gradient is a mean over the episodes of a batch"
-        )
-    if config.collect not in first.accepts:
-        raise ValueError(
-            f"this estimator accepts collect={' or '.join(first.accepts)}, not {config.collect!r}"
-        )
-    opt = functools.partial(make_optimizer, config, h, optimizer)
-    start_optimizer = opt().init  # made here, so that a mistake in it is found here
+    policy = networks.make_policy(config, env)
+    critic = networks.make_critic(config, env)
+    make_estimator = ESTIMATORS[config.estimator] if estimator is None else checked(estimator)
+    first = make_estimator(policy, critic, h)
+    _check_estimator(config, first)
+    collector = rollout.make_collector(config, env)
+    optimizer_at = optimizers.planned(config, h, optimizer)
+    start_optimizer = optimizer_at(jnp.int32(0)).init
 
     def init(key: jax.Array) -> TrainState:
         check_key(key)
         params_key, rollout_key = jax.random.split(key)
         params, estimator_state = first.init(params_key)
-        state = (
-            rollout.start(env, networks.actor(*plain), rollout_key)
-            if config.collect == "windows"
-            else ()
-        )
-        normaliser = normalisation.start(config, env.obs_shape)
-        opt_state = start_optimizer(params)
         return TrainState(
-            params, opt_state, estimator_state, state, normaliser, jnp.int32(0), jnp.int32(0)
+            params=params,
+            opt_state=start_optimizer(params),
+            estimator_state=estimator_state,
+            rollout=collector.init(networks.actor(policy, critic), rollout_key),
+            normaliser=normalisation.start(config, env.obs_shape),
+            update=jnp.int32(0),
+            skipped=jnp.int32(0),
         )
 
-    def collect(
-        state: TrainState, actor: Network, key: jax.Array
-    ) -> tuple[Any, Trajectory, Finished]:
-        if config.collect == "windows":
-            return rollout.windows(
-                env, actor, state.params, key, state.rollout, config.num_steps, config.horizon
-            )
-        traj = rollout.episodes(
-            env, actor, state.params, key, config.horizon, group_size=config.group_size
-        )
-        return (
-            (),
-            traj,
-            Finished(jnp.int32(config.num_envs), traj.reward.sum(), traj.env_steps.sum()),
-        )
+    def make_step(policy: Network, critic: Network, h: Hyperparams) -> Step:
+        est = make_estimator(policy, critic, h)
+        learn = passes(config, gradient_step(config, h, policy, est, optimizer_at, collector.scale))
+        step = one_update(config, h, collector, networks.actor(policy, critic), est, learn)
+        return diagnosed(step, config, critic, est, collector.scale) if config.diagnostics else step
 
-    def step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+    step = following(make_step, config, h, policy, critic)
+    step = nonfinite.guarded(step, config.on_nonfinite)
+
+    def public_step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
         check_key(key)
         check_kind("state", state, TrainState, "write learner.init(key)")
+        done = step(state, key)
+        return done.state, done.metrics
+
+    return Learner(init, public_step)
+
+
+def one_update(
+    config: Config,
+    h: Hyperparams,
+    collector: Collector,
+    actor: Network,
+    est: Estimator,
+    learn: Passes,
+) -> Step:
+    """One update of the parameters: collect → weigh → learn → summarise.
+
+    Args:
+        config: The settings.
+        h: The hyperparameters of this update.
+        collector: How a batch is collected.
+        actor: The policy that acts.
+        est: Ψ (`weigh`) and the gradient (`grad`).
+        learn: The gradient steps on a batch.
+    """
+
+    def step(state: TrainState, key: jax.Array) -> Update:
         collect_key, shuffle_key = jax.random.split(key)
-        policy, critic = (
-            normalisation.standardised(network, state.normaliser) for network in plain
+        collected = collector.collect(actor, state.params, collect_key, state.rollout)
+        traj = normalisation.scaled(collected.traj, state.normaliser)
+        batch, estimator_state = est.weigh(state.params, state.estimator_state, traj)
+        if config.advantages == "batch":
+            batch = standardise(batch)
+        start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
+        learned, metrics = learn(start, batch, shuffle_key, state.update)
+        after = state._replace(
+            params=learned.params,
+            opt_state=learned.opt_state,
+            estimator_state=estimator_state,
+            rollout=collected.state,
+            normaliser=normalisation.observe(state.normaliser, collected.traj, h.gamma),
+            update=state.update + 1,
         )
-        rollout_state, traj, finished = collect(state, networks.actor(policy, critic), collect_key)
-        est = make_estimator(policy, critic, scheduled(config, h, state.update))
-        seen = normalisation.scaled(traj, state.normaliser)
-        batch, estimator_state = est.weigh(state.params, state.estimator_state, seen)
-        quality = _quality(config, est, critic, state.params, batch) if config.diagnostics else {}
-        improve = _gradient_step(config, h, opt, policy, est)
-        learned = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = _passes(config, improve, learned, batch, shuffle_key, state.update)
-        normaliser = normalisation.observe(state.normaliser, traj, h.gamma)
-        rest = estimator_state, rollout_state, normaliser, state.update + 1, state.skipped
-        moved = TrainState(learned.params, learned.opt_state, *rest)
-        bits = nonfinite.causes(traj.reward, traj.obs, traj.valid, learned.largest, learned.params)
-        metrics |= _summary(finished, traj) | quality | {"nonfinite": bits}
-        return _taken(config, state, moved, metrics)
+        metrics = metrics | _summary(collected)
+        return Update(after, metrics, collected.traj, batch, learned.largest)
 
-    return Learner(init, step)
+    return step
 
 
-class Learned(NamedTuple):
-    """What changes between the minibatches of one batch."""
+def gradient_step(
+    config: Config,
+    h: Hyperparams,
+    policy: Network,
+    est: Estimator,
+    optimizer_at: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+    scale: float,
+) -> GradientStep:
+    """θ ← optax(θ, ∇ loss) on a batch or on a part of one.
 
-    params: Params
-    opt_state: Any
-    stay: jax.Array  # bool []: the policy has moved far enough on this batch
-    largest: jax.Array  # [] norm of all gradients together, the largest so far on this batch
+    Args:
+        config: The settings.
+        h: The hyperparameters.
+        policy: The policy that learns.
+        est: The estimator, whose `grad` is the score-function gradient.
+        optimizer_at: Number of a step among those that are planned -> its optimizer.
+        scale: Multiplies the gradient; that of single steps is a mean over steps already.
+    """
+    scale = scale if config.minibatch_size is None else 1.0
 
-
-# Part of a batch, number of the step among all that are planned -> what is learned from it, metrics
-Improve = Callable[[Learned, Weighted, jax.Array], tuple[Learned, Metrics]]
-
-
-def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
-    """The hyperparameters of an update: entropy and clip ranges on their course."""
-
-    def at(course: Schedule, value: Any) -> Any:
-        if course == "constant":
-            return value
-        return jnp.where(
-            jnp.isinf(value), value, value * schedule(course, 1.0, config.num_updates)(update)
+    def one(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
+        if config.advantages == "minibatch":
+            batch = standardise(batch)
+        grads, metrics = est.grad(learned.params, batch)
+        grads = jax.tree.map(lambda g: scale * g, grads)
+        extra = {"batch": batch, "policy": policy, "estimator": est, "gradient_scale": scale}
+        updates, opt_state = optimizer_at(step).update(
+            grads, learned.opt_state, learned.params, **extra
         )
+        after = Learned(
+            params=optax.apply_updates(learned.params, updates),
+            opt_state=opt_state,
+            stay=learned.stay | (metrics.get("kl", 0.0) > h.stop_kl),
+            largest=jnp.maximum(learned.largest, optax.tree.norm(grads)),
+        )
+        return after, {"grad_norm": optax.tree.norm(grads.policy), **metrics}
 
-    return h._replace(
-        **{
-            name: at(config.entropy_schedule, getattr(h, name))
-            for name in ("entropy_coef", "temperature")
-        },
-        **{
-            name: at(config.epsilon_schedule, getattr(h, name))
-            for name in ("epsilon", "value_epsilon")
-        },
-    )
+    return one
+
+
+def passes(config: Config, take: GradientStep) -> Passes:
+    """One step on the batch, or on each of its minibatches until the policy has moved too far.
+
+    Steps are numbered as if all that are planned had been taken; metrics are means over them.
+    """
+    steps = config.steps_per_update
+    single_steps = config.minibatch_size is not None
+    if steps == 1 and not single_steps:
+        return lambda learned, batch, key, update: take(learned, batch, update)
+
+    def minibatches(
+        learned: Learned, batch: Weighted, key: jax.Array, update: jax.Array
+    ) -> tuple[Learned, Metrics]:
+        whole = devices.gather_envs(batch)
+        if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
+            whole = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), whole)
+
+        def one(learned: Learned, x: tuple[jax.Array, jax.Array]) -> tuple[Learned, Metrics]:
+            rows, step = x
+            part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], whole), axis=1)
+            moved, metrics = take(learned, part, step)
+            kept = learned._replace(stay=moved.stay, largest=moved.largest)
+            return jax.tree.map(
+                lambda old, new: jnp.where(moved.stay, old, new), kept, moved
+            ), metrics
+
+        numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
+        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
+        return learned, jax.tree.map(jnp.mean, metrics)
+
+    return minibatches
+
+
+def following(
+    make_step: Callable[[Network, Network, Hyperparams], Step],
+    config: Config,
+    h: Hyperparams,
+    policy: Network,
+    critic: Network,
+) -> Step:
+    """`make_step` of networks and hyperparameters that follow the run.
+
+    Networks that standardise observations do it by the statistics so far, and annealed
+    hyperparameters are those of the update; without either the step is made once.
+    """
+    annealed = config.entropy_schedule != "constant" or config.epsilon_schedule != "constant"
+    if not annealed and not config.normalise_observations:
+        return make_step(policy, critic, h)
+
+    def step(state: TrainState, key: jax.Array) -> Update:
+        own_policy = normalisation.standardised(policy, state.normaliser)
+        own_critic = normalisation.standardised(critic, state.normaliser)
+        return make_step(own_policy, own_critic, scheduled(config, h, state.update))(state, key)
+
+    return step
 
 
 def make_train(
@@ -281,110 +386,6 @@ def training_keys(key: jax.Array, start: Any, count: int) -> tuple[jax.Array, ja
     return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(start + jnp.arange(count))
 
 
-def _gradient_step(
-    config: Config,
-    h: Hyperparams,
-    opt: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
-    policy: Network,
-    est: Estimator,
-) -> Improve:
-    """θ ← optax(θ, ∇ loss) on a batch or a part of one. opt: number of the step -> its
-    optimizer.
-    """
-    scale = 1.0 if _draws_steps(config) else _scale(config)
-
-    def improve(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
-        if config.advantages == "minibatch":
-            batch = standardise(batch)
-        grads, metrics = est.grad(learned.params, batch)
-        grads = jax.tree.map(lambda g: scale * g, grads)
-        extra = {"batch": batch, "policy": policy, "estimator": est, "gradient_scale": scale}
-        updates, opt_state = opt(step).update(grads, learned.opt_state, learned.params, **extra)
-        metrics = {"grad_norm": optax.tree.norm(grads.policy), **metrics}
-        stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)
-        largest = jnp.maximum(learned.largest, optax.tree.norm(grads))
-        return Learned(
-            optax.apply_updates(learned.params, updates), opt_state, stay, largest
-        ), metrics
-
-    return improve
-
-
-def _scale(config: Config) -> float:
-    """What gradients are multiplied with.
-
-    Over a window there is no episode to sum over: its gradient is per step, so that its scale,
-    which clipping sees, does not depend on where the window is cut.
-    """
-    return 1 / config.num_steps if config.collect == "windows" else 1.0
-
-
-def _quality(
-    config: Config, est: Estimator, critic: Network, params: Params, batch: Weighted
-) -> Metrics:
-    """How good the batch's gradient is, of the Ψ that the first step on it takes."""
-    batch = devices.gather_envs(batch if config.advantages == "raw" else standardise(batch))
-    episodes = diagnostics.of_episodes(est, params, batch)
-    found = diagnostics.moments(*episodes, batch_size=diagnostics.at_once(batch.traj, 1))
-    noise = _scale(config) ** 2 * optax.tree.sum(found.variance)
-    signal = _scale(config) ** 2 * optax.tree.norm(found.mean, squared=True) - noise / found.size
-    metrics = {"grad_variance": noise, "grad_squared_norm": signal}
-    if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
-        value = values(critic, params, batch.traj)
-        metrics["explained_variance"] = diagnostics.explained_variance(
-            value, batch.target, batch.traj.valid, missing=nonfinite.missing()
-        )
-    return metrics
-
-
-def _passes(
-    config: Config,
-    improve: Improve,
-    learned: Learned,
-    batch: Weighted,
-    key: jax.Array,
-    update: jax.Array,
-) -> tuple[Learned, Metrics]:
-    """One step on the batch, or on each of its minibatches until the policy has moved too far. ->
-    mean metrics.
-
-    update: number of updates before this one. Steps are numbered as if all of them had been taken.
-    """
-    if config.advantages == "batch":
-        batch = standardise(batch)
-    steps = config.steps_per_update
-    if steps == 1 and not _draws_steps(config):
-        return improve(learned, batch, update)
-
-    def one(
-        learned: Learned, part_of_batch: tuple[jax.Array, jax.Array]
-    ) -> tuple[Learned, Metrics]:
-        rows, step = part_of_batch
-        part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], whole), axis=1)
-        moved, metrics = improve(learned, part, step)
-        kept = learned._replace(stay=moved.stay, largest=moved.largest)
-        return jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), kept, moved), metrics
-
-    whole = devices.gather_envs(batch)
-    if _draws_steps(config):  # each step is an environment with one step: leaves [1, T B, ...]
-        whole = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), whole)
-    numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
-    learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
-    return learned, jax.tree.map(jnp.mean, metrics)
-
-
-def _taken(
-    config: Config, state: TrainState, moved: TrainState, metrics: Metrics
-) -> tuple[TrainState, Metrics]:
-    """The state after an update, or the one before it where a number is not finite."""
-    reject = nonfinite.rejected(config.on_nonfinite, metrics["nonfinite"], state.skipped)
-    kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, moved)
-    skipped = reject.astype(jnp.int32)
-    return kept._replace(update=moved.update, skipped=state.skipped + skipped), metrics | {
-        "skipped": skipped
-    }
-
-
 def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every
     epoch.
@@ -392,11 +393,10 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     Groups are shuffled whole: a minibatch has all episodes of a group or none. With
     `minibatch_size` it is the steps of the window, of all environments together, that are shuffled.
     """
-    things = (
-        config.num_envs * config.num_steps
-        if _draws_steps(config)
-        else config.num_envs // config.group_size
-    )
+    if config.minibatch_size is None:
+        things = config.num_envs // config.group_size
+    else:
+        things = config.num_envs * config.num_steps
 
     def shuffled(key: jax.Array) -> jax.Array:
         return jax.random.permutation(key, things)
@@ -407,18 +407,26 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     return order.reshape(config.steps_per_update, -1)
 
 
-def _draws_steps(config: Config) -> bool:
-    """Tells whether minibatches are made of single steps, not of whole environments."""
-    return config.minibatch_size is not None
+def _check_estimator(config: Config, est: Estimator) -> None:
+    """Raises ValueError for an estimator that does not fit the settings."""
+    if config.diagnostics and not est.separable:
+        raise ValueError(
+            "diagnostics need an estimator whose gradient is a mean over the episodes of a batch"
+        )
+    if config.collect not in est.accepts:
+        raise ValueError(
+            f"this estimator accepts collect={' or '.join(est.accepts)}, not {config.collect!r}"
+        )
 
 
-def _summary(finished: Finished, traj: Trajectory) -> Metrics:
-    ended = finished.episodes > 0
-    count = jnp.where(ended, finished.episodes.astype(float), 1.0)
-    length = finished.steps.astype(float)
+def _summary(collected: Collected) -> Metrics:
+    episodes, total, steps = collected.finished
+    ended = episodes > 0
+    count = jnp.where(ended, episodes.astype(float), 1.0)
+    length = steps.astype(float)
     return {
-        "return": jnp.where(ended, finished.returns / count, nonfinite.missing()),
+        "return": jnp.where(ended, total / count, nonfinite.missing()),
         "length": jnp.where(ended, length / count, nonfinite.missing()),
-        "episodes": finished.episodes,
-        "env_steps": jnp.sum(traj.env_steps),
+        "episodes": episodes,
+        "env_steps": jnp.sum(collected.traj.env_steps),
     }

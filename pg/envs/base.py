@@ -469,13 +469,8 @@ def _primitives(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     ) -> tuple[Any, ...]:
         values = _values("step_env", env.step_env(key, state, action, params), _STEP_ENV)
         obs, state, reward, terminated, _ = values
-        return (
-            state,
-            obs,
-            jnp.asarray(reward),
-            jnp.asarray(terminated),
-            env.is_truncated(state, params),
-        )
+        reward, terminated = jnp.asarray(reward), jnp.asarray(terminated)
+        return state, obs, reward, terminated, env.is_truncated(state, params)
 
     return reset, raw_step
 

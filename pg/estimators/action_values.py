@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from pg import returns, surrogates
 from pg.config import Hyperparams
-from pg.estimators.base import Estimator, Params, Weighted, action_values, build_estimator
+from pg.estimators.base import Credit, Estimator, Params, Weighted, action_values, build_estimator
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
 
@@ -29,12 +29,12 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, a critic Q of discrete actions, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         q, to_go = (
             action_values(critic, params, traj),
             returns.reward_to_go(traj.reward, traj.done, h.gamma),
         )
-        return returns.discount_powers(q, h.gamma) * q, to_go, state
+        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
 
@@ -51,7 +51,7 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
     Needs: complete episodes, a critic Q of discrete actions, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         q, to_go = (
             action_values(critic, params, traj),
             returns.reward_to_go(traj.reward, traj.done, h.gamma),
@@ -60,7 +60,7 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
             traj.valid, (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob), 0.0
         )
         q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
-        return returns.discount_powers(q, h.gamma) * q, to_go, state
+        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pg import returns
 from pg.config import Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator
+from pg.estimators.base import Credit, Estimator, Params, build_estimator
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -24,7 +24,7 @@ def gpomdp(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: windows, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return returns.discounted_sum(traj.reward, h.beta), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(returns.discounted_sum(traj.reward, h.beta))
 
     return build_estimator(policy, None, h, weigh, state_discount=1.0)

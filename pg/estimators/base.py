@@ -7,7 +7,7 @@ episodes (environments) averaged.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +37,15 @@ class Weighted(NamedTuple):
     value: Any = ()  # [T, B] V when the batch was collected; () where it may move freely
 
 
+class Credit(NamedTuple):
+    """The weights of a batch, and what else an estimator computes before it differentiates."""
+
+    psi: Any  # Ψ, [T, B], [B] for whole episodes, or [T, B, A] of every action
+    target: Any = ()  # [T, B] what the critic regresses to; () without a critic
+    state: Any = ()  # the estimator's, for the next batch
+    value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
+
+
 class Estimator(NamedTuple):
     """A gradient estimator as pure functions."""
 
@@ -54,7 +63,7 @@ OF_EACH_STEP = "weigh must give one number for each step"
 ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
 
 # -> psi, target, estimator_state [, value]
-Weigh = Callable[[Params, Any, Trajectory], tuple[Any, ...]]
+Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
 # the policy's distribution at each step, weighted -> surrogate [T, B]
 Gain = Callable[[Any, Weighted], jax.Array]
 # the critic's output at each step, weighted -> prediction [T, B]
@@ -93,11 +102,6 @@ def check_weight(batch: Weighted) -> None:
     check_shape("psi", batch.psi.shape, batch.traj.valid.shape, "[T, B]", OF_EACH_STEP)
 
 
-def nothing(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
-    """No more than what every estimator reports."""
-    return {}
-
-
 def drift(h: Hyperparams) -> Watch:
     """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
     clip_fraction.
@@ -114,19 +118,14 @@ def drift(h: Hyperparams) -> Watch:
     return watch
 
 
-def value(output: jax.Array, batch: Weighted) -> jax.Array:
-    """V(s), [T, B]: what a critic of states predicts."""
-    return output
-
-
 def build_estimator(
     policy: Network,
     critic: Network | None,
     h: Hyperparams,
     weigh: Weigh,
     gain: Gain = score,
-    predict: Predict = value,
-    watch: Watch = nothing,
+    predict: Predict | None = None,
+    watch: Watch | None = None,
     *,
     state: Any = (),
     accepts: tuple[str, ...] = ("episodes", "windows"),
@@ -164,10 +163,10 @@ def build_estimator(
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
-        psi, target, after, *value = _parts(weigh(params, state, traj))
-        psi = _of_each_step(psi, traj, lambda longer: weigh(params, state, longer)[0])
-        _check_targets(critic, traj, target, *value)
-        return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))
+        credit = _credit(weigh(params, state, traj), traj, critic)
+        psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
+        batch = Weighted(traj, psi, credit.target, credit.value)
+        return jax.lax.stop_gradient((batch, credit.state))
 
     def loss(
         params: Params, batch: Weighted, num_envs: int
@@ -177,12 +176,15 @@ def build_estimator(
         steps = traj.valid.shape
         entropy = _of_steps("the policy's entropy", dist.entropy(), steps, _SUMMED)
         gained = _of_steps("the surrogate", gain(dist, batch), steps, _BY_GAIN)
-        watched = _watched(watch(dist, batch), steps)
-        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy, **watched}
+        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy}
+        if watch is not None:
+            sums |= _watched(watch(dist, batch), steps)
         # counted here, so that spread environments need one exchange for all
         sums["steps"] = jnp.ones_like(entropy)
         if critic is not None:
-            prediction = predict(critic_output(critic, params, traj), batch)
+            prediction = critic_output(critic, params, traj)
+            if predict is not None:
+                prediction = predict(prediction, batch)
             prediction = _of_steps("the critic's prediction", prediction, steps, ONE_NUMBER)
             if isinstance(batch.value, jax.Array):
                 sums["value_loss"] = surrogates.clipped_value(
@@ -222,10 +224,11 @@ def _check_parts(
     )
     of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
     check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
-    check_function(
-        "predict", predict, of_critic, "write a function that returns a prediction [T, B]"
-    )
-    check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
+    if predict is not None:
+        instead = "write a function that returns a prediction [T, B]"
+        check_function("predict", predict, of_critic, instead)
+    if watch is not None:
+        check_function("watch", watch, of_policy, "write a function that returns names with [T, B]")
     for way in accepts:
         check_name("way of collecting", way, ("episodes", "windows"))
 
@@ -245,35 +248,30 @@ def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax
     return array
 
 
-def _check_targets(critic: Network | None, traj: Trajectory, target: Any, value: Any = ()) -> None:
-    """Raises ValueError for another shape of what a critic regresses to, and of the V that is to
-    bind it.
-    """
-    if critic is not None and not jax.tree.leaves(target):
-        raise ValueError(
-            "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
-        )
-    for what, given in (("the critic's target", target), ("the V of weigh", value)):
-        if jax.tree.leaves(given):  # of () or None there are none
-            _of_steps(what, given, traj.reward.shape, OF_EACH_STEP)
+def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
+    """What `weigh` returned, by name.
 
-
-def _parts(given: Any) -> Sequence[Any]:
-    """The values that `weigh` returned, checked: an array alone would be taken apart along its
-    steps.
+    Raises ValueError for another number of values (an array alone would be taken apart along its
+    steps), and for another shape of what a critic regresses to and of the V that is to bind it.
     """
     if not isinstance(given, tuple | list) or len(given) not in (3, 4):
-        got = (
-            f"a {type(given).__name__} of {len(given)}"
-            if isinstance(given, tuple | list)
-            else "one value"
-        )
+        got = "one value"
+        if isinstance(given, tuple | list):
+            got = f"a {type(given).__name__} of {len(given)}"
         raise ValueError(
             f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind "
             f"it; got {got}: without a critic and a state write `return psi, (), ()`"
         )
-    numbers("psi", given[0], OF_EACH_STEP)
-    return given
+    credit = Credit(*given)
+    numbers("psi", credit.psi, OF_EACH_STEP)
+    if critic is not None and not jax.tree.leaves(credit.target):
+        raise ValueError(
+            "weigh gives no target for the critic: give one, [T, B], or build_estimator no critic"
+        )
+    for what, x in (("the critic's target", credit.target), ("the V of weigh", credit.value)):
+        if jax.tree.leaves(x):  # of () or None there are none
+            _of_steps(what, x, traj.reward.shape, OF_EACH_STEP)
+    return credit
 
 
 def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
@@ -301,9 +299,8 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
 
 def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
     """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
-    output = unroll(
-        critic, _critic_params(critic, params), traj.obs, traj.first, _critic_carry(critic, traj)
-    )
+    own = params if critic.shared else params.critic
+    output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
@@ -392,7 +389,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
-    own = _critic_params(critic, params)
+    own = params if critic.shared else params.critic
 
     def step(carry: Any, row: Trajectory) -> tuple[Any, jax.Array]:
         carry, _ = critic.apply(own, carry, as_float(row.obs), row.first)
@@ -509,10 +506,6 @@ def _shape_of_one_more(
     with contextlib.suppress(Exception):  # whatever a function of another's makes of it
         return jnp.shape(jax.eval_shape(of, jax.tree.map(more, traj)))
     return None
-
-
-def _critic_params(critic: Network, params: Params) -> Any:
-    return params if critic.shared else params.critic
 
 
 def _critic_carry(critic: Network, traj: Trajectory) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from pg import returns
 from pg.config import Hyperparams
 from pg.estimators.base import (
+    Credit,
     Estimator,
     Gain,
     Params,
@@ -19,7 +20,6 @@ from pg.estimators.base import (
     clipped,
     drift,
     log_ratio,
-    nothing,
     own_entropy,
     score,
     state_discount,
@@ -39,16 +39,16 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: episodes or windows, a critic V, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         step = valued(critic, params, traj)
         advantage = returns.n_step(*step, h.gamma, h.n_step)
-        return state_weight(traj, h) * advantage, advantage + step.v_t, state
+        return Credit(state_weight(traj, h) * advantage, target=advantage + step.v_t)
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 
 
 def gae(
-    policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch = nothing
+    policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch | None = None
 ) -> Estimator:
     """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
     1506.02438).
@@ -59,10 +59,12 @@ def gae(
     Needs: episodes or windows, a critic V, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         step = valued(critic, params, traj)
         advantage = returns.gae(*step, h.gamma, h.gae_lambda)
-        return state_weight(traj, h) * advantage, advantage + step.v_t, state, step.v_t
+        return Credit(
+            state_weight(traj, h) * advantage, target=advantage + step.v_t, value=step.v_t
+        )
 
     discount = state_discount(h)
     return build_estimator(policy, critic, h, weigh, gain, watch=watch, state_discount=discount)
@@ -78,11 +80,11 @@ def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
         step = valued(critic, params, own_entropy(traj, log_rho, h))
         target, advantage = returns.vtrace(jnp.exp(log_rho), *step, h.gamma, h.gae_lambda)
-        return state_weight(traj, h) * advantage, target, state
+        return Credit(state_weight(traj, h) * advantage, target=target)
 
     return build_estimator(policy, critic, h, weigh, state_discount=state_discount(h))
 

@@ -13,6 +13,7 @@ from pg import baselines, returns
 from pg.baselines import MovingAverage
 from pg.config import Hyperparams
 from pg.estimators.base import (
+    Credit,
     Estimator,
     Params,
     Weighted,
@@ -34,8 +35,8 @@ def reinforce(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return returns.total_return(traj.reward, h.gamma), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(returns.total_return(traj.reward, h.gamma))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -50,8 +51,8 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return discounted_reward_to_go(traj, h), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(discounted_reward_to_go(traj, h))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -65,8 +66,8 @@ def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) 
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return returns.reward_to_go(traj.reward, traj.done, h.gamma), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(returns.reward_to_go(traj.reward, traj.done, h.gamma))
 
     return build_estimator(policy, None, h, weigh, state_discount=1.0)
 
@@ -81,8 +82,8 @@ def constant_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estim
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return returns.total_return(traj.reward, h.gamma) - h.baseline, (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(returns.total_return(traj.reward, h.gamma) - h.baseline)
 
     return build_estimator(policy, None, h, weigh)
 
@@ -96,9 +97,9 @@ def batch_mean(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return total - total.mean(), (), state
+        return Credit(total - total.mean())
 
     return build_estimator(policy, None, h, weigh)
 
@@ -115,8 +116,8 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return baselines.standardised(*return_and_error(traj, h)), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(baselines.standardised(*return_and_error(traj, h)))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -130,9 +131,9 @@ def leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return total - baselines.leave_one_out(total), (), state
+        return Credit(total - baselines.leave_one_out(total))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -147,9 +148,9 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         to_go = discounted_reward_to_go(traj, h)
-        return to_go - baselines.leave_one_out(to_go), (), state
+        return Credit(to_go - baselines.leave_one_out(to_go))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -166,8 +167,8 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
     Needs: complete episodes, on-policy, N ≥ 2, memory for N gradients.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
-        return returns.total_return(traj.reward, h.gamma), (), state
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        return Credit(returns.total_return(traj.reward, h.gamma))
 
     plain = build_estimator(policy, None, h, weigh)
     bare = build_estimator(policy, None, h._replace(entropy_coef=0.0), weigh)
@@ -202,9 +203,9 @@ def moving_average(policy: Network, critic: Network, h: Hyperparams) -> Estimato
     Needs: complete episodes, on-policy.
     """
 
-    def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: MovingAverage, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return total - state.value(), (), state.update(total.mean(), h.baseline_decay)
+        return Credit(total - state.value(), state=state.update(total.mean(), h.baseline_decay))
 
     return build_estimator(policy, None, h, weigh, state=MovingAverage.start())
 
@@ -218,13 +219,12 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, a critic V, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
-        return (
+        return Credit(
             jnp.asarray(h.gamma, to_go.dtype) ** traj.time.astype(to_go.dtype) * advantage,
-            to_go,
-            state,
+            target=to_go,
         )
 
     return build_estimator(policy, critic, h, weigh)

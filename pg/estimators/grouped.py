@@ -13,7 +13,15 @@ import jax.numpy as jnp
 
 from pg import baselines, returns
 from pg.config import Hyperparams
-from pg.estimators.base import Estimator, Params, build_estimator, clipped, drift, return_and_error
+from pg.estimators.base import (
+    Credit,
+    Estimator,
+    Params,
+    build_estimator,
+    clipped,
+    drift,
+    return_and_error,
+)
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -31,9 +39,9 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
     Needs: complete episodes that share initial states, on-policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return total - baselines.group_leave_one_out(total, same_group(traj)), (), state
+        return Credit(total - baselines.group_leave_one_out(total, same_group(traj)))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -51,9 +59,9 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         advantage = baselines.group_standardised(*return_and_error(traj, h), same_group(traj))
-        return advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype), (), state
+        return Credit(advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype))
 
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from pg import returns
 from pg.config import Hyperparams
 from pg.estimators.base import (
+    Credit,
     Estimator,
     Params,
     build_estimator,
@@ -34,10 +35,10 @@ def trajectory_importance(policy: Network, critic: Network, h: Hyperparams) -> E
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
         total = returns.total_return(own_entropy(traj, log_rho, h).reward, h.gamma)
-        return jnp.exp(log_rho.sum(0)) * total, (), state
+        return Credit(jnp.exp(log_rho.sum(0)) * total)
 
     return build_estimator(policy, None, h, weigh)
 
@@ -52,11 +53,11 @@ def per_decision_importance(policy: Network, critic: Network, h: Hyperparams) ->
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
         weight = jnp.exp(jnp.cumsum(log_rho, axis=0))
         reward = weight * own_entropy(traj, log_rho, h).reward
-        return discounted_reward_to_go(traj._replace(reward=reward), h), (), state
+        return Credit(discounted_reward_to_go(traj._replace(reward=reward), h))
 
     return build_estimator(policy, None, h, weigh)
 
@@ -71,12 +72,8 @@ def ratio_only(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, the behaviour's log-probabilities.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Any:
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         log_rho = log_ratio(policy, params, traj)
-        return (
-            jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h),
-            (),
-            state,
-        )
+        return Credit(jnp.exp(log_rho) * discounted_reward_to_go(own_entropy(traj, log_rho, h), h))
 
     return build_estimator(policy, None, h, weigh)

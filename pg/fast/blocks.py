@@ -108,11 +108,6 @@ def put(tree: Any, block: Any, index: jax.Array) -> Any:
     )
 
 
-def zeros(shapes: Any) -> Any:
-    """Zeros of these shapes and dtypes, as `jax.eval_shape` gives them."""
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-
 def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
     """`f` of leaves [T, B, ...], computed block by block; 0 in blocks without a valid step.
 
@@ -128,15 +123,11 @@ def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
         count = len(jax.tree.leaves(xs)[0])
         ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
         ys = jax.lax.fori_loop(0, filled, lambda k, ys: put(ys, f(take(xs, k)), k), ys)
+        part = jax.tree.leaves(xs)[0].shape[2]
+        steps = join(ys, valid.size // part)
+        return jax.tree.map(lambda y: y.reshape(*valid.shape, *y.shape[2:]), steps)
 
-        def uncut(y: jax.Array) -> jax.Array:
-            """[n, K, B / m, ...] as [T, B, ...]."""
-            rows = y.reshape(-1, *y.shape[2:])[: valid.size // y.shape[2]]
-            return rows.reshape(*valid.shape, *y.shape[3:])
-
-        return jax.tree.map(uncut, ys)
-
-    return devices.map_over_envs(mapped)(tree, valid)
+    return devices.over_envs(mapped, tree, valid)
 
 
 def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
@@ -150,14 +141,12 @@ def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bo
         if whole or block_size(*valid.shape) == len(valid):
             return f(tree)
         xs, filled = _cut(tree, valid)
+        zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(f, take(xs, jnp.int32(0))))
+        return jax.lax.fori_loop(
+            0, filled, lambda k, total: jax.tree.map(jnp.add, total, f(take(xs, k))), zero
+        )
 
-        def add(k: jax.Array, total: Any) -> Any:
-            return jax.tree.map(jnp.add, total, f(take(xs, k)))
-
-        nothing = zeros(jax.eval_shape(f, take(xs, jnp.int32(0))))
-        return jax.lax.fori_loop(0, filled, add, nothing)
-
-    return devices.sum_over_envs(summed)(tree, valid)
+    return devices.over_envs(summed, tree, valid, total=True)
 
 
 def mean_over_episodes(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:

@@ -9,7 +9,6 @@ own devices.
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -149,37 +148,27 @@ def gather_envs(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
 
 
-def sum_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of leaves [T, B, ...], a sum over environments: each device adds up its own, and then
-    they add the sums.
+def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
+    """`f(*args)` of leaves [T, B, ...], of which each device computes its own environments.
 
-    As it is where environments are not spread, or B is no multiple of the number of devices.
-    """
-    # Else a loop that adds would have the devices add at every turn.
-    return functools.partial(_each_its_own, f, lambda *args: _psum(f(*args)), PartitionSpec())
+    All of them where environments are not spread, or B is no multiple of the number of devices.
 
-
-def map_over_envs(f: Callable[..., Any]) -> Callable[..., Any]:
-    """`f` of leaves [T, B, ...] -> leaves [T, B, ...], each environment on its own: each device
-    computes its own.
-
-    As `sum_over_envs`.
-    """
-    # Else a product over time and environments as one axis would have every device gather and
-    # compute all.
-    return functools.partial(_each_its_own, f, f, PartitionSpec(None, ENVS))
-
-
-def _each_its_own(
-    f: Callable[..., Any], local: Callable[..., Any], out: PartitionSpec, *args: Any
-) -> Any:
-    """`local` on every device, of the environments that it has; `f` of all where they are not or
-    cannot be spread.
+    Args:
+        f: Gives leaves [T, B, ...], each environment on its own; or, with `total`, a sum over the
+            environments.
+        *args: Leaves [T, B, ...].
+        total: The devices add up what each has found.
     """
     num_envs = jax.tree.leaves(args)[0].shape[1]
     if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
         return f(*args)
+    # Else a loop that adds would have the devices add at every turn, and a product over time and
+    # environments as one axis would have every device gather and compute all.
     each = PartitionSpec(None, ENVS)
+    if total:
+        local, out = lambda *own: _psum(f(*own)), PartitionSpec()
+    else:
+        local, out = f, each
     return jax.shard_map(local, in_specs=each, out_specs=out, check_vma=False)(*args)
 
 

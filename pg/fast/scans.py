@@ -60,7 +60,7 @@ def scan_until(
         return index + 1, carry, ready, blocks.put(ys, new, index)
 
     first = jnp.int32(0)
-    ready = blocks.zeros(jax.eval_shape(inputs, first))
+    ready = jax.tree.map(jnp.zeros_like, jax.eval_shape(inputs, first))
     block = jax.eval_shape(lambda: jax.lax.scan(step, carry, blocks.take(ready, first))[1])
     ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
     ys = jax.lax.while_loop(some_alive, take_block, (first, carry, ready, ys))[-1]

@@ -7,9 +7,12 @@ weighted batch, the policy, and the estimator.
     natural          g ↦ (F + damping I)⁻¹ g   trpo           the same, within a KL divergence
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, get_args
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from pg.config import (
@@ -42,9 +45,11 @@ __all__ = [
     "importance_weighted_gradient",
     "make_optimizer",
     "mean_kl",
+    "planned",
     "scale_by_fisher",
     "scale_by_trust_region",
     "schedule",
+    "scheduled",
     "storm",
     "svrpg",
 ]
@@ -122,6 +127,35 @@ def make_optimizer(
         OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h)
     )
     return optax.chain(*before, clip, each)
+
+
+def planned(
+    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
+) -> Callable[[jax.Array], optax.GradientTransformationExtraArgs]:
+    """Number of a step among those that are planned -> its optimizer, as `make_optimizer`: one for
+    all of them where the learning rate is constant.
+    """
+    if config.schedule == "constant":
+        constant = make_optimizer(config, h, optimizer)
+        return lambda step: constant
+    return functools.partial(make_optimizer, config, h, optimizer)
+
+
+def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
+    """The hyperparameters of an update: entropy and clip ranges, annealed as `config` says."""
+
+    def at(course: Schedule, value: Any) -> Any:
+        if course == "constant":
+            return value
+        annealed = value * schedule(course, 1.0, config.num_updates)(update)
+        return jnp.where(jnp.isinf(value), value, annealed)
+
+    return h._replace(
+        entropy_coef=at(config.entropy_schedule, h.entropy_coef),
+        temperature=at(config.entropy_schedule, h.temperature),
+        epsilon=at(config.epsilon_schedule, h.epsilon),
+        value_epsilon=at(config.epsilon_schedule, h.value_epsilon),
+    )
 
 
 def _rate(config: Config, value: Any, step: Any) -> Rate:

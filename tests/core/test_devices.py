@@ -113,9 +113,11 @@ def sums(x):
     return jax.tree.map(lambda leaf: leaf.sum((0, 1)), x)
 
 with jax.set_mesh(devices.layout("envs").mesh):
-    added = jax.jit(devices.sum_over_envs(sums)).lower(x).compile()
+    added = jax.jit(lambda x: devices.over_envs(sums, x, total=True)).lower(x).compile()
     jax.tree.map(np.testing.assert_array_equal, added(x), sums(x))
-    widths = jax.jit(devices.map_over_envs(lambda x: jnp.full(x.shape, x.shape[1])))(x["float"])
+    def width(x):
+        return jnp.full(x.shape, x.shape[1])
+    widths = jax.jit(lambda x: devices.over_envs(width, x))(x["float"])
     np.testing.assert_array_equal(widths, jnp.full((3, 4, 2), 2))
 print(added.as_text().count(" all-reduce("))
 """

@@ -613,6 +613,29 @@ def test_courses_of_entropy_and_clip_range() -> None:
     assert scheduled(Config(preset=None), h, jnp.int32(3)) == h
 
 
+@pytest.mark.parametrize(
+    ("schedule", "name", "value", "at_the_end"),
+    [("entropy_schedule", "entropy_coef", 0.3, 0.0), ("epsilon_schedule", "epsilon", 0.3, 0.0)],
+)
+def test_what_is_annealed_is_gone_at_the_end_of_the_plan(
+    schedule: str, name: str, value: float, at_the_end: float
+) -> None:
+    """An update beyond the last that is planned is one with the coefficient at zero."""
+    config = dataclasses.replace(PPO, num_updates=3)
+    annealed = dataclasses.replace(config, **{schedule: "linear"})
+    learner = make_learner(annealed, Hyperparams(**{name: value}))
+    state = learner.init(KEY)._replace(update=jnp.int32(3))
+    ended, _ = jax.jit(learner.step)(state, KEY)
+    without = make_learner(config, Hyperparams(**{name: at_the_end}))
+    expected, _ = jax.jit(without.step)(state, KEY)
+    whole = make_learner(config, Hyperparams(**{name: value}))
+    other, _ = jax.jit(whole.step)(state, KEY)
+    close = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), ended.params, expected.params)
+    assert all(jax.tree.leaves(close))
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), ended.params, other.params)
+    assert not all(jax.tree.leaves(same))
+
+
 def test_the_update_is_counted_in_the_state() -> None:
     config = Config(
         num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,), preset=None

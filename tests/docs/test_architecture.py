@@ -18,10 +18,10 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "tuned", "config", "presets"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
-    *("envs.base", "envs.adapters", "distributions", "networks", "rollout"),
+    *("envs.base", "envs.adapters", "distributions", "networks", "rollout", "nonfinite"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
-    *("diagnostics", "optimizers", "nonfinite", "seeds", "train", "evaluate"),
+    *("diagnostics", "optimizers", "seeds", "train", "evaluate"),
     *(
         "runs.files",
         "runs.encoding",

@@ -90,9 +90,9 @@ MUTANTS = [
     ),
     Mutant(
         "a horizon that bounds evaluation and not training by windows",
-        "train.py",
-        "state.rollout, config.num_steps, config.horizon",
-        "state.rollout, config.num_steps",
+        "rollout.py",
+        "state, config.num_steps, config.horizon)",
+        "state, config.num_steps, None)",
         "tests/core/test_rollout.py -k horizon_bounds",
     ),
     Mutant(
@@ -160,6 +160,13 @@ MUTANTS = [
         "tests/exact/test_unbiased.py",
     ),
     Mutant(
+        "the rollout stops where the first episode ends",
+        "fast/scans.py",
+        "blocks.largest(alive(carry).any())",
+        "blocks.largest(alive(carry).all())",
+        "tests/core/test_scans.py",
+    ),
+    Mutant(
         "networks go on seeing what follows an end",
         "rollout.py",
         "after = after._replace(obs=_where(goes_on, moved.obs, state.obs))",
@@ -211,8 +218,8 @@ MUTANTS = [
     Mutant(
         "a metric that is NaN on purpose stops a program under debug_nans",
         "nonfinite.py",
-        "return bool(settings.jax_debug_nans)",
-        "return False",
+        'return STAND_IN if settings.jax_debug_nans else float("nan")',
+        'return float("nan")',
         "tests/core/test_nonfinite.py -k debug_nans",
     ),
     # Images.
@@ -293,8 +300,8 @@ MUTANTS = [
     Mutant(
         "Ψ is not a constant",
         "estimators/base.py",
-        "return jax.lax.stop_gradient((Weighted(traj, psi, target, *value), after))",
-        "return Weighted(traj, psi, target, *value), after",
+        "return jax.lax.stop_gradient((batch, credit.state))",
+        "return batch, credit.state",
         "tests/core/test_estimators.py",
     ),
     Mutant(
@@ -401,8 +408,8 @@ MUTANTS = [
     Mutant(
         "the divergence across masks is a finite number",
         "distributions.py",
-        "impossible = jnp.any((p > 0) & other._forbidden(), axis=-1)",
-        "impossible = jnp.any((p > 2) & other._forbidden(), axis=-1)",
+        "impossible = jnp.any((p > 0) & jnp.isneginf(other.logits), axis=-1)",
+        "impossible = jnp.any((p > 2) & jnp.isneginf(other.logits), axis=-1)",
         "tests/core/test_distributions.py -k masks",
     ),
     Mutant(
@@ -473,8 +480,8 @@ MUTANTS = [
     Mutant(
         "a moving average that has seen the batch",
         "estimators/episodic.py",
-        "return total - state.value(), ()",
-        "return total - state.update(total.mean(), h.baseline_decay).value(), ()",
+        "return Credit(total - state.value(), ",
+        "return Credit(total - state.update(total.mean(), h.baseline_decay).value(), ",
         "tests/exact/test_unbiased.py tests/exact/test_sampled.py -k moving",
     ),
     Mutant(
@@ -487,8 +494,8 @@ MUTANTS = [
     Mutant(
         "all actions, γᵗ dropped",
         "estimators/action_values.py",
-        "        )\n        return returns.discount_powers(q, h.gamma) * q, to_go, state",
-        "        )\n        return q, to_go, state",
+        "        )\n        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)",
+        "        )\n        return Credit(q, target=to_go)",
         "tests/exact/test_unbiased.py -k all_action",
     ),
     Mutant(
@@ -680,8 +687,8 @@ MUTANTS = [
     Mutant(
         "a batch is never left",
         "train.py",
-        'stay = learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)',
-        "stay = learned.stay",
+        'stay=learned.stay | (metrics.get("kl", 0.0) > h.stop_kl)',
+        "stay=learned.stay",
         "tests/core/test_train.py -k 'too_far or stop_kl'",
     ),
     Mutant(
@@ -884,15 +891,22 @@ MUTANTS = [
         "the steps of a minibatch are not shuffled",
         "train.py",
         "        return jax.random.permutation(key, things)\n",
-        "        return jax.random.permutation(key, things) if not _draws_steps(config) else "
+        "        return jax.random.permutation(key, things) if config.minibatch_size is None else "
         "jnp.arange(things)\n",
         "tests/core/test_minibatches.py -k pass",
     ),
     Mutant(
+        "a clip range that is to be annealed stays as it was",
+        "train.py",
+        ' or config.epsilon_schedule != "constant"',
+        "",
+        "tests/core/test_train.py -k annealed",
+    ),
+    Mutant(
         "the gradient of single steps is scaled as that of a window",
         "train.py",
-        "scale = 1.0 if _draws_steps(config) else _scale(config)",
-        "scale = _scale(config)",
+        "scale = scale if config.minibatch_size is None else 1.0",
+        "scale = scale",
         "tests/core/test_minibatches.py -k whole_batch",
     ),
     Mutant(

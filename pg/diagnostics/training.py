@@ -1,0 +1,56 @@
+"""The gradient of each batch of training, looked at before a step is taken along it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from pg import nonfinite
+from pg.config import Config
+from pg.diagnostics.samples import at_once, moments, of_episodes
+from pg.diagnostics.weights import explained_variance
+from pg.estimators import Estimator
+from pg.estimators.base import standardise, values
+from pg.estimators.facts import FACTS
+from pg.fast import devices
+from pg.networks import Network
+
+
+def diagnosed(
+    step: Callable[[Any, jax.Array], Any],
+    config: Config,
+    critic: Network,
+    est: Estimator,
+    scale: float,
+) -> Callable[[Any, jax.Array], Any]:
+    """A step of training whose metrics also say how good the gradient of its batch was, with the Ψ
+    that the first step on the batch takes.
+
+    Args:
+        step: state, key -> `pg.train.Update`.
+        config: The settings.
+        critic: V, for `explained_variance`.
+        est: The estimator, separable.
+        scale: What the gradient of a batch is multiplied with.
+    """
+
+    def watched(state: Any, key: jax.Array) -> Any:
+        done = step(state, key)
+        batch = standardise(done.batch) if config.advantages == "minibatch" else done.batch
+        batch = devices.gather_envs(batch)
+        gradient, episodes = of_episodes(est, state.params, batch)
+        found = moments(gradient, episodes, batch_size=at_once(batch.traj, 1))
+        noise = scale**2 * optax.tree.sum(found.variance)
+        signal = scale**2 * optax.tree.norm(found.mean, squared=True) - noise / found.size
+        metrics = done.metrics | {"grad_variance": noise, "grad_squared_norm": signal}
+        if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
+            metrics["explained_variance"] = explained_variance(
+                values(critic, state.params, batch.traj),
+                batch.target,
+                batch.traj.valid,
+                missing=nonfinite.missing(),
+            )
+        return done._replace(metrics=metrics)
+
+    return watched
