@@ -7,6 +7,7 @@ episodes (environments) averaged.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,14 +73,18 @@ Predict = Callable[[Any, Weighted], jax.Array]
 Watch = Callable[[Any, Weighted], dict[str, jax.Array]]
 
 
+Sums = dict[str, jax.Array]  # over valid steps
+
 _SUMMED = "sum it over the axes of an action"
 _BY_GAIN = "gain must give one number for each step"
+_BY_WATCH = "watch must give one number for each step"
 _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
+_WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
 
 def score(dist: Any, batch: Weighted) -> jax.Array:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
-    check_weight(batch)
+    per_step("psi", batch.psi, batch.traj)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
 
 
@@ -87,7 +92,7 @@ def clipped(h: Hyperparams) -> Gain:
     """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
 
     def gain(dist: Any, batch: Weighted) -> jax.Array:
-        check_weight(batch)
+        per_step("psi", batch.psi, batch.traj)
         return surrogates.clipped(
             dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon
         )
@@ -95,11 +100,21 @@ def clipped(h: Hyperparams) -> Gain:
     return gain
 
 
-def check_weight(batch: Weighted) -> None:
-    """Raises ValueError unless Ψ is one number for each step, as the score of the action that was
-    taken needs it.
+def per_step(what: str, x: Any, traj: Trajectory, remedy: str = OF_EACH_STEP) -> jax.Array:
+    """One number for each step of a trajectory, [T, B].
+
+    Args:
+        what: What it is, for people.
+        x: What somebody's function gave.
+        traj: The trajectory.
+        remedy: What to do instead.
+
+    Raises:
+        ValueError: With `remedy`, for what are no numbers, or have another shape.
     """
-    check_shape("psi", batch.psi.shape, batch.traj.valid.shape, "[T, B]", OF_EACH_STEP)
+    array = numbers(what, x, remedy)
+    check_shape(what, array.shape, traj.valid.shape, "[T, B]", remedy)
+    return array
 
 
 def drift(h: Hyperparams) -> Watch:
@@ -133,21 +148,27 @@ def build_estimator(
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
-    weigh: params, estimator_state, trajectory -> Ψ ([T, B], [B] for whole episodes, or [T, B, A] of
-    every action), critic target [T, B] or (), state; and V [T, B], where `value_epsilon` is to bind
-    it. predict: what of the critic's output is held against the target. watch: what else to report,
-    a mean over steps. state: the estimator's before the first batch. accepts: the ways of
-    collecting it is right for. state_discount: γ of the weight γᵗ that
-    Ψ gives to a state at step t, which the natural gradient has to share; default: h.gamma, as the
-        theorem says; 1
-    for a Ψ that drops it.
-
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
     valid steps. The reward that `weigh` sees is r - temperature × the log-probability with which
     the action was taken: that is r - temperature log π on-policy, and `own_entropy` makes it so
     off-policy.
-    Raises ValueError, while traced, for another shape of what networks, `weigh`, `gain` and
-    `predict` give: broadcast where T = B, it would give a wrong number.
+
+    Args:
+        policy: The policy that learns.
+        critic: A critic; None for an estimator without one.
+        h: The hyperparameters.
+        weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple.
+        gain: The surrogate, whose gradient is ascended; default: Ψ log π.
+        predict: What of the critic's output is held against the target; default: all of it.
+        watch: What else to report, a mean over steps.
+        state: The estimator's state before the first batch.
+        accepts: The ways of collecting it is right for.
+        state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
+            gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
+
+    Raises:
+        ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
+            give: broadcast where T = B, it would give a wrong number.
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
@@ -156,9 +177,8 @@ def build_estimator(
 
     def init(key: jax.Array) -> tuple[Params, Any]:
         policy_key, critic_key = jax.random.split(key)
-        return Params(
-            policy.init(policy_key), () if critic is None else critic.init(critic_key)
-        ), state
+        of_critic = () if critic is None else critic.init(critic_key)
+        return Params(policy.init(policy_key), of_critic), state
 
     def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
         reward = traj.reward - h.temperature * traj.log_prob
@@ -168,39 +188,29 @@ def build_estimator(
         batch = Weighted(traj, psi, credit.target, credit.value)
         return jax.lax.stop_gradient((batch, credit.state))
 
-    def loss(
-        params: Params, batch: Weighted, num_envs: int
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, Sums]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
-        steps = traj.valid.shape
-        entropy = _of_steps("the policy's entropy", dist.entropy(), steps, _SUMMED)
-        gained = _of_steps("the surrogate", gain(dist, batch), steps, _BY_GAIN)
-        sums = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy}
+        entropy = per_step("the policy's entropy", dist.entropy(), traj, _SUMMED)
+        gained = per_step("the surrogate", gain(dist, batch), traj, _BY_GAIN)
+        terms = {"gain": gained + h.entropy_coef * entropy, "entropy": entropy}
         if watch is not None:
-            sums |= _watched(watch(dist, batch), steps)
-        # counted here, so that spread environments need one exchange for all
-        sums["steps"] = jnp.ones_like(entropy)
+            terms |= _watched(watch(dist, batch), traj)
+        # Counted here, so that spread environments need one exchange for all.
+        terms["steps"] = jnp.ones_like(entropy)
         if critic is not None:
-            prediction = critic_output(critic, params, traj)
-            if predict is not None:
-                prediction = predict(prediction, batch)
-            prediction = _of_steps("the critic's prediction", prediction, steps, ONE_NUMBER)
-            if isinstance(batch.value, jax.Array):
-                sums["value_loss"] = surrogates.clipped_value(
-                    prediction, batch.value, batch.target, h.value_epsilon
-                )
-            else:
-                sums["value_loss"] = 0.5 * (prediction - batch.target) ** 2
-        sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in sums.items()}
+            output = critic_output(critic, params, traj)
+            prediction = output if predict is None else predict(output, batch)
+            prediction = per_step("the critic's prediction", prediction, traj, ONE_NUMBER)
+            terms["value_loss"] = _value_loss(prediction, batch, h)
+        sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in terms.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
         return total / num_envs, sums
 
-    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
-        def block(rows: Weighted) -> tuple[Params, dict[str, jax.Array]]:
-            return jax.grad(loss, has_aux=True)(params, rows, batch.traj.valid.shape[1])
-
-        grads, sums = blocks.sum_steps(block, batch, batch.traj.valid, whole=whole)
+    def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
+        valid = batch.traj.valid
+        of_block = functools.partial(jax.grad(loss, has_aux=True), params, num_envs=valid.shape[1])
+        grads, sums = blocks.sum_steps(of_block, batch, valid, whole=whole)
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -219,9 +229,7 @@ def _check_parts(
         instead = "write pg.make_critic(config, env), or None for an estimator without"
         check_kind("critic", critic, Network, instead)
     check_is_hyperparams(h)
-    check_function(
-        "weigh", weigh, _WEIGH_TAKES, "write a function that returns psi, target, estimator_state"
-    )
+    check_function("weigh", weigh, _WEIGH_TAKES, _WEIGH_GIVES)
     of_policy, of_critic = ("distribution", "weighted"), ("output", "weighted")
     check_function("gain", gain, of_policy, "write a function that returns a surrogate [T, B]")
     if predict is not None:
@@ -233,19 +241,18 @@ def _check_parts(
         check_name("way of collecting", way, ("episodes", "windows"))
 
 
-def _watched(given: Any, steps: tuple[int, ...]) -> dict[str, jax.Array]:
+def _watched(given: Any, traj: Trajectory) -> Sums:
     """What `watch` returned, checked: names with arrays [T, B]."""
     if not isinstance(given, dict):
         raise ValueError(f"watch must give names with values [T, B], got {described(given)}")
-    remedy = "watch must give one number for each step"
-    return {name: _of_steps(f"watch's {name!r}", x, steps, remedy) for name, x in given.items()}
+    return {name: per_step(f"watch's {name!r}", x, traj, _BY_WATCH) for name, x in given.items()}
 
 
-def _of_steps(what: str, given: Any, steps: tuple[int, ...], remedy: str) -> jax.Array:
-    """An array [T, B]. Raises ValueError for what is none, or has another shape."""
-    array = numbers(what, given, remedy)
-    check_shape(what, array.shape, steps, "[T, B]", remedy)
-    return array
+def _value_loss(prediction: jax.Array, batch: Weighted, h: Hyperparams) -> jax.Array:
+    """Half the critic's squared error, [T, B], bound to V where the batch holds it."""
+    if isinstance(batch.value, jax.Array):
+        return surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
+    return 0.5 * (prediction - batch.target) ** 2
 
 
 def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
@@ -270,7 +277,7 @@ def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
         )
     for what, x in (("the critic's target", credit.target), ("the V of weigh", credit.value)):
         if jax.tree.leaves(x):  # of () or None there are none
-            _of_steps(what, x, traj.reward.shape, OF_EACH_STEP)
+            per_step(what, x, traj)
     return credit
 
 
@@ -358,8 +365,7 @@ def _values(
 
     def block(rows: Trajectory) -> jax.Array:
         v = critic_output(critic, params, rows._replace(obs=seen(rows)))
-        check_shape("the critic's V", v.shape, rows.first.shape, "[T, B]", ONE_NUMBER)
-        return v
+        return per_step("the critic's V", v, rows, ONE_NUMBER)
 
     return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
 
@@ -397,8 +403,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]
 
     v = jax.lax.scan(step, _critic_carry(critic, traj), traj)[1]
-    check_shape("the critic's V", v.shape, traj.first.shape, "[T, B]", ONE_NUMBER)
-    return v
+    return per_step("the critic's V", v, traj, ONE_NUMBER)
 
 
 def _successors(rows: Trajectory) -> jax.Array:
