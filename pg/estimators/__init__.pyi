@@ -10,6 +10,7 @@ from . import family as family
 from . import grouped as grouped
 from . import off_policy as off_policy
 from . import pathwise as pathwise
+from .base import Credit as Credit
 from .base import Estimator as Estimator
 from .base import Gain as Gain
 from .base import Params as Params

@@ -636,6 +636,18 @@ def test_what_is_annealed_is_gone_at_the_end_of_the_plan(
     assert not all(jax.tree.leaves(same))
 
 
+def test_an_estimator_is_checked_where_it_is_handed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the table are ours."""
+    handed_in: list[Any] = []
+    monkeypatch.setattr(
+        train_module, "checked", lambda factory: handed_in.append(factory) or factory
+    )
+    make_learner(CONFIG)
+    assert not handed_in
+    make_learner(CONFIG, estimator=ESTIMATORS["reward_to_go"])
+    assert handed_in == [ESTIMATORS["reward_to_go"]]
+
+
 def test_the_update_is_counted_in_the_state() -> None:
     config = Config(
         num_envs=4, num_updates=3, entropy_schedule="linear", hidden_sizes=(8,), preset=None
