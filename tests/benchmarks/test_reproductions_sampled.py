@@ -261,11 +261,6 @@ def test_a_mistake_is_one_sentence_at_once(
     assert time.monotonic() - started < 5.0
 
 
-def test_scripts_are_short() -> None:
-    for script in SCRIPTS:
-        assert len((FOLDER / f"{script}.py").read_text().splitlines()) <= 100, script
-
-
 def figure(what: str, value: Any, low: Any, high: Any, interval: list[Any]) -> reporting.Figure:
     """As it was before it was written: JSON has no infinity, and says "inf" instead."""
     return reporting.Figure(what, float(value), float(low), float(high), interval)
