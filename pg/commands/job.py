@@ -305,11 +305,12 @@ def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) 
 
     from pg import nonfinite
     from pg.runs import execution
+    from pg.seeds import seed_key
 
     for i, failure in enumerate(nonfinite.first_failures(done.metrics)):
         if failure and config.on_nonfinite == "stop":
             state = jax.tree.map(lambda x, i=i: x[i], done.states)
-            key = execution.seed_keys(seeds)[0][i]
+            key = seed_key(seeds[i])
             said = execution.explained(config, hyperparams, state, key, failure[0])
             cli.say(f"seed {seeds[i]}, update {failure[0]}: {said}")
             return
