@@ -2,6 +2,7 @@
 shown with them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,10 +34,7 @@ ONE = devices.layout(most=1)
 
 
 def with_parameters(config: Config, **values: Any) -> Config:
-    return Config(
-        **{**{name: getattr(config, name) for name in vars(config)}, "env_params": values},
-        preset=None,
-    )
+    return dataclasses.replace(config, env_params=values)
 
 
 def judged(config: Config, seeds: Sequence[int]) -> np.ndarray:
