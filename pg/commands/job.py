@@ -141,7 +141,7 @@ def resume(
 
 def _check_kind(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
-        where = f"pg.{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
+        where = f"{kind.__module__}.{kind.__name__}"
         raise ValueError(f"{name} must be a {where}, got {described(value)}: write {where}(...)")
 
 
