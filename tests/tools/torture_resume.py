@@ -458,8 +458,8 @@ class Torture:
         # it may not have come so far
         too_early = ended.kill and not ended.went_on and not ended.progress[0]
         if ended.went_on[:1] != expected[:1] and not too_early:
-            newest = f"the newest whole checkpoint was {expected[:1]}"
-            yield f"went on after {ended.went_on[:1]}, and {newest}"
+            wanted = f"the newest whole checkpoint was {expected[:1]}"
+            yield f"went on after {ended.went_on[:1]}, and {wanted}"
         if ended.kill is None:
             return
         problems: list[str] = []
