@@ -450,6 +450,8 @@ def the_rest() -> None:
     jax.eval_shape(
         lambda p: curvature.fisher_matrix(policy, p, rollout.episodes(env, policy, p, KEY)), params
     )
+    begin = rollout.start(env, policy, KEY)
+    jax.eval_shape(lambda p: rollout.windows(env, policy, p, KEY, begin, 2), params)
     standing = jax.tree.map(lambda x: x[0], rollout.visited(env, policy, params, KEY)[0])
     going_on = functools.partial(rollout.returns_to_go, env, policy, begin=standing, gamma=0.9)
     jax.eval_shape(lambda p: going_on(params=p, key=KEY, action=jnp.zeros(4, int)), params)
