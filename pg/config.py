@@ -110,22 +110,20 @@ def _filling_in(kind: _Settings) -> _Settings:
         given = {**dict(zip(names, args, strict=False)), **values}
         if len(args) <= len(names):
             args = ()
-        plain(self, *args, **{**_preset_of(given, names), **given})
+        preset = {name: value for name, value in _preset_of(given).items() if name in names}
+        plain(self, *args, **{**preset, **given})
 
     kind.__init__ = filled  # type: ignore[misc]
     return kind
 
 
-def _preset_of(given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """What the preset says of the fields called `names`, where others are given."""
+def _preset_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset that goes with given fields of Config: settings of Config and of Hyperparams."""
     preset = given.get("preset", AUTO)
     label = given.get("estimator", Config.estimator) if preset == AUTO else preset
     if not isinstance(label, str):  # None: no preset; else a mistake, which has its own sentence
         return {}
-    values = defaults(label, given.get("env"))
-    if given.get("minibatch_size") is not None:
-        values["num_minibatches"] = 1  # one of the two says how a batch is cut
-    return {name: value for name, value in values.items() if name in names}
+    return defaults(label, given.get("env"), given.get("minibatch_size"))
 
 
 AUTO = "auto"
@@ -741,11 +739,8 @@ def check_env_params(env_params: Any) -> None:
 
 def _preset_of_hyperparams(config: Config) -> dict[str, Any]:
     """The fields of Hyperparams that the preset of a Config changes; {} where it has none."""
-    if config.preset is None:
-        return {}
-    label = config.estimator if config.preset == AUTO else config.preset
-    values = defaults(label, config.env)
-    return {name: value for name, value in values.items() if name in Hyperparams._fields}
+    preset = _preset_of(vars(config))
+    return {name: value for name, value in preset.items() if name in Hyperparams._fields}
 
 
 def _check_pair(config: Config, hyperparams: Hyperparams) -> None:

@@ -28,7 +28,7 @@ def preset(
     check_name("estimator", estimator, [*FACTS, *VARIANTS])
     env = changes.get("env")
     named = env is None or isinstance(env, str)
-    base = defaults(estimator, task if task and named else env)
+    base = defaults(estimator, task if task and named else env, changes.get("minibatch_size"))
     static, traced = Config.__dataclass_fields__, Hyperparams._fields
     for name in changes:
         known = [*static, *traced, "total_steps"]
@@ -36,8 +36,6 @@ def preset(
     if "total_steps" in changes and "num_updates" in changes:
         raise ValueError("total_steps and num_updates exclude each other: give one of them")
     total_steps = changes.pop("total_steps", None)
-    if changes.get("minibatch_size") is not None:
-        changes = {"num_minibatches": 1, **changes}  # one of the two says how a batch is cut
     values = {**base, **changes, "preset": None}
     config = Config(**{name: value for name, value in values.items() if name in static})
     if total_steps is not None:

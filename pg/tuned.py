@@ -220,17 +220,20 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def defaults(label: str, env: Any = None) -> dict[str, Any]:
+def defaults(label: str, env: Any = None, minibatch_size: Any = None) -> dict[str, Any]:
     """The settings that go with an estimator on an environment, of Config and Hyperparams alike.
 
     Args:
         label: name of an estimator, or of a variant of one (`VARIANTS`).
         env: name of the environment whose tuned settings are taken; None: that of the preset. An
             environment object has none.
+        minibatch_size: that of Config; where it is given, it says how a batch is cut, and the
+            preset's number of minibatches does not.
     """
     variant = {"estimator": label, **VARIANTS.get(label, {})}
     facts = FACTS.get(variant["estimator"])
     preset = {**(facts.settings if facts else {}), **variant}
     task = preset.get("env", "CartPole-v1") if env is None else env
     tuned = TUNED.get(task, {}).get(label, {}) if isinstance(task, str) else {}
-    return {**preset, **tuned}
+    cut = {} if minibatch_size is None else {"num_minibatches": 1}
+    return {**preset, **tuned, **cut}

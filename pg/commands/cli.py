@@ -391,11 +391,12 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
     check_name("estimator", estimator, FACTS)
     check_env(env)
-    config, hyperparams = preset(estimator, **({"env": env} if _named(argv, "env") else {}))
-    if any(_named(argv, name) for name in ("minibatch-size", "minibatch_size")):
-        # one of the two says how a batch is cut
-        config = dataclasses.replace(config, num_minibatches=1)
-    return config, hyperparams
+    changes: dict[str, Any] = {}
+    if _named(argv, "env"):
+        changes["env"] = env
+    if _named(argv, "minibatch-size") or _named(argv, "minibatch_size"):
+        changes["num_minibatches"] = 1  # one of the two says how a batch is cut
+    return preset(estimator, **changes)
 
 
 def mistake(error: object) -> int:
