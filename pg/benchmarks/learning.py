@@ -65,7 +65,7 @@ HEADER = (
 
 
 class Cell(NamedTuple):
-    """What one program does."""
+    """The work of one program."""
 
     name: str  # of the environment
     label: str
@@ -75,12 +75,12 @@ class Cell(NamedTuple):
     hyperparams: Hyperparams
 
     def file(self, out: Path) -> Path:
-        """Where it is kept."""
+        """The file that it is kept in."""
         return out / self.name / self.label / f"seeds-{self.seeds[0]}-{self.seeds[-1]}.json"
 
     def matches(self, stored: Mapping[str, Any]) -> bool:
-        """Whether a file holds what these settings would give; fields that are newer than it count
-        as default.
+        """True where a file holds the results of these settings; fields that are newer than it
+        count as default.
         """
         try:
             there = folders.stored_settings(stored)
@@ -313,8 +313,8 @@ def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray
 def _panels(
     lines: Sequence[Result], out: Path
 ) -> dict[str, dict[str, tuple[np.ndarray, Estimate]]]:
-    """Of each environment and label: steps [K], and the mean return over seeds with its interval,
-    [K] each.
+    """The curves of each environment and label: steps [K], and the mean return over seeds with its
+    interval, [K] each.
     """
     panels: dict[str, dict[str, tuple[np.ndarray, Estimate]]] = {}
     for task, group in _ranked(lines):

@@ -66,7 +66,7 @@ class Task(NamedTuple):
 
     @property
     def normalisable(self) -> bool:
-        """Whether floor and best span a scale on which scores of different environments can be
+        """True where floor and best span a scale on which scores of different environments can be
         compared.
         """
         return self.best is not None and self.best > self.floor

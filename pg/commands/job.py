@@ -27,7 +27,7 @@ SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 
 @dataclasses.dataclass
 class Options(cli.Checkpointing, cli.Length):
-    """What the main job does around training."""
+    """The settings of the train command around training."""
 
     seed: int = 0
     """Seed of the run; of several seeds, the first."""

@@ -1,5 +1,5 @@
-"""Where the variance of one step's term ∇log π(a|s) (G - b(s)) comes from: what follows, the
-action, or the state.
+"""The decomposition of the variance of one step's term ∇log π(a|s) (G - b(s)): what follows, the
+action, the state.
 
     tr Var = E ‖z‖² Var(G|s, a)  +  E tr Var(z (Q - b)|s)  +  tr Var(E[z Q|s])
 

@@ -1,4 +1,4 @@
-"""What is exact: the moments of any estimator on tabular problems, and whether a direction is a
+"""Exact figures: the moments of any estimator on tabular problems, and whether a direction is a
 gradient at all.
 """
 

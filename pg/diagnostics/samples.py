@@ -29,8 +29,8 @@ class Moments(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What is kept of n gradients: moments, and a few numbers of each, [n], from which errors are
-    reckoned.
+    """The statistics of n gradients: moments, and a few numbers of each, [n], from which errors are
+    computed.
     """
 
     moments: Moments
@@ -137,8 +137,8 @@ def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:
 
 
 def at_once(traj: Trajectory, num_episodes: int) -> int:
-    """How many gradients of `num_episodes` episodes to compute together: few, for their time is cut
-    into blocks.
+    """The number of gradients of `num_episodes` episodes to compute together: few, for their time
+    is cut into blocks.
 
     At least four, that a block with a few steps of each is filled; of short episodes as many as
     fill a block.

@@ -1,5 +1,5 @@
-"""Of a batch's weights and values: how many samples they are worth, and how much of the returns
-they explain.
+"""The effective sample size of a batch's weights, and the share of the returns that its values
+explain.
 """
 
 import jax

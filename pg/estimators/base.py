@@ -1,5 +1,5 @@
-"""What an estimator is, and `build_estimator`, which makes one from a choice of Ψ and of a
-surrogate.
+"""Estimators as triples of functions, and `build_estimator`, which makes one from a choice of Ψ and
+of a surrogate.
 
 The split between `weigh` and `grad` is the stop-gradient: `weigh` computes all that is constant in
 θ, once a batch; `grad` differentiates the surrogate only, as often as wanted. Steps are summed,
@@ -118,7 +118,7 @@ def per_step(what: str, x: Any, traj: Trajectory, remedy: str = OF_EACH_STEP) ->
 
 
 def drift(h: Hyperparams) -> Watch:
-    """How far the policy has moved since the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
+    """The distance of the policy from that of the batch: kl, E[ρ - 1 - log ρ] ≥ 0 in nats, and
     clip_fraction.
     """
 

@@ -36,7 +36,7 @@ class Estimates(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What estimates are compared with: ∇J, or an estimate of it from many other episodes."""
+    """The reference of estimates: ∇J, or an estimate of it from many other episodes."""
 
     gradient: np.ndarray  # [P]
     # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it

@@ -1,4 +1,4 @@
-"""How good estimates are, per environment step and per second, with intervals from independent
+"""The quality of estimates, per environment step and per second, with intervals from independent
 repetitions.
 
 cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it
@@ -72,8 +72,8 @@ class Point(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What the repetitions say, [R] and [R, M]; cosines at `size[i]` episodes, 1, 2, 4, ... times
-    N₀.
+    """The figures of R repetitions, [R] and [R, M]; cosines at `size[i]` episodes, 1, 2, 4, ...
+    times N₀.
     """
 
     size: np.ndarray  # [M]

@@ -1,4 +1,4 @@
-"""What was measured, for people: tables in Markdown, figures, and how well two surveys agree."""
+"""The report of a survey: tables in Markdown, figures, and how well two surveys agree."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -1,5 +1,5 @@
-"""What is measured: policies of several moments of training, each with critics that were fitted
-while it stood still.
+"""The problems: policies of several moments of training, each with critics that were fitted while
+it was frozen.
 
 A critic that training left behind would be as good as its estimator had made it: so that estimators
 are compared and not their critics' histories, all get the same V and the same Q, regressed on

@@ -27,7 +27,7 @@ STAGES_JSON: dict[str, Any] = {
 
 
 class Survey(NamedTuple):
-    """What was measured: a line for each estimator, subject, stage and seed, and the points of its
+    """The measurements: a line for each estimator, subject, stage and seed, and the points of its
     curve.
     """
 
@@ -36,8 +36,8 @@ class Survey(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> "Survey":
-        """What a folder holds; nothing of one that is not there. Raises ValueError where that is
-        something else.
+        """The measurements in a folder; none of one that is not there. Raises ValueError where it
+        holds something else.
         """
         paths = folder / "quality.csv", folder / "cosines.csv"
         if not all(path.exists() for path in paths):

@@ -102,7 +102,7 @@ class Adapter(environment.Environment):
         return obs, state, jnp.asarray(reward), jnp.asarray(terminated, bool), {}
 
     def is_truncated(self, state: State, params: environment.EnvParams) -> jax.Array:
-        """Whether a limit ended the episode at `state`: that of time, or one of the library's
+        """True where a limit ended the episode at `state`: that of time, or one of the library's
         own.
         """
         return state.truncated | (state.time >= params.max_steps_in_episode)
