@@ -518,8 +518,8 @@ def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax
     """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
     [K, B].
 
-    The keys are given as their numbers, for loops to pass on (`envs.scan_keys` says why); `_step`
-    undoes that.
+    The keys are given as their numbers, for loops to pass on (`fast.scans.scan_keys` says why);
+    `_step` undoes that.
     """
     networks.check_params(params)
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]

@@ -30,6 +30,7 @@ from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import standardise
 from pg.estimators.checks import checked
 from pg.fast import devices
+from pg.fast.scans import scan_keys
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
@@ -321,7 +322,7 @@ def make_train(
         h = as_arrays(usual) if hyperparams is None else hyperparams
         learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
         init_key, keys = training_keys(key, 0, config.num_updates)
-        return envs.scan_keys(learner.step, learner.init(init_key), keys)
+        return scan_keys(learner.step, learner.init(init_key), keys)
 
     return train
 
@@ -358,7 +359,7 @@ def make_chunk(
     ) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
         if count is None:
-            return envs.scan_keys(step, state, keys)
+            return scan_keys(step, state, keys)
 
         impl = jax.random.key_impl(keys)
         # a key that is taken from an array in a loop looks as if it were used twice

@@ -1,4 +1,6 @@
-"""A scan over time that stops early, for batches whose episodes end at different times."""
+"""Scans: one that stops early, for batches whose episodes end at different times, and one over
+random keys.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,3 +67,20 @@ def scan_until(
     ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
     ys = jax.lax.while_loop(some_alive, take_block, (first, carry, ready, ys))[-1]
     return blocks.join(ys, length)
+
+
+def scan_keys(
+    step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array
+) -> tuple[Any, Any]:
+    """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
+
+    They pass as plain numbers: under `vmap` the search for keys that are used twice
+    (`jax.debug_key_reuse`) takes the axis of a scan, which an array of keys has moved, for a use of
+    all of them.
+    """
+    impl = jax.random.key_impl(keys)
+
+    def one(carry: Any, data: jax.Array) -> tuple[Any, Any]:
+        return step(carry, jax.random.wrap_key_data(data, impl=impl))
+
+    return jax.lax.scan(one, carry, jax.random.key_data(keys))

@@ -104,7 +104,7 @@ class Policy:
         begins = jnp.broadcast_to(first, batch).reshape(-1)
         flat, dist = self.network.apply(self.params, flat, seen, begins)
         action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
-        action = jax.vmap(self.env.sent)(action)
+        action = jax.vmap(self.env.to_own_action)(action)
         carry = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), flat)
         return carry, action.reshape(*batch, *action.shape[1:])
 

@@ -18,7 +18,10 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "tuned", "config", "presets"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
-    *("envs.base", "envs.adapters", "distributions", "networks", "rollout", "nonfinite"),
+    *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
+    *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface"),
+    *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
+    *("distributions", "networks", "rollout", "nonfinite"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
     *("diagnostics", "optimizers", "seeds", "train", "evaluate"),
@@ -82,7 +85,7 @@ def test_imports_only_go_down() -> None:
 
 
 def test_one_importer_of_gymnax_and_one_of_matplotlib() -> None:
-    for library, home in (("gymnax", "envs.base"), ("matplotlib", "reports.plots")):
+    for library, home in (("gymnax", "envs.library"), ("matplotlib", "reports.plots")):
         users = {
             module(path) for path in FILES if any(i.split(".")[0] == library for i in imports(path))
         }

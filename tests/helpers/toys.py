@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from pg.config import Config
 from pg.distributions import Categorical
-from pg.networks import Network
+from pg.envs import make_env
+from pg.networks import Network, make_policy
+from pg.rollout import start, windows
 
 
 def expand(mask: jax.Array, like: jax.Array) -> jax.Array:
@@ -57,6 +60,24 @@ class Clock(environment.Environment):
 
     def observation_space(self, params: ClockParams) -> spaces.Box:
         return spaces.Box(0.0, 10.0, (2,), jnp.float32)
+
+
+class Drifting(Clock):
+    """The place begins as `begin` and moves by `by`; the reward is the place."""
+
+    def __init__(self, begin: Any, by: Any) -> None:
+        self.begin, self.by = begin, by
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        state = ClockState(place={"x": self.begin}, time=0)
+        return jnp.zeros(1), state
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        place = (
+            state.place["x"] + self.by if jnp.asarray(self.by).dtype != bool else jnp.bool_(True)
+        )
+        state = ClockState(place={"x": place}, time=state.time + 1)
+        return jnp.zeros(1), state, place, jnp.bool_(False), {}
 
 
 def tabular_policy(num_states: int, num_actions: int) -> Network:
@@ -117,3 +138,18 @@ class Target(environment.Environment):
 
     def observation_space(self, params: environment.EnvParams) -> spaces.Box:
         return spaces.Box(-1.0, 1.0, (1,), jnp.float32)
+
+
+def roll(env: Any, num_steps: int, num_envs: int = 4, **params: Any) -> Any:
+    """A window of an untrained policy's steps."""
+    env = make_env(env, num_envs, params)
+    policy = make_policy(Config(preset=None), env)
+    key = jax.random.key(1)
+    return windows(env, policy, policy.init(key), key, start(env, policy, key), num_steps)[1]
+
+
+def paid(env: Any, action: Any, env_params: Any = None) -> jax.Array:
+    """The rewards [2] of a first step of two environments."""
+    batched = make_env(env, 2, env_params)
+    state, _ = batched.reset(jax.random.key(0))
+    return batched.step(jax.random.key(1), state, action)[1].reward

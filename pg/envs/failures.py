@@ -1,0 +1,45 @@
+"""Failures of an environment's own code, as one sentence with a remedy."""
+
+from typing import Any
+
+import jax
+
+__all__ = ["OUTLIVES_TRACE", "InterfaceError", "described", "failure"]
+
+OUTLIVES_TRACE = (
+    "keeps what it has computed of traced arrays, on itself, on a class or in a module, where it "
+    "outlives the trace: compute it anew in each call"
+)
+# The first that fits: the last kind of fault is a base of others.
+_REMEDIES = {
+    jax.errors.UnexpectedTracerError: f"it {OUTLIVES_TRACE}",
+    jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
+    "jnp.where, jax.lax.cond, or & | ~",
+    jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a "
+    "range: index jnp.asarray(...) by it, or loop by jax.lax.fori_loop",
+    jax.errors.TracerArrayConversionError: "numpy cannot compute with traced arrays: write jnp in "
+    "place of np",
+    jax.errors.NonConcreteBooleanIndexError: "an array cannot be cut by a mask, as its size is not "
+    "known: write jnp.where(mask, x, 0)",
+    jax.errors.ConcretizationTypeError: "an array cannot be made a number of Python, nor a size: "
+    "leave out int() and float(), and write x.astype(...)",
+}
+
+
+class InterfaceError(ValueError):
+    """A fault in an environment's results, where its own code has not failed."""
+
+
+def failure(method: str, error: Exception) -> str:
+    """The failure of an environment's method in one line, with a remedy where one is known."""
+    first_line = str(error).strip().partition("\n")[0].rstrip(".")
+    sentence = f"the environment's {method} fails: {type(error).__name__}: {first_line}"
+    for kind, remedy in _REMEDIES.items():
+        if isinstance(error, kind):
+            return f"{sentence}: {remedy}"
+    return sentence
+
+
+def described(x: Any) -> str:
+    """The dtype and the shape of an array, as a sentence names them."""
+    return f"{x.dtype} of shape {x.shape}"

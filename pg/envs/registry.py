@@ -1,0 +1,49 @@
+"""Environments by name: those of gymnax, and those of other libraries through an adapter."""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+
+from pg.config import check_env, check_interface, name_of
+from pg.envs.library import gymnax
+
+__all__ = ["environment_named", "environment_of", "with_gradients"]
+
+
+def environment_of(env: Any) -> Any:
+    """The environment of a name, or the object itself once it has an environment's interface."""
+    if isinstance(env, str):
+        return environment_named(env)
+    check_interface(env)
+    return env
+
+
+def environment_named(name: str) -> Any:
+    """The one object of this name: gymnax's jitted methods are cached by the object's identity."""
+    return _build(name, jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _build(name: str, x64: bool) -> Any:
+    """A new object of this name. x64: the precision of the numbers that it may keep."""
+    check_env(name)
+    if ":" in name:  # adapters are written on top of this package, so it loads them only here
+        return importlib.import_module("pg.envs.adapters").make(name)
+    # it may hold arrays, and is kept beyond the trace that asks for it first
+    with jax.ensure_compile_time_eval():
+        return gymnax.make(name)[0]
+
+
+def with_gradients(env: Any) -> Any:
+    """The environment with a transition that can be differentiated.
+
+    Raises ValueError where there is none.
+    """
+    if not getattr(env, "supports_transition_gradients", False):
+        raise ValueError(
+            f"the dynamics of {name_of(env)} have no derivative: use an estimator of "
+            f"the score instead"
+        )
+    return env.with_transition_gradients()

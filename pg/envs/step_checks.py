@@ -1,0 +1,106 @@
+"""Checks of an environment's step by its shapes alone, and the dtypes of its state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pg.envs.env_spaces import Box, Discrete
+from pg.envs.failures import described
+from pg.envs.interface import shapes_of
+from pg.envs.observations import is_real
+
+__all__ = ["as_dtypes", "checked_dtypes"]
+
+
+def checked_dtypes(
+    step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any
+) -> Any:
+    """The dtypes of the state, on which `reset` and `step` agree.
+
+    Args:
+        step: key, state, action, params -> state, obs, reward, terminated, truncated.
+        start: The shapes of obs and state, as reset gives them.
+        space: The space of actions.
+        params: The parameters of the environment.
+
+    Raises:
+        ValueError: For a step that fails, or whose results are not those of the interface.
+    """
+    action = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.low.shape)
+    obs, state = start
+    results = shapes_of("step", step, jax.random.key(0), state, action, params)
+    next_state, next_obs, *scalars = results
+    for name, x in zip(("reward", "terminated", "truncated"), scalars, strict=True):
+        if x.shape != ():
+            raise ValueError(
+                f"the environment's {name} must be a scalar, got shape {x.shape}: squeeze it in "
+                f"step_env"
+            )
+        if not is_real(x):
+            raise ValueError(
+                f"the environment's {name} must be a real number or a boolean, got {x.dtype}"
+            )
+    if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
+        got = described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
+        raise ValueError(
+            f"step must give observations like those of reset, {described(obs)}; got {got}"
+        )
+    dtypes = _state_dtypes(state, next_state)
+    wider = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
+    if any(x.dtype != y.dtype for x, y in pairs):
+        # a step from there may give more digits still
+        return checked_dtypes(step, (obs, wider), space, params)
+    return dtypes
+
+
+def _state_dtypes(before: Any, after: Any) -> Any:
+    """The dtype of each leaf of the state: the wider where only the width differs.
+
+    before, after: shapes and dtypes as reset and step give them. Raises ValueError where they do
+    not fit together.
+    """
+    first, second = _leaves_by_path(before), _leaves_by_path(after)
+    for name in first | second:
+        old, new = first.get(name), second.get(name)
+        shapes = [leaf.shape if leaf is not None else "none" for leaf in (old, new)]
+        if old is None or new is None or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"step must give a state like that of reset: {name} had shape {shapes[0]}, and "
+                f"then {shapes[1]}"
+            )
+        if old.dtype != new.dtype and not _same_kind(old, new):
+            raise ValueError(
+                f"step must give a state like that of reset: {name} was {old.dtype}, and then "
+                f"{new.dtype}, which gymnax's own step refuses too; make it jnp.asarray(..., "
+                f"{jnp.promote_types(old.dtype, new.dtype)}) in both"
+            )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"step must give a state like that of reset, {structures[0]}; got {structures[1]}"
+        )
+
+    def wider(old: Any, new: Any) -> Any:
+        return old.dtype if old.dtype == new.dtype else jnp.promote_types(old.dtype, new.dtype)
+
+    return jax.tree.map(wider, before, after)
+
+
+def _leaves_by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _same_kind(x: Any, y: Any) -> bool:
+    """True of two arrays of one kind of number, of which the wider holds all of the narrower."""
+    kinds = (jnp.bool_, jnp.signedinteger, jnp.unsignedinteger, jnp.floating, jnp.complexfloating)
+    return any(jnp.issubdtype(x.dtype, kind) and jnp.issubdtype(y.dtype, kind) for kind in kinds)
+
+
+def as_dtypes(state: Any, dtypes: Any) -> Any:
+    """The state in these dtypes, none of them weak (`time=0` is), which would compile everything a
+    second time.
+    """
+    return jax.tree.map(lambda x, dtype: jax.lax.convert_element_type(x, dtype), state, dtypes)
