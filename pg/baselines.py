@@ -10,42 +10,91 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from pg import rounding
-from pg.inputs import floats, numbers
+from pg.inputs import converted, floats, numbers
 
 
-def leave_one_out(x: jax.Array) -> jax.Array:
+def _values(x: Any) -> dict[str, Any]:
+    """Values of any shape, as floats."""
+    return {"x": floats("x", x)}
+
+
+def _samples(x: Any) -> dict[str, Any]:
+    """Samples along the last axis, [..., N], as floats. Raises ValueError for N < 2."""
+    samples = floats("x", x)
+    if samples.ndim == 0 or samples.shape[-1] < 2:
+        raise ValueError(
+            f"leave_one_out needs at least 2 samples on the last axis, got shape {samples.shape}"
+        )
+    return {"x": samples}
+
+
+def _weighted_samples(numerator: Any, denominator: Any) -> dict[str, Any]:
+    """Two arrays of samples along axis 0, [N, ...], as floats.
+
+    Raises ValueError where shapes differ, and for N < 2.
+    """
+    numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
+    if numerator.shape != denominator.shape:
+        shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
+        raise ValueError(f"numerator and denominator must have one shape, [N, ...], got {shapes}")
+    if numerator.ndim == 0 or len(numerator) < 2:
+        raise ValueError(
+            f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}"
+        )
+    return {"numerator": numerator, "denominator": denominator}
+
+
+def _grouped_samples(x: Any, same_group: Any) -> dict[str, Any]:
+    """Samples [N] as floats, and the pairs of one group [N, N] as booleans.
+
+    Raises ValueError for another shape: broadcast, it would name other pairs.
+    """
+    samples, pairs = floats("x", x), numbers("same_group", same_group)
+    shape = samples.shape
+    if len(shape) != 1 or pairs.shape != (*shape, *shape):
+        raise ValueError(
+            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: "
+            "of numbers of groups, [N], write group[:, None] == group[None, :]"
+        )
+    return {"x": samples, "same_group": pairs.astype(bool)}
+
+
+@converted(_samples, "x")
+def leave_one_out(x: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
     """bₙ = (1/(N-1)) Σ_{m≠n} xₘ along the last axis, [..., N]  (Kool et al. 2019; Ahmadian et al.
     2402.14740).
 
     Raises ValueError for N < 2, where no other sample exists.
     """
-    x = floats("x", x)
-    n = x.shape[-1] if x.ndim else 1
-    if n < 2:
-        raise ValueError(
-            f"leave_one_out needs at least 2 samples on the last axis, got shape {x.shape}"
-        )
+    n = x.shape[-1]
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
-def group_leave_one_out(x: jax.Array, same_group: jax.Array) -> jax.Array:
+@converted(_grouped_samples, "x", "same_group")
+def group_leave_one_out(
+    x: Float[Array, " N"], same_group: Bool[Array, "N N"]
+) -> Float[Array, " N"]:
     """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740,
     for each prompt).
 
     x: [N]. same_group: [N, N] bool, the pairs of one group.
     Raises ValueError for another shape, as that of the numbers of groups.
     """
-    x = floats("x", x)
-    same_group = _pairs(same_group, x.shape)
     others = same_group & ~jnp.eye(len(x), dtype=bool)
     return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(
         others.sum(-1, dtype=x.dtype), 1.0
     )
 
 
-def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True) -> jax.Array:
+@converted(_values, "x")
+def standardised(
+    x: Float[Array, "*B"],
+    error: Float[Array, "..."] | float,
+    where: Bool[Array, "..."] | bool = True,
+) -> Float[Array, "*B"]:
     """(x - mean) / (std + 10⁻⁸) over all x that count, [...]; 0 where x does not, or where no two
     of them differ.
 
@@ -54,7 +103,6 @@ def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True)
         error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
         where: those of x that count, broadcast against x.
     """
-    x = floats("x", x)
     where = jnp.broadcast_to(where, x.shape)
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
     centred = x
@@ -66,7 +114,10 @@ def standardised(x: jax.Array, error: jax.Array, where: jax.Array | bool = True)
     return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))
 
 
-def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) -> jax.Array:
+@converted(_grouped_samples, "x", "same_group")
+def group_standardised(
+    x: Float[Array, " N"], error: Float[Array, " N"], same_group: Bool[Array, "N N"]
+) -> Float[Array, " N"]:
     """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300,
     section 4.1.2).
 
@@ -79,13 +130,14 @@ def group_standardised(x: jax.Array, error: jax.Array, same_group: jax.Array) ->
     Raises:
         ValueError: another shape of `same_group`, as that of the numbers of groups.
     """
-    x = floats("x", x)
-    same_group = _pairs(same_group, x.shape)
     in_each_group = jax.vmap(standardised, (None, None, 0))(x, error, same_group)
     return jnp.diagonal(in_each_group)
 
 
-def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+@converted(_weighted_samples, "numerator", "denominator")
+def leave_one_out_ratio(
+    numerator: Float[Array, "N *B"], denominator: Float[Array, "N *B"]
+) -> Float[Array, "N *B"]:
     """Σ_{m≠n} numeratorₘ / Σ_{m≠n} denominatorₘ along axis 0, [N, ...]; 0 where the denominator is
     0.
 
@@ -93,34 +145,12 @@ def leave_one_out_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Arr
     from the other episodes (Peters & Schaal 2008; Greensmith et al. 2004). Raises ValueError for N
     < 2.
     """
-    numerator, denominator = floats("numerator", numerator), floats("denominator", denominator)
-    if numerator.shape != denominator.shape:
-        shapes = f"{list(numerator.shape)} and {list(denominator.shape)}"
-        raise ValueError(f"numerator and denominator must have one shape, [N, ...], got {shapes}")
-    if len(numerator.shape) == 0 or len(numerator) < 2:
-        raise ValueError(
-            f"leave_one_out_ratio needs at least 2 samples on axis 0, got shape {numerator.shape}"
-        )
-    top, bottom = (_sum_of_others(x) for x in (numerator, denominator))
+    top, bottom = _sum_of_others(numerator), _sum_of_others(denominator)
     positive = bottom > 0
     return jnp.where(positive, top / jnp.where(positive, bottom, 1.0), 0.0)
 
 
-def _pairs(same_group: Any, shape: tuple[int, ...]) -> jax.Array:
-    """The pairs of one group, [N, N] bool.
-
-    Raises ValueError for another shape: broadcast, it would name other pairs.
-    """
-    pairs = numbers("same_group", same_group)
-    if len(shape) != 1 or pairs.shape != (*shape, *shape):
-        raise ValueError(
-            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: "
-            "of numbers of groups, [N], write group[:, None] == group[None, :]"
-        )
-    return pairs.astype(bool)
-
-
-def _sum_of_others(x: jax.Array) -> jax.Array:
+def _sum_of_others(x: Float[Array, "N *B"]) -> Float[Array, "N *B"]:
     """Σ_{m≠n} xₘ along axis 0 as what comes before plus what comes after: no cancellation where xₙ
     is the largest.
     """
@@ -131,25 +161,26 @@ def _sum_of_others(x: jax.Array) -> jax.Array:
 
 
 class MovingAverage(NamedTuple):
-    """Exponential average of a scalar, kept without its bias correction."""
+    """An exponential average of a scalar, stored without its bias correction."""
 
-    total: jax.Array  # Σᵢ (1-β) βⁿ⁻ⁱ xᵢ
-    weight: jax.Array  # Σᵢ (1-β) βⁿ⁻ⁱ = 1 - βⁿ
+    total: Float[Array, ""]  # Σᵢ (1-β) βⁿ⁻ⁱ xᵢ
+    weight: Float[Array, ""]  # Σᵢ (1-β) βⁿ⁻ⁱ = 1 - βⁿ
 
     @classmethod
     def start(cls) -> "MovingAverage":
-        """Of nothing yet."""
+        """The average of no samples."""
         return cls(jnp.zeros(()), jnp.zeros(()))
 
-    def value(self) -> jax.Array:
-        """The average of what was seen so far, []; 0 before anything was."""
-        return jnp.where(
-            self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0
-        )
+    def value(self) -> Float[Array, ""]:
+        """The bias-corrected average of all samples so far, []; 0 before the first."""
+        has_samples = self.weight > 0
+        return jnp.where(has_samples, self.total / jnp.where(has_samples, self.weight, 1.0), 0.0)
 
-    def update(self, x: jax.Array, decay: jax.Array | float) -> "MovingAverage":
-        """With x included. The *uncorrected* sum is carried: feeding the corrected one back
-        diverges.
+    def update(
+        self, x: Float[Array, ""] | float, decay: Float[Array, ""] | float
+    ) -> "MovingAverage":
+        """The average with x included. The *uncorrected* sum is carried: feeding the corrected one
+        back diverges.
         """
         total = decay * self.total + (1 - decay) * x
         return MovingAverage(total, decay * self.weight + (1 - decay))

@@ -6,9 +6,11 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
@@ -217,6 +219,31 @@ def floats(name: str, value: Any) -> Any:
 
     array = numbers(name, value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+def converted(convert: Callable[..., dict[str, Any]], *names: str) -> Callable[[F], F]:
+    """A decorator: the arguments of these names are checked and made into arrays first.
+
+    So the function's body, like its annotations, is about arrays, whatever numbers it is called
+    with.
+
+    Args:
+        convert: a function of the arguments, by name -> what to call the function with, by name.
+        names: of the arguments that `convert` takes.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def with_arrays(*args: Any, **kwargs: Any) -> Any:
+            arguments = signature.bind(*args, **kwargs).arguments
+            arrays = convert(**{name: arguments[name] for name in names})
+            return function(**{**arguments, **arrays})
+
+        return cast(F, with_arrays)
+
+    return decorate
 
 
 def count(name: str, value: Any, low: int = 1) -> int:

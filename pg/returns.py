@@ -15,89 +15,142 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Real, Shaped
 
-from pg.inputs import count, floats, numbers
+from pg.inputs import converted, count, floats, numbers
 
 FLAGS = ("done", "terminated", "truncated")
 
 
+def _steps(**values: Any) -> dict[str, Any]:
+    """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
+
+    Raises ValueError for what are no numbers, for a number without an axis of time, and where
+    shapes differ.
+    """
+    arrays = {
+        name: numbers(name, value).astype(bool) if name in FLAGS else floats(name, value)
+        for name, value in values.items()
+    }
+    first = next(iter(arrays))
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise ValueError(f"{name} must be [T, ...], time first, got one number")
+        if array.shape != arrays[first].shape:
+            shapes = f"{list(arrays[first].shape)} and {list(array.shape)}"
+            raise ValueError(f"{first} and {name} must have one shape, [T, ...], got {shapes}")
+    return arrays
+
+
+@converted(_steps, "x")
 def discounted_sum(
-    x: jax.Array, discount: jax.Array | float, last: jax.Array | float = 0.0
-) -> jax.Array:
+    x: Float[Array, "T *B"],
+    discount: Real[ArrayLike, "..."],
+    last: Real[ArrayLike, "..."] = 0.0,
+) -> Float[Array, "T *B"]:
     """yₜ = xₜ + cₜ yₜ₊₁ with y_T = last, [T, ...].
 
-    x: [T, ...]. discount: c, broadcast against x. last: broadcast against x[0].
+    Args:
+        x: [T, ...].
+        discount: c, broadcast against x.
+        last: y_T, broadcast against x[0].
     """
-    (x,) = _steps(x=x)
     c = jnp.broadcast_to(jnp.asarray(discount, x.dtype), x.shape)
     last = jnp.broadcast_to(jnp.asarray(last, x.dtype), x.shape[1:])
 
-    def step(y: jax.Array, xc: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        y = xc[0] + xc[1] * y
+    def step(
+        y: Float[Array, "*B"], xc: tuple[Float[Array, "*B"], Float[Array, "*B"]]
+    ) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+        x_t, c_t = xc
+        y = x_t + c_t * y
         return y, y
 
     return jax.lax.scan(step, last, (x, c), reverse=True)[1]
 
 
-def total_return(reward: jax.Array, gamma: jax.Array | float) -> jax.Array:
+@converted(_steps, "reward")
+def total_return(
+    reward: Float[Array, "T *B"], gamma: Float[Array, ""] | float
+) -> Float[Array, "*B"]:
     """R = Σₜ γᵗ rₜ, summed over axis 0, [...]: each column is one episode from its start, 0 after
     its end.
 
     reward: [T, ...].
     """
-    (reward,) = _steps(reward=reward)
     return jnp.sum(discount_powers(reward, gamma) * reward, axis=0)
 
 
-def discount_powers(x: jax.Array, gamma: jax.Array | float) -> jax.Array:
+@converted(_steps, "x")
+def discount_powers(
+    x: Float[Array, "T *B"], gamma: Float[Array, ""] | float
+) -> Float[Array, "T *#B"]:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
-    (x,) = _steps(x=x)
     return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0], dtype=x.dtype), x)
 
 
-def reward_to_go(reward: jax.Array, done: jax.Array, gamma: jax.Array | float) -> jax.Array:
+@converted(_steps, "reward", "done")
+def reward_to_go(
+    reward: Float[Array, "T *B"], done: Bool[Array, "T *B"], gamma: Float[Array, ""] | float
+) -> Float[Array, "T *B"]:
     """Gₜ = rₜ + γ (1 - doneₜ) Gₜ₊₁, restarting after `done`, [T, ...]. Not multiplied by γᵗ.
 
-    reward: [T, ...]. done: [T, ...] bool.
+    Args:
+        reward: rₜ, [T, ...].
+        done: the ends of episodes, of either kind, [T, ...].
+        gamma: γ.
     """
-    reward, done = _steps(reward=reward, done=done)
     return discounted_sum(reward, gamma * _unless(done, reward))
 
 
+@converted(_steps, "reward", "terminated", "v_t", "v_tp1")
 def td_error(
-    reward: jax.Array,
-    terminated: jax.Array,
-    v_t: jax.Array,
-    v_tp1: jax.Array,
-    gamma: jax.Array | float,
-) -> jax.Array:
+    reward: Float[Array, "T *B"],
+    terminated: Bool[Array, "T *B"],
+    v_t: Float[Array, "T *B"],
+    v_tp1: Float[Array, "T *B"],
+    gamma: Float[Array, ""] | float,
+) -> Float[Array, "T *B"]:
     """δₜ = rₜ + γ (1 - terminatedₜ) V(sₜ₊₁) - V(sₜ), [T, ...]  (Sutton 1988).
 
-    v_tp1: V of the true successor; where terminated it is not read, and may be NaN. Truncation
-    needs no term: V(sₜ₊₁) stands for what would have followed.
+    Truncation needs no term: V(sₜ₊₁) stands for what would have followed.
+
+    Args:
+        reward: rₜ, [T, ...].
+        terminated: terminations, after which nothing follows, [T, ...].
+        v_t: V(sₜ), [T, ...].
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; where terminated it is not read, and may be
+            NaN.
+        gamma: γ.
     """
-    reward, terminated, v_t, v_tp1 = _steps(
-        reward=reward, terminated=terminated, v_t=v_t, v_tp1=v_tp1
-    )
     return reward + gamma * jnp.where(terminated, 0.0, v_tp1) - v_t
 
 
+@converted(_steps, "reward", "terminated", "truncated", "v_t", "v_tp1")
 def n_step(
-    reward: jax.Array,
-    terminated: jax.Array,
-    truncated: jax.Array,
-    v_t: jax.Array,
-    v_tp1: jax.Array,
-    gamma: jax.Array | float,
-    n: jax.Array | int,
-) -> jax.Array:
+    reward: Float[Array, "T *B"],
+    terminated: Bool[Array, "T *B"],
+    truncated: Bool[Array, "T *B"],
+    v_t: Float[Array, "T *B"],
+    v_tp1: Float[Array, "T *B"],
+    gamma: Float[Array, ""] | float,
+    n: ArrayLike,
+) -> Float[Array, "T *B"]:
     """Aₜ = Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ), [T, ...]  (Mnih et al. 2016, 1602.01783).
 
-    The sum of n TD errors, fewer where the episode or the array ends first; n may be traced.
+    The sum of n TD errors, fewer where the episode or the array ends first.
+
+    Args:
+        reward: rₜ, [T, ...].
+        terminated: terminations, after which nothing follows, [T, ...].
+        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        v_t: V(sₜ), [T, ...].
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        gamma: γ.
+        n: a whole number of at least 1; it may be traced.
+
+    Raises:
+        ValueError: another n.
     """
-    reward, terminated, truncated, v_t, v_tp1 = _steps(
-        reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
-    )
     if not isinstance(n, jax.core.Tracer):  # whose number is not known yet
         number: Any = n
         n = count("n", number.item() if getattr(n, "shape", None) == () else n)
@@ -114,48 +167,65 @@ def n_step(
     )
 
 
+@converted(_steps, "reward", "terminated", "truncated", "v_t", "v_tp1")
 def gae(
-    reward: jax.Array,
-    terminated: jax.Array,
-    truncated: jax.Array,
-    v_t: jax.Array,
-    v_tp1: jax.Array,
-    gamma: jax.Array | float,
-    lambda_: jax.Array | float,
-) -> jax.Array:
+    reward: Float[Array, "T *B"],
+    terminated: Bool[Array, "T *B"],
+    truncated: Bool[Array, "T *B"],
+    v_t: Float[Array, "T *B"],
+    v_tp1: Float[Array, "T *B"],
+    gamma: Float[Array, ""] | float,
+    lambda_: Float[Array, ""] | float,
+) -> Float[Array, "T *B"]:
     """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq.
     16).
+
+    Args:
+        reward: rₜ, [T, ...].
+        terminated: terminations, after which nothing follows, [T, ...].
+        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        v_t: V(sₜ), [T, ...].
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        gamma: γ.
+        lambda_: λ; 0 is the TD error, 1 the reward to go less V.
     """
-    reward, terminated, truncated, v_t, v_tp1 = _steps(
-        reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
-    )
     delta = td_error(reward, terminated, v_t, v_tp1, gamma)
     return discounted_sum(delta, gamma * lambda_ * _unless(terminated | truncated, reward))
 
 
+@converted(_steps, "rho", "reward", "terminated", "truncated", "v_t", "v_tp1")
 def vtrace(
-    rho: jax.Array,
-    reward: jax.Array,
-    terminated: jax.Array,
-    truncated: jax.Array,
-    v_t: jax.Array,
-    v_tp1: jax.Array,
-    gamma: jax.Array | float,
-    lambda_: jax.Array | float = 1.0,
-    clip_rho: jax.Array | float = 1.0,
-    clip_c: jax.Array | float = 1.0,
-) -> tuple[jax.Array, jax.Array]:
+    rho: Float[Array, "T *B"],
+    reward: Float[Array, "T *B"],
+    terminated: Bool[Array, "T *B"],
+    truncated: Bool[Array, "T *B"],
+    v_t: Float[Array, "T *B"],
+    v_tp1: Float[Array, "T *B"],
+    gamma: Float[Array, ""] | float,
+    lambda_: Float[Array, ""] | float = 1.0,
+    clip_rho: Float[Array, ""] | float = 1.0,
+    clip_c: Float[Array, ""] | float = 1.0,
+) -> tuple[Float[Array, "T *B"], Float[Array, "T *B"]]:
     """Targets vₜ and advantages, each [T, ...]  (Espeholt et al. 2018, 1802.01561, eq. 1 and
     section 4.2).
 
     vₜ = V(sₜ) + Σ_{k≥t} γᵏ⁻ᵗ (Π_{t≤i<k} cᵢ) min(ρ̄, ρₖ) δₖ,  cᵢ = λ min(c̄, ρᵢ)
     Aₜ = min(ρ̄, ρₜ) (rₜ + γ (1 - terminatedₜ) vₜ₊₁ - V(sₜ))
 
-    rho: π / behaviour, [T, ...]. vₜ₊₁ is V(sₜ₊₁) where the episode or the array ends.
+    vₜ₊₁ is V(sₜ₊₁) where the episode or the array ends.
+
+    Args:
+        rho: ρₜ = π / behaviour, [T, ...].
+        reward: rₜ, [T, ...].
+        terminated: terminations, after which nothing follows, [T, ...].
+        truncated: truncations, after which V(sₜ₊₁) stands for what would have followed, [T, ...].
+        v_t: V(sₜ), [T, ...].
+        v_tp1: V(sₜ₊₁) of the true successor, [T, ...]; not read where terminated.
+        gamma: γ.
+        lambda_: λ.
+        clip_rho: ρ̄.
+        clip_c: c̄.
     """
-    rho, reward, terminated, truncated, v_t, v_tp1 = _steps(
-        rho=rho, reward=reward, terminated=terminated, truncated=truncated, v_t=v_t, v_tp1=v_tp1
-    )
     done = terminated | truncated
     weight = jnp.minimum(clip_rho, rho)
     delta = weight * td_error(reward, terminated, v_t, v_tp1, gamma)
@@ -168,30 +238,11 @@ def vtrace(
     return v_t + correction, advantage
 
 
-def _steps(**given: Any) -> tuple[jax.Array, ...]:
-    """Values of every step, [T, ...] each, as arrays: `FLAGS` as booleans, the others as floats.
-
-    Raises ValueError for what are no numbers, for a number without an axis of time, and where
-    shapes differ.
-    """
-    arrays = {
-        name: numbers(name, value).astype(bool) if name in FLAGS else floats(name, value)
-        for name, value in given.items()
-    }
-    first = next(iter(arrays))
-    for name, array in arrays.items():
-        if array.ndim == 0:
-            raise ValueError(f"{name} must be [T, ...], time first, got one number")
-        if array.shape != arrays[first].shape:
-            shapes = f"{list(arrays[first].shape)} and {list(array.shape)}"
-            raise ValueError(f"{first} and {name} must have one shape, [T, ...], got {shapes}")
-    return tuple(arrays.values())
-
-
-def _unless(flag: jax.Array, like: jax.Array) -> jax.Array:
+def _unless(flag: Bool[Array, "*B"], like: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """1 - flag, in the floats of `like`: 0 where the flag is set."""
     return 1.0 - flag.astype(like.dtype)
 
 
-def _column(x: jax.Array, like: jax.Array) -> jax.Array:
+def _column(x: Shaped[Array, " T"], like: Float[Array, "T *B"]) -> Shaped[Array, "T *#B"]:
+    """x with axes of size 1 for those of `like` after the first."""
     return x.reshape(-1, *[1] * (like.ndim - 1))

@@ -7,15 +7,15 @@ to its size and its precision.
 
 import math
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 # Of a float's precision: how far off a number may be that came of a few operations, each off by
 # half a unit.
 UNITS = 8
 
 
-def sum_in_pairs(terms: jax.Array) -> jax.Array:
+def sum_in_pairs(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
     """Σ over axis 0, [...], half of the terms added to the other half until one is left.
 
     A term passes through log₂ T additions, in the same order on every backend; added one after
@@ -30,7 +30,7 @@ def sum_in_pairs(terms: jax.Array) -> jax.Array:
     return terms[0]
 
 
-def of_sums(terms: jax.Array) -> jax.Array:
+def of_sums(terms: Float[Array, "T *B"]) -> Float[Array, "*B"]:
     """The distance that rounding may put between equal sums over axis 0, [...]: ε (1 + log₂ T)
     Σ|x|.
 
@@ -43,24 +43,26 @@ def of_sums(terms: jax.Array) -> jax.Array:
     return jnp.finfo(terms.dtype).eps * (1 + additions) * jnp.sum(jnp.abs(terms), axis=0)
 
 
-def of_size(x: jax.Array) -> jax.Array:
+def of_size(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """The distance that rounding may put between equal numbers of the size of x, [...]: 8 ε |x|."""
     return UNITS * jnp.finfo(x.dtype).eps * jnp.abs(x)
 
 
 def equal(
-    x: jax.Array, error: jax.Array, where: jax.Array, axis: int | tuple[int, ...] | None = None
-) -> jax.Array:
-    """Tells where x are equal but for rounding: no two are farther apart than the largest `error`;
-    `axis` stays.
+    x: Float[Array, "*B"],
+    error: Float[Array, "..."] | float,
+    where: Bool[Array, "..."] | bool,
+    axis: int | tuple[int, ...] | None = None,
+) -> Bool[Array, "*#B"]:
+    """True where x are equal but for rounding: no two are farther apart than the largest `error`.
+
+    An infinity or a NaN among them is equal to nothing, so that it is not hidden.
 
     Args:
         x: [...].
         error: how far each may be off, broadcast against x.
         where: those of x that count, broadcast against x.
-        axis: over which x are compared; None: all.
-
-    An infinity or a NaN among them is equal to nothing, so that it is not hidden.
+        axis: over which x are compared; None: all. It stays, of size 1.
     """
     where = jnp.broadcast_to(where, x.shape)
     largest = jnp.max(x, axis=axis, keepdims=True, initial=-jnp.inf, where=where)

@@ -10,54 +10,81 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def score(log_prob: jax.Array, psi: jax.Array) -> jax.Array:
+def score(log_prob: Float[Array, "*B"], psi: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Ψ log π, [...]  (Williams 1992). Both arguments [...]."""
     return psi * log_prob
 
 
-def importance(log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array) -> jax.Array:
-    """ρ Ψ, [...]  (Degris et al. 2012, 1205.4839). behaviour: its log-probability, [...]."""
+def importance(
+    log_prob: Float[Array, "*B"], behaviour: Float[Array, "*B"], psi: Float[Array, "*B"]
+) -> Float[Array, "*B"]:
+    """ρ Ψ, [...]  (Degris et al. 2012, 1205.4839).
+
+    Args:
+        log_prob: log π(a|s), [...].
+        behaviour: log-probability with which the action was taken, [...].
+        psi: Ψ, [...].
+    """
     return jnp.exp(log_prob - behaviour) * psi
 
 
 def clipped(
-    log_prob: jax.Array, behaviour: jax.Array, psi: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
-    """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7)."""
+    log_prob: Float[Array, "*B"],
+    behaviour: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    epsilon: Float[Array, ""] | float,
+) -> Float[Array, "*B"]:
+    """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7).
+
+    Args:
+        log_prob: log π(a|s), [...].
+        behaviour: log-probability with which the action was taken, [...].
+        psi: Ψ, [...].
+        epsilon: ε.
+    """
     ratio = jnp.exp(log_prob - behaviour)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)
 
 
 def clipped_value(
-    value: jax.Array, before: jax.Array, target: jax.Array, epsilon: jax.Array | float
-) -> jax.Array:
+    value: Float[Array, "*B"],
+    before: Float[Array, "*B"],
+    target: Float[Array, "*B"] | float,
+    epsilon: Float[Array, ""] | float,
+) -> Float[Array, "*B"]:
     """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε),
     [...]: a loss.
 
-    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13); ε = inf: the
-    squared error.
+    The critic's part of PPO's codes (Andrychowicz et al. 2020, 2006.05990, C13).
+
+    Args:
+        value: V(s), [...].
+        before: V(s) when the batch was collected, [...].
+        target: the value to regress to, [...].
+        epsilon: ε; infinity gives the squared error.
     """
     near = before + jnp.clip(value - before, -epsilon, epsilon)
     return 0.5 * jnp.maximum((value - target) ** 2, (near - target) ** 2)
 
 
-def all_action(logits: jax.Array, q: jax.Array) -> jax.Array:
+def all_action(logits: Float[Array, "*B A"], q: Float[Array, "*B A"]) -> Float[Array, "*B"]:
     """Σₐ π(a) Q(a), [...]  (expected policy gradients, Ciosek & Whiteson 2018, 1706.05374). Both
     [..., A].
     """
     return jnp.sum(jax.nn.softmax(logits) * q, axis=-1)
 
 
-def magic_box(x: jax.Array) -> jax.Array:
+def magic_box(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """□(x) = exp(x - ⊥x): 1 in value, and each derivative is that of exp at 0 (Foerster et al.
     2018, 1802.05098).
     """
     return jnp.exp(x - jax.lax.stop_gradient(x))
 
 
-def dice(log_prob: jax.Array, reward: jax.Array) -> jax.Array:
+def dice(log_prob: Float[Array, "T *B"], reward: Float[Array, "T *B"]) -> Float[Array, "*B"]:
     """Σₖ rₖ □(Σ_{t≤k} log π), summed over axis 0, [...]: right for derivatives of every order
     (1802.05098, eq. 8).
 
@@ -67,16 +94,22 @@ def dice(log_prob: jax.Array, reward: jax.Array) -> jax.Array:
 
 
 def loaded_dice(
-    log_prob: jax.Array, advantage: jax.Array, lambda_: jax.Array | float = 1.0
-) -> jax.Array:
+    log_prob: Float[Array, "T *B"],
+    advantage: Float[Array, "T *B"],
+    lambda_: Float[Array, ""] | float = 1.0,
+) -> Float[Array, "*B"]:
     """Σₜ Aₜ (□(wₜ) - □(wₜ - log πₜ)), wₜ = Σ_{k≤t} λᵗ⁻ᵏ log π_k, [...]  (Farquhar et al. 2019,
     1909.10549).
 
-    log_prob, advantage: [T, ...], both 0 where not valid; advantage already times γᵗ. λ < 1 is
-    biased from the second order on.
+    Args:
+        log_prob: log π(aₜ|sₜ), [T, ...]; 0 where not valid.
+        advantage: γᵗ Aₜ, [T, ...]; 0 where not valid.
+        lambda_: λ; below 1, derivatives are biased from the second order on.
     """
 
-    def accumulate(w: jax.Array, log_prob: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def accumulate(
+        w: Float[Array, "*B"], log_prob: Float[Array, "*B"]
+    ) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
         w = lambda_ * w + log_prob
         return w, w
 

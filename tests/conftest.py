@@ -10,6 +10,14 @@ from typing import Any
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# The modules whose signatures are checked at every call: the shapes of arrays, and other types.
+TYPED = ("pg.returns", "pg.baselines", "pg.surrogates", "pg.rounding")
+# An int may stand for a float, as to a type checker.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+if __debug__:  # under `python -O` beartype checks nothing
+    install_import_hook(TYPED, CHECKER)
 
 pytest.register_assert_rewrite("figures")  # its assertions hold under `python -O` too
 jax.config.update("jax_numpy_rank_promotion", "raise")
