@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,14 +35,11 @@ from pg import sweep
 from pg.commands import cli
 from pg.commands.job import Options
 from pg.config import (
-    _CHOICES,
-    _RANGES,
     WHOLE_NUMBERS,
     Config,
     CriticOptimizer,
     Hyperparams,
     check_hyperparams,
-    get_args,
 )
 from pg.distributions import Categorical, Gaussian
 from pg.envs import configured, make_env
@@ -55,6 +52,8 @@ from pg.networks import Network, make_critic, make_policy
 from pg.presets import preset
 from pg.rollout import differentiable_episodes, episodes, returns_to_go, start, visited, windows
 from pg.runs import execution
+from pg.settings.choices import CHOICES
+from pg.settings.ranges import RANGES
 from pg.train import make_learner, make_train
 
 KEY, H = jax.random.key(0), Hyperparams()
@@ -1294,7 +1293,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "observe": st.sampled_from([(), (), (), (0,)]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
     "preset": st.sampled_from([None, None, "auto", "ppo", "natural"]),
-    **{name: st.sampled_from((names[0], *names)) for name, names in _CHOICES.items()},
+    **{name: st.sampled_from((names[0], *names)) for name, names in CHOICES.items()},
     **dict.fromkeys(("num_steps", "action_repeat", "rnn_size", "n_step", "snapshot_period"), WHOLE),
     **{
         field.name: st.sampled_from([False, False, True])
@@ -1305,7 +1304,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
         name: st.sampled_from(
             [x for x in (max(low, -1.0), 0.0, 1e-3, 0.5, min(1.0, high)) if low <= x <= high]
         )
-        for name, (low, high, allowed) in _RANGES.items()
+        for name, (low, high, allowed) in RANGES.items()
         if "whole" not in allowed
     },
 }
@@ -1436,7 +1435,7 @@ BESIDE = (
 NOT_ENOUGH = ("abc", "", "1,5", "nan", "--")
 FLOATS = [
     f"--{name.strip('_').replace('_', '-')}"
-    for name, row in _RANGES.items()
+    for name, row in RANGES.items()
     if "whole" not in row[2]
 ]
 INTS = [
@@ -1449,7 +1448,7 @@ INTS = [
     "--cpu-devices",
 ]
 INTS += [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is int]
-CHOICES = [f"--{name.replace('_', '-')}" for name in _CHOICES] + ["--shard", "--env", "--estimator"]
+CHOICES = [f"--{name.replace('_', '-')}" for name in CHOICES] + ["--shard", "--env", "--estimator"]
 SWITCHES = [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is bool]
 FLAGS = (
     FLOATS + INTS + CHOICES + SWITCHES + ["--env-params", "--observe", "--hidden-sizes", "--out"]
@@ -1626,7 +1625,7 @@ def test_the_shape_of_old_keys_is_traced_once(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", [n for n in Hyperparams().scalars() if n not in WHOLE_NUMBERS])
 def test_a_whole_number_is_a_float_where_floats_are_expected(name: str) -> None:
     """Traced as it is, one that 32 bits do not hold would end in an error of jax."""
-    whole = 2**31 if _RANGES[name][1] > 2**31 else int(_RANGES[name][1])
+    whole = 2**31 if RANGES[name][1] > 2**31 else int(RANGES[name][1])
     checked = check_hyperparams(Hyperparams(**{name: whole}))
     assert type(getattr(checked, name)) is float
     assert getattr(checked, name) == whole

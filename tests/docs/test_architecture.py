@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
-    *("inputs", "numerals", "estimators.facts", "tuned", "config", "presets"),
+    *("inputs", "numerals", "estimators.facts", "tuned"),
+    *("settings.choices", "settings.environments", "settings.construction"),
+    *("settings.checks", "settings.ranges", "config", "presets"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
     *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface"),

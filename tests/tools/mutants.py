@@ -210,7 +210,7 @@ MUTANTS = [
     ),
     Mutant(
         "one advantage alone is standardised, and nothing is trained",
-        "config.py",
+        "settings/checks.py",
         "if steps < 2:",
         "if steps < 1:",
         "tests/core/test_minibatches.py -k standardised",

@@ -1,0 +1,5 @@
+"""Checks of the settings, by choices, ranges and what fits together: free of jax and gymnax."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

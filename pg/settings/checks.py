@@ -1,0 +1,268 @@
+"""Checks of a `Config`: that its fields fit together."""
+
+import itertools
+from dataclasses import fields
+from typing import Any, get_args
+
+from pg.estimators.facts import FACTS, estimators_with
+from pg.inputs import COUNTABLE, assignments, check_name, count, counts, shown
+from pg.settings.choices import CHOICES, CriticOptimizer, PolicyOptimizer
+from pg.settings.construction import AUTO
+from pg.settings.environments import check_env, check_interface
+from pg.tuned import VARIANTS
+
+MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
+MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
+
+
+def checked_fields(config: Any) -> dict[str, Any]:
+    """The fields of a Config that are stored in another form: tuples, and whole numbers of Python.
+
+    Raises ValueError naming the field, the value and the range of one that is out of it.
+    """
+    normalised: dict[str, Any] = {"env_params": assignments(config.env_params)}
+    for name, low in (("hidden_sizes", 1), ("observe", 0)):
+        normalised[name] = counts(name, getattr(config, name), low)
+    if isinstance(config.env, str):
+        check_env(config.env)
+    else:
+        check_interface(config.env)
+    check_name("estimator", config.estimator, FACTS)
+    if config.preset is not None:
+        check_name("preset", config.preset, [AUTO, *FACTS, *VARIANTS])
+    for name, choices in CHOICES.items():
+        check_name(name, getattr(config, name), choices)
+    if config.critic_optimizer is not None:
+        check_name("critic_optimizer", config.critic_optimizer, get_args(CriticOptimizer))
+    for each in fields(config):
+        value = getattr(config, each.name)
+        is_optional = each.name in ("horizon", "minibatch_size")
+        if each.type is int or (is_optional and value is not None):
+            normalised[each.name] = count(each.name, value)
+        if each.type is bool and not isinstance(value, bool):
+            raise ValueError(f"{each.name} must be True or False, got {shown(value)}")
+    return normalised
+
+
+def check_fit(config: Any) -> None:
+    """Raises ValueError where fields of a Config exclude each other."""
+    check_network(config)
+    _check_batch(config)
+    _check_parts(config)
+    _check_counters(config)
+
+
+def _check_batch(config: Any) -> None:
+    """Checks that estimator, way of collecting and shape of the batch fit together."""
+    facts = FACTS[config.estimator]
+    if config.collect not in facts.collect:
+        others = [name for name, row in FACTS.items() if config.collect in row.collect]
+        only = facts.collect[0]
+        why = {
+            "episodes": "sums the reward to the end of the episode",
+            "windows": "is for a task without end",
+        }
+        raise ValueError(
+            f"estimator={config.estimator!r} {why[only]} and so needs collect={only!r}; "
+            f"with collect={config.collect!r} use one of: {', '.join(others)}"
+        )
+    if facts.baseline == "batch" and config.num_envs < 2:
+        raise ValueError(
+            f"num_envs must be at least 2 for estimator={config.estimator!r}, whose baseline is "
+            f"the other episodes of the batch; got {config.num_envs}"
+        )
+    if facts.baseline == "group" and config.group_size < 2:
+        raise ValueError(
+            f"group_size must be at least 2 for estimator={config.estimator!r}, which compares "
+            f"episodes that share their initial state; got {config.group_size}"
+        )
+    if config.diagnostics and config.num_envs < 2:
+        raise ValueError(
+            f"num_envs must be at least 2 for diagnostics, a variance; got {config.num_envs}"
+        )
+    if config.num_envs % config.group_size:
+        raise ValueError(
+            f"group_size must divide num_envs={config.num_envs}, got {config.group_size}"
+        )
+    if config.group_size > 1 and config.collect != "episodes":
+        raise ValueError(
+            f"group_size={config.group_size} needs collect='episodes', got {config.collect!r}"
+        )
+    if config.minibatch_size is not None:
+        _check_minibatch_size(config, config.minibatch_size)
+    if config.steps_per_update > 1 and not facts.several_steps:
+        others = list(estimators_with(several_steps=True))
+        raise ValueError(
+            f"estimator={config.estimator!r} is on-policy: it takes one step on a batch, so "
+            f"num_epochs and num_minibatches must be 1, got {config.num_epochs} and "
+            f"{config.num_minibatches}; use one of: {', '.join(others)}"
+        )
+    if config.num_envs % config.num_minibatches:
+        raise ValueError(
+            f"num_minibatches must divide num_envs={config.num_envs}, got {config.num_minibatches}"
+        )
+    num_groups = config.num_envs // config.group_size
+    if num_groups % config.num_minibatches:
+        raise ValueError(
+            f"num_minibatches must divide the {num_groups} groups of num_envs={config.num_envs} "
+            f"and "
+            f"group_size={config.group_size}, as a minibatch holds whole groups; got "
+            f"{config.num_minibatches}"
+        )
+    # Of episodes whose longest is not known here, `envs.configured` asks.
+    if config.collect == "windows" or config.horizon is not None:
+        check_standardised(
+            config, config.num_steps if config.collect == "windows" else config.horizon or 1
+        )
+
+
+def _check_minibatch_size(config: Any, size: int) -> None:
+    """Raises ValueError unless minibatches of single steps can be drawn: no step may know its
+    neighbours.
+    """
+    if not FACTS[config.estimator].several_steps:
+        raise ValueError(
+            f"estimator={config.estimator!r} is on-policy: it takes one step on a batch, so "
+            f"minibatch_size must not be given, got {size}; use estimator='ppo'"
+        )
+    if config.collect != "windows":
+        raise ValueError(
+            f"minibatch_size={size} counts steps and so needs collect='windows', got "
+            f"{config.collect!r}, whose steps are not known ahead, and where groups stay whole: "
+            f"give num_minibatches"
+        )
+    if config.rnn != "none":
+        raise ValueError(
+            f"minibatch_size={size} shuffles steps and so needs rnn='none', got {config.rnn!r}, "
+            "which is learned from whole sequences: give num_minibatches"
+        )
+    if config.num_minibatches != 1:
+        raise ValueError(
+            f"minibatch_size={size} and num_minibatches={config.num_minibatches} exclude each "
+            "other: give one of them (with minibatch_size, num_minibatches is 1)"
+        )
+    steps = config.num_envs * config.num_steps
+    if steps % size:
+        raise ValueError(
+            f"minibatch_size must divide num_envs × num_steps = {config.num_envs} × "
+            f"{config.num_steps} = {steps}, got {size}"
+        )
+
+
+def _check_parts(config: Any) -> None:
+    """Checks that networks, optimizer and estimator fit together."""
+    if config.scale_observations and config.normalise_observations:
+        raise ValueError(
+            "scale_observations and normalise_observations exclude each other: by the bounds "
+            "of the space, or by running statistics"
+        )
+    if config.image_layout != "auto" and config.network == "mlp":
+        raise ValueError(
+            f"image_layout={config.image_layout!r} is for network='cnn': an mlp takes no axes apart"
+        )
+    facts = FACTS[config.estimator]
+    if config.optimizer == "trpo" and facts.critic == "Q":
+        raise ValueError(
+            f"optimizer='trpo' measures its step by the action that was taken, and "
+            f"estimator={config.estimator!r} weighs all of them; use optimizer='natural'"
+        )
+    if config.optimizer in ("storm", "svrpg") and config.collect != "episodes":
+        raise ValueError(
+            f"optimizer={config.optimizer!r} weighs whole episodes and so needs collect='episodes'"
+        )
+    if config.optimizer in ("storm", "svrpg") and facts.psi_depends_on_policy:
+        free = estimators_with(psi_depends_on_policy=False)
+        others = [name for name in free if "episodes" in FACTS[name].collect]
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs an estimator whose Ψ does not depend on the "
+            f"policy, "
+            f"and that of estimator={config.estimator!r} does; use one of: "
+            f"{', '.join(others)}"
+        )
+    if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs a policy without memory, got {config.rnn!r}"
+        )
+    if config.shared_torso and config.optimizer in get_args(PolicyOptimizer):
+        raise ValueError(
+            f"optimizer={config.optimizer!r} is for the policy's own gradient, and with "
+            "shared_torso the critic's is part of it"
+        )
+    for name, changed in (
+        ("shared_torso", config.shared_torso),
+        ("advantages", config.advantages != "raw"),
+    ):
+        if changed and facts.critic != "V":
+            raise ValueError(
+                f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
+                f"{', '.join(estimators_with(critic='V'))}; got estimator={config.estimator!r}"
+            )
+
+
+def _check_counters(config: Any) -> None:
+    """Checks that all counts fit into 32 bits; `envs.configured` knows the environment's own
+    time limit.
+    """
+    longest = config.num_steps if config.collect == "windows" else config.horizon or 1
+    check_steps(config, longest)
+    steps = config.num_updates * config.steps_per_update
+    if steps >= COUNTABLE:
+        minibatches, name = config.num_minibatches, "num_minibatches"
+        if config.minibatch_size is not None:
+            minibatches = config.steps_per_update // config.num_epochs
+            name = "(num_envs × num_steps / minibatch_size)"
+        raise ValueError(
+            f"num_updates × num_epochs × {name}, the steps of the optimizer, must be below "
+            f"2^31; got {config.num_updates} × {config.num_epochs} × {minibatches} = {steps}"
+        )
+
+
+def check_network(config: Any, num_inputs: int = 1) -> None:
+    """Raises ValueError for a network that nobody can want, before it is built, which would take
+    for ever.
+
+    num_inputs: the number of inputs of the first dense layer.
+    """
+    if len(config.hidden_sizes) > MOST_LAYERS:
+        raise ValueError(
+            f"hidden_sizes must be at most {MOST_LAYERS} layers, got {len(config.hidden_sizes)}"
+        )
+    sizes = (num_inputs, *config.hidden_sizes)
+    weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    if config.rnn != "none":
+        weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # at least: an LSTM has 4
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got "
+            f"{weights:,}, with {num_inputs} input(s)"
+        )
+
+
+def check_steps(config: Any, longest: int) -> None:
+    """Raises ValueError unless the steps of one update can be counted. longest: of an episode, or
+    of the window.
+    """
+    length = {"episodes": "horizon", "windows": "num_steps"}[config.collect]
+    steps = config.num_envs * longest * config.action_repeat
+    if steps >= COUNTABLE:
+        raise ValueError(
+            f"num_envs × {length} × action_repeat, the steps of one update, must be below 2^31; "
+            f"got {config.num_envs} × {longest} × {config.action_repeat} = {steps}"
+        )
+
+
+def check_standardised(config: Any, longest: int) -> None:
+    """Raises ValueError where advantages are standardised one by one. longest: of an episode, or of
+    the window.
+    """
+    if config.advantages == "raw":
+        return
+    parts = 1 if config.advantages == "batch" else config.steps_per_update // config.num_epochs
+    steps = config.num_envs * longest // parts
+    if steps < 2:
+        raise ValueError(
+            f"advantages={config.advantages!r} needs at least 2 steps in what is standardised, as "
+            f"one less its mean "
+            f"is 0; got num_envs={config.num_envs} of at most {longest} and minibatches={parts}: "
+            f"use advantages='raw'"
+        )

@@ -1,0 +1,34 @@
+"""Choices of the settings that are names: one `Literal` each."""
+
+from typing import Literal, get_args
+
+from pg.estimators.facts import Collect
+
+Architecture = Literal["auto", "mlp", "cnn"]
+ImageLayout = Literal["auto", "hwc", "chw"]
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+Schedule = Literal["constant", "linear", "cosine"]
+ActionDistribution = Literal["gaussian", "censored", "squashed"]
+RNN = Literal["none", "gru", "lstm"]
+Advantages = Literal["raw", "batch", "minibatch"]
+Shard = Literal["seeds", "envs"]
+OnNonfinite = Literal["stop", "skip", "ignore"]
+CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
+# these ask for the policy or the estimator
+PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]
+Optimizer = CriticOptimizer | PolicyOptimizer
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "collect": get_args(Collect),
+    "advantages": get_args(Advantages),
+    "action_distribution": get_args(ActionDistribution),
+    "network": get_args(Architecture),
+    "image_layout": get_args(ImageLayout),
+    "activation": get_args(Activation),
+    "rnn": get_args(RNN),
+    "optimizer": get_args(CriticOptimizer) + get_args(PolicyOptimizer),
+    "schedule": get_args(Schedule),
+    "entropy_schedule": get_args(Schedule),
+    "epsilon_schedule": get_args(Schedule),
+    "on_nonfinite": get_args(OnNonfinite),
+}

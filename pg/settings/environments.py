@@ -1,0 +1,95 @@
+"""Names of environments and what an environment object must have, without importing gymnax."""
+
+import sys
+from typing import Any
+
+from pg.inputs import check_name, shown
+
+# gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
+# no import.
+ENVIRONMENTS = (
+    *("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"),
+    *(
+        "Asterix-MinAtar",
+        "Breakout-MinAtar",
+        "Freeway-MinAtar",
+        "Seaquest-MinAtar",
+        "SpaceInvaders-MinAtar",
+    ),
+    *("Catch-bsuite", "DeepSea-bsuite", "MemoryChain-bsuite", "UmbrellaChain-bsuite"),
+    *("DiscountingChain-bsuite", "MNISTBandit-bsuite", "SimpleBandit-bsuite"),
+    *(
+        "FourRooms-misc",
+        "MetaMaze-misc",
+        "PointRobot-misc",
+        "BernoulliBandit-misc",
+        "GaussianBandit-misc",
+    ),
+    *("Reacher-misc", "Swimmer-misc", "Pong-misc", "FrozenLake-misc"),
+)
+
+# Libraries whose environments are named "library:environment" (a test holds this equal to
+# pg.envs.adapters').
+LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix")
+
+UNSUPPORTED = {
+    "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and "
+    "parses pixels above 127 as negative numbers",
+}
+
+_INTERFACE = ("reset", "step", "default_params", "action_space")
+
+
+def check_env(name: str) -> None:
+    """Raises ValueError, with the nearest valid names, unless `name` is an environment that can
+    run.
+    """
+    if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name
+        return check_name("library of environments", name.partition(":")[0], LIBRARIES)
+    if name in UNSUPPORTED:
+        raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
+    # the user's, if gymnax is loaded
+    registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())
+    if name not in registered:
+        check_name("env", name, ENVIRONMENTS)
+
+
+def check_interface(env: Any) -> None:
+    """Raises ValueError unless an object has the methods of gymnax's environments; `envs.make_env`
+    checks their results.
+    """
+    if isinstance(env, tuple) and len(env) == 2:
+        raise ValueError(
+            "env must be a name or a gymnax environment, got a pair: write env, params = "
+            "gymnax.make(...)"
+        )
+    if isinstance(env, type):
+        raise ValueError(
+            f"env must be a name or a gymnax environment, got the class {env.__name__}: call it"
+        )
+    # What a class has, its objects have too: a property that fails is no missing one.
+    missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
+    if missing and type(env).__name__ == "Config":
+        raise ValueError(
+            "env must be a name or a gymnax environment, got a Config: write config.env"
+        )
+    if missing:
+        raise ValueError(
+            f"env must be a name or a gymnax environment, got {shown(env)} without "
+            f"{', '.join(missing)}; environments of other libraries are named library:environment"
+        )
+
+
+def name_of(env: Any) -> str:
+    """The name of an environment: itself, the object's `name`, as an attribute or a method, or that
+    of its class.
+    """
+    name = env if isinstance(env, str) else getattr(env, "name", None)
+    if callable(name):
+        name = name()
+    return name if isinstance(name, str) else type(env).__name__
+
+
+def class_of(env: Any) -> str:
+    """The class of an environment object, with its module."""
+    return f"{type(env).__module__}.{type(env).__qualname__}"
