@@ -95,12 +95,13 @@ def slim(row: str) -> str:
 def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
     """Bias and variance side by side, a row per estimator whose variance is in the same units."""
     from pg.reports import plots
+    from pg.reports.statistics import Estimate
 
     bias, variance = {}, {}
     for name, (bias_text, variance_text, _) in figures_of.items():
         if variance_text != "—":
-            bias[name] = (float(bias_text), math.nan, math.nan)
-            variance[name] = (float(variance_text), math.nan, math.nan)
+            bias[name] = Estimate(float(bias_text), math.nan, math.nan)
+            variance[name] = Estimate(float(variance_text), math.nan, math.nan)
     panels = {"bias ‖Eĝ − ∇J‖ / ‖∇J‖": bias, "variance, of reinforce = 1": variance}
     plots.bars(panels, path, ylabel="exact, over every trajectory of a small random problem")
 

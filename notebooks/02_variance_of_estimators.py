@@ -52,11 +52,13 @@ GAMMA = 0.9
 
 
 def dots(axes, measured):
-    """Measured figures of estimators, each in its colour, with intervals of two standard errors, lying."""
-    for row, ((value, error), look) in enumerate(
-        zip(measured.values(), pg.reports.plots.looks(measured).values(), strict=True)
-    ):
-        axes.errorbar(value, row, xerr=2 * error, fmt="o", capsize=2, color=look["color"])
+    """Estimates of the variance, a row per estimator in its colour, with 95 % intervals."""
+    looks = pg.reports.plots.looks(measured)
+    for row, (name, estimate) in enumerate(measured.items()):
+        half = estimate.high - estimate.value
+        axes.errorbar(
+            estimate.value, row, xerr=half, fmt="o", capsize=2, color=looks[name]["color"]
+        )
     axes.set_yticks(range(len(measured)), measured)
     axes.set_ylim(len(measured) - 0.5, -0.5)
 
@@ -123,7 +125,7 @@ assert (
 # On other problems there is only $\operatorname{tr} \hat \Sigma = \frac{1}{n-1} \sum_i \lVert g_i - \bar g \rVert^2$ from
 # $n$ estimates. `pg.diagnostics.per_episode` takes the single episodes of a batch as estimates, and
 # `per_batch` whole batches, which is right also for estimators that couple episodes. Neither stores the gradients. Each
-# figure comes with its standard error, by the jackknife (`tests/core/test_diagnostics.py`). Against the exact values:
+# figure is an estimate with its 95 % interval, by the jackknife (`tests/core/test_diagnostics.py`). Against the exact values:
 
 # %%
 env = pg.make_env(small, num_envs=TABULAR_EPISODES)
@@ -158,7 +160,7 @@ truth = [
 ]
 
 figure, axes = plt.subplots(figsize=(6.75, 1.4))
-axes.plot([], [], "o", color="0.4", label="measured, ± 2 standard errors")
+axes.plot([], [], "o", color="0.4", label="measured, 95 % interval")
 axes.plot(truth, range(3), "|", color="0.4", markersize=14, label="exact")
 dots(axes, measured)
 axes.set(
@@ -299,7 +301,7 @@ for stage, params in policies.items():
     of_stage = samples(params, episodes[stage])
     found[stage] = {name: of_stage[name] for name in NAMES}
 
-print(f"{'':29}{'variance':>20}{'SNR':>20}{'noise scale B':>20}")
+print(f"{'':29}{'variance':>28}{'SNR':>28}{'noise scale B':>28}")
 for stage, of_stage in found.items():
     for name, sample in of_stage.items():
         figures = (
@@ -310,14 +312,12 @@ for stage, of_stage in found.items():
                 pg.diagnostics.noise_scale,
             )
         )
-        print(f"{stage:13} {name:15}" + "".join(f"{x!s:>20}" for x in figures))
+        print(f"{stage:13} {name:15}" + "".join(f"{x!s:>28}" for x in figures))
 
 figure, grid = plt.subplots(1, 2, figsize=(6.75, 1.6), sharey=True)
 for axes, (stage, of_stage) in zip(grid, found.items(), strict=True):
     dots(axes, {name: pg.diagnostics.variance(sample) for name, sample in of_stage.items()})
-    axes.set(
-        title=f"{stage} policy", xscale="log", xlabel="variance of an episode, ± 2 standard errors"
-    )
+    axes.set(title=f"{stage} policy", xscale="log", xlabel="variance of an episode, 95 % interval")
 plt.show()
 
 for of_stage in found.values():
@@ -354,11 +354,10 @@ figure, axes = plt.subplots()
 for (stage, sample), line, marker in zip(found.items(), ("--", "-"), "os", strict=True):
     g = np.asarray(single_gradients(policies[stage], episodes[stage]), float)
     seen = [pg.diagnostics.pairwise_cosines(g.reshape(-1, n, g.shape[1]).mean(1)) for n in sizes]
-    squared, error = np.array(seen).T
+    # the square roots of the cosines between two means and of the ends of their intervals
+    cosine, low, high = np.sqrt(np.maximum(np.array(seen).T, 0.0))
     scale = pg.diagnostics.noise_scale(sample["state_value"])
     rule = pg.diagnostics.expected_cosine(scale.value, sizes)
-    low, high = (np.sqrt(np.maximum(squared + s * error, 0)) for s in (-2, 2))
-    cosine = np.sqrt(np.maximum(squared, 0))
     axes.plot(sizes, rule, color=STATE_VALUE, linestyle=line, label=f"{stage}: rule, B = {scale}")
     axes.errorbar(
         sizes,
@@ -431,7 +430,7 @@ figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 for name, part in parts.items():
     print(
-        f"{name:8} trajectory {part.trajectory!s:>16}   action {part.action!s:>16}   state {part.state!s:>16}"
+        f"{name:8} trajectory {part.trajectory!s:>24}   action {part.action!s:>24}   state {part.state!s:>24}"
     )
 without, with_v = parts.values()
 np.testing.assert_allclose(

@@ -3,7 +3,7 @@ gradient does not.
 
 Agarwal et al. 2021, 1908.00261, with exact gradients from the uniform policy. Measured: V* - V_T
 from every state and for every T, of random MDPs and of a chain that one action in four climbs,
-against the bound; the plain gradient's.
+against the bound; the same of the plain gradient.
 """
 
 import dataclasses
@@ -81,12 +81,12 @@ def main() -> None:
     mdps = [*(unit_garnet(seed, 10, 4) for seed in range(given.garnets)), hidden_goal(given.length)]
     gaps = {eta: [natural(mdp, eta) for mdp in mdps] for eta in (least / 10, least, 1.0)}
     bounds = {eta: natural_bound(4, gamma, eta, steps) for eta in gaps}
-    report.found("triples of MDP, state and T for each η", sum(gap.size for gap in gaps[least]))
+    report.figure("triples of MDP, state and T for each η", sum(x.size for x in gaps[least]))
     for eta in gaps:
         ratio = max(np.max(gap.max(axis=1) / bounds[eta]) for gap in gaps[eta])
-        report.found(f"η = {eta:.3g}, largest ratio to the first bound", ratio, high=1)
+        report.figure(f"η = {eta:.3g}, largest ratio to the first bound", ratio, at_most=1)
     simple = max(np.max(gap.max(axis=1) * t) for eta in (least, 1.0) for gap in gaps[eta])
-    report.found("largest ratio to the second", simple * (1 - gamma) ** 2 / 2, high=1)
+    report.figure("largest ratio to the second", simple * (1 - gamma) ** 2 / 2, at_most=1)
 
     report.claim(
         "section 4: the plain gradient has no such bound, for it vanishes where the policy hardly "
@@ -98,23 +98,24 @@ def main() -> None:
         for step in ((1 - gamma) ** 3 / 8, least / (1 - gamma))
     }
     for step, gap in steep.items():
-        report.found(
-            f"step {step:.3g}: ratio to it at T = {steps:,}", gap[-1][-1] / bounds[least][-1], low=1
+        report.figure(
+            f"step {step:.3g}: ratio to it at T = {steps:,}",
+            gap[-1][-1] / bounds[least][-1],
+            at_least=1,
         )
     lengths, halved = range(3, given.length + 1, 3), dict[str, list[int]](natural=[], plain=[])
     for mdp in map(hidden_goal, lengths):
-        for name, course in (
-            ("natural", natural(mdp, 1.0) @ mdp.initial),
-            ("plain", plain(mdp, 1 / (1 - gamma))),
-        ):
-            halved[name].append(int(np.argmax(np.append(course, 0.0) < course[0] / 2)) + 1)
-    for (name, updates), (low, high) in zip(
-        halved.items(), ((1, 1.25), (1.5, np.inf)), strict=True
-    ):
+        gaps_of = {
+            "natural": natural(mdp, 1.0) @ mdp.initial,
+            "plain": plain(mdp, 1 / (1 - gamma)),
+        }
+        for name, x in gaps_of.items():
+            halved[name].append(int(np.argmax(np.append(x, 0.0) < x[0] / 2)) + 1)
+    ranges = {"natural": (1, 1.25), "plain": (1.5, np.inf)}
+    for name, updates in halved.items():
         growth = np.exp(slope(np.array(lengths), np.log(updates)))
-        report.found(
-            f"{name}: updates to halve the gap grow per state by the factor", growth, low, high
-        )
+        text = f"{name}: updates to halve the gap grow per state by the factor"
+        report.figure(text, growth, at_least=ranges[name][0], at_most=ranges[name][1])
 
     def curves(k: int) -> list[Line]:
         looks = zip(steep.items(), ((ORANGE, "-"), (GREEN, "--")), strict=True)

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import reporting
-from reporting import GREY, Line, Panel, share
+from reporting import GREY, Line, Panel, share, stacked
 
 from pg.reports.plots import BLUE, ORANGE
+from pg.reports.statistics import Estimate
 
 THREE, ALPHAS = (1.0, 0.7, 0.0), (0.1, 0.2, 0.5)
 
@@ -51,9 +52,9 @@ def main() -> None:
             for a in ALPHAS
         ]
 
-    def listed(what: str, rows: np.ndarray) -> None:
-        for alpha, row in zip(ALPHAS, rows, strict=True):
-            report.found(f"{what}, α = {alpha}", row[0], interval=row[1:])
+    def listed(name: str, shares: list[Estimate]) -> None:
+        for alpha, estimate in zip(ALPHAS, shares, strict=True):
+            report.figure(f"{name}, α = {alpha}", estimate)
 
     report = reporting.Report(
         "chung_2021", "Chung et al. 2021, 2008.13773; claims in our words", given
@@ -64,21 +65,21 @@ def main() -> None:
     )
     report.claim(text, "the closed form Π (1 - pₙ), derived here, and the share of runs")
     negative, none = (runs((1.0, 0.0), lambda theta, b=b: 0 * theta[:, 0] + b) for b in (-1.0, 0.0))
-    never = np.array([share(~course.drawn[:, 0]) for course in negative])
+    never = [share(~x.drawn[:, 0]) for x in negative]
     exact = np.array([never_drawn(a, -1.0, given.steps)[0] for a in ALPHAS])
     for_ever = [never_drawn(a, -1.0, given.steps)[1] for a in grid]
-    errors = (never[:, 0] - exact) / np.sqrt(exact * (1 - exact) / given.runs)
+    errors = (stacked(never).value - exact) / np.sqrt(exact * (1 - exact) / given.runs)
     listed("runs that never draw it", never)
-    report.found(
-        "largest difference from Π (1 - pₙ), in standard errors", np.abs(errors).max(), high=4
+    report.figure(
+        "largest difference from Π (1 - pₙ), in standard errors", np.abs(errors).max(), at_most=4
     )
-    report.found(
-        f"least product for ever, α from {grid[0]:g} to {grid[-1]:g}", min(for_ever), low=1e-9
+    report.figure(
+        f"least product for ever, α from {grid[0]:g} to {grid[-1]:g}", min(for_ever), at_least=1e-9
     )
-    report.found(
+    report.figure(
         "b = 0: least probability of the good arm at the end",
         min(x.best[-1].min() for x in none),
-        low=0.99,
+        at_least=0.99,
     )
 
     text = (
@@ -94,35 +95,31 @@ def main() -> None:
         for x in policies
     ]
     unequal = max(abs(x / y - 1) for x, y in pairs)
-    report.found("largest relative difference of variances, 20 policies", unequal, high=1e-9)
+    report.figure("largest relative difference of variances, 20 policies", unequal, at_most=1e-9)
     three = {
         e: runs(THREE, lambda theta, e=e: least_variance(theta, THREE) + e)
         for e in (-0.5, 0.0, 0.5)
     }
-    bad = {e: np.array([share(course.best[-1] < 0.5) for course in three[e]]) for e in three}
+    bad = {e: [share(x.best[-1] < 0.5) for x in three[e]] for e in three}
     for e in bad:
         listed(f"runs that end on a bad arm, b* {e:+}", bad[e])
-    report.found(
+    report.figure(
         "least distance of the intervals of b* ± 1/2",
-        np.min(bad[-0.5][:, 1] - bad[0.5][:, 2]),
-        low=0,
+        np.min(stacked(bad[-0.5]).low - stacked(bad[0.5]).high),
+        at_least=0,
     )
 
     report.claim("the lower baseline commits sooner: its entropy is lower, after 3/α updates")
     for a, lower, higher in zip(ALPHAS, three[-0.5], three[0.5], strict=True):
         nats = higher.entropy[int(3 / a)] - lower.entropy[int(3 / a)]
-        half = 1.96 * nats.std() / given.runs**0.5
-        report.found(
-            f"by nats, α = {a}",
-            nats.mean(),
-            half,
-            interval=(nats.mean() - half, nats.mean() + half),
-        )
+        estimate = Estimate.from_error(nats.mean(), nats.std() / given.runs**0.5)
+        half = estimate.high - estimate.value
+        report.figure(f"by nats, α = {a}", estimate, at_least=half)
 
     looks = {-0.5: ("b* - 1/2", ORANGE), 0.0: ("b*", GREY), 0.5: ("b* + 1/2", BLUE)}
-    points = Line(ALPHAS, never[:, 0], "simulated, 95 %", ORANGE, "o", never[:, 1:].T)
+    points = Line(ALPHAS, stacked(never), "simulated, 95 %", ORANGE, "o")
     first = [Line(grid, for_ever, "closed form"), points]
-    ends = [Line(ALPHAS, x[:, 0], *looks[e], "o-", x[:, 1:].T) for e, x in bad.items()]
+    ends = [Line(ALPHAS, stacked(x), *looks[e], "o-") for e, x in bad.items()]
     entropy = [Line(n, x[1].entropy[: len(n)].mean(axis=1), *looks[e]) for e, x in three.items()]
     report.end(
         [

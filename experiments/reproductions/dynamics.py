@@ -1,4 +1,4 @@
-"""What the reproductions follow: exact ascent on bandits and MDPs with its bounds, and sampled
+"""The dynamics of the reproductions: exact ascent on bandits and MDPs with its bounds, and sampled
 natural gradients.
 
 Rewards lie in [0, 1]; results are arrays of numpy.
@@ -189,7 +189,7 @@ def linear_ascent(
     )
 
 
-def trained(
+def train_linear(
     mdp: TabularMDP,
     estimator: str,
     gamma: float,
@@ -240,7 +240,7 @@ def unit_garnet(seed: int, num_states: int, num_actions: int) -> TabularMDP:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the line of least squares; of logarithms, the power p of y ∝ xᵖ."""
+    """The slope of the line of least squares; of logarithms, the power p of y ∝ xᵖ."""
     return float(np.polyfit(x, y, 1)[0])
 
 
@@ -261,12 +261,12 @@ def natural_moments(theta: Any, reward: Any, baseline: Any) -> tuple[np.ndarray,
     return (mean := pi @ each), float(pi @ np.sum((each - mean) ** 2, axis=1))
 
 
-class Course(NamedTuple):
-    """What became of many runs side by side."""
+class NaturalRuns(NamedTuple):
+    """Runs of stochastic natural gradient ascent on a bandit."""
 
     best: np.ndarray  # [steps, runs] probability of the best arm after each update
     entropy: np.ndarray  # [steps, runs]
-    drawn: np.ndarray  # [runs, K] whether an arm was ever drawn
+    drawn: np.ndarray  # [runs, K] true where an arm was ever drawn
 
 
 def natural_ascent(
@@ -276,7 +276,7 @@ def natural_ascent(
     alpha: float,
     steps: int,
     runs: int,
-) -> Course:
+) -> NaturalRuns:
     """Runs from the uniform policy of θ ← θ + α (rₐ - b(θ)) / π(a) eₐ, a ~ π: F⁺ ∇log π(a), up to a
     constant.
     """
@@ -298,7 +298,7 @@ def natural_ascent(
     (_, drawn), (best, entropy) = jax.jit(lambda keys: jax.lax.scan(step, start, keys))(
         jax.random.split(key, steps)
     )
-    return Course(np.asarray(best), np.asarray(entropy), np.asarray(drawn))
+    return NaturalRuns(np.asarray(best), np.asarray(entropy), np.asarray(drawn))
 
 
 def never_drawn(alpha: float, baseline: float, steps: int) -> tuple[float, float]:

@@ -9,9 +9,8 @@ truth, there is more noise than gradient: the criterion.
 
 import dataclasses
 
-import numpy as np
 import reporting
-from reporting import Line, Panel
+from reporting import Line, Panel, stacked
 
 from pg.inputs import check_name
 from pg.reports.plots import BLUE, GREEN, ORANGE
@@ -29,7 +28,7 @@ class Options(reporting.Files):
     seeds: int = 3
     """Policies that are trained on each."""
     pairs: int = 2_000_000
-    """Pairs of state and action, of each policy at each moment; the paper's truth is of 10
+    """Pairs of state and action, of each policy at each snapshot; the paper's truth is of 10
     million.
     """
 
@@ -46,35 +45,31 @@ def main() -> None:
     """Prints claims, figures and verdict."""
     given = reporting.options(Options, __file__)
     import jax
-    from snapshots import STAGES, agreement, curve, needed, sample, train
+    from snapshots import SNAPSHOTS, agreement, curve, pairs_for, sample, train
 
     report = reporting.Report(
         "ilyas_2020", "Ilyas et al. 2020, 1811.02553, section 2; claims in our words", given
     )
-    found, usual, keys = (
-        {},
-        SIZES.index(USUAL),
-        jax.random.split(jax.random.key(1), (len(STAGES), given.seeds)),
-    )
+    agreements, usual = {}, SIZES.index(USUAL)
+    keys = jax.random.split(jax.random.key(1), (len(SNAPSHOTS), given.seeds))
     for task in given.tasks:
-        for i, (stage, states) in enumerate(zip(STAGES, train(task, given.seeds), strict=True)):
+        for i, (snapshot, states) in enumerate(
+            zip(SNAPSHOTS, train(task, given.seeds), strict=True)
+        ):
             blocks = (
                 sample(task, x, keys[i, k], given.pairs, SIZES[0]) for k, x in enumerate(states)
             )
-            found[task, stage] = agreement([curve(*x, SIZES) for x in blocks])
-            print(f"{task}: trained, and measured at the {stage}", flush=True)
+            agreements[task, snapshot] = agreement([curve(*x, SIZES) for x in blocks])
+            print(f"{task}: trained, and measured at the {snapshot}", flush=True)
 
     def listed(kind: str, level: float) -> None:
-        for (task, stage), x in found.items():
+        for (task, snapshot), x in agreements.items():
             for n, episodes, y in zip(x.pairs, x.episodes, getattr(x, kind), strict=True):
-                report.found(
-                    f"{task}, {stage}, {n:,.0f} pairs, {episodes:,.3g} episodes",
-                    y.value,
-                    interval=y[1:],
-                )
+                text = f"{task}, {snapshot}, {n:,.0f} pairs, {episodes:,.3g} episodes"
+                report.figure(text, y)
         for task in given.tasks:
-            upper = getattr(found[task, "end"], kind)[usual].high
-            report.found(f"{task}, end, {USUAL:,} pairs: upper end", upper, high=level)
+            upper = getattr(agreements[task, "end"], kind)[usual].high
+            report.figure(f"{task}, end, {USUAL:,} pairs: upper end", upper, at_most=level)
 
     compared = (
         f"PPO on smaller tasks than its Humanoid, Walker2d and Hopper; intervals are for "
@@ -94,38 +89,38 @@ def main() -> None:
     )
     listed("truth", 0.5**0.5)
     for task in given.tasks:
-        report.found(
+        report.figure(
             f"{task}, end: least cosine of that direction itself",
-            found[task, "end"].reference,
-            low=0.9,
+            agreements[task, "end"].reference,
+            at_least=0.9,
         )
     report.claim(
         "figure 1: they agree less later in training",
         "of the intervals at the start and at the end, the gap",
     )
     for task in given.tasks:
-        start, end = (found[task, stage].pairwise[usual] for stage in ("start", "end"))
-        report.found(
+        start, end = (agreements[task, snapshot].pairwise[usual] for snapshot in ("start", "end"))
+        report.figure(
             f"{task}: {start.value:.3f} at the start, {end.value:.3f} at the end",
             start.low - end.high,
-            low=0,
+            at_least=0,
         )
     report.claim(
         "section 2: several times more samples are needed",
         "for a cosine of 0.9 between two, at the end",
     )
     for task in given.tasks:
-        times = needed(found[task, "end"], 0.9) / USUAL
-        report.found(f"{task}: times {USUAL:,} pairs (inf: more than {SIZES[-1]:,})", times, low=3)
+        times = pairs_for(agreements[task, "end"], 0.9) / USUAL
+        text = f"{task}: times {USUAL:,} pairs (inf: more than {SIZES[-1]:,})"
+        report.figure(text, times, at_least=3)
 
     panels = []
     for task in given.tasks:
         curves = [Line([USUAL, USUAL], [0, 1], "", "0.6", ":")]
-        for stage, colour in zip(STAGES, (BLUE, GREEN, ORANGE), strict=True):
-            x = found[task, stage]
-            for means, style, label in ((x.pairwise, "o-", stage), (x.truth, "o--", "")):
-                y = np.array(means)
-                curves.append(Line(x.pairs, y[:, 0], label, colour, style, y[:, 1:].T))
+        for snapshot, colour in zip(SNAPSHOTS, (BLUE, GREEN, ORANGE), strict=True):
+            x = agreements[task, snapshot]
+            for means, style, label in ((x.pairwise, "o-", snapshot), (x.truth, "o--", "")):
+                curves.append(Line(x.pairs, stacked(means), label, colour, style))
         title = f"{task}: to each other (-), to the truth (--)"
         panels.append(
             Panel(title, "pairs of state and action", "mean cosine", curves, "x", (None, 1))

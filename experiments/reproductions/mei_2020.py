@@ -55,12 +55,12 @@ def main() -> None:
     report.claim(text, "the constant 5, which is quoted from memory, at all t")
     gap, upper = softmax_bandit(REWARD, uniform, ETA, given.steps)
     rare = {p: softmax_bandit(REWARD, [p, p, 1 - 2 * p], ETA, given.steps) for p in RARE}
-    report.found(power, slope(np.log(t[late]), np.log(gap[late])), -1.05, -0.95)
-    report.found("largest ratio to the bound, from uniform", np.max(gap / upper), high=1)
-    report.found(
+    report.figure(power, slope(np.log(t[late]), np.log(gap[late])), at_least=-1.05, at_most=-0.95)
+    report.figure("largest ratio to the bound, from uniform", np.max(gap / upper), at_most=1)
+    report.figure(
         "the same, from the plateaus of claim 3",
         max(np.max(x / y) for x, y in rare.values()),
-        high=1,
+        at_most=1,
     )
 
     lower = (REWARD[0] - REWARD[1]) ** 2 / (6 * t)
@@ -68,7 +68,9 @@ def main() -> None:
         "theorem 9: no faster, suboptimality ≥ Δ²/(6 t) for large t",
         "1/6, which is quoted from memory",
     )
-    report.found(f"least ratio to it, t ≥ {t[tail][0]:,}", np.min(gap[tail] / lower[tail]), low=1)
+    report.figure(
+        f"least ratio to it, t ≥ {t[tail][0]:,}", np.min(gap[tail] / lower[tail]), at_least=1
+    )
 
     text = (
         "section 3: a start that hardly draws the good arms, each with probability π, stays on a "
@@ -77,16 +79,20 @@ def main() -> None:
     report.claim(text, "starts of our own; the paper draws one plateau")
     escape = [int(t[x < x[0] / 2][0]) for x, _ in rare.values()]
     for p, updates in zip(RARE, escape, strict=True):
-        report.found(f"updates to halve the suboptimality, π = {p:g}", updates)
-    report.found("power of 1/π in them", slope(-np.log(RARE), np.log(escape)), 0.8, 1.2)
+        report.figure(f"updates to halve the suboptimality, π = {p:g}", updates)
+    report.figure(
+        "power of 1/π in them", slope(-np.log(RARE), np.log(escape)), at_least=0.8, at_most=1.2
+    )
 
     text = (
         "theorem 4: suboptimality of an MDP ≤ 16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), with η = (1-γ)³/8"
     )
     report.claim(text, "an MDP of our own, at random, of 3 states and 2 actions")
     mdp_gap, mdp_upper = softmax_mdp(unit_garnet(0, 3, 2), given.gamma, given.steps)
-    report.found(power, slope(np.log(t[late]), np.log(mdp_gap[late])), -1.05, -0.95)
-    report.found("largest ratio to the bound", np.max(mdp_gap / mdp_upper), high=1)
+    report.figure(
+        power, slope(np.log(t[late]), np.log(mdp_gap[late])), at_least=-1.05, at_most=-0.95
+    )
+    report.figure("largest ratio to the bound", np.max(mdp_gap / mdp_upper), at_most=1)
 
     text = (
         "theorem 5: with entropy, the soft gap τ KL(π ‖ softmax(r/τ)) falls at a linear rate, like "
@@ -102,8 +108,10 @@ def main() -> None:
     j = np.linspace(0, seen[-1], 200).astype(int)
     half = seen[len(seen) // 2 :]
     text = f"rate over that at the optimum, fitted from t = {half[0]:,}"
-    report.found(text, slope(half, np.log(soft_gap[half])) / rate, 0.98, 1.02)
-    report.found("largest ratio to the bound", np.max((soft_gap / soft_upper)[: seen[-1]]), high=1)
+    report.figure(text, slope(half, np.log(soft_gap[half])) / rate, at_least=0.98, at_most=1.02)
+    report.figure(
+        "largest ratio to the bound", np.max((soft_gap / soft_upper)[: seen[-1]]), at_most=1
+    )
 
     looks = zip(rare.items(), COLOURS[3:], strict=False)
     first = [Line(t[i], y[i], "bounds", GREY, ":") for y in (upper, lower)]

@@ -13,6 +13,7 @@ import reporting
 from reporting import Line, Panel, share
 
 from pg.reports.plots import BLUE, ORANGE
+from pg.reports.statistics import Estimate
 
 DIRECTIONS = {"reward_to_go": ("∇J_γ", BLUE), "undiscounted_reward_to_go": ("γᵗ dropped", ORANGE)}
 
@@ -42,7 +43,7 @@ def main() -> None:
     given = reporting.options(Options, __file__)
     import jax
     import jax.numpy as jnp
-    from dynamics import asymmetry, linear_ascent, trained
+    from dynamics import asymmetry, linear_ascent, train_linear
 
     from pg.exact import tabular
 
@@ -65,10 +66,10 @@ def main() -> None:
         name: np.array([asymmetry(mdp, exact[name], logits, gammas) for mdp in mdps])
         for name in exact
     }
-    kept, dropped = bent.values()
-    report.found("least of 3 random MDPs, γ = 0 to 0.9", dropped[:, :-1].min(), low=1e-6)
-    report.found("the same at γ = 1, at most", dropped[:, -1].max(), high=1e-12)
-    report.found("of the gradient of J_γ, at most", kept.max(), high=1e-12)
+    discounted, dropped = bent.values()
+    report.figure("least of 3 random MDPs, γ = 0 to 0.9", dropped[:, :-1].min(), at_least=1e-6)
+    report.figure("the same at γ = 1, at most", dropped[:, -1].max(), at_most=1e-12)
+    report.figure("of the gradient of J_γ, at most", discounted.max(), at_most=1e-12)
 
     text = (
         "abstract: its fixed point can be the worst policy for the discounted and the undiscounted "
@@ -86,31 +87,29 @@ def main() -> None:
     for name, path in paths.items():
         low, high = (-np.inf, -0.95) if name.startswith("un") else (-0.05, np.inf)
         for k, (objective, scale) in enumerate((("J_γ", given.gamma), ("J₁", 1.0))):
-            what = (
+            text = (
                 f"{DIRECTIONS[name][0]}: {objective} at the end, over what the worst policy loses"
             )
-            report.found(what, path[-1, k] / scale, low, high)
+            report.figure(text, path[-1, k] / scale, at_least=low, at_most=high)
 
     report.claim(
         "the same from sampled episodes, by the estimators reward_to_go and "
         "undiscounted_reward_to_go"
     )
     samples = {
-        name: trained(problem, name, given.gamma, 0.25, given.updates, given.episodes, given.seeds)
+        name: train_linear(
+            problem, name, given.gamma, 0.25, given.updates, given.episodes, given.seeds
+        )
         for name in exact
     }
     for name, runs in samples.items():
-        at, there = (
-            ("worst", runs[:, -1, 1] < -0.9)
-            if name.startswith("un")
-            else ("best", runs[:, -1, 1] > -0.1)
-        )
-        report.found(
-            f"{name}: seeds within 0.1 of the {at} policy",
-            share(there)[0],
-            1,
-            interval=share(there)[1:],
-        )
+        last = runs[:, -1, 1]
+        if name.startswith("un"):
+            policy, near = "worst", last < -0.9
+        else:
+            policy, near = "best", last > -0.1
+        text = f"{name}: seeds within 0.1 of the {policy} policy"
+        report.figure(text, share(near), at_least=1)
 
     first = [
         Line(gammas, bent[name].T, label, colour, "-" if name == "reward_to_go" else "--")
@@ -121,11 +120,8 @@ def main() -> None:
         lines = []
         for name, (label, colour) in DIRECTIONS.items():
             x = samples[name][:, :, k]
-            lines += [
-                Line(
-                    n, x.mean(0), f"{label}, {given.seeds} seeds", colour, "-", (x.min(0), x.max(0))
-                )
-            ]
+            mean_and_range = Estimate(x.mean(0), x.min(0), x.max(0))
+            lines += [Line(n, mean_and_range, f"{label}, {given.seeds} seeds", colour)]
         lines += [Line(n, path[:, k], "exact", "0", ":") for path in paths.values()]
         panels += [
             Panel(

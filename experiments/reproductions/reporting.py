@@ -1,5 +1,5 @@
-"""What the reproductions share: the flags of their files, the report of claims and figures, and
-their pictures.
+"""The common parts of the reproductions: flags of files, the report of claims and
+figures, pictures.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 from pg.commands import cli
 from pg.reports import plots
 from pg.reports.plots import BLUE
+from pg.reports.statistics import Estimate
 from pg.runs import files, folders
 
 GREY = "0.45"  # of bounds
@@ -65,54 +66,56 @@ def between(low: float, high: float, **flags: float) -> None:
 
 
 class Figure(NamedTuple):
-    """A number that was found, and the range in which it supports the claim."""
+    """A measured number, and the range in which it supports the claim."""
 
-    what: str
-    value: float
-    low: float = -math.inf
-    high: float = math.inf
-    interval: Sequence[float] = ()  # of 95 %
+    name: str
+    estimate: Estimate  # its ends are NaN where there is no interval
+    at_least: float = -math.inf
+    at_most: float = math.inf
 
     @property
     def holds(self) -> bool:
-        """Whether the number lies in the range; not if it is NaN."""
-        return bool(self.low <= self.value <= self.high)
+        """True where the number lies in the range, and so false for NaN."""
+        return bool(self.at_least <= self.estimate.value <= self.at_most)
 
     def __str__(self) -> str:
-        """`what: value [interval] (criterion)`."""
-        ends = [
-            f"{sign} {end:g}"
-            for sign, end in (("≥", self.low), ("≤", self.high))
-            if math.isfinite(end)
-        ]
-        spread = f" [{self.interval[0]:.3g}, {self.interval[1]:.3g}]" if len(self.interval) else ""
-        return f"{self.what}: {self.value:.4g}{spread}" + (
-            f" (must be {' and '.join(ends)})" if ends else ""
-        )
+        """`name: value [interval] (criterion)`."""
+        value, low, high = self.estimate
+        interval = "" if math.isnan(low) else f" [{low:.3g}, {high:.3g}]"
+        ends = []
+        if math.isfinite(self.at_least):
+            ends.append(f"≥ {self.at_least:g}")
+        if math.isfinite(self.at_most):
+            ends.append(f"≤ {self.at_most:g}")
+        criterion = f" (must be {' and '.join(ends)})" if ends else ""
+        return f"{self.name}: {value:.4g}{interval}{criterion}"
 
 
 @dataclasses.dataclass
 class Claim:
-    """What a paper says, with the place; what was compared where its numbers are not at hand; what
-    was found.
-    """
+    """A claim of a paper, and the figures that support it or not."""
 
-    text: str
-    compared: str
+    text: str  # with its place in the paper
+    compared: str  # with which numbers, where the paper's are not at hand
     figures: list[Figure]
 
     @property
     def holds(self) -> bool:
-        """Whether there are figures, and all of them support the claim."""
+        """True where there are figures, and all of them support the claim."""
         return bool(self.figures) and all(figure.holds for figure in self.figures)
 
 
-def share(events: np.ndarray) -> tuple[float, float, float]:
-    """Of runs in which something was so, [runs] bool, and its Clopper-Pearson interval of 95 %."""
+def share(events: np.ndarray) -> Estimate:
+    """The share of runs with an event, [runs] bool, and its Clopper-Pearson interval of 95 %."""
     from scipy.stats import binomtest
 
     interval = binomtest(int(np.sum(events)), len(events)).proportion_ci()
-    return float(np.mean(events)), float(interval.low), float(interval.high)
+    return Estimate(float(np.mean(events)), float(interval.low), float(interval.high))
+
+
+def stacked(estimates: Sequence[Estimate]) -> Estimate:
+    """Estimates of one number each as one of arrays, [K]."""
+    return Estimate(*np.array(estimates).T)
 
 
 def verdict(claims: Sequence[Claim]) -> str:
@@ -133,11 +136,10 @@ class Line(NamedTuple):
     """A curve of a panel, or points with their intervals."""
 
     x: Any  # [K]
-    y: Any  # [K], or [K, lines] that look alike
+    y: Any  # [K], or [K, lines] that look alike, or an `Estimate` of [K]
     label: str = ""
     colour: str = BLUE
-    style: str = "-"  # with "o": points, and intervals as bars
-    band: Any = None  # lower and upper ends, [2, K]
+    style: str = "-"  # with "o": points, and intervals as bars; else intervals are a band
 
 
 class Panel(NamedTuple):
@@ -152,7 +154,7 @@ class Panel(NamedTuple):
 
 
 class Report:
-    """Tells a paper's claims one by one, what was found of each, and the verdict."""
+    """The claims of a paper, the figures of each, and the verdict; printed as they come."""
 
     def __init__(self, name: str, paper: str, given: Files) -> None:
         self.name, self.paper, self.given = name, paper, given
@@ -160,60 +162,63 @@ class Report:
         print(paper)
 
     def claim(self, text: str, compared: str = "") -> None:
-        """The next claim, with its place. compared: what was, where the paper's number is not known
-        for certain.
+        """Adds a claim.
+
+        compared: the numbers that are compared, where the paper's are not known for certain.
         """
         self.claims.append(Claim(text, compared, []))
-        print(
-            f"\nclaim {len(self.claims)}: {text}"
-            + (f"\n  compared: {compared}" if compared else ""),
-            flush=True,
-        )
+        print(f"\nclaim {len(self.claims)}: {text}", flush=True)
+        if compared:
+            print(f"  compared: {compared}", flush=True)
 
-    def found(
-        self,
-        what: str,
-        value: Any,
-        low: float = -math.inf,
-        high: float = math.inf,
-        interval: Any = (),
+    def figure(
+        self, name: str, value: Any, *, at_least: float = -math.inf, at_most: float = math.inf
     ) -> None:
-        """A figure for the last claim, which it supports from `low` to `high`."""
-        self.claims[-1].figures.append(
-            Figure(what, float(value), low, high, [float(x) for x in interval])
-        )
-        print(f"  found: {self.claims[-1].figures[-1]}", flush=True)
+        """Adds a figure to the last claim, and prints it.
+
+        Args:
+            name: of the figure.
+            value: a number, or an `Estimate`.
+            at_least: where the range begins in which the figure supports the claim.
+            at_most: where it ends.
+        """
+        if not isinstance(value, Estimate):
+            value = Estimate(value, math.nan, math.nan)
+        estimate = Estimate(*(float(x) for x in value))
+        figure = Figure(name, estimate, at_least, at_most)
+        self.claims[-1].figures.append(figure)
+        print(f"  measured: {figure}", flush=True)
 
     def end(self, panels: Sequence[Panel]) -> None:
         """Prints the verdict; draws the panels; writes the JSON file if one is asked for."""
         path = self.given.out / self.name
-        draw(path, panels)
-        print(
-            f"\nverdict: {verdict(self.claims)}\n{path}.png and .svg, {time.process_time():.0f} "
-            f"s of computing"
-        )
+        plot(path, panels)
+        print(f"\nverdict: {verdict(self.claims)}")
+        print(f"{path}.png and .svg, {time.process_time():.0f} s of computing")
         if self.given.json:
-            claims = [
-                {
-                    "text": c.text,
-                    "compared": c.compared,
-                    "holds": c.holds,
-                    "figures": [f._asdict() for f in c.figures],
-                }
-                for c in self.claims
+            self._write_json(self.given.json)
+
+    def _write_json(self, path: Path) -> None:
+        claims = []
+        for claim in self.claims:
+            figures = [
+                {**figure._asdict(), "estimate": figure.estimate._asdict()}
+                for figure in claim.figures
             ]
-            flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.given).items()}
-            found = {
-                "paper": self.paper,
-                "verdict": verdict(self.claims),
-                "claims": claims,
-                "options": flags,
-            }
-            folders.write_json(self.given.json, {**found, "versions": folders.environment()})
+            claims.append({**vars(claim), "figures": figures, "holds": claim.holds})
+        flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.given).items()}
+        results = {
+            "paper": self.paper,
+            "verdict": verdict(self.claims),
+            "claims": claims,
+            "options": flags,
+            "versions": folders.environment(),
+        }
+        folders.write_json(path, results)
 
 
 @plots.style()
-def draw(path: Path, panels: Sequence[Panel]) -> None:
+def plot(path: Path, panels: Sequence[Panel]) -> None:
     """The panels side by side, one legend above all, as PNG and SVG."""
     from matplotlib.figure import Figure as Canvas  # without pyplot: no backend is chosen
 
@@ -221,15 +226,18 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
     entries: dict[tuple[str, str, str], Any] = {}  # one for the lines that look alike
     for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for line in panel.lines:
-            first, *_ = axes.plot(
-                line.x, line.y, line.style, color=line.colour, label=line.label or None
-            )
+            estimate = line.y if isinstance(line.y, Estimate) else None
+            y = estimate.value if estimate else line.y
+            label = line.label or None
+            first, *_ = axes.plot(line.x, y, line.style, color=line.colour, label=label)
             if line.label:
                 entries.setdefault((line.label, line.colour, line.style), first)
-            if line.band is not None and "o" in line.style:
-                axes.vlines(line.x, *line.band, color=line.colour, linewidth=1.0)
-            elif line.band is not None:
-                axes.fill_between(line.x, *line.band, color=line.colour, alpha=0.18, linewidth=0)
+            if estimate and "o" in line.style:
+                ends = estimate.low, estimate.high
+                axes.vlines(line.x, *ends, color=line.colour, linewidth=1.0)
+            elif estimate:
+                ends = estimate.low, estimate.high
+                axes.fill_between(line.x, *ends, color=line.colour, alpha=0.18, linewidth=0)
         for axis in "xy":
             getattr(axes, f"set_{axis}scale")("log" if axis in panel.log else "linear")
         axes.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, ylim=panel.ylim)

@@ -1,5 +1,5 @@
-"""Policies of moments of their training, and gradients of them as PPO estimates them from as many
-pairs as wanted.
+"""Snapshots of policies in training, and their gradients as PPO estimates them from as many pairs
+as wanted.
 
 PPO standardises its advantages over a batch, and so an estimate is no mean of those of its
 episodes. But its direction follows from sums over them: with Ψ the advantage and m = Σ Ψ / Σ 1 its
@@ -24,10 +24,11 @@ from scipy import stats
 from pg import diagnostics, envs, networks, normalisation, rollout
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.presets import preset
+from pg.reports.statistics import Estimate
 from pg.rollout import Trajectory
 from pg.train import TrainState, make_learner, training_keys
 
-STAGES = ("start", "middle", "end")
+SNAPSHOTS = ("start", "middle", "end")
 TEN = 10
 AT_ONCE = 500  # blocks of one call
 COUNTED = 1_000  # estimates of one size, at most
@@ -56,26 +57,18 @@ class Curve(NamedTuple):
     reference: float
 
 
-class Interval(NamedTuple):
-    """A figure with its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-
-
 class Agreement(NamedTuple):
     """Curves of several policies as one, [M]."""
 
     pairs: np.ndarray
     episodes: np.ndarray
-    pairwise: list[Interval]
-    truth: list[Interval]
+    pairwise: list[Estimate]
+    truth: list[Estimate]
     reference: float  # the least
 
 
 def train(task: str, seeds: int) -> list[list[TrainState]]:
-    """Tuned PPO on a task: at each of STAGES the states of all seeds."""
+    """Tuned PPO on a task: at each of SNAPSHOTS the states of all seeds."""
     config, h = preset("ppo", env=task)
     learner, half = make_learner(config, h), config.num_updates // 2
     init_keys, keys = jax.vmap(lambda k: training_keys(k, 0, 2 * half))(
@@ -91,15 +84,13 @@ def train(task: str, seeds: int) -> list[list[TrainState]]:
 def sample(
     task: str, state: TrainState, key: jax.Array, pairs: int, least: int
 ) -> tuple[Blocks, int]:
-    """Blocks of about `least` pairs, or of one episode if that is longer; `pairs` in all or a few
-    more. -> and E.
-    """
+    """Blocks of E episodes and about `least` pairs, with at least `pairs` in all; and E."""
     length = float(_program(task, 1)(state, jax.random.fold_in(key, 0))[3].mean())
     episodes = max(1, round(least / length))
     calls = math.ceil(pairs / (AT_ONCE * episodes * length))
     keys = [jax.random.fold_in(key, i) for i in range(1, calls + 1)]
-    found = [jax.device_get(_program(task, episodes)(state, k)) for k in keys]
-    return Blocks(*(np.concatenate(x) for x in zip(*found, strict=True))), episodes
+    calls_blocks = [jax.device_get(_program(task, episodes)(state, k)) for k in keys]
+    return Blocks(*(np.concatenate(x) for x in zip(*calls_blocks, strict=True))), episodes
 
 
 @functools.cache  # one compilation for all policies
@@ -154,14 +145,19 @@ def _direction(x: Blocks) -> np.ndarray:
 
 
 def curve(blocks: Blocks, episodes: int, sizes: Sequence[int]) -> Curve:
-    """What estimates of about `sizes` pairs are like, each of at least one block of `episodes`."""
+    """The agreement of estimates of about `sizes` pairs, each of at least one block.
+
+    Args:
+        blocks: sums over blocks of episodes.
+        episodes: of a block.
+        sizes: pairs of an estimate, M numbers.
+    """
     each, reference = float(blocks.pairs.mean()), reference_cosine(blocks)
     counts = np.array([max(1, round(size / each)) for size in sizes])
-    found = [directions(blocks, int(count)) for count in counts]
-    truth = [truth_tens(*x) / reference for x in found]
-    return Curve(
-        each * counts, episodes * counts, [pairwise_tens(own) for own, _ in found], truth, reference
-    )
+    estimates = [directions(blocks, int(count)) for count in counts]
+    pairwise = [pairwise_tens(own) for own, _ in estimates]
+    truth = [truth_tens(own, others) / reference for own, others in estimates]
+    return Curve(each * counts, episodes * counts, pairwise, truth, reference)
 
 
 def agreement(curves: Sequence[Curve]) -> Agreement:
@@ -200,21 +196,21 @@ def truth_tens(g: np.ndarray, others: np.ndarray) -> np.ndarray:
     return cosine[: tens * TEN].reshape(tens, TEN).mean(axis=1)
 
 
-def mean(groups: Sequence[np.ndarray]) -> Interval:
+def mean(groups: Sequence[np.ndarray]) -> Estimate:
     """The mean over policies of the mean over their tens, [tens] each; its t interval is of these
     very policies.
     """
     value, freedom = float(np.mean([x.mean() for x in groups])), sum(len(x) - 1 for x in groups)
     error = math.sqrt(sum(x.var(ddof=1) / len(x) for x in groups)) / len(groups)
     half = error * float(stats.t.ppf(0.975, freedom))
-    return Interval(value, value - half, value + half)
+    return Estimate(value, value - half, value + half)
 
 
-def needed(found: Agreement, level: float) -> float:
+def pairs_for(agreement: Agreement, level: float) -> float:
     """Pairs for a cosine of `level` between two estimates, linearly in log pairs; inf where it is
     not reached.
     """
-    pairs, cosines = found.pairs, np.array([x.value for x in found.pairwise])
+    pairs, cosines = agreement.pairs, np.array([x.value for x in agreement.pairwise])
     if cosines.max() < level:
         return math.inf
     i = int((cosines >= level).argmax())

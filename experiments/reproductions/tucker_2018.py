@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 
 import reporting
-from reporting import GREY, Line, Panel
+from reporting import GREY, Line, Panel, stacked
 
 from pg.inputs import check_name
 from pg.reports.plots import BLUE, ORANGE
@@ -55,7 +55,6 @@ def main() -> None:
     from variances import (
         Parts,
         action_share,
-        bars,
         best_gain,
         of_point_mass,
         of_stage,
@@ -64,20 +63,18 @@ def main() -> None:
 
     from pg.benchmarks import leaderboard
 
-    key, found = jax.random.key(given.seed), dict[str, list[Parts]]()
+    key, parts = jax.random.key(given.seed), dict[str, list[Parts]]()
     report = reporting.Report(
         "tucker_2018", "Tucker et al. 2018, 1802.10031; claims in our words", given
     )
 
     def shares(kinds: tuple[str, ...], *tasks: str) -> None:
         for kind, task in itertools.product(kinds, tasks):
-            for stage, x in zip(leaderboard.STAGES, found[task], strict=True):
+            for stage, x in zip(leaderboard.STAGES, parts[task], strict=True):
                 y = action_share(getattr(x, kind))
-                report.found(
-                    f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y.value, interval=y[1:]
-                )
+                report.figure(f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y)
                 if kind != "plain":
-                    report.found(f"{task}, {stage}: upper end of it", y.high, high=TENTH)
+                    report.figure(f"{task}, {stage}: upper end of it", y.high, at_most=TENTH)
 
     mass, text = (
         "point mass",
@@ -88,7 +85,7 @@ def main() -> None:
         "its point mass, with linear policies from no gain to the best one; Σ_a "
         "over all three parts",
     )
-    found[mass] = [
+    parts[mass] = [
         of_point_mass(x * best_gain(), key, 4 * given.states) for x in leaderboard.STAGES.values()
     ]
     shares(("plain", "true"), mass)
@@ -97,7 +94,7 @@ def main() -> None:
         "smaller tasks than MuJoCo's; V from 32 more returns",
     )
     stages = {task: leaderboard.stages(task, given.seed) for task in given.tasks}
-    found |= {
+    parts |= {
         task: [of_stage(task, x, key, given.states) for x in stages[task]] for task in given.tasks
     }
     shares(("plain", "true"), *given.tasks)
@@ -108,7 +105,7 @@ def main() -> None:
     shares(("learned",), *given.tasks)
     pairs = [(task, stage) for task in given.tasks for stage in stages[task]]
     for task, at in pairs:
-        report.found(
+        report.figure(
             f"{task}, {at.name}: share of the returns' variance that V explains", at.explained["V"]
         )
 
@@ -122,11 +119,11 @@ def main() -> None:
     for task, at in (x for x in pairs if "Q" in x[1].critics):
         by = (leaderboard.measure(task, at, x, given.seed + 1, share=given.share) for x in NAMES)
         ratio = variance_ratio(*(x.gradients for x in by))
-        report.found(f"{task}, {at.name}", ratio.value, interval=ratio[1:])
-        report.found(f"{task}, {at.name}: lower end of it", ratio.low, low=1 - TENTH)
+        report.figure(f"{task}, {at.name}", ratio)
+        report.figure(f"{task}, {at.name}: lower end of it", ratio.low, at_least=1 - TENTH)
 
     panels = []
-    for task, x in found.items():
+    for task, x in parts.items():
         kinds = [("$\\Sigma_\\tau$", BLUE, "-", [y.plain.trajectory for y in x])]
         kinds += [("$\\Sigma_a$, b = 0", GREY, ":", [y.plain.action for y in x])]
         kinds += (
@@ -135,10 +132,7 @@ def main() -> None:
             else []
         )
         kinds += [("$\\Sigma_a$, true V", ORANGE, "-", [y.true.action for y in x])]
-        lines = [
-            Line(SHARES, bars(y)[0], name, hue, f"o{dash}", bars(y)[1:])
-            for name, hue, dash, y in kinds
-        ]
+        lines = [Line(SHARES, stacked(y), name, hue, f"o{dash}") for name, hue, dash, y in kinds]
         panels += [Panel(task, "share of the training done", "variance of a step", lines, "y")]
     report.end(panels)
 

@@ -4,20 +4,19 @@ as a ratio.
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from snapshots import Interval
 
 from pg import diagnostics, envs, networks, rollout
 from pg.benchmarks.leaderboard.subjects import GAMMA, SUBJECTS, Stage, parts, still
-from pg.diagnostics import Decomposition, Measured
+from pg.diagnostics import Decomposition
 from pg.distributions import Gaussian
 from pg.exact.closed_forms import LQR, lqr
 from pg.networks import Network
+from pg.reports.statistics import Estimate
 from pg.rollout import RolloutState
 
 # The point mass of the paper's own code, where it starts at (3, 4, ½, -½) and actions do not depend
@@ -44,7 +43,7 @@ class Parts(NamedTuple):
 
 
 def of_point_mass(gain: Any, key: jax.Array, num_states: int) -> Parts:
-    """Of actions N(K x, 0.01²); Vₜ(x) is exact, and nothing is learned. gain: K, [2, 4]."""
+    """The variance for actions N(K x, 0.01²), with the exact Vₜ(x). gain: K, [2, 4]."""
     gain, log_std = jnp.asarray(gain), jnp.full(2, NOISE)
 
     def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Gaussian]:
@@ -63,7 +62,7 @@ def of_point_mass(gain: Any, key: jax.Array, num_states: int) -> Parts:
 
 
 def best_gain() -> np.ndarray:
-    """K of the best first action, [2, 4]."""
+    """The gain K of the best first action, [2, 4]."""
     return np.asarray(lqr.optimal_gain(POINT_MASS, GAMMA)[0])
 
 
@@ -113,7 +112,7 @@ def sampled_value(
     return returns.reshape(num_states, count).mean(axis=1)
 
 
-def action_share(found: Decomposition) -> Interval:
+def action_share(variance: Decomposition) -> Estimate:
     """Σ_a / (Σ_τ + Σ_a + Σ_s), with an interval that is never too narrow.
 
     The parts come from the same samples, and their covariances are not known; of all that are
@@ -121,25 +120,19 @@ def action_share(found: Decomposition) -> Interval:
     total, f the share. Of no variance the share is 0: where every return is the same, there is
     nothing to remove.
     """
-    if found.total == 0.0:
-        return Interval(0.0, 0.0, 0.0)
-    share = found.action.value / found.total
-    others = found.trajectory.standard_error + found.state.standard_error
-    error = ((1.0 - share) * found.action.standard_error + abs(share) * others) / found.total
-    return Interval(share, share - 1.96 * error, share + 1.96 * error)
+    if variance.total == 0.0:
+        return Estimate(0.0, 0.0, 0.0)
+    share = variance.action.value / variance.total
+    others = variance.trajectory.standard_error + variance.state.standard_error
+    error = (1.0 - share) * variance.action.standard_error + abs(share) * others
+    return Estimate.from_error(share, error / variance.total)
 
 
-def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Interval:
+def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Estimate:
     """tr Var of the rows of x over that of y, [K, P] each; by a bootstrap of pairs of rows, which
     share episodes.
     """
     x, y = (np.sum((np.asarray(g, float) - np.mean(g, axis=0)) ** 2, axis=1) for g in (x, y))
     rows = np.random.default_rng(0).integers(0, len(x), (repetitions, len(x)))
     low, high = np.quantile(x[rows].sum(axis=1) / y[rows].sum(axis=1), [0.025, 0.975])
-    return Interval(float(x.sum() / y.sum()), float(low), float(high))
-
-
-def bars(found: Sequence[Measured]) -> np.ndarray:
-    """Values and the ends of their intervals of 95 %, [3, K]."""
-    value, error = np.array(found).T
-    return np.stack([value, value - 1.96 * error, value + 1.96 * error])
+    return Estimate(float(x.sum() / y.sum()), float(low), float(high))

@@ -18,7 +18,6 @@ from pg.diagnostics.exact import (
     exact_moments,
 )
 from pg.diagnostics.quality import (
-    Measured,
     cosine,
     cosine_to,
     expected_cosine,
@@ -51,7 +50,6 @@ from pg.diagnostics.weights import (
 
 __all__ = [
     "Decomposition",
-    "Measured",
     "Moments",
     "Sample",
     "asymmetry",

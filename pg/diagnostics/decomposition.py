@@ -21,10 +21,10 @@ import numpy as np
 import optax
 
 from pg import rollout
-from pg.diagnostics.quality import Measured
 from pg.diagnostics.samples import sample
 from pg.envs import Env
 from pg.networks import Network
+from pg.reports.statistics import Estimate
 from pg.rollout import RolloutState
 
 Baseline = Callable[[RolloutState], jax.Array]  # where N environments stand -> b [N]
@@ -33,9 +33,9 @@ Baseline = Callable[[RolloutState], jax.Array]  # where N environments stand -> 
 class Decomposition(NamedTuple):
     """The three parts of the variance of one step's term."""
 
-    trajectory: Measured  # Σ_τ: what follows the action, in the environment and in the policy
-    action: Measured  # Σ_a: which action it is
-    state: Measured  # Σ_s: in which state one is
+    trajectory: Estimate  # Σ_τ: what follows the action, in the environment and in the policy
+    action: Estimate  # Σ_a: which action it is
+    state: Estimate  # Σ_s: in which state one is
 
     @property
     def total(self) -> float:
@@ -93,8 +93,11 @@ def decompose(
             returns = returns - baseline(states)[:, None, None]
         return _parts(policy, params, states, actions, returns)
 
-    parts = (np.asarray(x, float) for x in measured(params, key))
-    return Decomposition(*(Measured(x.mean(), x.std(ddof=1) / np.sqrt(num_states)) for x in parts))
+    parts = [np.asarray(x, float) for x in measured(params, key)]
+    errors = [x.std(ddof=1) / np.sqrt(num_states) for x in parts]
+    return Decomposition(
+        *(Estimate.from_error(x.mean(), error) for x, error in zip(parts, errors, strict=True))
+    )
 
 
 def _actions(

@@ -1,38 +1,24 @@
-"""From a sample of gradients to what is said of them: variance, signal, noise scale, cosines, with
-standard errors.
+"""Statistics of a sample of gradients, with intervals: variance, signal, noise scale, cosines.
 
 Most are functions of n, ‖ḡ‖² and Σ ‖gᵢ - ḡ‖², which are known too with any one gradient left out;
-so each comes with the jackknife's standard error (Efron & Stein 1981) for the price of a sum. On
-the host, in 64 bits.
+so each comes with the jackknife's standard error (Efron & Stein 1981) for the price of a sum, and
+with the normal interval of it. Ratios of gradients that are all 0 are NaN. On the host, in 64
+bits.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pg import numerals
 from pg.diagnostics.samples import Sample
+from pg.reports.statistics import Estimate
 
 
-class Measured(NamedTuple):
-    """A figure and its standard error; NaN where there is none, as of a ratio of gradients that are
-    all 0.
-    """
-
-    value: float
-    standard_error: float
-
-    def __str__(self) -> str:
-        if np.isnan(self.value):
-            return numerals.number(self.value)
-        return numerals.plus_minus(self.value, self.standard_error)
-
-
-def variance(sample: Sample) -> Measured:
+def variance(sample: Sample) -> Estimate:
     """tr Σ, the variance of one gradient summed over its coordinates; of a mean of N, divide by
     N.
     """
@@ -48,21 +34,21 @@ def variance_by_leaf(sample: Sample) -> dict[str, float]:
     }
 
 
-def squared_norm(sample: Sample) -> Measured:
+def squared_norm(sample: Sample) -> Estimate:
     """‖ḡ‖² - tr Σ̂ / n, unbiased for ‖E g‖²: negative at times where the signal is small, which no
     mean may hide.
     """
     return _jackknife(sample, _signal)
 
 
-def signal_to_noise(sample: Sample) -> Measured:
+def signal_to_noise(sample: Sample) -> Estimate:
     """SNR = ‖E g‖² / tr Σ of one gradient, signal as of `squared_norm`; of a mean of N, times N."""
     return _jackknife(
         sample, lambda count, spread, norm: _signal(count, spread, norm) * (count - 1.0) / spread
     )
 
 
-def noise_scale(sample: Sample) -> Measured:
+def noise_scale(sample: Sample) -> Estimate:
     """B = tr Σ / ‖E g‖²: how many gradients to average until noise and signal are of one size, in
     gradients.
 
@@ -108,7 +94,7 @@ def cosine(x: Any, y: Any) -> jax.Array:
     return optax.tree.vdot(x, y) / (optax.tree.norm(x) * optax.tree.norm(y))
 
 
-def cosine_to(sample: Sample) -> Measured:
+def cosine_to(sample: Sample) -> Estimate:
     """The mean cosine of one gradient to the reference that the sample was taken with.
 
     Over the gradients that are not 0, which have no direction. The reference must not be made of
@@ -132,7 +118,7 @@ def leave_one_out_cosine(sample: Sample) -> float:
     return float(np.mean(inner[directed] / lengths[directed])) if directed.any() else np.nan
 
 
-def pairwise_cosines(gradients: Any) -> Measured:
+def pairwise_cosines(gradients: Any) -> Estimate:
     """The mean cosine between two independent gradients, over all pairs (Ilyas et al. 2020,
     1811.02553, figure 1).
 
@@ -151,20 +137,21 @@ def pairwise_cosines(gradients: Any) -> Measured:
     to_others = (unit @ unit.sum(axis=0)) - 1.0  # [n]
     total = to_others.sum()
     left_out = (total - 2.0 * to_others) / ((n - 1) * (n - 2))
-    return Measured(float(total / (n * (n - 1))), _spread(left_out))
+    return Estimate.from_error(float(total / (n * (n - 1))), _spread(left_out))
 
 
 def _signal(count: Any, spread: Any, norm: Any) -> Any:
     return norm - spread / (count - 1.0) / count
 
 
-def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Measured:
+def _jackknife(sample: Sample, statistic: Callable[[Any, Any, Any], Any]) -> Estimate:
     """A statistic of n, Σ ‖gᵢ - ḡ‖² and ‖ḡ‖², with its standard error."""
     n, c, _, norm = _parts(sample)
     if n < 3:
         raise ValueError(f"an error needs at least three gradients, got {n}")
     with _ratios_without_signal():
-        return Measured(float(statistic(n, c.sum(), norm)), _spread(statistic(*_left_out(sample))))
+        value = float(statistic(n, c.sum(), norm))
+        return Estimate.from_error(value, _spread(statistic(*_left_out(sample))))
 
 
 def _ratios_without_signal() -> np.errstate:
@@ -204,9 +191,7 @@ def _spread(left_out: np.ndarray) -> float:
     return float(np.sqrt((n - 1) / n * np.sum((left_out - left_out.mean()) ** 2)))
 
 
-def _mean(x: np.ndarray) -> Measured:
-    return (
-        Measured(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))
-        if len(x) > 1
-        else Measured(np.nan, np.nan)
-    )
+def _mean(x: np.ndarray) -> Estimate:
+    if len(x) < 2:
+        return Estimate(np.nan, np.nan, np.nan)
+    return Estimate.from_error(float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))))

@@ -102,7 +102,6 @@ _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(le
 _FREE = [pair for pair in _PAIRS if pair not in LOOKS.values()]
 _UNLISTED = [name for name in FACTS if name not in LOOKS]
 LOOKS.update(zip(_UNLISTED, _FREE, strict=False))
-Interval = tuple[Any, Any, Any]  # middle, low, high
 Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
 
 
@@ -128,15 +127,20 @@ def save(figure: Any, path: Path) -> None:
 
 @style()
 def bars(
-    groups: Mapping[str, Mapping[str, Interval]], path: Path, *, ylabel: str, log: bool = False
+    groups: Mapping[str, Mapping[str, Estimate]], path: Path, *, ylabel: str, log: bool = False
 ) -> None:
-    """A dot with its interval per name, lying, a panel per group side by side with the names in
-    common; PNG and SVG.
+    """Dots with intervals, a row per name and a panel per group, as PNG and SVG.
 
-    groups: of each panel, of each name, (middle, low, high). Names stand in the order in which they
-    are given, the first on top; a row stays empty where a panel lacks its name. ylabel: what is
-    measured. A middle that has no place (not finite, or not positive if `log`) is written as a
-    number at its end of the axis.
+    A value that has no place (not finite, or not positive if `log`) is written as a number at its
+    end of the axis.
+
+    Args:
+        groups: of each panel, an estimate for each name. The names are the rows of all panels, in
+            the order in which they are given, the first on top; a row stays empty where a panel
+            lacks its name.
+        path: of the picture.
+        ylabel: the quantity.
+        log: on a logarithmic axis.
     """
     names = _union(groups)
     columns = len(groups) if len(groups) <= 4 else min(4, -(-len(groups) // 2))
@@ -155,14 +159,14 @@ def bars(
         else:
             axes.locator_params(axis="x", nbins=4)
         axes.set_title(_wrapped(title, room))
-    lows = [low for group in groups.values() for _, low, _ in group.values()]
+    lows = [estimate.low for group in groups.values() for estimate in group.values()]
     figure.supxlabel(_wrapped(_measured(ylabel, lows), WIDTH - 0.2))
     save(figure, path)
 
 
 @style()
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Any, Any, Any, Any]]],
+    panels: Mapping[str, Mapping[str, tuple[Any, Estimate]]],
     path: Path,
     *,
     xlabel: str,
@@ -173,12 +177,20 @@ def curves(
     levels: Mapping[str, float] | None = None,
     sharey: bool = True,
 ) -> None:
-    """A line with its band per name, a panel each, one legend for all; PNG and SVG.
+    """Lines with bands, one legend for all panels, as PNG and SVG.
 
-    panels: of each panel, of each name, (x, middle, low, high), [K] each. Up to 28 names differ in
-    colour and line style, and neighbours in the marker too. counts: x is written as 20k and 3M.
-    levels: of each label, the height of a dashed line in every panel. sharey: all panels have the
-    same vertical axis.
+    Up to 28 names differ in colour and line style, and neighbours in the marker too.
+
+    Args:
+        panels: of each panel, for each name, x and the estimates at x, [K] each.
+        path: of the picture.
+        xlabel: the quantity of the horizontal axis.
+        ylabel: the quantity of the vertical axis.
+        logx: with a logarithmic horizontal axis.
+        logy: with a logarithmic vertical axis.
+        counts: x is written as 20k and 3M.
+        levels: of each label, the height of a dashed line in every panel.
+        sharey: all panels have the same vertical axis.
     """
     look_of = looks(_union(panels), markers=True)
     columns = _columns(len(panels))
@@ -186,9 +198,10 @@ def curves(
     for index, (axes, (title, lines)) in enumerate(zip(grid, panels.items(), strict=True)):
         axes.set(xscale="log" if logx else "linear", yscale="log" if logy else "linear")
         shade = 0.18 if len(lines) < 8 else 0.07
-        for offset, (name, (x, middle, low, high)) in enumerate(lines.items()):
-            axes.fill_between(x, low, high, color=look_of[name]["color"], alpha=shade, linewidth=0)
-            axes.plot(x, middle, **look_of[name], markevery=_marked(middle, offset))
+        for offset, (name, (x, y)) in enumerate(lines.items()):
+            look = look_of[name]
+            axes.fill_between(x, y.low, y.high, color=look["color"], alpha=shade, linewidth=0)
+            axes.plot(x, y.value, **look, markevery=_marked(y.value, offset))
         last = index % columns == columns - 1 or index == len(panels) - 1
         for label, level in (levels or {}).items():
             axes.axhline(level, **LEVEL, zorder=1)
@@ -202,7 +215,7 @@ def curves(
                     color="0.35",
                 )
         axes.set_title(_wrapped(title, WIDTH / columns - 0.5))
-        _say_if_empty(axes, [middle for _, middle, _, _ in lines.values()])
+        _say_if_empty(axes, [y.value for _, y in lines.values()])
     for axes in grid:
         for axis in (*[axes.xaxis] * logx, *[axes.yaxis] * logy):
             _log_ticks(axis, *axis.get_view_interval())
@@ -268,7 +281,9 @@ def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: st
         for name, y in quality.items()
         if name in labels
     }
-    panels = {label: {title: (quality["env_steps"], y, y, y)} for label, y in found.items()}
+    panels = {
+        label: {title: (quality["env_steps"], Estimate(y, y, y))} for label, y in found.items()
+    }
     curves(panels, path, xlabel="environment steps", ylabel="", counts=True, sharey=False)
 
 
@@ -690,7 +705,7 @@ def _dots(
     Args:
         axes: on which they are drawn.
         rows: the height of each.
-        values: middle, low and high of each, [K, 3].
+        values: value, low and high of each, [K, 3].
         colours: of each height.
         log: on a logarithmic axis.
     """

@@ -1,4 +1,5 @@
-"""Scores of finished runs to estimates with intervals, after Agarwal et al. 2021 (2108.13264).
+"""A number with its interval; and scores of finished runs to such estimates, after Agarwal et al.
+2021 (2108.13264).
 
 `scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every
 interval is of the stratified percentile bootstrap: the seeds are drawn again with replacement
@@ -14,29 +15,42 @@ import numpy as np
 
 from pg import numerals
 
+STANDARD_ERRORS = 1.96  # half the width of a normal interval of 95 %
 Statistic = Callable[[np.ndarray], Any]  # scores [..., N, M] -> [...]
 
 
 class Estimate(NamedTuple):
-    """A statistic of the scores and the two ends of its interval, all of one shape.
+    """A number and the two ends of its interval, or three arrays of one shape.
 
-    Both ends are NaN where there is no interval.
+    The interval is of 95 % unless another confidence was asked for. Both ends are NaN where there
+    is none.
     """
 
     value: Any
     low: Any
     high: Any
 
+    @classmethod
+    def from_error(cls, value: Any, standard_error: Any) -> "Estimate":
+        """The normal interval, value ± 1.96 standard errors."""
+        half = STANDARD_ERRORS * standard_error
+        return cls(value, value - half, value + half)
+
+    @property
+    def standard_error(self) -> Any:
+        """The standard error of the normal interval of 95 % that is as wide as this one."""
+        return (self.high - self.low) / (2.0 * STANDARD_ERRORS)
+
     def __str__(self) -> str:
-        """One number with its interval, or with the reason why it has none, for people; arrays as
-        they are.
-        """
+        """One number with its interval, or with the reason why it has none; arrays as `repr`."""
         if np.ndim(self.value):
             return repr(self)
-        if np.isnan(self.low):
-            why = "which takes two seeds or more, one in each row of scores"
-            return f"{numerals.number(self.value)} (no interval, {why})"
-        return numerals.interval(self.value, self.low, self.high)
+        if not np.isnan(self.low):
+            return numerals.interval(self.value, self.low, self.high)
+        if not np.isfinite(self.value):
+            return numerals.number(self.value)
+        why = "which takes two seeds or more, one in each row of scores, or gradients that differ"
+        return f"{numerals.number(self.value)} (no interval, {why})"
 
 
 def mean(scores: Any) -> np.ndarray:

@@ -16,12 +16,13 @@ from jax.flatten_util import ravel_pytree
 from reproductions import FOLDER, refused, run
 
 from pg import envs, networks, rollout
-from pg.diagnostics import Decomposition, Measured
+from pg.diagnostics import Decomposition
 from pg.distributions import Gaussian
 from pg.estimators import ESTIMATORS
 from pg.estimators.base import standardise
 from pg.exact.closed_forms import lqr
 from pg.presets import preset
+from pg.reports.statistics import Estimate
 from pg.train import make_learner
 
 sys.path.insert(0, str(FOLDER))
@@ -136,17 +137,17 @@ def test_the_mean_of_curves_keeps_the_least_reference() -> None:
 
 
 def test_pairs_for_a_cosine() -> None:
-    cosines = [snapshots.Interval(x, x, x) for x in (0.2, 0.4, 0.8)]
+    cosines = [Estimate(x, x, x) for x in (0.2, 0.4, 0.8)]
     found = snapshots.Agreement(
         np.array([100.0, 1_000.0, 10_000.0]), np.ones(3), cosines, cosines, 1.0
     )
-    assert snapshots.needed(found, 0.6) == pytest.approx(math.sqrt(1e3 * 1e4))
-    assert snapshots.needed(found, 0.1) == 100.0
-    assert snapshots.needed(found, 0.9) == math.inf
+    assert snapshots.pairs_for(found, 0.6) == pytest.approx(math.sqrt(1e3 * 1e4))
+    assert snapshots.pairs_for(found, 0.1) == 100.0
+    assert snapshots.pairs_for(found, 0.9) == math.inf
 
 
 def parts(*pairs: tuple[float, float]) -> Decomposition:
-    return Decomposition(*(Measured(*pair) for pair in pairs))
+    return Decomposition(*(Estimate.from_error(*pair) for pair in pairs))
 
 
 def test_the_share_has_its_largest_error() -> None:
@@ -196,10 +197,9 @@ def test_the_ratio_of_variances_is_made_in_pairs() -> None:
     assert found.low < found.value < found.high
 
 
-def test_bars_are_values_with_their_intervals() -> None:
-    np.testing.assert_allclose(
-        variances.bars([Measured(1.0, 0.5), Measured(2.0, 0.0)]), [[1, 2], [0.02, 2], [1.98, 2]]
-    )
+def test_stacked_estimates_are_one_of_arrays() -> None:
+    estimates = [Estimate.from_error(1.0, 0.5), Estimate.from_error(2.0, 0.0)]
+    np.testing.assert_allclose(reporting.stacked(estimates), [[1, 2], [0.02, 2], [1.98, 2]])
 
 
 @pytest.mark.slow
@@ -243,9 +243,10 @@ def test_a_mistake_is_one_sentence_at_once(
     assert done.stderr.count("\n") == 1
 
 
-def figure(what: str, value: Any, low: Any, high: Any, interval: list[Any]) -> reporting.Figure:
-    """As it was before it was written: JSON has no infinity, and says "inf" instead."""
-    return reporting.Figure(what, float(value), float(low), float(high), interval)
+def figure(name: str, estimate: dict[str, Any], at_least: Any, at_most: Any) -> reporting.Figure:
+    """As it was before it was written: JSON has no infinity and no NaN, and says so otherwise."""
+    numbers = {key: math.nan if x is None else float(x) for key, x in estimate.items()}
+    return reporting.Figure(name, Estimate(**numbers), float(at_least), float(at_most))
 
 
 @pytest.mark.slow
@@ -272,6 +273,6 @@ def test_a_reproduction(script: str, tmp_path: Path) -> None:
     assert reporting.verdict(claims) == found["verdict"]
     assert [claim.holds for claim in claims] == [claim["holds"] for claim in found["claims"]]
     assert all(
-        any(math.isfinite(x.low) or math.isfinite(x.high) for x in claim.figures)
+        any(math.isfinite(x.at_least) or math.isfinite(x.at_most) for x in claim.figures)
         for claim in claims
     )

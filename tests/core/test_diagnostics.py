@@ -15,13 +15,14 @@ from toys import tabular_policy
 
 from pg import diagnostics, envs
 from pg.config import Config, Hyperparams
-from pg.diagnostics import Measured, Sample
+from pg.diagnostics import Sample
 from pg.diagnostics.exact import _moments
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.networks import make_critic, make_policy
 from pg.reports import plots
+from pg.reports.statistics import Estimate
 from pg.rollout import Trajectory, episodes, start, windows
 from pg.runs import results
 
@@ -70,7 +71,7 @@ def tabular_sample(
     return measured(params, sampled(problem))
 
 
-def agrees(measured: Measured, exact: float) -> bool:
+def agrees(measured: Estimate, exact: float) -> bool:
     return abs(measured.value - exact) < BOUND * measured.standard_error < 0.3 * abs(exact)
 
 
@@ -165,9 +166,8 @@ def test_streamed_moments_are_those_of_stored_gradients(batch_size: int) -> None
     np.testing.assert_allclose(sample.along, (flat - mean) @ mean, atol=1e-12)
     np.testing.assert_allclose(sample.reference, flat @ r / np.linalg.norm(r))
     cosines = np.asarray(sample.reference) / np.linalg.norm(flat, axis=1)
-    assert diagnostics.cosine_to(sample) == pytest.approx(
-        (cosines.mean(), cosines.std(ddof=1) / 37**0.5)
-    )
+    expected = Estimate.from_error(cosines.mean(), cosines.std(ddof=1) / 37**0.5)
+    assert diagnostics.cosine_to(sample) == pytest.approx(expected)
     others = (flat.sum(0) - flat) / 36
     to_others = (
         (flat * others).sum(1) / np.linalg.norm(flat, axis=1) / np.linalg.norm(others, axis=1)
@@ -226,7 +226,8 @@ def test_pairwise_cosines_of_stored_gradients() -> None:
         return (unit @ unit.T)[~np.eye(len(unit), dtype=bool)].mean()
 
     left_out = np.array([mean(np.delete(unit, i, axis=0)) for i in range(37)])
-    expected = mean(unit), np.sqrt(36 / 37 * ((left_out - left_out.mean()) ** 2).sum())
+    error = np.sqrt(36 / 37 * ((left_out - left_out.mean()) ** 2).sum())
+    expected = Estimate.from_error(mean(unit), error)
     assert diagnostics.pairwise_cosines(xs) == pytest.approx(expected)
     with_zero = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), xs)
     assert diagnostics.pairwise_cosines(with_zero) == pytest.approx(expected)
@@ -286,7 +287,7 @@ def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: fl
     """
     gradients = {"w": jnp.full((5, 3), gradient)}
     sample = diagnostics.sample(lambda x: x, gradients)
-    assert diagnostics.variance(sample) == (0.0, 0.0)
+    assert diagnostics.variance(sample) == (0.0, 0.0, 0.0)
     assert diagnostics.squared_norm(sample).value == 3 * gradient**2
     ratio, inverse = diagnostics.noise_scale(sample), diagnostics.signal_to_noise(sample)
     cosine = diagnostics.leave_one_out_cosine(sample)
@@ -297,7 +298,7 @@ def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: fl
     else:
         assert np.isnan([ratio.value, inverse.value, cosine, two]).all()
         assert str(ratio) == "—"
-    assert str(Measured(2.0, np.nan)) == "2 ± —"
+    assert str(Estimate.from_error(2.0, np.nan)).startswith("2 (no interval")
 
 
 # variance, signal -> noise scale, signal to noise

@@ -26,7 +26,7 @@ ORDER = (
     *("distributions", "networks", "rollout", "nonfinite"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
-    *("diagnostics", "optimizers", "seeds", "train", "evaluate"),
+    *("reports.statistics", "diagnostics", "optimizers", "seeds", "train", "evaluate"),
     *(
         "runs.files",
         "runs.encoding",
@@ -36,7 +36,7 @@ ORDER = (
         "runs.folders",
     ),
     *("runs.execution", "runs.results", "runs.acting", "runs.checkpoints"),
-    *("reports.statistics", "reports.plots", "reports.drawings"),
+    *("reports.plots", "reports.drawings"),
     *("commands.terminal", "commands.cli", "commands.job"),
     "sweep",
     *("benchmarks.suites", "benchmarks.learning", "benchmarks.leaderboard"),

@@ -36,19 +36,21 @@ def bars(path: Path, panels: int = 1, names: int = 4, *, log: bool = False) -> N
     middle = 10.0 ** rng.normal(size=(panels, names)) if log else rng.normal(size=(panels, names))
     groups = {
         problem: {
-            name: (m, m - 0.2 * abs(m), m + 0.2 * abs(m))
-            for name, m in zip(NAMES[:names], row, strict=True)
+            name: estimate(m, 0.2 * abs(m)) for name, m in zip(NAMES[:names], row, strict=True)
         }
         for problem, row in zip(PROBLEMS, middle, strict=False)
     }
-    groups[PROBLEMS[0]] |= {NAMES[0]: (np.inf, np.inf, np.inf), NAMES[1]: (1.0, -1.0, np.nan)}
+    groups[PROBLEMS[0]] |= {
+        NAMES[0]: Estimate(np.inf, np.inf, np.inf),
+        NAMES[1]: Estimate(1.0, -1.0, np.nan),
+    }
     plots.bars(groups, path, ylabel="variance of an episode over that of reinforce", log=log)
 
 
 def curves(path: Path, panels: int = 1, names: int = 4, **options: Any) -> None:
     x = 2.0 ** np.arange(12)
     rise = {name: x / (x + 2.0**i) for i, name in enumerate(NAMES[:names])}
-    lines = {name: (x, y, 0.9 * y, 1.1 * y) for name, y in rise.items()}
+    lines = {name: (x, Estimate(y, 0.9 * y, 1.1 * y)) for name, y in rise.items()}
     levels = {"0.5": 0.5, "0.9": 0.9}
     labels = {"xlabel": "episodes of a batch", "ylabel": "cosine with ∇J"}
     plots.curves(
@@ -253,7 +255,7 @@ def lying(
     path: Path, values: Any, *, log: bool = True, panels: int = 1, name: str = "estimator"
 ) -> None:
     """`bars` of the same values in every panel."""
-    group = {f"{name}_{i}": (x, x - 0.1 * abs(x), x + 0.1 * abs(x)) for i, x in enumerate(values)}
+    group = {f"{name}_{i}": estimate(x, 0.1 * abs(x)) for i, x in enumerate(values)}
     plots.bars(
         {f"problem {i}": group for i in range(panels)},
         path,
@@ -265,7 +267,7 @@ def lying(
 def budget(path: Path, x: Any, panels: int = 1) -> None:
     """`curves` over batches of these sizes."""
     x = np.asarray(x, float)
-    line = (x, *np.linspace([0.1, 0.0, 0.2], [0.9, 0.8, 1.0], len(x)).T)
+    line = (x, estimate(np.linspace(0.1, 0.9, len(x))))
     names = {f"problem {i}": {LONG: line} for i in range(panels)}
     plots.curves(
         names, path, xlabel="environment steps", ylabel="cosine", logx=True, levels={"0.5": 0.5}

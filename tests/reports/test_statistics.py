@@ -300,6 +300,19 @@ def test_an_estimate_without_an_interval_says_why() -> None:
     assert str(statistics.Estimate(np.zeros(2), np.zeros(2), np.zeros(2))).startswith("Estimate(")
 
 
+def test_a_standard_error_is_a_normal_interval() -> None:
+    estimate = statistics.Estimate.from_error(1000.0, 0.5)
+    assert estimate == (1000.0, 999.02, 1000.98)
+    assert estimate.standard_error == pytest.approx(0.5)
+    assert str(estimate) == "1000 [999, 1001]"
+    assert statistics.Estimate.from_error(3.0, 0.0) == (3.0, 3.0, 3.0)
+
+
+@pytest.mark.parametrize(("value", "text"), [(np.nan, "—"), (np.inf, "∞")])
+def test_what_is_no_number_has_no_interval(value: float, text: str) -> None:
+    assert str(statistics.Estimate.from_error(value, np.nan)) == text
+
+
 def test_a_mean_curve_is_of_the_seeds_that_have_a_value() -> None:
     """No episode ends in the first update of any seed; one seed ends its first late, and another
     never one.

@@ -12,6 +12,7 @@ from pg.benchmarks.leaderboard.quality import Point, Quality
 from pg.benchmarks.leaderboard.subjects import STAGES
 from pg.benchmarks.leaderboard.survey import Survey
 from pg.reports import plots
+from pg.reports.statistics import Estimate
 from pg.runs import files, results
 
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
@@ -141,7 +142,8 @@ def draw(found: Survey, out: Path) -> list[Path]:
     of = {key: [x for x in found.lines if (x.subject, x.stage) == key] for key in keys}
     variances = {
         f"{subject}, {stage}": {
-            x.estimator: (x.variance, x.variance_low, x.variance_high) for x in of[subject, stage]
+            x.estimator: Estimate(x.variance, x.variance_low, x.variance_high)
+            for x in of[subject, stage]
         }
         for subject, stage in keys
     }
@@ -171,11 +173,11 @@ def draw_leaderboard(lines: Sequence[Quality], path: Path) -> None:
     )
     names = [name for name, _ in ranked]
     middle = [x for x in lines if x.stage == list(STAGES)[1]]
-    groups: dict[str, dict[str, tuple[float, float, float]]] = {}
+    groups: dict[str, dict[str, Estimate]] = {}
     for x in sorted(
         middle, key=lambda x: names.index(x.estimator) if x.estimator in names else len(names)
     ):
-        groups.setdefault(x.subject, {})[x.estimator] = (x.most, x.most_low, x.most_high)
+        groups.setdefault(x.subject, {})[x.estimator] = Estimate(x.most, x.most_low, x.most_high)
     files.make_folder(path.parent)
     plots.bars(groups, path, ylabel="environment steps for an expected cosine of 0.9", log=True)
 
@@ -196,7 +198,8 @@ def _curves(points: Sequence[Point], field: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for p in points:
         found.setdefault(p.estimator, []).append([getattr(p, f) for f in fields])
-    return {name: tuple(np.array(rows).T) for name, rows in found.items()}
+    columns = {name: np.array(rows).T for name, rows in found.items()}
+    return {name: (x, Estimate(*cosine)) for name, (x, *cosine) in columns.items()}
 
 
 def _seconds(field: str) -> Cost:
