@@ -19,7 +19,8 @@ CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 if __debug__:  # under `python -O` beartype checks nothing
     install_import_hook(TYPED, CHECKER)
 
-pytest.register_assert_rewrite("figures")  # its assertions hold under `python -O` too
+# The helpers that assert: what they compare is shown, and `python -O` leaves it in.
+pytest.register_assert_rewrite("figures", "mistakes", "reproductions")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
 jax.config.update(

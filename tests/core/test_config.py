@@ -1,21 +1,35 @@
 """Mistakes in the settings: one clear sentence each, before jax is imported."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 from toys import Clock
 
-from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams, check_hyperparams
+from pg.config import (
+    ENVIRONMENTS,
+    UNSUPPORTED,
+    WHOLE_NUMBERS,
+    Config,
+    Hyperparams,
+    check_hyperparams,
+)
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.networks import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
+from pg.settings.ranges import RANGES
 from pg.sweep import Study
 from pg.train import make_learner
 from pg.tuned import TUNED
@@ -199,3 +213,314 @@ def test_plotting_libraries_load_when_something_is_drawn() -> None:
     before, after = done.stdout.splitlines()
     assert before == "[]"
     assert after == "['matplotlib.pyplot', 'seaborn', 'pandas', 'scipy.stats']"  # the real ones
+
+
+@pytest.mark.parametrize("name", [n for n in Hyperparams().scalars() if n not in WHOLE_NUMBERS])
+def test_a_whole_number_is_a_float_where_floats_are_expected(name: str) -> None:
+    """Traced as it is, one that 32 bits do not hold would end in an error of jax."""
+    whole = 2**31 if RANGES[name][1] > 2**31 else int(RANGES[name][1])
+    checked = check_hyperparams(Hyperparams(**{name: whole}))
+    assert type(getattr(checked, name)) is float
+    assert getattr(checked, name) == whole
+    jax.jit(lambda x: x)(getattr(checked, name))
+
+
+@pytest.mark.acceptance("INPUTS")
+def test_numbers_of_numpy_are_taken_for_what_they_are() -> None:
+    config = Config(
+        num_envs=np.int64(8),
+        hidden_sizes=np.array([4, 4]),
+        env_params=[("gravity", np.float32(9.0))],
+        preset=None,
+    )
+    assert config == Config(
+        num_envs=8, hidden_sizes=[4, 4], env_params={"gravity": 9.0}, preset=None
+    )
+    assert {type(x) for x in (config.num_envs, *config.hidden_sizes)} == {int}
+    h = Hyperparams(stop_kl=0.1, max_grad_norm=math.inf)
+    assert (
+        Hyperparams.from_json({**h.scalars(), "max_grad_norm": "inf", "value_epsilon": "inf"}) == h
+    )
+    check_hyperparams(
+        Hyperparams(gamma=jnp.bfloat16(0.9), gae_lambda=np.float32(1), n_step=np.int64(3))
+    )
+    check_hyperparams(Hyperparams(env_params={"gravity": np.array([9.0, 10.0])}))
+
+
+# Mistakes
+
+
+def config_of(**values: Any) -> Callable[[], object]:
+    return lambda: Config(**values, preset=None)
+
+
+def hyperparams_of(**values: Any) -> Callable[[], object]:
+    return lambda: check_hyperparams(Hyperparams(**values))
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "no updates": (
+        config_of(num_updates=0),
+        "num_updates must be a whole number of at least 1, got 0",
+    ),
+    "updates beyond a counter": (config_of(num_updates=2**31), "num_updates must be below 2^31"),
+    "half an environment": (
+        config_of(num_envs=2.5),
+        "num_envs must be a whole number of at least 1, got 2.5",
+    ),
+    "a count as text": (
+        config_of(num_envs="8"),
+        "num_envs must be a whole number of at least 1, got '8'",
+    ),
+    "a count that is true": (
+        config_of(num_epochs=True),
+        "num_epochs must be a whole number of at least 1, got True",
+    ),
+    "a window of nothing": (
+        config_of(num_steps=0),
+        "num_steps must be a whole number of at least 1, got 0",
+    ),
+    "no horizon": (config_of(horizon=0), "horizon must be a whole number of at least 1, got 0"),
+    "horizon beyond a counter": (config_of(horizon=2**31), "horizon must be below 2^31"),
+    "an action held for no step": (
+        config_of(action_repeat=-1),
+        "action_repeat must be a whole number",
+    ),
+    "no memory": (config_of(rnn_size=0), "rnn_size must be a whole number of at least 1, got 0"),
+    "a huge number": (config_of(rnn_size=10**400), "rnn_size must be below 2^31"),
+    "steps beyond a counter": (
+        config_of(
+            estimator="gae", collect="windows", num_envs=np.int32(2**16), num_steps=np.int32(2**16)
+        ),
+        "num_envs × num_steps × action_repeat, the steps of one update, must be below 2^31; got "
+        "65536 × 65536 × 1",
+    ),
+    "episodes beyond a counter": (
+        config_of(num_envs=2**20, horizon=2**20),
+        "num_envs × horizon × action_repeat",
+    ),
+    "gradient steps beyond a counter": (
+        config_of(estimator="ppo", num_updates=2**20, num_epochs=2**12),
+        "num_updates × num_epochs × num_minibatches, the steps of the optimizer, must be below "
+        "2^31",
+    ),
+    "steps of the optimizer that cannot be counted, by the size of a minibatch": (
+        config_of(
+            num_updates=2**30,
+            estimator="ppo",
+            collect="windows",
+            num_envs=2,
+            num_steps=4,
+            minibatch_size=2,
+        ),
+        "num_epochs × (num_envs × num_steps / minibatch_size), the steps of the optimizer, must be "
+        "below 2^31; got",
+    ),
+    "minibatches that do not divide": (
+        config_of(estimator="ppo", num_envs=8, num_minibatches=3),
+        "num_minibatches must divide num_envs=8, got 3",
+    ),
+    "groups that do not divide": (
+        config_of(num_envs=8, group_size=3),
+        "group_size must divide num_envs=8, got 3",
+    ),
+    "a layer of nothing": (
+        config_of(hidden_sizes=(4, 0)),
+        "hidden_sizes must be a whole number of at least 1, got 0",
+    ),
+    "one layer": (
+        config_of(hidden_sizes=64),
+        "hidden_sizes must be whole numbers, as in (64, 64); got 64",
+    ),
+    "layers as text": (
+        config_of(hidden_sizes="64"),
+        "hidden_sizes must be whole numbers, as in (64, 64); got '64'",
+    ),
+    "layers in an array without axes": (
+        config_of(hidden_sizes=np.array(64)),
+        "hidden_sizes must be whole numbers, as",
+    ),
+    "an entry below the first": (
+        config_of(observe=(-1,)),
+        "observe must be a whole number of at least 0, got -1",
+    ),
+    "a switch as text": (
+        config_of(scale_rewards="no"),
+        "scale_rewards must be True or False, got 'no'",
+    ),
+    "a switch as a number": (
+        config_of(shared_torso=0),
+        "shared_torso must be True or False, got 0",
+    ),
+    "an estimator that is misspelt": (
+        config_of(estimator="renforce"),
+        "'renforce': did you mean 'reinforce'",
+    ),
+    "an estimator as a list": (config_of(estimator=["gae"]), "unknown estimator ['gae']"),
+    "no way of collecting": (
+        config_of(collect=None),
+        "unknown collect None: valid: episodes, windows",
+    ),
+    "an array for a name": (
+        config_of(activation=np.array(["tanh"])),
+        "unknown activation array(['tanh']",
+    ),
+    "a matrix for a name": (
+        config_of(rnn=np.zeros((2, 2))),
+        "unknown rnn array([[0., 0.], [0., 0.]]): valid",
+    ),
+    "an environment that is misspelt": (config_of(env="CartPol-v1"), "did you mean 'CartPole-v1'"),
+    "a class for an environment": (
+        config_of(env=Clock),
+        "env must be a name or a gymnax environment, got the class",
+    ),
+    "no environment": (config_of(env=None), "got None without reset, step, default_params"),
+    "parameters as a number": (
+        config_of(env_params=3),
+        "env_params must be names with numbers, as in {'gravity'",
+    ),
+    "parameters as text": (
+        config_of(env_params="gravity=9"),
+        "env_params must be names with numbers",
+    ),
+    "a parameter that is no number": (
+        config_of(env_params={"gravity": "9"}),
+        "gravity must be a finite number",
+    ),
+    "a parameter beyond 32 bits": (
+        config_of(env_params={"gravity": 1e39}),
+        "gravity must fit into 32 bits, got 1e+39",
+    ),
+    "no time": (
+        config_of(env_params={"max_steps_in_episode": 0}),
+        "max_steps_in_episode must be a whole number of",
+    ),
+    "half a step": (config_of(env_params={"max_steps_in_episode": 7.5}), "at least 1, got 7.5"),
+    "windows of reinforce": (
+        config_of(collect="windows"),
+        "'reinforce' sums the reward to the end of the episode",
+    ),
+    "one episode against the others": (
+        config_of(estimator="leave_one_out", num_envs=1),
+        "num_envs must be at least 2 for estimator='leave_one_out'",
+    ),
+    "gamma above 1": (hyperparams_of(gamma=1.01), "gamma must be in [0, 1], got 1.01"),
+    "gamma as text": (hyperparams_of(gamma="0.9"), "gamma must be in [0, 1], got '0.9'"),
+    "no gamma": (hyperparams_of(gamma=None), "gamma must be in [0, 1], got None"),
+    "a complex gamma": (hyperparams_of(gamma=1j), "gamma must be in [0, 1], got 1j"),
+    "gamma that is true": (
+        hyperparams_of(gamma=np.array(True)),
+        "gamma must be in [0, 1], got array(True)",
+    ),
+    "lambda below 0": (hyperparams_of(gae_lambda=-0.1), "gae_lambda must be in [0, 1], got -0.1"),
+    "several lambdas": (
+        hyperparams_of(gae_lambda=np.zeros(3)),
+        "gae_lambda must be one number, got an array of shape (3,)",
+    ),
+    "epsilon below 0": (
+        hyperparams_of(epsilon=-0.2),
+        "epsilon must be finite (at most 3.4e38 in size) and at least 0",
+    ),
+    "n_step beyond a counter": (
+        hyperparams_of(n_step=2**31),
+        "n_step must be a whole number of at least 1 and below",
+    ),
+    "half a period": (
+        hyperparams_of(snapshot_period=0.5),
+        "snapshot_period must be a whole number of at least 1",
+    ),
+    "a step size beyond 32 bits": (
+        hyperparams_of(learning_rate=1e39),
+        "learning_rate must be finite (at most 3.4e38",
+    ),
+    "a critic's step beyond 32 bits": (
+        hyperparams_of(learning_rate=1e30, critic_rate=1e30),
+        "learning_rate × critic_rate must be finite (at most 3.4e38 in size), got 1e+30 × 1e+30",
+    ),
+    "a norm beyond 32 bits": (
+        hyperparams_of(max_grad_norm=1e39),
+        "max_grad_norm must be above 0 (inf: no clipping)",
+    ),
+    "a clip range that is none": (
+        hyperparams_of(value_epsilon=math.nan),
+        "value_epsilon must be at least 0",
+    ),
+    "a decay that is 1 in 32 bits": (
+        hyperparams_of(baseline_decay=1 - 1e-9),
+        "baseline_decay must be in [0, 1), and",
+    ),
+    "traced parameters that are none": (
+        hyperparams_of(env_params=3),
+        "env_params must be names with numbers",
+    ),
+    "a traced parameter as text": (
+        hyperparams_of(env_params={"gravity": "9"}),
+        "gravity must be a finite number",
+    ),
+    "a field of Hyperparams in Config": (
+        config_of(learning_rate=1e-3),
+        "Config has no field 'learning_rate': write pg.Hyperparams(learning_rate=0.001)",
+    ),
+    "a field of Config in Hyperparams": (
+        hyperparams_of(num_envs=3),
+        "Hyperparams has no field 'num_envs': write pg.Config(num_envs=3)",
+    ),
+    "a field of Config in _replace": (
+        lambda: Hyperparams()._replace(num_envs=3),
+        "write pg.Config(num_envs=3)",
+    ),
+    "a field of Hyperparams in replace": (
+        lambda: replace(Config(preset=None), gamma=0.9),
+        "Config has no field 'gamma': write pg.Hyperparams(gamma=0.9)",
+    ),
+    "another library's field of Config": (
+        config_of(n_envs=8),
+        "'n_envs': did you mean 'num_envs'? valid: ",
+    ),
+    "another library's field of Hyperparams": (
+        hyperparams_of(lr=0.1),
+        "'lr': did you mean 'learning_rate'? valid: ",
+    ),
+    "another library's field of the other class": (
+        config_of(lr=0.1),
+        "write pg.Hyperparams(learning_rate=0.1)",
+    ),
+    "total steps in Config": (
+        config_of(total_timesteps=10**6),
+        "Config has no field 'total_timesteps': write num_updates=..., or "
+        "pg.Config(...).lasting(total_steps=...)",
+    ),
+    "a seed in Config": (config_of(seed=0), "the seed is the key that training is given"),
+    "an environment and its parameters": (
+        lambda: Config(env=(Clock(), None), preset=None),
+        "env must be a name or a gymnax environment, got a pair: write env, params = "
+        "gymnax.make(...)",
+    ),
+    "a field of Config that is misspelt": (
+        lambda: Config.from_json({"num_env": 3}),
+        "did you mean 'num_envs'",
+    ),
+    "a Config in a list": (
+        lambda: Config.from_json([1]),
+        "Config must be stored as names with values, got list",
+    ),
+    "a number stored as text": (
+        lambda: Config.from_json({"num_envs": "3"}),
+        "num_envs must be a whole number",
+    ),
+    "a field of Hyperparams that is misspelt": (
+        lambda: Hyperparams.from_json({"gama": 1}),
+        "did you mean 'gamma'",
+    ),
+    "a hyperparameter stored as text": (
+        lambda: Hyperparams.from_json({"gamma": "1"}),
+        "gamma must be in [0, 1], got",
+    ),
+    "a hyperparameter stored as null": (lambda: Hyperparams.from_json({"gamma": None}), "got None"),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

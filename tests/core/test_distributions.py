@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 from scipy import integrate, stats
 
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
@@ -306,3 +307,21 @@ def test_a_mean_and_a_width_are_broadcast() -> None:
         np.testing.assert_array_equal(
             Gaussian(column, jnp.zeros(2)).kl(other), Gaussian(full, jnp.zeros(2)).kl(other)
         )
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a key for noise": (
+        lambda: Categorical(jnp.zeros(2)).sample(jax.random.key(0)),
+        "sample takes noise, got key<fry>: write dist.sample(dist.draw(key))",
+    ),
+    "a key of the old kind for noise": (
+        lambda: Gaussian(jnp.zeros(2), jnp.zeros(2)).sample(jax.random.PRNGKey(0)),
+        "sample takes noise, got uint32: write dist.sample(dist.draw(key))",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -1,11 +1,14 @@
 """Evaluation: complete episodes, undiscounted, and its summary."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence, handed
 
-from pg.config import Config
+from pg.config import Config, Hyperparams
 from pg.envs import make_env
 from pg.evaluate import Evaluation, evaluate
 from pg.networks import make_policy
@@ -52,3 +55,63 @@ def test_no_episodes_are_refused() -> None:
         ValueError, match="num_episodes must be a whole number of at least 1, got 0"
     ):
         evaluate(Config(preset=None), {}, KEY, 0)
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "all parameters for the policy's": (
+        handed(lambda x: evaluate(x.config, x.state.params, KEY, 2)),
+        "params must be those of one network, got a Params: write params.policy",
+    ),
+    "a state for parameters": (
+        handed(lambda x: evaluate(x.config, x.state, KEY, 2)),
+        "params must be those of one network, got a TrainState: write state.params.policy",
+    ),
+    "a network for parameters": (
+        handed(lambda x: evaluate(x.config, x.policy, KEY, 2)),
+        "params must be a tree of arrays, as policy.init(key) gives it, got a Network",
+    ),
+    "no parameters": (
+        handed(lambda x: evaluate(x.config, None, KEY, 2)),
+        "params must be those of one network, got None: write policy.init(key), or "
+        "state.params.policy",
+    ),
+    "a state for a normaliser": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, normaliser=x.state)),
+        "normaliser must be a pg.normalisation.Normaliser, got a TrainState: write "
+        "state.normaliser",
+    ),
+    "a number for parameters of the environment": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, env_params=3)),
+        "env_params must be names with numbers, as in {'gravity': 9.8}; got 3",
+    ),
+    "a switch of an evaluation as text": (
+        handed(lambda x: evaluate(x.config, x.state.params.policy, KEY, 2, greedy="no")),
+        "greedy must be True or False, got 'no'",
+    ),
+    "parameters of several runs": (
+        handed(
+            lambda x: evaluate(
+                x.config, jax.tree.map(lambda p: jnp.stack([p, p]), x.state.params.policy), KEY
+            )
+        ),
+        "params are those of 2 runs: take one of them, jax.tree.map(lambda x: x[0], params), or "
+        "use jax.vmap",
+    ),
+    "parameters of another Config": (
+        handed(
+            lambda x: evaluate(replace(x.config, hidden_sizes=(5,)), x.state.params.policy, KEY)
+        ),
+        "params do not fit this network: ['params']['head']['Dense_0']['kernel'] must have shape "
+        "(5, 2), got (4, 2)",
+    ),
+    "a pair for the Config of an evaluation": (
+        handed(lambda x: evaluate((x.config, Hyperparams()), x.state.params.policy, KEY)),
+        "config must be a pg.Config, got a tuple of Config, Hyperparams",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 
 from pg import envs, evolution_gradient, returns, rollout
 from pg.distributions import Categorical
@@ -98,3 +99,29 @@ def test_on_the_real_rollout_with_common_random_numbers() -> None:
     assert np.abs((chunks.mean(0) - smoothed) / error).max() < 5.0
     # With the same key and no move there is no difference at all.
     assert not np.asarray(antithetic(objective, theta, jnp.zeros(3), KEY, sigma)).any()
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "an objective as a name": (
+        lambda: evolution_gradient("return", jnp.zeros(2), KEY, 4),
+        "objective must be a function of params, key, got 'return'",
+    ),
+    "an objective of each episode": (
+        lambda: evolution_gradient(lambda params, key: jnp.zeros(3), jnp.zeros(2), KEY, 4),
+        "the objective must be one number, got shape [3]: take the mean over episodes",
+    ),
+    "half a pair": (
+        lambda: evolution_gradient(lambda params, key: params.sum(), jnp.zeros(2), KEY, 2.5),
+        "num_pairs must be a whole number of at least 1, got 2.5",
+    ),
+    "a number for the key of evolution": (
+        lambda: evolution_gradient(lambda params, key: params.sum(), jnp.zeros(2), 0, 4),
+        "key must be a random key, got 0",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from mistakes import Mistake, assert_one_sentence, handed, learner_of
+from toys import Clock, boxed
 
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
@@ -200,3 +202,57 @@ def test_a_network_is_float64_when_floats_are() -> None:
 def test_refusals(config: Config, env: Env, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_policy(config, env)
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a law of a Box for two actions": (
+        learner_of(action_distribution="squashed"),
+        "action_distribution='squashed' is for continuous",
+    ),
+    "a deviation for two actions": (
+        learner_of(state_dependent_std=True),
+        "state_dependent_std=True is for continuous",
+    ),
+    "a convolution over a vector": (
+        learner_of(network="cnn"),
+        "network='cnn' needs observations [height, width",
+    ),
+    "a tanh without bounds": (
+        learner_of(env=boxed(-jnp.inf, jnp.inf), action_distribution="squashed"),
+        "action_distribution='squashed' needs a bounded Box of actions",
+    ),
+    "a matrix of actions": (
+        lambda: make_policy(Config(preset=None), make_env(boxed(0.0, 1.0, (2, 2)), 2)),
+        "a Box of actions must have one axis, got shape (2, 2)",
+    ),
+    "observations of another environment": (
+        handed(
+            lambda x: x.policy.apply(
+                x.state.params.policy, (), jnp.zeros((2, 7)), jnp.ones(2, bool)
+            )
+        ),
+        "obs must have the shape of the environment's, [2], after any other axes, got shape [2, 7]",
+    ),
+    "text for observations": (
+        handed(lambda x: x.policy.apply(x.state.params.policy, (), "obs", jnp.ones(2, bool))),
+        "obs must be an array of numbers, got 'obs'",
+    ),
+    "a number for the key of parameters": (
+        handed(lambda x: x.policy.init(0)),
+        "write jax.random.key(0)",
+    ),
+    "the name of an environment for one": (
+        lambda: make_policy(Config(preset=None), "CartPole-v1"),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+    "an environment of gymnax for one": (
+        lambda: make_critic(Config(preset=None), Clock()),
+        "env must be a pg.Env, got a Clock: write pg.make_env(env, num_envs=8)",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -1,6 +1,7 @@
 """The natural gradient against matrices written out, and what surrounds optax."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from mistakes import Mistake, assert_one_sentence
 from toys import tabular_policy
 
 from pg import optimizers, returns
@@ -28,7 +30,7 @@ from pg.optimizers import (
     svrpg,
 )
 from pg.optimizers.curvature import surrogate
-from pg.train import make_train
+from pg.train import make_learner, make_train
 
 S, A, H, GAMMA = 3, 2, 3, 0.8
 MDP = tabular.garnet(0, S, A, branching=2, horizon=H)
@@ -455,3 +457,44 @@ def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:
     # Adam's first step is the sign
     np.testing.assert_allclose(updates.policy["w"], [-0.1, 0.1], rtol=1e-5)
     np.testing.assert_allclose(updates.critic["v"], -0.3 * grads.critic["v"], rtol=1e-6)
+
+
+# Mistakes
+
+
+def trained_by(optimizer: Any) -> Callable[[], object]:
+    config = Config(num_updates=1, num_envs=2, hidden_sizes=(4,), preset=None)
+    return lambda: make_learner(config, optimizer=optimizer)
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "the name of an optimizer for a Config": (
+        lambda: optimizers.make_optimizer("adam", Hyperparams()),
+        "config must be a pg.Config, got 'adam'",
+    ),
+    "Hyperparams and Config changed about": (
+        lambda: optimizers.make_optimizer(Hyperparams(), Config(preset=None)),
+        "config must be a pg.Config, got a Hyperparams: the Config comes first, and then the "
+        "Hyperparams",
+    ),
+    "an optimizer with its rate": (
+        trained_by(optax.adam(1e-3)),
+        "optimizer must be a function of learning_rate, got a GradientTransformationExtraArgs: "
+        "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)",
+    ),
+    "an optimizer as a name": (trained_by("adam"), "got 'adam': write Config(optimizer='adam')"),
+    "an optimizer of nothing": (
+        trained_by(lambda: optax.adam(1e-3)),
+        "got one that cannot be called so: too many",
+    ),
+    "an optimizer that makes a number": (
+        trained_by(lambda rate: rate),
+        "optimizer must make an optax.GradientTransformation, got float",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence, handed
 from test_continuous import (
     CLIPPED,
     GAIN,
@@ -139,3 +140,21 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="needs continuous actions"):
         pathwise_gradient(discrete, policy, (), jax.random.key(0))
     assert gymnax.make("Pendulum-v1")[0].supports_transition_gradients
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "the name of an environment in pathwise_gradient": (
+        handed(
+            lambda x: pathwise_gradient(
+                "CartPole-v1", x.policy, x.state.params.policy, jax.random.key(0)
+            )
+        ),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

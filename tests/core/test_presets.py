@@ -9,12 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 from safetensors.numpy import load_file
 
 import pg
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams, check_together
 from pg.estimators.facts import FACTS
+from pg.presets import preset
 from pg.runs import results
 from pg.tuned import TUNED, VARIANTS
 
@@ -144,3 +146,30 @@ def test_a_seed_has_the_bits_of_the_train_command(changes: dict[str, Any], tmp_p
     for params in (alone, swept):
         for name, leaf in results.leaves(params).items():
             np.testing.assert_array_equal(stored[name], leaf, err_msg=name)
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "another library's setting of a preset": (
+        lambda: preset("ppo", n_epochs=4),
+        "did you mean 'num_epochs'?",
+    ),
+    "total steps of episodes": (
+        lambda: preset("reinforce", total_steps=1000),
+        "total_steps needs collect='windows': with episodes, whose length is not known ahead, give "
+        "num_updates",
+    ),
+    "total steps and updates": (
+        lambda: preset("ppo", total_steps=1000, num_updates=2),
+        "total_steps and num_updates exclude each other",
+    ),
+    "half a step in all": (
+        lambda: preset("ppo", total_steps=1.5),
+        "total_steps must be a whole number of at least 1",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

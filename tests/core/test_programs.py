@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 from toys import Clock, ClockParams, ClockState
 
 from pg.config import Config, Hyperparams
@@ -153,3 +154,25 @@ def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.Monk
     execution.run(Config(env=Clock(), **SMALL, preset=None), Hyperparams(), [0])
     assert len(compilations) == 2
     assert len(execution._programs) == 1
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a dictionary for the Hyperparams of runs": (
+        lambda: execution.run(Config(preset=None), {"gamma": 0.9}, [0]),
+        "got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+    ),
+    "a number for seeds": (
+        lambda: execution.run(Config(preset=None), Hyperparams(), 3),
+        "seeds must be whole numbers, as in range(5) or [0]",
+    ),
+    "text for a seed": (
+        lambda: execution.run(Config(preset=None), Hyperparams(), ["a"]),
+        "a seed must be a whole number in [0, 2^32), got 'a'",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

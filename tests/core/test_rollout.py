@@ -2,21 +2,32 @@
 mask.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence, handed
 from toys import Clock, expand
 
 from pg import make_train, rollout
 from pg.config import Config
-from pg.envs import make_env
+from pg.envs import configured, make_env
 from pg.evaluate import evaluate
 from pg.fast import devices, scans
 from pg.networks import Network, make_policy, unroll
-from pg.rollout import Trajectory, episodes, greedy, start, windows
+from pg.rollout import (
+    Trajectory,
+    differentiable_episodes,
+    episodes,
+    greedy,
+    returns_to_go,
+    start,
+    visited,
+    windows,
+)
 
 KEY = jax.random.key(0)
 
@@ -334,3 +345,108 @@ def test_under_vmap_every_run_is_its_own() -> None:
         one = jax.jit(lambda key: episodes(env, policy, params, key))(key)
         np.testing.assert_array_equal(many.valid[i], one.valid)
         np.testing.assert_array_equal(many.action[i] * many.valid[i], one.action * one.valid)
+
+
+# Mistakes
+
+
+def logits_of(policy: Network) -> Callable[..., Any]:
+    def apply(*args: Any) -> Any:
+        carry, dist = policy.apply(*args)
+        return carry, dist.logits
+
+    return apply
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a policy that gives logits": (
+        handed(
+            lambda x: episodes(
+                x.env, Network(x.policy.init, logits_of(x.policy)), x.state.params.policy, KEY
+            )
+        ),
+        "a policy must give a distribution, as pg.Categorical(logits), got an array without draw, "
+        "sample",
+    ),
+    "all parameters for the policy's in a rollout": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params, KEY)),
+        "params must be those of one network, got a Params: write params.policy",
+    ),
+    "a number for the key of episodes": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, 0)),
+        "key must be a random key, got 0: write jax.random.key(0)",
+    ),
+    "a Config for a policy": (
+        handed(lambda x: episodes(x.env, x.config, x.state.params.policy, KEY)),
+        "policy must be a pg.Network, got a Config: write pg.make_policy(config, env)",
+    ),
+    "parameters and key changed about": (
+        handed(lambda x: episodes(x.env, x.policy, KEY, x.state.params.policy)),
+        "key must be a random key, got a dict: write",
+    ),
+    "policy and environment changed about": (
+        handed(lambda x: episodes(x.policy, x.env, x.state.params.policy, KEY)),
+        "env must be a pg.Env, got a Network: the environment comes first, and then the policy",
+    ),
+    **{
+        f"the name of an environment in {function.__name__}": (
+            handed(lambda x, f=function: f("CartPole-v1", x.policy, x.state.params.policy, KEY)),
+            "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+        )
+        for function in (episodes, differentiable_episodes, visited)
+    },
+    "the name of an environment in returns_to_go": (
+        handed(lambda x: returns_to_go("CartPole-v1", x.policy, (), KEY, (), (), 1.0)),
+        "env must be a pg.Env, got 'CartPole-v1': write pg.make_env('CartPole-v1', num_envs=8)",
+    ),
+    "half a step of episodes": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, 2.5)),
+        "horizon must be a whole number of at least 1, got 2.5",
+    ),
+    "groups of none": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, group_size=0)),
+        "group_size must be a whole number of at least 1, got 0",
+    ),
+    "the name of a way to act": (
+        handed(lambda x: episodes(x.env, x.policy, x.state.params.policy, KEY, act="greedy")),
+        "act must be a function of distribution, noise, got 'greedy': write pg.rollout.sample, or "
+        "pg.rollout.greedy",
+    ),
+    "a derivative through discrete actions": (
+        handed(lambda x: differentiable_episodes(x.env, x.policy, x.state.params.policy, KEY)),
+        "a Categorical has no `reparameterised`: use an environment whose actions are a Box",
+    ),
+    "a state of training for where environments stand": (
+        handed(lambda x: windows(x.env, x.policy, x.state.params.policy, KEY, x.state, 3)),
+        "state must be a pg.rollout.RolloutState, got a TrainState: write pg.rollout.start(env, "
+        "policy, key), or",
+    ),
+    "the standing of other environments": (
+        handed(
+            lambda x: windows(
+                configured(x.config, 3), x.policy, (), KEY, start(x.env, x.policy, KEY), 3
+            )
+        ),
+        "state must be where 3 environments stand, got one of shape [2]: make env with as many",
+    ),
+    "half a step of a window": (
+        handed(
+            lambda x: windows(x.env, x.policy, (), KEY, start(x.env, x.policy, KEY), 2.5),
+        ),
+        "num_steps must be a whole number of at least 1, got 2.5",
+    ),
+    "one action for all environments": (
+        handed(
+            lambda x: returns_to_go(
+                x.env, x.policy, (), KEY, start(x.env, x.policy, KEY), jnp.int32(0), 1.0
+            )
+        ),
+        "action must have 2 entries, one for each environment, got shape []",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from mistakes import Mistake, assert_one_sentence, handed
 from toys import Clock
 
 from pg import train as train_module
@@ -18,7 +19,9 @@ from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator, episodic
 from pg.estimators.base import standardise
 from pg.estimators.facts import FACTS
+from pg.evaluate import evaluate
 from pg.networks import Network
+from pg.presets import preset
 from pg.rollout import Trajectory
 from pg.runs import execution
 from pg.train import make_chunk, make_learner, make_train, scheduled, training_keys
@@ -706,3 +709,102 @@ def test_diagnostics_that_cannot_be_are_refused() -> None:
         ValueError, match="diagnostics need an estimator whose gradient is a mean over the episodes"
     ):
         make_learner(Config(estimator="optimal_baseline", diagnostics=True, preset=None))
+
+
+@pytest.mark.acceptance("INPUTS")
+def test_what_is_handed_over_and_right() -> None:
+    """A preset is unpacked into what trains, and keys of the old kind are keys."""
+    changes = {
+        "num_updates": 1,
+        "num_envs": 2,
+        "num_steps": 2,
+        "hidden_sizes": (4,),
+        "num_minibatches": 1,
+    }
+    pair = preset("ppo", env=Clock(), **changes, learning_rate=0.5)
+    state, _ = make_train(*pair)(KEY)
+    by_hand, _ = make_train(pair[0])(KEY, pair[1])
+    usual, _ = make_train(pair[0])(KEY)
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, by_hand.params))
+    assert not jax.tree.all(jax.tree.map(np.array_equal, state.params, usual.params))
+    old, _ = make_train(*pair)(jax.random.PRNGKey(0))
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, old.params))
+    assert not np.isnan(
+        evaluate(pair[0], state.params.policy, jax.random.PRNGKey(1), 2).returns
+    ).any()
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a preset for a Config": (
+        lambda: make_train(preset("ppo")),
+        "config must be a pg.Config, got a tuple of Config, Hyperparams: pg.preset gives a pair, "
+        "so write make_train(*pg.preset(...))",
+    ),
+    "a preset for the Config of a learner": (
+        lambda: make_learner(preset("ppo")),
+        "pg.preset gives a pair, so write",
+    ),
+    "Hyperparams for a Config": (
+        lambda: make_train(Hyperparams(), Config(preset=None)),
+        "got a Hyperparams: the Config comes first",
+    ),
+    "a Config for Hyperparams": (
+        lambda: make_train(Config(preset=None), Config(preset=None)),
+        "got a Config: the Config comes first",
+    ),
+    "a dictionary for a Config": (
+        lambda: make_train({"env": "CartPole-v1"}),
+        "got {'env': 'CartPole-v1'}: write pg.Config(env='CartPole-v1')",
+    ),
+    "the name of an environment for a Config": (
+        lambda: make_train("CartPole-v1"),
+        "config must be a pg.Config, got 'CartPole-v1': write pg.Config(env='CartPole-v1')",
+    ),
+    "the name of an estimator for a Config": (
+        lambda: make_learner("ppo"),
+        "got 'ppo': write *pg.preset('ppo')",
+    ),
+    "a dictionary for Hyperparams": (
+        handed(lambda x: make_train(x.config)(KEY, {"gamma": 0.9})),
+        "hyperparams must be a pg.Hyperparams, got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+    ),
+    "a number for Hyperparams": (
+        handed(lambda x: make_train(x.config)(KEY, 0.1)),
+        "got 0.1: write pg.Hyperparams(learning_rate=0.1)",
+    ),
+    "parameters for a state": (
+        handed(lambda x: make_learner(x.config).step(x.state.params, KEY)),
+        "state must be a pg.TrainState, got a Params: write learner.init(key)",
+    ),
+    "a number for a key": (
+        handed(lambda x: make_train(x.config)(0)),
+        "key must be a random key, got 0: write jax.random.key(0), where 0 is the seed",
+    ),
+    "a number for the key of a learner": (
+        handed(lambda x: make_learner(x.config).init(0)),
+        "write jax.random.key(0)",
+    ),
+    "keys for a key": (
+        handed(lambda x: make_train(x.config)(jax.random.split(KEY, 3))),
+        "key must be one random key, got an array of them, of shape (3,): use jax.vmap",
+    ),
+    "key and state changed about": (
+        handed(lambda x: make_learner(x.config).step(KEY, x.state)),
+        "key must be a random key, got a TrainState",
+    ),
+    "four seeds for a key": (
+        handed(lambda x: make_train(x.config)(np.arange(4, dtype=np.uint32))),
+        "key must be a random key, of shape (2,) where it is an array of uint32; got shape (4,): "
+        "write",
+    ),
+    "keys of the old kind for a key": (
+        handed(lambda x: make_train(x.config)(jax.random.split(jax.random.PRNGKey(0), 3))),
+        "key must be one random key, got an array of them, of shape (3, 2): use jax.vmap",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

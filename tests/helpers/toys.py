@@ -1,5 +1,6 @@
 """Small environments and policies whose behaviour is known in advance."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -153,3 +154,37 @@ def paid(env: Any, action: Any, env_params: Any = None) -> jax.Array:
     batched = make_env(env, 2, env_params)
     state, _ = batched.reset(jax.random.key(0))
     return batched.step(jax.random.key(1), state, action)[1].reward
+
+
+class Odd(Clock):
+    """The clock, with something wrong: `change` is given the five values of step_env and gives
+    others.
+    """
+
+    def __init__(
+        self, change: Callable[..., Any] | None = None, obs: Any = None, **own: Any
+    ) -> None:
+        self.change, self.obs = change, obs
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        _, state = super().reset_env(key, params)
+        return self.get_obs(state), state
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        values = super().step_env(key, state, jnp.sum(action), params)
+        return self.change(*values) if self.change else values
+
+    def get_obs(self, state: Any, params: Any = None, key: Any = None) -> Any:
+        return super().get_obs(state) if self.obs is None else self.obs(state)
+
+
+def acting(space: Any) -> Odd:
+    """The clock with these actions, which it adds up."""
+    return Odd(action_space=lambda params: space)
+
+
+def boxed(low: Any, high: Any, shape: tuple[int, ...] = (1,)) -> Odd:
+    """The clock with actions of a Box."""
+    return acting(spaces.Box(low, high, shape))

@@ -3,6 +3,7 @@ honest.
 """
 
 import dataclasses
+import functools
 import os
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from mistakes import Mistake, assert_one_sentence
 
 import pg
 from pg.commands import cli
@@ -451,3 +453,37 @@ def test_metrics_grow_with_updates_and_not_with_steps() -> None:
     )[1]
     assert {x.shape for x in metrics.values()} == {(2048, 976)}
     assert sum(x.size * x.dtype.itemsize for x in metrics.values()) < 200e6
+
+
+MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "a dictionary for the points of a sweep": (
+        lambda: sweep(Config(preset=None), range(2), {"gamma": [0.9]}),
+        "got {'gamma': [0.9]}: write pg.Hyperparams(gamma=[0.9])",
+    ),
+    "a number for the values of a sweep": (
+        lambda: grid(learning_rate=0.1),
+        "learning_rate must be a sequence of values or a Range, as in [0.1]; got 0.1",
+    ),
+    "another library's hyperparameter of a sweep": (
+        lambda: grid(ent_coef=[0.1]),
+        "mean 'entropy_coef'?",
+    ),
+    **{
+        f"the values of a {search.__name__} by position": (
+            functools.partial(search, *num, [0.1]),
+            "hyperparams must be a pg.Hyperparams, got [0.1]: write "
+            "pg.Hyperparams(learning_rate=...)",
+        )
+        for search, num in ((grid, ()), (random, (2,)), (sobol, (2,)))
+    },
+    "half a point of a search": (
+        lambda: random(1.5, learning_rate=Range(0.1, 1.0)),
+        "points must be a whole number of at least 1, got 1.5",
+    ),
+}
+
+
+@pytest.mark.acceptance("J7", "INPUTS", "S4")
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_sentence(case: str) -> None:
+    assert_one_sentence(*MISTAKES[case])

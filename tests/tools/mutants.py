@@ -206,7 +206,7 @@ MUTANTS = [
         "estimators/base.py",
         "if not isinstance(given, tuple | list) or len(given) not in (3, 4):",
         "if False:",
-        "tests/core/test_inputs.py -k 'psi and alone'",
+        "tests/core/test_estimator_checks.py -k 'psi and alone'",
     ),
     Mutant(
         "one advantage alone is standardised, and nothing is trained",
@@ -359,7 +359,7 @@ MUTANTS = [
         "inputs.py",
         "(raw and shape == _raw_key_shape()):",
         "(raw and shape in ((2,), (4,))):",
-        "tests/core/test_inputs.py -k 'four and seeds'",
+        "tests/core/test_train.py -k 'four and seeds'",
     ),
     # Behaviour and target.
     Mutant(
