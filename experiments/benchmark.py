@@ -1,5 +1,5 @@
-"""Run a suite of environments and estimators over seeds; a table, figures and a report of what came
-of it.
+"""Run a suite of environments and estimators over seeds; write a table, figures and a report of the
+results.
 
 Ctrl-C keeps what is finished, and the same command goes on from there. Every finished seed below
 --out is reported.
@@ -20,27 +20,27 @@ from pg.presets import preset
 
 @dataclasses.dataclass
 class Options:
-    """What to run, and where to keep and to show it."""
+    """The suite, its seeds, and the folder and the report of the results."""
 
     suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
     """Name of the suite."""
     env: tuple[str, ...] = ()
-    """Only these environments of the suite."""
+    """Environments of the suite to run; none: all."""
     label: tuple[str, ...] = ()
-    """Only these labels: estimators, natural, trpo, recurrent_ppo, state_std_ppo."""
+    """Labels to run, of estimators, natural, trpo, recurrent_ppo, state_std_ppo; none: all."""
     seeds: int | None = None
     """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar 10."""
     seeds_per_program: int = 20
-    """Seeds that are trained side by side in one program."""
+    """Largest number of vmapped runs in one program."""
     eval_episodes: int | None = None
-    """Episodes of the final evaluations, per seed; none: 100, for UmbrellaChain 200."""
+    """Number of episodes of the final evaluations, per seed; none: 100, for UmbrellaChain 200."""
     out: Path = Path("results/benchmark")
-    """Folder of the results; what is finished there is not run again."""
+    """Folder of the results; seeds that are finished there are not run again."""
     redo: bool = False
-    """Run again what is there with other settings, and replace it."""
+    """Run again, and replace, the results in the folder that have other settings."""
     report: Path | None = None
-    """File in which what stands between `<!-- results -->` and `<!-- end of results -->` becomes
-    the table.
+    """File in which the table replaces the lines between `<!-- results -->` and
+    `<!-- end of results -->`.
     """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""

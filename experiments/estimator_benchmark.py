@@ -1,9 +1,9 @@
 """The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of
 0.5 and 0.9 to ∇J.
 
-By estimator, problem and moment of training, with intervals. What is measured is kept in --out, and
-the same command goes on with what is missing. With --against two surveys with other random numbers
-are compared.
+By estimator, problem and snapshot of training, with intervals. Measurements are kept in --out, and
+the same command goes on with those that are missing. With --against two benchmarks with different
+seeds are compared.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ from pg.commands import cli
 
 @dataclasses.dataclass
 class Options(Measuring):
-    """What to measure, where to keep and to show it."""
+    """The measurements, their folder and their report."""
 
     subjects: tuple[str, ...] = LABORATORY
     """Problems; of gridworld and garnet ∇J is known exactly."""
     against: int | None = None
-    """Another seed, of which there is a survey too: on how many problems the same three estimators
-    lead.
+    """Another seed that was measured too: the number of problems is printed on which the same three
+    estimators lead.
     """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
-    """File in which what stands between `<!-- leaderboard -->` and `<!-- end of leaderboard -->`
-    becomes tables.
+    """File in which the tables replace the lines between `<!-- leaderboard -->` and
+    `<!-- end of leaderboard -->`.
     """
     figure: Path | None = None
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""

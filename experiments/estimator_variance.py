@@ -1,8 +1,8 @@
-"""Estimators side by side on the same policies at the start, the middle and the end of training:
-variance, signal to noise, and cosine to ∇J against environment steps and wall time. Table, figures,
-intervals from repetitions.
+"""Compare estimators on the same policies, at the start, the middle and the end of training, by
+variance, signal to noise, and cosine to ∇J against environment steps and wall time: a table and
+figures, with intervals from repetitions.
 
-What is measured is kept in --out, and the same command goes on with what is missing.
+Measurements are kept in --out, and the same command goes on with those that are missing.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pg.inputs import check_name
 
 @dataclasses.dataclass
 class Measuring:
-    """What to measure, and where to keep it."""
+    """The measurements, and their folder."""
 
     subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
     """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
@@ -27,13 +27,13 @@ class Measuring:
     estimators: tuple[str, ...] = ()
     """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
     seed: int = 1
-    """Of the estimates; the policies are the same for all seeds."""
+    """Seed of the estimates; the policies are the same for all seeds."""
     num_episodes: int = 8
-    """Episodes of one estimate, even."""
+    """Number of episodes of one estimate, even."""
     share: float = 1.0
     """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
     out: Path = Path("results/laboratory")
-    """Folder of what is measured, and of the figures."""
+    """Folder of the measurements and the figures."""
 
     def check(self) -> None:
         """Raises ValueError for what cannot be measured, before jax is loaded."""

@@ -18,26 +18,26 @@ from pg.runs import folders
 
 @dataclasses.dataclass
 class Options:
-    """What to draw, and where to."""
+    """The policy that is drawn, and the file."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of a run."""
     env: str | None = None
-    """Instead of a run: the environment in which an untrained policy is drawn."""
+    """Environment in which an untrained policy is drawn, instead of a run."""
     seed_index: int = 0
-    """Which of the run's seeds, from 0."""
+    """Index of one of the run's seeds, from 0."""
     seed: int = 0
-    """Of the episodes that are drawn."""
+    """Seed of the episodes that are drawn."""
     episodes: int = 1
-    """Episodes, one after the other."""
+    """Number of episodes, one after the other."""
     greedy: bool = False
-    """The mode of the policy instead of sampled actions."""
+    """Take the mode of the policy instead of sampled actions."""
     steps: int = 500
-    """Steps of an episode that are drawn, at most."""
+    """Largest number of steps of an episode that are drawn."""
     fps: int = 30
-    """Frames in a second."""
+    """Frames per second."""
     out: Path | None = None
-    """The GIF; none: policy.gif in the run's folder, or NAME.gif here."""
+    """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here."""
 
 
 def main() -> int:
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
-    """What is to be played, and the path of the GIF. Raises ValueError for a mistake, before
+    """The settings of the policy, and the path of the GIF. Raises ValueError for a mistake, before
     anything is loaded.
     """
     for name, least, most in (

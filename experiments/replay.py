@@ -1,4 +1,4 @@
-"""Run again what a folder holds, and compare: metrics and final parameters, bit for bit.
+"""Run the settings of a folder again, and compare metrics and final parameters, bit for bit.
 
 Exit codes: 0 identical, 1 different, 2 a mistake in the arguments.
 """
@@ -16,7 +16,7 @@ from pg.runs import folders
 
 @dataclasses.dataclass
 class Options:
-    """What to run again."""
+    """The run that is run again."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run."""

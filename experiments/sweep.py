@@ -1,5 +1,5 @@
-"""Train every setting of a search with every seed; rank them, draw them, and try the best again on
-fresh seeds.
+"""Train every configuration of a search with every seed; rank and plot them, and try the best
+again on fresh seeds.
 
 Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
 :linear follows. Fields of Hyperparams and parameters of the environment share one program; each
@@ -18,38 +18,40 @@ from pg.sweep import points
 
 @dataclasses.dataclass
 class Options(cli.Checkpointing, cli.Length):
-    """What to search, with which seeds, and where to keep it."""
+    """Settings of the search, its seeds and its folder."""
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
-    """What is varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
+    """Settings that are varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
     method: Literal["auto", "grid", "random", "sobol"] = "auto"
-    """How points are chosen; auto: a grid of values, and a Sobol' sequence where there are
+    """Choice of the configurations; auto: a grid of values, and a Sobol' sequence where there are
     ranges.
     """
-    points: int = 16
-    """Points of random and sobol; powers of two are the most even."""
-    draw: int = 0
-    """Seed of the points that are drawn from ranges."""
+    trials: int = 16
+    """Number of configurations of random and sobol; powers of two are the most even."""
+    search_seed: int = 0
+    """Seed of the configurations that are drawn from ranges."""
     seed: int = 0
-    """The first seed of every setting."""
+    """The first seed of every configuration."""
     seeds: int = 8
-    """Seeds of every setting."""
+    """Number of seeds of every configuration."""
     fresh_seeds: int | None = None
-    """Further seeds on which the best setting is tried again; none: as many as `seeds`; 0: it is
-    not.
+    """Number of further seeds on which the best configuration is tried again; none: as many as
+    `seeds`; 0: it is not.
     """
     eval_episodes: int = 100
-    """Episodes of the final evaluation, per run."""
+    """Number of episodes of the final evaluation, per run."""
     greedy: bool = False
     """Evaluate the mode of the policy instead of sampled actions."""
     out: Path = Path("results/sweeps")
     """Folder in which the sweep's folder is made, or found."""
     width: int | None = None
-    """Runs side by side on one device, at most; none: 16 on CPU, elsewhere 1024."""
+    """Largest number of vmapped runs on one device; none: 16 on CPU, elsewhere 1024."""
     memory_limit: str | None = None
-    """The most memory this process may have, as 4GiB; none: what is free."""
+    """Largest memory of this process, as 4GiB; none: the memory that is free."""
     exact: bool = False
-    """Runs one after the other within the program, each with the bits it has alone."""
+    """Train the runs one after the other within the program, each bitwise identical to a
+    single-seed run.
+    """
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -57,8 +59,8 @@ class Options(cli.Checkpointing, cli.Length):
         least = {
             "seeds": 2,
             "eval_episodes": 1,
-            "points": 1,
-            "draw": 0,
+            "trials": 1,
+            "search_seed": 0,
             "width": 1,
             "fresh_seeds": 0,
         }
@@ -81,7 +83,7 @@ def main() -> int:
     cli.cache_compilations()
     interrupts.listen(cli.announce)
     try:
-        table = points.table_of(options.over, options.method, options.points, options.draw)
+        table = points.table_of(options.over, options.method, options.trials, options.search_seed)
         if options.total_steps is not None:
             table = points.lasting(table, config, options.total_steps)
         limit = (

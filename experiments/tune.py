@@ -1,6 +1,4 @@
-"""Search hyperparameters at random, points × seeds in one program, and print the best as a
-preset.
-"""
+"""Search hyperparameters at random, trials × seeds in one program; print the best as a preset."""
 
 import dataclasses
 import time
@@ -16,18 +14,18 @@ from pg.presets import preset
 
 @dataclasses.dataclass
 class Options:
-    """What to search."""
+    """The search."""
 
     env: str = Config.env
     """Name of the environment."""
     estimator: str = Config.estimator
     """Name of the gradient estimator; the search starts from its preset."""
-    points: int = 16
-    """Settings that are tried."""
+    trials: int = 16
+    """Number of configurations that are tried."""
     seeds: int = 4
-    """Seeds that train with each of them."""
+    """Number of seeds of each configuration."""
     first_seed: int = 1000
-    """The first seed, not among those that are reported; the points are drawn from it too."""
+    """First seed, not among those that are reported; it also draws the configurations."""
     set: tuple[str, ...] = ()
     """Fixed settings, fields of Config or Hyperparams, each NAME=VALUE."""
     range: tuple[str, ...] = ("learning_rate=0.0003:0.03",)
@@ -35,8 +33,8 @@ class Options:
 
 
 def main() -> None:
-    """Prints the budget, a table of the points from best to worst, and the winner; exit code 3
-    without one.
+    """Prints the budget, a table of the configurations from best to worst, and the winner; exit
+    code 3 without one.
     """
     options = cli.options(Options, cli.docstring_of(__file__))
     cli.cache_compilations()
@@ -44,13 +42,13 @@ def main() -> None:
     try:
         settings = {"env": options.env, **dict(map(cli.assignment, options.set))}
         config, hyperparams = preset(options.estimator, **settings)
-        points = draw(options, check_hyperparams(hyperparams))
-        found = search(config, hyperparams, points, options)
+        trials = sample(options, check_hyperparams(hyperparams))
+        found = search(config, hyperparams, trials, options)
     except (ValueError, TypeError) as error:
         cli.fail(error)
-    steps, budget = found.pop("steps"), f"{options.points} points × {options.seeds} seeds"
+    steps, budget = found.pop("steps"), f"{options.trials} trials × {options.seeds} seeds"
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
-    print("".join(f"{name:>18}" for name in [*points, *found, "most steps"]))
+    print("".join(f"{name:>18}" for name in [*trials, *found, "most steps"]))
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
     for i in (order := (-scores).argsort(kind="stable")):
         means = [
@@ -60,29 +58,29 @@ def main() -> None:
         print(
             "".join(
                 f"{x:>18}"
-                for x in [*(f"{x[i]:.3g}" for x in points.values()), *means, f"{steps[i].max():,}"]
+                for x in [*(f"{x[i]:.3g}" for x in trials.values()), *means, f"{steps[i].max():,}"]
             )
         )
     if not np.isfinite(scores).any():
         print(
-            "every point has a seed that diverged: no point is the best, and a range of smaller "
-            "values may help"
+            "every configuration has a seed that diverged: none is the best, and a range of "
+            "smaller values may help"
         )
         raise SystemExit(cli.NOT_FINITE)
-    winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in points.items()}
+    winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}
     print(
         f"preset({options.estimator!r}, "
         f"{', '.join(f'{name}={value!r}' for name, value in winner.items())})"
     )
 
 
-def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
-    """Log-uniform values of every field that is searched, [points] each. Raises ValueError on a
+def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
+    """Log-uniform values of every field that is searched, [trials] each. Raises ValueError on a
     mistake.
     """
-    if min(options.points, options.seeds - 1, options.first_seed + 1) < 1:
-        raise ValueError("there must be at least 1 point and 2 seeds, and no seed may be negative")
-    generator, points = np.random.default_rng(options.first_seed), dict[str, Any]()
+    if min(options.trials, options.seeds - 1, options.first_seed + 1) < 1:
+        raise ValueError("there must be at least 1 trial and 2 seeds, and no seed may be negative")
+    generator, trials = np.random.default_rng(options.first_seed), dict[str, Any]()
     for name, text in map(cli.assignment, options.range):
         check_name("range", name, hyperparams.scalars())
         low, high = (float(bound) for bound in f"{text}:{text}".split(":")[:2])
@@ -90,15 +88,15 @@ def draw(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
             check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))
         if not 0 < low <= high:
             raise ValueError(f"range of {name} must be LOW:HIGH with 0 < LOW <= HIGH, got {text!r}")
-        points[name] = low * (high / low) ** generator.random(options.points)
-    return points
+        trials[name] = low * (high / low) ** generator.random(options.trials)
+    return trials
 
 
 def search(
-    config: Config, hyperparams: Hyperparams, points: dict[str, Any], options: Options
+    config: Config, hyperparams: Hyperparams, trials: dict[str, Any], options: Options
 ) -> dict[str, Any]:
     """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps,
-    [points, seeds] each.
+    [trials, seeds] each.
     """
     import jax
 
@@ -120,7 +118,7 @@ def search(
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
     return jax.tree.map(
-        np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, points)
+        np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, trials)
     )
 
 

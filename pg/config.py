@@ -112,7 +112,7 @@ class Config:
     num_updates: int = 80
     """Gradient steps G (batches collected)."""
     num_envs: int = 25
-    """Environments side by side: the N episodes of a batch, or the rows of a window."""
+    """Number of vmapped environments: the N episodes of a batch, or the rows of a window."""
     num_steps: int = 128
     """Length of a window; unused with episodes."""
     group_size: int = 1
@@ -146,12 +146,10 @@ class Config:
     (biased).
     """
     normalise_observations: bool = False
-    """Networks see observations less their running mean, over their running standard deviation,
-    within ±10.
-    """
+    """Standardise observations by their running mean and standard deviation, clipped to ±10."""
     scale_rewards: bool = False
-    """Learning sees rewards over the returns' running deviation (at least a tenth of their range),
-    unclipped.
+    """Divide rewards by the running standard deviation of returns (at least a tenth of their
+    range), without clipping.
     """
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
@@ -160,15 +158,13 @@ class Config:
     shape.
     """
     scale_observations: bool = False
-    """Networks see observations scaled to [0, 1] by the bounds of their space: frames of bytes over
-    255.
-    """
+    """Scale observations to [0, 1] by the bounds of their space: frames of bytes by 255."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     rnn: RNN = "none"
-    """Recurrent cell behind the dense layers, of policy and critic each."""
+    """Recurrent cell after the dense layers, one of the policy and one of the critic."""
     rnn_size: int = 64
     """Width of the recurrent cell."""
     shared_torso: bool = False
@@ -188,8 +184,8 @@ class Config:
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
     schedule: Schedule = "constant"
-    """Schedule of the learning rate, annealed to zero over the run unless constant; steps left out
-    count too.
+    """Schedule of the learning rate, annealed to zero over the run unless constant; skipped
+    steps count too.
     """
     entropy_schedule: Schedule = "constant"
     """Schedule of entropy_coef and temperature, annealed to zero over the run unless constant."""
@@ -202,7 +198,9 @@ class Config:
     anyway.
     """
     diagnostics: bool = False
-    """Measure the gradient's variance and signal, and what the critic explains, at every update."""
+    """Measure the gradient's variance and signal, and the critic's explained variance, at every
+    update.
+    """
     preset: str | None = field(default=AUTO, compare=False)
     """Label of the defaults: an estimator's name, or a variant's; auto: the estimator's; none: the
     same for all.
@@ -291,10 +289,10 @@ class Hyperparams(NamedTuple):
     epsilon: Any = 0.2
     """Clip range ε of the importance ratio (ppo, grpo)."""
     value_epsilon: Any = math.inf
-    """Clip range of the critic: V moves no further on one batch; inf: anywhere (ppo)."""
+    """Clip range of the critic, by which V moves at most on one batch; inf: no clipping (ppo)."""
     stop_kl: Any = math.inf
-    """Mean KL divergence from the behaviour, in nats, beyond which a batch is left; inf: never
-    (ppo, grpo).
+    """Mean KL divergence from the behaviour policy, in nats, beyond which the remaining steps on a
+    batch are skipped; inf: never (ppo, grpo).
     """
     beta: Any = 0.9
     """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more
@@ -319,8 +317,8 @@ class Hyperparams(NamedTuple):
     baseline_decay: Any = 0.9
     """Decay rate of the moving_average baseline, in [0, 1)."""
     adam_epsilon: Any = 1e-8
-    """Adam's ε, added to the root of its second moment (adam and what derives from it); PPO's codes
-    take 1e-5.
+    """Adam's ε, added to the root of the second moment (adam and its variants); implementations of
+    PPO take 1e-5.
     """
     max_grad_norm: Any = 100.0
     """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
@@ -329,7 +327,7 @@ class Hyperparams(NamedTuple):
     max_kl: Any = 0.01
     """Largest mean KL divergence of a step, in nats per state (trpo)."""
     momentum: Any = 0.9
-    """Share of the last direction that is carried on, in [0, 1]; 0: the plain gradient (storm)."""
+    """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm)."""
     snapshot_period: Any = 10
     """Updates between two snapshots of the parameters (svrpg)."""
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree

@@ -32,25 +32,25 @@ class Options(cli.Checkpointing, cli.Length):
     seed: int = 0
     """Seed of the run; of several seeds, the first."""
     seeds: int = 1
-    """Number of seeds, trained side by side in one program."""
+    """Number of seeds, trained as vmapped runs of one program."""
     out: Path = Path("results")
     """Folder in which the run's folder is made."""
     name: str | None = None
-    """Name of the run's folder; none: date and seed. The same command with the same name goes on
-    where it was.
+    """Name of the run's folder; none: date and seed. The same command with the same name resumes
+    the run.
     """
     resume: Path | None = None
-    """Folder of a run to go on with, with its settings; --num-updates may be more than before."""
+    """Folder of a run to resume, with its settings; --num-updates may be larger than before."""
     strict: bool = False
-    """Do not resume where bits may differ: under other versions, devices, flags or settings of
+    """Refuse to resume where bits may differ: under other versions, devices, flags or settings of
     jax.
     """
     eval_episodes: int = 100
-    """Episodes of the final evaluation, per seed."""
+    """Number of episodes of the final evaluation, per seed."""
     greedy: bool = False
     """Evaluate the mode of the policy instead of sampled actions."""
     verbose: bool = False
-    """List all settings, and not only those that are not the usual ones."""
+    """List all settings, and not only those that differ from the defaults."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""

@@ -37,7 +37,7 @@ ORDER = (
     ),
     *("runs.execution", "runs.results", "runs.acting", "runs.checkpoints"),
     *("reports.plots", "reports.drawings"),
-    *("commands.terminal", "commands.cli", "commands.job"),
+    *("commands.terminal", "commands.flags", "commands.options", "commands.cli", "commands.job"),
     "sweep",
     *("benchmarks.suites", "benchmarks.learning", "benchmarks.leaderboard"),
 )
@@ -187,10 +187,10 @@ def test_the_page_of_estimators_says_who_collects_windows() -> None:
 
 
 def test_every_setting_has_a_help_text() -> None:
-    from pg.commands.cli import _field_docstrings
+    from pg.commands.flags import field_docstrings
 
-    assert set(_field_docstrings(Config)) == set(Config.__dataclass_fields__)
-    assert set(_field_docstrings(Hyperparams)) == set(Hyperparams._fields)
+    assert set(field_docstrings(Config)) == set(Config.__dataclass_fields__)
+    assert set(field_docstrings(Hyperparams)) == set(Hyperparams._fields)
 
 
 def test_the_page_of_the_architecture_names_every_module() -> None:

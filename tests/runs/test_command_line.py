@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 from compilations import compiled
 
-from pg.commands import cli
+from pg.commands import cli, flags
 from pg.commands.job import Options
 from pg.config import Config
 from pg.settings.choices import CHOICES
@@ -144,7 +144,7 @@ def bad_arguments(rng: random.Random) -> list[str]:
 def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """None needs a program to be compiled, or anything but the settings."""
     # most of the time
-    monkeypatch.setattr(cli, "_field_docstrings", functools.cache(cli._field_docstrings))
+    monkeypatch.setattr(flags, "field_docstrings", functools.cache(flags.field_docstrings))
     monkeypatch.setattr(inspect, "getsource", functools.cache(inspect.getsource))
     rng, answered = random.Random(0), 0
     while answered < count:

@@ -212,7 +212,7 @@ def test_estimates_that_are_not_finite_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_search_of_which_every_point_diverges_says_so() -> None:
+def test_a_search_of_which_every_trial_diverges_says_so() -> None:
     wild = [
         "optimizer=sgd",
         "num_updates=2",
@@ -220,10 +220,10 @@ def test_a_search_of_which_every_point_diverges_says_so() -> None:
         "num_envs=4",
         "hidden_sizes=(8,)",
     ]
-    flags = ["--points", "2", "--seeds", "2", "--set", *wild, "--range", "learning_rate=1e38:3e38"]
+    flags = ["--trials", "2", "--seeds", "2", "--set", *wild, "--range", "learning_rate=1e38:3e38"]
     command = [sys.executable, str(ROOT / "experiments" / "tune.py"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.NOT_FINITE, done.stderr
     assert done.stdout.splitlines()[-1].startswith(
-        "every point has a seed that diverged: no point is the best"
+        "every configuration has a seed that diverged: none is the best"
     )

@@ -248,9 +248,9 @@ def test_the_preset_of_an_estimator_is_its_default() -> None:
 
 
 @pytest.mark.slow
-def test_a_search_ranks_its_points_and_prints_the_best() -> None:
+def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
     arguments = [
-        "--points",
+        "--trials",
         "2",
         "--seeds",
         "2",
@@ -262,7 +262,7 @@ def test_a_search_ranks_its_points_and_prints_the_best() -> None:
     done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
-    assert printed[0].startswith("2 points × 2 seeds × ")
+    assert printed[0].startswith("2 trials × 2 seeds × ")
     scores = [float(line.split()[1]) for line in printed[2:4]]
     assert scores == sorted(scores, reverse=True)
     best = printed[2].split()[0]
@@ -278,7 +278,7 @@ def test_a_search_ranks_its_points_and_prints_the_best() -> None:
         (["--range", "learning_rat=1:2"], "did you mean 'learning_rate'"),
         (["--range", "learning_rate=2:1"], "must be LOW:HIGH with 0 < LOW <= HIGH"),
         (["--set", "num_envs"], "is not NAME=VALUE"),
-        (["--seeds", "1"], "at least 1 point and 2 seeds"),
+        (["--seeds", "1"], "at least 1 trial and 2 seeds"),
     ],
 )
 def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pg.commands import cli, terminal
+from pg.commands import cli, flags, terminal
 from pg.commands.job import Options
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
@@ -277,6 +277,69 @@ def test_the_help_shows_the_experiment_first_and_its_choices(
     assert names == [name for name in ENVIRONMENTS if name not in UNSUPPORTED]
     assert f"or library:name, of {', '.join(LIBRARIES)}." in words
     assert f"One of {', '.join(FACTS)}." in words
+
+
+def help_of(script: str) -> str:
+    """The help of a command in a terminal of 80 columns."""
+    done = subprocess.run(
+        [sys.executable, TRAIN.replace("train", script), "--help"],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", ["train", "sweep"])
+def test_every_flag_is_in_a_titled_group(script: str) -> None:
+    text = help_of(script)
+    titles = re.findall(r"^╭─ (.+) options ─", text, re.MULTILINE)
+    assert titles == list(flags.GROUPS)
+    boxes = re.split(r"^╭─ .+ options ─.*$", text, flags=re.MULTILINE)[1:]
+    for title, box in zip(titles, boxes, strict=True):
+        shown = re.findall(r"^│ --([a-z][a-z-]*)", box, re.MULTILINE)
+        names = [name.replace("_", "-") for name in flags.GROUPS[title]]
+        assert shown == [name for name in names if name in shown]
+        assert shown
+
+
+COMMANDS = ("train", "sweep", "benchmark", "estimator_benchmark", "estimator_variance")
+COMMANDS += ("estimator_table", "render", "replay", "tune")
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_the_help_of_every_command_fits_a_terminal(script: str) -> None:
+    """With one default for each flag, and lines that break where the terminal does."""
+    text = help_of(script)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    helps = re.split(r"^│ --", text, flags=re.MULTILINE)[1:]
+    for shown in helps:
+        words = " ".join(re.sub("[│╭╮╰╯─]", " ", shown).split())
+        assert words.count("(default: ") == 1, words
+        assert "(default: )" not in words
+        # a sentence goes on in the column in which it began
+        lines = [line[1:] for line in shown.splitlines()[1:] if line.startswith("│  ")]
+        assert len({len(line) - len(line.lstrip()) for line in lines}) <= 1, shown
+
+
+@pytest.mark.parametrize(
+    ("script", "flag", "today"),
+    [
+        ("train", "--memory", "--rnn"),
+        ("train", "--memory-size", "--rnn-size"),
+        ("train", "--lambda", "--gae-lambda"),
+        ("sweep", "--memory", "--rnn or --memory-limit"),
+        ("sweep", "--points", "--trials"),
+        ("sweep", "--draw", "--search-seed"),
+        ("tune", "--points", "--trials"),
+    ],
+)
+def test_a_flag_of_before_is_answered_by_that_of_today(script: str, flag: str, today: str) -> None:
+    command = [sys.executable, TRAIN.replace("train", script), flag, "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: there is no flag {flag}: did you mean {today}?\n"
 
 
 def on_a_terminal(*command: str, **environment: str) -> str:

@@ -1,0 +1,245 @@
+"""Flags of a command line: one for each field of a class of settings, in titled groups."""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import itertools
+import math
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import tyro
+
+from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, WHOLE_NUMBERS
+from pg.estimators.facts import FACTS
+
+__all__ = [
+    "GROUPS",
+    "Flag",
+    "assignment",
+    "field_docstrings",
+    "flags_of",
+    "grouped",
+    "ungrouped",
+    "values_of",
+]
+
+# The flags in the order of the help, by the title of their group; the experiment itself first.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "experiment": (
+        *("env", "env_params", "estimator", "over", "method", "trials", "search_seed"),
+        *("seeds", "seed", "fresh_seeds", "num_updates", "total_steps"),
+    ),
+    "collecting": (
+        *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
+    ),
+    "estimator": (
+        *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),
+        *("advantages", "undiscounted_state_weighting"),
+        *("entropy_coef", "temperature", "entropy_schedule"),
+        *("num_epochs", "num_minibatches", "minibatch_size"),
+        *("epsilon", "value_epsilon", "epsilon_schedule", "stop_kl"),
+    ),
+    "optimizer": (
+        *("optimizer", "learning_rate", "schedule", "max_grad_norm", "adam_epsilon"),
+        *("critic_optimizer", "critic_rate"),
+        *("damping", "max_kl", "momentum", "snapshot_period", "on_nonfinite"),
+    ),
+    "network": (
+        *("network", "hidden_sizes", "activation", "rnn", "rnn_size", "shared_torso"),
+        *("image_layout", "action_distribution", "state_dependent_std"),
+    ),
+    "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),
+    "evaluation": ("eval_episodes", "greedy", "diagnostics"),
+    "run folder": (
+        *("name", "out", "resume", "strict", "verbose"),
+        *("checkpoint_minutes", "checkpoint_updates", "checkpoints_kept"),
+    ),
+    "machine": (
+        *("shard", "cpu_devices", "width", "memory_limit", "exact", "distributed"),
+        *("coordinator", "num_processes", "process_id", "debug"),
+    ),
+}
+
+
+_REQUIRED = dataclasses.MISSING  # in the place of a default
+
+
+class Flag(NamedTuple):
+    """A flag of the command line, for one field."""
+
+    annotation: Any
+    default: Any
+
+
+def flags_of(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[str, Flag]:
+    """The flags of the fields of a class, by name.
+
+    Args:
+        source: A dataclass or a NamedTuple whose fields have docstrings below them.
+        defaults: An object whose attributes are the defaults of the flags; fields of a dataclass
+            that it does not have must be given.
+        taken: Names of fields that are no flags.
+    """
+    hints = get_type_hints(source, include_extras=True)
+    helps = field_docstrings(source)
+    flags = {}
+    for name, hint in hints.items():
+        if (source.__name__, name) in _HIDDEN or name in taken:
+            continue
+        default = getattr(defaults, name, _REQUIRED)
+        annotation = _annotation(source.__name__, name, hint, helps.get(name, ""), default)
+        flags[name] = Flag(annotation, default)
+    return flags
+
+
+def _annotation(source: str, name: str, hint: Any, text: str, default: Any) -> Any:
+    """The type of a field as the parser reads it, with the help of the flag."""
+    text = " ".join(text.split())
+    if (source, name) in _CHOICES:
+        text = f"{text} One of {_CHOICES[source, name]}."
+    flag = tyro.conf.arg(
+        name=name.strip("_").replace("_", "-"),
+        help=text,
+        # the parser shows an empty tuple as no text at all
+        help_behavior_hint="(default: none)" if default == () else None,
+    )
+    return Annotated[_type_of(source, name, hint), flag]
+
+
+def _type_of(source: str, name: str, hint: Any) -> Any:
+    """The annotation of a field, with whole numbers that may be written as 1e6."""
+    if (source, name) in _TYPES:
+        return _TYPES[source, name]
+    if hint is int or name in WHOLE_NUMBERS:
+        return _INTEGER
+    if hint == int | None:
+        return _INTEGER | None
+    return float if hint is Any else hint
+
+
+def grouped(flags: Mapping[str, Flag]) -> type:
+    """A dataclass of dataclasses, one for each group of flags as the help shows them."""
+    titles = {name: title for title, names in GROUPS.items() for name in names}
+    groups: dict[str, list[str]] = {title: [] for title in GROUPS}
+    in_order = [name for name in titles if name in flags]
+    for name in [*in_order, *(name for name in flags if name not in titles)]:
+        groups.setdefault(titles.get(name, "further"), []).append(name)
+    fields = []
+    for title, names in groups.items():
+        if names:
+            group: Any = _dataclass(title, {name: flags[name] for name in names})
+            named = Annotated[group, tyro.conf.arg(name=title), tyro.conf.OmitArgPrefixes]
+            fields.append((title.replace(" ", "_"), named))
+    return _documented_as_nothing(dataclasses.make_dataclass("Flags", fields))
+
+
+def ungrouped(flags: Mapping[str, Flag]) -> type:
+    """A dataclass of all flags, for a command that has few."""
+    return _dataclass("Flags", flags)
+
+
+def _dataclass(name: str, flags: Mapping[str, Flag]) -> type:
+    """A dataclass with a field for each flag; those without a default come first."""
+    members: list[Any] = []
+    for field, flag in sorted(flags.items(), key=lambda item: item[1].default is not _REQUIRED):
+        if flag.default is _REQUIRED:
+            members.append((field, flag.annotation))
+        else:
+            members.append((field, flag.annotation, dataclasses.field(default=flag.default)))
+    return _documented_as_nothing(dataclasses.make_dataclass(name.replace(" ", "_"), members))
+
+
+def _documented_as_nothing(kind: type) -> type:
+    """The class without the docstring that dataclasses write, which the help would show."""
+    kind.__doc__ = ""
+    return kind
+
+
+def values_of(
+    source: type, values: Mapping[str, Any], taken: Collection[str] = ()
+) -> dict[str, Any]:
+    """Those of the values that are fields of `source`, and not `taken`."""
+    hidden = {name for kind, name in _HIDDEN if kind == source.__name__}
+    names = set(inspect.signature(source).parameters) - hidden - set(taken)
+    return {name: value for name, value in values.items() if name in names}
+
+
+def field_docstrings(source: type) -> dict[str, str]:
+    """The string below each annotated field of a class; none of a class without a file."""
+    classes = [kind for kind in reversed(source.__mro__) if "__annotations__" in vars(kind)]
+    try:
+        sources = [textwrap.dedent(inspect.getsource(kind)) for kind in classes]
+    except OSError:
+        return {}
+    bodies = [ast.parse(text).body[0].body for text in sources]  # type: ignore[attr-defined]
+    return {
+        field.target.id: str(doc.value.value)
+        for body in bodies
+        for field, doc in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+    }
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as a name and a number or a tuple where the value is one, else a text. Raises
+    ValueError.
+    """
+    name, value = _divided(text)
+    with contextlib.suppress(ValueError, SyntaxError):
+        return name, ast.literal_eval(value)
+    return name, value
+
+
+def _whole(text: str) -> int:
+    value = float(text)
+    if not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{text} is not a whole number")
+    return int(value)
+
+
+def _env_param(text: str) -> tuple[str, bool | float]:
+    name, value = _divided(text)
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    number = float(value)
+    return name, int(number) if number.is_integer() and "." not in value else number
+
+
+def _divided(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text} is not NAME=VALUE")
+    return name, value
+
+
+def _primitive(convert: Callable[[str], Any], metavar: str, nargs: Any = 1) -> Any:
+    many = nargs == "*"
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=nargs,
+        metavar=metavar,
+        instance_from_str=lambda texts: tuple(map(convert, texts)) if many else convert(texts[0]),
+        is_instance=lambda value: isinstance(value, tuple) if many else isinstance(value, int),
+        str_from_instance=lambda value: [f"{k}={v}" for k, v in value] if many else [str(value)],
+    )
+
+
+_INTEGER = Annotated[int, _primitive(_whole, "INT")]  # accepts 1e6
+# Fields that are read by another type than their annotation.
+_TYPES: dict[tuple[str, str], Any] = {
+    ("Config", "env"): str,
+    ("Config", "env_params"): Annotated[tuple, _primitive(_env_param, "NAME=VALUE", "*")],
+}
+# Traced: for sweeps in Python; and a label whose values are the flags' defaults.
+_HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
+# Names that the help lists, of fields that are texts.
+_CHOICES = {
+    ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
+    + f"; or library:name, of {', '.join(LIBRARIES)}",
+    ("Config", "estimator"): ", ".join(FACTS),
+}

@@ -1,0 +1,134 @@
+"""Options that several commands share: the length of training, checkpoints and the machine."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pg.config import Shard
+
+__all__ = ["Checkpointing", "Length", "Machine"]
+
+
+@dataclasses.dataclass
+class Length:
+    """The length of training, in steps instead of updates."""
+
+    total_steps: int | None = None
+    """Number of environment steps per seed, rounded up to whole updates; replaces num_updates, with
+    windows.
+    """
+
+
+@dataclasses.dataclass
+class Checkpointing:
+    """Times at which states are kept, so that nothing is lost but the updates since."""
+
+    checkpoint_minutes: float = 1.0
+    """Minutes from one checkpoint to the next; inf: only at the end, and where a run is
+    interrupted.
+    """
+    checkpoint_updates: int | None = None
+    """Updates from one checkpoint to the next; none: only the time counts."""
+    checkpoints_kept: int = 2
+    """Number of checkpoints that are kept, the last ones."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        if not self.checkpoint_minutes >= 0:
+            raise ValueError(
+                f"checkpoint_minutes must be at least 0, got {self.checkpoint_minutes}"
+            )
+        for name in ("checkpoint_updates", "checkpoints_kept"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+
+    def keeper(
+        self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any
+    ) -> Any:
+        """The keeper of the states of runs; arguments as of `checkpoints.Keeper`."""
+        from pg.runs.checkpoints import Keeper
+
+        return Keeper(
+            folder,
+            about,
+            columns,
+            begun=begun,
+            minutes=self.checkpoint_minutes,
+            updates=self.checkpoint_updates,
+            most=self.checkpoints_kept,
+        )
+
+
+@dataclasses.dataclass
+class Machine:
+    """Devices and processes that share the work."""
+
+    shard: Shard = "seeds"
+    """Axis that is sharded over devices: seeds, that is runs, or the environments of each run."""
+    cpu_devices: int | None = None
+    """Number of devices that the CPU counts as; none: for seeds one per core, for envs one."""
+    distributed: bool = False
+    """This process is one of several, started by SLURM, Open MPI, Kubernetes or a TPU pod."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where the launcher does not announce it."""
+    num_processes: int | None = None
+    """Number of processes; with coordinator."""
+    process_id: int | None = None
+    """Index of this process, from 0; with coordinator."""
+    debug: bool = False
+    """Stop at the operation that gives a NaN, at a key that is used twice, and at a leaked tracer;
+    slow.
+    """
+
+    @property
+    def several(self) -> bool:
+        """True for one process of several."""
+        return self.distributed or self.coordinator is not None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range, or one that is missing."""
+        if self.cpu_devices is not None and self.cpu_devices < 1:
+            raise ValueError(
+                f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}"
+            )
+        found = (self.coordinator, self.num_processes, self.process_id)
+        if any(x is not None for x in found) and (None in found or not 0 <= found[2] < found[1]):  # type: ignore
+            raise ValueError(
+                "coordinator, num_processes and process_id belong together, 0 <= process_id < "
+                f"num_processes; got {found[0]}, {found[1]} and {found[2]}"
+            )
+
+    def start(self) -> None:
+        """Tells jax, before anything is computed; where something has been already, its devices
+        stay, and it says so.
+
+        Raises ValueError where no other process can be found, and where `cpu_devices` cannot be
+        what it was set to.
+        """
+        from pg.fast import devices
+
+        if self.debug:
+            devices.check_everything()
+        changed = devices.use_cpu_cores(
+            self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
+        )
+        if not changed:
+            self._stay()
+        if self.several:
+            devices.join(self.coordinator, self.num_processes, self.process_id)
+
+    def _stay(self) -> None:
+        """Says how many devices there are, once their number cannot be changed."""
+        import jax
+
+        there = len(jax.local_devices())
+        if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
+            raise ValueError(
+                f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "
+                f"be set before anything is computed; got {self.cpu_devices}"
+            )
+        print(
+            f"JAX is in use in this process already: --cpu-devices cannot change now, and its "
+            f"{there} device(s) stay"
+        )
