@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from gymnax.environments import environment, spaces
-from toys import ClockState
+from toys import ClockState, Target
 
 from pg.config import Config, Hyperparams
 from pg.envs import make_env
@@ -137,3 +138,92 @@ def test_every_estimator_finds_the_rewarded_action(kind: str, estimator: str) ->
     p = np.asarray(jax.nn.softmax(dist.logits))[0]
     best = (np.asarray(traj.obs[0, :, 0]) > 0).astype(int)
     assert p[np.arange(64), best].min() > 0.95
+
+
+PROBES = ("constant", "observed", "delayed", "action", "both")
+
+
+@struct.dataclass
+class ProbeParams(environment.EnvParams):
+    max_steps_in_episode: int = 3
+    kind: int = 0
+
+
+class AnyProbe(Target):
+    """All five, by a traced parameter; the observation is (side, time), and the best action 1, or
+    of a continuous one 0.5, or its sign.
+    """
+
+    @property
+    def default_params(self) -> ProbeParams:
+        return ProbeParams()
+
+    def reset_env(self, key: jax.Array, params: ProbeParams) -> tuple[jax.Array, ClockState]:
+        sided = (params.kind == 1) | (params.kind == 4)
+        state = ClockState(
+            place=jnp.where(sided & jax.random.bernoulli(key), -1.0, 1.0), time=jnp.int32(0)
+        )
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: ProbeParams) -> Any:
+        done = state.time == jnp.where(params.kind == 2, 1, 0)
+        sign = jnp.where(params.kind == 4, state.place, 1.0)
+        good = (
+            1.0 - (action[0] - 0.5 * sign) ** 2 if self.continuous else (2.0 * action - 1.0) * sign
+        )
+        reward = jnp.stack([jnp.ones(()), state.place, done.astype(float), good, good])[params.kind]
+        state = ClockState(place=state.place, time=state.time + 1)
+        return self.get_obs(state), state, reward, done, {}
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> jax.Array:
+        return jnp.stack([state.place, state.time.astype(float)])
+
+    def action_space(self, params: ProbeParams) -> Any:
+        return spaces.Box(-2.0, 2.0, (1,), jnp.float32) if self.continuous else spaces.Discrete(2)
+
+    def observation_space(self, params: ProbeParams) -> spaces.Box:
+        return spaces.Box(-1.0, 3.0, (2,), jnp.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("T3")
+@pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
+def test_probes_are_learned(continuous: bool) -> None:
+    """Five probes × five seeds, all within 0.1: V of the first three, the policy's choice in the
+    last two.
+    """
+    sizes = {
+        "num_envs": 32,
+        "num_steps": 4,
+        "num_updates": 300,
+        "hidden_sizes": (16,),
+        "schedule": "linear",
+    }
+    config = Config(
+        env=AnyProbe(continuous), estimator="gae", collect="windows", **sizes, preset=None
+    )
+    env = make_env(config.env, 3)
+    policy, critic = make_policy(config, env), make_critic(config, env)
+    seen = jnp.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+
+    def learned(kind: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = Hyperparams(learning_rate=0.02, gamma=GAMMA, env_params={"kind": kind})
+        params = make_train(config)(key, h)[0].params
+        first = jnp.zeros(3, bool)
+        dist = policy.apply(params.policy, (), seen, first)[1]
+        choice = dist.mode()[:, 0] if continuous else jax.nn.softmax(dist.logits)[:, 1]
+        return critic.apply(params.critic, (), seen, first)[1], choice
+
+    kinds, keys = jnp.repeat(jnp.arange(5), 5), jnp.tile(jax.random.split(jax.random.key(0), 5), 5)
+    found = jax.jit(jax.vmap(learned))(kinds, keys)
+    value, choice = (np.asarray(x).reshape(5, 5, 3) for x in found)  # [probe, seed, observation]
+    best = [[-0.5, 0.5], [0.5]] if continuous else [[0.0, 1.0], [1.0]]
+    errors = {
+        "constant": value[0, :, 1:2] - 1,
+        "observed": value[1, :, :2] - [-1, 1],
+        "delayed": value[2, :, 1:] - [GAMMA, 1],
+        "action": choice[3, :, 1:2] - best[1],
+        "both": choice[4, :, :2] - best[0],
+    }
+    within = {name: int((np.abs(error).max(axis=1) <= 0.1).sum()) for name, error in errors.items()}
+    assert within == dict.fromkeys(PROBES, 5), errors

@@ -222,3 +222,46 @@ def test_sixty_processes_on_two_devices_end(tmp_path: Path) -> None:
     first = the_runs(tmp_path / "0")
     for i in range(1, 60):
         np.testing.assert_array_equal(first["mean"], the_runs(tmp_path / str(i))["mean"])
+
+
+TWO_DEVICES = """
+import json, time
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import numpy as np
+from pg.fast import devices
+from pg.runs import execution
+from pg.config import Config, Hyperparams
+
+sizes = {"num_envs": 8, "num_steps": 32, "num_updates": 30, "hidden_sizes": (16,)}
+config = Config(estimator="gae", collect="windows", **sizes)
+found, seconds = [], []
+for where in (devices.layout(most=1), devices.layout()):
+    h = execution.broadcast(Hyperparams(), 16)
+    programs = execution.compile_programs(config, h, where, 16)
+    keys = execution.seed_keys(range(16))[0]
+    took = []
+    for _ in range(4):
+        began = time.monotonic()
+        states = devices.fetch(execution.train(programs, keys, h).states.params, where)
+        took.append(time.monotonic() - began)
+    found.append(jax.tree.leaves(states))
+    seconds.append(min(took))
+gap = max(float(np.abs(a - b).max()) for a, b in zip(*found))
+print(json.dumps([jax.device_count(), gap, seconds[1] / seconds[0]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("D8")
+def test_two_devices_compute_what_one_does() -> None:
+    """16 seeds, 30 updates: parameters within 1e-5, in at most twice the time."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", TWO_DEVICES]
+    out = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    count, gap, ratio = np.fromstring(out.stdout.splitlines()[-1].strip("[]"), sep=",")
+    assert count == 2
+    assert gap <= 1e-5
+    assert ratio <= 2.0

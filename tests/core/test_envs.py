@@ -6,14 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import compiled
 from toys import Clock, roll
 
+from pg import rollout
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config
-from pg.envs import Box, Discrete, make_env
+from pg.envs import Box, Discrete, gymnax, make_env
 from pg.evaluate import evaluate
 from pg.networks import make_policy
+from pg.runs import memory
 from pg.train import make_learner, make_train
 
+KEY = jax.random.key(0)
 # Which of the 26 names train for three updates, with which head; the others say why not in one
 # line.
 HEADS = {
@@ -242,3 +246,70 @@ def test_steps_are_counted_to_where_an_episode_ends_inside_a_held_action(
     assert found == ([[2, 4, 8]] * 2 if collect == "episodes" else [[2, 4, 14], [4, 4, 10]])
     lengths = evaluate(config, state.params.policy, jax.random.key(1), 3).lengths
     np.testing.assert_array_equal(lengths, 4)
+
+
+@pytest.mark.acceptance("J10")
+def test_environments_are_made_without_compiling_again() -> None:
+    """40 times, used each time, in less than 5 MB."""
+
+    def used() -> None:
+        env = make_env("CartPole-v1", 2)
+        state, _ = env.reset(KEY)
+        jax.block_until_ready(env.step(KEY, state, jnp.zeros(2, int)))
+
+    with compiled() as first:
+        used()
+    assert first
+    used()
+    before = memory.resident()
+    with compiled() as later:
+        for _ in range(40):
+            used()
+    assert not later
+    assert memory.resident() - before < 5e6
+
+
+def rolled(name: str) -> tuple[Any, Any, bool]:
+    """An environment cut at five steps, twelve random steps in it, and whether it clips an action
+    to its box.
+    """
+    # gymnax's BernoulliBandit takes a float only
+    limit = type(gymnax.make(name)[1].max_steps_in_episode)(5)
+    env = make_env(name, 3, {"max_steps_in_episode": limit})
+    policy = make_policy(Config(hidden_sizes=(), preset=None), env)
+    params = policy.init(KEY)
+
+    def roll(key: jax.Array) -> Any:
+        standing = rollout.start(env, policy, key)
+        return rollout.windows(env, policy, params, jax.random.fold_in(key, 1), standing, 12)[1]
+
+    traj = jax.tree.map(np.asarray, jax.jit(jax.vmap(roll))(jax.random.split(KEY, 2)))
+    state, space = env.reset(KEY)[0], env.action_space
+    if not isinstance(space, Box):
+        return env, traj, True
+    far, edge = (
+        env.step(KEY, state, jnp.broadcast_to(a, (3, *space.high.shape))) for a in (1e6, space.high)
+    )
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), far, edge)
+    return env, traj, all(jax.tree.leaves(same))
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("T4")
+@pytest.mark.parametrize("name", [name for name in ENVIRONMENTS if name not in UNSUPPORTED])
+def test_environments_keep_the_contract(name: str) -> None:
+    """In a scan, under vmap and jit: floats, finite, cut at five steps, true successors, actions
+    clipped.
+    """
+    with jax.numpy_rank_promotion("allow"):  # gymnax's own code promotes
+        env, traj, clipped = rolled(name)
+    assert clipped
+    assert {traj.obs.dtype, traj.next_obs.dtype, traj.reward.dtype} == {np.dtype(np.float32)}
+    assert {traj.terminated.dtype, traj.truncated.dtype} == {np.dtype(bool)}
+    assert traj.obs.shape == traj.next_obs.shape == (2, 12, 3, *env.obs_shape)
+    assert all(np.isfinite(x).all() for x in (traj.obs, traj.next_obs, traj.reward))
+    assert traj.time.max() <= 4
+    assert traj.truncated[traj.time == 4].all()  # also where the task ends with it
+    goes_on = ~(traj.terminated | traj.truncated)[:, :-1]
+    np.testing.assert_array_equal(traj.next_obs[:, :-1][goes_on], traj.obs[:, 1:][goes_on])
+    np.testing.assert_array_equal(traj.first[:, 1:], ~goes_on)

@@ -202,3 +202,38 @@ def test_statistics_are_kept_with_the_parameters(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="obs/mean/high"):
         results.read_state(tmp_path, like.params, normalisation.start(settings(), (2,)))
+
+
+@pytest.mark.acceptance("J9")
+def test_accumulators_hold_what_they_were_given() -> None:
+    """Mean and variance of observations and of returns over 2²⁵ items, against 64-bit floats."""
+    T, B, rounds, gamma = 128, 256, 2**10, 0.9
+    g = np.random.default_rng(0)
+    normaliser = normalisation.start(
+        Config(normalise_observations=True, scale_rewards=True, num_envs=B, preset=None), ()
+    )
+
+    @jax.jit
+    def observe(normaliser: Any, x: jax.Array, first: jax.Array) -> Any:
+        fields = dict.fromkeys(rollout.Trajectory._fields, ())
+        valid = jnp.ones((T, B), bool)
+        return normalisation.observe(
+            normaliser,
+            rollout.Trajectory(**{**fields, "obs": x, "reward": x, "first": first, "valid": valid}),
+            gamma,
+        )
+
+    sums, so_far = np.zeros((2, 2)), np.zeros(B)
+    for _ in range(rounds):
+        x = g.standard_normal((T, B), np.float32) + np.float32(3)
+        first = g.random((T, B), np.float32) < 0.02
+        normaliser = observe(normaliser, x, first)
+        exact, total = x.astype(np.float64), np.empty((T, B))
+        for t in range(T):
+            so_far = total[t] = exact[t] + gamma * np.where(first[t], 0.0, so_far)
+        sums += [[y.sum(), (y**2).sum()] for y in (exact, total)]
+    mean = sums[:, 0] / 2**25
+    var = sums[:, 1] / 2**25 - mean**2
+    for moments, m, v in zip((normaliser.obs, normaliser.returns), mean, var, strict=True):
+        assert float(moments.number.high) + float(moments.number.low) == 2**25
+        np.testing.assert_allclose([moments.mean.high, moments.var.high], [m, v], rtol=1e-6)

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mistakes import Mistake, assert_one_sentence
+from small import TINY
 from toys import Clock, ClockParams, ClockState
 
 from pg.config import Config, Hyperparams
+from pg.fast import devices
 from pg.runs import execution
 
 SMALL: dict[str, Any] = {"num_envs": 2, "num_updates": 2, "hidden_sizes": (4,)}
@@ -154,6 +156,22 @@ def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.Monk
     execution.run(Config(env=Clock(), **SMALL, preset=None), Hyperparams(), [0])
     assert len(compilations) == 2
     assert len(execution._programs) == 1
+
+
+@pytest.mark.acceptance("J6")
+def test_a_state_that_was_given_away_cannot_be_used_again() -> None:
+    h, where = execution.broadcast(Hyperparams(), 2), devices.layout(most=1)
+    programs = execution.compile_programs(TINY, h, where, 2)
+    data = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), 2)))
+    keys, h = devices.place((data, h), where.sharding)
+    count = devices.place(np.int32(1), where.everywhere)
+    states = programs.init(keys, h)
+    after, _ = programs.advance(states, keys, h, count)
+    with pytest.raises(ValueError, match="deleted or donated"):
+        programs.advance(states, keys, h, count)
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(states.update)
+    programs.advance(after, keys, h, count)
 
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments import environment
-from toys import Clock, ClockParams, Drifting, Target
+from gymnax.environments import environment, spaces
+from toys import Clock, ClockParams, ClockState, Drifting, Target
 
+from pg import networks
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams
 from pg.envs import make_env
 from pg.envs.registry import environment_named
 from pg.envs.time_limit_checks import episode_ends
+from pg.estimators import ESTIMATORS
 from pg.runs import execution
 from pg.sweep import grid, sweep
 from pg.train import make_train
@@ -226,3 +228,87 @@ def test_a_limit_that_a_property_makes_as_an_array_is_known_under_a_trace() -> N
     config = Config(env=Fresh(), num_envs=2, num_updates=1, hidden_sizes=(2,), preset=None)
     assert jax.eval_shape(make_train(config), jax.random.key(0))[1]["return"].shape == (1,)
     assert make_env(Fresh(), 2).max_steps == 5
+
+
+@struct.dataclass
+class RingParams(environment.EnvParams):
+    max_steps_in_episode: int = 8
+    worthless: float = 0.0
+
+
+class Ring(environment.Environment):
+    """Eight places in a ring, reward 1 and no end; a reset may lead to a ninth place, where all is
+    worth 0.
+    """
+
+    @property
+    def default_params(self) -> RingParams:
+        return RingParams()
+
+    def reset_env(self, key: jax.Array, params: RingParams) -> tuple[jax.Array, ClockState]:
+        place = jnp.where(jax.random.bernoulli(key, params.worthless), 8, 0)
+        state = ClockState(place=place, time=jnp.int32(0))
+        return self.get_obs(state), state
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: RingParams) -> Any:
+        place = jnp.where(state.place == 8, 8, (state.place + 1) % 8)
+        state = ClockState(place=place, time=state.time + 1)
+        return self.get_obs(state), state, (place < 8).astype(float), jnp.bool_(False), {}
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> jax.Array:
+        return jax.nn.one_hot(state.place, 9)
+
+    def action_space(self, params: RingParams) -> spaces.Discrete:
+        return spaces.Discrete(2)
+
+    def observation_space(self, params: RingParams) -> spaces.Box:
+        return spaces.Box(0.0, 1.0, (9,), jnp.float32)
+
+
+def misread(traj: Any, rule: jax.Array) -> Any:
+    """rule 1: a time limit is a termination; rule 2: the successor is what the reset showed; 0:
+    neither.
+    """
+    shown = jnp.concatenate([traj.obs[1:], traj.next_obs[-1:]])
+    return traj._replace(
+        terminated=traj.terminated | ((rule == 1) & traj.truncated),
+        next_obs=jnp.where((rule == 2) & traj.done[..., None], shown, traj.next_obs),
+    )
+
+
+@pytest.mark.acceptance("T1")
+def test_a_time_limit_is_no_end() -> None:
+    """V = 1 / (1 - 0.9) = 10 all around the ring, whatever a reset is worth; two wrong rules give
+    something else.
+    """
+    config = Config(
+        env=Ring(),
+        estimator="gae",
+        collect="windows",
+        num_envs=16,
+        num_steps=20,
+        num_updates=400,
+        hidden_sizes=(32,),
+        preset=None,
+    )
+    critic = networks.make_critic(config, make_env(config.env, 1))
+
+    def values(rule: jax.Array, worthless: jax.Array) -> jax.Array:
+        def wrongly(policy: Any, critic: Any, h: Hyperparams) -> Any:
+            right = ESTIMATORS["gae"](policy, critic, h)
+            return right._replace(
+                weigh=lambda params, state, traj: right.weigh(params, state, misread(traj, rule))
+            )
+
+        h = Hyperparams(gamma=0.9, learning_rate=0.01, env_params={"worthless": worthless})
+        params = make_train(config, estimator=wrongly)(jax.random.key(0), h)[0].params
+        return critic.apply(params.critic, (), jnp.eye(9), jnp.zeros(9, bool))[1]
+
+    rules, worthless = jnp.array([0, 0, 1, 2]), jnp.array([0.0, 0.5, 0.0, 0.5])
+    plain, apart, terminal, reset = np.asarray(jax.jit(jax.vmap(values))(rules, worthless))
+    np.testing.assert_allclose(plain[:8], 10.0, atol=0.1)
+    np.testing.assert_allclose(apart[:8], 10.0, atol=0.1)
+    assert abs(apart[8]) < 0.1
+    np.testing.assert_allclose(terminal[0], (1 - 0.9**8) / (1 - 0.9), atol=0.1)  # 5.7
+    assert (reset[:8] < 9.9).all()
+    assert reset[0] < 9.0

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from mistakes import Mistake, assert_one_sentence, handed
+from small import MDP, TINY, TRACED
 from toys import Clock
 
 from pg import train as train_module
@@ -732,6 +733,76 @@ def test_what_is_handed_over_and_right() -> None:
     assert not np.isnan(
         evaluate(pair[0], state.params.policy, jax.random.PRNGKey(1), 2).returns
     ).any()
+
+
+LEARNING_RATES = (0.003, np.float64(0.003), np.float32(0.003), jnp.float32(0.003), np.array(0.003))
+
+
+@pytest.mark.acceptance("J4", "J6")
+def test_one_compilation_serves_all_chunks() -> None:
+    """100 of them, learning rates of five kinds, states that were on the host in between; and
+    nothing is donated.
+    """
+    many = jax.jit(jax.vmap(make_chunk(TINY)))
+    keys = jax.random.split(KEY, (2, 1))
+    states = start = jax.jit(jax.vmap(make_learner(TINY).init))(keys[:, 0])
+    for i in range(100):
+        h = execution.broadcast(Hyperparams(learning_rate=LEARNING_RATES[i % 5]), 2)
+        states, _ = many(states, keys, h)
+        if i == 50:
+            states = jax.tree.map(jnp.asarray, jax.device_get(states))
+    assert many._cache_size() == 1
+    assert not any(x.is_deleted() for x in jax.tree.leaves((keys, start)))
+
+
+@pytest.mark.acceptance("J6")
+def test_the_callers_arrays_are_left_alone() -> None:
+    key, h = jax.random.key(1), jax.tree.map(jnp.copy, TRACED)
+    train = jax.jit(make_train(TINY))
+    first, second = train(key, h), train(key, h)
+    assert not any(x.is_deleted() for x in jax.tree.leaves((key, h, first)))
+    assert_equal(first, second)
+
+
+@pytest.mark.acceptance("J8")
+def test_updates_are_counted_up_to_the_last() -> None:
+    """Four chunks up to number 2³¹ - 2, the last that an int32 can have a successor of: keys and
+    schedules go on.
+    """
+    first = 2**31 - 10
+    config = Config(
+        env=MDP,
+        num_envs=4,
+        num_updates=2**31 - 1,
+        hidden_sizes=(),
+        entropy_schedule="linear",
+        preset=None,
+    )
+
+    def advance(state: Any) -> Any:
+        keys = training_keys(KEY, state.update, 2)[1]
+        return make_chunk(config)(state, keys, Hyperparams())[0], jax.random.key_data(keys)
+
+    state, advance = (
+        make_learner(config).init(KEY)._replace(update=jnp.int32(first)),
+        jax.jit(advance),
+    )
+    numbers, keys = [int(state.update)], []
+    for _ in range(4):
+        state, data = advance(state)
+        numbers.append(int(state.update))
+        keys.append(np.asarray(data))
+    assert numbers == list(range(first, 2**31 - 1, 2))
+    expected = training_keys(KEY, np.int32(0), 1)[1]
+    assert len(np.unique(np.concatenate([*keys, jax.random.key_data(expected)]), axis=0)) == 9
+    coefficients = [
+        float(
+            train_module.scheduled(config, Hyperparams(entropy_coef=1.0), jnp.int32(n)).entropy_coef
+        )
+        for n in numbers
+    ]
+    assert coefficients == sorted(coefficients, reverse=True)
+    assert 0 <= coefficients[-1] <= coefficients[0] < 1e-6
 
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {

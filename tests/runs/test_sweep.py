@@ -13,10 +13,12 @@ import jax
 import numpy as np
 import pytest
 from mistakes import Mistake, assert_one_sentence
+from small import TINY
 
 import pg
 from pg.commands import cli
 from pg.config import Config, Hyperparams
+from pg.evaluate import evaluate
 from pg.fast import devices
 from pg.runs import execution, folders, memory, results
 from pg.runs.interrupts import Interrupted
@@ -141,7 +143,8 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 @pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
     exact, mapped = (
-        sweep(CONFIG, range(2), POINTS, exact=exact, where=ONE) for exact in (True, False)
+        sweep(CONFIG, range(2), POINTS, exact=exact, where=devices.layout(most=1))
+        for exact in (True, False)
     )
     assert exact[1]["return"].shape == (6, 2, 6)
     solo, keys = jax.jit(make_train(CONFIG)), [seed_key(s) for s in range(2)]
@@ -161,12 +164,30 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always
     the same.
     """
-    whole = sweep(CONFIG, range(2), POINTS, width=2, where=ONE)
-    part = sweep(CONFIG, range(2), jax.tree.map(lambda x: x[:2], POINTS), width=2, where=ONE)
+    whole = sweep(CONFIG, range(2), POINTS, width=2, where=devices.layout(most=1))
+    part = sweep(
+        CONFIG,
+        range(2),
+        jax.tree.map(lambda x: x[:2], POINTS),
+        width=2,
+        where=devices.layout(most=1),
+    )
     assert_equal(jax.tree.map(lambda x: x[:2], whole), part)
-    turned = sweep(CONFIG, range(2), jax.tree.map(lambda x: x[::-1], POINTS), width=2, where=ONE)
+    turned = sweep(
+        CONFIG,
+        range(2),
+        jax.tree.map(lambda x: x[::-1], POINTS),
+        width=2,
+        where=devices.layout(most=1),
+    )
     assert_equal(jax.tree.map(lambda x: x[::-1], whole), turned)
-    filled_up = sweep(CONFIG, range(1), jax.tree.map(lambda x: x[:3], POINTS), width=2, where=ONE)
+    filled_up = sweep(
+        CONFIG,
+        range(1),
+        jax.tree.map(lambda x: x[:3], POINTS),
+        width=2,
+        where=devices.layout(most=1),
+    )
     assert filled_up[1]["return"].shape == (3, 1, 6)
 
 
@@ -176,7 +197,7 @@ def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw)
     )
-    sweep(CONFIG, range(2), POINTS, width=2, where=ONE)
+    sweep(CONFIG, range(2), POINTS, width=2, where=devices.layout(most=1))
     assert len(calls) == 1
 
 
@@ -453,6 +474,18 @@ def test_metrics_grow_with_updates_and_not_with_steps() -> None:
     )[1]
     assert {x.shape for x in metrics.values()} == {(2048, 976)}
     assert sum(x.size * x.dtype.itemsize for x in metrics.values()) < 200e6
+
+
+@pytest.mark.slow
+@pytest.mark.acceptance("J3")
+def test_neither_a_sweep_nor_an_evaluation_leaks() -> None:
+    """Training by itself: test_train.py."""
+    with jax.checking_leaks():
+        state, _ = sweep(
+            dataclasses.replace(TINY, num_updates=2), range(2), where=devices.layout(most=1)
+        )
+        params = jax.tree.map(lambda x: x[0, 0], state.params.policy)
+        jax.jit(lambda p: evaluate(TINY, p, jax.random.key(0), 4))(params)
 
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {
