@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "peers.py"
+SCRIPT = Path(__file__).parents[2] / "experiments" / "speed" / "peers.py"
 sys.path.insert(0, str(SCRIPT.parent))
 from peer_turns import take_turns  # noqa: E402
 

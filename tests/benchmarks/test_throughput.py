@@ -1,6 +1,4 @@
-"""What `experiments/throughput.py` reports, and that the plain forms it compares with compute the
-same.
-"""
+"""Figures of `experiments/speed/throughput.py`; its plain forms compute what the library does."""
 
 import json
 import math
@@ -44,16 +42,16 @@ NUM_ENVS, HORIZON = 6, 40
 @pytest.fixture(scope="module")
 def references() -> Any:
     """The module beside the script."""
-    sys.path.insert(0, str(ROOT / "experiments"))
+    sys.path.insert(0, str(ROOT / "experiments" / "speed"))
     import references
 
     yield references
-    sys.path.remove(str(ROOT / "experiments"))
+    sys.path.remove(str(ROOT / "experiments" / "speed"))
 
 
 @pytest.mark.slow
 def test_every_figure_is_a_number(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "experiments" / "throughput.py"), "--quick"]
+    command = [sys.executable, str(ROOT / "experiments" / "speed" / "throughput.py"), "--quick"]
     command += ["--json", str(tmp_path / "figures.json"), "--figures", str(tmp_path / "drawn")]
     done = subprocess.run(
         command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False

@@ -122,7 +122,7 @@ UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve", "yaml"
 
 @pytest.mark.acceptance("S1", "S4")
 def test_no_pickle_and_no_eval() -> None:
-    for path in [*FILES, *(ROOT / "experiments").glob("*.py")]:
+    for path in [*FILES, *(ROOT / "experiments").rglob("*.py")]:
         assert not {name.split(".")[0] for name in imports(path)} & UNSAFE
         calls = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)

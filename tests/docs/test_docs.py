@@ -127,7 +127,7 @@ def test_commands_and_their_flags_exist() -> None:
     makefile = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for path in COMMANDS:
         for line in "".join(blocks(path, "console")).splitlines():
-            if found := re.search(r"experiments/(\w+\.py)", line):
+            if found := re.search(r"experiments/([\w/]+\.py)", line):
                 assert set(re.findall(r"--[a-z][\w-]*", line)) <= flags(found[1]), line
             if found := re.search(r"^\$ make ([\w-]+)", line):
                 assert found[1] in makefile, line

@@ -207,7 +207,7 @@ def outcome(place: str, *command: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("script", ["train", "sweep", "throughput", "render"])
+@pytest.mark.parametrize("script", ["train", "sweep", "speed/throughput", "render"])
 def test_the_help_is_written_everywhere(script: str, place: str) -> None:
     code, text = outcome(place, f"experiments/{script}.py", "--help")
     assert (code, "UnicodeEncodeError" in text) == (0, False)

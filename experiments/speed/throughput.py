@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Options:
-    """What to measure, and how often."""
+    """The sizes of the programs, and the number of their timed calls."""
 
     num_envs: int = 512
-    """Episodes in a batch."""
+    """Number of episodes in a batch."""
     horizon: int = 500
-    """Steps of an episode, all of them real: these poles cannot fall."""
+    """Number of steps of an episode, all of them real: these poles cannot fall."""
     num_updates: int = 4
-    """Gradient steps of the training that is timed."""
+    """Number of updates of the training that is timed."""
     repeats: int = 12
-    """Timed calls of each program; of those in the tables of scaling a quarter as many."""
+    """Number of timed calls of each program; a quarter as many in the tables of scaling."""
     quick: bool = False
-    """16 episodes of 50 steps, few repeats, short tables: shows that it runs, not how fast."""
+    """Time 16 episodes of 50 steps, a few times, in short tables: a check that it runs."""
     json: Path | None = None
-    """Also write the figures, and all they are made of, to this file."""
+    """File in which the ratios and all measurements are written."""
     figures: Path | None = None
-    """Also draw them, into this folder."""
+    """Folder in which they are plotted."""
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 
     if not options.quick:  # compiling would be timed as reading
         jax.config.update("jax_enable_compilation_cache", False)
-    import drawing
+    import charts
     import rollouts
     import updates
     from timing import medians, table, take_turns
@@ -89,7 +89,7 @@ def main() -> None:
         }
         folders.write_json(options.json, everything)
     if options.figures:
-        drawing.draw(rows, scaling, options.figures)
+        charts.plot(rows, scaling, options.figures)
 
 
 def ratios(programs: "Mapping[str, Program]", timings: "Mapping[str, Timing]") -> dict[str, float]:

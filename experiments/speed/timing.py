@@ -1,5 +1,4 @@
-"""How `throughput.py` takes time: programs compiled ahead take turns in one process, and medians
-are reported.
+"""Timing of compiled programs that take turns in one process, reported by medians.
 
 Other work on the machine slows neighbours in a turn alike; so a ratio is the median over turns of
 the ratio within a turn.

@@ -1,5 +1,5 @@
-"""What `--diagnostics` costs: a batch's gradient with its moments against the gradient alone, and
-whole updates.
+"""Measure the cost of `--diagnostics`: a batch's gradient with its moments against the gradient
+alone, and whole updates.
 
 Compiled programs take turns in one process; each figure is the median over turns of the ratio
 within a turn.
@@ -16,7 +16,7 @@ from pg.runs import folders
 
 @dataclasses.dataclass
 class Options:
-    """What to time."""
+    """The programs that are timed."""
 
     env: str = "CartPole-v1"
     """Name of the environment."""
@@ -29,9 +29,9 @@ class Options:
     )
     """Names of the estimators."""
     num_envs: int = 64
-    """Episodes of a batch, or environments of a window."""
+    """Number of episodes of a batch, or of environments of a window."""
     repeats: int = 20
-    """Turns that are timed."""
+    """Number of turns that are timed."""
     json: Path | None = None
     """File in which the figures are written."""
 

@@ -38,18 +38,18 @@ SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, int], int, int]] = {
 
 @dataclasses.dataclass
 class Options:
-    """What to compare, and how often."""
+    """The comparison, and its number of rounds."""
 
     settings: tuple[str, ...] = tuple(SETTINGS)
-    """Of one_pass (64 x 500 steps), ppo (64 x 128 steps, 4 epochs x 4 minibatches), ppo_32_seeds
-    (under vmap).
+    """Settings, of one_pass (64 x 500 steps), ppo (64 x 128 steps, 4 epochs x 4 minibatches),
+    ppo_32_seeds (under vmap).
     """
     peers: tuple[str, ...] = ("purejaxrl_style", "rejax", "jaxnasium", "sb3")
     """Programs to compare with."""
     python: tuple[str, ...] = ()
     """Interpreters, each NAME=PATH, of programs (pg is one) that are not to run in this one."""
     rounds: int = 7
-    """Timed runs of each program."""
+    """Number of timed runs of each program."""
     divide: int = 1
     """Divides environments, steps and updates, for a quick try."""
     patience: float = 600

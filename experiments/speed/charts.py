@@ -1,4 +1,4 @@
-"""Pictures of what `throughput.py` measured."""
+"""Charts of the measurements of `throughput.py`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +11,13 @@ OURS, PLAIN, FLOOR = plots.BLUE, plots.ORANGE, plots.GREEN
 
 
 @plots.style()
-def draw(programs: Rows, scaling: Mapping[str, Rows], folder: Path) -> None:
-    """programs: steps per second of each program; scaling: of an update, by each way to enlarge it;
-    PNG, SVG.
+def plot(programs: Rows, scaling: Mapping[str, Rows], folder: Path) -> None:
+    """Writes `programs` and `scaling` as PNG and SVG.
+
+    Args:
+        programs: Measurements of each program, by its name.
+        scaling: Measurements of an update, by what is enlarged and by its size.
+        folder: The folder of the figures.
     """
     from matplotlib.figure import Figure  # without pyplot: no backend is chosen
 
