@@ -27,16 +27,16 @@ SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
 
 @dataclasses.dataclass
 class Options:
-    """What to print, and where else to write it."""
+    """The table, and the files that hold it."""
 
     gamma: float = 0.9
     """Discount γ."""
     estimators: tuple[Literal[tuple(FACTS)], ...] = tuple(FACTS)  # type: ignore[valid-type]
     """Names of the estimators."""
     out: tuple[Path, ...] = ()
-    """Files in which what stands between `<!-- table -->` and `<!-- end of table -->` is replaced
-    by the table, and between `<!-- slim table -->` and `<!-- end of slim table -->` by its first
-    columns.
+    """Files in which the table replaces the lines between `<!-- table -->` and
+    `<!-- end of table -->`, and its first columns those between `<!-- slim table -->` and
+    `<!-- end of slim table -->`.
     """
     figure: Path | None = None
     """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""

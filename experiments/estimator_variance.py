@@ -51,7 +51,7 @@ class Measuring:
             raise ValueError(f"share must be above 0, got {self.share}")
 
     def survey(self) -> Any:
-        """What was measured before and now."""
+        """The measurements, those in --out and new ones."""
         from pg.benchmarks import leaderboard
 
         return leaderboard.survey(

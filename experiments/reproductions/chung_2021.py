@@ -21,14 +21,14 @@ THREE, ALPHAS = (1.0, 0.7, 0.0), (0.1, 0.2, 0.5)
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """How many runs, and for how long."""
+    """The number of runs and their length."""
 
     runs: int = 2_000
-    """Runs with each baseline and step size."""
+    """Number of runs with each baseline and step size."""
     steps: int = 2_500
-    """Updates of each run, of one draw each."""
+    """Number of updates of each run, of one sampled action each."""
     seed: int = 0
-    """Seed of the draws."""
+    """Seed of the sampled actions."""
 
     def check(self) -> None:
         """Raises ValueError for a number out of range."""

@@ -22,7 +22,7 @@ GREY = "0.45"  # of bounds
 
 @dataclasses.dataclass
 class Files:
-    """Where the figure and the numbers go."""
+    """The files of the figure and of the numbers."""
 
     out: Path = Path("results/reproductions")
     """Folder of the figure, as PNG and SVG."""
@@ -38,17 +38,17 @@ FilesT = TypeVar("FilesT", bound=Files)
 
 def options(kind: type[FilesT], script: str) -> FilesT:
     """The flags, before jax is imported. Exits with code 2 and one sentence on a mistake."""
-    given = cli.options(kind, cli.docstring_of(script))
+    chosen = cli.options(kind, cli.docstring_of(script))
     try:
-        given.check()
-        for folder in (given.out, *([given.json.parent] if given.json else [])):
+        chosen.check()
+        for folder in (chosen.out, *([chosen.json.parent] if chosen.json else [])):
             files.make_folder(folder)
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
         cli.fail(f"cannot make the folder {error.filename}: {error.strerror}")
     cli.cache_compilations()
-    return given
+    return chosen
 
 
 def at_least(low: float, **flags: float) -> None:

@@ -129,9 +129,7 @@ def sums(est: Estimator, params: Params, traj: Trajectory, episodes: int) -> tup
 
 
 def directions(blocks: Blocks, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of estimates from `size` blocks each: their directions [K, P], and those of all blocks but
-    theirs [K, P].
-    """
+    """Directions of estimates from `size` blocks each [K, P], and of all other blocks [K, P]."""
     count = min(len(blocks.psi) // size, COUNTED)
     own = Blocks(
         *(x[: count * size].reshape(count, size, *x.shape[1:]).sum(axis=1) for x in blocks)

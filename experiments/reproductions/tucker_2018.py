@@ -34,7 +34,7 @@ class Options(reporting.Files):
     share: float = 1.0
     """Share of the laboratory's number of whole estimates."""
     seed: int = 0
-    """Of policies and samples."""
+    """Seed of policies and samples."""
 
     def check(self) -> None:
         """Raises ValueError for an unknown task or a number out of range."""

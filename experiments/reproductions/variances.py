@@ -67,7 +67,7 @@ def best_gain() -> np.ndarray:
 
 
 def of_stage(name: str, stage: Stage, key: jax.Array, num_states: int) -> Parts:
-    """Of a policy of the laboratory, with the V(s) that was fitted to it, and with Vₜ(s) from more
+    """The variances of a policy of the benchmark, with its fitted V(s) and with Vₜ(s) from more
     returns.
     """
     config = still(SUBJECTS[name].settings(name)[0], "state_value", 64)

@@ -13,10 +13,14 @@ Answers = dict[str, list[dict[str, float]]]  # of every program, one per round
 
 
 def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: float) -> Answers:
-    """What every program answered, one per round and one before, in which it compiles.
+    """The answers of every program, one per round after the first, in which it compiles.
 
-    Without those that miss a package, end, or take longer than `patience` seconds for one answer:
-    it prints why.
+    Programs that miss a package, end, or exceed their time are left out, and it prints why.
+
+    Args:
+        commands: The command line of each program, by its name.
+        rounds: The number of rounds after the first.
+        patience: The seconds that a program may take for one answer.
     """
     answers: Answers = {name: [] for name in commands}
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
@@ -35,12 +39,19 @@ def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: flo
                 except RuntimeError as error:
                     print(f"{name} is left out: {error}", flush=True)
                     del answers[name]
-    return {name: found[1:] for name, found in answers.items()}
+    return {name: of_program[1:] for name, of_program in answers.items()}
 
 
 def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
-    """What a worker says when it is ready, or of the run with a seed. Raises RuntimeError if it
-    ends instead.
+    """The answer of a worker, that it is ready or the figures of a run.
+
+    Args:
+        worker: The process.
+        seed: The line that asks it: a seed, or nothing while it starts.
+        patience: The seconds after which it is ended.
+
+    Raises:
+        RuntimeError: If it ends instead, or misses a package.
     """
     assert worker.stdin
     assert worker.stdout
@@ -51,7 +62,7 @@ def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
     timer.cancel()
     if not line:
         raise RuntimeError(f"it ended with code {worker.wait()}; it had {patience:.0f} seconds")
-    found = json.loads(line)
-    if "missing" in found:
-        raise RuntimeError(found["missing"])
-    return found
+    figures = json.loads(line)
+    if "missing" in figures:
+        raise RuntimeError(figures["missing"])
+    return figures

@@ -24,12 +24,12 @@ def pg(batch: Batch, num_updates: int, estimator: str) -> Train:
 
 
 def purejaxrl_style(batch: Batch, num_updates: int) -> Train:
-    """What the file of that name has."""
+    """The training of purejaxrl_style.py."""
     return import_module("purejaxrl_style").make_train(**batch, num_updates=num_updates)
 
 
 def rejax(batch: Batch, num_updates: int) -> Train:
-    """Its PPO."""
+    """PPO of rejax."""
     steps = num_updates * batch["num_envs"] * batch["num_steps"]
     once = {"total_timesteps": steps, "eval_freq": steps, "skip_initial_evaluation": True}
     network = {"activation": "tanh", "hidden_layer_sizes": (64, 64)}

@@ -20,9 +20,7 @@ Act = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Steps(NamedTuple):
-    """What happened, [T, B, ...]. After an episode's end, where `valid` is False, gymnax has begun
-    another.
-    """
+    """The steps of a rollout, [T, B, ...]; `valid` is False after the end of the first episode."""
 
     obs: jax.Array
     action: jax.Array
@@ -39,7 +37,7 @@ def uniform(key: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def acting(policy: Network, params: Any) -> Act:
-    """a ~ π(·|s) for a categorical policy without memory."""
+    """a ~ π(·|s) for a categorical policy without a recurrent cell."""
 
     def act(key: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         dist = policy.apply(params, (), obs, jnp.zeros(len(obs), bool))[1]

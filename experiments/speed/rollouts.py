@@ -35,18 +35,15 @@ def setting(num_envs: int, horizon: int = 500, **changes: Any) -> Config:
 
 
 def returns(traj: Trajectory) -> jax.Array:
-    """What a rollout is asked for where storing its steps is not to be measured: the return of
-    every episode.
-    """
+    """The return of every episode: the result of a rollout whose storage is not timed."""
     return traj.reward.sum(0)
 
 
 def programs(config: Config) -> dict[str, Program]:
-    """Rollouts that give `returns`, of the library and plain; `policy_kept`, which gives the whole
-    trajectory; and
+    """Rollouts that give `returns`, of the library and plain, and two more programs.
 
-    `forward`, which no rollout can outrun: a scan over the steps that computes the policy's logits
-    for observations [B, 4] from memory, and adds them up.
+    `policy_kept` gives the whole trajectory. `forward` is faster than any rollout can be: a scan
+    over the steps that computes the policy's logits for stored observations [B, 4], and adds them.
     """
     env = envs.configured(config, config.num_envs)
     policy = networks.make_policy(config, env)

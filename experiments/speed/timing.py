@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Program(NamedTuple):
-    """A compiled program, and what it took to make it."""
+    """A compiled program, and the time and memory of its compilation."""
 
     run: Callable[[jax.Array], tuple[Any, jax.Array]]  # key -> result, environment steps taken
     compile_seconds: float  # to trace, lower and compile
@@ -21,7 +21,7 @@ class Program(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Of one program, turn by turn, [repeats] each."""
+    """Measurements of one program, [repeats] each."""
 
     seconds: np.ndarray
     cpu_seconds: np.ndarray  # of all threads: a device may be several, for its larger products
@@ -59,19 +59,19 @@ def take_turns(programs: Mapping[str, Program], repeats: int) -> dict[str, Timin
 
 
 def faster(a: Timing, b: Timing) -> float:
-    """How many times the steps per second of `b` those of `a` are."""
+    """The ratio of the steps per second of `a` to those of `b`."""
     return float(np.median(a.rate / b.rate))
 
 
 def longer(a: Timing, b: Timing) -> float:
-    """How many times as long as one of `b` a call of `a` takes."""
+    """The ratio of the seconds of a call of `a` to those of `b`."""
     return float(np.median(a.seconds / b.seconds))
 
 
 def medians(
     programs: Mapping[str, Program], timings: Mapping[str, Timing]
 ) -> dict[str, dict[str, float]]:
-    """What is reported of each program: medians over turns, time to compile, memory."""
+    """The reported figures of each program: medians over turns, time to compile, memory."""
     return {
         name: {
             **{field: float(np.median(x)) for field, x in timing._asdict().items()},

@@ -1,8 +1,8 @@
-"""The main job: a run in its folder, from the settings to the results, through interruptions.
+"""The train command: a run in its folder, from the settings to the results, through interruptions.
 
 RUN/
-    config.json, versions.json           what was asked for, and what carried it out (`folders`)
-    checkpoints/                         the way back (`checkpoints`)
+    config.json, versions.json           the settings, and the versions and devices (`folders`)
+    checkpoints/                         states to resume from (`checkpoints`)
     metrics.parquet, params.safetensors, summary.json, curve.png, curve.svg    results
 """
 
@@ -74,18 +74,24 @@ def run(
     options: Options | None = None,
     machine: cli.Machine | None = None,
 ) -> int:
-    """Trains, evaluates and writes. Returns the exit code, as of `cli`: 2 for a mistake, which is
-    printed.
+    """Trains, evaluates and writes.
 
-    config: of an environment by its name, or from Python of an environment object; the run's folder
-    then holds the name of its class, and `resume` is given such an object again.
+    Args:
+        config: The static settings. Of an environment object, from Python, the folder holds the
+            name of its class, and `resume` needs such an object again.
+        hyperparams: The others.
+        options: The options of the train command; default: those of `Options`.
+        machine: Devices and processes; default: those of `cli.Machine`.
+
+    Returns:
+        The exit code, as of `cli`: 2 for a mistake, which is printed.
     """
     encoding.make_streams_readable()
     options, machine = options or Options(), machine or cli.Machine()
     if not interrupts.listen(cli.announce):
         cli.say(
             "this is not the main thread: signals do not end the run, which keeps its "
-            "checkpoints all the same"
+            "checkpoints anyway"
         )
     folder = None
     with contextlib.ExitStack() as stack:
@@ -117,12 +123,16 @@ def run(
 def resume(
     folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False
 ) -> int:
-    """Goes on with the run in a folder, with its settings, as `train.py --resume` does. Returns the
-    exit code.
+    """Resumes the run in a folder, with its settings, as `train.py --resume` does.
 
-    env: the environment object, of a run that was given one. num_updates: more than before; None:
-    as many.
-    strict: as of `Options`.
+    Args:
+        folder: The run's folder.
+        env: The environment object, of a run that was given one.
+        num_updates: More updates than before; None: as many.
+        strict: As of `Options`.
+
+    Returns:
+        The exit code, as of `run`.
     """
     folder = Path(folder)
     try:
@@ -298,7 +308,7 @@ def _finish(
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
-    """Says which operation gave the first number that was not finite, in a run that stands before
+    """Says which operation gave the first number that was not finite, in a run that stopped before
     it.
     """
     import jax
@@ -353,7 +363,7 @@ def _existing(
 
 
 def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dict[str, Any]:
-    """What makes a run the run that it is."""
+    """The settings that identify a run: a folder goes on with these alone."""
     fixed = {name: value for name, value in config.to_json().items() if name not in MAY_CHANGE}
     return {
         "config": fixed,
@@ -380,8 +390,8 @@ def _stored_identity(folder: Path, env: Any) -> Mapping[str, Any]:
 def _begun(
     folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool
 ) -> Any:
-    """What is done of the run, in all processes; None: nothing. Adds to `about` what has changed
-    since.
+    """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
+    versions and devices that have changed since.
     """
     from pg.runs import checkpoints
 

@@ -1,5 +1,5 @@
-"""An environment as two functions: what each library's adapter states, and gymnax's interface
-around it.
+"""An environment as two functions, which each library's adapter states, and gymnax's interface
+around them.
 
     reset(key)                  -> obs, state
     step(key, state, action)    -> obs, state, reward, terminated, truncated
@@ -53,7 +53,7 @@ logging.getLogger("jax._src.callback").addFilter(_is_no_fault)
 
 @struct.dataclass
 class State(environment.EnvState):
-    """Where one environment stands: `time` steps after its reset."""
+    """The state of one environment, `time` steps after its reset."""
 
     inner: Any  # the library's own state
     truncated: jax.Array  # the library cut the episode at this step
@@ -71,8 +71,15 @@ class Adapter(environment.Environment):
         max_steps: int,
         observation_space: Any = None,
     ) -> None:
-        """action_space, observation_space: of gymnax; default of the latter: an unbounded array of
-        reset's shape.
+        """An environment of these functions.
+
+        Args:
+            name: The library and its name of the environment.
+            reset: key -> obs, state.
+            step: key, state, action -> obs, state, reward, terminated, truncated.
+            action_space: A space of gymnax.
+            max_steps: The time limit.
+            observation_space: A space of gymnax; default: an unbounded Box of reset's shape.
         """
         self._name, self._reset, self._step = name, reset, step
         self._action_space, self._observation_space = action_space, observation_space

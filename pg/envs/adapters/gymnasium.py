@@ -2,8 +2,8 @@
 `gymnasium:CartPole-v1`. Slow.
 
 A Gymnasium environment cannot be copied, so its state cannot be an array that JAX may keep, drop or
-use twice. What can is all that led to it: the seed of the reset and the actions since. That play is
-our state, which makes the step the pure function that JAX takes it for, in episodes and in windows,
+use twice. Its history can: the seed of the reset and the actions since. That play is our state,
+which makes the step the pure function that JAX takes it for, in episodes and in windows,
 in groups and sweeps, and after a checkpoint. The host keeps environments alive at the plays that
 they have reached, so that a step is normally one `env.step`; from a play that it no longer holds,
 it resets with the seed and takes all the actions again.
@@ -42,7 +42,7 @@ __all__ = ["adapt", "make"]
 
 
 class Play(NamedTuple):
-    """How an environment came to where it stands."""
+    """The history of an environment, which determines its state."""
 
     seed: jax.Array  # uint32 []
     time: jax.Array  # int32 []
@@ -50,9 +50,7 @@ class Play(NamedTuple):
 
 
 class _Host:
-    """Environments, each kept under the play that it has reached, and what the play's last step
-    gave.
-    """
+    """Environments of the host, each by the play that it has reached, with the play's last step."""
 
     def __init__(self, build: Callable[[], Any], name: str) -> None:
         self.build, self.name = build, name
@@ -94,7 +92,7 @@ class _Host:
         if after not in self.at:  # else a twin has been here: the same seed, the same actions
             env, outcome = self.at.pop(before, None) or self._replay(seed, past)
             if outcome is not None and (outcome[2] or outcome[3] or len(past) == longest):
-                after = before  # over: it stands still
+                after = before  # over: it is frozen
             else:
                 outcome = self._act(env, action)
             self.at[after] = env, outcome
@@ -109,38 +107,41 @@ class _Host:
         return env, outcome
 
     def _act(self, env: Any, action: np.ndarray) -> Any:
-        discrete = isinstance(self.actions, gymnasium.spaces.Discrete)
-        sent = int(action + self.actions.start) if discrete else action.astype(self.actions.dtype)
-        with self._said("step"):
-            given = env.step(sent)
-            if not isinstance(given, tuple) or len(given) != 5:
+        if isinstance(self.actions, gymnasium.spaces.Discrete):
+            own_action: Any = int(action + self.actions.start)
+        else:
+            own_action = action.astype(self.actions.dtype)
+        with self._fault_in_one_sentence("step"):
+            results = env.step(own_action)
+            if not isinstance(results, tuple) or len(results) != 5:
                 raise TypeError(
-                    f"it must give obs, reward, terminated, truncated, info; got {_count(given)}"
+                    f"it must give obs, reward, terminated, truncated, info; got {_count(results)}"
                 )
-            obs, reward, terminated, truncated, _ = given
+            obs, reward, terminated, truncated, _ = results
             if np.size(reward) != 1 or reward is None:
                 raise TypeError(f"the reward must be one number, got {_described(reward)}")
             number = np.asarray(reward, jnp.result_type(float)).reshape(())
-            return self._observed(obs), number, bool(terminated), bool(truncated)
+            return self._checked_obs(obs), number, bool(terminated), bool(truncated)
 
     def _begin(self, env: Any, seed: int) -> np.ndarray:
         """The observation after a reset."""
-        with self._said("reset"):
-            given = env.reset(seed=seed)
-            if not isinstance(given, tuple) or len(given) != 2:
-                raise TypeError(f"it must give obs, info; got {_count(given)}")
-            return self._observed(given[0])
+        with self._fault_in_one_sentence("reset"):
+            results = env.reset(seed=seed)
+            if not isinstance(results, tuple) or len(results) != 2:
+                raise TypeError(f"it must give obs, info; got {_count(results)}")
+            return self._checked_obs(results[0])
 
-    def _observed(self, obs: Any) -> np.ndarray:
-        seen = np.asarray(obs - getattr(self.observations, "start", 0), self.dtype)
-        if seen.shape != self.observations.shape:
+    def _checked_obs(self, obs: Any) -> np.ndarray:
+        """The observation as an array, counted from 0 where it is discrete."""
+        array = np.asarray(obs - getattr(self.observations, "start", 0), self.dtype)
+        if array.shape != self.observations.shape:
             raise TypeError(
-                f"observations must have shape {self.observations.shape}, got {seen.shape}"
+                f"observations must have shape {self.observations.shape}, got {array.shape}"
             )
-        return seen
+        return array
 
     @contextlib.contextmanager
-    def _said(self, method: str) -> Iterator[None]:
+    def _fault_in_one_sentence(self, method: str) -> Iterator[None]:
         """A fault in the environment's own code as one sentence: JAX would report its way to
         here.
         """
@@ -150,10 +151,10 @@ class _Host:
             place = traceback.extract_tb(error.__traceback__)[-1]
             line = str(error).strip().partition("\n")[0]
             at = "" if place.filename == __file__ else f" ({place.filename}, line {place.lineno})"
-            said = f"the {method} of {self.name} fails: {type(error).__name__}: {line}{at}"
+            sentence = f"the {method} of {self.name} fails: {type(error).__name__}: {line}{at}"
         else:
             return
-        raise HostError(said)
+        raise HostError(sentence)
 
     def _idle(self) -> Any:
         return self.idle.pop() if self.idle else self.build()
@@ -244,8 +245,8 @@ def _space(space: Any, name: str) -> Any:
     raise ValueError(f"the actions of {name} must be Discrete or Box, got {type(space).__name__}")
 
 
-def _count(given: Any) -> str:
-    return f"{len(given)} values" if isinstance(given, tuple) else type(given).__name__
+def _count(results: Any) -> str:
+    return f"{len(results)} values" if isinstance(results, tuple) else type(results).__name__
 
 
 def _described(x: Any) -> str:
