@@ -62,11 +62,12 @@ def main() -> int:
         rows = suites.select(options.suite, options.env, options.label)
         cli.cache_compilations()
 
-        from pg.benchmarks import learning
-        from pg.runs import results  # only now: a mistake in the arguments need not wait for jax
+        # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import learning, report
+        from pg.reports import tables
 
         if options.report:
-            results.check_marks(options.report, learning.MARKS)
+            tables.check_marks(options.report, report.MARKS)
         finished = bool(options.from_) or learning.run(
             rows,
             settings,
@@ -78,12 +79,12 @@ def main() -> int:
         )
         lines = learning.read_csv(options.from_) if options.from_ else learning.collect(options.out)
         if lines:
-            print(learning.report(lines, published=False))
+            print(report.table(lines, published=False))
         if options.report and finished:
-            results.insert(options.report, learning.report(lines), learning.MARKS)
+            tables.insert(options.report, report.table(lines), report.MARKS)
         if not options.from_ and lines:
             learning.write_csv(options.out / "results.csv", lines)
-            files = learning.draw(lines, options.out) if finished else []
+            files = report.draw(lines, options.out) if finished else []
             print(*[options.out / "results.csv", *files], sep="\n")
     except ValueError as error:
         cli.fail(error)

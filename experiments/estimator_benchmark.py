@@ -44,11 +44,12 @@ def main() -> int:
         options.check()
         cli.cache_compilations()
 
+        # only now: a mistake in the arguments need not wait for jax
         from pg.benchmarks import leaderboard
-        from pg.runs import results  # only now: a mistake in the arguments need not wait for jax
+        from pg.reports import tables
 
         if options.report:
-            results.check_marks(options.report, leaderboard.MARKS)
+            tables.check_marks(options.report, leaderboard.MARKS)
         found = leaderboard.Survey.read(options.from_) if options.from_ else options.survey()
     except ValueError as error:
         cli.fail(error)
@@ -62,7 +63,7 @@ def main() -> int:
         cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
     print(report := leaderboard.report(lines))
     if options.report:
-        results.insert(options.report, report, leaderboard.MARKS)
+        tables.insert(options.report, report, leaderboard.MARKS)
     leaderboard.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
     if options.against is not None:
         others = options.asked(found, options.against).lines

@@ -63,7 +63,7 @@ def main() -> None:
     import jax
 
     from pg.exact import tabular
-    from pg.runs import results
+    from pg.reports import tables
 
     jax.config.update("jax_enable_x64", True)
     found, rows = {}, []
@@ -76,10 +76,10 @@ def main() -> None:
         print(rows[-1], flush=True)
     for path, text in texts.items():
         if MARKS[0] in text:
-            results.insert(path, "\n".join([HEADER, *rows]), MARKS)
+            tables.insert(path, "\n".join([HEADER, *rows]), MARKS)
         if SLIM_MARKS[0] in text:
             slim_rows = [slim(row) for row in rows]
-            results.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
+            tables.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
     if options.figure:
         plot({name: columns[0] for name, columns in found.items()}, options.figure)
 

@@ -13,7 +13,7 @@ import tyro
 from pg.commands import cli
 from pg.config import Config, Hyperparams, check_env
 from pg.reports import drawings
-from pg.runs import folders
+from pg.runs import folders, parameters
 
 
 @dataclasses.dataclass
@@ -105,13 +105,12 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     import jax
 
     from pg import make_learner
-    from pg.runs import results
 
     key, init = jax.random.key(options.seed), make_learner(config, hyperparams).init
     state = init(key) if options.run is None else jax.eval_shape(init, key)
     found = state.params, state.normaliser
     if options.run is not None:
-        found = results.read_state(options.run, *found)
+        found = parameters.read_state(options.run, *found)
         found = jax.tree.map(lambda x: x[options.seed_index], found)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
     asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from pg.commands import cli
-from pg.runs import folders
+from pg.runs import folders, parameters
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ def main() -> int:
         there = folders.read_json(folder / "versions.json")
         metrics, leaves = (
             results.read_metrics(folder),
-            results.read_leaves(folder, like.params, like.normaliser),
+            parameters.read_leaves(folder, like.params, like.normaliser),
         )
     except KeyError as error:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
@@ -65,7 +65,7 @@ def main() -> int:
     if done.signum:
         return cli.interrupted(done.signum)
     again = results.long_form(done.metrics, seed=np.asarray(seeds))
-    after = results.leaves(done.states.params, done.states.normaliser)
+    after = parameters.leaves(done.states.params, done.states.normaliser)
     different = [*compared("column", metrics, again), *compared("leaf", leaves, after)]
     print(
         *different

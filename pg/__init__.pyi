@@ -51,6 +51,8 @@ from .rollout import episodes as episodes
 from .rollout import windows as windows
 from .runs.acting import load_policy as load_policy
 from .runs.execution import run as run
+from .runs.results import Results as Results
+from .runs.results import load_results as load_results
 from .seeds import seed_key as seed_key
 from .train import Learner as Learner
 from .train import TrainState as TrainState

@@ -21,6 +21,7 @@ from pg.settings.checks import (
     checked_fields,
 )
 from pg.settings.choices import (
+    NONFINITE_CAUSES,
     RNN,
     ActionDistribution,
     Activation,
@@ -56,6 +57,7 @@ from pg.settings.ranges import WHOLE_NUMBERS, check_env_params, checked_scalars
 __all__ = [
     "ENVIRONMENTS",
     "LIBRARIES",
+    "NONFINITE_CAUSES",
     "RNN",
     "UNSUPPORTED",
     "WHOLE_NUMBERS",

@@ -19,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.config import OnNonfinite
+from pg.config import NONFINITE_CAUSES, OnNonfinite
 from pg.rollout import Trajectory
 
 # The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs
 # may give none.
 STAND_IN = float(np.finfo(np.float32).min)
-CAUSES = ("rewards", "observations", "gradients", "parameters")  # the order of the bits of a metric
 
 
 def guarded(
@@ -55,7 +54,7 @@ def guarded(
 
 
 def causes(traj: Trajectory, grad_norm: jax.Array, params: Any) -> jax.Array:
-    """int32 []: bit i is set where CAUSES[i] has a number that is not finite; 0: all is well.
+    """int32 []: bit i is set where NONFINITE_CAUSES[i] has a number that is not finite; 0: none.
 
     Args:
         traj: The batch, as collected.
@@ -69,7 +68,7 @@ def causes(traj: Trajectory, grad_norm: jax.Array, params: Any) -> jax.Array:
         jnp.isfinite(grad_norm),
         jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all(),
     ]
-    bits = 2 ** np.arange(len(CAUSES), dtype=np.int32)
+    bits = 2 ** np.arange(len(NONFINITE_CAUSES), dtype=np.int32)
     return jnp.sum(jnp.where(jnp.stack(fine), 0, bits), dtype=jnp.int32)
 
 
@@ -89,24 +88,3 @@ def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return np.where(x == STAND_IN, np.nan, x).astype(x.dtype) if x.dtype.kind == "f" else x
 
     return {name: one(x) for name, x in metrics.items()} if missing() == STAND_IN else dict(metrics)
-
-
-def first_failures(metrics: Mapping[str, np.ndarray]) -> list[tuple[int, str] | None]:
-    """Per run the first update with a number that was not finite, and what it was in. metrics: [n,
-    updates].
-    """
-    bits = metrics["nonfinite"]
-    ever, when = (bits != 0).any(axis=1), (bits != 0).argmax(axis=1)
-    return [(int(g), named(int(bits[i, g]))) if ever[i] else None for i, g in enumerate(when)]
-
-
-def failed(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """bool [n]: runs whose last update was not taken: what they learned is of before. metrics: [n,
-    updates].
-    """
-    return metrics["skipped"][:, -1] > 0
-
-
-def named(bits: int) -> str:
-    """The causes that are set, for people."""
-    return " and ".join(name for i, name in enumerate(CAUSES) if bits >> i & 1)

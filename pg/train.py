@@ -110,8 +110,9 @@ def make_learner(
     optimizer counts by itself, as Adam for its bias correction, are the steps that were taken.
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes,
-    env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of `nonfinite.CAUSES`),
-    skipped (1: the update was not taken), and what the estimator adds. All of unscaled rewards.
+    env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of
+    `config.NONFINITE_CAUSES`), skipped (1: the update was not taken), and what the estimator adds.
+    All of unscaled rewards.
     With `config.diagnostics`: grad_variance (tr Σ of one episode's gradient, or of one
     environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at times),
     explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.

@@ -1,3 +1,4 @@
 from . import leaderboard as leaderboard
 from . import learning as learning
+from . import report as report
 from . import suites as suites

@@ -18,6 +18,7 @@ from pg import numerals
 from pg.commands import cli
 from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, merge_env_params
 from pg.inputs import described
+from pg.reports import curves
 from pg.runs import encoding, files, folders, interrupts
 
 # fields of Config that may be others when a run is resumed
@@ -160,7 +161,7 @@ def _load() -> None:
     import pyarrow.parquet  # noqa: F401
     import safetensors.numpy  # noqa: F401
 
-    from pg.runs import checkpoints, execution, results  # noqa: F401
+    from pg.runs import checkpoints, execution, writing  # noqa: F401
 
 
 def _run(
@@ -254,57 +255,59 @@ def _opened(
 def _finish(
     config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path
 ) -> None:
-    """Writes metrics, parameters and the summary, prints it, and draws. evaluation: None where
+    """Draws, writes metrics, parameters and the summary, and prints it. evaluation: None where
     interrupted.
     """
     from pg.reports import plots
-    from pg.runs import results
+    from pg.runs import results, writing
 
-    results.write_metrics(folder, done.metrics, options.seed)
-    results.write_params(folder, done.states.params, done.states.normaliser)
-    summary = results.summarise(done, evaluation, seeds, greedy=options.greedy)
-    steps, title = done.metrics["env_steps"].cumsum(axis=1), f"{config.estimator} on {config.env}"
-    plots.learning_curve(
-        steps, done.metrics["return"], folder / "curve.png", title=title, final=summary.get("mean")
-    )
+    actions = "greedy" if options.greedy else "sampled"
+    evaluations = {} if evaluation is None else {actions: evaluation}
+    title = f"{config.estimator} on {config.env}"
+    final = writing.summarise(done, evaluations, seeds).get("mean")
+    plots.learning_curve(done.metrics, folder / "curve.png", title=title, final=final)
     if config.diagnostics:
-        quality = results.gradient_quality(done.metrics)
+        quality = curves.gradient_quality(done.metrics)
         plots.gradient_quality(quality, folder / "gradient.png", title=title)
-        # of the last tenth
-        last = float(results.gradient_quality(done.metrics, bins=10)["noise_scale"][-1])
-        summary["noise_scale"] = last if math.isfinite(last) else None
-        no_scale = (
-            "— (every gradient is 0)" if math.isnan(last) else "no signal is clear of the noise"
-        )
-    folders.write_json(folder / "summary.json", summary)  # the last: with it a run is finished
+    summary = writing.write_results(folder, done, evaluations, seeds)
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
-    for text in results.failures(summary):
+    for text in results.describe_failures(summary):
         cli.say(text)
     if summary.get("mean") is not None:
-        several = (
-            f", median of seeds {numerals.number(summary['median_of_seeds'])}"
-            if len(seeds) > 1
-            else ""
-        )
-        # The error of a single episode, or of a single seed that is left, is NaN, and shown as a
-        # dash.
-        score = numerals.plus_minus(summary["mean"], summary["standard_error"])
-        ends = f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}"
-        found = numerals.typed(f"{score} (standard error){several}, {ends}")
-        cli.say(
-            f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: "
-            f"{found}"
-        )
+        _say_evaluation(summary)
     if config.diagnostics:
-        unit = "episodes" if config.collect == "episodes" else "environments of a window"
-        scale = summary["noise_scale"]
-        said = no_scale if scale is None else f"{numerals.typed(numerals.number(scale, 3))} {unit}"
-        cli.say(f"gradient noise scale at the end: {said}; a batch has {config.num_envs}")
+        _say_noise_scale(config, curves.final_noise_scale(done.metrics))
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
         cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
     print(folder)
+
+
+def _say_evaluation(summary: Mapping[str, Any]) -> None:
+    """Prints the final evaluation."""
+    # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
+    score = f"{numerals.plus_minus(summary['mean'], summary['standard_error'])} (standard error)"
+    parts = [score]
+    if "median_of_seeds" in summary:
+        parts.append(f"median of seeds {numerals.number(summary['median_of_seeds'])}")
+    parts.append(f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}")
+    scores = numerals.typed(", ".join(parts))
+    cli.say(
+        f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: {scores}"
+    )
+
+
+def _say_noise_scale(config: Config, noise_scale: float) -> None:
+    """Prints the gradient noise scale of the last tenth of the training."""
+    if math.isnan(noise_scale):
+        text = "— (every gradient is 0)"
+    elif math.isinf(noise_scale):
+        text = "no signal is clear of the noise"
+    else:
+        unit = "episodes" if config.collect == "episodes" else "environments of a window"
+        text = f"{numerals.typed(numerals.number(noise_scale, 3))} {unit}"
+    cli.say(f"gradient noise scale at the end: {text}; a batch has {config.num_envs}")
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:
@@ -313,11 +316,10 @@ def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) 
     """
     import jax
 
-    from pg import nonfinite
-    from pg.runs import execution
+    from pg.runs import execution, results
     from pg.seeds import seed_key
 
-    for i, failure in enumerate(nonfinite.first_failures(done.metrics)):
+    for i, failure in enumerate(results.first_failures(done.metrics)):
         if failure and config.on_nonfinite == "stop":
             state = jax.tree.map(lambda x, i=i: x[i], done.states)
             key = seed_key(seeds[i])

@@ -18,7 +18,7 @@ import numpy as np
 
 from pg import numerals
 from pg.estimators.facts import FACTS
-from pg.reports import statistics
+from pg.reports.curves import Curve, mean_learning_curve, seed_curves
 from pg.reports.statistics import Estimate
 from pg.runs import files
 
@@ -228,33 +228,38 @@ def curves(
 
 @style()
 def learning_curve(
-    steps: np.ndarray, returns: np.ndarray, path: Path, *, title: str, final: float | None = None
+    metrics: Mapping[str, np.ndarray], path: Path, *, title: str, final: float | None = None
 ) -> None:
-    """Return against environment steps, one thin line per seed and their mean with its band, as PNG
-    and SVG.
+    """Learning curves of a run, one thin line per seed, and their mean with its interval; PNG and
+    SVG.
 
-    The mean is of moving averages over a twentieth of the updates, and at each step of the seeds
-    that have a value there; of a single seed there is the moving average alone. The legend says so.
+    Both are as `curves` defines them. Of a single seed the thin line is of every update.
 
     Args:
-        steps: environment steps so far, [num_seeds, num_updates].
-        returns: mean return of the episodes that ended, [num_seeds, num_updates]; NaN where none
-            did.
+        metrics: return, episodes and env_steps, [num_seeds, num_updates] each.
         path: of the picture.
         title: above the picture.
         final: the final evaluation's mean, if there is one.
     """
     figure, (axes,) = _panels(1)
-    seeds, updates = returns.shape
+    steps, returns = seed_curves(metrics)
+    seeds, points = returns.shape
     thin: dict[str, Any] = {"color": BLUE, "linewidth": 0.6, "alpha": 0.9 if seeds == 1 else 0.25}
-    for x, y in zip(steps, returns, strict=True):
-        seen = np.isfinite(y)
-        axes.plot(x[seen], y[seen], **thin, marker="o" if seen.sum() == 1 else "")
-    handles = [_line("a seed, mean of each update", **thin)]
-    if middle := _middle(steps, returns, max(1, updates // 20)):
-        label, grid, mean = middle
-        handles += axes.plot(grid, mean.value, color=ORANGE, linewidth=1.6, label=label)
-        axes.fill_between(grid, mean.low, mean.high, color=ORANGE, alpha=0.18, linewidth=0)
+    label = "a seed"
+    lines = steps, returns
+    if seeds == 1:
+        label = "mean of each update"
+        lines = np.cumsum(metrics["env_steps"], axis=1), metrics["return"]
+    for x, y in zip(*lines, strict=True):
+        known = np.isfinite(y)
+        axes.plot(x[known], y[known], **thin, marker="o" if known.sum() == 1 else "")
+    handles = [_line(label, **thin)]
+    updates = metrics["return"].shape[1]
+    if seeds > 1 or points < updates:
+        label = f"mean of {seeds} seeds, {INTERVAL}"
+        if seeds == 1:
+            label = f"mean of each of {points} stretches"
+        handles.append(_draw_mean(axes, steps, returns, label))
     if final is not None and np.isfinite(final):
         label = f"final evaluation {numerals.number(final)}"
         handles.append(axes.axhline(final, color=GREEN, linestyle="--", linewidth=1.0, label=label))
@@ -266,10 +271,25 @@ def learning_curve(
     save(figure, path)
 
 
+def _draw_mean(axes: Any, steps: np.ndarray, returns: np.ndarray, label: str) -> Any:
+    """Draws the mean of learning curves with its interval, and returns its line for the legend, or
+    a text there that says why there is no mean.
+    """
+    try:
+        curve = mean_learning_curve(steps, returns)
+    except ValueError as error:
+        return _line(f"no mean: {error}", linestyle="")
+    look = {"color": ORANGE, "linewidth": 1.6}
+    mean = curve.mean
+    axes.plot(curve.steps, mean.value, **look)
+    axes.fill_between(curve.steps, mean.low, mean.high, color=ORANGE, alpha=0.18, linewidth=0)
+    return _line(label, **look)
+
+
 def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: str) -> None:
     """Noise scale and, with a critic, explained variance against environment steps, as PNG and SVG.
 
-    quality: as of `results.gradient_quality`. Where noise hides the signal the curve is
+    quality: as of `curves.gradient_quality`. Where noise hides the signal the curve is
     interrupted.
     """
     labels = {
@@ -289,7 +309,7 @@ def gradient_quality(quality: Mapping[str, np.ndarray], path: Path, *, title: st
 
 @style()
 def learning_curves(
-    panels: Mapping[str, Mapping[str, tuple[np.ndarray, Estimate]]],
+    panels: Mapping[str, Mapping[str, Curve]],
     path: Path,
     *,
     best: Mapping[str, float | None] | None = None,
@@ -297,8 +317,7 @@ def learning_curves(
     """Mean return against environment steps, a panel per environment and a line with its band per
     label; PNG and SVG.
 
-    panels: of each environment, of each label: steps [K], and the mean over seeds with its
-    interval, [K] each.
+    panels: of each environment, of each label, the mean curve over seeds.
     best: of each environment, where a dashed line is drawn: the best that was published.
     """
     everywhere = [label for lines in panels.values() for label in lines]
@@ -758,37 +777,6 @@ def _marked(y: Any, offset: int) -> list[int]:
     return sorted({*range(offset % every, len(y), every), *_alone(y)})
 
 
-def _middle(
-    steps: np.ndarray, returns: np.ndarray, width: int
-) -> tuple[str, np.ndarray, Estimate] | None:
-    """Label, steps and values of the line through a run's thin ones; None where there is none to
-    draw.
-
-    Of one seed its moving average over `width` updates; of more, the mean of theirs with its
-    interval, over the steps that they share.
-    """
-    seeds = len(returns)
-    smoothed = f"moving average over {width} updates"
-    if not np.isfinite(returns).any():
-        return None
-    if seeds == 1:
-        curve = _smooth(steps[0], returns[0], steps[0], width)
-        unknown = np.full(len(curve), np.nan)
-        return None if width == 1 else (smoothed, steps[0], Estimate(curve, unknown, unknown))
-    start, end = steps[:, 0].max(), steps[:, -1].min()
-    if not start < end:
-        return None
-    grid = np.linspace(start, end, 200)
-    curves = np.array([_smooth(x, y, grid, width) for x, y in zip(steps, returns, strict=True)])
-    who = (
-        f"{seeds} seeds"
-        if np.isfinite(curves).all()
-        else f"those of {seeds} seeds that have a value"
-    )
-    label = f"mean of {who}, {INTERVAL}" + (f", {smoothed}" if width > 1 else "")
-    return label, grid, statistics.mean_curve(curves)
-
-
 def _wrapped(text: str, inches: float) -> str:
     """The text in lines of that length."""
     return textwrap.fill(text, max(8, int(inches / LETTER)))
@@ -882,14 +870,3 @@ def _line(label: str, **look: Any) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **look)
-
-
-def _smooth(x: np.ndarray, y: np.ndarray, grid: np.ndarray, width: int) -> np.ndarray:
-    """y averaged over `width` updates and read off at the points of `grid`; NaN beyond its own."""
-    seen = np.isfinite(y)
-    if not seen.any():
-        return np.full(len(grid), np.nan)
-    x, y = x[seen], y[seen]
-    padded = np.pad(y, (width // 2, width - 1 - width // 2), mode="edge")
-    mean = np.convolve(padded, np.ones(width) / width, mode="valid")
-    return np.interp(grid, x, mean, left=np.nan, right=np.nan)

@@ -7,4 +7,6 @@ from . import folders as folders
 from . import interrupts as interrupts
 from . import memory as memory
 from . import migrations as migrations
+from . import parameters as parameters
 from . import results as results
+from . import writing as writing

@@ -19,7 +19,7 @@ from pg.config import Config
 from pg.envs import Env
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
-from pg.runs import folders, results
+from pg.runs import folders, parameters
 from pg.train import make_learner
 
 
@@ -148,7 +148,7 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
         )
     one = envs.configured(config, 1, h.env_params)
     like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
-    params, normaliser = results.read_state(folder, like.params, like.normaliser)
+    params, normaliser = parameters.read_state(folder, like.params, like.normaliser)
     index = 0 if seed is None else seed - begin
 
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:

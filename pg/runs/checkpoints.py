@@ -18,7 +18,7 @@ import json
 import re
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,13 +28,16 @@ import numpy as np
 
 from pg.fast import devices
 from pg.inputs import misfit, shown
-from pg.runs import files, folders, results
+from pg.reports import tables
+from pg.runs import files, folders, parameters, results
 from pg.runs.execution import MERGED, PartialRun, joined
-from pg.runs.migrations import added, is_added, migrated
+from pg.runs.migrations import added, is_added, leaf_name, migrated
 from pg.train import TrainState
 
 _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
-FORMAT = 1  # of what a file says of itself; another one is refused
+FORMAT = 2  # of what a file says of itself
+# Format 1 wrote the names of arrays otherwise (`migrations.leaf_name`); others are refused.
+READABLE = (1, 2)
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
 # The expected shape of a checkpoint's header, as of `inputs.misfit`.
@@ -167,7 +170,7 @@ class Keeper:
     def _write(
         self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]
     ) -> None:
-        results.write_table(folder / f"metrics-{start:08}-{done:08}.parquet", table)
+        tables.write_parquet(folder / f"metrics-{start:08}-{done:08}.parquet", table)
         self.digests = {
             path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)
         }
@@ -187,7 +190,7 @@ def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) 
     import safetensors.numpy
 
     said = {"format": FORMAT, "updates": done, **about}
-    arrays = {name: np.ascontiguousarray(x) for name, x in _arrays(states).items()}
+    arrays = {name: np.ascontiguousarray(x) for name, x in parameters.named_leaves(states).items()}
     text = json.dumps(folders.jsonable(said), allow_nan=False)
     data = safetensors.numpy.save(arrays, metadata={"pg": text})
     place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
@@ -270,21 +273,16 @@ def read_metrics(
     num_kept: rows of an update, if that is known. Raises ValueError where some are damaged, or have
     more rows.
     """
-    tables = []
+    parts = []
     for path in _parts(folder, done):
         start, end = _span(path)
-        tables.append(
-            results.read_table(
-                path, most_rows=None if num_kept is None else num_kept * (end - start)
-            )
-        )
-    if any(set(table) != set(tables[0]) for table in tables):
+        most = None if num_kept is None else num_kept * (end - start)
+        parts.append(tables.read_parquet(path, most_rows=most))
+    if not parts:
+        return {}
+    if any(set(part) != set(parts[0]) for part in parts):
         raise DamageError(f"the metrics in {folder} have not the same columns in all files")
-    return (
-        {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-        if tables
-        else {}
-    )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _read(
@@ -295,29 +293,32 @@ def _read(
     """
     import safetensors
 
-    leaves = _arrays(like)
+    leaves = parameters.named_leaves(like)
     one_run = sum(x.size * x.dtype.itemsize for x in leaves.values())
     path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             said = _said(path, file.metadata()["pg"])
             _check_said(path, said, about, num_kept, done)
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            stored_as = _names(file.keys(), said["format"])
+            slices = {name: file.get_slice(stored) for name, stored in stored_as.items()}
             new = [name for name in leaves if name not in slices and is_added(name)]
             stored = {name: leaf for name, leaf in leaves.items() if name not in new}
             _check_leaves(path, slices, stored, num_kept)
-            runs = tuple(slices[".update"].get_shape())
-            found = {
-                name: added(name, leaf, runs) if name in new else file.get_tensor(name)
-                for name, leaf in leaves.items()
-            }
+            runs = tuple(slices["update"].get_shape())
+            arrays = {}
+            for name, leaf in leaves.items():
+                is_new = name in new
+                arrays[name] = (
+                    added(name, leaf, runs) if is_new else file.get_tensor(stored_as[name])
+                )
         _check_metrics(folder, said["metrics"], done)
         metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
     except (*_MISLEADING, safetensors.SafetensorError) as error:
         if getattr(error, "errno", None) is not None:  # the system's own: the file may be sound
             raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
         raise DamageError(f"{path} is damaged") from None
-    states = jax.tree.unflatten(jax.tree.structure(like), list(found.values()))
+    states = jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
     return PartialRun(states, metrics), said["versions"]
 
 
@@ -327,7 +328,7 @@ def _said(path: Path, text: str) -> dict[str, Any]:
         said: dict[str, Any] = folders.parse_json(text, path, {"format": int})
     except ValueError as error:
         raise DamageError(str(error)) from None
-    if said["format"] == FORMAT and (found := misfit(said, SAID)):
+    if said["format"] in READABLE and (found := misfit(said, SAID)):
         raise DamageError(f"{path} is damaged: {found}")
     return said
 
@@ -359,10 +360,10 @@ def _check_said(
     path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int
 ) -> None:
     """That a checkpoint is of this format, of these settings, and of this update."""
-    if said["format"] != FORMAT:
+    if said["format"] not in READABLE:
         raise ValueError(
-            f"{path} has format {said['format']}, and this pg reads format {FORMAT}: go on with pg "
-            f"{_version(said)}, or start anew"
+            f"{path} has format {said['format']}, and this pg reads formats up to {FORMAT}: go on "
+            f"with pg {_version(said)}, or start anew"
         )
     if differences := folders.differing(migrated(said["setup"]), folders.jsonable(about["setup"])):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
@@ -387,13 +388,15 @@ def _check_leaves(
         raise ValueError(
             f"{path} is of another network, optimizer or environment: {odd[0]} is {where}"
         )
-    num_runs = slices[".update"].get_shape()[0]
+    num_runs = slices["update"].get_shape()[0]
     if not num_kept <= num_runs < num_kept + _FILLED:
         raise DamageError(f"{path} is damaged")
     for name, x in like.items():
-        results.check_precision(path, slices[name].get_dtype(), x)
-        there = results.described(slices[name].get_dtype(), slices[name].get_shape())
-        if there != (here := results.described(results.stored_type(x.dtype), (num_runs, *x.shape))):
+        parameters.check_precision(path, slices[name].get_dtype(), x)
+        there = parameters.described(slices[name].get_dtype(), slices[name].get_shape())
+        if there != (
+            here := parameters.described(parameters.stored_type(x.dtype), (num_runs, *x.shape))
+        ):
             raise ValueError(
                 f"{path} is of another network: {name} is {there} there and {here} here"
             )
@@ -427,15 +430,12 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 def _joined(rows: Mapping[str, np.ndarray], num_runs: int, done: int) -> dict[str, np.ndarray]:
     """Metrics [n, done] of rows, parts of which have one run after the other."""
-    # runs of an update stand in the order of their parts
-    order = np.argsort(rows["update"], kind="stable")
-    if (
-        len(order) != num_runs * done
-        or (rows["update"][order] != np.repeat(np.arange(done), num_runs)).any()
-    ):
+    if len(rows["update"]) != num_runs * done:
         raise DamageError("the metrics lack updates, or have some twice")
-    first = list(rows).index("total_env_steps") + 1  # before it, what the rows are of
-    return {name: rows[name][order].reshape(done, num_runs).T for name in list(rows)[first:]}
+    try:
+        return results.by_run(rows, num_runs)
+    except ValueError as error:
+        raise DamageError(str(error)) from None
 
 
 def _parts(folder: Path, done: int | None = None) -> list[Path]:
@@ -468,9 +468,9 @@ def _remove(folder: Path, done: int, but: Path | None = None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _arrays(tree: Any) -> dict[str, Any]:
-    """Leaves by their path in the tree."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+def _names(stored: Iterable[str], written_as: int) -> dict[str, str]:
+    """The stored name of each array, by its name of today."""
+    return {leaf_name(name) if written_as == 1 else name: name for name in stored}
 
 
 def _digest(path: Path) -> str:

@@ -37,7 +37,7 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
-from pg.runs import folders, interrupts
+from pg.runs import folders, interrupts, results
 from pg.seeds import evaluation_key, seed_key
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
@@ -317,7 +317,7 @@ def train(
             stopped = (
                 halt
                 and programs.config.on_nonfinite == "stop"
-                and bool(nonfinite.failed(new).all())
+                and bool(results.failed_runs(new).all())
             )
             if keep:
                 last = done == num_updates or bool(signum) or stopped

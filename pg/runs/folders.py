@@ -241,6 +241,14 @@ def read_options(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / "config.json", SETUP).get("options", {}))
 
 
+def read_stored(folder: Path) -> dict[str, Any]:
+    """The content of config.json, under the names of today: config, hyperparams and options.
+
+    Raises ValueError where the folder holds no run. The environment need not be known for it.
+    """
+    return migrated(read_json(folder / "config.json", SETUP))
+
+
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json`
     wrote.

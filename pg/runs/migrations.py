@@ -17,7 +17,11 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 
 # Arrays that training has carried since, with the values that they start from.
-ADDED = {"normaliser.extremes.0": math.inf, "normaliser.extremes.1": -math.inf}
+ADDED = {"normaliser/extremes/0": math.inf, "normaliser/extremes/1": -math.inf}
+# The trees whose leaves are stored, in files of parameters.
+_TREES = ("params", "normaliser")
+# A step of a path as format 1 of checkpoints wrote it: .name, ['key'] or [0].
+_STEP = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(?:<flat index )?(\d+)>?\]")
 
 
 def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,23 +39,29 @@ def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def is_added(name: str) -> bool:
-    """True for an array that files of before do not have; name: as parameters or checkpoints write
-    its path.
+def leaf_name(stored: str) -> str:
+    """The name of today of a stored array: its path in the state of training.
+
+    Checkpoints of format 1 wrote `.params.policy['params']['head']`, and files of parameters
+    `policy/params/head`, for `params/policy/params/head`.
     """
-    return _plain(name) in ADDED
+    if stored.startswith((".", "[")):
+        steps = _STEP.findall(stored)
+        return "/".join(attribute or key or index for attribute, key, index in steps)
+    return stored if stored.partition("/")[0] in _TREES else f"params/{stored}"
+
+
+def is_added(name: str) -> bool:
+    """True for an array that files of before do not have; name: as of `leaf_name`."""
+    return name in ADDED
 
 
 def added(name: str, leaf: Any, runs: tuple[int, ...]) -> np.ndarray:
     """The array [*runs, ...] that a file of before does not have, as training starts it.
 
     Args:
-        name: path of the array, for which `is_added`.
+        name: of the array, for which `is_added`.
         leaf: shape and type of the array of one run.
         runs: the axes of the runs in the file.
     """
-    return np.full((*runs, *leaf.shape), ADDED[_plain(name)], leaf.dtype)
-
-
-def _plain(path: str) -> str:
-    return ".".join(re.findall(r"\w+", path))
+    return np.full((*runs, *leaf.shape), ADDED[name], leaf.dtype)

@@ -12,13 +12,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pg import nonfinite
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.runs import checkpoints, execution, files, folders, memory, results
+from pg.runs import checkpoints, execution, files, folders, memory, writing
 from pg.sweep import chunks, report
 from pg.sweep import study as studies
 from pg.sweep.chunks import Plan
@@ -129,7 +128,7 @@ def plan(
         fixed=fixed,
         budget=None if limit is None else memory.for_programs(limit),
         episodes=study.episodes,
-        actions=("greedy" if study.greedy else "sampled",),
+        actions=(study.actions,),
         exact=study.exact,
     )
 
@@ -197,8 +196,6 @@ def fresh(
 ) -> dict[str, Any]:
     """The summary of setting `best` on seeds beyond those of the study, whose run folder is
     FOLDER/best.
-
-    Its mean and interval are of the seeds that stayed finite; where none did, there are none.
     """
     config, _ = next(group for group in study.programs() if best in group[1])
     seeds = range(study.seeds.stop, study.seeds.stop + num_seeds)
@@ -208,22 +205,24 @@ def fresh(
     keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how, where)
     keys = execution.seed_keys(seeds)
     done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
-    states, metrics, found = jax.tree.map(
-        lambda *x: np.concatenate(x), *[chunk[1:] for chunk in done]
-    )
-    evaluation = next(iter(found.values()))
+    states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
+    metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
+    evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
     run = execution.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
-    scores = np.asarray(evaluation.returns, float).mean(axis=1)
-    fine = ~nonfinite.failed(metrics) & np.isfinite(scores)
-    summary = results.summarise(run, evaluation, seeds, greedy=study.greedy)
-    if fine.any():
-        mean = report.mean_of(scores[fine])
-        summary |= {"mean": mean.value, "interval": mean[1:]}
-    else:
-        summary.pop("mean", None)
-    if devices.is_first():
-        _write_best(folder / "best", config, h, seeds, run, summary, folders.environment(where))
-    return summary
+    if not devices.is_first():
+        return writing.summarise(run, evaluations, seeds)
+    place = folder / "best"
+    files.make_folder(place)
+    files.remove_leftovers(place)
+    best_h = jax.tree.map(lambda x: np.ravel(x)[0].item(), h)
+    options = {
+        "seed": seeds.start,
+        "seeds": len(seeds),
+        "eval_episodes": study.episodes,
+        "greedy": study.greedy,
+    }
+    folders.write_setup(place, config, best_h, options, folders.environment(where))
+    return writing.write_results(place, run, evaluations, seeds)
 
 
 def say(text: str) -> None:
@@ -340,22 +339,3 @@ def _discard(folder: Path, pattern: str) -> None:
     if not folder.is_symlink():
         for place in sorted(folder.glob(pattern)):
             checkpoints.discard(place)
-
-
-def _write_best(
-    folder: Path,
-    config: Config,
-    hyperparams: Hyperparams,
-    seeds: range,
-    run: execution.Run,
-    summary: Mapping[str, Any],
-    versions: Mapping[str, Any],
-) -> None:
-    """A run's folder, as that of a training run."""
-    files.make_folder(folder)
-    files.remove_leftovers(folder)
-    h = Hyperparams(*(jax.tree.map(lambda x: np.ravel(x)[0].item(), hyperparams)))
-    folders.write_setup(folder, config, h, {"seed": seeds.start, "seeds": len(seeds)}, versions)
-    results.write_metrics(folder, run.metrics, seeds.start)
-    results.write_params(folder, run.states.params, run.states.normaliser)
-    folders.write_json(folder / "summary.json", summary)

@@ -13,7 +13,8 @@ import numpy as np
 
 from pg import numerals
 from pg.commands import cli
-from pg.reports import plots, statistics
+from pg.reports import curves, plots, tables
+from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
 from pg.runs import results
 from pg.sweep import study as studies
@@ -43,39 +44,32 @@ class Ranked(NamedTuple):
         ]
 
 
-def mean_of(scores: np.ndarray) -> Estimate:
-    """The mean over seeds with its interval; NaN of no seeds."""
-    if not len(scores):
-        return Estimate(np.nan, np.nan, np.nan)
-    return statistics.bootstrap_interval(scores, statistics.mean)
-
-
 def rank(study: Study, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
     """The settings whose seeds are all done, the best first; those with a seed that diverged after
     the others.
     """
     ranked = []
     for g in range(len(rows["run"]) // len(study.seeds)):
-        here = rows["setting"] == g
-        finite = rows["finite"][here] & np.isfinite(rows["mean"][here])
-        scores, steps = rows["mean"][here][finite], float(rows["env_steps"][here].mean())
+        chosen = rows["setting"] == g
+        finite = rows["finite"][chosen] & np.isfinite(rows["mean"][chosen])
+        scores = rows["mean"][chosen][finite]
+        mean = results.mean_over_seeds(scores)
+        steps = float(rows["env_steps"][chosen].mean())
         diverged = int((~finite).sum())
-        ranked.append(Ranked(g, study.values(g), scores, mean_of(scores), diverged, steps))
+        ranked.append(Ranked(g, study.values(g), scores, mean, diverged, steps))
     return sorted(ranked, key=lambda r: (r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)))
 
 
 def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
     """The best settings, aligned."""
     head = ["", *study.table, "mean return [95 %]", "diverged", "steps a seed"]
-    lines = [head, *([str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown]))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines
-    ]
-    more = [f"... and {len(ranked) - shown} more in settings.csv"] if len(ranked) > shown else []
-    single = any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown])
-    remark = ["no interval: it takes two seeds that stayed finite (--seeds)"] if single else []
-    return "\n".join([*texts, *more, *remark])
+    rows = [[str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown])]
+    texts = [tables.plain([head, *rows])]
+    if len(ranked) > shown:
+        texts.append(f"... and {len(ranked) - shown} more in settings.csv")
+    if any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown]):
+        texts.append("no interval: it takes two seeds that stayed finite (--seeds)")
+    return "\n".join(texts)
 
 
 def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
@@ -103,7 +97,7 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
         )
         for i, r in enumerate(ranked)
     ]
-    results.write_csv(folder / "settings.csv", names, lines)
+    tables.write_csv(folder / "settings.csv", names, lines)
 
 
 def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
@@ -111,23 +105,21 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
     The files.
     """
     title = f"{study.config.estimator} on {study.config.env}, {len(study.seeds)} seeds a setting"
-    drawn, curves = [], dict[str, tuple[np.ndarray, Estimate]]()
-    written = {
-        name: numerals.labels([r.values[name] for r in ranked[:DRAWN]]) for name in study.table
-    }
-    for i, r in enumerate(ranked[:DRAWN]):
-        if seen := studies.read_curves(folder, r.setting):
-            values = {name: of_settings[i] for name, of_settings in written.items()}
-            name = label(values) or study.config.estimator
-            try:
-                steps, returns = results.aligned(seen)
-            except ValueError as error:
-                cli.say(f"{name}: no learning curve is drawn, as {error}")
-                continue
-            curves[name] = (steps, statistics.mean_curve(returns))
-    if curves:
+    drawn = []
+    best = ranked[:DRAWN]
+    lines: dict[str, Curve] = {}
+    written = {name: numerals.labels([r.values[name] for r in best]) for name in study.table}
+    for i, r in enumerate(best):
+        values = {name: texts[i] for name, texts in written.items()}
+        name = label(values) or study.config.estimator
+        metrics = studies.read_metrics(folder, r.setting)
+        try:
+            lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))
+        except ValueError as error:
+            cli.say(f"{name}: no learning curve is drawn, as {error}")
+    if lines:
         drawn.append(folder / "curves.png")
-        plots.learning_curves({title: curves}, drawn[-1])
+        plots.learning_curves({title: lines}, drawn[-1])
     finite = [r for r in ranked if np.isfinite(r.mean.value)]
     varied = {
         name: [r.values[name] for r in finite]
@@ -156,7 +148,7 @@ def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
         "seeds": len(study.seeds),
         "best": best.values if any_finite(ranked) else None,
         "mean_where_selected": best.mean.value,
-        "interval_where_selected": best.mean[1:],
+        "interval_where_selected": [best.mean.low, best.mean.high],
         "mean_on_fresh_seeds": None if again is None else again.get("mean"),
         "interval_on_fresh_seeds": None if again is None else again.get("interval"),
         "diverged_runs": sum(r.diverged for r in ranked),
@@ -188,7 +180,8 @@ def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
             f"{found},\nbut on {seeds} fresh seeds all runs diverged: this setting cannot be "
             f"relied on"
         )
-    mean = Estimate(again["mean"], *again["interval"])
+    low, high = again.get("interval", (np.nan, np.nan))  # none of a single seed
+    mean = Estimate(again["mean"], low, high)
     fresh = f"{seeds} fresh seeds" + (f", without the {failed} that diverged," if failed else ",")
     return (
         f"{found},\n{_interval(mean)} on {fresh} which had no part in the choice: report this one"

@@ -24,14 +24,15 @@ from pg.commands import cli
 from pg.config import Config, Hyperparams, check_together, merge_env_params
 from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
+from pg.reports import tables
 from pg.runs import execution as runs
 from pg.runs import files, folders, results
 from pg.sweep.chunks import Chunk
 from pg.sweep.points import Table, hyperparams_of
 from pg.train import make_learner
 
-# columns of a row per run
-RESULTS = ("mean", "standard_error", "min", "max", "env_steps", "finite")
+# Columns of a row per run besides what the run is: those of `results.per_seed` that are needed.
+RESULTS = ("env_steps", "finite", "mean", "standard_error", "min", "max")
 WIDEST = 2**20  # runs side by side on a device, at most
 
 
@@ -72,6 +73,11 @@ class Study:
     def num_points(self) -> int:
         """G."""
         return len(next(iter(self.table.values()), [0]))
+
+    @property
+    def actions(self) -> str:
+        """How the final policies choose their actions."""
+        return "greedy" if self.greedy else "sampled"
 
     @property
     def num_runs(self) -> int:
@@ -235,22 +241,11 @@ def write_chunk(study: Study, folder: Path, start: int, chunk: Chunk) -> None:
     metrics = chunk.metrics
     labels = labelled(study, start, len(metrics["env_steps"]))
     run, setting = labels["run"], labels["setting"]
-    returns = np.asarray(next(iter(chunk.evaluation.values())).returns, float)
-    with np.errstate(invalid="ignore"):  # returns may be infinite
-        spread = returns.std(axis=1, ddof=1) if returns.shape[1] > 1 else np.full(len(run), np.nan)
-    columns = {  # RESULTS, after what the runs are
-        **labels,
-        **{name: [v[g] for g in setting] for name, v in study.table.items()},
-        "mean": returns.mean(axis=1),
-        "standard_error": spread / returns.shape[1] ** 0.5,
-        "min": returns.min(axis=1),
-        "max": returns.max(axis=1),
-        "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
-        "finite": (metrics["nonfinite"] == 0).all(axis=1),
-    }
+    varied = {name: [values[g] for g in setting] for name, values in study.table.items()}
+    scores = results.per_seed(metrics, chunk.evaluation[study.actions])
     name = f"{run[0]:06}-{run[-1]:06}.parquet"
-    results.write_table(folder / "metrics" / name, results.long_form(metrics, **labels))
-    results.write_table(folder / "runs" / name, columns)
+    tables.write_parquet(folder / "metrics" / name, results.long_form(metrics, **labels))
+    tables.write_parquet(folder / "runs" / name, {**labels, **varied, **scores})
 
 
 def _tables(folder: Path, kind: str) -> list[Path]:
@@ -274,12 +269,12 @@ def _check_chunk(study: Study, path: Path) -> None:
     metrics = path.parents[1] / "metrics" / path.name
     longest = count * max(config.num_updates for config, _ in study.programs())
     wanted = ["run", "setting", "seed"]
-    runs = results.read_table(path, [*wanted, *study.table, *RESULTS], most_rows=count, texts=True)
+    runs = tables.read_parquet(path, [*wanted, *study.table, *RESULTS], most_rows=count, texts=True)
     if not np.array_equal(runs["run"], first + np.arange(count)) or any(
         runs[x].dtype == object for x in RESULTS
     ):
         raise ValueError(f"{path} is damaged, remove it: its runs are others")
-    results.read_table(metrics, ["run"], most_rows=longest)
+    tables.read_parquet(metrics, ["run"], most_rows=longest)
 
 
 def labelled(study: Study, start: int, count: int) -> dict[str, Any]:
@@ -297,7 +292,7 @@ def read_runs(folder: Path) -> dict[str, np.ndarray]:
     are missing.
     """
     parts = [
-        results.read_table(path, most_rows=_num_runs(path), texts=True)
+        tables.read_parquet(path, most_rows=_num_runs(path), texts=True)
         for path in _tables(folder, "runs")
     ]
     if not parts:
@@ -312,19 +307,13 @@ def read_runs(folder: Path) -> dict[str, np.ndarray]:
     return rows
 
 
-def read_curves(folder: Path, setting: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Environment steps and returns of every seed of a setting, without those in which no episode
-    ended.
-    """
-    wanted = ("setting", "seed", "update", "return", "episodes", "env_steps")
+def read_metrics(folder: Path, setting: int) -> dict[str, np.ndarray]:
+    """The metrics of a setting by name, [seeds, updates] each."""
     parts = []
     for path in _tables(folder, "metrics"):
-        part = results.read_table(path, wanted)
-        here = part["setting"] == setting
-        if here.any():
-            parts.append({name: x[here] for name, x in part.items()})
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
-    num_updates = rows["update"].max() + 1
-    table: Mapping[str, np.ndarray] = {name: x.reshape(-1, num_updates) for name, x in rows.items()}
-    curves = zip(*results.curve(table), strict=True)
-    return [(x[np.isfinite(y)], y[np.isfinite(y)]) for x, y in curves if np.isfinite(y).any()]
+        part = tables.read_parquet(path)
+        chosen = part["setting"] == setting
+        if chosen.any():
+            parts.append({name: x[chosen] for name, x in part.items()})
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return results.by_run(rows, len(np.unique(rows["seed"])))

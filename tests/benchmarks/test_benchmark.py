@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,13 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-from pg.benchmarks import learning, suites
+import pg
+from pg.benchmarks import learning, report, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
 from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.presets import preset
-from pg.runs import results
+from pg.reports import curves
+from pg.runs import folders, results
 from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -76,34 +79,58 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def copied(folder: Path, to: Path) -> Path:
     for path in folder.glob("*/*/seeds-*"):
-        target = to / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
+        shutil.copytree(path, to / path.relative_to(folder))
     return to
 
 
-def test_a_cell_holds_its_settings_and_what_came_of_them(finished: Path) -> None:
-    data = json.loads((finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1.json").read_text())
+def test_a_cell_is_the_folder_of_a_run(finished: Path) -> None:
+    folder = finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
     config, hyperparams = tiny("DeepSea-bsuite", "ppo")
-    assert Config.from_json(data["config"]) == config
-    assert data["hyperparams"]["learning_rate"] == hyperparams.learning_rate
-    assert (data["env"], data["label"], data["seeds"], data["episodes"]) == (
-        "DeepSea-bsuite",
-        "ppo",
-        [0, 1],
-        3,
+    stored, h = folders.read_setup(folder)
+    assert (stored, h.learning_rate) == (config, hyperparams.learning_rate)
+    found = pg.load_results(folder)
+    assert found.seeds == [0, 1]
+    assert found.settings["options"]["eval_episodes"] == 3
+    summary = found.summary
+    assert [row["env_steps"] for row in summary["per_seed"]] == [3 * 8 * 8] * 2
+    for scores in (summary, summary["greedy"]):
+        assert -0.1 < scores["mean"] < 1.0
+        assert len(scores["interval"]) == 2
+    for row in summary["per_seed"]:
+        assert all(-0.1 < x < 1.0 for x in (row["mean"], row["greedy"]["mean"]))
+    assert min(summary["compile_seconds"], summary["train_seconds"]) > 0
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["jax"] == jax.__version__
+    np.testing.assert_array_equal(
+        np.cumsum(found.metrics["env_steps"], axis=1), [[64, 128, 192]] * 2
     )
-    assert data["env_steps"] == [3 * 8 * 8] * 2
-    for name in ("greedy", "sampled"):
-        assert len(data[name]) == 2
-        assert all(-0.1 < x < 1.0 for x in data[name])
-    assert min(data["compile_seconds"], data["train_seconds"]) > 0
-    assert data["versions"]["jax"] == jax.__version__
-    with np.load(finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1.npz") as curves:
-        assert curves["seeds"].tolist() == [0, 1]
-        assert curves["steps"].tolist() == [[64, 128, 192]] * 2
-        assert curves["returns"].shape == (2, 3)
+    assert found.metrics["return"].shape == (2, 3)
+    assert pg.load_policy(folder, seed=1).config == config
     assert not list(finished.rglob(".*.tmp"))
+
+
+def test_a_cell_of_before_counts_as_finished_and_is_reported(
+    finished: Path, tmp_path: Path
+) -> None:
+    """It was one file, with its curves beside it."""
+    row = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo"
+    shutil.rmtree(row)
+    row.mkdir()
+    config, hyperparams = tiny("DeepSea-bsuite", "ppo")
+    data = {
+        **{"env": "DeepSea-bsuite", "label": "ppo", "seeds": [0, 1], "episodes": 3},
+        **{"config": config.to_json(), "hyperparams": hyperparams.scalars()},
+        **{"greedy": [0.5, None], "sampled": [0.25, 0.75], "env_steps": [192, 192]},
+    }
+    folders.write_json(row / "seeds-0-1.json", data)
+    assert learning.plan(ROWS, tiny, tmp_path, seeds=2, episodes=3) == ([], 2)
+    before = [line for line in learning.collect(tmp_path) if line.label == "ppo"]
+    assert [(x.seed, x.sampled, x.env_steps) for x in before] == [(0, 0.25, 192), (1, 0.75, 192)]
+    assert before[0].greedy == 0.5
+    assert np.isnan(before[1].greedy)
+    assert set(report.mean_curves(learning.collect(tmp_path), tmp_path)["DeepSea-bsuite"]) == {
+        "actor_critic"
+    }
 
 
 def test_the_command_skips_what_is_finished_and_reports(
@@ -158,31 +185,24 @@ def test_other_settings_are_refused_and_redone_when_asked(
 ) -> None:
     out, only = copied(finished, tmp_path), ("--label", "ppo")
     monkeypatch.setattr(script, "settings", faster)
-    for path in (out / "DeepSea-bsuite" / "ppo").iterdir():
-        path.rename(path.with_stem("seeds-0-9"))
     before = {path: path.read_bytes() for path in out.rglob("*.json")}
     with pytest.raises(SystemExit) as mistake:
         run(script, monkeypatch, *SMALL, *only, "--out", str(out))
     message = capsys.readouterr().err
     assert mistake.value.code == 2
     assert (
-        "ppo/seeds-0-9.json was made with other settings: remove it, choose another --out, or "
+        "ppo/seeds-0-1 was made with other settings: remove it, choose another --out, or "
         "--redo" in message
     )
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
     with pytest.raises(ValueError, match="other settings"):  # of the evaluation
         learning.plan(ROWS, tiny, out, seeds=2, episodes=4)
     assert run(script, monkeypatch, *SMALL, *only, "--redo", "--out", str(out)) == 0
-    kept = sorted(path.name for path in (out / "DeepSea-bsuite" / "ppo").iterdir())
-    assert kept == ["seeds-0-1.json", "seeds-0-1.npz"]
-    assert (
-        json.loads((out / "DeepSea-bsuite" / "ppo" / kept[0]).read_text())["hyperparams"][
-            "learning_rate"
-        ]
-        == 0.5
-    )
+    row = out / "DeepSea-bsuite" / "ppo"
+    assert [path.name for path in row.iterdir()] == ["seeds-0-1"]
+    assert folders.read_setup(row / "seeds-0-1")[1].learning_rate == 0.5
     assert len(learning.collect(out)) == 4
-    untouched = out / "DeepSea-bsuite" / "actor_critic" / "seeds-0-1.json"
+    untouched = out / "DeepSea-bsuite" / "actor_critic" / "seeds-0-1" / "summary.json"
     assert untouched.read_bytes() == before[untouched]
 
 
@@ -230,9 +250,9 @@ def test_ctrl_c_keeps_what_is_finished(
 
 
 def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
-    path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1.json"
+    path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1" / "summary.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match=r"seeds-0-1\.json is damaged: it holds no strict JSON"):
+    with pytest.raises(ValueError, match=r"summary\.json is damaged: it holds no strict JSON"):
         learning.collect(tmp_path)
 
 
@@ -256,10 +276,10 @@ TABLE = [
 
 
 def test_the_report() -> None:
-    table = learning.report(TABLE[::-1])
+    table = report.table(TABLE[::-1])
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
     assert len({len(line) for line in table.splitlines() if "A2C (500k" not in line}) == 1
-    assert tuple(cell.strip() for cell in rows[0]) == learning.HEADER
+    assert tuple(cell.strip() for cell in rows[0]) == report.HEADER
     by_name = {(row[0], row[1].strip("`")): row for row in rows[2:]}
     assert list(by_name)[:4] == [
         *(("CartPole-v1", label) for label in ("natural", "ppo", "reinforce")),
@@ -297,7 +317,7 @@ def test_the_report() -> None:
         "—",
         "none",
     ]
-    assert "published" not in learning.report(TABLE, published=False)
+    assert "published" not in report.table(TABLE, published=False)
 
 
 def test_the_report_goes_between_the_marks_of_a_file(
@@ -317,7 +337,7 @@ def test_the_report_goes_between_the_marks_of_a_file(
         text = readme.read_text()
         assert text.startswith("Before.\n\n<!-- results -->\n| environment")
         assert text.endswith("|\n<!-- end of results -->\n\nAfter.\n")
-        assert learning.report(TABLE) in text
+        assert report.table(TABLE) in text
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.csv", "README.md"}
     capsys.readouterr()
     for content in (
@@ -401,7 +421,7 @@ def test_a_stored_curve_is_a_loops() -> None:
     episodes = g.integers(0, 3, (2, 23))
     returns = np.where(episodes > 0, g.normal(size=(2, 23)), np.nan)
     metrics = {"return": returns, "episodes": episodes, "env_steps": g.integers(1, 9, (2, 23))}
-    steps, means = results.curve(metrics, points=5)
+    steps, means = curves.seed_curves(metrics, points=5)
     ends = [4, 9, 13, 18, 23]
     assert steps.shape == means.shape == (2, 5)
     for seed in range(2):
@@ -414,15 +434,28 @@ def test_a_stored_curve_is_a_loops() -> None:
             want = sum(x * n for x, n in ended) / sum(n for _, n in ended) if ended else np.nan
             np.testing.assert_allclose(means[seed, k], want, rtol=1e-6)
             assert steps[seed, k] == metrics["env_steps"][seed, :end].sum()
-    assert results.curve(metrics)[0].shape == (2, 23)  # no more points than updates
-    none = results.curve({**metrics, "episodes": 0 * episodes, "return": returns * np.nan})[1]
+    assert curves.seed_curves(metrics)[0].shape == (2, 23)  # no more points than updates
+    none = curves.seed_curves({**metrics, "episodes": 0 * episodes, "return": returns * np.nan})[1]
     assert np.isnan(none).all()
 
 
 def test_curves_are_read_off_at_the_steps_that_all_have() -> None:
-    steps, values = results.aligned([([1, 5], [0.0, 4.0]), ([3, 9], [1.0, 7.0])], points=3)
+    steps, values = curves.aligned([([1, 5], [0.0, 4.0]), ([3, 9], [1.0, 7.0])], points=3)
     np.testing.assert_array_equal(steps, [3.0, 4.0, 5.0])
     np.testing.assert_array_equal(values, [[2.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
+
+
+def test_the_mean_curve_is_of_all_seeds_on_steps_that_all_have() -> None:
+    steps = [[10, 20, 30], [20, 30, 40], [12, 22, 32]]
+    returns = [[1.0, 2.0, 3.0], [5.0, 6.0, 7.0], [np.nan, 3.0, 4.0]]
+    mean = curves.mean_learning_curve(steps, returns, points=3)
+    np.testing.assert_allclose(mean.steps, [22.0, 26.0, 30.0])
+    # at step 26 the seeds are at 2.6, 5.6 and 3.4
+    np.testing.assert_allclose(mean.mean.value, [(2.2 + 5.2 + 3) / 3, 11.6 / 3, (3 + 6 + 3.8) / 3])
+    assert (mean.mean.low < mean.mean.value).all()
+    assert (mean.mean.value < mean.mean.high).all()
+    with pytest.raises(ValueError, match="no episode ended in 1 of 2 seeds"):
+        curves.mean_learning_curve([[1, 2], [1, 2]], [[0.0, 1.0], [np.nan, np.nan]])
 
 
 NOTHING_IN_COMMON: list[tuple[Any, str]] = [
@@ -446,28 +479,28 @@ NO_CURVES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("curves", "message"), NO_CURVES)
-def test_what_is_no_curve_is_one_sentence(curves: Any, message: str) -> None:
+@pytest.mark.parametrize(("pairs", "message"), NO_CURVES)
+def test_what_is_no_curve_is_one_sentence(pairs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        results.aligned(curves)
+        curves.aligned(pairs)
 
 
-@pytest.mark.parametrize(("curves", "message"), NOTHING_IN_COMMON)
-def test_curves_without_steps_in_common_are_one_sentence(curves: Any, message: str) -> None:
+@pytest.mark.parametrize(("pairs", "message"), NOTHING_IN_COMMON)
+def test_curves_without_steps_in_common_are_one_sentence(pairs: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        results.aligned(curves)
+        curves.aligned(pairs)
 
 
 def test_seeds_without_steps_in_common_have_no_curve_and_the_others_do(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = learning.collect(copied(finished, tmp_path))
-    whole = learning._panels(lines, tmp_path)["DeepSea-bsuite"]
-    (path,) = (tmp_path / "DeepSea-bsuite" / "ppo").glob("*.npz")
-    with np.load(path) as stored:
-        later = {**stored, "steps": stored["steps"] + np.array([[0], [10**6]])}
-    np.savez_compressed(path, **later)
-    assert set(whole) - set(learning._panels(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
+    whole = report.mean_curves(lines, tmp_path)["DeepSea-bsuite"]
+    folder = tmp_path / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
+    metrics = pg.load_results(folder).metrics
+    metrics["env_steps"] = metrics["env_steps"] + np.array([[0] * 3, [10**6] * 3])
+    results.write_metrics(folder, metrics, 0)
+    assert set(whole) - set(report.mean_curves(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
     assert (
         "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out
     )
@@ -486,12 +519,12 @@ def test_normalised_scores_are_of_the_environments_that_labels_share() -> None:
         *rows_of("Reacher-misc", "ppo", [3.0]),  # no scale
         *rows_of("SimpleBandit-bsuite", "ppo", [0.5]),  # no scale
     ]
-    names, scores = learning.normalised(lines)
+    names, scores = report.normalised(lines)
     assert names == ["CartPole-v1", "Acrobot-v1"]
     assert set(scores) == {"ppo", "reinforce"}
     np.testing.assert_allclose(scores["ppo"], [[1.0, 0.0], [0.0, 1.0]])
     np.testing.assert_allclose(scores["reinforce"], np.ones((3, 2)))
-    assert learning.normalised([]) == ([], {})
+    assert report.normalised([]) == ([], {})
 
 
 def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None:
@@ -502,19 +535,19 @@ def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None
         for label in ("ppo", "actor_critic")
         for seed, x in enumerate(np.random.default_rng(0).uniform(size=5))
     ]
-    drawn = learning.draw(lines, copied(finished, tmp_path))
+    drawn = report.draw(lines, copied(finished, tmp_path))
     assert [path.name for path in drawn] == ["curves.png", "profiles.png", "intervals.png"]
     for path in drawn:
         assert path.read_bytes().startswith(b"\x89PNG")
         assert "<svg" in path.with_suffix(".svg").read_text()
     one_seed = [line for line in lines if line.seed == 0]
-    assert "intervals.png" in [path.name for path in learning.draw(one_seed, tmp_path)]
+    assert "intervals.png" in [path.name for path in report.draw(one_seed, tmp_path)]
     (tmp_path / "empty").mkdir()
-    assert [path.name for path in learning.draw(lines, tmp_path / "empty")] == [
+    assert [path.name for path in report.draw(lines, tmp_path / "empty")] == [
         "profiles.png",
         "intervals.png",
     ]
-    assert learning.draw([], tmp_path / "empty") == []
+    assert report.draw([], tmp_path / "empty") == []
 
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:

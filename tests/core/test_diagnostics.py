@@ -21,10 +21,9 @@ from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.networks import make_critic, make_policy
-from pg.reports import plots
+from pg.reports import curves, plots
 from pg.reports.statistics import Estimate
 from pg.rollout import Trajectory, episodes, start, windows
-from pg.runs import results
 
 EPISODES, BOUND = 40_000, 4.5
 
@@ -322,7 +321,7 @@ def test_the_quality_of_gradients_without_a_signal(name: str, updates: int, tmp_
         "grad_squared_norm": np.full(shape, signal),
         "explained_variance": np.full(shape, np.nan),  # as of targets that are all equal
     }
-    found = results.gradient_quality(metrics)
+    found = curves.gradient_quality(metrics)
     np.testing.assert_array_equal(found["noise_scale"], noise_scale)
     np.testing.assert_array_equal(found["signal_to_noise"], signal_to_noise)
     assert np.isnan(found["explained_variance"]).all()

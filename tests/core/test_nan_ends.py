@@ -22,7 +22,6 @@ from pg import (
     make_learner,
     make_policy,
     make_train,
-    nonfinite,
     returns,
     rollout,
 )
@@ -32,6 +31,7 @@ from pg.estimators.base import valued
 from pg.estimators.facts import FACTS
 from pg.estimators.pathwise import pathwise_gradient
 from pg.networks import actor, make_critic
+from pg.runs import results
 
 KEY = jax.random.key(0)
 SMALL: dict[str, Any] = {"num_envs": 4, "num_updates": 3, "hidden_sizes": (4,), "rnn_size": 3}
@@ -207,7 +207,7 @@ def test_an_observation_that_is_used_is_still_found() -> None:
         config, Hyperparams(env_params={"after": jnp.float32(jnp.nan), "cut": 1})
     )
     state, metrics = jax.jit(learner.step)(learner.init(KEY), KEY)
-    assert "gradients" in nonfinite.named(int(metrics["nonfinite"]))
+    assert "gradients" in results.causes(int(metrics["nonfinite"]))
     assert int(metrics["skipped"]) == 1
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params))
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from flax import struct
 
-from pg import ESTIMATORS, Config, Hyperparams, make_learner, make_train, nonfinite
+from pg import ESTIMATORS, Config, Hyperparams, make_learner, make_train
 from pg.commands import cli
 from pg.envs import environment, spaces
 from pg.estimators import Estimator
-from pg.runs import execution, results
+from pg.evaluate import Evaluation
+from pg.runs import execution, results, writing
 from pg.train import TrainState
 
 STEPS = 4  # of a window
@@ -134,15 +135,17 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
         return
     update = 0 if place == "baseline" else AT
     cause = {"reward": "rewards", "obs": "observations", "baseline": "gradients"}[place]
-    (failure,) = [x for x in nonfinite.first_failures(poisoned.metrics) if x]
+    (failure,) = [x for x in results.first_failures(poisoned.metrics) if x]
     assert failure[0] == update
     assert cause in failure[1]
-    assert nonfinite.failed(poisoned.metrics).tolist() == (~others).tolist()
+    assert results.failed_runs(poisoned.metrics).tolist() == (~others).tolist()
     run = execution.Run(poisoned.states, poisoned.metrics, True, None, 0.0, 0.0)
     returns = np.where(others, 1.0, np.nan)[:, None] * np.ones((8, 3))
-    summary = results.summarise(run, results.Evaluation(returns, returns), range(8), greedy=False)
+    summary = writing.summarise(run, {"sampled": Evaluation(returns, returns)}, range(8))
     assert (summary["mean"], summary["failed_seeds"], summary["episodes"]) == (1.0, [2], 21)
-    assert results.failures(summary)[-1].startswith("1 of 8 seed(s) left out of the evaluation")
+    assert results.describe_failures(summary)[-1].startswith(
+        "1 of 8 seed(s) left out of the evaluation"
+    )
     assert cli.outcome(run) == cli.NOT_FINITE
 
 
@@ -191,7 +194,7 @@ def test_parameters_that_are_not_finite_are_found_though_returns_are() -> None:
         leaf.flat[rng.integers(leaf.size)] = np.nan
         bad = jax.tree.unflatten(tree, [*leaves[:which], jnp.asarray(leaf), *leaves[which + 1 :]])
         _, metrics = step(state._replace(params=bad), jax.random.key(i))
-        assert "parameters" in nonfinite.named(int(metrics["nonfinite"]))
+        assert "parameters" in results.causes(int(metrics["nonfinite"]))
         assert np.isfinite(metrics["env_steps"])
 
 
@@ -222,7 +225,7 @@ def test_a_gradient_whose_square_overflows_is_said() -> None:
         _, metrics = train(
             jax.random.key(0), Hyperparams(baseline=jnp.float32(size), max_grad_norm=1.0)
         )
-        assert nonfinite.named(int(metrics["nonfinite"][0])) == "gradients"
+        assert results.causes(int(metrics["nonfinite"][0])) == "gradients"
         assert metrics["skipped"].tolist() == [1, 1]
 
 
@@ -285,7 +288,7 @@ def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == cli.NOT_FINITE, done.stderr
     assert "not finite in update" in done.stdout
-    assert "where it stands still" in done.stdout
+    assert "where it is frozen" in " ".join(done.stdout.split())
     assert (
         "update 0: no operation gives a NaN: what is not finite comes from outside, or is an "
         "overflow" in done.stdout

@@ -15,7 +15,7 @@ from pg.envs import make_env
 from pg.evaluate import evaluate
 from pg.networks import make_policy
 from pg.normalisation import Moments, Sum
-from pg.runs import results
+from pg.runs import parameters
 from pg.train import make_learner, make_train
 
 KEY = jax.random.key(0)
@@ -194,14 +194,14 @@ def test_what_is_standardised_stays_within_its_limit() -> None:
 def test_statistics_are_kept_with_the_parameters(tmp_path: Path) -> None:
     config = settings(normalise_observations=True, scale_rewards=True)
     state = jax.jit(make_train(config))(KEY)[0]
-    results.write_params(tmp_path, state.params, state.normaliser)
+    parameters.write_params(tmp_path, state.params, state.normaliser)
     like = jax.eval_shape(make_learner(config).init, KEY)
-    params, normaliser = results.read_state(tmp_path, like.params, like.normaliser)
+    params, normaliser = parameters.read_state(tmp_path, like.params, like.normaliser)
     jax.tree.map(
         np.testing.assert_array_equal, (params, normaliser), (state.params, state.normaliser)
     )
     with pytest.raises(ValueError, match="obs/mean/high"):
-        results.read_state(tmp_path, like.params, normalisation.start(settings(), (2,)))
+        parameters.read_state(tmp_path, like.params, normalisation.start(settings(), (2,)))
 
 
 @pytest.mark.acceptance("J9")

@@ -17,7 +17,7 @@ from pg.commands import cli, job
 from pg.config import Config, Hyperparams, check_together
 from pg.estimators.facts import FACTS
 from pg.presets import preset
-from pg.runs import results
+from pg.runs import parameters
 from pg.tuned import TUNED, VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_a_seed_has_the_bits_of_the_train_command(changes: dict[str, Any], tmp_p
     alone = jax.tree.map(lambda x: np.asarray(x)[None], state.params)
     swept = jax.tree.map(lambda x: x[0], states.params)
     for params in (alone, swept):
-        for name, leaf in results.leaves(params).items():
+        for name, leaf in parameters.leaves(params).items():
             np.testing.assert_array_equal(stored[name], leaf, err_msg=name)
 
 

@@ -35,11 +35,13 @@ ORDER = (
         "runs.migrations",
         "runs.folders",
     ),
-    *("runs.execution", "runs.results", "runs.acting", "runs.checkpoints"),
+    *("reports.tables", "reports.curves"),
+    *("runs.results", "runs.execution", "runs.parameters", "runs.writing", "runs.acting"),
+    "runs.checkpoints",
     *("reports.plots", "reports.drawings"),
     *("commands.terminal", "commands.flags", "commands.options", "commands.cli", "commands.job"),
     "sweep",
-    *("benchmarks.suites", "benchmarks.learning", "benchmarks.leaderboard"),
+    *("benchmarks.suites", "benchmarks.learning", "benchmarks.report", "benchmarks.leaderboard"),
 )
 # Adapters may call back: an environment of another library can live on the host.
 CORE = tuple(

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from pg.benchmarks import learning
+from pg.benchmarks import learning, report
 from pg.config import Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
-from pg.runs import folders, results
+from pg.runs import folders, parameters
 from pg.train import make_learner
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_the_code_of_training_runs_as_it_stands(tmp_path: Path) -> None:
     config = Config(hidden_sizes=(3,), preset=None)  # of a run whose parameters are read elsewhere
     folders.write_setup(tmp_path, config, Hyperparams(), {})
     state = make_learner(config).init(jax.random.key(0))
-    results.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))
+    parameters.write_params(tmp_path, jax.tree.map(lambda x: x[None], state.params))
     namespace = run("docs/howto/train.md", folder=tmp_path, obs=np.zeros(4))
     assert namespace["metrics"]["return"].shape == (3, 5)
     jax.tree.map(np.testing.assert_array_equal, namespace["policy"].params, state.params.policy)
@@ -160,9 +160,7 @@ def test_the_results_are_those_of_the_stored_table() -> None:
     """As `benchmark.py --from docs/benchmark.csv --report docs/results.md` writes them."""
     page = (ROOT / "docs" / "results.md").read_text()
     shown = page.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
-    assert (
-        shown.strip() == learning.report(learning.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
-    )
+    assert shown.strip() == report.table(learning.read_csv(ROOT / "docs" / "benchmark.csv")).strip()
 
 
 def cells(text: str, heading: str) -> list[list[str]]:

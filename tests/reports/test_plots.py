@@ -14,6 +14,7 @@ from PIL import Image
 
 from pg.estimators.facts import FACTS
 from pg.reports import plots
+from pg.reports.curves import Curve, mean_learning_curve, seed_curves
 from pg.reports.statistics import Estimate
 
 NAMES = [f"estimator_{i}_of_a_longer_name"[: 8 + i] for i in range(20)]
@@ -58,10 +59,20 @@ def curves(path: Path, panels: int = 1, names: int = 4, **options: Any) -> None:
     )
 
 
+def metrics_of(returns: Any, steps: int) -> dict[str, np.ndarray]:
+    """Metrics of returns [seeds, updates], as many steps in each; NaN: no episode ended."""
+    returns = np.atleast_2d(np.asarray(returns, float))
+    return {
+        "return": returns,
+        "episodes": np.isfinite(returns).astype(int),
+        "env_steps": np.full(returns.shape, steps),
+    }
+
+
 def learning_curve(path: Path, seeds: int = 3) -> None:
-    steps = np.cumsum(np.full((seeds, 50), 1000), axis=1)
-    returns = np.random.default_rng(0).normal(np.sqrt(steps), 10.0)
-    plots.learning_curve(steps, returns, path, title="leave_one_out on CartPole-v1", final=200.0)
+    returns = np.random.default_rng(0).normal(np.sqrt(np.arange(50_000, step=1000)), 10.0)
+    metrics = metrics_of(np.broadcast_to(returns, (seeds, 50)), 1000)
+    plots.learning_curve(metrics, path, title="leave_one_out on CartPole-v1", final=200.0)
 
 
 def learning_curves(path: Path) -> None:
@@ -136,19 +147,19 @@ ONE_SEED: dict[str, Callable[[Path], None]] = {
         title="one seed",
     ),
     "learning_curves": lambda path: plots.learning_curves(
-        {"CartPole": {"a": (np.arange(3), Estimate(np.ones(3), *np.full((2, 3), np.nan)))}}, path
+        {"CartPole": {"a": Curve(np.arange(3), Estimate(np.ones(3), *np.full((2, 3), np.nan)))}},
+        path,
     ),
     "late episodes": lambda path: plots.learning_curve(
-        np.cumsum(np.ones((3, 50)), axis=1), LATE, path, title="one seed ends no episode"
+        metrics_of(LATE, 1), path, title="one seed ends no episode"
     ),
     "no episodes": lambda path: plots.learning_curve(
-        np.cumsum(np.ones((2, 5)), axis=1),
-        np.full((2, 5), np.nan),
-        path,
-        title="no seed ends an episode",
+        metrics_of(np.full((2, 5), np.nan), 1), path, title="no seed ends an episode"
     ),
     "no steps in common": lambda path: plots.learning_curve(
-        np.array([[10], [20]]), np.ones((2, 1)), path, title="one update"
+        metrics_of(np.ones((2, 1)), 10) | {"env_steps": np.array([[10], [20]])},
+        path,
+        title="one update",
     ),
 }
 
@@ -162,14 +173,34 @@ def test_a_figure_of_one_seed_or_of_no_episodes_is_drawn(name: str, tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.svg"}
 
 
-def test_the_mean_of_a_learning_curve_is_of_the_seeds_whose_episodes_ended(
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("late episodes", "no mean: no episode ended in 1 of 3 seeds"),
+        ("no steps in common", "no mean: curves must have steps in common"),
+    ],
+)
+def test_a_learning_curve_without_a_mean_says_why(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    ONE_SEED[name](tmp_path / "figure.png")
+    texts = [" ".join(text.get_text().split()) for text in drawn[0].legends[0].get_texts()]
+    assert any(text.startswith(reason) for text in texts)
+
+
+def test_the_mean_of_a_learning_curve_is_that_of_the_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
-    ONE_SEED["late episodes"](tmp_path / "figure.png")
-    (mean,) = [line for line in drawn[0].axes[0].get_lines() if "mean" in str(line.get_label())]
-    np.testing.assert_array_equal(mean.get_ydata(), 1.0)
+    returns = np.random.default_rng(0).normal(size=(3, 250))
+    metrics = metrics_of(returns, 10) | {"episodes": np.arange(750).reshape(3, 250) % 4}
+    plots.learning_curve(metrics, tmp_path / "figure.png", title="three seeds")
+    expected = mean_learning_curve(*seed_curves(metrics))
+    (mean,) = [line for line in drawn[0].axes[0].get_lines() if line.get_color() == plots.ORANGE]
+    np.testing.assert_array_equal(mean.get_ydata(), expected.mean.value)
 
 
 SLOW = ("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves")
@@ -244,11 +275,8 @@ def quality(path: Path, noise: Any, steps: float = 1e3) -> None:
 
 def run(path: Path, returns: Any, steps: int = 1000, final: float | None = None) -> None:
     """curve.png of returns [seeds, updates]."""
-    returns = np.atleast_2d(np.asarray(returns, float))
-    at = np.cumsum(np.full(returns.shape, steps), axis=1)
-    plots.learning_curve(
-        at, returns, path, title=f"{LONG} on MountainCarContinuous-v0", final=final
-    )
+    title = f"{LONG} on MountainCarContinuous-v0"
+    plots.learning_curve(metrics_of(returns, steps), path, title=title, final=final)
 
 
 def lying(
@@ -359,11 +387,10 @@ def test_only_several_seeds_have_a_mean_with_its_band(
     seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plots.files, "replace", lambda path, write: None)
-    returns = np.random.default_rng(0).normal(size=(seeds, 80))
+    returns = np.random.default_rng(0).normal(size=(seeds, 250))
     figure = drawn(lambda path: run(path, returns), tmp_path / "figure.png", monkeypatch)
     _, middle = figure.legends[0].get_texts()
-    smoothed = "moving average over 4 updates"
-    said = {1: smoothed, 3: f"mean of 3 seeds, 95\u00a0% interval, {smoothed}"}
+    said = {1: "mean of each of 100 stretches", 3: "mean of 3 seeds, 95\u00a0% interval"}
     assert middle.get_text() == said[seeds]
     areas = [
         path

@@ -15,7 +15,7 @@ from PIL import Image
 from pg import make_train
 from pg.commands import cli
 from pg.config import Config, Hyperparams
-from pg.runs import folders, results
+from pg.runs import folders, parameters
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -45,7 +45,7 @@ def a_run(folder: Path, config: Config, seeds: int = 1) -> None:
     state, _ = jax.jit(make_train(config))(jax.random.key(0), h)
     state = jax.tree.map(lambda x: jnp.stack([x] * seeds), state)
     folders.write_setup(folder, config, h, {"seeds": seeds})
-    results.write_params(folder, state.params, state.normaliser)
+    parameters.write_params(folder, state.params, state.normaliser)
 
 
 def test_a_run_is_drawn(

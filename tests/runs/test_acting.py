@@ -15,7 +15,7 @@ from toys import Clock
 import pg
 from pg import networks, normalisation, rollout
 from pg.config import Config, Hyperparams
-from pg.runs import execution, folders, results
+from pg.runs import execution, folders, parameters
 from pg.runs.acting import Policy
 from pg.train import make_learner
 
@@ -40,7 +40,7 @@ def saved(folder: Path, config: Config, hyperparams: Hyperparams | None = None) 
     h = hyperparams or Hyperparams()
     done = execution.run(config, h, SEEDS)
     folders.write_setup(folder, config, h, {"seed": SEEDS.start, "seeds": len(SEEDS)})
-    results.write_params(folder, done.states.params, done.states.normaliser)
+    parameters.write_params(folder, done.states.params, done.states.normaliser)
     return done
 
 
@@ -76,7 +76,7 @@ def test_the_assembly_without_statistics_is_refused(run: tuple[Path, execution.R
         match=r"sees standardised observations, "
         r".*pg\.load_policy\(folder\)",
     ):
-        results.read_params(folder, like.params)
+        parameters.read_params(folder, like.params)
     env = pg.make_env(CONFIG.env, 2)
     policy, params = (
         networks.make_policy(CONFIG, env),
@@ -174,7 +174,7 @@ def kept(tmp_path: Path, config: Config, **more: Any) -> tuple[Policy, Any]:
     """The policy of a folder with parameters as they are at the start, and its state."""
     state = make_learner(config).init(KEY)
     folders.write_setup(tmp_path, config, Hyperparams(), {})
-    results.write_params(tmp_path, state.params, state.normaliser)
+    parameters.write_params(tmp_path, state.params, state.normaliser)
     return pg.load_policy(tmp_path, **more), state
 
 
@@ -241,7 +241,7 @@ def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"best/params\.safetensors"):
         pg.load_policy(tmp_path)
     state = make_learner(Config(hidden_sizes=(4,), preset=None)).init(KEY)
-    results.write_params(best, state.params)
+    parameters.write_params(best, state.params)
     jax.tree.map(
         np.testing.assert_array_equal, pg.load_policy(tmp_path).params, state.params.policy
     )

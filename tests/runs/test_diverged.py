@@ -13,6 +13,7 @@ import pytest
 from toys import Clock
 
 from pg.benchmarks import leaderboard, learning
+from pg.benchmarks import report as benchmark_report
 from pg.benchmarks.leaderboard import Estimates, Reference, subjects
 from pg.commands import cli
 from pg.config import Config, Hyperparams
@@ -35,6 +36,8 @@ CONFIG = Config(
     hidden_sizes=(4,),
     preset=None,
 )
+# Of three seeds, and of a state without statistics.
+PARAMS: Any = SimpleNamespace(params={"policy": np.zeros((3, 2))}, normaliser=())
 AGAIN = {"per_seed": [{}, {}], "failed_seeds": [2, 3]}  # what fresh seeds come to that all diverged
 
 
@@ -159,8 +162,9 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
             "return": ones,
             "episodes": ones,
             "skipped": ones * np.c_[skipped],
+            "nonfinite": (ones * np.c_[skipped]).astype(int),
         }
-        done = execution.Run(None, metrics, True, None, 0.0, 0.0)
+        done = execution.Run(PARAMS, metrics, True, None, 0.0, 0.0)
         monkeypatch.setattr(execution, "run", lambda *_, done=done: done)
         monkeypatch.setattr(
             execution, "evaluate_run", lambda *_, **__: Evaluation(np.ones((3, 2)), np.ones((3, 2)))
@@ -170,8 +174,8 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
         lines = learning.collect(out)
         assert [math.isnan(line.greedy) for line in lines] == [bool(x) for x in skipped]
         assert f"{sum(skipped)} of 3 seeds diverged, and have no score" in capsys.readouterr().out
-        assert f"not a number in {sum(skipped)} of 3 seeds" in learning.report(lines)
-    assert learning.draw(lines, out)
+        assert f"not a number in {sum(skipped)} of 3 seeds" in benchmark_report.table(lines)
+    assert benchmark_report.draw(lines, out)
 
 
 def test_the_benchmark_command_says_that_every_run_diverged(tmp_path: Path) -> None:

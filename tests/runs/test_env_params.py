@@ -21,7 +21,8 @@ from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import make_env
 from pg.evaluate import evaluate
 from pg.fast import devices
-from pg.runs import execution, folders, results
+from pg.reports import tables
+from pg.runs import execution, folders
 from pg.sweep import Study, driver, grid, sweep
 from pg.sweep import study as studies
 from pg.train import make_learner, training_keys
@@ -230,7 +231,7 @@ def test_pendulum_is_ranked_by_its_own_parameters(
     config = Config(env="Pendulum-v1", num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
     study = Study(config, STANDING, {name: values}, range(2), EPISODES)
     driver.carry_out(study, tmp_path, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
-    rows = results.read_table(next((tmp_path / "runs").iterdir()))
+    rows = tables.read_parquet(next((tmp_path / "runs").iterdir()))
     for i, value in enumerate(np.repeat(values, 2)):
         found = judged(with_parameters(config, **{name: value.item()}), [i % 2])
         assert rows["mean"][i] == pytest.approx(float(found.mean()), rel=1e-3)

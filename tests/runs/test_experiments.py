@@ -19,7 +19,7 @@ import pytest
 
 from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
-from pg.runs import execution, folders, results
+from pg.runs import execution, folders, parameters, results
 from pg.train import make_learner, make_train
 
 ROOT = Path(__file__).parents[2]
@@ -113,19 +113,19 @@ def test_parameters_and_settings_come_back(two_seeds: tuple[str, Path]) -> None:
     assert (config.estimator, config.num_envs, config.hidden_sizes) == ("leave_one_out", 4, (8,))
     assert hyperparams == Hyperparams()
     like = jax.eval_shape(make_learner(config).init, jax.random.key(0)).params
-    params = results.read_params(folder, like)
+    params = parameters.read_params(folder, like)
     seed = jax.tree.map(lambda x: x[0], params)  # seed 3
     _, key = execution.seed_keys([3])
     again = evaluate(config, seed.policy, key[0], 5)
     summary = json.loads((folder / "summary.json").read_text())
     assert float(again.returns.mean()) == pytest.approx(summary["per_seed"][0]["mean"])
     with pytest.raises(ValueError, match="parameters of another network"):
-        results.read_params(folder, {"policy": like.policy["params"]})
+        parameters.read_params(folder, {"policy": like.policy["params"]})
     wider = jax.eval_shape(
         make_learner(dataclasses.replace(config, hidden_sizes=(9,))).init, jax.random.key(0)
     ).params
     with pytest.raises(ValueError, match=r"policy/params/torso/Dense_0/kernel is F32\[2,4,8\]"):
-        results.read_params(folder, wider)
+        parameters.read_params(folder, wider)
 
 
 def test_the_script_trains_what_the_function_trains(two_seeds: tuple[str, Path]) -> None:

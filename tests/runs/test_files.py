@@ -28,7 +28,8 @@ from pg.benchmarks.leaderboard.subjects import STAGES
 from pg.benchmarks.leaderboard.survey import STAGES_JSON
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
-from pg.runs import checkpoints, files, folders, memory, results
+from pg.reports import tables
+from pg.runs import checkpoints, files, folders, memory, parameters, results
 from pg.sweep import study as studies
 
 CONFIG = Config(hidden_sizes=(3,), num_updates=4, num_envs=2, preset=None)
@@ -53,33 +54,33 @@ def filled(tmp_path: Path) -> Path:
     folders.write_json(tmp_path / "summary.json", {"status": "finished", "num_updates": 4})
     folders.write_json(tmp_path / "sweep.json", {"width": 2})
     results.write_metrics(tmp_path, COLUMNS, 0)
-    results.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
-    cell = tmp_path / "Catch-bsuite" / "ppo"
+    parameters.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
+    row = tmp_path / "Catch-bsuite" / "ppo"
+    cell = row / "seeds-0-1"
     files.make_folder(cell)
-    stored = {
-        "env": "Catch-bsuite",
-        "label": "ppo",
-        "seeds": [0, 1],
-        "episodes": 3,
-        "env_steps": [8, 8],
+    options = {"seed": 0, "seeds": 2, "eval_episodes": 3}
+    folders.write_setup(cell, CONFIG, Hyperparams(), options, {"pg": "0.1.0"})
+    results.write_metrics(cell, COLUMNS, 0)
+    seeds = [
+        {"seed": seed, "env_steps": 8, "mean": score, "greedy": {"mean": 1.0}}
+        for seed, score in enumerate([0.0, None])
+    ]
+    summary = {"status": "finished", "num_updates": 4, "failed_seeds": [1], "per_seed": seeds}
+    folders.write_json(cell / "summary.json", summary)
+    former = {
+        **{"env": "Catch-bsuite", "label": "ppo", "seeds": [2, 3], "episodes": 3},
+        **{"env_steps": [8, 8], "greedy": [1.0, None], "sampled": [0.0, 1]},
+        **{"config": CONFIG.to_json(), "hyperparams": Hyperparams().scalars()},
     }
-    stored |= {
-        "config": CONFIG.to_json(),
-        "hyperparams": Hyperparams().scalars(),
-        "greedy": [1.0, None],
-    }
-    folders.write_json(cell / "seeds-0-1.json", stored | {"sampled": [0.0, 1]})
-    np.savez_compressed(
-        cell / "seeds-0-1.npz", seeds=(0, 1), steps=np.ones((2, 4)), returns=np.ones((2, 4))
-    )
+    folders.write_json(row / "seeds-2-3.json", former)
     facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in STAGES}
     folders.write_json(tmp_path / "stages.json", facts)
-    results.write_csv(
+    tables.write_csv(
         tmp_path / "cosines.csv",
         Point._fields,
         [Point("a", "b", "c", 1, 2, 3.0, 4.0, 5.0, 6.0, 7.0)],
     )
-    results.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
+    tables.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
     return tmp_path
 
 
@@ -88,25 +89,31 @@ def shape_of(name: str, shape: Any) -> Callable[[Path], Any]:
 
 
 CELL = "Catch-bsuite/ppo/seeds-0-1"
+FORMER_CELL = "Catch-bsuite/ppo/seeds-2-3.json"
 JSON: list[tuple[str, Callable[[Path], Any]]] = [
     ("config.json", folders.read_setup),
     ("config.json", folders.read_options),
     ("config.json", lambda folder: job._stored_identity(folder, "CartPole-v1")),
     ("config.json", results.read_metrics),
-    ("config.json", lambda folder: results.read_params(folder, LIKE)),
+    ("config.json", lambda folder: parameters.read_params(folder, LIKE)),
     ("versions.json", shape_of("versions.json", folders.VERSIONS)),
     ("summary.json", lambda folder: job._finished(folder, 4)),
     ("sweep.json", studies.stored_width),
     ("sweep.json", lambda folder: [studies.stored_width(folder), studies.stored_versions(folder)]),
-    (f"{CELL}.json", learning.collect),
+    ("config.json", results.load_results),
+    ("summary.json", results.load_results),
+    (f"{CELL}/config.json", learning.collect),
+    (f"{CELL}/summary.json", learning.collect),
+    (FORMER_CELL, learning.collect),
     ("stages.json", shape_of("stages.json", STAGES_JSON)),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),
-    ("params.safetensors", lambda folder: results.read_params(folder, LIKE)),
-    ("cosines.csv", lambda folder: results.read_csv(folder / "cosines.csv", Point)),
+    ("params.safetensors", lambda folder: parameters.read_params(folder, LIKE)),
+    ("cosines.csv", lambda folder: tables.read_csv(folder / "cosines.csv", Point)),
     ("results.csv", lambda folder: learning.read_csv(folder / "results.csv")),
-    (f"{CELL}.npz", lambda folder: learning._curves(folder / f"{CELL}.npz", [0, 1])),
+    ("metrics.parquet", results.load_results),
+    (f"{CELL}/metrics.parquet", lambda folder: learning.stored_metrics((folder / CELL).parent)),
 ]
 READERS = [*JSON, *OTHER]
 IDS = [f"{i}-{name}" for i, (name, _) in enumerate(READERS)]
@@ -354,7 +361,7 @@ def test_a_table_that_does_not_fit_into_memory_is_not_unpacked(
     monkeypatch.setattr(memory, "free", lambda: 10**6)
     table_of(path, {"x": MANY})
     with pytest.raises(ValueError, match=r"it would unpack to 7\.63 MiB, where 977 KiB are free"):
-        results.read_table(path)
+        tables.read_parquet(path)
 
 
 def test_a_text_that_comes_often_is_in_memory_once(folder: Path) -> None:
@@ -367,10 +374,10 @@ def test_a_text_that_comes_often_is_in_memory_once(folder: Path) -> None:
         match=r"damaged, remove it: it would unpack to 1 MiB, for 3,000 "
         r"rows of 1",
     ):
-        results.read_table(path, texts=True)
+        tables.read_parquet(path, texts=True)
     column = pyarrow.DictionaryArray.from_arrays(np.zeros(3000, np.int32), ["x" * 2**17])
     table_of(path, {"x": column}, store_schema=False)
-    found = results.read_table(path, texts=True)["x"]
+    found = tables.read_parquet(path, texts=True)["x"]
     assert len(found) == 3000
     assert len({id(x) for x in found}) == 1
 
@@ -381,8 +388,8 @@ def test_texts_come_back_as_they_were_written(tmp_path: Path) -> None:
         "x": [1, 2, 3, 4],
         "flag": [True, False, True, True],
     }
-    results.write_table(tmp_path / "x.parquet", columns)
-    found = results.read_table(tmp_path / "x.parquet", texts=True)
+    tables.write_parquet(tmp_path / "x.parquet", columns)
+    found = tables.read_parquet(tmp_path / "x.parquet", texts=True)
     assert {name: x.tolist() for name, x in found.items()} == {
         name: list(x) for name, x in columns.items()
     }
@@ -390,13 +397,13 @@ def test_texts_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 def test_parameters_of_more_seeds_than_the_run_has_are_not_read(folder: Path) -> None:
     for shape in ((3, 3), (2, 2, 3), (2, 4), (3, 2)):
-        results.write_params(folder, {"policy": np.zeros(shape, np.float32)})
+        parameters.write_params(folder, {"policy": np.zeros(shape, np.float32)})
         with pytest.raises(
             ValueError,
             match=r"policy is F32\[.*\], where F32\[3\], with 2 "
             r"seed\(s\) in front,",
         ):
-            results.read_params(folder, LIKE)
+            parameters.read_params(folder, LIKE)
 
 
 def test_rows_of_a_sweep_are_those_of_its_settings(
@@ -414,8 +421,8 @@ def test_rows_of_a_sweep_are_those_of_its_settings(
     }
     for name, columns in {"good": good, **bad}.items():
         studies.make(tmp_path)
-        results.write_table(tmp_path / "runs" / "000000-000001.parquet", columns)
-        results.write_table(
+        tables.write_parquet(tmp_path / "runs" / "000000-000001.parquet", columns)
+        tables.write_parquet(
             tmp_path / "metrics" / "000000-000001.parquet", {"run": np.repeat([0, 1], 4)}
         )
         done, _ = studies.start(study, tmp_path)
@@ -712,8 +719,8 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(
 def test_parameters_of_another_precision_name_the_setting_of_jax(
     folder: Path, there: str, here: str, setting: int
 ) -> None:
-    results.write_params(folder, {"policy": np.zeros((2, 3), there)})
+    parameters.write_params(folder, {"policy": np.zeros((2, 3), there)})
     with pytest.raises(
         ValueError, match=f"written with JAX_ENABLE_X64={setting}, .* set JAX_ENABLE_X64={setting}"
     ):
-        results.read_params(folder, {"policy": np.zeros(3, here)})
+        parameters.read_params(folder, {"policy": np.zeros(3, here)})

@@ -10,8 +10,8 @@ import pytest
 
 import pg
 from pg.config import Config, Hyperparams
-from pg.runs import folders, results
-from pg.runs.migrations import RENAMED
+from pg.runs import folders, parameters, results
+from pg.runs.migrations import RENAMED, leaf_name
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ROOT / "tests" / "data" / "run-before-renaming"
@@ -53,3 +53,29 @@ def test_a_former_name_of_config_is_answered_by_the_new_one(name: str) -> None:
 def test_a_former_name_of_hyperparams_is_answered_by_the_new_one(name: str) -> None:
     with pytest.raises(ValueError, match=RENAMED["hyperparams"][name]):
         Hyperparams(**{name: 1})
+
+
+def test_arrays_of_before_are_read_under_the_names_of_today() -> None:
+    """In checkpoints of format 1, and in files of parameters without a prefix."""
+    names = {
+        ".params.policy['params']['head']['bias']": "params/policy/params/head/bias",
+        ".opt_state[1][0].mu.critic['x']": "opt_state/1/0/mu/critic/x",
+        "[<flat index 0>].update": "0/update",
+        "policy/params/head/bias": "params/policy/params/head/bias",
+        "normaliser/obs/mean": "normaliser/obs/mean",
+        "params/critic/w": "params/critic/w",
+    }
+    assert {stored: leaf_name(stored) for stored in names} == names
+
+
+def test_parameters_and_checkpoints_name_their_arrays_alike(tmp_path: Path) -> None:
+    state = pg.make_learner(Config(hidden_sizes=(3,), preset=None)).init(pg.seed_key(0))
+    of_state = parameters.named_leaves(state)
+    of_params = parameters.leaves(state.params, state.normaliser)
+    assert set(of_params) <= set(of_state)
+    assert "params/policy/params/torso/Dense_0/kernel" in of_params
+    parameters.write_params(tmp_path, state.params, state.normaliser)
+    for name, stored in parameters.read_leaves(tmp_path, state.params, state.normaliser).items():
+        np.testing.assert_array_equal(stored, of_state[name])
+    with pytest.raises(ValueError, match="two arrays would be stored as 'a/b'"):
+        parameters.named_leaves({"a/b": 1, "a": {"b": 2}})

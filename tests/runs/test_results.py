@@ -1,9 +1,98 @@
-"""Results of runs as tables, curves and summaries."""
+"""Results as a user reads them: at once, by name, and without the libraries that made them."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pg.runs import execution, results
+import pg
+from pg.config import Config, Hyperparams
+from pg.evaluate import Evaluation
+from pg.reports import curves
+from pg.runs import execution, folders, results, writing
+
+ROOT = Path(__file__).parents[2]
+BEFORE = ROOT / "tests" / "data" / "run-before-renaming"
+CONFIG = Config(num_envs=2, num_updates=3, hidden_sizes=(4,), preset=None)
+
+READING = f"""
+import sys
+import pg
+from pg.reports import curves, plots, statistics, tables
+found = pg.load_results({str(BEFORE)!r})
+assert found.metrics["return"].shape == (1, 4), found.metrics["return"].shape
+found.learning_curve()
+tables.markdown([("a", "b"), ("1", "2")])
+heavy = [name for name in ("jax", "gymnax", "flax", "optax") if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+def test_results_are_read_without_jax() -> None:
+    command = [sys.executable, "-c", READING]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def run_of(metrics: dict[str, np.ndarray]) -> execution.Run:
+    return execution.Run({}, metrics, True, None, 1.0, 2.0)
+
+
+def metrics_of(seeds: int, updates: int = 3) -> dict[str, np.ndarray]:
+    shape = (seeds, updates)
+    return {
+        "return": np.arange(float(seeds * updates)).reshape(shape),
+        "env_steps": np.full(shape, 10),
+        "episodes": np.ones(shape, int),
+        "nonfinite": np.zeros(shape, int),
+        "skipped": np.zeros(shape, int),
+    }
+
+
+def test_a_summary_has_each_evaluation_over_seeds_and_of_each() -> None:
+    metrics = metrics_of(3)
+    metrics["nonfinite"][2, 1] = 4
+    metrics["skipped"][2, 1:] = 1
+    sampled = np.array([[1.0, 3.0], [5.0, 7.0], [np.nan, 0.0]])
+    greedy = sampled + 1
+    evaluations = {"sampled": Evaluation(sampled, sampled), "greedy": Evaluation(greedy, greedy)}
+    summary = writing.summarise(run_of(metrics), evaluations, [7, 8, 9])
+    assert (summary["mean"], summary["actions"], summary["episodes"]) == (4.0, "sampled", 4)
+    assert summary["interval"][0] < 4.0 < summary["interval"][1]
+    assert summary["standard_error"] == pytest.approx(2.0)  # of the means 2 and 6
+    assert summary["greedy"]["mean"] == 5.0
+    assert summary["failed_seeds"] == [9]
+    first, _, last = summary["per_seed"]
+    assert (first["seed"], first["mean"], first["greedy"]["mean"]) == (7, 2.0, 3.0)
+    assert first["standard_error"] == pytest.approx(1.0)
+    assert (last["finite"], last["not_finite_at"], last["not_finite_in"]) == (False, 1, "gradients")
+
+
+def test_returns_of_an_evaluation_that_are_not_finite_fail_their_seed() -> None:
+    returns = np.array([[1.0, 1.0], [np.inf, 1.0]])
+    summary = writing.summarise(
+        run_of(metrics_of(2)), {"sampled": Evaluation(returns, returns)}, [0, 1]
+    )
+    assert (summary["mean"], summary["failed_seeds"]) == (1.0, [1])
+    said = results.describe_failures(summary)[0]
+    assert said == "seed 1: a return of the evaluation is not finite"
+
+
+def test_metrics_come_back_by_run_and_name(tmp_path: Path) -> None:
+    metrics = metrics_of(3)
+    folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seed": 5, "seeds": 3}, {"pg": "0.1.0"})
+    results.write_metrics(tmp_path, metrics, 5)
+    found = pg.load_results(tmp_path)
+    assert (found.seeds, found.summary) == ([5, 6, 7], {})
+    assert found.settings["config"]["num_envs"] == 2
+    assert set(found.metrics) == set(metrics)
+    for name, values in metrics.items():
+        np.testing.assert_array_equal(found.metrics[name], values)
+    shuffled = {name: x[::-1] for name, x in results.read_metrics(tmp_path).items()}
+    with pytest.raises(ValueError, match="lack updates"):
+        results.by_run({**shuffled, "update": shuffled["update"] * 2}, 3)
 
 
 @pytest.mark.acceptance("J8")
@@ -13,10 +102,10 @@ def test_steps_are_counted_beyond_32_bits() -> None:
         each = np.array([start - 3 * (start // 4), *[start // 4] * 3, *[500] * 8], np.int32)[None]
         metrics = {"env_steps": each, "return": np.ones((1, 12)), "episodes": np.ones((1, 12), int)}
         rows = results.long_form(metrics, seed=np.arange(1))
-        steps, _ = results.curve(metrics)
+        steps, _ = curves.seed_curves(metrics)
         for total in (rows["total_env_steps"], steps[0]):
             np.testing.assert_array_equal(total[3:], start + 500 * np.arange(9))
             assert (np.diff(total) > 0).all()
         taken = dict.fromkeys(("grad_norm", "nonfinite", "skipped"), np.zeros((1, 12)))
         done = execution.Run(None, metrics | taken, True, None, 0.0, 0.0)
-        assert results.summarise(done, None, [0], greedy=False)["env_steps"] == start + 4000
+        assert writing.summarise(done, {}, [0])["env_steps"] == start + 4000

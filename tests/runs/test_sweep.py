@@ -20,7 +20,8 @@ from pg.commands import cli
 from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
 from pg.fast import devices
-from pg.runs import execution, folders, memory, results
+from pg.reports import tables
+from pg.runs import execution, folders, memory
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
@@ -375,12 +376,12 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     done = execution.run(CONFIG, Hyperparams(learning_rate=0.01), [1])
     found = execution.evaluate_run(CONFIG, done, [1], 5, greedy=False)
     assert rows["mean"][4] == pytest.approx(float(found.returns.mean()), rel=1e-4)
-    metrics = results.read_table(next((tmp_path / "metrics").iterdir()))
+    metrics = tables.read_parquet(next((tmp_path / "metrics").iterdir()))
     here = (metrics["setting"] == 1) & (metrics["seed"] == 1)
     np.testing.assert_allclose(metrics["return"][here], done.metrics["return"][0], rtol=1e-3)
-    steps, returns = studies.read_curves(tmp_path, 1)[1]
-    np.testing.assert_array_equal(steps, np.cumsum(done.metrics["env_steps"][0]))
-    np.testing.assert_allclose(returns, done.metrics["return"][0], rtol=1e-3)
+    stored = studies.read_metrics(tmp_path, 1)
+    np.testing.assert_array_equal(stored["env_steps"][1], done.metrics["env_steps"][0])
+    np.testing.assert_allclose(stored["return"][1], done.metrics["return"][0], rtol=1e-3)
 
 
 def test_settings_that_diverged_come_last() -> None:
@@ -426,7 +427,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(
     driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
     out = capsys.readouterr().out
     assert "on 2 fresh seeds, which had no part in the choice" in out
-    stored = results.read_table(tmp_path / "best" / "metrics.parquet")
+    stored = tables.read_parquet(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
     config, h = folders.read_setup(tmp_path / "best")
     assert (config, h.learning_rate) == (

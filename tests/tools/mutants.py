@@ -735,7 +735,7 @@ MUTANTS = [
     ),
     Mutant(
         "curves without steps in common are read off backwards",
-        "runs/results.py",
+        "reports/curves.py",
         "if begin > end:",
         "if False:",
         "tests/benchmarks/test_benchmark.py -k without_steps_in_common",

@@ -35,7 +35,8 @@ import numpy as np
 import safetensors
 
 from pg.commands import cli
-from pg.runs import checkpoints, folders, results
+from pg.reports import tables
+from pg.runs import checkpoints, folders
 from pg.runs.execution import PartialRun
 from pg.train import make_learner
 
@@ -302,7 +303,7 @@ def contents(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".parquet":
             found |= {
-                f"{name}: {column}": bits(x) for column, x in results.read_table(path).items()
+                f"{name}: {column}": bits(x) for column, x in tables.read_parquet(path).items()
             }
         elif path.suffix == ".json":
             found[name] = without_seconds(json.loads(path.read_text()))
@@ -332,7 +333,7 @@ def without_seconds(data: Any) -> Any:
 def row_problems(folder: Path, updates: int) -> Iterator[str]:
     """Where metrics lack an update, or have one twice, or out of order."""
     for path in folder.rglob("*.parquet"):
-        table = results.read_table(path)
+        table = tables.read_parquet(path)
         if path.parent.name in ("runs", "checkpoints") or "update" not in table:
             continue
         runs = table.get("run", table["seed"])

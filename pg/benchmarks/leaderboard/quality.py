@@ -18,7 +18,8 @@ import numpy as np
 
 from pg.benchmarks.leaderboard.measuring import Estimates, Reference
 from pg.estimators.facts import FACTS
-from pg.runs import files, results
+from pg.reports import tables
+from pg.runs import files
 
 Line = TypeVar("Line", "Quality", "Point")
 LEVELS = (0.5, 0.9)
@@ -182,7 +183,7 @@ def write_csv(path: Path, lines: Sequence[Line]) -> None:
         return f"{x:.4g}" if isinstance(x, float) else x
 
     files.make_folder(path.parent)
-    results.write_csv(path, lines[0]._fields, ([shown(x) for x in line] for line in lines))
+    tables.write_csv(path, lines[0]._fields, ([shown(x) for x in line] for line in lines))
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:

@@ -11,9 +11,9 @@ from pg import numerals
 from pg.benchmarks.leaderboard.quality import Point, Quality
 from pg.benchmarks.leaderboard.subjects import STAGES
 from pg.benchmarks.leaderboard.survey import Survey
-from pg.reports import plots
+from pg.reports import plots, tables
 from pg.reports.statistics import Estimate
-from pg.runs import files, results
+from pg.runs import files
 
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 TOP = 3
@@ -39,7 +39,7 @@ def variance_table(lines: Iterable[Quality]) -> str:
         )
         for x in ranked
     ]
-    return results.markdown([(*head, "μs per step"), *rows])
+    return tables.markdown([(*head, "μs per step"), *rows])
 
 
 def report(lines: Sequence[Quality]) -> str:
@@ -81,7 +81,7 @@ def leaderboard(lines: Sequence[Quality]) -> str:
                 f"{reached}/{len(own)}",
             )
         )
-    return results.markdown([head, *rows])
+    return tables.markdown([head, *rows])
 
 
 def budgets(lines: Sequence[Quality], stage: str) -> str:
@@ -106,7 +106,7 @@ def budgets(lines: Sequence[Quality], stage: str) -> str:
         )
 
     rows = [(f"`{name}`", *(cell(name, subject) for subject in subjects)) for name in names]
-    return results.markdown([("estimator", *subjects), *rows])
+    return tables.markdown([("estimator", *subjects), *rows])
 
 
 def relative_costs(lines: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:

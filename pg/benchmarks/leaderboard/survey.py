@@ -11,7 +11,8 @@ from pg.benchmarks.leaderboard.measuring import measure, reference
 from pg.benchmarks.leaderboard.quality import Point, Quality, assess, write_csv
 from pg.benchmarks.leaderboard.subjects import STAGES, SUBJECTS, Stage, blank, kinds, stages
 from pg.estimators.facts import FACTS
-from pg.runs import files, folders, results
+from pg.reports import tables
+from pg.runs import files, folders, parameters
 
 # The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes.
 COMPARED = tuple(
@@ -42,7 +43,7 @@ class Survey(NamedTuple):
         paths = folder / "quality.csv", folder / "cosines.csv"
         if not all(path.exists() for path in paths):
             return cls([], [])
-        return cls(results.read_csv(paths[0], Quality), results.read_csv(paths[1], Point))
+        return cls(tables.read_csv(paths[0], Quality), tables.read_csv(paths[1], Point))
 
     def write(self, folder: Path) -> None:
         """Writes quality.csv and cosines.csv."""
@@ -119,7 +120,7 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
         for stage in found:
             files.make_folder(folder / stage.name, within=out)
             tree = {"policy": stage.policy, "critics": stage.critics}
-            results.write_params(folder / stage.name, tree, stage.normaliser)
+            parameters.write_params(folder / stage.name, tree, stage.normaliser)
         facts = {
             stage.name: {"updates": stage.updates, "explained": stage.explained} for stage in found
         }
@@ -128,7 +129,7 @@ def kept_stages(subject: str, out: Path) -> list[Stage]:
 
     def read(name: str) -> Stage:
         trees = {"policy": like.policy, "critics": like.critics}
-        tree, normaliser = results.read_state(folder / name, trees, like.normaliser)
+        tree, normaliser = parameters.read_state(folder / name, trees, like.normaliser)
         updates, explained = facts[name]["updates"], facts[name]["explained"]
         return Stage(name, updates, tree["policy"], tree["critics"], explained, normaliser)
 

@@ -1,0 +1,211 @@
+"""The results of a benchmark as a table and as figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pg import numerals
+from pg.benchmarks import learning
+from pg.benchmarks.learning import Result
+from pg.benchmarks.suites import TASKS, Task, row_of
+from pg.reports import curves, plots, statistics, tables
+from pg.reports.curves import Curve
+
+MARKS = ("<!-- results -->", "<!-- end of results -->")
+HEADER = (
+    "environment",
+    "label",
+    "steps",
+    "seeds",
+    "greedy [95 %]",
+    "sampled ± s.e.",
+    "reached",
+    "bar",
+    "published",
+)
+
+
+def table(lines: Sequence[Result], *, published: bool = True) -> str:
+    """A table in Markdown, aligned to be read as it stands: a line per environment and label, the
+    best ones first.
+
+    Greedy mean over seeds with its 95 % bootstrap interval; sampled mean ± standard error; the most
+    steps of a seed.
+    """
+    ranked = _ranked(lines)
+    body = [_table_row(task, group) for task, group in ranked]
+    for i in range(len(ranked) - 1, 0, -1):  # what was published is said once
+        if ranked[i][0].name == ranked[i - 1][0].name:
+            body[i] = (*body[i][:-1], "")
+    return tables.markdown([row if published else row[:-1] for row in [HEADER, *body]])
+
+
+def draw(lines: Sequence[Result], out: Path) -> list[Path]:
+    """Draws what there is: learning curves, and with two environments or more, profiles and
+    intervals. The files.
+    """
+    drawn = []
+    if panels := mean_curves(lines, out):
+        drawn.append(out / "curves.png")
+        best = {name: TASKS[name].best for name in panels if name in TASKS}
+        plots.learning_curves(panels, drawn[-1], best=best)
+    names, scores = normalised(lines)
+    if len(names) > 1:
+        title = f"{len(names)} environments; score 0: random policy, 1: best published"
+        thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
+        profiles = {
+            label: statistics.performance_profile(s, thresholds) for label, s in scores.items()
+        }
+        intervals = {label: statistics.bootstrap_interval(s) for label, s in scores.items()}
+        plots.performance_profiles(thresholds, profiles, out / "profiles.png", title=title)
+        plots.intervals(
+            intervals,
+            out / "intervals.png",
+            title=title,
+            xlabel="interquartile mean of normalised scores",
+        )
+        drawn += [out / "profiles.png", out / "intervals.png"]
+    return drawn
+
+
+def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Environments that the labels share, and each label's normalised greedy returns [N, M] on
+    them.
+
+    The labels are those that were run on more than half of the environments that have a scale; on
+    fewer, too little would be left in common. As many seeds count as every row has; rows of less
+    than half the most are left out.
+    """
+    returns: dict[str, dict[str, np.ndarray]] = {}
+    ranked = _ranked(lines)
+    most = max((len(group) for _, group in ranked), default=0)
+    for task, group in ranked:
+        if 2 * len(group) < most:
+            continue
+        scores = np.array([line.greedy for line in group])
+        if task.normalisable and task.best is not None and np.isfinite(scores).all():
+            scaled = statistics.normalise(scores, task.floor, task.best)
+            returns.setdefault(group[0].label, {})[task.name] = scaled
+    covered = {name for names in returns.values() for name in names}
+    broad = {label: names for label, names in returns.items() if 2 * len(names) > len(covered)}
+    shared = [name for name in TASKS if broad and all(name in names for names in broad.values())]
+    if not shared:
+        return [], {}
+    fewest = {label: min(len(names[name]) for name in shared) for label, names in broad.items()}
+    return shared, {
+        label: np.stack([names[name][: fewest[label]] for name in shared], axis=1)
+        for label, names in broad.items()
+    }
+
+
+def mean_curves(lines: Sequence[Result], out: Path) -> dict[str, dict[str, Curve]]:
+    """The mean learning curve of each environment and label of which `out` has the runs.
+
+    A row without one is left out: where no episode ended in some seed, as a mean over the other
+    seeds would flatter, and where seeds have no steps in common.
+    """
+    panels: dict[str, dict[str, Curve]] = {}
+    for task, group in _ranked(lines):
+        label = group[0].label
+        stored = learning.stored_metrics(out / task.name / label)
+        if not stored:
+            continue
+        seed_curves = [curves.seed_curves(metrics) for metrics in stored]
+        steps = [x for of_cell, _ in seed_curves for x in of_cell]
+        returns = [y for _, of_cell in seed_curves for y in of_cell]
+        try:
+            mean = curves.mean_learning_curve(steps, returns)
+        except ValueError as error:
+            print(f"{task.name} {label}: no learning curve is drawn, as {error}")
+            continue
+        panels.setdefault(task.name, {})[label] = mean
+    return panels
+
+
+def _table_row(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
+    """A line of the report."""
+    row = row_of(task.name, group[0].label)
+    bar, steps = row.bar if row else None, max(line.env_steps for line in group)
+    greedy, sampled = (
+        np.array([getattr(line, name) for line in group]) for name in ("greedy", "sampled")
+    )
+    reached = goal = "—"
+    if row and bar:
+        scores = greedy if bar.actions == "greedy" else sampled
+        above = int((scores >= bar.score).sum())
+        enough = (
+            scores.mean() >= bar.score
+            if bar.share is None
+            else above >= bar.share * len(scores) - 1e-9
+        )
+        reached = f"{above}/{len(scores)}"
+        if len(group) < task.seeds:
+            verdict = f"open (of {task.seeds} seeds)"
+        elif steps > row.steps:
+            verdict = "✗ (more steps)"
+        else:
+            verdict = "✓" if enough else "✗"
+        goal = (
+            f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {numerals.short(row.steps, 6)} "
+            f"steps: {verdict}"
+        )
+    best = "none" if task.best is None else f"{numerals.fixed(task.best)}: {task.source}"
+    label, seeds = f"`{group[0].label}`", str(len(group))
+    return (
+        task.name,
+        label,
+        f"{steps:,}",
+        seeds,
+        _interval(greedy),
+        _error(sampled),
+        reached,
+        goal,
+        best,
+    )
+
+
+def _interval(scores: np.ndarray) -> str:
+    """Mean and interval of the scores [N] of one row."""
+    if bad := int((~np.isfinite(scores)).sum()):
+        return f"not a number in {bad} of {len(scores)} seeds"
+    mean = statistics.bootstrap_interval(scores, statistics.mean)
+    value = numerals.fixed(mean.value)
+    if np.isnan(mean.low):
+        return f"{value} (no interval)"
+    return (
+        f"{value} [{numerals.fixed(mean.low, mean.value)}, {numerals.fixed(mean.high, mean.value)}]"
+    )
+
+
+def _error(scores: np.ndarray) -> str:
+    """Mean ± standard error of the scores [N] of one row."""
+    if not np.isfinite(scores).all():
+        return "—"
+    value = scores.mean()
+    if len(scores) < 2:
+        return f"{numerals.fixed(value)} ± —"
+    return (
+        f"{numerals.fixed(value)} ± "
+        f"{numerals.fixed(scores.std(ddof=1) / len(scores) ** 0.5, value)}"
+    )
+
+
+def _ranked(lines: Sequence[Result]) -> list[tuple[Task, list[Result]]]:
+    """The lines of each environment and label; environments as in the suites, labels by their
+    greedy mean.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for line in learning.in_order(lines):
+        groups.setdefault((line.env, line.label), []).append(line)
+    order = list(dict.fromkeys(env for env, _ in groups))
+
+    def rank(item: tuple[tuple[str, str], list[Result]]) -> tuple[int, float]:
+        score = float(np.mean([line.greedy for line in item[1]]))
+        return order.index(item[0][0]), -score if np.isfinite(score) else np.inf
+
+    unknown = Task("", (), 0.0, None, "none")
+    return [
+        (TASKS.get(env, unknown._replace(name=env)), g)
+        for (env, _), g in sorted(groups.items(), key=rank)
+    ]

@@ -1,0 +1,151 @@
+"""Learning curves: one definition of a seed's curve and one of their mean.
+
+The training of a seed is cut into K stretches of as many updates each. The value of a stretch is
+the mean return of all episodes that ended in it, so that every episode counts once: a mean of the
+updates' means would give more weight to the episodes of an update in which few ended, and these are
+the long ones.
+
+The mean over seeds is taken on a grid of environment steps that all seeds have, on which every
+curve is read off linearly. So it is a mean over the same seeds everywhere; its interval is the
+percentile bootstrap of whole curves, pointwise. Imports neither jax nor gymnax.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pg.inputs import count, shown
+from pg.reports import statistics
+from pg.reports.statistics import Estimate
+
+POINTS = 100  # of a curve that is drawn
+
+
+class Curve(NamedTuple):
+    """The mean of learning curves over seeds."""
+
+    steps: np.ndarray  # [K] environment steps of a seed
+    mean: Estimate  # [K] each
+
+
+def seed_curves(
+    metrics: Mapping[str, np.ndarray], points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The learning curve of each seed.
+
+    Args:
+        metrics: return, episodes and env_steps, [S, updates] each.
+        points: of a curve, at most: K is `points`, or the number of updates where that is less.
+
+    Returns:
+        Environment steps so far [S, K], and the mean return of the episodes that ended since the
+        point before [S, K], NaN where none did.
+    """
+    num_updates = metrics["env_steps"].shape[1]
+    edges = np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
+    ends = np.unique(edges[1:])
+    episodes = _between(metrics["episodes"], ends)
+    ended = metrics["episodes"] > 0  # elsewhere the return is NaN
+    total = _between(np.where(ended, metrics["return"] * metrics["episodes"], 0.0), ends)
+    returns = np.where(episodes > 0, total / np.maximum(episodes, 1.0), np.nan)
+    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64)[:, ends - 1]
+    return steps, returns.astype(np.float32)
+
+
+def _between(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Sums of x [S, updates] over the updates before each end since the end before, [S, K]."""
+    so_far = np.cumsum(x, axis=1, dtype=float)[:, ends - 1]
+    return np.diff(so_far, axis=1, prepend=0.0)
+
+
+def mean_learning_curve(steps: Any, returns: Any, points: int = POINTS) -> Curve:
+    """The mean over seeds of learning curves, with its pointwise bootstrap interval.
+
+    Args:
+        steps: environment steps so far, [S, K], or a sequence of S arrays.
+        returns: values there, of the same shapes; NaN where no episode had ended, which is left
+            out.
+        points: of the result.
+
+    Raises:
+        ValueError: a seed has no value at all, as a mean over the others would flatter; or the
+            seeds have no steps in common.
+    """
+    pairs = []
+    for x, y in zip(steps, returns, strict=True):
+        known = np.isfinite(y)
+        pairs.append((np.asarray(x)[known], np.asarray(y)[known]))
+    if without := sum(not len(x) for x, _ in pairs):
+        raise ValueError(f"no episode ended in {without} of {len(pairs)} seeds")
+    grid, values = aligned(pairs, points)
+    return Curve(grid, statistics.mean_curve(values))
+
+
+def aligned(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (steps, values), read off at the same steps: steps [points], which all curves have,
+    and [N, points].
+
+    Raises ValueError for curves that have no steps in common, or of which one has no points or
+    other shapes.
+    """
+    points = count("points", points)
+    for curve in curves:
+        shapes = [np.shape(part) for part in curve] if isinstance(curve, tuple | list) else []
+        if len(shapes) != 2 or len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            got = f"arrays of shapes {shapes}" if shapes else shown(curve)
+            raise ValueError(f"a curve must be a pair of steps [K] and values [K], got {got}")
+    if not curves or not all(len(steps) for steps, _ in curves):
+        raise ValueError(
+            f"curves must have at least one point each, got {[len(steps) for steps, _ in curves]} "
+            f"points"
+        )
+    begin, end = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    if begin > end:
+        raise ValueError(
+            f"curves must have steps in common, and one begins at {begin}, where "
+            f"another ended at {end}"
+        )
+    grid = np.linspace(begin, end, points)
+    return grid, np.stack([np.interp(grid, steps, values) for steps, values in curves])
+
+
+def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[str, np.ndarray]:
+    """With `Config.diagnostics`, of stretches of training: env_steps (a seed's, so far),
+    noise_scale (in episodes, or in environments of a window), signal_to_noise (of one),
+    explained_variance (with a critic V); [bins] each.
+
+    metrics: [seeds, updates]. Of each stretch numerators and denominators are averaged over seeds
+    and updates before they are divided: a signal that is small is negative at times, and no ratio
+    of one update means anything. Where noise hides the signal the noise scale is infinite; where
+    every gradient is 0, as of rewards that are all equal, or nothing was measured, a ratio is NaN.
+    """
+    updates = metrics["env_steps"].shape[1]
+    edges = np.unique(np.linspace(0, updates, bins + 1).astype(int))
+
+    def binned(x: np.ndarray) -> np.ndarray:
+        stretches = [x[:, begin:end] for begin, end in itertools.pairwise(edges)]
+        return np.array(
+            [np.nan if np.isnan(part).all() else np.nanmean(part) for part in stretches]
+        )
+
+    noise, signal = binned(metrics["grad_variance"]), binned(metrics["grad_squared_norm"])
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is NaN, as it should be
+        ratio, inverse = noise / signal, signal / noise
+    hidden = (signal <= 0) & (noise > 0)
+    found = {
+        "env_steps": np.cumsum(metrics["env_steps"], axis=1).mean(axis=0)[edges[1:] - 1],
+        "noise_scale": np.where(hidden, np.inf, ratio),
+        "signal_to_noise": inverse,
+    }
+    if "explained_variance" in metrics:
+        found["explained_variance"] = binned(metrics["explained_variance"])
+    return found
+
+
+def final_noise_scale(metrics: Mapping[str, np.ndarray]) -> float:
+    """The noise scale of the last tenth of the training, as of `gradient_quality`."""
+    return float(gradient_quality(metrics, bins=10)["noise_scale"][-1])

@@ -1,0 +1,212 @@
+"""Tables: parquet and CSV, read within bounds and written whole; Markdown and aligned text.
+
+The only reader and writer of tables. Imports neither jax nor gymnax.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pg.inputs import shown
+from pg.runs import files, memory
+
+_CELL = 8  # bytes of a number
+# bytes of a value in a parquet file before it was packed, on average, texts included
+_LONGEST_CELL = 256
+_CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
+Line = TypeVar("Line", bound=Any)  # a NamedTuple
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    """A parquet file of columns of one length."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    files.replace(path, lambda file: parquet.write_table(pyarrow.table(dict(columns)), file))
+
+
+def read_parquet(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    most_rows: int | None = None,
+    texts: bool = False,
+) -> dict[str, np.ndarray]:
+    """The columns of a parquet file of numbers.
+
+    Args:
+        path: the file.
+        columns: those that are wanted; default: all.
+        most_rows: as many as there can be; default: any number that fits into memory.
+        texts: columns may be of texts too.
+
+    Raises:
+        files.UnreadableError: memory or the disk does not let it be read at present; it may be
+        sound. ValueError: the file is damaged, or, which is found before any column is read, would
+        unpack to something else.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    with files.opened(path) as file:
+        try:
+            table = parquet.ParquetFile(file)
+            if problem := _too_much(table, most_rows, texts=texts):
+                raise ValueError(problem)
+            _check_room(table)
+            odd = sorted(set(columns or ()) - set(table.schema_arrow.names))
+            if odd:
+                raise ValueError(f"it has no column {odd[0]}")
+            words = [field.name for field in table.schema_arrow if _is_text(field.type)]
+            # a long text that comes often stays one
+            table = parquet.ParquetFile(file, read_dictionary=words)
+            found = table.read(None if columns is None else list(columns), use_threads=False)
+            return {name: _values(found[name]) for name in found.column_names}
+        except (pyarrow.ArrowException, OSError, MemoryError, ValueError) as error:
+            first = " ".join(str(error).split())
+            # The system's own errors have a number; an OSError without one is arrow's word for
+            # damage.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise files.UnreadableError(f"{path} cannot be read now: {first}") from None
+            raise ValueError(f"{path} is damaged, remove it: {first}") from None
+
+
+def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
+    """The reason not to read a parquet file, by its metadata; "" where there is none."""
+    from pyarrow import types as kinds
+
+    about, names = table.metadata, table.schema_arrow.names
+    rows = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+    if about.num_rows != sum(rows) or min(rows, default=0) < 0:
+        return "its parts do not add up"
+    if len(set(names)) < len(names) or about.num_columns != len(names):
+        return "its columns are not named once each"
+    if most_rows is not None and about.num_rows > most_rows:
+        return f"it has {about.num_rows:,} rows, where at most {most_rows:,} can have been written"
+    plain: list[Callable[[Any], bool]] = [kinds.is_integer, kinds.is_floating, kinds.is_boolean]
+    plain += [_is_text] if texts else []
+    for name, kind in zip(names, table.schema_arrow.types, strict=True):
+        if not any(is_plain(kind) for is_plain in plain):
+            return f"its column {shown(name)} is of type {shown(str(kind))}"
+    packed = _num_bytes(about)
+    if packed < 0:
+        return "its size is negative"
+    if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
+        return (
+            f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of "
+            f"{len(names)} columns"
+        )
+    return ""
+
+
+def _check_room(table: Any) -> None:
+    """Raises MemoryError for a parquet file that may be sound, and is larger than the memory that
+    is free now.
+    """
+    about = table.metadata
+    size = max(_num_bytes(about), _CELL * about.num_rows * about.num_columns)
+    if size > (free := memory.free()):
+        raise MemoryError(
+            f"it would unpack to {memory.readable(size)}, where {memory.readable(free)} are free"
+        )
+
+
+def _num_bytes(about: Any) -> int:
+    """Bytes of a parquet file's values before they were packed, by its metadata."""
+    return sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+
+
+def _values(column: Any) -> np.ndarray:
+    """A column of arrow's, each text once in memory however often it comes."""
+    import pyarrow
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.to_numpy()
+    parts = []
+    for part in column.chunks:
+        texts = np.array([*part.dictionary.to_pylist(), None], object)
+        parts.append(texts[part.indices.fill_null(len(texts) - 1).to_numpy(zero_copy_only=False)])
+    return np.concatenate(parts) if parts else np.array([], object)
+
+
+def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """A table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+    files.replace(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def read_csv(path: Path, kind: type[Line]) -> list[Line]:
+    """The lines of a table, each a `kind`: a NamedTuple of texts, whole numbers and floats, by the
+    columns' names.
+
+    Raises ValueError for a file that cannot be read, or is another table.
+    """
+    columns, types = kind._fields, list(kind.__annotations__.values())
+    text = files.read_bytes(path)
+    try:
+        header, *rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
+        if tuple(header) != columns:
+            raise ValueError
+        return [kind(*(_cell(t, x) for t, x in zip(types, row, strict=True))) for row in rows]
+    except (csv.Error, ValueError):
+        expected = ", ".join(columns)
+        raise ValueError(
+            f"{path} must have the columns {expected}: it is not a table of results"
+        ) from None
+
+
+def _cell(kind: type, text: str) -> Any:
+    """A cell as it was written. Raises ValueError for something else."""
+    if kind is int and (len(text) > 20 or abs(int(text)) >= 2**63):
+        raise ValueError(text)
+    return kind(text)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned to be read as it stands; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = [
+        f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
+    return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
+
+
+def plain(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, aligned on the right; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def insert(path: Path, text: str, marks: tuple[str, str]) -> None:
+    """Replaces what stands between the two marks of a file. Raises ValueError where they are not,
+    once each.
+    """
+    check_marks(path, marks)
+    before, rest = path.read_text(encoding="utf-8").split(marks[0])
+    whole = "\n".join([before + marks[0], text, marks[1] + rest.split(marks[1])[1]])
+    files.replace(path, lambda file: file.write(whole.encode()))
+
+
+def check_marks(path: Path, marks: tuple[str, str]) -> None:
+    """Raises ValueError unless a file has both marks, once each and in order."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if [text.count(mark) for mark in marks] != [1, 1] or text.index(marks[0]) > text.index(
+        marks[1]
+    ):
+        raise ValueError(f"{path} needs one line {marks[0]} and below it one line {marks[1]}")

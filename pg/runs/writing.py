@@ -1,0 +1,114 @@
+"""The results of a run, written into its folder: the same files for a run of the train command, for
+each program of a benchmark and for the best configuration of a sweep.
+
+    metrics.parquet, params.safetensors, summary.json
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pg.evaluate import Evaluation
+from pg.reports import curves
+from pg.runs import folders, parameters, results
+from pg.runs.execution import Run
+
+
+def write_results(
+    folder: Path, run: Run, evaluations: Mapping[str, Evaluation], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Writes metrics, parameters and, as the last, the summary: with it the run is finished.
+
+    Args:
+        folder: the folder of the run, which has its config.json and versions.json.
+        run: the training of all seeds.
+        evaluations: as of `summarise`.
+        seeds: of the run, consecutive.
+
+    Returns:
+        The summary.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    summary = summarise(run, evaluations, seeds)
+    results.write_metrics(folder, run.metrics, seeds[0])
+    parameters.write_params(folder, run.states.params, run.states.normaliser)
+    folders.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def summarise(
+    run: Run,
+    evaluations: Mapping[str, Evaluation],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+        run: the training of all seeds.
+        evaluations: by how actions are chosen, "sampled" or "greedy", the returns [seeds,
+            episodes]. The first is the final evaluation; what others there are stands beside it
+            under their names. {}: the run was interrupted.
+        seeds: of the run.
+
+    Returns:
+        The final evaluation over all seeds and, in `per_seed`, for each. With one seed,
+        `standard_error` is over episodes; with several it is of the mean over seeds, and
+        `interval` is that mean's bootstrap interval. Seeds that ended at a number that was not
+        finite, or whose returns are not, are listed in `failed_seeds`, and left out of what is over
+        all seeds. With `Config.diagnostics`, `noise_scale` is that of the last tenth of the
+        training.
+    """
+    failed = results.failed_runs(run.metrics)
+    for evaluation in evaluations.values():
+        failed |= ~np.isfinite(np.asarray(evaluation.returns, float)).all(axis=1)
+    rows: list[dict[str, Any]] = []
+    for seed, row in zip(seeds, results.as_rows(results.per_seed(run.metrics)), strict=True):
+        rows.append({"seed": seed, **row})
+    for row, failure in zip(rows, results.first_failures(run.metrics), strict=True):
+        row["finite"] = failure is None
+        if failure is not None:
+            row |= {"not_finite_at": failure[0], "not_finite_in": failure[1]}
+    summary: dict[str, Any] = {}
+    for actions, evaluation in evaluations.items():
+        over_seeds = _over_seeds(evaluation, ~failed)
+        is_final = not summary
+        summary |= (over_seeds | {"actions": actions}) if is_final else {actions: over_seeds}
+        scores = results.as_rows(results.final_scores(evaluation))
+        for row, of_seed in zip(rows, scores, strict=True):
+            row |= of_seed if is_final else {actions: of_seed}
+    if "grad_variance" in run.metrics:  # of `Config.diagnostics`
+        noise_scale = curves.final_noise_scale(run.metrics)
+        summary["noise_scale"] = noise_scale if np.isfinite(noise_scale) else None
+    return summary | {
+        "status": "interrupted" if run.signum else "finished" if run.finished else "stopped",
+        "num_updates": run.metrics["env_steps"].shape[1],
+        "env_steps": int(run.metrics["env_steps"].sum(dtype=np.int64)),
+        "failed_seeds": [seed for seed, one in zip(seeds, failed, strict=True) if one],
+        "compile_seconds": run.compile_seconds,
+        "train_seconds": run.train_seconds,
+        "per_seed": rows,
+    }
+
+
+def _over_seeds(evaluation: Evaluation, fine: np.ndarray) -> dict[str, Any]:
+    """The final evaluation over the seeds that are `fine` [S]; {} if none is."""
+    if not fine.any():
+        return {}
+    scores = results.final_scores(evaluation)
+    if len(fine) == 1:
+        return results.as_rows(scores)[0]
+    means = scores["mean"][fine]
+    mean = results.mean_over_seeds(means)
+    return {
+        "mean": mean.value,
+        "interval": [mean.low, mean.high],
+        "standard_error": means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else np.nan,
+        "median_of_seeds": np.median(means),
+        "min": scores["min"][fine].min(),
+        "max": scores["max"][fine].max(),
+        "episodes": int(scores["episodes"][fine].sum()),
+    }
