@@ -69,9 +69,7 @@ def discounted_sum(
 
 
 @converted(_steps, "reward")
-def total_return(
-    reward: Float[Array, "T *B"], gamma: Float[Array, ""] | float
-) -> Float[Array, "*B"]:
+def total_return(reward: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "*B"]:
     """R = Σₜ γᵗ rₜ, summed over axis 0, [...]: each column is one episode from its start, 0 after
     its end.
 
@@ -81,16 +79,14 @@ def total_return(
 
 
 @converted(_steps, "x")
-def discount_powers(
-    x: Float[Array, "T *B"], gamma: Float[Array, ""] | float
-) -> Float[Array, "T *#B"]:
+def discount_powers(x: Float[Array, "T *B"], gamma: Float[ArrayLike, ""]) -> Float[Array, "T *#B"]:
     """γᵗ for t = 0 .. T-1, shaped [T, 1, ...] to multiply x: [T, ...]; 0⁰ = 1."""
     return jnp.asarray(gamma, x.dtype) ** _column(jnp.arange(x.shape[0], dtype=x.dtype), x)
 
 
 @converted(_steps, "reward", "done")
 def reward_to_go(
-    reward: Float[Array, "T *B"], done: Bool[Array, "T *B"], gamma: Float[Array, ""] | float
+    reward: Float[Array, "T *B"], done: Bool[Array, "T *B"], gamma: Float[ArrayLike, ""]
 ) -> Float[Array, "T *B"]:
     """Gₜ = rₜ + γ (1 - doneₜ) Gₜ₊₁, restarting after `done`, [T, ...]. Not multiplied by γᵗ.
 
@@ -108,7 +104,7 @@ def td_error(
     terminated: Bool[Array, "T *B"],
     v_t: Float[Array, "T *B"],
     v_tp1: Float[Array, "T *B"],
-    gamma: Float[Array, ""] | float,
+    gamma: Float[ArrayLike, ""],
 ) -> Float[Array, "T *B"]:
     """δₜ = rₜ + γ (1 - terminatedₜ) V(sₜ₊₁) - V(sₜ), [T, ...]  (Sutton 1988).
 
@@ -132,7 +128,7 @@ def n_step(
     truncated: Bool[Array, "T *B"],
     v_t: Float[Array, "T *B"],
     v_tp1: Float[Array, "T *B"],
-    gamma: Float[Array, ""] | float,
+    gamma: Float[ArrayLike, ""],
     n: ArrayLike,
 ) -> Float[Array, "T *B"]:
     """Aₜ = Σ_{l<n} γˡ rₜ₊ₗ + γⁿ V(sₜ₊ₙ) - V(sₜ), [T, ...]  (Mnih et al. 2016, 1602.01783).
@@ -174,8 +170,8 @@ def gae(
     truncated: Bool[Array, "T *B"],
     v_t: Float[Array, "T *B"],
     v_tp1: Float[Array, "T *B"],
-    gamma: Float[Array, ""] | float,
-    lambda_: Float[Array, ""] | float,
+    gamma: Float[ArrayLike, ""],
+    lambda_: Float[ArrayLike, ""],
 ) -> Float[Array, "T *B"]:
     """Aₜ = Σₗ (γλ)ˡ δₜ₊ₗ, within the episode, [T, ...]  (Schulman et al. 2016, 1506.02438, eq.
     16).
@@ -201,10 +197,10 @@ def vtrace(
     truncated: Bool[Array, "T *B"],
     v_t: Float[Array, "T *B"],
     v_tp1: Float[Array, "T *B"],
-    gamma: Float[Array, ""] | float,
-    lambda_: Float[Array, ""] | float = 1.0,
-    clip_rho: Float[Array, ""] | float = 1.0,
-    clip_c: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""],
+    lambda_: Float[ArrayLike, ""] = 1.0,
+    clip_rho: Float[ArrayLike, ""] = 1.0,
+    clip_c: Float[ArrayLike, ""] = 1.0,
 ) -> tuple[Float[Array, "T *B"], Float[Array, "T *B"]]:
     """Targets vₜ and advantages, each [T, ...]  (Espeholt et al. 2018, 1802.01561, eq. 1 and
     section 4.2).
