@@ -20,7 +20,7 @@ if __debug__:  # under `python -O` beartype checks nothing
     install_import_hook(TYPED, CHECKER)
 
 # The helpers that assert: what they compare is shown, and `python -O` leaves it in.
-pytest.register_assert_rewrite("figures", "mistakes", "reproductions")
+pytest.register_assert_rewrite("figures", "mistakes", "scripts")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
 jax.config.update(

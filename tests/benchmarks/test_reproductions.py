@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reproductions import FOLDER, refused, run
+from scripts import REPRODUCTIONS, refused, run
 
 from pg.exact import tabular
 from pg.reports.statistics import Estimate
 
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(REPRODUCTIONS))
 import dynamics
 import reporting
 
-sys.path.remove(str(FOLDER))
+sys.path.remove(str(REPRODUCTIONS))
 
 SCRIPTS = ("mei_2020", "agarwal_2021", "chung_2021", "nota_thomas_2020")
 REWARD, THREE = np.array([1.0, 0.9, 0.1]), (1.0, 0.7, 0.0)
@@ -339,17 +339,26 @@ def test_a_share_has_its_interval() -> None:
         ("mei_2020", ("--out", "{file}"), "cannot make the folder"),
     ],
 )
-def test_a_mistake_is_one_sentence_at_once(
+def test_a_mistake_is_one_sentence_before_anything_is_compiled(
     script: str, arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    done = refused(script, arguments, tmp_path)
+    file = tmp_path / "file"
+    file.write_text("")
+    words = [word.format(file=file) for word in arguments]
+    done = refused(f"reproductions/{script}.py", *words)
     assert message in done.stderr + done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_reproduction(script: str, tmp_path: Path) -> None:
-    done = run(script, "--out", str(tmp_path / "figures"), "--json", str(tmp_path / "found.json"))
+    done = run(
+        f"reproductions/{script}.py",
+        "--out",
+        str(tmp_path / "figures"),
+        "--json",
+        str(tmp_path / "found.json"),
+    )
     assert done.returncode == 0, done.stderr
     assert "\nverdict: reproduced\n" in done.stdout
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from reproductions import FOLDER, refused, run
+from scripts import REPRODUCTIONS, refused, run
 
 from pg import envs, networks, rollout
 from pg.diagnostics import Decomposition
@@ -25,12 +25,12 @@ from pg.presets import preset
 from pg.reports.statistics import Estimate
 from pg.train import make_learner
 
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(REPRODUCTIONS))
 import reporting
 import snapshots
 import variances
 
-sys.path.remove(str(FOLDER))
+sys.path.remove(str(REPRODUCTIONS))
 
 SCRIPTS = ("ilyas_2020", "tucker_2018")
 
@@ -235,10 +235,13 @@ def test_the_best_gain_slows_the_point_down() -> None:
         ("tucker_2018", ("--out", "{file}"), "cannot make the folder"),
     ],
 )
-def test_a_mistake_is_one_sentence_at_once(
+def test_a_mistake_is_one_sentence_before_anything_is_compiled(
     script: str, arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
-    done = refused(script, arguments, tmp_path)
+    file = tmp_path / "file"
+    file.write_text("")
+    words = [word.format(file=file) for word in arguments]
+    done = refused(f"reproductions/{script}.py", *words)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -256,7 +259,7 @@ def test_a_reproduction(script: str, tmp_path: Path) -> None:
     is.
     """
     out, found_in = str(tmp_path / "figures"), str(tmp_path / "found.json")
-    done = run(script, "--out", out, "--json", found_in, timeout=3_600)
+    done = run(f"reproductions/{script}.py", "--out", out, "--json", found_in, timeout=3_600)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
     assert f"\nverdict: {found['verdict']}\n" in done.stdout

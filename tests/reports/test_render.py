@@ -1,16 +1,14 @@
 """The policy of a run, drawn: the files, and what is said to a mistake."""
 
-import os
 import runpy
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from PIL import Image
+from scripts import refused, run
 
 from pg import make_train
 from pg.commands import cli
@@ -18,20 +16,7 @@ from pg.config import Config, Hyperparams
 from pg.runs import folders, parameters
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations"),
-}
-
-
 SCRIPT = ROOT / "experiments" / "render.py"
-
-
-def render(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
 
 
 def frames(path: Path) -> int:
@@ -85,14 +70,16 @@ def test_a_run_is_drawn(
 )
 def test_whatever_a_run_may_be(settings: dict[str, object], tmp_path: Path) -> None:
     a_run(tmp_path, Config(num_envs=2, num_updates=1, **settings, preset=None))  # type: ignore[arg-type]
-    done = render(str(tmp_path), "--steps", "3", "--greedy", "--out", str(tmp_path / "a.gif"))
+    done = run(
+        "render.py", str(tmp_path), "--steps", "3", "--greedy", "--out", str(tmp_path / "a.gif")
+    )
     assert done.returncode == 0, done.stderr
     assert frames(tmp_path / "a.gif") == 4
 
 
 @pytest.mark.slow
 def test_an_untrained_policy_is_drawn(tmp_path: Path) -> None:
-    done = render("--env", "Catch-bsuite", "--out", str(tmp_path / "catch.gif"))
+    done = run("render.py", "--env", "Catch-bsuite", "--out", str(tmp_path / "catch.gif"))
     assert done.returncode == 0, done.stderr
     assert frames(tmp_path / "catch.gif") == 10
 
@@ -119,7 +106,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_at_once(
+def test_a_mistake_is_one_sentence_before_anything_is_compiled(
     arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     folders.write_json(
@@ -131,9 +118,5 @@ def test_a_mistake_is_one_sentence_at_once(
         },
     )
     (tmp_path / "empty").mkdir()
-    started = time.monotonic()
-    done = render(*(word.format(run=tmp_path) for word in arguments))
-    assert done.returncode == 2, done.stderr
+    done = refused("render.py", *(word.format(run=tmp_path) for word in arguments))
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - started < 5.0

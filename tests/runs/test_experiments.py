@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 import pandas
 import polars
 import pytest
+from scripts import programs, refused_without_jax, run, run_with_imports
 
 from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
@@ -23,10 +23,6 @@ from pg.runs import execution, folders, parameters, results
 from pg.train import make_learner, make_train
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {
-    **os.environ,
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "compilations"),
-}
 SMALL = ("--num-updates", "4", "--num-envs", "4", "--hidden-sizes", "8", "--eval-episodes", "5")
 EVERYTHING = {
     "config.json",
@@ -38,19 +34,11 @@ EVERYTHING = {
 EVERYTHING |= {"curve.png", "curve.svg", "checkpoints", ".lock"}
 
 
-def train(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "experiments" / script), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp("results")
-    done = train(
-        *SMALL, "--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out)
-    )
+    words = ("--estimator", "leave_one_out", "--seeds", "2", "--seed", "3", "--out", str(out))
+    done = run("train.py", *SMALL, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout, Path(done.stdout.strip().splitlines()[-1])
 
@@ -178,15 +166,26 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_and_exit_code_2_at_once(
+def test_a_mistake_is_one_sentence_and_exit_code_2_without_jax(
     arguments: list[str], message: str
 ) -> None:
-    started = time.monotonic()
-    done = train(*arguments)
-    assert done.returncode == 2
+    done = refused_without_jax("train.py", *arguments)
     assert message in " ".join((done.stderr + done.stdout).replace("│", " ").split())
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - started < 5.0
+
+
+def test_what_comes_before_a_mistake_is_seen() -> None:
+    """A wrong parameter is known only once the environment has been made, by jax."""
+    with pytest.raises(AssertionError, match="jax"):
+        refused_without_jax("train.py", "--env-params", "gravty=9")
+    code = "import jax; jax.jit(lambda x: x + 1)(0); jax.lax.map(abs, jax.numpy.zeros(3))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_LOG_COMPILES": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert programs(done.stderr) == ["<lambda>", "scan"]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_a_mistake_that_only_the_environment_knows(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    done = train(*[word.format(file=tmp_path / "file") for word in arguments])
+    done = run("train.py", *[word.format(file=tmp_path / "file") for word in arguments])
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert message in done.stderr
 
@@ -219,16 +218,15 @@ def test_an_evaluation_whose_returns_are_all_equal(
     arguments: list[str], score: str, tmp_path: Path
 ) -> None:
     limit = ("--env-params", "max_steps_in_episode=5", "--num-updates", "1")
-    done = train(*SMALL, *limit, *arguments, "--out", str(tmp_path))
+    done = run("train.py", *SMALL, *limit, *arguments, "--out", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert score in done.stdout
 
 
-def test_help_teaches_and_answers_at_once() -> None:
-    started = time.monotonic()
-    done = train("--help")
+def test_help_teaches_and_does_not_wait_for_jax() -> None:
+    done, modules = run_with_imports("train.py", "--help")
     assert done.returncode == 0
-    assert time.monotonic() - started < 3.0
+    assert "jax" not in modules
     for flag in (
         "--estimator",
         "--gamma",
@@ -243,7 +241,7 @@ def test_help_teaches_and_answers_at_once() -> None:
 
 def test_the_preset_of_an_estimator_is_its_default() -> None:
     assert "(default: windows)" in " ".join(
-        train("--estimator", "ppo", "--help").stdout.replace("│", " ").split()
+        run("train.py", "--estimator", "ppo", "--help").stdout.replace("│", " ").split()
     )
 
 
@@ -259,7 +257,7 @@ def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
         "num_envs=4",
         "hidden_sizes=(8,)",
     ]
-    done = train(*arguments, "--range", "learning_rate=0.001:0.1", script="tune.py")
+    done = run("tune.py", *arguments, "--range", "learning_rate=0.001:0.1")
     assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
     assert printed[0].startswith("2 trials × 2 seeds × ")
@@ -282,7 +280,7 @@ def test_a_search_ranks_its_trials_and_prints_the_best() -> None:
     ],
 )
 def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
-    done = train(*arguments, script="tune.py")
+    done = run("tune.py", *arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert message in done.stderr
 
@@ -319,7 +317,7 @@ def test_a_mistake_in_a_search(arguments: list[str], message: str) -> None:
     ],
 )
 def test_a_mistake_in_a_sweep(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = train("--out", str(tmp_path), *arguments, script="sweep.py")
+    done = run("sweep.py", "--out", str(tmp_path), *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert not list(tmp_path.rglob("*.parquet"))
@@ -329,7 +327,7 @@ def test_scripts_for_clusters_are_whole() -> None:
     """Their syntax, and that the command has the flags they use; the clusters themselves are not
     here.
     """
-    helped = train("--help", script="sweep.py").stdout
+    helped = run("sweep.py", "--help").stdout
     scripts = sorted((ROOT / "experiments" / "cluster").iterdir())
     assert len(scripts) == 3
     for script in scripts:

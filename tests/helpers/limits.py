@@ -1,0 +1,36 @@
+"""What a read may take: no waiting, and few bytes; neither is a clock."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@contextmanager
+def no_waiting(seconds: float = 60.0) -> Iterator[None]:
+    """Fails the test within what waits for ever, as on a pipe that nobody writes to, after a time
+    that is long for any machine, however busy.
+    """
+
+    def stop(*_: Any) -> None:
+        pytest.fail(f"still waiting after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def bytes_read() -> int:
+    """The bytes that this process has read from files so far; 0 where no system counts them."""
+    account = Path("/proc/self/io")
+    if not account.exists():
+        return 0
+    lines = dict(line.split(": ") for line in account.read_text().splitlines())
+    return int(lines["rchar"])
