@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from test_train import adam_steps
+from small import adam_steps
 from toys import Target
 
 from pg import train

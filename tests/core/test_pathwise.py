@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mistakes import Mistake, assert_one_sentence, handed
-from test_continuous import (
+from continuous import (
     CLIPPED,
     GAIN,
     GAIN_LOG_STD,
@@ -22,6 +21,7 @@ from test_continuous import (
     gaussian,
     linear,
 )
+from mistakes import Mistake, assert_one_sentence, handed
 
 from pg import envs, pathwise_gradient, returns, rollout
 from pg.config import Config
@@ -56,7 +56,7 @@ def z(x: np.ndarray, expected: Any) -> float:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("problem", "policy"),
-    [(PLAIN, gaussian()), (CLIPPED, gaussian()), (SQUASHED, gaussian(law=TanhGaussian))],
+    [(PLAIN, gaussian()), (CLIPPED, gaussian()), (SQUASHED, gaussian(kind=TanhGaussian))],
     ids=["plain", "clipped", "squashed"],
 )
 def test_mean_and_variance_of_one_step(problem: Any, policy: Network) -> None:

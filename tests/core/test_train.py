@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from mistakes import Mistake, assert_one_sentence, handed
-from small import MDP, TINY, TRACED
+from small import MDP, TINY, TRACED, adam_steps
 from toys import Clock
 
 from pg import train as train_module
@@ -502,12 +502,6 @@ def test_keys_of_another_kind_stay_of_their_kind() -> None:
     train = jax.jit(make_train(config))
     plain, other = (train(jax.random.key(0, impl=impl))[1] for impl in ("threefry2x32", "rbg"))
     assert float(plain["return"][0]) != float(other["return"][0])
-
-
-def adam_steps(state: Any) -> int:
-    return int(
-        next(x for path, x in jax.tree.leaves_with_path(state.opt_state) if "count" in str(path))
-    )
 
 
 def test_a_batch_is_left_once_the_policy_has_moved_too_far() -> None:

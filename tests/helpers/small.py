@@ -1,4 +1,8 @@
-"""A small problem, settings that train on it in no time, and hyperparameters that are traced."""
+"""Training in the small: a problem and settings that take no time, hyperparameters that are traced,
+and the steps that an optimizer has taken.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,3 +17,9 @@ TINY = Config(
 TRACED = jax.tree.map(jnp.float32, Hyperparams())._replace(
     n_step=jnp.int32(5), snapshot_period=jnp.int32(10)
 )
+
+
+def adam_steps(state: Any) -> int:
+    """The steps that Adam has counted in the state of a run."""
+    leaves = jax.tree.leaves_with_path(state.opt_state)
+    return int(next(x for path, x in leaves if "count" in str(path)))
