@@ -1,32 +1,30 @@
 """The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of
 0.5 and 0.9 to ∇J.
 
-By estimator, problem and snapshot of training, with intervals. Measurements are kept in --out, and
-the same command goes on with those that are missing. With --against two benchmarks with different
-seeds are compared.
+By estimator, problem and snapshot of training, with intervals. Measurements are stored in --out,
+and the same command continues with those that are missing. With --against those of two seeds are
+compared.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import estimator_variance
 import tyro
-from estimator_variance import Measuring
 
-from pg.benchmarks.suites import LABORATORY
+from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 
 
 @dataclasses.dataclass
-class Options(Measuring):
-    """The measurements, their folder and their report."""
+class Options(estimator_variance.Options):
+    """The measurements, their folder, and their report."""
 
-    subjects: tuple[str, ...] = LABORATORY
+    problems: tuple[str, ...] = GRADIENT_PROBLEMS
     """Problems; of gridworld and garnet ∇J is known exactly."""
     against: int | None = None
-    """Another seed that was measured too: the number of problems is printed on which the same three
-    estimators lead.
-    """
+    """Another seed that was measured: on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
     report: Path | None = None
@@ -50,24 +48,28 @@ def main() -> int:
 
         if options.report:
             tables.check_marks(options.report, leaderboard.MARKS)
-        found = leaderboard.Survey.read(options.from_) if options.from_ else options.survey()
+        if options.from_:
+            measurements = leaderboard.Measurements.read(options.from_)
+        else:
+            measurements = options.measure()
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here")
+        print("interrupted; the same command continues from here")
         return cli.INTERRUPTED
-    lines = options.asked(found, options.seed).lines
-    if not lines:
-        cli.fail(f"{options.from_ or options.out} has no line of seed {options.seed}")
-    print(report := leaderboard.report(lines))
+    qualities = options.select(measurements, options.seed).qualities
+    if not qualities:
+        cli.fail(f"{options.from_ or options.out} has no row of seed {options.seed}")
+    report = leaderboard.report(qualities)
+    print(report)
     if options.report:
         tables.insert(options.report, report, leaderboard.MARKS)
-    leaderboard.draw_leaderboard(lines, options.figure or options.out / "leaderboard.png")
+    leaderboard.plot_leaderboard(qualities, options.figure or options.out / "leaderboard.png")
     if options.against is not None:
-        others = options.asked(found, options.against).lines
-        same, total = leaderboard.agreement(lines, others)
+        others = options.select(measurements, options.against).qualities
+        same, total = leaderboard.agreement(qualities, others)
         seeds = f"seeds {options.seed} and {options.against}"
         print(f"\nthe same three estimators lead with {seeds} on {same} of {total} problems")
     return 0

@@ -2,7 +2,7 @@
 variance, signal to noise, and cosine to ∇J against environment steps and wall time: a table and
 figures, with intervals from repetitions.
 
-Measurements are kept in --out, and the same command goes on with those that are missing.
+Measurements are stored in --out, and the same command continues with those that are missing.
 """
 
 import dataclasses
@@ -10,17 +10,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pg.benchmarks.suites import LABORATORY
+from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
 from pg.inputs import check_name
 
 
 @dataclasses.dataclass
-class Measuring:
+class Options:
     """The measurements, and their folder."""
 
-    subjects: tuple[str, ...] = ("gridworld", "CartPole-v1")
+    problems: tuple[str, ...] = ("gridworld", "CartPole-v1")
     """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
     Pendulum-v1, Breakout-MinAtar.
     """
@@ -32,13 +32,13 @@ class Measuring:
     """Number of episodes of one estimate, even."""
     share: float = 1.0
     """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
-    out: Path = Path("results/laboratory")
-    """Folder of the measurements and the figures."""
+    out: Path = Path("results/leaderboard")
+    """Folder of the measurements, and of the figures."""
 
     def check(self) -> None:
-        """Raises ValueError for what cannot be measured, before jax is loaded."""
-        for name in self.subjects:
-            check_name("subjects", name, LABORATORY)
+        """Raises ValueError for a flag out of range, before jax is loaded."""
+        for name in self.problems:
+            check_name("problems", name, GRADIENT_PROBLEMS)
         for name in self.estimators:
             check_name("estimators", name, FACTS)
             if "episodes" not in FACTS[name].collect:
@@ -50,12 +50,12 @@ class Measuring:
         if not 0.0 < self.share < math.inf:
             raise ValueError(f"share must be above 0, got {self.share}")
 
-    def survey(self) -> Any:
-        """The measurements, those in --out and new ones."""
+    def measure(self) -> Any:
+        """The `Measurements` of the folder, with those that were missing."""
         from pg.benchmarks import leaderboard
 
-        return leaderboard.survey(
-            self.subjects,
+        return leaderboard.measure(
+            self.problems,
             self.estimators or leaderboard.COMPARED,
             self.out,
             seed=self.seed,
@@ -63,16 +63,17 @@ class Measuring:
             num_episodes=self.num_episodes,
         )
 
-    def asked(self, found: Any, seed: int) -> Any:
-        """The part of a survey that is asked for, of a seed."""
+    def select(self, measurements: Any, seed: int) -> Any:
+        """The `Measurements` of these problems and estimators, and of one seed."""
         from pg.benchmarks import leaderboard
 
-        return found.having(self.subjects, self.estimators or leaderboard.COMPARED, seed)
+        estimators = self.estimators or leaderboard.COMPARED
+        return measurements.select(self.problems, estimators, seed)
 
 
 def main() -> int:
     """The exit code: 0, or 130 after Ctrl-C."""
-    options = cli.options(Measuring, cli.docstring_of(__file__))
+    options = cli.options(Options, cli.docstring_of(__file__))
     try:
         options.check()
         cli.cache_compilations()
@@ -80,20 +81,23 @@ def main() -> int:
         # only now: a mistake in the arguments need not wait for jax
         from pg.benchmarks import leaderboard
 
-        found = options.asked(options.survey(), options.seed)
+        measurements = options.select(options.measure(), options.seed)
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
         cli.fail_to_write(error)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here")
+        print("interrupted; the same command continues from here")
         return cli.INTERRUPTED
-    for subject in options.subjects:
-        for stage in leaderboard.STAGES:
-            lines = [x for x in found.lines if (x.subject, x.stage) == (subject, stage)]
-            if lines:
-                print(f"\n{subject}, {stage} of training\n{leaderboard.variance_table(lines)}")
-    print("", options.out / "quality.csv", *leaderboard.draw(found, options.out), sep="\n")
+    for problem in options.problems:
+        for snapshot in leaderboard.SNAPSHOTS:
+            place = problem, snapshot
+            qualities = [x for x in measurements.qualities if (x.problem, x.snapshot) == place]
+            if qualities:
+                print(f"\n{problem}, {snapshot} of training")
+                print(leaderboard.variance_table(qualities))
+    figures = leaderboard.plot_measurements(measurements, options.out)
+    print("", options.out / "quality.csv", *figures, sep="\n")
     return 0
 
 

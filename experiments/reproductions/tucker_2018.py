@@ -32,7 +32,7 @@ class Options(reporting.Files):
     many.
     """
     share: float = 1.0
-    """Share of the laboratory's number of whole estimates."""
+    """Share of the leaderboard's number of whole estimates."""
     seed: int = 0
     """Seed of policies and samples."""
 
@@ -57,7 +57,7 @@ def main() -> None:
         action_share,
         best_gain,
         of_point_mass,
-        of_stage,
+        of_snapshot,
         variance_ratio,
     )
 
@@ -70,11 +70,11 @@ def main() -> None:
 
     def shares(kinds: tuple[str, ...], *tasks: str) -> None:
         for kind, task in itertools.product(kinds, tasks):
-            for stage, x in zip(leaderboard.STAGES, parts[task], strict=True):
+            for snapshot, x in zip(leaderboard.SNAPSHOTS, parts[task], strict=True):
                 y = action_share(getattr(x, kind))
-                report.figure(f"{task}, {stage}: share of Σ_a, {WITH[kind]}", y)
+                report.figure(f"{task}, {snapshot}: share of Σ_a, {WITH[kind]}", y)
                 if kind != "plain":
-                    report.figure(f"{task}, {stage}: upper end of it", y.high, at_most=TENTH)
+                    report.figure(f"{task}, {snapshot}: upper end of it", y.high, at_most=TENTH)
 
     mass, text = (
         "point mass",
@@ -86,24 +86,24 @@ def main() -> None:
         "over all three parts",
     )
     parts[mass] = [
-        of_point_mass(x * best_gain(), key, 4 * given.states) for x in leaderboard.STAGES.values()
+        of_point_mass(x * best_gain(), key, 4 * given.states)
+        for x in leaderboard.SNAPSHOTS.values()
     ]
     shares(("plain", "true"), mass)
     report.claim(
         "so it is in benchmarks with the true Vₜ(s)",
         "smaller tasks than MuJoCo's; V from 32 more returns",
     )
-    stages = {task: leaderboard.stages(task, given.seed) for task in given.tasks}
-    parts |= {
-        task: [of_stage(task, x, key, given.states) for x in stages[task]] for task in given.tasks
-    }
+    snapshots = {task: leaderboard.train_snapshots(task, given.seed) for task in given.tasks}
+    for task in given.tasks:
+        parts[task] = [of_snapshot(task, x, key, given.states) for x in snapshots[task]]
     shares(("plain", "true"), *given.tasks)
     report.claim(
         "so it is there with a learned V(s)",
         "V is fitted to each policy, and does not know the time",
     )
     shares(("learned",), *given.tasks)
-    pairs = [(task, stage) for task in given.tasks for stage in stages[task]]
+    pairs = [(task, x) for task in given.tasks for x in snapshots[task]]
     for task, at in pairs:
         report.figure(
             f"{task}, {at.name}: share of the returns' variance that V explains", at.explained["V"]
@@ -117,8 +117,11 @@ def main() -> None:
         text, "whole estimates of the same episodes, variance with Q(s, a) over that with V(s)"
     )
     for task, at in (x for x in pairs if "Q" in x[1].critics):
-        by = (leaderboard.measure(task, at, x, given.seed + 1, share=given.share) for x in NAMES)
-        ratio = variance_ratio(*(x.gradients for x in by))
+        estimates = [
+            leaderboard.estimate_gradients(task, at, name, given.seed + 1, share=given.share)
+            for name in NAMES
+        ]
+        ratio = variance_ratio(*(x.gradients for x in estimates))
         report.figure(f"{task}, {at.name}", ratio)
         report.figure(f"{task}, {at.name}: lower end of it", ratio.low, at_least=1 - TENTH)
 

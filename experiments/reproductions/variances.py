@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg import diagnostics, envs, networks, rollout
-from pg.benchmarks.leaderboard.subjects import GAMMA, SUBJECTS, Stage, parts, still
+from pg.benchmarks.leaderboard.problems import (
+    GAMMA,
+    PROBLEMS,
+    Snapshot,
+    frozen_config,
+    make_components,
+)
 from pg.diagnostics import Decomposition
 from pg.distributions import Gaussian
 from pg.exact.closed_forms import LQR, lqr
@@ -66,25 +72,31 @@ def best_gain() -> np.ndarray:
     return np.asarray(lqr.optimal_gain(POINT_MASS, GAMMA)[0])
 
 
-def of_stage(name: str, stage: Stage, key: jax.Array, num_states: int) -> Parts:
-    """The variances of a policy of the benchmark, with its fitted V(s) and with Vₜ(s) from more
+def of_snapshot(name: str, snapshot: Snapshot, key: jax.Array, num_states: int) -> Parts:
+    """The variance at a snapshot of the leaderboard, with its fitted V(s), and with Vₜ(s) from more
     returns.
+
+    Args:
+        name: of the problem.
+        snapshot: of its policy.
+        key: of the samples.
+        num_states: visits from which the variance is measured.
     """
-    config = still(SUBJECTS[name].settings(name)[0], "state_value", 64)
-    env, policy, critic = parts(config, stage.normaliser, 64)
+    config = frozen_config(PROBLEMS[name].settings(name)[0], "state_value", 64)
+    env, policy, critic = make_components(config, snapshot.normaliser, 64)
 
     def learned(at: RolloutState) -> jax.Array:
         return critic.apply(
-            stage.critics["V"], networks.start(critic, num_states), at.obs, at.time == 0
+            snapshot.critics["V"], networks.start(critic, num_states), at.obs, at.time == 0
         )[1]
 
     def true(at: RolloutState) -> jax.Array:
         return sampled_value(
-            env, policy, stage.policy, jax.random.fold_in(key, 1), at, config.horizon
+            env, policy, snapshot.policy, jax.random.fold_in(key, 1), at, config.horizon
         )
 
     of = functools.partial(
-        diagnostics.decompose, env, policy, stage.policy, key, num_states=num_states, gamma=GAMMA
+        diagnostics.decompose, env, policy, snapshot.policy, key, num_states=num_states, gamma=GAMMA
     )
     return Parts(*(of(horizon=config.horizon, baseline=b) for b in (None, learned, true)))
 

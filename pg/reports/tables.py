@@ -5,20 +5,23 @@ The only reader and writer of tables. Imports neither jax nor gymnax.
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from pg.inputs import shown
+from pg.reports.statistics import Estimate
 from pg.runs import files, memory
 
 _CELL = 8  # bytes of a number
 # bytes of a value in a parquet file before it was packed, on average, texts included
 _LONGEST_CELL = 256
 _CELLS_BESIDE = 1000  # as many values' bytes are beside them: heads of pages, dictionaries
-Line = TypeVar("Line", bound=Any)  # a NamedTuple
+Row = TypeVar("Row", bound=Any)  # a NamedTuple
 
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
@@ -146,24 +149,68 @@ def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]
     files.replace(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def read_csv(path: Path, kind: type[Line]) -> list[Line]:
-    """The lines of a table, each a `kind`: a NamedTuple of texts, whole numbers and floats, by the
-    columns' names.
+def read_csv(
+    path: Path, kind: type[Row], former: Mapping[str, str] = MappingProxyType({})
+) -> list[Row]:
+    """The rows of a table, each a NamedTuple.
 
-    Raises ValueError for a file that cannot be read, or is another table.
+    Args:
+        path: the file.
+        kind: of the rows, with fields that are texts, whole numbers, floats, or estimates, which
+            take three columns each (`flat_columns`).
+        former: names of columns in files of before, and those of today.
+
+    Raises:
+        ValueError: the file cannot be read, or is another table.
     """
-    columns, types = kind._fields, list(kind.__annotations__.values())
+    columns = flat_columns(kind)
+    types = list(columns.values())
     text = files.read_bytes(path)
     try:
-        header, *rows = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
-        if tuple(header) != columns:
+        header, *lines = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
+        if [former.get(name, name) for name in header] != list(columns):
             raise ValueError
-        return [kind(*(_cell(t, x) for t, x in zip(types, row, strict=True))) for row in rows]
+        rows = []
+        for line in lines:
+            cells = [_cell(t, x) for t, x in zip(types, line, strict=True)]
+            rows.append(row_of_cells(kind, cells))
+        return rows
     except (csv.Error, ValueError):
         expected = ", ".join(columns)
         raise ValueError(
             f"{path} must have the columns {expected}: it is not a table of results"
         ) from None
+
+
+def flat_columns(kind: type) -> dict[str, type]:
+    """Names and types of the columns of a table whose rows are NamedTuples of a kind.
+
+    An `Estimate` NAME takes three columns, NAME, NAME_low and NAME_high.
+    """
+    columns: dict[str, type] = {}
+    for name, field in kind.__annotations__.items():
+        if field is Estimate:
+            columns |= {name: float, f"{name}_low": float, f"{name}_high": float}
+        else:
+            columns[name] = field
+    return columns
+
+
+def flat_row(row: Any) -> list[Any]:
+    """The cells of a NamedTuple in the order of `flat_columns`."""
+    cells: list[Any] = []
+    for value in row:
+        cells += value if isinstance(value, Estimate) else [value]
+    return cells
+
+
+def row_of_cells(kind: type[Row], cells: Sequence[Any]) -> Row:
+    """The NamedTuple of a kind that `flat_row` gave these cells of."""
+    rest = iter(cells)
+    fields = []
+    for field in kind.__annotations__.values():
+        fields.append(Estimate(*itertools.islice(rest, 3)) if field is Estimate else next(rest))
+    return kind(*fields)
 
 
 def _cell(kind: type, text: str) -> Any:

@@ -7,6 +7,7 @@ that was written before.
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,24 @@ _TREES = ("params", "normaliser")
 # A step of a path as format 1 of checkpoints wrote it: .name, ['key'] or [0].
 _STEP = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(?:<flat index )?(\d+)>?\]")
 
+# Columns of the leaderboard's tables that have another name now.
+_LEADERBOARD = {"subject": "problem", "stage": "snapshot"}
+COLUMNS: dict[str, dict[str, str]] = {
+    "quality.csv": {
+        **_LEADERBOARD,
+        "steps": "steps_per_episode",
+        "seconds": "seconds_per_episode",
+        "reference": "reference_cosine",
+        **{f"half{end}": f"steps_for_0_5{end}" for end in ("", "_low", "_high")},
+        **{f"most{end}": f"steps_for_0_9{end}" for end in ("", "_low", "_high")},
+        "counted": "counted_episodes",
+    },
+    "cosines.csv": {**_LEADERBOARD, "low": "cosine_low", "high": "cosine_high"},
+}
+
+# Files that have another name now.
+FILES = {"snapshots.json": "stages.json"}
+
 
 def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings under the names of today.
@@ -37,6 +56,12 @@ def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(stored, Mapping):
             new[part] = {names.get(name, name): value for name, value in stored.items()}
     return new
+
+
+def existing(path: Path) -> Path:
+    """The path of a file, or of the one with its former name if that is the only one there."""
+    former = path.with_name(FILES.get(path.name, path.name))
+    return former if former.exists() and not path.exists() else path
 
 
 def leaf_name(stored: str) -> str:

@@ -14,7 +14,7 @@ from toys import Clock
 
 from pg.benchmarks import leaderboard, learning
 from pg.benchmarks import report as benchmark_report
-from pg.benchmarks.leaderboard import Estimates, Reference, subjects
+from pg.benchmarks.leaderboard import GradientEstimates, Reference, problems
 from pg.commands import cli
 from pg.config import Config, Hyperparams
 from pg.evaluate import Evaluation
@@ -189,7 +189,7 @@ def test_the_benchmark_command_says_that_every_run_diverged(tmp_path: Path) -> N
     assert "every run diverged: no row has a score" in done.stdout
 
 
-def test_the_laboratory_measures_no_policy_that_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_leaderboard_measures_no_policy_that_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
     wild = {
         "optimizer": "sgd",
         "learning_rate": 3e38,
@@ -198,19 +198,19 @@ def test_the_laboratory_measures_no_policy_that_diverged(monkeypatch: pytest.Mon
         "num_envs": 2,
     }
     monkeypatch.setitem(
-        subjects.SUBJECTS, "garnet", subjects.Subject("leave_one_out", wild, 8, 8, 1, 8)
+        problems.PROBLEMS, "garnet", problems.Problem("leave_one_out", wild, 8, 8, 1, 8)
     )
-    monkeypatch.setattr(subjects, "_fit", lambda *_: lambda *_: ({}, 0.0))
+    monkeypatch.setattr(problems, "_make_fit", lambda *_: lambda *_: ({}, 0.0))
     with pytest.raises(
         ValueError,
         match="the training of the policy of garnet diverged within 2 updates, and there is "
         "nothing to measure",
     ):
-        leaderboard.stages("garnet", 0)
+        leaderboard.train_snapshots("garnet", 0)
 
 
 def test_estimates_that_are_not_finite_are_refused() -> None:
-    found = Estimates(np.full((32, 3), np.nan), 4, 40.0, 0.1)
+    found = GradientEstimates(np.full((32, 3), np.nan), 4, 40.0, 0.1)
     with pytest.raises(ValueError, match="estimates must be finite, and 32 of 32 are not"):
         leaderboard.assess("garnet", "start", "gae", 0, found, Reference(np.ones(3), 1.0))
 

@@ -15,7 +15,7 @@ import pytest
 from toys import Clock, ClockParams
 
 from pg.benchmarks import learning
-from pg.benchmarks.leaderboard.subjects import SUBJECTS
+from pg.benchmarks.leaderboard.problems import PROBLEMS
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import make_env
@@ -116,7 +116,7 @@ def test_studies_differ_by_parameters_that_are_not_varied(tmp_path: Path) -> Non
     assert len(places) == 2
 
 
-def test_benchmark_and_laboratory_have_one_home_for_them(
+def test_benchmark_and_leaderboard_have_one_home_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task: Any = SimpleNamespace(name="Pendulum-v1", seeds=1, episodes=2)
@@ -127,10 +127,10 @@ def test_benchmark_and_laboratory_have_one_home_for_them(
 
     cells, _ = learning.plan([(task, row)], settings, tmp_path)
     assert dict(cells[0].config.env_params) == {"g": 5.0}
-    subject = SUBJECTS["Pendulum-v1"]
+    problem = PROBLEMS["Pendulum-v1"]
     traced = preset_with({"g": 5.0})
-    monkeypatch.setattr("pg.benchmarks.leaderboard.subjects.preset", traced)
-    assert dict(subject.settings("Pendulum-v1")[0].env_params) == {"g": 5.0}
+    monkeypatch.setattr("pg.benchmarks.leaderboard.problems.preset", traced)
+    assert dict(problem.settings("Pendulum-v1")[0].env_params) == {"g": 5.0}
 
 
 def preset_with(env_params: dict[str, Any]) -> Any:

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from limits import no_waiting
 
 from pg.benchmarks import learning
-from pg.benchmarks.leaderboard.quality import Point
-from pg.benchmarks.leaderboard.subjects import STAGES
-from pg.benchmarks.leaderboard.survey import STAGES_JSON
+from pg.benchmarks.leaderboard.measurements import SNAPSHOTS_JSON
+from pg.benchmarks.leaderboard.problems import SNAPSHOTS
+from pg.benchmarks.leaderboard.quality import CurvePoint, write_csv
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
 from pg.reports import tables
+from pg.reports.statistics import Estimate
 from pg.runs import checkpoints, files, folders, memory, parameters, results
 from pg.sweep import study as studies
 
@@ -74,13 +75,10 @@ def filled(tmp_path: Path) -> Path:
         **{"config": CONFIG.to_json(), "hyperparams": Hyperparams().scalars()},
     }
     folders.write_json(row / "seeds-2-3.json", former)
-    facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in STAGES}
-    folders.write_json(tmp_path / "stages.json", facts)
-    tables.write_csv(
-        tmp_path / "cosines.csv",
-        Point._fields,
-        [Point("a", "b", "c", 1, 2, 3.0, 4.0, 5.0, 6.0, 7.0)],
-    )
+    facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in SNAPSHOTS}
+    folders.write_json(tmp_path / "snapshots.json", facts)
+    point = CurvePoint("a", "b", "c", 1, 2, 3.0, 4.0, Estimate(5.0, 6.0, 7.0))
+    write_csv(tmp_path / "cosines.csv", [point])
     tables.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
     return tmp_path
 
@@ -106,12 +104,12 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     (f"{CELL}/config.json", learning.collect),
     (f"{CELL}/summary.json", learning.collect),
     (FORMER_CELL, learning.collect),
-    ("stages.json", shape_of("stages.json", STAGES_JSON)),
+    ("snapshots.json", shape_of("snapshots.json", SNAPSHOTS_JSON)),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),
     ("params.safetensors", lambda folder: parameters.read_params(folder, LIKE)),
-    ("cosines.csv", lambda folder: tables.read_csv(folder / "cosines.csv", Point)),
+    ("cosines.csv", lambda folder: tables.read_csv(folder / "cosines.csv", CurvePoint)),
     ("results.csv", lambda folder: learning.read_csv(folder / "results.csv")),
     ("metrics.parquet", results.load_results),
     (f"{CELL}/metrics.parquet", lambda folder: learning.stored_metrics((folder / CELL).parent)),

@@ -703,7 +703,7 @@ MUTANTS = [
         "estimators/facts.py",
         'self.unbiased_for == "J" or self.shrunk',
         'self.unbiased_for == "J"',
-        "tests/benchmarks/test_laboratory.py -k parallel",
+        "tests/benchmarks/test_leaderboard.py -k parallel",
     ),
     Mutant(
         "the Fisher matrix weighs states by γᵗ where the gradient does not",

@@ -1,73 +1,75 @@
-"""Estimators side by side: on the same policies, at several moments of their training, from the
-same random numbers.
+"""The leaderboard of gradient quality: estimators side by side on the same policies, at several
+snapshots of their training, from the same random numbers.
 
-train a policy once, keep θ at the start, the middle and the end     (`subjects`)
-→ fit critics to each with θ frozen → estimates by every estimator, and a reference   (`measuring`)
+train a policy once, store θ at the start, the middle and the end     (`problems`)
+→ fit critics to each frozen policy → estimates by every estimator, and a reference   (`gradients`)
 → variance, signal to noise, cosine to the reference, cost of a good cosine, intervals   (`quality`)
+→ every problem, snapshot and estimator, in a folder   (`measurements`)
+→ tables and figures   (`report`)
 """
 
-from pg.benchmarks.leaderboard.measuring import (
-    Estimates,
+from pg.benchmarks.leaderboard.gradients import (
+    GradientEstimates,
     Reference,
+    estimate_gradients,
+    reference_gradient,
+)
+from pg.benchmarks.leaderboard.measurements import (
+    COMPARED,
+    Measurements,
     measure,
-    reference,
+)
+from pg.benchmarks.leaderboard.problems import (
+    PROBLEMS,
+    SNAPSHOTS,
+    Problem,
+    Snapshot,
+    train_snapshots,
 )
 from pg.benchmarks.leaderboard.quality import (
-    LEVELS,
-    Point,
+    CurvePoint,
     Quality,
+    Repetitions,
     assess,
     budget,
-    parts,
+    per_repetition,
 )
 from pg.benchmarks.leaderboard.report import (
     MARKS,
     agreement,
-    budgets,
-    draw,
-    draw_leaderboard,
-    leaderboard,
+    leaderboard_table,
+    plot_leaderboard,
+    plot_measurements,
     report,
+    steps_table,
     variance_table,
-)
-from pg.benchmarks.leaderboard.subjects import (
-    STAGES,
-    SUBJECTS,
-    Stage,
-    Subject,
-    stages,
-)
-from pg.benchmarks.leaderboard.survey import (
-    COMPARED,
-    Survey,
-    survey,
 )
 
 __all__ = [
     "COMPARED",
-    "LEVELS",
     "MARKS",
-    "STAGES",
-    "SUBJECTS",
-    "Estimates",
-    "Point",
+    "PROBLEMS",
+    "SNAPSHOTS",
+    "CurvePoint",
+    "GradientEstimates",
+    "Measurements",
+    "Problem",
     "Quality",
     "Reference",
-    "Stage",
-    "Subject",
-    "Survey",
+    "Repetitions",
+    "Snapshot",
     "agreement",
     "assess",
     "budget",
-    "budgets",
-    "draw",
-    "draw_leaderboard",
-    "leaderboard",
+    "estimate_gradients",
+    "leaderboard_table",
     "measure",
-    "parts",
-    "reference",
+    "per_repetition",
+    "plot_leaderboard",
+    "plot_measurements",
+    "reference_gradient",
     "report",
-    "stages",
-    "survey",
+    "steps_table",
+    "train_snapshots",
     "variance_table",
 ]

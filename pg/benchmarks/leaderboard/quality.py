@@ -2,13 +2,15 @@
 repetitions.
 
 cos(N): the expected cosine of an estimate from N episodes to ∇J. As far as the estimates reach it
-is counted, on the means of N / N₀ of them; beyond, it is  cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a
-= E g·∇J / ‖∇J‖, which is what a cosine tends to in many dimensions. A biased estimator never comes
-above a / ‖E g‖; of one whose mean is along ∇J that is 1, and ‖E g‖ is a, which has one dimension of
-noise where ‖E g‖ has all of them.
+is counted, on the means of N / N₀ of them; beyond, it is extrapolated:
+
+    cos(N) = a / √(‖E g‖² + N₀ tr Σ / N),  a = E g·∇J / ‖∇J‖
+
+which is what a cosine tends to in many dimensions. A biased estimator never comes above a / ‖E g‖;
+of one whose mean is along ∇J that is 1, and ‖E g‖ is a, which has one dimension of noise where
+‖E g‖ has all of them.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,78 +18,73 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pg.benchmarks.leaderboard.measuring import Estimates, Reference
+from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.estimators.facts import FACTS
 from pg.reports import tables
+from pg.reports.statistics import Estimate
 from pg.runs import files
 
-Line = TypeVar("Line", "Quality", "Point")
-LEVELS = (0.5, 0.9)
+Row = TypeVar("Row", "Quality", "CurvePoint")
 RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
 REPETITIONS = 8  # parts of the estimates, each evaluated on its own
 RESAMPLED = 1000
 
 
 class Quality(NamedTuple):
-    """A line of the table: of an estimator, a subject, a stage; low and high are 95 % intervals."""
+    """The quality of one estimator at one snapshot of a problem."""
 
-    subject: str
-    stage: str
+    problem: str
+    snapshot: str
     estimator: str
     seed: int
     num_episodes: int  # N₀ of one estimate
-    steps: float  # environment steps of one episode
-    seconds: float  # of one episode, rollout and gradient
-    reference: float  # expected cosine of the reference itself to ∇J
-    variance: float  # tr Σ of one episode
-    variance_low: float
-    variance_high: float
-    snr: float  # ‖E g‖² / tr Σ of one episode
-    snr_low: float
-    snr_high: float
-    cosine: float  # of one estimate of N₀ episodes
-    cosine_low: float
-    cosine_high: float
-    half: float  # environment steps for an expected cosine of 0.5; NaN without a reference
-    half_low: float
-    half_high: float
-    most: float  # environment steps for an expected cosine of 0.9
-    most_low: float
-    most_high: float
-    counted: int  # largest number of episodes at which the cosine was counted, not reckoned
+    steps_per_episode: float  # of the environment
+    seconds_per_episode: float  # rollout and gradient
+    reference_cosine: float  # expected, of the reference itself to ∇J
+    variance: Estimate  # tr Σ of one episode
+    snr: Estimate  # ‖E g‖² / tr Σ of one episode
+    cosine: Estimate  # of one estimate of N₀ episodes
+    # environment steps for an expected cosine of 0.5 and 0.9; NaN without a reference
+    steps_for_0_5: Estimate
+    steps_for_0_9: Estimate
+    counted_episodes: int  # of the largest estimates whose cosine was counted, not extrapolated
 
 
-class Point(NamedTuple):
-    """A point of a curve: the expected cosine at a number of episodes."""
+class CurvePoint(NamedTuple):
+    """The expected cosine of one estimator at a number of episodes."""
 
-    subject: str
-    stage: str
+    problem: str
+    snapshot: str
     estimator: str
     seed: int
     episodes: int
     steps: float
     seconds: float
-    cosine: float
-    low: float
-    high: float
+    cosine: Estimate
 
 
-class Parts(NamedTuple):
-    """The figures of R repetitions, [R] and [R, M]; cosines at `size[i]` episodes, 1, 2, 4, ...
-    times N₀.
-    """
+class Repetitions(NamedTuple):
+    """Statistics of R repetitions, with cosines at M numbers of episodes: 1, 2, 4, ... times N₀."""
 
-    size: np.ndarray  # [M]
+    size: np.ndarray  # episodes, [M]
     cosine: np.ndarray  # [R, M]
     along: np.ndarray  # a, [R]
     signal: np.ndarray  # ‖E g‖², unbiased, [R]
     noise: np.ndarray  # tr Σ of one episode, [R]
 
 
-def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETITIONS) -> Parts:
-    """Statistics of the estimates in `repetitions` equal parts.
+def per_repetition(
+    estimates: GradientEstimates, reference: Reference, repetitions: int = REPETITIONS
+) -> Repetitions:
+    """The statistics of the estimates in equal parts.
 
-    Raises ValueError for fewer than two in each, and for estimates that are not finite.
+    Args:
+        estimates: K of one estimator.
+        reference: the gradient to compare with, and its own cosine.
+        repetitions: number of parts.
+
+    Raises:
+        ValueError: there are fewer than two estimates in a part, or some are not finite.
     """
     g = np.asarray(estimates.gradients, float)
     if bad := int((~np.isfinite(g).all(axis=1)).sum()):
@@ -106,7 +103,7 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
     sizes = 2 ** np.arange(int(np.log2(each)) + 1)
     cosine = np.stack([_cosines(g, direction, int(m)) for m in sizes], axis=1)
     signal = (mean**2).sum(axis=1) - spread / each
-    return Parts(
+    return Repetitions(
         sizes * estimates.num_episodes,
         cosine,
         mean @ direction,
@@ -115,75 +112,102 @@ def parts(estimates: Estimates, reference: Reference, repetitions: int = REPETIT
     )
 
 
-def budget(found: Parts, level: float, *, parallel: bool) -> float:
+def budget(repetitions: Repetitions, level: float, *, parallel: bool) -> float:
     """Episodes for an expected cosine of `level`; infinite where it is never reached.
 
     Counted where the mean curve crosses the level, between two sizes linearly in log N; else
-    reckoned.
+    extrapolated.
+
+    Args:
+        repetitions: statistics of an estimator.
+        level: of the cosine.
+        parallel: the mean of the estimates is along ∇J.
     """
-    curve = found.cosine.mean(axis=0)
-    if (above := curve >= level).any():
+    curve = repetitions.cosine.mean(axis=0)
+    size = repetitions.size
+    above = curve >= level
+    if above.any():
         i = int(above.argmax())
         if i == 0:
-            return float(found.size[0]) * min(1.0, (level / curve[0]) ** 2)
+            return float(size[0]) * min(1.0, (level / curve[0]) ** 2)
         share = (level - curve[i - 1]) / (curve[i] - curve[i - 1])
-        return float(found.size[i - 1] * (found.size[i] / found.size[i - 1]) ** share)
-    along = found.along.mean()
-    signal = along**2 if parallel else max(found.signal.mean(), along**2)
+        return float(size[i - 1] * (size[i] / size[i - 1]) ** share)
+    along = repetitions.along.mean()
+    signal = along**2 if parallel else max(repetitions.signal.mean(), along**2)
     missing = (along / level) ** 2 - signal
     if along <= 0 or missing <= 0:
         return float("inf")
-    return max(float(found.noise.mean() / missing), float(found.size[-1]))
+    return max(float(repetitions.noise.mean() / missing), float(size[-1]))
 
 
 def assess(
-    subject: str, stage: str, estimator: str, seed: int, estimates: Estimates, reference: Reference
-) -> tuple[Quality, list[Point]]:
-    """The line of the table that estimates make, and their curve, with intervals by resampling the
-    repetitions.
+    problem: str,
+    snapshot: str,
+    estimator: str,
+    seed: int,
+    estimates: GradientEstimates,
+    reference: Reference,
+) -> tuple[Quality, list[CurvePoint]]:
+    """The quality of estimates and their curve, with intervals by resampling the repetitions.
+
+    Args:
+        problem: name of the problem.
+        snapshot: name of the snapshot.
+        estimator: name of the estimator.
+        seed: of the estimates.
+        estimates: of ∇J.
+        reference: the gradient to compare with.
     """
     resolved = reference.cosine >= RESOLVED
-    found = parts(estimates, reference if resolved else reference._replace(cosine=1.0))
-    to = (
-        functools.partial(budget, parallel=FACTS[estimator].parallel)
-        if resolved
-        else lambda some, level: math.nan
+    repetitions = per_repetition(
+        estimates, reference if resolved else reference._replace(cosine=1.0)
     )
+    parallel = FACTS[estimator].parallel
     steps = estimates.steps / estimates.num_episodes
-    figures = [
-        *_interval(found, lambda some: some.noise.mean()),
-        *_interval(found, lambda some: some.signal.mean() / some.noise.mean()),
-        *_interval(found, lambda some: some.cosine[:, 0].mean()),
-        *(
-            steps * x
-            for level in LEVELS
-            for x in _interval(found, functools.partial(to, level=level))
-        ),
-    ]
-    seconds, about = estimates.seconds / estimates.num_episodes, (subject, stage, estimator, seed)
-    fixed = estimates.num_episodes, steps, seconds, reference.cosine
+    seconds = estimates.seconds / estimates.num_episodes
+
+    def steps_for(level: float) -> Estimate:
+        def episodes(some: Repetitions) -> float:
+            return budget(some, level, parallel=parallel) if resolved else math.nan
+
+        return Estimate(*(steps * x for x in _resampled(repetitions, episodes)))
+
+    def cosine_at(index: int) -> Estimate:
+        return _resampled(repetitions, lambda some: some.cosine[:, index].mean())
+
+    quality = Quality(
+        problem=problem,
+        snapshot=snapshot,
+        estimator=estimator,
+        seed=seed,
+        num_episodes=estimates.num_episodes,
+        steps_per_episode=steps,
+        seconds_per_episode=seconds,
+        reference_cosine=reference.cosine,
+        variance=_resampled(repetitions, lambda some: some.noise.mean()),
+        snr=_resampled(repetitions, lambda some: some.signal.mean() / some.noise.mean()),
+        cosine=cosine_at(0),
+        steps_for_0_5=steps_for(0.5),
+        steps_for_0_9=steps_for(0.9),
+        counted_episodes=int(repetitions.size[-1]),
+    )
     curve = [
-        Point(
-            *about,
-            int(n),
-            n * steps,
-            n * seconds,
-            *_interval(found, functools.partial(_at, index=i)),
-        )
-        for i, n in enumerate(found.size)
+        CurvePoint(problem, snapshot, estimator, seed, int(n), n * steps, n * seconds, cosine_at(i))
+        for i, n in enumerate(repetitions.size)
     ]
-    line: Quality = Quality._make([*about, *fixed, *figures, int(found.size[-1])])
-    return line, curve
+    return quality, curve
 
 
-def write_csv(path: Path, lines: Sequence[Line]) -> None:
-    """Writes lines of one kind as a table, in four digits, whole or not at all."""
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows of one kind as a table, in four digits, whole or not at all."""
 
-    def shown(x: Any) -> Any:
-        return f"{x:.4g}" if isinstance(x, float) else x
+    def text(cell: Any) -> Any:
+        return f"{cell:.4g}" if isinstance(cell, float) else cell
 
     files.make_folder(path.parent)
-    tables.write_csv(path, lines[0]._fields, ([shown(x) for x in line] for line in lines))
+    columns = list(tables.flat_columns(type(rows[0])))
+    cells = [[text(cell) for cell in tables.flat_row(row)] for row in rows]
+    tables.write_csv(path, columns, cells)
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
@@ -193,13 +217,11 @@ def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
     return np.where(norm > 0, means @ direction / np.where(norm > 0, norm, 1.0), 0.0).mean(axis=1)
 
 
-def _at(found: Parts, index: int) -> float:
-    return found.cosine[:, index].mean()
-
-
-def _interval(found: Parts, statistic: Callable[[Parts], Any]) -> tuple[float, float, float]:
-    """A statistic, and the percentiles 2.5 and 97.5 of it with the repetitions drawn again."""
-    drawn = np.random.default_rng(0).integers(0, len(found.along), (RESAMPLED, len(found.along)))
-    again = [statistic(Parts(found.size, *(x[rows] for x in found[1:]))) for rows in drawn]
+def _resampled(repetitions: Repetitions, statistic: Callable[[Repetitions], Any]) -> Estimate:
+    """A statistic, with the percentiles 2.5 and 97.5 of it over resampled repetitions."""
+    count = len(repetitions.along)
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLED, count))
+    size, *parts = repetitions
+    again = [statistic(Repetitions(size, *(x[rows] for x in parts))) for rows in drawn]
     low, high = np.quantile(again, [0.025, 0.975], method="nearest")
-    return float(statistic(found)), float(low), float(high)
+    return Estimate(float(statistic(repetitions)), float(low), float(high))

@@ -1,16 +1,15 @@
-"""The report of a survey: tables in Markdown, figures, and how well two surveys agree."""
+"""The report of measurements: tables in Markdown, figures, and the agreement of two seeds."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pg import numerals
-from pg.benchmarks.leaderboard.quality import Point, Quality
-from pg.benchmarks.leaderboard.subjects import STAGES
-from pg.benchmarks.leaderboard.survey import Survey
+from pg.benchmarks.leaderboard.measurements import Measurements
+from pg.benchmarks.leaderboard.problems import SNAPSHOTS
+from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
 from pg.reports import plots, tables
 from pg.reports.statistics import Estimate
 from pg.runs import files
@@ -20,44 +19,39 @@ TOP = 3
 Cost = Callable[[Quality], float]
 
 
-def variance_table(lines: Iterable[Quality]) -> str:
-    """A row per estimator of one subject at one stage, the highest signal to noise first."""
-    ranked = sorted(lines, key=lambda x: -x.snr)
+def variance_table(qualities: Iterable[Quality]) -> str:
+    """A row per estimator of one problem at one snapshot, the highest signal to noise first."""
+    ranked = sorted(qualities, key=lambda x: -x.snr.value)
     head = (
         "estimator",
         "variance of an episode",
         "signal to noise",
         f"cosine of {ranked[0].num_episodes} episodes",
+        "μs per step",
     )
-    rows = [
-        (
-            f"`{x.estimator}`",
-            numerals.interval(x.variance, x.variance_low, x.variance_high),
-            numerals.interval(x.snr, x.snr_low, x.snr_high),
-            numerals.interval(x.cosine, x.cosine_low, x.cosine_high),
-            numerals.number(1e6 * x.seconds / x.steps, 3),
-        )
-        for x in ranked
-    ]
-    return tables.markdown([(*head, "μs per step"), *rows])
+    rows = []
+    for x in ranked:
+        microseconds = 1e6 * x.seconds_per_episode / x.steps_per_episode
+        estimates = [numerals.interval(*estimate) for estimate in (x.variance, x.snr, x.cosine)]
+        rows.append((f"`{x.estimator}`", *estimates, numerals.number(microseconds, 3)))
+    return tables.markdown([head, *rows])
 
 
-def report(lines: Sequence[Quality]) -> str:
-    """The leaderboard, and below it the budgets of each stage."""
-    stages = [
-        f"Environment steps to 0.9, {stage} of training:\n\n{budgets(lines, stage)}"
-        for stage in STAGES
-    ]
-    return "\n\n".join(["", leaderboard(lines), *stages, ""])
+def report(qualities: Sequence[Quality]) -> str:
+    """The leaderboard, and below it the steps to 0.9 at each snapshot."""
+    parts = [leaderboard_table(qualities)]
+    for snapshot in SNAPSHOTS:
+        table = steps_table(qualities, snapshot)
+        parts.append(f"Environment steps to 0.9, {snapshot} of training:\n\n{table}")
+    return "\n\n".join(["", *parts, ""])
 
 
-def leaderboard(lines: Sequence[Quality]) -> str:
-    """A row per estimator: what it needs against the best of each problem, and how often it gets
-    there at all.
+def leaderboard_table(qualities: Sequence[Quality]) -> str:
+    """A row per estimator: its costs over those of the best estimator of each problem.
 
-    The median over problems and stages of steps (seconds) for an expected cosine of 0.9, divided by
-    the least of any estimator; the same of 0.5; and the share of problems and stages where 0.9 is
-    reached at all.
+    The median over problems and snapshots of steps (seconds) for an expected cosine of 0.9, divided
+    by the least of any estimator; the same of 0.5; and the share of problems and snapshots where
+    0.9 is reached at all.
     """
     head = (
         "estimator",
@@ -67,141 +61,151 @@ def leaderboard(lines: Sequence[Quality]) -> str:
         "seconds to 0.5",
         "reaches 0.9",
     )
-    costs: list[Cost] = [lambda x: x.most, _seconds("most"), lambda x: x.half, _seconds("half")]
-    relative = [relative_costs(lines, cost) for cost in costs]
-    names = sorted(relative[0], key=lambda name: tuple(np.median(r[name]) for r in relative))
+    costs = [
+        relative_costs(qualities, _steps_for_0_9),
+        relative_costs(qualities, lambda x: _steps_for_0_9(x) * _seconds_per_step(x)),
+        relative_costs(qualities, lambda x: x.steps_for_0_5.value),
+        relative_costs(qualities, lambda x: x.steps_for_0_5.value * _seconds_per_step(x)),
+    ]
+    names = sorted(costs[0], key=lambda name: tuple(np.median(cost[name]) for cost in costs))
     rows = []
     for name in names:
-        own = [x for x in lines if x.estimator == name and not math.isnan(x.most)]
-        reached = sum(math.isfinite(x.most) for x in own)
-        rows.append(
-            (
-                f"`{name}`",
-                *(numerals.times(np.median(r[name])) for r in relative),
-                f"{reached}/{len(own)}",
-            )
-        )
+        medians = [numerals.times(np.median(cost[name])) for cost in costs]
+        steps = [_steps_for_0_9(x) for x in qualities if x.estimator == name and _is_resolved(x)]
+        reached = sum(map(math.isfinite, steps))
+        rows.append((f"`{name}`", *medians, f"{reached}/{len(steps)}"))
     return tables.markdown([head, *rows])
 
 
-def budgets(lines: Sequence[Quality], stage: str) -> str:
-    """A row per estimator, a column per subject: environment steps for a cosine of 0.9, with their
-    interval.
+def steps_table(qualities: Sequence[Quality], snapshot: str) -> str:
+    """A row per estimator, a column per problem: environment steps for a cosine of 0.9, with
+    intervals.
 
-    —: there is no such estimator, or no reference to compare with.
+    —: the estimator does not exist for the problem, or there is no reference to compare with.
     """
-    some = [x for x in lines if x.stage == stage]
-    subjects, names = (
-        list(dict.fromkeys(getattr(x, field) for x in some)) for field in ("subject", "estimator")
-    )
-    cells = {(x.estimator, x.subject): x for x in some}
+    rows_of_snapshot = [x for x in qualities if x.snapshot == snapshot]
+    problems = list(dict.fromkeys(x.problem for x in rows_of_snapshot))
+    names = list(dict.fromkeys(x.estimator for x in rows_of_snapshot))
+    cells = {(x.estimator, x.problem): x for x in rows_of_snapshot}
 
-    def cell(name: str, subject: str) -> str:
-        x = cells.get((name, subject))
-        if x is None or math.isnan(x.most):
+    def cell(name: str, problem: str) -> str:
+        x = cells.get((name, problem))
+        if x is None or not _is_resolved(x):
             return "—"
-        return (
-            f"{numerals.short(x.most)} [{numerals.short(x.most_low)}, "
-            f"{numerals.short(x.most_high)}]"
-        )
+        value, low, high = (numerals.short(number) for number in x.steps_for_0_9)
+        return f"{value} [{low}, {high}]"
 
-    rows = [(f"`{name}`", *(cell(name, subject) for subject in subjects)) for name in names]
-    return tables.markdown([("estimator", *subjects), *rows])
+    rows = [(f"`{name}`", *(cell(name, problem) for problem in problems)) for name in names]
+    return tables.markdown([("estimator", *problems), *rows])
 
 
-def relative_costs(lines: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:
-    """By estimator: its cost over the least of any, at every subject and stage that has a finite
-    one.
+def relative_costs(qualities: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:
+    """The costs of each estimator over the least of any, at every problem and snapshot that has a
+    finite one.
     """
-    found: dict[str, list[float]] = {x.estimator: [] for x in lines}
-    for cell in _cells(lines):
+    ratios: dict[str, list[float]] = {x.estimator: [] for x in qualities}
+    for cell in _cells(qualities):
         least = min(map(cost, cell))
         if math.isfinite(least):
             for x in cell:
-                found[x.estimator].append(cost(x) / least)
-    return {name: values for name, values in found.items() if values}
+                ratios[x.estimator].append(cost(x) / least)
+    return {name: values for name, values in ratios.items() if values}
 
 
 def agreement(a: Sequence[Quality], b: Sequence[Quality]) -> tuple[int, int]:
-    """On how many subjects two surveys have the same three leading estimators, and of how many.
+    """The number of problems on which two seeds have the same three leading estimators, and of all.
 
-    Leading by the median over stages of the cost in environment steps for 0.9; ties are in the
+    Leading by the median over snapshots of the cost in environment steps for 0.9; ties are in the
     order of names.
     """
-    subjects = [
-        name for name in dict.fromkeys(x.subject for x in a) if any(x.subject == name for x in b)
-    ]
-    return sum(_leading(a, name) == _leading(b, name) for name in subjects), len(subjects)
+    problems_of_b = {x.problem for x in b}
+    problems = [name for name in dict.fromkeys(x.problem for x in a) if name in problems_of_b]
+    return sum(_leading(a, name) == _leading(b, name) for name in problems), len(problems)
 
 
-def draw(found: Survey, out: Path) -> list[Path]:
-    """variance.png, cosine_steps.png and cosine_seconds.png, a panel per subject and stage, each as
-    SVG too.
+def plot_measurements(measurements: Measurements, out: Path) -> list[Path]:
+    """Plots variance.png, cosine_steps.png and cosine_seconds.png, each as SVG too.
+
+    They have a panel per problem and snapshot.
     """
-    keys = list(dict.fromkeys((x.subject, x.stage) for x in found.lines if not math.isnan(x.most)))
-    of = {key: [x for x in found.lines if (x.subject, x.stage) == key] for key in keys}
-    variances = {
-        f"{subject}, {stage}": {
-            x.estimator: Estimate(x.variance, x.variance_low, x.variance_high)
-            for x in of[subject, stage]
-        }
-        for subject, stage in keys
-    }
+    places = list(dict.fromkeys(_place(x) for x in measurements.qualities if _is_resolved(x)))
+    variances: dict[str, dict[str, Estimate]] = {place: {} for place in places}
+    for x in measurements.qualities:
+        if _place(x) in variances:
+            variances[_place(x)][x.estimator] = x.variance
     files.make_folder(out)
-    plots.bars(
-        variances, out / "variance.png", ylabel="variance of an episode's gradient", log=True
-    )
-    drawn = [out / "variance.png"]
-    for field, label in (("steps", "environment steps"), ("seconds", "seconds")):
-        points = {key: [p for p in found.points if (p.subject, p.stage) == key] for key in keys}
-        panels = {", ".join(key): _curves(points[key], field) for key in keys}
-        path = out / f"cosine_{field}.png"
-        levels = {"0.5": 0.5, "0.9": 0.9}
+    label = "variance of an episode's gradient"
+    plots.bars(variances, out / "variance.png", ylabel=label, log=True)
+    paths = [out / "variance.png"]
+    for field, xlabel in (("steps", "environment steps"), ("seconds", "seconds")):
+        panels = {}
+        for place in places:
+            points = [point for point in measurements.points if _place(point) == place]
+            panels[place] = _curves(points, field)
+        paths.append(out / f"cosine_{field}.png")
         plots.curves(
-            panels, path, xlabel=label, ylabel="expected cosine to ∇J", logx=True, levels=levels
+            panels,
+            paths[-1],
+            xlabel=xlabel,
+            ylabel="expected cosine to ∇J",
+            logx=True,
+            levels={"0.5": 0.5, "0.9": 0.9},
         )
-        drawn.append(path)
-    return drawn
+    return paths
 
 
-def draw_leaderboard(lines: Sequence[Quality], path: Path) -> None:
-    """Environment steps for a cosine of 0.9 in the middle of training, a panel per subject; PNG and
-    SVG.
+def plot_leaderboard(qualities: Sequence[Quality], path: Path) -> None:
+    """Plots environment steps for a cosine of 0.9 in the middle of training, a panel per problem;
+    PNG and SVG.
     """
-    ranked = sorted(
-        relative_costs(lines, lambda x: x.most).items(), key=lambda item: np.median(item[1])
-    )
-    names = [name for name, _ in ranked]
-    middle = [x for x in lines if x.stage == list(STAGES)[1]]
+    costs = relative_costs(qualities, _steps_for_0_9)
+    names = sorted(costs, key=lambda name: np.median(costs[name]))
+
+    def rank(x: Quality) -> int:
+        return names.index(x.estimator) if x.estimator in names else len(names)
+
     groups: dict[str, dict[str, Estimate]] = {}
-    for x in sorted(
-        middle, key=lambda x: names.index(x.estimator) if x.estimator in names else len(names)
-    ):
-        groups.setdefault(x.subject, {})[x.estimator] = Estimate(x.most, x.most_low, x.most_high)
+    for x in sorted((x for x in qualities if x.snapshot == "middle"), key=rank):
+        groups.setdefault(x.problem, {})[x.estimator] = x.steps_for_0_9
     files.make_folder(path.parent)
     plots.bars(groups, path, ylabel="environment steps for an expected cosine of 0.9", log=True)
 
 
-def _leading(lines: Sequence[Quality], subject: str) -> set[str]:
-    costs = relative_costs([x for x in lines if x.subject == subject], lambda x: x.most)
+def _steps_for_0_9(x: Quality) -> float:
+    return x.steps_for_0_9.value
+
+
+def _seconds_per_step(x: Quality) -> float:
+    return x.seconds_per_episode / x.steps_per_episode
+
+
+def _is_resolved(x: Quality) -> bool:
+    """True where there is a reference to compare with."""
+    return not math.isnan(x.steps_for_0_9.value)
+
+
+def _place(row: Quality | CurvePoint) -> str:
+    return f"{row.problem}, {row.snapshot}"
+
+
+def _leading(qualities: Sequence[Quality], problem: str) -> set[str]:
+    costs = relative_costs([x for x in qualities if x.problem == problem], _steps_for_0_9)
     return set(sorted(costs, key=lambda name: (np.median(costs[name]), name))[:TOP])
 
 
-def _cells(lines: Sequence[Quality]) -> list[list[Quality]]:
-    """The lines of each subject and stage that has a reference."""
-    keys = dict.fromkeys((x.subject, x.stage) for x in lines if not math.isnan(x.most))
-    return [[x for x in lines if (x.subject, x.stage) == key] for key in keys]
+def _cells(qualities: Sequence[Quality]) -> list[list[Quality]]:
+    """The qualities of each problem and snapshot that has a reference."""
+    places = dict.fromkeys(_place(x) for x in qualities if _is_resolved(x))
+    return [[x for x in qualities if _place(x) == place] for place in places]
 
 
-def _curves(points: Sequence[Point], field: str) -> dict[str, Any]:
-    fields = (field, "cosine", "low", "high")
-    found: dict[str, Any] = {}
-    for p in points:
-        found.setdefault(p.estimator, []).append([getattr(p, f) for f in fields])
-    columns = {name: np.array(rows).T for name, rows in found.items()}
-    return {name: (x, Estimate(*cosine)) for name, (x, *cosine) in columns.items()}
-
-
-def _seconds(field: str) -> Cost:
-    """Steps as the seconds in which they are collected and turned into a gradient."""
-    return lambda x: getattr(x, field) * x.seconds / x.steps
+def _curves(points: Sequence[CurvePoint], field: str) -> dict[str, tuple[np.ndarray, Estimate]]:
+    """The curve of each estimator over a field of its points: x and the cosines, [K] each."""
+    points_of: dict[str, list[CurvePoint]] = {}
+    for point in points:
+        points_of.setdefault(point.estimator, []).append(point)
+    curves = {}
+    for name, some in points_of.items():
+        x = np.array([getattr(point, field) for point in some])
+        curves[name] = x, Estimate(*np.array([point.cosine for point in some]).T)
+    return curves

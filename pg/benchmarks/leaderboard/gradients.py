@@ -1,0 +1,177 @@
+"""Independent estimates of ∇J by an estimator, of a frozen policy; and a reference to compare them
+with.
+
+All estimators are given the same keys, and so the same episodes: what differs between them is not
+their luck.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from pg import diagnostics, networks, rollout
+from pg.benchmarks.leaderboard.problems import (
+    GAMMA,
+    PROBLEMS,
+    Snapshot,
+    frozen_config,
+    make_components,
+)
+from pg.config import Config, Hyperparams
+from pg.estimators import ESTIMATORS, Estimator, Params
+from pg.estimators.facts import FACTS
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
+from pg.networks import Network
+from pg.normalisation import Normaliser
+
+
+class GradientEstimates(NamedTuple):
+    """K independent estimates by one estimator, on the host."""
+
+    gradients: np.ndarray  # [K, P], of ascent
+    num_episodes: int  # N of each
+    steps: float  # environment steps of each, on average
+    seconds: float  # of each, the rollout included, where many are made at once
+
+
+class Reference(NamedTuple):
+    """The reference of estimates: ∇J, or an estimate of it from many other episodes."""
+
+    gradient: np.ndarray  # [P]
+    # expected, of the reference itself to ∇J; 1 where it is exact, 0 where noise hides it
+    cosine: float
+
+
+def estimate_gradients(
+    problem: str,
+    snapshot: Snapshot,
+    estimator: str,
+    seed: int,
+    *,
+    num_episodes: int = 8,
+    share: float = 1.0,
+) -> GradientEstimates:
+    """Independent estimates of ∇J at a snapshot of a policy.
+
+    Args:
+        problem: name, of PROBLEMS.
+        snapshot: of the problem's policy.
+        estimator: name of the estimator.
+        seed: of the episodes.
+        num_episodes: of one estimate.
+        share: of the problem's number of estimates.
+
+    Raises:
+        ValueError: the estimator sums over actions, and they are continuous.
+    """
+    spec = PROBLEMS[problem]
+    batch_size = min(spec.batch_size, max(1, round(share * spec.num_estimates)))
+    calls = max(1, round(share * spec.num_estimates / batch_size))
+    group_size = 2 if FACTS[estimator].baseline == "group" else 1
+    config = frozen_config(spec.settings(problem)[0], estimator, num_episodes, group_size)
+    program, state = _estimates(config, batch_size)
+    params = Params(snapshot.policy, critic_params(snapshot, estimator))
+    first_key, key = jax.random.split(jax.random.key(seed))
+    # Not measured: it compiles, and is the past of an estimator that remembers the batches before.
+    first = program(params, snapshot.normaliser, state, first_key)
+    _, _, state = jax.block_until_ready(first)
+    gradients, steps, seconds = [], 0, []
+    for call_key in jax.random.split(key, calls):
+        start = time.perf_counter()
+        batch = program(params, snapshot.normaliser, state, call_key)
+        batch_gradients, batch_steps, _ = jax.block_until_ready(batch)
+        seconds.append(time.perf_counter() - start)
+        gradients.append(np.asarray(batch_gradients))
+        steps += int(batch_steps)
+    return GradientEstimates(
+        gradients=np.concatenate(gradients),
+        num_episodes=num_episodes,
+        steps=steps / (batch_size * calls),
+        seconds=float(np.median(seconds)) / batch_size,
+    )
+
+
+def critic_params(snapshot: Snapshot, estimator: str) -> Any:
+    """The parameters of the critic that an estimator takes; () for none."""
+    kind = FACTS[estimator].critic
+    if kind == "none":
+        return ()
+    if kind not in snapshot.critics:
+        raise ValueError(
+            f"estimator={estimator!r} sums over the actions, and so needs discrete ones"
+        )
+    return snapshot.critics[kind]
+
+
+def reference_gradient(
+    problem: str, snapshot: Snapshot, seed: int, *, share: float = 8.0
+) -> Reference:
+    """∇J itself where it is known, else the mean of many unbiased estimates, of `time_baseline`.
+
+    Args:
+        problem: name, of PROBLEMS.
+        snapshot: of the problem's policy.
+        seed: of the episodes, another than that of the estimates to be compared.
+        share: of the problem's number of estimates.
+    """
+    config = frozen_config(PROBLEMS[problem].settings(problem)[0], "time_baseline", 2)
+    if isinstance(config.env, TabularMDP):
+        return Reference(_exact_gradient(config, config.env, snapshot), 1.0)
+    estimates = estimate_gradients(problem, snapshot, "time_baseline", seed, share=share)
+    gradients = estimates.gradients
+    scale = diagnostics.noise_scale(diagnostics.sample(lambda x: x, jnp.asarray(gradients))).value
+    cosine = float(diagnostics.expected_cosine(scale, len(gradients))) if scale > 0 else 0.0
+    return Reference(gradients.mean(axis=0), cosine)
+
+
+def _exact_gradient(config: Config, mdp: TabularMDP, snapshot: Snapshot) -> np.ndarray:
+    """∇J of the policy's parameters, by dynamic programming, [P]."""
+    _, policy, _ = make_components(config, snapshot.normaliser, 1)
+
+    def expected_return(params: Any) -> jax.Array:
+        return tabular.exact_return(mdp, tabular.table(mdp, policy, params), GAMMA)
+
+    gradient = jax.jit(jax.grad(expected_return))(snapshot.policy)
+    return np.asarray(ravel_pytree(gradient)[0])
+
+
+@functools.cache  # one compilation for all snapshots of a problem
+def _estimates(
+    config: Config, count: int
+) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Any]:
+    """A function that makes estimates, and the estimator's initial state.
+
+    It maps params, normaliser, state and key to gradients [count, P], environment steps and the
+    estimator's state after them.
+    """
+
+    def components(normaliser: Normaliser) -> tuple[Any, Network, Network, Estimator]:
+        env, policy, critic = make_components(config, normaliser, count * config.num_envs)
+        estimator = ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA))
+        return env, policy, critic, estimator
+
+    def estimates(params: Params, normaliser: Normaliser, state: Any, key: jax.Array) -> Any:
+        env, policy, critic, estimator = components(normaliser)
+        actor = networks.actor(policy, critic)
+        traj = rollout.episodes(
+            env, actor, params, key, config.horizon, group_size=config.group_size
+        )
+        gradient, batches = diagnostics.of_batches(estimator, params, state, traj, config.num_envs)
+        size = diagnostics.at_once(traj, config.num_envs)
+        trees = diagnostics.gradients(gradient, batches, batch_size=size)
+        flat = jax.vmap(lambda g: ravel_pytree(g)[0])(trees)
+        steps = config.action_repeat * jnp.sum(traj.valid)
+        return flat, steps, estimator.weigh(params, state, traj)[1]
+
+    def initial_state() -> Any:
+        estimator = components(Normaliser((), (), ()))[3]
+        return estimator.init(jax.random.key(0))[1]
+
+    return jax.jit(estimates), jax.jit(initial_state)()

@@ -1,0 +1,265 @@
+"""The problems: snapshots of policies in training, each with critics that were fitted to it while
+it was frozen.
+
+A critic that training left behind would be as good as its estimator had made it: so that estimators
+are compared and not their critics' histories, all get the same V and the same Q, regressed on
+complete returns of the very policy.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pg import diagnostics, envs, networks, normalisation, rollout
+from pg.config import Config, Hyperparams, merge_env_params
+from pg.envs import Discrete
+from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
+from pg.networks import Network
+from pg.normalisation import Normaliser
+from pg.presets import preset
+from pg.train import make_chunk, make_learner, training_keys
+
+SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
+GAMMA = 0.99
+# Of each kind of critic, an estimator that regresses it.
+CRITIC_ESTIMATORS = {"V": "state_value", "Q": "all_action"}
+# Fields of Config that say how a policy is trained, and not what it is.
+TRAINING_FIELDS = (
+    *("estimator", "collect", "num_envs", "num_updates", "num_steps"),
+    *("num_epochs", "num_minibatches", "minibatch_size"),
+)
+
+
+class Problem(NamedTuple):
+    """An environment's settings: how its policy is trained, and how much is sampled of it."""
+
+    label: str  # of the preset that trains it
+    changes: dict[str, Any]  # of the preset
+    num_estimates: int  # K, of each estimator at each snapshot
+    batch_size: int  # estimates of one call
+    fit_batches: int  # that a critic is fitted to
+    fit_episodes: int  # of each
+
+    def settings(self, env: Any) -> tuple[Config, Hyperparams]:
+        """The settings of the training. env: an environment, or the name of a problem."""
+        task = env if isinstance(env, str) else None
+        settings = preset(self.label, env=_MDPS.get(env, env), task=task, **self.changes)
+        return merge_env_params(*settings)
+
+
+class Snapshot(NamedTuple):
+    """A policy during its training, with its critics."""
+
+    name: str
+    updates: int  # done
+    policy: Any  # parameters
+    critics: dict[str, Any]  # parameters of "V" and, with discrete actions, of "Q"
+    explained: dict[str, float]  # explained variance of each critic, on fresh episodes
+    normaliser: Normaliser
+
+
+_MDPS: dict[str, TabularMDP] = {
+    "gridworld": tabular.gridworld(["S..#", ".#..", "...G", "H..#"], horizon=20, slip=0.1),
+    "garnet": tabular.garnet(3, num_states=6, num_actions=3, branching=3, horizon=10),
+}
+_TABULAR: dict[str, Any] = {
+    "hidden_sizes": (),
+    "num_envs": 32,
+    "num_updates": 100,
+    "learning_rate": 0.02,
+}
+
+# Where a policy is as good as it gets there is no gradient left to compare with: the end of
+# training is where it still improves.
+PROBLEMS: dict[str, Problem] = {
+    "gridworld": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
+    "garnet": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
+    "Catch-bsuite": Problem("leave_one_out", {"num_updates": 200}, 512, 512, 100, 512),
+    "CartPole-v1": Problem("state_value", {"num_updates": 30}, 256, 32, 100, 64),
+    "Acrobot-v1": Problem("ppo", {"num_updates": 200}, 256, 32, 100, 64),
+    "Pendulum-v1": Problem("ppo", {"num_updates": 240}, 256, 32, 100, 64),
+    "Breakout-MinAtar": Problem("ppo", {"num_updates": 60}, 64, 8, 10, 32),
+}
+
+
+def train_snapshots(name: str, seed: int) -> list[Snapshot]:
+    """Trains the policy of a problem, and returns it at each of SNAPSHOTS with fitted critics.
+
+    Args:
+        name: of PROBLEMS.
+        seed: of the training and of the fits.
+
+    Raises:
+        ValueError: the training meets a number that is not finite.
+    """
+    problem = PROBLEMS[name]
+    config, h = problem.settings(name)
+    key, fit_key = jax.random.split(jax.random.key(seed))
+    init_key, keys = training_keys(key, 0, config.num_updates)
+    state = jax.jit(make_learner(config, h).init)(init_key)
+    chunk = jax.jit(make_chunk(config))
+    chunk_size = -(-config.num_updates // 2)  # one compilation for both halves
+    fits = {}
+    for kind in critic_kinds(config):
+        fit_config = frozen_config(config, CRITIC_ESTIMATORS[kind], problem.fit_episodes)
+        fits[kind] = _make_fit(fit_config, problem.fit_batches)
+    snapshots, done = [], 0
+    for snapshot, share in SNAPSHOTS.items():
+        wanted = round(share * config.num_updates)
+        if wanted > done:
+            chunk_keys = jnp.resize(keys[done:wanted], (chunk_size,))
+            state, _ = chunk(state, chunk_keys, h, jnp.int32(wanted - done))
+            done = wanted
+        if int(state.skipped):
+            raise ValueError(
+                f"the training of the policy of {name} diverged within {done} updates, and there "
+                "is nothing to measure: give it a smaller learning_rate"
+            )
+        critics, explained = {}, {}
+        for kind, fit in fits.items():
+            critic, explained_share = fit(state.params.policy, state.normaliser, fit_key)
+            critics[kind], explained[kind] = critic, float(explained_share)
+        snapshots.append(
+            Snapshot(snapshot, done, state.params.policy, critics, explained, state.normaliser)
+        )
+    return snapshots
+
+
+def snapshot_shapes(name: str) -> Snapshot:
+    """A snapshot of a problem with shapes for arrays."""
+    config, h = PROBLEMS[name].settings(name)
+    state = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
+
+    def critic_shapes(kind: str) -> Any:
+        fit_config = frozen_config(config, CRITIC_ESTIMATORS[kind], 1)
+        _, policy, critic = make_components(fit_config, Normaliser((), (), ()), 1)
+        estimator = ESTIMATORS[CRITIC_ESTIMATORS[kind]](policy, critic, Hyperparams())
+        return jax.eval_shape(estimator.init, jax.random.key(0))[0].critic
+
+    critics = {kind: critic_shapes(kind) for kind in critic_kinds(config)}
+    return Snapshot("", 0, state.params.policy, critics, {}, state.normaliser)
+
+
+def frozen_config(config: Config, estimator: str, num_envs: int, group_size: int = 1) -> Config:
+    """The settings under which an estimator takes complete episodes of a frozen policy.
+
+    Args:
+        config: the settings of the policy's training, of which the problem and the networks stay.
+        estimator: its name.
+        num_envs: episodes of a batch.
+        group_size: episodes that share a start.
+    """
+    fields = [field.name for field in dataclasses.fields(Config)]
+    settings = {name: getattr(config, name) for name in fields if name not in TRAINING_FIELDS}
+    settings |= {
+        "estimator": estimator,
+        "collect": "episodes",
+        "num_envs": num_envs,
+        "group_size": group_size,
+        "scale_rewards": False,
+        "advantages": "raw",
+        "optimizer": "adam",
+        "preset": None,
+    }
+    return Config(**settings)
+
+
+def critic_kinds(config: Config) -> list[str]:
+    """The kinds of critics that a problem can have: Q needs discrete actions."""
+    discrete = isinstance(envs.configured(config, 1).action_space, Discrete)
+    return ["V", "Q"] if discrete else ["V"]
+
+
+def make_components(
+    config: Config, normaliser: Normaliser, num_envs: int
+) -> tuple[envs.Env, Network, Network]:
+    """The environment, the policy and the critic of a Config.
+
+    Args:
+        config: the settings.
+        normaliser: running statistics by which both networks standardise observations.
+        num_envs: environments side by side.
+    """
+    env = envs.configured(config, num_envs)
+    policy = normalisation.standardised(networks.make_policy(config, env), normaliser)
+    critic = normalisation.standardised(networks.make_critic(config, env), normaliser)
+    return env, policy, _scaled(critic)
+
+
+def _scaled(critic: Network) -> Network:
+    """The critic with scale and shift of its output: returns of -1000 are out of reach of small
+    weights.
+    """
+
+    def init(key: jax.Array) -> dict[str, Any]:
+        return {"network": critic.init(key), "scale": jnp.ones(()), "shift": jnp.zeros(())}
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+        scale, shift = jax.lax.stop_gradient((params["scale"], params["shift"]))
+        carry, output = critic.apply(params["network"], carry, obs, first)
+        return carry, shift + scale * output
+
+    return Network(init, apply, critic.carry)
+
+
+def _make_fit(
+    config: Config, num_batches: int, passes: int = 10
+) -> Callable[..., tuple[Any, jax.Array]]:
+    """A function that fits a critic by Adam to complete returns.
+
+    It maps a policy, a normaliser and a key to the critic's parameters and the explained share of
+    the variance of fresh returns, [].
+
+    Args:
+        config: the settings, whose estimator has the critic.
+        num_batches: fresh batches of episodes.
+        passes: steps of Adam on each.
+    """
+    opt = optax.adam(optax.cosine_decay_schedule(0.003, num_batches * passes))
+
+    def fit(policy_params: Any, normaliser: Normaliser, key: jax.Array) -> tuple[Any, jax.Array]:
+        env, policy, critic = make_components(config, normaliser, config.num_envs)
+        est = ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA, value_coef=1.0))
+        actor = networks.actor(policy, critic)
+        init_key, new_key, key = jax.random.split(key, 3)
+        start, state = est.init(init_key)
+
+        def sampled(params: Params, key: jax.Array) -> Weighted:
+            traj = rollout.episodes(env, actor, params, key, config.horizon)
+            return est.weigh(params, state, traj)[0]
+
+        def fit_batch(learned: Any, key: jax.Array) -> tuple[Any, None]:
+            batch = sampled(Params(policy_params, learned[0]), key)
+
+            def step(_: jax.Array, learned: Any) -> Any:
+                grads = est.grad(Params(policy_params, learned[0]), batch)[0].critic
+                updates, opt_state = opt.update(grads, learned[1])
+                return optax.apply_updates(learned[0], updates), opt_state
+
+            return jax.lax.fori_loop(0, passes, step, learned), None
+
+        first = sampled(start._replace(policy=policy_params), init_key)
+        units = {
+            "scale": jnp.std(first.target, where=first.traj.valid) + 1e-6,
+            "shift": jnp.mean(first.target, where=first.traj.valid),
+        }
+        initial = start.critic | units, opt.init(start.critic)
+        (critic_params, _), _ = jax.lax.scan(fit_batch, initial, jax.random.split(key, num_batches))
+        fitted = Params(policy_params, critic_params)
+        return critic_params, _explained(est, fitted, sampled(fitted, new_key))
+
+    return jax.jit(fit)
+
+
+def _explained(est: Estimator, params: Params, batch: Weighted) -> jax.Array:
+    """1 - the critic's squared error over the variance of its targets, []; NaN where these are
+    equal.
+    """
+    squared_error = 2.0 * est.grad(params, batch)[1]["value_loss"]
+    return diagnostics.explained_share(squared_error, batch.target, batch.traj.valid)
