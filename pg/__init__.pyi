@@ -11,6 +11,8 @@ from . import estimators as estimators
 from . import evaluate as evaluate
 from . import exact as exact
 from . import fast as fast
+from . import images as images
+from . import layers as layers
 from . import networks as networks
 from . import nonfinite as nonfinite
 from . import normalisation as normalisation
@@ -21,6 +23,7 @@ from . import returns as returns
 from . import rollout as rollout
 from . import runs as runs
 from . import seeds as seeds
+from . import settings as settings
 from . import surrogates as surrogates
 from . import sweep as sweep
 from . import train as train

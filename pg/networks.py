@@ -3,9 +3,9 @@
     policy: obs [..., *O] -> πθ(·|s), a distribution        critic: obs [..., *O] -> Vφ(s) [...]
 
 A network is applied to one step `[B]` when acting, to a sequence `[T, B]` when learning; `first`
-says where an episode begins, and there alone a memory is reset, so that both see the same past.
-`carry` is the memory of one environment at an episode's start, `()` for networks without one, which
-take any leading axes.
+says where an episode begins, and there alone a recurrent carry is reset, so that both see the same
+past. `carry` is the carry of one environment at an episode's start, `()` for networks without a
+recurrent cell, which take any leading axes.
 """
 
 import math
@@ -20,31 +20,39 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from pg.config import (
-    RNN,
-    ActionDistribution,
-    Config,
-    ImageLayout,
-    check_config,
-    check_network,
-)
-from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
+from pg.config import Config, check_config, check_network
 from pg.envs import Box, Env
 from pg.estimators.facts import FACTS
+from pg.images import image_layout, is_convolved, scaling
 from pg.inputs import check_key, check_kind, described, numbers
+from pg.layers import (
+    ACTIVATIONS,
+    CNN,
+    MLP,
+    ActionValues,
+    Logits,
+    Model,
+    Normal,
+    Recurrent,
+    Value,
+)
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": nn.relu,
-    "elu": nn.elu,
-    "gelu": nn.gelu,
-    "silu": nn.silu,
-}
-
-
-# Bounds of a log-std that the network puts out, in units of the box's half width: a std of 0.0067
-# to 7.4.
-LOG_STD = (-5.0, 2.0)
+__all__ = [
+    "Carries",
+    "Network",
+    "actor",
+    "as_float",
+    "check_distribution",
+    "check_env",
+    "check_params",
+    "check_policy",
+    "check_shape",
+    "make_critic",
+    "make_policy",
+    "num_params",
+    "start",
+    "unroll",
+]
 
 
 class Network(NamedTuple):
@@ -63,217 +71,15 @@ class Network(NamedTuple):
 
     @property
     def recurrent(self) -> bool:
-        """Whether what it says depends on what it saw before."""
+        """True for a network whose output depends on earlier observations."""
         return bool(jax.tree.leaves(self.carry))
 
 
 class Carries(NamedTuple):
-    """The memories of a policy and of its critic; `()` for one that has none of its own."""
+    """The carries of a policy and of its critic; `()` for one that has none of its own."""
 
     policy: Any
     critic: Any
-
-
-def orthogonal(scale: float) -> Callable[..., jax.Array]:
-    """An initialiser: `scale` times a matrix of orthonormal columns (or rows), uniform among them.
-
-    Gram-Schmidt, every column made orthogonal twice, on a Gaussian matrix: the law of Saxe et al.
-    2014 (1312.6120). No LAPACK, whose batched QR can deadlock when initialisers are vmapped over
-    seeds.
-    """
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
-        rows, columns = math.prod(shape[:-1]), shape[-1]
-        gaussian = jax.random.normal(key, (min(rows, columns), max(rows, columns)), dtype)
-
-        def orthonormalise(j: jax.Array, basis: jax.Array) -> jax.Array:
-            v = gaussian[j]
-            for _ in range(2):
-                v = v - (basis @ v) @ basis
-            return basis.at[j].set(v / jnp.linalg.norm(v))
-
-        basis = jax.lax.fori_loop(0, len(gaussian), orthonormalise, jnp.zeros_like(gaussian))
-        return scale * (basis if rows < columns else basis.T).reshape(shape)
-
-    return init
-
-
-def _dense(features: int, scale: float) -> nn.Dense:
-    # The canonical float, so that under jax_enable_x64 a whole network is float64.
-    return nn.Dense(
-        features,
-        kernel_init=orthogonal(scale),
-        param_dtype=jnp.zeros(()).dtype,
-        dot_general=_rows_times_kernel,
-    )
-
-
-def _rows_times_kernel(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """x [..., I] times kernel [I, O], all leading axes taken as one.
-
-    Of rows [T, B, I] XLA sums the kernel's gradient over two axes, by a product that on CPU took
-    2.6 times as long as the one over a single axis (256 rows of 64, jax 0.10.2).
-    """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-class MLP(nn.Module):
-    """Dense hidden layers; the observation is flattened first."""
-
-    obs_ndim: int
-    sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array]
-
-    @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        """obs: [..., *O] -> features [..., sizes[-1]]."""
-        x = obs.reshape(*obs.shape[: obs.ndim - self.obs_ndim], -1)
-        for size in self.sizes:
-            x = self.activation(_dense(size, math.sqrt(2))(x))
-        return x
-
-
-class CNN(nn.Module):
-    """One 3×3 convolution of 16 channels, then dense layers: the network of MinAtar (Young & Tian,
-    1903.03176).
-    """
-
-    sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array]
-    channels_first: bool = False
-
-    @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
-        """obs: [..., height, width, channels], or with the channels first -> features [...,
-        sizes[-1]].
-        """
-        if self.channels_first:
-            obs = jnp.moveaxis(obs, -3, -1)
-        # One product with all patches. The gradient of flax's `Conv`, which is equal, XLA computes
-        # tens of times slower on CPU when it is inside a scan or mapped over seeds.
-        x = self.activation(_dense(16, math.sqrt(2))(patches(obs)))
-        return MLP(3, self.sizes, self.activation)(x)
-
-
-def patches(image: jax.Array) -> jax.Array:
-    """The 3×3 neighbourhood of every inner pixel: [..., h, w, C] -> [..., h - 2, w - 2, 9 C]."""
-    height, width = image.shape[-3:-1]
-    shifted = [
-        image[..., i : height - 2 + i, j : width - 2 + j, :] for i in range(3) for j in range(3)
-    ]
-    return jnp.concatenate(shifted, axis=-1)
-
-
-class Recurrent(nn.Module):
-    """A recurrent cell (GRU, Cho et al. 2014, 1406.1078; LSTM, Hochreiter & Schmidhuber 1997) along
-    time.
-    """
-
-    kind: RNN
-    size: int
-
-    def start(self) -> Any:
-        """The memory of one environment at an episode's start."""
-        hidden = jnp.zeros(self.size)
-        return (hidden, hidden) if self.kind == "lstm" else hidden
-
-    @nn.compact
-    def __call__(self, carry: Any, x: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
-        """carry: [B, ...]; x: [B, F] and first: [B], one step, or [T, B, F] and [T, B] -> carry,
-        [..., size].
-        """
-        kind = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.kind]
-        cell = kind(
-            self.size, recurrent_kernel_init=orthogonal(1.0), param_dtype=jnp.zeros(()).dtype
-        )
-
-        def step(
-            cell: nn.Module, carry: Any, xs: tuple[jax.Array, jax.Array]
-        ) -> tuple[Any, jax.Array]:
-            x, first = xs
-            return cell(jax.tree.map(lambda c: jnp.where(first[:, None], 0.0, c), carry), x)
-
-        if first.ndim == 1:
-            return step(cell, carry, (x, first))
-        return nn.scan(step, variable_broadcast="params", split_rngs={"params": False})(
-            cell, carry, (x, first)
-        )
-
-
-class Model(nn.Module):
-    """Torso, memory if there is one, head."""
-
-    torso: nn.Module
-    memory: Recurrent | None
-    head: nn.Module
-
-    def __call__(self, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
-        """carry, obs [..., *O], first [...] -> carry, what the head makes of the features."""
-        features = self.torso(obs)
-        if self.memory is not None:
-            carry, features = self.memory(carry, features, first)
-        return carry, self.head(features)
-
-
-class Logits(nn.Module):
-    """A categorical policy. The final scale 0.01 starts it close to uniform."""
-
-    num_actions: int
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> Categorical:
-        """features: [..., F] -> logits [..., A]."""
-        return Categorical(_dense(self.num_actions, 0.01)(features))
-
-
-class Normal(nn.Module):
-    """A Gaussian policy: mean and log-std, a parameter or an output, in units of the box's half
-    width.
-    """
-
-    box: Box
-    law: ActionDistribution
-    state_dependent_std: bool
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> Gaussian | TanhGaussian | CensoredGaussian:
-        """features: [..., F] -> mean and log-std [..., D]; at the start N(centre, half width) or
-        tanh(N(0, 1)).
-        """
-        size = self.box.low.size
-        mean = _dense(size, 0.01)(features)
-        if self.state_dependent_std:
-            log_std = jnp.clip(_dense(size, 0.01)(features), *LOG_STD)
-        else:
-            log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
-            log_std = jnp.broadcast_to(log_std, mean.shape)
-        centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
-        if self.law == "squashed":
-            return TanhGaussian(mean, log_std, centre, half_width)
-        gaussian = Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
-        if self.law == "censored":
-            return CensoredGaussian(*gaussian, *(jnp.broadcast_to(x, mean.shape) for x in self.box))
-        return gaussian
-
-
-class Value(nn.Module):
-    """A critic of states."""
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """features: [..., F] -> V [...]."""
-        return _dense(1, 1.0)(features)[..., 0]
-
-
-class ActionValues(nn.Module):
-    """A critic of every action. The final scale 0.01 prefers none before anything is known."""
-
-    num_actions: int
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """features: [..., F] -> Q [..., A]."""
-        return _dense(self.num_actions, 0.01)(features)
 
 
 def make_policy(config: Config, env: Env) -> Network:
@@ -333,8 +139,8 @@ def check_env(env: Any) -> None:
 def actor(policy: Network, critic: Network) -> Network:
     """The policy as it acts in training: params are the pair `Params`, the carry is `Carries`.
 
-    A critic with a memory must see what the policy sees, also in windows that begin in the middle
-    of an episode.
+    A recurrent critic must see what the policy sees, also in windows that begin in the middle of an
+    episode.
     """
 
     def apply(params: Any, carry: Carries, obs: jax.Array, first: jax.Array) -> tuple[Carries, Any]:
@@ -367,7 +173,7 @@ def as_float(obs: jax.Array) -> jax.Array:
 
 
 def start(network: Network, num_envs: int) -> Any:
-    """The memories of B environments at an episode's start, [B, ...]."""
+    """The carries of B environments at an episode's start, [B, ...]."""
     return jax.tree.map(lambda c: jnp.broadcast_to(c, (num_envs, *c.shape)), network.carry)
 
 
@@ -427,10 +233,11 @@ def num_params(params: Any) -> int:
 
 
 def _network(config: Config, env: Env, head: nn.Module) -> Network:
-    memory = None if config.rnn == "none" else Recurrent(config.rnn, config.rnn_size)
-    model = Model(_torso(config, env), memory, head)
-    carry = () if memory is None else memory.start()
-    scaled = _scaling(config, env)
+    """The network with this head, on the torso and the recurrent cell of the settings."""
+    cell = None if config.rnn == "none" else Recurrent(config.rnn, config.rnn_size)
+    model = Model(_torso(config, env), cell, head)
+    carry = () if cell is None else cell.start()
+    scaled = scaling(config, env)
 
     def init(key: jax.Array) -> Any:
         check_key(key)
@@ -492,8 +299,8 @@ def _misfit(expected: Any, params: Any) -> str:
 
 
 def _on_the_policys_layers(critic: Network) -> Network:
-    """The critic whose torso and memory are those in the policy's params, so that its own are those
-    of the head.
+    """The critic whose torso and recurrent cell are those in the policy's params, so that its own
+    params are those of the head.
     """
 
     def init(key: jax.Array) -> Any:
@@ -507,8 +314,9 @@ def _on_the_policys_layers(critic: Network) -> Network:
 
 
 def _torso(config: Config, env: Env) -> nn.Module:
+    """A CNN for images, else an MLP, as the settings say."""
     activation = ACTIVATIONS[config.activation]
-    if not _is_convolved(config, env):
+    if not is_convolved(config, env):
         check_network(config, math.prod(env.obs_shape))
         return MLP(len(env.obs_shape), config.hidden_sizes, activation)
     layout = image_layout(config, env)
@@ -528,84 +336,6 @@ def _torso(config: Config, env: Env) -> nn.Module:
     return CNN(config.hidden_sizes, activation, channels_first=layout == "chw")
 
 
-def _is_convolved(config: Config, env: Env) -> bool:
-    """True for a convolution. Raises ValueError where one is asked for, and there is no image."""
-    image = len(env.obs_shape) == 3
-    for name, asked in (
-        ("network", config.network == "cnn"),
-        ("image_layout", config.image_layout != "auto"),
-    ):
-        if asked and not image:
-            axes = "[height, width, channels] or [channels, height, width]"
-            raise ValueError(
-                f"{name}={getattr(config, name)!r} needs observations {axes}, got "
-                f"shape {env.obs_shape}"
-            )
-    return image and config.network != "mlp"
-
-
-def image_layout(config: Config, env: Env) -> ImageLayout:
-    """hwc or chw: as the settings say, or by the shape of an observation [a, b, c].
-
-    Channels come first if there are far fewer rows than columns, which no picture has: a < b = c,
-    or 4 a ≤ b and c.
-    """
-    if config.image_layout != "auto":
-        return config.image_layout
-    first, second, third = env.obs_shape
-    channels_first = first < second == third or 4 * first <= min(second, third)
-    return "chw" if channels_first else "hwc"
-
-
-def image_description(config: Config, env: Env) -> str:
-    """The layout and scale of images that the networks see, in a sentence; empty where there are
-    none.
-    """
-    if len(env.obs_shape) != 3:
-        return ""
-    axes = {"hwc": "[height, width, channels]", "chw": "[channels, height, width]"}
-    taken = f"as {axes[image_layout(config, env)]}" if _is_convolved(config, env) else "flattened"
-    if config.normalise_observations:
-        scale = "standardised by running statistics"
-    elif config.scale_observations:
-        scale = "scaled to [0, 1] by the bounds of their space"
-    elif env.obs_bounds is not None and np.max(env.obs_bounds.high) > 1:
-        scale = (
-            f"unscaled, up to {np.max(env.obs_bounds.high):g} (scale_observations brings them to "
-            f"[0, 1])"
-        )
-    else:
-        scale = "unscaled"
-    return f"images {list(env.obs_shape)}, {taken}, {scale}"
-
-
-def _scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
-    """The scaling of observations [..., *O] before the networks."""
-    if not config.scale_observations:
-        return lambda obs: obs
-    if env.obs_bounds is None:
-        raise ValueError(
-            "scale_observations needs a space of observations with finite bounds for every entry: "
-            "use normalise_observations, which needs none"
-        )
-    low, high = env.obs_bounds
-
-    def scaled(obs: jax.Array) -> jax.Array:
-        def axes(bound: Any) -> jax.Array:
-            return jnp.broadcast_to(jnp.asarray(bound, obs.dtype), obs.shape)
-
-        return (obs - axes(low)) / axes(high - low)
-
-    return scaled
-
-
 def _unbounded(box: Box) -> bool:
-    """Whether a bound is known to be infinite; one that is traced is taken on trust."""
+    """True where a bound is known to be infinite; one that is traced is not checked."""
     return any(not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all() for x in box)
-
-
-def _units(box: Box) -> tuple[jax.Array, jax.Array]:
-    """Centre and half width of each action; 0 and 1 where it has no bounds."""
-    bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
-    low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
-    return (low + high) / 2, (high - low) / 2

@@ -174,7 +174,7 @@ def _run(
 ) -> int:
     import jax
 
-    from pg import envs, networks
+    from pg import envs, images, networks
     from pg.fast import devices
     from pg.runs import execution, memory
     from pg.train import make_learner
@@ -190,8 +190,8 @@ def _run(
             folder = _opened(config, options, hyperparams, stack)
         num_params = networks.num_params(like.params)
         print(cli.describe(config, hyperparams, env.horizon(), num_params, verbose=options.verbose))
-        if images := networks.image_description(config, env):
-            cli.say(images)
+        if sentence := images.image_description(config, env):
+            cli.say(sentence)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(where),

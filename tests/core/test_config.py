@@ -26,7 +26,7 @@ from pg.config import (
 )
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
-from pg.networks import ACTIVATIONS
+from pg.layers import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
 from pg.settings.ranges import RANGES

@@ -13,7 +13,8 @@ from flax import struct
 from pg import Config, make_train, normalisation, rollout
 from pg.envs import Box, Discrete, Env, environment, make_env, spaces
 from pg.estimators.base import Params, successor_values
-from pg.networks import Network, image_description, image_layout, make_critic, make_policy
+from pg.images import image_description, image_layout
+from pg.networks import Network, make_critic, make_policy
 
 KEY = jax.random.key(0)
 

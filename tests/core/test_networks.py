@@ -13,7 +13,8 @@ from toys import Clock, boxed
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
-from pg.networks import make_critic, make_policy, num_params, orthogonal, patches, unroll
+from pg.layers import orthogonal, patches
+from pg.networks import make_critic, make_policy, num_params, unroll
 
 KEY = jax.random.key(0)
 

@@ -21,6 +21,8 @@ from pg import (
     baselines,
     diagnostics,
     distributions,
+    images,
+    layers,
     networks,
     normalisation,
     returns,
@@ -51,9 +53,9 @@ from pg.train import make_chunk, make_learner, make_train
 KEY = jax.random.key(0)
 # fmt: off
 LIBRARY = (
-    baselines, diagnostics, distributions, evaluation, evolution, networks, normalisation, pathwise,
-    returns, rollout, surrogates, action_values, average_reward, base, bootstrapped, episodic,
-    grouped, off_policy, curvature, variance_reduction, training,
+    baselines, diagnostics, distributions, evaluation, evolution, images, layers, networks,
+    normalisation, pathwise, returns, rollout, surrogates, action_values, average_reward, base,
+    bootstrapped, episodic, grouped, off_policy, curvature, variance_reduction, training,
 )
 # fmt: on
 
@@ -181,10 +183,10 @@ def the_rest() -> None:
     jax.eval_shape(
         make_chunk(plain), make_learner(plain).init(KEY), jax.random.split(KEY, 2), Hyperparams()
     )
-    assert not networks.image_description(Config(preset=None), env)
-    images = env._replace(obs_shape=(5, 5, 2))
+    assert not images.image_description(Config(preset=None), env)
+    of_images = env._replace(obs_shape=(5, 5, 2))
     for make in (networks.make_policy, networks.make_critic):
-        network = make(Config(hidden_sizes=(4,), preset=None), images)
+        network = make(Config(hidden_sizes=(4,), preset=None), of_images)
         jax.eval_shape(
             lambda key, f=network: f.apply(
                 f.init(key), (), jnp.ones((4, 5, 5, 2)), jnp.ones(4, bool)

@@ -23,7 +23,7 @@ ORDER = (
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
     *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface"),
     *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
-    *("distributions", "networks", "rollout", "nonfinite"),
+    *("distributions", "images", "layers", "networks", "rollout", "nonfinite"),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
     *("reports.statistics", "diagnostics", "optimizers", "seeds", "train", "evaluate"),

@@ -225,7 +225,7 @@ MUTANTS = [
     # Images.
     Mutant(
         "channels that come first are not told",
-        "networks.py",
+        "images.py",
         'return "chw" if channels_first else "hwc"',
         'return "hwc"',
         "tests/core/test_images.py -k told_by_the_shape",
@@ -239,7 +239,7 @@ MUTANTS = [
     ),
     Mutant(
         "frames of bytes reach the network unscaled",
-        "networks.py",
+        "images.py",
         "return (obs - axes(low)) / axes(high - low)",
         "return obs",
         "tests/core/test_images.py -k scaled_by_the_bounds",
@@ -644,7 +644,7 @@ MUTANTS = [
     # Memories, running statistics, held actions, several steps on a batch.
     Mutant(
         "a memory goes on into the next episode",
-        "networks.py",
+        "layers.py",
         "lambda c: jnp.where(first[:, None], 0.0, c), carry)",
         "lambda c: c, carry)",
         "tests/core/test_recurrent.py",

@@ -1,0 +1,84 @@
+"""Observations before the networks: their scale, and the layout of images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.config import Config, ImageLayout
+from pg.envs import Env
+
+__all__ = ["image_description", "image_layout", "is_convolved", "scaling"]
+
+
+def image_layout(config: Config, env: Env) -> ImageLayout:
+    """hwc or chw: as the settings say, or by the shape of an observation [a, b, c].
+
+    Channels come first if there are far fewer rows than columns, which no picture has: a < b = c,
+    or 4 a ≤ b and c.
+    """
+    if config.image_layout != "auto":
+        return config.image_layout
+    first, second, third = env.obs_shape
+    channels_first = first < second == third or 4 * first <= min(second, third)
+    return "chw" if channels_first else "hwc"
+
+
+def image_description(config: Config, env: Env) -> str:
+    """The layout and scale of images that the networks see, in a sentence; empty where there are
+    none.
+    """
+    if len(env.obs_shape) != 3:
+        return ""
+    axes = {"hwc": "[height, width, channels]", "chw": "[channels, height, width]"}
+    taken = f"as {axes[image_layout(config, env)]}" if is_convolved(config, env) else "flattened"
+    if config.normalise_observations:
+        scale = "standardised by running statistics"
+    elif config.scale_observations:
+        scale = "scaled to [0, 1] by the bounds of their space"
+    elif env.obs_bounds is not None and np.max(env.obs_bounds.high) > 1:
+        scale = (
+            f"unscaled, up to {np.max(env.obs_bounds.high):g} (scale_observations brings them to "
+            f"[0, 1])"
+        )
+    else:
+        scale = "unscaled"
+    return f"images {list(env.obs_shape)}, {taken}, {scale}"
+
+
+def is_convolved(config: Config, env: Env) -> bool:
+    """True for a convolution. Raises ValueError where one is asked for, and there is no image."""
+    image = len(env.obs_shape) == 3
+    for name, asked in (
+        ("network", config.network == "cnn"),
+        ("image_layout", config.image_layout != "auto"),
+    ):
+        if asked and not image:
+            axes = "[height, width, channels] or [channels, height, width]"
+            raise ValueError(
+                f"{name}={getattr(config, name)!r} needs observations {axes}, got "
+                f"shape {env.obs_shape}"
+            )
+    return image and config.network != "mlp"
+
+
+def scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
+    """The scaling of observations [..., *O] before the networks."""
+    if not config.scale_observations:
+        return lambda obs: obs
+    if env.obs_bounds is None:
+        raise ValueError(
+            "scale_observations needs a space of observations with finite bounds for every entry: "
+            "use normalise_observations, which needs none"
+        )
+    low, high = env.obs_bounds
+
+    def scaled(obs: jax.Array) -> jax.Array:
+        def axes(bound: Any) -> jax.Array:
+            return jnp.broadcast_to(jnp.asarray(bound, obs.dtype), obs.shape)
+
+        return (obs - axes(low)) / axes(high - low)
+
+    return scaled
