@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help train sweep benchmark check test test-slow proofs mutants torture
+.PHONY: help train sweep benchmark check test test-optimized test-slow proofs mutants faults
 .PHONY: notebooks links lint docs constraints clean
 .DEFAULT_GOAL := help
 
@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
-		| while IFS='|' read -r name text; do printf 'make %-12s %s\n' "$$name" "$$text"; done
+		| while IFS='|' read -r name text; do printf 'make %-14s %s\n' "$$name" "$$text"; done
 
 train: $(VENV)/.installed  ## the train command; flags in ARGS="--estimator leave_one_out --seeds 20"
 	$(BIN)/python experiments/train.py $(ARGS)
@@ -48,6 +48,10 @@ check: lint  ## linter, types and the core's quick tests, in about a minute: the
 test: $(VENV)/.installed  ## the fast tests, in two processes; more with ARGS="-n 8"
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+# The scripts that tests start are run so too.
+test-optimized: $(VENV)/.installed  ## the fast tests under `python -OO`, which strips docstrings and assertions
+	PYTHONOPTIMIZE=2 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
 test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -58,8 +62,8 @@ proofs: $(VENV)/.installed  ## of the fast tests those that hold estimators agai
 mutants: $(VENV)/.installed  ## plants known bugs, one by one, and names the test that catches each
 	$(BIN)/python tests/tools/mutants.py $(ARGS)
 
-torture: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
-	$(BIN)/python tests/tools/torture_resume.py $(ARGS)
+faults: $(VENV)/.installed  ## kills runs at random moments and compares what comes of them
+	$(BIN)/python tests/tools/fault_injection.py $(ARGS)
 
 links: $(VENV)/.installed  ## badges and Colab links from the address in pyproject.toml
 	$(BIN)/python docs/tools/links.py

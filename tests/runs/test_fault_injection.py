@@ -1,5 +1,5 @@
-"""Runs that are killed end as if they had not been, in short: `torture_resume.py` does it a hundred
-times.
+"""Runs that are killed end as if they had not been, in short: `fault_injection.py` does it a
+hundred times.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.acceptance("C1", "C3", "C8", "C10")
 def test_runs_that_are_killed_end_as_others() -> None:
     """Four kills, by random signals at random moments."""
-    script = Path(__file__).parents[1] / "tools" / "torture_resume.py"
+    script = Path(__file__).parents[1] / "tools" / "fault_injection.py"
     done = subprocess.run(
         [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
     )

@@ -1,8 +1,8 @@
 """Kill runs at random moments, let them go on, and see that they end as if nothing had happened.
 
-    python tests/tools/torture_resume.py             100 kills; exit code 1 if anything was wrong
-    python tests/tools/torture_resume.py --signals SIGKILL     by one signal only
-    python tests/tools/torture_resume.py --quick               4 kills of the shortest run
+    python tests/tools/fault_injection.py             100 kills; exit code 1 if anything was wrong
+    python tests/tools/fault_injection.py --signals SIGKILL     by one signal only
+    python tests/tools/fault_injection.py --quick               4 kills of the shortest run
 
 A trial starts a run or a sweep, kills it once to three times, and then lets it end: the same
 command every time. A moment is drawn uniformly from the length of an uninterrupted run, or, every
@@ -345,7 +345,7 @@ def row_problems(folder: Path, updates: int) -> Iterator[str]:
 # Trials
 
 
-class Torture:
+class FaultInjector:
     """Cases, each with what an uninterrupted run of it leaves, and the account."""
 
     def __init__(
@@ -570,30 +570,30 @@ def main() -> int:
     options = arguments()
     began, kills, number = time.monotonic(), 0, 0
     cases, wanted = (QUICK, min(options.kills, 4)) if options.quick else (CASES, options.kills)
-    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
     # each of them in four kills
     signals = [*dict.fromkeys(options.signals)] if options.quick else options.signals
-    torture = Torture(cases, folder, options.seed, signals)
+    injector = FaultInjector(cases, folder, options.seed, signals)
     try:
         for case in cases:
-            torture.prepare(case)
+            injector.prepare(case)
         while kills < wanted and time.monotonic() - began < 60 * options.minutes:
             most = min(
-                wanted - kills, torture.random.randint(2 if options.quick else 1, MOST_KILLS)
+                wanted - kills, injector.random.randint(2 if options.quick else 1, MOST_KILLS)
             )
-            kills += torture.trial(number, most)
+            kills += injector.trial(number, most)
             number += 1
             print(
                 f"  {kills}/{wanted} kills, {(time.monotonic() - began) / 60:.1f} minutes",
                 flush=True,
             )
     finally:
-        if options.keep and torture.account.problems:
+        if options.keep and injector.account.problems:
             print(f"kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print(report(torture.account, cases, (time.monotonic() - began) / 60))
-    fine = torture.account.trials == torture.account.identical and not torture.account.problems
+    print(report(injector.account, cases, (time.monotonic() - began) / 60))
+    fine = injector.account.trials == injector.account.identical and not injector.account.problems
     return 0 if fine and kills >= wanted else 1
 
 
