@@ -13,7 +13,7 @@ from typing import Literal
 
 from pg.commands import cli
 from pg.runs import interrupts, memory
-from pg.sweep import points
+from pg.sweep import spaces
 
 
 @dataclasses.dataclass
@@ -83,25 +83,25 @@ def main() -> int:
     cli.cache_compilations()
     interrupts.listen(cli.announce)
     try:
-        table = points.table_of(options.over, options.method, options.trials, options.search_seed)
+        table = spaces.table_of(options.over, options.method, options.trials, options.search_seed)
         if options.total_steps is not None:
-            table = points.lasting(table, config, options.total_steps)
+            table = spaces.lasting(table, config, options.total_steps)
         limit = (
             None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
         )
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg.fast import devices
-            from pg.sweep import driver, study
+            from pg.sweep import SweepSpec, driver
 
         seeds = range(options.seed, options.seed + options.seeds)
-        plan = study.Study(
+        spec = SweepSpec(
             config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact
         )
-        folder, where = plan.folder(options.out), devices.layout(machine.shard, plan.num_runs)
-        again = options.seeds if options.fresh_seeds is None else options.fresh_seeds
-        return driver.carry_out(
-            plan, folder, where, options, width=options.width, limit=limit, fresh=again
+        folder, layout = spec.folder(options.out), devices.layout(machine.shard, spec.num_runs)
+        fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
+        return driver.run_sweep(
+            spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
         )
     except ValueError as error:
         cli.fail(error)

@@ -17,6 +17,12 @@ RENAMED: dict[str, dict[str, str]] = {
     "hyperparams": {"lambda_": "gae_lambda"},
 }
 
+# Columns of the tables of a sweep.
+RENAMED_COLUMNS = {"setting": "configuration"}
+# Names of settings that a sweep varies, and of its columns.
+_VARIED = {**RENAMED["config"], **RENAMED["hyperparams"]}
+_COLUMNS = {**_VARIED, **RENAMED_COLUMNS}
+
 # Arrays that training has carried since, with the values that they start from.
 ADDED = {"normaliser/extremes/0": math.inf, "normaliser/extremes/1": -math.inf}
 # The trees whose leaves are stored, in files of parameters.
@@ -47,11 +53,11 @@ def migrated(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings under the names of today.
 
     Args:
-        settings: the entries `config` and `hyperparams`, as JSON has them; others are kept as they
-            are.
+        settings: the entries `config` and `hyperparams`, and of a sweep `table`, as JSON has them;
+            others are kept as they are.
     """
     new = dict(settings)
-    for part, names in RENAMED.items():
+    for part, names in {**RENAMED, "table": _VARIED}.items():
         stored = settings.get(part)
         if isinstance(stored, Mapping):
             new[part] = {names.get(name, name): value for name, value in stored.items()}
@@ -62,6 +68,11 @@ def existing(path: Path) -> Path:
     """The path of a file, or of the one with its former name if that is the only one there."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
+
+
+def column_name(stored: str) -> str:
+    """The name of today of a column in a table of a sweep: a label, or a setting that is varied."""
+    return _COLUMNS.get(stored, stored)
 
 
 def leaf_name(stored: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
 # Columns that say what a row of metrics is of; all other columns are metrics.
-LABELS = ("run", "setting", "seed", "update", "total_env_steps")
+LABELS = ("run", "configuration", "seed", "update", "total_env_steps")
 # The expected shape of summary.json, as of `inputs.misfit`.
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Failures of single seeds that a summary lists in the terminal.

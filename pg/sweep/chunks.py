@@ -1,7 +1,8 @@
-"""Runs in chunks: so many side by side as fit into memory, one width for all, the last chunk filled
+"""Runs in chunks: as many vmapped runs as fit into memory, one width for all, the last chunk filled
 up.
 
-    run r = (point g, seed s),  r = g · S + s   chunk c = runs [c n, (c + 1) n), n = width × devices
+    run r = (configuration g, seed s)     r = g · S + s
+    chunk c = runs [c n, (c + 1) n)       n = width × devices
 
 A run's bits depend on its keys and on the width, not on the chunk it is in, nor, from two devices
 on, on how many devices or processes there are.
@@ -24,7 +25,7 @@ from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
 
-# Runs side by side on one device, at most. More would not be faster: a CPU's cache is full, and all
+# Vmapped runs on one device, at most. More would not be faster: a CPU's cache is full, and all
 # runs of a device wait for the one whose episodes last longest.
 WIDTH = {"cpu": 16}
 WIDTH_ELSEWHERE = 1024
@@ -38,7 +39,7 @@ Keeping = Callable[[int, int], tuple[PartialRun | None, Keep | None]]
 
 
 class Plan(NamedTuple):
-    """How a sweep is cut."""
+    """The compiled programs of a sweep, and the runs that each call of them trains."""
 
     programs: Programs  # of `width` runs on each device
     width: int
@@ -52,7 +53,7 @@ class Plan(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What came of runs `start`, `start + 1`, ...; leaves [n, ...]."""
+    """The results of runs `start`, `start + 1`, ...; leaves [n, ...]."""
 
     start: int
     states: TrainState
@@ -73,13 +74,25 @@ def plan(
     actions: Sequence[str] = ("sampled",),
     exact: bool = False,
 ) -> Plan:
-    """The programs for as many runs side by side as are useful and fit into `budget` bytes; None:
-    into what is free.
+    """Compiles the programs for as many vmapped runs as are useful and fit into memory.
 
     The program is compiled, which takes no memory yet, and asked what it would need; where that is
-    too much, the width is lowered by what a run was found to need. width: the most to begin with;
-    default: `WIDTH`. fixed: it is kept, since bits depend on it. Raises ValueError where not even
-    one run fits, or not as many as are fixed.
+    too much, the width is lowered by what a run needs.
+
+    Args:
+        config: static settings.
+        hyperparams: leaves [>= 1], as of `execution.compile_programs`.
+        num_runs: runs of the whole sweep.
+        where: the layout of the runs over devices.
+        width: vmapped runs on each device, at most; default: `WIDTH`.
+        fixed: keep the width, since bits depend on it.
+        budget: bytes for the programs; None: what is free.
+        episodes: of each evaluation; 0: none.
+        actions: ways to act in the evaluation.
+        exact: runs one after the other, bitwise identical to single-seed runs.
+
+    Raises:
+        ValueError: not even one run fits, or not as many as are fixed.
     """
     parts = where.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
@@ -125,12 +138,19 @@ def chunks(
     on_chunk: OnChunk = lambda *_: None,
     keeping: Keeping = lambda *_: (None, None),
 ) -> Iterator[Chunk]:
-    """The chunks from run `start` on, one after the other, each once it is finished. A signal
-    raises Interrupted.
+    """Trains the chunks from run `start` on, and yields each once it is finished.
 
-    keys: for training and for evaluation, [N] each; hyperparams: leaves [N]. on_chunk: as of
-    `execution.run`, in a chunk.
-    keeping: how chunks are kept while they are trained.
+    Args:
+        plan: of the sweep.
+        config: its static settings.
+        keys: for training and for evaluation, [N] each.
+        hyperparams: leaves [N].
+        start: the first run.
+        on_chunk: as of `execution.run`, within a chunk.
+        keeping: checkpoints of a chunk.
+
+    Raises:
+        Interrupted: after a signal.
     """
     programs, total = plan.programs, len(keys[0])
     for first in range(start, total, plan.chunk):
@@ -138,16 +158,21 @@ def chunks(
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
         begun, keep = keeping(first, count)
-        done = execution.train(
+        result = execution.train(
             programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False
         )
-        if done.signum:
-            raise Interrupted(done.signum)
-        found = (
-            execution.evaluate_all(programs, done.states, eval_keys, h) if programs.evaluate else {}
+        if result.signum:
+            raise Interrupted(result.signum)
+        evaluation = {}
+        if programs.evaluate:
+            evaluation = execution.evaluate_all(programs, result.states, eval_keys, h)
+        states = devices.fetch(result.states, programs.where)
+        yield Chunk(
+            start=first,
+            states=execution.first(states, count),
+            metrics=execution.first(result.metrics, count),
+            evaluation=execution.first(evaluation, count),
         )
-        states = devices.fetch(done.states, programs.where)
-        yield Chunk(first, *execution.first((states, done.metrics, found), count))
 
 
 def sweep(
@@ -160,15 +185,26 @@ def sweep(
     exact: bool = False,
     where: Layout | None = None,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
-    """Every point with every seed: states [G, S, ...] and metrics [G, S, num_updates], on the host.
+    """Trains every configuration with every seed.
 
-    Run (g, s) is `make_train(config)(pg.seed_key(seeds[s]), point g)`: bit for bit where `exact`,
-    else up to the rounding of batched products, by which trajectories part in the end.
+    Run (g, s) is `make_train(config)(pg.seed_key(seeds[s]), configuration g)`: bit for bit where
+    `exact`, else up to the rounding of batched products, by which trajectories part in the end.
 
-    hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them. width: runs side
-    by side on a device, at most; budget: bytes for the programs; default: what is free. where:
-    default: seeds over all devices.
-    Raises ValueError for a number below 1, or where not even one run fits into memory.
+    Args:
+        config: static settings of all runs.
+        seeds: S whole numbers.
+        hyperparams: leaves [G] or scalars, as `grid`, `random` and `sobol` make them; default:
+            `config.hyperparams()`.
+        width: vmapped runs on each device, at most.
+        budget: bytes for the programs; default: what is free.
+        exact: runs one after the other within the program.
+        where: the layout of the runs over devices; default: seeds over all devices.
+
+    Returns:
+        States [G, S, ...] and metrics [G, S, num_updates], on the host.
+
+    Raises:
+        ValueError: a number is below 1, or not even one run fits into memory.
     """
     check_config(config)
     seeds = execution.whole_seeds(seeds)
@@ -179,17 +215,17 @@ def sweep(
     h = crossed(h, num_seeds)
     check_together(config, h)
     total = len(h.learning_rate)
-    points = total // num_seeds
+    num_configurations = total // num_seeds
     keys = execution.seed_keys(seeds)[0][np.arange(total) % num_seeds]
     where = where or devices.layout(most=total)
-    cut = plan(config, h, total, where, width=width, budget=budget, exact=exact)
-    done = [(chunk.states, chunk.metrics) for chunk in chunks(cut, config, (keys, keys), h)]
+    compiled = plan(config, h, total, where, width=width, budget=budget, exact=exact)
+    done = [(chunk.states, chunk.metrics) for chunk in chunks(compiled, config, (keys, keys), h)]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
-    return jax.tree.map(lambda x: x.reshape(points, num_seeds, *x.shape[1:]), joined)
+    return jax.tree.map(lambda x: x.reshape(num_configurations, num_seeds, *x.shape[1:]), joined)
 
 
 def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
-    """Leaves [G · num_seeds] of leaves [G] or scalars: every point as many times, in a row."""
+    """Leaves [G · num_seeds] of leaves [G] or scalars: a row of each configuration, one per seed."""
     num = max((np.size(x) for x in jax.tree.leaves(hyperparams)), default=1)
     for x in jax.tree.leaves(hyperparams):
         if np.ndim(x) > 1 or np.size(x) not in (1, num):

@@ -1,5 +1,5 @@
-"""Carrying out a sweep: what is missing is planned, run chunk by chunk and written, by one process
-for all.
+"""The driver of a sweep: plans the runs that are missing, trains them chunk by chunk, and writes
+them; of several processes the first one writes for all.
 """
 
 import contextlib
@@ -19,41 +19,56 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.runs import checkpoints, execution, files, folders, memory, writing
 from pg.sweep import chunks, report
-from pg.sweep import study as studies
+from pg.sweep import spec as specs
 from pg.sweep.chunks import Plan
-from pg.sweep.points import hyperparams_of
-from pg.sweep.study import Study
+from pg.sweep.spaces import hyperparams_of
+from pg.sweep.spec import SweepSpec
 from pg.train import make_learner
 
-NO_BEST = -1  # the number of a setting that there is not
+NO_BEST = -1  # in place of a configuration's number
 
 
-def carry_out(
-    study: Study,
+def run_sweep(
+    spec: SweepSpec,
     folder: Path,
-    where: Layout,
-    how: Checkpointing,
+    layout: Layout,
+    checkpointing: Checkpointing,
     *,
     width: int | None,
     limit: int | None,
     fresh: int,
 ) -> int:
-    """Runs what is missing in the folder, ranks the settings, and tries the best on so many fresh
-    seeds.
+    """Runs what is missing in the folder, ranks the configurations, and trains the best one on
+    fresh seeds.
 
-    Returns the exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, of the settings
-    or of the best on fresh seeds. Arguments and errors: of `run` and `finish`. Raises ValueError
-    where another process works in the folder, and as `study.check` does.
+    Args:
+        spec: configurations × seeds.
+        folder: of the sweep.
+        layout: of the runs over devices.
+        checkpointing: within a chunk.
+        width: vmapped runs on each device, at most, as of `chunks.plan`.
+        limit: bytes of memory that this process may have; None: what is free.
+        fresh: number of fresh seeds; 0: none.
+
+    Returns:
+        The exit code, as of `cli`: 0, or NOT_FINITE where every run diverged, or every one of the
+        best configuration on fresh seeds.
+
+    Raises:
+        ValueError: as `run` does, where another process works in the folder, and as `spec.check`
+        does.
     """
-    studies.check(study, where)
-    tried = f"{study.num_points} settings × {len(study.seeds)} seeds"
-    say(f"{study.config.estimator} on {study.config.env}: {tried}; {folder}")
+    specs.check(spec, layout)
+    tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
+    say(f"{spec.config.estimator} on {spec.config.env}: {tried}; {folder}")
     with contextlib.ExitStack() as stack:
         if devices.is_first():
-            studies.make(folder)
+            specs.make(folder)
             stack.enter_context(folders.locked(folder))
-        width = run(study, folder, where, how, width=width, limit=limit)
-        finite = finish(study, folder, where, how, fresh_seeds=fresh, width=width, limit=limit)
+        width = run(spec, folder, layout, checkpointing, width=width, limit=limit)
+        finite = finish(
+            spec, folder, layout, checkpointing, fresh_seeds=fresh, width=width, limit=limit
+        )
         if devices.is_first():
             _discard(folder / "checkpoints", "*")
             files.remove_if_empty(folder / "checkpoints")
@@ -61,154 +76,175 @@ def carry_out(
 
 
 def run(
-    study: Study,
+    spec: SweepSpec,
     folder: Path,
-    where: Layout,
-    how: Checkpointing,
+    layout: Layout,
+    checkpointing: Checkpointing,
     *,
     width: int | None = None,
     limit: int | None = None,
 ) -> int | None:
-    """Runs what is missing in the folder. -> the width it is run at. Every chunk is written once it
-    is finished.
+    """Runs what is missing in the folder; every chunk is written once it is finished.
 
-    width: as of `chunks.plan`; of a sweep that was begun, the one it was begun with. limit: bytes
-    of memory that this process may have; None: what is free. how: within a chunk. Raises ValueError
-    for another width than that, and as `plan` does; Interrupted after a signal.
+    Args:
+        spec: configurations × seeds.
+        folder: of the sweep.
+        layout: of the runs over devices.
+        checkpointing: within a chunk.
+        width: as of `chunks.plan`; of a sweep that was begun, the one it was started with.
+        limit: bytes of memory that this process may have; None: what is free.
+
+    Returns:
+        The width of the chunks; None: there was nothing to run.
+
+    Raises:
+        ValueError: for another width than the one it was started with, and as `chunks.plan` does.
+        Interrupted: after a signal.
     """
-    done, stored = studies.start(study, folder) if devices.is_first() else (0, None)
+    done, stored = specs.start(spec, folder) if devices.is_first() else (0, None)
     done, stored = devices.agreed(done), devices.agreed(stored or 0)
     if stored and width and width != stored:
         raise ValueError(
-            f"this sweep was begun with --width {stored}: leave --width out, or "
+            f"this sweep was started with --width {stored}: leave --width out, or "
             f"choose another --out"
         )
-    versions = folders.environment(where)
-    if stored and done < study.num_runs and devices.is_first():
-        _say_changes(study, folder, stored, versions)
+    versions = folders.environment(layout)
+    if stored and done < spec.num_runs and devices.is_first():
+        _say_changes(spec, folder, stored, versions)
     if done:
-        say(f"{done} of {study.num_runs} runs are finished in {folder}")
-    for i, (config, points) in enumerate(study.programs()):
-        first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
+        say(f"{done} of {spec.num_runs} runs are finished in {folder}")
+    for i, (config, group) in enumerate(spec.programs()):
+        first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
         if done >= first + count:
             continue
-        title = f"program {i + 1} of {len(study.programs())}: " if len(study.programs()) > 1 else ""
+        title = f"program {i + 1} of {len(spec.programs())}: " if len(spec.programs()) > 1 else ""
         say(f"{title}compiling ...")
-        h = hyperparams_of(study.hyperparams, study.traced(points))
+        h = hyperparams_of(spec.hyperparams, spec.traced(group))
         with cli.waiting("compiling", quiet=not devices.is_first()):
-            cut = plan(
-                study, config, h, where, width=stored or width, fixed=bool(stored), limit=limit
+            plan = compile_plan(
+                spec, config, h, layout, width=stored or width, fixed=bool(stored), limit=limit
             )
         if devices.is_first() and not stored:
-            studies.write_setup(study, folder, cut.width, versions)
-        stored = stored or cut.width
-        say(described(cut, count, where))
-        _run_group(study, folder, config, points, cut, max(0, done - first), how)
+            specs.write_setup(spec, folder, plan.width, versions)
+        stored = stored or plan.width
+        say(described(plan, count, layout))
+        _run_group(spec, folder, config, group, plan, max(0, done - first), checkpointing)
     return stored or None
 
 
-def plan(
-    study: Study,
+def compile_plan(
+    spec: SweepSpec,
     config: Config,
     hyperparams: Hyperparams,
-    where: Layout,
+    layout: Layout,
     *,
     width: int | None,
     fixed: bool = False,
     limit: int | None,
 ) -> Plan:
-    """The programs of one static setting. hyperparams: its points, leaves [G]."""
-    num_points = len(hyperparams.learning_rate)
+    """The compiled programs of one static setting. hyperparams: its configurations, leaves [G]."""
+    num_configurations = len(hyperparams.learning_rate)
     return chunks.plan(
         config,
-        execution.broadcast(hyperparams, num_points),
-        num_points * len(study.seeds),
-        where,
+        execution.broadcast(hyperparams, num_configurations),
+        num_configurations * len(spec.seeds),
+        layout,
         width=width,
         fixed=fixed,
         budget=None if limit is None else memory.for_programs(limit),
-        episodes=study.episodes,
-        actions=(study.actions,),
-        exact=study.exact,
+        episodes=spec.episodes,
+        actions=(spec.actions,),
+        exact=spec.exact,
     )
 
 
-def described(cut: Plan, num_runs: int, where: Layout) -> str:
+def described(plan: Plan, num_runs: int, layout: Layout) -> str:
     """The plan, for people."""
-    size = cut.programs.num_bytes * (len(jax.local_devices()) if where.mesh.size > 1 else 1)
-    on = f"each of {where.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (
+    size = plan.programs.num_bytes * (len(jax.local_devices()) if layout.mesh.size > 1 else 1)
+    on = f"each of {layout.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (
         jax.process_count() > 1
     )
     return (
-        f"{num_runs} runs in {-(-num_runs // cut.chunk)} chunks of {cut.chunk}, {cut.width} side "
-        f"by side on {on}; {memory.readable(size)} for the programs, "
-        f"{memory.readable(cut.bytes_per_run)} a run; compiled {cut.compilations}× in "
-        f"{cut.programs.seconds:.1f} s"
+        f"{num_runs} runs in {-(-num_runs // plan.chunk)} chunks of {plan.chunk}, {plan.width} "
+        f"vmapped on {on}; {memory.readable(size)} for the programs, "
+        f"{memory.readable(plan.bytes_per_run)} a run; compiled {plan.compilations}× in "
+        f"{plan.programs.seconds:.1f} s"
     )
 
 
 def finish(
-    study: Study,
+    spec: SweepSpec,
     folder: Path,
-    where: Layout,
-    how: Checkpointing,
+    layout: Layout,
+    checkpointing: Checkpointing,
     *,
     fresh_seeds: int,
     width: int | None,
     limit: int | None = None,
 ) -> bool:
-    """Ranks the settings, draws them and tries the best on so many fresh seeds; prints and writes
-    what came of it.
+    """Ranks the configurations, draws them, trains the best one on fresh seeds, and prints and
+    writes the report.
 
-    Returns whether there is a mean return to report. Where every run diverged there is no best
-    setting, and nothing is tried again.
+    Arguments are as of `run_sweep`. Returns True where there is a mean return to report. Where
+    every run diverged there is no best configuration, and nothing more is trained.
     """
-    ranked = report.rank(study, studies.read_runs(folder)) if devices.is_first() else []
-    best = devices.agreed(ranked[0].setting if report.any_finite(ranked) else NO_BEST)
+    ranked = report.rank(spec, specs.read_runs(folder)) if devices.is_first() else []
+    best = devices.agreed(ranked[0].configuration if report.any_finite(ranked) else NO_BEST)
     if ranked:
-        report.write(study, folder, ranked)
-        print(report.table(study, ranked), flush=True)
+        report.write(spec, folder, ranked)
+        print(report.table(spec, ranked), flush=True)
     again = (
-        fresh(study, folder, best, where, how, num_seeds=fresh_seeds, width=width, limit=limit)
+        fresh(
+            spec,
+            folder,
+            best,
+            layout,
+            checkpointing,
+            num_seeds=fresh_seeds,
+            width=width,
+            limit=limit,
+        )
         if fresh_seeds and best != NO_BEST
         else None
     )
     if ranked:
-        folders.write_json(folder / "summary.json", report.summary(study, ranked, again))
-        for sentence in report.verdict(study, ranked, again).splitlines():
+        folders.write_json(folder / "summary.json", report.summary(spec, ranked, again))
+        for sentence in report.verdict(spec, ranked, again).splitlines():
             say(sentence)
-        drawn = report.draw(study, folder, ranked)
-        print(folder / "settings.csv", *drawn, sep="\n", flush=True)
+        drawn = report.draw(spec, folder, ranked)
+        print(folder / "configurations.csv", *drawn, sep="\n", flush=True)
         say(f"peak memory of this process: {memory.readable(memory.peak())}")
     return best != NO_BEST and (again is None or "mean" in again)
 
 
 def fresh(
-    study: Study,
+    spec: SweepSpec,
     folder: Path,
     best: int,
-    where: Layout,
-    how: Checkpointing,
+    layout: Layout,
+    checkpointing: Checkpointing,
     *,
     num_seeds: int,
     width: int | None,
     limit: int | None,
 ) -> dict[str, Any]:
-    """The summary of setting `best` on seeds beyond those of the study, whose run folder is
-    FOLDER/best.
+    """Trains configuration `best` on seeds beyond those of the sweep, in the run folder
+    FOLDER/best, and returns its summary. Other arguments are as of `run_sweep`.
     """
-    config, _ = next(group for group in study.programs() if best in group[1])
-    seeds = range(study.seeds.stop, study.seeds.stop + num_seeds)
-    h = hyperparams_of(study.hyperparams, study.traced(range(best, best + 1)))
-    again = Study(config, study.hyperparams, {}, seeds, study.episodes, study.greedy, study.exact)
-    cut = plan(again, config, h, where, width=width, limit=limit)
-    keeping = _keeping(again, folder / "checkpoints", f"best-{best}", config, 0, how, where)
+    config, _ = next(group for group in spec.programs() if best in group[1])
+    seeds = range(spec.seeds.stop, spec.seeds.stop + num_seeds)
+    h = hyperparams_of(spec.hyperparams, spec.traced(range(best, best + 1)))
+    again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
+    plan = compile_plan(again, config, h, layout, width=width, limit=limit)
+    keeping = _keeping(
+        again, folder / "checkpoints", f"best-{best}", config, 0, checkpointing, layout
+    )
     keys = execution.seed_keys(seeds)
-    done = list(chunks.chunks(cut, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
+    done = list(chunks.chunks(plan, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
     states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
-    run = execution.Run(states, metrics, True, None, cut.programs.seconds, 0.0)
+    run = execution.Run(states, metrics, True, None, plan.programs.seconds, 0.0)
     if not devices.is_first():
         return writing.summarise(run, evaluations, seeds)
     place = folder / "best"
@@ -218,10 +254,10 @@ def fresh(
     options = {
         "seed": seeds.start,
         "seeds": len(seeds),
-        "eval_episodes": study.episodes,
-        "greedy": study.greedy,
+        "eval_episodes": spec.episodes,
+        "greedy": spec.greedy,
     }
-    folders.write_setup(place, config, best_h, options, folders.environment(where))
+    folders.write_setup(place, config, best_h, options, folders.environment(layout))
     return writing.write_results(place, run, evaluations, seeds)
 
 
@@ -231,36 +267,36 @@ def say(text: str) -> None:
         cli.say(text)
 
 
-def _say_changes(study: Study, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
+def _say_changes(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
     """Says what bits can depend on and is not as it was for the runs that are finished, and records
     it.
     """
-    before = studies.stored_versions(folder)
+    before = specs.stored_versions(folder)
     if changed := checkpoints.changes(before, versions):
         say(
             f"note: the runs to come may differ in bits from those that are finished, as "
             f"{'; '.join(changed)}"
         )
         resumed = [*before.get("resumed", []), {"changed": changed}]
-        studies.write_setup(study, folder, width, {**versions, "resumed": resumed})
+        specs.write_setup(spec, folder, width, {**versions, "resumed": resumed})
 
 
 def _run_group(
-    study: Study,
+    spec: SweepSpec,
     folder: Path,
     config: Config,
-    points: range,
-    cut: Plan,
+    group: range,
+    plan: Plan,
     start: int,
-    how: Checkpointing,
+    checkpointing: Checkpointing,
 ) -> None:
     """The runs of one static setting from its run `start` on."""
-    first, count = points.start * len(study.seeds), len(points) * len(study.seeds)
-    seeds = np.arange(count) % len(study.seeds)
-    train_keys, eval_keys = execution.seed_keys(study.seeds)
+    first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
+    seeds = np.arange(count) % len(spec.seeds)
+    train_keys, eval_keys = execution.seed_keys(spec.seeds)
     keys = train_keys[seeds], eval_keys[seeds]
-    h = chunks.crossed(hyperparams_of(study.hyperparams, study.traced(points)), len(study.seeds))
-    left = -(-(count - start) // cut.chunk)
+    h = chunks.crossed(hyperparams_of(spec.hyperparams, spec.traced(group)), len(spec.seeds))
+    left = -(-(count - start) // plan.chunk)
     progress = cli.Progress(left * config.num_updates, quiet=not devices.is_first())
     began, finished = time.monotonic(), 0
 
@@ -269,14 +305,14 @@ def _run_group(
 
     try:
         keeping = _keeping(
-            study, folder / "checkpoints", "chunk", config, first, how, cut.programs.where
+            spec, folder / "checkpoints", "chunk", config, first, checkpointing, plan.programs.where
         )
         for chunk in chunks.chunks(
-            cut, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping
+            plan, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping
         ):
             finished += 1
             if devices.is_first():
-                studies.write_chunk(study, folder, first + chunk.start, chunk)
+                specs.write_chunk(spec, folder, first + chunk.start, chunk)
                 _discard(folder / "checkpoints", "chunk-*")
             if finished == 1 and left > 1:
                 took = time.monotonic() - began
@@ -287,24 +323,24 @@ def _run_group(
 
 
 def _keeping(
-    study: Study,
+    spec: SweepSpec,
     folder: Path,
     name: str,
     config: Config,
     first: int,
-    how: Checkpointing,
-    where: Layout,
+    checkpointing: Checkpointing,
+    layout: Layout,
 ) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there.
 
-    first: of the runs of `config`, their number in the study.
+    first: of the runs of `config`, their number in the spec.
     """
-    like = jax.eval_shape(make_learner(config, study.hyperparams).init, jax.random.key(0))
-    about = {"setup": study.to_json(), "versions": folders.environment(where)}
+    like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
+    about = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
     def keeping(start: int, count: int) -> Any:
-        columns = studies.labelled(study, first + start, count)
+        columns = specs.labelled(spec, first + start, count)
         place = (
             folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"
             if devices.is_first()
@@ -321,7 +357,7 @@ def _keeping(
         for remark in found.said() if found else []:
             say(remark)
         begun = checkpoints.shared(found, like, count)
-        keeper = how.keeper(place, about, columns, begun)
+        keeper = checkpointing.keeper(place, about, columns, begun)
 
         def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == config.num_updates  # what is finished is written elsewhere

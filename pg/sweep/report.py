@@ -1,8 +1,8 @@
-"""What a sweep tells: settings ranked by their mean over seeds with intervals, figures, and the
-best one tried again.
+"""The report of a sweep: configurations ranked by their mean over seeds with intervals, figures,
+and the best one on fresh seeds.
 
-The best of many settings looks better than it is, since luck was selected too. Its return on seeds
-that had no part in the choice is the one to report.
+The best of many configurations looks better than it is, since luck was selected too. Its return on
+seeds that had no part in the choice is the one to report.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from pg.reports import curves, plots, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
 from pg.runs import results
-from pg.sweep import study as studies
-from pg.sweep.study import Study
+from pg.sweep import spec as specs
+from pg.sweep.spec import SweepSpec
 
 SHOWN = 10  # lines of the table that is printed
 DRAWN = 5  # learning curves
 
 
 class Ranked(NamedTuple):
-    """A setting, and what its seeds came to."""
+    """A configuration with the scores of its seeds."""
 
-    setting: int
+    configuration: int
     values: dict[str, Any]
     scores: np.ndarray  # mean return of the final evaluation, of the seeds that stayed finite
     mean: Estimate  # over these seeds; NaN where there is none
@@ -44,43 +44,41 @@ class Ranked(NamedTuple):
         ]
 
 
-def rank(study: Study, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
-    """The settings whose seeds are all done, the best first; those with a seed that diverged after
-    the others.
+def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
+    """The configurations whose seeds are all done, the best first; those with a seed that diverged
+    after the others.
     """
     ranked = []
-    for g in range(len(rows["run"]) // len(study.seeds)):
-        chosen = rows["setting"] == g
+    for g in range(len(rows["run"]) // len(spec.seeds)):
+        chosen = rows["configuration"] == g
         finite = rows["finite"][chosen] & np.isfinite(rows["mean"][chosen])
         scores = rows["mean"][chosen][finite]
         mean = results.mean_over_seeds(scores)
         steps = float(rows["env_steps"][chosen].mean())
         diverged = int((~finite).sum())
-        ranked.append(Ranked(g, study.values(g), scores, mean, diverged, steps))
+        ranked.append(Ranked(g, spec.values(g), scores, mean, diverged, steps))
     return sorted(ranked, key=lambda r: (r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)))
 
 
-def table(study: Study, ranked: list[Ranked], shown: int = SHOWN) -> str:
-    """The best settings, aligned."""
-    head = ["", *study.table, "mean return [95 %]", "diverged", "steps a seed"]
+def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
+    """The best configurations, aligned."""
+    head = ["", *spec.table, "mean return [95 %]", "diverged", "steps a seed"]
     rows = [[str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown])]
     texts = [tables.plain([head, *rows])]
     if len(ranked) > shown:
-        texts.append(f"... and {len(ranked) - shown} more in settings.csv")
+        texts.append(f"... and {len(ranked) - shown} more in configurations.csv")
     if any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown]):
         texts.append("no interval: it takes two seeds that stayed finite (--seeds)")
     return "\n".join(texts)
 
 
-def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
-    """settings.csv: a line per setting, the best first."""
+def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
+    """configurations.csv: a line per configuration, the best first."""
     names = (
         "rank",
-        "setting",
-        *study.table,
-        "mean",
-        "low",
-        "high",
+        "configuration",
+        *spec.table,
+        *("mean", "mean_low", "mean_high"),
         "median",
         "diverged",
         "env_steps",
@@ -88,7 +86,7 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
     lines = [
         (
             i + 1,
-            r.setting,
+            r.configuration,
             *r.values.values(),
             *r.mean,
             _median(r.scores),
@@ -97,22 +95,22 @@ def write(study: Study, folder: Path, ranked: list[Ranked]) -> None:
         )
         for i, r in enumerate(ranked)
     ]
-    tables.write_csv(folder / "settings.csv", names, lines)
+    tables.write_csv(folder / "configurations.csv", names, lines)
 
 
-def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
-    """Learning curves of the best settings, the return against each name, and of two names a map.
-    The files.
+def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
+    """Draws learning curves of the best configurations, the return against each name, and of two
+    names a map. Returns the files.
     """
-    title = f"{study.config.estimator} on {study.config.env}, {len(study.seeds)} seeds a setting"
+    title = f"{spec.config.estimator} on {spec.config.env}, {len(spec.seeds)} seeds each"
     drawn = []
     best = ranked[:DRAWN]
     lines: dict[str, Curve] = {}
-    written = {name: numerals.labels([r.values[name] for r in best]) for name in study.table}
+    written = {name: numerals.labels([r.values[name] for r in best]) for name in spec.table}
     for i, r in enumerate(best):
         values = {name: texts[i] for name, texts in written.items()}
-        name = label(values) or study.config.estimator
-        metrics = studies.read_metrics(folder, r.setting)
+        name = label(values) or spec.config.estimator
+        metrics = specs.read_metrics(folder, r.configuration)
         try:
             lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))
         except ValueError as error:
@@ -123,8 +121,8 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
     finite = [r for r in ranked if np.isfinite(r.mean.value)]
     varied = {
         name: [r.values[name] for r in finite]
-        for name in study.table
-        if len(set(map(str, study.table[name]))) > 1
+        for name in spec.table
+        if len(set(map(str, spec.table[name]))) > 1
     }
     means = [r.mean for r in finite]
     if varied and finite:
@@ -136,16 +134,24 @@ def draw(study: Study, folder: Path, ranked: list[Ranked]) -> list[Path]:
     return drawn
 
 
-def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The content of summary.json. again: the summary of the best setting on fresh seeds.
+def summary(
+    spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The content of summary.json.
 
-    Where no run stayed finite there is no best setting, and no mean.
+    Args:
+        spec: of the sweep.
+        ranked: its configurations.
+        again: the summary of the best one on fresh seeds.
+
+    Returns:
+        JSON-able data; where no run stayed finite there is no best configuration, and no mean.
     """
     best = ranked[0]
     return {
         "status": "finished" if any_finite(ranked) else "every run diverged",
-        "settings": len(ranked),
-        "seeds": len(study.seeds),
+        "configurations": len(ranked),
+        "seeds": len(spec.seeds),
         "best": best.values if any_finite(ranked) else None,
         "mean_where_selected": best.mean.value,
         "interval_where_selected": [best.mean.low, best.mean.high],
@@ -155,29 +161,27 @@ def summary(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
     }
 
 
-def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None) -> str:
-    """What to believe of the best setting, for people."""
+def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | None) -> str:
+    """A sentence on the best configuration, for people."""
     if not any_finite(ranked):
         total = sum(r.diverged for r in ranked)
         return (
             f"all {total} runs diverged, each with a number that was not finite at some update, so "
-            "that there is no best setting: smaller values of learning_rate may help"
+            "that there is no best configuration: smaller values of learning_rate may help"
         )
     best = ranked[0]
-    found = (
-        f"best: {label(best.values) or 'the only setting'}; mean return {_interval(best.mean)} "
-        f"where it was selected"
-    )
+    name = label(best.values) or "the only configuration"
+    found = f"best: {name}; mean return {_interval(best.mean)} where it was selected"
     if again is None:
         return found + (
-            ", which flatters it: of many settings the luckiest looks best"
+            ", which flatters it: of many configurations the luckiest looks best"
             if len(ranked) > 1
             else ""
         )
     seeds, failed = len(again["per_seed"]), len(again["failed_seeds"])
     if "mean" not in again:
         return (
-            f"{found},\nbut on {seeds} fresh seeds all runs diverged: this setting cannot be "
+            f"{found},\nbut on {seeds} fresh seeds all runs diverged: this configuration cannot be "
             f"relied on"
         )
     low, high = again.get("interval", (np.nan, np.nan))  # none of a single seed
@@ -189,12 +193,12 @@ def verdict(study: Study, ranked: list[Ranked], again: Mapping[str, Any] | None)
 
 
 def any_finite(ranked: list[Ranked]) -> bool:
-    """True where a run stayed finite, so that there is a best setting."""
+    """True where a run stayed finite, so that there is a best configuration."""
     return any(len(r.scores) for r in ranked)
 
 
 def label(values: Mapping[str, Any]) -> str:
-    """A setting for a legend or a line."""
+    """A configuration for a legend or a line."""
     return ", ".join(f"{name.rstrip('_')}={_number(value)}" for name, value in values.items())
 
 

@@ -30,7 +30,7 @@ from pg.layers import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
 from pg.settings.ranges import RANGES
-from pg.sweep import Study
+from pg.sweep import SweepSpec
 from pg.train import make_learner
 from pg.tuned import TUNED
 
@@ -122,16 +122,16 @@ def test_gradients_at_earlier_parameters_exclude_a_temperature(optimizer: Any) -
     )
     calls: list[Callable[[], Any]] = [
         lambda: make_learner(config, h),
-        lambda: Study(config, h, {}, range(1)),
-        lambda: Study(config, Hyperparams(), {"temperature": [0.0, 0.1]}, range(1)),
-        lambda: Study(Config(preset=None), h, {"optimizer": ["adam", optimizer]}, range(1)),
+        lambda: SweepSpec(config, h, {}, range(1)),
+        lambda: SweepSpec(config, Hyperparams(), {"temperature": [0.0, 0.1]}, range(1)),
+        lambda: SweepSpec(Config(preset=None), h, {"optimizer": ["adam", optimizer]}, range(1)),
     ]
     for call in calls:
         with pytest.raises(
             ValueError, match=f"optimizer='{optimizer}' needs a Ψ .* with temperature=0.1"
         ):
             call()
-    Study(config, Hyperparams(), {"temperature": [0.0]}, range(1))
+    SweepSpec(config, Hyperparams(), {"temperature": [0.0]}, range(1))
     make_learner(config, Hyperparams(entropy_coef=0.1))
 
 

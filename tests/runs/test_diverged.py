@@ -21,7 +21,7 @@ from pg.evaluate import Evaluation
 from pg.fast import devices
 from pg.presets import preset
 from pg.runs import execution
-from pg.sweep import Study, driver, points, report
+from pg.sweep import SweepSpec, driver, report, spaces
 
 ROOT = Path(__file__).parents[2]
 ONE = devices.layout(most=1)
@@ -41,27 +41,27 @@ PARAMS: Any = SimpleNamespace(params={"policy": np.zeros((3, 2))}, normaliser=()
 AGAIN = {"per_seed": [{}, {}], "failed_seeds": [2, 3]}  # what fresh seeds come to that all diverged
 
 
-def carried_out(study: Study, folder: Path) -> int:
-    return driver.carry_out(
-        study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2
-    )
+def carried_out(spec: SweepSpec, folder: Path) -> int:
+    return driver.run_sweep(spec, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2)
 
 
-def ranked(scores: list[float], finite: list[bool]) -> tuple[Study, list[report.Ranked]]:
+def ranked(scores: list[float], finite: list[bool]) -> tuple[SweepSpec, list[report.Ranked]]:
     """Two settings of two seeds each."""
-    study = Study(CONFIG, WILD, {"learning_rate": [0.1, 0.2]}, range(2))
-    fixed = {"run": np.arange(4), "setting": np.repeat([0, 1], 2), "env_steps": np.full(4, 10)}
-    return study, report.rank(
-        study, {**fixed, "mean": np.array(scores), "finite": np.array(finite)}
-    )
+    spec = SweepSpec(CONFIG, WILD, {"learning_rate": [0.1, 0.2]}, range(2))
+    fixed = {
+        "run": np.arange(4),
+        "configuration": np.repeat([0, 1], 2),
+        "env_steps": np.full(4, 10),
+    }
+    return spec, report.rank(spec, {**fixed, "mean": np.array(scores), "finite": np.array(finite)})
 
 
 def test_a_sweep_of_which_every_run_diverges_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 3 and a summary; and nothing is tried again, as there is no best setting."""
-    study = Study(CONFIG, WILD, {"learning_rate": [3e38, 3.2e38]}, range(2), 3)
-    assert carried_out(study, tmp_path / "sweep") == cli.NOT_FINITE
+    """Exit code 3 and a summary; and nothing is tried again, as there is no best configuration."""
+    spec = SweepSpec(CONFIG, WILD, {"learning_rate": [3e38, 3.2e38]}, range(2), 3)
+    assert carried_out(spec, tmp_path / "sweep") == cli.NOT_FINITE
     out = capsys.readouterr().out
     assert (
         "all 4 runs diverged, each with a number that was not finite at some update, so that there "
@@ -73,25 +73,30 @@ def test_a_sweep_of_which_every_run_diverges_says_so(
         None,
         4,
     )
-    assert (tmp_path / "sweep" / "settings.csv").exists()
+    assert (tmp_path / "sweep" / "configurations.csv").exists()
     assert not (tmp_path / "sweep" / "best").exists()
 
 
 def test_means_and_medians_are_of_the_seeds_that_stayed_finite() -> None:
-    study, both = ranked([1.0, 99.0, 5.0, math.nan], [True, False, False, True])
-    assert [(r.setting, list(r.scores), r.diverged) for r in both] == [(0, [1.0], 1), (1, [], 2)]
+    spec, both = ranked([1.0, 99.0, 5.0, math.nan], [True, False, False, True])
+    assert [(r.configuration, list(r.scores), r.diverged) for r in both] == [
+        (0, [1.0], 1),
+        (1, [], 2),
+    ]
     assert both[0].mean.value == 1.0
-    assert "nan" not in report.table(study, both)
+    assert "nan" not in report.table(spec, both)
 
 
 def test_fresh_seeds_that_all_diverge_are_said() -> None:
-    study, both = ranked([1.0, 2.0, 5.0, 6.0], [True] * 4)
-    assert report.summary(study, both, AGAIN)["mean_on_fresh_seeds"] is None
-    said = report.verdict(study, both, AGAIN)
-    assert said.endswith("but on 2 fresh seeds all runs diverged: this setting cannot be relied on")
+    spec, both = ranked([1.0, 2.0, 5.0, 6.0], [True] * 4)
+    assert report.summary(spec, both, AGAIN)["mean_on_fresh_seeds"] is None
+    said = report.verdict(spec, both, AGAIN)
+    assert said.endswith(
+        "but on 2 fresh seeds all runs diverged: this configuration cannot be relied on"
+    )
     some = {**AGAIN, "failed_seeds": [3], "mean": 4.0, "interval": (4.0, 4.0)}
     assert "on 2 fresh seeds, without the 1 that diverged, which had no" in report.verdict(
-        study, both, some
+        spec, both, some
     )
 
 
@@ -120,7 +125,7 @@ def test_fresh_seeds_that_all_diverge_are_said() -> None:
 )
 def test_what_can_be_refused_is_refused_before_the_first_update(
     changes: dict[str, Any],
-    table: points.Table,
+    table: spaces.Table,
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,14 +139,14 @@ def test_what_can_be_refused_is_refused_before_the_first_update(
     }
     with pytest.raises(ValueError, match=message):
         carried_out(
-            Study(Config(**small | changes, preset=None), Hyperparams(), table, range(2)),
+            SweepSpec(Config(**small | changes, preset=None), Hyperparams(), table, range(2)),
             tmp_path / "sweep",
         )
     assert not (tmp_path / "sweep").exists()
 
 
 def test_time_limits_that_are_drawn_are_whole() -> None:
-    drawn = points.table_of(["max_steps_in_episode=10:60"], num=8)["max_steps_in_episode"]
+    drawn = spaces.table_of(["max_steps_in_episode=10:60"], num=8)["max_steps_in_episode"]
     assert all(isinstance(x, int) for x in drawn)
 
 

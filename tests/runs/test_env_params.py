@@ -23,8 +23,8 @@ from pg.evaluate import evaluate
 from pg.fast import devices
 from pg.reports import tables
 from pg.runs import execution, folders
-from pg.sweep import Study, driver, grid, sweep
-from pg.sweep import study as studies
+from pg.sweep import SweepSpec, driver, grid, sweep
+from pg.sweep import spec as specs
 from pg.train import make_learner, training_keys
 
 EPISODES = 6
@@ -56,14 +56,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep over two parameters, the best tried again."""
     folder = tmp_path_factory.mktemp("sweep")
     table = {"max_steps_in_episode": [2, 5, 5], "reward_scale": [1.0, 1.0, 7.0]}
-    study = Study(CONFIG, STANDING, table, range(2), EPISODES)
-    driver.carry_out(study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2)
+    spec = SweepSpec(CONFIG, STANDING, table, range(2), EPISODES)
+    driver.run_sweep(spec, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=2)
     return folder
 
 
 def test_a_sweep_ranks_its_settings_by_their_own_environment(swept: Path) -> None:
     """Not by the default one, in which all settings are the same and the best of them is luck."""
-    rows = studies.read_runs(swept)
+    rows = specs.read_runs(swept)
     for i in range(0, len(rows["run"]), 2):
         own = with_parameters(CONFIG, **{name: rows[name][i].item() for name in VALUES})
         np.testing.assert_allclose(
@@ -108,7 +108,7 @@ def test_a_run_folder_holds_them(tmp_path: Path) -> None:
 def test_studies_differ_by_parameters_that_are_not_varied(tmp_path: Path) -> None:
     """Else the one would go on in the folder of the other."""
     places = {
-        Study(
+        SweepSpec(
             Config(env="Pendulum-v1", preset=None), Hyperparams(env_params={"g": g}), {}, range(2)
         ).folder(tmp_path)
         for g in (5.0, 10.0)
@@ -196,8 +196,8 @@ def test_values_that_a_parameter_cannot_have_are_refused_before_the_sweep_is_ann
 
     def carried_out() -> None:
         config = Config(env=Switched(), num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
-        study = Study(config, STANDING, {name: values}, range(2))
-        driver.carry_out(study, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
+        spec = SweepSpec(config, STANDING, {name: values}, range(2))
+        driver.run_sweep(spec, folder, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
 
     with pytest.raises(ValueError, match=message):
         carried_out()
@@ -229,8 +229,8 @@ def test_pendulum_is_ranked_by_its_own_parameters(
     tmp_path: Path, name: str, values: list[Any]
 ) -> None:
     config = Config(env="Pendulum-v1", num_envs=2, num_updates=1, hidden_sizes=(4,), preset=None)
-    study = Study(config, STANDING, {name: values}, range(2), EPISODES)
-    driver.carry_out(study, tmp_path, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
+    spec = SweepSpec(config, STANDING, {name: values}, range(2), EPISODES)
+    driver.run_sweep(spec, tmp_path, ONE, cli.Checkpointing(), width=None, limit=None, fresh=0)
     rows = tables.read_parquet(next((tmp_path / "runs").iterdir()))
     for i, value in enumerate(np.repeat(values, 2)):
         found = judged(with_parameters(config, **{name: value.item()}), [i % 2])

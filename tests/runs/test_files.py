@@ -32,7 +32,7 @@ from pg.config import Config, Hyperparams
 from pg.reports import tables
 from pg.reports.statistics import Estimate
 from pg.runs import checkpoints, files, folders, memory, parameters, results
-from pg.sweep import study as studies
+from pg.sweep import spec as specs
 
 CONFIG = Config(hidden_sizes=(3,), num_updates=4, num_envs=2, preset=None)
 COLUMNS = {
@@ -97,8 +97,8 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     ("config.json", lambda folder: parameters.read_params(folder, LIKE)),
     ("versions.json", shape_of("versions.json", folders.VERSIONS)),
     ("summary.json", lambda folder: job._finished(folder, 4)),
-    ("sweep.json", studies.stored_width),
-    ("sweep.json", lambda folder: [studies.stored_width(folder), studies.stored_versions(folder)]),
+    ("sweep.json", specs.stored_width),
+    ("sweep.json", lambda folder: [specs.stored_width(folder), specs.stored_versions(folder)]),
     ("config.json", results.load_results),
     ("summary.json", results.load_results),
     (f"{CELL}/config.json", learning.collect),
@@ -413,9 +413,15 @@ def test_rows_of_a_sweep_are_those_of_its_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A chunk whose files say something else is run again; nothing of it is used."""
-    study = studies.Study(CONFIG, Hyperparams(), {"learning_rate": [0.1, 0.2]}, range(2))
-    rows = dict.fromkeys(studies.RESULTS, np.ones(2))
-    good = {"run": [0, 1], "setting": [0, 0], "seed": [0, 1], "learning_rate": [0.1, 0.1], **rows}
+    spec = specs.SweepSpec(CONFIG, Hyperparams(), {"learning_rate": [0.1, 0.2]}, range(2))
+    rows = dict.fromkeys(specs.RESULTS, np.ones(2))
+    good = {
+        "run": [0, 1],
+        "configuration": [0, 0],
+        "seed": [0, 1],
+        "learning_rate": [0.1, 0.1],
+        **rows,
+    }
     bad: dict[str, dict[str, Any]] = {
         "other runs": good | {"run": [0, 7]},
         "too many": {name: np.repeat(x, 10) for name, x in good.items()},
@@ -423,12 +429,12 @@ def test_rows_of_a_sweep_are_those_of_its_settings(
         "a column less": {name: x for name, x in good.items() if name != "finite"},
     }
     for name, columns in {"good": good, **bad}.items():
-        studies.make(tmp_path)
+        specs.make(tmp_path)
         tables.write_parquet(tmp_path / "runs" / "000000-000001.parquet", columns)
         tables.write_parquet(
             tmp_path / "metrics" / "000000-000001.parquet", {"run": np.repeat([0, 1], 4)}
         )
-        done, _ = studies.start(study, tmp_path)
+        done, _ = specs.start(spec, tmp_path)
         assert done == (2 if name == "good" else 0), name
         assert ("are run again" in capsys.readouterr().out) == (name != "good"), name
 

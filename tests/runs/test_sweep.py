@@ -24,8 +24,8 @@ from pg.reports import tables
 from pg.runs import execution, folders, memory
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
-from pg.sweep import Range, Study, chunks, driver, grid, points, random, report, sobol, sweep
-from pg.sweep import study as studies
+from pg.sweep import Range, SweepSpec, chunks, driver, grid, random, report, sobol, spaces, sweep
+from pg.sweep import spec as specs
 from pg.train import make_train
 
 CONFIG = Config(
@@ -82,7 +82,7 @@ def test_sobol_points_are_even() -> None:
 
 
 def test_a_command_line_names_spaces() -> None:
-    assert points.spaces_of(
+    assert spaces.spaces_of(
         ["learning-rate=1e-4:1e-2", "gae-lambda=0.9,1", "length=0.3:1:linear", "rnn=gru"]
     ) == {
         "learning_rate": Range(1e-4, 1e-2),
@@ -91,10 +91,10 @@ def test_a_command_line_names_spaces() -> None:
         "rnn": ["gru"],
     }
     assert (
-        points.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"]
+        spaces.table_of(["gamma=0.9,1.0", "shared_torso=true,false"])["shared_torso"]
         == [True, False] * 2
     )
-    assert len(points.table_of(["gamma=0.9:1.0"], num=5)["gamma"]) == 5
+    assert len(spaces.table_of(["gamma=0.9:1.0"], num=5)["gamma"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -108,18 +108,18 @@ def test_a_command_line_names_spaces() -> None:
         (lambda: grid(gamma=[]), "gamma has no values"),
         (lambda: grid(gamma=Range(0.1, 1)), "gamma is a range, and a grid needs values"),
         (lambda: grid(env_params={"length": [float("nan")]}), "length must be finite numbers"),
-        (lambda: random(0, gamma=[1.0]), "points must be a whole number of at least 1, got 0"),
-        (lambda: points.table_of(["gamma"]), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
+        (lambda: random(0, gamma=[1.0]), "num must be a whole number of at least 1, got 0"),
+        (lambda: spaces.table_of(["gamma"]), "gamma is neither NAME=V,V,V nor NAME=LOW:HIGH"),
         (
-            lambda: points.table_of(["gamma=1:0.5"]),
+            lambda: spaces.table_of(["gamma=1:0.5"]),
             "range of gamma must be LOW:HIGH or LOW:HIGH:linear with LOW < HIGH",
         ),
-        (lambda: points.table_of(["gamma=a:b"]), "range of gamma must be LOW:HIGH"),
+        (lambda: spaces.table_of(["gamma=a:b"]), "range of gamma must be LOW:HIGH"),
         (
-            lambda: points.table_of(["gamma=0:1"]),
+            lambda: spaces.table_of(["gamma=0:1"]),
             "range of gamma is log-uniform, and needs LOW > 0",
         ),
-        (lambda: points.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
+        (lambda: spaces.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
         (lambda: sweep(CONFIG, []), "seeds must be whole numbers"),
         (
             lambda: sweep(CONFIG, range(1), width=0),
@@ -237,12 +237,12 @@ def test_sizes() -> None:
     assert memory.for_programs(2**40) > memory.for_programs(2**39) > 0
 
 
-# A study and its folder
+# A specification and its folder
 
 
-def study(**changes: Any) -> Study:
+def spec(**changes: Any) -> SweepSpec:
     table = {"learning_rate": [0.001, 0.01, 0.001, 0.01], "num_envs": [4, 4, 2, 2]}
-    return Study(
+    return SweepSpec(
         **{
             "config": CONFIG,
             "hyperparams": Hyperparams(),
@@ -253,32 +253,55 @@ def study(**changes: Any) -> Study:
     )
 
 
-def test_the_same_study_finds_the_same_folder_and_another_does_not(tmp_path: Path) -> None:
-    assert study().folder(tmp_path) == study().folder(tmp_path)
+def test_the_same_specification_finds_the_same_folder_and_another_does_not(tmp_path: Path) -> None:
+    assert spec().folder(tmp_path) == spec().folder(tmp_path)
     others = [
-        study(seeds=range(1, 4)),
-        study(episodes=7),
-        study(config=dataclasses.replace(CONFIG, num_updates=7)),
+        spec(seeds=range(1, 4)),
+        spec(episodes=7),
+        spec(config=dataclasses.replace(CONFIG, num_updates=7)),
     ]
-    assert len({s.folder(tmp_path) for s in [study(), *others]}) == 4
+    assert len({s.folder(tmp_path) for s in [spec(), *others]}) == 4
+
+
+def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> None:
+    """Settings, varied names and columns have been renamed since; nothing is run again."""
+    one = spec(table={"gae_lambda": [0.9, 1.0]})
+    folder = one.folder(tmp_path)
+    driver.run(one, folder, ONE, HOW, width=6)
+    rows = specs.read_runs(folder)
+    stored = folders.read_json(folder / "sweep.json")
+    stored["config"]["memory"] = stored["config"].pop("rnn")
+    stored["hyperparams"]["lambda_"] = stored["hyperparams"].pop("gae_lambda")
+    stored["table"] = {"lambda_": stored["table"]["gae_lambda"]}
+    folders.write_json(folder / "sweep.json", stored)
+    former = {"configuration": "setting", "gae_lambda": "lambda_"}
+    for path in [*folder.glob("runs/*.parquet"), *folder.glob("metrics/*.parquet")]:
+        columns = tables.read_parquet(path)
+        tables.write_parquet(path, {former.get(name, name): x for name, x in columns.items()})
+    before = folder.rename(folder.with_name("sweep-12345678"))
+    assert one.folder(tmp_path) == before
+    assert spec(table={"gae_lambda": [0.9, 0.95]}).folder(tmp_path) != before
+    assert specs.start(one, before) == (6, 6)
+    assert_equal(specs.read_runs(before), rows)
+    assert specs.read_metrics(before, 1)["return"].shape == (3, CONFIG.num_updates)
 
 
 def test_static_settings_are_brought_together() -> None:
-    mixed = study(table={"num_envs": [4, 2, 4], "gamma": [0.1, 0.2, 0.3]})
+    mixed = spec(table={"num_envs": [4, 2, 4], "gamma": [0.1, 0.2, 0.3]})
     assert mixed.table == {"num_envs": [4, 4, 2], "gamma": [0.1, 0.3, 0.2]}
     assert [(c.num_envs, list(group)) for c, group in mixed.programs()] == [(4, [0, 1]), (2, [2])]
     with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
-        study(table={"num_envs": [4, 0]})
+        spec(table={"num_envs": [4, 0]})
     with pytest.raises(ValueError, match="unknown setting to vary 'lenght': did you mean 'length'"):
-        studies.check_names(study(table={"lenght": [0.5]}))
+        specs.check_names(spec(table={"lenght": [0.5]}))
 
 
 def test_an_interrupted_sweep_goes_on_at_the_next_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert driver.run(study(), whole, ONE, HOW, width=2) == 2
-    original, written = studies.write_chunk, []
+    assert driver.run(spec(), whole, ONE, HOW, width=2) == 2
+    original, written = specs.write_chunk, []
 
     def interrupted(*args: Any) -> None:
         original(*args)
@@ -286,31 +309,31 @@ def test_an_interrupted_sweep_goes_on_at_the_next_chunk(
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(studies, "write_chunk", interrupted)
+    monkeypatch.setattr(specs, "write_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        driver.run(study(), broken, ONE, HOW, width=2)
-    driver.run(study(), broken, ONE, HOW)  # the width is that of before
+        driver.run(spec(), broken, ONE, HOW, width=2)
+    driver.run(spec(), broken, ONE, HOW)  # the width is that of before
     assert [args[2] for args in written] == [0, 2, 4, 6, 8, 10]
     assert sorted(p.relative_to(whole) for p in whole.rglob("*.parquet")) == sorted(
         p.relative_to(broken) for p in broken.rglob("*.parquet")
     )
-    assert_equal(studies.read_runs(whole), studies.read_runs(broken))
-    with pytest.raises(ValueError, match="begun with --width 2"):
-        driver.run(study(), broken, ONE, HOW, width=3)
+    assert_equal(specs.read_runs(whole), specs.read_runs(broken))
+    with pytest.raises(ValueError, match="started with --width 2"):
+        driver.run(spec(), broken, ONE, HOW, width=3)
 
 
 def test_a_sweep_that_goes_on_elsewhere_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, before = study(), folders.environment(ONE)
-    studies.make(tmp_path)
-    studies.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
+    one, before = spec(), folders.environment(ONE)
+    specs.make(tmp_path)
+    specs.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
     driver._say_changes(one, tmp_path, 2, before)
     assert (
         "note: the runs to come may differ in bits from those that are finished"
         in capsys.readouterr().out
     )
-    kept = studies.stored_versions(tmp_path)
+    kept = specs.stored_versions(tmp_path)
     assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
     driver._say_changes(one, tmp_path, 2, before)
     assert capsys.readouterr().out == ""
@@ -319,21 +342,21 @@ def test_a_sweep_that_goes_on_elsewhere_says_so(
 def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And those of the runs after them, which a ranking would else count without them."""
     folder = tmp_path / "sweep"
-    driver.run(study(), folder, ONE, HOW, width=2)
-    before = studies.read_runs(folder)
+    driver.run(spec(), folder, ONE, HOW, width=2)
+    before = specs.read_runs(folder)
     middle = sorted((folder / "metrics").iterdir())[3]
     middle.write_bytes(middle.read_bytes()[:100])
-    driver.run(study(), folder, ONE, HOW)
+    driver.run(spec(), folder, ONE, HOW)
     out = capsys.readouterr().out
     assert f"{middle} is damaged: its runs, and those after them, are run again" in out
     assert "6 of 12 runs are finished" in out
-    assert_equal(studies.read_runs(folder), before)
+    assert_equal(specs.read_runs(folder), before)
 
 
 def test_a_signal_within_a_chunk_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = study(table={"learning_rate": [0.001, 0.01]})
+    one = spec(table={"learning_rate": [0.001, 0.01]})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     driver.run(one, whole, ONE, HOW, width=3)
     calls = []
@@ -358,17 +381,17 @@ def test_a_signal_within_a_chunk_loses_nothing(
     )
     driver.run(one, broken, ONE, HOW)
     assert "going on after update 2" in capsys.readouterr().out
-    assert_equal(studies.read_runs(whole), studies.read_runs(broken))
+    assert_equal(specs.read_runs(whole), specs.read_runs(broken))
     for path in (whole / "metrics").iterdir():
         assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()
     assert not list((broken / "checkpoints").iterdir())
 
 
 def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
-    one = study(table={"learning_rate": [0.001, 0.01]}, episodes=5)
+    one = spec(table={"learning_rate": [0.001, 0.01]}, episodes=5)
     driver.run(one, tmp_path, ONE, HOW)
-    rows = studies.read_runs(tmp_path)
-    np.testing.assert_array_equal(rows["setting"], [0, 0, 0, 1, 1, 1])
+    rows = specs.read_runs(tmp_path)
+    np.testing.assert_array_equal(rows["configuration"], [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(rows["seed"], [0, 1, 2] * 2)
     np.testing.assert_array_equal(rows["learning_rate"], [0.001] * 3 + [0.01] * 3)
     assert rows["finite"].all()
@@ -377,22 +400,26 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     found = execution.evaluate_run(CONFIG, done, [1], 5, greedy=False)
     assert rows["mean"][4] == pytest.approx(float(found.returns.mean()), rel=1e-4)
     metrics = tables.read_parquet(next((tmp_path / "metrics").iterdir()))
-    here = (metrics["setting"] == 1) & (metrics["seed"] == 1)
+    here = (metrics["configuration"] == 1) & (metrics["seed"] == 1)
     np.testing.assert_allclose(metrics["return"][here], done.metrics["return"][0], rtol=1e-3)
-    stored = studies.read_metrics(tmp_path, 1)
+    stored = specs.read_metrics(tmp_path, 1)
     np.testing.assert_array_equal(stored["env_steps"][1], done.metrics["env_steps"][0])
     np.testing.assert_allclose(stored["return"][1], done.metrics["return"][0], rtol=1e-3)
 
 
 def test_settings_that_diverged_come_last() -> None:
-    three = study(table={"gamma": [0.1, 0.2, 0.3]})
+    three = spec(table={"gamma": [0.1, 0.2, 0.3]})
     rows = {
-        **{"run": np.arange(9), "setting": np.repeat(np.arange(3), 3), "env_steps": np.full(9, 10)},
+        **{
+            "run": np.arange(9),
+            "configuration": np.repeat(np.arange(3), 3),
+            "env_steps": np.full(9, 10),
+        },
         "mean": np.array([1.0, 2.0, 3.0, 99.0, 99.0, 99.0, 5.0, 6.0, 7.0]),
         "finite": np.array([True] * 5 + [False] + [True] * 3),
     }
     ranked = report.rank(three, rows)
-    assert [(r.setting, r.diverged) for r in ranked] == [(2, 0), (0, 0), (1, 1)]
+    assert [(r.configuration, r.diverged) for r in ranked] == [(2, 0), (0, 0), (1, 1)]
     assert ranked[0].mean.value == 6.0
     assert ranked[0].mean.low < 6.0 < ranked[0].mean.high
     assert "flatters" in report.verdict(three, ranked, None)
@@ -400,14 +427,18 @@ def test_settings_that_diverged_come_last() -> None:
 
 def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     """Of three settings one has two seeds that stayed finite, one has one, and one has none."""
-    three = study(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
+    three = spec(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
     rows = {
-        **{"run": np.arange(6), "setting": np.repeat(np.arange(3), 2), "env_steps": np.full(6, 10)},
+        **{
+            "run": np.arange(6),
+            "configuration": np.repeat(np.arange(3), 2),
+            "env_steps": np.full(6, 10),
+        },
         "mean": np.array([1.0, 3.0, 5.0, 99.0, 7.0, 8.0]),
         "finite": np.array([True, True, True, False, False, False]),
     }
     ranked = report.rank(three, rows)
-    assert [r.setting for r in ranked] == [0, 1, 2]
+    assert [r.configuration for r in ranked] == [0, 1, 2]
     assert [r.cells()[1] for r in ranked] == ["2 [1, 3]", "5 (no interval)", "—"]
     assert "no interval: it takes two seeds that stayed finite (--seeds)" in report.table(
         three, ranked
@@ -422,7 +453,7 @@ def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
 def test_the_best_is_tried_again_on_fresh_seeds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    two = study(table={"learning_rate": [1e-9, 0.02], "length": [0.5, 1.0]}, episodes=20)
+    two = spec(table={"learning_rate": [1e-9, 0.02], "length": [0.5, 1.0]}, episodes=20)
     width = driver.run(two, tmp_path, ONE, HOW)
     driver.finish(two, tmp_path, ONE, HOW, fresh_seeds=2, width=width)
     out = capsys.readouterr().out
@@ -434,7 +465,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(
         dataclasses.replace(CONFIG, env_params={"length": 1.0}),
         pytest.approx(0.02),
     )
-    for name in ("settings.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
+    for name in ("configurations.csv", "summary.json", "curves.png", "sensitivity.png", "map.png"):
         assert (tmp_path / name).stat().st_size > 100
     solo = execution.run(config, h, [3])
     np.testing.assert_allclose(stored["return"][:6], solo.metrics["return"][0], rtol=1e-3)
@@ -444,7 +475,7 @@ def test_the_best_is_tried_again_on_fresh_seeds(
 def test_a_table_that_cannot_be_read_at_present_is_kept(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = study(table={"learning_rate": [0.001, 0.01]}, episodes=2)
+    one = spec(table={"learning_rate": [0.001, 0.01]}, episodes=2)
     driver.run(one, tmp_path, ONE, HOW)
     before = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
     assert before
@@ -457,7 +488,7 @@ def test_a_table_that_cannot_be_read_at_present_is_kept(
     else:
         monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", failing)
     with pytest.raises(ValueError, match="cannot be read now"):
-        studies.start(one, tmp_path)
+        specs.start(one, tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == before
 
 
@@ -510,9 +541,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         )
         for search, num in ((grid, ()), (random, (2,)), (sobol, (2,)))
     },
-    "half a point of a search": (
+    "half a configuration of a search": (
         lambda: random(1.5, learning_rate=Range(0.1, 1.0)),
-        "points must be a whole number of at least 1, got 1.5",
+        "num must be a whole number of at least 1, got 1.5",
     ),
 }
 

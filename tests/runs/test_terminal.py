@@ -22,7 +22,7 @@ from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.fast import devices
 from pg.presets import preset
-from pg.sweep import Study, driver, points
+from pg.sweep import SweepSpec, driver, spaces
 
 TRAIN = str(Path(__file__).parents[2] / "experiments" / "train.py")
 
@@ -188,12 +188,14 @@ def test_the_sentences_of_a_sweep_fit_the_terminal(
     config = Config(
         env="CartPole-v1", num_envs=2, num_updates=1, horizon=9, hidden_sizes=(4,), preset=None
     )
-    study = Study(config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1)
+    spec = SweepSpec(
+        config, Hyperparams(), {"learning_rate": [0.003], "gravity": [9.8]}, range(2), 1
+    )
     monkeypatch.setenv("COLUMNS", "80")
     screen = Screen()
     monkeypatch.setattr(sys, "stdout", screen)
     one = devices.layout(most=1)
-    driver.carry_out(study, tmp_path, one, cli.Checkpointing(), width=None, limit=None, fresh=2)
+    driver.run_sweep(spec, tmp_path, one, cli.Checkpointing(), width=None, limit=None, fresh=2)
     assert "report this one" in screen.text
     sentences = [
         line for line in screen.lines if str(tmp_path) not in line and "diverged" not in line
@@ -496,12 +498,12 @@ def test_total_steps_are_rounded_up_to_whole_updates(asked: str, updates: int) -
 def test_total_steps_hold_for_every_setting_of_a_sweep() -> None:
     config, _ = preset("ppo", num_envs=8, num_steps=32, num_minibatches=1, total_steps=1024)
     same = {"gamma": [0.9, 0.99]}
-    assert points.lasting(same, config, 1024) == same
-    varied = points.table_of(["num_envs=8,16", "num_steps=32,33"])
-    assert points.lasting(varied, config, 1024) == {**varied, "num_updates": [4, 4, 2, 2]}
-    assert points.lasting({"num_envs": [3]}, config, 1024)["num_updates"] == [11]
+    assert spaces.lasting(same, config, 1024) == same
+    varied = spaces.table_of(["num_envs=8,16", "num_steps=32,33"])
+    assert spaces.lasting(varied, config, 1024) == {**varied, "num_updates": [4, 4, 2, 2]}
+    assert spaces.lasting({"num_envs": [3]}, config, 1024)["num_updates"] == [11]
     with pytest.raises(ValueError, match="total_steps and num_updates exclude each other"):
-        points.lasting({"num_updates": [3]}, config, 1024)
+        spaces.lasting({"num_updates": [3]}, config, 1024)
 
 
 INTERRUPTED = """

@@ -939,8 +939,8 @@ MUTANTS = [
     ),
     Mutant(
         "True among the numbers of a sweep is 1",
-        "sweep/study.py",
-        "        envs.check_parameters(config.env, own)\n",
+        "sweep/spec.py",
+        "        envs.check_parameters(config.env, of_env)\n",
         "",
         "tests/runs/test_env_params.py -k announced",
     ),

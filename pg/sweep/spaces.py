@@ -1,4 +1,4 @@
-"""Points: settings to try, every combination of some values or draws from ranges of them.
+"""Search spaces: configurations as every combination of some values, or drawn from ranges.
 
 A space is a sequence of values, or a `Range`. Fields of Hyperparams go by their names; so do the
 parameters of the environment, which the functions for Python take as `env_params={...}`. Nothing
@@ -55,8 +55,8 @@ def random(
 def sobol(
     num: int, base: Hyperparams | None = None, /, *, seed: int = 0, **spaces: Any
 ) -> Hyperparams:
-    """`num` points of a scrambled Sobol' sequence in the spaces, leaves [num]: more even than
-    random draws.
+    """`num` configurations of a scrambled Sobol' sequence in the spaces, leaves [num]: more even
+    than random draws.
 
     Powers of two are the most even.
     """
@@ -89,9 +89,9 @@ def combinations(spaces: Mapping[str, Space]) -> Table:
 
 
 def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Table:
-    """`num` points; of a sequence each value is as likely."""
+    """`num` configurations; of a sequence each value is as likely."""
     check_name("method", method, ("random", "sobol"))
-    num = count("points", num)
+    num = count("num", num)
     units = (
         _sobol(num, len(spaces), seed) if method == "sobol" else _uniform(num, len(spaces), seed)
     )
@@ -102,7 +102,7 @@ def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Tabl
 
 
 def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
-    """The points as leaves [G], every leaf; names that are no field are parameters of the
+    """The configurations as leaves [G], every leaf; names that are no field are parameters of the
     environment.
 
     Raises ValueError for a value out of range.
@@ -149,7 +149,10 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
 
 
 def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: int = 0) -> Table:
-    """The points of a command line. method: auto is a grid, or sobol where a space is a range."""
+    """The configurations of a command line.
+
+    method: auto is a grid, or sobol where a space is a range.
+    """
     spaces = spaces_of(texts)
     if method == "auto":
         method = "sobol" if any(isinstance(space, Range) for space in spaces.values()) else "grid"
@@ -157,8 +160,8 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
 
 
 def lasting(table: Table, config: Config, total_steps: int) -> Table:
-    """The table with the `num_updates` of every point, where what is varied changes the steps of an
-    update.
+    """The table with the `num_updates` of every configuration, where what is varied changes the
+    steps of an update.
 
     Raises ValueError where `num_updates` is itself varied.
     """
@@ -173,10 +176,11 @@ def lasting(table: Table, config: Config, total_steps: int) -> Table:
         return table
     static = {name: values for name, values in table.items() if name in Config.__dataclass_fields__}
     num = len(table[lengths[0]])
-    points = [
-        replace(config, **{name: values[g] for name, values in static.items()}) for g in range(num)
-    ]
-    return {**table, "num_updates": [point.lasting(total_steps).num_updates for point in points]}
+    num_updates = []
+    for g in range(num):
+        values = {name: column[g] for name, column in static.items()}
+        num_updates.append(replace(config, **values).lasting(total_steps).num_updates)
+    return {**table, "num_updates": num_updates}
 
 
 def _range(name: str, text: str) -> Range:

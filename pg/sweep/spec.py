@@ -1,0 +1,341 @@
+"""The specification of a sweep, and its folder: the same specification finds the same folder.
+
+OUT/ENV/ESTIMATOR/sweep-<digest of the specification>/
+    sweep.json                  settings, configurations, seeds, width, versions
+    metrics/000000-000127.parquet   a row per run and update
+    runs/000000-000127.parquet      a row per run; written last: such a chunk is finished
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from pg import envs
+from pg.commands import cli
+from pg.config import Config, Hyperparams, check_together, merge_env_params
+from pg.fast.devices import Layout
+from pg.inputs import Optional, check_name
+from pg.reports import tables
+from pg.runs import execution as runs
+from pg.runs import files, folders, results
+from pg.runs.migrations import column_name, migrated
+from pg.sweep.chunks import Chunk
+from pg.sweep.spaces import Table, hyperparams_of
+from pg.train import make_learner
+
+# Columns of a row per run besides its labels: those of `results.per_seed` that are needed.
+RESULTS = ("env_steps", "finite", "mean", "standard_error", "min", "max")
+WIDEST = 2**20  # vmapped runs on a device, at most
+# The expected shape of sweep.json, as of `inputs.misfit`.
+SWEEP: dict[str, Any] = {
+    **folders.SETTINGS,
+    **{"table": {...: list}, "episodes": int, "greedy": bool, "exact": bool},
+    **{"first_seed": int, "num_seeds": int},
+}
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """Configurations × seeds on top of a setting, and the evaluation of the final policies."""
+
+    config: Config
+    hyperparams: Hyperparams
+    # G values of each name: of a field of Config, of Hyperparams, or of a parameter of the
+    # environment
+    table: Table
+    seeds: range
+    episodes: int = 100
+    greedy: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        """Brings configurations of one program together. Raises ValueError for a setting that is
+        not valid.
+        """
+        config, hyperparams = merge_env_params(self.config, self.hyperparams)
+        object.__setattr__(self, "config", config)
+        object.__setattr__(self, "hyperparams", hyperparams)
+        order = sorted(range(self.num_configurations), key=lambda g: self._first_like(g))
+        table = {name: [values[g] for g in order] for name, values in self.table.items()}
+        object.__setattr__(self, "table", table)
+        for config, group in self.programs():  # which checks every Config
+            traced = self.traced(group)
+            hyperparams_of(self.hyperparams, traced)
+            for temperature in traced.get("temperature", [self.hyperparams.temperature]):
+                check_together(config, self.hyperparams._replace(temperature=temperature))
+
+    @property
+    def num_configurations(self) -> int:
+        """G."""
+        return len(next(iter(self.table.values()), [0]))
+
+    @property
+    def actions(self) -> str:
+        """How the final policies choose their actions."""
+        return "greedy" if self.greedy else "sampled"
+
+    @property
+    def num_runs(self) -> int:
+        """G · S."""
+        return self.num_configurations * len(self.seeds)
+
+    def programs(self) -> list[tuple[Config, range]]:
+        """The static settings, each with its configurations: one compilation each."""
+        groups: list[tuple[Config, range]] = []
+        for g in range(self.num_configurations):
+            if groups and self._static(g) == self._static(groups[-1][1][0]):
+                config, group = groups[-1]
+                groups[-1] = config, range(group.start, g + 1)
+            else:
+                config = dataclasses.replace(self.config, **self._static(g))
+                groups.append((config, range(g, g + 1)))
+        return groups
+
+    def traced(self, group: range) -> Table:
+        """The values of some configurations that need no compilation of their own."""
+        traced = {}
+        for name, values in self.table.items():
+            if name not in _STATIC:
+                traced[name] = [values[g] for g in group]
+        return traced
+
+    def values(self, g: int) -> dict[str, Any]:
+        """The values of a configuration by name."""
+        return {name: values[g] for name, values in self.table.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON-able data."""
+        fields = {name: getattr(self, name) for name in ("table", "episodes", "greedy", "exact")}
+        settings = {"config": self.config.to_json(), "hyperparams": self.hyperparams.scalars()}
+        return {**settings, **fields, "first_seed": self.seeds.start, "num_seeds": len(self.seeds)}
+
+    def folder(self, out: Path) -> Path:
+        """The folder of the sweep below `out`: the one that was begun with this specification, also
+        under former names of settings, or a new one.
+        """
+        text = json.dumps(folders.jsonable(self.to_json()), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        above = folders.parent(out, self.config)
+        folder = above / f"sweep-{digest}"
+        if not folder.exists():
+            for path in sorted(above.glob("sweep-*/sweep.json")):
+                if self._is_stored_in(path):
+                    return path.parent
+        return folder
+
+    def _is_stored_in(self, path: Path) -> bool:
+        """True where a sweep.json is of this specification; fields that are newer than it count as
+        default.
+        """
+        try:
+            stored = migrated(folders.read_json(path, SWEEP))
+            config, hyperparams = folders.stored_settings(stored)
+        except ValueError:  # damaged, or with a setting that no longer exists
+            return False
+        expected = folders.jsonable(self.to_json())
+        names = set(expected) - {"config", "hyperparams"}
+        same = (config, hyperparams) == (self.config, self.hyperparams)
+        return same and all(stored[name] == expected[name] for name in names)
+
+    def _static(self, g: int) -> dict[str, Any]:
+        return {name: values[g] for name, values in self.table.items() if name in _STATIC}
+
+    def _first_like(self, g: int) -> int:
+        return next(i for i in range(g + 1) if self._static(i) == self._static(g))
+
+
+_STATIC = tuple(field.name for field in dataclasses.fields(Config))
+
+
+def check_names(spec: SweepSpec) -> None:
+    """Raises ValueError, with the nearest valid names, for a name that cannot be varied."""
+    for config, group in spec.programs():
+        names = [name for name in spec.traced(group) if name not in Hyperparams._fields]
+        of_env = envs.parameters(config.env)
+        known = [*Hyperparams().scalars(), *_STATIC, *of_env]
+        listed = (
+            f"sweep.py --help lists the settings, and the environment's own are {', '.join(of_env)}"
+        )
+        for name in names:
+            check_name("setting to vary", name, known, listed)
+
+
+def check(spec: SweepSpec, layout: Layout) -> None:
+    """Raises ValueError for all that can be refused before the first update.
+
+    A name that cannot be varied; a value that a parameter of the environment cannot have; and what
+    only the environment knows of a static setting, which would else be found when its turn to be
+    compiled has come.
+    """
+    check_names(spec)
+    for config, group in spec.programs():
+        layout.check(config)
+        traced = spec.traced(group)
+        of_env = {name: x for name, x in traced.items() if name not in Hyperparams._fields}
+        envs.check_parameters(config.env, of_env)
+        for i in range(len(group)):
+            env_params = {name: values[i] for name, values in of_env.items()}
+            merge_env_params(config, spec.hyperparams._replace(env_params=env_params))
+        if len(spec.programs()) > 1:
+            first = {name: values[:1] for name, values in traced.items()}
+            points = runs.broadcast(hyperparams_of(spec.hyperparams, first), 1)
+            learner = make_learner(config, jax.tree.map(lambda x: x[0], points))
+            state = jax.eval_shape(learner.init, jax.random.key(0))
+            jax.eval_shape(learner.step, state, jax.random.key(0))
+
+
+def make(folder: Path) -> None:
+    """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
+    try:
+        for name in ("metrics", "runs", "checkpoints"):
+            files.make_folder(folder / name, within=folder)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
+    """Runs finished in the folder, and the width they were run at if there are any.
+
+    A chunk whose file is damaged is run again, with those after it. Raises ValueError where
+    sweep.json is damaged, and where a file cannot be read for want of memory or by a fault of the
+    disk: it may be sound, and is kept.
+    """
+    make(folder)
+    for place in (folder, folder / "metrics", folder / "runs"):
+        files.remove_leftovers(place)
+    finished = _tables(folder, "runs")
+    for i, path in enumerate(finished):
+        try:
+            _check_chunk(spec, path)
+        except files.UnreadableError:
+            raise
+        except ValueError as error:
+            reason = error.args[0].partition(", remove")[0]
+            cli.say(f"{reason}: its runs, and those after them, are run again")
+            for later in finished[i:]:
+                later.unlink()
+            break
+    return len(read_runs(folder).get("run", ())), stored_width(folder)
+
+
+def stored_width(folder: Path) -> int | None:
+    """The width that a sweep was begun with; None: it is new."""
+    path = folder / "sweep.json"
+    if not os.path.lexists(path):
+        return None
+    width: int = folders.read_json(path, {"width": int})["width"]
+    if not 1 <= width <= WIDEST:
+        raise ValueError(f"{path} is damaged: width must be between 1 and {WIDEST}, got {width}")
+    return width
+
+
+def stored_versions(folder: Path) -> dict[str, Any]:
+    """The software and the machine of a sweep's start, or of the last time that it went on."""
+    path = folder / "sweep.json"
+    stored = folders.read_json(path, {"versions": Optional(folders.VERSIONS)})
+    return dict(stored.get("versions", {}))
+
+
+def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
+    """sweep.json.
+
+    Args:
+        spec: of the sweep.
+        folder: of the sweep.
+        width: vmapped runs on each device.
+        versions: as of `folders.environment`.
+    """
+    about = {**spec.to_json(), "width": width, "versions": versions}
+    folders.write_json(folder / "sweep.json", about)
+
+
+def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None:
+    """The two files of a chunk, whose first run is number `start` of all."""
+    metrics = chunk.metrics
+    labels = labelled(spec, start, len(metrics["env_steps"]))
+    run, configuration = labels["run"], labels["configuration"]
+    varied = {name: [values[g] for g in configuration] for name, values in spec.table.items()}
+    scores = results.per_seed(metrics, chunk.evaluation[spec.actions])
+    name = f"{run[0]:06}-{run[-1]:06}.parquet"
+    tables.write_parquet(folder / "metrics" / name, results.long_form(metrics, **labels))
+    tables.write_parquet(folder / "runs" / name, {**labels, **varied, **scores})
+
+
+def _tables(folder: Path, kind: str) -> list[Path]:
+    """The files of chunks, in order. kind: `runs` or `metrics`."""
+    return files.named(folder / kind, r"\d{6,}-\d{6,}\.parquet")
+
+
+def _num_runs(path: Path) -> int:
+    """The runs of a chunk, by the name of its file."""
+    first, last = path.stem.split("-")
+    return int(last) - int(first) + 1
+
+
+def _check_chunk(spec: SweepSpec, path: Path) -> None:
+    """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by
+    their heads.
+    """
+    first, count = int(path.stem.split("-")[0]), _num_runs(path)
+    if not 1 <= count <= spec.num_runs - first:
+        raise ValueError(f"{path} is damaged, remove it: the sweep has {spec.num_runs} runs")
+    rows = _read(path, most_rows=count, texts=True)
+    wanted = {"run", "configuration", "seed", *spec.table, *RESULTS}
+    if lacking := sorted(wanted - set(rows)):
+        raise ValueError(f"{path} is damaged, remove it: it has no column {lacking[0]}")
+    same_runs = np.array_equal(rows["run"], first + np.arange(count))
+    if not same_runs or any(rows[name].dtype == object for name in RESULTS):
+        raise ValueError(f"{path} is damaged, remove it: its runs are others")
+    longest = count * max(config.num_updates for config, _ in spec.programs())
+    tables.read_parquet(path.parents[1] / "metrics" / path.name, ["run"], most_rows=longest)
+
+
+def _read(path: Path, **options: Any) -> dict[str, np.ndarray]:
+    """A table of the sweep under the names of today. options: as of `tables.read_parquet`."""
+    columns = tables.read_parquet(path, **options)
+    return {column_name(name): values for name, values in columns.items()}
+
+
+def labelled(spec: SweepSpec, start: int, count: int) -> dict[str, Any]:
+    """The labels of the runs start, start + 1, ..., [count] each."""
+    run = start + np.arange(count)
+    return {
+        "run": run,
+        "configuration": run // len(spec.seeds),
+        "seed": spec.seeds.start + run % len(spec.seeds),
+    }
+
+
+def read_runs(folder: Path) -> dict[str, np.ndarray]:
+    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some
+    are missing.
+    """
+    parts = [_read(path, most_rows=_num_runs(path), texts=True) for path in _tables(folder, "runs")]
+    if not parts:
+        return {}
+    # a column that is new is in later files only
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    if "run" not in rows or not np.array_equal(rows["run"], np.arange(len(rows["run"]))):
+        raise ValueError(f"{folder / 'runs'} lacks runs between others: remove the later files")
+    return rows
+
+
+def read_metrics(folder: Path, configuration: int) -> dict[str, np.ndarray]:
+    """The metrics of a configuration by name, [seeds, updates] each."""
+    parts = []
+    for path in _tables(folder, "metrics"):
+        part = _read(path)
+        chosen = part["configuration"] == configuration
+        if chosen.any():
+            parts.append({name: values[chosen] for name, values in part.items()})
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return results.by_run(rows, len(np.unique(rows["seed"])))
