@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Target
+from environments import Target
 
 from pg.config import ActionDistribution, Config, Hyperparams
 from pg.envs import make_env

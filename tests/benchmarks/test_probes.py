@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import ClockState, Target
 from flax import struct
 from gymnax.environments import environment, spaces
-from toys import ClockState, Target
 
 from pg.config import Config, Hyperparams
 from pg.envs import make_env

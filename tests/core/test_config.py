@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock
 from mistakes import Mistake, assert_one_sentence
-from toys import Clock
 
 from pg.config import (
     ENVIRONMENTS,

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import tabular_policy
 from proofs import GAMMA, A, Problem, arbitrary, corridor, endless
-from toys import tabular_policy
 
 from pg import diagnostics, envs
 from pg.config import Config, Hyperparams

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockState, Odd, acting, boxed
 from gymnax.environments import spaces
 from mistakes import Mistake, assert_one_sentence, handed
-from toys import Clock, ClockState, Odd, acting, boxed
 
 from pg.config import Config, Hyperparams
 from pg.envs import configured, make_env

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockState, Drifting, roll
 from gymnax.wrappers.purerl import FlattenObservationWrapper
-from toys import Clock, ClockState, Drifting, roll
 
 from pg import envs
 from pg.config import Config

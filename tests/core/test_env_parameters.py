@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockParams, paid
 from flax import struct
 from gymnax.environments import spaces
-from toys import Clock, ClockParams, paid
 
 from pg.commands import cli, job
 from pg.config import Config

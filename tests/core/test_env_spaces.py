@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockParams, paid, roll
 from gymnax.environments import spaces
-from toys import Clock, ClockParams, paid, roll
 
 from pg.config import Config
 from pg.envs import Box, Discrete, make_env

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockParams
 from gymnax.environments import spaces
-from toys import Clock, ClockParams
 
 from pg.config import Config, Hyperparams
 from pg.envs import make_env

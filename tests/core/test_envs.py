@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilations import compiled
-from toys import Clock, roll
+from environments import Clock, roll
 
 from pg import rollout
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config

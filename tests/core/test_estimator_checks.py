@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from environments import Clock
 from mistakes import Mistake, assert_one_sentence, handed, learner_of
-from toys import Clock
 
 from pg.config import Config, Hyperparams
 from pg.envs import make_env

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import tabular_critic, tabular_policy
+from environments import tabular_critic, tabular_policy
 
 from pg import returns
 from pg.config import Hyperparams

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import tabular_policy
+from environments import tabular_policy
 
 from pg import diagnostics, envs, networks, train
 from pg.config import Config, Hyperparams

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from environments import Target
 from small import adam_steps
-from toys import Target
 
 from pg import train
 from pg.config import Config, Hyperparams

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, boxed
 from flax import linen as nn
 from mistakes import Mistake, assert_one_sentence, handed, learner_of
-from toys import Clock, boxed
 
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock
+from environments import Clock
 
 from pg import normalisation, rollout
 from pg.config import Config, Hyperparams

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from environments import tabular_policy
 from mistakes import Mistake, assert_one_sentence
-from toys import tabular_policy
 
 from pg import optimizers, returns
 from pg.config import Config, Hyperparams

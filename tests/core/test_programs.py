@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockParams, ClockState
 from mistakes import Mistake, assert_one_sentence
 from small import TINY
-from toys import Clock, ClockParams, ClockState
 
 from pg.config import Config, Hyperparams
 from pg.fast import devices

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from environments import Target
 from small import MDP, TINY
-from toys import Target
 
 from pg import (
     baselines,

@@ -10,10 +10,10 @@ from typing import Any, get_args
 import jax
 import numpy as np
 import pytest
+from environments import Clock
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
-from toys import Clock
 
 from pg.config import Config, CriticOptimizer, Hyperparams
 from pg.estimators.facts import FACTS

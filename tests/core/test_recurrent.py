@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockState
 from gymnax.environments import environment, spaces
-from toys import Clock, ClockState
 
 from pg import rollout
 from pg.config import Config, Hyperparams

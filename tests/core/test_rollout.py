@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, expand
 from mistakes import Mistake, assert_one_sentence, handed
-from toys import Clock, expand
 
 from pg import make_train, rollout
 from pg.config import Config

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock, tabular_critic, tabular_policy
+from environments import Clock, tabular_critic, tabular_policy
 
 from pg import baselines, diagnostics, normalisation, rounding, train
 from pg.config import Config, Hyperparams

@@ -7,9 +7,9 @@ import chex
 import jax
 import numpy as np
 import pytest
+from environments import Clock
 from golden import digest
 from small import TINY, TRACED
-from toys import Clock
 
 from pg import networks, rollout
 from pg import train as training

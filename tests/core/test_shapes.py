@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock
+from environments import Clock
 
 from pg import Config, Hyperparams, build_estimator, make_env, make_train, returns, rollout
 from pg.distributions import Categorical

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import Clock, ClockParams, ClockState, Drifting, Target
 from flax import struct
 from gymnax.environments import environment, spaces
-from toys import Clock, ClockParams, ClockState, Drifting, Target
 
 from pg import networks
 from pg.config import ENVIRONMENTS, UNSUPPORTED, Config, Hyperparams

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from environments import Clock
 from mistakes import Mistake, assert_one_sentence, handed
 from small import MDP, TINY, TRACED, adam_steps
-from toys import Clock
 
 from pg import train as train_module
 from pg.config import Config, Hyperparams

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from environments import expand, tabular_policy
 from proofs import CASES, GAMMA, A, Case, H, S, arbitrary, corridor, gradient, undiscounted
-from toys import expand, tabular_policy
 
 from pg import envs, returns
 from pg.estimators import Weighted

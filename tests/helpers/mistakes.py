@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import pytest
 from compilations import compiled, is_one_operation
-from toys import Clock
+from environments import Clock
 
 from pg.config import Config
 from pg.envs import configured

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from toys import tabular_critic, tabular_policy
+from environments import tabular_critic, tabular_policy
 
 from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import Clock
+from environments import Clock
 
 import pg
 from pg import networks, normalisation, rollout

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Clock
+from environments import Clock
 
 from pg.benchmarks import leaderboard, learning
 from pg.benchmarks import report as benchmark_report

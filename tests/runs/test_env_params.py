@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import numpy as np
 import pytest
-from toys import Clock, ClockParams
+from environments import Clock, ClockParams
 
 from pg.benchmarks import learning
 from pg.benchmarks.leaderboard.problems import PROBLEMS

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import pytest
-from toys import Clock
+from environments import Clock
 
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
@@ -63,7 +63,7 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     assert "JAX is in use in this process already: --cpu-devices cannot change now" in out
     folder = Path(out.splitlines()[-1])
     stored = json.loads((folder / "config.json").read_text())
-    assert (stored["config"]["env"], stored["env_class"]) == ("Clock", "toys.Clock")
+    assert (stored["config"]["env"], stored["env_class"]) == ("Clock", "environments.Clock")
     assert stored["config"]["env_params"] == {"reward_scale": 2.0}
     assert job.resume(folder, env=env, num_updates=4) == 0
     assert "going on after update 2" in capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
     with pytest.raises(
         ValueError,
         match=r"holds a run of an environment object, of the class "
-        r"toys\.Clock: give it",
+        r"environments\.Clock: give it",
     ):
         folders.read_setup(folder)
     assert job.resume(folder) == cli.MISTAKE
@@ -98,7 +98,7 @@ def test_a_mistake_is_printed_and_its_exit_code_returned(
             tmp_path, env=(Clock(), Clock().default_params)
         ),
         "got 'Other' of the class": lambda: job.resume(tmp_path, env=Other()),
-        "an environment object, of the class toys.Clock: give it": lambda: job.resume(
+        "an environment object, of the class environments.Clock: give it": lambda: job.resume(
             tmp_path, env="Clock"
         ),
         "cannot read": lambda: job.resume(tmp_path / "none"),
