@@ -47,7 +47,7 @@ def evaluate(
     normaliser: Normaliser | None = None,
     env_params: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Returns of `num_episodes` complete episodes, all run side by side.
+    """Returns of `num_episodes` complete episodes, all vmapped.
 
     params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a
     sample; the two are different quantities, so a figure should say which it is. normaliser:

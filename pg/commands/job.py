@@ -196,26 +196,26 @@ def _run(
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(where),
     }
-    begun = _begun(folder, like, about, len(seeds), strict=options.strict)
-    if begun and begun.updates > config.num_updates:
+    partial = _restored(folder, like, about, len(seeds), strict=options.strict)
+    if partial and partial.updates > config.num_updates:
         raise ValueError(
-            f"num_updates must be at least the {begun.updates} that are done, got "
+            f"num_updates must be at least the {partial.updates} that are done, got "
             f"{config.num_updates}"
         )
     if folder:
-        if begun and begun.updates == config.num_updates and _finished(folder, config.num_updates):
-            print(
-                f"it has all of its {begun.updates} updates: give --num-updates to go on\n{folder}"
-            )
+        all_done = partial and partial.updates == config.num_updates
+        if all_done and _finished(folder, config.num_updates):
+            updates = config.num_updates
+            print(f"it has all of its {updates} updates: give --num-updates to go on\n{folder}")
             return 0
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{where.mesh.size} × {jax.devices()[0].device_kind}"
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
-    keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, begun)
+    keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
     with contextlib.closing(cli.Progress(config.num_updates, quiet=folder is None)) as progress:
         done = execution.run(
-            config, hyperparams, seeds, progress, where=where, begun=begun, keep=keeper
+            config, hyperparams, seeds, progress, where=where, partial=partial, keep=keeper
         )
     evaluation = _evaluation(config, done, seeds, options, where, quiet=folder is None)
     if machine.debug and folder:
@@ -389,7 +389,7 @@ def _stored_identity(folder: Path, env: Any) -> Mapping[str, Any]:
     return folders.jsonable(_identity(config, hyperparams, options))
 
 
-def _begun(
+def _restored(
     folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
@@ -406,10 +406,10 @@ def _begun(
                 f"what it was run with has changed, and bits may with it: "
                 f"{'; '.join(found.changed)}"
             )
-        for remark in found.said():
+        for remark in found.messages():
             cli.say(remark)
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
-        after = {"after": found.begun.updates, "changed": found.changed}
+        after = {"after": found.partial.updates, "changed": found.changed}
         about["versions"] = about["versions"] | {"resumed": [*before, after]}
     return checkpoints.shared(found, like, num_seeds)
 

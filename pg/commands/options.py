@@ -44,7 +44,11 @@ class Checkpointing:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
     def keeper(
-        self, folder: Path | None, about: Mapping[str, Any], columns: Mapping[str, Any], begun: Any
+        self,
+        folder: Path | None,
+        about: Mapping[str, Any],
+        columns: Mapping[str, Any],
+        partial: Any,
     ) -> Any:
         """The keeper of the states of runs; arguments as of `checkpoints.Keeper`."""
         from pg.runs.checkpoints import Keeper
@@ -53,7 +57,7 @@ class Checkpointing:
             folder,
             about,
             columns,
-            begun=begun,
+            partial=partial,
             minutes=self.checkpoint_minutes,
             updates=self.checkpoint_updates,
             most=self.checkpoints_kept,

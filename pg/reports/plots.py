@@ -107,8 +107,8 @@ Frame = Callable[[Any, int], None]  # draws the frame of an index on axes
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """What is drawn meanwhile has the style of the project. As a decorator: what the function
-    draws.
+    """Sets the style of the project for what is drawn meanwhile. As a decorator: for what the
+    function draws.
     """
     import matplotlib
 
@@ -478,8 +478,13 @@ def heat_map(
 def animation(
     draw: Frame, captions: Sequence[str], path: Path, *, seconds: Sequence[float]
 ) -> None:
-    """What `draw` draws of each index, below its caption, as an animated GIF. seconds: that each
-    frame is shown.
+    """An animated GIF of frames, each below its caption.
+
+    Args:
+        draw: draws the frame of an index on axes.
+        captions: of each frame.
+        path: of the picture.
+        seconds: for which each frame is shown.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -512,7 +517,13 @@ def animation(
 
 @style()
 def strip(draw: Frame, captions: Mapping[int, str], path: Path) -> None:
-    """What `draw` draws of some indices, in a row, each below its caption; PNG and SVG."""
+    """A film strip: frames in a row, each below its caption; PNG and SVG.
+
+    Args:
+        draw: draws the frame of an index on axes.
+        captions: of each index that is shown.
+        path: of the picture.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, WIDTH / len(captions) * _ratio(draw) + 0.25))
@@ -576,8 +587,8 @@ def _panels(
 
 
 def _labels(figure: Any, grid: Any, columns: int, ylabel: str, xlabel: str = "") -> None:
-    """What the axes mean, beside the first panel of each row and, if asked for, below the last of
-    each column.
+    """Labels the axes beside the first panel of each row and, if asked for, below the last of each
+    column.
     """
     width, height = (
         figure.get_figwidth() / columns,

@@ -205,8 +205,8 @@ def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
 
 
 def _counts(g: np.random.Generator, scores: np.ndarray, repetitions: int) -> np.ndarray:
-    """How often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each row sums
-    to N.
+    """Counts of how often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each
+    row sums to N.
     """
     n, m = scores.shape
     return g.multinomial(n, np.full(n, 1.0 / n), size=(repetitions, m)).astype(float)

@@ -1,5 +1,5 @@
-"""Checkpoints: all that runs side by side need to go on, bit for bit, from the update after which
-they were kept.
+"""Checkpoints: all that vmapped runs need to go on, bit for bit, from the update after which they
+were written.
 
     FOLDER/00000040.<sha256>.safetensors   states after update 40, leaves [n, ...], and whose
     FOLDER/metrics-00000000-00000040.parquet    what was measured in updates 0 .. 39
@@ -41,7 +41,7 @@ READABLE = (1, 2)
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
 # The expected shape of a checkpoint's header, as of `inputs.misfit`.
-SAID = {
+HEADER = {
     "format": int,
     "updates": int,
     "setup": dict,
@@ -75,19 +75,19 @@ class DamageError(ValueError):
 
 
 class Restored(NamedTuple):
-    """What a folder of checkpoints has for a run."""
+    """The newest whole checkpoint of a run."""
 
-    begun: PartialRun
+    partial: PartialRun
     remarks: list[str]  # what people should know of it
     changed: list[str]  # what bits can depend on and is another than when it was kept
 
-    def said(self) -> list[str]:
+    def messages(self) -> list[str]:
         """All of it, for people."""
         changed = f"note: bits may differ from an uninterrupted run, as {'; '.join(self.changed)}"
         return [
             *self.remarks,
             *([changed] if self.changed else []),
-            f"going on after update {self.begun.updates}",
+            f"going on after update {self.partial.updates}",
         ]
 
 
@@ -104,7 +104,7 @@ class Keeper:
         about: Mapping[str, Any],
         columns: Mapping[str, np.ndarray],
         *,
-        begun: PartialRun | None = None,
+        partial: PartialRun | None = None,
         minutes: float = 1.0,
         updates: int | None = None,
         most: int = 2,
@@ -119,8 +119,8 @@ class Keeper:
         # most time, most updates from one checkpoint to the next
         self.minutes, self.updates = minutes, updates
         self.rows: list[dict[str, np.ndarray]] = []
-        self.kept = begun.updates if begun else 0  # updates done at the last checkpoint
-        self.env_steps = begun.metrics["env_steps"].sum(axis=1, dtype=np.int64) if begun else 0
+        self.kept = partial.updates if partial else 0  # updates done at the last checkpoint
+        self.env_steps = partial.metrics["env_steps"].sum(axis=1, dtype=np.int64) if partial else 0
         self.since = time.monotonic()
         self.digests: dict[str, str] = {}  # of the metrics, by file
         self.writer = ThreadPoolExecutor(1)
@@ -174,8 +174,8 @@ class Keeper:
         self.digests = {
             path.name: self.digests.get(path.name) or _digest(path) for path in _parts(folder, done)
         }
-        said = {"num_kept": len(next(iter(self.columns.values()))), "metrics": self.digests}
-        save(folder, done, states, {**self.about, **said})
+        header = {"num_kept": len(next(iter(self.columns.values()))), "metrics": self.digests}
+        save(folder, done, states, {**self.about, **header})
         for old in steps(folder)[self.most :]:
             _remove(folder, old)
 
@@ -189,9 +189,9 @@ def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) 
     """
     import safetensors.numpy
 
-    said = {"format": FORMAT, "updates": done, **about}
+    header = {"format": FORMAT, "updates": done, **about}
     arrays = {name: np.ascontiguousarray(x) for name, x in parameters.named_leaves(states).items()}
-    text = json.dumps(folders.jsonable(said), allow_nan=False)
+    text = json.dumps(folders.jsonable(header), allow_nan=False)
     data = safetensors.numpy.save(arrays, metadata={"pg": text})
     place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
     files.replace(place, lambda file: file.write(data))
@@ -213,11 +213,11 @@ def restore(
     remarks = []
     for done in steps(folder):
         try:
-            begun, versions = _read(folder, done, like, about, num_kept)
+            partial, versions = _read(folder, done, like, about, num_kept)
         except DamageError as error:
             remarks.append(f"{error}: going back to the checkpoint before it")
         else:
-            return Restored(begun, remarks, changes(versions, about["versions"]))
+            return Restored(partial, remarks, changes(versions, about["versions"]))
     if remarks:
         raise DamageError(
             f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}"
@@ -226,16 +226,20 @@ def restore(
 
 
 def shared(found: Restored | None, like: TrainState, num_kept: int) -> PartialRun | None:
-    """What the first process of a job has found, in all of them. Arguments of `restore`, and what
-    it gave there.
+    """The runs that the first process of a job has restored, in all of them.
+
+    Args:
+        found: the result of `restore` in the first process; elsewhere None.
+        like: as of `restore`.
+        num_kept: as of `restore`.
     """
     if jax.process_count() == 1:
-        return found.begun if found else None
-    if not (updates := devices.agreed(found.begun.updates if found else 0)):
+        return found.partial if found else None
+    if not (updates := devices.agreed(found.partial.updates if found else 0)):
         return None
-    num_runs = devices.agreed(len(found.begun.states.update) if found else 0)
+    num_runs = devices.agreed(len(found.partial.states.update) if found else 0)
     if found:
-        return PartialRun(devices.shared(found.begun.states), found.begun.metrics)
+        return PartialRun(devices.shared(found.partial.states), found.partial.metrics)
     states = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), like)
     return PartialRun(
         devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)}
@@ -298,9 +302,9 @@ def _read(
     path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            said = _said(path, file.metadata()["pg"])
-            _check_said(path, said, about, num_kept, done)
-            stored_as = _names(file.keys(), said["format"])
+            header = _header(path, file.metadata()["pg"])
+            _check_header(path, header, about, num_kept, done)
+            stored_as = _names(file.keys(), header["format"])
             slices = {name: file.get_slice(stored) for name, stored in stored_as.items()}
             new = [name for name in leaves if name not in slices and is_added(name)]
             stored = {name: leaf for name, leaf in leaves.items() if name not in new}
@@ -312,25 +316,25 @@ def _read(
                 arrays[name] = (
                     added(name, leaf, runs) if is_new else file.get_tensor(stored_as[name])
                 )
-        _check_metrics(folder, said["metrics"], done)
+        _check_metrics(folder, header["metrics"], done)
         metrics = _joined(_rows(folder, done, num_kept), num_kept, done)
     except (*_MISLEADING, safetensors.SafetensorError) as error:
         if getattr(error, "errno", None) is not None:  # the system's own: the file may be sound
             raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
         raise DamageError(f"{path} is damaged") from None
     states = jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
-    return PartialRun(states, metrics), said["versions"]
+    return PartialRun(states, metrics), header["versions"]
 
 
-def _said(path: Path, text: str) -> dict[str, Any]:
+def _header(path: Path, text: str) -> dict[str, Any]:
     """The header of a checkpoint; of another format only its number."""
     try:
-        said: dict[str, Any] = folders.parse_json(text, path, {"format": int})
+        header: dict[str, Any] = folders.parse_json(text, path, {"format": int})
     except ValueError as error:
         raise DamageError(str(error)) from None
-    if said["format"] in READABLE and (found := misfit(said, SAID)):
+    if header["format"] in READABLE and (found := misfit(header, HEADER)):
         raise DamageError(f"{path} is damaged: {found}")
-    return said
+    return header
 
 
 def _rows(folder: Path, done: int, num_kept: int) -> dict[str, np.ndarray]:
@@ -356,32 +360,36 @@ def _whole(folder: Path, done: int, most: int) -> Path:
     return path
 
 
-def _check_said(
-    path: Path, said: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int
+def _check_header(
+    path: Path, header: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int
 ) -> None:
-    """That a checkpoint is of this format, of these settings, and of this update."""
-    if said["format"] not in READABLE:
+    """Raises ValueError unless a checkpoint is of this format, of these settings, and of this
+    update.
+    """
+    if header["format"] not in READABLE:
         raise ValueError(
-            f"{path} has format {said['format']}, and this pg reads formats up to {FORMAT}: go on "
-            f"with pg {_version(said)}, or start anew"
+            f"{path} has format {header['format']}, and this pg reads formats up to {FORMAT}: go on "
+            f"with pg {_version(header)}, or start anew"
         )
-    if differences := folders.differing(migrated(said["setup"]), folders.jsonable(about["setup"])):
+    if differences := folders.differing(
+        migrated(header["setup"]), folders.jsonable(about["setup"])
+    ):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
-    if (said["num_kept"], said["updates"]) != (num_kept, done):
+    if (header["num_kept"], header["updates"]) != (num_kept, done):
         raise DamageError(f"{path} is damaged")
 
 
-def _version(said: Mapping[str, Any]) -> str:
+def _version(header: Mapping[str, Any]) -> str:
     """The version of pg that has written it, as it says."""
-    versions = said.get("versions")
+    versions = header.get("versions")
     return shown(versions.get("pg")).strip("'") if isinstance(versions, dict) else "of that time"
 
 
 def _check_leaves(
     path: Path, slices: Mapping[str, Any], like: Mapping[str, Any], num_kept: int
 ) -> None:
-    """That the arrays of a checkpoint are those of `like`, with a number of runs in front; none is
-    read for it.
+    """Raises ValueError unless the arrays of a checkpoint are those of `like`, with a number of
+    runs in front; none is read for it.
     """
     if odd := sorted(set(slices) ^ set(like)):
         where = "only there" if odd[0] in slices else "only here"
@@ -393,18 +401,17 @@ def _check_leaves(
         raise DamageError(f"{path} is damaged")
     for name, x in like.items():
         parameters.check_precision(path, slices[name].get_dtype(), x)
-        there = parameters.described(slices[name].get_dtype(), slices[name].get_shape())
-        if there != (
-            here := parameters.described(parameters.stored_type(x.dtype), (num_runs, *x.shape))
-        ):
+        stored = parameters.described(slices[name].get_dtype(), slices[name].get_shape())
+        wanted = parameters.described(parameters.stored_type(x.dtype), (num_runs, *x.shape))
+        if stored != wanted:
             raise ValueError(
-                f"{path} is of another network: {name} is {there} there and {here} here"
+                f"{path} is of another network: {name} is {stored} there and {wanted} here"
             )
 
 
 def _check_metrics(folder: Path, wanted: Mapping[str, str], done: int) -> None:
-    """That the metrics before a checkpoint are all there and as they were written; names in it are
-    not opened.
+    """Raises DamageError unless the metrics before a checkpoint are all there and as they were
+    written; names in it are not opened.
     """
     parts = {path.name: path for path in _parts(folder, done)}
     if odd := sorted(set(wanted) ^ set(parts)):

@@ -189,7 +189,7 @@ def _paths_of_line(line: str) -> Iterator[_Path]:
 
 
 def _end_of_path(line: str, words: list[re.Match[str]], index: int) -> int:
-    """Where the path ends that begins with a word; 0 where none does."""
+    """The end of the path that begins with a word; 0 where none does."""
     word = words[index].group()
     start, end = words[index].span()
     root = _ROOT.search(word)

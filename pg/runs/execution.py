@@ -1,8 +1,7 @@
-"""Runs: training as the host drives it, many runs side by side, chunk by chunk, with a word in
-between.
+"""Training driven by the host: vmapped runs, chunk by chunk, with logging between chunks.
 
-The compiled programs are called for a few updates at a time; between two calls there is room to
-print, to save or to stop. What they compute is what a single scan computes.
+The compiled programs are called for a few updates at a time; between two calls the host prints,
+saves or stops. They compute what a single scan computes.
 """
 
 import dataclasses
@@ -58,7 +57,7 @@ SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal 
 
 
 class Programs(NamedTuple):
-    """Training and evaluation of n runs side by side, compiled for the devices of `where`; leaves
+    """Training and evaluation of n vmapped runs, compiled for the devices of `where`; leaves
     [n, ...].
     """
 
@@ -98,7 +97,7 @@ class PartialRun(NamedTuple):
 
 
 class TrainResult(NamedTuple):
-    """What came of training n runs side by side."""
+    """The results of training n vmapped runs."""
 
     states: TrainState  # leaves [n, ...], on the devices
     metrics: dict[str, np.ndarray]  # [kept, updates done]
@@ -108,7 +107,7 @@ class TrainResult(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of training S seeds."""
+    """The results of training S seeds."""
 
     states: TrainState  # leaves [S, ...]
     metrics: dict[str, np.ndarray]  # [S, updates done]
@@ -147,15 +146,26 @@ def run(
     on_chunk: OnChunk = lambda *_: None,
     *,
     where: Layout | None = None,
-    begun: PartialRun | None = None,
+    partial: PartialRun | None = None,
     keep: Keep | None = None,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
-    hyperparams: default: `config.hyperparams()`. on_chunk: called after every chunk with updates
-    done, seconds of training, and the chunk's metrics [S, n].
-    where: default: the first device. begun: where to go on from; default: from the start. keep:
-    keeps states.
+    Args:
+        config: the static settings.
+        hyperparams: of all seeds; default: `config.hyperparams()`.
+        seeds: S whole numbers.
+        on_chunk: called after every chunk with updates done, seconds of training, and the chunk's
+            metrics [S, n].
+        where: the layout of the seeds over devices; default: the first device.
+        partial: runs to go on with; default: from the start.
+        keep: writes checkpoints; called after every chunk.
+
+    Returns:
+        States [S, ...], metrics [S, updates] by name, and how the training ended.
+
+    Raises:
+        ValueError: settings that are not valid or do not fit together, or seeds that are none.
     """
     check_config(config)
     hyperparams = config.hyperparams() if hyperparams is None else hyperparams
@@ -167,11 +177,17 @@ def run(
     keys, h = filled_up(seed_keys(seeds)[0], n), broadcast(hyperparams, n)
     programs = compile_programs(config, h, where, n)
     started = time.monotonic()
-    done = train(programs, keys, h, on_chunk, kept=len(seeds), begun=begun, keep=keep)
+    result = train(programs, keys, h, on_chunk, kept=len(seeds), partial=partial, keep=keep)
     seconds = time.monotonic() - started
-    states = first(devices.fetch(done.states, where), len(seeds))
-    env_params = first(h.env_params, len(seeds))
-    return Run(states, *done[1:], programs.seconds, seconds, env_params)
+    return Run(
+        states=first(devices.fetch(result.states, where), len(seeds)),
+        metrics=result.metrics,
+        finished=result.finished,
+        signum=result.signum,
+        compile_seconds=programs.seconds,
+        train_seconds=seconds,
+        env_params=first(h.env_params, len(seeds)),
+    )
 
 
 @faults_in_one_sentence()
@@ -271,29 +287,38 @@ def train(
     on_chunk: OnChunk = lambda *_: None,
     *,
     kept: int | None = None,
-    begun: PartialRun | None = None,
+    partial: PartialRun | None = None,
     keep: Keep | None = None,
     halt: bool = True,
 ) -> TrainResult:
     """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has
     stopped.
 
-    keys: training keys [n]; hyperparams: leaves [n]. kept: runs whose metrics are wanted, the
-    first; None: all.
-    begun: where to go on from. keep: called after every chunk. Raises ValueError where `begun` has
-    metrics that this training has not.
+    Args:
+        programs: compiled for n runs.
+        keys: training keys [n].
+        hyperparams: leaves [n].
+        on_chunk: called after every chunk with updates done, seconds, and its metrics
+            [kept, count].
+        kept: number of the first runs, whose metrics are wanted; None: all.
+        partial: runs to go on with.
+        keep: writes checkpoints; called after every chunk.
+        halt: end where every run has stopped at a number that is not finite.
+
+    Raises:
+        ValueError: `partial` has metrics that this training has not.
     """
-    if begun is not None:
-        _check_metrics(begun, programs)
-        begun = begun._replace(
-            states=filled_up(first(begun.states, programs.num_runs), programs.num_runs)
+    if partial is not None:
+        _check_metrics(partial, programs)
+        partial = partial._replace(
+            states=filled_up(first(partial.states, programs.num_runs), programs.num_runs)
         )
     keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where.sharding)
-    rows = [begun.metrics] if begun else list[dict[str, np.ndarray]]()
-    done, count, started = begun.updates if begun else 0, 1, time.monotonic()
+    rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
+    done, count, started = partial.updates if partial else 0, 1, time.monotonic()
     states = (
-        devices.place(begun.states, programs.where.sharding)
-        if begun
+        devices.place(partial.states, programs.where.sharding)
+        if partial
         else programs.init(keys, hyperparams)
     )
     num_updates, signum, stopped = programs.config.num_updates, 0, False
@@ -358,7 +383,9 @@ def evaluate_all(
 
 
 def acting(state: TrainState) -> tuple[Any, Normaliser]:
-    """What a policy needs to act: its parameters, and the statistics of what it observes."""
+    """The parts of the state that a policy needs to act: parameters, and statistics of what it
+    observes.
+    """
     return state.params.policy, state.normaliser
 
 
@@ -477,12 +504,12 @@ def _evaluation(
     return one
 
 
-def _check_metrics(begun: PartialRun, programs: Programs) -> None:
+def _check_metrics(partial: PartialRun, programs: Programs) -> None:
     """Raises ValueError where what was measured before has another name or type than what will
     be.
     """
     coming = programs.advance.out_info[1]
-    for name, x in begun.metrics.items():
+    for name, x in partial.metrics.items():
         if name not in coming or x.dtype != coming[name].dtype:
             raise ValueError(
                 f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in "

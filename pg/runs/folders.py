@@ -237,7 +237,7 @@ def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, A
 
 
 def read_options(folder: Path) -> dict[str, Any]:
-    """What else was asked for in the run of a folder."""
+    """The options of the command in the run of a folder."""
     return dict(read_json(folder / "config.json", SETUP).get("options", {}))
 
 
@@ -307,7 +307,7 @@ def settings_of_jax() -> dict[str, Any]:
 
 
 def differing(there: Any, here: Any, name: str = "") -> list[str]:
-    """What two settings, as JSON has them, do not agree on."""
+    """Sentences on the entries in which two settings, as JSON has them, differ."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         return [
             text
@@ -389,7 +389,7 @@ def _depth(data: Any) -> int:
 
 
 def jsonable(data: Any) -> Any:
-    """What strict JSON can hold of it."""
+    """The data as strict JSON can hold it."""
     if isinstance(data, Mapping):
         return {str(name): jsonable(value) for name, value in data.items()}
     if isinstance(data, list | tuple):
@@ -409,7 +409,7 @@ def _installed(name: str) -> bool:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout this file lies in; None outside one."""
+    """The answer of git in the checkout this file lies in; None outside one."""
     try:
         done = subprocess.run(
             ["git", *arguments],

@@ -97,7 +97,7 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
         config: of the runs.
         env: the environment, however many copies.
         state: the shapes of a run's state, as of `jax.eval_shape`.
-        num_seeds: runs that are trained side by side, in all processes of the job.
+        num_seeds: vmapped runs, in all processes of the job.
         num_episodes: of the evaluation.
 
     What is counted is the least that any way to compute it takes: the state, a batch in bytes, the

@@ -1,4 +1,4 @@
-"""What has changed since a folder was written, so that old folders still load.
+"""Migrations of what was stored under former names, so that old folders still load.
 
 A setting whose name changes, and an array that is new, get a row here, and `tests/data` a folder
 that was written before.

@@ -157,9 +157,9 @@ def chunks(
         count = min(plan.chunk, total - first)
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
-        begun, keep = keeping(first, count)
+        partial, keep = keeping(first, count)
         result = execution.train(
-            programs, train_keys, h, on_chunk, kept=count, begun=begun, keep=keep, halt=False
+            programs, train_keys, h, on_chunk, kept=count, partial=partial, keep=keep, halt=False
         )
         if result.signum:
             raise Interrupted(result.signum)
@@ -225,7 +225,7 @@ def sweep(
 
 
 def crossed(hyperparams: Hyperparams, num_seeds: int) -> Hyperparams:
-    """Leaves [G · num_seeds] of leaves [G] or scalars: a row of each configuration, one per seed."""
+    """Leaves [G · num_seeds] of leaves [G] or scalars: each configuration once per seed."""
     num = max((np.size(x) for x in jax.tree.leaves(hyperparams)), default=1)
     for x in jax.tree.leaves(hyperparams):
         if np.ndim(x) > 1 or np.size(x) not in (1, num):

@@ -91,7 +91,7 @@ def run(
         folder: of the sweep.
         layout: of the runs over devices.
         checkpointing: within a chunk.
-        width: as of `chunks.plan`; of a sweep that was begun, the one it was started with.
+        width: as of `chunks.plan`; of a sweep that was started before, the one it was started with.
         limit: bytes of memory that this process may have; None: what is free.
 
     Returns:
@@ -352,12 +352,12 @@ def _keeping(
             try:
                 found = checkpoints.restore(place, like, about, count)
             except checkpoints.DamageError as error:
-                say(f"{error}; these runs are begun anew")
+                say(f"{error}; these runs start anew")
                 checkpoints.discard(place)
-        for remark in found.said() if found else []:
+        for remark in found.messages() if found else []:
             say(remark)
-        begun = checkpoints.shared(found, like, count)
-        keeper = checkpointing.keeper(place, about, columns, begun)
+        partial = checkpoints.shared(found, like, count)
+        keeper = checkpointing.keeper(place, about, columns, partial)
 
         def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == config.num_updates  # what is finished is written elsewhere
@@ -365,7 +365,7 @@ def _keeping(
             if ended:
                 keeper.wait()
 
-        return begun, keep
+        return partial, keep
 
     return keeping
 

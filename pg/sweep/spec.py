@@ -79,7 +79,7 @@ class SweepSpec:
 
     @property
     def actions(self) -> str:
-        """How the final policies choose their actions."""
+        """The way in which the final policies choose their actions."""
         return "greedy" if self.greedy else "sampled"
 
     @property
@@ -118,8 +118,8 @@ class SweepSpec:
         return {**settings, **fields, "first_seed": self.seeds.start, "num_seeds": len(self.seeds)}
 
     def folder(self, out: Path) -> Path:
-        """The folder of the sweep below `out`: the one that was begun with this specification, also
-        under former names of settings, or a new one.
+        """The folder of the sweep below `out`: the one that was started with this specification,
+        also under former names of settings, or a new one.
         """
         text = json.dumps(folders.jsonable(self.to_json()), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -227,7 +227,7 @@ def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
 
 
 def stored_width(folder: Path) -> int | None:
-    """The width that a sweep was begun with; None: it is new."""
+    """The width that a sweep was started with; None: it is new."""
     path = folder / "sweep.json"
     if not os.path.lexists(path):
         return None

@@ -122,8 +122,10 @@ def test_going_on_from_every_update_gives_the_same_bits(kept: Kept, tmp_path: Pa
     for step in range(1, 10):
         restored = restore(only(kept, tmp_path / str(step), step))
         assert restored is not None
-        assert (restored.begun.updates, restored.remarks, restored.changed) == (step, [], [])
-        again = execution.train(kept.programs, kept.keys, kept.hyperparams, begun=restored.begun)
+        assert (restored.partial.updates, restored.remarks, restored.changed) == (step, [], [])
+        again = execution.train(
+            kept.programs, kept.keys, kept.hyperparams, partial=restored.partial
+        )
         assert same(again.states, kept.trained.states)
         assert same(again.metrics, kept.trained.metrics)
 
@@ -220,10 +222,10 @@ def test_it_falls_back_to_the_checkpoint_before(kept: Kept, tmp_path: Path) -> N
         path.write_bytes(flip(whole, rng))
         restored = restore(folder)
         assert restored is not None
-        assert restored.begun.updates == 9
+        assert restored.partial.updates == 9
         assert "going back to the checkpoint before it" in restored.remarks[0]
         path.write_bytes(whole)
-    again = execution.train(kept.programs, kept.keys, kept.hyperparams, begun=restored.begun)
+    again = execution.train(kept.programs, kept.keys, kept.hyperparams, partial=restored.partial)
     assert same(again.states, kept.trained.states)
 
 
@@ -284,7 +286,7 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
     assert restored is not None
     ((name, value),) = changed.items()
     assert restored.changed == [f"{name} is {VERSIONS[name]!r} there and {value!r} here"]
-    assert restored.said()[0].startswith("note: bits may differ from an uninterrupted run")
+    assert restored.messages()[0].startswith("note: bits may differ from an uninterrupted run")
 
 
 SETTINGS = {
@@ -379,8 +381,8 @@ def test_a_checkpoint_of_every_release_loads_or_says_what_to_do(one: Path) -> No
         config = Config.from_json(setup["config"])
         found = checkpoints.restore(fixture, like(config), {"setup": setup, "versions": {}}, 1)
         assert found is not None
-        assert found.begun.updates == int(found.begun.states.update[0]) == 2
-        states.append(found.begun.states)
+        assert found.partial.updates == int(found.partial.states.update[0]) == 2
+        states.append(found.partial.states)
     jax.tree.map(np.testing.assert_array_equal, *states)  # the same run, written twice
     forge(at(one, 10), {"format": 99})
     with pytest.raises(
@@ -412,7 +414,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_kept(kept: Kept, tmp_path: P
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
     restored = restore(folder)
     assert restored is not None
-    assert restored.begun.updates == 9
+    assert restored.partial.updates == 9
 
 
 def header(leaves: dict[str, Any], payload: bytes = b"", size: int | None = None) -> bytes:

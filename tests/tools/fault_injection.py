@@ -256,7 +256,7 @@ def restored(folder: Path, step: int) -> PartialRun | None:
             found = checkpoints.restore(copy, like, about, about["num_kept"])
         except (ValueError, KeyError, safetensors.SafetensorError):
             return None
-    return found.begun if found and found.begun.updates == step else None
+    return found.partial if found and found.partial.updates == step else None
 
 
 def places(folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -311,9 +311,9 @@ def contents(folder: Path) -> dict[str, Any]:
             found[name] = OF_THE_MOMENT.sub(b"", path.read_bytes())
     above = folder / "checkpoints"
     for step in checkpoints.steps(above)[:1] if above.is_dir() else ():
-        begun = restored(above, step)
+        partial = restored(above, step)
         found["last checkpoint"] = step
-        for leaf_path, leaf in jax.tree.leaves_with_path(begun):
+        for leaf_path, leaf in jax.tree.leaves_with_path(partial):
             found[f"last checkpoint: {jax.tree_util.keystr(leaf_path)}"] = bits(np.asarray(leaf))
     return found
 
