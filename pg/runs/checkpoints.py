@@ -368,8 +368,8 @@ def _check_header(
     """
     if header["format"] not in READABLE:
         raise ValueError(
-            f"{path} has format {header['format']}, and this pg reads formats up to {FORMAT}: go on "
-            f"with pg {_version(header)}, or start anew"
+            f"{path} has format {header['format']}, and this pg reads formats up to {FORMAT}: go "
+            f"on with pg {_version(header)}, or start anew"
         )
     if differences := folders.differing(
         migrated(header["setup"]), folders.jsonable(about["setup"])

@@ -358,5 +358,5 @@ def test_replay_compares_bit_for_bit(whole: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert (
         done.returncode,
-        "leaf policy/params/head/Dense_0/bias: largest difference" in done.stdout,
+        "leaf params/policy/params/head/Dense_0/bias: largest difference" in done.stdout,
     ) == (1, True)
