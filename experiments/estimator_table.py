@@ -78,18 +78,18 @@ def main() -> None:
         if MARKS[0] in text:
             tables.insert(path, "\n".join([HEADER, *rows]), MARKS)
         if SLIM_MARKS[0] in text:
-            slim_rows = [slim(row) for row in rows]
+            slim_rows = [slim(name) for name in options.estimators]
             tables.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
     if options.figure:
         plot({name: columns[0] for name, columns in found.items()}, options.figure)
 
 
-def slim(row: str) -> str:
-    """The row of the slim table that belongs to a row of the table: name, Ψ, whether unbiased."""
-    name, psi, _, unbiased_for, *_ = row.strip("| ").split(" | ")
-    target = re.split(r"[ ,:;]", unbiased_for)[0]
+def slim(name: str) -> str:
+    """The row of an estimator in the slim table: name, Ψ, whether unbiased."""
+    facts = FACTS[name]
+    target = re.split(r"[ ,:;]", facts.unbiased_for)[0]
     answer = {"J": "yes", "no": "no"}.get(target, f"for {target}")
-    return f"| {name} | {psi} | {answer} |"
+    return f"| `{name}` | {facts.psi.replace('|', '∣')} | {answer} |"
 
 
 def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:

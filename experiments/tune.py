@@ -10,6 +10,7 @@ from pg.commands import cli
 from pg.config import Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
+from pg.reports import tables
 
 
 @dataclasses.dataclass
@@ -48,19 +49,17 @@ def main() -> None:
         cli.fail(error)
     steps, budget = found.pop("steps"), f"{options.trials} trials × {options.seeds} seeds"
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
-    print("".join(f"{name:>18}" for name in [*trials, *found, "most steps"]))
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
-    for i in (order := (-scores).argsort(kind="stable")):
-        means = [
-            f"{x[i].mean():.4g} ± {x[i].std(ddof=1) / options.seeds**0.5:.2g}"
-            for x in found.values()
-        ]
-        print(
-            "".join(
-                f"{x:>18}"
-                for x in [*(f"{x[i]:.3g}" for x in trials.values()), *means, f"{steps[i].max():,}"]
-            )
-        )
+    order = (-scores).argsort(kind="stable")
+    rows = [[*trials, *found, "most steps"]]
+    for i in order:
+        values = [f"{x[i]:.3g}" for x in trials.values()]
+        means = []
+        for x in found.values():
+            standard_error = x[i].std(ddof=1) / options.seeds**0.5
+            means.append(f"{x[i].mean():.4g} ± {standard_error:.2g}")
+        rows.append([*values, *means, f"{steps[i].max():,}"])
+    print(tables.plain(rows))
     if not np.isfinite(scores).any():
         print(
             "every configuration has a seed that diverged: none is the best, and a range of "

@@ -16,6 +16,7 @@ from typing import Any
 from peer_turns import take_turns
 
 from pg.commands import cli
+from pg.reports import tables
 from pg.runs import folders
 
 WORKERS = str(Path(__file__).with_name("peer_workers.py"))
@@ -68,12 +69,10 @@ def main() -> None:
         spec = {"batch": batch, "num_updates": -(-updates // options.divide), "num_seeds": seeds}
         print(f"{setting}, {options.rounds} rounds of {spec}", flush=True)
         rows = found[setting] = figures(measure(names, spec, options))
-        cells = {"": "".join(f"{key:>30}" for key in next(iter(rows.values())))}
-        cells |= {
-            name: "".join(f"{x:30,.{2 * (x < 1e3)}f}" for x in row.values())
-            for name, row in rows.items()
-        }
-        print("\n".join(f"{name:26}{line}" for name, line in cells.items()), flush=True)
+        cells = [["", *next(iter(rows.values()))]]
+        for name, row in rows.items():
+            cells.append([name, *(f"{x:,.2f}" if x < 1e3 else f"{x:,.0f}" for x in row.values())])
+        print(tables.plain(cells), flush=True)
         if options.json:
             folders.write_json(options.json, found)
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pg.reports import tables
+
 
 class Program(NamedTuple):
     """A compiled program, and the time and memory of its compilation."""
@@ -85,16 +87,17 @@ def medians(
 
 def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """The rows that `medians` gives, for people."""
-    width = max(map(len, rows))
-    head = (
-        f"{'':{width}}  {'steps':>11}  {'ms':>9}  {'CPU ms':>9}  {'M steps/s':>9}  {'temp MB':>8}  "
-        f"{'compile s':>9}"
-    )
-    lines = [
-        f"{name:{width}}  {row['steps']:>11,.0f}  {1e3 * row['seconds']:>9.2f}  "
-        f"{1e3 * row['cpu_seconds']:>9.2f}  "
-        f"{row['steps_per_second'] / 1e6:>9.3f}  {row['temp_bytes'] / 1e6:>8.2f}  "
-        f"{row['compile_seconds']:>9.2f}"
-        for name, row in rows.items()
-    ]
-    return "\n".join([title, head, *lines, ""])
+    cells = [["", "steps", "ms", "CPU ms", "M steps/s", "temp MB", "compile s"]]
+    for name, row in rows.items():
+        cells.append(
+            [
+                name,
+                f"{row['steps']:,.0f}",
+                f"{1e3 * row['seconds']:.2f}",
+                f"{1e3 * row['cpu_seconds']:.2f}",
+                f"{row['steps_per_second'] / 1e6:.3f}",
+                f"{row['temp_bytes'] / 1e6:.2f}",
+                f"{row['compile_seconds']:.2f}",
+            ]
+        )
+    return f"{title}\n{tables.plain(cells)}\n"

@@ -231,11 +231,14 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plain(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, aligned on the right; the first row is its head."""
+    """A table as text, the first column aligned on the left and the others on the right; the first
+    row is its head.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+    for name, *values in rows:
+        cells = [name.ljust(widths[0])]
+        cells += [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
 

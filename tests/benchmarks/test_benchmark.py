@@ -22,7 +22,7 @@ from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.presets import preset
 from pg.reports import curves
-from pg.runs import folders, results
+from pg.runs import execution, folders, results
 from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +106,18 @@ def test_a_cell_is_the_folder_of_a_run(finished: Path) -> None:
     assert found.metrics["return"].shape == (2, 3)
     assert pg.load_policy(folder, seed=1).config == config
     assert not list(finished.rglob(".*.tmp"))
+
+
+def test_greedy_and_sampled_returns_are_those_of_the_evaluations(finished: Path) -> None:
+    folder = finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
+    run = execution.run(*tiny("DeepSea-bsuite", "ppo"), [0, 1])
+    lines = [line for line in learning.collect(finished) if line.label == "ppo"]
+    for actions in ("greedy", "sampled"):
+        config, _ = folders.read_setup(folder)
+        found = execution.evaluate_run(config, run, [0, 1], 3, greedy=actions == "greedy")
+        means = np.asarray(found.returns).mean(axis=1)
+        np.testing.assert_allclose([getattr(line, actions) for line in lines], means, rtol=1e-5)
+    assert any(line.greedy != line.sampled for line in lines)
 
 
 def test_a_cell_of_before_counts_as_finished_and_is_reported(
