@@ -13,8 +13,8 @@ RNN = Literal["none", "gru", "lstm"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
-# Where a number that is not finite can appear: the bits of the metric `nonfinite`, in this order.
 NONFINITE_CAUSES = ("rewards", "observations", "gradients", "parameters")
+"""Places of a number that is not finite: the bits of the metric `nonfinite`, in this order."""
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 # these ask for the policy or the estimator
 PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]
