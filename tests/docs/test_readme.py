@@ -131,7 +131,7 @@ def test_the_readme_has_the_first_columns_of_the_table() -> None:
     header, rule, *shown = README.split(start)[1].split(end)[0].strip().splitlines()
     assert "\n".join([header, rule]) == command.SLIM_HEADER
     table = rows("docs/estimators.md")
-    assert shown == [command.slim(f"| {' | '.join(row)} |") for row in table.values()]
+    assert shown == [command.slim(name) for name in table]
     for line, row in zip(shown, table.values(), strict=True):
         name, psi, unbiased = line.strip("| ").split(" | ")
         assert [name, psi] == row[:2]
