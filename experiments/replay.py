@@ -50,8 +50,8 @@ def main() -> int:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
-    where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
-    here = folders.environment(where)
+    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    here = folders.environment(layout)
     # of what an older release has not recorded, nothing is said
     kept = set(there) - {"command", "resumed"}
     for text in folders.differing(
@@ -60,7 +60,7 @@ def main() -> int:
         print(f"note: {text}")
     print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
-    done = execution.run(config, hyperparams, seeds, progress, where=where)
+    done = execution.run(config, hyperparams, seeds, progress, layout=layout)
     progress.close()
     if done.signum:
         return cli.interrupted(done.signum)

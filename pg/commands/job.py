@@ -152,8 +152,8 @@ def resume(
 
 def _check_kind(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
-        where = f"{kind.__module__}.{kind.__name__}"
-        raise ValueError(f"{name} must be a {where}, got {described(value)}: write {where}(...)")
+        place = f"{kind.__module__}.{kind.__name__}"
+        raise ValueError(f"{name} must be a {place}, got {described(value)}: write {place}(...)")
 
 
 def _load() -> None:
@@ -182,8 +182,8 @@ def _run(
     seeds = range(options.seed, options.seed + options.seeds)
     env = envs.configured(config, 1)
     like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
-    where = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
-    where.check(config)
+    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    layout.check(config)
     memory.check(config, env, like, len(seeds), options.eval_episodes)
     if devices.is_first():
         if folder is None:
@@ -194,7 +194,7 @@ def _run(
             cli.say(sentence)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
-        "versions": folders.environment(where),
+        "versions": folders.environment(layout),
     }
     partial = _restored(folder, like, about, len(seeds), strict=options.strict)
     if partial and partial.updates > config.num_updates:
@@ -210,14 +210,14 @@ def _run(
             return 0
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
-        device = f"{where.mesh.size} × {jax.devices()[0].device_kind}"
+        device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
     with contextlib.closing(cli.Progress(config.num_updates, quiet=folder is None)) as progress:
         done = execution.run(
-            config, hyperparams, seeds, progress, where=where, partial=partial, keep=keeper
+            config, hyperparams, seeds, progress, layout=layout, partial=partial, keep=keeper
         )
-    evaluation = _evaluation(config, done, seeds, options, where, quiet=folder is None)
+    evaluation = _evaluation(config, done, seeds, options, layout, quiet=folder is None)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
@@ -227,7 +227,7 @@ def _run(
 
 
 def _evaluation(
-    config: Config, done: Any, seeds: range, options: Options, where: Any, *, quiet: bool
+    config: Config, done: Any, seeds: range, options: Options, layout: Any, *, quiet: bool
 ) -> Any:
     """The final evaluation of a run; None where a signal ended it."""
     from pg.runs import execution
@@ -236,7 +236,7 @@ def _evaluation(
         return None
     with cli.waiting("evaluating", quiet=quiet):
         return execution.evaluate_run(
-            config, done, seeds, options.eval_episodes, greedy=options.greedy, where=where
+            config, done, seeds, options.eval_episodes, greedy=options.greedy, layout=layout
         )
 
 

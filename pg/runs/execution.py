@@ -57,12 +57,12 @@ SECONDS = 2.0  # a chunk lasts about so long at most: the time between a signal 
 
 
 class Programs(NamedTuple):
-    """Training and evaluation of n vmapped runs, compiled for the devices of `where`; leaves
+    """Training and evaluation of n vmapped runs, compiled for the devices of `layout`; leaves
     [n, ...].
     """
 
     config: Config
-    where: Layout
+    layout: Layout
     num_runs: int  # n
     length: int  # updates of one `advance`, at most
     init: Any  # key data, hyperparams -> states
@@ -145,7 +145,7 @@ def run(
     seeds: Sequence[int],
     on_chunk: OnChunk = lambda *_: None,
     *,
-    where: Layout | None = None,
+    layout: Layout | None = None,
     partial: PartialRun | None = None,
     keep: Keep | None = None,
 ) -> Run:
@@ -157,7 +157,7 @@ def run(
         seeds: S whole numbers.
         on_chunk: called after every chunk with updates done, seconds of training, and the chunk's
             metrics [S, n].
-        where: the layout of the seeds over devices; default: the first device.
+        layout: the layout of the seeds over devices; default: the first device.
         partial: runs to go on with; default: from the start.
         keep: writes checkpoints; called after every chunk.
 
@@ -171,16 +171,16 @@ def run(
     hyperparams = config.hyperparams() if hyperparams is None else hyperparams
     check_is_hyperparams(hyperparams)
     check_together(config, hyperparams)
-    where = where or devices.layout(most=1)
+    layout = layout or devices.layout(most=1)
     seeds = whole_seeds(seeds)
-    n = where.round_up(len(seeds))
+    n = layout.round_up(len(seeds))
     keys, h = filled_up(seed_keys(seeds)[0], n), broadcast(hyperparams, n)
-    programs = compile_programs(config, h, where, n)
+    programs = compile_programs(config, h, layout, n)
     started = time.monotonic()
     result = train(programs, keys, h, on_chunk, kept=len(seeds), partial=partial, keep=keep)
     seconds = time.monotonic() - started
     return Run(
-        states=first(devices.fetch(result.states, where), len(seeds)),
+        states=first(devices.fetch(result.states, layout), len(seeds)),
         metrics=result.metrics,
         finished=result.finished,
         signum=result.signum,
@@ -198,25 +198,25 @@ def evaluate_run(
     num_episodes: int,
     *,
     greedy: bool,
-    where: Layout | None = None,
+    layout: Layout | None = None,
 ) -> Evaluation:
     """The final policies of a run on fresh episodes of the environment they were trained in, [S,
     num_episodes].
     """
-    where, config = where or devices.layout(most=1), bounded(config, done.env_params)
-    n, actions = where.round_up(len(seeds)), "greedy" if greedy else "sampled"
-    f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), where)
-    with interrupts.held("the evaluation"), jax.set_mesh(where.mesh):
+    layout, config = layout or devices.layout(most=1), bounded(config, done.env_params)
+    n, actions = layout.round_up(len(seeds)), "greedy" if greedy else "sampled"
+    f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), layout)
+    with interrupts.held("the evaluation"), jax.set_mesh(layout.mesh):
         args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
-        placed = devices.place(args, where.sharding)
-        returns = devices.fetch(_compiled(f, where, *placed)(*placed), where)
+        placed = devices.place(args, layout.sharding)
+        returns = devices.fetch(_compiled(f, layout, *placed)(*placed), layout)
     return first(returns[actions], len(seeds))
 
 
 def compile_programs(
     config: Config,
     hyperparams: Hyperparams,
-    where: Layout,
+    layout: Layout,
     num_runs: int,
     *,
     episodes: int = 0,
@@ -224,7 +224,7 @@ def compile_programs(
     exact: bool = False,
     length: int | None = None,
 ) -> Programs:
-    """The programs for `num_runs` runs, a multiple of what `where.round_up` gives.
+    """The programs for `num_runs` runs, a multiple of what `layout.round_up` gives.
 
     hyperparams: leaves [>= 1]; their types count, and the largest time limit among them. episodes:
     of each evaluation; 0: none. exact: runs one after the other, each with the bits that it has
@@ -234,7 +234,7 @@ def compile_programs(
     hyperparameters are not part of it. It is traced again, to know that it is the same. One that
     calls Python back is compiled each time: no trace tells what is called.
     """
-    where.check(config)
+    layout.check(config)
     values = {name: dict.fromkeys(x.tolist()) for name, x in hyperparams.env_params.items()}
     envs.check_parameters(config.env, values)
     config = bounded(config, hyperparams.env_params)
@@ -250,22 +250,22 @@ def compile_programs(
         _, keys = training_keys(jax.random.wrap_key_data(key), state.update, length)
         return make_chunk(config)(state, keys, h, count)
 
-    def described(x: Any, sharding: Any = where.sharding) -> jax.ShapeDtypeStruct:
+    def described(x: Any, sharding: Any = layout.sharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_runs, *x.shape[1:]), x.dtype, sharding=sharding)
 
     def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
-        many = devices.side_by_side(f, where, exact=exact, shared=shared)
-        return _compiled(many, where, *args, **options)
+        many = devices.side_by_side(f, layout, exact=exact, shared=shared)
+        return _compiled(many, layout, *args, **options)
 
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
     h = jax.tree.map(described, hyperparams)
-    with interrupts.held("the compilation"), jax.set_mesh(where.mesh):
+    with interrupts.held("the compilation"), jax.set_mesh(layout.mesh):
         first_program = compiled(init, key, h)
         # What comes out goes in again, and so must lie where it lay.
         states = jax.tree.map(described, first_program.out_info, first_program.output_shardings)
-        out = first_program.output_shardings, where.sharding
-        count = jax.ShapeDtypeStruct((), np.int32, sharding=where.everywhere)
+        out = first_program.output_shardings, layout.sharding
+        count = jax.ShapeDtypeStruct((), np.int32, sharding=layout.everywhere)
         rest = compiled(
             advance, states, key, h, count, shared=1, donate_argnums=0, out_shardings=out
         )
@@ -275,7 +275,7 @@ def compile_programs(
                 _evaluation(config, episodes, actions), *acting(states), h.env_params, key
             )
     return Programs(
-        config, where, num_runs, length, first_program, rest, last, time.monotonic() - started
+        config, layout, num_runs, length, first_program, rest, last, time.monotonic() - started
     )
 
 
@@ -313,11 +313,11 @@ def train(
         partial = partial._replace(
             states=filled_up(first(partial.states, programs.num_runs), programs.num_runs)
         )
-    keys, hyperparams = devices.place((_data(keys), hyperparams), programs.where.sharding)
+    keys, hyperparams = devices.place((_data(keys), hyperparams), programs.layout.sharding)
     rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
     done, count, started = partial.updates if partial else 0, 1, time.monotonic()
     states = (
-        devices.place(partial.states, programs.where.sharding)
+        devices.place(partial.states, programs.layout.sharding)
         if partial
         else programs.init(keys, hyperparams)
     )
@@ -325,12 +325,12 @@ def train(
     with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped):
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
-            number = devices.place(np.int32(count), programs.where.everywhere)
+            number = devices.place(np.int32(count), programs.layout.everywhere)
             states, metrics = programs.advance(states, keys, hyperparams, number)
             new = nonfinite.restored(
                 {
                     k: x[:kept, :count].copy()
-                    for k, x in devices.fetch(metrics, programs.where).items()
+                    for k, x in devices.fetch(metrics, programs.layout).items()
                 }
             )
             rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
@@ -346,7 +346,7 @@ def train(
             )
             if keep:
                 last = done == num_updates or bool(signum) or stopped
-                keep(done, functools.partial(devices.fetch, states, programs.where), new, last)
+                keep(done, functools.partial(devices.fetch, states, programs.layout), new, last)
     if jax.process_count() == 1:
         signum = caught.signum or 0  # also one that came after the last look
     return TrainResult(states, joined(rows), done == num_updates, signum or None)
@@ -377,9 +377,11 @@ def evaluate_all(
     keys: evaluation keys [n]; hyperparams: leaves [n], those of the training, as they have
     parameters of the environment.
     """
-    env_params, data = devices.place((hyperparams.env_params, _data(keys)), programs.where.sharding)
+    env_params, data = devices.place(
+        (hyperparams.env_params, _data(keys)), programs.layout.sharding
+    )
     found = programs.evaluate(*acting(states), env_params, data)
-    return devices.fetch(found, programs.where)
+    return devices.fetch(found, programs.layout)
 
 
 def acting(state: TrainState) -> tuple[Any, Normaliser]:
@@ -456,7 +458,7 @@ def forget_programs() -> None:
         _programs.clear()
 
 
-def _compiled(f: Callable[..., Any], where: Layout, *args: Any, **options: Any) -> Any:
+def _compiled(f: Callable[..., Any], layout: Layout, *args: Any, **options: Any) -> Any:
     """`f` for arguments like these, compiled, if it has not been before. options: of `jax.jit`."""
     # Arguments that the program does not use stay in its text, by which it is known. The settings
     # would not do
@@ -469,7 +471,7 @@ def _compiled(f: Callable[..., Any], where: Layout, *args: Any, **options: Any) 
     settings = tuple(folders.settings_of_jax().items())
     key = (
         hashlib.sha256(text.encode()).digest(),
-        where.mesh,
+        layout.mesh,
         lowered.in_tree,
         lowered.out_tree,
         settings,

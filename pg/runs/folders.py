@@ -262,11 +262,11 @@ def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
         raise ValueError(f"a value is of the wrong type: {error}") from None
 
 
-def environment(where: Any = None) -> dict[str, Any]:
+def environment(layout: Any = None) -> dict[str, Any]:
     """All that numbers can depend on besides settings, and where they came from: versions, devices,
     flags, commit.
 
-    where: the `devices.Layout` of the work; None: that of all devices, spread in no particular way.
+    layout: of the work over devices; None: all devices, spread in no particular way.
     """
     import jax
 
@@ -276,9 +276,9 @@ def environment(where: Any = None) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "platform_version": jax.devices()[0].client.platform_version,
-        "num_devices": where.mesh.size if where else jax.device_count(),
+        "num_devices": layout.mesh.size if layout else jax.device_count(),
         "num_processes": jax.process_count(),
-        "shard": where.shard if where else None,
+        "shard": layout.shard if layout else None,
         "num_cores": cores.num_cores(),
         "platform": platform.platform(),
         "instructions": _instructions(),

@@ -65,7 +65,7 @@ def plan(
     config: Config,
     hyperparams: Hyperparams,
     num_runs: int,
-    where: Layout,
+    layout: Layout,
     *,
     width: int | None = None,
     fixed: bool = False,
@@ -83,7 +83,7 @@ def plan(
         config: static settings.
         hyperparams: leaves [>= 1], as of `execution.compile_programs`.
         num_runs: runs of the whole sweep.
-        where: the layout of the runs over devices.
+        layout: the layout of the runs over devices.
         width: vmapped runs on each device, at most; default: `WIDTH`.
         fixed: keep the width, since bits depend on it.
         budget: bytes for the programs; None: what is free.
@@ -94,10 +94,10 @@ def plan(
     Raises:
         ValueError: not even one run fits, or not as many as are fixed.
     """
-    parts = where.round_up(1)
+    parts = layout.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
     width = most if fixed else max(1, min(most, -(-num_runs // parts)))
-    local = len(jax.local_devices()) if where.mesh.size > 1 else 1
+    local = len(jax.local_devices()) if layout.mesh.size > 1 else 1
     # In KiB, for a number that fits; all processes decide alike, as each has a part of every
     # program.
     budget = 1024 * devices.agreed(
@@ -107,7 +107,7 @@ def plan(
         programs = execution.compile_programs(
             config,
             hyperparams,
-            where,
+            layout,
             width * parts,
             episodes=episodes,
             actions=actions,
@@ -166,7 +166,7 @@ def chunks(
         evaluation = {}
         if programs.evaluate:
             evaluation = execution.evaluate_all(programs, result.states, eval_keys, h)
-        states = devices.fetch(result.states, programs.where)
+        states = devices.fetch(result.states, programs.layout)
         yield Chunk(
             start=first,
             states=execution.first(states, count),
@@ -183,7 +183,7 @@ def sweep(
     width: int | None = None,
     budget: int | None = None,
     exact: bool = False,
-    where: Layout | None = None,
+    layout: Layout | None = None,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Trains every configuration with every seed.
 
@@ -198,7 +198,7 @@ def sweep(
         width: vmapped runs on each device, at most.
         budget: bytes for the programs; default: what is free.
         exact: runs one after the other within the program.
-        where: the layout of the runs over devices; default: seeds over all devices.
+        layout: the layout of the runs over devices; default: seeds over all devices.
 
     Returns:
         States [G, S, ...] and metrics [G, S, num_updates], on the host.
@@ -217,8 +217,8 @@ def sweep(
     total = len(h.learning_rate)
     num_configurations = total // num_seeds
     keys = execution.seed_keys(seeds)[0][np.arange(total) % num_seeds]
-    where = where or devices.layout(most=total)
-    compiled = plan(config, h, total, where, width=width, budget=budget, exact=exact)
+    layout = layout or devices.layout(most=total)
+    compiled = plan(config, h, total, layout, width=width, budget=budget, exact=exact)
     done = [(chunk.states, chunk.metrics) for chunk in chunks(compiled, config, (keys, keys), h)]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
     return jax.tree.map(lambda x: x.reshape(num_configurations, num_seeds, *x.shape[1:]), joined)

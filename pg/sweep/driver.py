@@ -305,7 +305,13 @@ def _run_group(
 
     try:
         keeping = _keeping(
-            spec, folder / "checkpoints", "chunk", config, first, checkpointing, plan.programs.where
+            spec,
+            folder / "checkpoints",
+            "chunk",
+            config,
+            first,
+            checkpointing,
+            plan.programs.layout,
         )
         for chunk in chunks.chunks(
             plan, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping

@@ -160,11 +160,11 @@ def test_few_programs_are_kept(compilations: list[str], monkeypatch: pytest.Monk
 
 @pytest.mark.acceptance("J6")
 def test_a_state_that_was_given_away_cannot_be_used_again() -> None:
-    h, where = execution.broadcast(Hyperparams(), 2), devices.layout(most=1)
-    programs = execution.compile_programs(TINY, h, where, 2)
+    h, layout = execution.broadcast(Hyperparams(), 2), devices.layout(most=1)
+    programs = execution.compile_programs(TINY, h, layout, 2)
     data = np.asarray(jax.random.key_data(jax.random.split(jax.random.key(0), 2)))
-    keys, h = devices.place((data, h), where.sharding)
-    count = devices.place(np.int32(1), where.everywhere)
+    keys, h = devices.place((data, h), layout.sharding)
+    count = devices.place(np.int32(1), layout.everywhere)
     states = programs.init(keys, h)
     after, _ = programs.advance(states, keys, h, count)
     with pytest.raises(ValueError, match="deleted or donated"):

@@ -144,7 +144,7 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 @pytest.mark.acceptance("D4")
 def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
     exact, mapped = (
-        sweep(CONFIG, range(2), POINTS, exact=exact, where=devices.layout(most=1))
+        sweep(CONFIG, range(2), POINTS, exact=exact, layout=devices.layout(most=1))
         for exact in (True, False)
     )
     assert exact[1]["return"].shape == (6, 2, 6)
@@ -165,13 +165,13 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
     """12 runs in 6 chunks, the first 4 of them in 2, and all in another order: at width 2 always
     the same.
     """
-    whole = sweep(CONFIG, range(2), POINTS, width=2, where=devices.layout(most=1))
+    whole = sweep(CONFIG, range(2), POINTS, width=2, layout=devices.layout(most=1))
     part = sweep(
         CONFIG,
         range(2),
         jax.tree.map(lambda x: x[:2], POINTS),
         width=2,
-        where=devices.layout(most=1),
+        layout=devices.layout(most=1),
     )
     assert_equal(jax.tree.map(lambda x: x[:2], whole), part)
     turned = sweep(
@@ -179,7 +179,7 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
         range(2),
         jax.tree.map(lambda x: x[::-1], POINTS),
         width=2,
-        where=devices.layout(most=1),
+        layout=devices.layout(most=1),
     )
     assert_equal(jax.tree.map(lambda x: x[::-1], whole), turned)
     filled_up = sweep(
@@ -187,7 +187,7 @@ def test_bits_depend_on_the_width_and_not_on_the_number_of_chunks() -> None:
         range(1),
         jax.tree.map(lambda x: x[:3], POINTS),
         width=2,
-        where=devices.layout(most=1),
+        layout=devices.layout(most=1),
     )
     assert filled_up[1]["return"].shape == (3, 1, 6)
 
@@ -198,7 +198,7 @@ def test_one_program_serves_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         execution, "compile_programs", lambda *args, **kw: calls.append(1) or original(*args, **kw)
     )
-    sweep(CONFIG, range(2), POINTS, width=2, where=devices.layout(most=1))
+    sweep(CONFIG, range(2), POINTS, width=2, layout=devices.layout(most=1))
     assert len(calls) == 1
 
 
@@ -514,7 +514,7 @@ def test_neither_a_sweep_nor_an_evaluation_leaks() -> None:
     """Training by itself: test_train.py."""
     with jax.checking_leaks():
         state, _ = sweep(
-            dataclasses.replace(TINY, num_updates=2), range(2), where=devices.layout(most=1)
+            dataclasses.replace(TINY, num_updates=2), range(2), layout=devices.layout(most=1)
         )
         params = jax.tree.map(lambda x: x[0, 0], state.params.policy)
         jax.jit(lambda p: evaluate(TINY, p, jax.random.key(0), 4))(params)
