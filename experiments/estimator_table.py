@@ -66,12 +66,12 @@ def main() -> None:
     from pg.reports import tables
 
     jax.config.update("jax_enable_x64", True)
-    found, rows = {}, []
+    columns_of, rows = {}, []
     print(HEADER)
     for name in options.estimators:
         problems = tabular.references().values()
-        found[name] = [figures(name, mdp, options.gamma) for mdp in problems]
-        cells = [" · ".join(column) for column in zip(*found[name], strict=True)]
+        columns_of[name] = [figures(name, mdp, options.gamma) for mdp in problems]
+        cells = [" · ".join(column) for column in zip(*columns_of[name], strict=True)]
         rows.append(f"| {described(name)} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     for path, text in texts.items():
@@ -81,7 +81,7 @@ def main() -> None:
             slim_rows = [slim(name) for name in options.estimators]
             tables.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
     if options.figure:
-        plot({name: columns[0] for name, columns in found.items()}, options.figure)
+        plot({name: columns[0] for name, columns in columns_of.items()}, options.figure)
 
 
 def slim(name: str) -> str:
@@ -116,8 +116,15 @@ def described(name: str) -> str:
 
 
 def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
-    """‖Eĝ - ∇J‖ / ‖∇J‖; the variance of one episode's worth, against the total return; ‖Eĝ‖² /
-    variance.
+    """Bias, variance and signal to noise of an estimator on a problem, exactly, as text.
+
+    The bias is ‖Eĝ - ∇J‖ / ‖∇J‖; the variance is that of one episode's worth, over that of the
+    total return's estimate; the signal is ‖Eĝ‖² over the variance.
+
+    Args:
+        name: of the estimator.
+        mdp: the problem.
+        gamma: discount.
     """
     import jax
     import jax.numpy as jnp

@@ -1,7 +1,6 @@
-"""Settings that were measured to learn: what `--estimator NAME` and `--env NAME` give when nothing
-else is said.
+"""Presets: the settings of `--estimator NAME` and `--env NAME`, which were measured to learn.
 
-An estimator's settings in the table of facts, changed by what `tuned` has for it on the
+An estimator's settings in the table of facts, changed by those that `tuned` has for it on the
 environment. Chosen with seeds other than those that are reported.
 """
 
@@ -17,13 +16,16 @@ from pg.tuned import VARIANTS, defaults
 def preset(
     estimator: str = "reinforce", *, task: str | None = None, **changes: Any
 ) -> tuple[Config, Hyperparams]:
-    """The settings for an estimator on an environment, with fields of Config or Hyperparams changed
-    by name.
+    """The settings for an estimator on an environment.
 
-    estimator: its name, or that of a variant (`tuned.VARIANTS`). task: whose tuned settings to
-    take; default: the environment's. `total_steps=N` stands for the `num_updates` that take so many
-    environment steps (`Config.lasting`). Raises ValueError for an unknown estimator or field, or a
-    value out of range.
+    Args:
+        estimator: its name, or that of a variant (`tuned.VARIANTS`).
+        task: environment whose tuned settings are taken; default: that of the settings.
+        changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
+            `num_updates` that take so many environment steps (`Config.lasting`).
+
+    Raises:
+        ValueError: an estimator or a field is unknown, or a value is out of range.
     """
     check_name("estimator", estimator, [*FACTS, *VARIANTS])
     env = changes.get("env")

@@ -2,7 +2,7 @@
 to a preset.
 
 Found on seeds 1000 and up, never on those that are reported (0 to 19); `experiments/tune.py` is the
-search, and docs/tuning.md what was searched. A label is an estimator's name, or a variant of one.
+search, and docs/tuning.md lists its space. A label is an estimator's name, or a variant of one.
 """
 
 from typing import Any

@@ -23,8 +23,16 @@ from pg.train import TrainState, make_learner, training_keys
 def follow(
     direction: Callable[[jax.Array], Any], watch: Callable[[jax.Array], Any], theta: Any, steps: int
 ) -> Any:
-    """watch(θₜ) for t = 1 .. steps, leaves [steps, ...] of numpy, along θₜ₊₁ = θₜ + direction(θₜ)
-    from θ₁ = theta.
+    """The values watch(θₜ) for t = 1 .. steps along θₜ₊₁ = θₜ + direction(θₜ), of numpy.
+
+    Args:
+        direction: θ to the change of θ.
+        watch: θ to a tree of arrays.
+        theta: θ₁.
+        steps: number of values.
+
+    Returns:
+        The tree of `watch`, leaves [steps, ...].
     """
 
     def step(theta: jax.Array, _: None) -> tuple[jax.Array, Any]:
@@ -36,20 +44,38 @@ def follow(
 
 
 def bandit_gradient(theta: jax.Array, reward: Any, tau: float = 0.0) -> jax.Array:
-    """(diag π - π πᵀ)(r - τ log π), [K]: the gradient of π·(r - τ log π)."""
+    """The gradient of π·(r - τ log π), [K]: (diag π - π πᵀ)(r - τ log π).
+
+    Args:
+        theta: logits, [K].
+        reward: r, [K].
+        tau: temperature τ.
+    """
     pi, gain = jax.nn.softmax(theta), jnp.asarray(reward) - tau * jax.nn.log_softmax(theta)
     return pi * (gain - pi @ gain)
 
 
 def mdp_gradient(mdp: TabularMDP, theta: jax.Array, gamma: float) -> jax.Array:
-    """∇V(μ) = d π A, [S, A], without a time limit; d(s) = Σₜ γᵗ P(sₜ = s)."""
+    """∇V(μ) = d π A, [S, A], without a time limit; d(s) = Σₜ γᵗ P(sₜ = s).
+
+    Args:
+        mdp: the problem.
+        theta: logits, [S, A].
+        gamma: discount.
+    """
     visits = tabular.discounted_visitation(mdp, theta, gamma)
     return visits[:, None] * jax.nn.softmax(theta) * advantage(mdp, theta, gamma)
 
 
 def advantage(mdp: TabularMDP, theta: jax.Array, gamma: float) -> jax.Array:
-    """A = Q - V, [S, A], without a time limit: (1 - γ) times the natural gradient (1908.00261,
-    lemma 15).
+    """A = Q - V, [S, A], without a time limit.
+
+    It is (1 - γ) times the natural gradient (1908.00261, lemma 15).
+
+    Args:
+        mdp: the problem.
+        theta: logits, [S, A].
+        gamma: discount.
     """
     q, v = tabular.discounted_values(mdp, theta, gamma)
     return q - v[:, None]
@@ -69,8 +95,15 @@ def optimum(mdp: TabularMDP, gamma: float) -> tuple[jax.Array, jax.Array]:
 def softmax_bandit(
     reward: np.ndarray, policy: Any, eta: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(π* - πₜ)·r and its bound 5 / (c² t), c the least πₛ(a*), s ≤ t, [steps] each (2005.06392,
-    theorem 2).
+    """(π* - πₜ)·r and its bound 5 / (c² t), [steps] each (2005.06392, theorem 2).
+
+    c is the least πₛ(a*), s ≤ t.
+
+    Args:
+        reward: r, [K].
+        policy: π₁, [K].
+        eta: step size.
+        steps: number of updates.
     """
     pi = follow(
         lambda x: eta * bandit_gradient(x, reward),
@@ -88,6 +121,11 @@ def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, 
 
     16 S ‖d*/μ‖² ‖1/μ‖ / (c² (1-γ)⁶ t), maximum norms, d* that sums to 1, c the least πₛ(a*(s)|s) up
     to t.
+
+    Args:
+        mdp: the problem.
+        gamma: discount.
+        steps: number of updates.
     """
     best, optimal = optimum(mdp, gamma)
 
@@ -107,12 +145,21 @@ def softmax_mdp(mdp: TabularMDP, gamma: float, steps: int) -> tuple[np.ndarray, 
 def soft_bandit(
     reward: np.ndarray, policy: Any, eta: float, tau: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """τ KL(πₜ ‖ softmax(r/τ)) and its bound, [steps] each, and the rate that the gap's logarithm
-    tends to.
+    """The soft gap τ KL(πₜ ‖ softmax(r/τ)), its bound, and the rate of its logarithm.
 
     2 K (τ ‖θ₁‖ + 1)² / τ exp(-2 τ η Σ_{s<t} minₐ πₛ(a)) for τ η ≤ 1 (2005.06392, theorem 5). Near
     the optimum, θ - r/τ shrinks by I - τ η (diag π - π πᵀ) in every step, and the gap is quadratic
     in it.
+
+    Args:
+        reward: r, [K].
+        policy: π₁, [K].
+        eta: step size.
+        tau: temperature τ.
+        steps: number of updates.
+
+    Returns:
+        Gap and bound, [steps] each, and the rate that the gap's logarithm tends to.
     """
     theta, goal = jnp.log(jnp.asarray(policy)), jax.nn.log_softmax(reward / tau)
     log_pi = follow(
@@ -133,8 +180,13 @@ def soft_bandit(
 def value_gaps(
     mdp: TabularMDP, gamma: float, direction: Callable[[jax.Array], Any], steps: int
 ) -> np.ndarray:
-    """V*(s) - V_T(s) for T = 1 .. steps, [steps, S], after T updates of θ ← θ + direction(θ) from θ
-    = 0.
+    """V*(s) - V_T(s) after T updates of θ ← θ + direction(θ) from θ = 0, [steps, S].
+
+    Args:
+        mdp: the problem.
+        gamma: discount.
+        direction: θ to the change of θ.
+        steps: the largest T.
     """
     best, optimal = optimum(mdp, gamma)
 
@@ -145,8 +197,13 @@ def value_gaps(
 
 
 def natural_bound(num_actions: int, gamma: float, eta: float, steps: int) -> np.ndarray:
-    """log A / (η T) + 1 / ((1-γ)² T) for T = 1 .. steps (1908.00261, theorem 16; rewards in [0,
-    1]).
+    """log A / (η T) + 1 / ((1-γ)² T) for T = 1 .. steps (1908.00261, theorem 16).
+
+    Args:
+        num_actions: A.
+        gamma: discount.
+        eta: step size η.
+        steps: the largest T.
     """
     return (np.log(num_actions) / eta + 1 / (1 - gamma) ** 2) / np.arange(1, steps + 1)
 
@@ -164,7 +221,14 @@ def hidden_goal(length: int) -> TabularMDP:
 def asymmetry(
     mdp: TabularMDP, direction: Callable[..., jax.Array], logits: Any, gammas: Any
 ) -> np.ndarray:
-    """`diagnostics.asymmetry` of direction(mdp, logits, γ), for each γ, [K]."""
+    """The asymmetry of a direction as of `diagnostics.asymmetry`, for each discount, [K].
+
+    Args:
+        mdp: the problem.
+        direction: (mdp, logits, γ) to an array like the logits.
+        logits: [S, A].
+        gammas: discounts, [K].
+    """
 
     def one(gamma: jax.Array) -> jax.Array:
         return diagnostics.asymmetry(lambda x: direction(mdp, x, gamma), logits)
@@ -175,8 +239,14 @@ def asymmetry(
 def linear_ascent(
     mdp: TabularMDP, direction: Callable[..., jax.Array], gamma: float, step: float, updates: int
 ) -> np.ndarray:
-    """(J_γ, J₁) before each update, [updates, 2], of W ← W + step Φᵀ direction(Φ W) from W = 0; Φ
-    the features.
+    """(J_γ, J₁) before each update of W ← W + step Φᵀ direction(Φ W) from W = 0, [updates, 2].
+
+    Args:
+        mdp: the problem, with features Φ.
+        direction: (mdp, logits, γ) to an array like the logits.
+        gamma: discount.
+        step: step size.
+        updates: their number.
     """
     features = jnp.asarray(mdp.features)
 
@@ -198,11 +268,22 @@ def train_linear(
     episodes: int,
     seeds: int,
 ) -> np.ndarray:
-    """(J_γ, J₁) before each update, [seeds, updates, 2], exact, of linear policies trained from
-    sampled episodes.
+    """(J_γ, J₁) before each update, exact, of linear policies trained from sampled episodes.
 
     Plain stochastic gradient ascent on a weight and a bias of each logit: where the feature is 1,
     their sum moves by twice the rate.
+
+    Args:
+        mdp: the problem.
+        estimator: its name.
+        gamma: discount.
+        rate: learning rate.
+        updates: their number.
+        episodes: of an update.
+        seeds: their number.
+
+    Returns:
+        [seeds, updates, 2].
     """
     config = Config(
         env=mdp,
@@ -231,8 +312,12 @@ def train_linear(
 
 
 def unit_garnet(seed: int, num_states: int, num_actions: int) -> TabularMDP:
-    """A random MDP without an end: rewards in [0, 1], two successors of each action, the uniform
-    distribution μ.
+    """A random MDP without an end: rewards in [0, 1], two successors of each action, uniform μ.
+
+    Args:
+        seed: of the MDP.
+        num_states: S.
+        num_actions: A.
     """
     mdp = tabular.garnet(seed, num_states, num_actions, branching=2, horizon=1, ends=0)
     reward = (mdp.reward - mdp.reward.min()) / np.ptp(mdp.reward)
@@ -252,8 +337,14 @@ def least_variance(theta: jax.Array, reward: Any) -> jax.Array:
 
 
 def natural_moments(theta: Any, reward: Any, baseline: Any) -> tuple[np.ndarray, float]:
-    """Mean [K] and total variance of (rₐ - b) F⁺ ∇log π(a), a ~ π, with the Fisher matrix F = diag
-    π - π πᵀ.
+    """Mean [K] and total variance of (rₐ - b) F⁺ ∇log π(a), a ~ π.
+
+    The Fisher matrix is F = diag π - π πᵀ.
+
+    Args:
+        theta: logits, [K].
+        reward: r, [K].
+        baseline: b.
     """
     pi = np.asarray(jax.nn.softmax(jnp.asarray(theta)))
     natural = (np.eye(len(pi)) - pi) @ np.linalg.pinv(np.diag(pi) - np.outer(pi, pi))
@@ -277,8 +368,17 @@ def natural_ascent(
     steps: int,
     runs: int,
 ) -> NaturalRuns:
-    """Runs from the uniform policy of θ ← θ + α (rₐ - b(θ)) / π(a) eₐ, a ~ π: F⁺ ∇log π(a), up to a
-    constant.
+    """Runs of θ ← θ + α (rₐ - b(θ)) / π(a) eₐ, a ~ π, from the uniform policy.
+
+    (1 / π(a)) eₐ is F⁺ ∇log π(a), up to a constant.
+
+    Args:
+        key: of the draws.
+        reward: r, [K].
+        baseline: maps θ [runs, K] to b [runs].
+        alpha: step size α.
+        steps: updates of a run.
+        runs: their number.
     """
     gain = jnp.asarray(reward, float)
 
@@ -302,11 +402,18 @@ def natural_ascent(
 
 
 def never_drawn(alpha: float, baseline: float, steps: int) -> tuple[float, float]:
-    """P(the good arm of r = (1, 0) is never drawn) in `steps` updates, and a lower bound of it for
-    ever, for b < 0.
+    """The probability that the good arm of r = (1, 0) is never drawn, for b < 0.
 
-    Π (1 - pₙ) along θₙ₊₁ = θₙ - α |b| / (1 - pₙ), p = σ(θ), θ₀ = 0; what is left out is at least
-    1 - Σ pₙ ≥ 1 - e^θ / (1 - e^(-α |b|)), for θ falls by at least α |b| in every update.
+    Π (1 - pₙ) along θₙ₊₁ = θₙ - α |b| / (1 - pₙ), p = σ(θ), θ₀ = 0; the rest of the product is at
+    least 1 - Σ pₙ ≥ 1 - e^θ / (1 - e^(-α |b|)), for θ falls by at least α |b| in every update.
+
+    Args:
+        alpha: step size α.
+        baseline: b.
+        steps: number of updates.
+
+    Returns:
+        The probability within the updates, and a lower bound of it for ever.
     """
     theta, log_product = 0.0, 0.0
     for _ in range(steps):

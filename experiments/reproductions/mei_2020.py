@@ -1,5 +1,4 @@
-"""With exact gradients, softmax policy gradient converges like 1/t; with entropy regularisation,
-like exp(-ct).
+"""Exact softmax policy gradient converges like 1/t, and with entropy regularisation like exp(-ct).
 
 Mei et al. 2020, 2005.06392. Measured against the paper's bounds: the suboptimality of the bandit r
 = (1, .9, .1) from the uniform policy and from policies that hardly draw the good arms, and of a

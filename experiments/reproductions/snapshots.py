@@ -84,7 +84,15 @@ def train(task: str, seeds: int) -> list[list[TrainState]]:
 def sample(
     task: str, state: TrainState, key: jax.Array, pairs: int, least: int
 ) -> tuple[Blocks, int]:
-    """Blocks of E episodes and about `least` pairs, with at least `pairs` in all; and E."""
+    """Blocks of E episodes and about `least` pairs, or of one episode if that is longer; and E.
+
+    Args:
+        task: name of the environment.
+        state: of the training.
+        key: of the episodes.
+        pairs: of all blocks, at least.
+        least: pairs of a block.
+    """
     length = float(_program(task, 1)(state, jax.random.fold_in(key, 0))[3].mean())
     episodes = max(1, round(least / length))
     calls = math.ceil(pairs / (AT_ONCE * episodes * length))
@@ -116,7 +124,14 @@ def _program(task: str, episodes: int) -> Callable[[TrainState, jax.Array], tupl
 
 
 def sums(est: Estimator, params: Params, traj: Trajectory, episodes: int) -> tuple[jax.Array, ...]:
-    """The fields of the blocks of `episodes` episodes that lie side by side in a trajectory."""
+    """The fields of `Blocks` of the episodes in a trajectory.
+
+    Args:
+        est: the estimator.
+        params: of policy and critic.
+        traj: the episodes side by side.
+        episodes: of a block.
+    """
 
     def block(part: Trajectory) -> tuple[jax.Array, ...]:
         batch = est.weigh(params, (), part)[0]

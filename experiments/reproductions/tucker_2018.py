@@ -1,7 +1,6 @@
-"""With a good V as the baseline, one that sees the action too has hardly any variance left to
-remove.
+"""A baseline that sees the action has hardly any variance left to remove beside a good V.
 
-Tucker et al. 2018, 1802.10031. Measured: the variance of a step, in parts from what follows (Σ_τ),
+Tucker et al. 2018, 1802.10031. Measured: the variance of a step, in parts from the future (Σ_τ),
 from the action (Σ_a: no baseline can remove more) and from the state (Σ_s), without a baseline,
 with a learned V(s) and with the true Vₜ(s), as training goes; and that of whole estimates with V(s)
 and with Q(s, a). The criterion is ours: with V, Σ_a is at most a tenth of it all, and Q removes at

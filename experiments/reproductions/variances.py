@@ -49,7 +49,13 @@ class Parts(NamedTuple):
 
 
 def of_point_mass(gain: Any, key: jax.Array, num_states: int) -> Parts:
-    """The variance for actions N(K x, 0.01²), with the exact Vₜ(x). gain: K, [2, 4]."""
+    """The variance for actions N(K x, 0.01²), with the exact Vₜ(x).
+
+    Args:
+        gain: K, [2, 4].
+        key: of the samples.
+        num_states: visits from which the variance is measured.
+    """
     gain, log_std = jnp.asarray(gain), jnp.full(2, NOISE)
 
     def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Gaussian]:
@@ -110,10 +116,19 @@ def sampled_value(
     horizon: int | None,
     count: int = 32,
 ) -> jax.Array:
-    """Vₜ(s) as the mean of `count` returns from where N environments stand, [N].
+    """Vₜ(s) as the mean of returns from where N environments stand, [N].
 
     As a baseline its error counts as the action's: Σ_a comes out too large by (Σ_τ + E ‖z‖²
     Var(Q|s)) / count.
+
+    Args:
+        env: the environment.
+        policy: the policy.
+        params: of the policy.
+        key: of the samples.
+        at: the states of N environments.
+        horizon: steps of an episode at most.
+        count: returns of each.
     """
     act_key, return_key = jax.random.split(key)
     num_states = len(at.time)
@@ -141,8 +156,12 @@ def action_share(variance: Decomposition) -> Estimate:
 
 
 def variance_ratio(x: np.ndarray, y: np.ndarray, *, repetitions: int = 2_000) -> Estimate:
-    """tr Var of the rows of x over that of y, [K, P] each; by a bootstrap of pairs of rows, which
-    share episodes.
+    """tr Var of the rows of x over that of y, by a bootstrap of pairs of rows.
+
+    Args:
+        x: [K, P].
+        y: [K, P], of the same episodes.
+        repetitions: number of resamples.
     """
     x, y = (np.sum((np.asarray(g, float) - np.mean(g, axis=0)) ** 2, axis=1) for g in (x, y))
     rows = np.random.default_rng(0).integers(0, len(x), (repetitions, len(x)))

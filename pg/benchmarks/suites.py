@@ -1,7 +1,7 @@
-"""The benchmark as a literal table: which rows run on which environment, and what each is held to.
+"""The benchmark as a literal table: the rows of each environment, and the bar of each row.
 
 A row is an environment and a label; the settings of both are looked up elsewhere. A label is an
-estimator's name, or that of a variant, which says what is different (`tuned.VARIANTS`).
+estimator's name, or that of a variant with other settings (`tuned.VARIANTS`).
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,14 @@ Actions = Literal["greedy", "sampled"]
 
 
 class Bar(NamedTuple):
-    """A mean over seeds of at least `score`, or, with a share, that share of the seeds at `score`
-    or above.
-    """
+    """A bar for the scores of a row: their mean, or with a share that share of them, reaches it."""
 
     score: float
     share: float | None = None  # of the seeds
     actions: Actions = "greedy"  # of the final evaluation that is judged
 
     def __str__(self) -> str:
-        """As the results table has it, without the actions."""
+        """The bar in the results table, without the actions."""
         seeds = "mean" if self.share is None else f"{self.share * 20:.0f}/20"
         return f"{seeds} ≥ {numerals.number(self.score, 6)}"
 
@@ -245,8 +243,14 @@ def select(
 ) -> list[tuple[Task, Row]]:
     """The rows of a suite, of these environments and labels only where any are named.
 
-    Raises ValueError, with the nearest valid names, for a name that is not in the suite, and where
-    nothing is left.
+    Args:
+        suite: name, of SUITES.
+        envs: names of environments.
+        labels: names of estimators or variants.
+
+    Raises:
+        ValueError: a name is not in the suite (the message has the nearest valid ones), or nothing
+            is left.
     """
     check_name("suite", suite, SUITES)
     rows = [(task, row) for task in SUITES[suite] for row in task.rows]

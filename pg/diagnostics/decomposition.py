@@ -27,7 +27,7 @@ from pg.networks import Network
 from pg.reports.statistics import Estimate
 from pg.rollout import RolloutState
 
-Baseline = Callable[[RolloutState], jax.Array]  # where N environments stand -> b [N]
+Baseline = Callable[[RolloutState], jax.Array]  # the states of N environments -> b [N]
 
 
 class Decomposition(NamedTuple):
@@ -56,14 +56,24 @@ def decompose(
     horizon: int | None = None,
     baseline: Baseline | None = None,
 ) -> Decomposition:
-    """The parts of the variance of a step that is drawn from the visits of the policy, with
-    standard errors.
+    """The parts of the variance of a step that is drawn from the visits of the policy.
 
-    params: of the policy. num_states: visits that are drawn, out of one episode of each environment
-    of `env`. num_actions, num_returns: of each state, and of each action; at least 2. gamma: of G,
-    counted from the step on.
-    baseline: b(s); default: 0. Costs num_states · num_actions · num_returns episodes, side by side.
-    Raises ValueError for numbers below 2.
+    It costs num_states · num_actions · num_returns episodes, side by side.
+
+    Args:
+        env: environments; one episode of each is visited.
+        policy: the policy.
+        params: of the policy.
+        key: of the samples.
+        num_states: visits that are drawn.
+        num_actions: of each state, at least 2.
+        num_returns: of each action, at least 2.
+        gamma: discount of G, counted from the step on.
+        horizon: steps of an episode at most; default: the environment's.
+        baseline: b(s); default: 0.
+
+    Raises:
+        ValueError: one of the three numbers is below 2.
     """
     for name, count in (
         ("num_states", num_states),
@@ -75,7 +85,7 @@ def decompose(
     shape = num_states, num_actions, num_returns
 
     @jax.jit
-    def measured(params: Any, key: jax.Array) -> Any:
+    def parts_of_states(params: Any, key: jax.Array) -> Any:
         visit_key, choose_key, act_key, return_key = jax.random.split(key, 4)
         states, valid = rollout.visited(env, policy, params, visit_key, horizon)
         chosen = jax.random.choice(
@@ -93,7 +103,7 @@ def decompose(
             returns = returns - baseline(states)[:, None, None]
         return _parts(policy, params, states, actions, returns)
 
-    parts = [np.asarray(x, float) for x in measured(params, key)]
+    parts = [np.asarray(x, float) for x in parts_of_states(params, key)]
     errors = [x.std(ddof=1) / np.sqrt(num_states) for x in parts]
     return Decomposition(
         *(Estimate.from_error(x.mean(), error) for x, error in zip(parts, errors, strict=True))
@@ -103,7 +113,7 @@ def decompose(
 def _actions(
     policy: Network, params: Any, states: RolloutState, key: jax.Array, count: int
 ) -> jax.Array:
-    """`count` actions in every state, [N, count, *A]."""
+    """The actions of a policy, `count` in every state, [N, count, *A]."""
     dist = policy.apply(params, states.carry, states.obs, states.time == 0)[1]
     return jax.vmap(lambda k: dist.sample(dist.draw(k)), out_axes=1)(jax.random.split(key, count))
 
@@ -111,7 +121,7 @@ def _actions(
 def _parts(
     policy: Network, params: Any, states: RolloutState, actions: jax.Array, returns: jax.Array
 ) -> Any:
-    """What each of N states adds to the mean of Σ_τ, Σ_a and Σ_s, [N] each. returns: [N, m, k]."""
+    """The addends of N states to the means Σ_τ, Σ_a and Σ_s, [N] each. returns: [N, m, k]."""
     num_states, num_actions, num_returns = returns.shape
 
     def terms(x: Any) -> tuple[Any, Any]:

@@ -26,17 +26,25 @@ def exact_moments(
     limit_ends: bool = False,
     share_start: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly: a sum over every
-    batch.
+    """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly.
 
-    logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's
-    (off-policy).
-    num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group. limit_ends: the
-    time limit counts as a termination, so that nothing is bootstrapped there. share_start: both
-    episodes of a pair begin at one state. The direction is of ascent, flattened as
-    `ravel_pytree(params.policy)`. Costs Mⁿ estimates for M trajectories of positive probability,
-    and memory for the trajectories (for pairs, also for the M estimates of which one trajectory is
-    a part).
+    A sum over every batch. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
+    Costs Mⁿ estimates for M
+    trajectories of positive probability, and memory for the trajectories (for pairs, also for the M
+    estimates of which one trajectory is a part).
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        mdp: the problem.
+        logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's
+            (off-policy).
+        num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group.
+        limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
+        share_start: both episodes of a pair begin at one state.
+
+    Raises:
+        ValueError: num_episodes is neither 1 nor 2.
     """
     if num_episodes not in (1, 2):
         raise ValueError(f"num_episodes must be 1 or 2, got {num_episodes!r}")
@@ -57,12 +65,18 @@ def _moments(
     num_episodes: int,
     begins: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """E x [P] and E x xᵀ [P, P] of a batch's estimate x. traj: every trajectory, leaves [H, M,
-    ...].
+    """E x [P] and E x xᵀ [P, P] of a batch's estimate x.
 
-    begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs are
-    independent. Added up trajectory by trajectory: the outer products of all of them would take M
-    P² numbers.
+    Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        traj: every trajectory, leaves [H, M, ...].
+        probability: of each, [M].
+        num_episodes: 1 or 2.
+        begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs
+            are independent.
     """
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
     state = estimator.init(jax.random.key(0))[1]
@@ -96,11 +110,9 @@ def _moments(
         return (mean + weights @ x, second + (weights[:, None] * x).T @ x), None
 
     flat = ravel_pytree(params.policy)[0]
-    nothing = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
+    zero = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
     starts = jnp.zeros(len(probability), int) if begins is None else begins
-    return jax.lax.scan(
-        add, (nothing, jnp.outer(nothing, nothing)), (episodes, probability, starts)
-    )[0]
+    return jax.lax.scan(add, (zero, jnp.outer(zero, zero)), (episodes, probability, starts))[0]
 
 
 def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:

@@ -65,11 +65,17 @@ def noise_scale(sample: Sample) -> Estimate:
 def noise_scale_of_two_batches(small: Any, large: Any, num_small: int, num_large: int) -> float:
     """B from the squared norms of estimates of two sizes (1812.06162, appendix A.1), in episodes.
 
-    small, large: ‖g‖² of batches of `num_small` and `num_large` episodes, a number or [K] of K
-    pairs of batches. NaN where all of them are 0.
-    ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),  B = mean S / mean
-    ‖G‖².
-    Raises ValueError unless 1 ≤ num_small < num_large.
+    ‖G‖² = (N ‖g_N‖² - n ‖g_n‖²) / (N - n),  S = (‖g_n‖² - ‖g_N‖²) / (1/n - 1/N),
+    B = mean S / mean ‖G‖²; NaN where all norms are 0.
+
+    Args:
+        small: ‖g‖² of batches of n episodes, a number or [K] of K pairs of batches.
+        large: the same of N episodes.
+        num_small: n.
+        num_large: N.
+
+    Raises:
+        ValueError: not 1 ≤ n < N.
     """
     if not 1 <= num_small < num_large:
         raise ValueError(

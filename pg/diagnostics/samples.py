@@ -1,5 +1,4 @@
-"""From an estimator and trajectories to a sample of gradients, of which no more is kept than asked
-for.
+"""Samples of gradients, from an estimator and trajectories, of which only moments are stored.
 
 A gradient has P entries, and n of them need not fit into memory: they are computed a few at a time,
 and their moments are merged as they come (Chan, Golub & LeVeque 1979). All directions are of
@@ -53,15 +52,22 @@ def per_episode(
     batch_size: int | None = None,
     reference: Any = None,
 ) -> Sample:
-    """The gradients of the single episodes of a batch [T, N, ...], whose mean is the batch's
-    estimate.
+    """The gradients of the single episodes of a batch, whose mean is the batch's estimate.
 
     For windows: of its environments. Ψ is that of the whole batch, as in training; where it couples
     episodes (leave_one_out, ...), the variance leaves out their small covariance, which `per_batch`
     sees.
-    state: of the estimator, as `init` gives it. batch_size: gradients at a time, all of which
-    are in memory; default: `at_once`. reference: a tree like `params.policy`, for `cosine_to`.
-    Raises ValueError for an estimator whose gradient is no mean over episodes.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        state: of the estimator, as `init` gives it.
+        traj: the batch, [T, N, ...].
+        batch_size: gradients that are in memory together; default: `at_once`.
+        reference: a tree like `params.policy`, for `cosine_to`.
+
+    Raises:
+        ValueError: the estimator's gradient is no mean over episodes.
     """
     gradient, xs = of_episodes(estimator, params, estimator.weigh(params, state, traj)[0])
     return sample(gradient, xs, batch_size=batch_size or at_once(traj, 1), reference=reference)
@@ -77,11 +83,19 @@ def per_batch(
     batch_size: int | None = None,
     reference: Any = None,
 ) -> Sample:
-    """The estimates of n batches of `num_episodes` episodes each, which lie side by side in `traj`
-    [T, n N, ...].
+    """The estimates of n batches: independent, for any estimator.
 
-    Independent, for any estimator. Other arguments as of `per_episode`. Raises ValueError if N does
-    not divide the episodes, or cuts a group of them.
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        state: of the estimator, as `init` gives it.
+        traj: the batches side by side, [T, n N, ...].
+        num_episodes: N, of one batch.
+        batch_size: gradients that are in memory together; default: `at_once`.
+        reference: a tree like `params.policy`, for `cosine_to`.
+
+    Raises:
+        ValueError: N does not divide the episodes, or cuts a group of them.
     """
     gradient, xs = of_batches(estimator, params, state, traj, num_episodes)
     return sample(
@@ -90,8 +104,18 @@ def per_batch(
 
 
 def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[Gradient, Weighted]:
-    """The gradient of one episode, and the N of a weighed batch, leaves [N, T, 1, ...]: for
-    `sample` and others.
+    """The gradient of one episode as a function, and the episodes, for `sample` and others.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        batch: N episodes, weighed.
+
+    Returns:
+        The function, and the episodes, leaves [N, T, 1, ...].
+
+    Raises:
+        ValueError: the estimator's gradient is no mean over episodes.
     """
     if not estimator.separable:
         raise ValueError(
@@ -103,8 +127,20 @@ def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[
 def of_batches(
     estimator: Estimator, params: Params, state: Any, traj: Trajectory, num_episodes: int
 ) -> tuple[Gradient, Trajectory]:
-    """The gradient of one batch, and n batches of it, leaves [n, T, N, ...]: for `sample` and
-    others.
+    """The gradient of one batch as a function, and the batches, for `sample` and others.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        state: of the estimator, as `init` gives it.
+        traj: the batches side by side, [T, n N, ...].
+        num_episodes: N, of one batch.
+
+    Returns:
+        The function, and the batches, leaves [n, T, N, ...].
+
+    Raises:
+        ValueError: N does not divide the episodes, or cuts a group of them.
     """
     episodes = traj.reward.shape[1]
     if num_episodes < 1 or episodes % num_episodes:
@@ -132,7 +168,13 @@ def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
 
 
 def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:
-    """The estimate of a weighed batch, as a direction of ascent: a tree like `params.policy`."""
+    """The estimate of a weighed batch, as a direction of ascent: a tree like `params.policy`.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        batch: as `weigh` gives it.
+    """
     return jax.tree.map(jnp.negative, estimator.grad(params, batch)[0].policy)
 
 
@@ -147,8 +189,13 @@ def at_once(traj: Trajectory, num_episodes: int) -> int:
 
 
 def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any = None) -> Sample:
-    """A `Sample` of the gradients of xs, leaves [n, ...]. Computes each twice: the mean is needed
-    first.
+    """The statistics of gradients. Each is computed twice, as the mean is needed first.
+
+    Args:
+        gradient: maps one of xs to a gradient.
+        xs: leaves [n, ...].
+        batch_size: gradients that are in memory together.
+        reference: a gradient, for `cosine_to`.
     """
     first = moments(gradient, xs, batch_size=batch_size)
     unit = (
@@ -165,13 +212,23 @@ def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any 
 
 
 def gradients(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Any:
-    """The gradients of xs themselves, leaves [n, ...]: where they do fit into memory."""
+    """The gradients themselves, leaves [n, ...]: where they do fit into memory.
+
+    Args:
+        gradient: maps one of xs to a gradient.
+        xs: leaves [n, ...].
+        batch_size: gradients that are computed together.
+    """
     return _mapped(gradient, xs, batch_size)
 
 
 def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
-    """Mean and variance of the gradients of xs, leaves [n, ...], computed `batch_size` at a
-    time.
+    """The mean and the variance of gradients.
+
+    Args:
+        gradient: maps one of xs to a gradient.
+        xs: leaves [n, ...].
+        batch_size: gradients that are in memory together.
     """
     n = len(jax.tree.leaves(xs)[0])
     size = min(batch_size, n)
@@ -188,10 +245,8 @@ def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
         return _merged(total, of_part(part)), None
 
     parts = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
-    nothing = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
-    total, _ = jax.lax.scan(
-        add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), nothing), parts
-    )
+    shapes = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), parts)
     if whole < n:
         total, _ = add(total, jax.tree.map(lambda x: x[whole:], xs))
     return total._replace(
@@ -200,7 +255,7 @@ def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
 
 
 def _mapped(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
-    """`f` of xs, leaves [n, ...], `batch_size` at a time."""
+    """The values of `f` at xs, leaves [n, ...], `batch_size` at a time."""
     with blocks.side_by_side(min(batch_size, len(jax.tree.leaves(xs)[0]))):
         return jax.lax.map(f, xs, batch_size=batch_size)
 

@@ -1,4 +1,4 @@
-"""The gradient of each batch of training, looked at before a step is taken along it."""
+"""Diagnostics of the gradient of each batch of training, before the step along it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,15 +24,16 @@ def diagnosed(
     est: Estimator,
     scale: float,
 ) -> Callable[[Any, jax.Array], Any]:
-    """A step of training whose metrics also say how good the gradient of its batch was, with the Ψ
-    that the first step on the batch takes.
+    """A step of training whose metrics include the quality of the gradient of its batch.
+
+    Ψ is that which the first step on the batch takes.
 
     Args:
         step: state, key -> `pg.train.Update`.
-        config: The settings.
+        config: the settings.
         critic: V, for `explained_variance`.
-        est: The estimator, separable.
-        scale: What the gradient of a batch is multiplied with.
+        est: the estimator, separable.
+        scale: factor of the gradient of a batch.
     """
 
     def watched(state: Any, key: jax.Array) -> Any:
@@ -40,9 +41,9 @@ def diagnosed(
         batch = standardise(done.batch) if config.advantages == "minibatch" else done.batch
         batch = devices.gather_envs(batch)
         gradient, episodes = of_episodes(est, state.params, batch)
-        found = moments(gradient, episodes, batch_size=at_once(batch.traj, 1))
-        noise = scale**2 * optax.tree.sum(found.variance)
-        signal = scale**2 * optax.tree.norm(found.mean, squared=True) - noise / found.size
+        episode = moments(gradient, episodes, batch_size=at_once(batch.traj, 1))
+        noise = scale**2 * optax.tree.sum(episode.variance)
+        signal = scale**2 * optax.tree.norm(episode.mean, squared=True) - noise / episode.size
         metrics = done.metrics | {"grad_variance": noise, "grad_squared_norm": signal}
         if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
             metrics["explained_variance"] = explained_variance(

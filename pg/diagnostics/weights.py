@@ -1,6 +1,4 @@
-"""The effective sample size of a batch's weights, and the share of the returns that its values
-explain.
-"""
+"""The effective sample size of weights, and the share of the returns that values explain."""
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +23,11 @@ def explained_variance(
     """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a
     constant.
 
-    value, target, valid: [T, B]. `missing` where all targets are equal but for rounding: there is
-    nothing to explain.
+    Args:
+        value: V, [T, B].
+        target: [T, B].
+        valid: [T, B].
+        missing: stands where all targets are equal but for rounding: there is nothing to explain.
     """
     return explained_share(_variance(target - value, valid), target, valid, missing=missing)
 
@@ -34,18 +35,17 @@ def explained_variance(
 def explained_share(
     error: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
 ) -> jax.Array:
-    """1 - error / Var(target) over the valid steps, []; `missing` where all targets are equal but
-    for rounding.
+    """1 - error / Var(target) over the valid steps, [].
 
     Args:
         error: a critic's squared error, of which the variance of target - V is a part, [].
         target: [T, B].
         valid: [T, B].
-        missing: stands where there is nothing to explain.
+        missing: stands where all targets are equal but for rounding: there is nothing to explain.
     """
     spread = _variance(target, valid)
-    nothing = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
-    return jnp.where(nothing, missing, 1.0 - error / jnp.where(nothing, 1.0, spread))
+    is_constant = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
+    return jnp.where(is_constant, missing, 1.0 - error / jnp.where(is_constant, 1.0, spread))
 
 
 def _variance(x: jax.Array, valid: jax.Array) -> jax.Array:

@@ -1,5 +1,4 @@
-"""Pictures of what a policy does: an environment's state drawn on axes, an animation and a film
-strip of episodes.
+"""Pictures of episodes: an environment's state drawn on axes, animations and film strips.
 
 `DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state
 and parameters are gymnax's own, of one environment. Imports neither jax nor gymnax until there is
@@ -26,9 +25,7 @@ END = 0.8  # seconds for which the last frame of an episode stands
 
 
 class Film(NamedTuple):
-    """What a policy did in K frames: an episode's states before each step and after the last, then
-    the next's.
-    """
+    """K frames of a policy's episodes: the states before every step and after the last."""
 
     env: str
     params: Any  # of the environment, gymnax's
@@ -58,10 +55,17 @@ def film(
     steps: int = 500,
     greedy: bool = False,
 ) -> Film:
-    """Episodes of a policy from fresh resets, as `evaluate` plays them, each up to `steps` actions.
+    """Episodes of a policy from fresh resets, as `evaluate` plays them.
 
-    params: of the policy; normaliser: `state.normaliser`, where observations are standardised.
-    env_params: overrides.
+    Args:
+        config: the settings of the run.
+        params: of the policy.
+        key: of the episodes.
+        normaliser: `state.normaliser`, where observations are standardised.
+        env_params: overrides of the environment's parameters.
+        episodes: how many.
+        steps: of an episode at most.
+        greedy: with the mode of the action distribution, not with samples.
     """
     import jax
 
@@ -88,15 +92,23 @@ def film(
 
     last = np.zeros(frames.sum(), bool)
     last[np.cumsum(frames) - 1] = True
-    own = _gymnax(name).default_params.replace(**overrides)
+    gymnax_params = _gymnax(name).default_params.replace(**overrides)
     return Film(
-        name, own, jax.tree.map(joined, state.env_state), joined(state.episode_return), last
+        name,
+        gymnax_params,
+        jax.tree.map(joined, state.env_state),
+        joined(state.episode_return),
+        last,
     )
 
 
 def animate(shown: Film, path: Path, fps: float = 30) -> None:
-    """All frames as an animated GIF, each for 1 / fps seconds but for the last of an episode, which
-    stands longer.
+    """Writes all frames as an animated GIF.
+
+    Args:
+        shown: the frames.
+        path: of the picture.
+        fps: frames per second; the last frame of an episode stands longer.
     """
     captions = [
         f"{shown.env}, step {int(step)}, return {numerals.number(total)}"
@@ -108,7 +120,13 @@ def animate(shown: Film, path: Path, fps: float = 30) -> None:
 
 
 def strip(shown: Film, path: Path, frames: int = 6) -> None:
-    """Frames of the first episode in a row, from its start to its end; PNG and SVG."""
+    """Writes frames of the first episode in a row, from its start to its end; PNG and SVG.
+
+    Args:
+        shown: the frames.
+        path: of the picture.
+        frames: how many at most.
+    """
     length = int(np.argmax(shown.last))
     at = np.unique(np.linspace(0, length, frames).round().astype(int))
     plots.strip(_shot(shown), {int(i): f"step {int(shown.states.time[i])}" for i in at}, path)
@@ -138,15 +156,22 @@ def _observation(name: str) -> Callable[..., Any]:
 
 
 def _stage(axes: Any, x: tuple[float, float], y: tuple[float, float]) -> None:
-    """Axes without lines, from x[0] to x[1] and from y[0] to y[1], a unit as long in both
-    directions.
-    """
+    """Sets up axes without lines, from x[0] to x[1] and from y[0] to y[1], of equal units."""
     axes.set_axis_off()
     axes.set(xlim=x, ylim=y, aspect="equal")
 
 
 def _rod(axes: Any, start: Any, end: Any, width: float, colour: str, order: int = 2) -> None:
-    """A rod from one point to another with round ends, `width` thick in the axes' units."""
+    """Draws a rod with round ends.
+
+    Args:
+        axes: on which it is drawn.
+        start: one end.
+        end: the other end.
+        width: its thickness, in the axes' units.
+        colour: of the rod.
+        order: higher ones lie on top.
+    """
     (x, y), turn = start, math.atan2(end[1] - start[1], end[0] - start[0])
     bow = turn + np.linspace(0.5, 1.5, 12) * np.pi
     xs = np.concatenate([x + np.cos(bow) * width / 2, end[0] - np.cos(bow) * width / 2])
@@ -161,7 +186,13 @@ def _disc(axes: Any, centre: Any, radius: float, colour: str, order: int = 3) ->
 
 
 def _tiles(axes: Any, kinds: np.ndarray, colours: Sequence[str]) -> None:
-    """A board of rows and columns, each field in the colour of its kind."""
+    """Draws a board, each field in the colour of its kind.
+
+    Args:
+        axes: on which it is drawn.
+        kinds: of the fields, indices into the colours, [rows, columns].
+        colours: of the kinds.
+    """
     table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in colours], np.uint8)
     axes.set_axis_off()
     axes.imshow(table[kinds], interpolation="nearest")
@@ -311,7 +342,7 @@ def _reacher(axes: Any, state: Any, params: Any) -> None:
 
 
 def _swimmer(axes: Any, state: Any, params: Any) -> None:
-    """Who swims out of the picture is shown at its edge."""
+    """Draws the swimmer, at the edge of the picture if it is beyond."""
     _stage(axes, (-1.6, 1.6), (-1.6, 1.6))
     edge = np.array([-1, 1, 1, -1])
     axes.fill(edge, edge[[0, 0, 1, 1]], color=PAPER, linewidth=0)  # where all begins
@@ -321,13 +352,13 @@ def _swimmer(axes: Any, state: Any, params: Any) -> None:
 
 
 def _channels(name: str, axes: Any, state: Any, params: Any) -> None:
-    """The observation, a field in the colour of the first of its channels."""
-    seen = np.asarray(_observation(name)(state, params)) > 0
-    empty = ~seen.any(-1)
-    _tiles(axes, np.where(empty, 0, seen.argmax(-1) + 1), (PAPER, *CHANNELS[name]))
+    """Draws the observation, a field in the colour of the first of its channels."""
+    observed = np.asarray(_observation(name)(state, params)) > 0
+    empty = ~observed.any(-1)
+    _tiles(axes, np.where(empty, 0, observed.argmax(-1) + 1), (PAPER, *CHANNELS[name]))
 
 
-# What each channel of an observation stands for; trails are pale.
+# The colours of the channels of an observation; trails are pale.
 CHANNELS = {
     "Asterix-MinAtar": (BLUE, ORANGE, PALE, YELLOW),  # player, enemy, trail, gold
     "Breakout-MinAtar": (BLUE, ORANGE, PALE, GREEN),  # paddle, ball, trail, brick

@@ -1,5 +1,4 @@
-"""A number with its interval; and scores of finished runs to such estimates, after Agarwal et al.
-2021 (2108.13264).
+"""Numbers with intervals, and statistics of scores, after Agarwal et al. 2021 (2108.13264).
 
 `scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every
 interval is of the stratified percentile bootstrap: the seeds are drawn again with replacement
@@ -81,12 +80,18 @@ def bootstrap_interval(
     repetitions: int = 2000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """`statistic` of the scores with its stratified percentile bootstrap interval.
+    """A statistic of the scores with its stratified percentile bootstrap interval.
 
-    scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both ends
-    are NaN.
-    statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
-    Raises ValueError for scores that are empty or not finite, and for a confidence outside (0, 1).
+    Args:
+        scores: [N, M] or [N]; of a single seed, N = 1, as in a table that lies on its side, both
+            ends are NaN.
+        statistic: maps [..., N, M] to [...], as `iqm` and `mean` do.
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: scores are empty or not finite, or the confidence is outside (0, 1).
     """
     scores = _table(scores)
     n, m = scores.shape
@@ -103,10 +108,19 @@ def probability_of_improvement(
     """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over
     environments.
 
-    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); both
-    methods' seeds are resampled. x: [N, M] or [N]; y: [K, M] or [K], in the same units per
-    environment. Where one of the methods has a single seed, both ends of the interval are NaN.
-    Raises ValueError where the environments differ in number, and as `bootstrap_interval` does.
+    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); the seeds of
+    both methods are resampled. Where one of them has a single seed, both ends of the interval are
+    NaN.
+
+    Args:
+        x: scores [N, M] or [N].
+        y: scores [K, M] or [K], in the same units per environment.
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: the environments differ in number, or as of `bootstrap_interval`.
     """
     x, y = _table(x), _table(y)
     if x.shape[1] != y.shape[1]:
@@ -134,9 +148,18 @@ def performance_profile(
     """Share of runs that score above each threshold τ, with pointwise intervals (2108.13264,
     equation 3).
 
-    scores: [N, M] or [N]; thresholds: [K]. Each field of the result is [K], and does not increase
-    with τ; of a single seed the ends of the intervals are NaN.
-    Raises ValueError as `bootstrap_interval` does.
+    Each field of the result is [K], and does not increase with τ; of a single seed the ends of the
+    intervals are NaN.
+
+    Args:
+        scores: [N, M] or [N].
+        thresholds: [K].
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: thresholds are no list of finite numbers, or as of `bootstrap_interval`.
     """
     scores, thresholds = _table(scores), np.asarray(thresholds, float)
     if thresholds.ndim != 1 or not np.isfinite(thresholds).all():
@@ -156,11 +179,18 @@ def mean_curve(
     """Mean over seeds at each point of learning curves, with pointwise intervals; whole curves are
     resampled.
 
-    curves: [N, K], N seeds read off at the same K points; NaN where a seed has no value, as before
-    its first episode has ended. At each point the mean is over the seeds that have a value there;
-    without one it is NaN, and with one there is no interval: both ends are NaN. Each field of the
-    result is [K].
-    Raises ValueError as `bootstrap_interval` does, but for NaN.
+    At each point the mean is over the seeds that have a value there; without one it is NaN, and
+    with one there is no interval: both ends are NaN. Each field of the result is [K].
+
+    Args:
+        curves: [N, K], N seeds at the same K points; NaN where a seed has no value, as before its
+            first episode has ended.
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: as of `bootstrap_interval`, but for NaN.
     """
     curves = np.asarray(curves, float)
     known = ~np.isnan(curves)
@@ -181,11 +211,15 @@ def mean_curve(
 
 
 def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
-    """(scores - low) / (high - low): 0 at `low`, a random policy's score, and 1 at `high`, the best
-    known.
+    """(scores - low) / (high - low).
 
-    scores: [N, M] or [N]; low, high: [M] or one number for all.
-    Raises ValueError where `high` is not above `low` or the shapes do not fit.
+    Args:
+        scores: [N, M] or [N].
+        low: the scores that become 0, a random policy's, [M] or one number for all.
+        high: the scores that become 1, the best known, [M] or one number for all.
+
+    Raises:
+        ValueError: `high` is not above `low`, or the shapes do not fit.
     """
     scores, low, high = (
         _checked(scores, columns=False),

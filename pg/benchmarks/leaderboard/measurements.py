@@ -61,7 +61,13 @@ class Measurements(NamedTuple):
     def select(
         self, problems: Iterable[str], estimators: Iterable[str], seed: int
     ) -> "Measurements":
-        """The measurements of these problems and estimators, and of one seed."""
+        """The measurements of these problems and estimators, and of one seed.
+
+        Args:
+            problems: names.
+            estimators: names.
+            seed: of the estimates.
+        """
         wanted = {(problem, estimator, seed) for problem in problems for estimator in estimators}
 
         def is_wanted(row: Quality | CurvePoint) -> bool:

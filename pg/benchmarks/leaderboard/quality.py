@@ -211,7 +211,13 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
-    """The mean cosine of means of `size` estimates that follow each other, [R]; of 0 it is 0."""
+    """The mean cosine of means of successive estimates, [R]; of 0 it is 0.
+
+    Args:
+        g: estimates, [R, K, P].
+        direction: to which the cosine is taken, [P].
+        size: estimates of a mean.
+    """
     means = g[:, : g.shape[1] // size * size].reshape(len(g), -1, size, g.shape[2]).mean(axis=2)
     norm = np.linalg.norm(means, axis=2)
     return np.where(norm > 0, means @ direction / np.where(norm > 0, norm, 1.0), 0.0).mean(axis=1)
