@@ -419,27 +419,24 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, -b, rtol=1e-3, atol=1e-3
 # %%
 train = jax.jit(jax.vmap(pg.make_train(config)))
 state, metrics = train(jax.random.split(jax.random.key(0), SEEDS))
-returns = np.asarray(metrics["return"])  # [seeds, G]
+metrics = jax.tree.map(np.asarray, metrics)
+returns = metrics["return"]  # [seeds, G]
 first, last = returns[:, :5].mean(), returns[:, -5:].mean()
 print(
     f"mean return of an episode: {first:.0f} in the first five updates, {last:.0f} in the last five"
 )
 assert last > (1.2 if FAST else 5) * first
 
-curve = pg.reports.statistics.mean_curve(returns)
-updates = np.arange(1, UPDATES + 1)
+steps, curves = pg.reports.curves.seed_curves(metrics)  # [seeds, points] each
+grid, mean = pg.reports.curves.mean_learning_curve(steps, curves)
 figure, axes = plt.subplots()
 look = pg.reports.plots.looks([config.estimator])[config.estimator]
-axes.plot(updates, returns.T, color=look["color"], linewidth=0.5, alpha=0.35)
-axes.fill_between(updates, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
+axes.plot(steps.T, curves.T, color=look["color"], linewidth=0.5, alpha=0.35)
+axes.fill_between(grid, mean.low, mean.high, color=look["color"], alpha=0.2, linewidth=0)
 axes.plot(
-    updates, curve.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval"
+    grid, mean.value, **look, label=f"{config.estimator}, mean of {SEEDS} seeds, 95 % interval"
 )
-axes.set(
-    xlabel=f"gradient steps, of {config.num_envs} episodes each",
-    ylabel="return of an episode",
-    ylim=(0, 500),
-)
+axes.set(xlabel="environment steps", ylabel="return of an episode", ylim=(0, 500))
 figure.legend(loc="outside upper center", ncols=1)
 plt.show()
 

@@ -68,12 +68,12 @@ print(
 )
 
 # %% [markdown]
-# We train two estimators at several step sizes. `pg.sweep.grid` makes the points, `pg.sweep.sweep` trains every point with every
-# seed, so many side by side as are useful, in one compiled program per estimator (`tests/runs/test_sweep.py` holds its runs to
+# We train two estimators at several step sizes. `pg.sweep.grid` makes the configurations, `pg.sweep.sweep` trains each with every
+# seed, as many vmapped as are useful, in one compiled program per estimator (`tests/runs/test_sweep.py` holds its runs to
 # single ones). Seed $s$ has the same key at every point.
 
 # %%
-points = pg.sweep.grid(learning_rate=RATES)
+configurations = pg.sweep.grid(learning_rate=RATES)
 
 
 def config(estimator):
@@ -88,10 +88,10 @@ def config(estimator):
     )
 
 
-returns = {}
+metrics, returns = {}, {}
 for estimator in LOOKS:
-    _, metrics = pg.sweep.sweep(config(estimator), range(SEEDS), points)
-    returns[estimator] = metrics["return"]  # [settings, seeds, updates]
+    _, metrics[estimator] = pg.sweep.sweep(config(estimator), range(SEEDS), configurations)
+    returns[estimator] = metrics[estimator]["return"]  # [configurations, seeds, updates]
     assert returns[estimator].shape == (len(RATES), SEEDS, UPDATES)
     assert np.isfinite(returns[estimator]).all()
 print(f"{len(LOOKS)} × {len(RATES)} × {SEEDS} = {len(LOOKS) * len(RATES) * SEEDS} trainings")
@@ -102,7 +102,7 @@ print(f"{len(LOOKS)} × {len(RATES)} × {SEEDS} = {len(LOOKS) * len(RATES) * SEE
 # curves at the best one:
 
 # %%
-scores = {name: x[..., -10:].mean(-1) for name, x in returns.items()}  # [settings, seeds]
+scores = {name: x[..., -10:].mean(-1) for name, x in returns.items()}  # [configurations, seeds]
 best = {name: int(x.mean(1).argmax()) for name, x in scores.items()}
 
 figure, grid = plt.subplots(1, 2, sharey=True)
@@ -114,15 +114,14 @@ for name, look in LOOKS.items():
         ]
     ).T
     grid[0].errorbar(RATES, value, yerr=[value - low, high - value], marker="o", capsize=2, **look)
-    curve = pg.reports.statistics.mean_curve(returns[name][best[name]])
-    grid[1].fill_between(
-        range(UPDATES), curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0
-    )
-    grid[1].plot(range(UPDATES), curve.value, label=f"{name}, best at {RATES[best[name]]}", **look)
+    at_best = {metric: x[best[name]] for metric, x in metrics[name].items()}  # [seeds, updates]
+    steps, curve = pg.reports.curves.mean_learning_curve(*pg.reports.curves.seed_curves(at_best))
+    grid[1].fill_between(steps, curve.low, curve.high, color=look["color"], alpha=0.2, linewidth=0)
+    grid[1].plot(steps, curve.value, label=f"{name}, best at {RATES[best[name]]}", **look)
 grid[0].set(xscale="log", xlabel="learning rate", ylabel=f"return, mean of {SEEDS} seeds")
 grid[0].set_xticks(RATES, RATES)
 grid[0].minorticks_off()
-grid[1].set(xlabel="update, of 8 episodes")
+grid[1].set(xlabel="environment steps")
 grid[0].axhline(BEST, **pg.reports.plots.LEVEL)
 grid[1].axhline(BEST, **pg.reports.plots.LEVEL)
 figure.legend(loc="outside upper center", ncols=2)
@@ -256,11 +255,11 @@ if not FAST:
 lucky = groups[chosen.argmax()]
 winner = int(table[:, lucky].mean(1).argmax())
 estimator, rate = list(LOOKS)[winner // len(RATES)], RATES[winner % len(RATES)]
-_, metrics = pg.sweep.sweep(
+_, fresh = pg.sweep.sweep(
     config(estimator), range(SEEDS, 2 * SEEDS), pg.sweep.grid(learning_rate=[rate])
 )
 again = pg.reports.statistics.bootstrap_interval(
-    metrics["return"][0, :, -10:].mean(-1), pg.reports.statistics.mean
+    fresh["return"][0, :, -10:].mean(-1), pg.reports.statistics.mean
 )
 print(
     f"{estimator}, learning rate {rate}: {table[winner, lucky].mean():.3f} where it was chosen by five seeds,"

@@ -259,26 +259,27 @@ for power in (1, 2):
 jax.config.update("jax_enable_x64", False)
 config = pg.Config(env="CartPole-v1", num_envs=25, num_updates=UPDATES, horizon=200, preset=None)
 keys = jax.random.split(jax.random.key(0), SEEDS)
-curves = {}
+metrics = {}
 for name in ("reinforce", "leave_one_out", "median_of_others"):
     train = jax.jit(jax.vmap(pg.make_train(config, estimator=COMPARED[name])))
-    curves[name] = np.asarray(train(keys)[1]["return"])
-    print(f"{name:18} mean return of the last ten updates: {curves[name][:, -10:].mean():.0f}")
-    assert np.isfinite(curves[name]).all()
+    metrics[name] = jax.tree.map(np.asarray, train(keys)[1])
+    last = metrics[name]["return"][:, -10:].mean()
+    print(f"{name:18} mean return of the last ten updates: {last:.0f}")
+    assert np.isfinite(metrics[name]["return"]).all()
 
 figure, axes = plt.subplots()
-for name, returns in curves.items():
+for name in metrics:
     look = looks[name]
-    mean = pg.reports.statistics.mean_curve(returns)
-    axes.fill_between(
-        range(UPDATES), mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0
+    steps, mean = pg.reports.curves.mean_learning_curve(
+        *pg.reports.curves.seed_curves(metrics[name])
     )
-    axes.plot(range(UPDATES), mean.value, **look, label=name)
-axes.set(xlabel="update, of 25 episodes", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
+    axes.fill_between(steps, mean.low, mean.high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.plot(steps, mean.value, **look, label=name)
+axes.set(xlabel="environment steps", ylabel=f"return, mean of {SEEDS} seeds", ylim=(0, 205))
 figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 if not FAST:
-    assert curves["median_of_others"][:, -10:].mean() > 150
+    assert metrics["median_of_others"]["return"][:, -10:].mean() > 150
 
 # %% [markdown]
 # Whether one of two curves is better is a question for many seeds: `03_seed_sweep`.

@@ -1,4 +1,4 @@
-"""The gradient laboratory: how good an estimate of ∇J is, at any parameters of any policy on any
+"""Diagnostics of gradients: how good an estimate of ∇J is, at any parameters of any policy on any
 environment.
 
     g₁ … gₙ independent estimates   ḡ = (1/n) Σ gᵢ   tr Σ̂ = (1/(n-1)) Σ ‖gᵢ - ḡ‖²
