@@ -39,9 +39,9 @@ sweep: $(VENV)/.installed  ## settings × seeds in one program; flags in ARGS="-
 benchmark: $(VENV)/.installed  ## the suites of the results; flags in ARGS="--suite classic"
 	$(BIN)/python experiments/benchmark.py $(ARGS)
 
-# Of the core's tests those that are quick once their programs are compiled.
-CHECKED := numerals config returns baselines surrogates distributions networks blocks rollout \
-	estimators evaluate
+# Of the core's tests those that are quick once their programs are compiled, the longest files first, so that both
+# processes end together.
+CHECKED := rollout estimators networks distributions returns config evaluate blocks baselines surrogates numerals
 check: lint  ## linter, types and the core's quick tests, in about a minute: the inner loop
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(CHECKED:%=tests/core/test_%.py) $(ARGS)
 
