@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pg.inputs import check_key, described, numbers
 
@@ -24,7 +25,7 @@ _SAMPLE = "write dist.log_prob(dist.sample(dist.draw(key)))"
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
 
 
-def inverse_cdf(p: jax.Array, noise: jax.Array) -> jax.Array:
+def inverse_cdf(p: Float[Array, "*B A"], noise: Float[Array, "*#B"]) -> Int[Array, "*B"]:
     """The index that uniform `noise` [...] chooses with probabilities p [..., A]; int [...]."""
     cdf = jnp.cumsum(p, axis=-1)
     # Scaled by the rounded total, so that rounding can never choose an index of probability 0.
@@ -35,38 +36,38 @@ def inverse_cdf(p: jax.Array, noise: jax.Array) -> jax.Array:
 class Categorical(NamedTuple):
     """P(a) = softmax(logits)ₐ. An action is an integer; a logit of -inf forbids it."""
 
-    logits: jax.Array  # [..., A]
+    logits: Float[Array, "*B A"]
 
-    def draw(self, key: jax.Array) -> jax.Array:
+    def draw(self, key: PRNGKeyArray) -> Float[Array, "*B"]:
         """Uniform noise [...] for one sample; reads shapes only, so an abstract `self` will do."""
         check_key(key)
         return jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
 
-    def sample(self, noise: jax.Array) -> jax.Array:
+    def sample(self, noise: Float[Array, "*B"]) -> Int[Array, "*B"]:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
         _check_noise(noise, self.logits.shape[:-1])
         return inverse_cdf(jax.nn.softmax(self.logits), noise)
 
-    def mode(self) -> jax.Array:
+    def mode(self) -> Int[Array, "*B"]:
         """The most probable action [...]."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
-    def action(self, sample: jax.Array) -> jax.Array:
+    def action(self, sample: Int[Array, "*B"]) -> Int[Array, "*B"]:
         """What the environment is given: the sample itself."""
         return sample
 
-    def log_prob(self, sample: jax.Array) -> jax.Array:
+    def log_prob(self, sample: Int[Array, "*B"]) -> Float[Array, "*B"]:
         """log P(sample), [...]."""
         sample = _as_integers(sample, self.logits.shape[:-1])
         log_p = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_p, sample[..., None].astype(jnp.int32), axis=-1)[..., 0]
 
-    def entropy(self) -> jax.Array:
+    def entropy(self) -> Float[Array, "*B"]:
         """-Σₐ P(a) log P(a), exact, in nats, [...]."""
         p, log_p = self._finite()
         return -jnp.sum(p * log_p, axis=-1)
 
-    def kl(self, other: "Categorical") -> jax.Array:
+    def kl(self, other: "Categorical") -> Float[Array, "*B"]:
         """KL(self ‖ other) = Σₐ P(a) (log P(a) - log Q(a)), exact, in nats, [...].
 
         0 log 0 = 0; infinite, with a gradient of 0, where an action has P(a) > 0 and is forbidden
@@ -78,7 +79,8 @@ class Categorical(NamedTuple):
         impossible = jnp.any((p > 0) & jnp.isneginf(other.logits), axis=-1)
         return jnp.where(impossible, jnp.inf, jnp.sum(p * (log_p - log_q), axis=-1))
 
-    def _finite(self) -> tuple[jax.Array, jax.Array]:
+    def _finite(self) -> tuple[Float[Array, "*B A"], Float[Array, "*B A"]]:
+        """P and log P of every action, 0 for those that are forbidden."""
         # 0 log 0 = 0: forbidden actions are masked before the softmax, so that gradients stay
         # finite too.
         allowed = ~jnp.isneginf(self.logits)
@@ -93,42 +95,42 @@ class Gaussian(NamedTuple):
     environment.
     """
 
-    mean: jax.Array  # [..., D]
-    log_std: jax.Array  # [..., D]
+    mean: Float[Array, "*B D"]
+    log_std: Float[Array, "*B D"]
 
-    def draw(self, key: jax.Array) -> jax.Array:
+    def draw(self, key: PRNGKeyArray) -> Float[Array, "*B D"]:
         """Standard normal noise [..., D]; reads shapes only."""
         check_key(key)
         return jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
-    def reparameterised(self, noise: jax.Array) -> jax.Array:
+    def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """mean + std ε, [..., D], with its derivative in mean and std."""
         _check_noise(noise, jnp.shape(self.mean))
         return self.mean + jnp.exp(self.log_std) * noise
 
-    def sample(self, noise: jax.Array) -> jax.Array:
+    def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """mean + std ε, [..., D]. No gradient passes: a score needs the action as a constant."""
         return jax.lax.stop_gradient(self.reparameterised(noise))
 
-    def mode(self) -> jax.Array:
+    def mode(self) -> Float[Array, "*B D"]:
         """The mean [..., D]."""
         return self.mean
 
-    def action(self, sample: jax.Array) -> jax.Array:
+    def action(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """What the environment is given: the sample itself."""
         return sample
 
-    def log_prob(self, sample: jax.Array) -> jax.Array:
+    def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(sample), summed over the D dimensions, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
         z = (sample - self.mean) * jnp.exp(-self.log_std)
         return jnp.sum(-0.5 * z**2 - self.log_std - _LOG_SQRT_2PI, axis=-1)
 
-    def entropy(self) -> jax.Array:
+    def entropy(self) -> Float[Array, "*B"]:
         """Σ_d (log σ_d + ½ log 2πe), exact, in nats, [...]."""
         return jnp.sum(self.log_std + 0.5 + _LOG_SQRT_2PI, axis=-1)
 
-    def kl(self, other: "Gaussian") -> jax.Array:
+    def kl(self, other: "Gaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other), exact, in nats, [...].
 
         Also where a standard deviation is 0 or infinite: 0 between equal distributions, infinite
@@ -143,13 +145,12 @@ class Gaussian(NamedTuple):
         log_ratio = jnp.where(jnp.isposinf(log_ratio), 0.0, log_ratio)
         return 0.5 * jnp.sum(ratio + distance - 1.0, axis=-1) - jnp.sum(log_ratio, axis=-1)
 
-    def _log_ratio(self, other: "Gaussian") -> jax.Array:
+    def _log_ratio(self, other: "Gaussian") -> Float[Array, "*B D"]:
         """log σ - log σ of `other`, [..., D]; 0 where both are equal and infinite."""
-        alike = jnp.isinf(self.log_std) & (self.log_std == other.log_std)
-        mine, theirs = (jnp.where(alike, 0.0, dist.log_std) for dist in (self, other))
-        return mine - theirs
+        equal = jnp.isinf(self.log_std) & (self.log_std == other.log_std)
+        return jnp.where(equal, 0.0, self.log_std) - jnp.where(equal, 0.0, other.log_std)
 
-    def _standard(self, x: jax.Array) -> jax.Array:
+    def _standard(self, x: Float[Array, "*#B #D"]) -> Float[Array, "*B D"]:
         """(x - mean) / σ, [..., D]; 0 at the mean, also where 1 / σ is infinite."""
         scale = jnp.exp(-self.log_std)
         return (x - self.mean) * jnp.where(jnp.isinf(scale) & (x == self.mean), 0.0, scale)
@@ -162,42 +163,42 @@ class TanhGaussian(NamedTuple):
     saturated. Densities are those of tanh(u), that is of the action in units of `half_width`.
     """
 
-    mean: jax.Array  # [..., D]
-    log_std: jax.Array  # [..., D]
-    centre: jax.Array  # [..., D]
-    half_width: jax.Array  # [..., D]
+    mean: Float[Array, "*B D"]
+    log_std: Float[Array, "*B D"]
+    centre: Float[Array, "*B D"]
+    half_width: Float[Array, "*B D"]
 
     @property
     def base(self) -> Gaussian:
-        """The law of u."""
+        """The distribution of u."""
         return Gaussian(self.mean, self.log_std)
 
-    def draw(self, key: jax.Array) -> jax.Array:
+    def draw(self, key: PRNGKeyArray) -> Float[Array, "*B D"]:
         """Standard normal noise [..., D]; reads shapes only."""
         return self.base.draw(key)
 
-    def reparameterised(self, noise: jax.Array) -> jax.Array:
+    def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The pre-tanh u, [..., D], with its derivative in mean and std."""
         return self.base.reparameterised(noise)
 
-    def sample(self, noise: jax.Array) -> jax.Array:
+    def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The pre-tanh u, [..., D]."""
         return self.base.sample(noise)
 
-    def mode(self) -> jax.Array:
+    def mode(self) -> Float[Array, "*B D"]:
         """u at the mean: the median of the action, [..., D]."""
         return self.mean
 
-    def action(self, sample: jax.Array) -> jax.Array:
+    def action(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """centre + half_width tanh(u), [..., D]."""
         return self.centre + self.half_width * jnp.tanh(sample)
 
-    def log_prob(self, sample: jax.Array) -> jax.Array:
+    def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
         return self.base.log_prob(sample) - jnp.sum(_log_one_minus_tanh2(sample), axis=-1)
 
-    def entropy(self) -> jax.Array:
+    def entropy(self) -> Float[Array, "*B"]:
         """H(u) + E[log(1 - tanh²u)], by Gauss-Hermite quadrature with 64 nodes per dimension,
         [...].
 
@@ -208,15 +209,15 @@ class TanhGaussian(NamedTuple):
         weights = jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
         return self.base.entropy() + jnp.sum(_log_one_minus_tanh2(u) @ weights, axis=-1)
 
-    def kl(self, other: "TanhGaussian") -> jax.Array:
+    def kl(self, other: "TanhGaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other), exact: a bijection common to both leaves it unchanged, [...]."""
         _check_pair(self, other)
         return self.base.kl(other.base)
 
 
 class CensoredGaussian(NamedTuple):
-    """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): the law of the action, with an atom
-    at each bound.
+    """u ~ N(mean, exp(log_std)²), action = clip(u, low, high): a distribution of the action with
+    an atom at each bound.
 
     A sample is the *unclipped* u; what lies beyond a bound is one event, P(u ≤ low) or P(u ≥ high),
     whose score is the mean of the Gaussian scores beyond it, and so has less variance (Fujita &
@@ -224,37 +225,37 @@ class CensoredGaussian(NamedTuple):
     at them.
     """
 
-    mean: jax.Array  # [..., D]
-    log_std: jax.Array  # [..., D]
-    low: jax.Array  # [..., D] finite
-    high: jax.Array  # [..., D] finite
+    mean: Float[Array, "*B D"]
+    log_std: Float[Array, "*B D"]
+    low: Float[Array, "*B D"]  # finite
+    high: Float[Array, "*B D"]  # finite
 
     @property
     def base(self) -> Gaussian:
-        """The law of u."""
+        """The distribution of u."""
         return Gaussian(self.mean, self.log_std)
 
-    def draw(self, key: jax.Array) -> jax.Array:
+    def draw(self, key: PRNGKeyArray) -> Float[Array, "*B D"]:
         """Standard normal noise [..., D]; reads shapes only."""
         return self.base.draw(key)
 
-    def reparameterised(self, noise: jax.Array) -> jax.Array:
+    def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The unclipped u, [..., D], with its derivative in mean and std."""
         return self.base.reparameterised(noise)
 
-    def sample(self, noise: jax.Array) -> jax.Array:
+    def sample(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The unclipped u, [..., D]."""
         return self.base.sample(noise)
 
-    def mode(self) -> jax.Array:
+    def mode(self) -> Float[Array, "*B D"]:
         """u at the mean: the median of the action, [..., D]."""
         return self.mean
 
-    def action(self, sample: jax.Array) -> jax.Array:
+    def action(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """clip(u), [..., D]."""
         return jnp.clip(sample, self.low, self.high)
 
-    def log_prob(self, sample: jax.Array) -> jax.Array:
+    def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
         inside = -0.5 * self._standard(sample) ** 2 - self.log_std - _LOG_SQRT_2PI
@@ -264,15 +265,15 @@ class CensoredGaussian(NamedTuple):
         )
         return jnp.sum(censored, axis=-1)
 
-    def entropy(self) -> jax.Array:
+    def entropy(self) -> Float[Array, "*B"]:
         """-Σ over both atoms P log P - ∫ N log N between the bounds, exact, in nats, [...]."""
         m0, _, m2 = self._moments()
         atoms = sum(_expected(log_p, log_p) for log_p in self._log_atoms())
         log_std = jnp.where(m0 > 0, self.log_std, 0.0)
         return jnp.sum(0.5 * m2 + (log_std + _LOG_SQRT_2PI) * m0 - atoms, axis=-1)
 
-    def kl(self, other: "CensoredGaussian") -> jax.Array:
-        """KL(self ‖ other) of two laws with the same bounds, exact, in nats, [...].
+    def kl(self, other: "CensoredGaussian") -> Float[Array, "*B"]:
+        """KL(self ‖ other) of two distributions with the same bounds, exact, in nats, [...].
 
         Also where a standard deviation is 0, or where nothing is left between the bounds.
         """
@@ -289,23 +290,22 @@ class CensoredGaussian(NamedTuple):
         pairs = zip(self._log_atoms(), other._log_atoms(), strict=True)
         return jnp.sum(inside + sum(_expected(p, p - q) for p, q in pairs), axis=-1)
 
-    def _standard(self, x: jax.Array) -> jax.Array:
+    def _standard(self, x: Float[Array, "*#B #D"]) -> Float[Array, "*B D"]:
         return self.base._standard(x)
 
-    def _log_atoms(self) -> tuple[jax.Array, jax.Array]:
+    def _log_atoms(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
         """log P(u ≤ low), log P(u ≥ high), each [..., D]."""
         return norm.logcdf(self._standard(self.low)), norm.logcdf(-self._standard(self.high))
 
-    def _moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def _moments(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"], Float[Array, "*B D"]]:
         """∫ zᵏ φ(z) dz between the bounds, z = (u - mean) / std, k = 0, 1, 2, each [..., D]."""
         a, b = self._standard(self.low), self._standard(self.high)
         density_a, density_b = norm.pdf(a), norm.pdf(b)
         m0 = norm.cdf(b) - norm.cdf(a)
-        edges = (
-            jnp.where(density > 0, z * density, 0.0)
-            for z, density in ((a, density_a), (b, density_b))
-        )
-        m2 = m0 + next(edges) - next(edges)
+        # z φ(z) at both bounds; 0 where a bound is infinitely far away
+        edge_a = jnp.where(density_a > 0, a * density_a, 0.0)
+        edge_b = jnp.where(density_b > 0, b * density_b, 0.0)
+        m2 = m0 + edge_a - edge_b
         # Where rounding leaves no probability between the bounds, it leaves no higher moment
         # either.
         return m0, jnp.where(m0 > 0, density_a - density_b, 0.0), jnp.where(m0 > 0, m2, 0.0)
@@ -385,11 +385,12 @@ def _check_pair(one: Any, other: Any) -> None:
         raise ValueError(f"kl needs as many actions, or dimensions, in both, got {got}")
 
 
-def _expected(log_p: jax.Array, x: jax.Array) -> jax.Array:
+def _expected(log_p: Float[Array, "*B"], x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """P x of an event that may be impossible: 0 where P = 0, whatever x is."""
     possible = jnp.exp(log_p) > 0
     return jnp.where(possible, jnp.exp(log_p) * jnp.where(possible, x, 0.0), 0.0)
 
 
-def _log_one_minus_tanh2(u: jax.Array) -> jax.Array:
+def _log_one_minus_tanh2(u: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """log(1 - tanh²u), finite for every finite u."""
     return 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))

@@ -13,11 +13,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and other types.
-TYPED = ("pg.returns", "pg.baselines", "pg.surrogates", "pg.rounding")
-# An int may stand for a float, as to a type checker.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-if __debug__:  # under `python -O` beartype checks nothing
-    install_import_hook(TYPED, CHECKER)
+TYPED = ("pg.returns", "pg.baselines", "pg.surrogates", "pg.rounding", "pg.distributions")
+if __debug__:  # under `python -O` nothing would be checked
+    install_import_hook(TYPED, "signatures.checked")
 
 # The helpers that assert: what they compare is shown, and `python -O` leaves it in.
 pytest.register_assert_rewrite("figures", "mistakes", "scripts")
