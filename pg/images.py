@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from pg.config import Config, ImageLayout
 from pg.envs import Env
@@ -64,7 +64,7 @@ def is_convolved(config: Config, env: Env) -> bool:
     return image and config.network != "mlp"
 
 
-def scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
+def scaling(config: Config, env: Env) -> Callable[[Array], Array]:
     """The scaling of observations [..., *O] before the networks."""
     if not config.scale_observations:
         return lambda obs: obs
@@ -75,8 +75,8 @@ def scaling(config: Config, env: Env) -> Callable[[jax.Array], jax.Array]:
         )
     low, high = env.obs_bounds
 
-    def scaled(obs: jax.Array) -> jax.Array:
-        def axes(bound: Any) -> jax.Array:
+    def scaled(obs: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
+        def axes(bound: Any) -> Shaped[Array, "..."]:
             return jnp.broadcast_to(jnp.asarray(bound, obs.dtype), obs.shape)
 
         return (obs - axes(low)) / axes(high - low)

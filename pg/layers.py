@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg.config import RNN, ActionDistribution
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
@@ -27,7 +28,8 @@ __all__ = [
     "patches",
 ]
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+Activation = Callable[[Array], Array]  # entry by entry
+ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
     "elu": nn.elu,
@@ -45,10 +47,10 @@ class MLP(nn.Module):
 
     obs_ndim: int
     sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array]
+    activation: Activation
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: Shaped[Array, "..."]) -> Float[Array, "..."]:
         """obs: [..., *O] -> features [..., sizes[-1]]."""
         x = obs.reshape(*obs.shape[: obs.ndim - self.obs_ndim], -1)
         for size in self.sizes:
@@ -62,11 +64,11 @@ class CNN(nn.Module):
     """
 
     sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array]
+    activation: Activation
     channels_first: bool = False
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: Shaped[Array, "..."]) -> Float[Array, "..."]:
         """obs: [..., height, width, channels], or with the channels first -> features [...,
         sizes[-1]].
         """
@@ -78,7 +80,7 @@ class CNN(nn.Module):
         return MLP(3, self.sizes, self.activation)(x)
 
 
-def patches(image: jax.Array) -> jax.Array:
+def patches(image: Shaped[Array, "*B h w C"]) -> Shaped[Array, "*B h-2 w-2 9*C"]:
     """The 3×3 neighbourhood of every inner pixel: [..., h, w, C] -> [..., h - 2, w - 2, 9 C]."""
     height, width = image.shape[-3:-1]
     shifted = [
@@ -101,7 +103,9 @@ class Recurrent(nn.Module):
         return (hidden, hidden) if self.kind == "lstm" else hidden
 
     @nn.compact
-    def __call__(self, carry: Any, x: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+    def __call__(
+        self, carry: PyTree, x: Float[Array, "*B F"], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Float[Array, "*B size"]]:
         """carry: [B, ...]; x: [B, F] and first: [B], one step, or [T, B, F] and [T, B] -> carry,
         [..., size].
         """
@@ -111,10 +115,11 @@ class Recurrent(nn.Module):
         )
 
         def step(
-            cell: nn.Module, carry: Any, xs: tuple[jax.Array, jax.Array]
-        ) -> tuple[Any, jax.Array]:
+            cell: nn.Module, carry: PyTree, xs: tuple[Float[Array, "B F"], Bool[Array, " B"]]
+        ) -> tuple[PyTree, Float[Array, "B size"]]:
             x, first = xs
-            return cell(jax.tree.map(lambda c: jnp.where(first[:, None], 0.0, c), carry), x)
+            carry = jax.tree.map(lambda c: jnp.where(first[:, None], 0.0, c), carry)
+            return cell(carry, x)
 
         if first.ndim == 1:
             return step(cell, carry, (x, first))
@@ -130,7 +135,9 @@ class Model(nn.Module):
     memory: Recurrent | None  # a recurrent cell; its name is that of its stored parameters
     head: nn.Module
 
-    def __call__(self, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
+    def __call__(
+        self, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
         """carry, obs [..., *O], first [...] -> carry, the output of the head."""
         features = self.torso(obs)
         if self.memory is not None:
@@ -144,7 +151,7 @@ class Logits(nn.Module):
     num_actions: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> Categorical:
+    def __call__(self, features: Float[Array, "*B F"]) -> Categorical:
         """features: [..., F] -> logits [..., A]."""
         return Categorical(_dense(self.num_actions, 0.01)(features))
 
@@ -159,7 +166,9 @@ class Normal(nn.Module):
     state_dependent_std: bool
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> Gaussian | TanhGaussian | CensoredGaussian:
+    def __call__(
+        self, features: Float[Array, "*B F"]
+    ) -> Gaussian | TanhGaussian | CensoredGaussian:
         """features: [..., F] -> mean and log-std [..., D]; at the start N(centre, half width) or
         tanh(N(0, 1)).
         """
@@ -179,7 +188,7 @@ class Normal(nn.Module):
         return gaussian
 
 
-def _units(box: Box) -> tuple[jax.Array, jax.Array]:
+def _units(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
     """Centre and half width of each action; 0 and 1 where it has no bounds."""
     bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
     low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
@@ -190,7 +199,7 @@ class Value(nn.Module):
     """A critic of states."""
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B"]:
         """features: [..., F] -> V [...]."""
         return _dense(1, 1.0)(features)[..., 0]
 
@@ -201,7 +210,7 @@ class ActionValues(nn.Module):
     num_actions: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B A"]:
         """features: [..., F] -> Q [..., A]."""
         return _dense(self.num_actions, 0.01)(features)
 
@@ -216,7 +225,9 @@ def _dense(features: int, scale: float) -> nn.Dense:
     )
 
 
-def _rows_times_kernel(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+def _rows_times_kernel(
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], *_: Any, **__: Any
+) -> Float[Array, "*B O"]:
     """x [..., I] times kernel [I, O], all leading axes taken as one.
 
     Of rows [T, B, I] XLA sums the kernel's gradient over two axes, by a product that on CPU took
@@ -225,7 +236,7 @@ def _rows_times_kernel(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> j
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def orthogonal(scale: float) -> Callable[..., jax.Array]:
+def orthogonal(scale: float) -> Callable[..., Array]:
     """An initialiser: `scale` times a matrix of orthonormal columns (or rows), uniform among them.
 
     Gram-Schmidt, every column made orthogonal twice, on a Gaussian matrix: the distribution of Saxe
@@ -233,11 +244,11 @@ def orthogonal(scale: float) -> Callable[..., jax.Array]:
     over seeds.
     """
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Float[Array, "..."]:
         rows, columns = math.prod(shape[:-1]), shape[-1]
         gaussian = jax.random.normal(key, (min(rows, columns), max(rows, columns)), dtype)
 
-        def orthonormalise(j: jax.Array, basis: jax.Array) -> jax.Array:
+        def orthonormalise(j: Array, basis: Float[Array, "K N"]) -> Float[Array, "K N"]:
             v = gaussian[j]
             for _ in range(2):
                 v = v - (basis @ v) @ basis

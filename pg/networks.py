@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg.config import Config, check_config, check_network
 from pg.envs import Box, Env
@@ -60,10 +61,10 @@ class Network(NamedTuple):
     functions.
     """
 
-    init: Callable[[jax.Array], Any]  # key -> params
+    init: Callable[[PRNGKeyArray], PyTree]  # key -> params
     # params, carry, obs, first -> carry, output
-    apply: Callable[[Any, Any, jax.Array, jax.Array], tuple[Any, Any]]
-    carry: Any = ()
+    apply: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, Any]]
+    carry: PyTree = ()
     # it sees standardised observations, and does not standardise them itself
     unstandardised: bool = False
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
@@ -78,8 +79,8 @@ class Network(NamedTuple):
 class Carries(NamedTuple):
     """The carries of a policy and of its critic; `()` for one that has none of its own."""
 
-    policy: Any
-    critic: Any
+    policy: PyTree
+    critic: PyTree
 
 
 def make_policy(config: Config, env: Env) -> Network:
@@ -143,7 +144,9 @@ def actor(policy: Network, critic: Network) -> Network:
     episode.
     """
 
-    def apply(params: Any, carry: Carries, obs: jax.Array, first: jax.Array) -> tuple[Carries, Any]:
+    def apply(
+        params: Any, carry: Carries, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[Carries, Any]:
         policy_carry, dist = policy.apply(params.policy, carry.policy, obs, first)
         critic_carry = carry.critic
         if own.recurrent and jax.tree.leaves(params.critic):  # none: an estimator without a critic
@@ -155,20 +158,30 @@ def actor(policy: Network, critic: Network) -> Network:
 
 
 def unroll(
-    network: Network, params: Any, obs: jax.Array, first: jax.Array, carry: Any = None
-) -> Any:
-    """The outputs [T, B, ...] along a trajectory. obs: [T, B, *O]; first: [T, B].
+    network: Network,
+    params: PyTree,
+    obs: Shaped[Array, "T B *O"],
+    first: Bool[Array, "T B"],
+    carry: PyTree = None,
+) -> PyTree:
+    """The outputs [T, B, ...] along a trajectory.
 
-    carry: [B, ...] before the first step; default: as at an episode's start.
+    Args:
+        network: a policy or a critic.
+        params: its parameters.
+        obs: observations, [T, B, *O].
+        first: the steps at which an episode begins, [T, B].
+        carry: the recurrent state [B, ...] before the first step; default: as at an episode's
+            start.
     """
-    obs = as_float(obs)
-    return network.apply(
-        params, start(network, first.shape[1]) if carry is None else carry, obs, first
-    )[1]
+    if carry is None:
+        carry = start(network, first.shape[1])
+    _, output = network.apply(params, carry, as_float(obs), first)
+    return output
 
 
-def as_float(obs: jax.Array) -> jax.Array:
-    """Observations as networks see them: those that a trajectory keeps as bytes in floats."""
+def as_float(obs: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
+    """Observations as networks see them: those that a trajectory stores as bytes in floats."""
     return obs if jnp.issubdtype(obs.dtype, jnp.floating) else obs.astype(float)
 
 
@@ -196,7 +209,9 @@ def check_shape(
         )
 
 
-def check_policy(dist: Any, action: jax.Array, expected: tuple[int, ...], axes: str) -> None:
+def check_policy(
+    dist: Any, action: Shaped[Array, "..."], expected: tuple[int, ...], axes: str
+) -> None:
     """Raises ValueError where a distribution's log-probabilities are not one number for each
     action.
     """
@@ -227,7 +242,7 @@ def check_params(params: Any) -> None:
             )
 
 
-def num_params(params: Any) -> int:
+def num_params(params: PyTree) -> int:
     """Number of scalars in a tree of parameters."""
     return sum(x.size for x in jax.tree.leaves(params))
 
@@ -239,7 +254,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     carry = () if cell is None else cell.start()
     scaled = scaling(config, env)
 
-    def init(key: jax.Array) -> Any:
+    def init(key: PRNGKeyArray) -> PyTree:
         check_key(key)
         return model.init(
             key,
@@ -248,7 +263,9 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
             jnp.ones(1, bool),
         )
 
-    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
+    def apply(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
         _check_params(params)
         obs = numbers("obs", obs)
         try:
@@ -303,10 +320,12 @@ def _on_the_policys_layers(critic: Network) -> Network:
     params are those of the head.
     """
 
-    def init(key: jax.Array) -> Any:
+    def init(key: PRNGKeyArray) -> PyTree:
         return {"params": {"head": critic.init(key)["params"]["head"]}}
 
-    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+    def apply(
+        params: Any, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Float[Array, "..."]]:
         layers = params.policy["params"] | params.critic["params"]
         return critic.apply({"params": layers}, carry, obs, first)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import networks
 from pg.config import Config
@@ -25,37 +26,37 @@ from pg.networks import Network
 # mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
 
-Act = Callable[[Any, jax.Array], jax.Array]  # distribution, noise -> the action to score
+Act = Callable[[Any, Array], Array]  # distribution, noise -> the action to score
 
 
 class Trajectory(NamedTuple):
     """What happened. Every leaf is [T, B, ...], time first."""
 
-    # [T, B, *O] float; bytes where the environment gives bytes, which takes a quarter of the memory
-    obs: jax.Array
-    action: jax.Array  # [T, B, *A] the sample that is scored, unclipped and pre-tanh
-    log_prob: jax.Array  # [T, B] log π_behaviour(action | obs)
-    reward: jax.Array  # [T, B] 0 where not valid
-    terminated: jax.Array  # [T, B] the task ended after this step
-    truncated: jax.Array  # [T, B] a time limit ended the episode after this step
-    next_obs: jax.Array  # [T, B, *O] the true successor, also where an episode ended
-    first: jax.Array  # [T, B] this step is its episode's first
-    valid: jax.Array  # [T, B] True until and including the ending step
-    time: jax.Array  # int [T, B] steps since the episode's start
-    carry: Any  # the memory before the step; () if there is none
-    # int [T, B] the number of the episode's group; () where episodes are not in groups
-    group: Any = ()
-    # int [T, B] environment steps for which the action was held; () where each is taken once
-    held: Any = ()
+    # floats; bytes where the environment gives bytes, which takes a quarter of the memory
+    obs: Shaped[Array, "T B *O"]
+    action: Shaped[Array, "T B *A"]  # the sample that is scored, unclipped and pre-tanh
+    log_prob: Float[Array, "T B"]  # log π_behaviour(action | obs)
+    reward: Float[Array, "T B"]  # 0 where not valid
+    terminated: Bool[Array, "T B"]  # the task ended after this step
+    truncated: Bool[Array, "T B"]  # a time limit ended the episode after this step
+    next_obs: Shaped[Array, "T B *O"]  # the true successor, also where an episode ended
+    first: Bool[Array, "T B"]  # this step is its episode's first
+    valid: Bool[Array, "T B"]  # True until and including the ending step
+    time: Int[Array, "T B"]  # steps since the episode's start
+    carry: PyTree  # the recurrent state before the step; () if there is none
+    # the number of the episode's group; () where episodes are not in groups
+    group: Int[Array, "T B"] | tuple[()] = ()
+    # environment steps for which the action was held; () where each is taken once
+    held: Int[Array, "T B"] | tuple[()] = ()
 
     @property
-    def done(self) -> jax.Array:
+    def done(self) -> Bool[Array, "T B"]:
         """[T, B] the episode ended after this step, either way."""
         return self.terminated | self.truncated
 
     @property
-    def env_steps(self) -> jax.Array:
-        """int [T, B]: the steps of the environment in each of these; 0 where not valid."""
+    def env_steps(self) -> Int[Array, "T B"]:
+        """[T, B] the steps of the environment in each of these; 0 where not valid."""
         return self.valid.astype(jnp.int32) if isinstance(self.held, tuple) else self.held
 
 
@@ -66,47 +67,49 @@ class Finished(NamedTuple):
     A length is counted in steps of the environment, of which an action that is held takes several.
     """
 
-    episodes: jax.Array
-    returns: jax.Array
-    steps: jax.Array
+    episodes: Int[Array, ""]
+    returns: Float[Array, ""]
+    steps: Int[Array, ""]
 
 
 class RolloutState(NamedTuple):
-    """Where B environments stand between two windows. Leaves are [B, ...]."""
+    """The current state of B environments, between two windows. Leaves are [B, ...]."""
 
-    env_state: Any
-    obs: jax.Array
-    carry: Any
-    time: jax.Array  # steps since the episode's start
-    episode_return: jax.Array  # undiscounted, so far
+    env_state: PyTree
+    obs: Shaped[Array, "B *O"]
+    carry: PyTree  # the recurrent state
+    time: Int[Array, " B"]  # steps since the episode's start
+    episode_return: Float[Array, " B"]  # undiscounted, so far
     # environment steps since the episode's start, where an action is held for several of them
-    held: Any = ()
+    held: Int[Array, " B"] | tuple[()] = ()
 
     @property
-    def env_steps(self) -> jax.Array:
-        """int [B]: the steps of the environment since the episode's start."""
+    def env_steps(self) -> Int[Array, " B"]:
+        """[B] the steps of the environment since the episode's start."""
         return self.time if isinstance(self.held, tuple) else self.held
 
 
 class Collected(NamedTuple):
-    """A batch, and where the environments stand after it."""
+    """A batch, and the environments' state after it."""
 
-    state: Any  # RolloutState with windows; () with episodes, which start afresh
+    state: (
+        RolloutState | tuple[()]
+    )  # RolloutState with windows; () with episodes, which start afresh
     traj: Trajectory
     finished: Finished
 
 
-def sample(dist: Any, noise: jax.Array) -> jax.Array:
+def sample(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """a ~ π(·|s), a constant: what the score is taken of."""
     return dist.sample(noise)
 
 
-def greedy(dist: Any, noise: jax.Array) -> jax.Array:
+def greedy(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The mode of π(·|s)."""
     return dist.mode()
 
 
-def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
+def reparameterised(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The same number as `sample`, as a function of the policy's parameters.
 
     Raises ValueError for a distribution without one, as that of discrete actions.
@@ -120,7 +123,7 @@ def reparameterised(dist: Any, noise: jax.Array) -> jax.Array:
     return dist.reparameterised(noise)
 
 
-def start(env: Env, policy: Network, key: jax.Array) -> RolloutState:
+def start(env: Env, policy: Network, key: PRNGKeyArray) -> RolloutState:
     """B environments, each at the start of an episode."""
     _check_arguments(env, policy, key)
     return _fresh(env, policy, *env.reset(key))
@@ -129,8 +132,8 @@ def start(env: Env, policy: Network, key: jax.Array) -> RolloutState:
 def episodes(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     horizon: int | None = None,
     *,
     group_size: int = 1,
@@ -152,7 +155,7 @@ def episodes(
         group_size: Episodes in a row that share their initial state and are one group: episode n
             belongs to group n // group_size.
         act: `sample`, or `greedy` for the mode.
-        begin: Where to go on from; default: fresh resets.
+        begin: The state to start from; default: fresh resets.
 
     Raises:
         ValueError: The environments are no whole number of groups.
@@ -175,8 +178,8 @@ def episodes(
 def windows(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     state: RolloutState,
     num_steps: int,
     horizon: int | None = None,
@@ -189,7 +192,7 @@ def windows(
         policy: The policy that acts.
         params: Its parameters.
         key: A random key.
-        state: Where the environments stand, as `start` or the last window gives it.
+        state: The environments' state, as `start` or the last window gives it.
         num_steps: Steps of each environment.
         horizon: H, the steps after which an episode is truncated; default: the environment's own
             time limit alone.
@@ -209,8 +212,9 @@ def windows(
 class Collector(NamedTuple):
     """A way of collecting the batches of training, as pure functions."""
 
-    init: Callable[[Network, jax.Array], Any]  # policy, key -> state
-    collect: Callable[[Network, Any, jax.Array, Any], Collected]  # policy, params, key, state
+    init: Callable[[Network, PRNGKeyArray], RolloutState | tuple[()]]  # policy, key -> state
+    # policy, params, key, state -> the batch
+    collect: Callable[[Network, PyTree, PRNGKeyArray, Any], Collected]
     # What the gradient is multiplied with. Over a window there is no episode to sum over: its
     # gradient is per step, so that its scale, which clipping sees, does not depend on where the
     # window is cut.
@@ -220,18 +224,20 @@ class Collector(NamedTuple):
 def make_collector(config: Config, env: Env) -> Collector:
     """The way of collecting that `config` names: complete episodes, or windows."""
 
-    def nothing(policy: Network, key: jax.Array) -> tuple[()]:
+    def nothing(policy: Network, key: PRNGKeyArray) -> tuple[()]:
         return ()
 
-    def fresh(policy: Network, key: jax.Array) -> RolloutState:
+    def fresh(policy: Network, key: PRNGKeyArray) -> RolloutState:
         return _fresh(env, policy, *env.reset(key))
 
-    def episodes(policy: Network, params: Any, key: jax.Array, state: tuple[()]) -> Collected:
+    def episodes(policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]) -> Collected:
         traj = _episodes(env, policy, params, key, horizon, config.group_size)
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
 
-    def window(policy: Network, params: Any, key: jax.Array, state: RolloutState) -> Collected:
+    def window(
+        policy: Network, params: PyTree, key: PRNGKeyArray, state: RolloutState
+    ) -> Collected:
         _check_standing("state", state, env)  # which a user may have handed in
         return _window(env, policy, params, key, state, config.num_steps, config.horizon)
 
@@ -244,8 +250,8 @@ def make_collector(config: Config, env: Env) -> Collector:
 def _episodes(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     horizon: int,
     group_size: int = 1,
     act: Act = sample,
@@ -263,25 +269,25 @@ def _episodes(
 
 
 class _Running(NamedTuple):
-    """Where B episodes stand, and which of them have not ended."""
+    """The current state of B episodes, and which of them have not ended."""
 
     state: RolloutState
-    alive: jax.Array
+    alive: Bool[Array, " B"]
 
 
 class _Loop(NamedTuple):
     """B complete episodes as a scan over their steps."""
 
     begin: _Running
-    draws: Callable[[jax.Array], Any]  # step numbers [K] -> the random numbers of these steps
+    draws: Callable[[Array], PyTree]  # step numbers [K] -> the random numbers of these steps
     step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
 
 
 def _loop(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     horizon: int,
     group_size: int = 1,
     act: Act = sample,
@@ -305,7 +311,8 @@ def _loop(
             next_obs=_where(alive, row.next_obs, row.obs),
         )
         goes_on = alive & ~row.done
-        # A finished environment stands still: stepped on, its state could leave the finite numbers.
+        # The state of a finished environment is frozen: stepped on, it could leave the finite
+        # numbers.
         after = _where(alive, moved, state)
         # What is observed after an end may be anything, a NaN too. Nothing depends on it, but the
         # derivative of what does not is 0 times that of the network; so the networks go on seeing
@@ -322,8 +329,8 @@ def _loop(
 def _window(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     state: RolloutState,
     num_steps: int,
     horizon: int | None,
@@ -351,10 +358,10 @@ def _window(
 
 
 def differentiable_episodes(
-    env: Env, policy: Network, params: Any, key: jax.Array, horizon: int | None = None
+    env: Env, policy: Network, params: PyTree, key: PRNGKeyArray, horizon: int | None = None
 ) -> Trajectory:
-    """What `episodes` gives for the same key, with a derivative in params through actions, states
-    and rewards.
+    """The trajectory of `episodes` for the same key, with a derivative in params through actions,
+    states and rewards.
 
     The action is a function of params and noise (`reparameterised`). All H steps are taken, in one
     scan, whose backward pass computes each step again instead of remembering what was inside it.
@@ -370,14 +377,14 @@ def differentiable_episodes(
 def visited(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     horizon: int | None = None,
     *,
     act: Act = sample,
-) -> tuple[RolloutState, jax.Array]:
-    """Where the B episodes of `episodes` with the same key stood before each step, [H, B, ...], and
-    `valid`.
+) -> tuple[RolloutState, Bool[Array, "H B"]]:
+    """The states of the B episodes of `episodes` with the same key before each step, [H, B, ...],
+    and `valid`.
     """
     _check_arguments(env, policy, key)
     _check_standardised(policy)
@@ -394,18 +401,27 @@ def visited(
 def returns_to_go(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     begin: RolloutState,
-    action: jax.Array,
-    gamma: Any,
+    action: Shaped[Array, "B *A"],
+    gamma: Float[Array, ""] | float,
     horizon: int | None = None,
-) -> jax.Array:
-    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` [B, *A] where they stand, and follow the
-    policy then, [B].
+) -> Float[Array, " B"]:
+    """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` now, and follow the policy then, [B].
 
-    As every environment here is a pure function of its state, any state can be gone on from, as
-    often as wanted.
+    As every environment here is a pure function of its state, an episode can be continued from any
+    state, as often as wanted.
+
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        key: A random key.
+        begin: The state of the environments now.
+        action: The action of each, [B, *A], as the policy samples it.
+        gamma: γ.
+        horizon: H, in steps; default: the environment's own time limit.
     """
     _check_arguments(env, policy, key)
     _check_standing("begin", begin, env)
@@ -439,7 +455,7 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
 
 
 def _check_standing(name: str, state: Any, env: Env) -> None:
-    """Raises ValueError unless `state` says where the environments stand, all of them."""
+    """Raises ValueError unless `state` is the state of all environments."""
     instead = (
         "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects "
         "windows"
@@ -465,10 +481,10 @@ def _check_standardised(policy: Network) -> None:
 def _step(
     env: Env,
     policy: Network,
-    params: Any,
+    params: PyTree,
     state: RolloutState,
     draws: Any,
-    key: jax.Array,
+    key: PRNGKeyArray,
     act: Act,
 ) -> tuple[RolloutState, Trajectory]:
     """One step of B environments.
@@ -477,13 +493,13 @@ def _step(
         env: B environments.
         policy: The policy that acts.
         params: Its parameters.
-        state: Where the environments stand.
+        state: The environments' state.
         draws: The random numbers of this step, as `_draws` gives them.
         key: A key of the kind of those in `draws`.
         act: Distribution, noise -> action.
 
     Returns:
-        Where the environments stand afterwards, unreset, and the row [B, ...] to record.
+        Their state afterwards, unreset, and the row [B, ...] to record.
     """
     noise, key_data = draws
     keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
@@ -514,7 +530,9 @@ def _step(
     ), row
 
 
-def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax.Array) -> Any:
+def _draws(
+    env: Env, policy: Network, params: PyTree, state: RolloutState, key: PRNGKeyArray
+) -> Any:
     """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
     [K, B].
 
@@ -525,14 +543,14 @@ def _draws(env: Env, policy: Network, params: Any, state: RolloutState, key: jax
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
     networks.check_distribution(dist)
 
-    def one(time: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(time: Int[Array, ""]) -> tuple[Array, Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
         return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
     return jax.vmap(one)
 
 
-def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[..., Any]]:
+def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[..., Any]]:
     """The initial states that the steps of a window may need.
 
     Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per
@@ -546,14 +564,14 @@ def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[...
     """
     keys = jax.random.split(key, num_steps)
 
-    def begin(key: jax.Array) -> tuple[Any, jax.Array]:
+    def begin(key: PRNGKeyArray) -> tuple[PyTree, Shaped[Array, "B *O"]]:
         env_state, obs = env.reset(key)
         return env_state, obs.astype(env.obs_dtype)
 
-    def drawn_ahead(start: Any, moved: RolloutState, done: jax.Array) -> Any:
+    def drawn_ahead(start: Any, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
         return start[0], networks.as_float(start[1])
 
-    def drawn_here(data: jax.Array, moved: RolloutState, done: jax.Array) -> Any:
+    def drawn_here(data: Array, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
         reset_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
         unused = moved.env_state, moved.obs
         return jax.lax.cond(blocks.largest(done.any()), env.reset, lambda _: unused, reset_key)
@@ -565,17 +583,20 @@ def _resets(env: Env, key: jax.Array, num_steps: int) -> tuple[Any, Callable[...
     return jax.vmap(begin)(keys), drawn_ahead
 
 
-def _fresh(env: Env, policy: Network, env_state: Any, obs: jax.Array) -> RolloutState:
+def _fresh(
+    env: Env, policy: Network, env_state: PyTree, obs: Shaped[Array, "B *O"]
+) -> RolloutState:
+    """The state of B environments at the start of an episode."""
     zeros = jnp.zeros(env.num_envs)
     time = zeros.astype(jnp.int32)
     held = time if env.action_repeat > 1 else ()
     return RolloutState(env_state, obs, networks.start(policy, env.num_envs), time, zeros, held)
 
 
-def _where(condition: jax.Array, x: Any, y: Any) -> Any:
+def _where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:
     """Leaf by leaf x where condition [B] holds, else y; leaves [B, ...]."""
 
-    def select(a: jax.Array, b: jax.Array) -> jax.Array:
+    def select(a: Shaped[Array, "B *R"], b: Shaped[Array, "B *R"]) -> Shaped[Array, "B *R"]:
         return jnp.where(condition.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     return jax.tree.map(select, x, y)

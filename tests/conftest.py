@@ -13,7 +13,14 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and other types.
-TYPED = ("pg.returns", "pg.baselines", "pg.surrogates", "pg.rounding", "pg.distributions")
+TYPED = (
+    "pg.returns",
+    "pg.baselines",
+    "pg.surrogates",
+    "pg.rounding",
+    "pg.distributions",
+    "pg.networks",
+)
 if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")
 

@@ -160,7 +160,7 @@ def of_batches(
 
 def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
     """True where two batches share a group; False where the groups are traced, and so not known."""
-    if not hasattr(traj.group, "shape") or isinstance(traj.group, jax.core.Tracer):
+    if isinstance(traj.group, tuple | jax.core.Tracer):
         return False
     first = traj.group[0][::num_episodes]
     last = traj.group[0][num_episodes - 1 :: num_episodes]

@@ -70,7 +70,7 @@ def same_group(traj: Trajectory) -> jax.Array:
     """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
     without groups.
     """
-    if not hasattr(traj.group, "shape"):
+    if isinstance(traj.group, tuple):
         raise ValueError(
             "the episodes are in no groups: collect them with a group_size of at least 2, or give "
             "the trajectory the number of every episode's group, as group [T, B]"
