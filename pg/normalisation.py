@@ -1,5 +1,4 @@
-"""Running statistics of what training meets: observations standardised, rewards brought to one
-scale.
+"""Running statistics of a run: observations standardised, rewards brought to one scale.
 
     obs ↦ clip((obs - mean) / std, ±10)
     reward ↦ reward / max(std, range / 10) of the discounted return
@@ -13,8 +12,8 @@ kept as an unevaluated sum of two floats, since one float stops counting at 2²�
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from pg import returns, rounding
 from pg.config import Config
@@ -30,10 +29,10 @@ LIMIT = 10.0
 class Sum(NamedTuple):
     """high + low, of about twice the digits of a float."""
 
-    high: jax.Array
-    low: jax.Array
+    high: Float[Array, "*O"]
+    low: Float[Array, "*O"]
 
-    def add(self, x: jax.Array) -> "Sum":
+    def add(self, x: Float[Array, "*O"]) -> "Sum":
         """This and x, the rounding error kept (Knuth's two-sum)."""
         high = self.high + x
         rounded = high - self.high
@@ -53,14 +52,12 @@ class Moments(NamedTuple):
 
     @classmethod
     def start(cls, shape: tuple[int, ...] = ()) -> "Moments":
-        """Of nothing yet: mean 0, and variance 1 so that nothing is changed."""
+        """The moments of no samples: mean 0, and variance 1 so that nothing is changed."""
         zero, one = jnp.zeros(shape), jnp.ones(shape)
         return cls(Sum(jnp.zeros(()), jnp.zeros(())), Sum(zero, zero), Sum(one, zero))
 
-    def merge(self, x: jax.Array, valid: jax.Array) -> "Moments":
-        """With samples x [T, B, ...] where valid [T, B], of bytes too; as it is where there is
-        none.
-        """
+    def merge(self, x: Shaped[Array, "T B *O"], valid: Bool[Array, "T B"]) -> "Moments":
+        """The moments with the valid samples of x [T, B, ...] included, which may be bytes."""
         new = jnp.sum(valid, dtype=self.mean.high.dtype)
         share = 1 / jnp.maximum(new, 1.0)
         # Sums are of distances from the mean so far and from a sample, so that a large offset does
@@ -68,7 +65,7 @@ class Moments(NamedTuple):
         # equal; the first step of a batch that was collected is valid.
         sample = jnp.where(valid[:1, :1].any(), self._from_mean(x[:1, :1]), 0.0)
 
-        def distance(rows: jax.Array) -> jax.Array:
+        def distance(rows: Shaped[Array, "K B *O"]) -> Float[Array, "K B *O"]:
             return self._from_mean(rows) - sample
 
         below = share * _sum_of(distance, x, valid)
@@ -79,35 +76,37 @@ class Moments(NamedTuple):
         spread = ((var - self.var.high) - self.var.low) + (1.0 - weight) * shift**2
         return Moments(number, self.mean.add(weight * shift), self.var.add(weight * spread))
 
-    def _from_mean(self, x: jax.Array) -> jax.Array:
+    def _from_mean(self, x: Shaped[Array, "K B *O"]) -> Float[Array, "K B *O"]:
         """x less the mean so far, [K, B, ...], in floats."""
         return (as_float(x) - self.mean.high[None, None]) - self.mean.low[None, None]
 
 
-def _sum_of(f: Callable[[jax.Array], jax.Array], x: jax.Array, valid: jax.Array) -> jax.Array:
+def _sum_of(
+    f: Callable[[Array], Array], x: Shaped[Array, "T B *O"], valid: Bool[Array, "T B"]
+) -> Float[Array, "*O"]:
     """Σ of f over the valid samples of x [T, B, ...], [...]: block by block, as frames in floats
     are large.
     """
 
-    def block(rows: tuple[jax.Array, jax.Array]) -> jax.Array:
-        samples, counts = rows
-        mask = counts.reshape(*counts.shape, *[1] * (samples.ndim - 2))
+    def block(rows: tuple[Shaped[Array, "K B *O"], Bool[Array, "K B"]]) -> Float[Array, "*O"]:
+        samples, valid = rows
+        mask = valid.reshape(*valid.shape, *[1] * (samples.ndim - 2))
         return jnp.sum(jnp.where(mask, f(samples), 0.0), axis=(0, 1))
 
     return blocks.sum_steps(block, (x, valid), valid)
 
 
 class Normaliser(NamedTuple):
-    """What a run has met so far; `()` for what is not asked for."""
+    """The running statistics of a run; `()` for those that are not asked for."""
 
-    obs: Any  # Moments of the observation [*O]
-    returns: Any  # Moments of the discounted return so far, at every step
-    running: Any  # [B] the discounted return so far, of episodes that go on in the next window
-    extremes: Any = ()  # the smallest and the largest discounted return so far
+    obs: Moments | tuple[()]  # of the observation [*O]
+    returns: Moments | tuple[()]  # of the discounted return so far, at every step
+    running: PyTree  # [B] the discounted return so far of episodes that go on in the next window
+    extremes: PyTree = ()  # the smallest and the largest discounted return so far
 
 
 def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
-    """Of nothing yet."""
+    """The statistics before the first batch."""
     obs = Moments.start(obs_shape) if config.normalise_observations else ()
     if not config.scale_rewards:
         return Normaliser(obs, (), ())
@@ -115,8 +114,16 @@ def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
     return Normaliser(obs, Moments.start(), jnp.zeros(config.num_envs), extremes)
 
 
-def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
-    """With a batch included. traj: as collected, its rewards unscaled."""
+def observe(
+    normaliser: Normaliser, traj: Trajectory, gamma: Float[Array, ""] | float
+) -> Normaliser:
+    """The statistics with a batch included.
+
+    Args:
+        normaliser: the statistics before it.
+        traj: the batch as collected, its rewards unscaled.
+        gamma: γ of the returns.
+    """
     obs, scale, running, extremes = normaliser
     if isinstance(obs, Moments):
         obs = obs.merge(traj.obs, traj.valid)
@@ -135,37 +142,39 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Any) -> Normaliser:
 
 
 def standardised(network: Network, normaliser: Normaliser) -> Network:
-    """The network, seeing standardised observations; as it is if they are not asked for."""
+    """The network on standardised observations; unchanged if they are not asked for."""
     moments = normaliser.obs
     if not isinstance(moments, Moments):
         return network
 
-    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Any]:
-        mean, var = (jnp.broadcast_to(x.high, obs.shape) for x in (moments.mean, moments.var))
-        seen = jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
-        return network.apply(params, carry, seen, first)
+    def apply(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        mean = jnp.broadcast_to(moments.mean.high, obs.shape)
+        var = jnp.broadcast_to(moments.var.high, obs.shape)
+        standardised_obs = jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
+        return network.apply(params, carry, standardised_obs, first)
 
     return network._replace(apply=apply, unstandardised=False)
 
 
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
-    """The trajectory with rewards on the scale of the returns; as it is if that is not asked for.
+    """The trajectory with rewards on the scale of the returns; unchanged if that is not asked for.
 
-    As it is, too, until returns have been seen that differ: no reward yet, or the same return at
-    every step, is no scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is
-    the deviation of a return that was seen once among many zeros: the returns seen so far are
-    scaled to a range of at most 10. The usual wrappers clip rewards at ±10 for both reasons, which
-    makes rare rewards of 1 and of 5 one and the same; here all are divided by one number, so that
-    the objective keeps its direction.
+    Unchanged, too, until two returns differ: no reward yet, or the same return at every step, is no
+    scale. (Divided by √10⁻⁸ instead, the first reward of 1 would be 10⁴.) Nor is the deviation of
+    one return among many zeros: the returns so far are scaled to a range of at most 10. The usual
+    wrappers clip rewards at ±10 for both reasons, which makes rare rewards of 1 and of 5 one and
+    the same; here all are divided by one number, so that the objective keeps its direction.
     """
     moments = normaliser.returns
     if not isinstance(moments, Moments):
         return traj
     mean, var = moments.mean.high, moments.var.high
     low, high = normaliser.extremes
-    seen = moments.number.high > 0.0
-    differs = seen & (var > rounding.of_size(mean) ** 2)
-    # Below 0 where no return was seen since the extremes are kept.
+    any_returns = moments.number.high > 0.0
+    differs = any_returns & (var > rounding.of_size(mean) ** 2)
+    # Below 0 before the first return.
     least = jnp.maximum(high - low, 0.0) / LIMIT
     scale = jnp.sqrt(jnp.where(differs, jnp.maximum(var + 1e-8, least**2), 1.0))
     return traj._replace(reward=traj.reward / scale)

@@ -573,7 +573,7 @@ MUTANTS = [
     Mutant(
         "rewards are scaled before any was seen",
         "normalisation.py",
-        "differs = seen & (var > rounding.of_size(mean) ** 2)",
+        "differs = any_returns & (var > rounding.of_size(mean) ** 2)",
         "differs = var < jnp.inf",
         "tests/core/test_rounding.py -k scaled",
     ),
@@ -581,7 +581,7 @@ MUTANTS = [
         "rewards of the first batch are scaled by a range that nobody has seen",
         "normalisation.py",
         "    least = jnp.maximum(high - low, 0.0) / LIMIT\n",
-        "    differs, least = differs | ~seen, jnp.abs(high - low) / LIMIT\n",
+        "    differs, least = differs | ~any_returns, jnp.abs(high - low) / LIMIT\n",
         "tests/core/test_rounding.py -k first_batch",
     ),
     Mutant(
@@ -673,8 +673,8 @@ MUTANTS = [
     Mutant(
         "steps after an episode's end are counted in the statistics",
         "normalisation.py",
-        "mask = counts.reshape(",
-        "mask = jnp.ones_like(counts).reshape(",
+        "mask = valid.reshape(",
+        "mask = jnp.ones_like(valid).reshape(",
         "tests/core/test_normalisation.py",
     ),
     Mutant(
