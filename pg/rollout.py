@@ -50,12 +50,12 @@ class Trajectory(NamedTuple):
     held: Int[Array, "T B"] | tuple[()] = ()
 
     @property
-    def done(self) -> Bool[Array, "T B"]:
+    def done(self) -> Bool[Array, "*T"]:
         """[T, B] the episode ended after this step, either way."""
         return self.terminated | self.truncated
 
     @property
-    def env_steps(self) -> Int[Array, "T B"]:
+    def env_steps(self) -> Int[Array, "*T"]:
         """[T, B] the steps of the environment in each of these; 0 where not valid."""
         return self.valid.astype(jnp.int32) if isinstance(self.held, tuple) else self.held
 
@@ -84,7 +84,7 @@ class RolloutState(NamedTuple):
     held: Int[Array, " B"] | tuple[()] = ()
 
     @property
-    def env_steps(self) -> Int[Array, " B"]:
+    def env_steps(self) -> Int[Array, "*B"]:
         """[B] the steps of the environment since the episode's start."""
         return self.time if isinstance(self.held, tuple) else self.held
 

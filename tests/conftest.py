@@ -14,12 +14,8 @@ from jaxtyping import install_import_hook
 
 # The modules whose signatures are checked at every call: the shapes of arrays, and other types.
 TYPED = (
-    "pg.returns",
-    "pg.baselines",
-    "pg.surrogates",
-    "pg.rounding",
-    "pg.distributions",
-    "pg.networks",
+    *("pg.distributions", "pg.networks", "pg.rollout", "pg.returns", "pg.baselines"),
+    *("pg.surrogates", "pg.rounding", "pg.normalisation", "pg.estimators"),
 )
 if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from pg import returns, surrogates
 from pg.config import Hyperparams
@@ -30,10 +31,8 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        q, to_go = (
-            action_values(critic, params, traj),
-            returns.reward_to_go(traj.reward, traj.done, h.gamma),
-        )
+        q = action_values(critic, params, traj)
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
@@ -52,31 +51,28 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        q, to_go = (
-            action_values(critic, params, traj),
-            returns.reward_to_go(traj.reward, traj.done, h.gamma),
-        )
-        surprise = jnp.where(
-            traj.valid, (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob), 0.0
-        )
+        q = action_values(critic, params, traj)
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        surprise = (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob)
+        surprise = jnp.where(traj.valid, surprise, 0.0)
         q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
         return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
 
 
-def every_action(dist: Any, batch: Weighted) -> jax.Array:
+def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
     """Σₐ π(a) Ψ(a), [T, B]: the surrogate whose gradient samples no action."""
     remedy = "critic and policy must be of the same actions"
     check_shape("psi", batch.psi.shape, dist.logits.shape, "[T, B, A]", remedy)
     return surrogates.all_action(dist.logits, batch.psi)
 
 
-def taken(q: jax.Array, batch: Weighted) -> jax.Array:
-    """Q(s, a) of the action that was taken, [T, B]: what is fitted to the returns."""
+def taken(q: Float[Array, "T B A"], batch: Weighted) -> Float[Array, "T B"]:
+    """Q(s, a) of the action that was taken, [T, B]: it is fitted to the returns."""
     return at_action(q, batch.traj.action)
 
 
-def at_action(q: jax.Array, action: jax.Array) -> jax.Array:
+def at_action(q: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """q [..., A] at action [...]."""
     return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg import baselines, returns, rounding, surrogates
 from pg.config import Hyperparams, check_is_hyperparams
@@ -23,41 +24,43 @@ from pg.rollout import Trajectory
 
 
 class Params(NamedTuple):
-    """What is learned; `critic` is () where there is none."""
+    """The parameters that are learned; `critic` is () where there is none."""
 
-    policy: Any
-    critic: Any
+    policy: PyTree
+    critic: PyTree
 
 
 class Weighted(NamedTuple):
     """A batch with all that is constant in θ: leaves [T, B, ...]."""
 
     traj: Trajectory
-    psi: jax.Array  # [T, B] the weight Ψ of ∇log π, or [T, B, A] the weight of every action's ∇π
-    target: Any  # [T, B] what the critic regresses to; () without a critic
-    value: Any = ()  # [T, B] V when the batch was collected; () where it may move freely
+    # the weight Ψ of ∇log π; or, with an axis A, of every action's ∇π
+    psi: Float[Array, "T B *A"]
+    target: PyTree  # [T, B] the critic's regression target; () without a critic
+    value: PyTree = ()  # [T, B] V when the batch was collected; () where it may move freely
 
 
 class Credit(NamedTuple):
     """The weights of a batch, and what else an estimator computes before it differentiates."""
 
     psi: Any  # Ψ, [T, B], [B] for whole episodes, or [T, B, A] of every action
-    target: Any = ()  # [T, B] what the critic regresses to; () without a critic
-    state: Any = ()  # the estimator's, for the next batch
+    target: Any = ()  # [T, B] the critic's regression target; () without a critic
+    state: PyTree = ()  # the estimator's, for the next batch
     value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
 
 
 class Estimator(NamedTuple):
     """A gradient estimator as pure functions."""
 
-    init: Callable[[jax.Array], tuple[Params, Any]]  # key -> params, estimator_state
-    weigh: Callable[[Params, Any, Trajectory], tuple[Weighted, Any]]  # -> weighted, estimator_state
+    init: Callable[[PRNGKeyArray], tuple[Params, PyTree]]  # key -> params, estimator_state
+    # params, estimator_state, trajectory -> weighted, estimator_state
+    weigh: Callable[[Params, PyTree, Trajectory], tuple[Weighted, PyTree]]
     # of the LOSS -> grads, metrics
-    grad: Callable[[Params, Weighted], tuple[Params, dict[str, jax.Array]]]
+    grad: Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
     accepts: tuple[str, ...] = ("episodes", "windows")
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
     # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
-    state_discount: Any = 1.0
+    state_discount: Float[Array, ""] | float = 1.0
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -66,14 +69,14 @@ ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]
 # -> psi, target, estimator_state [, value]
 Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
 # the policy's distribution at each step, weighted -> surrogate [T, B]
-Gain = Callable[[Any, Weighted], jax.Array]
+Gain = Callable[[Any, Weighted], Array]
 # the critic's output at each step, weighted -> prediction [T, B]
-Predict = Callable[[Any, Weighted], jax.Array]
+Predict = Callable[[Any, Weighted], Array]
 # the distribution, weighted -> what else to report, [T, B]
-Watch = Callable[[Any, Weighted], dict[str, jax.Array]]
+Watch = Callable[[Any, Weighted], dict[str, Array]]
 
 
-Sums = dict[str, jax.Array]  # over valid steps
+Sums = dict[str, Array]  # over valid steps
 
 _SUMMED = "sum it over the axes of an action"
 _BY_GAIN = "gain must give one number for each step"
@@ -82,7 +85,7 @@ _WEIGH_TAKES = ("params", "estimator_state", "trajectory")
 _WEIGH_GIVES = "write a function that returns psi, target, estimator_state"
 
 
-def score(dist: Any, batch: Weighted) -> jax.Array:
+def score(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
     """Ψ log π, [T, B]: the surrogate of every estimator that does not name another."""
     per_step("psi", batch.psi, batch.traj)
     return surrogates.score(dist.log_prob(batch.traj.action), batch.psi)
@@ -91,7 +94,7 @@ def score(dist: Any, batch: Weighted) -> jax.Array:
 def clipped(h: Hyperparams) -> Gain:
     """The surrogate min(ρ Ψ, clip(ρ) Ψ), [T, B], for several steps on one batch."""
 
-    def gain(dist: Any, batch: Weighted) -> jax.Array:
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
         per_step("psi", batch.psi, batch.traj)
         return surrogates.clipped(
             dist.log_prob(batch.traj.action), batch.traj.log_prob, batch.psi, h.epsilon
@@ -100,7 +103,9 @@ def clipped(h: Hyperparams) -> Gain:
     return gain
 
 
-def per_step(what: str, x: Any, traj: Trajectory, remedy: str = OF_EACH_STEP) -> jax.Array:
+def per_step(
+    what: str, x: Any, traj: Trajectory, remedy: str = OF_EACH_STEP
+) -> Shaped[Array, "T B"]:
     """One number for each step of a trajectory, [T, B].
 
     Args:
@@ -122,7 +127,7 @@ def drift(h: Hyperparams) -> Watch:
     clip_fraction.
     """
 
-    def watch(dist: Any, batch: Weighted) -> dict[str, jax.Array]:
+    def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
         log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
         outside = jnp.abs(jnp.expm1(log_ratio)) > h.epsilon
         return {
@@ -142,9 +147,9 @@ def build_estimator(
     predict: Predict | None = None,
     watch: Watch | None = None,
     *,
-    state: Any = (),
-    accepts: tuple[str, ...] = ("episodes", "windows"),
-    state_discount: Any = None,
+    state: PyTree = (),
+    accepts: tuple[str, ...] | str = ("episodes", "windows"),
+    state_discount: Float[Array, ""] | float | None = None,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
@@ -159,8 +164,8 @@ def build_estimator(
         h: The hyperparameters.
         weigh: params, estimator_state, trajectory -> `Credit`, or its values as a tuple.
         gain: The surrogate, whose gradient is ascended; default: Ψ log π.
-        predict: What of the critic's output is held against the target; default: all of it.
-        watch: What else to report, a mean over steps.
+        predict: The part of the critic's output that is compared with the target; default: all.
+        watch: Further metrics, means over steps.
         state: The estimator's state before the first batch.
         accepts: The ways of collecting it is right for.
         state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
@@ -172,15 +177,15 @@ def build_estimator(
     """
     accepts = (accepts,) if isinstance(accepts, str) else accepts
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
-    # A memory runs through time, which then cannot be cut into blocks.
-    whole = policy.recurrent or (critic is not None and critic.recurrent)
+    # A recurrent state runs through time, which then cannot be cut into blocks.
+    recurrent = policy.recurrent or (critic is not None and critic.recurrent)
 
-    def init(key: jax.Array) -> tuple[Params, Any]:
+    def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
         policy_key, critic_key = jax.random.split(key)
-        of_critic = () if critic is None else critic.init(critic_key)
-        return Params(policy.init(policy_key), of_critic), state
+        critic_params = () if critic is None else critic.init(critic_key)
+        return Params(policy.init(policy_key), critic_params), state
 
-    def weighted(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
+    def weighted(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
         credit = _credit(weigh(params, state, traj), traj, critic)
@@ -188,7 +193,7 @@ def build_estimator(
         batch = Weighted(traj, psi, credit.target, credit.value)
         return jax.lax.stop_gradient((batch, credit.state))
 
-    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[jax.Array, Sums]:
+    def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[Float[Array, ""], Sums]:
         traj = batch.traj
         dist = policy_output(policy, params, traj)
         entropy = per_step("the policy's entropy", dist.entropy(), traj, _SUMMED)
@@ -210,7 +215,7 @@ def build_estimator(
     def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
         valid = batch.traj.valid
         of_block = functools.partial(jax.grad(loss, has_aux=True), params, num_envs=valid.shape[1])
-        grads, sums = blocks.sum_steps(of_block, batch, valid, whole=whole)
+        grads, sums = blocks.sum_steps(of_block, batch, valid, whole=recurrent)
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -241,35 +246,37 @@ def _check_parts(
         check_name("way of collecting", way, ("episodes", "windows"))
 
 
-def _watched(given: Any, traj: Trajectory) -> Sums:
-    """What `watch` returned, checked: names with arrays [T, B]."""
-    if not isinstance(given, dict):
-        raise ValueError(f"watch must give names with values [T, B], got {described(given)}")
-    return {name: per_step(f"watch's {name!r}", x, traj, _BY_WATCH) for name, x in given.items()}
+def _watched(metrics: Any, traj: Trajectory) -> Sums:
+    """The metrics that `watch` returned, checked: names with arrays [T, B]."""
+    if not isinstance(metrics, dict):
+        raise ValueError(f"watch must give names with values [T, B], got {described(metrics)}")
+    return {name: per_step(f"watch's {name!r}", x, traj, _BY_WATCH) for name, x in metrics.items()}
 
 
-def _value_loss(prediction: jax.Array, batch: Weighted, h: Hyperparams) -> jax.Array:
+def _value_loss(
+    prediction: Shaped[Array, "T B"], batch: Weighted, h: Hyperparams
+) -> Float[Array, "T B"]:
     """Half the critic's squared error, [T, B], bound to V where the batch holds it."""
     if isinstance(batch.value, jax.Array):
         return surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
     return 0.5 * (prediction - batch.target) ** 2
 
 
-def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
-    """What `weigh` returned, by name.
+def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
+    """The values that `weigh` returned, by name.
 
     Raises ValueError for another number of values (an array alone would be taken apart along its
-    steps), and for another shape of what a critic regresses to and of the V that is to bind it.
+    steps), and for another shape of the critic's target and of the V that is to bind it.
     """
-    if not isinstance(given, tuple | list) or len(given) not in (3, 4):
+    if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4):
         got = "one value"
-        if isinstance(given, tuple | list):
-            got = f"a {type(given).__name__} of {len(given)}"
+        if isinstance(weighed, tuple | list):
+            got = f"a {type(weighed).__name__} of {len(weighed)}"
         raise ValueError(
             f"weigh must give psi, target, estimator_state, and V where value_epsilon is to bind "
             f"it; got {got}: without a critic and a state write `return psi, (), ()`"
         )
-    credit = Credit(*given)
+    credit = Credit(*weighed)
     numbers("psi", credit.psi, OF_EACH_STEP)
     if critic is not None and not jax.tree.leaves(credit.target):
         raise ValueError(
@@ -281,22 +288,24 @@ def _credit(given: Any, traj: Trajectory, critic: Network | None) -> Credit:
     return credit
 
 
-def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> jax.Array:
+def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
     """γᵗ Gₜ of complete episodes, [T, B]: the discounted rewards from t on, counted from the
     episode's start.
     """
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
 
 
-def return_and_error(traj: Trajectory, h: Hyperparams) -> tuple[jax.Array, jax.Array]:
+def return_and_error(
+    traj: Trajectory, h: Hyperparams
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """R of complete episodes, and the distance that rounding may put between equal R; each [B]."""
     terms = returns.discount_powers(traj.reward, h.gamma) * traj.reward
     return rounding.sum_in_pairs(terms), rounding.of_sums(terms)
 
 
 def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
-    """The policy's distributions [T, B] along a trajectory, from the memory with which its first
-    step was taken.
+    """The policy's distributions [T, B] along a trajectory, from the recurrent state with which its
+    first step was taken.
     """
     carry = _before(traj.carry.policy) if policy.recurrent else None
     dist = unroll(policy, params.policy, traj.obs, traj.first, carry)
@@ -304,51 +313,49 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
     return dist
 
 
-def critic_output(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+def critic_output(critic: Network, params: Params, traj: Trajectory) -> Shaped[Array, "..."]:
     """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
     own = params if critic.shared else params.critic
     output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
-def log_ratio(policy: Network, params: Params, traj: Trajectory) -> jax.Array:
+def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
     """log ρ = log π(a|s) - log behaviour(a|s), [T, B]; 0 where not valid."""
 
-    def block(rows: Trajectory) -> jax.Array:
+    def block(rows: Trajectory) -> Float[Array, "K B"]:
         return policy_output(policy, params, rows).log_prob(rows.action)
 
     log_prob = blocks.map_steps(block, traj, traj.valid, whole=policy.recurrent)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
 
 
-def own_entropy(traj: Trajectory, log_rho: jax.Array, h: Hyperparams) -> Trajectory:
-    """The trajectory with r - τ log π for rewards: `weigh` is given r - τ log of the behaviour's
+def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) -> Trajectory:
+    """The trajectory with rewards r - τ log π: those of `weigh` are r - τ log of the behaviour's
     probability.
 
     Args:
-        traj: as `weigh` is given it, of another policy than π.
+        traj: the argument of `weigh`, of another policy than π.
         log_rho: `log_ratio`, [T, B].
         h: of which `temperature` is τ.
     """
-    # What π never does has a weight of 0, and so any finite reward.
+    # An action that π never takes has a weight of 0, and so any finite reward.
     finite = jnp.where(jnp.isneginf(log_rho), 0.0, log_rho)
     return traj._replace(reward=traj.reward - h.temperature * finite)
 
 
-def state_weight(traj: Trajectory, h: Hyperparams) -> jax.Array:
-    """γᵗ, t counted from the episode's start, [T, B]; 1 where `undiscounted_state_weighting` is
-    1.
-    """
+def state_weight(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
+    """γᵗ, t counted from the episode's start, [T, B]; 1 with `undiscounted_state_weighting` 1."""
     time = traj.time.astype(traj.reward.dtype)
     return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
 
 
-def state_discount(h: Hyperparams) -> Any:
+def state_discount(h: Hyperparams) -> Float[Array, ""] | float:
     """The γ of `state_weight`'s γᵗ, []; 1 where `undiscounted_state_weighting` is 1."""
     return h.gamma ** (1.0 - h.undiscounted_state_weighting)
 
 
-def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+def values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
     """V at every step, [T, B]; 0 in blocks of time without a valid step.
 
     Raises ValueError where the critic gives anything but one number for each step.
@@ -357,26 +364,24 @@ def values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
 
 
 def _values(
-    critic: Network, params: Params, traj: Trajectory, seen: Callable[[Trajectory], jax.Array]
-) -> jax.Array:
-    """V of what is `seen` at every step, [T, B], as `values`. seen: rows of the trajectory ->
-    observations.
-    """
+    critic: Network, params: Params, traj: Trajectory, obs_of: Callable[[Trajectory], Array]
+) -> Float[Array, "T B"]:
+    """V of other observations, which `obs_of` takes from the trajectory's rows, [T, B]."""
 
-    def block(rows: Trajectory) -> jax.Array:
-        v = critic_output(critic, params, rows._replace(obs=seen(rows)))
+    def block(rows: Trajectory) -> Shaped[Array, "K B"]:
+        v = critic_output(critic, params, rows._replace(obs=obs_of(rows)))
         return per_step("the critic's V", v, rows, ONE_NUMBER)
 
     return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
 
 
-def action_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
+def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B A"]:
     """Q of every action at every step, [T, B, A]; 0 in blocks of time without a valid step.
 
     Raises ValueError where the critic gives anything but a vector for each step.
     """
 
-    def block(rows: Trajectory) -> jax.Array:
+    def block(rows: Trajectory) -> Shaped[Array, "K B A"]:
         q = critic_output(critic, params, rows)
         if q.ndim != 3 or q.shape[:2] != rows.first.shape:
             got = f"got shape {list(q.shape)} for [T, B] = {list(rows.first.shape)}"
@@ -386,18 +391,18 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> jax.Arra
     return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
 
 
-def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.Array:
-    """V of every step's true successor, [T, B], which is seen with the memory of the episode up to
-    it.
+def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
+    """V of every step's true successor, [T, B], by a recurrent critic from its state after the
+    episode so far.
 
-    A terminal state has no value: where `terminated` is set, the number stands for nothing, and is
+    A terminal state has no value: where `terminated` is set, the number has no meaning, and is
     finite.
     """
     if not critic.recurrent:
         return _values(critic, params, traj, _successors)
     own = params if critic.shared else params.critic
 
-    def step(carry: Any, row: Trajectory) -> tuple[Any, jax.Array]:
+    def step(carry: PyTree, row: Trajectory) -> tuple[PyTree, Shaped[Array, "..."]]:
         carry, _ = critic.apply(own, carry, as_float(row.obs), row.first)
         next_obs = as_float(_successors(row))
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]
@@ -406,7 +411,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> jax.A
     return per_step("the critic's V", v, traj, ONE_NUMBER)
 
 
-def _successors(rows: Trajectory) -> jax.Array:
+def _successors(rows: Trajectory) -> Shaped[Array, "..."]:
     """The true successor of every step, like rows.obs; where the task ended the observation before,
     which is finite.
 
@@ -420,15 +425,13 @@ def _successors(rows: Trajectory) -> jax.Array:
 
 
 class Valued(NamedTuple):
-    """What bootstrapped advantages are made of, in the order in which `returns` takes it; each [T,
-    B].
-    """
+    """The arguments of bootstrapped advantages, in the order of `returns`; each [T, B]."""
 
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    v_t: jax.Array
-    v_tp1: jax.Array  # of the true successor; of no meaning where the task ended
+    reward: Float[Array, "T B"]
+    terminated: Bool[Array, "T B"]
+    truncated: Bool[Array, "T B"]
+    v_t: Float[Array, "T B"]
+    v_tp1: Float[Array, "T B"]  # of the true successor; of no meaning where the task ended
 
 
 def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
@@ -441,7 +444,7 @@ def standardise(batch: Weighted) -> Weighted:
     """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid
     steps.
 
-    What PPO's codes do (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
+    As in PPO's codes (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
     correlated with the sample, and the mean subtracted contains the own step. All Ψ are 0 where
     they are equal but for rounding.
     """
@@ -456,7 +459,9 @@ def standardise(batch: Weighted) -> Weighted:
     return batch._replace(psi=baselines.standardised(batch.psi, error, batch.traj.valid))
 
 
-def _of_each_step(psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]) -> jax.Array:
+def _of_each_step(
+    psi: Any, traj: Trajectory, of: Callable[[Trajectory], Any]
+) -> Shaped[Array, "T B *A"]:
     """Ψ broadcast to [T, B], or as [T, B, A]. of: a trajectory -> the Ψ that `weigh` gives for it.
 
     Raises ValueError for a shape that is none of these.
@@ -504,7 +509,7 @@ def _shape_of_one_more(
 ) -> tuple[int, ...] | None:
     """The shape of Ψ where `axis` is one longer; None where `weigh` cannot be given that."""
 
-    def more(x: jax.Array) -> jax.ShapeDtypeStruct:
+    def more(x: Array) -> jax.ShapeDtypeStruct:
         shape = [n + (i == axis) for i, n in enumerate(x.shape)]
         return jax.ShapeDtypeStruct(tuple(shape), x.dtype)
 
@@ -513,12 +518,13 @@ def _shape_of_one_more(
     return None
 
 
-def _critic_carry(critic: Network, traj: Trajectory) -> Any:
+def _critic_carry(critic: Network, traj: Trajectory) -> PyTree:
+    """The critic's recurrent state [B, ...] before the first step; None of one without."""
     if not critic.recurrent:
         return None
     return _before(traj.carry.policy if critic.shared else traj.carry.critic)
 
 
-def _before(carry: Any) -> Any:
-    """The memory [B, ...] before the first step."""
+def _before(carry: PyTree) -> PyTree:
+    """The recurrent state [B, ...] before the first step."""
     return jax.tree.map(lambda c: c[0], carry)

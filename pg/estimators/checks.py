@@ -1,10 +1,11 @@
-"""What an estimator must give, looked at while a program is traced."""
+"""Checks of an estimator's results, while a program is traced."""
 
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator, Params, Weighted
@@ -38,12 +39,12 @@ def checked(factory: Factory) -> Factory:
                 f"{name} must make an Estimator(init, weigh, grad), got {type(made).__name__}"
             )
 
-        def init(key: jax.Array) -> tuple[Params, Any]:
+        def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
             params, state = _two(f"init of {name}", made.init(key), "params and a state")
             _check_is(Params, params, f"the params of {name}")
             return params, state
 
-        def weigh(params: Params, state: Any, traj: Trajectory) -> tuple[Weighted, Any]:
+        def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
             batch, after = _two(
                 f"weigh of {name}", made.weigh(params, state, traj), "a Weighted and a state"
             )
@@ -54,15 +55,15 @@ def checked(factory: Factory) -> Factory:
                     f"psi of {name} must be [T, B] = {list(traj.reward.shape)} or [T, B, A], got "
                     f"shape {shape}"
                 )
-            _check_alike(state, after, f"the state of {name} after weigh")
+            _check_trees_equal(state, after, f"the state of {name} after weigh")
             return batch, after
 
-        def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
+        def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
             grads, metrics = _two(
                 f"grad of {name}", made.grad(params, batch), "gradients and metrics"
             )
             _check_is(Params, grads, f"the gradients of {name}")
-            _check_alike(params, grads, f"the gradients of {name}")
+            _check_trees_equal(params, grads, f"the gradients of {name}")
             _check_is(dict, metrics, f"the metrics of {name}")
             for metric, value in metrics.items():
                 if not _is_scalar(value):
@@ -77,48 +78,56 @@ def checked(factory: Factory) -> Factory:
     return make
 
 
-def _two(what: str, given: Any, parts: str) -> Any:
-    if not isinstance(given, tuple) or len(given) != 2:
-        size = f" of {len(given)}" if isinstance(given, tuple) else ""
-        raise ValueError(f"{what} must give a pair, {parts}; got {type(given).__name__}{size}")
-    return given
+def _two(what: str, result: Any, parts: str) -> Any:
+    """The result of a user's function, if it is a pair; else raises ValueError."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        size = f" of {len(result)}" if isinstance(result, tuple) else ""
+        raise ValueError(f"{what} must give a pair, {parts}; got {type(result).__name__}{size}")
+    return result
 
 
-def _check_is(kind: type, given: Any, what: str) -> None:
-    if not isinstance(given, kind):
-        raise ValueError(f"{what} must be a {kind.__name__}, got {type(given).__name__}")
+def _check_is(kind: type, result: Any, what: str) -> None:
+    """Raises ValueError for the result of a user's function of another class."""
+    if not isinstance(result, kind):
+        raise ValueError(f"{what} must be a {kind.__name__}, got {type(result).__name__}")
 
 
-def _check_alike(wanted: Any, given: Any, what: str) -> None:
-    """That two trees have the same structure, and leaves of the same shapes and dtypes."""
-    trees = (
-        {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(t)}
-        for t in (wanted, given)
-    )
-    before, after = ({name: _description(x) for name, x in leaves.items()} for leaves in trees)
+def _check_trees_equal(expected: PyTree, tree: PyTree, what: str) -> None:
+    """Raises ValueError unless two trees have one structure, and leaves of one shape and dtype."""
+    before, after = _leaf_descriptions(expected), _leaf_descriptions(tree)
     for name in before | after:
         if before.get(name) != after.get(name):
             raise ValueError(
                 f"{what}: {name} must be {before.get(name, 'absent')}, got "
                 f"{after.get(name, 'nothing')}"
             )
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (wanted, given)]
-    if structures[0] != structures[1]:
-        raise ValueError(f"{what} must have the structure {structures[0]}, got {structures[1]}")
+    expected_structure: Any = jax.tree.structure(expected)
+    structure: Any = jax.tree.structure(tree)
+    if structure != expected_structure:
+        raise ValueError(f"{what} must have the structure {expected_structure}, got {structure}")
+
+
+def _leaf_descriptions(tree: PyTree) -> dict[str, str]:
+    """Shape and dtype of every leaf, by its path."""
+    return {
+        jax.tree_util.keystr(path): _description(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 def _is_scalar(x: Any) -> bool:
+    """True for one real number or boolean."""
+    if not _shaped(x) or jnp.shape(x) != ():
+        return False
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    return (
-        _shaped(x)
-        and jnp.shape(x) == ()
-        and any(jnp.issubdtype(jnp.result_type(x), kind) for kind in kinds)
-    )
+    return any(jnp.issubdtype(jnp.result_type(x), kind) for kind in kinds)
 
 
 def _shaped(x: Any) -> bool:
+    """True for an array or a number."""
     return hasattr(x, "dtype") or isinstance(x, bool | int | float)
 
 
 def _description(x: Any) -> str:
+    """Dtype and shape of a leaf, or its class if it has none."""
     return f"{jnp.result_type(x)} of shape {jnp.shape(x)}" if _shaped(x) else type(x).__name__

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pg import baselines, returns
 from pg.baselines import MovingAverage
@@ -58,7 +59,8 @@ def reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def undiscounted_reward_to_go(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-    """What most code computes: the state weighting γᵗ dropped (Nota & Thomas 2020, 1906.07073).
+    """The reward to go as most code computes it, without the state weighting γᵗ (Nota & Thomas
+    2020, 1906.07073).
 
     Ψₜ = Gₜ
     Unbiased for: no: for γ < 1 it is the gradient of no function; J if γ = 1.
@@ -144,7 +146,7 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
 
     Ψₜ = γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾
     Unbiased for: J.
-    Variance: removes what the clock alone predicts of the reward to go.
+    Variance: removes what the time step alone predicts of the reward to go.
     Needs: complete episodes, on-policy, N ≥ 2.
     """
 
@@ -181,12 +183,11 @@ def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estima
 
         return jax.vmap(one, in_axes=1)(batch._replace(psi=jnp.ones_like(batch.psi)))
 
-    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, jax.Array]]:
-        def subtract(gradient: jax.Array, z: jax.Array) -> jax.Array:
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
+        def subtract(gradient: Float[Array, "*P"], z: Float[Array, "N *P"]) -> Float[Array, "*P"]:
             total = batch.psi[0].reshape(-1, *[1] * (z.ndim - 1))
-            return gradient - jnp.mean(
-                baselines.leave_one_out_ratio(total * z**2, z**2) * z, axis=0
-            )
+            baseline = baselines.leave_one_out_ratio(total * z**2, z**2)
+            return gradient - jnp.mean(baseline * z, axis=0)
 
         gradient, metrics = plain.grad(params, batch)
         return jax.tree.map(subtract, gradient, scores(params, batch)), metrics

@@ -7,28 +7,41 @@ variance grows with the number of parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pg.inputs import check_function, check_key, count, numbers
 
-Objective = Callable[[Any, jax.Array], jax.Array]  # params, key -> an estimate of J, []
+Objective = Callable[[PyTree, PRNGKeyArray], Array]  # params, key -> an estimate of J, []
 
 
 def antithetic(
-    objective: Objective, params: Any, noise: jax.Array, key: jax.Array, sigma: Any
-) -> jax.Array:
-    """(f(θ + σε) - f(θ - σε)) ε / 2σ, [P], for one direction ε = noise [P]; both sides see the same
-    key.
+    objective: Objective,
+    params: PyTree,
+    noise: Float[Array, " P"],
+    key: PRNGKeyArray,
+    sigma: Float[Array, ""] | float,
+) -> Float[Array, " P"]:
+    """(f(θ + σε) - f(θ - σε)) ε / 2σ, [P], for one direction ε; both sides see the same key.
 
-    Parameters are flattened as `ravel_pytree` does. On a linear f its covariance is g gᵀ + ‖g‖² I.
-    Raises ValueError for an objective that does not give one number.
+    On a linear f its covariance is g gᵀ + ‖g‖² I.
+
+    Args:
+        objective: f, params and key -> an estimate of J.
+        params: θ; flattened as `ravel_pytree` does.
+        noise: ε, [P].
+        key: a random key.
+        sigma: σ.
+
+    Raises:
+        ValueError: an objective that does not give one number.
     """
     flat, unravel = ravel_pytree(params)
-    up, down = (objective(unravel(flat + side * sigma * noise), key) for side in (1.0, -1.0))
+    up = objective(unravel(flat + sigma * noise), key)
+    down = objective(unravel(flat - sigma * noise), key)
     if numbers("the objective", up).ndim:
         raise ValueError(
             f"the objective must be one number, got shape {list(up.shape)}: take the "
@@ -39,20 +52,28 @@ def antithetic(
 
 def evolution_gradient(
     objective: Objective,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     num_pairs: int,
-    sigma: Any = 0.1,
+    sigma: Float[Array, ""] | float = 0.1,
     batch_size: int = 32,
-) -> Any:
+) -> PyTree:
     """The mean of `num_pairs` antithetic differences: of ascent, like params.
 
-    objective: params, key -> an estimate of J, for instance
-    `lambda theta, key: returns.total_return(rollout.episodes(env, policy, theta, key).reward,
-    gamma).mean()`.
-    Unbiased for E[J(θ + σε)], which differs from J by the order of σ². `batch_size` pairs are
-        evaluated at a time.
-    Raises ValueError for an objective that does not give one number.
+    Unbiased for E[J(θ + σε)], which differs from J by the order of σ².
+
+    Args:
+        objective: params, key -> an estimate of J, for instance
+            `lambda theta, key: returns.total_return(rollout.episodes(env, policy, theta,
+            key).reward, gamma).mean()`.
+        params: θ.
+        key: a random key.
+        num_pairs: differences to average.
+        sigma: σ.
+        batch_size: pairs that are evaluated at a time.
+
+    Raises:
+        ValueError: an objective that does not give one number.
     """
     check_function(
         "objective", objective, ("params", "key"), "write a function that returns an estimate of J"
@@ -61,12 +82,11 @@ def evolution_gradient(
     num_pairs, batch_size = count("num_pairs", num_pairs), count("batch_size", batch_size)
     flat, unravel = ravel_pytree(params)
 
-    def pair(key: jax.Array) -> jax.Array:
+    def pair(key: PRNGKeyArray) -> Float[Array, " P"]:
         noise_key, key = jax.random.split(key)
-        return antithetic(
-            objective, params, jax.random.normal(noise_key, flat.shape, flat.dtype), key, sigma
-        )
+        noise = jax.random.normal(noise_key, flat.shape, flat.dtype)
+        return antithetic(objective, params, noise, key, sigma)
 
-    return unravel(
-        jnp.mean(jax.lax.map(pair, jax.random.split(key, num_pairs), batch_size=batch_size), axis=0)
-    )
+    keys = jax.random.split(key, num_pairs)
+    differences = jax.lax.map(pair, keys, batch_size=batch_size)
+    return unravel(jnp.mean(differences, axis=0))

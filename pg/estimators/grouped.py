@@ -8,8 +8,8 @@ not to the start.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 from pg import baselines, returns
 from pg.config import Hyperparams
@@ -66,7 +66,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h))
 
 
-def same_group(traj: Trajectory) -> jax.Array:
+def same_group(traj: Trajectory) -> Bool[Array, "B B"]:
     """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
     without groups.
     """

@@ -8,9 +8,8 @@ of far less variance, but explosive where they are chaotic (2111.05803), and wro
 (2202.00817).
 """
 
-from typing import Any
-
 import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pg import returns, rollout
 from pg.envs import Box, Env
@@ -20,20 +19,27 @@ from pg.networks import Network, check_env
 def pathwise_gradient(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
-    gamma: Any = 1.0,
+    params: PyTree,
+    key: PRNGKeyArray,
+    gamma: Float[Array, ""] | float = 1.0,
     horizon: int | None = None,
-) -> Any:
+) -> PyTree:
     """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: of
     ascent, like params.
 
-    env: of `make_env(..., differentiable=True)`; params: of the policy, whose actions are
-    continuous.
     Unbiased for J where return and termination depend continuously on the actions: clipping is a
-        kink and does no
-    harm, an episode that ends sooner or later by a hair is a jump and does.
-    Raises ValueError where no derivative passes.
+    kink and does no harm, an episode that ends sooner or later by a hair is a jump and does.
+
+    Args:
+        env: an environment of `make_env(..., differentiable=True)`, with continuous actions.
+        policy: its policy.
+        params: θ, of the policy.
+        key: a random key.
+        gamma: γ.
+        horizon: H, in steps; default: the environment's own time limit.
+
+    Raises:
+        ValueError: no derivative passes.
     """
     check_env(env)
     if not env.differentiable:
@@ -47,7 +53,7 @@ def pathwise_gradient(
             "estimator's score"
         )
 
-    def mean_return(params: Any) -> jax.Array:
+    def mean_return(params: PyTree) -> Float[Array, ""]:
         reward = rollout.differentiable_episodes(env, policy, params, key, horizon).reward
         return returns.total_return(reward, gamma).mean()
 

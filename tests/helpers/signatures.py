@@ -9,7 +9,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What functions check themselves, with a sentence that says what to write instead: tests hand them
 # other kinds of things on purpose.
-OWN_CHECK = {"key", "noise", "sample", "other", "config", "env", "params", "obs"}
+OWN_CHECK = {
+    "key",
+    "noise",
+    "sample",
+    "other",
+    "config",
+    "env",
+    "params",
+    "obs",
+    "policy",
+    "critic",
+    "h",
+    "weigh",
+    "gain",
+    "predict",
+    "watch",
+    "factory",
+    "state",
+    "traj",
+}
 # An int may stand for a float, as to a type checker.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 

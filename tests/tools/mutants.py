@@ -204,7 +204,7 @@ MUTANTS = [
     Mutant(
         "psi alone is taken apart along its steps",
         "estimators/base.py",
-        "if not isinstance(given, tuple | list) or len(given) not in (3, 4):",
+        "if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4):",
         "if False:",
         "tests/core/test_estimator_checks.py -k 'psi and alone'",
     ),
@@ -494,8 +494,8 @@ MUTANTS = [
     Mutant(
         "all actions, γᵗ dropped",
         "estimators/action_values.py",
-        "        )\n        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)",
-        "        )\n        return Credit(q, target=to_go)",
+        "h.gamma)\n        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)",
+        "h.gamma)\n        return Credit(q, target=to_go)",
         "tests/exact/test_unbiased.py -k all_action",
     ),
     Mutant(
