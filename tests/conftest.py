@@ -12,10 +12,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# The modules whose signatures are checked at every call: the shapes of arrays, and other types.
+# The modules whose signatures are checked at every call: the shapes of arrays, and results.
 TYPED = (
     *("pg.distributions", "pg.networks", "pg.rollout", "pg.returns", "pg.baselines"),
-    *("pg.surrogates", "pg.rounding", "pg.normalisation", "pg.estimators"),
+    *("pg.surrogates", "pg.rounding", "pg.normalisation", "pg.estimators", "pg.exact"),
 )
 if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")

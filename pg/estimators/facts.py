@@ -172,7 +172,7 @@ FACTS: dict[str, Facts] = {
         psi="γᵗ Gₜ - (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾",
         source="folklore",
         unbiased_for="J",
-        variance="removes what the clock alone predicts of the reward to go",
+        variance="removes what the time step alone predicts of the reward to go",
         baseline="batch",
     ),
     "optimal_baseline": Facts(

@@ -23,7 +23,7 @@ GAMMA = 0.9
 MDP = tabular.garnet(0, num_states=4, num_actions=2, branching=2, horizon=4)
 RING = tabular.garnet(2, num_states=4, num_actions=2, branching=4, horizon=4, ends=0)
 LOGITS, OTHER = np.random.default_rng(1).normal(size=(2, 4, 2))
-CLOCKED = np.random.default_rng(2).normal(size=(4, 4, 2))
+TIME_DEPENDENT = np.random.default_rng(2).normal(size=(4, 4, 2))
 close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
 
 WIDE = FrozenLake(map_name="8x8", success_rate=0.8, reward_schedule=(1.0, -0.5, -0.01))
@@ -34,7 +34,7 @@ READ: dict[str, tuple[Any, Callable[[], TabularMDP]]] = {
     "deep sea": ("DeepSea-bsuite", lambda: tabular.tabulate("DeepSea-bsuite")),
     "chain": (
         "DiscountingChain-bsuite",
-        lambda: tabular.tabulate("DiscountingChain-bsuite", clock=True),
+        lambda: tabular.tabulate("DiscountingChain-bsuite", time_in_state=True),
     ),
     "lake": ("FrozenLake-misc", tabular.frozen_lake),
     "wide lake": (WIDE, lambda: tabular.frozen_lake(WIDE)),
@@ -101,18 +101,21 @@ def test_average_values_solve_poissons_equation_and_give_the_gradient() -> None:
 
 @x64
 @pytest.mark.parametrize("gamma", [GAMMA, 1.0])
-def test_with_the_clock_in_the_state_everything_is_stationary(gamma: float) -> None:
-    clocked = tabular.with_clock(MDP)
-    flat = jnp.concatenate([jnp.reshape(CLOCKED, (16, 2)), jnp.ones((4, 2))])
-    close(tabular.exact_return(clocked, flat, gamma), tabular.exact_return(MDP, CLOCKED, gamma))
-    gradient = tabular.exact_gradient(clocked, flat, gamma)
-    close(gradient[:16].reshape(4, 4, 2), tabular.exact_gradient(MDP, CLOCKED, gamma))
-    q, v = tabular.values(MDP, CLOCKED, gamma)
-    unlimited = tabular.discounted_values(clocked, flat, gamma)
+def test_with_the_time_in_the_state_everything_is_stationary(gamma: float) -> None:
+    in_state = tabular.with_time_in_state(MDP)
+    flat = jnp.concatenate([jnp.reshape(TIME_DEPENDENT, (16, 2)), jnp.ones((4, 2))])
+    close(
+        tabular.exact_return(in_state, flat, gamma),
+        tabular.exact_return(MDP, TIME_DEPENDENT, gamma),
+    )
+    gradient = tabular.exact_gradient(in_state, flat, gamma)
+    close(gradient[:16].reshape(4, 4, 2), tabular.exact_gradient(MDP, TIME_DEPENDENT, gamma))
+    q, v = tabular.values(MDP, TIME_DEPENDENT, gamma)
+    unlimited = tabular.discounted_values(in_state, flat, gamma)
     close(unlimited[0][:16].reshape(4, 4, 2), q)
     close(unlimited[1][:16].reshape(4, 4), v)
-    close(tabular.values(clocked, flat, gamma)[1][0], unlimited[1])
-    close(clocked.reward[4:8, :, 8:12], MDP.reward)  # the same rewards, not only the same means
+    close(tabular.values(in_state, flat, gamma)[1][0], unlimited[1])
+    close(in_state.reward[4:8, :, 8:12], MDP.reward)  # the same rewards, not only the same means
 
 
 def best(mdp: TabularMDP) -> float:
@@ -189,12 +192,12 @@ def test_a_table_of_a_table_is_the_same() -> None:
         (lambda: tabular.tabulate("FrozenLake-misc"), "outcome depends on its random key"),
         (
             lambda: tabular.tabulate("DiscountingChain-bsuite"),
-            "needs clock=True where the time matters",
+            "needs time_in_state=True where the time matters",
         ),
         (lambda: tabular.tabulate("Pendulum-v1"), "a table needs discrete actions"),
         (lambda: tabular.tabulate("CartPole-v1"), "found more than 5000 states"),
         (
-            lambda: tabular.discounted_values(MDP, CLOCKED, GAMMA),
+            lambda: tabular.discounted_values(MDP, TIME_DEPENDENT, GAMMA),
             r"logits must have shape \(4, "
             r"2\)",
         ),

@@ -92,10 +92,10 @@ def arbitrary() -> Problem:
 
 @functools.cache
 def exact_critics() -> Problem:
-    """The same with the clock in the state, where V and Q are functions of the state: the exact
+    """The same with the time in the state, where V and Q are functions of the state: the exact
     ones.
     """
-    problem, mdp = arbitrary(), tabular.with_clock(arbitrary().mdp)
+    problem, mdp = arbitrary(), tabular.with_time_in_state(arbitrary().mdp)
     logits = np.tile(problem.logits, (H + 1, 1))
     q, v = tabular.discounted_values(mdp, jnp.asarray(logits), GAMMA)
     return Problem(mdp, logits, logits, np.asarray(v), np.asarray(q))

@@ -1,40 +1,32 @@
-"""The checker of signatures that the tests put into the modules of the package (conftest.py)."""
+"""The checker of shapes that the tests put into the modules of the package (conftest.py)."""
 
+import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What functions check themselves, with a sentence that says what to write instead: tests hand them
-# other kinds of things on purpose.
-OWN_CHECK = {
-    "key",
-    "noise",
-    "sample",
-    "other",
-    "config",
-    "env",
-    "params",
-    "obs",
-    "policy",
-    "critic",
-    "h",
-    "weigh",
-    "gain",
-    "predict",
-    "watch",
-    "factory",
-    "state",
-    "traj",
-}
+# Arrays that functions check themselves, with a sentence that says what to write instead: tests
+# hand them other things on purpose. So they do for arguments that are no arrays.
+OWN_CHECK = {"key", "noise", "sample", "obs", "action", "logits", "K", "log_std"}
 # An int may stand for a float, as to a type checker.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def checked(function: F) -> F:
-    """The function, its arguments and results checked against its annotations at every call."""
-    for name in OWN_CHECK & set(function.__annotations__):
-        function.__annotations__[name] = Any
+    """The function with the shapes of its arguments, and its results, checked at every call."""
+    annotations = function.__annotations__
+    for name, annotation in annotations.items():
+        if name in OWN_CHECK or (name != "return" and not _has_shape(annotation)):
+            annotations[name] = Any
     return _check(function)
+
+
+def _has_shape(annotation: Any) -> bool:
+    if inspect.isclass(annotation) and issubclass(annotation, AbstractArray):
+        return True
+    return any(_has_shape(part) for part in typing.get_args(annotation))

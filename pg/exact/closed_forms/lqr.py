@@ -8,7 +8,7 @@
 
 (Fazel et al. 2018, 1801.05039, for a finite horizon.)
 
-A gain K is [m, n], or [H, m, n] for a policy that reads the clock; log_std is [m], or one number
+A gain K is [m, n], or [H, m, n] for a time-dependent policy; log_std is [m], or one number
 for all.
 """
 
@@ -17,27 +17,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from pg.envs import environment, spaces
 from pg.exact.tabular.mdp import check_shape
 
 
 class State(NamedTuple):
-    """Where an episode stands."""
+    """The state and the time step of an episode."""
 
-    x: jax.Array  # [n]
-    time: jax.Array  # int []
+    x: Float[Array, " n"]
+    time: Int[Array, ""]
 
 
 class Matrices(NamedTuple):
-    """The problem."""
+    """The matrices of a problem, as numpy's arrays or jax's."""
 
-    A: Any  # [n, n]
-    B: Any  # [n, m]
-    Q: Any  # [n, n]
-    R: Any  # [m, m]
-    W: Any  # [n, n]
-    start: Any  # [n, n]
+    A: Float[Any, "n n"]
+    B: Float[Any, "n m"]
+    Q: Float[Any, "n n"]
+    R: Float[Any, "m m"]
+    W: Float[Any, "n n"]
+    start: Float[Any, "n n"]
 
 
 class LQR(environment.Environment):
@@ -48,55 +49,67 @@ class LQR(environment.Environment):
     _supports_transition_gradients = True
 
     def __init__(self, A: Any, B: Any, Q: Any, R: Any, W: Any, start: Any, horizon: int) -> None:
-        """A: [n, n]. B: [n, m]. Q: [n, n]. R: [m, m]. W, start: covariances of w and x₀, [n, n].
-
-        Raises ValueError, naming the argument, for a wrong shape, a matrix of costs or a covariance
-        that is not symmetric positive semidefinite, or a horizon below 1.
         """
-        given = Matrices(*(np.asarray(x, np.float64) for x in (A, B, Q, R, W, start)))
-        if given.B.ndim != 2:
-            raise ValueError(f"B must have shape (n, m), got {given.B.shape}")
-        n, m = self.state_dim, self.action_dim = given.B.shape
-        shapes = Matrices((n, n), (n, m), (n, n), (m, m), (n, n), (n, n))
-        for name, x, shape in zip(Matrices._fields, given, shapes, strict=True):
-            check_shape(name, x.shape, [shape])
+        Args:
+            A: [n, n].
+            B: [n, m].
+            Q: [n, n].
+            R: [m, m].
+            W: covariance of w, [n, n].
+            start: covariance of x₀, [n, n].
+            horizon: H, the steps of an episode.
+
+        Raises:
+            ValueError: a wrong shape, a matrix of costs or a covariance that is not symmetric
+                positive semidefinite, or a horizon below 1.
+        """
+        matrices = Matrices(*(np.asarray(x, np.float64) for x in (A, B, Q, R, W, start)))
+        if matrices.B.ndim != 2:
+            raise ValueError(f"B must have shape (n, m), got {matrices.B.shape}")
+        n, m = matrices.B.shape
+        shapes = {"A": (n, n), "B": (n, m), "Q": (n, n), "R": (m, m), "W": (n, n), "start": (n, n)}
+        for name, shape in shapes.items():
+            check_shape(name, getattr(matrices, name).shape, [shape])
         for name in ("Q", "R", "W", "start"):
-            _check_semidefinite(name, getattr(given, name))
+            _check_semidefinite(name, getattr(matrices, name))
         if int(horizon) != horizon or horizon < 1:
             raise ValueError(f"horizon must be a whole number of at least 1, got {horizon!r}")
+        self.state_dim = n
+        self.action_dim = m
         self.horizon = int(horizon)
-        self._given, self._roots = given, (_root(given.W), _root(given.start))
+        self._matrices = matrices
+        self._noise_root = _root(matrices.W)
+        self._start_root = _root(matrices.start)
 
     @property
     def matrices(self) -> Matrices:
         """A, B, Q, R, W and start in the default float type."""
-        return Matrices(*(jnp.asarray(x, float) for x in self._given))
+        return Matrices(*(jnp.asarray(x, float) for x in self._matrices))
 
     @property
     def default_params(self) -> environment.EnvParams:
         """The horizon as the time limit."""
         return environment.EnvParams(max_steps_in_episode=self.horizon)
 
-    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+    def reset_env(self, key: PRNGKeyArray, params: Any) -> tuple[Float[Array, " n"], State]:
         """x₀ ~ N(0, start)."""
-        state = State(x=self._normal(key, self._roots[1]), time=jnp.int32(0))
+        state = State(x=self._normal(key, self._start_root), time=jnp.int32(0))
         return state.x, state
 
     def step_env(
-        self, key: jax.Array, state: State, action: jax.Array, params: Any
+        self, key: PRNGKeyArray, state: State, action: Float[Array, " m"], params: Any
     ) -> tuple[Any, ...]:
-        """x' = A x + B u + w, and what x and u cost; the successor has no derivative unless that
+        """x' = A x + B u + w, and the cost of x and u; the successor has no derivative unless that
         was asked for.
         """
         A, B, Q, R, _, _ = self.matrices
         reward = -(state.x @ Q @ state.x + action @ R @ action)
-        state = State(
-            x=A @ state.x + B @ action + self._normal(key, self._roots[0]), time=state.time + 1
-        )
+        x = A @ state.x + B @ action + self._normal(key, self._noise_root)
+        state = State(x=x, time=state.time + 1)
         obs, state = self._apply_transition_gradient_policy(state.x, state)
         return obs, state, reward, jnp.bool_(False), {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> Float[Array, " n"]:
         """x, [n]."""
         return state.x
 
@@ -108,32 +121,49 @@ class LQR(environment.Environment):
         """x, [n], without bounds."""
         return spaces.Box(-jnp.inf, jnp.inf, (self.state_dim,))
 
-    def _normal(self, key: jax.Array, root: np.ndarray) -> jax.Array:
+    def _normal(self, key: PRNGKeyArray, root: Float[np.ndarray, "n n"]) -> Float[Array, " n"]:
+        """A sample of N(0, root rootᵀ)."""
         return jnp.asarray(root, float) @ jax.random.normal(key, (self.state_dim,), float)
 
 
-def second_moments(lqr: LQR, K: Any, log_std: Any) -> jax.Array:
+def second_moments(
+    lqr: LQR, K: Float[ArrayLike, "*H m n"], log_std: Float[ArrayLike, "*m"]
+) -> Float[Array, "H n n"]:
     """Mₜ = E[xₜ xₜᵀ], [H, n, n]: the visitation of a linear system."""
     A, B, _, _, W, start = lqr.matrices
     noise = B @ jnp.diag(_variances(lqr, log_std)) @ B.T + W
 
-    def forward(M: jax.Array, K: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def forward(
+        M: Float[Array, "n n"], K: Float[Array, "m n"]
+    ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
         F = A + B @ K
         return F @ M @ F.T + noise, M
 
     return jax.lax.scan(forward, start, _gains(lqr, K))[1]
 
 
-def exact_return(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> jax.Array:
+def exact_return(
+    lqr: LQR,
+    K: Float[ArrayLike, "*H m n"],
+    log_std: Float[ArrayLike, "*m"],
+    gamma: Float[Array, ""] | float = 1.0,
+) -> Float[Array, ""]:
     """J = -Σₜ γᵗ (tr (Q + KᵀR K) Mₜ + tr R S), []. Differentiable to any order."""
     _, _, Q, R, _, _ = lqr.matrices
-    K, M = _gains(lqr, K), second_moments(lqr, K, log_std)
-    on_state = jnp.einsum("tij,tji->t", Q[None] + K.mT @ R @ K, M)
+    M = second_moments(lqr, K, log_std)
+    gains = _gains(lqr, K)
+    on_state = jnp.einsum("tij,tji->t", Q[None] + gains.mT @ R @ gains, M)
     on_noise = jnp.sum(jnp.diag(R) * _variances(lqr, log_std))
-    return -jnp.sum(gamma ** jnp.arange(lqr.horizon) * (on_state + on_noise))
+    discount = gamma ** jnp.arange(lqr.horizon)
+    return -jnp.sum(discount * (on_state + on_noise))
 
 
-def exact_gradient(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[jax.Array, jax.Array]:
+def exact_gradient(
+    lqr: LQR,
+    K: Float[ArrayLike, "*H m n"],
+    log_std: Float[ArrayLike, "*m"],
+    gamma: Float[Array, ""] | float = 1.0,
+) -> tuple[Float[Array, "*H m n"], Float[Array, " m"]]:
     """∇J with respect to K, of its shape, and to log σ, [m] (whose sum is the derivative by one
     number for all).
 
@@ -142,14 +172,22 @@ def exact_gradient(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[ja
     A, B, _, R, _, _ = lqr.matrices
     P, _ = value_matrices(lqr, K, log_std, gamma)
     discount = gamma ** jnp.arange(lqr.horizon)
+    M = second_moments(lqr, K, log_std)
     G = R[None] + gamma * B.T @ P[1:] @ B
-    by_step = (G @ _gains(lqr, K) + gamma * B.T @ P[1:] @ A) @ second_moments(lqr, K, log_std)
-    by_step = -2 * discount[:, None, None] * by_step
+    by_gains = (G @ _gains(lqr, K) + gamma * B.T @ P[1:] @ A) @ M
+    by_gains = -2 * discount[:, None, None] * by_gains  # of each step
     by_log_std = -2 * _variances(lqr, log_std) * jnp.einsum("t,tii->i", discount, G)
-    return by_step if jnp.ndim(K) == 3 else by_step.sum(0), by_log_std
+    if jnp.ndim(K) == 2:  # one gain for all steps
+        by_gains = by_gains.sum(0)
+    return by_gains, by_log_std
 
 
-def value_matrices(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[jax.Array, jax.Array]:
+def value_matrices(
+    lqr: LQR,
+    K: Float[ArrayLike, "*H m n"],
+    log_std: Float[ArrayLike, "*m"],
+    gamma: Float[Array, ""] | float = 1.0,
+) -> tuple[Float[Array, "steps n n"], Float[Array, " steps"]]:
     """P [H + 1, n, n] and c [H + 1] of Vₜ(x) = -(xᵀPₜ x + cₜ); P_H and c_H are 0.
 
     cₜ = tr R S + γ (tr BᵀPₜ₊₁ B S + tr Pₜ₊₁ W + cₜ₊₁)
@@ -157,11 +195,14 @@ def value_matrices(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[ja
     A, B, Q, R, W, _ = lqr.matrices
     S = jnp.diag(_variances(lqr, log_std))
 
-    def back(after: tuple[jax.Array, jax.Array], K: jax.Array) -> tuple[Any, Any]:
-        P, c = after
+    def back(
+        after: tuple[Float[Array, "n n"], Float[Array, ""]], K: Float[Array, "m n"]
+    ) -> tuple[Any, Any]:
+        P_tp1, c_tp1 = after
         F = A + B @ K
-        c = jnp.trace(R @ S) + gamma * (jnp.trace(B.T @ P @ B @ S) + jnp.trace(P @ W) + c)
-        P = Q + K.T @ R @ K + gamma * F.T @ P @ F
+        of_noise = jnp.trace(B.T @ P_tp1 @ B @ S) + jnp.trace(P_tp1 @ W)
+        c = jnp.trace(R @ S) + gamma * (of_noise + c_tp1)
+        P = Q + K.T @ R @ K + gamma * F.T @ P_tp1 @ F
         return (P, c), (P, c)
 
     end = jnp.zeros_like(A), jnp.zeros(())
@@ -169,16 +210,31 @@ def value_matrices(lqr: LQR, K: Any, log_std: Any, gamma: Any = 1.0) -> tuple[ja
     return jax.tree.map(lambda steps, last: jnp.concatenate([steps, last[None]]), values, end)
 
 
-def state_value(lqr: LQR, K: Any, log_std: Any, x: Any, time: Any, gamma: Any = 1.0) -> jax.Array:
-    """Vₜ(x) = -(xᵀPₜ x + cₜ), [...]: the exact baseline. x: [..., n]; time: int [...], from 0 to
-    H.
+def state_value(
+    lqr: LQR,
+    K: Float[ArrayLike, "*H m n"],
+    log_std: Float[ArrayLike, "*m"],
+    x: Float[ArrayLike, "*B n"],
+    time: Int[ArrayLike, "*B"],
+    gamma: Float[Array, ""] | float = 1.0,
+) -> Float[Array, "*B"]:
+    """Vₜ(x) = -(xᵀPₜ x + cₜ), [...]: the exact baseline.
+
+    Args:
+        lqr: the problem.
+        K: the policy's gains, [m, n] or [H, m, n].
+        log_std: its log σ, [m] or [].
+        x: states, [..., n].
+        time: the steps taken before, [...], from 0 to H.
+        gamma: γ.
     """
     P, c = value_matrices(lqr, K, log_std, gamma)
-    x, time = jnp.asarray(x, float), jnp.asarray(time)
+    x = jnp.asarray(x, float)
+    time = jnp.asarray(time)
     return -(jnp.einsum("...i,...ij,...j->...", x, P[time], x) + c[time])
 
 
-def optimal_gain(lqr: LQR, gamma: Any = 1.0) -> jax.Array:
+def optimal_gain(lqr: LQR, gamma: Float[Array, ""] | float = 1.0) -> Float[Array, "H m n"]:
     """The best gains Kₜ = -(R + γ BᵀPₜ₊₁ B)⁻¹ γ BᵀPₜ₊₁ A, [H, m, n], by the Riccati recursion,
     whatever the noise.
 
@@ -186,7 +242,7 @@ def optimal_gain(lqr: LQR, gamma: Any = 1.0) -> jax.Array:
     """
     A, B, Q, R, _, _ = lqr.matrices
 
-    def back(P: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+    def back(P: Float[Array, "n n"], _: None) -> tuple[Float[Array, "n n"], Float[Array, "m n"]]:
         K = -jnp.linalg.solve(R + gamma * B.T @ P @ B, gamma * B.T @ P @ A)
         F = A + B @ K
         return Q + K.T @ R @ K + gamma * F.T @ P @ F, K
@@ -194,27 +250,30 @@ def optimal_gain(lqr: LQR, gamma: Any = 1.0) -> jax.Array:
     return jax.lax.scan(back, jnp.zeros_like(A), None, lqr.horizon, reverse=True)[1]
 
 
-def _gains(lqr: LQR, K: Any) -> jax.Array:
+def _gains(lqr: LQR, K: Float[ArrayLike, "*H m n"]) -> Float[Array, "H m n"]:
     """K [m, n] or [H, m, n] as [H, m, n]."""
-    K, shape = jnp.asarray(K, float), (lqr.horizon, lqr.action_dim, lqr.state_dim)
-    check_shape("K", K.shape, [shape[1:], shape])
-    return jnp.broadcast_to(K, shape)
+    gains = jnp.asarray(K, float)
+    shape = (lqr.horizon, lqr.action_dim, lqr.state_dim)
+    check_shape("K", gains.shape, [shape[1:], shape])
+    return jnp.broadcast_to(gains, shape)
 
 
-def _variances(lqr: LQR, log_std: Any) -> jax.Array:
+def _variances(lqr: LQR, log_std: Float[ArrayLike, "*m"]) -> Float[Array, " m"]:
     """The diagonal of S, [m]."""
     log_std = jnp.asarray(log_std, float)
     check_shape("log_std", log_std.shape, [(), (lqr.action_dim,)])
     return jnp.exp(2 * jnp.broadcast_to(log_std, (lqr.action_dim,)))
 
 
-def _check_semidefinite(name: str, x: np.ndarray) -> None:
+def _check_semidefinite(name: str, x: Float[np.ndarray, "n n"]) -> None:
+    """Raises ValueError unless a matrix is symmetric and positive semidefinite."""
     tolerance = 1e-10 * np.abs(x).max()
-    if not np.allclose(x, x.T, rtol=0, atol=tolerance) or np.linalg.eigvalsh(x).min() < -tolerance:
+    is_symmetric = np.allclose(x, x.T, rtol=0, atol=tolerance)
+    if not is_symmetric or np.linalg.eigvalsh(x).min() < -tolerance:
         raise ValueError(f"{name} must be symmetric and positive semidefinite, got {x.tolist()}")
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
+def _root(covariance: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """L with L Lᵀ = covariance, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(values.clip(0))

@@ -1,16 +1,11 @@
 """Tabular MDPs: a gymnax environment whose J(θ), gradient and moments are known exactly.
 
-Everything is a differentiable function of logits, [S, A] or, for a policy that reads the clock, [H,
-S, A], so that a Hessian or the gradient with respect to a network's parameters is one more `jax`
+Everything is a differentiable function of logits, [S, A] or, for a time-dependent policy, [H, S,
+A], so that a Hessian or the gradient with respect to a network's parameters is one more `jax`
 transformation away. A terminal state ends the episode when it is entered: nothing is earned in it,
 and the logits of its row have no effect.
 """
 
-from pg.exact.tabular.clock import (
-    restarting,
-    stationary_window,
-    with_clock,
-)
 from pg.exact.tabular.exact import (
     advantage,
     average_reward,
@@ -26,6 +21,10 @@ from pg.exact.tabular.exact import (
     undiscounted_direction,
     values,
     visitation,
+)
+from pg.exact.tabular.extraction import (
+    frozen_lake,
+    tabulate,
 )
 from pg.exact.tabular.mdp import (
     TabularMDP,
@@ -49,13 +48,14 @@ from pg.exact.tabular.problems import (
     pessimal,
     references,
 )
-from pg.exact.tabular.reading import (
-    frozen_lake,
-    tabulate,
-)
 from pg.exact.tabular.trajectories import (
     enumerate_trajectories,
     initial_states,
+)
+from pg.exact.tabular.transforms import (
+    restarting,
+    stationary_window,
+    with_time_in_state,
 )
 
 __all__ = [
@@ -93,5 +93,5 @@ __all__ = [
     "undiscounted_direction",
     "values",
     "visitation",
-    "with_clock",
+    "with_time_in_state",
 ]

@@ -7,20 +7,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pg.distributions import inverse_cdf
 from pg.envs import environment, gymnax, spaces
 
 
 class State(NamedTuple):
-    """Where an episode stands."""
+    """The state and the time step of an episode."""
 
-    state: jax.Array  # int []
-    time: jax.Array  # int []
+    state: Int[Array, ""]
+    time: Int[Array, ""]
 
 
 class TabularMDP(environment.Environment):
-    """P(s'|s, a), r, ρ as a gymnax environment; observations are one-hot, or the given features."""
+    """P(s'|s, a), r, ρ as a gymnax environment; observations are one-hot, or features."""
 
     def __init__(
         self,
@@ -31,11 +32,17 @@ class TabularMDP(environment.Environment):
         horizon: int,
         features: Any = None,
     ) -> None:
-        """transition: [S, A, S]. reward: [S, A] or [S, A, S]. initial: [S]. terminal: [S] bool.
-        features: [S, D].
+        """
+        Args:
+            transition: P(s'|s, a), [S, A, S].
+            reward: r(s, a), [S, A], or r(s, a, s'), [S, A, S].
+            initial: ρ(s), [S].
+            terminal: the states that end an episode, [S] bool.
+            horizon: H, the time limit.
+            features: the observation of each state, [S, D]; default: one-hot.
 
-        Raises ValueError, naming the argument, for a wrong shape or probabilities that do not sum
-        to 1.
+        Raises:
+            ValueError: a wrong shape, or probabilities that do not sum to 1.
         """
         self.transition = np.asarray(transition, np.float64)
         self.initial = np.asarray(initial, np.float64)
@@ -71,12 +78,12 @@ class TabularMDP(environment.Environment):
         return self.transition.shape[1]
 
     @property
-    def mean_reward(self) -> np.ndarray:
+    def mean_reward(self) -> Float[np.ndarray, "S A"]:
         """r(s, a) = Σₛ' P(s'|s, a) r(s, a, s'), [S, A]; 0 in terminal states."""
         return np.where(self.terminal[:, None], 0.0, (self.transition * self.reward).sum(-1))
 
     @property
-    def continuing(self) -> np.ndarray:
+    def continuing(self) -> Float[np.ndarray, "S A S"]:
         """P(s'|s, a) restricted to going on: 0 from and into terminal states, [S, A, S]."""
         alive = ~self.terminal
         return self.transition * alive[:, None, None] * alive
@@ -86,12 +93,14 @@ class TabularMDP(environment.Environment):
         """The horizon as the time limit."""
         return environment.EnvParams(max_steps_in_episode=self.horizon)
 
-    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+    def reset_env(self, key: PRNGKeyArray, params: Any) -> tuple[Float[Array, "*D"], State]:
         """s₀ ~ ρ."""
         state = State(state=_sample(key, jnp.asarray(self.initial, float)), time=jnp.int32(0))
         return self.get_obs(state), state
 
-    def step_env(self, key: jax.Array, state: State, action: Any, params: Any) -> tuple[Any, ...]:
+    def step_env(
+        self, key: PRNGKeyArray, state: State, action: Any, params: Any
+    ) -> tuple[Any, ...]:
         """s' ~ P(·|s, a), and r(s, a, s')."""
         after = _sample(key, jnp.asarray(self.transition, float)[state.state, action])
         reward = jnp.asarray(self.reward, float)[state.state, action, after]
@@ -99,7 +108,7 @@ class TabularMDP(environment.Environment):
         state = State(state=after, time=state.time + 1)
         return self.get_obs(state), state, reward, terminated, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> Float[Array, "*D"]:
         """The features of the state, [D]."""
         return jnp.asarray(self.features, float)[state.state]
 
@@ -128,6 +137,6 @@ def check_shape(name: str, shape: tuple[int, ...], expected: list[tuple[int, ...
         raise ValueError(f"{name} must have shape {' or '.join(map(str, expected))}, got {shape}")
 
 
-def _sample(key: jax.Array, p: jax.Array) -> jax.Array:
+def _sample(key: PRNGKeyArray, p: Float[Array, " S"]) -> Int[Array, ""]:
     """An index drawn with probabilities p [S], int []."""
     return inverse_cdf(p, jax.random.uniform(key, dtype=p.dtype))

@@ -7,18 +7,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
-from pg.exact.tabular.exact import clocked
+from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
 
 
 def total_return_moments(
-    mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, baseline: Any = 0.0
-) -> tuple[jax.Array, jax.Array]:
+    mdp: TabularMDP,
+    logits: Float[Array | np.ndarray, "*H S A"],
+    gamma: Float[Array, ""] | float = 1.0,
+    baseline: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
     """Mean [D] and covariance [D, D] of one episode's (R - b) Σₜ ∇log π, D the number of logits.
 
     By recursion of the joint moments E[Gⁱ Z⊗ʲ | s], i, j ≤ 2, where G = r + γ G', Z = z + Z': no
     enumeration, and a cost of O(H S A S D²).
+
+    Args:
+        mdp: the MDP.
+        logits: of the policy, [S, A] or [H, S, A].
+        gamma: γ.
+        baseline: b, a number.
     """
     scores, weights, reward = _steps(mdp, logits)
     D, S = scores.shape[-1], mdp.num_states
@@ -29,17 +40,17 @@ def total_return_moments(
         z, weight = step  # [S, A, D], π(a|s) P(s'|s, a) [S, A, S]
         zz = jnp.einsum("sad,sae->sade", z, z)
         moments = []
+
+        def of_power(i: int, j: int) -> Float[Array, "S A ..."]:
+            """E[Gⁱ Z'⊗ʲ | s, a] = Σₖ (i over k) Σₛ' P rⁱ⁻ᵏ γᵏ E[G'ᵏ Z'⊗ʲ | s'], weighted by π."""
+            total = jnp.zeros(())
+            for k in range(i + 1):
+                successors = jnp.einsum("sat,t...->sa...", weight * reward ** (i - k), after[k][j])
+                total = total + math.comb(i, k) * gamma**k * successors
+            return total
+
         for i in range(3):
-            # E[Gⁱ Z'⊗ʲ | s, a] = Σₖ (i over k) Σₛ' P rⁱ⁻ᵏ γᵏ E[G'ᵏ Z'⊗ʲ | s'], weighted by π.
-            m0, m1, m2 = (
-                sum(
-                    math.comb(i, k)
-                    * gamma**k
-                    * jnp.einsum("sat,t...->sa...", weight * reward ** (i - k), after[k][j])
-                    for k in range(i + 1)
-                )
-                for j in range(3)
-            )
+            m0, m1, m2 = of_power(i, 0), of_power(i, 1), of_power(i, 2)
             cross = jnp.einsum("sad,sae->sde", z, m1)
             first = jnp.einsum("sad,sa->sd", z, m0) + m1.sum(1)
             second = jnp.einsum("sade,sa->sde", zz, m0) + cross + cross.swapaxes(1, 2) + m2.sum(1)
@@ -55,13 +66,22 @@ def total_return_moments(
 
 
 def reward_to_go_moments(
-    mdp: TabularMDP, logits: jax.Array, gamma: Any = 1.0, baseline: Any = 0.0
-) -> tuple[jax.Array, jax.Array]:
+    mdp: TabularMDP,
+    logits: Float[Array | np.ndarray, "*H S A"],
+    gamma: Float[Array, ""] | float = 1.0,
+    baseline: Real[ArrayLike, "..."] = 0.0,
+) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
     """Mean [D] and covariance [D, D] of one episode's Σₜ γᵗ ∇log π (Gₜ - bₜ(sₜ)), D the number of
     logits.
 
-    baseline: b, broadcast to [H, S]. By recursion of E[G], E[G²], E[X], E[GX], E[XXᵀ] given s,
-    where G = r + γ G' and X = z (G - b) + γ X'.
+    By recursion of E[G], E[G²], E[X], E[GX], E[XXᵀ] given s, where G = r + γ G' and
+    X = z (G - b) + γ X'.
+
+    Args:
+        mdp: the MDP.
+        logits: of the policy, [S, A] or [H, S, A].
+        gamma: γ.
+        baseline: b, broadcast to [H, S].
     """
     scores, weights, reward = _steps(mdp, logits)
     D, S = scores.shape[-1], mdp.num_states
@@ -76,7 +96,7 @@ def reward_to_go_moments(
     def back(after: Any, step: Any) -> tuple[Any, None]:
         z, weight, b = step  # [S, A, D], [S, A, S], [S]
 
-        def mean(x: jax.Array, power: int = 0) -> jax.Array:
+        def mean(x: Float[Array, "S *D"], power: int = 0) -> Float[Array, "S A *D"]:
             """π(a|s) Σₛ' P(s'|s, a) r^power x(s'), [S, A, ...]."""
             return jnp.einsum("sat,t...->sa...", weight * reward**power, x)
 
@@ -106,21 +126,24 @@ def reward_to_go_moments(
     return expected, _start(mdp, xx) - jnp.outer(expected, expected)
 
 
-def _steps(mdp: TabularMDP, logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _steps(
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+) -> tuple[Float[Array, "H S A D"], Float[Array, "H S A S"], Float[Array, "S A S"]]:
     """Scores ∇log π(a|s) [H, S, A, D], weights π(a|s) P(s'|s, a) [H, S, A, S], rewards [S, A,
     S].
     """
     logits = jnp.asarray(logits)
 
-    def log_pi(flat: jax.Array) -> jax.Array:
-        return jax.nn.log_softmax(clocked(mdp, flat.reshape(logits.shape)))
+    def log_pi(flat: Float[Array, " D"]) -> Float[Array, "H S A"]:
+        return jax.nn.log_softmax(time_dependent(mdp, flat.reshape(logits.shape)))
 
     pi = jnp.exp(log_pi(logits.ravel()))
     weights = pi[..., None] * jnp.asarray(mdp.transition)[None]
-    return jax.jacfwd(log_pi)(logits.ravel()), weights, jnp.asarray(mdp.reward)
+    scores = jax.jacfwd(log_pi)(logits.ravel())
+    return scores, weights, jnp.asarray(mdp.reward)
 
 
-def _ended(mdp: TabularMDP, moments: Any, nothing: Any) -> Any:
+def _ended(mdp: TabularMDP, moments: PyTree, nothing: PyTree) -> PyTree:
     """Moments by state, those of an episode that is over in terminal states."""
     over = jnp.asarray(mdp.terminal)
     return jax.tree.map(
@@ -128,5 +151,6 @@ def _ended(mdp: TabularMDP, moments: Any, nothing: Any) -> Any:
     )
 
 
-def _start(mdp: TabularMDP, x: jax.Array) -> jax.Array:
+def _start(mdp: TabularMDP, x: Float[Array, "S *D"]) -> Float[Array, "*D"]:
+    """Moments given the state, averaged over the initial one."""
     return jnp.einsum("s,s...->...", jnp.asarray(mdp.initial), x)

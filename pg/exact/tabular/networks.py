@@ -2,32 +2,33 @@
 tables.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from pg.distributions import Categorical
 from pg.exact.tabular.mdp import TabularMDP
 from pg.networks import Network
 
 
-def table(mdp: TabularMDP, policy: Network, params: Any) -> jax.Array:
-    """The logits [S, A] of a memoryless categorical policy on the MDP's features.
+def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A"]:
+    """The logits [S, A] of a categorical policy without a recurrent cell on the MDP's features.
 
     Differentiable: `jax.grad(lambda p: exact_return(mdp, table(mdp, policy, p)))(params)` is the
     exact gradient of J with respect to any network's parameters.
     """
     first = jnp.zeros(mdp.num_states, bool)
-    return policy.apply(params, policy.carry, jnp.asarray(mdp.features, float), first)[1].logits
+    obs = jnp.asarray(mdp.features, float)
+    _, dist = policy.apply(params, policy.carry, obs, first)
+    return dist.logits
 
 
-def table_policy(logits: jax.Array) -> Network:
+def table_policy(logits: Float[Array | np.ndarray, "S A"]) -> Network:
     """A policy whose parameters are its logits [S, A], these at first; for one-hot observations."""
     return Network(lambda key: logits, lambda p, carry, obs, first: (carry, Categorical(obs @ p)))
 
 
-def table_critic(values: jax.Array) -> Network:
+def table_critic(values: Float[Array, "S *A"]) -> Network:
     """A critic whose parameters are its values, V [S] or Q [S, A], these at first; for one-hot
     observations.
     """

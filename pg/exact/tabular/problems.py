@@ -10,10 +10,15 @@ from pg.exact.tabular.mdp import TabularMDP
 def garnet(
     seed: int, num_states: int, num_actions: int, branching: int, horizon: int, ends: int = 1
 ) -> TabularMDP:
-    """A random MDP: from each (s, a) `branching` successors, rewards N(0, 1); the last `ends`
-    states are terminal.
+    """A random MDP, with rewards N(0, 1) (Archibald, McKinnon & Thomas 1995).
 
-    Archibald, McKinnon & Thomas 1995.
+    Args:
+        seed: of the generator.
+        num_states: S.
+        num_actions: A.
+        branching: the successors of each (s, a).
+        horizon: H.
+        ends: the last `ends` states are terminal.
     """
     g = np.random.default_rng(seed)
     transition = np.zeros((num_states, num_actions, num_states))
@@ -28,51 +33,62 @@ def garnet(
 
 
 def chain(length: int, horizon: int, slip: float = 0.1) -> TabularMDP:
-    """States in a row; action 1 steps right, 0 left, `slip` the other way; the right end pays 1 and
-    ends.
+    """States in a row, of which the right end pays 1 and ends the episode.
+
+    Args:
+        length: S.
+        horizon: H.
+        slip: the probability that action 1 steps left instead of right, and 0 right instead of
+            left.
     """
     transition = np.zeros((length, 2, length))
     for s in range(length):
-        left, right = max(s - 1, 0), min(s + 1, length - 1)
-        for action, (meant, other) in enumerate([(left, right), (right, left)]):
-            transition[s, action, meant] += 1 - slip
+        left = max(s - 1, 0)
+        right = min(s + 1, length - 1)
+        for action, (intended, other) in enumerate([(left, right), (right, left)]):
+            transition[s, action, intended] += 1 - slip
             transition[s, action, other] += slip
     reward = np.zeros((length, 2, length))
     reward[: length - 1, :, length - 1] = 1.0
-    return TabularMDP(
-        transition, reward, np.eye(length)[0], np.arange(length) == length - 1, horizon
-    )
+    initial = np.eye(length)[0]
+    terminal = np.arange(length) == length - 1
+    return TabularMDP(transition, reward, initial, terminal, horizon)
 
 
 def gridworld(rows: Sequence[str], horizon: int, slip: float = 0.0) -> TabularMDP:
-    """A map of S (start), . (free), # (wall), G (goal: +1, ends), H (hole: -1, ends); moves up,
-    right, down, left.
+    """A map on which moves go up, right, down, left.
 
-    With probability `slip` the move is one of the four at random.
+    Args:
+        rows: the map, of S (start), . (free), # (wall), G (goal: +1, ends), H (hole: -1, ends).
+        horizon: H.
+        slip: the probability that the move is one of the four at random.
     """
-    cells = {
-        (y, x): kind for y, row in enumerate(rows) for x, kind in enumerate(row) if kind != "#"
-    }
-    index = {cell: i for i, cell in enumerate(cells)}
+    cells: dict[tuple[int, int], str] = {}
+    for y, row in enumerate(rows):
+        for x, kind in enumerate(row):
+            if kind != "#":
+                cells[y, x] = kind
+    states = {cell: s for s, cell in enumerate(cells)}
     kinds = np.array(list(cells.values()))
     moves = np.zeros((len(cells), 4, len(cells)))
-    for (y, x), s in index.items():
+    for (y, x), s in states.items():
         for action, (dy, dx) in enumerate([(-1, 0), (0, 1), (1, 0), (0, -1)]):
-            moves[s, action, index.get((y + dy, x + dx), s)] = 1.0
+            successor = states.get((y + dy, x + dx), s)
+            moves[s, action, successor] = 1.0
     transition = (1 - slip) * moves + slip * moves.mean(1, keepdims=True)
-    value = np.select([kinds == "G", kinds == "H"], [1.0, -1.0], 0.0)
-    start = (kinds == "S") / (kinds == "S").sum()
-    reward = np.broadcast_to(value, transition.shape)
-    return TabularMDP(transition, reward, start, np.isin(kinds, ["G", "H"]), horizon)
+    is_start = kinds == "S"
+    of_entered = np.select([kinds == "G", kinds == "H"], [1.0, -1.0], 0.0)
+    reward = np.broadcast_to(of_entered, transition.shape)
+    terminal = np.isin(kinds, ["G", "H"])
+    return TabularMDP(transition, reward, is_start / is_start.sum(), terminal, horizon)
 
 
 def bandit(means: Sequence[float]) -> TabularMDP:
     """One step, k arms with certain rewards."""
     k = len(means)
     transition = np.broadcast_to(np.array([0.0, 1.0]), (2, k, 2))
-    return TabularMDP(
-        transition, np.stack([np.asarray(means), np.zeros(k)]), [1.0, 0.0], [False, True], horizon=1
-    )
+    reward = np.stack([np.asarray(means), np.zeros(k)])
+    return TabularMDP(transition, reward, [1.0, 0.0], [False, True], horizon=1)
 
 
 def pessimal() -> TabularMDP:
@@ -84,22 +100,26 @@ def pessimal() -> TabularMDP:
     Thomas 2020 (1906.07073), section 5.
     """
     transition = np.zeros((3, 2, 3))
-    transition[0, 0, 1] = transition[0, 1, 2] = transition[1, :, 1] = transition[2, :, 2] = 1.0
+    transition[0, 0, 1] = 1.0
+    transition[0, 1, 2] = 1.0
+    transition[1, :, 1] = 1.0
+    transition[2, :, 2] = 1.0
     reward = np.array([[0.0, 0.0], [0.0, 3.0], [-4.0, -1.0]])
-    return TabularMDP(
-        transition, reward, [1.0, 0.0, 0.0], np.zeros(3, bool), horizon=2, features=np.ones((3, 1))
-    )
+    initial = [1.0, 0.0, 0.0]
+    one_logit = np.ones((3, 1))
+    return TabularMDP(transition, reward, initial, np.zeros(3, bool), horizon=2, features=one_logit)
 
 
 def cancelling() -> TabularMDP:
     """Two steps that pay -1 and then about +1: the return is small, the reward to go is not.
 
-    Here the reward-to-go estimator has *more* variance than the total return: what it drops was
-    anti-correlated with what it keeps.
+    Here the reward-to-go estimator has *more* variance than the total return: the rewards that it
+    drops are anti-correlated with those that it uses.
     """
     transition = np.zeros((2, 2, 2))
     transition[:, :, 1] = 1.0
-    return TabularMDP(transition, [[-1.0, -0.9], [1.0, 1.1]], [1.0, 0.0], [False, False], horizon=2)
+    reward = [[-1.0, -0.9], [1.0, 1.1]]
+    return TabularMDP(transition, reward, [1.0, 0.0], [False, False], horizon=2)
 
 
 def references() -> dict[str, TabularMDP]:

@@ -3,13 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
-from pg.exact.tabular.exact import clocked
+from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
 from pg.rollout import Trajectory
 
 
-def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajectory, jax.Array]:
+def enumerate_trajectories(
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+) -> tuple[Trajectory, Float[Array, " M"]]:
     """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M],
     differentiable.
 
@@ -18,16 +21,14 @@ def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajecto
     state, action, after = _paths(mdp)
     entered = np.asarray(mdp.terminal)[after]
     ended = np.cumsum(entered, axis=0) - entered > 0
-    valid, last = ~ended, np.arange(mdp.horizon)[:, None] == mdp.horizon - 1
-    log_pi = jax.nn.log_softmax(clocked(mdp, logits))
+    valid = ~ended
     time = np.broadcast_to(np.arange(mdp.horizon)[:, None], state.shape)
+    last = time == mdp.horizon - 1
+    log_pi = jax.nn.log_softmax(time_dependent(mdp, logits))
     log_prob = log_pi[time, state, action]
-    moves = np.where(valid, mdp.transition[state, action, after], 1.0)
-    probability = (
-        mdp.initial[state[0]]
-        * moves.prod(0)
-        * jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
-    )
+    of_actions = jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
+    of_transitions = np.where(valid, mdp.transition[state, action, after], 1.0).prod(0)
+    probability = mdp.initial[state[0]] * of_transitions * of_actions
     features = jnp.asarray(mdp.features, float)
     traj = Trajectory(
         obs=features[state],
@@ -45,14 +46,16 @@ def enumerate_trajectories(mdp: TabularMDP, logits: jax.Array) -> tuple[Trajecto
     return traj, probability
 
 
-def initial_states(mdp: TabularMDP) -> np.ndarray:
+def initial_states(mdp: TabularMDP) -> Int[np.ndarray, " M"]:
     """The state in which every trajectory of `enumerate_trajectories` begins, int [M]."""
     return _paths(mdp)[0][0]
 
 
-def _paths(mdp: TabularMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States, actions and successors [H, M] of every path; an ended one stands still with action
-    0.
+def _paths(
+    mdp: TabularMDP,
+) -> tuple[Int[np.ndarray, "H M"], Int[np.ndarray, "H M"], Int[np.ndarray, "H M"]]:
+    """States, actions and successors [H, M] of every path; an ended one stays where it is, with
+    action 0.
     """
     state = np.flatnonzero(mdp.initial)
     history = np.zeros((0, len(state), 3), int)

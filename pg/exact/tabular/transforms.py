@@ -1,14 +1,14 @@
-"""An MDP made another: with the time in its state, so that it is stationary; or without an end."""
+"""MDPs made of others: with the time in the state, so that values are stationary; or continuing."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from pg.exact.tabular.exact import stationary
 from pg.exact.tabular.mdp import TabularMDP
 
 
-def with_clock(mdp: TabularMDP) -> TabularMDP:
+def with_time_in_state(mdp: TabularMDP) -> TabularMDP:
     """The same MDP on states (t, s), numbered t S + s for t = 0 .. H; observations are one-hot in
     them.
 
@@ -19,7 +19,8 @@ def with_clock(mdp: TabularMDP) -> TabularMDP:
     """
     H, S, A = mdp.horizon, mdp.num_states, mdp.num_actions
     N = (H + 1) * S
-    transition = np.einsum("tu,sav->tsauv", np.eye(H + 1, k=1), mdp.transition).reshape(N, A, N)
+    one_step_later = np.eye(H + 1, k=1)
+    transition = np.einsum("tu,sav->tsauv", one_step_later, mdp.transition).reshape(N, A, N)
     transition[-S:, :, -S:] = np.eye(S)[:, None]
     reward = np.tile(mdp.reward, (H + 1, 1, H + 1))
     initial = np.concatenate([mdp.initial, np.zeros(H * S)])
@@ -28,10 +29,10 @@ def with_clock(mdp: TabularMDP) -> TabularMDP:
 
 
 def restarting(mdp: TabularMDP) -> TabularMDP:
-    """The same MDP for ever, of its S' states that are not terminal: what would end begins anew.
+    """The MDP as a continuing task, of its S' states that are not terminal: an end is a restart.
 
-    P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: what windows, which
-    reset, see.
+    P'(s'|s, a) = P(s'|s, a) + P(ends|s, a) ρ(s'),  and the same mean reward: the process that
+    windows, which reset, sample from.
     """
     alive = ~mdp.terminal
     onward = mdp.transition[alive][:, :, alive]
@@ -42,14 +43,19 @@ def restarting(mdp: TabularMDP) -> TabularMDP:
     )
 
 
-def stationary_window(mdp: TabularMDP, logits: jax.Array) -> TabularMDP:
-    """`restarting(mdp)`, begun where the policy's chain is stationary: an episode is a window of H
-    steps of it.
+def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"]) -> TabularMDP:
+    """`restarting(mdp)` from the policy's stationary distribution: its episodes are windows of H
+    steps.
 
     logits: [S, A] on the states of `mdp`.
     """
-    endless = restarting(mdp)
-    initial = stationary(endless, jnp.asarray(logits)[~mdp.terminal])
+    continuing = restarting(mdp)
+    initial = stationary(continuing, jnp.asarray(logits)[~mdp.terminal])
     return TabularMDP(
-        endless.transition, endless.reward, initial, endless.terminal, mdp.horizon, endless.features
+        continuing.transition,
+        continuing.reward,
+        initial,
+        continuing.terminal,
+        mdp.horizon,
+        continuing.features,
     )
