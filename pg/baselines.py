@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from pg import rounding
@@ -177,7 +178,9 @@ class MovingAverage(NamedTuple):
         return jnp.where(has_samples, self.total / jnp.where(has_samples, self.weight, 1.0), 0.0)
 
     def update(
-        self, x: Float[Array, ""] | float, decay: Float[Array, ""] | float
+        self,
+        x: Float[Array | np.floating, ""] | float,
+        decay: Float[Array | np.floating, ""] | float,
     ) -> "MovingAverage":
         """The average with x included. The *uncorrected* sum is carried: feeding the corrected one
         back diverges.

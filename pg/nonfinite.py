@@ -1,12 +1,10 @@
-"""Numbers that are not finite: found at the update in which they appear, and kept out of what is
-learned.
+"""The guard against numbers that are not finite: an update in which they appear is not applied.
 
-An update whose rewards, observations, gradients or parameters hold a NaN or an infinity is not
-taken:
+On an update whose rewards, observations, gradients or parameters hold a NaN or an infinity:
 
     stop     the run is frozen from then on, as it was before that update; other runs go on
-    skip     the next update starts from where that one started, with other random numbers
-    ignore   it is taken all the same
+    skip     the next update starts from the same state, with other random numbers
+    ignore   it is applied anyway
 
 NaN parameters would not show in returns: a categorical distribution of NaN logits keeps choosing
 action 0.
@@ -18,64 +16,66 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from pg.config import NONFINITE_CAUSES, OnNonfinite
 from pg.rollout import Trajectory
 
-# The largest negative float of 32 bits, which no metric is: what stands for a NaN where programs
-# may give none.
+# The largest negative float of 32 bits, which no metric is: in place of a NaN where programs may
+# give none.
 STAND_IN = float(np.finfo(np.float32).min)
 
 
 def guarded(
-    step: Callable[[Any, jax.Array], Any], how: OnNonfinite
-) -> Callable[[Any, jax.Array], Any]:
-    """A step of training whose update is not taken where a number in it is not finite.
+    step: Callable[[Any, PRNGKeyArray], Any], how: OnNonfinite
+) -> Callable[[Any, PRNGKeyArray], Any]:
+    """A step of training whose update is not applied where a number in it is not finite.
 
     Args:
         step: state, key -> `pg.train.Update`.
-        how: What follows such an update.
+        how: The reaction to such an update.
     """
 
-    def guarded_step(state: Any, key: jax.Array) -> Any:
+    def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
         bits = causes(done.traj, done.largest, done.state.params)
         if how == "ignore":  # never, but not so that the compiler sees it: all three round alike
             reject = bits < 0
         else:
             reject = (bits != 0) | ((state.skipped > 0) & (how == "stop"))
-        kept = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, done.state)
+        after = jax.tree.map(lambda old, new: jnp.where(reject, old, new), state, done.state)
         skipped = reject.astype(jnp.int32)
-        kept = kept._replace(update=done.state.update, skipped=state.skipped + skipped)
+        after = after._replace(update=done.state.update, skipped=state.skipped + skipped)
         metrics = done.metrics | {"nonfinite": bits, "skipped": skipped}
-        return done._replace(state=kept, metrics=metrics)
+        return done._replace(state=after, metrics=metrics)
 
     return guarded_step
 
 
-def causes(traj: Trajectory, grad_norm: jax.Array, params: Any) -> jax.Array:
+def causes(traj: Trajectory, grad_norm: Float[Array, ""], params: PyTree) -> Int[Array, ""]:
     """int32 []: bit i is set where NONFINITE_CAUSES[i] has a number that is not finite; 0: none.
 
     Args:
         traj: The batch, as collected.
         grad_norm: [], infinite also where only the square of a gradient is.
-        params: What was learned.
+        params: The parameters after the update.
     """
     valid = traj.valid.reshape(*traj.valid.shape, *[1] * (traj.obs.ndim - 2))
-    fine = [
+    finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    are_finite = [
         jnp.isfinite(traj.reward).all(),
         (jnp.isfinite(traj.obs) | ~valid).all(),
         jnp.isfinite(grad_norm),
-        jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]).all(),
+        jnp.stack(finite_leaves).all(),
     ]
     bits = 2 ** np.arange(len(NONFINITE_CAUSES), dtype=np.int32)
-    return jnp.sum(jnp.where(jnp.stack(fine), 0, bits), dtype=jnp.int32)
+    return jnp.sum(jnp.where(jnp.stack(are_finite), 0, bits), dtype=jnp.int32)
 
 
 def missing() -> float:
-    """The metric of an update that has nothing to tell of, as the return where no episode ended.
+    """A metric without a value, as the return of an update in which no episode ended.
 
-    NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN that it gives, `STAND_IN`.
+    NaN; but under JAX_DEBUG_NANS, which stops a program at any NaN, `STAND_IN`.
     """
     settings: Any = jax.config  # its attributes are made at run time
     return STAND_IN if settings.jax_debug_nans else float("nan")
@@ -83,8 +83,12 @@ def missing() -> float:
 
 def restored(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The metrics, on the host, with NaN again where `missing` put its stand-in."""
+    if missing() != STAND_IN:
+        return dict(metrics)
 
     def one(x: np.ndarray) -> np.ndarray:
-        return np.where(x == STAND_IN, np.nan, x).astype(x.dtype) if x.dtype.kind == "f" else x
+        if x.dtype.kind != "f":
+            return x
+        return np.where(x == STAND_IN, np.nan, x).astype(x.dtype)
 
-    return {name: one(x) for name, x in metrics.items()} if missing() == STAND_IN else dict(metrics)
+    return {name: one(x) for name, x in metrics.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
 from pg import returns, rounding
 from pg.config import Config
@@ -114,9 +114,7 @@ def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
     return Normaliser(obs, Moments.start(), jnp.zeros(config.num_envs), extremes)
 
 
-def observe(
-    normaliser: Normaliser, traj: Trajectory, gamma: Float[Array, ""] | float
-) -> Normaliser:
+def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""]) -> Normaliser:
     """The statistics with a batch included.
 
     Args:

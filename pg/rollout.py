@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import networks
 from pg.config import Config
@@ -405,7 +405,7 @@ def returns_to_go(
     key: PRNGKeyArray,
     begin: RolloutState,
     action: Shaped[Array, "B *A"],
-    gamma: Float[Array, ""] | float,
+    gamma: Float[ArrayLike, ""],
     horizon: int | None = None,
 ) -> Float[Array, " B"]:
     """G = Σₖ γᵏ rₜ₊ₖ of B episodes that take `action` now, and follow the policy then, [B].

@@ -10,6 +10,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -35,7 +36,7 @@ def clipped(
     log_prob: Float[Array, "*B"],
     behaviour: Float[Array, "*B"],
     psi: Float[Array, "*B"],
-    epsilon: Float[Array, ""] | float,
+    epsilon: Float[Array | np.floating, ""] | float,
 ) -> Float[Array, "*B"]:
     """min(ρ Ψ, clip(ρ, 1-ε, 1+ε) Ψ), [...]  (Schulman et al. 2017, 1707.06347, eq. 7).
 
@@ -53,7 +54,7 @@ def clipped_value(
     value: Float[Array, "*B"],
     before: Float[Array, "*B"],
     target: Float[Array, "*B"] | float,
-    epsilon: Float[Array, ""] | float,
+    epsilon: Float[Array | np.floating, ""] | float,
 ) -> Float[Array, "*B"]:
     """½ max((V - target)², (V_clip - target)²), V_clip = V_before + clip(V - V_before, -ε, ε),
     [...]: a loss.
@@ -96,7 +97,7 @@ def dice(log_prob: Float[Array, "T *B"], reward: Float[Array, "T *B"]) -> Float[
 def loaded_dice(
     log_prob: Float[Array, "T *B"],
     advantage: Float[Array, "T *B"],
-    lambda_: Float[Array, ""] | float = 1.0,
+    lambda_: Float[Array | np.floating, ""] | float = 1.0,
 ) -> Float[Array, "*B"]:
     """Σₜ Aₜ (□(wₜ) - □(wₜ - log πₜ)), wₜ = Σ_{k≤t} λᵗ⁻ᵏ log π_k, [...]  (Farquhar et al. 2019,
     1909.10549).

@@ -1,5 +1,5 @@
-"""The decomposition of the variance of one step's term ∇log π(a|s) (G - b(s)): what follows, the
-action, the state.
+"""The decomposition of the variance of one step's term ∇log π(a|s) (G - b(s)) into the parts of the
+future, the action and the state.
 
     tr Var = E ‖z‖² Var(G|s, a)  +  E tr Var(z (Q - b)|s)  +  tr Var(E[z Q|s])
 
@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg import rollout
 from pg.diagnostics.samples import sample
@@ -27,15 +28,15 @@ from pg.networks import Network
 from pg.reports.statistics import Estimate
 from pg.rollout import RolloutState
 
-Baseline = Callable[[RolloutState], jax.Array]  # the states of N environments -> b [N]
+Baseline = Callable[[RolloutState], Array]  # the states of N environments -> b [N]
 
 
 class Decomposition(NamedTuple):
     """The three parts of the variance of one step's term."""
 
-    trajectory: Estimate  # Σ_τ: what follows the action, in the environment and in the policy
-    action: Estimate  # Σ_a: which action it is
-    state: Estimate  # Σ_s: in which state one is
+    trajectory: Estimate  # Σ_τ: the future of the action, in the environment and in the policy
+    action: Estimate  # Σ_a: the choice of the action
+    state: Estimate  # Σ_s: the state
 
     @property
     def total(self) -> float:
@@ -46,19 +47,19 @@ class Decomposition(NamedTuple):
 def decompose(
     env: Env,
     policy: Network,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     *,
     num_states: int = 256,
     num_actions: int = 4,
     num_returns: int = 4,
-    gamma: Any = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
     horizon: int | None = None,
     baseline: Baseline | None = None,
 ) -> Decomposition:
     """The parts of the variance of a step that is drawn from the visits of the policy.
 
-    It costs num_states · num_actions · num_returns episodes, side by side.
+    It costs num_states · num_actions · num_returns episodes, in one vmapped program.
 
     Args:
         env: environments; one episode of each is visited.
@@ -85,7 +86,7 @@ def decompose(
     shape = num_states, num_actions, num_returns
 
     @jax.jit
-    def parts_of_states(params: Any, key: jax.Array) -> Any:
+    def parts_of_states(params: PyTree, key: PRNGKeyArray) -> PyTree:
         visit_key, choose_key, act_key, return_key = jax.random.split(key, 4)
         states, valid = rollout.visited(env, policy, params, visit_key, horizon)
         chosen = jax.random.choice(
@@ -111,17 +112,21 @@ def decompose(
 
 
 def _actions(
-    policy: Network, params: Any, states: RolloutState, key: jax.Array, count: int
-) -> jax.Array:
+    policy: Network, params: PyTree, states: RolloutState, key: PRNGKeyArray, count: int
+) -> Shaped[Array, "N K *A"]:
     """The actions of a policy, `count` in every state, [N, count, *A]."""
     dist = policy.apply(params, states.carry, states.obs, states.time == 0)[1]
     return jax.vmap(lambda k: dist.sample(dist.draw(k)), out_axes=1)(jax.random.split(key, count))
 
 
 def _parts(
-    policy: Network, params: Any, states: RolloutState, actions: jax.Array, returns: jax.Array
-) -> Any:
-    """The addends of N states to the means Σ_τ, Σ_a and Σ_s, [N] each. returns: [N, m, k]."""
+    policy: Network,
+    params: PyTree,
+    states: RolloutState,
+    actions: Shaped[Array, "N m *A"],
+    returns: Float[Array, "N m k"],
+) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+    """The addends of N states to the means Σ_τ, Σ_a and Σ_s, [N] each."""
     num_states, num_actions, num_returns = returns.shape
 
     def terms(x: Any) -> tuple[Any, Any]:
@@ -131,7 +136,7 @@ def _parts(
             lambda leaf: leaf[None], (state.carry, state.obs, state.time == 0)
         )
 
-        def log_prob(params: Any, a: jax.Array) -> jax.Array:
+        def log_prob(params: PyTree, a: Shaped[Array, "*A"]) -> Float[Array, ""]:
             return policy.apply(params, carry, obs, first)[1].log_prob(a[None])[0]
 
         z = jax.vmap(jax.grad(log_prob), (None, 0))(params, action)
@@ -142,7 +147,7 @@ def _parts(
     def mean_term(x: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.mean(axis=0), terms(x)[1])
 
-    def within(x: Any) -> tuple[jax.Array, jax.Array]:
+    def within(x: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
         z, product = terms(x)
         length = jax.vmap(lambda one: optax.tree.norm(one, squared=True))(z)
         of_actions = sum(

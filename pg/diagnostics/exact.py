@@ -1,5 +1,5 @@
-"""Exact figures: the moments of any estimator on tabular problems, and whether a direction is a
-gradient at all.
+"""Exact diagnostics: the moments of any estimator on tabular problems, and the asymmetry of a
+direction that is no gradient.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
 
 from pg.estimators import Estimator, Params
 from pg.exact import tabular
@@ -20,18 +21,17 @@ def exact_moments(
     estimator: Estimator,
     params: Params,
     mdp: TabularMDP,
-    logits: Any,
+    logits: Float[Array | np.ndarray, "*H S A"],
     num_episodes: int = 1,
     *,
     limit_ends: bool = False,
     share_start: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P P"]]:
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly.
 
     A sum over every batch. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
-    Costs Mⁿ estimates for M
-    trajectories of positive probability, and memory for the trajectories (for pairs, also for the M
-    estimates of which one trajectory is a part).
+    Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
+    (for pairs, also for the M estimates of which one trajectory is a part).
 
     Args:
         estimator: the estimator.
@@ -61,10 +61,10 @@ def _moments(
     estimator: Estimator,
     params: Params,
     traj: Trajectory,
-    probability: jax.Array,
+    probability: Float[Array, " M"],
     num_episodes: int,
-    begins: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
+    begins: Int[Array, " M"] | None,
+) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
     """E x [P] and E x xᵀ [P, P] of a batch's estimate x.
 
     Added up trajectory by trajectory: the outer products of all of them would take M P² numbers.
@@ -81,30 +81,29 @@ def _moments(
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
     state = estimator.init(jax.random.key(0))[1]
 
-    def ascent(batch: Trajectory) -> jax.Array:
+    def ascent(batch: Trajectory) -> Float[Array, " P"]:
         weighted, _ = estimator.weigh(params, state, batch)
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
     def estimates(
-        episode: Trajectory, weight: jax.Array, begin: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        episode: Trajectory, weight: Float[Array, ""], begin: Int[Array, ""]
+    ) -> tuple[Float[Array, "K P"], Float[Array, " K"]]:
         """The estimates [K, P] from all batches that an episode is the first of, and their
         probabilities [K].
         """
         if num_episodes == 1:
             return ascent(episode)[None], weight[None]
 
-        def of_pair(other: Trajectory) -> jax.Array:
-            return ascent(
-                jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other)
-            )
+        def of_pair(other: Trajectory) -> Float[Array, " P"]:
+            pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other)
+            return ascent(pair)
 
         others = probability if begins is None else jnp.where(begins == begin, probability, 0.0)
         return jax.vmap(of_pair)(episodes), weight * others / jnp.sum(others)
 
     def add(
-        total: tuple[jax.Array, jax.Array], row: Any
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        total: tuple[Float[Array, " P"], Float[Array, "P P"]], row: Any
+    ) -> tuple[tuple[Float[Array, " P"], Float[Array, "P P"]], None]:
         x, weights = estimates(*row)
         mean, second = total
         return (mean + weights @ x, second + (weights[:, None] * x).T @ x), None
@@ -115,7 +114,7 @@ def _moments(
     return jax.lax.scan(add, (zero, jnp.outer(zero, zero)), (episodes, probability, starts))[0]
 
 
-def asymmetry(direction: Callable[[jax.Array], jax.Array], params: jax.Array) -> jax.Array:
+def asymmetry(direction: Callable[[Array], Array], params: Float[Array, "*P"]) -> Float[Array, ""]:
     """‖A - Aᵀ‖ / ‖A + Aᵀ‖ of A = ∂ direction / ∂ params, Frobenius norms, []: 0 where it is a
     gradient field.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, PyTree
 
 from pg.diagnostics.samples import Sample
 from pg.reports.statistics import Estimate
@@ -95,7 +96,7 @@ def expected_cosine(noise_scale: Any, num_gradients: Any) -> Any:
     return (1.0 + np.asarray(noise_scale) / np.asarray(num_gradients)) ** -0.5
 
 
-def cosine(x: Any, y: Any) -> jax.Array:
+def cosine(x: PyTree, y: PyTree) -> Float[Array, ""]:
     """x·y / (‖x‖ ‖y‖) of two trees, []; NaN where one of them is 0."""
     return optax.tree.vdot(x, y) / (optax.tree.norm(x) * optax.tree.norm(y))
 

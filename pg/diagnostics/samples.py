@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PyTree
 
 from pg.estimators import Estimator, Params, Weighted
 from pg.fast import blocks
 from pg.rollout import Trajectory
 
-Gradient = Callable[[Any], Any]  # what one gradient is made of -> the gradient, a tree of P numbers
+# the data of one gradient -> the gradient, a tree of P numbers
+Gradient = Callable[[Any], PyTree]
 
 
 class Moments(NamedTuple):
     """The first two moments of n gradients."""
 
-    size: jax.Array  # n, []
-    mean: Any  # ḡ, the tree of a gradient
-    variance: Any  # (1/(n-1)) Σ (gᵢ - ḡ)², coordinate by coordinate, the tree of a gradient
+    size: Float[Array, ""]  # n
+    mean: PyTree  # ḡ, the tree of a gradient
+    variance: PyTree  # (1/(n-1)) Σ (gᵢ - ḡ)², coordinate by coordinate, the tree of a gradient
 
 
 class Sample(NamedTuple):
@@ -33,12 +35,12 @@ class Sample(NamedTuple):
     """
 
     moments: Moments
-    distance: jax.Array  # ‖gᵢ - ḡ‖², [n]
-    along: jax.Array  # (gᵢ - ḡ)·ḡ, [n]
-    reference: jax.Array  # gᵢ·r / ‖r‖, [n], r a gradient to compare with; NaN without one
+    distance: Float[Array, " n"]  # ‖gᵢ - ḡ‖²
+    along: Float[Array, " n"]  # (gᵢ - ḡ)·ḡ
+    reference: Float[Array, " n"]  # gᵢ·r / ‖r‖, r a gradient to compare with; NaN without one
 
     @property
-    def mean_squared_norm(self) -> jax.Array:
+    def mean_squared_norm(self) -> Float[Array, ""]:
         """‖ḡ‖², []."""
         return optax.tree.norm(self.moments.mean, squared=True)
 
@@ -46,11 +48,11 @@ class Sample(NamedTuple):
 def per_episode(
     estimator: Estimator,
     params: Params,
-    state: Any,
+    state: PyTree,
     traj: Trajectory,
     *,
     batch_size: int | None = None,
-    reference: Any = None,
+    reference: PyTree = None,
 ) -> Sample:
     """The gradients of the single episodes of a batch, whose mean is the batch's estimate.
 
@@ -76,12 +78,12 @@ def per_episode(
 def per_batch(
     estimator: Estimator,
     params: Params,
-    state: Any,
+    state: PyTree,
     traj: Trajectory,
     num_episodes: int,
     *,
     batch_size: int | None = None,
-    reference: Any = None,
+    reference: PyTree = None,
 ) -> Sample:
     """The estimates of n batches: independent, for any estimator.
 
@@ -125,7 +127,7 @@ def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[
 
 
 def of_batches(
-    estimator: Estimator, params: Params, state: Any, traj: Trajectory, num_episodes: int
+    estimator: Estimator, params: Params, state: PyTree, traj: Trajectory, num_episodes: int
 ) -> tuple[Gradient, Trajectory]:
     """The gradient of one batch as a function, and the batches, for `sample` and others.
 
@@ -152,7 +154,7 @@ def of_batches(
             f"num_episodes must be a multiple of the trajectory's group size, got {num_episodes}"
         )
 
-    def gradient(part: Trajectory) -> Any:
+    def gradient(part: Trajectory) -> PyTree:
         return ascent(estimator, params, estimator.weigh(params, state, part)[0])
 
     return gradient, _groups(traj, num_episodes)
@@ -167,7 +169,7 @@ def _cuts_a_group(traj: Trajectory, num_episodes: int) -> bool:
     return bool((first[1:] == last[:-1]).any())
 
 
-def ascent(estimator: Estimator, params: Params, batch: Weighted) -> Any:
+def ascent(estimator: Estimator, params: Params, batch: Weighted) -> PyTree:
     """The estimate of a weighed batch, as a direction of ascent: a tree like `params.policy`.
 
     Args:
@@ -188,7 +190,9 @@ def at_once(traj: Trajectory, num_episodes: int) -> int:
     return max(4, blocks.rows() // (len(traj.reward) * num_episodes))
 
 
-def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any = None) -> Sample:
+def sample(
+    gradient: Gradient, xs: PyTree, *, batch_size: int = 16, reference: PyTree = None
+) -> Sample:
     """The statistics of gradients. Each is computed twice, as the mean is needed first.
 
     Args:
@@ -198,20 +202,23 @@ def sample(gradient: Gradient, xs: Any, *, batch_size: int = 16, reference: Any 
         reference: a gradient, for `cosine_to`.
     """
     first = moments(gradient, xs, batch_size=batch_size)
-    unit = (
-        None if reference is None else optax.tree.scale(1.0 / optax.tree.norm(reference), reference)
-    )
+    unit = None  # the direction of the reference
+    if reference is not None:
+        unit = optax.tree.scale(1.0 / optax.tree.norm(reference), reference)
 
-    def numbers(x: Any) -> tuple[jax.Array, ...]:
+    def numbers(x: Any) -> tuple[Float[Array, ""], ...]:
         g = gradient(x)
         centred = optax.tree.sub(g, first.mean)
-        dot = jnp.full_like(first.size, jnp.nan) if unit is None else optax.tree.vdot(g, unit)
-        return optax.tree.norm(centred, squared=True), optax.tree.vdot(centred, first.mean), dot
+        distance = optax.tree.norm(centred, squared=True)
+        along = optax.tree.vdot(centred, first.mean)
+        if unit is None:
+            return distance, along, jnp.full_like(first.size, jnp.nan)
+        return distance, along, optax.tree.vdot(g, unit)
 
     return Sample(first, *_mapped(numbers, xs, batch_size))
 
 
-def gradients(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Any:
+def gradients(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> PyTree:
     """The gradients themselves, leaves [n, ...]: where they do fit into memory.
 
     Args:
@@ -222,7 +229,7 @@ def gradients(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Any:
     return _mapped(gradient, xs, batch_size)
 
 
-def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
+def moments(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> Moments:
     """The mean and the variance of gradients.
 
     Args:
@@ -232,29 +239,30 @@ def moments(gradient: Gradient, xs: Any, *, batch_size: int = 16) -> Moments:
     """
     n = len(jax.tree.leaves(xs)[0])
     size = min(batch_size, n)
-    whole = n - n % size
+    in_full_parts = n - n % size
 
-    def of_part(part: Any) -> Moments:
+    def of_part(part: PyTree) -> Moments:
         with blocks.side_by_side(size):
             g = jax.vmap(gradient)(part)
         mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), g)
         squares = jax.tree.map(lambda x, m: jnp.sum((x - m[None]) ** 2, axis=0), g, mean)
         return Moments(jnp.asarray(len(jax.tree.leaves(part)[0]), float), mean, squares)
 
-    def add(total: Moments, part: Any) -> tuple[Moments, None]:
+    def add(total: Moments, part: PyTree) -> tuple[Moments, None]:
         return _merged(total, of_part(part)), None
 
-    parts = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), xs)
+    parts = jax.tree.map(lambda x: x[:in_full_parts].reshape(-1, size, *x.shape[1:]), xs)
     shapes = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts))
-    total, _ = jax.lax.scan(add, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), parts)
-    if whole < n:
-        total, _ = add(total, jax.tree.map(lambda x: x[whole:], xs))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
+    if in_full_parts < n:
+        total, _ = add(total, jax.tree.map(lambda x: x[in_full_parts:], xs))
     return total._replace(
         variance=optax.tree.scale(1.0 / jnp.maximum(total.size - 1.0, 1.0), total.variance)
     )
 
 
-def _mapped(f: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+def _mapped(f: Callable[[Any], Any], xs: PyTree, batch_size: int) -> PyTree:
     """The values of `f` at xs, leaves [n, ...], `batch_size` at a time."""
     with blocks.side_by_side(min(batch_size, len(jax.tree.leaves(xs)[0]))):
         return jax.lax.map(f, xs, batch_size=batch_size)
@@ -264,7 +272,8 @@ def _merged(a: Moments, b: Moments) -> Moments:
     """The moments of two samples as one; in all three `variance` is the sum of squared
     distances.
     """
-    size, gap = a.size + b.size, optax.tree.sub(b.mean, a.mean)
+    size = a.size + b.size
+    gap = optax.tree.sub(b.mean, a.mean)
     mean = jax.tree.map(lambda m, d: m + d * (b.size / size), a.mean, gap)
     squares = jax.tree.map(
         lambda s, t, d: s + t + d**2 * (a.size * b.size / size), a.variance, b.variance, gap
@@ -272,8 +281,10 @@ def _merged(a: Moments, b: Moments) -> Moments:
     return Moments(size, mean, squares)
 
 
-def _groups(tree: Any, size: int) -> Any:
+def _groups(tree: PyTree, size: int) -> PyTree:
     """Leaves [T, n · size, ...] as [n, T, size, ...]."""
-    return jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0), tree
-    )
+
+    def grouped(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(len(x), -1, size, *x.shape[2:]), 1, 0)
+
+    return jax.tree.map(grouped, tree)

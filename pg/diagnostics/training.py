@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
+from jaxtyping import PRNGKeyArray
 
 from pg import nonfinite
 from pg.config import Config
@@ -18,12 +18,12 @@ from pg.networks import Network
 
 
 def diagnosed(
-    step: Callable[[Any, jax.Array], Any],
+    step: Callable[[Any, PRNGKeyArray], Any],
     config: Config,
     critic: Network,
     est: Estimator,
     scale: float,
-) -> Callable[[Any, jax.Array], Any]:
+) -> Callable[[Any, PRNGKeyArray], Any]:
     """A step of training whose metrics include the quality of the gradient of its batch.
 
     Ψ is that which the first step on the batch takes.
@@ -36,14 +36,15 @@ def diagnosed(
         scale: factor of the gradient of a batch.
     """
 
-    def watched(state: Any, key: jax.Array) -> Any:
+    def with_diagnostics(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
         batch = standardise(done.batch) if config.advantages == "minibatch" else done.batch
         batch = devices.gather_envs(batch)
         gradient, episodes = of_episodes(est, state.params, batch)
         episode = moments(gradient, episodes, batch_size=at_once(batch.traj, 1))
         noise = scale**2 * optax.tree.sum(episode.variance)
-        signal = scale**2 * optax.tree.norm(episode.mean, squared=True) - noise / episode.size
+        squared_norm = scale**2 * optax.tree.norm(episode.mean, squared=True)
+        signal = squared_norm - noise / episode.size
         metrics = done.metrics | {"grad_variance": noise, "grad_squared_norm": signal}
         if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
             metrics["explained_variance"] = explained_variance(
@@ -54,4 +55,4 @@ def diagnosed(
             )
         return done._replace(metrics=metrics)
 
-    return watched
+    return with_diagnostics

@@ -2,54 +2,75 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from pg import rounding
 
 
-def effective_sample_size(log_weight: jax.Array) -> jax.Array:
-    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992). log_weight: log w,
-    [..., N], any scale.
+def effective_sample_size(log_weight: Float[Array | np.ndarray, "*B N"]) -> Float[Array, "*B"]:
+    """(Σ w)² / Σ w² over the last axis, between 1 and N, [...]  (Kong 1992).
 
-    Of importance weights w: how many equally weighted samples would be as good. Computed in
-    logarithms throughout, so that weights of e^±1000 do not overflow.
+    The number of equally weighted samples that would be as good as those with importance weights w.
+    In logarithms throughout, so that weights of e^±1000 do not overflow.
+
+    Args:
+        log_weight: log w, [..., N], at any scale.
     """
-    total, squares = (jax.nn.logsumexp(k * log_weight, axis=-1) for k in (1.0, 2.0))
-    return jnp.exp(2.0 * total - squares)
+    log_sum = jax.nn.logsumexp(log_weight, axis=-1)
+    log_sum_of_squares = jax.nn.logsumexp(2.0 * log_weight, axis=-1)
+    return jnp.exp(2.0 * log_sum - log_sum_of_squares)
 
 
 def explained_variance(
-    value: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
-) -> jax.Array:
+    value: Float[Array | np.ndarray, "T B"],
+    target: Float[Array | np.ndarray, "T B"],
+    valid: Bool[Array | np.ndarray, "T B"],
+    *,
+    missing: float = jnp.nan,
+) -> Float[Array, ""]:
     """1 - Var(target - V) / Var(target) over the valid steps, []: 1 for a perfect critic, 0 for a
     constant.
 
     Args:
         value: V, [T, B].
-        target: [T, B].
-        valid: [T, B].
-        missing: stands where all targets are equal but for rounding: there is nothing to explain.
+        target: returns, [T, B].
+        valid: the steps that count, [T, B].
+        missing: the result where all targets are equal but for rounding: there is nothing to
+            explain.
     """
-    return explained_share(_variance(target - value, valid), target, valid, missing=missing)
+    target, valid = jnp.asarray(target), jnp.asarray(valid)
+    unexplained = _variance(target - value, valid)
+    return explained_share(unexplained, target, valid, missing=missing)
 
 
 def explained_share(
-    error: jax.Array, target: jax.Array, valid: jax.Array, *, missing: float = jnp.nan
-) -> jax.Array:
+    error: Float[Array, ""],
+    target: Float[Array | np.ndarray, "T B"],
+    valid: Bool[Array | np.ndarray, "T B"],
+    *,
+    missing: float = jnp.nan,
+) -> Float[Array, ""]:
     """1 - error / Var(target) over the valid steps, [].
 
     Args:
         error: a critic's squared error, of which the variance of target - V is a part, [].
-        target: [T, B].
-        valid: [T, B].
-        missing: stands where all targets are equal but for rounding: there is nothing to explain.
+        target: returns, [T, B].
+        valid: the steps that count, [T, B].
+        missing: the result where all targets are equal but for rounding: there is nothing to
+            explain.
     """
-    spread = _variance(target, valid)
-    is_constant = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | (spread <= 0)
-    return jnp.where(is_constant, missing, 1.0 - error / jnp.where(is_constant, 1.0, spread))
+    target, valid = jnp.asarray(target), jnp.asarray(valid)
+    variance = _variance(target, valid)
+    are_equal = rounding.equal(target, rounding.of_size(target), valid)[0, 0]
+    unexplainable = are_equal | (variance <= 0)
+    share = 1.0 - error / jnp.where(unexplainable, 1.0, variance)
+    return jnp.where(unexplainable, missing, share)
 
 
-def _variance(x: jax.Array, valid: jax.Array) -> jax.Array:
+def _variance(x: Float[Array, "T B"], valid: Bool[Array, "T B"]) -> Float[Array, ""]:
     """The variance of x [T, B] over the valid steps, []."""
     count = jnp.maximum(jnp.sum(valid), 1).astype(x.dtype)
-    centred = x - jnp.sum(jnp.where(valid, x, 0.0)) / count
+    mean = jnp.sum(jnp.where(valid, x, 0.0)) / count
+    centred = x - mean
     return jnp.sum(jnp.where(valid, centred, 0.0) ** 2) / count

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg import baselines, returns, rounding, surrogates
 from pg.config import Hyperparams, check_is_hyperparams
@@ -60,7 +60,7 @@ class Estimator(NamedTuple):
     accepts: tuple[str, ...] = ("episodes", "windows")
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
     # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
-    state_discount: Float[Array, ""] | float = 1.0
+    state_discount: Float[ArrayLike, ""] = 1.0
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -149,7 +149,7 @@ def build_estimator(
     *,
     state: PyTree = (),
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
-    state_discount: Float[Array, ""] | float | None = None,
+    state_discount: Float[ArrayLike, ""] | None = None,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
@@ -350,7 +350,7 @@ def state_weight(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
     return jnp.asarray(h.gamma, time.dtype) ** (time * (1.0 - h.undiscounted_state_weighting))
 
 
-def state_discount(h: Hyperparams) -> Float[Array, ""] | float:
+def state_discount(h: Hyperparams) -> Float[ArrayLike, ""]:
     """The γ of `state_weight`'s γᵗ, []; 1 where `undiscounted_state_weighting` is 1."""
     return h.gamma ** (1.0 - h.undiscounted_state_weighting)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from pg.inputs import check_function, check_key, count, numbers
 
@@ -23,7 +23,7 @@ def antithetic(
     params: PyTree,
     noise: Float[Array, " P"],
     key: PRNGKeyArray,
-    sigma: Float[Array, ""] | float,
+    sigma: Float[ArrayLike, ""],
 ) -> Float[Array, " P"]:
     """(f(θ + σε) - f(θ - σε)) ε / 2σ, [P], for one direction ε; both sides see the same key.
 
@@ -55,7 +55,7 @@ def evolution_gradient(
     params: PyTree,
     key: PRNGKeyArray,
     num_pairs: int,
-    sigma: Float[Array, ""] | float = 0.1,
+    sigma: Float[ArrayLike, ""] = 0.1,
     batch_size: int = 32,
 ) -> PyTree:
     """The mean of `num_pairs` antithetic differences: of ascent, like params.

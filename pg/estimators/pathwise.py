@@ -9,7 +9,7 @@ of far less variance, but explosive where they are chaotic (2111.05803), and wro
 """
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from pg import returns, rollout
 from pg.envs import Box, Env
@@ -21,7 +21,7 @@ def pathwise_gradient(
     policy: Network,
     params: PyTree,
     key: PRNGKeyArray,
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
     horizon: int | None = None,
 ) -> PyTree:
     """(1/N) Σₙ ∇θ R(τ⁽ⁿ⁾) over the episodes that `rollout.episodes` collects for this key: of

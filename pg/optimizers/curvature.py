@@ -1,5 +1,4 @@
-"""Steps measured in distributions instead of parameters: the natural gradient, and trust regions
-made of it.
+"""Steps measured in distributions instead of parameters: the natural gradient and trust regions.
 
 F = E[Σₜ ∇log π ∇log πᵀ],   KL(π_θ ‖ π_θ₊ₓ) ≈ ½ xᵀ F x,   x = F⁻¹ g: steepest for a given KL
 """
@@ -11,20 +10,31 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from pg.fast import blocks
 from pg.networks import Network, unroll
 from pg.rollout import Trajectory
 
-MatVec = Callable[[Any], Any]
-Solve = Callable[[MatVec, Any], Any]  # v ↦ M v, b -> M⁻¹ b
+MatVec = Callable[[PyTree], PyTree]
+Solve = Callable[[MatVec, PyTree], PyTree]  # v ↦ M v, b -> M⁻¹ b
 
 
 def mean_kl(
-    policy: Network, params: Any, other: Any, traj: Trajectory, gamma: Any = 1.0
-) -> jax.Array:
-    """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []. params, other: of the
-    policy.
+    policy: Network,
+    params: PyTree,
+    other: PyTree,
+    traj: Trajectory,
+    gamma: Float[ArrayLike, ""] = 1.0,
+) -> Float[Array, ""]:
+    """(1/N) Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, [].
+
+    Args:
+        policy: the policy.
+        params: its parameters.
+        other: other parameters of it.
+        traj: the states, [T, N].
+        gamma: γ of the states' weights.
     """
     return blocks.mean_over_episodes(
         lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid
@@ -32,13 +42,23 @@ def mean_kl(
 
 
 def fisher_vector_product(
-    policy: Network, params: Any, traj: Trajectory, vector: Any, gamma: Any = 1.0
-) -> Any:
+    policy: Network,
+    params: PyTree,
+    traj: Trajectory,
+    vector: PyTree,
+    gamma: Float[ArrayLike, ""] = 1.0,
+) -> PyTree:
     """F v, F = (1/N) Σₙ Σₜ γᵗ E_{a~π}[∇log π ∇log πᵀ], without forming F; a tree like params.
 
     The Hessian of the mean KL at equal parameters, exact in the action (Schulman et al. 2015,
     1502.05477, app. C).
-    gamma: of the state weighting; 1 for none. It should be the gradient's own (Thomas 2014).
+
+    Args:
+        policy: the policy.
+        params: its parameters.
+        traj: the states, [T, N].
+        vector: v, a tree like params.
+        gamma: γ of the states' weights; 1 for none. It should be the gradient's own (Thomas 2014).
     """
 
     def block(rows: Trajectory) -> Any:
@@ -48,7 +68,9 @@ def fisher_vector_product(
     return blocks.mean_over_episodes(block, traj, traj.valid)
 
 
-def fisher_matrix(policy: Network, params: Any, traj: Trajectory, gamma: Any = 1.0) -> jax.Array:
+def fisher_matrix(
+    policy: Network, params: PyTree, traj: Trajectory, gamma: Float[ArrayLike, ""] = 1.0
+) -> Float[Array, "P P"]:
     """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P
     products.
     """
@@ -59,12 +81,15 @@ def conjugate_gradient(iterations: int = 10) -> Solve:
     """Solves by conjugate gradients, stopped once solved: on a singular matrix more steps only
     divide roundings.
     """
-    return lambda product, b: jax.scipy.sparse.linalg.cg(product, b, maxiter=iterations, tol=1e-10)[
-        0
-    ]
+
+    def solve(product: MatVec, b: PyTree) -> PyTree:
+        x, _ = jax.scipy.sparse.linalg.cg(product, b, maxiter=iterations, tol=1e-10)
+        return x
+
+    return solve
 
 
-def exact_solve(product: MatVec, b: Any) -> Any:
+def exact_solve(product: MatVec, b: PyTree) -> PyTree:
     """M⁺ b by the eigenvectors of the symmetric M, the pseudo-inverse where M is singular: for
     small policies.
 

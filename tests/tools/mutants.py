@@ -566,8 +566,8 @@ MUTANTS = [
     Mutant(
         "equal targets have a variance to explain",
         "diagnostics/weights.py",
-        "is_constant = rounding.equal(target, rounding.of_size(target), valid)[0, 0] | ",
-        "is_constant = ",
+        "unexplainable = are_equal | (variance <= 0)",
+        "unexplainable = variance <= 0",
         "tests/core/test_rounding.py -k explained",
     ),
     Mutant(

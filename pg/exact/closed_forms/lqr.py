@@ -146,7 +146,7 @@ def exact_return(
     lqr: LQR,
     K: Float[ArrayLike, "*H m n"],
     log_std: Float[ArrayLike, "*m"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, ""]:
     """J = -Σₜ γᵗ (tr (Q + KᵀR K) Mₜ + tr R S), []. Differentiable to any order."""
     _, _, Q, R, _, _ = lqr.matrices
@@ -162,7 +162,7 @@ def exact_gradient(
     lqr: LQR,
     K: Float[ArrayLike, "*H m n"],
     log_std: Float[ArrayLike, "*m"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> tuple[Float[Array, "*H m n"], Float[Array, " m"]]:
     """∇J with respect to K, of its shape, and to log σ, [m] (whose sum is the derivative by one
     number for all).
@@ -186,7 +186,7 @@ def value_matrices(
     lqr: LQR,
     K: Float[ArrayLike, "*H m n"],
     log_std: Float[ArrayLike, "*m"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> tuple[Float[Array, "steps n n"], Float[Array, " steps"]]:
     """P [H + 1, n, n] and c [H + 1] of Vₜ(x) = -(xᵀPₜ x + cₜ); P_H and c_H are 0.
 
@@ -216,7 +216,7 @@ def state_value(
     log_std: Float[ArrayLike, "*m"],
     x: Float[ArrayLike, "*B n"],
     time: Int[ArrayLike, "*B"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "*B"]:
     """Vₜ(x) = -(xᵀPₜ x + cₜ), [...]: the exact baseline.
 
@@ -234,7 +234,7 @@ def state_value(
     return -(jnp.einsum("...i,...ij,...j->...", x, P[time], x) + c[time])
 
 
-def optimal_gain(lqr: LQR, gamma: Float[Array, ""] | float = 1.0) -> Float[Array, "H m n"]:
+def optimal_gain(lqr: LQR, gamma: Float[ArrayLike, ""] = 1.0) -> Float[Array, "H m n"]:
     """The best gains Kₜ = -(R + γ BᵀPₜ₊₁ B)⁻¹ γ BᵀPₜ₊₁ A, [H, m, n], by the Riccati recursion,
     whatever the noise.
 

@@ -14,7 +14,7 @@ depends on the time; `gamma`, γ; `tau`, τ of the entropy-regularised reward r 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from pg.exact.tabular.mdp import TabularMDP, check_shape
 
@@ -22,8 +22,8 @@ from pg.exact.tabular.mdp import TabularMDP, check_shape
 def values(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
-    tau: Float[Array, ""] | float = 0.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
+    tau: Float[ArrayLike, ""] = 0.0,
 ) -> tuple[Float[Array, "H S A"], Float[Array, "H S"]]:
     """Q [H, S, A] and V [H, S], with t steps taken.
 
@@ -48,7 +48,7 @@ def values(
 def advantage(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "H S A"]:
     """Aₜ(s, a) = Qₜ(s, a) - Vₜ(s), [H, S, A]; Σₐ π Aₜ = 0."""
     q, v = values(mdp, logits, gamma)
@@ -71,8 +71,8 @@ def visitation(mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]) -> 
 def exact_return(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
-    tau: Float[Array, ""] | float = 0.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
+    tau: Float[ArrayLike, ""] = 0.0,
 ) -> Float[Array, ""]:
     """J = E[Σ_{t<H} γᵗ (rₜ - τ log π(aₜ|sₜ))], []. Differentiable to any order."""
     _, v = values(mdp, logits, gamma, tau)
@@ -82,8 +82,8 @@ def exact_return(
 def exact_gradient(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
-    tau: Float[Array, ""] | float = 0.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
+    tau: Float[ArrayLike, ""] = 0.0,
 ) -> Float[Array, "*H S A"]:
     """∇J with respect to the logits, of their shape."""
     return jax.grad(lambda x: exact_return(mdp, x, gamma, tau))(jnp.asarray(logits))
@@ -92,8 +92,8 @@ def exact_gradient(
 def exact_hessian(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
-    tau: Float[Array, ""] | float = 0.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
+    tau: Float[ArrayLike, ""] = 0.0,
 ) -> Float[Array, "..."]:
     """∇²J with respect to the logits, of their shape twice."""
     return jax.hessian(lambda x: exact_return(mdp, x, gamma, tau))(jnp.asarray(logits))
@@ -102,7 +102,7 @@ def exact_hessian(
 def undiscounted_direction(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "*H S A"]:
     """Σₜ Σₛ dₜ(s) Σₐ ∇π(a|s) Qₜ(s, a), of the logits' shape: the mean of estimators that drop γᵗ.
 
@@ -123,7 +123,7 @@ def undiscounted_direction(
 
 
 def discounted_values(
-    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[Array, ""] | float
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[ArrayLike, ""]
 ) -> tuple[Float[Array, "S A"], Float[Array, " S"]]:
     """Q = r + γ P V [S, A] and V = (I - γ P_π)⁻¹ r_π [S], without a time limit.
 
@@ -136,7 +136,7 @@ def discounted_values(
 
 
 def discounted_visitation(
-    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[Array, ""] | float
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[ArrayLike, ""]
 ) -> Float[Array, " S"]:
     """d = ρ (I - γ P_π)⁻¹ = Σₜ γᵗ P(sₜ = s, the episode still running), [S], without a time limit.
 
@@ -149,7 +149,7 @@ def discounted_visitation(
 
 
 def discounted_return(
-    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[Array, ""] | float
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], gamma: Float[ArrayLike, ""]
 ) -> Float[Array, ""]:
     """J = ρ·(I - γ P_π)⁻¹ r_π, without a time limit, []; γ < 1, or termination from everywhere."""
     _, v = discounted_values(mdp, logits, gamma)
@@ -191,7 +191,7 @@ def average_values(
 
 
 def gpomdp_direction(
-    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], beta: Float[Array, ""] | float
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"], beta: Float[ArrayLike, ""]
 ) -> Float[Array, "S A"]:
     """∇_β η = Σₛ μ(s) Σₐ ∇π(a|s) (r + β P V_β)(s, a), [S, A], V_β the β-discounted value.
 

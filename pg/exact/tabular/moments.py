@@ -17,8 +17,8 @@ from pg.exact.tabular.mdp import TabularMDP
 def total_return_moments(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
-    baseline: Float[Array, ""] | float = 0.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
+    baseline: Float[ArrayLike, ""] = 0.0,
 ) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
     """Mean [D] and covariance [D, D] of one episode's (R - b) Σₜ ∇log π, D the number of logits.
 
@@ -68,7 +68,7 @@ def total_return_moments(
 def reward_to_go_moments(
     mdp: TabularMDP,
     logits: Float[Array | np.ndarray, "*H S A"],
-    gamma: Float[Array, ""] | float = 1.0,
+    gamma: Float[ArrayLike, ""] = 1.0,
     baseline: Real[ArrayLike, "..."] = 0.0,
 ) -> tuple[Float[Array, " D"], Float[Array, "D D"]]:
     """Mean [D] and covariance [D, D] of one episode's Σₜ γᵗ ∇log π (Gₜ - bₜ(sₜ)), D the number of
