@@ -28,6 +28,7 @@ def main() -> int:
     cli.cache_compilations()
     try:
         config, hyperparams = folders.read_setup(folder)
+        folders.check_command(folder, "train.py")
         asked = folders.read_options(folder)
         machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])
         machine.start()  # only now: a mistake in the arguments need not wait for jax

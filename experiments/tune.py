@@ -47,6 +47,9 @@ def main() -> None:
         found = search(config, hyperparams, trials, options)
     except (ValueError, TypeError) as error:
         cli.fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: a search keeps nothing")
+        raise SystemExit(cli.INTERRUPTED) from None
     steps, budget = found.pop("steps"), f"{options.trials} trials × {options.seeds} seeds"
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)

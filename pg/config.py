@@ -395,13 +395,13 @@ def check_is_hyperparams(hyperparams: Any) -> None:
     """Raises ValueError, which says what to write instead, unless `hyperparams` are Hyperparams of
     any leaves.
     """
-    instead = "write pg.Hyperparams(learning_rate=...)"
+    instead = "write config.hyperparams(learning_rate=...)"
     if isinstance(hyperparams, Config):
         instead = "the Config comes first, and then the Hyperparams"
     elif isinstance(hyperparams, Mapping):
-        instead = f"write pg.Hyperparams({keywords(hyperparams)})"
+        instead = f"write config.hyperparams({keywords(hyperparams)})"
     elif isinstance(hyperparams, Real):
-        instead = f"write pg.Hyperparams(learning_rate={hyperparams})"
+        instead = f"write config.hyperparams(learning_rate={hyperparams})"
     check_kind("hyperparams", hyperparams, Hyperparams, instead)
 
 

@@ -200,6 +200,7 @@ def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[R
         "seeds": len(cell.seeds),
         "eval_episodes": cell.episodes,
         "greedy": False,
+        "command": "benchmark.py",
     }
     folders.write_setup(folder, cell.config, cell.hyperparams, options)
     writing.write_results(folder, run, evaluations, cell.seeds)
@@ -270,7 +271,12 @@ def _read_cell(folder: Path) -> Stored:
     episodes = settings.get("options", {}).get("eval_episodes")
     if episodes is None:
         raise ValueError(f"{folder / 'config.json'} is damaged: options.eval_episodes is missing")
-    summary = folders.read_json(folder / "summary.json", SUMMARY)
+    try:
+        summary = folders.read_json(folder / "summary.json", SUMMARY)
+    except files.UnreadableError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{error}; remove {folder} to run it again") from None
     lines = []
     for row in summary["per_seed"]:
         scores = [row["greedy"]["mean"], row["mean"]]

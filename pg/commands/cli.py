@@ -345,9 +345,9 @@ def describe(
     if verbose:
         lines += ["config: " + _listing(static), "hyperparams: " + _listing(hyperparams.scalars())]
     else:
-        usual = {
-            field.name: field.default for field in dataclasses.fields(Config)
-        } | Hyperparams().scalars()
+        default = Config(env=config.env, estimator=config.estimator)
+        usual = {field.name: getattr(default, field.name) for field in dataclasses.fields(Config)}
+        usual |= default.hyperparams().scalars()
         said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
             name: value

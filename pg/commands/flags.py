@@ -116,7 +116,7 @@ def _type_of(source: str, name: str, hint: Any) -> Any:
     if hint is int or name in WHOLE_NUMBERS:
         return _INTEGER
     if hint == int | None:
-        return _INTEGER | None
+        return _OPTIONAL_INTEGER
     return float if hint is Any else hint
 
 
@@ -197,7 +197,9 @@ def assignment(text: str) -> tuple[str, Any]:
 
 
 def _whole(text: str) -> int:
-    value = float(text)
+    value = math.nan
+    with contextlib.suppress(ValueError):
+        value = float(text)
     if not math.isfinite(value) or value != int(value):
         raise ValueError(f"{text} is not a whole number")
     return int(value)
@@ -230,6 +232,16 @@ def _primitive(convert: Callable[[str], Any], metavar: str, nargs: Any = 1) -> A
 
 
 _INTEGER = Annotated[int, _primitive(_whole, "INT")]  # accepts 1e6
+_OPTIONAL_INTEGER = Annotated[
+    int | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|none",
+        instance_from_str=lambda texts: None if texts[0].lower() == "none" else _whole(texts[0]),
+        is_instance=lambda value: value is None or isinstance(value, int),
+        str_from_instance=lambda value: ["none" if value is None else str(value)],
+    ),
+]
 # Fields that are read by another type than their annotation.
 _TYPES: dict[tuple[str, str], Any] = {
     ("Config", "env"): str,

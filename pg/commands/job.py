@@ -350,6 +350,7 @@ def _existing(
     files.remove_leftovers(folder)
     if there is None:
         return folder
+    folders.check_command(folder, "train.py")
     here = folders.jsonable(_identity(config, hyperparams, options))
     if differences := folders.differing(there, here):
         raise ValueError(f"{folder} holds another run: {'; '.join(differences)}")

@@ -29,7 +29,7 @@ class Checkpointing:
     interrupted.
     """
     checkpoint_updates: int | None = None
-    """Updates from one checkpoint to the next; none: only the time counts."""
+    """Updates, at least, from one checkpoint to the next; none: only the time counts."""
     checkpoints_kept: int = 2
     """Number of checkpoints that are kept, the last ones."""
 

@@ -426,7 +426,7 @@ def sensitivity(
     value, low, high = (
         np.array([getattr(m, name) for m in means], float) for name in Estimate._fields
     )
-    handles = [_line("setting", color=BLUE, marker="o", linestyle="", alpha=0.7)]
+    handles = [_line("configuration", color=BLUE, marker="o", linestyle="", alpha=0.7)]
     room = WIDTH / columns - 0.6
     for axes, (name, values) in zip(grid, varied.items(), strict=True):
         x = _positions(axes.xaxis, name, values, room)

@@ -121,8 +121,8 @@ class Policy:
 
 
 def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
-    """The policy that a run has trained, from its folder, or from that of a sweep: the best
-    setting.
+    """The policy that a run has trained, from its folder, or from that of a sweep: the
+    best configuration.
 
     Args:
         folder: that which `train.py` or `sweep.py` has printed last.
@@ -136,7 +136,7 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
         raise ValueError(
             f"folder must be the path of a run, as in 'results/...', got {described(folder)}"
         )
-    folder = _of_a_run(Path(folder))
+    folder = folders.run_folder(Path(folder))
     config, h = folders.read_setup(folder, env)
     options = folders.read_options(folder)
     begin, num_seeds = options.get("seed", 0), options.get("seeds", 1)
@@ -159,27 +159,3 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
     )
     network = normalisation.standardised(networks.make_policy(config, one), normaliser)
     return Policy(config, one, network, params.policy)
-
-
-def _of_a_run(folder: Path) -> Path:
-    """The folder itself, or that of a sweep's best setting.
-
-    Raises ValueError where neither holds a policy.
-    """
-    if os.path.lexists(folder / "config.json"):
-        return folder
-    if os.path.lexists(folder / "best" / "config.json"):
-        return folder / "best"
-    if os.path.lexists(folder / "sweep.json"):
-        raise ValueError(
-            f"{folder} is a sweep that has not tried its best setting again: finish it, with fresh "
-            f"seeds"
-        )
-    if any(folder.glob("seeds-*.json")) or any(folder.glob("*/seeds-*.json")):
-        raise ValueError(
-            f"{folder} holds scores of the benchmark, which keeps no parameters: "
-            f"train with train.py"
-        )
-    raise ValueError(
-        f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last"
-    )

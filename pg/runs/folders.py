@@ -79,6 +79,7 @@ SETUP: dict[str, Any] = {
     "options": Optional(
         {
             **{name: Optional(int) for name in ("seed", "seeds", "eval_episodes")},
+            "command": Optional(str),
             "greedy": Optional(bool),
             "shard": Optional(get_args(Shard)),
             "cpu_devices": Optional((int, None)),
@@ -234,6 +235,42 @@ def _with_env(folder: Path, data: Mapping[str, Any], env: Any) -> Mapping[str, A
             f"{stored or 'of that name'}: got {name_of(env)!r} of the class {class_of(env)}"
         )
     return {**data, "config": {**data["config"], "env": env}}
+
+
+def run_folder(folder: Path) -> Path:
+    """The folder itself, or that of a sweep's best configuration.
+
+    Raises ValueError where neither holds a run.
+    """
+    if os.path.lexists(folder / "config.json"):
+        return folder
+    if os.path.lexists(folder / "best" / "config.json"):
+        return folder / "best"
+    if os.path.lexists(folder / "sweep.json"):
+        raise ValueError(
+            f"{folder} is a sweep that has not trained its best configuration again: finish it, "
+            f"with fresh seeds"
+        )
+    if any(folder.glob("seeds-*.json")) or any(folder.glob("*/seeds-*.json")):
+        raise ValueError(
+            f"{folder} holds scores of a benchmark of before, without metrics and "
+            f"parameters: run it again in another folder"
+        )
+    raise ValueError(
+        f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last"
+    )
+
+
+def check_command(folder: Path, command: str) -> None:
+    """Raises ValueError where the run in a folder is of another command than `command`, which
+    would continue or repeat it otherwise than it was made.
+    """
+    maker = read_options(folder).get("command", "train.py")  # as of before it was recorded
+    if maker != command:
+        raise ValueError(
+            f"{folder} is of {maker}, and {command} would run it otherwise: give the folder of a "
+            f"run of train.py, or the command that made it again"
+        )
 
 
 def read_options(folder: Path) -> dict[str, Any]:

@@ -50,15 +50,15 @@ def load_results(folder: Path | str) -> Results:
     """Reads the results of a run, of a program of a benchmark, or of a sweep's best configuration.
 
     Args:
-        folder: the folder of the run, which may still be in progress.
+        folder: the folder of the run, which may still be in progress, or that of the sweep.
 
     Returns:
         Metrics by name, [seeds, updates] each, the summary and the settings.
 
     Raises:
-        ValueError: there are no metrics yet, or a file is damaged.
+        ValueError: it is no such folder, there are no metrics yet, or a file is damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = folders.run_folder(Path(folder).expanduser())
     settings = folders.read_stored(folder)
     rows = read_metrics(folder)
     if lacking := {"seed", "update"} - set(rows):

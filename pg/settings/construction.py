@@ -59,8 +59,9 @@ def _check_names(kind: str, values: Mapping[str, Any]) -> None:
         if meant in _ELSEWHERE:
             raise ValueError(f"{kind} has no field {name!r}: {_ELSEWHERE[meant]}")
         if meant in others:
+            instead = "config.hyperparams" if other == "Hyperparams" else f"pg.{other}"
             raise ValueError(
-                f"{kind} has no field {name!r}: write pg.{other}({meant}={shown(values[name])})"
+                f"{kind} has no field {name!r}: write {instead}({meant}={shown(values[name])})"
             )
         check_name(f"field of {kind}", name, own)
 

@@ -240,11 +240,13 @@ def fresh(
         again, folder / "checkpoints", f"best-{best}", config, 0, checkpointing, layout
     )
     keys = execution.seed_keys(seeds)
+    started = time.monotonic()
     done = list(chunks.chunks(plan, config, keys, chunks.crossed(h, num_seeds), keeping=keeping))
     states = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.states for chunk in done))
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
-    run = execution.Run(states, metrics, True, None, plan.programs.seconds, 0.0)
+    seconds = time.monotonic() - started
+    run = execution.Run(states, metrics, True, None, plan.programs.seconds, seconds)
     if not devices.is_first():
         return writing.summarise(run, evaluations, seeds)
     place = folder / "best"
@@ -256,6 +258,7 @@ def fresh(
         "seeds": len(seeds),
         "eval_episodes": spec.episodes,
         "greedy": spec.greedy,
+        "command": "sweep.py",
     }
     folders.write_setup(place, config, best_h, options, folders.environment(layout))
     return writing.write_results(place, run, evaluations, seeds)

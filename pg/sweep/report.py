@@ -13,7 +13,7 @@ import numpy as np
 
 from pg import numerals
 from pg.commands import cli
-from pg.reports import curves, plots, tables
+from pg.reports import curves, plots, statistics, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
 from pg.runs import results
@@ -69,6 +69,11 @@ def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
         texts.append(f"... and {len(ranked) - shown} more in configurations.csv")
     if any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown]):
         texts.append("no interval: it takes two seeds that stayed finite (--seeds)")
+    if len(spec.seeds) < statistics.FEW_SEEDS:
+        texts.append(
+            f"intervals of fewer than {statistics.FEW_SEEDS} seeds are too narrow: the bootstrap "
+            f"cannot go beyond the lowest and the highest seed"
+        )
     return "\n".join(texts)
 
 
@@ -109,7 +114,9 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
     written = {name: numerals.labels([r.values[name] for r in best]) for name in spec.table}
     for i, r in enumerate(best):
         values = {name: texts[i] for name, texts in written.items()}
-        name = label(values) or spec.config.estimator
+        # an estimator alone keeps its name, and with it its colour
+        name = values["estimator"] if set(values) == {"estimator"} else label(values)
+        name = name or spec.config.estimator
         metrics = specs.read_metrics(folder, r.configuration)
         try:
             lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))

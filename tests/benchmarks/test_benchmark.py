@@ -18,6 +18,7 @@ import pg
 from pg.benchmarks import learning, report, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
+from pg.commands import cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.presets import preset
@@ -106,6 +107,20 @@ def test_a_cell_is_the_folder_of_a_run(finished: Path) -> None:
     assert found.metrics["return"].shape == (2, 3)
     assert pg.load_policy(folder, seed=1).config == config
     assert not list(finished.rglob(".*.tmp"))
+
+
+def test_a_cell_is_neither_resumed_nor_replayed_as_a_run_of_train(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be trained again and overwritten."""
+    folder = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert job.resume(folder) == cli.MISTAKE
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{folder} is of benchmark.py, and train.py would run it otherwise" in said
+    with pytest.raises(ValueError, match=r"is of benchmark\.py"):
+        folders.check_command(folder, "train.py")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
 
 
 def test_greedy_and_sampled_returns_are_those_of_the_evaluations(finished: Path) -> None:
@@ -263,7 +278,9 @@ def test_ctrl_c_keeps_what_is_finished(
 def test_a_damaged_file_is_named(finished: Path, tmp_path: Path) -> None:
     path = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo" / "seeds-0-1" / "summary.json"
     path.write_text(path.read_text()[:40])
-    with pytest.raises(ValueError, match=r"summary\.json is damaged: it holds no strict JSON"):
+    with pytest.raises(
+        ValueError, match=r"summary\.json is damaged: .*; remove .* to run it again"
+    ):
         learning.collect(tmp_path)
 
 

@@ -459,7 +459,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a field of Hyperparams in Config": (
         config_of(learning_rate=1e-3),
-        "Config has no field 'learning_rate': write pg.Hyperparams(learning_rate=0.001)",
+        "Config has no field 'learning_rate': write config.hyperparams(learning_rate=0.001)",
     ),
     "a field of Config in Hyperparams": (
         hyperparams_of(num_envs=3),
@@ -471,7 +471,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a field of Hyperparams in replace": (
         lambda: replace(Config(preset=None), gamma=0.9),
-        "Config has no field 'gamma': write pg.Hyperparams(gamma=0.9)",
+        "Config has no field 'gamma': write config.hyperparams(gamma=0.9)",
     ),
     "another library's field of Config": (
         config_of(n_envs=8),
@@ -483,7 +483,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "another library's field of the other class": (
         config_of(lr=0.1),
-        "write pg.Hyperparams(learning_rate=0.1)",
+        "write config.hyperparams(learning_rate=0.1)",
     ),
     "total steps in Config": (
         config_of(total_timesteps=10**6),

@@ -177,7 +177,7 @@ def test_a_state_that_was_given_away_cannot_be_used_again() -> None:
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a dictionary for the Hyperparams of runs": (
         lambda: execution.run(Config(preset=None), {"gamma": 0.9}, [0]),
-        "got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+        "got {'gamma': 0.9}: write config.hyperparams(gamma=0.9)",
     ),
     "a number for seeds": (
         lambda: execution.run(Config(preset=None), Hyperparams(), 3),

@@ -831,11 +831,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a dictionary for Hyperparams": (
         handed(lambda x: make_train(x.config)(KEY, {"gamma": 0.9})),
-        "hyperparams must be a pg.Hyperparams, got {'gamma': 0.9}: write pg.Hyperparams(gamma=0.9)",
+        "got {'gamma': 0.9}: write config.hyperparams(gamma=0.9)",
     ),
     "a number for Hyperparams": (
         handed(lambda x: make_train(x.config)(KEY, 0.1)),
-        "got 0.1: write pg.Hyperparams(learning_rate=0.1)",
+        "got 0.1: write config.hyperparams(learning_rate=0.1)",
     ),
     "parameters for a state": (
         handed(lambda x: make_learner(x.config).step(x.state.params, KEY)),

@@ -229,11 +229,11 @@ def test_a_folder_without_a_policy_says_what_it_is(tmp_path: Path) -> None:
         pg.load_policy(str(tmp_path))
     (tmp_path / "seeds-0-1.json").touch()
     with pytest.raises(
-        ValueError, match="holds scores of the benchmark, which keeps no parameters"
+        ValueError, match="holds scores of a benchmark of before, without metrics and"
     ):
         pg.load_policy(tmp_path)
     (tmp_path / "sweep.json").touch()
-    with pytest.raises(ValueError, match="is a sweep that has not tried its best setting again"):
+    with pytest.raises(ValueError, match="has not trained its best configuration again"):
         pg.load_policy(tmp_path)
     best = tmp_path / "best"
     best.mkdir()

@@ -109,3 +109,8 @@ def test_steps_are_counted_beyond_32_bits() -> None:
         taken = dict.fromkeys(("grad_norm", "nonfinite", "skipped"), np.zeros((1, 12)))
         done = execution.Run(None, metrics | taken, True, None, 0.0, 0.0)
         assert writing.summarise(done, {}, [0])["env_steps"] == start + 4000
+
+
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no folder of a run: give the one that train"):
+        pg.load_results(tmp_path)

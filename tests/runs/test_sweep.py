@@ -460,6 +460,9 @@ def test_the_best_is_tried_again_on_fresh_seeds(
     assert "on 2 fresh seeds, which had no part in the choice" in out
     stored = tables.read_parquet(tmp_path / "best" / "metrics.parquet")
     assert set(stored["seed"]) == {3, 4}
+    assert pg.load_results(tmp_path).seeds == [3, 4]
+    with pytest.raises(ValueError, match=r"is of sweep\.py, and train\.py would run it otherwise"):
+        folders.check_command(tmp_path / "best", "train.py")
     config, h = folders.read_setup(tmp_path / "best")
     assert (config, h.learning_rate) == (
         dataclasses.replace(CONFIG, env_params={"length": 1.0}),
@@ -523,7 +526,7 @@ def test_neither_a_sweep_nor_an_evaluation_leaks() -> None:
 MISTAKES: dict[str, tuple[Mistake, str]] = {
     "a dictionary for the points of a sweep": (
         lambda: sweep(Config(preset=None), range(2), {"gamma": [0.9]}),
-        "got {'gamma': [0.9]}: write pg.Hyperparams(gamma=[0.9])",
+        "got {'gamma': [0.9]}: write config.hyperparams(gamma=[0.9])",
     ),
     "a number for the values of a sweep": (
         lambda: grid(learning_rate=0.1),

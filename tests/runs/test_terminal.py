@@ -219,21 +219,17 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    config = Config(
-        estimator="gae", collect="windows", num_envs=4, num_steps=8, num_updates=10, preset=None
-    )
-    lines = cli.describe(config, Hyperparams(gamma=0.9), 500, 100).splitlines()
+    config = Config(estimator="gae", num_envs=4, num_steps=8, num_updates=10, hidden_sizes=(9,))
+    lines = cli.describe(config, config.hyperparams(gamma=0.9), 500, 100).splitlines()
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
         "planned: 320 environment steps per seed",
-        "settings: collect=windows, gamma=0.9; all others are defaults (config.json has them, "
+        "settings: hidden_sizes=(9,), gamma=0.9; all others are defaults (config.json has them, "
         "--verbose lists them)",
     ]
-    assert (
-        cli.describe(Config(preset=None), Hyperparams(), 500, 100)
-        .splitlines()[-1]
-        .startswith("settings: all are defaults (")
-    )
+    usual = Config()
+    last = cli.describe(usual, usual.hyperparams(), 500, 100).splitlines()[-1]
+    assert last.startswith("settings: all are defaults (")
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
     assert all(f"{name}=" in everything for name in (*config.to_json(), *Hyperparams().scalars()))
 
