@@ -763,6 +763,13 @@ MUTANTS = [
         "tests/runs/test_results.py -k each_evaluation",
     ),
     Mutant(
+        "a program of a benchmark is resumed as a run of train.py",
+        "commands/job.py",
+        '    folders.check_command(folder, "train.py")\n',
+        "",
+        "tests/benchmarks/test_benchmark.py -k neither_resumed",
+    ),
+    Mutant(
         "greedy and sampled returns of a benchmark are swapped",
         "benchmarks/learning.py",
         'scores = [row["greedy"]["mean"], row["mean"]]',
