@@ -1,8 +1,7 @@
 """Action distributions πθ(·|s): pytrees with batched log-density, entropy and KL.
 
 Sampling is a function of noise that knows no parameters, a = sample(ε), so that a rollout can draw
-the noise of many steps in one call. A sample is what is scored; `action` is what the environment is
-given.
+the noise of many steps in one call. A sample is scored; `action` is its action for the environment.
 
 A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
@@ -53,7 +52,7 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def action(self, sample: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """What the environment is given: the sample itself."""
+        """The action for the environment: the sample itself."""
         return sample
 
     def log_prob(self, sample: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -117,7 +116,7 @@ class Gaussian(NamedTuple):
         return self.mean
 
     def action(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """What the environment is given: the sample itself."""
+        """The action for the environment: the sample itself."""
         return sample
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
@@ -159,7 +158,7 @@ class Gaussian(NamedTuple):
 class TanhGaussian(NamedTuple):
     """u ~ N(mean, exp(log_std)²), action = centre + half_width tanh(u).
 
-    A sample is the *pre-tanh* u, which is kept: atanh of a stored action is infinite once tanh has
+    A sample is the *pre-tanh* u, which is stored: atanh of an action is infinite once tanh has
     saturated. Densities are those of tanh(u), that is of the action in units of `half_width`.
     """
 

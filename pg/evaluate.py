@@ -7,9 +7,9 @@ evaluate`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from pg import envs, networks, normalisation, rollout
 from pg.config import Config, check_config, check_env_params
@@ -20,8 +20,8 @@ from pg.normalisation import Normaliser
 class Evaluation(NamedTuple):
     """One entry per episode, [N]."""
 
-    returns: jax.Array  # undiscounted
-    lengths: jax.Array  # steps
+    returns: Float[Array, " N"]  # undiscounted
+    lengths: Int[Array, " N"]  # steps
 
     def summary(self) -> dict[str, Any]:
         """mean, standard_error (of the mean, from the sample's standard deviation), min, max,
@@ -39,8 +39,8 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     config: Config,
-    params: Any,
-    key: jax.Array,
+    params: PyTree,
+    key: PRNGKeyArray,
     num_episodes: int = 100,
     *,
     greedy: bool = False,
@@ -49,12 +49,22 @@ def evaluate(
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all vmapped.
 
-    params: of the policy (`state.params.policy`). greedy: the mode of the policy instead of a
-    sample; the two are different quantities, so a figure should say which it is. normaliser:
-    `state.normaliser`, for a policy trained with `normalise_observations`; its statistics stay as
-    they are. env_params: `hyperparams.env_params`, if the policy was trained with any: without them
-    the environment is that of `config`. An episode ends at `config.horizon` or the environment's
-    own time limit.
+    An episode ends at `config.horizon` or the environment's own time limit.
+
+    Args:
+        config: the settings with which the policy was trained.
+        params: of the policy (`state.params.policy`).
+        key: a random key.
+        num_episodes: episodes.
+        greedy: the mode of the policy instead of a sample; the two are different quantities, so a
+            figure should say which it is.
+        normaliser: `state.normaliser`, for a policy trained with `normalise_observations`; its
+            statistics stay as they are.
+        env_params: `hyperparams.env_params`, if the policy was trained with any: without them the
+            environment is that of `config`.
+
+    Raises:
+        ValueError: an argument of another kind, or no normaliser for a policy that needs one.
     """
     check_config(config)
     check_key(key)

@@ -30,7 +30,7 @@ Act = Callable[[Any, Array], Array]  # distribution, noise -> the action to scor
 
 
 class Trajectory(NamedTuple):
-    """What happened. Every leaf is [T, B, ...], time first."""
+    """A batch of steps. Every leaf is [T, B, ...], time first."""
 
     # floats; bytes where the environment gives bytes, which takes a quarter of the memory
     obs: Shaped[Array, "T B *O"]
@@ -166,7 +166,7 @@ def episodes(
     )
     _check_standardised(policy)
     if begin is not None:
-        _check_standing("begin", begin, env)
+        _check_rollout_state("begin", begin, env)
     group_size = count("group_size", group_size)
     if env.num_envs % group_size:
         raise ValueError(
@@ -201,7 +201,7 @@ def windows(
         state, traj, finished.
     """
     _check_arguments(env, policy, key)
-    _check_standing("state", state, env)
+    _check_rollout_state("state", state, env)
     _check_standardised(policy)
     num_steps = count("num_steps", num_steps)
     if not isinstance(horizon, jax.Array | None):  # which may be traced
@@ -238,7 +238,7 @@ def make_collector(config: Config, env: Env) -> Collector:
     def window(
         policy: Network, params: PyTree, key: PRNGKeyArray, state: RolloutState
     ) -> Collected:
-        _check_standing("state", state, env)  # which a user may have handed in
+        _check_rollout_state("state", state, env)  # which a user may have handed in
         return _window(env, policy, params, key, state, config.num_steps, config.horizon)
 
     if config.collect == "windows":
@@ -364,7 +364,14 @@ def differentiable_episodes(
     states and rewards.
 
     The action is a function of params and noise (`reparameterised`). All H steps are taken, in one
-    scan, whose backward pass computes each step again instead of remembering what was inside it.
+    scan, whose backward pass computes each step again instead of storing what was inside it.
+
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        key: A random key.
+        horizon: H, in steps; default: the environment's own time limit.
     """
     _check_arguments(env, policy, key)
     _check_standardised(policy)
@@ -385,6 +392,14 @@ def visited(
 ) -> tuple[RolloutState, Bool[Array, "H B"]]:
     """The states of the B episodes of `episodes` with the same key before each step, [H, B, ...],
     and `valid`.
+
+    Args:
+        env: B environments.
+        policy: The policy that acts.
+        params: Its parameters.
+        key: A random key.
+        horizon: H, in steps; default: the environment's own time limit.
+        act: `sample`, or `greedy` for the mode.
     """
     _check_arguments(env, policy, key)
     _check_standardised(policy)
@@ -424,7 +439,7 @@ def returns_to_go(
         horizon: H, in steps; default: the environment's own time limit.
     """
     _check_arguments(env, policy, key)
-    _check_standing("begin", begin, env)
+    _check_rollout_state("begin", begin, env)
     action = numbers("action", action, "write dist.sample(dist.draw(key))")
     if action.shape[:1] != (env.num_envs,):
         raise ValueError(
@@ -454,7 +469,7 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
     check_key(key)
 
 
-def _check_standing(name: str, state: Any, env: Env) -> None:
+def _check_rollout_state(name: str, state: Any, env: Env) -> None:
     """Raises ValueError unless `state` is the state of all environments."""
     instead = (
         "write pg.rollout.start(env, policy, key), or state.rollout of a TrainState that collects "
@@ -463,7 +478,7 @@ def _check_standing(name: str, state: Any, env: Env) -> None:
     check_kind(name, state, RolloutState, instead)
     if state.time.shape != (env.num_envs,):
         raise ValueError(
-            f"{name} must be where {env.num_envs} environments stand, got one of shape "
+            f"{name} must be that of {env.num_envs} environments, got one of shape "
             f"{list(state.time.shape)}: make env with as many"
         )
 

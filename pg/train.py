@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from pg import envs, networks, nonfinite, normalisation, optimizers, rollout
 from pg.config import (
@@ -35,31 +36,31 @@ from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, scheduled
-from pg.rollout import Collected, Collector, Trajectory
+from pg.rollout import Collected, Collector, RolloutState, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Array]
 
 
 class TrainState(NamedTuple):
     """All that training carries from one update to the next: arrays only."""
 
     params: Params
-    opt_state: Any
-    estimator_state: Any
-    rollout: Any  # RolloutState with windows; () with episodes, which start afresh
+    opt_state: PyTree
+    estimator_state: PyTree
+    rollout: RolloutState | tuple[()]  # () with episodes, which start afresh
     normaliser: Normaliser  # statistics of observations and returns so far
-    update: jax.Array  # int [], updates done
-    # int [], those of them that were not taken, as a number in them was not finite
-    skipped: jax.Array
+    update: Int[Array, ""]  # updates done
+    # those of them that were not applied, as a number in them was not finite
+    skipped: Int[Array, ""]
 
 
 class Learner(NamedTuple):
     """Training as a pair of pure functions."""
 
-    init: Callable[[jax.Array], TrainState]  # key -> state
+    init: Callable[[PRNGKeyArray], TrainState]  # key -> state
     # state, key -> state, metrics of scalars
-    step: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]
+    step: Callable[[TrainState, PRNGKeyArray], tuple[TrainState, Metrics]]
 
 
 class Update(NamedTuple):
@@ -71,25 +72,25 @@ class Update(NamedTuple):
     metrics: Metrics
     traj: Trajectory  # as collected
     batch: Weighted  # as weighed, and standardised where a batch is as a whole
-    largest: jax.Array  # [] norm of all gradients together, the largest on this batch
+    largest: Float[Array, ""]  # norm of all gradients together, the largest on this batch
 
 
-Step = Callable[[TrainState, jax.Array], Update]  # state, key
+Step = Callable[[TrainState, PRNGKeyArray], Update]  # state, key
 
 
 class Learned(NamedTuple):
-    """What changes between the minibatches of one batch."""
+    """The state of the minibatch steps on one batch."""
 
     params: Params
-    opt_state: Any
-    stay: jax.Array  # bool []: the policy has moved far enough on this batch
-    largest: jax.Array  # [] norm of all gradients together, the largest so far on this batch
+    opt_state: PyTree
+    stay: Bool[Array, ""]  # the policy has moved far enough on this batch
+    largest: Float[Array, ""]  # norm of all gradients together, the largest so far on this batch
 
 
-# Part of a batch, number of the step among all that are planned -> what is learned, metrics
-GradientStep = Callable[[Learned, Weighted, jax.Array], tuple[Learned, Metrics]]
-# Batch, key that shuffles it, number of the update -> what is learned, mean metrics
-Passes = Callable[[Learned, Weighted, jax.Array, jax.Array], tuple[Learned, Metrics]]
+# Part of a batch, number of the step among all that are planned -> learned, metrics
+GradientStep = Callable[[Learned, Weighted, Array], tuple[Learned, Metrics]]
+# Batch, key that shuffles it, number of the update -> learned, mean metrics
+Passes = Callable[[Learned, Weighted, PRNGKeyArray, Array], tuple[Learned, Metrics]]
 
 
 def make_learner(
@@ -101,13 +102,9 @@ def make_learner(
 ) -> Learner:
     """`init` and `step`, one gradient step (with ppo: its epochs × minibatches) on one batch.
 
-    optimizer: learning rate -> optax transformation; estimator: (policy, critic, hyperparams) ->
-    Estimator; each overrides the name in `config`. Raises ValueError for values out of range or
-    parts that do not fit together.
-
     Schedules of `config` follow the updates and the steps that are planned, also past those that
-    are not taken (`stop_kl`, numbers that are not finite), so that each ends at zero. What an
-    optimizer counts by itself, as Adam for its bias correction, are the steps that were taken.
+    are not taken (`stop_kl`, numbers that are not finite), so that each ends at zero. An optimizer
+    itself, as Adam for its bias correction, counts the steps that were taken.
 
     Metrics: return, length (means over the episodes that ended; NaN if none did), episodes,
     env_steps, grad_norm (before clipping), entropy (nats), nonfinite (bits of
@@ -118,6 +115,15 @@ def make_learner(
     explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.
     Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that
     are meant.
+
+    Args:
+        config: The settings.
+        hyperparams: Hyperparameters, which may be traced; default: `config.hyperparams()`.
+        optimizer: Learning rate -> optax transformation, instead of the one that `config` names.
+        estimator: Policy, critic, hyperparams -> Estimator, instead of the one that `config` names.
+
+    Raises:
+        ValueError: Values out of range, or parts that do not fit together.
     """
     check_config(config)
     h = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
@@ -132,7 +138,7 @@ def make_learner(
     optimizer_at = optimizers.planned(config, h, optimizer)
     start_optimizer = optimizer_at(jnp.int32(0)).init
 
-    def init(key: jax.Array) -> TrainState:
+    def init(key: PRNGKeyArray) -> TrainState:
         check_key(key)
         params_key, rollout_key = jax.random.split(key)
         params, estimator_state = first.init(params_key)
@@ -155,7 +161,7 @@ def make_learner(
     step = following(make_step, config, h, policy, critic)
     step = nonfinite.guarded(step, config.on_nonfinite)
 
-    def public_step(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def public_step(state: TrainState, key: PRNGKeyArray) -> tuple[TrainState, Metrics]:
         check_key(key)
         check_kind("state", state, TrainState, "write learner.init(key)")
         done = step(state, key)
@@ -183,7 +189,7 @@ def one_update(
         learn: The gradient steps on a batch.
     """
 
-    def step(state: TrainState, key: jax.Array) -> Update:
+    def step(state: TrainState, key: PRNGKeyArray) -> Update:
         collect_key, shuffle_key = jax.random.split(key)
         collected = collector.collect(actor, state.params, collect_key, state.rollout)
         traj = normalisation.scaled(collected.traj, state.normaliser)
@@ -211,7 +217,7 @@ def gradient_step(
     h: Hyperparams,
     policy: Network,
     est: Estimator,
-    optimizer_at: Callable[[jax.Array], optax.GradientTransformationExtraArgs],
+    optimizer_at: Callable[[Array], optax.GradientTransformationExtraArgs],
     scale: float,
 ) -> GradientStep:
     """θ ← optax(θ, ∇ loss) on a batch or on a part of one.
@@ -226,7 +232,7 @@ def gradient_step(
     """
     scale = scale if config.minibatch_size is None else 1.0
 
-    def one(learned: Learned, batch: Weighted, step: jax.Array) -> tuple[Learned, Metrics]:
+    def one(learned: Learned, batch: Weighted, step: Int[Array, ""]) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
@@ -257,20 +263,19 @@ def passes(config: Config, take: GradientStep) -> Passes:
         return lambda learned, batch, key, update: take(learned, batch, update)
 
     def minibatches(
-        learned: Learned, batch: Weighted, key: jax.Array, update: jax.Array
+        learned: Learned, batch: Weighted, key: PRNGKeyArray, update: Int[Array, ""]
     ) -> tuple[Learned, Metrics]:
-        whole = devices.gather_envs(batch)
+        full = devices.gather_envs(batch)
         if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
-            whole = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), whole)
+            full = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), full)
 
-        def one(learned: Learned, x: tuple[jax.Array, jax.Array]) -> tuple[Learned, Metrics]:
+        def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
-            part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], whole), axis=1)
+            part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], full), axis=1)
             moved, metrics = take(learned, part, step)
-            kept = learned._replace(stay=moved.stay, largest=moved.largest)
-            return jax.tree.map(
-                lambda old, new: jnp.where(moved.stay, old, new), kept, moved
-            ), metrics
+            unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
+            after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
+            return after, metrics
 
         numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
         learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
@@ -286,16 +291,23 @@ def following(
     policy: Network,
     critic: Network,
 ) -> Step:
-    """`make_step` of networks and hyperparameters that follow the run.
+    """The step of networks and hyperparameters that follow the run.
 
     Networks that standardise observations do it by the statistics so far, and annealed
     hyperparameters are those of the update; without either the step is made once.
+
+    Args:
+        make_step: Policy, critic, hyperparams -> step.
+        config: The settings.
+        h: The hyperparameters before they are annealed.
+        policy: The policy, which sees observations as they are.
+        critic: The critic, which does too.
     """
     annealed = config.entropy_schedule != "constant" or config.epsilon_schedule != "constant"
     if not annealed and not config.normalise_observations:
         return make_step(policy, critic, h)
 
-    def step(state: TrainState, key: jax.Array) -> Update:
+    def step(state: TrainState, key: PRNGKeyArray) -> Update:
         own_policy = normalisation.standardised(policy, state.normaliser)
         own_critic = normalisation.standardised(critic, state.normaliser)
         return make_step(own_policy, own_critic, scheduled(config, h, state.update))(state, key)
@@ -312,13 +324,22 @@ def make_train(
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
 
-    hyperparams: those of a call that gives none; default: `config.hyperparams()`.
+    Args:
+        config: The settings.
+        hyperparams: Those of a call that gives none; default: `config.hyperparams()`.
+        optimizer: As of `make_learner`.
+        estimator: As of `make_learner`.
+
+    Raises:
+        ValueError: Values out of range, or parts that do not fit together.
     """
     check_config(config)
     usual = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
     check_together(config, usual)
 
-    def train(key: jax.Array, hyperparams: Hyperparams | None = None) -> tuple[TrainState, Metrics]:
+    def train(
+        key: PRNGKeyArray, hyperparams: Hyperparams | None = None
+    ) -> tuple[TrainState, Metrics]:
         check_key(key)
         h = as_arrays(usual) if hyperparams is None else hyperparams
         learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
@@ -349,14 +370,19 @@ def make_chunk(
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
     it may be traced.
 
-    What a long run calls again and again, with printing and saving in between; equal to one scan,
-    bit for bit, where `count` is traced: a loop that is known to turn once is compiled without the
-    loop, and may round otherwise. Metrics beyond `count` are zeros.
+    A part of a long run, with logging and saving between parts. Bitwise identical to one scan where
+    `count` is traced: a loop that is known to turn once is compiled without the loop, and may round
+    otherwise. Metrics beyond `count` are zeros.
+
+    Args:
+        config: The settings.
+        optimizer: As of `make_learner`.
+        estimator: As of `make_learner`.
     """
     check_config(config)
 
     def chunk(
-        state: TrainState, keys: jax.Array, hyperparams: Hyperparams, count: Any = None
+        state: TrainState, keys: Key[Array, " n"], hyperparams: Hyperparams, count: Any = None
     ) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
         if count is None:
@@ -366,7 +392,7 @@ def make_chunk(
         # a key that is taken from an array in a loop looks as if it were used twice
         data = jax.random.key_data(keys)
 
-        def one(i: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        def one(i: Int[Array, ""], loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
             state, new = step(loop[0], jax.random.wrap_key_data(data[i], impl=impl))
             return state, jax.tree.map(lambda row, x: row.at[i].set(x), loop[1], new)
 
@@ -377,18 +403,24 @@ def make_chunk(
     return chunk
 
 
-def training_keys(key: jax.Array, start: Any, count: int) -> tuple[jax.Array, jax.Array]:
-    """The keys of a run: that of `init`, and those of `count` updates from number `start` on, which
-    may be traced.
+def training_keys(
+    key: PRNGKeyArray, start: Int[ArrayLike, ""], count: int
+) -> tuple[PRNGKeyArray, Key[Array, " n"]]:
+    """The keys of a run: that of `init`, and those of its updates.
 
     An update's key depends on its number alone, so that a run in chunks, or one that is continued
     beyond its planned end, draws what a single scan would have drawn.
+
+    Args:
+        key: The run's key, as of `pg.seed_key`.
+        start: The number of the first update; it may be traced.
+        count: The number of updates.
     """
     init_key, step_key = jax.random.split(key)
     return init_key, jax.vmap(lambda i: jax.random.fold_in(step_key, i))(start + jnp.arange(count))
 
 
-def _minibatches(config: Config, key: jax.Array) -> jax.Array:
+def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
     """The environments of each minibatch, [epochs · minibatches, B / minibatches], reshuffled every
     epoch.
 
@@ -400,7 +432,7 @@ def _minibatches(config: Config, key: jax.Array) -> jax.Array:
     else:
         things = config.num_envs * config.num_steps
 
-    def shuffled(key: jax.Array) -> jax.Array:
+    def shuffled(key: PRNGKeyArray) -> Int[Array, " things"]:
         return jax.random.permutation(key, things)
 
     # Mapped: written out, each shuffle would be compiled.

@@ -29,7 +29,7 @@ def spread(train: Callable[[Any], Any], num_seeds: int) -> Callable[[int], Any]:
     """
     where = devices.layout("envs" if num_seeds == 1 else "seeds")
     program = jax.jit(
-        devices.side_by_side(
+        devices.over_runs(
             lambda data: jax.tree.leaves(train(jax.random.wrap_key_data(data))), where
         )
     )

@@ -16,7 +16,7 @@ from timing import Program, compiled
 
 from pg import envs, networks, nonfinite
 from pg.config import Config, Hyperparams
-from pg.fast.devices import layout, side_by_side
+from pg.fast.devices import layout, over_runs
 from pg.optimizers import make_optimizer
 from pg.train import make_learner, make_train
 
@@ -47,9 +47,9 @@ def scaling(num_envs: int, horizon: int, *, quick: bool) -> dict[str, dict[str, 
     return {
         "environments": {str(n): update(setting(n, horizon)) for n in environments},
         "horizon": {str(n): update(setting(num_envs, n)) for n in horizons},
-        "seeds": {str(n): seeds_side_by_side(each, n) for n in seeds},
+        "seeds": {str(n): vmapped_seeds(each, n) for n in seeds},
         "devices": {
-            str(n): seeds_side_by_side(each, 8 * devices[-1], n)
+            str(n): vmapped_seeds(each, 8 * devices[-1], n)
             for n in devices
             if len(devices) > 1
         },
@@ -92,10 +92,10 @@ def training(config: Config) -> Program:
     return compiled(counted(lambda state, key: train(key)), ())
 
 
-def seeds_side_by_side(config: Config, seeds: int, devices: int = 1) -> Program:
+def vmapped_seeds(config: Config, seeds: int, devices: int = 1) -> Program:
     """One update of each of `seeds` runs, mapped, and over several devices in equal parts."""
     learner = make_learner(config)
-    step = side_by_side(learner.step, layout(most=devices))
+    step = over_runs(learner.step, layout(most=devices))
     states = jax.jit(jax.vmap(learner.init))(jax.random.split(jax.random.key(0), seeds))
     return compiled(counted(lambda states, key: step(states, jax.random.split(key, seeds))), states)
 

@@ -242,7 +242,7 @@ def moments(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> Moments:
     in_full_parts = n - n % size
 
     def of_part(part: PyTree) -> Moments:
-        with blocks.side_by_side(size):
+        with blocks.mapped_over(size):
             g = jax.vmap(gradient)(part)
         mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), g)
         squares = jax.tree.map(lambda x, m: jnp.sum((x - m[None]) ** 2, axis=0), g, mean)
@@ -264,7 +264,7 @@ def moments(gradient: Gradient, xs: PyTree, *, batch_size: int = 16) -> Moments:
 
 def _mapped(f: Callable[[Any], Any], xs: PyTree, batch_size: int) -> PyTree:
     """The values of `f` at xs, leaves [n, ...], `batch_size` at a time."""
-    with blocks.side_by_side(min(batch_size, len(jax.tree.leaves(xs)[0]))):
+    with blocks.mapped_over(min(batch_size, len(jax.tree.leaves(xs)[0]))):
         return jax.lax.map(f, xs, batch_size=batch_size)
 
 

@@ -2,9 +2,10 @@
 `(init, weigh, grad)`.
 
 To add one: a function in a module of this package, a row in the table (`facts`), and a proof, which
-is a row of `tests/helpers/proofs.py`. The function's docstring says what the row says, in four
-lines: Ψₜ, Unbiased for, Variance, Needs. There, J is the expected return E[Σₜ γᵗ rₜ] up to the time
-limit, R its sample, and Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
+is a row of `tests/helpers/proofs.py`. Its arguments are those of all: the policy, the critic, which
+many ignore, and the hyperparameters. Its docstring says what the row says, in four lines: Ψₜ,
+Unbiased for, Variance, Needs. There, J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R
+its sample, and Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
 """
 
 import lazy_loader

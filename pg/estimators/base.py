@@ -66,7 +66,7 @@ class Estimator(NamedTuple):
 OF_EACH_STEP = "weigh must give one number for each step"
 ONE_NUMBER = "a critic of states gives one number for each, as in output[..., 0]"
 
-# -> psi, target, estimator_state [, value]
+# params, estimator_state, trajectory -> psi, target, estimator_state [, value]
 Weigh = Callable[[Params, Any, Trajectory], "Credit | tuple[Any, ...]"]
 # the policy's distribution at each step, weighted -> surrogate [T, B]
 Gain = Callable[[Any, Weighted], Array]
@@ -215,7 +215,7 @@ def build_estimator(
     def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
         valid = batch.traj.valid
         of_block = functools.partial(jax.grad(loss, has_aux=True), params, num_envs=valid.shape[1])
-        grads, sums = blocks.sum_steps(of_block, batch, valid, whole=recurrent)
+        grads, sums = blocks.sum_steps(of_block, batch, valid, one_block=recurrent)
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -326,7 +326,7 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array,
     def block(rows: Trajectory) -> Float[Array, "K B"]:
         return policy_output(policy, params, rows).log_prob(rows.action)
 
-    log_prob = blocks.map_steps(block, traj, traj.valid, whole=policy.recurrent)
+    log_prob = blocks.map_steps(block, traj, traj.valid, one_block=policy.recurrent)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
 
 
@@ -372,7 +372,7 @@ def _values(
         v = critic_output(critic, params, rows._replace(obs=obs_of(rows)))
         return per_step("the critic's V", v, rows, ONE_NUMBER)
 
-    return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
+    return blocks.map_steps(block, traj, traj.valid, one_block=critic.recurrent)
 
 
 def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B A"]:
@@ -388,7 +388,7 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Ar
             raise ValueError(f"the critic's Q must be [T, B, A], one number for each action; {got}")
         return q
 
-    return blocks.map_steps(block, traj, traj.valid, whole=critic.recurrent)
+    return blocks.map_steps(block, traj, traj.valid, one_block=critic.recurrent)
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:

@@ -20,7 +20,7 @@ Baseline = Literal["none", "constant", "past", "batch", "group", "critic"]
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of an estimator."""
+    """The facts about an estimator."""
 
     module: str
     """Module of `pg.estimators` in which the function of the estimator's name is defined."""

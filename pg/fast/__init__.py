@@ -1,4 +1,4 @@
-"""What makes the core fast: scans that stop early, sums over blocks of rows, runs on devices."""
+"""The mechanics of speed: scans that stop early, sums over blocks of rows, runs on devices."""
 
 import lazy_loader
 

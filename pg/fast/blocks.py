@@ -9,9 +9,9 @@ of one block stay in the cache.
 Where a single step of all environments has more rows than a block, it is cut too: [T, B, ...] is
 taken as [T m, B / m, ...]. So what is computed block by block must treat every row on its own.
 
-Under `vmap` the number of blocks is the largest of the mapped runs. It is kept *unbatched*, because
-a loop with a batched length would copy all that it carries at every turn to hold the finished runs
-still.
+Under `vmap` the number of blocks is the largest of the mapped runs. It stays *unbatched*, because
+a loop with a batched length would copy all that it carries at every turn to freeze the finished
+runs.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 from pg.fast import devices
 
@@ -29,37 +30,38 @@ from pg.fast import devices
 ROWS = {"cpu": 256}
 ROWS_ELSEWHERE = 65536
 
-_beside = contextvars.ContextVar("beside", default=1)
+_copies = contextvars.ContextVar("copies", default=1)
 
 
 @contextlib.contextmanager
-def side_by_side(count: int) -> Iterator[None]:
-    """What is traced within is about to be mapped over `count`: its blocks shall hold the rows of
-    all of them.
+def mapped_over(count: int) -> Iterator[None]:
+    """A context for tracing a function that is about to be mapped over `count`: its blocks hold
+    the rows of all of them.
     """
-    token = _beside.set(count)
+    token = _copies.set(count)
     try:
         yield
     finally:
-        _beside.reset(token)
+        _copies.reset(token)
 
 
 @jax.custom_batching.custom_vmap
-def largest(x: jax.Array) -> jax.Array:
+def largest(x: Shaped[Array, ""]) -> Shaped[Array, ""]:
     """A scalar `x`; under `vmap` the largest over all mapped runs, as one unbatched scalar."""
     return x
 
 
 @largest.def_vmap
-def _largest(axis_size: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+def _largest(
+    axis_size: int, in_batched: list[bool], x: Shaped[Array, " n"]
+) -> tuple[Shaped[Array, ""], bool]:
     return largest(jnp.max(x)), False
 
 
 def rows() -> int:
-    """Rows of a block on this kind of device, or what falls to one of several that are mapped
-    over.
-    """
-    return max(1, ROWS.get(jax.default_backend(), ROWS_ELSEWHERE) // _beside.get())
+    """Rows of a block on this kind of device, shared among the copies of `mapped_over`."""
+    rows_of_device = ROWS.get(jax.default_backend(), ROWS_ELSEWHERE)
+    return max(1, rows_of_device // _copies.get())
 
 
 def block_size(length: int, width: int) -> int:
@@ -75,86 +77,106 @@ def even_size(length: int, most: int) -> int:
     none.
     """
     most = min(length, most)
-    return next((k for k in range(most, most // 2, -1) if length % k == 0), most)
+    for size in range(most, most // 2, -1):
+        if length % size == 0:
+            return size
+    return most
 
 
-def split(tree: Any, size: int) -> Any:
+def split(tree: PyTree, size: int) -> PyTree:
     """Leaves [T, ...] as [ceil(T / size), size, ...], padded with zeros (False) at the end."""
 
-    def one(x: jax.Array) -> jax.Array:
+    def split_leaf(x: Array) -> Array:
         count = -(-x.shape[0] // size)
         pad = count * size - x.shape[0]
         if pad:
             x = jnp.concatenate([x, jnp.zeros((pad, *x.shape[1:]), x.dtype)])
         return x.reshape(count, size, *x.shape[1:])
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(split_leaf, tree)
 
 
-def join(tree: Any, length: int) -> Any:
+def join(tree: PyTree, length: int) -> PyTree:
     """The inverse of `split`: leaves [n, size, ...] as [length, ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], tree)
 
 
-def take(tree: Any, index: jax.Array) -> Any:
+def take(tree: PyTree, index: Int[Array, ""]) -> PyTree:
     """Block number `index` of split leaves."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
 
 
-def put(tree: Any, block: Any, index: jax.Array) -> Any:
+def put(tree: PyTree, block: PyTree, index: Int[Array, ""]) -> PyTree:
     """Split leaves with block number `index` replaced."""
-    return jax.tree.map(
-        lambda x, b: jax.lax.dynamic_update_index_in_dim(x, b, index, 0), tree, block
-    )
+
+    def put_leaf(x: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(x, new, index, 0)
+
+    return jax.tree.map(put_leaf, tree, block)
 
 
-def map_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
+def map_steps(
+    f: Callable[[Any], Any], tree: PyTree, valid: Bool[Array, "T B"], *, one_block: bool = False
+) -> PyTree:
     """`f` of leaves [T, B, ...], computed block by block; 0 in blocks without a valid step.
 
-    f: leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own. whole: in one block,
-    for an f to which the past matters.
+    Args:
+        f: Leaves [K, B, ...] -> leaves [K, B, ...], each row of time on its own.
+        tree: Leaves [T, B, ...].
+        valid: The valid steps.
+        one_block: Compute all steps at once, for an f to which the past matters.
     """
 
-    def mapped(tree: Any, valid: jax.Array) -> Any:
-        if whole or block_size(*valid.shape) == len(valid):
+    def mapped(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
+        if one_block or block_size(*valid.shape) == len(valid):
             return f(tree)
-        xs, filled = _cut(tree, valid)
+        xs, num_filled = _cut(tree, valid)
+        count, _, width = jax.tree.leaves(xs)[0].shape[:3]
         block = jax.eval_shape(f, take(xs, jnp.int32(0)))
-        count = len(jax.tree.leaves(xs)[0])
+
+        def fill(k: Int[Array, ""], ys: PyTree) -> PyTree:
+            return put(ys, f(take(xs, k)), k)
+
         ys = jax.tree.map(lambda y: jnp.zeros((count, *y.shape), y.dtype), block)
-        ys = jax.lax.fori_loop(0, filled, lambda k, ys: put(ys, f(take(xs, k)), k), ys)
-        part = jax.tree.leaves(xs)[0].shape[2]
-        steps = join(ys, valid.size // part)
+        ys = jax.lax.fori_loop(0, num_filled, fill, ys)
+        steps = join(ys, valid.size // width)
         return jax.tree.map(lambda y: y.reshape(*valid.shape, *y.shape[2:]), steps)
 
     return devices.over_envs(mapped, tree, valid)
 
 
-def sum_steps(f: Callable[[Any], Any], tree: Any, valid: jax.Array, *, whole: bool = False) -> Any:
+def sum_steps(
+    f: Callable[[Any], Any], tree: PyTree, valid: Bool[Array, "T B"], *, one_block: bool = False
+) -> PyTree:
     """Σ over blocks of `f` of leaves [T, B, ...].
 
-    f: leaves [K, B, ...] -> any tree, a sum over time in which steps that are not valid count 0.
-    whole: in one block.
+    Args:
+        f: Leaves [K, B, ...] -> any tree, a sum over time in which invalid steps count 0.
+        tree: Leaves [T, B, ...].
+        valid: The valid steps.
+        one_block: Compute all steps at once.
     """
 
-    def summed(tree: Any, valid: jax.Array) -> Any:
-        if whole or block_size(*valid.shape) == len(valid):
+    def summed(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
+        if one_block or block_size(*valid.shape) == len(valid):
             return f(tree)
-        xs, filled = _cut(tree, valid)
+        xs, num_filled = _cut(tree, valid)
+
+        def add(k: Int[Array, ""], total: PyTree) -> PyTree:
+            return jax.tree.map(jnp.add, total, f(take(xs, k)))
+
         zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(f, take(xs, jnp.int32(0))))
-        return jax.lax.fori_loop(
-            0, filled, lambda k, total: jax.tree.map(jnp.add, total, f(take(xs, k))), zero
-        )
+        return jax.lax.fori_loop(0, num_filled, add, zero)
 
     return devices.over_envs(summed, tree, valid, total=True)
 
 
-def mean_over_episodes(f: Callable[[Any], Any], tree: Any, valid: jax.Array) -> Any:
+def mean_over_episodes(f: Callable[[Any], Any], tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
     """(1/B) Σ over blocks of `f`, as `sum_steps`."""
     return jax.tree.map(lambda x: x / valid.shape[1], sum_steps(f, tree, valid))
 
 
-def _cut(tree: Any, valid: jax.Array) -> tuple[Any, jax.Array]:
+def _cut(tree: PyTree, valid: Bool[Array, "T B"]) -> tuple[PyTree, Int[Array, ""]]:
     """Leaves [T, B, ...] as blocks [n, K, B / m, ...], and the number of leading blocks that hold
     every valid step [T, B].
     """
@@ -164,6 +186,6 @@ def _cut(tree: Any, valid: jax.Array) -> tuple[Any, jax.Array]:
         part = width
     tree, valid = jax.tree.map(lambda x: x.reshape(-1, part, *x.shape[2:]), (tree, valid))
     size = block_size(*valid.shape)
-    number = jnp.arange(1, len(valid) + 1)
-    used = jnp.max(jnp.where(valid.any(axis=1), number, 0))
-    return split(tree, size), largest((used + size - 1) // size)
+    numbers = jnp.arange(1, len(valid) + 1)
+    num_used = jnp.max(jnp.where(valid.any(axis=1), numbers, 0))
+    return split(tree, size), largest((num_used + size - 1) // size)

@@ -29,19 +29,19 @@ _mapped = contextvars.ContextVar("mapped", default=1)
 
 
 class Layout(NamedTuple):
-    """Which devices compute, and what each has of the runs [n, ...] that are side by side."""
+    """The devices that compute, and the share of each in n runs, leaves [n, ...]."""
 
     mesh: Mesh
     shard: Shard
 
     @property
     def sharding(self) -> NamedSharding:
-        """Of leaves [n, ...] that a program is given."""
+        """The sharding of the arguments of a program, leaves [n, ...]."""
         return NamedSharding(self.mesh, PartitionSpec("runs" if self.shard == "seeds" else None))
 
     @property
     def everywhere(self) -> NamedSharding:
-        """Of what every device has whole."""
+        """The sharding of arrays that every device has in full."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     def round_up(self, num_runs: int) -> int:
@@ -69,15 +69,20 @@ def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
     )
 
 
-def side_by_side(
+def over_runs(
     f: Callable[..., Any], where: Layout, *, exact: bool = False, shared: int = 0
 ) -> Callable[..., Any]:
     """`f` of one run as a function of n runs, leaves [n, ...], to be jitted within
     `jax.set_mesh(where.mesh)`.
 
-    exact: the runs of a device one after the other, each with the bits it has alone; else mapped,
-    in which products of a batch are rounded in another order. A device's only run is not mapped at
-    all. shared: so many arguments, the last, are one for all runs.
+    A device's only run is not vmapped at all.
+
+    Args:
+        f: A function of one run.
+        where: The devices, and what they share out.
+        exact: The runs of a device one after the other, each bitwise identical to a single-seed
+            run; else vmapped, in which products of a batch are rounded in another order.
+        shared: The number of arguments, the last, that are one for all runs.
     """
 
     def many(*args: Any) -> Any:
@@ -110,16 +115,14 @@ def side_by_side(
 
 
 def mapped_runs() -> int:
-    """The runs of a device over which `side_by_side` maps what is being traced: each may have its
+    """The number of runs of a device that `over_runs` vmaps in the present trace: each may have its
     share of memory.
     """
     return _mapped.get()
 
 
 def envs_are_spread() -> bool:
-    """Whether what is being traced has its environments spread over the devices, and sees those of
-    all.
-    """
+    """True in a trace whose environments are spread over the devices, with those of all in it."""
     return ENVS in jax.sharding.get_abstract_mesh().auto_axes
 
 
@@ -127,7 +130,7 @@ def spread_envs(tree: Any, axis: int = 0) -> Any:
     """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how
     devices are used.
 
-    Where B is no multiple of the number of devices, as they are.
+    Unchanged where B is no multiple of the number of devices.
     """
     if not envs_are_spread():
         return tree
@@ -140,7 +143,7 @@ def spread_envs(tree: Any, axis: int = 0) -> Any:
 
 
 def gather_envs(tree: Any) -> Any:
-    """Leaves whole on every device, if their environments are spread: once, before parts of them
+    """Leaves in full on every device, if their environments are spread: once, before parts of them
     are drawn often.
     """
     if not envs_are_spread():
@@ -157,7 +160,7 @@ def over_envs(f: Callable[..., Any], *args: Any, total: bool = False) -> Any:
         f: Gives leaves [T, B, ...], each environment on its own; or, with `total`, a sum over the
             environments.
         *args: Leaves [T, B, ...].
-        total: The devices add up what each has found.
+        total: The devices add up their results.
     """
     num_envs = jax.tree.leaves(args)[0].shape[1]
     if not envs_are_spread() or num_envs % jax.sharding.get_abstract_mesh().size:
@@ -185,9 +188,9 @@ def _psum(tree: Any) -> Any:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every process has whole, on the devices."""
+    """Arrays that every process has in full, on the devices."""
 
-    # Part by part: given the whole, `device_put` would first compare it among all processes.
+    # Part by part: of the full array `device_put` would first compare the copies of all processes.
     def one(x: Any) -> jax.Array:
         x = np.asarray(x)
         here = sharding.addressable_devices_indices_map(x.shape)
@@ -198,15 +201,15 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def fetch(tree: Any, where: Layout) -> Any:
-    """What the devices of all processes hold, as whole numpy arrays in every process.
+    """The arrays on the devices of all processes, as numpy's, in full in every process.
 
     Raises ConnectionError where another process has ended.
     """
     if jax.process_count() == 1:
         return jax.device_get(tree)
     with _with_peers():
-        whole = jax.jit(_same, out_shardings=where.everywhere)(tree)
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), whole)
+        in_full = jax.jit(_same, out_shardings=where.everywhere)(tree)
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), in_full)
 
 
 def use_cpu_cores(count: int | None) -> bool:
@@ -234,8 +237,15 @@ def join(
     """Makes this process one of a job's, before anything is computed.
 
     Under SLURM, Open MPI, Kubernetes and on TPU pods JAX finds the others by itself; elsewhere all
-    three arguments are needed. coordinator: HOST:PORT of process 0. Raises ValueError where neither
-    is the case, and where something has been computed in this process.
+    three arguments are needed.
+
+    Args:
+        coordinator: HOST:PORT of process 0.
+        num_processes: The number of processes.
+        process_id: The number of this one.
+
+    Raises:
+        ValueError: There is no cluster, or something has been computed in this process.
     """
     try:
         jax.distributed.initialize(
@@ -257,7 +267,7 @@ def join(
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints and writes."""
+    """True in the process that prints and writes."""
     return jax.process_index() == 0
 
 
@@ -283,8 +293,9 @@ def settled(first: int, largest: int) -> tuple[int, int]:
     if jax.process_count() == 1:
         return first, largest
     with _with_peers():
-        found = np.asarray(multihost_utils.process_allgather(np.array([first, largest], np.int32)))
-    return int(found[0, 0]), int(found[:, 1].max())
+        own = np.array([first, largest], np.int32)
+        of_all = np.asarray(multihost_utils.process_allgather(own))
+    return int(of_all[0, 0]), int(of_all[:, 1].max())
 
 
 @contextlib.contextmanager

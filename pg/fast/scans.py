@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
 
 from pg.fast import blocks
 
@@ -20,12 +21,12 @@ AHEAD = 10
 
 def scan_until(
     step: Callable[[Any, Any], tuple[Any, Any]],
-    carry: Any,
-    xs: Callable[[jax.Array], Any],
-    alive: Callable[[Any], jax.Array],
+    carry: PyTree,
+    xs: Callable[[Array], PyTree],
+    alive: Callable[[Any], Array],
     *,
     length: int,
-) -> Any:
+) -> PyTree:
     """The outputs of `jax.lax.scan(step, carry, xs(jnp.arange(length)))`, stopped when nobody is
     alive.
 
@@ -47,11 +48,11 @@ def scan_until(
     count = -(-length // size)
     ahead = min(AHEAD, count)
 
-    def some_alive(loop: Any) -> jax.Array:
+    def some_alive(loop: Any) -> Bool[Array, ""]:
         index, carry, _, _ = loop
         return (index < count) & blocks.largest(alive(carry).any())
 
-    def inputs(index: jax.Array) -> Any:
+    def inputs(index: Int[Array, ""]) -> PyTree:
         """The inputs of the next blocks, from number `index` on."""
         return blocks.split(xs(index * size + jnp.arange(ahead * size)), size)
 
@@ -70,8 +71,8 @@ def scan_until(
 
 
 def scan_keys(
-    step: Callable[[Any, jax.Array], tuple[Any, Any]], carry: Any, keys: jax.Array
-) -> tuple[Any, Any]:
+    step: Callable[[Any, PRNGKeyArray], tuple[Any, Any]], carry: PyTree, keys: Key[Array, " n"]
+) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
 
     They pass as plain numbers: under `vmap` the search for keys that are used twice
@@ -80,7 +81,7 @@ def scan_keys(
     """
     impl = jax.random.key_impl(keys)
 
-    def one(carry: Any, data: jax.Array) -> tuple[Any, Any]:
+    def one(carry: PyTree, data: Array) -> tuple[PyTree, PyTree]:
         return step(carry, jax.random.wrap_key_data(data, impl=impl))
 
     return jax.lax.scan(one, carry, jax.random.key_data(keys))

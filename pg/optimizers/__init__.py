@@ -1,7 +1,7 @@
-"""Gradients to updates: optax, with the step size and its course taken from Config and Hyperparams.
+"""Gradients to updates: optax, with the step size and its schedule from Config and Hyperparams.
 
-Most know of the gradient alone. Others ask, as optax's extra arguments, for what it came from: the
-weighted batch, the policy, and the estimator.
+Most take the gradient alone. Others take, as optax's extra arguments, its sources too: the weighted
+batch, the policy, and the estimator.
 
     adam, sgd, ...   g ↦ update(g)             storm, svrpg   g and gradients at earlier parameters
     natural          g ↦ (F + damping I)⁻¹ g   trpo           the same, within a KL divergence
@@ -11,9 +11,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, get_args
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from pg.config import (
     Config,
@@ -85,8 +85,8 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
-# What must see the gradient before it is clipped: a correction of a clipped gradient would correct
-# another one.
+# Transformations of the gradient before it is clipped: a correction of a clipped gradient would
+# correct another one.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
@@ -96,11 +96,10 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 def make_optimizer(
     config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then the optimizer that `config` names, or that is given as a
-    function.
+    """Clipping by global norm, then the optimizer that `config` names, or another function's.
 
-    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (what gradients were
-    multiplied with) besides gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (the factor
+    of the gradients) besides gradients, state and params.
 
     Args:
         config: Names the optimizers and the schedule of the learning rate.
@@ -113,27 +112,30 @@ def make_optimizer(
     """
     check_config(config)
     check_is_hyperparams(h)
-    rate, critic_rate = (
-        _rate(config, value, step) for value in (h.learning_rate, h.critic_rate * h.learning_rate)
-    )
+    rate = _rate(config, h.learning_rate, step)
+    critic_rate = _rate(config, h.critic_rate * h.learning_rate, step)
     clip = clip_each_by_global_norm(h.max_grad_norm)
     if optimizer is not None:
         return optax.chain(clip, _made_by(optimizer, rate))
     before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
-    of_critic = config.critic_optimizer or (
-        "adam" if config.optimizer in POLICY_ONLY else config.optimizer
-    )
-    each = policy_and_critic(
-        OPTIMIZERS[config.optimizer](rate, h), OPTIMIZERS[of_critic](critic_rate, h)
-    )
-    return optax.chain(*before, clip, each)
+    default = "adam" if config.optimizer in POLICY_ONLY else config.optimizer
+    critic_optimizer = config.critic_optimizer or default
+    of_policy = OPTIMIZERS[config.optimizer](rate, h)
+    of_critic = OPTIMIZERS[critic_optimizer](critic_rate, h)
+    return optax.chain(*before, clip, policy_and_critic(of_policy, of_critic))
 
 
 def planned(
     config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
-) -> Callable[[jax.Array], optax.GradientTransformationExtraArgs]:
-    """Number of a step among those that are planned -> its optimizer, as `make_optimizer`: one for
-    all of them where the learning rate is constant.
+) -> Callable[[Array], optax.GradientTransformationExtraArgs]:
+    """The optimizer of every step: a function of its number among those that are planned.
+
+    Where the learning rate is constant it is one for all.
+
+    Args:
+        config: The settings.
+        h: The hyperparameters.
+        optimizer: As of `make_optimizer`.
     """
     if config.schedule == "constant":
         constant = make_optimizer(config, h, optimizer)
@@ -141,13 +143,13 @@ def planned(
     return functools.partial(make_optimizer, config, h, optimizer)
 
 
-def scheduled(config: Config, h: Hyperparams, update: jax.Array) -> Hyperparams:
+def scheduled(config: Config, h: Hyperparams, update: Int[Array, ""]) -> Hyperparams:
     """The hyperparameters of an update: entropy and clip ranges, annealed as `config` says."""
 
-    def at(course: Schedule, value: Any) -> Any:
-        if course == "constant":
+    def at(kind: Schedule, value: Any) -> Any:
+        if kind == "constant":
             return value
-        annealed = value * schedule(course, 1.0, config.num_updates)(update)
+        annealed = value * schedule(kind, 1.0, config.num_updates)(update)
         return jnp.where(jnp.isinf(value), value, annealed)
 
     return h._replace(
@@ -188,7 +190,7 @@ def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransform
 def policy_and_critic(
     policy: optax.GradientTransformation, critic: optax.GradientTransformation
 ) -> optax.GradientTransformationExtraArgs:
-    """One transformation for each of the two parts of `Params`, which sees nothing of the other."""
+    """The two parts of `Params`, each with a transformation of its own."""
     each = [optax.with_extra_args_support(part) for part in (policy, critic)]
 
     def init(params: Any) -> Any:
@@ -210,17 +212,24 @@ def clip_each_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
     policy's gradient.
     """
     clip = optax.clip_by_global_norm(max_norm)
-    return optax.stateless(
-        lambda updates, params: type(updates)(
-            *(clip.update(part, clip.init(part))[0] for part in updates)
-        )
-    )
+
+    def clip_each(updates: Any, params: Any) -> Any:
+        clipped = [clip.update(part, clip.init(part))[0] for part in updates]
+        return type(updates)(*clipped)
+
+    return optax.stateless(clip_each)
 
 
-def schedule(course: Schedule, value: Any, steps: int) -> Callable[[Any], Any]:
-    """Number of steps done -> `value`, on its course down to zero after `steps`."""
-    return {
-        "constant": lambda: optax.constant_schedule(value),
-        "linear": lambda: optax.linear_schedule(value, 0.0, steps),
-        "cosine": lambda: optax.cosine_decay_schedule(value, steps),
-    }[course]()
+def schedule(kind: Schedule, value: Any, steps: int) -> optax.Schedule:
+    """Number of steps done -> `value`, annealed to zero after `steps`.
+
+    Args:
+        kind: constant, linear or cosine.
+        value: the value at the start.
+        steps: the steps after which it is zero.
+    """
+    if kind == "linear":
+        return optax.linear_schedule(value, 0.0, steps)
+    if kind == "cosine":
+        return optax.cosine_decay_schedule(value, steps)
+    return optax.constant_schedule(value)

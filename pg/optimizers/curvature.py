@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from pg.fast import blocks
 from pg.networks import Network, unroll
@@ -72,7 +72,7 @@ def fisher_matrix(
     policy: Network, params: PyTree, traj: Trajectory, gamma: Float[ArrayLike, ""] = 1.0
 ) -> Float[Array, "P P"]:
     """F [P, P], parameters flattened as `ravel_pytree` does: for small policies, as it costs P
-    products.
+    products. Arguments as of `fisher_vector_product`.
     """
     return _matrix(lambda v: fisher_vector_product(policy, params, traj, v, gamma), params)
 
@@ -162,7 +162,7 @@ def scale_by_trust_region(
         damping: In units of the eigenvalues of F per state.
         gamma: Of the state weighting of F and KL; default: the estimator's own.
         solve: `conjugate_gradient()` by default, or `exact_solve`.
-        halvings: After how many of them no step is taken.
+        halvings: The number of halvings after which no step is taken.
     """
 
     def update(
@@ -182,32 +182,41 @@ def scale_by_trust_region(
         )
         direction = _scaled(-1.0, (solve or conjugate_gradient())(product, updates))
         curvature = optax.tree.vdot(direction, product(direction))
-        longest = jnp.where(
-            curvature > 0, jnp.sqrt(2 * max_kl / jnp.where(curvature > 0, curvature, 1.0)), 0.0
-        )
-        start = surrogate(policy, params, batch)
+        is_curved = curvature > 0
+        longest = jnp.sqrt(2 * max_kl / jnp.where(is_curved, curvature, 1.0))
+        longest = jnp.where(is_curved, longest, 0.0)
+        before = surrogate(policy, params, batch)
 
-        def rejected(length: jax.Array) -> jax.Array:
+        def rejected(length: Float[Array, ""]) -> Bool[Array, ""]:
             moved = jax.tree.map(lambda p, d: p + length * d, params, direction)
-            better = surrogate(policy, moved, batch) > start
-            return ~(better & (mean_kl(policy, params, moved, traj, discount) / steps <= max_kl))
+            is_better = surrogate(policy, moved, batch) > before
+            is_near = mean_kl(policy, params, moved, traj, discount) / steps <= max_kl
+            return ~(is_better & is_near)
 
-        def again(search: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def is_rejected(search: tuple[Array, Array]) -> Bool[Array, ""]:
             halved, length = search
             return (halved < halvings) & rejected(length)
 
-        halved, length = jax.lax.while_loop(
-            again, lambda s: (s[0] + 1, s[1] / 2), (jnp.int32(0), longest)
-        )
+        def halve(search: tuple[Array, Array]) -> tuple[Array, Array]:
+            halved, length = search
+            return halved + 1, length / 2
+
+        halved, length = jax.lax.while_loop(is_rejected, halve, (jnp.int32(0), longest))
         return _scaled(jnp.where(halved < halvings, length, 0.0), direction), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def surrogate(policy: Network, params: Any, batch: Any) -> jax.Array:
-    """(1/N) Σₙ Σₜ ρₜ Ψₜ, []: what a step is hoped to raise."""
+def surrogate(policy: Network, params: PyTree, batch: Any) -> Float[Array, ""]:
+    """(1/N) Σₙ Σₜ ρₜ Ψₜ, []: the objective of a step.
 
-    def block(rows: Any) -> jax.Array:
+    Args:
+        policy: the policy.
+        params: its parameters, which need not be those that acted.
+        batch: episodes, weighed.
+    """
+
+    def block(rows: Any) -> Float[Array, ""]:
         traj = rows.traj
         log_prob = unroll(policy, params, traj.obs, traj.first).log_prob(traj.action)
         gain = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
@@ -216,12 +225,14 @@ def surrogate(policy: Network, params: Any, batch: Any) -> jax.Array:
     return blocks.mean_over_episodes(block, batch, batch.traj.valid)
 
 
-def fisher(policy: Network, params: Any, traj: Trajectory, gamma: Any) -> MatVec:
+def fisher(
+    policy: Network, params: PyTree, traj: Trajectory, gamma: Float[ArrayLike, ""]
+) -> MatVec:
     """v ↦ F v."""
     return lambda v: fisher_vector_product(policy, params, traj, v, gamma)
 
 
-def damped(product: MatVec, damping: Any) -> MatVec:
+def damped(product: MatVec, damping: Float[ArrayLike, ""]) -> MatVec:
     """v ↦ M v + damping v."""
     return lambda v: jax.tree.map(lambda mv, x: mv + damping * x, product(v), v)
 
@@ -233,27 +244,36 @@ def _state_discount(gamma: Any, estimator: Any) -> Any:
     return estimator.state_discount if gamma is None else gamma
 
 
-def _kl(policy: Network, params: Any, other: Any, rows: Trajectory, gamma: Any) -> jax.Array:
-    before, after = (unroll(policy, p, rows.obs, rows.first) for p in (params, other))
-    return jnp.sum(jnp.where(rows.valid, _weight(rows, gamma) * before.kl(after), 0.0))
+def _kl(
+    policy: Network, params: PyTree, other: PyTree, rows: Trajectory, gamma: Float[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """Σₙ Σₜ γᵗ KL(π_params ‖ π_other) over the valid steps, []."""
+    before = unroll(policy, params, rows.obs, rows.first)
+    after = unroll(policy, other, rows.obs, rows.first)
+    divergence = _weight(rows, gamma) * before.kl(after)
+    return jnp.sum(jnp.where(rows.valid, divergence, 0.0))
 
 
-def _mean_steps(traj: Trajectory, gamma: Any) -> jax.Array:
+def _mean_steps(traj: Trajectory, gamma: Float[ArrayLike, ""]) -> Float[Array, ""]:
     """(1/N) Σₙ Σₜ γᵗ over the valid steps, []."""
     return jnp.sum(jnp.where(traj.valid, _weight(traj, gamma), 0.0)) / traj.valid.shape[1]
 
 
-def _weight(traj: Trajectory, gamma: Any) -> jax.Array:
+def _weight(traj: Trajectory, gamma: Float[ArrayLike, ""]) -> Float[Array, "T N"]:
+    """γᵗ, [T, N]."""
     return jnp.asarray(gamma, traj.reward.dtype) ** traj.time.astype(traj.reward.dtype)
 
 
-def _matrix(product: MatVec, like: Any) -> jax.Array:
+def _matrix(product: MatVec, like: PyTree) -> Float[Array, "P P"]:
     """The matrix [P, P] of a symmetric product, by its columns."""
     flat, unravel = ravel_pytree(like)
-    return jax.lax.map(
-        lambda v: ravel_pytree(product(unravel(v)))[0], jnp.eye(flat.size, dtype=flat.dtype)
-    )
+
+    def column(v: Float[Array, " P"]) -> Float[Array, " P"]:
+        return ravel_pytree(product(unravel(v)))[0]
+
+    return jax.lax.map(column, jnp.eye(flat.size, dtype=flat.dtype))
 
 
-def _scaled(factor: Any, tree: Any) -> Any:
+def _scaled(factor: Float[ArrayLike, ""], tree: PyTree) -> PyTree:
+    """The tree with its leaves multiplied by a number."""
     return jax.tree.map(lambda x: factor * x, tree)

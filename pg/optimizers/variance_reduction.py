@@ -1,4 +1,4 @@
-"""Directions that remember: a gradient corrected by what the same episodes say of earlier
+"""Variance reduction over updates: a gradient corrected by that of the same episodes at earlier
 parameters.
 
     dₖ = g(θₖ) + (d - w g(θ')),   w = p(τ; θ') / p(τ; θₖ),   τ ~ p(·; θₖ)
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import log_ratio
@@ -27,35 +28,40 @@ def importance_weighted_gradient(
 ) -> Params:
     """w g(θ') of θ' = params, from episodes of another policy; like params, a gradient of the LOSS.
 
-    batch: as weighted under the policy that acted. An episode's Ψ is multiplied by w = Πₜ
-    π_θ'(aₜ|sₜ) / π(aₜ|sₜ).
+    An episode's Ψ is multiplied by w = Πₜ π_θ'(aₜ|sₜ) / π(aₜ|sₜ).
+
+    Args:
+        estimator: the estimator.
+        policy: the policy.
+        params: θ'.
+        batch: episodes, weighed under the policy that acted.
     """
     weight = jnp.exp(jnp.sum(log_ratio(policy, params, batch.traj), axis=0))
     weight = weight.reshape(1, -1, *[1] * (batch.psi.ndim - 2))
     return estimator.grad(params, batch._replace(psi=weight * batch.psi))[0]
 
 
-Schedule = Callable[[jax.Array], jax.Array]  # updates so far -> bool []
+Schedule = Callable[[Array], Array]  # updates so far -> bool []
 
 
-class Memory(NamedTuple):
-    """What is carried from update to update."""
+class MomentumState(NamedTuple):
+    """Earlier parameters with their direction, carried from update to update."""
 
-    step: jax.Array  # int [] updates so far
-    params: Any  # of the policy: θ'
-    direction: Any  # d, for θ'
+    step: Int[Array, ""]  # updates so far
+    params: PyTree  # of the policy: θ'
+    direction: PyTree  # d, for θ'
 
 
-def storm(momentum: Any = 0.9) -> optax.GradientTransformationExtraArgs:
+def storm(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationExtraArgs:
     """dₖ = g(θₖ) + m (dₖ₋₁ - w g(θₖ₋₁)): recursive momentum (STORM-PG, Yuan et al. 2020,
     2003.04302, with m = 1 - α).
 
-    momentum: m in [0, 1]; 0 is the plain gradient, 1 forgets nothing.
+    momentum: m in [0, 1]; 0 is the plain gradient, 1 has no decay.
     """
     return _corrected(lambda step: step > 0, momentum, renewed=lambda step: step >= 0)
 
 
-def svrpg(period: Any = 10) -> optax.GradientTransformationExtraArgs:
+def svrpg(period: Int[ArrayLike, ""] = 10) -> optax.GradientTransformationExtraArgs:
     """dₖ = g(θₖ) + (μ - w g(θ')): a snapshot θ' with its gradient μ, every `period` updates (SVRPG,
     1806.05618).
 
@@ -66,18 +72,23 @@ def svrpg(period: Any = 10) -> optax.GradientTransformationExtraArgs:
 
 
 def _corrected(
-    used: Schedule, momentum: Any, renewed: Schedule
+    used: Schedule, momentum: Float[ArrayLike, ""], renewed: Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """used: at which updates the memory corrects the gradient. renewed: at which it becomes this
-    update's.
+    """The transformation g ↦ g + m (d - w g(θ')).
+
+    Args:
+        used: Whether an update is corrected.
+        momentum: m.
+        renewed: Whether θ' and d become those of an update.
     """
 
-    def init(params: Any) -> Memory:
-        return Memory(jnp.int32(0), params.policy, jax.tree.map(jnp.zeros_like, params.policy))
+    def init(params: Params) -> MomentumState:
+        zeros = jax.tree.map(jnp.zeros_like, params.policy)
+        return MomentumState(jnp.int32(0), params.policy, zeros)
 
     def update(
         updates: Any,
-        memory: Memory,
+        state: MomentumState,
         params: Any = None,
         *,
         batch: Weighted,
@@ -85,17 +96,19 @@ def _corrected(
         estimator: Estimator,
         **extra: Any,
     ) -> Any:
-        earlier = params._replace(policy=memory.params)
-        old = importance_weighted_gradient(estimator, policy, earlier, batch).policy
-        step, corrects = memory.step, used(memory.step)
-        direction = jax.tree.map(
-            lambda g, d, o: g + jnp.where(corrects, momentum * (d - o), 0.0),
-            updates.policy,
-            memory.direction,
-            old,
-        )
-        new, kept = Memory(step + 1, params.policy, direction), memory._replace(step=step + 1)
-        memory = jax.tree.map(lambda a, b: jnp.where(renewed(step), a, b), new, kept)
-        return updates._replace(policy=direction), memory
+        step = state.step
+        is_corrected = used(step)
+        is_renewed = renewed(step)
+        earlier = params._replace(policy=state.params)
+        at_earlier = importance_weighted_gradient(estimator, policy, earlier, batch).policy
+
+        def corrected(g: Array, d: Array, g_earlier: Array) -> Array:
+            return g + jnp.where(is_corrected, momentum * (d - g_earlier), 0.0)
+
+        direction = jax.tree.map(corrected, updates.policy, state.direction, at_earlier)
+        new = MomentumState(step + 1, params.policy, direction)
+        old = state._replace(step=step + 1)
+        state = jax.tree.map(lambda a, b: jnp.where(is_renewed, a, b), new, old)
+        return updates._replace(policy=direction), state
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -205,7 +205,7 @@ def evaluate_run(
     """
     layout, config = layout or devices.layout(most=1), bounded(config, done.env_params)
     n, actions = layout.round_up(len(seeds)), "greedy" if greedy else "sampled"
-    f = devices.side_by_side(_evaluation(config, num_episodes, (actions,)), layout)
+    f = devices.over_runs(_evaluation(config, num_episodes, (actions,)), layout)
     with interrupts.held("the evaluation"), jax.set_mesh(layout.mesh):
         args = filled_up((*acting(done.states), done.env_params, _data(seed_keys(seeds)[1])), n)
         placed = devices.place(args, layout.sharding)
@@ -254,7 +254,7 @@ def compile_programs(
         return jax.ShapeDtypeStruct((num_runs, *x.shape[1:]), x.dtype, sharding=sharding)
 
     def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
-        many = devices.side_by_side(f, layout, exact=exact, shared=shared)
+        many = devices.over_runs(f, layout, exact=exact, shared=shared)
         return _compiled(many, layout, *args, **options)
 
     started = time.monotonic()

@@ -263,7 +263,7 @@ def test_mapped_runs_share_the_memory_for_states_drawn_ahead(
         state, traj, _ = windows(env, policy, params, key, start(env, policy, key), 16)
         return state, traj.reward  # the state too: of what nobody asks for nothing is computed
 
-    many = devices.side_by_side(run, devices.layout(most=1))
+    many = devices.over_runs(run, devices.layout(most=1))
     used = jax.jit(many).lower(jax.random.split(KEY, 4)).compile().memory_analysis()
     assert used.temp_size_in_bytes < 4 * 8 * 2**20
 
@@ -416,7 +416,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         handed(lambda x: differentiable_episodes(x.env, x.policy, x.state.params.policy, KEY)),
         "a Categorical has no `reparameterised`: use an environment whose actions are a Box",
     ),
-    "a state of training for where environments stand": (
+    "a state of training for that of a rollout": (
         handed(lambda x: windows(x.env, x.policy, x.state.params.policy, KEY, x.state, 3)),
         "state must be a pg.rollout.RolloutState, got a TrainState: write pg.rollout.start(env, "
         "policy, key), or",
@@ -427,7 +427,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
                 configured(x.config, 3), x.policy, (), KEY, start(x.env, x.policy, KEY), 3
             )
         ),
-        "state must be where 3 environments stand, got one of shape [2]: make env with as many",
+        "state must be that of 3 environments, got one of shape [2]: make env with as many",
     ),
     "half a step of a window": (
         handed(

@@ -51,7 +51,7 @@ def test_vmapped_seeds_are_the_single_runs() -> None:
     """After 50 updates, 8 of 8: bit for bit one after the other (`exact`), within 1e-5 mapped."""
     _, keys, mapped = sixty_four()
     with jax.set_mesh(ONE.mesh):
-        train = devices.side_by_side(lambda key: make_train(TINY)(key, TRACED), ONE, exact=True)
+        train = devices.over_runs(lambda key: make_train(TINY)(key, TRACED), ONE, exact=True)
         exact = jax.jit(train)(keys[:8])
     alone = jax.jit(make_train(TINY))
     for i in range(8):

@@ -1,5 +1,4 @@
-"""One step, one action, reward -(x - c)², x what the environment makes of u ~ N(mean, std²):
-clip(u) or tanh(u).
+"""One step, one action, reward -(x - c)², x = clip(u) or tanh(u) of u ~ N(mean, std²).
 
     J(θ) = E[r(x(u))],  θ = (mean, log std),  u = mean + std ε,  ∇log N(u) = (ε / std, ε² - 1)
 
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.stats import norm
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from pg.envs import environment, spaces
 from pg.exact.closed_forms.expectations import (
@@ -26,23 +26,23 @@ from pg.exact.closed_forms.expectations import (
     quadrature,
 )
 
-Moments = tuple[jax.Array, jax.Array]
+Moments = tuple[Float[Array, "2"], Float[Array, "2"]]
 
 
 class State(NamedTuple):
-    """Whether the one step has been taken."""
+    """The number of steps taken, 0 or 1."""
 
-    time: jax.Array  # int []
+    time: Int[Array, ""]
 
 
-class Law(NamedTuple):
-    """What becomes of u = mean + std ε, as functions of ε: arrays [*F] of the algebra."""
+class TransformedGaussian(NamedTuple):
+    """x(u), u = mean + std ε, as functions of ε: arrays [*F] of the algebra."""
 
     algebra: Algebra
-    mean: jax.Array  # []
-    std: jax.Array  # []
-    x: jax.Array  # [*F]
-    slope: jax.Array  # dx/du, [*F]
+    mean: Float[Array, ""]
+    std: Float[Array, ""]
+    x: Float[Array, "*F"]
+    slope: Float[Array, "*F"]  # dx/du
 
 
 class GaussianBandit(environment.Environment):
@@ -60,26 +60,28 @@ class GaussianBandit(environment.Environment):
             raise ValueError(f"low must be below high, got low={low} and high={high}")
         self.target, self.low, self.high = float(target), float(low), float(high)
 
-    def law(self, mean: Any, log_std: Any) -> Law:
+    def distribution(
+        self, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+    ) -> TransformedGaussian:
         """x = clip(u): a constant, a line and a constant."""
         mean, std = jnp.asarray(mean, float), jnp.exp(jnp.asarray(log_std, float))
         (low, high), cuts = _bounds(self, mean, std)
         algebra, inside = piecewise(cuts), jnp.asarray(INSIDE, float)
         line = algebra.times(inside, mean * algebra.one + std * algebra.eps)
-        return Law(algebra, mean, std, low * BELOW + line + high * ABOVE, inside)
+        return TransformedGaussian(algebra, mean, std, low * BELOW + line + high * ABOVE, inside)
 
     @property
     def default_params(self) -> environment.EnvParams:
         """One step."""
         return environment.EnvParams(max_steps_in_episode=1)
 
-    def reset_env(self, key: jax.Array, params: Any) -> tuple[jax.Array, State]:
+    def reset_env(self, key: PRNGKeyArray, params: Any) -> tuple[Float[Array, "1"], State]:
         """The only state."""
         state = State(time=jnp.int32(0))
         return self.get_obs(state), state
 
     def step_env(
-        self, key: jax.Array, state: State, action: jax.Array, params: Any
+        self, key: PRNGKeyArray, state: State, action: Float[Array, "1"], params: Any
     ) -> tuple[Any, ...]:
         """The reward of an action [1], and the end."""
         reward = -((jnp.clip(action[0], self.low, self.high) - self.target) ** 2)
@@ -87,7 +89,7 @@ class GaussianBandit(environment.Environment):
         obs, state = self._apply_transition_gradient_policy(self.get_obs(state), state)
         return obs, state, reward, jnp.bool_(True), {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> Float[Array, "1"]:
         """[1.0]."""
         return jnp.ones(1)
 
@@ -107,58 +109,73 @@ class SquashedBandit(GaussianBandit):
         """Raises ValueError for a target that is not finite."""
         super().__init__(target, -1.0, 1.0)
 
-    def law(self, mean: Any, log_std: Any) -> Law:
+    def distribution(
+        self, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+    ) -> TransformedGaussian:
         """x = tanh(u)."""
         mean, std = jnp.asarray(mean, float), jnp.exp(jnp.asarray(log_std, float))
         algebra = quadrature()
         u = mean + std * algebra.eps
         # 1 - tanh² would cancel where tanh saturates
         slope = 4 * jax.nn.sigmoid(2 * u) * jax.nn.sigmoid(-2 * u)
-        return Law(algebra, mean, std, jnp.tanh(u), slope)
+        return TransformedGaussian(algebra, mean, std, jnp.tanh(u), slope)
 
 
-def exact_return(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+def exact_return(
+    problem: GaussianBandit, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+) -> Float[Array, ""]:
     """J = E[r], []. Without bounds -((mean - c)² + std²). Differentiable to any order."""
-    law = problem.law(mean, log_std)
-    return law.algebra.mean(_reward(problem, law))
+    dist = problem.distribution(mean, log_std)
+    return dist.algebra.mean(_reward(problem, dist))
 
 
-def exact_gradient(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+def exact_gradient(
+    problem: GaussianBandit, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+) -> Float[Array, "2"]:
     """∇J, [2]. Without bounds (-2 (mean - c), -2 std²)."""
     theta = jnp.stack([jnp.asarray(mean, float), jnp.asarray(log_std, float)])
     return jax.grad(lambda theta: exact_return(problem, *theta))(theta)
 
 
-def score_moments(problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0) -> Moments:
+def score_moments(
+    problem: GaussianBandit,
+    mean: Float[ArrayLike, ""],
+    log_std: Float[ArrayLike, ""],
+    baseline: Float[ArrayLike, "..."] = 0.0,
+) -> Moments:
     """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log N(u), u the sample before it is
     clipped or squashed.
 
     The score of tanh(u) is that of u: the Jacobian does not depend on θ. baseline: [] or, by
     parameter, [2].
     """
-    law = problem.law(mean, log_std)
-    return _weighted(problem, law, _score(law, law.algebra.eps), baseline)
+    dist = problem.distribution(mean, log_std)
+    return _weighted(problem, dist, _score(dist, dist.algebra.eps), baseline)
 
 
-def optimal_baseline(problem: GaussianBandit, mean: Any, log_std: Any) -> jax.Array:
+def optimal_baseline(
+    problem: GaussianBandit, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+) -> Float[Array, "2"]:
     """b* = E[r (∂log N)²] / E[(∂log N)²], of each parameter, [2]: where the variance of the score
     is least.
 
     Without bounds (-(δ² + 3 std²), -(δ² + 5 std²)), δ = mean - c. (Peters & Schaal 2008.)
     """
-    law = problem.law(mean, log_std)
-    score = _score(law, law.algebra.eps)
-    weight = law.algebra.times(score, score)
-    return law.algebra.mean(
-        law.algebra.times(_reward(problem, law)[None], weight)
-    ) / law.algebra.mean(weight)
+    dist = problem.distribution(mean, log_std)
+    score = _score(dist, dist.algebra.eps)
+    weight = dist.algebra.times(score, score)
+    weighted_reward = dist.algebra.times(_reward(problem, dist)[None], weight)
+    return dist.algebra.mean(weighted_reward) / dist.algebra.mean(weight)
 
 
 def censored_score_moments(
-    problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0
+    problem: GaussianBandit,
+    mean: Float[ArrayLike, ""],
+    log_std: Float[ArrayLike, ""],
+    baseline: Float[ArrayLike, "..."] = 0.0,
 ) -> Moments:
-    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log p(x), p the law of clip(u): a density
-    and two atoms.
+    """Mean [2], which is ∇J, and variance [2] of (r - b) ∇log p(x), x = clip(u): p is a density and
+    two atoms.
 
     ∇log N(u) inside, ∇log Φ(α) at the lower bound, ∇log Φ(-β) at the upper, where α and β are the
     bounds in standard deviations from the mean. It is E[∇log N(u) | x]: never of larger variance
@@ -166,19 +183,23 @@ def censored_score_moments(
     SquashedBandit.
     """
     _check_clips(problem)
-    law = problem.law(mean, log_std)
-    cuts, side = _bounds(problem, law.mean, law.std)[1], jnp.array([-1.0, 1.0])
+    dist = problem.distribution(mean, log_std)
+    _, cuts = _bounds(problem, dist.mean, dist.std)
+    side = jnp.array([-1.0, 1.0])
     # in logs: far out φ and Φ are both 0
     hazard = side * jnp.exp(norm.logpdf(cuts) - norm.logcdf(-side * cuts))
-    atoms = jnp.tensordot(
-        jnp.stack([hazard / law.std, cuts * hazard]), jnp.stack([BELOW, ABOVE]), axes=1
-    )
-    inside = law.algebra.times(jnp.asarray(INSIDE, float)[None], _score(law, law.algebra.eps))
-    return _weighted(problem, law, atoms + inside, baseline)
+    scores = jnp.stack([hazard / dist.std, cuts * hazard])
+    atoms = jnp.tensordot(scores, jnp.stack([BELOW, ABOVE]), axes=1)
+    indicator = jnp.asarray(INSIDE, float)[None]
+    inside = dist.algebra.times(indicator, _score(dist, dist.algebra.eps))
+    return _weighted(problem, dist, atoms + inside, baseline)
 
 
 def biased_clipped_action_moments(
-    problem: GaussianBandit, mean: Any, log_std: Any, baseline: Any = 0.0
+    problem: GaussianBandit,
+    mean: Float[ArrayLike, ""],
+    log_std: Float[ArrayLike, ""],
+    baseline: Float[ArrayLike, "..."] = 0.0,
 ) -> Moments:
     """Mean [2], which is *not* ∇J, and variance [2] of (r - b) ∇log N(clip(u)): a common mistake,
     not an estimator.
@@ -187,55 +208,63 @@ def biased_clipped_action_moments(
     negative control: it is biased wherever the bounds bind. Raises ValueError for a SquashedBandit.
     """
     _check_clips(problem)
-    law = problem.law(mean, log_std)
-    return _weighted(
-        problem, law, _score(law, (law.x - law.mean * law.algebra.one) / law.std), baseline
-    )
+    dist = problem.distribution(mean, log_std)
+    eps = (dist.x - dist.mean * dist.algebra.one) / dist.std
+    return _weighted(problem, dist, _score(dist, eps), baseline)
 
 
-def pathwise_moments(problem: GaussianBandit, mean: Any, log_std: Any) -> Moments:
+def pathwise_moments(
+    problem: GaussianBandit, mean: Float[ArrayLike, ""], log_std: Float[ArrayLike, ""]
+) -> Moments:
     """Mean [2], which is ∇J, and variance [2] of d r(x(mean + std ε)) / dθ = r'(x) x'(u) (1, std
     ε).
 
     Without bounds the variance is (4 std², 4 std² (δ² + 2 std²)), δ = mean - c.
     """
-    law = problem.law(mean, log_std)
-    times, eps = law.algebra.times, law.algebra.eps
-    slope = times(-2 * (law.x - problem.target * law.algebra.one), law.slope)
-    return mean_and_variance(law.algebra, jnp.stack([slope, law.std * times(slope, eps)]))
+    dist = problem.distribution(mean, log_std)
+    times, eps = dist.algebra.times, dist.algebra.eps
+    slope = times(-2 * (dist.x - problem.target * dist.algebra.one), dist.slope)
+    return mean_and_variance(dist.algebra, jnp.stack([slope, dist.std * times(slope, eps)]))
 
 
 def _bounds(
-    problem: GaussianBandit, mean: jax.Array, std: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    problem: GaussianBandit, mean: Float[Array, ""], std: Float[Array, ""]
+) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
     """The bounds [2], and (α, β), their distances from the mean in standard deviations, [2]; all
     finite.
     """
     # A bound FAR out is never met, and a finite one in its place has finite gradients.
-    edges = jnp.stack(
-        [jnp.maximum(problem.low, mean - FAR * std), jnp.minimum(problem.high, mean + FAR * std)]
-    )
+    low = jnp.maximum(problem.low, mean - FAR * std)
+    high = jnp.minimum(problem.high, mean + FAR * std)
+    edges = jnp.stack([low, high])
     return edges, jnp.clip((edges - mean) / std, -FAR, FAR)
 
 
-def _reward(problem: GaussianBandit, law: Law) -> jax.Array:
-    error = law.x - problem.target * law.algebra.one
-    return -law.algebra.times(error, error)
+def _reward(problem: GaussianBandit, dist: TransformedGaussian) -> Float[Array, "*F"]:
+    """-(x - c)², [*F]."""
+    error = dist.x - problem.target * dist.algebra.one
+    return -dist.algebra.times(error, error)
 
 
-def _score(law: Law, eps: jax.Array) -> jax.Array:
+def _score(dist: TransformedGaussian, eps: Float[Array, "*F"]) -> Float[Array, "2 *F"]:
     """(ε / std, ε² - 1), [2, *F], with a function [*F] in the place of ε."""
-    return jnp.stack([eps / law.std, law.algebra.times(eps, eps) - law.algebra.one])
+    return jnp.stack([eps / dist.std, dist.algebra.times(eps, eps) - dist.algebra.one])
 
 
-def _weighted(problem: GaussianBandit, law: Law, score: jax.Array, baseline: Any) -> Moments:
-    """The moments of (r - b) score; score: [2, *F]."""
+def _weighted(
+    problem: GaussianBandit,
+    dist: TransformedGaussian,
+    score: Float[Array, "2 *F"],
+    baseline: Float[ArrayLike, "..."],
+) -> Moments:
+    """The moments of (r - b) score."""
     baseline = jnp.broadcast_to(jnp.asarray(baseline, float), (2,))
-    advantage = _reward(problem, law)[None] - jnp.tensordot(baseline, law.algebra.one, axes=0)
-    return mean_and_variance(law.algebra, law.algebra.times(advantage, score))
+    advantage = _reward(problem, dist)[None] - jnp.tensordot(baseline, dist.algebra.one, axes=0)
+    return mean_and_variance(dist.algebra, dist.algebra.times(advantage, score))
 
 
 def _check_clips(problem: GaussianBandit) -> None:
+    """Raises ValueError for a SquashedBandit."""
     if isinstance(problem, SquashedBandit):
         raise ValueError(
             "a SquashedBandit clips nothing: use score_moments, or a GaussianBandit with bounds"

@@ -8,10 +8,10 @@ other. An `Algebra` multiplies and averages such arrays, so that a moment is wri
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
+from jaxtyping import Array, Float
 
 # standard deviations: φ and Φ are 0 there in float64, and the powers of 40 are far from overflow
 FAR = 40.0
@@ -28,13 +28,13 @@ BELOW, INSIDE, ABOVE = np.eye(3)[:, :, None] * np.eye(_TERMS)[0]
 class Algebra(NamedTuple):
     """Functions of ε ~ N(0, 1) as arrays [..., *F]. Sums and multiples are those of the arrays."""
 
-    one: jax.Array  # ε ↦ 1, [*F]
-    eps: jax.Array  # ε ↦ ε, [*F]
-    times: Callable[[jax.Array, jax.Array], jax.Array]  # f [..., *F], g [..., *F] -> f g [..., *F]
-    mean: Callable[[jax.Array], jax.Array]  # f [..., *F] -> E[f(ε)] [...]
+    one: Float[Array, "*F"]  # ε ↦ 1
+    eps: Float[Array, "*F"]  # ε ↦ ε
+    times: Callable[[Array, Array], Array]  # f [..., *F], g [..., *F] -> f g [..., *F]
+    mean: Callable[[Array], Array]  # f [..., *F] -> E[f(ε)] [...]
 
 
-def piecewise(cuts: jax.Array) -> Algebra:
+def piecewise(cuts: Float[Array, "2"]) -> Algebra:
     """Polynomials up to ε⁸, one below cuts[0], one between, one above cuts[1]: coefficients [3, 9],
     exact.
 
@@ -43,12 +43,12 @@ def piecewise(cuts: jax.Array) -> Algebra:
     moments = truncated_moments(cuts)
     one, eps = (jnp.broadcast_to(row, (3, _TERMS)) for row in jnp.eye(_TERMS)[:2])
 
-    def times(f: jax.Array, g: jax.Array) -> jax.Array:
+    def times(f: Float[Array, "..."], g: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.einsum(
             "...i,...j,ijk->...k", f, g, jnp.asarray(_ADDS_UP, float), precision="highest"
         )
 
-    def mean(f: jax.Array) -> jax.Array:
+    def mean(f: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.einsum("...pk,pk->...", f, moments, precision="highest")
 
     return Algebra(one, eps, times, mean)
@@ -72,14 +72,16 @@ def quadrature(nodes_per_unit: int = 40) -> Algebra:
     )
 
 
-def mean_and_variance(algebra: Algebra, f: jax.Array) -> tuple[jax.Array, jax.Array]:
+def mean_and_variance(
+    algebra: Algebra, f: Float[Array, "D *F"]
+) -> tuple[Float[Array, " D"], Float[Array, " D"]]:
     """E[f(ε)] and Var[f(ε)], each [D]. f: D functions, [D, *F]."""
     mean = algebra.mean(f)
     centred = f - jnp.tensordot(mean, algebra.one, axes=0)  # E[f²] - E[f]² would cancel
     return mean, algebra.mean(algebra.times(centred, centred))
 
 
-def truncated_moments(cuts: jax.Array) -> jax.Array:
+def truncated_moments(cuts: Float[Array, "2"]) -> Float[Array, "3 9"]:
     """∫ zᵏ φ(z) dz over the three pieces that cuts [2] make of the line, k = 0 .. 8, [3, 9]."""
     sign = (-1.0) ** jnp.arange(_TERMS)[None]
     left, right = _left_moments(cuts), sign * _left_moments(-cuts)
@@ -88,7 +90,7 @@ def truncated_moments(cuts: jax.Array) -> jax.Array:
     return jnp.stack([left[0], inside, right[1]])
 
 
-def _left_moments(t: jax.Array) -> jax.Array:
+def _left_moments(t: Float[Array, "2"]) -> Float[Array, "2 9"]:
     """Lₖ(t) = ∫ zᵏ φ(z) dz up to t = (k - 1) Lₖ₋₂(t) - tᵏ⁻¹ φ(t), by parts; t [2] -> [2, 9]."""
     moments = [norm.cdf(t), -norm.pdf(t)]
     for k in range(2, _TERMS):
