@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import envs, networks, nonfinite, normalisation, optimizers, rollout
 from pg.config import (
@@ -382,7 +382,7 @@ def make_chunk(
     check_config(config)
 
     def chunk(
-        state: TrainState, keys: Key[Array, " n"], hyperparams: Hyperparams, count: Any = None
+        state: TrainState, keys: Shaped[Array, "n ..."], hyperparams: Hyperparams, count: Any = None
     ) -> tuple[TrainState, Metrics]:
         step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
         if count is None:
@@ -405,7 +405,7 @@ def make_chunk(
 
 def training_keys(
     key: PRNGKeyArray, start: Int[ArrayLike, ""], count: int
-) -> tuple[PRNGKeyArray, Key[Array, " n"]]:
+) -> tuple[PRNGKeyArray, Shaped[Array, "n ..."]]:
     """The keys of a run: that of `init`, and those of its updates.
 
     An update's key depends on its number alone, so that a run in chunks, or one that is continued

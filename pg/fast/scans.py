@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg.fast import blocks
 
@@ -71,7 +71,9 @@ def scan_until(
 
 
 def scan_keys(
-    step: Callable[[Any, PRNGKeyArray], tuple[Any, Any]], carry: PyTree, keys: Key[Array, " n"]
+    step: Callable[[Any, PRNGKeyArray], tuple[Any, Any]],
+    carry: PyTree,
+    keys: Shaped[Array, "n ..."],
 ) -> tuple[PyTree, PyTree]:
     """`jax.lax.scan(step, carry, keys)` for random keys [n, ...].
 
