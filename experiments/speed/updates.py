@@ -49,9 +49,7 @@ def scaling(num_envs: int, horizon: int, *, quick: bool) -> dict[str, dict[str, 
         "horizon": {str(n): update(setting(num_envs, n)) for n in horizons},
         "seeds": {str(n): vmapped_seeds(each, n) for n in seeds},
         "devices": {
-            str(n): vmapped_seeds(each, 8 * devices[-1], n)
-            for n in devices
-            if len(devices) > 1
+            str(n): vmapped_seeds(each, 8 * devices[-1], n) for n in devices if len(devices) > 1
         },
     }
 

@@ -216,6 +216,7 @@ def _remove(stored: Stored) -> None:
     if path.suffix == ".json":
         files.remove(path.parent, rf"{re.escape(path.stem)}\.(npz|json)")
         return
+    files.remove(path, r"summary\.json")  # first: without it the others are no cell
     files.remove(path, _FILES)
     files.remove_if_empty(path)
 
@@ -224,7 +225,11 @@ def collect(out: Path) -> list[Result]:
     """A line per seed of all that is finished below `out`, in the order of the suites."""
     lines: list[Result] = []
     for row in sorted(out.glob("*/*")):
-        for stored in stored_cells(row):
+        cells = stored_cells(row)
+        seeds = [seed for stored in cells for seed in stored.seeds]
+        if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
+            raise ValueError(f"{row} has seed {min(twice)} twice: remove one of its folders")
+        for stored in cells:
             lines += stored.results
     return in_order(lines)
 
@@ -254,13 +259,15 @@ def stored_cells(row: Path) -> list[Stored]:
 
 
 def stored_metrics(row: Path) -> list[dict[str, np.ndarray]]:
-    """The metrics of the finished cells of a row, [seeds, updates] each; of those that were written
-    before cells were folders there are none.
+    """The metrics of the finished cells of a row, [seeds, updates] each.
+
+    Raises ValueError where a cell was written before cells were folders: it has none.
     """
     metrics = []
     for stored in stored_cells(row):
-        if stored.path.suffix != ".json":
-            metrics.append(results.load_results(stored.path).metrics)
+        if stored.path.suffix == ".json":
+            raise ValueError("some of its seeds were run before metrics were kept")
+        metrics.append(results.load_results(stored.path).metrics)
     return metrics
 
 

@@ -108,13 +108,13 @@ def mean_curves(lines: Sequence[Result], out: Path) -> dict[str, dict[str, Curve
     panels: dict[str, dict[str, Curve]] = {}
     for task, group in _ranked(lines):
         label = group[0].label
-        stored = learning.stored_metrics(out / task.name / label)
-        if not stored:
-            continue
-        seed_curves = [curves.seed_curves(metrics) for metrics in stored]
-        steps = [x for of_cell, _ in seed_curves for x in of_cell]
-        returns = [y for _, of_cell in seed_curves for y in of_cell]
         try:
+            stored = learning.stored_metrics(out / task.name / label)
+            if not stored:
+                continue
+            seed_curves = [curves.seed_curves(metrics) for metrics in stored]
+            steps = [x for of_cell, _ in seed_curves for x in of_cell]
+            returns = [y for _, of_cell in seed_curves for y in of_cell]
             mean = curves.mean_learning_curve(steps, returns)
         except ValueError as error:
             print(f"{task.name} {label}: no learning curve is drawn, as {error}")

@@ -208,6 +208,7 @@ def _run(
             updates = config.num_updates
             print(f"it has all of its {updates} updates: give --num-updates to go on\n{folder}")
             return 0
+        files.remove(folder, r"summary\.json")  # without it a run has not ended
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
@@ -255,8 +256,8 @@ def _opened(
 def _finish(
     config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path
 ) -> None:
-    """Draws, writes metrics, parameters and the summary, and prints it. evaluation: None where
-    interrupted.
+    """Writes metrics and parameters, draws, writes the summary, and prints it. evaluation: None
+    where interrupted.
     """
     from pg.reports import plots
     from pg.runs import results, writing
@@ -264,12 +265,15 @@ def _finish(
     actions = "greedy" if options.greedy else "sampled"
     evaluations = {} if evaluation is None else {actions: evaluation}
     title = f"{config.estimator} on {config.env}"
-    final = writing.summarise(done, evaluations, seeds).get("mean")
-    plots.learning_curve(done.metrics, folder / "curve.png", title=title, final=final)
-    if config.diagnostics:
-        quality = curves.gradient_quality(done.metrics)
-        plots.gradient_quality(quality, folder / "gradient.png", title=title)
-    summary = writing.write_results(folder, done, evaluations, seeds)
+
+    def draw(summary: Mapping[str, Any]) -> None:
+        final = summary.get("mean")
+        plots.learning_curve(done.metrics, folder / "curve.png", title=title, final=final)
+        if config.diagnostics:
+            quality = curves.gradient_quality(done.metrics)
+            plots.gradient_quality(quality, folder / "gradient.png", title=title)
+
+    summary = writing.write_results(folder, done, evaluations, seeds, draw)
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
     for text in results.describe_failures(summary):

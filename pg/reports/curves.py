@@ -40,8 +40,8 @@ def seed_curves(
         points: of a curve, at most: K is `points`, or the number of updates where that is less.
 
     Returns:
-        Environment steps so far [S, K], and the mean return of the episodes that ended since the
-        point before [S, K], NaN where none did.
+        Environment steps at the end of each stretch [S, K], and the mean return of the episodes
+        that ended in it [S, K], NaN where none did, or where a return is not finite.
     """
     num_updates = metrics["env_steps"].shape[1]
     edges = np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
@@ -51,13 +51,16 @@ def seed_curves(
     total = _between(np.where(ended, metrics["return"] * metrics["episodes"], 0.0), ends)
     returns = np.where(episodes > 0, total / np.maximum(episodes, 1.0), np.nan)
     steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64)[:, ends - 1]
-    return steps, returns.astype(np.float32)
+    return steps, np.where(np.isfinite(returns), returns, np.nan)
 
 
 def _between(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Sums of x [S, updates] over the updates before each end since the end before, [S, K]."""
-    so_far = np.cumsum(x, axis=1, dtype=float)[:, ends - 1]
-    return np.diff(so_far, axis=1, prepend=0.0)
+    """Sums of x [S, updates] over the updates before each end since the end before, [S, K].
+
+    A number that is not finite is in the sum of its own stretch alone.
+    """
+    starts = np.concatenate([[0], ends[:-1]])
+    return np.add.reduceat(np.asarray(x, float), starts, axis=1)
 
 
 def mean_learning_curve(steps: Any, returns: Any, points: int = POINTS) -> Curve:

@@ -255,13 +255,19 @@ def learning_curve(
         axes.plot(x[known], y[known], **thin, marker="o" if known.sum() == 1 else "")
     handles = [_line(label, **thin)]
     updates = metrics["return"].shape[1]
+    skipped = metrics.get("skipped", np.zeros((seeds, 1)))
+    frozen = int((skipped[:, -1] > 0).sum())  # runs whose policy stays as it was
     if seeds > 1 or points < updates:
         label = f"mean of {seeds} seeds, {INTERVAL}"
+        if frozen:
+            label += f", {frozen} of them frozen"
         if seeds == 1:
             label = f"mean of each of {points} stretches"
         handles.append(_draw_mean(axes, steps, returns, label))
     if final is not None and np.isfinite(final):
         label = f"final evaluation {numerals.number(final)}"
+        if frozen:
+            label += f", of the other {seeds - frozen}"
         handles.append(axes.axhline(final, color=GREEN, linestyle="--", linewidth=1.0, label=label))
     _say_if_empty(axes, returns)
     _counts(axes.xaxis)

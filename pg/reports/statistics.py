@@ -35,7 +35,8 @@ class Estimate(NamedTuple):
     @classmethod
     def from_error(cls, value: Any, standard_error: Any) -> "Estimate":
         """The normal interval, value ± 1.96 standard errors."""
-        half = STANDARD_ERRORS * standard_error
+        # there is no interval around what is not finite
+        half = np.where(np.isfinite(value), STANDARD_ERRORS * standard_error, np.nan)[()]
         return cls(value, value - half, value + half)
 
     @property

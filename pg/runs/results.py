@@ -8,7 +8,7 @@ Imports neither jax nor gymnax: results are read where neither is installed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,19 +87,21 @@ def by_run(rows: Mapping[str, np.ndarray], num_runs: int) -> dict[str, np.ndarra
 def per_seed(
     metrics: Mapping[str, np.ndarray], evaluation: "Evaluation | None" = None
 ) -> dict[str, np.ndarray]:
-    """Columns with a row per run: env_steps, finite, and those of the final evaluation.
+    """Columns with a row per run: env_steps, finite, failed, and those of the final evaluation.
 
     Args:
         metrics: [n, updates] each.
         evaluation: returns [n, episodes]; None: there was none.
 
     Returns:
-        env_steps, finite (no number of any update was not), and, with an evaluation, mean,
-        standard_error (of the mean over episodes), min, max, episodes: [n] each.
+        env_steps, finite (no number of any update was not), failed (as of `failed_runs`), and,
+        with an evaluation, mean, standard_error (of the mean over episodes), min, max, episodes:
+        [n] each.
     """
     columns = {
         "env_steps": metrics["env_steps"].sum(axis=1, dtype=np.int64),
         "finite": (metrics["nonfinite"] == 0).all(axis=1),
+        "failed": failed_runs(metrics),
     }
     return columns | ({} if evaluation is None else final_scores(evaluation))
 
@@ -188,13 +190,16 @@ def describe_failures(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], first_seed: int) -> None:
+def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], seeds: Sequence[int]) -> None:
     """metrics.parquet, long form: seed, update, total_env_steps, then one column per metric.
 
-    metrics: arrays [num_seeds, num_updates].
+    Args:
+        folder: the folder of the run.
+        metrics: [num_seeds, num_updates] each.
+        seeds: of the rows of the metrics.
     """
-    seeds = np.arange(first_seed, first_seed + len(metrics["env_steps"]))
-    tables.write_parquet(folder / "metrics.parquet", long_form(metrics, seed=seeds))
+    rows = long_form(metrics, seed=np.asarray(seeds))
+    tables.write_parquet(folder / "metrics.parquet", rows)
 
 
 def long_form(
@@ -220,16 +225,17 @@ def long_form(
 
 def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     """The columns of metrics.parquet, or, of a run that has not ended, of what its checkpoints
-    have.
+    have. A run that is being resumed has no summary, and its metrics.parquet is of before.
 
     Raises ValueError where there are none, where a file is damaged, and where it has more rows than
     the run.
     """
     path, seeds = folder / "metrics.parquet", num_seeds(folder)
     most = None if seeds is None else seeds * _num_updates(folder)
-    if os.path.lexists(path):
-        return tables.read_parquet(path, most_rows=most)
     parts = files.named(folder / "checkpoints", METRICS_PART)
+    has_ended = os.path.lexists(folder / "summary.json")
+    if os.path.lexists(path) and (has_ended or not parts):
+        return tables.read_parquet(path, most_rows=most)
     if not parts:
         raise ValueError(f"there are no metrics in {folder} yet")
     stored = [tables.read_parquet(part, most_rows=most) for part in parts]

@@ -4,7 +4,7 @@ each program of a benchmark and for the best configuration of a sweep.
     metrics.parquet, params.safetensors, summary.json
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,11 @@ from pg.runs.execution import Run
 
 
 def write_results(
-    folder: Path, run: Run, evaluations: Mapping[str, Evaluation], seeds: Sequence[int]
+    folder: Path,
+    run: Run,
+    evaluations: Mapping[str, Evaluation],
+    seeds: Sequence[int],
+    draw: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Writes metrics, parameters and, as the last, the summary: with it the run is finished.
 
@@ -25,7 +29,9 @@ def write_results(
         folder: the folder of the run, which has its config.json and versions.json.
         run: the training of all seeds.
         evaluations: as of `summarise`.
-        seeds: of the run, consecutive.
+        seeds: of the run.
+        draw: called with the summary before that is written, for pictures that belong to a
+            finished run.
 
     Returns:
         The summary.
@@ -34,8 +40,10 @@ def write_results(
         OSError: a file cannot be written.
     """
     summary = summarise(run, evaluations, seeds)
-    results.write_metrics(folder, run.metrics, seeds[0])
+    results.write_metrics(folder, run.metrics, seeds)
     parameters.write_params(folder, run.states.params, run.states.normaliser)
+    if draw is not None:
+        draw(summary)
     folders.write_json(folder / "summary.json", summary)
     return summary
 
@@ -62,9 +70,9 @@ def summarise(
         all seeds. With `Config.diagnostics`, `noise_scale` is that of the last tenth of the
         training.
     """
-    failed = results.failed_runs(run.metrics)
-    for evaluation in evaluations.values():
-        failed |= ~np.isfinite(np.asarray(evaluation.returns, float)).all(axis=1)
+    frozen = results.failed_runs(run.metrics)
+    left_out = {name: frozen | _not_finite(x) for name, x in evaluations.items()}
+    failed = next(iter(left_out.values()), frozen)  # of the final evaluation, the first
     rows: list[dict[str, Any]] = []
     for seed, row in zip(seeds, results.as_rows(results.per_seed(run.metrics)), strict=True):
         rows.append({"seed": seed, **row})
@@ -74,7 +82,7 @@ def summarise(
             row |= {"not_finite_at": failure[0], "not_finite_in": failure[1]}
     summary: dict[str, Any] = {}
     for actions, evaluation in evaluations.items():
-        over_seeds = _over_seeds(evaluation, ~failed)
+        over_seeds = _over_seeds(evaluation, ~left_out[actions])
         is_final = not summary
         summary |= (over_seeds | {"actions": actions}) if is_final else {actions: over_seeds}
         scores = results.as_rows(results.final_scores(evaluation))
@@ -92,6 +100,11 @@ def summarise(
         "train_seconds": run.train_seconds,
         "per_seed": rows,
     }
+
+
+def _not_finite(evaluation: Evaluation) -> np.ndarray:
+    """bool [S]: seeds with a return that is not finite."""
+    return ~np.isfinite(np.asarray(evaluation.returns, float)).all(axis=1)
 
 
 def _over_seeds(evaluation: Evaluation, fine: np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.runs import checkpoints, execution, files, folders, memory, writing
+from pg.runs import checkpoints, execution, files, folders, memory, results, writing
 from pg.sweep import chunks, report
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Plan
@@ -246,12 +246,14 @@ def fresh(
     metrics = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.metrics for chunk in done))
     evaluations = jax.tree.map(lambda *x: np.concatenate(x), *(chunk.evaluation for chunk in done))
     seconds = time.monotonic() - started
-    run = execution.Run(states, metrics, True, None, plan.programs.seconds, seconds)
+    is_finished = not results.failed_runs(metrics).all()
+    run = execution.Run(states, metrics, is_finished, None, plan.programs.seconds, seconds)
     if not devices.is_first():
         return writing.summarise(run, evaluations, seeds)
     place = folder / "best"
     files.make_folder(place)
     files.remove_leftovers(place)
+    files.remove(place, r"summary\.json")  # without it a run has not ended
     best_h = jax.tree.map(lambda x: np.ravel(x)[0].item(), h)
     options = {
         "seed": seeds.start,

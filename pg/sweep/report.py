@@ -16,7 +16,7 @@ from pg.commands import cli
 from pg.reports import curves, plots, statistics, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
-from pg.runs import results
+from pg.runs import files, results
 from pg.sweep import spec as specs
 from pg.sweep.spec import SweepSpec
 
@@ -31,7 +31,7 @@ class Ranked(NamedTuple):
     values: dict[str, Any]
     scores: np.ndarray  # mean return of the final evaluation, of the seeds that stayed finite
     mean: Estimate  # over these seeds; NaN where there is none
-    diverged: int  # seeds in which a number was not finite at some update
+    diverged: int  # seeds that ended at a number which was not finite
     env_steps: float  # mean over seeds
 
     def cells(self) -> list[str]:
@@ -51,7 +51,8 @@ def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
     ranked = []
     for g in range(len(rows["run"]) // len(spec.seeds)):
         chosen = rows["configuration"] == g
-        finite = rows["finite"][chosen] & np.isfinite(rows["mean"][chosen])
+        failed = rows.get("failed", ~rows["finite"])  # of before, what was not finite failed
+        finite = ~failed[chosen] & np.isfinite(rows["mean"][chosen])
         scores = rows["mean"][chosen][finite]
         mean = results.mean_over_seeds(scores)
         steps = float(rows["env_steps"][chosen].mean())
@@ -101,6 +102,7 @@ def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
         for i, r in enumerate(ranked)
     ]
     tables.write_csv(folder / "configurations.csv", names, lines)
+    files.remove(folder, r"settings\.csv")  # its former name
 
 
 def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:

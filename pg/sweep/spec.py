@@ -337,5 +337,9 @@ def read_metrics(folder: Path, configuration: int) -> dict[str, np.ndarray]:
         chosen = part["configuration"] == configuration
         if chosen.any():
             parts.append({name: values[chosen] for name, values in part.items()})
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not parts:
+        raise ValueError(f"there are no metrics of configuration {configuration} in {folder}")
+    # a column that is new is in later files only
+    names = [name for name in parts[0] if all(name in part for part in parts)]
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
     return results.by_run(rows, len(np.unique(rows["seed"])))

@@ -123,6 +123,35 @@ def test_a_cell_is_neither_resumed_nor_replayed_as_a_run_of_train(
     assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
 
 
+def test_a_removal_that_is_cut_off_leaves_no_broken_cell(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo"
+    (stored,) = learning.stored_cells(row)
+    original, removed = Path.unlink, []
+
+    def unlink(path: Path, **options: Any) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        original(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        learning._remove(stored)
+    assert [line.label for line in learning.collect(tmp_path)] == ["actor_critic"] * 2
+
+
+def test_a_seed_that_is_there_twice_is_refused(finished: Path, tmp_path: Path) -> None:
+    row = copied(finished, tmp_path) / "DeepSea-bsuite" / "ppo"
+    shutil.copytree(row / "seeds-0-1", row / "seeds-1-1")
+    summary = json.loads((row / "seeds-1-1" / "summary.json").read_text())
+    summary["per_seed"] = summary["per_seed"][1:]
+    (row / "seeds-1-1" / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="has seed 1 twice"):
+        learning.collect(tmp_path)
+
+
 def test_greedy_and_sampled_returns_are_those_of_the_evaluations(finished: Path) -> None:
     folder = finished / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
     run = execution.run(*tiny("DeepSea-bsuite", "ppo"), [0, 1])
@@ -466,6 +495,18 @@ def test_curves_are_read_off_at_the_steps_that_all_have() -> None:
     np.testing.assert_array_equal(values, [[2.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_return_that_is_not_finite_is_missing_from_its_own_stretch_alone(bad: float) -> None:
+    returns = np.arange(40.0)[None]
+    metrics = {"return": returns, "episodes": np.ones((1, 40)), "env_steps": np.ones((1, 40), int)}
+    whole = curves.seed_curves(metrics, points=10)[1]
+    damaged = returns.copy()
+    damaged[0, 9] = bad
+    found = curves.seed_curves({**metrics, "return": damaged}, points=10)[1]
+    assert np.isnan(found[0, 2])
+    np.testing.assert_array_equal(np.delete(found, 2, axis=1), np.delete(whole, 2, axis=1))
+
+
 def test_the_mean_curve_is_of_all_seeds_on_steps_that_all_have() -> None:
     steps = [[10, 20, 30], [20, 30, 40], [12, 22, 32]]
     returns = [[1.0, 2.0, 3.0], [5.0, 6.0, 7.0], [np.nan, 3.0, 4.0]]
@@ -520,7 +561,7 @@ def test_seeds_without_steps_in_common_have_no_curve_and_the_others_do(
     folder = tmp_path / "DeepSea-bsuite" / "ppo" / "seeds-0-1"
     metrics = pg.load_results(folder).metrics
     metrics["env_steps"] = metrics["env_steps"] + np.array([[0] * 3, [10**6] * 3])
-    results.write_metrics(folder, metrics, 0)
+    results.write_metrics(folder, metrics, [0, 1])
     assert set(whole) - set(report.mean_curves(lines, tmp_path)["DeepSea-bsuite"]) == {"ppo"}
     assert (
         "DeepSea-bsuite ppo: no learning curve is drawn, as curves must" in capsys.readouterr().out

@@ -55,14 +55,14 @@ def filled(tmp_path: Path) -> Path:
     )
     folders.write_json(tmp_path / "summary.json", {"status": "finished", "num_updates": 4})
     folders.write_json(tmp_path / "sweep.json", {"width": 2})
-    results.write_metrics(tmp_path, COLUMNS, 0)
+    results.write_metrics(tmp_path, COLUMNS, [0, 1])
     parameters.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
     row = tmp_path / "Catch-bsuite" / "ppo"
     cell = row / "seeds-0-1"
     files.make_folder(cell)
     options = {"seed": 0, "seeds": 2, "eval_episodes": 3}
     folders.write_setup(cell, CONFIG, Hyperparams(), options, {"pg": "0.1.0"})
-    results.write_metrics(cell, COLUMNS, 0)
+    results.write_metrics(cell, COLUMNS, [0, 1])
     seeds = [
         {"seed": seed, "env_steps": 8, "mean": score, "greedy": {"mean": 1.0}}
         for seed, score in enumerate([0.0, None])

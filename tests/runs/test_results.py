@@ -1,5 +1,6 @@
 """Results as a user reads them: at once, by name, and without the libraries that made them."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import pg
 from pg.config import Config, Hyperparams
 from pg.evaluate import Evaluation
-from pg.reports import curves
+from pg.reports import curves, tables
 from pg.runs import execution, folders, results, writing
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def test_returns_of_an_evaluation_that_are_not_finite_fail_their_seed() -> None:
 def test_metrics_come_back_by_run_and_name(tmp_path: Path) -> None:
     metrics = metrics_of(3)
     folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seed": 5, "seeds": 3}, {"pg": "0.1.0"})
-    results.write_metrics(tmp_path, metrics, 5)
+    results.write_metrics(tmp_path, metrics, [5, 6, 7])
     found = pg.load_results(tmp_path)
     assert (found.seeds, found.summary) == ([5, 6, 7], {})
     assert found.settings["config"]["num_envs"] == 2
@@ -114,3 +115,46 @@ def test_steps_are_counted_beyond_32_bits() -> None:
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no folder of a run: give the one that train"):
         pg.load_results(tmp_path)
+
+
+def test_a_run_that_is_being_resumed_is_read_from_its_checkpoints(tmp_path: Path) -> None:
+    """Its metrics.parquet is of before; the train command removes the summary when it goes on."""
+    folders.write_setup(
+        tmp_path, dataclasses.replace(CONFIG, num_updates=5), Hyperparams(), {"seeds": 2}, {}
+    )
+    longer = metrics_of(2, updates=5)
+    results.write_metrics(tmp_path, {name: x[:, :3] for name, x in longer.items()}, [0, 1])
+    (tmp_path / "checkpoints").mkdir()
+    rows = results.long_form(longer, seed=np.arange(2))
+    tables.write_parquet(tmp_path / "checkpoints" / "metrics-00000000-00000005.parquet", rows)
+    found = pg.load_results(tmp_path)
+    assert (found.metrics["return"].shape, found.summary) == ((2, 5), {})
+    folders.write_json(tmp_path / "summary.json", {"status": "interrupted", "num_updates": 3})
+    assert pg.load_results(tmp_path).metrics["return"].shape == (2, 3)
+
+
+def test_seeds_of_a_run_are_those_of_its_rows(tmp_path: Path) -> None:
+    folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seeds": 2}, {})
+    results.write_metrics(tmp_path, metrics_of(2), [3, 9])
+    assert pg.load_results(tmp_path).seeds == [3, 9]
+
+
+def test_an_evaluation_leaves_out_its_own_returns_that_are_not_finite() -> None:
+    fine, odd = np.array([[1.0, 1.0], [3.0, 3.0]]), np.array([[1.0, 1.0], [-np.inf, 3.0]])
+    evaluations = {"sampled": Evaluation(fine, fine), "greedy": Evaluation(odd, odd)}
+    summary = writing.summarise(run_of(metrics_of(2)), evaluations, [0, 1])
+    assert (summary["mean"], summary["greedy"]["mean"], summary["failed_seeds"]) == (2.0, 1.0, [])
+
+
+def test_what_was_trained_is_written_before_it_is_drawn(tmp_path: Path) -> None:
+    folders.write_setup(tmp_path, CONFIG, Hyperparams(), {"seeds": 1}, {})
+    state = pg.make_learner(CONFIG).init(pg.seed_key(0))
+    run = run_of(metrics_of(1))._replace(states=state)
+
+    def draw(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        writing.write_results(tmp_path, run, {}, [0], draw)
+    assert {path.name for path in tmp_path.iterdir()} >= {"metrics.parquet", "params.safetensors"}
+    assert not (tmp_path / "summary.json").exists()

@@ -425,6 +425,18 @@ def test_settings_that_diverged_come_last() -> None:
     assert "flatters" in report.verdict(three, ranked, None)
 
 
+def test_a_run_that_skipped_an_update_has_not_diverged() -> None:
+    """As in the summary of a run: what counts is that the last update was applied."""
+    one = spec(table={"gamma": [0.1]}, seeds=range(2))
+    rows = {
+        **{"run": np.arange(2), "configuration": np.zeros(2, int), "env_steps": np.full(2, 10)},
+        **{"mean": np.array([1.0, 3.0]), "finite": np.array([False, True])},
+        "failed": np.array([False, False]),
+    }
+    (ranked,) = report.rank(one, rows)
+    assert (ranked.mean.value, ranked.diverged) == (2.0, 0)
+
+
 def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
     """Of three settings one has two seeds that stayed finite, one has one, and one has none."""
     three = spec(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))

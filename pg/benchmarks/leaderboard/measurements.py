@@ -51,6 +51,9 @@ class Measurements(NamedTuple):
             return cls([], [])
         qualities = tables.read_csv(paths[0], Quality, migrations.COLUMNS["quality.csv"])
         points = tables.read_csv(paths[1], CurvePoint, migrations.COLUMNS["cosines.csv"])
+        measured = {(row.problem, row.snapshot, row.estimator, row.seed) for row in qualities}
+        # of what was cut off between the two tables there are points alone, to be measured again
+        points = [p for p in points if (p.problem, p.snapshot, p.estimator, p.seed) in measured]
         return cls(qualities, points)
 
     def write(self, folder: Path) -> None:
