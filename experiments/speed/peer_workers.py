@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 Batch = dict[str, int]  # num_envs, num_steps, num_epochs, num_minibatches
-Train = Callable[[Any], Any]  # key -> what came of training
+Train = Callable[[Any], Any]  # key -> the trained parameters
 
 
 def pg(batch: Batch, num_updates: int, estimator: str) -> Train:

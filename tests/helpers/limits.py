@@ -1,6 +1,7 @@
-"""What a read may take: no waiting, and few bytes; neither is a clock."""
+"""What a read may take: no waiting, little work and few bytes."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 
 
 @contextmanager
-def no_waiting(seconds: float = 60.0) -> Iterator[None]:
+def no_waiting(seconds: float = 60.0, cpu_seconds: float = 5.0) -> Iterator[None]:
     """Fails the test within what waits for ever, as on a pipe that nobody writes to, after a time
-    that is long for any machine, however busy.
+    that is long for any machine, however busy; and what takes more time of the processor, which
+    other work on the machine hardly changes.
     """
 
     def stop(*_: Any) -> None:
@@ -20,8 +22,11 @@ def no_waiting(seconds: float = 60.0) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+    started = time.process_time()
     try:
         yield
+        took = time.process_time() - started
+        assert took < cpu_seconds, f"it took {took:.1f} s of the processor"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

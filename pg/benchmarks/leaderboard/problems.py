@@ -184,7 +184,7 @@ def make_components(
     Args:
         config: the settings.
         normaliser: running statistics by which both networks standardise observations.
-        num_envs: environments side by side.
+        num_envs: number of vmapped environments.
     """
     env = envs.configured(config, num_envs)
     policy = normalisation.standardised(networks.make_policy(config, env), normaliser)
