@@ -14,7 +14,7 @@ from pg.fast import devices
 
 
 def make_train(batch: dict[str, Any], num_updates: int, estimator: str) -> Callable[[Any], Any]:
-    """key -> the trained parameters. Complete episodes last all their steps, since no pole falls."""
+    """key -> trained parameters. Complete episodes last all their steps, since no pole falls."""
     endless = {"theta_threshold_radians": 1e9, "x_threshold": 1e9, "tau": 2e-4}
     episodes: dict[str, Any] = {"horizon": batch["num_steps"], "env_params": endless}
     kwargs = {"collect": "windows"} if "windows" in FACTS[estimator].collect else episodes

@@ -112,7 +112,7 @@ OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("cosines.csv", lambda folder: tables.read_csv(folder / "cosines.csv", CurvePoint)),
     ("results.csv", lambda folder: learning.read_csv(folder / "results.csv")),
     ("metrics.parquet", results.load_results),
-    (f"{CELL}/metrics.parquet", lambda folder: learning.stored_metrics((folder / CELL).parent)),
+    (f"{CELL}/metrics.parquet", lambda folder: results.load_results(folder / CELL)),
 ]
 READERS = [*JSON, *OTHER]
 IDS = [f"{i}-{name}" for i, (name, _) in enumerate(READERS)]
