@@ -60,7 +60,7 @@ def run_sweep(
     """
     specs.check(spec, layout)
     tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
-    say(f"{spec.config.estimator} on {spec.config.env}: {tried}; {folder}")
+    say(f"{spec.title}: {tried}; {folder}")
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             specs.make(folder)

@@ -109,7 +109,7 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
     """Draws learning curves of the best configurations, the return against each name, and of two
     names a map. Returns the files.
     """
-    title = f"{spec.config.estimator} on {spec.config.env}, {len(spec.seeds)} seeds each"
+    title = f"{spec.title}, {len(spec.seeds)} seeds each"
     drawn = []
     best = ranked[:DRAWN]
     lines: dict[str, Curve] = {}

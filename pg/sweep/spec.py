@@ -78,6 +78,13 @@ class SweepSpec:
         return len(next(iter(self.table.values()), [0]))
 
     @property
+    def title(self) -> str:
+        """The estimator, unless it is varied, and the environment, for people."""
+        if "estimator" in self.table:
+            return str(self.config.env)
+        return f"{self.config.estimator} on {self.config.env}"
+
+    @property
     def actions(self) -> str:
         """The way in which the final policies choose their actions."""
         return "greedy" if self.greedy else "sampled"
