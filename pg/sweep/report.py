@@ -71,10 +71,7 @@ def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
     if any(np.isnan(r.mean.low) and np.isfinite(r.mean.value) for r in ranked[:shown]):
         texts.append("no interval: it takes two seeds that stayed finite (--seeds)")
     if len(spec.seeds) < statistics.FEW_SEEDS:
-        texts.append(
-            f"intervals of fewer than {statistics.FEW_SEEDS} seeds are too narrow: the bootstrap "
-            f"cannot go beyond the lowest and the highest seed"
-        )
+        texts.append(f"intervals of fewer than {statistics.FEW_SEEDS} seeds are too narrow")
     return "\n".join(texts)
 
 
