@@ -552,7 +552,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         f"the values of a {search.__name__} by position": (
             functools.partial(search, *num, [0.1]),
             "hyperparams must be a pg.Hyperparams, got [0.1]: write "
-            "pg.Hyperparams(learning_rate=...)",
+            "config.hyperparams(learning_rate=...)",
         )
         for search, num in ((grid, ()), (random, (2,)), (sobol, (2,)))
     },
