@@ -30,7 +30,6 @@ from pg.runs.interrupts import Interrupted
 # name of the environment, label -> settings
 Settings = Callable[[str, str], tuple[Config, Hyperparams]]
 
-COLUMNS = ("env", "label", "seed", "greedy", "sampled", "env_steps")
 # The expected shape of a cell's summary, as of `inputs.misfit`.
 SUMMARY: dict[str, Any] = {
     "failed_seeds": [int],
@@ -236,7 +235,7 @@ def collect(out: Path) -> list[Result]:
 
 def write_csv(path: Path, lines: Sequence[Result]) -> None:
     """results.csv."""
-    tables.write_csv(path, COLUMNS, lines)
+    tables.write_csv(path, Result._fields, lines)
 
 
 def read_csv(path: Path) -> list[Result]:

@@ -96,11 +96,14 @@ class Machine:
             raise ValueError(
                 f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}"
             )
-        found = (self.coordinator, self.num_processes, self.process_id)
-        if any(x is not None for x in found) and (None in found or not 0 <= found[2] < found[1]):  # type: ignore
+        coordinator, number, process = self.coordinator, self.num_processes, self.process_id
+        if coordinator is None and number is None and process is None:
+            return
+        in_range = number is not None and process is not None and 0 <= process < number
+        if coordinator is None or not in_range:
             raise ValueError(
                 "coordinator, num_processes and process_id belong together, 0 <= process_id < "
-                f"num_processes; got {found[0]}, {found[1]} and {found[2]}"
+                f"num_processes; got {coordinator}, {number} and {process}"
             )
 
     def start(self) -> None:

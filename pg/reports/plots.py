@@ -20,7 +20,7 @@ from pg import numerals
 from pg.estimators.facts import FACTS
 from pg.reports.curves import Curve, mean_learning_curve, seed_curves
 from pg.reports.statistics import Estimate
-from pg.runs import files
+from pg.runs import files, results
 
 WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
 # Okabe & Ito's colours, which the colour-blind can tell apart.
@@ -255,8 +255,7 @@ def learning_curve(
         axes.plot(x[known], y[known], **thin, marker="o" if known.sum() == 1 else "")
     handles = [_line(label, **thin)]
     updates = metrics["return"].shape[1]
-    skipped = metrics.get("skipped", np.zeros((seeds, 1)))
-    frozen = int((skipped[:, -1] > 0).sum())  # runs whose policy stays as it was
+    frozen = int(results.failed_runs(metrics).sum()) if "skipped" in metrics else 0
     if seeds > 1 or points < updates:
         label = f"mean of {seeds} seeds, {INTERVAL}"
         if frozen:

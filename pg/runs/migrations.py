@@ -17,11 +17,8 @@ RENAMED: dict[str, dict[str, str]] = {
     "hyperparams": {"lambda_": "gae_lambda"},
 }
 
-# Columns of the tables of a sweep.
-RENAMED_COLUMNS = {"setting": "configuration"}
-# Names of settings that a sweep varies, and of its columns.
+# Names of settings that a sweep varies.
 _VARIED = {**RENAMED["config"], **RENAMED["hyperparams"]}
-_COLUMNS = {**_VARIED, **RENAMED_COLUMNS}
 
 # Arrays that training has carried since, with the values that they start from.
 ADDED = {"normaliser/extremes/0": math.inf, "normaliser/extremes/1": -math.inf}
@@ -30,9 +27,10 @@ _TREES = ("params", "normaliser")
 # A step of a path as format 1 of checkpoints wrote it: .name, ['key'] or [0].
 _STEP = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(?:<flat index )?(\d+)>?\]")
 
-# Columns of the leaderboard's tables that have another name now.
+# Columns of tables that have another name now: of a sweep's, and of the leaderboard's.
 _LEADERBOARD = {"subject": "problem", "stage": "snapshot"}
 COLUMNS: dict[str, dict[str, str]] = {
+    "sweep": {**_VARIED, "setting": "configuration"},
     "quality.csv": {
         **_LEADERBOARD,
         "steps": "steps_per_episode",
@@ -68,11 +66,6 @@ def existing(path: Path) -> Path:
     """The path of a file, or of the one with its former name if that is the only one there."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
-
-
-def column_name(stored: str) -> str:
-    """The name of today of a column in a table of a sweep: a label, or a setting that is varied."""
-    return _COLUMNS.get(stored, stored)
 
 
 def leaf_name(stored: str) -> str:

@@ -71,22 +71,21 @@ def summarise(
         training.
     """
     frozen = results.failed_runs(run.metrics)
-    left_out = {name: frozen | _not_finite(x) for name, x in evaluations.items()}
+    scores = {name: results.final_scores(x) for name, x in evaluations.items()}
+    left_out = {name: frozen | ~np.isfinite(x["mean"]) for name, x in scores.items()}
     failed = next(iter(left_out.values()), frozen)  # of the final evaluation, the first
     rows: list[dict[str, Any]] = []
     for seed, row in zip(seeds, results.as_rows(results.per_seed(run.metrics)), strict=True):
         rows.append({"seed": seed, **row})
     for row, failure in zip(rows, results.first_failures(run.metrics), strict=True):
-        row["finite"] = failure is None
         if failure is not None:
             row |= {"not_finite_at": failure[0], "not_finite_in": failure[1]}
     summary: dict[str, Any] = {}
-    for actions, evaluation in evaluations.items():
-        over_seeds = _over_seeds(evaluation, ~left_out[actions])
+    for actions, columns in scores.items():
+        over_seeds = _over_seeds(columns, ~left_out[actions])
         is_final = not summary
         summary |= (over_seeds | {"actions": actions}) if is_final else {actions: over_seeds}
-        scores = results.as_rows(results.final_scores(evaluation))
-        for row, of_seed in zip(rows, scores, strict=True):
+        for row, of_seed in zip(rows, results.as_rows(columns), strict=True):
             row |= of_seed if is_final else {actions: of_seed}
     if "grad_variance" in run.metrics:  # of `Config.diagnostics`
         noise_scale = curves.final_noise_scale(run.metrics)
@@ -102,16 +101,13 @@ def summarise(
     }
 
 
-def _not_finite(evaluation: Evaluation) -> np.ndarray:
-    """bool [S]: seeds with a return that is not finite."""
-    return ~np.isfinite(np.asarray(evaluation.returns, float)).all(axis=1)
+def _over_seeds(scores: Mapping[str, np.ndarray], fine: np.ndarray) -> dict[str, Any]:
+    """The final evaluation over the seeds that are `fine` [S]; {} if none is.
 
-
-def _over_seeds(evaluation: Evaluation, fine: np.ndarray) -> dict[str, Any]:
-    """The final evaluation over the seeds that are `fine` [S]; {} if none is."""
+    scores: as of `results.final_scores`.
+    """
     if not fine.any():
         return {}
-    scores = results.final_scores(evaluation)
     if len(fine) == 1:
         return results.as_rows(scores)[0]
     means = scores["mean"][fine]

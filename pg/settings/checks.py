@@ -109,7 +109,7 @@ def _check_batch(config: Any) -> None:
             f"group_size={config.group_size}, as a minibatch holds whole groups; got "
             f"{config.num_minibatches}"
         )
-    # Of episodes whose longest is not known here, `envs.configured` asks.
+    # `envs.configured` asks where the longest episode is not known here.
     if config.collect == "windows" or config.horizon is not None:
         check_standardised(
             config, config.num_steps if config.collect == "windows" else config.horizon or 1

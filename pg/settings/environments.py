@@ -67,7 +67,7 @@ def check_interface(env: Any) -> None:
         raise ValueError(
             f"env must be a name or a gymnax environment, got the class {env.__name__}: call it"
         )
-    # What a class has, its objects have too: a property that fails is no missing one.
+    # Looked up in the class too: a property that fails is no missing one.
     missing = [name for name in _INTERFACE if not (hasattr(type(env), name) or hasattr(env, name))]
     if missing and type(env).__name__ == "Config":
         raise ValueError(

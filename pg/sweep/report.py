@@ -116,7 +116,7 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
         # an estimator alone keeps its name, and with it its colour
         name = values["estimator"] if set(values) == {"estimator"} else label(values)
         name = name or spec.config.estimator
-        metrics = specs.read_metrics(folder, r.configuration)
+        metrics = specs.read_metrics(spec, folder, r.configuration)
         try:
             lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))
         except ValueError as error:

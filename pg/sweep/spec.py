@@ -26,7 +26,7 @@ from pg.inputs import Optional, check_name
 from pg.reports import tables
 from pg.runs import execution as runs
 from pg.runs import files, folders, results
-from pg.runs.migrations import column_name, migrated
+from pg.runs.migrations import COLUMNS, migrated
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 from pg.train import make_learner
@@ -308,7 +308,8 @@ def _check_chunk(spec: SweepSpec, path: Path) -> None:
 def _read(path: Path, **options: Any) -> dict[str, np.ndarray]:
     """A table of the sweep under the names of today. options: as of `tables.read_parquet`."""
     columns = tables.read_parquet(path, **options)
-    return {column_name(name): values for name, values in columns.items()}
+    former = COLUMNS["sweep"]
+    return {former.get(name, name): values for name, values in columns.items()}
 
 
 def labelled(spec: SweepSpec, start: int, count: int) -> dict[str, Any]:
@@ -336,10 +337,15 @@ def read_runs(folder: Path) -> dict[str, np.ndarray]:
     return rows
 
 
-def read_metrics(folder: Path, configuration: int) -> dict[str, np.ndarray]:
+def read_metrics(spec: SweepSpec, folder: Path, configuration: int) -> dict[str, np.ndarray]:
     """The metrics of a configuration by name, [seeds, updates] each."""
+    num_seeds = len(spec.seeds)
+    first, last = configuration * num_seeds, (configuration + 1) * num_seeds - 1
     parts = []
     for path in _tables(folder, "metrics"):
+        start, end = map(int, path.stem.split("-"))
+        if end < first or last < start:
+            continue
         part = _read(path)
         chosen = part["configuration"] == configuration
         if chosen.any():

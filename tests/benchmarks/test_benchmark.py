@@ -422,7 +422,7 @@ def test_the_report_goes_between_the_marks_of_a_file(
 def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     if content is not None:
-        path.write_text(content.format(header=",".join(learning.COLUMNS)))
+        path.write_text(content.format(header=",".join(learning.Result._fields)))
     with pytest.raises(ValueError, match=message):
         learning.read_csv(path)
 

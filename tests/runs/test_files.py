@@ -79,7 +79,9 @@ def filled(tmp_path: Path) -> Path:
     folders.write_json(tmp_path / "snapshots.json", facts)
     point = CurvePoint("a", "b", "c", 1, 2, 3.0, 4.0, Estimate(5.0, 6.0, 7.0))
     write_csv(tmp_path / "cosines.csv", [point])
-    tables.write_csv(tmp_path / "results.csv", learning.COLUMNS, [("a", "b", 0, 1.0, 2.0, 3)])
+    tables.write_csv(
+        tmp_path / "results.csv", learning.Result._fields, [("a", "b", 0, 1.0, 2.0, 3)]
+    )
     return tmp_path
 
 

@@ -283,7 +283,7 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
     assert spec(table={"gae_lambda": [0.9, 0.95]}).folder(tmp_path) != before
     assert specs.start(one, before) == (6, 6)
     assert_equal(specs.read_runs(before), rows)
-    assert specs.read_metrics(before, 1)["return"].shape == (3, CONFIG.num_updates)
+    assert specs.read_metrics(one, before, 1)["return"].shape == (3, CONFIG.num_updates)
 
 
 def test_static_settings_are_brought_together() -> None:
@@ -402,7 +402,7 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     metrics = tables.read_parquet(next((tmp_path / "metrics").iterdir()))
     here = (metrics["configuration"] == 1) & (metrics["seed"] == 1)
     np.testing.assert_allclose(metrics["return"][here], done.metrics["return"][0], rtol=1e-3)
-    stored = specs.read_metrics(tmp_path, 1)
+    stored = specs.read_metrics(one, tmp_path, 1)
     np.testing.assert_array_equal(stored["env_steps"][1], done.metrics["env_steps"][0])
     np.testing.assert_allclose(stored["return"][1], done.metrics["return"][0], rtol=1e-3)
 

@@ -758,8 +758,8 @@ MUTANTS = [
     Mutant(
         "the means of a summary hold the seeds that failed",
         "runs/writing.py",
-        "over_seeds = _over_seeds(evaluation, ~left_out[actions])",
-        "over_seeds = _over_seeds(evaluation, left_out[actions] | True)",
+        "over_seeds = _over_seeds(columns, ~left_out[actions])",
+        "over_seeds = _over_seeds(columns, left_out[actions] | True)",
         "tests/runs/test_results.py -k each_evaluation",
     ),
     Mutant(

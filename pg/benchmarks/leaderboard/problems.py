@@ -27,7 +27,7 @@ from pg.train import make_chunk, make_learner, training_keys
 
 SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
 GAMMA = 0.99
-# Of each kind of critic, an estimator that regresses it.
+# An estimator that regresses each kind of critic.
 CRITIC_ESTIMATORS = {"V": "state_value", "Q": "all_action"}
 # Fields of Config that say how a policy is trained, and not what it is.
 TRAINING_FIELDS = (
@@ -75,8 +75,8 @@ _TABULAR: dict[str, Any] = {
     "learning_rate": 0.02,
 }
 
-# Where a policy is as good as it gets there is no gradient left to compare with: the end of
-# training is where it still improves.
+# The end of training is where a policy still improves: one that is as good as it gets has no
+# gradient left to compare with.
 PROBLEMS: dict[str, Problem] = {
     "gridworld": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
     "garnet": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
