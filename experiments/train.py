@@ -1,21 +1,6 @@
-"""Train a policy by policy gradient, evaluate it, and keep the run in a folder.
+"""The train command, as `pg train`; `--help` lists its flags."""
 
-Exit codes: 0 done, 2 a mistake in the arguments, 3 a number was not finite, 74 the disk is full or
-not to be written to, 75 interrupted by SIGTERM or SIGUSR1 or by the loss of a process of the job,
-130 Ctrl-C. After 74, 75 and 130 `--resume RUN` goes on, bit for bit; a second signal ends at once.
-"""
-
-from pg.commands import cli, job
-
-
-def main() -> int:
-    """The exit code."""
-    config, hyperparams, options, machine = cli.parse(
-        "train.py", cli.docstring_of(__file__), job.Options
-    )
-    cli.cache_compilations()
-    return job.run(config, hyperparams, options, machine)
-
+from pg.commands import train
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(train.main())

@@ -1,5 +1,15 @@
+from . import benchmark as benchmark
 from . import cli as cli
 from . import flags as flags
 from . import job as job
+from . import leaderboard as leaderboard
+from . import main as main
 from . import options as options
+from . import render as render
+from . import replay as replay
+from . import sweep as sweep
+from . import table as table
 from . import terminal as terminal
+from . import train as train
+from . import tune as tune
+from . import variance as variance

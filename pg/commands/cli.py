@@ -67,7 +67,7 @@ _INSTEAD = {
 
 
 def parse(
-    prog: str, description: str, options: type, argv: Sequence[str] | None = None
+    prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
     command line.
@@ -120,14 +120,25 @@ def parse(
 _Options = TypeVar("_Options")
 
 
-def options(kind: type[_Options], description: str, argv: Sequence[str] | None = None) -> _Options:
-    """A dataclass of flags from the command line, for scripts without settings; exits as `parse`
+def options(
+    kind: type[_Options],
+    description: str,
+    argv: Sequence[str] | None = None,
+    prog: str | None = None,
+) -> _Options:
+    """A dataclass of flags from the command line, for commands without settings; exits as `parse`
     does.
+
+    Args:
+        kind: The dataclass.
+        description: The paragraphs above the flags in the help.
+        argv: The command line; none: that of this process.
+        prog: The name of the command in its help; none: that of the file.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     known = flags.flags_of(kind, _defaults(kind))
-    values = _read(flags.ungrouped(known), known, description, argv)
+    values = _read(flags.ungrouped(known), known, description, argv, prog)
     try:
         return kind(**values)
     except ValueError as error:

@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
+from pg import __version__
 from pg.config import (
     Config,
     Hyperparams,
@@ -38,7 +39,7 @@ from pg.inputs import Optional, misfit, shown
 from pg.runs import files
 from pg.runs.migrations import migrated
 
-PACKAGES = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
+PACKAGES: tuple[str, ...] = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types,
 # and the compiler.
 SETTINGS_OF_JAX = (
@@ -69,7 +70,8 @@ SETTINGS_OF_JAX = (
 VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
-NUMBER = (float, None, "inf", "-inf")  # as `jsonable` writes one that may not be finite
+# A number as `jsonable` writes it, which may not be finite.
+NUMBER: tuple[Any, ...] = (float, None, "inf", "-inf")
 # The expected shapes of a run's files, as of `inputs.misfit`.
 SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
 VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
@@ -309,7 +311,7 @@ def environment(layout: Any = None) -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES if _installed(name)},
+        **_versions(),
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "platform_version": jax.devices()[0].client.platform_version,
@@ -324,8 +326,7 @@ def environment(layout: Any = None) -> dict[str, Any]:
         "jax_settings": settings_of_jax(),
         "threefry_partitionable": jax.config.values["jax_threefry_partitionable"],
         "enable_x64": jax.config.values["jax_enable_x64"],
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        **_checkout(Path(__file__)),
         "command": sys.argv,
     }
 
@@ -438,19 +439,37 @@ def jsonable(data: Any) -> Any:
     return str(data) if isinstance(data, Path) else data
 
 
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except ModuleNotFoundError:
-        return False
+def _versions() -> dict[str, str]:
+    """The versions of the packages that are installed; the distribution of this one has another
+    name than the package.
+    """
+    versions = {"pg": __version__}
+    for name in PACKAGES:
+        with contextlib.suppress(ModuleNotFoundError):
+            versions.setdefault(name, version(name))
+    return versions
 
 
-def _git(*arguments: str) -> str | None:
-    """The answer of git in the checkout this file lies in; None outside one."""
+def _checkout(file: Path) -> dict[str, Any]:
+    """The commit of the checkout that a file is tracked in, and whether that has changes.
+
+    None and False for a file of an installed package, whose environment may lie in the checkout of
+    another project.
+    """
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return {"git_commit": None, "git_dirty": False}
+    return {
+        "git_commit": _git(file.parent, "rev-parse", "HEAD"),
+        "git_dirty": bool(_git(file.parent, "status", "--porcelain")),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """The answer of git in a folder; None outside of a checkout, and where it refuses."""
     try:
         done = subprocess.run(
             ["git", *arguments],
-            cwd=Path(__file__).parent,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,

@@ -1,10 +1,8 @@
 """The benchmark command as a user meets it, its table and figures, and the suites it runs."""
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +16,7 @@ import pg
 from pg.benchmarks import learning, report, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
-from pg.commands import cli, job
+from pg.commands import benchmark, cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.presets import preset
@@ -49,24 +47,11 @@ def faster(env: str, label: str) -> tuple[Config, Hyperparams]:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, with settings that train at once."""
+    """The command, with settings that train at once."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        monkeypatch.setenv(name, "0")  # the script sets them, for its own process
-    spec = importlib.util.spec_from_file_location(
-        "benchmark_script", ROOT / "experiments" / "benchmark.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "settings", tiny)
-    return module
-
-
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
-    return script.main()
+        monkeypatch.setenv(name, "0")  # the command sets them, for its own process
+    monkeypatch.setattr(benchmark, "settings", tiny)
+    return benchmark
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +182,7 @@ def test_the_command_skips_what_is_finished_and_reports(
 ) -> None:
     out = copied(finished, tmp_path)
     monkeypatch.setattr(learning, "run_cell", lambda *_: pytest.fail("it trained again"))
-    assert run(script, monkeypatch, *SMALL, "--out", str(out)) == 0
+    assert script.main([*SMALL, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert f"skipped, as they are finished in {out} with these settings: 2 row(s)" in printed
     assert "| environment    | label          |" in printed
@@ -242,7 +227,7 @@ def test_other_settings_are_refused_and_redone_when_asked(
     monkeypatch.setattr(script, "settings", faster)
     before = {path: path.read_bytes() for path in out.rglob("*.json")}
     with pytest.raises(SystemExit) as mistake:
-        run(script, monkeypatch, *SMALL, *only, "--out", str(out))
+        script.main([*SMALL, *only, "--out", str(out)])
     message = capsys.readouterr().err
     assert mistake.value.code == 2
     assert (
@@ -252,7 +237,7 @@ def test_other_settings_are_refused_and_redone_when_asked(
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
     with pytest.raises(ValueError, match="other settings"):  # of the evaluation
         learning.plan(ROWS, tiny, out, seeds=2, episodes=4)
-    assert run(script, monkeypatch, *SMALL, *only, "--redo", "--out", str(out)) == 0
+    assert script.main([*SMALL, *only, "--redo", "--out", str(out)]) == 0
     row = out / "DeepSea-bsuite" / "ppo"
     assert [path.name for path in row.iterdir()] == ["seeds-0-1"]
     assert folders.read_setup(row / "seeds-0-1")[1].learning_rate == 0.5
@@ -283,7 +268,7 @@ def test_ctrl_c_keeps_what_is_finished(
     command = [*SMALL, "--out", str(tmp_path), "--report", str(readme)]
     with monkeypatch.context() as patch:
         patch.setattr(learning.cli, "Progress", Interrupted)
-        assert run(script, monkeypatch, *command) == 130
+        assert script.main(command) == 130
     assert (
         "interrupted: 1 of 2 programs are finished; the same command goes on from here"
         in capsys.readouterr().out
@@ -291,7 +276,7 @@ def test_ctrl_c_keeps_what_is_finished(
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
     assert len(learning.read_csv(tmp_path / "results.csv")) == 2
     assert len(readme.read_text().splitlines()) == 2  # half a suite is no report
-    assert run(script, monkeypatch, *command) == 0
+    assert script.main(command) == 0
     printed = capsys.readouterr().out
     assert "with these settings: 1 row(s)" in printed
     assert "1/1 DeepSea-bsuite ppo: 2 seeds from 0; compiling" in printed
@@ -390,7 +375,7 @@ def test_the_report_goes_between_the_marks_of_a_file(
     assert [tuple(map(str, line)) for line in again] == [tuple(map(str, line)) for line in TABLE]
     readme.write_text("Before.\n\n<!-- results -->\nold\n<!-- end of results -->\n\nAfter.\n")
     for _ in range(2):
-        assert run(script, monkeypatch, "--from", str(table), "--report", str(readme)) == 0
+        assert script.main(["--from", str(table), "--report", str(readme)]) == 0
         text = readme.read_text()
         assert text.startswith("Before.\n\n<!-- results -->\n| environment")
         assert text.endswith("|\n<!-- end of results -->\n\nAfter.\n")
@@ -404,7 +389,7 @@ def test_the_report_goes_between_the_marks_of_a_file(
     ):
         readme.write_text(content)
         with pytest.raises(SystemExit) as mistake:
-            run(script, monkeypatch, "--from", str(table), "--report", str(readme))
+            script.main(["--from", str(table), "--report", str(readme)])
         assert mistake.value.code == 2
         assert f"{readme} needs one line <!-- results -->" in capsys.readouterr().err
         assert readme.read_text() == content

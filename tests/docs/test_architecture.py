@@ -42,6 +42,9 @@ ORDER = (
     *("commands.terminal", "commands.flags", "commands.options", "commands.cli", "commands.job"),
     "sweep",
     *("benchmarks.suites", "benchmarks.learning", "benchmarks.report", "benchmarks.leaderboard"),
+    *("commands.train", "commands.render", "commands.replay", "commands.sweep", "commands.tune"),
+    *("commands.benchmark", "commands.table", "commands.variance", "commands.leaderboard"),
+    *("commands.main", "__main__"),
 )
 # Adapters may call back: an environment of another library can live on the host.
 CORE = tuple(

@@ -3,11 +3,9 @@
 The pages that hold what it has no room for are held to the same account.
 """
 
-import importlib.util
 import itertools
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from pg.benchmarks import learning, report
+from pg.commands import table
 from pg.config import Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
@@ -97,15 +96,6 @@ def test_its_links_lead_somewhere() -> None:
         assert (ROOT / link).exists(), link
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def rows(path: str) -> dict[str, list[str]]:
     """The generated table of a file: the cells of each estimator's row."""
     table = (ROOT / path).read_text().split("<!-- table -->")[1].split("<!-- end of table -->")[0]
@@ -117,22 +107,21 @@ def rows(path: str) -> dict[str, list[str]]:
 
 
 def test_the_table_has_a_row_for_every_estimator_and_says_what_it_says() -> None:
-    command, table = script("estimator_table"), rows("docs/estimators.md")
-    assert list(table) == list(FACTS)
-    for name, row in table.items():
-        assert " | ".join(row[:4]) == command.described(name)
+    shown = rows("docs/estimators.md")
+    assert list(shown) == list(FACTS)
+    for name, row in shown.items():
+        assert " | ".join(row[:4]) == table.described(name)
         unbiased_in_all = row[4] == "0 · 0 · 0"
         assert unbiased_in_all == (FACTS[name].unbiased_for == "J"), name
 
 
 def test_the_readme_has_the_first_columns_of_the_table() -> None:
-    command = script("estimator_table")
-    start, end = command.SLIM_MARKS
+    start, end = table.SLIM_MARKS
     header, rule, *shown = README.split(start)[1].split(end)[0].strip().splitlines()
-    assert "\n".join([header, rule]) == command.SLIM_HEADER
-    table = rows("docs/estimators.md")
-    assert shown == [command.slim(name) for name in table]
-    for line, row in zip(shown, table.values(), strict=True):
+    assert "\n".join([header, rule]) == table.SLIM_HEADER
+    full = rows("docs/estimators.md")
+    assert shown == [table.slim(name) for name in full]
+    for line, row in zip(shown, full.values(), strict=True):
         name, psi, unbiased = line.strip("| ").split(" | ")
         assert [name, psi] == row[:2]
         assert (unbiased == "no") == row[3].startswith("no"), line
@@ -150,7 +139,7 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
     problems = tabular.references()
     for column, problem in enumerate(problems):
         if problem == "cancelling" or name in ON_ALL:
-            figures = script("estimator_table").figures(name, problems[problem], 0.9)
+            figures = table.figures(name, problems[problem], 0.9)
             assert list(figures) == [
                 cell.split(" · ")[column] for cell in rows("docs/estimators.md")[name][4:]
             ]

@@ -1,0 +1,75 @@
+"""The leaderboard of gradient quality: environment steps, and seconds, for an expected cosine of
+0.5 and 0.9 to ∇J.
+
+By estimator, problem and snapshot of training, with intervals. Measurements are stored in --out,
+and the same command continues with those that are missing. With --against those of two seeds are
+compared.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pg.benchmarks.suites import GRADIENT_PROBLEMS
+from pg.commands import cli, variance
+
+
+@dataclasses.dataclass
+class Options(variance.Options):
+    """The measurements, their folder, and their report."""
+
+    problems: tuple[str, ...] = GRADIENT_PROBLEMS
+    """Problems; of gridworld and garnet ∇J is known exactly."""
+    against: int | None = None
+    """Another seed that was measured: on how many problems the same three estimators lead."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Report on this folder's quality.csv and cosines.csv instead of measuring anything."""
+    report: Path | None = None
+    """File in which the tables replace the lines between `<!-- leaderboard -->` and
+    `<!-- end of leaderboard -->`.
+    """
+    figure: Path | None = None
+    """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code: 0, or 130 after Ctrl-C."""
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    try:
+        options.check()
+        cli.cache_compilations()
+
+        # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import leaderboard
+        from pg.reports import tables
+
+        if options.report:
+            tables.check_marks(options.report, leaderboard.MARKS)
+        if options.from_:
+            measurements = leaderboard.Measurements.read(options.from_)
+        else:
+            measurements = options.measure()
+    except ValueError as error:
+        cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from here")
+        return cli.INTERRUPTED
+    qualities = options.select(measurements, options.seed).qualities
+    if not qualities:
+        cli.fail(f"{options.from_ or options.out} has no row of seed {options.seed}")
+    report = leaderboard.report(qualities)
+    print(report)
+    if options.report:
+        tables.insert(options.report, report, leaderboard.MARKS)
+    leaderboard.plot_leaderboard(qualities, options.figure or options.out / "leaderboard.png")
+    if options.against is not None:
+        others = options.select(measurements, options.against).qualities
+        same, total = leaderboard.agreement(qualities, others)
+        seeds = f"seeds {options.seed} and {options.against}"
+        print(f"\nthe same three estimators lead with {seeds} on {same} of {total} problems")
+    return 0

@@ -1,0 +1,118 @@
+"""Draw what the policy of a run does: an animated GIF and, beside it, a film strip as PNG and SVG.
+
+Without a run, `--env NAME` draws an untrained policy. Exit codes: 0 done, 2 a mistake, 74 the disk
+is full.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pg.commands import cli
+from pg.config import Config, Hyperparams, check_env
+from pg.reports import drawings
+from pg.runs import folders, parameters
+
+
+@dataclasses.dataclass
+class Options:
+    """The policy that is drawn, and the file."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of a run."""
+    env: str | None = None
+    """Environment in which an untrained policy is drawn, instead of a run."""
+    seed_index: int = 0
+    """Index of one of the run's seeds, from 0."""
+    seed: int = 0
+    """Seed of the episodes that are drawn."""
+    episodes: int = 1
+    """Number of episodes, one after the other."""
+    greedy: bool = False
+    """Take the mode of the policy instead of sampled actions."""
+    steps: int = 500
+    """Largest number of steps of an episode that are drawn."""
+    fps: int = 30
+    """Frames per second."""
+    out: Path | None = None
+    """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code."""
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    cli.cache_compilations()
+    try:
+        config, hyperparams, out = settings(options)
+        shown = played(config, hyperparams, options)  # only now jax is loaded
+        drawings.animate(shown, out, options.fps)
+        drawings.strip(shown, out)
+    except ValueError as error:
+        cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
+    print(
+        f"{len(shown.last)} frames, return "
+        f"{', '.join(f'{total:.4g}' for total in shown.total[shown.last])}"
+    )
+    print(*(out.with_suffix(suffix) for suffix in (".gif", ".png", ".svg")), sep="\n")
+    return 0
+
+
+def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
+    """The settings of the policy, and the path of the GIF. Raises ValueError for a mistake, before
+    anything is loaded.
+    """
+    for name, least, most in (
+        ("episodes", 1, 100),
+        ("steps", 1, 10_000),
+        ("fps", 1, 50),
+        ("seed", 0, 2**32 - 1),
+    ):
+        if not least <= getattr(options, name) <= most:
+            raise ValueError(
+                f"{name} must be between {least} and {most}, got {getattr(options, name)}"
+            )
+    if (options.run is None) == (options.env is None):
+        raise ValueError(
+            "give the folder of a run, or --env NAME for an untrained policy, and not both"
+        )
+    if options.run is None:
+        check_env(str(options.env))
+        config, hyperparams, seeds = Config(env=str(options.env), preset=None), Hyperparams(), 1
+    elif not options.run.is_dir():
+        raise ValueError(
+            f"there is no run {options.run}: give the folder that the train command printed last"
+        )
+    else:
+        config, hyperparams = folders.read_setup(options.run)
+        seeds = int(folders.read_options(options.run).get("seeds", 1))
+    drawings.check(config.env)
+    if not 0 <= options.seed_index < seeds:
+        raise ValueError(f"seed_index must be from 0 to {seeds - 1}, got {options.seed_index}")
+    out = options.out or (options.run / "policy.gif" if options.run else Path(f"{options.env}.gif"))
+    if out.suffix != ".gif" or not out.parent.is_dir():
+        raise ValueError(
+            f"out must be a path that ends in .gif, in a folder that is there, got {out}"
+        )
+    return config, hyperparams, out
+
+
+def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawings.Film:
+    """The episodes, by the parameters of the run or by those that a policy starts with."""
+    import jax
+
+    from pg import make_learner
+
+    key, init = jax.random.key(options.seed), make_learner(config, hyperparams).init
+    state = init(key) if options.run is None else jax.eval_shape(init, key)
+    found = state.params, state.normaliser
+    if options.run is not None:
+        found = parameters.read_state(options.run, *found)
+        found = jax.tree.map(lambda x: x[options.seed_index], found)
+    asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
+    asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}
+    return drawings.film(config, found[0].policy, key, **asked)

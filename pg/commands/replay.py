@@ -1,0 +1,94 @@
+"""Run the settings of a folder again, and compare metrics and final parameters, bit for bit.
+
+Exit codes: 0 identical, 1 different, 2 a mistake in the arguments.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from pg.commands import cli
+from pg.runs import folders, parameters
+
+
+@dataclasses.dataclass
+class Options:
+    """The run that is run again."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code."""
+    folder = cli.options(Options, cli.docstring_of(__file__), argv, prog).run
+    cli.cache_compilations()
+    try:
+        config, hyperparams = folders.read_setup(folder)
+        folders.check_command(folder, "train.py")
+        asked = folders.read_options(folder)
+        machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])
+        machine.start()  # only now: a mistake in the arguments need not wait for jax
+
+        import jax
+
+        from pg import envs, make_learner
+        from pg.fast import devices
+        from pg.runs import execution, memory, results
+
+        seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
+        like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+        memory.check(config, envs.configured(config, 1), like, len(seeds))
+        there = folders.read_json(folder / "versions.json")
+        metrics, leaves = (
+            results.read_metrics(folder),
+            parameters.read_leaves(folder, like.params, like.normaliser),
+        )
+    except KeyError as error:
+        cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
+    except ValueError as error:
+        cli.fail(error)
+    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    here = folders.environment(layout)
+    # of what an older release has not recorded, nothing is said
+    kept = set(there) - {"command", "resumed"}
+    for text in folders.differing(
+        {name: there[name] for name in kept}, {name: here.get(name) for name in kept}
+    ):
+        print(f"note: {text}")
+    print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
+    progress = cli.Progress(config.num_updates)
+    done = execution.run(config, hyperparams, seeds, progress, layout=layout)
+    progress.close()
+    if done.signum:
+        return cli.interrupted(done.signum)
+    again = results.long_form(done.metrics, seed=np.asarray(seeds))
+    after = parameters.leaves(done.states.params, done.states.normaliser)
+    different = [*compared("column", metrics, again), *compared("leaf", leaves, after)]
+    print(
+        *different
+        or [f"identical: {len(again)} columns of {len(again['update'])} rows, {len(after)} leaves"],
+        sep="\n",
+    )
+    return 1 if different else 0
+
+
+def compared(kind: str, there: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> list[str]:
+    """A line for all that is not the same, bit for bit."""
+    lines = [
+        f"{kind} {name} is {'not there' if name in here else 'no more'}"
+        for name in sorted(set(there) ^ set(here))
+    ]
+    for name in sorted(set(there) & set(here)):
+        a, b = there[name], here[name]
+        if a.shape != b.shape:
+            lines.append(f"{kind} {name}: {a.shape} there and {b.shape} here")
+        elif a.tobytes() != b.tobytes():
+            with np.errstate(invalid="ignore"):
+                gap = np.nanmax(np.abs(a.astype(float) - b.astype(float)))
+            lines.append(f"{kind} {name}: largest difference {gap:.3g}")
+    return lines

@@ -1,0 +1,115 @@
+"""Train every configuration of a search with every seed; rank and plot them, and try the best
+again on fresh seeds.
+
+Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range, log-uniform unless
+:linear follows. Fields of Hyperparams and parameters of the environment share one program; each
+value of a field of Config compiles anew. After Ctrl-C or a kill the same command goes on, from the
+last checkpoint of the chunk that was in progress.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pg.commands import cli
+from pg.runs import interrupts, memory
+from pg.sweep import spaces
+
+
+@dataclasses.dataclass
+class Options(cli.Checkpointing, cli.Length):
+    """Settings of the search, its seeds and its folder."""
+
+    over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
+    """Settings that are varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
+    method: Literal["auto", "grid", "random", "sobol"] = "auto"
+    """Choice of the configurations; auto: a grid of values, and a Sobol' sequence where there are
+    ranges.
+    """
+    trials: int = 16
+    """Number of configurations of random and sobol; powers of two are the most even."""
+    search_seed: int = 0
+    """Seed of the configurations that are drawn from ranges."""
+    seed: int = 0
+    """The first seed of every configuration."""
+    seeds: int = 8
+    """Number of seeds of every configuration."""
+    fresh_seeds: int | None = None
+    """Number of further seeds on which the best configuration is tried again; none: as many as
+    `seeds`; 0: it is not.
+    """
+    eval_episodes: int = 100
+    """Number of episodes of the final evaluation, per run."""
+    greedy: bool = False
+    """Evaluate the mode of the policy instead of sampled actions."""
+    out: Path = Path("results/sweeps")
+    """Folder in which the sweep's folder is made, or found."""
+    width: int | None = None
+    """Largest number of vmapped runs on one device; none: 16 on CPU, elsewhere 1024."""
+    memory_limit: str | None = None
+    """Largest memory of this process, as 4GiB; none: the memory that is free."""
+    exact: bool = False
+    """Train the runs one after the other within the program, each bitwise identical to a
+    single-seed run.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        super().__post_init__()
+        least = {
+            "seeds": 2,
+            "eval_episodes": 1,
+            "trials": 1,
+            "search_seed": 0,
+            "width": 1,
+            "fresh_seeds": 0,
+        }
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise ValueError(f"{name} must be a whole number of at least {low}, got {value}")
+        if (
+            not 0
+            <= self.seed
+            <= 2**32 - self.seeds - (self.seeds if self.fresh_seeds is None else self.fresh_seeds)
+        ):
+            raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code, as of the train command; 3 where every run diverged."""
+    config, hyperparams, options, machine = cli.parse(
+        prog, cli.docstring_of(__file__), Options, argv
+    )
+    cli.cache_compilations()
+    interrupts.listen(cli.announce)
+    try:
+        table = spaces.table_of(options.over, options.method, options.trials, options.search_seed)
+        if options.total_steps is not None:
+            table = spaces.lasting(table, config, options.total_steps)
+        limit = (
+            None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
+        )
+        with interrupts.held("loading"), cli.waiting("loading"):
+            machine.start()  # only now: a mistake in the arguments need not wait for jax
+            from pg.fast import devices
+            from pg.sweep import SweepSpec, driver
+
+        seeds = range(options.seed, options.seed + options.seeds)
+        spec = SweepSpec(
+            config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact
+        )
+        folder, layout = spec.folder(options.out), devices.layout(machine.shard, spec.num_runs)
+        fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
+        return driver.run_sweep(
+            spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
+        )
+    except ValueError as error:
+        cli.fail(error)
+    except ConnectionError as error:
+        cli.abandon(error)
+    except KeyboardInterrupt as error:
+        print("interrupted: what is done is kept; the same command goes on from there")
+        return cli.interrupted(getattr(error, "signum", None))
+    except OSError as error:
+        cli.fail_to_write(error)

@@ -1,0 +1,127 @@
+"""Search hyperparameters at random, trials × seeds in one program; print the best as a preset."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pg.commands import cli
+from pg.config import Config, Hyperparams, check_hyperparams
+from pg.inputs import check_name
+from pg.presets import preset
+from pg.reports import tables
+
+
+@dataclasses.dataclass
+class Options:
+    """The search."""
+
+    env: str = Config.env
+    """Name of the environment."""
+    estimator: str = Config.estimator
+    """Name of the gradient estimator; the search starts from its preset."""
+    trials: int = 16
+    """Number of configurations that are tried."""
+    seeds: int = 4
+    """Number of seeds of each configuration."""
+    first_seed: int = 1000
+    """First seed, not among those that are reported; it also draws the configurations."""
+    set: tuple[str, ...] = ()
+    """Fixed settings, fields of Config or Hyperparams, each NAME=VALUE."""
+    range: tuple[str, ...] = ("learning_rate=0.0003:0.03",)
+    """Fields of Hyperparams to draw log-uniformly, each NAME=LOW:HIGH."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Prints the budget, a table of the configurations from best to worst, and the winner.
+
+    Returns the exit code: 0, 3 where every configuration diverged, or 130 after Ctrl-C.
+    """
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    cli.cache_compilations()
+    started = time.monotonic()
+    try:
+        settings = {"env": options.env, **dict(map(cli.assignment, options.set))}
+        config, hyperparams = preset(options.estimator, **settings)
+        trials = sample(options, check_hyperparams(hyperparams))
+        found = search(config, hyperparams, trials, options)
+    except (ValueError, TypeError) as error:
+        cli.fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: a search keeps nothing")
+        return cli.INTERRUPTED
+    steps, budget = found.pop("steps"), f"{options.trials} trials × {options.seeds} seeds"
+    print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
+    scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
+    order = (-scores).argsort(kind="stable")
+    rows = [[*trials, *found, "most steps"]]
+    for i in order:
+        values = [f"{x[i]:.3g}" for x in trials.values()]
+        means = []
+        for x in found.values():
+            standard_error = x[i].std(ddof=1) / options.seeds**0.5
+            means.append(f"{x[i].mean():.4g} ± {standard_error:.2g}")
+        rows.append([*values, *means, f"{steps[i].max():,}"])
+    print(tables.plain(rows))
+    if not np.isfinite(scores).any():
+        print(
+            "every configuration has a seed that diverged: none is the best, and a range of "
+            "smaller values may help"
+        )
+        return cli.NOT_FINITE
+    winner = settings | {name: float(f"{values[order[0]]:.3g}") for name, values in trials.items()}
+    print(
+        f"preset({options.estimator!r}, "
+        f"{', '.join(f'{name}={value!r}' for name, value in winner.items())})"
+    )
+    return 0
+
+
+def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:
+    """Log-uniform values of every field that is searched, [trials] each. Raises ValueError on a
+    mistake.
+    """
+    if min(options.trials, options.seeds - 1, options.first_seed + 1) < 1:
+        raise ValueError("there must be at least 1 trial and 2 seeds, and no seed may be negative")
+    generator, trials = np.random.default_rng(options.first_seed), dict[str, Any]()
+    for name, text in map(cli.assignment, options.range):
+        check_name("range", name, hyperparams.scalars())
+        low, high = (float(bound) for bound in f"{text}:{text}".split(":")[:2])
+        for bound in (low, high):
+            check_hyperparams(Hyperparams(**{**hyperparams.scalars(), name: bound}))
+        if not 0 < low <= high:
+            raise ValueError(f"range of {name} must be LOW:HIGH with 0 < LOW <= HIGH, got {text!r}")
+        trials[name] = low * (high / low) ** generator.random(options.trials)
+    return trials
+
+
+def search(
+    config: Config, hyperparams: Hyperparams, trials: dict[str, Any], options: Options
+) -> dict[str, Any]:
+    """Mean return of 100 final episodes (NaN of a seed that diverged) and environment steps,
+    [trials, seeds] each.
+    """
+    import jax
+
+    from pg import train
+    from pg.evaluate import evaluate
+    from pg.runs import execution
+
+    def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
+        h = hyperparams._replace(**values)
+        state, metrics = train.make_train(config)(keys[0], h)
+        own: Any = {"normaliser": state.normaliser, "env_params": h.env_params}
+        found = {"steps": metrics["env_steps"].sum()}
+        for name, greedy in (("greedy", True), ("sampled", False)):
+            score = evaluate(
+                config, state.params.policy, keys[1], greedy=greedy, **own
+            ).returns.mean()
+            found[name] = jax.numpy.where(metrics["skipped"][-1] > 0, np.nan, score)
+        return found
+
+    keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
+    return jax.tree.map(
+        np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, trials)
+    )

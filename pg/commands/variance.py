@@ -1,0 +1,102 @@
+"""Compare estimators on the same policies, at the start, the middle and the end of training, by
+variance, signal to noise, and cosine to ∇J against environment steps and wall time: a table and
+figures, with intervals from repetitions.
+
+Measurements are stored in --out, and the same command continues with those that are missing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pg.benchmarks.suites import GRADIENT_PROBLEMS
+from pg.commands import cli
+from pg.estimators.facts import FACTS
+from pg.inputs import check_name
+
+
+@dataclasses.dataclass
+class Options:
+    """The measurements, and their folder."""
+
+    problems: tuple[str, ...] = ("gridworld", "CartPole-v1")
+    """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
+    Pendulum-v1, Breakout-MinAtar.
+    """
+    estimators: tuple[str, ...] = ()
+    """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
+    seed: int = 1
+    """Seed of the estimates; the policies are the same for all seeds."""
+    num_episodes: int = 8
+    """Number of episodes of one estimate, even."""
+    share: float = 1.0
+    """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
+    out: Path = Path("results/leaderboard")
+    """Folder of the measurements, and of the figures."""
+
+    def check(self) -> None:
+        """Raises ValueError for a flag out of range, before jax is loaded."""
+        for name in self.problems:
+            check_name("problems", name, GRADIENT_PROBLEMS)
+        for name in self.estimators:
+            check_name("estimators", name, FACTS)
+            if "episodes" not in FACTS[name].collect:
+                raise ValueError(
+                    f"estimators: {name} is for windows, and complete episodes are measured"
+                )
+        if self.num_episodes < 2 or self.num_episodes % 2:
+            raise ValueError(f"num_episodes must be even and at least 2, got {self.num_episodes}")
+        if not 0.0 < self.share < math.inf:
+            raise ValueError(f"share must be above 0, got {self.share}")
+
+    def measure(self) -> Any:
+        """The `Measurements` of the folder, with those that were missing."""
+        from pg.benchmarks import leaderboard
+
+        return leaderboard.measure(
+            self.problems,
+            self.estimators or leaderboard.COMPARED,
+            self.out,
+            seed=self.seed,
+            share=self.share,
+            num_episodes=self.num_episodes,
+        )
+
+    def select(self, measurements: Any, seed: int) -> Any:
+        """The `Measurements` of these problems and estimators, and of one seed."""
+        from pg.benchmarks import leaderboard
+
+        estimators = self.estimators or leaderboard.COMPARED
+        return measurements.select(self.problems, estimators, seed)
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code: 0, or 130 after Ctrl-C."""
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    try:
+        options.check()
+        cli.cache_compilations()
+
+        # only now: a mistake in the arguments need not wait for jax
+        from pg.benchmarks import leaderboard
+
+        measurements = options.select(options.measure(), options.seed)
+    except ValueError as error:
+        cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from here")
+        return cli.INTERRUPTED
+    for problem in options.problems:
+        for snapshot in leaderboard.SNAPSHOTS:
+            place = problem, snapshot
+            qualities = [x for x in measurements.qualities if (x.problem, x.snapshot) == place]
+            if qualities:
+                print(f"\n{problem}, {snapshot} of training")
+                print(leaderboard.variance_table(qualities))
+    figures = leaderboard.plot_measurements(measurements, options.out)
+    print("", options.out / "quality.csv", *figures, sep="\n")
+    return 0
