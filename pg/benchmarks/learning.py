@@ -23,7 +23,6 @@ from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.inputs import shown
-from pg.reports import tables
 from pg.runs import execution, files, folders, results, writing
 from pg.runs.interrupts import Interrupted
 
@@ -231,16 +230,6 @@ def collect(out: Path) -> list[Result]:
         for stored in cells:
             lines += stored.results
     return in_order(lines)
-
-
-def write_csv(path: Path, lines: Sequence[Result]) -> None:
-    """results.csv."""
-    tables.write_csv(path, Result._fields, lines)
-
-
-def read_csv(path: Path) -> list[Result]:
-    """The lines that `write_csv` wrote. Raises ValueError for a file that is none."""
-    return tables.read_csv(path, Result)
 
 
 def stored_cells(row: Path) -> list[Stored]:

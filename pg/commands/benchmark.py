@@ -78,13 +78,17 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             episodes=options.eval_episodes,
             redo=options.redo,
         )
-        lines = learning.read_csv(options.from_) if options.from_ else learning.collect(options.out)
+        lines = (
+            tables.read_csv(options.from_, learning.Result)
+            if options.from_
+            else learning.collect(options.out)
+        )
         if lines:
             print(report.table(lines, published=False))
         if options.report and finished:
             tables.insert(options.report, report.table(lines), report.MARKS)
         if not options.from_ and lines:
-            learning.write_csv(options.out / "results.csv", lines)
+            tables.write_rows(options.out / "results.csv", learning.Result, lines)
             files = report.draw(lines, options.out) if finished else []
             print(*[options.out / "results.csv", *files], sep="\n")
     except ValueError as error:

@@ -149,6 +149,28 @@ def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]
     files.replace(path, lambda file: file.write(text.getvalue().encode()))
 
 
+def write_rows(
+    path: Path, kind: type[Row], rows: Iterable[Row], *, digits: int | None = None
+) -> None:
+    """NamedTuples of one kind as CSV, which `read_csv` reads.
+
+    Args:
+        path: the file; its folder is made.
+        kind: of the rows.
+        rows: the lines of the table.
+        digits: significant digits of a float; default: all.
+    """
+    cells = [flat_row(row) for row in rows]
+    if digits is not None:
+        cells = [[_rounded(cell, digits) for cell in line] for line in cells]
+    files.make_folder(path.parent)
+    write_csv(path, list(flat_columns(kind)), cells)
+
+
+def _rounded(cell: Any, digits: int) -> Any:
+    return f"{cell:.{digits}g}" if isinstance(cell, float) else cell
+
+
 def read_csv(
     path: Path, kind: type[Row], former: Mapping[str, str] = MappingProxyType({})
 ) -> list[Row]:
@@ -222,25 +244,32 @@ def _cell(kind: type, text: str) -> Any:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, aligned to be read as it stands; the first row is its head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    texts = [
-        f"| {' | '.join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))} |"
-        for row in rows
-    ]
-    return "\n".join([texts[0], f"| {' | '.join('-' * w for w in widths)} |", *texts[1:]])
+    widths = _widths(rows)
+    head, *body = rows
+    rule = ["-" * width for width in widths]
+    lines = []
+    for row in (head, rule, *body):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def plain(rows: Sequence[Sequence[str]]) -> str:
     """A table as text, the first column aligned on the left and the others on the right; the first
     row is its head.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = _widths(rows)
     lines = []
     for name, *values in rows:
         cells = [name.ljust(widths[0])]
         cells += [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
         lines.append("  ".join(cells))
     return "\n".join(lines)
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The characters of the longest cell of each column."""
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
 def insert(path: Path, text: str, marks: tuple[str, str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from pg.benchmarks import learning, suites
 from pg.presets import preset
+from pg.reports import tables
 
 ROOT = Path(__file__).parents[2]
 # A2C on the tasks whose optimum is known: CartPole, Acrobot, Catch, DeepSea.
@@ -27,7 +28,7 @@ def assert_reached(name: str, lines: list[learning.Result]) -> None:
 @pytest.mark.acceptance("T5")
 @pytest.mark.parametrize("name", BARS)
 def test_what_is_reported_reaches_the_bars(name: str) -> None:
-    lines = learning.read_csv(ROOT / "docs" / "benchmark.csv")
+    lines = tables.read_csv(ROOT / "docs" / "benchmark.csv", learning.Result)
     assert_reached(
         name, [line for line in lines if (line.env, line.label) == (name, "actor_critic")]
     )

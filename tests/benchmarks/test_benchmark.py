@@ -20,7 +20,7 @@ from pg.commands import benchmark, cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.presets import preset
-from pg.reports import curves
+from pg.reports import curves, tables
 from pg.runs import execution, folders, results
 from pg.tuned import VARIANTS
 
@@ -193,7 +193,7 @@ def test_the_command_skips_what_is_finished_and_reports(
         "curves.png",
         "curves.svg",
     }
-    lines = learning.read_csv(out / "results.csv")
+    lines = tables.read_csv(out / "results.csv", Result)
     assert lines == learning.collect(out)
     assert [(x.label, x.seed) for x in lines] == [
         ("actor_critic", 0),
@@ -274,7 +274,7 @@ def test_ctrl_c_keeps_what_is_finished(
         in capsys.readouterr().out
     )
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
-    assert len(learning.read_csv(tmp_path / "results.csv")) == 2
+    assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 2
     assert len(readme.read_text().splitlines()) == 2  # half a suite is no report
     assert script.main(command) == 0
     printed = capsys.readouterr().out
@@ -285,7 +285,7 @@ def test_ctrl_c_keeps_what_is_finished(
         r"s",
         printed,
     )
-    assert len(learning.read_csv(tmp_path / "results.csv")) == 4
+    assert len(tables.read_csv(tmp_path / "results.csv", Result)) == 4
     assert len(readme.read_text().splitlines()) == 6
 
 
@@ -369,8 +369,8 @@ def test_the_report_goes_between_the_marks_of_a_file(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table, readme = tmp_path / "benchmark.csv", tmp_path / "README.md"
-    learning.write_csv(table, TABLE)
-    again = learning.read_csv(table)
+    tables.write_rows(table, Result, TABLE)
+    again = tables.read_csv(table, Result)
     np.testing.assert_equal(again, sorted(again, key=again.index))
     assert [tuple(map(str, line)) for line in again] == [tuple(map(str, line)) for line in TABLE]
     readme.write_text("Before.\n\n<!-- results -->\nold\n<!-- end of results -->\n\nAfter.\n")
@@ -409,7 +409,7 @@ def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Pa
     if content is not None:
         path.write_text(content.format(header=",".join(learning.Result._fields)))
     with pytest.raises(ValueError, match=message):
-        learning.read_csv(path)
+        tables.read_csv(path, Result)
 
 
 MISTAKES = [

@@ -20,6 +20,7 @@ from pg.config import Config, Hyperparams
 from pg.evaluate import Evaluation
 from pg.fast import devices
 from pg.presets import preset
+from pg.reports import tables
 from pg.runs import execution
 from pg.sweep import SweepSpec, driver, report, spaces
 
@@ -185,8 +186,10 @@ def test_a_benchmark_of_diverged_seeds_has_no_scores(
 
 def test_the_benchmark_command_says_that_every_run_diverged(tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
-    learning.write_csv(
-        table, [learning.Result("CartPole-v1", "reinforce", 0, math.nan, math.nan, 10)]
+    tables.write_rows(
+        table,
+        learning.Result,
+        [learning.Result("CartPole-v1", "reinforce", 0, math.nan, math.nan, 10)],
     )
     command = [sys.executable, str(ROOT / "experiments" / "benchmark.py"), "--from", str(table)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

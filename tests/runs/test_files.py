@@ -26,7 +26,7 @@ from limits import no_waiting
 from pg.benchmarks import learning
 from pg.benchmarks.leaderboard.measurements import SNAPSHOTS_JSON
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
-from pg.benchmarks.leaderboard.quality import CurvePoint, write_csv
+from pg.benchmarks.leaderboard.quality import CurvePoint
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
 from pg.reports import tables
@@ -78,10 +78,9 @@ def filled(tmp_path: Path) -> Path:
     facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in SNAPSHOTS}
     folders.write_json(tmp_path / "snapshots.json", facts)
     point = CurvePoint("a", "b", "c", 1, 2, 3.0, 4.0, Estimate(5.0, 6.0, 7.0))
-    write_csv(tmp_path / "cosines.csv", [point])
-    tables.write_csv(
-        tmp_path / "results.csv", learning.Result._fields, [("a", "b", 0, 1.0, 2.0, 3)]
-    )
+    tables.write_rows(tmp_path / "cosines.csv", CurvePoint, [point])
+    result = learning.Result("a", "b", 0, 1.0, 2.0, 3)
+    tables.write_rows(tmp_path / "results.csv", learning.Result, [result])
     return tmp_path
 
 
@@ -112,7 +111,7 @@ OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),
     ("params.safetensors", lambda folder: parameters.read_params(folder, LIKE)),
     ("cosines.csv", lambda folder: tables.read_csv(folder / "cosines.csv", CurvePoint)),
-    ("results.csv", lambda folder: learning.read_csv(folder / "results.csv")),
+    ("results.csv", lambda folder: tables.read_csv(folder / "results.csv", learning.Result)),
     ("metrics.parquet", results.load_results),
     (f"{CELL}/metrics.parquet", lambda folder: results.load_results(folder / CELL)),
 ]

@@ -16,7 +16,7 @@ from pg.benchmarks.leaderboard.problems import (
     snapshot_shapes,
     train_snapshots,
 )
-from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess, write_csv
+from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
 from pg.estimators.facts import FACTS
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
@@ -58,8 +58,8 @@ class Measurements(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Writes quality.csv and cosines.csv."""
-        write_csv(folder / "cosines.csv", self.points)
-        write_csv(folder / "quality.csv", self.qualities)
+        tables.write_rows(folder / "cosines.csv", CurvePoint, self.points, digits=4)
+        tables.write_rows(folder / "quality.csv", Quality, self.qualities, digits=4)
 
     def select(
         self, problems: Iterable[str], estimators: Iterable[str], seed: int

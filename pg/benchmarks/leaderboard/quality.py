@@ -12,19 +12,15 @@ of one whose mean is along ∇J that is 1, and ‖E g‖ is a, which has one dim
 """
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.estimators.facts import FACTS
-from pg.reports import tables
 from pg.reports.statistics import Estimate
-from pg.runs import files
 
-Row = TypeVar("Row", "Quality", "CurvePoint")
 RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
 REPETITIONS = 8  # parts of the estimates, each evaluated on its own
 RESAMPLED = 1000
@@ -196,18 +192,6 @@ def assess(
         for i, n in enumerate(repetitions.size)
     ]
     return quality, curve
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows of one kind as a table, in four digits, whole or not at all."""
-
-    def text(cell: Any) -> Any:
-        return f"{cell:.4g}" if isinstance(cell, float) else cell
-
-    files.make_folder(path.parent)
-    columns = list(tables.flat_columns(type(rows[0])))
-    cells = [[text(cell) for cell in tables.flat_row(row)] for row in rows]
-    tables.write_csv(path, columns, cells)
 
 
 def _cosines(g: np.ndarray, direction: np.ndarray, size: int) -> np.ndarray:
