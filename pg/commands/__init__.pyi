@@ -1,5 +1,6 @@
 from . import benchmark as benchmark
 from . import cli as cli
+from . import evaluate as evaluate
 from . import flags as flags
 from . import job as job
 from . import leaderboard as leaderboard
@@ -7,6 +8,8 @@ from . import main as main
 from . import options as options
 from . import render as render
 from . import replay as replay
+from . import resume as resume
+from . import settings_files as settings_files
 from . import sweep as sweep
 from . import table as table
 from . import terminal as terminal

@@ -55,7 +55,7 @@ def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
-    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog, with_file=True)
     try:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:

@@ -17,11 +17,12 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from pg import __version__
-from pg.commands import flags
+from pg.commands import flags, settings_files
 from pg.commands.flags import assignment as assignment
 from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
+from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
@@ -54,8 +55,6 @@ _RENAMED: dict[str, tuple[str, ...]] = {
 }
 # Flags of other command lines that this one has in another form.
 _INSTEAD = {
-    "config": "each setting is a flag of its own, and --resume RUN goes on with the settings of a "
-    "run's config.json",
     **dict.fromkeys(
         ("device", "gpu", "cuda", "platform"),
         "JAX_PLATFORMS=cpu or cuda in front of the command chooses",
@@ -73,10 +72,12 @@ def parse(
     command line.
 
     Defaults are the preset of the estimator and the environment that are named, or, with --resume
-    RUN, the settings of that run. Exits with code 2 and one sentence on a mistake.
+    RUN or --config RUN, the settings of that run. The entries of another file of settings count as
+    flags in front of the others. Exits with code 2 and one sentence on a mistake.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
+    file, argv = _with_file(argv, (Config, Hyperparams, options, Machine))
     # a script's flag goes before a setting of its name
     own = {field.name for field in dataclasses.fields(options)}
     defaults = options()
@@ -85,6 +86,11 @@ def parse(
             config, hyperparams = folders.read_setup(Path(run))
             stored = folders.read_options(Path(run))
             defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
+        elif file and file.run:
+            config, hyperparams = file.run
+            if "resume" in own:  # the train command, of which the run is
+                stored = dict(file.options)
+                defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
         else:
             config, hyperparams = _preset(argv)
     except ValueError as error:
@@ -94,8 +100,10 @@ def parse(
         **flags.flags_of(Hyperparams, hyperparams, own),
         **flags.flags_of(options, defaults),
         **flags.flags_of(Machine, Machine()),
+        **flags.flags_of(SettingsFile, SettingsFile()),
     }
-    groups = _read(flags.grouped(known), known, description, argv, prog)
+    with _pointing_at(file):
+        groups = _read(flags.grouped(known), known, description, argv, prog)
     values = {name: value for group in groups.values() for name, value in vars(group).items()}
     of_config = flags.values_of(Config, values, own)
     of_hyperparams = flags.values_of(Hyperparams, values, own)
@@ -107,14 +115,63 @@ def parse(
             config = config.lasting(total_steps)
         hyperparams = check_hyperparams(hyperparams._replace(**of_hyperparams))
         check_together(config, hyperparams)
-        return (
-            config,
-            hyperparams,
-            options(**flags.values_of(options, values)),
-            Machine(**flags.values_of(Machine, values)),
-        )
+        chosen = options(**flags.values_of(options, values))
+        machine = Machine(**flags.values_of(Machine, values))
     except ValueError as error:
         fail(error)
+    if values["print_config"]:
+        usual = Config(env=config.env, estimator=config.estimator).to_json()
+        values = config.to_json() | hyperparams.scalars() | vars(chosen) | vars(machine)
+        if chosen.total_steps is not None:
+            del values["num_updates"]  # which follows from it
+        _print_settings(values, usual)
+    return config, hyperparams, chosen, machine
+
+
+def _with_file(
+    argv: list[str], kinds: Sequence[type]
+) -> tuple[settings_files.Entries | None, list[str]]:
+    """The file of settings that --config names, and the command line with its entries in front."""
+    path = _named(argv, "config")
+    if path is None:
+        return None, argv
+    try:
+        if _named(argv, "resume"):
+            raise ValueError(
+                "config and resume exclude each other: resume goes on with the settings of its run"
+            )
+        file = settings_files.read(Path(path))
+        given = [_name_of(word) for word in argv if _is_flag(word)]
+        return file, [*settings_files.words(file, kinds, given), *argv]
+    except ValueError as error:
+        fail(error)
+
+
+@contextlib.contextmanager
+def _pointing_at(file: settings_files.Entries | None) -> Iterator[None]:
+    """Says, below what the parser says of a mistake, that the flag may be an entry of a file."""
+    try:
+        yield
+    except SystemExit as stopped:
+        if stopped.code and file:
+            print(f"the entries of {file.path} are read as flags", file=sys.stderr)
+        raise
+
+
+def _print_settings(values: Mapping[str, Any], usual: Mapping[str, Any]) -> NoReturn:
+    """Prints settings as a file that --config reads, and exits.
+
+    Args:
+        values: All settings, by name.
+        usual: Those that a file has without an entry; none, where it does not name them.
+    """
+    settings = {
+        name: value
+        for name, value in values.items()
+        if name != "resume" and not (value is None and usual.get(name) is None)
+    }
+    print(settings_files.written(settings, f"settings of pg {__version__}, for --config"))
+    raise SystemExit(0)
 
 
 _Options = TypeVar("_Options")
@@ -125,6 +182,8 @@ def options(
     description: str,
     argv: Sequence[str] | None = None,
     prog: str | None = None,
+    *,
+    with_file: bool = False,
 ) -> _Options:
     """A dataclass of flags from the command line, for commands without settings; exits as `parse`
     does.
@@ -134,15 +193,24 @@ def options(
         description: The paragraphs above the flags in the help.
         argv: The command line; none: that of this process.
         prog: The name of the command in its help; none: that of the file.
+        with_file: The flags may come from a file of settings.
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     known = flags.flags_of(kind, _defaults(kind))
-    values = _read(flags.ungrouped(known), known, description, argv, prog)
+    file = None
+    if with_file:
+        file, argv = _with_file(argv, (kind,))
+        known |= flags.flags_of(SettingsFile, SettingsFile())
+    with _pointing_at(file):
+        values = _read(flags.ungrouped(known), known, description, argv, prog)
     try:
-        return kind(**values)
+        chosen = kind(**flags.values_of(kind, values))
     except ValueError as error:
         fail(error)
+    if with_file and values["print_config"]:
+        _print_settings(vars(chosen), {})
+    return chosen
 
 
 def _defaults(kind: type) -> Any:
@@ -200,7 +268,7 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
     known = [name.strip("_").replace("_", "-") for name in names]
     for word in argv:
         flag = word.partition("=")[0]
-        name = flag.strip("-").replace("_", "-")
+        name = _name_of(word).replace("_", "-")
         if not _is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
             continue
         renamed = [new for new in _RENAMED.get(name, ()) if new in known]
@@ -219,6 +287,11 @@ def _is_flag(word: str) -> bool:
         float(word)
         return False
     return True
+
+
+def _name_of(word: str) -> str:
+    """The name of the setting that a flag gives."""
+    return word.partition("=")[0].strip("-").replace("-", "_")
 
 
 @contextlib.contextmanager
@@ -254,7 +327,7 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     changes: dict[str, Any] = {}
     if _named(argv, "env"):
         changes["env"] = env
-    if _named(argv, "minibatch-size") or _named(argv, "minibatch_size"):
+    if (_named(argv, "minibatch-size") or "none").lower() != "none":
         changes["num_minibatches"] = 1  # one of the two says how a batch is cut
     return preset(estimator, **changes)
 
@@ -385,8 +458,8 @@ def cache_compilations() -> Path:
 
 
 def _named(argv: list[str], flag: str) -> str | None:
-    """The value of --flag in argv, read ahead of the parser."""
-    for i, word in enumerate(argv):
+    """The value of --flag in argv, the last one, read ahead of the parser."""
+    for i, word in reversed(list(enumerate(argv))):
         name, equals, value = word.replace("_", "-", word.partition("=")[0].count("_")).partition(
             "="
         )

@@ -22,6 +22,7 @@ __all__ = [
     "field_docstrings",
     "flags_of",
     "grouped",
+    "hints_of",
     "ungrouped",
     "values_of",
 ]
@@ -31,6 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "experiment": (
         *("env", "env_params", "estimator", "over", "method", "trials", "search_seed"),
         *("seeds", "seed", "fresh_seeds", "num_updates", "total_steps"),
+        *("config", "print_config"),
     ),
     "collecting": (
         *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
@@ -83,16 +85,21 @@ def flags_of(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[s
             that it does not have must be given.
         taken: Names of fields that are no flags.
     """
-    hints = get_type_hints(source, include_extras=True)
     helps = field_docstrings(source)
     flags = {}
-    for name, hint in hints.items():
-        if (source.__name__, name) in _HIDDEN or name in taken:
+    for name, hint in hints_of(source).items():
+        if name in taken:
             continue
         default = getattr(defaults, name, _REQUIRED)
         annotation = _annotation(source.__name__, name, hint, helps.get(name, ""), default)
         flags[name] = Flag(annotation, default)
     return flags
+
+
+def hints_of(source: type) -> dict[str, Any]:
+    """The annotations of the fields of a class that are flags, by name."""
+    hints = get_type_hints(source, include_extras=True)
+    return {name: hint for name, hint in hints.items() if (source.__name__, name) not in _HIDDEN}
 
 
 def _annotation(source: str, name: str, hint: Any, text: str, default: Any) -> Any:

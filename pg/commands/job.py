@@ -279,7 +279,7 @@ def _finish(
     for text in results.describe_failures(summary):
         cli.say(text)
     if summary.get("mean") is not None:
-        _say_evaluation(summary)
+        say_evaluation(summary, "final evaluation")
     if config.diagnostics:
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
     if done.signum:
@@ -288,8 +288,8 @@ def _finish(
     print(folder)
 
 
-def _say_evaluation(summary: Mapping[str, Any]) -> None:
-    """Prints the final evaluation."""
+def say_evaluation(summary: Mapping[str, Any], name: str) -> None:
+    """Prints the evaluation of a summary under a name."""
     # The error of a single episode, or of a single seed that is left, is NaN, and shown as a dash.
     score = f"{numerals.plus_minus(summary['mean'], summary['standard_error'])} (standard error)"
     parts = [score]
@@ -297,9 +297,7 @@ def _say_evaluation(summary: Mapping[str, Any]) -> None:
         parts.append(f"median of seeds {numerals.number(summary['median_of_seeds'])}")
     parts.append(f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}")
     scores = numerals.typed(", ".join(parts))
-    cli.say(
-        f"final evaluation, {summary['episodes']} episodes, {summary['actions']} actions: {scores}"
-    )
+    cli.say(f"{name}, {summary['episodes']} episodes, {summary['actions']} actions: {scores}")
 
 
 def _say_noise_scale(config: Config, noise_scale: float) -> None:

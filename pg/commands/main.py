@@ -28,6 +28,8 @@ class Command(NamedTuple):
 # In the order of the help: a run, several runs, estimators.
 COMMANDS = {
     "train": Command("train", "train a policy, evaluate it, and keep the run in a folder"),
+    "resume": Command("resume", "go on with an interrupted run, or add updates to it"),
+    "evaluate": Command("evaluate", "evaluate a run again: more episodes, greedy, another seed"),
     "render": Command("render", "draw what the policy of a run does"),
     "replay": Command("replay", "run a folder's settings again and compare bit for bit"),
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),

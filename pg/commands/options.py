@@ -7,7 +7,7 @@ from typing import Any
 
 from pg.config import Shard
 
-__all__ = ["Checkpointing", "Length", "Machine"]
+__all__ = ["Checkpointing", "Length", "Machine", "SettingsFile"]
 
 
 @dataclasses.dataclass
@@ -18,6 +18,18 @@ class Length:
     """Number of environment steps per seed, rounded up to whole updates; replaces num_updates, with
     windows.
     """
+
+
+@dataclasses.dataclass
+class SettingsFile:
+    """The settings as a file, in and out."""
+
+    config: Path | None = None
+    """File of settings, TOML, JSON or YAML as --print-config writes it, or config.json of a run;
+    flags go before it.
+    """
+    print_config: bool = False
+    """Print all settings as a file that --config reads, and exit."""
 
 
 @dataclasses.dataclass

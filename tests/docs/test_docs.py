@@ -106,8 +106,11 @@ def test_references_are_to_this_package() -> None:
 
 @functools.cache
 def flags(script: str) -> set[str]:
+    """Of a script of experiments/, or of a command of `pg`."""
+    path = ROOT / "experiments" / script
+    command = [path] if path.suffix else ["-m", "pg", script]
     helped = subprocess.run(
-        [sys.executable, ROOT / "experiments" / script, "--help"],
+        [sys.executable, *command, "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -128,6 +131,8 @@ def test_commands_and_their_flags_exist() -> None:
     for path in COMMANDS:
         for line in "".join(blocks(path, "console")).splitlines():
             if found := re.search(r"experiments/([\w/]+\.py)", line):
+                assert set(re.findall(r"--[a-z][\w-]*", line)) <= flags(found[1]), line
+            if found := re.search(r"^\$ pg (\w+)", line):
                 assert set(re.findall(r"--[a-z][\w-]*", line)) <= flags(found[1]), line
             if found := re.search(r"^\$ make ([\w-]+)", line):
                 assert found[1] in makefile, line

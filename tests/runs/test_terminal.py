@@ -415,11 +415,7 @@ def test_no_colour_where_none_is_wanted() -> None:
             "--total_timesteps=1e6",
             "there is no flag --total_timesteps: did you mean --total-steps?",
         ),
-        (
-            "--config x.json",
-            "each setting is a flag of its own, and --resume RUN goes on with the settings of a "
-            "run's",
-        ),
+        ("--config x.json", "x.json: No such file or directory"),
         ("--n-envs 8", "did you mean --num-envs?"),
         ("--epochs 8", "did you mean --num-epochs?"),
         ("--n-seeds 8", "did you mean --seeds?"),

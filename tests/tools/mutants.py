@@ -1058,6 +1058,34 @@ MUTANTS = [
         "unravel(flat)",
         "tests/core/test_devices.py -k shared_out",
     ),
+    Mutant(
+        "a file of settings goes before the flags",
+        "commands/cli.py",
+        "[*settings_files.words(file, kinds, given), *argv]",
+        "[*argv, *settings_files.words(file, kinds, given)]",
+        "tests/runs/test_settings_files.py -k preset_of_its",
+    ),
+    Mutant(
+        "a preset fills up the settings of a run in a file",
+        "commands/cli.py",
+        "elif file and file.run:",
+        "elif file and file.run is Ellipsis:",
+        "tests/runs/test_settings_files.py -k complete",
+    ),
+    Mutant(
+        "an evaluation again by the keys of the next seeds",
+        "commands/evaluate.py",
+        "range(first, first + len(seeds)),",
+        "range(first + 1, first + 1 + len(seeds)),",
+        "tests/runs/test_evaluate_command.py -k same",
+    ),
+    Mutant(
+        "a folder records the commit of the project around the package",
+        "runs/folders.py",
+        'if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:',
+        'if _git(file.parent, "ls-files", file.name) is None:',
+        "tests/runs/test_console.py -k commit",
+    ),
 ]
 
 

@@ -1,0 +1,130 @@
+"""Evaluate the policy of a run again: with more episodes, another seed, greedy or sampled actions.
+
+Of several seeds each is evaluated. The result lies in the run's folder, in evaluations/, beside its
+summary, which stays what it is. As the final evaluation was made, with its episodes, actions and
+seed, the numbers are the same.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from pg.commands import cli, job
+from pg.runs import files, folders
+
+
+@dataclasses.dataclass
+class Options:
+    """The run, the episodes, and what is written."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or of a sweep: its best configuration."""
+    episodes: int = 100
+    """Number of episodes, per seed of the run."""
+    greedy: bool = False
+    """Take the mode of the policy instead of sampled actions."""
+    seed: int | None = None
+    """Seed of the episodes, for the first seed of the run; the next has the next; none: the run's
+    own, as in the final evaluation.
+    """
+    out: Path | None = None
+    """File of the result; none: one in evaluations/ of the run's folder, by its actions, episodes
+    and seed.
+    """
+    update_summary: bool = False
+    """Put the result in the place of the final evaluation in the run's summary.json, too."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be a whole number of at least 1, got {self.episodes}")
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
+        if self.out is not None and not self.out.parent.is_dir():
+            raise ValueError(f"out must be a file in a folder that is there, got {self.out}")
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    cli.cache_compilations()
+    try:
+        folder = folders.run_folder(options.run.expanduser())
+        if options.update_summary:
+            folders.check_command(folder, "train.py")
+        with contextlib.ExitStack() as stack:
+            if options.update_summary:
+                stack.enter_context(folders.locked(folder))
+            summary = evaluated(folder, options)
+            path = write(folder, summary, options)
+    except ValueError as error:
+        cli.fail(error)
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
+    except OSError as error:
+        cli.fail_to_write(error)
+    if "mean" not in summary:
+        print("no seed of the run has a score: each has stopped at a number that was not finite")
+        return cli.NOT_FINITE
+    job.say_evaluation(summary, "evaluation")
+    print(path)
+    return 0
+
+
+def evaluated(folder: Path, options: Options) -> dict[str, Any]:
+    """The summary of the run in a folder, with this evaluation in the place of the final one."""
+    config, hyperparams = folders.read_setup(folder)
+    asked = folders.read_options(folder)
+    machine = cli.Machine(shard=asked.get("shard", "seeds"), cpu_devices=asked.get("cpu_devices"))
+    machine.start()  # only now: a mistake in the arguments need not wait for jax
+
+    import jax
+
+    from pg import envs, make_learner
+    from pg.fast import devices
+    from pg.runs import execution, memory, parameters, results, writing
+
+    stored = results.load_results(folder)
+    seeds = stored.seeds
+    first = seeds[0] if options.seed is None else options.seed
+    like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+    memory.check(config, envs.configured(config, 1), like, len(seeds), options.episodes)
+    params, normaliser = parameters.read_state(folder, like.params, like.normaliser)
+    done = execution.Run(
+        states=like._replace(params=params, normaliser=normaliser),
+        metrics=stored.metrics,
+        finished=stored.summary.get("status") == "finished",
+        signum=None,
+        compile_seconds=stored.summary.get("compile_seconds", 0.0),
+        train_seconds=stored.summary.get("train_seconds", 0.0),
+    )
+    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    with cli.waiting("evaluating"):
+        evaluation = execution.evaluate_run(
+            config,
+            done,
+            range(first, first + len(seeds)),
+            options.episodes,
+            greedy=options.greedy,
+            layout=layout,
+        )
+    actions = "greedy" if options.greedy else "sampled"
+    summary = writing.summarise(done, {actions: evaluation}, seeds)
+    return summary | {"status": stored.summary.get("status"), "eval_seed": first}
+
+
+def write(folder: Path, summary: Mapping[str, Any], options: Options) -> Path:
+    """Writes the result, into the run's summary too where that is asked for. Returns its path."""
+    path = options.out
+    if path is None:
+        name = f"{summary['actions']}-{options.episodes}-seed{summary['eval_seed']}.json"
+        path = folder / "evaluations" / name
+        files.make_folder(path.parent)
+    folders.write_json(path, summary)
+    if options.update_summary:
+        folders.write_json(folder / "summary.json", summary)
+    return path

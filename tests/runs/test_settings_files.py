@@ -1,0 +1,186 @@
+"""Files of settings: what `--print-config` prints is the same experiment to `--config`."""
+
+import dataclasses
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pg.commands import benchmark, cli, settings_files, sweep
+from pg.commands.job import Options
+from pg.config import Config, Hyperparams
+from pg.presets import preset
+from pg.runs import folders
+
+Parsed = tuple[Config, Hyperparams, Any, cli.Machine]
+
+
+def parsed(*argv: str, options: type = Options) -> Parsed:
+    return cli.parse("train.py", "doc", options, list(argv))
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str, options: type = Options) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        parsed(*argv, "--print-config", options=options)
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def said(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        parsed(*argv)
+    assert stopped.value.code == cli.MISTAKE
+    return " ".join(capsys.readouterr().err.split())
+
+
+CASES = {
+    **{name: f"--estimator {name}" for name in ("reinforce", "ppo", "grpo", "gpomdp")},
+    "tuned": "--estimator ppo --env Pendulum-v1 --seeds 3 --seed 7 --greedy",
+    "unlike its preset": "--estimator ppo --num-minibatches 1 --schedule constant --gamma 1",
+    "no optional value": "--estimator gae --critic-optimizer none --horizon none",
+    "every kind of value": "--horizon 30 --hidden-sizes --observe 0 2 --max-grad-norm inf "
+    "--adam-epsilon 1e-5 --env-params length=0.8 max_steps_in_episode=30 --no-strict "
+    "--critic-optimizer sgd --name a-name --checkpoint-minutes inf --shard envs --baseline -0.5",
+    "steps": "--estimator ppo --total-steps 1e5",
+    "minibatches of steps": "--estimator ppo --minibatch-size 32 --num-envs 8",
+}
+
+
+@pytest.mark.parametrize("flags", CASES.values(), ids=CASES)
+def test_what_is_printed_is_the_same_experiment(
+    flags: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = flags.replace("critic-optimizer none", "critic-optimizer None").split()
+    text = printed(capsys, *argv)
+    file = written(tmp_path / "settings.toml", text)
+    assert parsed("--config", file) == parsed(*argv)
+    assert printed(capsys, "--config", file) == text
+
+
+def test_the_other_formats_hold_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yaml = pytest.importorskip("yaml")
+    argv = CASES["every kind of value"].split()
+    data = tomllib.loads(printed(capsys, *argv))
+    finite = folders.jsonable(data)  # "inf" for infinity
+    in_json = written(tmp_path / "settings.json", json.dumps(finite))
+    in_yaml = written(tmp_path / "settings.yaml", yaml.safe_dump(data))
+    assert parsed("--config", in_json) == parsed("--config", in_yaml) == parsed(*argv)
+    short = written(tmp_path / "short.yml", "learning_rate: 1e-3\nhidden-sizes: [8]\nhorizon: ~\n")
+    config, h, _, _ = parsed("--config", short)
+    assert (h.learning_rate, config.hidden_sizes, config.horizon) == (0.001, (8,), None)
+
+
+def test_a_file_has_the_preset_of_its_estimator_and_flags_go_before_it(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.toml", 'estimator = "ppo"\nnum_envs = 16\nnum_updates = 3\n')
+    config, h, _, _ = parsed("--config", file, "--num-envs", "32", "--seeds", "2")
+    assert (config, h) == preset("ppo", num_envs=32, num_updates=3)
+    other, _, _, _ = parsed(f"--config={file}", "--estimator", "leave_one_out")
+    assert other == preset("leave_one_out", num_envs=16, num_updates=3)[0]
+    longer, _, _, _ = parsed("--config", file, "--total-steps", "8192")
+    assert longer.num_updates == 8192 // (16 * longer.num_steps)
+
+
+def test_the_last_of_two_flags_chooses_the_preset() -> None:
+    assert parsed("--estimator", "reinforce", "--estimator", "ppo") == parsed("--estimator", "ppo")
+
+
+def test_the_settings_of_a_run_are_complete(tmp_path: Path) -> None:
+    """No preset fills them up, whatever comes on top; and only the train command goes on with the
+    seeds.
+    """
+    config = Config(num_envs=3, hidden_sizes=(8,), preset=None)
+    hyperparams = Hyperparams(max_grad_norm=float("inf"))
+    asked = {"seed": 5, "seeds": 2, "eval_episodes": 7, "greedy": True, "out": "elsewhere"}
+    folders.write_setup(tmp_path, config, hyperparams, asked, {"pg": "0"})
+    for place in (tmp_path, tmp_path / "config.json"):
+        again, h, options, _ = parsed("--config", str(place), "--estimator", "leave_one_out")
+        assert again == dataclasses.replace(config, estimator="leave_one_out")
+        assert h == hyperparams
+        kept = (options.seed, options.seeds, options.eval_episodes, options.greedy, options.out)
+        assert kept == (5, 2, 7, True, Path("results"))
+    swept, _, options, _ = parsed("--config", str(tmp_path), options=sweep.Options)
+    assert (swept, options.seeds) == (config, 8)
+    data = json.loads((tmp_path / "config.json").read_text()) | {"env_class": "here.Mine"}
+    (tmp_path / "config.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"run of an environment object, of the class here\.Mine"):
+        settings_files.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.toml",
+            "learning_rat = 1",
+            "unknown setting 'learning_rat': did you mean 'learning_rate'",
+        ),
+        ("a.toml", "total_timesteps = 10", "did you mean 'total_steps'?"),
+        ("a.toml", "num_envs =", "cannot read"),
+        ("a.toml", "greedy = 1", "greedy must be true or false, got 1"),
+        ("a.toml", "num_envs = true", "num_envs must be a value of its own, got True"),
+        ("a.toml", "num_envs = [1, 2]", "num_envs must be one value, got [1, 2]"),
+        ("a.toml", "num_envs = -3", "num_envs must be a whole number of at least 1, got -3"),
+        ("a.toml", 'num_envs = "x"', "a.toml are read as flags"),
+        ("a.toml", "config = 3", "unknown setting 'config'"),
+        ("a.json", "[1]", "must be names with values, got [1]"),
+        ("a.json", '{"gamma": NaN}', "a.json"),
+        ("a.json", '{"config": {"num_env": 3}, "hyperparams": {}}', "did you mean 'num_envs'"),
+        ("a.ini", "", "its name must end in .toml, .json, .yaml or .yml"),
+        ("a.yaml", "a: [", "cannot read"),
+    ],
+)
+def test_a_mistake_in_a_file_is_a_sentence(
+    name: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / name, text)
+    text = said(capsys, "--config", path)
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_a_mistake_with_a_file_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = str(tmp_path / "none.toml")
+    assert f"cannot read {missing}: No such file" in said(capsys, "--config", missing)
+    assert "is no folder of a run" in said(capsys, "--config", str(tmp_path))
+    both = ("--config", missing, "--resume", str(tmp_path))
+    assert "config and resume exclude each other" in said(capsys, *both)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    path = written(tmp_path / "a.yaml", "gamma: 1")
+    assert "YAML needs pyyaml: pip install pyyaml" in said(capsys, "--config", path)
+
+
+def test_a_benchmark_is_told_by_a_file_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--suite", "minatar", "--label", "ppo", "--seeds", "3", "--from", "a.csv"]
+
+    def options(*words: str) -> benchmark.Options:
+        return cli.options(benchmark.Options, "doc", words, with_file=True)
+
+    with pytest.raises(SystemExit):
+        options(*argv, "--print-config")
+    path = written(tmp_path / "suite.toml", capsys.readouterr().out)
+    assert options("--config", path) == options(*argv)
+    assert options("--config", path, "--seeds", "4").seeds == 4
+
+
+def test_a_sweep_is_told_by_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--estimator ppo --over gamma=0.9,1 num_envs=8,16 --total-steps 4096 --width 2"
+    argv = flags.split()
+    path = written(tmp_path / "a.toml", printed(capsys, *argv, options=sweep.Options))
+    assert parsed("--config", path, options=sweep.Options) == parsed(*argv, options=sweep.Options)
+    table = written(tmp_path / "b.toml", "over = { learning_rate = [1e-3, 1e-2] }\n")
+    chosen = parsed("--config", table, options=sweep.Options)[2]
+    assert chosen.over == ("learning_rate=0.001,0.01",)
