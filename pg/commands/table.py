@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pg.commands import cli
-from pg.config import Hyperparams
 from pg.estimators.facts import FACTS
 
 HEADER = """\
@@ -120,48 +119,12 @@ def described(name: str) -> str:
 def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     """Bias, variance and signal to noise of an estimator on a problem, exactly, as text.
 
-    The bias is ‖Eĝ - ∇J‖ / ‖∇J‖; the variance is that of one episode's worth, over that of the
-    total return's estimate; the signal is ‖Eĝ‖² over the variance.
-
     Args:
         name: of the estimator.
         mdp: the problem.
         gamma: discount.
     """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from pg import diagnostics
+    from pg.diagnostics import references
     from pg.estimators import ESTIMATORS
-    from pg.exact import tabular
 
-    facts, g = FACTS[name], np.random.default_rng(1)
-    logits = jnp.asarray(g.normal(size=(mdp.num_states, mdp.num_actions)))
-    acting = logits + (0.5 * g.normal(size=logits.shape) if facts.off_policy else 0.0)
-    q, v = (x[0] for x in tabular.values(mdp, logits, gamma))
-    gradient = np.asarray(tabular.exact_gradient(mdp, logits, gamma)).ravel()
-    reference = np.trace(tabular.total_return_moments(mdp, logits, gamma)[1])
-    if endless := "episodes" not in facts.collect:
-        alive, mdp = ~mdp.terminal, tabular.stationary_window(mdp, logits)
-        gradient = (
-            mdp.horizon
-            * np.asarray(jax.grad(lambda x: tabular.average_reward(mdp, x[alive]))(logits)).ravel()
-        )
-        acting = logits[alive]
-    critic = tabular.table_critic(q if facts.critic == "Q" else v)
-    h = Hyperparams(gamma=gamma, temperature=facts.settings.get("temperature", 0.0))
-    estimator = ESTIMATORS[name](tabular.table_policy(logits), critic, h)
-    params, _ = estimator.init(jax.random.key(0))
-    size = 2 if facts.baseline in ("batch", "group") else 1
-    share_start = facts.baseline == "group"
-    mean, covariance = diagnostics.exact_moments(
-        estimator, params, mdp, acting, size, share_start=share_start
-    )
-    signal, variance = mean @ mean, size * np.trace(covariance)
-    bias = np.linalg.norm(mean - gradient) / np.linalg.norm(gradient)
-    none = variance < 1e-12 * signal  # but for rounding
-    noise, ratio = (
-        ("0", "∞") if none else (f"{variance / reference:.3g}", f"{signal / variance:.2g}")
-    )
-    return "0" if bias < 1e-12 else f"{bias:.2g}", "—" if endless else noise, ratio
+    return references.figures(ESTIMATORS[name], FACTS[name], mdp, gamma).as_text()

@@ -13,26 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from environments import tabular_critic, tabular_policy
 
 from pg.config import Hyperparams
+from pg.diagnostics import references
+from pg.diagnostics.references import Problem
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
-from pg.exact.tabular import TabularMDP
 from pg.rollout import Trajectory
 
 S, A, H, GAMMA = 3, 2, 3, 0.8
-
-
-class Problem(NamedTuple):
-    """An MDP, the policy, another that may act in its stead, and critics."""
-
-    mdp: TabularMDP
-    logits: np.ndarray  # [S, A]
-    behaviour: np.ndarray  # [S, A]
-    v: np.ndarray  # [S]
-    q: np.ndarray  # [S, A]
 
 
 class Case(NamedTuple):
@@ -67,14 +57,8 @@ class Case(NamedTuple):
 
     def build(self) -> tuple[Estimator, Params]:
         """The estimator and the parameters of policy and critic."""
-        problem = self.on
-        policy, critic = tabular_policy(*problem.logits.shape), tabular_critic(len(problem.v))
-        estimator = ESTIMATORS[self.name](policy, critic, Hyperparams(gamma=GAMMA, **self.setting))
-        has_critic = not isinstance(estimator.init(jax.random.key(0))[0].critic, tuple)
-        table = problem.q if FACTS[self.name].critic == "Q" else problem.v
-        return estimator, Params(
-            jnp.asarray(problem.logits), jnp.asarray(table) if has_critic else ()
-        )
+        h = Hyperparams(gamma=GAMMA, **self.setting)
+        return references.build(ESTIMATORS[self.name], self.on, FACTS[self.name].critic, h)
 
     def expected(self) -> np.ndarray:
         """The mean it should have, [S, A]."""
@@ -84,10 +68,8 @@ class Case(NamedTuple):
 @functools.cache
 def arbitrary() -> Problem:
     """A random MDP with critics that are wrong, V by more than the returns are large."""
-    mdp, g = tabular.garnet(0, S, A, branching=2, horizon=H), np.random.default_rng(1)
-    logits = g.normal(size=(S, A))
-    behaviour, q = logits + 0.7 * g.normal(size=(S, A)), g.normal(size=(S, A))
-    return Problem(mdp, logits, behaviour, np.array([0.0, 3.0, -3.0]), q)
+    mdp = tabular.garnet(0, S, A, branching=2, horizon=H)
+    return references.arbitrary(mdp)._replace(v=np.array([0.0, 3.0, -3.0]))
 
 
 @functools.cache
@@ -95,10 +77,7 @@ def exact_critics() -> Problem:
     """The same with the time in the state, where V and Q are functions of the state: the exact
     ones.
     """
-    problem, mdp = arbitrary(), tabular.with_time_in_state(arbitrary().mdp)
-    logits = np.tile(problem.logits, (H + 1, 1))
-    q, v = tabular.discounted_values(mdp, jnp.asarray(logits), GAMMA)
-    return Problem(mdp, logits, logits, np.asarray(v), np.asarray(q))
+    return references.with_exact_critics(arbitrary(), GAMMA)
 
 
 @functools.cache
@@ -111,11 +90,8 @@ def corridor() -> Problem:
 @functools.cache
 def endless() -> Problem:
     """No terminal state, and a start from where the policy's chain is stationary."""
-    logits = arbitrary().logits
     ring = tabular.garnet(2, S, A, branching=2, horizon=H, ends=0)
-    initial = tabular.stationary(ring, jnp.asarray(logits))
-    ring = TabularMDP(ring.transition, ring.reward, initial, ring.terminal, H)
-    return Problem(ring, logits, logits, np.zeros(S), np.zeros((S, A)))
+    return references.in_windows(arbitrary()._replace(mdp=ring))
 
 
 def gradient(case: Case, tau: float = 0.0) -> np.ndarray:

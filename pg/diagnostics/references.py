@@ -1,0 +1,172 @@
+"""Reference problems: small MDPs with a policy and critics, on which the moments of an estimator
+are known exactly.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pg.config import Hyperparams
+from pg.diagnostics.exact import exact_moments
+from pg.estimators import Estimator, Facts, Params
+from pg.estimators.family import Factory
+from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
+
+ROUNDING = 1e-12  # relative size of what is left of an exact 0
+
+
+class Problem(NamedTuple):
+    """An MDP, the policy, another that may act in its stead, and critics."""
+
+    mdp: TabularMDP
+    logits: np.ndarray  # [S, A]
+    behaviour: np.ndarray  # [S, A]
+    v: np.ndarray  # [S]
+    q: np.ndarray  # [S, A]
+
+
+class Figures(NamedTuple):
+    """The exact figures of an estimator on a problem."""
+
+    bias: float  # ‖Eĝ - ∇J‖ / ‖∇J‖; 0 but for rounding is 0
+    variance: float  # of one episode's worth, over that of `reinforce`; NaN for windows
+    signal_to_noise: float  # ‖Eĝ‖² over the variance
+
+    def as_text(self) -> tuple[str, str, str]:
+        """The cells of a table."""
+        bias = f"{self.bias:.2g}" if self.bias else "0"
+        ratio = "∞" if math.isinf(self.signal_to_noise) else f"{self.signal_to_noise:.2g}"
+        variance = f"{self.variance:.3g}" if self.variance else "0"
+        return bias, "—" if math.isnan(self.variance) else variance, ratio
+
+
+def arbitrary(mdp: TabularMDP, *, distance: float = 0.7, seed: int = 1) -> Problem:
+    """A problem with a random policy, and with random critics, which are wrong.
+
+    Args:
+        mdp: The MDP.
+        distance: Standard deviation of the logits of the behaviour around those of the policy.
+        seed: Seed of the random numbers.
+    """
+    g, shape = np.random.default_rng(seed), (mdp.num_states, mdp.num_actions)
+    logits = g.normal(size=shape)
+    behaviour = logits + distance * g.normal(size=shape)
+    q = g.normal(size=shape)
+    v = 3.0 * g.normal(size=mdp.num_states)
+    return Problem(mdp, logits, behaviour, v, q)
+
+
+def with_first_values(problem: Problem, gamma: float) -> Problem:
+    """The problem with critics that are exact at an episode's first step."""
+    q, v = tabular.values(problem.mdp, jnp.asarray(problem.logits), gamma)
+    return problem._replace(v=np.asarray(v[0]), q=np.asarray(q[0]))
+
+
+def with_exact_critics(problem: Problem, gamma: float) -> Problem:
+    """The problem with the time in the state, where V and Q are functions of the state: the exact
+    ones.
+    """
+    mdp = tabular.with_time_in_state(problem.mdp)
+    copies = (problem.mdp.horizon + 1, 1)
+    logits, behaviour = np.tile(problem.logits, copies), np.tile(problem.behaviour, copies)
+    q, v = tabular.discounted_values(mdp, jnp.asarray(logits), gamma)
+    return Problem(mdp, logits, behaviour, np.asarray(v), np.asarray(q))
+
+
+def in_windows(problem: Problem) -> Problem:
+    """The problem as windows of H steps of a task without end, from where the policy's chain is
+    stationary; an end is a restart.
+    """
+    alive = ~problem.mdp.terminal
+    window = tabular.stationary_window(problem.mdp, problem.logits)
+    mdp = TabularMDP(
+        window.transition, window.reward, window.initial, window.terminal, window.horizon
+    )
+    _, *tables = problem
+    return Problem(mdp, *(table[alive] for table in tables))
+
+
+def window_gradient(problem: Problem) -> Float[np.ndarray, "S A"]:
+    """H ∇η, η the average reward: the gradient over a window of H steps of a task without end."""
+    eta = jax.grad(lambda logits: tabular.average_reward(problem.mdp, logits))
+    return problem.mdp.horizon * np.asarray(eta(jnp.asarray(problem.logits)))
+
+
+def build(
+    factory: Factory, problem: Problem, critic: str, h: Hyperparams
+) -> tuple[Estimator, Params]:
+    """The estimator of a problem's policy and critic, and their parameters: the tables.
+
+    Args:
+        factory: Policy, critic, hyperparameters -> Estimator.
+        problem: The problem.
+        critic: "Q" for the critic of every action; anything else: V.
+        h: The hyperparameters.
+    """
+    values = problem.q if critic == "Q" else problem.v
+    policy = tabular.table_policy(jnp.asarray(problem.logits))
+    estimator = factory(policy, tabular.table_critic(jnp.asarray(values)), h)
+    return estimator, estimator.init(jax.random.key(0))[0]
+
+
+def figures(factory: Factory, facts: Facts, mdp: TabularMDP, gamma: float) -> Figures:
+    """The bias, the variance and the signal-to-noise ratio of an estimator, exactly.
+
+    The critic is exact at the first step; off-policy estimators learn from another policy's
+    episodes, windows are those of `in_windows`.
+
+    Args:
+        factory: Policy, critic, hyperparameters -> Estimator.
+        facts: Its facts.
+        mdp: The problem.
+        gamma: Discount.
+    """
+    problem = with_first_values(arbitrary(mdp, distance=0.5), gamma)
+    total_return = tabular.total_return_moments(mdp, jnp.asarray(problem.logits), gamma)
+    reference = float(np.trace(total_return[1]))
+    gradient = tabular.exact_gradient(mdp, jnp.asarray(problem.logits), gamma)
+    if in_episodes := "episodes" in facts.collect:
+        truth = np.asarray(gradient)
+    else:
+        problem = in_windows(problem)
+        truth = window_gradient(problem)
+    h = Hyperparams(gamma=gamma, temperature=facts.settings.get("temperature", 0.0))
+    estimator, params = build(factory, problem, facts.critic, h)
+    size = batch_size(facts)
+    mean, covariance = exact_moments(
+        estimator,
+        params,
+        problem.mdp,
+        problem.behaviour if facts.off_policy else problem.logits,
+        size,
+        share_start=facts.baseline == "group",
+    )
+    signal, variance = float(mean @ mean), size * float(np.trace(covariance))
+    bias = relative_distance(mean, truth)
+    if variance < ROUNDING * signal:
+        variance = 0.0
+    return Figures(
+        0.0 if bias < ROUNDING else bias,
+        variance / reference if in_episodes else np.nan,
+        signal / variance if variance else np.inf,
+    )
+
+
+def batch_size(facts: Facts) -> int:
+    """Episodes of the smallest batch of which the exact mean says something: 2 where an episode is
+    compared with others, else 1.
+    """
+    return 2 if facts.baseline in ("batch", "group") else 1
+
+
+def relative_distance(
+    mean: Float[Array | np.ndarray, "*P"], truth: Float[Array | np.ndarray, "*P"]
+) -> float:
+    """‖mean - truth‖ / ‖truth‖."""
+    gap = np.linalg.norm(np.ravel(mean) - np.ravel(truth))
+    return float(gap / np.linalg.norm(truth))
