@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help train sweep benchmark check test test-optimized test-slow proofs mutants faults
+.PHONY: help train sweep benchmark check test test-optimized test-slow wheel proofs mutants faults
 .PHONY: notebooks links lint docs constraints clean
 .DEFAULT_GOAL := help
 
@@ -55,6 +55,9 @@ test-optimized: $(VENV)/.installed  ## the fast tests under `python -OO`, which 
 
 test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+wheel: $(VENV)/.installed  ## builds the wheel, and trains with it in an empty environment
+	$(BIN)/python -m pytest -m slow tests/runs/test_wheel.py $(ARGS)
 
 PROOFS := exact $(addprefix core/test_,continuous.py optimizers.py pathwise.py evolution.py)
 proofs: $(VENV)/.installed  ## of the fast tests those that hold estimators against exact values

@@ -7,7 +7,7 @@ from jaxtyping import PRNGKeyArray
 def seed_key(seed: int) -> PRNGKeyArray:
     """The training key of a seed.
 
-    `jax.jit(pg.make_train(config))(pg.seed_key(0))` is the run of `train.py --seed 0`, bit for
+    `jax.jit(pg.make_train(config))(pg.seed_key(0))` is the run of `pg train --seed 0`, bit for
     bit, and of seed 0 in a sweep.
     """
     return jax.random.split(jax.random.key(seed))[0]

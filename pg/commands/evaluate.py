@@ -53,9 +53,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
     try:
-        folder = folders.run_folder(options.run.expanduser())
-        if options.update_summary:
-            folders.check_command(folder, "train.py")
+        folder = folders.run_folder(options.run.expanduser().resolve())
+        maker = folders.read_options(folder).get("command", "train.py")
+        if options.update_summary and maker != "train.py":
+            raise ValueError(
+                f"update_summary is for runs of pg train: the scores of {folder} are those of "
+                f"pg {maker.removesuffix('.py')}"
+            )
         with contextlib.ExitStack() as stack:
             if options.update_summary:
                 stack.enter_context(folders.locked(folder))

@@ -176,7 +176,7 @@ def values_of(
 
 def field_docstrings(source: type) -> dict[str, str]:
     """The string below each annotated field of a class; none of a class without a file."""
-    classes = [kind for kind in reversed(source.__mro__) if "__annotations__" in vars(kind)]
+    classes = [kind for kind in reversed(source.__mro__) if inspect.get_annotations(kind)]
     try:
         sources = [textwrap.dedent(inspect.getsource(kind)) for kind in classes]
     except OSError:

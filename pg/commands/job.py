@@ -124,7 +124,7 @@ def run(
 def resume(
     folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False
 ) -> int:
-    """Resumes the run in a folder, with its settings, as `train.py --resume` does.
+    """Resumes the run in a folder, with its settings, as `pg resume` does.
 
     Args:
         folder: The run's folder.

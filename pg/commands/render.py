@@ -85,7 +85,7 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         config, hyperparams, seeds = Config(env=str(options.env), preset=None), Hyperparams(), 1
     elif not options.run.is_dir():
         raise ValueError(
-            f"there is no run {options.run}: give the folder that the train command printed last"
+            f"there is no run {options.run}: give the folder that pg train has printed last"
         )
     else:
         config, hyperparams = folders.read_setup(options.run)

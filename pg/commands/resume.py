@@ -1,6 +1,6 @@
 """Resume an interrupted run, bit for bit, or add updates to a finished one.
 
-RUN is the folder that the train command printed last, and its settings are those of the run. What
+RUN is the folder that pg train has printed last, and its settings are those of the run. What
 may be given beside it: --num-updates, where no schedule depends on it, --on-nonfinite, --strict,
 the checkpoints, and the devices of the machine. Exit codes are those of the train command.
 """

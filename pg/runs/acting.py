@@ -125,7 +125,7 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
     best configuration.
 
     Args:
-        folder: that which `train.py` or `sweep.py` has printed last.
+        folder: that which `pg train` or `pg sweep` has printed last.
         seed: which of the run's seeds; default: its first.
         env: the environment object of the run, where it had one of its own.
 

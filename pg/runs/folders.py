@@ -259,19 +259,21 @@ def run_folder(folder: Path) -> Path:
             f"parameters: run it again in another folder"
         )
     raise ValueError(
-        f"{folder} is no folder of a run: give the one that train.py or sweep.py has printed last"
+        f"{folder} is no folder of a run: give the one that pg train or pg sweep has printed last"
     )
 
 
 def check_command(folder: Path, command: str) -> None:
     """Raises ValueError where the run in a folder is of another command than `command`, which
-    would continue or repeat it otherwise than it was made.
+    would continue or repeat it otherwise than it was made. Commands have the names of scripts here,
+    as folders store them.
     """
     maker = read_options(folder).get("command", "train.py")  # as of before it was recorded
     if maker != command:
         raise ValueError(
-            f"{folder} is of {maker}, and {command} would run it otherwise: give the folder of a "
-            f"run of train.py, or the command that made it again"
+            f"{folder} is of pg {maker.removesuffix('.py')}, and pg {command.removesuffix('.py')} "
+            "would run it otherwise: give the folder of a run of pg train, or the command that "
+            "made it again"
         )
 
 

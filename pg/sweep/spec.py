@@ -169,7 +169,7 @@ def check_names(spec: SweepSpec) -> None:
         of_env = envs.parameters(config.env)
         known = [*Hyperparams().scalars(), *_STATIC, *of_env]
         listed = (
-            f"sweep.py --help lists the settings, and the environment's own are {', '.join(of_env)}"
+            f"pg sweep --help lists the settings, and the environment's own are {', '.join(of_env)}"
         )
         for name in names:
             check_name("setting to vary", name, known, listed)

@@ -102,8 +102,8 @@ def test_a_cell_is_neither_resumed_nor_replayed_as_a_run_of_train(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert job.resume(folder) == cli.MISTAKE
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{folder} is of benchmark.py, and train.py would run it otherwise" in said
-    with pytest.raises(ValueError, match=r"is of benchmark\.py"):
+    assert f"{folder} is of pg benchmark, and pg train would run it otherwise" in said
+    with pytest.raises(ValueError, match=r"is of pg benchmark"):
         folders.check_command(folder, "train.py")
     assert {path: path.read_bytes() for path in folder.iterdir() if path in before} == before
 

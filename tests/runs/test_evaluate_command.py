@@ -1,6 +1,7 @@
 """`pg evaluate` and `pg resume` on the folder of a run."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,20 @@ def test_a_run_is_resumed_by_its_folder(folder: Path, capsys: pytest.CaptureFixt
         assert "the folder of the run comes first" in " ".join(capsys.readouterr().err.split())
     assert resume.main([str(folder), "--num-updates", "3"]) == 0
     assert summary(folder / "summary.json")["num_updates"] == 3
+
+
+def test_the_summary_of_another_command_stays(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scores of a sweep's best configuration are those that the sweep has ranked."""
+    best = tmp_path / "best"
+    shutil.copytree(folder, best)
+    setup = json.loads((best / "config.json").read_text())
+    folders.write_json(
+        best / "config.json", setup | {"options": setup["options"] | {"command": "sweep.py"}}
+    )
+    with pytest.raises(SystemExit):
+        evaluate.main([str(tmp_path), "--update-summary"])
+    assert "update_summary is for runs of pg train" in capsys.readouterr().err
+    assert evaluate.main([str(tmp_path), "--episodes", "2"]) == 0
+    assert (best / "evaluations" / "sampled-2-seed3.json").exists()
