@@ -13,10 +13,12 @@ from . import exact as exact
 from . import fast as fast
 from . import images as images
 from . import layers as layers
+from . import network_checks as network_checks
 from . import networks as networks
 from . import nonfinite as nonfinite
 from . import normalisation as normalisation
 from . import optimizers as optimizers
+from . import parts as parts
 from . import presets as presets
 from . import reports as reports
 from . import returns as returns
@@ -48,6 +50,7 @@ from .networks import Network as Network
 from .networks import make_critic as make_critic
 from .networks import make_policy as make_policy
 from .optimizers import make_optimizer as make_optimizer
+from .parts import with_facts as with_facts
 from .presets import preset as preset
 from .rollout import Trajectory as Trajectory
 from .rollout import episodes as episodes

@@ -6,13 +6,14 @@ in a fraction of a second, before any heavy import.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from pg.estimators.facts import FACTS, Collect
 from pg.inputs import check_kind, shown
+from pg.settings import own_files
 from pg.settings.checks import (
     check_fit,
     check_network,
@@ -52,12 +53,14 @@ from pg.settings.environments import (
     class_of,
     name_of,
 )
+from pg.settings.parts import PARTS, own_parts, part_name
 from pg.settings.ranges import WHOLE_NUMBERS, check_env_params, checked_scalars
 
 __all__ = [
     "ENVIRONMENTS",
     "LIBRARIES",
     "NONFINITE_CAUSES",
+    "PARTS",
     "RNN",
     "UNSUPPORTED",
     "WHOLE_NUMBERS",
@@ -87,6 +90,8 @@ __all__ = [
     "class_of",
     "merge_env_params",
     "name_of",
+    "own_parts",
+    "part_name",
 ]
 
 
@@ -102,13 +107,15 @@ class Config:
     """
 
     env: Any = "CartPole-v1"
-    """Name of a gymnax environment, or library:name, as brax:ant (in Python also an environment
-    object).
+    """Name of a gymnax environment, or library:name, as brax:ant, or FILE.py:CLASS of your own (in
+    Python also an environment object).
     """
     env_params: Any = ()
     """Overrides of the environment's parameters, as NAME=VALUE."""
-    estimator: str = "reinforce"
-    """Name of the gradient estimator."""
+    estimator: str | Callable[..., Any] = "reinforce"
+    """Name of the gradient estimator, or FILE.py:NAME of your own: a function of policy, critic and
+    hyperparameters that makes an Estimator (in Python also that function).
+    """
     collect: Collect = "episodes"
     """Complete episodes from fresh resets, or windows that continue from the last update."""
     num_updates: int = 80
@@ -153,6 +160,12 @@ class Config:
     """Divide rewards by the running standard deviation of returns (at least a tenth of their
     range), without clipping.
     """
+    policy: Any = None
+    """FILE.py:NAME of a policy of your own: a Network, or a function of config and env that makes
+    one (in Python also that itself); none: that of the settings below.
+    """
+    critic: Any = None
+    """FILE.py:NAME of a critic of your own, as policy."""
     network: Architecture = "auto"
     """Torso of policy and critic; auto: cnn for images, else mlp."""
     image_layout: ImageLayout = "auto"
@@ -179,9 +192,10 @@ class Config:
     """Continuous actions: the standard deviation is an output of the network instead of a
     parameter.
     """
-    optimizer: Optimizer = "adam"
+    optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
-    reduction (storm, svrpg).
+    reduction (storm, svrpg); or FILE.py:NAME of your own: a function of the learning rate that
+    makes an optax transformation (in Python also that function).
     """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
@@ -245,12 +259,20 @@ class Config:
         steps = self.num_envs * self.num_steps * self.action_repeat
         return replace(self, num_updates=-(-int(total_steps) // steps))
 
+    @property
+    def title(self) -> str:
+        """The names of estimator and environment, for people."""
+        return f"{part_name(self.estimator)} on {name_of(self.env)}"
+
     def to_json(self) -> dict[str, Any]:
-        """The config as JSON-able data; an environment object is written as its name."""
+        """The config as JSON-able data; parts that are objects or functions are written as their
+        names, from which alone they are not found again.
+        """
         names = [field.name for field in fields(self) if field.name != "preset"]
         data = {name: getattr(self, name) for name in names}
         return {
             **data,
+            **{name: part_name(part) for name, part in own_parts(self).items()},
             "env": name_of(self.env),
             "env_params": dict(self.env_params),
             "hidden_sizes": list(self.hidden_sizes),
@@ -260,9 +282,15 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Config":
         """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a
-        wrong value.
+        wrong value; a file that is named is not executed.
         """
         check_field_names("Config", data, [field.name for field in fields(cls)])
+        for name in PARTS:
+            if own_files.is_reference(data.get(name)):
+                raise ValueError(
+                    f"{name} is {shown(data[name])}, and what settings name that were stored is "
+                    f"not executed: give the {name} itself"
+                )
         return cls(**{**data, "preset": None})
 
     def hyperparams(self, **changes: Any) -> "Hyperparams":
@@ -435,8 +463,8 @@ def _check_pair(config: Config, hyperparams: Hyperparams) -> None:
     if wanted and all(_is_number(x, getattr(plain, name)) for name, x in given.items()):
         raise ValueError(
             f"the hyperparameters have none of the values that go with estimator="
-            f"{config.estimator!r} ({keywords(wanted)}): write config.hyperparams(...), which "
-            "changes these by name, or Config(..., preset=None)"
+            f"{part_name(config.estimator)!r} ({keywords(wanted)}): write config.hyperparams(...), "
+            "which changes these by name, or Config(..., preset=None)"
         )
 
 

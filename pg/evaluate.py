@@ -15,6 +15,7 @@ from pg import envs, networks, normalisation, rollout
 from pg.config import Config, check_config, check_env_params
 from pg.inputs import check_key, check_kind, count, shown
 from pg.normalisation import Normaliser
+from pg.parts import with_parts
 
 
 class Evaluation(NamedTuple):
@@ -46,6 +47,7 @@ def evaluate(
     greedy: bool = False,
     normaliser: Normaliser | None = None,
     env_params: Mapping[str, Any] | None = None,
+    policy: Any = None,
 ) -> Evaluation:
     """Returns of `num_episodes` complete episodes, all vmapped.
 
@@ -62,11 +64,13 @@ def evaluate(
             statistics stay as they are.
         env_params: `hyperparams.env_params`, if the policy was trained with any: without them the
             environment is that of `config`.
+        policy: the policy, if it was trained with one of one's own and `config` does not have it.
 
     Raises:
         ValueError: an argument of another kind, or no normaliser for a policy that needs one.
     """
     check_config(config)
+    config = with_parts(config, policy=policy)
     check_key(key)
     num_episodes = count("num_episodes", num_episodes)
     if normaliser is not None:
@@ -79,9 +83,9 @@ def evaluate(
             "this policy sees standardised observations: evaluate(..., normaliser=state.normaliser)"
         )
     env = envs.configured(config, num_episodes, env_params)
-    policy = networks.make_policy(config, env)
+    acting = networks.make_policy(config, env)
     if normaliser is not None:
-        policy = normalisation.standardised(policy, normaliser)
+        acting = normalisation.standardised(acting, normaliser)
     act = rollout.greedy if greedy else rollout.sample
-    traj = rollout.episodes(env, policy, params, key, config.horizon, act=act)
+    traj = rollout.episodes(env, acting, params, key, config.horizon, act=act)
     return Evaluation(traj.reward.sum(0), traj.env_steps.sum(0))

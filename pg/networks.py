@@ -8,6 +8,7 @@ past. `carry` is the carry of one environment at an episode's start, `()` for ne
 recurrent cell, which take any leading axes.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,9 +22,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
-from pg.config import Config, check_config, check_network
+from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Env
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import facts_of
 from pg.images import image_layout, is_convolved, scaling
 from pg.inputs import check_key, check_kind, described, numbers
 from pg.layers import (
@@ -37,6 +38,7 @@ from pg.layers import (
     Recurrent,
     Value,
 )
+from pg.network_checks import check_own_critic, check_own_policy, named_failure
 
 __all__ = [
     "Carries",
@@ -84,11 +86,17 @@ class Carries(NamedTuple):
 
 
 def make_policy(config: Config, env: Env) -> Network:
-    """πθ for the environment's action space. Raises ValueError where `config.action_distribution`
-    cannot apply.
+    """πθ for the environment's action space: `config.policy`, or that of the other settings.
+
+    Raises ValueError where `config.action_distribution` cannot apply, or a policy of one's own does
+    not fit the environment.
     """
     check_config(config)
     check_env(env)
+    if config.policy is not None:
+        policy = _own_network("policy", config, env)
+        check_own_policy(f"policy {part_name(config.policy)!r}", policy, env)
+        return _as_configured(policy, config, env)
     space = env.action_space
     if isinstance(space, Box):
         if space.low.ndim != 1:
@@ -110,19 +118,28 @@ def make_policy(config: Config, env: Env) -> Network:
 
 
 def make_critic(config: Config, env: Env) -> Network:
-    """Vφ, or Qφ of every action where the estimator asks for it, on layers of its own unless
-    `shared_torso`.
+    """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
+    other settings, on layers of its own unless `shared_torso`.
 
-    Raises ValueError where Q is asked for and actions are continuous.
+    Raises ValueError where Q is asked for and actions are continuous, or a critic of one's own does
+    not fit the environment.
     """
     check_config(config)
     check_env(env)
-    if FACTS[config.estimator].critic == "Q":
+    num_actions = None
+    if facts_of(config.estimator).critic == "Q":
         if isinstance(env.action_space, Box):
             raise ValueError(
-                f"estimator={config.estimator!r} sums over the actions, and so needs discrete ones"
+                f"estimator={part_name(config.estimator)!r} sums over the actions, and so needs "
+                "discrete ones"
             )
-        return _network(config, env, ActionValues(env.action_space.n))
+        num_actions = env.action_space.n
+    if config.critic is not None:
+        critic = _own_network("critic", config, env)
+        check_own_critic(f"critic {part_name(config.critic)!r}", critic, env, num_actions)
+        return _as_configured(critic, config, env)
+    if num_actions is not None:
+        return _network(config, env, ActionValues(num_actions))
     critic = _network(config, env, Value())
     return _on_the_policys_layers(critic) if config.shared_torso else critic
 
@@ -279,6 +296,55 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
             raise ValueError(_misfit(jax.eval_shape(init, jax.random.key(0)), params)) from None
 
     return Network(init, apply, carry, unstandardised=config.normalise_observations)
+
+
+def _own_network(field: str, config: Config, env: Env) -> Network:
+    """The network of one's own that a field of Config holds, or that its function makes.
+
+    The function is given the settings without parts of one's own: what it may build on are the
+    project's networks.
+    """
+    part = getattr(config, field)
+    if isinstance(part, Network):
+        made: Any = part
+    else:
+        plain = dataclasses.replace(config, policy=None, critic=None, scale_observations=False)
+        try:
+            made = part(plain, env)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(named_failure(f"{field} {part_name(part)!r}", error)) from error
+    if not isinstance(made, Network):
+        raise ValueError(
+            f"{field} {part_name(part)!r} must make a pg.Network(init, apply), got "
+            f"{described(made)}: pg.from_linen, pg.from_nnx and pg.from_equinox make one of a "
+            "module"
+        )
+    if made.recurrent and config.minibatch_size is not None:
+        raise ValueError(
+            f"minibatch_size={config.minibatch_size} shuffles steps, and {field} "
+            f"{part_name(part)!r} is recurrent, and learned from whole sequences: give "
+            "num_minibatches"
+        )
+    if made.recurrent and field == "policy" and config.optimizer in ("natural", "trpo"):
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs a policy without memory, and "
+            f"{part_name(part)!r} is recurrent"
+        )
+    return made
+
+
+def _as_configured(network: Network, config: Config, env: Env) -> Network:
+    """A network of one's own on observations as the settings scale them."""
+    scaled = scaling(config, env)
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        return network.apply(params, carry, scaled(as_float(obs)), first)
+
+    return network._replace(apply=apply, unstandardised=config.normalise_observations)
 
 
 def _check_params(params: Any) -> None:

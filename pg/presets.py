@@ -10,16 +10,19 @@ from typing import Any
 from pg.config import Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.inputs import check_name
+from pg.settings import own_files
+from pg.settings.construction import AUTO
 from pg.tuned import VARIANTS, defaults
 
 
 def preset(
-    estimator: str = "reinforce", *, task: str | None = None, **changes: Any
+    estimator: Any = "reinforce", *, task: str | None = None, **changes: Any
 ) -> tuple[Config, Hyperparams]:
     """The settings for an estimator on an environment.
 
     Args:
-        estimator: its name, or that of a variant (`tuned.VARIANTS`).
+        estimator: its name, or that of a variant (`tuned.VARIANTS`); or one's own, as of
+            `Config`, with the settings that its facts state.
         task: environment whose tuned settings are taken; default: that of the settings.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
             `num_updates` that take so many environment steps (`Config.lasting`).
@@ -27,7 +30,11 @@ def preset(
     Raises:
         ValueError: an estimator or a field is unknown, or a value is out of range.
     """
-    check_name("estimator", estimator, [*FACTS, *VARIANTS])
+    if own_files.is_reference(estimator):
+        estimator = own_files.load(estimator)
+    is_own = callable(estimator)
+    if not is_own:
+        check_name("estimator", estimator, [*FACTS, *VARIANTS])
     env = changes.get("env")
     named = env is None or isinstance(env, str)
     base = defaults(estimator, task if task and named else env, changes.get("minibatch_size"))
@@ -43,4 +50,5 @@ def preset(
     if total_steps is not None:
         config = config.lasting(total_steps)
     traced_values = {name: value for name, value in values.items() if name not in static}
-    return replace(config, preset=estimator), Hyperparams(**traced_values)
+    label = AUTO if is_own else estimator
+    return replace(config, preset=label), Hyperparams(**traced_values)

@@ -27,15 +27,16 @@ from pg.config import (
     check_together,
 )
 from pg.diagnostics.training import diagnosed
-from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import standardise
-from pg.estimators.checks import checked
+from pg.estimators.checks import factory_of
 from pg.fast import devices
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, scheduled
+from pg.parts import with_parts
 from pg.rollout import Collected, Collector, RolloutState, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
@@ -99,6 +100,8 @@ def make_learner(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
+    policy: Any = None,
+    critic: Any = None,
 ) -> Learner:
     """`init` and `step`, one gradient step (with ppo: its epochs × minibatches) on one batch.
 
@@ -119,23 +122,28 @@ def make_learner(
     Args:
         config: The settings.
         hyperparams: Hyperparameters, which may be traced; default: `config.hyperparams()`.
-        optimizer: Learning rate -> optax transformation, instead of the one that `config` names.
-        estimator: Policy, critic, hyperparams -> Estimator, instead of the one that `config` names.
+        optimizer: Learning rate -> optax transformation, instead of that of `config`.
+        estimator: Policy, critic, hyperparams -> Estimator, instead of that of `config`.
+        policy: A Network, or config, env -> Network, instead of that of `config`.
+        critic: The same for the critic.
 
     Raises:
         ValueError: Values out of range, or parts that do not fit together.
     """
     check_config(config)
     h = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
+    config = with_parts(
+        config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
+    )
     check_together(config, h)
     env = envs.configured(config, config.num_envs, h.env_params)
     policy = networks.make_policy(config, env)
     critic = networks.make_critic(config, env)
-    make_estimator = ESTIMATORS[config.estimator] if estimator is None else checked(estimator)
+    make_estimator = factory_of(config.estimator)
     first = make_estimator(policy, critic, h)
     _check_estimator(config, first)
     collector = rollout.make_collector(config, env)
-    optimizer_at = optimizers.planned(config, h, optimizer)
+    optimizer_at = optimizers.planned(config, h)
     start_optimizer = optimizer_at(jnp.int32(0)).init
 
     def init(key: PRNGKeyArray) -> TrainState:
@@ -321,6 +329,8 @@ def make_train(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
+    policy: Any = None,
+    critic: Any = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`train(key, hyperparams) -> state, metrics [num_updates]`: pure, to be jitted and vmapped.
 
@@ -329,12 +339,17 @@ def make_train(
         hyperparams: Those of a call that gives none; default: `config.hyperparams()`.
         optimizer: As of `make_learner`.
         estimator: As of `make_learner`.
+        policy: As of `make_learner`.
+        critic: As of `make_learner`.
 
     Raises:
         ValueError: Values out of range, or parts that do not fit together.
     """
     check_config(config)
     usual = check_hyperparams(config.hyperparams() if hyperparams is None else hyperparams)
+    config = with_parts(
+        config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
+    )
     check_together(config, usual)
 
     def train(
@@ -342,7 +357,7 @@ def make_train(
     ) -> tuple[TrainState, Metrics]:
         check_key(key)
         h = as_arrays(usual) if hyperparams is None else hyperparams
-        learner = make_learner(config, h, optimizer=optimizer, estimator=estimator)
+        learner = make_learner(config, h)
         init_key, keys = training_keys(key, 0, config.num_updates)
         return scan_keys(learner.step, learner.init(init_key), keys)
 
@@ -366,6 +381,8 @@ def make_chunk(
     *,
     optimizer: OptimizerFactory | None = None,
     estimator: EstimatorFactory | None = None,
+    policy: Any = None,
+    critic: Any = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """`chunk(state, keys [n], hyperparams, count=n) -> state, metrics [n]`: `count` more updates;
     it may be traced.
@@ -378,13 +395,18 @@ def make_chunk(
         config: The settings.
         optimizer: As of `make_learner`.
         estimator: As of `make_learner`.
+        policy: As of `make_learner`.
+        critic: As of `make_learner`.
     """
     check_config(config)
+    config = with_parts(
+        config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
+    )
 
     def chunk(
         state: TrainState, keys: Shaped[Array, "n ..."], hyperparams: Hyperparams, count: Any = None
     ) -> tuple[TrainState, Metrics]:
-        step = make_learner(config, hyperparams, optimizer=optimizer, estimator=estimator).step
+        step = make_learner(config, hyperparams).step
         if count is None:
             return scan_keys(step, state, keys)
 

@@ -7,7 +7,7 @@ search, and docs/tuning.md lists its space. A label is an estimator's name, or a
 
 from typing import Any
 
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, facts_of
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -220,20 +220,24 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def defaults(label: str, env: Any = None, minibatch_size: Any = None) -> dict[str, Any]:
+def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[str, Any]:
     """The settings that go with an estimator on an environment, of Config and Hyperparams alike.
 
     Args:
-        label: name of an estimator, or of a variant of one (`VARIANTS`).
+        label: name of an estimator, or of a variant of one (`VARIANTS`); or a function that makes
+            a user's own, which has the settings that its facts state.
         env: name of the environment whose tuned settings are taken; None: that of the preset. An
             environment object has none.
         minibatch_size: that of Config; where it is given, it says how a batch is cut, and the
             preset's number of minibatches does not.
     """
-    variant = {"estimator": label, **VARIANTS.get(label, {})}
-    facts = FACTS.get(variant["estimator"])
-    preset = {**(facts.settings if facts else {}), **variant}
+    name = label if isinstance(label, str) else ""
+    variant = {"estimator": label, **VARIANTS.get(name, {})}
+    estimator = variant["estimator"]
+    is_known = not isinstance(estimator, str) or estimator in FACTS
+    settings = facts_of(estimator).settings if is_known else {}
+    preset = {**settings, **variant}
     task = preset.get("env", "CartPole-v1") if env is None else env
-    tuned = TUNED.get(task, {}).get(label, {}) if isinstance(task, str) else {}
+    tuned = TUNED.get(task, {}).get(name, {}) if isinstance(task, str) else {}
     cut = {} if minibatch_size is None else {"num_minibatches": 1}
     return {**preset, **tuned, **cut}

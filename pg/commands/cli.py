@@ -26,11 +26,22 @@ from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
-from pg.config import Config, Hyperparams, check_env, check_hyperparams, check_together
+from pg.config import (
+    PARTS,
+    Config,
+    Hyperparams,
+    check_env,
+    check_hyperparams,
+    check_together,
+    own_parts,
+    part_name,
+)
 from pg.estimators.facts import FACTS
 from pg.inputs import check_name, nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations
+from pg.settings import own_files
+from pg.settings.parts import resolved
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
@@ -83,7 +94,7 @@ def parse(
     defaults = options()
     try:
         if "resume" in own and (run := _named(argv, "resume")):
-            config, hyperparams = folders.read_setup(Path(run))
+            config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
             defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
         elif file and file.run:
@@ -321,15 +332,35 @@ def _paragraphs(text: str) -> str:
 
 def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
     """The preset of the estimator and the environment that are named."""
-    estimator, env = (_named(argv, name) or getattr(Config, name) for name in ("estimator", "env"))
-    check_name("estimator", estimator, FACTS)
-    check_env(env)
+    parts = {name: _named(argv, name) or getattr(Config, name) for name in ("estimator", "env")}
+    for name, check in (("estimator", _check_estimator), ("env", check_env)):
+        if not own_files.is_reference(parts[name]):
+            check(parts[name])
+    parts = resolved(parts)
+    estimator, env = parts["estimator"], parts["env"]
     changes: dict[str, Any] = {}
     if _named(argv, "env"):
         changes["env"] = env
     if (_named(argv, "minibatch-size") or "none").lower() != "none":
         changes["num_minibatches"] = 1  # one of the two says how a batch is cut
     return preset(estimator, **changes)
+
+
+def _check_estimator(name: str) -> None:
+    """Raises ValueError, with the nearest valid names, unless there is such an estimator."""
+    check_name("estimator", name, FACTS)
+
+
+def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
+    """The settings of a run's folder, with the parts of one's own that are given again."""
+    given = {name: _named(argv, name) for name in PARTS}
+    parts = {name: part for name, part in given.items() if own_files.is_reference(part)}
+    return folders.read_setup(
+        run,
+        parts.pop("env", None),
+        parts=parts,
+        allow_changed_code=_is_given(argv, "allow-changed-code"),
+    )
 
 
 def mistake(error: object) -> int:
@@ -422,19 +453,19 @@ def describe(
         if field.name != "preset"
     }
     lines = [
-        f"{config.estimator} on {config.env}: {config.num_updates} updates of {batch}, "
-        f"{num_params:,} parameters",
+        f"{config.title}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
         f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
     ]
     if verbose:
-        lines += ["config: " + _listing(static), "hyperparams: " + _listing(hyperparams.scalars())]
+        named = static | {name: part_name(part) for name, part in own_parts(config).items()}
+        lines += ["config: " + _listing(named), "hyperparams: " + _listing(hyperparams.scalars())]
     else:
         default = Config(env=config.env, estimator=config.estimator)
         usual = {field.name: getattr(default, field.name) for field in dataclasses.fields(Config)}
         usual |= default.hyperparams().scalars()
         said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
-            name: value
+            name: part_name(value) if name in PARTS else value
             for name, value in {**static, **hyperparams.scalars()}.items()
             if name not in said and value != usual[name]
         }
@@ -455,6 +486,11 @@ def cache_compilations() -> Path:
     folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(default))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     return Path(folder)
+
+
+def _is_given(argv: list[str], flag: str) -> bool:
+    """True where a switch is on in argv, read ahead of the parser."""
+    return f"--{flag}" in [word.replace("_", "-") for word in argv]
 
 
 def _named(argv: list[str], flag: str) -> str | None:

@@ -12,8 +12,9 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import tyro
 
-from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, WHOLE_NUMBERS
+from pg.config import ENVIRONMENTS, LIBRARIES, PARTS, UNSUPPORTED, WHOLE_NUMBERS, part_name
 from pg.estimators.facts import FACTS
+from pg.settings.choices import CHOICES
 
 __all__ = [
     "GROUPS",
@@ -50,13 +51,22 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("damping", "max_kl", "momentum", "snapshot_period", "on_nonfinite"),
     ),
     "network": (
-        *("network", "hidden_sizes", "activation", "rnn", "rnn_size", "shared_torso"),
+        *(
+            "policy",
+            "critic",
+            "network",
+            "hidden_sizes",
+            "activation",
+            "rnn",
+            "rnn_size",
+            "shared_torso",
+        ),
         *("image_layout", "action_distribution", "state_dependent_std"),
     ),
     "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),
     "evaluation": ("eval_episodes", "greedy", "diagnostics"),
     "run folder": (
-        *("name", "out", "resume", "strict", "verbose"),
+        *("name", "out", "resume", "strict", "allow_changed_code", "verbose"),
         *("checkpoint_minutes", "checkpoint_updates", "checkpoints_kept"),
     ),
     "machine": (
@@ -249,9 +259,20 @@ _OPTIONAL_INTEGER = Annotated[
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     ),
 ]
+# A name, or a file of one's own; what a run was given in Python is shown by its name.
+_PART = Annotated[
+    Any,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME|FILE.py:NAME",
+        instance_from_str=lambda texts: None if texts[0].lower() == "none" else texts[0],
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: ["none" if value is None else part_name(value)],
+    ),
+]
 # Fields that are read by another type than their annotation.
 _TYPES: dict[tuple[str, str], Any] = {
-    ("Config", "env"): str,
+    **{("Config", name): _PART for name in PARTS},
     ("Config", "env_params"): Annotated[tuple, _primitive(_env_param, "NAME=VALUE", "*")],
 }
 # Traced: for sweeps in Python; and a label whose values are the flags' defaults.
@@ -261,4 +282,5 @@ _CHOICES = {
     ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; or library:name, of {', '.join(LIBRARIES)}",
     ("Config", "estimator"): ", ".join(FACTS),
+    ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

@@ -16,10 +16,18 @@ from typing import Any
 
 from pg import numerals
 from pg.commands import cli
-from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, merge_env_params
+from pg.config import (
+    Config,
+    Hyperparams,
+    check_config,
+    check_is_hyperparams,
+    merge_env_params,
+    own_parts,
+)
 from pg.inputs import described
+from pg.parts import with_parts
 from pg.reports import curves
-from pg.runs import encoding, files, folders, interrupts
+from pg.runs import code, encoding, files, folders, interrupts
 
 # fields of Config that may be others when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite")
@@ -46,6 +54,8 @@ class Options(cli.Checkpointing, cli.Length):
     """Refuse to resume where bits may differ: under other versions, devices, flags or settings of
     jax.
     """
+    allow_changed_code: bool = False
+    """Resume with files of your own parts that have changed since; it is recorded."""
     eval_episodes: int = 100
     """Number of episodes of the final evaluation, per seed."""
     greedy: bool = False
@@ -74,6 +84,7 @@ def run(
     hyperparams: Hyperparams,
     options: Options | None = None,
     machine: cli.Machine | None = None,
+    **parts: Any,
 ) -> int:
     """Trains, evaluates and writes.
 
@@ -83,6 +94,8 @@ def run(
         hyperparams: The others.
         options: The options of the train command; default: those of `Options`.
         machine: Devices and processes; default: those of `cli.Machine`.
+        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, in the place of those
+            of `config`; `resume` needs them again.
 
     Returns:
         The exit code, as of `cli`: 2 for a mistake, which is printed.
@@ -99,6 +112,7 @@ def run(
         try:
             check_config(config)
             check_is_hyperparams(hyperparams)
+            config = with_parts(config, **parts)
             _check_kind("options", options, Options)
             _check_kind("machine", machine, cli.Machine)
             config, hyperparams = merge_env_params(config, hyperparams)
@@ -122,27 +136,53 @@ def run(
 
 
 def resume(
-    folder: Path | str, env: Any = None, *, num_updates: int | None = None, strict: bool = False
+    folder: Path | str,
+    env: Any = None,
+    *,
+    estimator: Any = None,
+    policy: Any = None,
+    critic: Any = None,
+    optimizer: Any = None,
+    num_updates: int | None = None,
+    strict: bool = False,
+    allow_changed_code: bool = False,
 ) -> int:
     """Resumes the run in a folder, with its settings, as `pg resume` does.
 
     Args:
         folder: The run's folder.
         env: The environment object, of a run that was given one.
+        estimator: The function, or `FILE.py:NAME`, of a run that was given one.
+        policy: The same of its policy.
+        critic: The same of its critic.
+        optimizer: The same of its optimizer.
         num_updates: More updates than before; None: as many.
         strict: As of `Options`.
+        allow_changed_code: As of `Options`.
 
     Returns:
         The exit code, as of `run`.
     """
     folder = Path(folder)
     try:
-        config, hyperparams = folders.read_setup(folder, env)
+        config, hyperparams = folders.read_setup(
+            folder,
+            env,
+            parts={
+                "estimator": estimator,
+                "policy": policy,
+                "critic": critic,
+                "optimizer": optimizer,
+            },
+            allow_changed_code=allow_changed_code,
+        )
         stored = folders.read_options(folder)
         if num_updates is not None:
             config = dataclasses.replace(config, num_updates=num_updates)
         kept = {name: stored[name] for name in cli.RESUMED if name in stored}
-        options = Options(**kept, resume=folder, strict=strict)
+        options = Options(
+            **kept, resume=folder, strict=strict, allow_changed_code=allow_changed_code
+        )
         machine = cli.Machine(shard=stored.get("shard", "seeds"))
     except ValueError as error:
         encoding.make_streams_readable()
@@ -196,7 +236,7 @@ def _run(
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(layout),
     }
-    partial = _restored(folder, like, about, len(seeds), strict=options.strict)
+    partial = _restored(folder, config, like, about, len(seeds), strict=options.strict)
     if partial and partial.updates > config.num_updates:
         raise ValueError(
             f"num_updates must be at least the {partial.updates} that are done, got "
@@ -264,7 +304,7 @@ def _finish(
 
     actions = "greedy" if options.greedy else "sampled"
     evaluations = {} if evaluation is None else {actions: evaluation}
-    title = f"{config.estimator} on {config.env}"
+    title = config.title
 
     def draw(summary: Mapping[str, Any]) -> None:
         final = summary.get("mean")
@@ -338,11 +378,11 @@ def _existing(
     """
     if options.resume is not None:
         folder = options.resume.expanduser().resolve()
-        there: Mapping[str, Any] | None = _stored_identity(folder, config.env)
+        there: Mapping[str, Any] | None = _stored_identity(folder, config, options)
     elif options.name is not None:
         folder = folders.named(options.out, config, options.name)
         there = (
-            _stored_identity(folder, config.env)
+            _stored_identity(folder, config, options)
             if os.path.lexists(folder / "config.json")
             else None
         )
@@ -356,7 +396,7 @@ def _existing(
     here = folders.jsonable(_identity(config, hyperparams, options))
     if differences := folders.differing(there, here):
         raise ValueError(f"{folder} holds another run: {'; '.join(differences)}")
-    before = _stored(folder, config.env)[0].num_updates
+    before = _stored(folder, config, options)[0].num_updates
     if before != config.num_updates and (
         moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]
     ):
@@ -378,31 +418,44 @@ def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dic
     }
 
 
-def _stored(folder: Path, env: Any) -> tuple[Config, Hyperparams]:
-    """The settings of the run in a folder. env: that of the run at hand, by its name or as an
-    object.
-    """
-    return folders.read_setup(folder, None if isinstance(env, str) else env)
+def _stored(folder: Path, config: Config, options: Options) -> tuple[Config, Hyperparams]:
+    """The settings of the run in a folder. config: that of the run at hand, which has the parts."""
+    parts = own_parts(config)
+    return folders.read_setup(
+        folder,
+        parts.pop("env", None),
+        parts=parts,
+        allow_changed_code=options.allow_changed_code,
+    )
 
 
-def _stored_identity(folder: Path, env: Any) -> Mapping[str, Any]:
-    config, hyperparams = _stored(folder, env)
+def _stored_identity(folder: Path, here: Config, options: Options) -> Mapping[str, Any]:
+    config, hyperparams = _stored(folder, here, options)
     stored = folders.read_options(folder)
-    options = Options(seed=stored.get("seed", 0), seeds=stored.get("seeds", 1))
-    return folders.jsonable(_identity(config, hyperparams, options))
+    before = Options(seed=stored.get("seed", 0), seeds=stored.get("seeds", 1))
+    return folders.jsonable(_identity(config, hyperparams, before))
 
 
 def _restored(
-    folder: Path | None, like: Any, about: dict[str, Any], num_seeds: int, *, strict: bool
+    folder: Path | None,
+    config: Config,
+    like: Any,
+    about: dict[str, Any],
+    num_seeds: int,
+    *,
+    strict: bool,
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
-    versions and devices that have changed since.
+    versions, devices and code that have changed since.
     """
     from pg.runs import checkpoints
 
     found = None
     if folder and (folder / "checkpoints").is_dir():
         found = checkpoints.restore(folder / "checkpoints", like, about, num_seeds)
+    if folder and found:
+        before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
+        found = found._replace(changed=[*found.changed, *code.changes(before, config)])
     if folder and found:
         if found.changed and strict:
             raise ValueError(

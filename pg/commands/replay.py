@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         {name: there[name] for name in kept}, {name: here.get(name) for name in kept}
     ):
         print(f"note: {text}")
-    print(f"{config.estimator} on {config.env}, {len(seeds)} seed(s); compiling ...", flush=True)
+    print(f"{config.title}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
     done = execution.run(config, hyperparams, seeds, progress, layout=layout)
     progress.close()

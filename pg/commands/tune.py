@@ -20,7 +20,7 @@ class Options:
 
     env: str = Config.env
     """Name of the environment."""
-    estimator: str = Config.estimator
+    estimator: str = "reinforce"
     """Name of the gradient estimator; the search starts from its preset."""
     trials: int = 16
     """Number of configurations that are tried."""

@@ -12,7 +12,7 @@ from pg.diagnostics.samples import at_once, moments, of_episodes
 from pg.diagnostics.weights import explained_variance
 from pg.estimators import Estimator
 from pg.estimators.base import standardise, values
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import facts_of
 from pg.fast import devices
 from pg.networks import Network
 
@@ -46,7 +46,7 @@ def diagnosed(
         squared_norm = scale**2 * optax.tree.norm(episode.mean, squared=True)
         signal = squared_norm - noise / episode.size
         metrics = done.metrics | {"grad_variance": noise, "grad_squared_norm": signal}
-        if FACTS[config.estimator].critic == "V" and not isinstance(batch.target, tuple):
+        if facts_of(config.estimator).critic == "V" and not isinstance(batch.target, tuple):
             metrics["explained_variance"] = explained_variance(
                 values(critic, state.params, batch.traj),
                 batch.target,

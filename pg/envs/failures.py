@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["OUTLIVES_TRACE", "InterfaceError", "described", "failure"]
+__all__ = ["OUTLIVES_TRACE", "InterfaceError", "described", "failed", "failure"]
 
 OUTLIVES_TRACE = (
     "keeps what it has computed of traced arrays, on itself, on a class or in a module, where it "
@@ -32,8 +32,18 @@ class InterfaceError(ValueError):
 
 def failure(method: str, error: Exception) -> str:
     """The failure of an environment's method in one line, with a remedy where one is known."""
+    return failed(f"the environment's {method}", error)
+
+
+def failed(what: str, error: Exception) -> str:
+    """The failure of a user's code in one line, with a remedy where one is known.
+
+    Args:
+        what: the function that has failed, as the sentence names it.
+        error: what it has raised.
+    """
     first_line = str(error).strip().partition("\n")[0].rstrip(".")
-    sentence = f"the environment's {method} fails: {type(error).__name__}: {first_line}"
+    sentence = f"{what} fails: {type(error).__name__}: {first_line}"
     for kind, remedy in _REMEDIES.items():
         if isinstance(error, kind):
             return f"{sentence}: {remedy}"

@@ -1,18 +1,27 @@
 """Checks of an estimator's results, while a program is traced."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from pg.config import Hyperparams
+from pg.config import Hyperparams, part_name
+from pg.envs.failures import OUTLIVES_TRACE
 from pg.estimators.base import Estimator, Params, Weighted
-from pg.estimators.family import Factory, as_listed
-from pg.inputs import check_function
+from pg.estimators.family import ESTIMATORS, Factory, as_listed
 from pg.networks import Network
 from pg.rollout import Trajectory
+from pg.settings.parts import check_part
+
+
+def factory_of(estimator: Any) -> Factory:
+    """The function that makes an estimator: that of a name, or one's own, with its results
+    checked.
+    """
+    return ESTIMATORS[estimator] if isinstance(estimator, str) else checked(estimator)
 
 
 def checked(factory: Factory) -> Factory:
@@ -22,13 +31,8 @@ def checked(factory: Factory) -> Factory:
     Costs nothing when the program runs. What jax would say of it speaks of the carry of a scan, or
     of optax.
     """
-    instead = "write estimator=pg.ESTIMATORS['gae'], or Config(estimator='gae')"
-    if isinstance(factory, Estimator):
-        instead = f"give the function that makes it; {instead}"
-    elif isinstance(factory, str):
-        instead = f"write Config(estimator={factory!r})"
-    check_function("estimator", factory, ("policy", "critic", "hyperparams"), instead)
-    name = f"estimator {getattr(factory, '__name__', type(factory).__name__)!r}"
+    check_part("estimator", factory)
+    name = f"estimator {part_name(factory)!r}"
     factory = as_listed(factory)
 
     @functools.wraps(factory)
@@ -40,14 +44,14 @@ def checked(factory: Factory) -> Factory:
             )
 
         def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
-            params, state = _two(f"init of {name}", made.init(key), "params and a state")
+            result = _pure(f"init of {name}", made.init)(key)
+            params, state = _two(f"init of {name}", result, "params and a state")
             _check_is(Params, params, f"the params of {name}")
             return params, state
 
         def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
-            batch, after = _two(
-                f"weigh of {name}", made.weigh(params, state, traj), "a Weighted and a state"
-            )
+            result = _pure(f"weigh of {name}", made.weigh)(params, state, traj)
+            batch, after = _two(f"weigh of {name}", result, "a Weighted and a state")
             _check_is(Weighted, batch, f"what weigh of {name} gives first")
             shape = jnp.shape(batch.psi) if _shaped(batch.psi) else ()
             if shape[:2] != traj.reward.shape or len(shape) > 3:
@@ -59,9 +63,8 @@ def checked(factory: Factory) -> Factory:
             return batch, after
 
         def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
-            grads, metrics = _two(
-                f"grad of {name}", made.grad(params, batch), "gradients and metrics"
-            )
+            result = _pure(f"grad of {name}", made.grad)(params, batch)
+            grads, metrics = _two(f"grad of {name}", result, "gradients and metrics")
             _check_is(Params, grads, f"the gradients of {name}")
             _check_trees_equal(params, grads, f"the gradients of {name}")
             _check_is(dict, metrics, f"the metrics of {name}")
@@ -76,6 +79,25 @@ def checked(factory: Factory) -> Factory:
         return made._replace(init=init, weigh=weigh, grad=grad)
 
     return make
+
+
+def _pure(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's function, traced once more before it is called, while jax looks for arrays that it
+    keeps beyond the trace.
+    """
+
+    def called(*args: Any) -> Any:
+        try:
+            with jax.checking_leaks():
+                jax.eval_shape(function, *args)
+        except jax.errors.UnexpectedTracerError as error:
+            raise ValueError(f"{what} {OUTLIVES_TRACE}") from error
+        except Exception as error:
+            if "Leaked trace" in str(error):
+                raise ValueError(f"{what} {OUTLIVES_TRACE}") from error
+        return function(*args)
+
+    return called
 
 
 def _two(what: str, result: Any, parts: str) -> Any:

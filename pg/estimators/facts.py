@@ -22,19 +22,21 @@ Baseline = Literal["none", "constant", "past", "batch", "group", "critic"]
 class Facts:
     """The facts about an estimator."""
 
-    module: str
-    """Module of `pg.estimators` in which the function of the estimator's name is defined."""
-    psi: str
+    module: str = ""
+    """Module of `pg.estimators` in which the function of the estimator's name is defined; "" of a
+    user's own.
+    """
+    psi: str = ""
     """Formula of the weight Ψₜ of ∇log π(aₜ|sₜ)."""
     where: str = ""
     """Meaning of the symbols in `psi`."""
-    source: str
+    source: str = ""
     """Paper, with its number at arXiv."""
     unbiased_for: Objective
     """Objective whose gradient is the mean: J, J_τ (with entropy in the reward), or no."""
     why: str = ""
     """Condition of that, or its reason."""
-    variance: str
+    variance: str = ""
     """Size of the variance, in words."""
     collect: tuple[Collect, ...] = ("episodes",)
     """Ways of collecting; a return that is summed to the episode's end needs complete episodes."""
@@ -385,3 +387,32 @@ def estimators_with(**facts: Any) -> tuple[str, ...]:
         for name, row in FACTS.items()
         if all(getattr(row, fact) == value for fact, value in facts.items())
     )
+
+
+UNSTATED = Facts(
+    unbiased_for="no",
+    collect=("episodes", "windows"),
+    critic="V",
+    several_steps=True,
+)
+"""The facts of an estimator that states none: nothing is refused."""
+
+
+def facts_of(estimator: Any) -> Facts:
+    """The facts of an estimator: its row of the table, or what `pg.with_facts` has stated of it."""
+    if isinstance(estimator, str):
+        return FACTS[estimator]
+    listed = listed_name(estimator)
+    if listed is not None:
+        return FACTS[listed]
+    stated = getattr(estimator, "facts", None)
+    return stated if isinstance(stated, Facts) else UNSTATED
+
+
+def listed_name(estimator: Any) -> str | None:
+    """The name of an estimator's function in the table; None of one that is not in it."""
+    name = getattr(estimator, "__name__", "")
+    row = FACTS.get(name) if isinstance(name, str) else None
+    if row is None or getattr(estimator, "__module__", "") != f"pg.estimators.{row.module}":
+        return None
+    return str(name)

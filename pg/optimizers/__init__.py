@@ -23,7 +23,6 @@ from pg.config import (
     check_config,
     check_is_hyperparams,
 )
-from pg.inputs import check_function
 from pg.optimizers.curvature import (
     conjugate_gradient,
     exact_solve,
@@ -94,18 +93,18 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
 
 
 def make_optimizer(
-    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None, step: Any = None
+    config: Config, h: Hyperparams, step: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Clipping by global norm, then the optimizer that `config` names, or another function's.
+    """Clipping by global norm, then the optimizer of `config`: a named one of policy and critic
+    each, or one's own of both together.
 
     Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (the factor
     of the gradients) besides gradients, state and params.
 
     Args:
-        config: Names the optimizers and the schedule of the learning rate.
+        config: Has the optimizers and the schedule of the learning rate. One's own is a function
+            of the rate, which with a schedule is a function itself, as optax's schedules are.
         h: Learning rate and what else optimizers ask for; may be traced.
-        optimizer: Learning rate -> optax transformation, instead of the one that `config` names.
-            With a schedule the rate is a function, as optax's schedules are.
         step: Number of this step among those that are planned, int []; the learning rate is that of
             this step. By default it follows the optimizer's own count, which leaves out the steps
             that were not taken (`stop_kl`, numbers that are not finite).
@@ -115,8 +114,12 @@ def make_optimizer(
     rate = _rate(config, h.learning_rate, step)
     critic_rate = _rate(config, h.critic_rate * h.learning_rate, step)
     clip = clip_each_by_global_norm(h.max_grad_norm)
-    if optimizer is not None:
-        return optax.chain(clip, _made_by(optimizer, rate))
+    if not isinstance(config.optimizer, str):
+        own = _made_by(config.optimizer, rate)
+        if config.critic_optimizer is None:
+            return optax.chain(clip, own)
+        of_critic = OPTIMIZERS[config.critic_optimizer](critic_rate, h)
+        return optax.chain(clip, policy_and_critic(own, of_critic))
     before = [make(h) for name, make in BEFORE_CLIPPING.items() if name == config.optimizer]
     default = "adam" if config.optimizer in POLICY_ONLY else config.optimizer
     critic_optimizer = config.critic_optimizer or default
@@ -126,7 +129,7 @@ def make_optimizer(
 
 
 def planned(
-    config: Config, h: Hyperparams, optimizer: OptimizerFactory | None = None
+    config: Config, h: Hyperparams
 ) -> Callable[[Array], optax.GradientTransformationExtraArgs]:
     """The optimizer of every step: a function of its number among those that are planned.
 
@@ -135,12 +138,11 @@ def planned(
     Args:
         config: The settings.
         h: The hyperparameters.
-        optimizer: As of `make_optimizer`.
     """
     if config.schedule == "constant":
-        constant = make_optimizer(config, h, optimizer)
+        constant = make_optimizer(config, h)
         return lambda step: constant
-    return functools.partial(make_optimizer, config, h, optimizer)
+    return functools.partial(make_optimizer, config, h)
 
 
 def scheduled(config: Config, h: Hyperparams, update: Int[Array, ""]) -> Hyperparams:
@@ -172,13 +174,7 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
 
 
 def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
-    """The transformation that a user's function makes. Raises ValueError for something else than
-    such a function.
-    """
-    instead = "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)"
-    if isinstance(optimizer, str):
-        instead = f"write Config(optimizer={optimizer!r})"
-    check_function("optimizer", optimizer, ("learning_rate",), instead)
+    """The transformation that a user's function makes. Raises ValueError for something else."""
     made = optimizer(rate)
     if not isinstance(made, optax.GradientTransformation):
         raise ValueError(

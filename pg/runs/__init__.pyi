@@ -1,5 +1,6 @@
 from . import acting as acting
 from . import checkpoints as checkpoints
+from . import code as code
 from . import encoding as encoding
 from . import execution as execution
 from . import files as files

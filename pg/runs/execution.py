@@ -36,6 +36,7 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
+from pg.parts import with_parts
 from pg.runs import folders, interrupts, results
 from pg.seeds import evaluation_key, seed_key
 from pg.train import TrainState, make_chunk, make_learner, training_keys
@@ -148,6 +149,7 @@ def run(
     layout: Layout | None = None,
     partial: PartialRun | None = None,
     keep: Keep | None = None,
+    **parts: Any,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
 
@@ -160,6 +162,7 @@ def run(
         layout: the layout of the seeds over devices; default: the first device.
         partial: runs to go on with; default: from the start.
         keep: writes checkpoints; called after every chunk.
+        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
 
     Returns:
         States [S, ...], metrics [S, updates] by name, and how the training ended.
@@ -170,6 +173,7 @@ def run(
     check_config(config)
     hyperparams = config.hyperparams() if hyperparams is None else hyperparams
     check_is_hyperparams(hyperparams)
+    config = with_parts(config, **parts)
     check_together(config, hyperparams)
     layout = layout or devices.layout(most=1)
     seeds = whole_seeds(seeds)

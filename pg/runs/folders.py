@@ -2,6 +2,7 @@
 
     OUT/ENV/ESTIMATOR/NAME/
         config.json      Config, Hyperparams, options   versions.json   software, device, git commit
+        code/            texts of the user's own parts
         .lock            process and host that work in it
 
 Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
@@ -19,13 +20,14 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 from pg import __version__
 from pg.config import (
+    PARTS,
     Config,
     Hyperparams,
     Shard,
@@ -33,11 +35,13 @@ from pg.config import (
     class_of,
     merge_env_params,
     name_of,
+    part_name,
 )
 from pg.fast import cores
 from pg.inputs import Optional, misfit, shown
-from pg.runs import files
+from pg.runs import code, files
 from pg.runs.migrations import migrated
+from pg.settings import own_files
 
 PACKAGES: tuple[str, ...] = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types,
@@ -78,6 +82,7 @@ VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
 SETUP: dict[str, Any] = {
     **SETTINGS,
     "env_class": Optional((str, None)),
+    "parts": Optional(code.PARTS_JSON),
     "options": Optional(
         {
             **{name: Optional(int) for name in ("seed", "seeds", "eval_episodes")},
@@ -173,8 +178,9 @@ def locked(folder: Path) -> Iterator[None]:
 def parent(out: Path, config: Config) -> Path:
     """`out`/ENV/ESTIMATOR, absolute."""
     # "brax:ant" is no name for a folder everywhere
-    name = re.sub(r"[^\w.-]", "-", str(config.to_json()["env"]))
-    return Path(out).expanduser().resolve() / name / config.estimator
+    names = [name_of(config.env), part_name(config.estimator)]
+    env, estimator = (re.sub(r"[^\w.-]", "-", name) for name in names)
+    return Path(out).expanduser().resolve() / env / estimator
 
 
 def write_setup(
@@ -195,21 +201,46 @@ def write_setup(
     }
     if not isinstance(config.env, str):
         setup["env_class"] = class_of(config.env)
+    if parts := code.record(config):
+        setup["parts"] = parts
+        code.write_texts(folder, config)
     write_json(folder / "config.json", setup)
     write_json(folder / "versions.json", versions or environment())
 
 
-def read_setup(folder: Path, env: Any = None) -> tuple[Config, Hyperparams]:
+def read_setup(
+    folder: Path,
+    env: Any = None,
+    *,
+    parts: Mapping[str, Any] | None = None,
+    needed: Collection[str] = PARTS,
+    allow_changed_code: bool = False,
+) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams of the run in a folder.
 
-    env: the environment object of the run, which no file can hold; None: the run is of an
-    environment with a name.
-    Raises ValueError where there is no run, or a damaged one, or one of another environment than
-    that.
+    Args:
+        folder: of the run.
+        env: the environment object of the run, which no file can hold, or `FILE.py:CLASS`; None:
+            the run is of an environment with a name.
+        parts: the other parts that the run has of its user's own, by field of Config, as of
+            `code.given_again`.
+        needed: the fields that must be given where the run has parts of its user's own.
+        allow_changed_code: as of `code.given_again`.
+
+    Raises:
+        ValueError: there is no run, or a damaged one, or one of other parts than these.
     """
     path = folder / "config.json"
     try:
-        return stored_settings(_with_env(folder, read_json(path, SETUP), env))
+        data = read_json(path, SETUP)
+        given = dict(parts or {})
+        if own_files.is_reference(env) or "env" in data.get("parts", {}):
+            given["env"] = env
+        own = code.given_again(
+            folder, data, given, needed=needed, allow_changed_code=allow_changed_code
+        )
+        data = _with_env(folder, data, own.pop("env", env))
+        return stored_settings({**data, "config": {**data["config"], **own}})
     except ValueError as error:
         said = "" if str(folder) in str(error) else f"{path} does not hold the settings of a run: "
         raise ValueError(f"{said}{error}") from None

@@ -4,11 +4,12 @@ import itertools
 from dataclasses import fields
 from typing import Any, get_args
 
-from pg.estimators.facts import FACTS, estimators_with
+from pg.estimators.facts import FACTS, estimators_with, facts_of
 from pg.inputs import COUNTABLE, assignments, check_name, count, counts, shown
 from pg.settings.choices import CHOICES, CriticOptimizer, PolicyOptimizer
 from pg.settings.construction import AUTO
 from pg.settings.environments import check_env, check_interface
+from pg.settings.parts import check_part, part_name
 from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
@@ -27,11 +28,19 @@ def checked_fields(config: Any) -> dict[str, Any]:
         check_env(config.env)
     else:
         check_interface(config.env)
-    check_name("estimator", config.estimator, FACTS)
+    for name, known in (("estimator", FACTS), ("optimizer", CHOICES["optimizer"])):
+        if callable(part := getattr(config, name)) or isinstance(part, tuple):
+            check_part(name, part)
+        else:
+            check_name(name, part, known)
+    for name in ("policy", "critic"):
+        if (part := getattr(config, name)) is not None:
+            check_part(name, part)
     if config.preset is not None:
         check_name("preset", config.preset, [AUTO, *FACTS, *VARIANTS])
     for name, choices in CHOICES.items():
-        check_name(name, getattr(config, name), choices)
+        if name != "optimizer":
+            check_name(name, getattr(config, name), choices)
     if config.critic_optimizer is not None:
         check_name("critic_optimizer", config.critic_optimizer, get_args(CriticOptimizer))
     for each in fields(config):
@@ -54,7 +63,7 @@ def check_fit(config: Any) -> None:
 
 def _check_batch(config: Any) -> None:
     """Checks that estimator, way of collecting and shape of the batch fit together."""
-    facts = FACTS[config.estimator]
+    facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if config.collect not in facts.collect:
         others = [name for name, row in FACTS.items() if config.collect in row.collect]
         only = facts.collect[0]
@@ -62,18 +71,20 @@ def _check_batch(config: Any) -> None:
             "episodes": "sums the reward to the end of the episode",
             "windows": "is for a task without end",
         }
+        if not facts.module:  # a user's own, of which no more is known than its facts
+            why = dict.fromkeys(why, f"is stated to collect {only} alone")
         raise ValueError(
-            f"estimator={config.estimator!r} {why[only]} and so needs collect={only!r}; "
+            f"estimator={estimator!r} {why[only]} and so needs collect={only!r}; "
             f"with collect={config.collect!r} use one of: {', '.join(others)}"
         )
     if facts.baseline == "batch" and config.num_envs < 2:
         raise ValueError(
-            f"num_envs must be at least 2 for estimator={config.estimator!r}, whose baseline is "
+            f"num_envs must be at least 2 for estimator={estimator!r}, whose baseline is "
             f"the other episodes of the batch; got {config.num_envs}"
         )
     if facts.baseline == "group" and config.group_size < 2:
         raise ValueError(
-            f"group_size must be at least 2 for estimator={config.estimator!r}, which compares "
+            f"group_size must be at least 2 for estimator={estimator!r}, which compares "
             f"episodes that share their initial state; got {config.group_size}"
         )
     if config.diagnostics and config.num_envs < 2:
@@ -93,7 +104,7 @@ def _check_batch(config: Any) -> None:
     if config.steps_per_update > 1 and not facts.several_steps:
         others = list(estimators_with(several_steps=True))
         raise ValueError(
-            f"estimator={config.estimator!r} is on-policy: it takes one step on a batch, so "
+            f"estimator={estimator!r} is on-policy: it takes one step on a batch, so "
             f"num_epochs and num_minibatches must be 1, got {config.num_epochs} and "
             f"{config.num_minibatches}; use one of: {', '.join(others)}"
         )
@@ -120,9 +131,10 @@ def _check_minibatch_size(config: Any, size: int) -> None:
     """Raises ValueError unless minibatches of single steps can be drawn: no step may know its
     neighbours.
     """
-    if not FACTS[config.estimator].several_steps:
+    estimator = part_name(config.estimator)
+    if not facts_of(config.estimator).several_steps:
         raise ValueError(
-            f"estimator={config.estimator!r} is on-policy: it takes one step on a batch, so "
+            f"estimator={estimator!r} is on-policy: it takes one step on a batch, so "
             f"minibatch_size must not be given, got {size}; use estimator='ppo'"
         )
     if config.collect != "windows":
@@ -160,11 +172,11 @@ def _check_parts(config: Any) -> None:
         raise ValueError(
             f"image_layout={config.image_layout!r} is for network='cnn': an mlp takes no axes apart"
         )
-    facts = FACTS[config.estimator]
+    facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if config.optimizer == "trpo" and facts.critic == "Q":
         raise ValueError(
             f"optimizer='trpo' measures its step by the action that was taken, and "
-            f"estimator={config.estimator!r} weighs all of them; use optimizer='natural'"
+            f"estimator={estimator!r} weighs all of them; use optimizer='natural'"
         )
     if config.optimizer in ("storm", "svrpg") and config.collect != "episodes":
         raise ValueError(
@@ -176,7 +188,7 @@ def _check_parts(config: Any) -> None:
         raise ValueError(
             f"optimizer={config.optimizer!r} needs an estimator whose Ψ does not depend on the "
             f"policy, "
-            f"and that of estimator={config.estimator!r} does; use one of: "
+            f"and that of estimator={estimator!r} does; use one of: "
             f"{', '.join(others)}"
         )
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
@@ -188,6 +200,12 @@ def _check_parts(config: Any) -> None:
             f"optimizer={config.optimizer!r} is for the policy's own gradient, and with "
             "shared_torso the critic's is part of it"
         )
+    own_network = next((x for x in ("policy", "critic") if getattr(config, x) is not None), None)
+    if config.shared_torso and own_network:
+        raise ValueError(
+            f"shared_torso is for the project's own networks, and {own_network} is "
+            f"{part_name(getattr(config, own_network))!r}: leave one of them out"
+        )
     for name, changed in (
         ("shared_torso", config.shared_torso),
         ("advantages", config.advantages != "raw"),
@@ -195,7 +213,7 @@ def _check_parts(config: Any) -> None:
         if changed and facts.critic != "V":
             raise ValueError(
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
-                f"{', '.join(estimators_with(critic='V'))}; got estimator={config.estimator!r}"
+                f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
             )
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from pg.inputs import check_name, nearest, shown
+from pg.settings.parts import resolved
 from pg.tuned import defaults
 
 AUTO = "auto"
@@ -74,7 +75,7 @@ def filling_in(kind: _Settings) -> _Settings:
     @functools.wraps(plain)
     def filled(self: Any, *args: Any, **values: Any) -> None:
         names = [field.name for field in fields(kind)]
-        given = {**dict(zip(names, args, strict=False)), **values}
+        given = resolved({**dict(zip(names, args, strict=False)), **values})
         if len(args) <= len(names):
             args = ()
         preset = preset_of({"estimator": default_estimator, **given})
@@ -89,7 +90,8 @@ def preset_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The preset that goes with these fields of Config: settings of Config and of Hyperparams."""
     preset = given.get("preset", AUTO)
     label = given["estimator"] if preset == AUTO else preset
-    if not isinstance(label, str):  # None: no preset; else a mistake, which has its own sentence
+    # None: no preset; else a mistake, which has its own sentence
+    if not isinstance(label, str) and not callable(label):
         return {}
     return defaults(label, given.get("env"), given.get("minibatch_size"))
 

@@ -10,7 +10,7 @@ on, on how many devices or processes there are.
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from pg.evaluate import Evaluation
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import count
+from pg.parts import with_parts
 from pg.runs import execution, memory
 from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
@@ -184,6 +185,7 @@ def sweep(
     budget: int | None = None,
     exact: bool = False,
     layout: Layout | None = None,
+    **parts: Any,
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """Trains every configuration with every seed.
 
@@ -199,6 +201,7 @@ def sweep(
         budget: bytes for the programs; default: what is free.
         exact: runs one after the other within the program.
         layout: the layout of the runs over devices; default: seeds over all devices.
+        parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
 
     Returns:
         States [G, S, ...] and metrics [G, S, num_updates], on the host.
@@ -212,6 +215,7 @@ def sweep(
     count("width", 1 if width is None else width)
     h = config.hyperparams() if hyperparams is None else hyperparams
     check_is_hyperparams(h)
+    config = with_parts(config, **parts)
     h = crossed(h, num_seeds)
     check_together(config, h)
     total = len(h.learning_rate)

@@ -13,6 +13,7 @@ import numpy as np
 
 from pg import numerals
 from pg.commands import cli
+from pg.config import part_name
 from pg.reports import curves, plots, statistics, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
@@ -115,7 +116,7 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
         values = {name: texts[i] for name, texts in written.items()}
         # an estimator alone keeps its name, and with it its colour
         name = values["estimator"] if set(values) == {"estimator"} else label(values)
-        name = name or spec.config.estimator
+        name = name or part_name(spec.config.estimator)
         metrics = specs.read_metrics(spec, folder, r.configuration)
         try:
             lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))

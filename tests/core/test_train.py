@@ -18,6 +18,7 @@ from small import MDP, TINY, TRACED, adam_steps
 from pg import train as train_module
 from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator, episodic
+from pg.estimators import checks as estimator_checks
 from pg.estimators.base import standardise
 from pg.estimators.facts import FACTS
 from pg.evaluate import evaluate
@@ -396,7 +397,7 @@ def test_a_total_return_over_windows_is_refused() -> None:
 
 @pytest.mark.parametrize("reinforce", [episodic.reinforce, ESTIMATORS["reinforce"]])
 def test_one_of_the_family_accepts_what_the_table_says_whoever_hands_it_in(reinforce: Any) -> None:
-    with pytest.raises(ValueError, match="accepts collect=episodes, not 'windows'"):
+    with pytest.raises(ValueError, match=r"estimator='reinforce' .* needs collect='episodes'"):
         make_learner(Config(estimator="gae", collect="windows"), estimator=reinforce)
 
 
@@ -638,7 +639,7 @@ def test_an_estimator_is_checked_where_it_is_handed_in(monkeypatch: pytest.Monke
     """Those of the table are ours."""
     handed_in: list[Any] = []
     monkeypatch.setattr(
-        train_module, "checked", lambda factory: handed_in.append(factory) or factory
+        estimator_checks, "checked", lambda factory: handed_in.append(factory) or factory
     )
     make_learner(CONFIG)
     assert not handed_in

@@ -93,7 +93,10 @@ FORMER_CELL = "Catch-bsuite/ppo/seeds-2-3.json"
 JSON: list[tuple[str, Callable[[Path], Any]]] = [
     ("config.json", folders.read_setup),
     ("config.json", folders.read_options),
-    ("config.json", lambda folder: job._stored_identity(folder, "CartPole-v1")),
+    (
+        "config.json",
+        lambda folder: job._stored_identity(folder, Config(preset=None), job.Options()),
+    ),
     ("config.json", results.read_metrics),
     ("config.json", lambda folder: parameters.read_params(folder, LIKE)),
     ("versions.json", shape_of("versions.json", folders.VERSIONS)),

@@ -24,8 +24,9 @@ from pg.benchmarks.leaderboard.problems import (
     make_components,
 )
 from pg.config import Config, Hyperparams
-from pg.estimators import ESTIMATORS, Estimator, Params
-from pg.estimators.facts import FACTS
+from pg.estimators import Estimator, Params
+from pg.estimators.checks import factory_of
+from pg.estimators.facts import facts_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network
@@ -74,7 +75,7 @@ def estimate_gradients(
     spec = PROBLEMS[problem]
     batch_size = min(spec.batch_size, max(1, round(share * spec.num_estimates)))
     calls = max(1, round(share * spec.num_estimates / batch_size))
-    group_size = 2 if FACTS[estimator].baseline == "group" else 1
+    group_size = 2 if facts_of(estimator).baseline == "group" else 1
     config = frozen_config(spec.settings(problem)[0], estimator, num_episodes, group_size)
     program, state = _estimates(config, batch_size)
     params = Params(snapshot.policy, critic_params(snapshot, estimator))
@@ -100,7 +101,7 @@ def estimate_gradients(
 
 def critic_params(snapshot: Snapshot, estimator: str) -> Any:
     """The parameters of the critic that an estimator takes; () for none."""
-    kind = FACTS[estimator].critic
+    kind = facts_of(estimator).critic
     if kind == "none":
         return ()
     if kind not in snapshot.critics:
@@ -154,7 +155,7 @@ def _estimates(
 
     def components(normaliser: Normaliser) -> tuple[Any, Network, Network, Estimator]:
         env, policy, critic = make_components(config, normaliser, count * config.num_envs)
-        estimator = ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA))
+        estimator = factory_of(config.estimator)(policy, critic, Hyperparams(gamma=GAMMA))
         return env, policy, critic, estimator
 
     def estimates(params: Params, normaliser: Normaliser, state: Any, key: jax.Array) -> Any:

@@ -18,6 +18,7 @@ from pg import diagnostics, envs, networks, normalisation, rollout
 from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import Discrete
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.estimators.checks import factory_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network
@@ -225,7 +226,7 @@ def _make_fit(
 
     def fit(policy_params: Any, normaliser: Normaliser, key: jax.Array) -> tuple[Any, jax.Array]:
         env, policy, critic = make_components(config, normaliser, config.num_envs)
-        est = ESTIMATORS[config.estimator](policy, critic, Hyperparams(gamma=GAMMA, value_coef=1.0))
+        est = factory_of(config.estimator)(policy, critic, Hyperparams(gamma=GAMMA, value_coef=1.0))
         actor = networks.actor(policy, critic)
         init_key, new_key, key = jax.random.split(key, 3)
         start, state = est.init(init_key)

@@ -1,0 +1,184 @@
+"""Checks of a network that is a user's own: once, when it is built, without running it.
+
+Its functions are traced for one step of a few environments and for a short sequence, while jax
+looks for arrays that they keep beyond the trace.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from pg.envs import Discrete, Env
+from pg.envs.failures import OUTLIVES_TRACE, failed
+from pg.inputs import described
+
+__all__ = ["check_own_critic", "check_own_policy", "named_failure"]
+
+
+class Probe(NamedTuple):
+    """The leading axes of the observations that a network is traced with."""
+
+    what: str
+    axes: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+
+NUM_ENVS = 2
+PROBES = (
+    Probe("one step", ("B",), (NUM_ENVS,)),
+    Probe("a sequence of steps", ("T", "B"), (3, NUM_ENVS)),
+)
+
+
+def check_own_policy(name: str, network: Any, env: Env) -> None:
+    """Raises ValueError unless a network is a policy for the actions of an environment.
+
+    Args:
+        name: the policy, as a sentence names it.
+        network: a Network.
+        env: the environments that it acts in.
+    """
+    space = env.action_space
+    of_action = {} if isinstance(space, Discrete) else {"D": space.low.size}
+    one_number = "one number for each step, summed over the axes of an action"
+    for probe, found in _traced(name, network, env, lambda dist: _asked(name, dist)):
+        if isinstance(space, Discrete) and "logits" in found:
+            what = f"the logits of {name}"
+            _check_shape(what, found["logits"], probe, {"A": space.n}, "one for each action")
+        for what in ("sample", "mode"):
+            remedy = "an action of the environment"
+            _check_shape(f"the {what} of {name}", found[what], probe, of_action, remedy)
+        for what in ("log_prob", "entropy"):
+            _check_shape(f"the {what} of {name}", found[what], probe, {}, one_number)
+
+
+def check_own_critic(name: str, network: Any, env: Env, num_actions: int | None) -> None:
+    """Raises ValueError unless a network is a critic of states, or of every action.
+
+    Args:
+        name: the critic, as a sentence names it.
+        network: a Network.
+        env: the environments whose observations it sees.
+        num_actions: of a critic Q(s, a), the number of actions; None: of V(s).
+    """
+    of_action = {} if num_actions is None else {"A": num_actions}
+    remedy = "one number for each state, as in output[..., 0]"
+    if num_actions is not None:
+        remedy = "one number for each action"
+    for probe, output in _traced(name, network, env, lambda x: x):
+        if not hasattr(output, "shape"):
+            raise ValueError(f"the output of {name} must be an array, got {described(output)}")
+        _check_shape(f"the output of {name}", output, probe, of_action, remedy)
+
+
+def _asked(name: str, dist: Any) -> dict[str, Any]:
+    """What a policy's distribution is asked for in training and in acting."""
+    methods = ("draw", "sample", "mode", "action", "log_prob", "entropy")
+    missing = [method for method in methods if not hasattr(dist, method)]
+    if missing:
+        raise _MistakeError(
+            f"{name} must give a distribution, as pg.Categorical(logits), got {described(dist)} "
+            f"without {', '.join(missing)}"
+        )
+    sample = dist.sample(dist.draw(jax.random.key(0)))
+    found = {
+        "sample": dist.action(sample),
+        "mode": dist.action(dist.mode()),
+        "log_prob": dist.log_prob(sample),
+        "entropy": dist.entropy(),
+    }
+    logits = getattr(dist, "logits", None)
+    return found if logits is None else {**found, "logits": logits}
+
+
+class _MistakeError(ValueError):
+    """A sentence that is complete, raised where what a user's code raises is caught."""
+
+
+def _traced(
+    name: str, network: Any, env: Env, of: Callable[[Any], Any]
+) -> Iterator[tuple[Probe, Any]]:
+    """The shapes of what `of` gives for a network's output, for one step and for a sequence."""
+
+    def apply(params: PyTree, carry: PyTree, obs: Any, first: Any) -> tuple[PyTree, Any]:
+        result = network.apply(params, carry, obs, first)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise _MistakeError(
+                f"apply of {name} must give a pair, the carry and the output; got "
+                f"{described(result)}"
+            )
+        return result[0], of(result[1])
+
+    with _watched(f"init of {name}"):
+        params = jax.eval_shape(network.init, jax.random.key(0))
+    carry = jax.eval_shape(
+        lambda: jax.tree.map(lambda c: jnp.broadcast_to(c, (NUM_ENVS, *c.shape)), network.carry)
+    )
+    for probe in PROBES:
+        obs = jax.ShapeDtypeStruct((*probe.sizes, *env.obs_shape), jnp.zeros(()).dtype)
+        first = jax.ShapeDtypeStruct(probe.sizes, bool)
+        with _watched(f"apply of {name} on {probe.what}, obs {list(obs.shape)},"):
+            after, output = jax.eval_shape(apply, params, carry, obs, first)
+        _check_carry(name, carry, after)
+        yield probe, output
+
+
+@contextlib.contextmanager
+def _watched(what: str) -> Iterator[None]:
+    """Turns what a user's function raises into one sentence, and a leaked array into another."""
+    try:
+        with jax.checking_leaks():
+            yield
+    except _MistakeError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:
+        raise ValueError(named_failure(what, error)) from error
+
+
+def named_failure(what: str, error: Exception) -> str:
+    """What a user's function raises in one line, with its place, and a remedy where one is
+    known.
+    """
+    if "Leaked trace" in str(error):
+        return f"{what} {OUTLIVES_TRACE}"
+    others = ("site-packages", str(Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(x in frame.filename for x in others)]
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return failed(what, error) + place
+
+
+def _check_carry(name: str, before: PyTree, after: PyTree) -> None:
+    """Raises ValueError unless the recurrent state after a step is one like that before it."""
+    shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree) for tree in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the carry that {name} gives must be like the one it is given, {shapes[0]}; got "
+            f"{shapes[1]}"
+        )
+
+
+def _check_shape(
+    what: str, x: Any, probe: Probe, of_action: Mapping[str, int], remedy: str
+) -> None:
+    """Raises ValueError where an array has another shape than it must have.
+
+    Args:
+        what: the array, as the sentence names it.
+        x: the array.
+        probe: its leading axes.
+        of_action: the names and the sizes of the axes after these.
+        remedy: what it must hold.
+    """
+    expected = (*probe.sizes, *of_action.values())
+    if tuple(x.shape) != expected:
+        axes = ", ".join([*probe.axes, *of_action])
+        raise ValueError(
+            f"{what} must be [{axes}] = {list(expected)}, {remedy}; got shape {list(x.shape)}"
+        )

@@ -1,0 +1,90 @@
+"""A user's own parts in the place of those that a Config names, and what is stated of them."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, TypeVar, get_args
+
+from pg.config import PARTS, Config, Hyperparams
+from pg.estimators.facts import UNSTATED, Baseline, Collect, Critic, Facts, Objective
+from pg.inputs import check_kind, check_name, entries
+from pg.settings import own_files
+from pg.settings.construction import AUTO
+from pg.settings.parts import check_part
+
+__all__ = ["with_facts", "with_parts"]
+
+_Factory = TypeVar("_Factory", bound=Callable[..., Any])
+
+_CHOICES = {"unbiased_for": Objective, "critic": Critic, "baseline": Baseline}
+
+
+def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
+    """A decorator that states facts of an estimator of one's own.
+
+    From them follow its preset (`settings`) and the checks of `Config`; what is claimed is what
+    `pg check` holds it to. What is not stated is not checked, and nothing is claimed.
+
+        @pg.with_facts(unbiased_for="J", collect=("episodes",), settings={"num_envs": 50})
+        def clipped(policy, critic, h): ...
+
+    Args:
+        facts: fields of `pg.estimators.Facts` by name: `unbiased_for` ("J", "J_τ" or "no"),
+            `collect`, `critic` ("none", "V" or "Q"), `baseline`, `several_steps`,
+            `psi_depends_on_policy`, `settings` (fields of Config and Hyperparams) and others.
+
+    Raises:
+        ValueError: a fact or a setting that does not exist, or a value that it cannot have.
+    """
+    stated = _checked(facts)
+
+    def state(factory: _Factory) -> _Factory:
+        factory.facts = stated  # type: ignore[attr-defined]
+        return factory
+
+    return state
+
+
+def with_parts(config: Config, **parts: Any) -> Config:
+    """The config with these parts in the place of its own; None stands for no other.
+
+    The other settings, and the hyperparameters that go with them, stay as they are.
+
+    Args:
+        config: the settings.
+        parts: by field of Config, a function or an object, or `FILE.py:NAME`.
+
+    Raises:
+        ValueError: a part that is none.
+    """
+    given = {name: part for name, part in parts.items() if part is not None}
+    if not given:
+        return config
+    for name, part in given.items():
+        check_name("part", name, PARTS)
+        if not own_files.is_reference(part):
+            check_part(name, part)
+    label = config.preset
+    if label == AUTO and isinstance(config.estimator, str):
+        label = config.estimator
+    return replace(config, **given, preset=label)
+
+
+def _checked(facts: dict[str, Any]) -> Facts:
+    """The facts, once each name is known and each value is one that it can have."""
+    for name in facts:
+        check_name("fact", name, [field.name for field in fields(Facts)])
+    for name, choices in _CHOICES.items():
+        if name in facts:
+            check_name(name, facts[name], get_args(choices))
+    stated = dict(facts)
+    if "collect" in facts:
+        ways = entries(facts["collect"])
+        stated["collect"] = (facts["collect"],) if ways is None else ways
+        for way in stated["collect"]:
+            check_name("collect", way, get_args(Collect))
+    if "settings" in facts:
+        check_kind("settings", facts["settings"], dict, "write settings={'num_envs': 50}")
+        for name in facts["settings"]:
+            known = [*Config.__dataclass_fields__, *Hyperparams().scalars()]
+            check_name("setting", name, known, "help(pg.Config) lists them")
+    return replace(UNSTATED, **stated)

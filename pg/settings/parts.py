@@ -1,0 +1,114 @@
+"""The exchangeable parts of a run: environment, estimator, policy, critic and optimizer.
+
+Each is a name of this package's own (of policy and critic None: as the settings say), an object or
+a function that is handed in from Python, or `FILE.py:NAME`. Nothing here imports jax.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from pg.inputs import check_function, described
+from pg.settings import own_files
+from pg.settings.environments import check_interface, name_of
+
+__all__ = [
+    "ARGUMENTS",
+    "PARTS",
+    "check_part",
+    "own_parts",
+    "part_name",
+    "resolved",
+]
+
+PARTS = ("env", "estimator", "policy", "critic", "optimizer")
+"""The fields of Config that may be a user's own."""
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "estimator": ("policy", "critic", "hyperparams"),
+    "policy": ("config", "env"),
+    "critic": ("config", "env"),
+    "optimizer": ("learning_rate",),
+}
+"""The arguments of the function that makes each part, by position."""
+
+# What makes a network of a module of each library.
+_HELPERS = {"flax.linen": "from_linen", "flax.nnx": "from_nnx", "equinox": "from_equinox"}
+
+
+def part_name(part: Any) -> str:
+    """The name of a part for people, folders and titles: that in its file, or its own."""
+    source = own_files.source_of(part)
+    if source is not None and not source.module:
+        return source.name
+    if hasattr(part, "__name__"):
+        return str(part.__name__)
+    if isinstance(part, functools.partial):
+        return part_name(part.func)
+    return name_of(part)
+
+
+def own_parts(settings: Any) -> dict[str, Any]:
+    """The parts of a Config that are no names of this package's own, by field."""
+    values = {name: getattr(settings, name) for name in PARTS}
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and not isinstance(value, str)
+    }
+
+
+def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the object of a file in the place of every `FILE.py:NAME`.
+
+    Raises ValueError as `own_files.load` does.
+    """
+    own = {
+        name: own_files.load(values[name], name)
+        for name in PARTS
+        if own_files.is_reference(values.get(name))
+    }
+    return {**values, **own}
+
+
+def check_part(field: str, value: Any) -> None:
+    """Raises ValueError, which says what to write instead, unless a part is a function of the
+    arguments that its field has, or of policy and critic a network.
+    """
+    if field == "env":
+        check_interface(value)
+        return
+    if field in ("policy", "critic"):
+        _check_network(field, value)
+        return
+    instead = {
+        "estimator": "write estimator=pg.ESTIMATORS['gae'], or Config(estimator='gae')",
+        "optimizer": "write optimizer=optax.adam, as the rate is Hyperparams(learning_rate=...)",
+    }[field]
+    if type(value).__name__ == "Estimator":
+        instead = f"give the function that makes it; {instead}"
+    elif isinstance(value, str):
+        instead = f"write Config({field}={value!r})"
+    check_function(field, value, ARGUMENTS[field], instead)
+
+
+def _check_network(field: str, value: Any) -> None:
+    """`check_part` of a policy or a critic."""
+    if type(value).__name__ == "Network" and hasattr(value, "apply"):
+        return
+    instead = (
+        f"write a function of config and env that returns a pg.Network, or give {own_files.FORM}"
+    )
+    for base in () if isinstance(value, type) else type(value).__mro__:
+        for library, helper in _HELPERS.items():
+            if base.__module__.startswith(library):
+                raise ValueError(
+                    f"{field} must be a pg.Network, got {described(value)}, a module of {library}: "
+                    f"write a function of config and env that returns pg.{helper}(..., env)"
+                )
+    if isinstance(value, str):
+        names = "None stands for the project's own, which the settings of the network describe"
+        raise ValueError(f"{field} must be {own_files.FORM}, got {value!r}: {names}")
+    if isinstance(value, type):
+        raise ValueError(f"{field} must be a pg.Network, got {described(value)}: {instead}")
+    check_function(field, value, ARGUMENTS[field], instead)
