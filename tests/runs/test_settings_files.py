@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -48,7 +49,8 @@ CASES = {
     "no optional value": "--estimator gae --critic-optimizer none --horizon none",
     "every kind of value": "--horizon 30 --hidden-sizes --observe 0 2 --max-grad-norm inf "
     "--adam-epsilon 1e-5 --env-params length=0.8 max_steps_in_episode=30 --no-strict "
-    "--critic-optimizer sgd --name a-name --checkpoint-minutes inf --shard envs --baseline -0.5",
+    "--critic-optimizer sgd --name a-name --checkpoint-minutes inf --shard envs --baseline -0.5 "
+    '--out a"b\\c/é',
     "steps": "--estimator ppo --total-steps 1e5",
     "minibatches of steps": "--estimator ppo --minibatch-size 32 --num-envs 8",
 }
@@ -184,3 +186,11 @@ def test_a_sweep_is_told_by_a_file_too(tmp_path: Path, capsys: pytest.CaptureFix
     table = written(tmp_path / "b.toml", "over = { learning_rate = [1e-3, 1e-2] }\n")
     chosen = parsed("--config", table, options=sweep.Options)[2]
     assert chosen.over == ("learning_rate=0.001,0.01",)
+
+
+def test_the_file_on_the_page_is_one(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "howto" / "train.md"
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    config, h, options, _ = parsed("--config", written(tmp_path / "ppo.toml", text))
+    assert (config.estimator, config.env_params) == ("ppo", (("length", 0.8),))
+    assert (h.learning_rate, options.seeds) == (0.001, 8)
