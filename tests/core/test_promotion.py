@@ -22,7 +22,6 @@ from pg import (
     diagnostics,
     distributions,
     images,
-    layers,
     networks,
     normalisation,
     returns,
@@ -46,6 +45,7 @@ from pg.estimators import (
     pathwise,
 )
 from pg.estimators.facts import FACTS
+from pg.layers import dense, heads, model, recurrent, torsos
 from pg.optimizers import curvature, variance_reduction
 from pg.runs import execution
 from pg.train import make_chunk, make_learner, make_train
@@ -53,7 +53,8 @@ from pg.train import make_chunk, make_learner, make_train
 KEY = jax.random.key(0)
 # fmt: off
 LIBRARY = (
-    baselines, diagnostics, distributions, evaluation, evolution, images, layers, networks,
+    baselines, diagnostics, distributions, evaluation, evolution, images, dense, heads,
+    model, recurrent, torsos, networks,
     normalisation, pathwise, returns, rollout, surrogates, action_values, average_reward, base,
     bootstrapped, episodic, grouped, off_policy, curvature, variance_reduction, training,
 )

@@ -644,7 +644,7 @@ MUTANTS = [
     # Memories, running statistics, held actions, several steps on a batch.
     Mutant(
         "a memory goes on into the next episode",
-        "layers.py",
+        "layers/recurrent.py",
         "lambda c: jnp.where(first[:, None], 0.0, c), carry)",
         "lambda c: c, carry)",
         "tests/core/test_recurrent.py",

@@ -1,0 +1,22 @@
+"""Layers of the networks, as flax modules: torsos, recurrent cells and heads."""
+
+from pg.layers.dense import ACTIVATIONS, orthogonal
+from pg.layers.heads import LOG_STD, ActionValues, Logits, Normal, Value
+from pg.layers.model import Model
+from pg.layers.recurrent import Recurrent
+from pg.layers.torsos import CNN, MLP, patches
+
+__all__ = [
+    "ACTIVATIONS",
+    "CNN",
+    "LOG_STD",
+    "MLP",
+    "ActionValues",
+    "Logits",
+    "Model",
+    "Normal",
+    "Recurrent",
+    "Value",
+    "orthogonal",
+    "patches",
+]

@@ -1,0 +1,86 @@
+"""Heads: features to action distributions and values."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from pg.config import ActionDistribution
+from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
+from pg.envs import Box
+from pg.layers.dense import dense
+
+__all__ = ["LOG_STD", "ActionValues", "Logits", "Normal", "Value"]
+
+# Bounds of a log-std that is an output of the network, in units of the box's half width: a std of
+# 0.0067 to 7.4.
+LOG_STD = (-5.0, 2.0)
+
+
+class Logits(nn.Module):
+    """A categorical policy. The final scale 0.01 starts it close to uniform."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Categorical:
+        """features: [..., F] -> logits [..., A]."""
+        return Categorical(dense(self.num_actions, 0.01)(features))
+
+
+class Normal(nn.Module):
+    """A Gaussian policy: mean and log-std, a parameter or an output, in units of the box's half
+    width.
+    """
+
+    box: Box
+    distribution: ActionDistribution
+    state_dependent_std: bool
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "*B F"]
+    ) -> Gaussian | TanhGaussian | CensoredGaussian:
+        """features: [..., F] -> mean and log-std [..., D]; at the start N(centre, half width) or
+        tanh(N(0, 1)).
+        """
+        size = self.box.low.size
+        mean = dense(size, 0.01)(features)
+        if self.state_dependent_std:
+            log_std = jnp.clip(dense(size, 0.01)(features), *LOG_STD)
+        else:
+            log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
+            log_std = jnp.broadcast_to(log_std, mean.shape)
+        centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
+        if self.distribution == "squashed":
+            return TanhGaussian(mean, log_std, centre, half_width)
+        gaussian = Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
+        if self.distribution == "censored":
+            return CensoredGaussian(*gaussian, *(jnp.broadcast_to(x, mean.shape) for x in self.box))
+        return gaussian
+
+
+def _units(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
+    """Centre and half width of each action; 0 and 1 where it has no bounds."""
+    bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
+    low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
+    return (low + high) / 2, (high - low) / 2
+
+
+class Value(nn.Module):
+    """A critic of states."""
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B"]:
+        """features: [..., F] -> V [...]."""
+        return dense(1, 1.0)(features)[..., 0]
+
+
+class ActionValues(nn.Module):
+    """A critic of every action. The final scale 0.01 prefers none before anything is known."""
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B A"]:
+        """features: [..., F] -> Q [..., A]."""
+        return dense(self.num_actions, 0.01)(features)
