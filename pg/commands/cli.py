@@ -132,7 +132,8 @@ def parse(
         fail(error)
     if values["print_config"]:
         usual = Config(env=config.env, estimator=config.estimator).to_json()
-        values = config.to_json() | hyperparams.scalars() | vars(chosen) | vars(machine)
+        values = config.to_json() | own_files.references(own_parts(config))
+        values |= hyperparams.scalars() | vars(chosen) | vars(machine)
         if chosen.total_steps is not None:
             del values["num_updates"]  # which follows from it
         _print_settings(values, usual)
@@ -151,7 +152,8 @@ def _with_file(
             raise ValueError(
                 "config and resume exclude each other: resume goes on with the settings of its run"
             )
-        file = settings_files.read(Path(path))
+        parts = {name: part for name in PARTS if (part := _named(argv, name)) is not None}
+        file = settings_files.read(Path(path), parts)
         given = [_name_of(word) for word in argv if _is_flag(word)]
         return file, [*settings_files.words(file, kinds, given), *argv]
     except ValueError as error:

@@ -16,12 +16,14 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pg.commands import flags
 from pg.config import Config, Hyperparams
-from pg.inputs import check_name, shown
+from pg.inputs import check_name, misfit, shown
 from pg.runs import files, folders
+from pg.settings.parts import resolved
 
 __all__ = ["Entries", "read", "words", "written"]
 
@@ -42,10 +44,17 @@ class Entries(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-def read(path: Path) -> Entries:
+def read(path: Path, parts: Mapping[str, str] = MappingProxyType({})) -> Entries:
     """Reads a file of settings, or the config.json of the run in a folder.
 
-    Raises ValueError where it cannot be read, and where a run is of an environment object.
+    Args:
+        path: the file, or the folder.
+        parts: the parts that flags give in the place of a run's, by field of Config; what a run's
+            folder names is never executed.
+
+    Raises:
+        ValueError: it cannot be read, or is of a run with a part of its user's own that is not
+            given.
     """
     path = path.expanduser().resolve()
     if path.is_dir():
@@ -53,16 +62,30 @@ def read(path: Path) -> Entries:
     data = _parsed(path, files.read_bytes(path))
     if not {"config", "hyperparams"} <= set(data):
         return Entries(path, {name.replace("-", "_"): value for name, value in data.items()})
-    if data.get("env_class") is not None:
-        raise ValueError(
-            f"{path} is of a run of an environment object, of the class {data['env_class']}, "
-            "which no file holds"
-        )
+    if flaw := misfit(data, folders.SETUP, str(path)):
+        raise ValueError(flaw)
     try:
-        settings = folders.stored_settings(data)
+        own = _own_parts(data, parts)
+        settings = folders.stored_settings({**data, "config": {**data["config"], **own}})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Entries(path, {}, settings, dict(data.get("options", {})))
+
+
+def _own_parts(stored: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
+    """The parts in the place of those that a run has of its user's own."""
+    recorded = dict(stored.get("parts", {}))
+    if stored.get("env_class") is not None:
+        recorded.setdefault("env", {"name": stored["env_class"], "file": ""})
+    for field, entry in recorded.items():
+        if field not in parts:
+            reference = f"{entry['file']}:{entry['name']}" if entry["file"] else "FILE.py:NAME"
+            raise ValueError(
+                f"the {field} of the run is one's own, {entry['name']}, and is not executed "
+                f"because a stored file names it: give it again, as --{field} {reference}"
+            )
+    given = {field: parts[field] for field in recorded}
+    return resolved({k: None if part.lower() == "none" else part for k, part in given.items()})
 
 
 def _parsed(path: Path, content: bytes) -> dict[str, Any]:

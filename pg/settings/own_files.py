@@ -14,14 +14,23 @@ import symtable
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from pg.inputs import check_name
 
-__all__ = ["FORM", "Source", "is_reference", "load", "read", "source_of", "started_jax"]
+__all__ = [
+    "FORM",
+    "Source",
+    "is_reference",
+    "load",
+    "read",
+    "references",
+    "source_of",
+    "started_jax",
+]
 
 FORM = "FILE.py:NAME"
 LARGEST = 2**24  # bytes of a file that is read
@@ -115,6 +124,16 @@ def source_of(part: Any) -> Source | None:
         text = Path(file).read_bytes()
     digest = hashlib.sha256(text).hexdigest() if text else ""
     return Source(name, module, file if text else "", digest, text)
+
+
+def references(parts: Mapping[str, Any]) -> dict[str, str]:
+    """`FILE.py:NAME` of the parts that `load` has given, by field."""
+    sources = {field: source_of(part) for field, part in parts.items()}
+    return {
+        field: f"{source.file}:{source.name}"
+        for field, source in sources.items()
+        if source is not None and not source.module
+    }
 
 
 def started_jax() -> Path | None:

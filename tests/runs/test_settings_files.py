@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pg.commands import benchmark, cli, settings_files, sweep
+from pg.commands import benchmark, cli, sweep
 from pg.commands.job import Options
 from pg.config import Config, Hyperparams
 from pg.presets import preset
@@ -96,7 +96,9 @@ def test_the_last_of_two_flags_chooses_the_preset() -> None:
     assert parsed("--estimator", "reinforce", "--estimator", "ppo") == parsed("--estimator", "ppo")
 
 
-def test_the_settings_of_a_run_are_complete(tmp_path: Path) -> None:
+def test_the_settings_of_a_run_are_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """No preset fills them up, whatever comes on top; and only the train command goes on with the
     seeds.
     """
@@ -114,8 +116,7 @@ def test_the_settings_of_a_run_are_complete(tmp_path: Path) -> None:
     assert (swept, options.seeds) == (config, 8)
     data = json.loads((tmp_path / "config.json").read_text()) | {"env_class": "here.Mine"}
     (tmp_path / "config.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=r"run of an environment object, of the class here\.Mine"):
-        settings_files.read(tmp_path)
+    assert "give it again, as --env FILE.py:NAME" in said(capsys, "--config", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +195,33 @@ def test_the_file_on_the_page_is_one(tmp_path: Path) -> None:
     config, h, options, _ = parsed("--config", written(tmp_path / "ppo.toml", text))
     assert (config.estimator, config.env_params) == ("ppo", (("length", 0.8),))
     assert (h.learning_rate, options.seeds) == (0.001, 8)
+
+
+OWN = """
+import pg
+
+def half(policy, critic, hyperparams):
+    return pg.ESTIMATORS["ppo"](policy, critic, hyperparams)
+"""
+
+
+def test_parts_of_ones_own_come_from_a_file_of_settings_and_never_from_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(tmp_path / "mine.py", OWN)
+    argv = ["--estimator", f"{source}:half", "--collect", "windows", "--policy", "none"]
+    text = printed(capsys, *argv)
+    assert f'estimator = "{source}:half"' in text
+    file = written(tmp_path / "settings.toml", text)
+    config, h, options, _ = parsed("--config", file)
+    assert (config, h) == parsed(*argv)[:2]
+
+    folders.write_setup(tmp_path, config, h, dataclasses.asdict(options), {"pg": "0"})
+    written(tmp_path / "mine.py", "raise SystemExit('it was executed')")
+    message = said(capsys, "--config", str(tmp_path), "--num-envs", "8")
+    assert f"give it again, as --estimator {source}:half" in message
+    named, _, _, _ = parsed("--config", str(tmp_path), "--estimator", "gae")
+    assert named == dataclasses.replace(config, estimator="gae")
+    written(tmp_path / "mine.py", OWN)
+    again = parsed("--config", str(tmp_path), "--estimator", f"{source}:half")
+    assert again[:2] == (config, h)
