@@ -25,6 +25,7 @@ from pg.settings.choices import (
     NONFINITE_CAUSES,
     RNN,
     ActionDistribution,
+    ActionMask,
     Activation,
     Advantages,
     Architecture,
@@ -65,6 +66,7 @@ __all__ = [
     "UNSUPPORTED",
     "WHOLE_NUMBERS",
     "ActionDistribution",
+    "ActionMask",
     "Activation",
     "Advantages",
     "Architecture",
@@ -139,6 +141,10 @@ class Config:
     observe: tuple[int, ...] = ()
     """Entries of the observation that the policy sees, of a vector; none: all (0 2 hides the
     velocities of CartPole).
+    """
+    action_mask: ActionMask = "auto"
+    """Legal actions: of the environment's method action_mask(state, params), of its observation or
+    of its info; auto: the first of these that there is; none: every action is legal.
     """
     num_epochs: int = 1
     """Passes over each batch (ppo, grpo)."""

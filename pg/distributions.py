@@ -5,7 +5,7 @@ the noise of many steps in one call. A sample is scored; `action` is its action 
 
 A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
-dynamics.
+dynamics; and `masked`, where the environment says which actions are legal.
 """
 
 import math
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pg.inputs import check_key, described, numbers
 
@@ -32,10 +32,43 @@ def inverse_cdf(p: Float[Array, "*B A"], noise: Float[Array, "*#B"]) -> Int[Arra
     return jnp.sum(threshold >= cdf[..., :-1], axis=-1, dtype=jnp.int32)
 
 
+def inverse_cdf_of_legal(
+    p: Float[Array, "*B A"], legal: Bool[Array, "*B A"], noise: Float[Array, "*#B"]
+) -> Int[Array, "*B"]:
+    """`inverse_cdf` among the legal indices, of which there is at least one; int [...].
+
+    It counts legal indices instead of all: a cumulative sum that is rounded otherwise from one
+    entry to the next, as on some devices, could choose an index of probability 0 between them.
+    """
+    cdf = jnp.cumsum(p, axis=-1)
+    threshold = (noise * cdf[..., -1])[..., None]
+    number = jnp.cumsum(legal, axis=-1, dtype=jnp.int32)
+    below = jnp.sum(legal & (threshold >= cdf), axis=-1, dtype=jnp.int32)
+    chosen = jnp.minimum(below, number[..., -1] - 1)
+    return jnp.sum(number <= chosen[..., None], axis=-1, dtype=jnp.int32)
+
+
 class Categorical(NamedTuple):
     """P(a) = softmax(logits)ₐ. An action is an integer; a logit of -inf forbids it."""
 
     logits: Float[Array, "*B A"]
+    # the legal actions, at least one; () where none is forbidden. As `masked` makes it.
+    mask: Bool[Array, "*B A"] | tuple[()] = ()
+
+    def masked(self, mask: Bool[Array | np.ndarray, "*B A"]) -> "Categorical":
+        """The distribution given that the action is legal: others have probability 0, exactly.
+
+        Where no action is legal there is no such distribution, and all count as legal; training
+        reports these steps (`on_nonfinite`).
+        """
+        if jnp.shape(mask)[-1:] != self.logits.shape[-1:]:
+            raise ValueError(
+                f"a mask must say of each of the {self.logits.shape[-1]} actions if it is legal, "
+                f"got shape {list(jnp.shape(mask))}"
+            )
+        legal = jnp.asarray(mask) | ~jnp.any(mask, axis=-1, keepdims=True)
+        legal = jnp.broadcast_to(legal, self.logits.shape)
+        return Categorical(jnp.where(legal, self.logits, -jnp.inf), legal)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "*B"]:
         """Uniform noise [...] for one sample; reads shapes only, so an abstract `self` will do."""
@@ -45,7 +78,10 @@ class Categorical(NamedTuple):
     def sample(self, noise: Float[Array, "*B"]) -> Int[Array, "*B"]:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
         _check_noise(noise, self.logits.shape[:-1])
-        return inverse_cdf(jax.nn.softmax(self.logits), noise)
+        p = jax.nn.softmax(self.logits)
+        if isinstance(self.mask, tuple):
+            return inverse_cdf(p, noise)
+        return inverse_cdf_of_legal(p, self.mask, noise)
 
     def mode(self) -> Int[Array, "*B"]:
         """The most probable action [...]."""
@@ -378,7 +414,8 @@ def _check_pair(one: Any, other: Any) -> None:
         classes = f"{described(one)} and {described(other)}"
         raise ValueError(f"kl needs two distributions of one class, got {classes}")
     # Of the logits, or of a mean and a log_std, which are broadcast.
-    sizes = [jnp.broadcast_shapes(*map(jnp.shape, dist[:2]))[-1] for dist in (one, other)]
+    count = 1 if isinstance(one, Categorical) else 2
+    sizes = [jnp.broadcast_shapes(*map(jnp.shape, dist[:count]))[-1] for dist in (one, other)]
     if sizes[0] != sizes[1]:
         got = f"{sizes[0]} and {sizes[1]}"
         raise ValueError(f"kl needs as many actions, or dimensions, in both, got {got}")

@@ -23,7 +23,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg.config import Config, check_config, check_network, part_name
-from pg.envs import Box, Env
+from pg.envs import Box, Env, Masked
+from pg.envs.observations import map_observation
 from pg.estimators.facts import facts_of
 from pg.images import image_layout, is_convolved, scaling
 from pg.inputs import check_key, check_kind, described, numbers
@@ -50,8 +51,10 @@ __all__ = [
     "check_params",
     "check_policy",
     "check_shape",
+    "for_env",
     "make_critic",
     "make_policy",
+    "masked",
     "num_params",
     "start",
     "unroll",
@@ -65,10 +68,12 @@ class Network(NamedTuple):
 
     init: Callable[[PRNGKeyArray], PyTree]  # key -> params
     # params, carry, obs, first -> carry, output
-    apply: Callable[[PyTree, PyTree, Array, Array], tuple[PyTree, Any]]
+    apply: Callable[[PyTree, PyTree, Any, Array], tuple[PyTree, Any]]
     carry: PyTree = ()
     # it sees standardised observations, and does not standardise them itself
     unstandardised: bool = False
+    # it sees `Masked` observations: illegal actions have probability 0
+    masked: bool = False
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
 
@@ -96,7 +101,7 @@ def make_policy(config: Config, env: Env) -> Network:
     if config.policy is not None:
         policy = _own_network("policy", config, env)
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, env)
-        return _as_configured(policy, config, env)
+        return for_env(_as_configured(policy, config, env), env)
     space = env.action_space
     if isinstance(space, Box):
         if space.low.ndim != 1:
@@ -105,16 +110,15 @@ def make_policy(config: Config, env: Env) -> Network:
             raise ValueError(
                 f"action_distribution={config.action_distribution!r} needs a bounded Box of actions"
             )
-        return _network(
-            config, env, Normal(space, config.action_distribution, config.state_dependent_std)
-        )
+        head = Normal(space, config.action_distribution, config.state_dependent_std)
+        return for_env(_network(config, env, head), env)
     for name, default in (("action_distribution", "gaussian"), ("state_dependent_std", False)):
         if (value := getattr(config, name)) != default:
             raise ValueError(
                 f"{name}={value!r} is for continuous actions; the environment has {space.n} "
                 f"discrete ones"
             )
-    return _network(config, env, Logits(space.n))
+    return for_env(_network(config, env, Logits(space.n)), env)
 
 
 def make_critic(config: Config, env: Env) -> Network:
@@ -137,10 +141,10 @@ def make_critic(config: Config, env: Env) -> Network:
     if config.critic is not None:
         critic = _own_network("critic", config, env)
         check_own_critic(f"critic {part_name(config.critic)!r}", critic, env, num_actions)
-        return _as_configured(critic, config, env)
+        return for_env(_as_configured(critic, config, env), env)
     if num_actions is not None:
-        return _network(config, env, ActionValues(num_actions))
-    critic = _network(config, env, Value())
+        return for_env(_network(config, env, ActionValues(num_actions)), env)
+    critic = for_env(_network(config, env, Value()), env)
     return _on_the_policys_layers(critic) if config.shared_torso else critic
 
 
@@ -171,13 +175,41 @@ def actor(policy: Network, critic: Network) -> Network:
         return Carries(policy_carry, critic_carry), dist
 
     own = critic._replace(carry=()) if critic.shared else critic
-    return Network(policy.init, apply, Carries(policy.carry, own.carry), policy.unstandardised)
+    return policy._replace(apply=apply, carry=Carries(policy.carry, own.carry))
+
+
+def masked(network: Network) -> Network:
+    """The network on the `Masked` observations of an environment with action masks.
+
+    A policy gives illegal actions probability 0; a critic does not see which are legal.
+    """
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: Masked, first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        carry, output = network.apply(params, carry, obs.obs, first)
+        if not hasattr(output, "log_prob"):
+            return carry, output
+        if not hasattr(output, "masked"):
+            raise ValueError(
+                "the environment has action masks, and the policy's distribution, "
+                f"{described(output)}, has no method masked(mask): write "
+                "pg.Categorical(logits), or Config(action_mask='none')"
+            )
+        return carry, output.masked(obs.mask)
+
+    return network._replace(apply=apply, masked=True)
+
+
+def for_env(network: Network, env: Env) -> Network:
+    """The network on the observations of the environment, `Masked` or not."""
+    return masked(network) if env.masked and not network.masked else network
 
 
 def unroll(
     network: Network,
     params: PyTree,
-    obs: Shaped[Array, "T B *O"],
+    obs: PyTree,
     first: Bool[Array, "T B"],
     carry: PyTree = None,
 ) -> PyTree:
@@ -197,9 +229,13 @@ def unroll(
     return output
 
 
-def as_float(obs: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
+def as_float(obs: PyTree) -> PyTree:
     """Observations as networks see them: those that a trajectory stores as bytes in floats."""
-    return obs if jnp.issubdtype(obs.dtype, jnp.floating) else obs.astype(float)
+
+    def one(x: Shaped[Array, "*B"]) -> Float[Array, "*B"]:
+        return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+    return map_observation(one, obs)
 
 
 def start(network: Network, num_envs: int) -> Any:
@@ -310,7 +346,7 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
     else:
         plain = dataclasses.replace(config, policy=None, critic=None, scale_observations=False)
         try:
-            made = part(plain, env)
+            made = part(plain, env._replace(masked=False))  # it is masked from outside
         except ValueError:
             raise
         except Exception as error:
@@ -320,6 +356,11 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
             f"{field} {part_name(part)!r} must make a pg.Network(init, apply), got "
             f"{described(made)}: pg.from_linen, pg.from_nnx and pg.from_equinox make one of a "
             "module"
+        )
+    if made.masked:
+        raise ValueError(
+            f"{field} {part_name(part)!r} sees the observation alone, and action masks are applied "
+            "around it: leave out pg.networks.masked"
         )
     if made.recurrent and config.minibatch_size is not None:
         raise ValueError(
@@ -395,7 +436,7 @@ def _on_the_policys_layers(critic: Network) -> Network:
         layers = params.policy["params"] | params.critic["params"]
         return critic.apply({"params": layers}, carry, obs, first)
 
-    return Network(init, apply, critic.carry, shared=True)
+    return critic._replace(init=init, apply=apply, unstandardised=False, shared=True)
 
 
 def _torso(config: Config, env: Env) -> nn.Module:

@@ -1,6 +1,7 @@
 """The guard against numbers that are not finite: an update in which they appear is not applied.
 
-On an update whose rewards, observations, gradients or parameters hold a NaN or an infinity:
+On an update whose rewards, observations, gradients or parameters hold a NaN or an infinity, or
+with a step at which the environment allowed no action:
 
     stop     the run is frozen from then on, as it was before that update; other runs go on
     skip     the next update starts from the same state, with other random numbers
@@ -16,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from pg.config import NONFINITE_CAUSES, OnNonfinite
+from pg.config import OnNonfinite
+from pg.envs import Masked
 from pg.rollout import Trajectory
 
 # The largest negative float of 32 bits, which no metric is: in place of a NaN where programs may
@@ -53,23 +55,38 @@ def guarded(
 
 
 def causes(traj: Trajectory, grad_norm: Float[Array, ""], params: PyTree) -> Int[Array, ""]:
-    """int32 []: bit i is set where NONFINITE_CAUSES[i] has a number that is not finite; 0: none.
+    """int32 []: bit i is set where `config.NONFINITE_CAUSES`[i] has a number that is not finite, or
+    no action that is legal; 0: none.
 
     Args:
         traj: The batch, as collected.
         grad_norm: [], infinite also where only the square of a gradient is.
         params: The parameters after the update.
     """
-    valid = traj.valid.reshape(*traj.valid.shape, *[1] * (traj.obs.ndim - 2))
+
+    def where_valid(x: Array) -> Array:
+        valid = traj.valid.reshape(*traj.valid.shape, *[1] * (x.ndim - 2))
+        return (x | ~valid).all()
+
     finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    obs = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
+    obs_finite = [where_valid(jnp.isfinite(x)) for x in jax.tree.leaves(obs)]
     are_finite = [
         jnp.isfinite(traj.reward).all(),
-        (jnp.isfinite(traj.obs) | ~valid).all(),
+        _all(obs_finite),
         jnp.isfinite(grad_norm),
         jnp.stack(finite_leaves).all(),
     ]
-    bits = 2 ** np.arange(len(NONFINITE_CAUSES), dtype=np.int32)
+    masks = jax.tree.leaves(traj.mask)
+    if masks:
+        are_finite.append(_all([where_valid(mask.any(axis=-1)) for mask in masks]))
+    bits = 2 ** np.arange(len(are_finite), dtype=np.int32)
     return jnp.sum(jnp.where(jnp.stack(are_finite), 0, bits), dtype=jnp.int32)
+
+
+def _all(flags: list[Array]) -> Bool[Array, ""]:
+    """True where all of the flags are; one of them alone as it is."""
+    return flags[0] if len(flags) == 1 else jnp.stack(flags).all()
 
 
 def missing() -> float:

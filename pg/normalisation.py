@@ -17,6 +17,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
 from pg import returns, rounding
 from pg.config import Config
+from pg.envs import Masked
+from pg.envs.observations import map_observation
 from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
@@ -124,7 +126,8 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
     """
     obs, scale, running, extremes = normaliser
     if isinstance(obs, Moments):
-        obs = obs.merge(traj.obs, traj.valid)
+        shown = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
+        obs = obs.merge(shown, traj.valid)
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]
@@ -145,13 +148,15 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
     if not isinstance(moments, Moments):
         return network
 
-    def apply(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
-    ) -> tuple[PyTree, Any]:
+    def one(obs: Shaped[Array, "..."]) -> Float[Array, "..."]:
         mean = jnp.broadcast_to(moments.mean.high, obs.shape)
         var = jnp.broadcast_to(moments.var.high, obs.shape)
-        standardised_obs = jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
-        return network.apply(params, carry, standardised_obs, first)
+        return jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        return network.apply(params, carry, map_observation(one, obs), first)
 
     return network._replace(apply=apply, unstandardised=False)
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, 
 
 from pg import networks
 from pg.config import Config
-from pg.envs import Env
+from pg.envs import Env, Masked
 from pg.fast import blocks, devices
 from pg.fast.scans import scan_until
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
@@ -32,14 +32,15 @@ Act = Callable[[Any, Array], Array]  # distribution, noise -> the action to scor
 class Trajectory(NamedTuple):
     """A batch of steps. Every leaf is [T, B, ...], time first."""
 
-    # floats; bytes where the environment gives bytes, which takes a quarter of the memory
-    obs: Shaped[Array, "T B *O"]
+    # floats; bytes where the environment gives bytes, which takes a quarter of the memory;
+    # `Masked(obs, mask)` where it has action masks
+    obs: PyTree[Shaped[Array, "T B ..."]]
     action: Shaped[Array, "T B *A"]  # the sample that is scored, unclipped and pre-tanh
     log_prob: Float[Array, "T B"]  # log π_behaviour(action | obs)
     reward: Float[Array, "T B"]  # 0 where not valid
     terminated: Bool[Array, "T B"]  # the task ended after this step
     truncated: Bool[Array, "T B"]  # a time limit ended the episode after this step
-    next_obs: Shaped[Array, "T B *O"]  # the true successor, also where an episode ended
+    next_obs: PyTree[Shaped[Array, "T B ..."]]  # the true successor, also where an episode ended
     first: Bool[Array, "T B"]  # this step is its episode's first
     valid: Bool[Array, "T B"]  # True until and including the ending step
     time: Int[Array, "T B"]  # steps since the episode's start
@@ -48,6 +49,11 @@ class Trajectory(NamedTuple):
     group: Int[Array, "T B"] | tuple[()] = ()
     # environment steps for which the action was held; () where each is taken once
     held: Int[Array, "T B"] | tuple[()] = ()
+
+    @property
+    def mask(self) -> PyTree:
+        """[T, B, A] the legal actions at `obs`, bool; () where every action always is."""
+        return self.obs.mask if isinstance(self.obs, Masked) else ()
 
     @property
     def done(self) -> Bool[Array, "*T"]:
@@ -76,7 +82,7 @@ class RolloutState(NamedTuple):
     """The current state of B environments, between two windows. Leaves are [B, ...]."""
 
     env_state: PyTree
-    obs: Shaped[Array, "B *O"]
+    obs: PyTree[Shaped[Array, "B ..."]]
     carry: PyTree  # the recurrent state
     time: Int[Array, " B"]  # steps since the episode's start
     episode_return: Float[Array, " B"]  # undiscounted, so far
@@ -467,6 +473,11 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
     networks.check_env(env)
     check_kind("policy", policy, Network, "write pg.make_policy(config, env)")
     check_key(key)
+    if env.masked and not policy.masked:
+        raise ValueError(
+            "the environment has action masks, which this policy does not see: write "
+            "pg.networks.masked(policy), or pg.make_env(..., action_mask='none')"
+        )
 
 
 def _check_rollout_state(name: str, state: Any, env: Env) -> None:
@@ -525,13 +536,13 @@ def _step(
     networks.check_policy(dist, action, (env.num_envs,), "[B]")
     env_state, transition = env.step(keys, state.env_state, dist.action(action))
     row = Trajectory(
-        obs=state.obs.astype(env.obs_dtype),
+        obs=_stored(env, state.obs),
         action=action,
         log_prob=dist.log_prob(action),
         reward=transition.reward,
         terminated=transition.terminated,
         truncated=transition.truncated,
-        next_obs=transition.next_obs.astype(env.obs_dtype),
+        next_obs=_stored(env, transition.next_obs),
         first=first,
         valid=jnp.ones(env.num_envs, bool),
         time=state.time,
@@ -579,9 +590,9 @@ def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[
     """
     keys = jax.random.split(key, num_steps)
 
-    def begin(key: PRNGKeyArray) -> tuple[PyTree, Shaped[Array, "B *O"]]:
+    def begin(key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         env_state, obs = env.reset(key)
-        return env_state, obs.astype(env.obs_dtype)
+        return env_state, _stored(env, obs)
 
     def drawn_ahead(start: Any, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
         return start[0], networks.as_float(start[1])
@@ -598,9 +609,12 @@ def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[
     return jax.vmap(begin)(keys), drawn_ahead
 
 
-def _fresh(
-    env: Env, policy: Network, env_state: PyTree, obs: Shaped[Array, "B *O"]
-) -> RolloutState:
+def _stored(env: Env, obs: PyTree) -> PyTree:
+    """Observations in the dtypes of a trajectory."""
+    return jax.tree.map(lambda x, dtype: x.astype(dtype), obs, env.obs_dtype)
+
+
+def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> RolloutState:
     """The state of B environments at the start of an episode."""
     zeros = jnp.zeros(env.num_envs)
     time = zeros.astype(jnp.int32)

@@ -37,6 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "collecting": (
         *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
+        "action_mask",
     ),
     "estimator": (
         *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),

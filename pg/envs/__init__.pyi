@@ -6,6 +6,7 @@ from . import env_spaces as env_spaces
 from . import failures as failures
 from . import interface as interface
 from . import library as library
+from . import masks as masks
 from . import observations as observations
 from . import registry as registry
 from . import step_checks as step_checks
@@ -23,3 +24,4 @@ from .env_spaces import Discrete as Discrete
 from .library import environment as environment
 from .library import gymnax as gymnax
 from .library import spaces as spaces
+from .observations import Masked as Masked

@@ -19,7 +19,8 @@ from pg.envs.actions import action_space
 from pg.envs.env_params import as_arrays, default_params, override, time_limit
 from pg.envs.env_spaces import Box, Discrete
 from pg.envs.interface import EnvState, reset_and_step, shapes_of
-from pg.envs.observations import entries_of, observation_bounds, observation_encoding
+from pg.envs.masks import as_mask, check_some_legal, with_masks
+from pg.envs.observations import Masked, observation_encoding
 from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
@@ -36,14 +37,15 @@ class Transition(NamedTuple):
     terminated: jax.Array  # [B] bool: the task ended; nothing follows
     # [B] bool: a time limit cut the episode; both can be set, then `terminated` wins
     truncated: jax.Array
-    next_obs: jax.Array  # [B, *O] the true successor, never the observation of a reset
+    # [B, *O] the true successor, never the observation of a reset; `Masked` as that of reset is
+    next_obs: Any
     steps: Any = ()  # int [B] environment steps that a held action took; () where none is held
 
 
 class Env(NamedTuple):
     """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
 
-    reset: Callable[[jax.Array], tuple[EnvState, jax.Array]]  # key -> env_state, obs [B, *O]
+    reset: Callable[[jax.Array], tuple[EnvState, Any]]  # key -> env_state, obs [B, *O]
     # key, env_state, action [B, *A] -> env_state, Transition
     step: Callable[..., tuple[EnvState, Transition]]
     num_envs: int
@@ -58,16 +60,23 @@ class Env(NamedTuple):
     obs_dtype: Any = float
     # between the environment's own code and a policy: observations [B, ...], the shape of one of
     # the environment's own, an action
-    encode: Callable[[Any], jax.Array] = jnp.asarray
+    encode: Callable[[Any], Any] = jnp.asarray
     own_obs_shape: tuple[int, ...] = ()
     to_own_action: Callable[[jax.Array], jax.Array] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
+    masked: bool = False  # observations are `Masked`: the environment says what is legal
 
-    def encoded(self, obs: jax.Array) -> tuple[jax.Array, tuple[int, ...]]:
+    def encoded(self, obs: jax.Array, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
         and their axes.
 
-        Raises ValueError where they have another shape.
+        Args:
+            obs: The observations.
+            mask: The legal actions at each, bool [..., A], of an environment with action masks.
+
+        Raises:
+            ValueError: They have another shape, or there is a mask where the environment has none,
+                or none where it has.
         """
         count = obs.ndim - len(self.own_obs_shape)
         if count < 0 or obs.shape[count:] != self.own_obs_shape:
@@ -75,7 +84,20 @@ class Env(NamedTuple):
                 f"an observation of the environment has shape {self.own_obs_shape}, after any axes "
                 f"for several of them; got {obs.shape}"
             )
-        return self.encode(obs.reshape(-1, *self.own_obs_shape)), obs.shape[:count]
+        axes = obs.shape[:count]
+        flat = obs.reshape(-1, *self.own_obs_shape)
+        if not self.masked:
+            if mask is not None:
+                raise ValueError("the environment has no action masks: leave mask out")
+            return self.encode(flat), axes
+        if mask is None:
+            raise ValueError("the environment has action masks: give mask=, bool [..., A]")
+        own_mask = as_mask(mask, self.action_space)
+        if own_mask.shape[:-1] != axes:
+            raise ValueError(
+                f"mask must be of each observation, {list(axes)}, got shape {list(own_mask.shape)}"
+            )
+        return self.encode(Masked(flat, own_mask.reshape(-1, own_mask.shape[-1]))), axes
 
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time
@@ -100,6 +122,7 @@ def make_env(
     *,
     action_repeat: int = 1,
     observe: Sequence[int] = (),
+    action_mask: str = "auto",
     differentiable: bool = False,
 ) -> Env:
     """`num_envs` copies of an environment, batched.
@@ -114,6 +137,7 @@ def make_env(
         action_repeat: Environment steps for which an action is held, fewer where the episode ends;
             one `step` is so many.
         observe: Entries of the observation that are observed, all if empty; it must be a vector.
+        action_mask: Where the environment says which actions are legal, as of `Config`.
         differentiable: Derivatives pass through the transition, for pathwise gradients; a score
             needs none, and gymnax cuts them otherwise, though not those of the reward.
 
@@ -132,19 +156,17 @@ def make_env(
     limit = time_limit(stated_params)
     space, to_own_action = action_space(base, stated_params, differentiable)
     params = as_arrays(stated_params)
-    reset_one, step_one = reset_and_step(base)
+    reset_one, step_one = with_masks(base, *reset_and_step(base), space, action_mask)
 
     def act(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
         return step_one(key, state, to_own_action(action), params)
 
     start = shapes_of("reset", reset_one, jax.random.key(0), params, names=("obs", "state"))
     own_obs = start[0]
-    encode, obs_shape = observation_encoding(base, stated_params, own_obs)
-    if observe:
-        encode, obs_shape = entries_of(encode, obs_shape, observe)
-    is_image = own_obs.dtype == jnp.uint8 and own_obs.shape
-    bounds = observation_bounds(base, stated_params, own_obs, observe)
+    seen = observation_encoding(base, stated_params, own_obs, observe)
     dtypes = checked_dtypes(act, start, space, params)
+    if isinstance(own_obs, Masked):
+        check_some_legal(base, reset_one, params)
     check_time_limit(base, "max_steps_in_episode" in (env_params or {}))
 
     def step_once(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
@@ -155,7 +177,7 @@ def make_env(
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         check_key(key)
         obs, state = jax.vmap(reset_one, (0, None))(jax.random.split(key, num_envs), params)
-        return as_dtypes(state, dtypes), encode(obs)
+        return as_dtypes(state, dtypes), seen.encode(obs)
 
     def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their
@@ -165,22 +187,23 @@ def make_env(
         repeat = functools.partial(_repeat, step_once, action_repeat)
         results = jax.vmap(repeat)(keys, state, action)
         next_state, obs, reward, terminated, truncated, steps = results
-        return next_state, Transition(reward, terminated, truncated, encode(obs), steps)
+        return next_state, Transition(reward, terminated, truncated, seen.encode(obs), steps)
 
     return Env(
         reset,
         step,
         num_envs,
-        obs_shape,
+        seen.shape,
         space,
         max_steps=None if limit is None else math.ceil(limit / action_repeat),
         differentiable=differentiable,
-        obs_bounds=bounds,
-        obs_dtype=jnp.uint8 if is_image else float,
-        encode=encode,
-        own_obs_shape=own_obs.shape,
+        obs_bounds=seen.bounds,
+        obs_dtype=seen.dtype,
+        encode=seen.encode,
+        own_obs_shape=seen.own_shape,
         to_own_action=to_own_action,
         action_repeat=action_repeat,
+        masked=isinstance(own_obs, Masked),
     )
 
 
@@ -194,7 +217,12 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
     check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
     env = make_env(
-        config.env, num_envs, overrides, action_repeat=config.action_repeat, observe=config.observe
+        config.env,
+        num_envs,
+        overrides,
+        action_repeat=config.action_repeat,
+        observe=config.observe,
+        action_mask=config.action_mask,
     )
     if config.collect == "episodes":
         longest = env.horizon(config.horizon)

@@ -14,6 +14,7 @@ __all__ = ["EnvState", "reset_and_step", "shapes_of"]
 
 EnvState = Any
 
+_RESET = ("obs", "state")
 _STEP = ("obs", "state", "reward", "terminated", "truncated", "info")
 _STEP_ENV = ("obs", "state", "reward", "terminated", "info")
 _WHY = "the end of the task and a limit of time are told apart"
@@ -26,12 +27,22 @@ _GYMNAX_METHODS = (environment.Environment.step, environment.Environment.reset, 
 def reset_and_step(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`reset` and a `step` that does not reset, of one environment.
 
+    reset: key, params -> obs, state, info, which is {} where the environment gives only two
+    values. step: key, state, action, params -> state, obs, reward, terminated, truncated, info.
+
     gymnax's own `step` is `step_env` with a reset behind it, so that `step_env` says the same
     without one. A `step` that somebody else wrote, in a wrapper (which forwards `step_env` to what
     it wraps, and so past itself), in a subclass or on the object alone, says what `step_env` does
     not: then it is the one that is taken. `reset` alike.
     """
-    reset = env.reset if _is_own(env, "reset", "reset_env") else env.reset_env
+    own_reset = env.reset if _is_own(env, "reset", "reset_env") else env.reset_env
+
+    def reset(key: jax.Array, params: Any) -> tuple[Any, ...]:
+        results = own_reset(key, params)
+        if isinstance(results, tuple | list) and len(results) == 3:
+            return tuple(results)
+        return *_checked_results("reset", results, _RESET), {}
+
     if _is_own(env, "step", "step_env"):
         return reset, _without_reset(env)
 
@@ -43,9 +54,9 @@ def reset_and_step(env: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def step(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
         results = _checked_results("step_env", env.step_env(key, state, action, params), _STEP_ENV)
-        obs, state, reward, terminated, _ = results
+        obs, state, reward, terminated, info = results
         reward, terminated = jnp.asarray(reward), jnp.asarray(terminated)
-        return state, obs, reward, terminated, env.is_truncated(state, params)
+        return state, obs, reward, terminated, env.is_truncated(state, params), info
 
     return reset, step
 
@@ -74,7 +85,7 @@ def _without_reset(env: Any) -> Callable[..., Any]:
         done = jnp.asarray(terminated, bool) | jnp.asarray(truncated, bool)
         successor = jax.tree.map(lambda last, obs: jnp.where(done, last, obs), last, obs)
         ends = jnp.asarray(terminated), jnp.asarray(truncated)
-        return state, successor, jnp.asarray(reward), *ends
+        return state, successor, jnp.asarray(reward), *ends, info
 
     return step
 

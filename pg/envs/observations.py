@@ -1,8 +1,12 @@
-"""Observations of an environment as float arrays: their encoding, their bounds, a part of them."""
+"""Observations of an environment as float arrays: their encoding, their bounds, a part of them.
+
+An observation is one array, or a tree of arrays: a dictionary, a tuple, a dataclass, nested as they
+may be. Every leaf is encoded by itself.
+"""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,33 +15,100 @@ import numpy as np
 from pg.envs.env_spaces import UNBOUNDED, Box, first_number, is_discrete, space_of
 from pg.envs.failures import described
 
-__all__ = ["entries_of", "is_real", "observation_bounds", "observation_encoding"]
+__all__ = [
+    "Encoding",
+    "Masked",
+    "entries_of",
+    "is_one_array",
+    "is_real",
+    "is_shape",
+    "map_observation",
+    "observation_encoding",
+]
 
 
-def observation_encoding(
-    env: Any, params: Any, obs: Any
-) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    """The encoding of a batch of observations as floats, and the shape of one encoded observation.
+class Masked(NamedTuple):
+    """An observation, and the actions that are legal at it: what an environment with action masks
+    shows to a policy.
+    """
+
+    obs: Any  # [..., *O], or a tree
+    mask: Any  # bool [..., A], of a Discrete space
+
+
+def map_observation(f: Callable[..., Any], obs: Any, *others: Any) -> Any:
+    """`f` of each array of an observation, an action mask left as it is.
+
+    Args:
+        f: A function of one array of `obs`, and of what is in its place in the others.
+        obs: An observation: an array, a tree, `Masked` or not.
+        *others: Trees like the observation without its mask.
+    """
+    if isinstance(obs, Masked):
+        return Masked(jax.tree.map(f, obs.obs, *others), obs.mask)
+    return jax.tree.map(f, obs, *others)
+
+
+class Encoding(NamedTuple):
+    """Observations as the networks see them."""
+
+    encode: Callable[[Any], Any]  # the environment's own [B, ...] -> [B, *O] each
+    own_shape: Any  # of one of the environment's own, without the mask
+    shape: Any  # of one encoded observation, without the mask: a tuple, or a tree of tuples
+    dtype: Any  # that a trajectory stores it in: a dtype, or a tree of them
+    bounds: Any  # a Box of numpy's arrays, or None where they are not known; or a tree of these
+
+
+def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int] = ()) -> Encoding:
+    """The encoding of a batch of observations as floats.
 
     Args:
         env: An environment with gymnax's interface.
         params: Its parameters.
-        obs: The shape and dtype of one observation, as reset gives it.
+        obs: The shapes and dtypes of one observation, as reset gives it.
+        entries: Those of a vector that are observed; empty for all.
 
     Raises:
-        ValueError: For observations that cannot be encoded.
+        ValueError: For observations that cannot be encoded, or have no such entries.
     """
-    if not hasattr(obs, "shape"):
+    if isinstance(obs, Masked):
+        inner = observation_encoding(env, params, obs.obs, entries)
+
+        def encode_masked(own: Masked) -> Masked:
+            return Masked(inner.encode(own.obs), own.mask)
+
+        return inner._replace(encode=encode_masked, dtype=Masked(inner.dtype, bool))
+    space = space_of(env, "observation_space", params)
+    if not is_one_array(obs):
         raise ValueError(
             f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper"
         )
+    encode, shape = _encoding_of_array(space, obs)
+    bounds = _bounds_of_array(space, obs)
+    if entries:
+        encode, shape = entries_of(encode, shape, entries)
+        if bounds is not None:
+            bounds = Box(bounds.low[list(entries)], bounds.high[list(entries)])
+    is_image = obs.dtype == jnp.uint8 and obs.shape
+    return Encoding(encode, obs.shape, shape, jnp.uint8 if is_image else float, bounds)
+
+
+def _encoding_of_array(space: Any, obs: Any) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """The encoding of a batch of arrays as floats, and the shape of one that is encoded.
+
+    Args:
+        space: The space that the environment states for it, or None.
+        obs: The shape and dtype of one array.
+
+    Raises:
+        ValueError: For an array that cannot be encoded.
+    """
     if not is_real(obs):
         raise ValueError(
             f"observations must be floats, whole numbers or booleans, got {described(obs)}"
         )
     if math.prod(obs.shape) == 0:
         raise ValueError(f"observations must have at least one entry, got shape {obs.shape}")
-    space = space_of(env, "observation_space", params)
     if is_discrete(space):
         n, first = int(space.n), first_number(space)
         if n < 1 or obs.shape != () or jnp.issubdtype(obs.dtype, jnp.floating):
@@ -49,17 +120,14 @@ def observation_encoding(
     return lambda x: jnp.asarray(x).astype(float).reshape(-1, *shape), shape
 
 
-def observation_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) -> Box | None:
-    """The bounds of an encoded observation, a Box of numpy's arrays; None unless every entry has
-    two that are finite.
+def _bounds_of_array(space: Any, obs: Any) -> Box | None:
+    """The bounds of an encoded array, a Box of numpy's arrays; None unless every entry has two that
+    are finite.
 
     Args:
-        env: An environment with gymnax's interface.
-        params: Its parameters.
-        obs: The shape and dtype of one observation, as reset gives it.
-        entries: Those of the observation that are observed; empty for all.
+        space: The space that the environment states for it, or None.
+        obs: The shape and dtype of one array.
     """
-    space = space_of(env, "observation_space", params)
     low: Any = getattr(space, "low", None)
     high: Any = getattr(space, "high", None)
     shape = obs.shape or (1,)
@@ -73,7 +141,7 @@ def observation_bounds(env: Any, params: Any, obs: Any, entries: Sequence[int]) 
     low, high = (np.broadcast_to(np.asarray(bound, float), shape) for bound in (low, high))
     if not (np.abs([low, high]) < UNBOUNDED).all() or not (low < high).all():
         return None
-    return Box(low[list(entries)], high[list(entries)]) if entries else Box(low, high)
+    return Box(low, high)
 
 
 def entries_of(
@@ -98,6 +166,16 @@ def entries_of(
             f"observe must be below {shape[0]}, the number of entries observed; got {max(entries)}"
         )
     return lambda x: encode(x)[..., jnp.asarray(entries)], (len(entries),)
+
+
+def is_one_array(obs: Any) -> bool:
+    """True of an observation that is an array, or the shape of one, and no tree of them."""
+    return hasattr(obs, "shape")
+
+
+def is_shape(x: Any) -> bool:
+    """True of the shape of an array, within a tree of shapes."""
+    return isinstance(x, tuple) and len(x) > 0 and all(isinstance(n, int) for n in x)
 
 
 def is_real(x: Any) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pg.envs.env_spaces import Box, Discrete
 from pg.envs.failures import described
 from pg.envs.interface import shapes_of
-from pg.envs.observations import is_real
+from pg.envs.observations import Masked, is_real
 
 __all__ = ["as_dtypes", "checked_dtypes"]
 
@@ -42,11 +42,7 @@ def checked_dtypes(
             raise ValueError(
                 f"the environment's {name} must be a real number or a boolean, got {x.dtype}"
             )
-    if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
-        got = described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
-        raise ValueError(
-            f"step must give observations like those of reset, {described(obs)}; got {got}"
-        )
+    _check_alike(obs, next_obs)
     dtypes = _state_dtypes(state, next_state)
     wider = jax.tree.map(lambda x, dtype: jax.ShapeDtypeStruct(x.shape, dtype), state, dtypes)
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
@@ -54,6 +50,24 @@ def checked_dtypes(
         # a step from there may give more digits still
         return checked_dtypes(step, (obs, wider), space, params)
     return dtypes
+
+
+def _check_alike(obs: Any, next_obs: Any) -> None:
+    """Raises ValueError unless the observations of reset and of step are alike."""
+    if isinstance(obs, Masked) != isinstance(next_obs, Masked):
+        has, has_none = ("reset", "step") if isinstance(obs, Masked) else ("step", "reset")
+        raise ValueError(
+            f"{has} gives an action mask and {has_none} none: let reset give obs, state, info with "
+            "info['action_mask'] too, write a method action_mask(state, params), or set "
+            "action_mask='none', and every action counts as legal"
+        )
+    if isinstance(obs, Masked):
+        obs, next_obs = obs.obs, next_obs.obs
+    if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
+        got = described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
+        raise ValueError(
+            f"step must give observations like those of reset, {described(obs)}; got {got}"
+        )
 
 
 def _state_dtypes(before: Any, after: Any) -> Any:

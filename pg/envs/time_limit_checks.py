@@ -18,7 +18,7 @@ from pg.envs.env_spaces import Discrete
 from pg.envs.failures import OUTLIVES_TRACE
 from pg.envs.interface import reset_and_step
 from pg.envs.library import environment
-from pg.envs.tracing import call_outside_traces, is_tracing
+from pg.envs.tracing import call_outside_traces, calls_python, is_tracing
 
 __all__ = ["EpisodeEnds", "check_time_limit", "episode_ends"]
 
@@ -85,7 +85,7 @@ def episode_ends(env: Any) -> EpisodeEnds:
         program = jax.make_jaxpr(first_step)(number, number, key)
         if any(isinstance(x, jax.core.Tracer) for x in program.consts):
             return EpisodeEnds(default_limit, None, None, outlives_trace=True)
-        if _calls_python(program):
+        if calls_python(program):
             return EpisodeEnds(default_limit, None, None)
         terminated_uses_limit = _depends(program.jaxpr, [True, True, False])[0]
         if not default_limit and not terminated_uses_limit:
@@ -140,15 +140,6 @@ def _take_steps(first_step: _Program, far_limit: int, dtype: np.dtype) -> tuple[
     return bool(terminated[0].all()), bool(at_the_limit.any())
 
 
-def _calls_python(program: Any) -> bool:
-    """True where a program, or one within it, has a callback."""
-    for eqn in program.eqns:
-        inner = [x for x in jax.tree.leaves(dict(eqn.params)) if hasattr(x, "eqns")]
-        if "callback" in eqn.primitive.name or any(map(_calls_python, inner)):
-            return True
-    return False
-
-
 def _depends(program: Any, marks: Sequence[bool]) -> list[bool]:
     """For each output of a program, whether it may depend on a marked input. False is certain.
 
@@ -188,7 +179,7 @@ def _first_step(
         return x
 
     state = jax.tree_util.tree_map_with_path(move_clock, reset(reset_key, params)[1])
-    *_, terminated, truncated = step(step_key, state, to_own_action(action), params)
+    _, _, _, terminated, truncated, _ = step(step_key, state, to_own_action(action), params)
     return terminated.astype(bool), truncated.astype(bool)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend.core import get_opaque_trace_state
 
-__all__ = ["call_outside_traces", "copy_with_own_attributes", "is_tracing"]
+__all__ = ["call_outside_traces", "calls_python", "copy_with_own_attributes", "is_tracing"]
 
 # The settings of jax that a context may change for its thread alone, and that numbers depend on:
 # each a function of jax.
@@ -61,6 +61,15 @@ def _settings() -> dict[str, Any]:
     """The settings of jax that hold in this thread."""
     names = [name for name in _SETTINGS if hasattr(jax, name)]
     return {name: getattr(jax.config, f"jax_{name}") for name in names}
+
+
+def calls_python(program: Any) -> bool:
+    """True where a program, or one within it, has a callback."""
+    for eqn in program.eqns:
+        inner = [x for x in jax.tree.leaves(dict(eqn.params)) if hasattr(x, "eqns")]
+        if "callback" in eqn.primitive.name or any(map(calls_python, inner)):
+            return True
+    return False
 
 
 def copy_with_own_attributes(env: Any) -> Any:

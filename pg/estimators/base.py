@@ -364,7 +364,7 @@ def values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T
 
 
 def _values(
-    critic: Network, params: Params, traj: Trajectory, obs_of: Callable[[Trajectory], Array]
+    critic: Network, params: Params, traj: Trajectory, obs_of: Callable[[Trajectory], PyTree]
 ) -> Float[Array, "T B"]:
     """V of other observations, which `obs_of` takes from the trajectory's rows, [T, B]."""
 
@@ -411,17 +411,21 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float
     return per_step("the critic's V", v, traj, ONE_NUMBER)
 
 
-def _successors(rows: Trajectory) -> Shaped[Array, "..."]:
+def _successors(rows: Trajectory) -> PyTree:
     """The true successor of every step, like rows.obs; where the task ended the observation before,
     which is finite.
 
     A terminal observation may be NaN, and 0 · NaN is NaN. Of a few rows at a time: of all it would
     be a copy.
     """
-    ended = rows.terminated.reshape(
-        *rows.terminated.shape, *[1] * (rows.obs.ndim - rows.terminated.ndim)
-    )
-    return jnp.where(ended, rows.obs, rows.next_obs)
+
+    def one(obs: Shaped[Array, "..."], next_obs: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+        ended = rows.terminated.reshape(
+            *rows.terminated.shape, *[1] * (obs.ndim - rows.terminated.ndim)
+        )
+        return jnp.where(ended, obs, next_obs)
+
+    return jax.tree.map(one, rows.obs, rows.next_obs)
 
 
 class Valued(NamedTuple):

@@ -36,13 +36,15 @@ class Policy:
     network: Network  # sees observations as `env` gives them, standardised where the run did so
     params: Any  # of `network`, of one seed
 
-    def __call__(self, obs: Any, key: Any = None) -> jax.Array:
+    def __call__(self, obs: Any, key: Any = None, *, mask: Any = None) -> jax.Array:
         """The action for an observation of the environment, or for several with any axes in front.
 
         Args:
             obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
                 standardisation.
             key: of a sample, one for all observations; None: the mode of the policy.
+            mask: [..., A] the legal actions at each observation, where the environment has action
+                masks.
 
         Returns:
             What the environment is to be given, within its bounds: [...] or [..., D].
@@ -57,7 +59,7 @@ class Policy:
                 "an episode, and then carry, action = policy.step(carry, obs) instead of "
                 "policy(obs)"
             )
-        return self.step((), obs, key)[1]
+        return self.step((), obs, key, mask=mask)[1]
 
     def start(self, *batch: int) -> Any:
         """The state of the recurrent cell at the start of episodes, [*batch, ...]; () without one.
@@ -68,7 +70,7 @@ class Policy:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
 
     def step(
-        self, carry: Any, obs: Any, key: Any = None, *, first: Any = False
+        self, carry: Any, obs: Any, key: Any = None, *, first: Any = False, mask: Any = None
     ) -> tuple[Any, jax.Array]:
         """The state of the recurrent cell after an observation, and the action.
 
@@ -81,6 +83,7 @@ class Policy:
             key: None: the mode.
             first: where an episode begins with this observation, [...], for environments that reset
                 on their own.
+            mask: as of a call.
 
         Raises:
             ValueError: observations, a carry or a `first` of another shape.
@@ -88,14 +91,16 @@ class Policy:
         if key is not None:
             check_key(key)
         obs = numbers("obs", obs, "give what the environment's reset or step gives")
-        return self._step(carry, obs, key, numbers("first", first))
+        return self._step(carry, obs, key, numbers("first", first), mask)
 
     @functools.cached_property
     def _step(self) -> Any:
         return jax.jit(self._stepped)
 
-    def _stepped(self, carry: Any, obs: Any, key: Any, first: Any) -> tuple[Any, jax.Array]:
-        seen, batch = self.env.encoded(obs)
+    def _stepped(
+        self, carry: Any, obs: Any, key: Any, first: Any, mask: Any
+    ) -> tuple[Any, jax.Array]:
+        seen, batch = self.env.encoded(obs, mask)
         self._check_carry(carry, batch)
         if first.shape not in ((), batch):
             got = list(first.shape)

@@ -9,12 +9,15 @@ ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
+ActionMask = Literal["auto", "method", "observation", "info", "none"]
 RNN = Literal["none", "gru", "lstm"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
-NONFINITE_CAUSES = ("rewards", "observations", "gradients", "parameters")
-"""Places of a number that is not finite: the bits of the metric `nonfinite`, in this order."""
+NONFINITE_CAUSES = ("rewards", "observations", "gradients", "parameters", "action masks")
+"""Places of a number that is not finite: the bits of the metric `nonfinite`, in this order. The
+last is that of a step at which no action was legal.
+"""
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 # these ask for the policy or the estimator
 PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg"]
@@ -24,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
     "advantages": get_args(Advantages),
     "action_distribution": get_args(ActionDistribution),
+    "action_mask": get_args(ActionMask),
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),

@@ -22,7 +22,7 @@ ORDER = (
     *("settings.checks", "settings.ranges", "config", "presets", "parts"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
-    *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface"),
+    *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface", "envs.masks"),
     *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
     *("distributions", "images", "layers", "network_checks", "networks", "rollout", "nonfinite"),
     *("exact.tabular", "exact.closed_forms", "rounding"),

@@ -30,6 +30,28 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # Action masks.
+    Mutant(
+        "action mask of the next observation stored with this one's action",
+        "rollout.py",
+        "        obs=_stored(env, state.obs),",
+        "        obs=_stored(env, transition.next_obs),",
+        "tests/core/test_masks.py -k 'never_taken and method'",
+    ),
+    Mutant(
+        "action mask that leaves illegal actions a little probability",
+        "distributions.py",
+        "jnp.where(legal, self.logits, -jnp.inf)",
+        "jnp.where(legal, self.logits, self.logits - 12.0)",
+        "tests/core/test_masks.py -k 'alone'",
+    ),
+    Mutant(
+        "action mask forgotten by the exact references of the discounted chain",
+        "exact/tabular/exact.py",
+        "    pi = jax.nn.softmax(of_legal(mdp, logits))\n",
+        "    pi = jax.nn.softmax(logits)\n",
+        "tests/core/test_masks.py -k 'references'",
+    ),
     # The discount and the clock.
     Mutant(
         "γᵗ dropped from the reward to go",
@@ -176,8 +198,8 @@ MUTANTS = [
     Mutant(
         "the critic sees the observation of a terminal state",
         "estimators/base.py",
-        "return jnp.where(ended, rows.obs, rows.next_obs)",
-        "return rows.next_obs",
+        "return jnp.where(ended, obs, next_obs)",
+        "return next_obs",
         "tests/core/test_nan_ends.py -k network",
     ),
     Mutant(

@@ -70,6 +70,7 @@ class Adapter(environment.Environment):
         action_space: Any,
         max_steps: int,
         observation_space: Any = None,
+        action_mask: Callable[[Any], Any] | None = None,
     ) -> None:
         """An environment of these functions.
 
@@ -80,10 +81,13 @@ class Adapter(environment.Environment):
             action_space: A space of gymnax.
             max_steps: The time limit.
             observation_space: A space of gymnax; default: an unbounded Box of reset's shape.
+            action_mask: The library's state -> the legal actions; None: every action is legal.
         """
         self._name, self._reset, self._step = name, reset, step
         self._action_space, self._observation_space = action_space, observation_space
         self._max_steps = max_steps
+        if action_mask is not None:
+            self.action_mask = lambda state, params: action_mask(state.inner)
 
     @property
     def name(self) -> str:

@@ -1,18 +1,18 @@
 """Jumanji: puzzles, packing and routing, `jumanji:Snake-v1`.
 
 The observation is a tree of arrays: all of them but the action mask, flattened into one vector.
-Actions are one whole number; one that is not allowed does what the environment says (Snake ends,
-Game2048 stays as it is).
+Actions are one whole number. The mask says which are legal, and the policy takes no other; with
+`action_mask="none"` it may, and the environment does what it does then (Snake ends, Game2048 stays
+as it is).
 
 Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its
 environments with a `time_limit` end there with discount 0, so they are given one that they do not
 reach, and the number that was there is ours (without one: 1000, or `max_steps`).
-Lost: `extras`, and the action mask: the policy may choose any action. `Sokoban-v0` downloads its
-levels when built.
+Lost: `extras`. `Sokoban-v0` downloads its levels when built.
 """
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,13 @@ from pg.envs.adapters.base import NEVER, Adapter
 from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
+
+
+class _State(NamedTuple):
+    """The state of Jumanji's environment, and the actions that its last observation allows."""
+
+    inner: Any
+    mask: jax.Array | tuple[()]  # () where it has no mask
 
 
 def make(name: str, **options: Any) -> Adapter:
@@ -59,15 +66,27 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
         shown = [x for path, x in leaves if "action_mask" not in jax.tree_util.keystr(path)]
         return jnp.concatenate([jnp.ravel(x).astype(float) for x in shown])
 
-    def reset(key: jax.Array) -> tuple[Any, Any]:
+    def reset(key: jax.Array) -> tuple[Any, _State]:
         state, timestep = env.reset(jax.random.key_data(key))
-        return flat(timestep.observation), state
+        return flat(timestep.observation), _State(state, mask_of(timestep.observation))
 
-    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
-        state, timestep = env.step(state, action)
+    def step(key: jax.Array, state: _State, action: jax.Array) -> Any:
+        inner, timestep = env.step(state.inner, action)
         last, cut = timestep.last(), timestep.discount > 0
-        return flat(timestep.observation), state, timestep.reward, last & ~cut, last & cut
+        after = _State(inner, mask_of(timestep.observation))
+        return flat(timestep.observation), after, timestep.reward, last & ~cut, last & cut
 
+    has_mask = hasattr(env.observation_spec, "action_mask")
     return Adapter(
-        f"jumanji:{name}", reset, step, spaces.Discrete(int(env.action_spec.num_values)), max_steps
+        f"jumanji:{name}",
+        reset,
+        step,
+        spaces.Discrete(int(env.action_spec.num_values)),
+        max_steps,
+        action_mask=(lambda state: state.mask) if has_mask else None,
     )
+
+
+def mask_of(observation: Any) -> Any:
+    """The action mask of an observation; () where it has none."""
+    return getattr(observation, "action_mask", ())

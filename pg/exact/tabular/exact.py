@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from pg.distributions import Categorical
 from pg.exact.tabular.mdp import TabularMDP, check_shape
 
 
@@ -32,13 +33,15 @@ def values(
     reward = jnp.asarray(mdp.mean_reward)
     transition = jnp.asarray(mdp.continuing)
     running = ~jnp.asarray(mdp.terminal)
-    log_pi = jax.nn.log_softmax(time_dependent(mdp, logits))
+    log_pi = log_policy(mdp, logits)
 
     def back(
         value: Float[Array, " S"], log_pi: Float[Array, "S A"]
     ) -> tuple[Float[Array, " S"], tuple[Float[Array, "S A"], Float[Array, " S"]]]:
         q = reward + gamma * transition @ value
-        soft_value = jnp.sum(jnp.exp(log_pi) * (q - tau * log_pi), axis=-1)
+        # 0 log 0 = 0, of actions that are illegal
+        surprise = jnp.where(jnp.isneginf(log_pi), 0.0, log_pi)
+        soft_value = jnp.sum(jnp.exp(log_pi) * (q - tau * surprise), axis=-1)
         value = jnp.where(running, soft_value, 0.0)
         return value, (q, value)
 
@@ -203,7 +206,7 @@ def gpomdp_direction(
     def surrogate(
         logits: Float[Array | np.ndarray, "S A"], weight: Float[Array, "S A"]
     ) -> Float[Array, ""]:
-        return jnp.sum(jax.nn.softmax(logits) * weight)
+        return jnp.sum(jax.nn.softmax(of_legal(mdp, logits)) * weight)
 
     return jax.grad(surrogate)(jnp.asarray(logits), weight)
 
@@ -211,10 +214,26 @@ def gpomdp_direction(
 def time_dependent(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> Float[Array, "H S A"]:
-    """Logits [S, A] or [H, S, A] as [H, S, A]."""
+    """Logits [S, A] or [H, S, A] as [H, S, A], -inf for actions that are illegal."""
     shape = (mdp.horizon, mdp.num_states, mdp.num_actions)
     check_shape("logits", logits.shape, [shape[1:], shape])
-    return jnp.broadcast_to(logits, shape)
+    return jnp.broadcast_to(of_legal(mdp, logits), shape)
+
+
+def of_legal(
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+) -> Float[Array, "*H S A"]:
+    """The logits, -inf for actions that are illegal; as they are where every action is legal."""
+    if mdp.mask is None:
+        return jnp.asarray(logits)
+    return Categorical(jnp.asarray(logits)).masked(jnp.asarray(mdp.mask)).logits
+
+
+def log_policy(
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+) -> Float[Array, "H S A"]:
+    """log π(a|s), [H, S, A]; -inf for actions that are illegal."""
+    return jax.nn.log_softmax(time_dependent(mdp, logits))
 
 
 def _chain(
@@ -222,7 +241,7 @@ def _chain(
 ) -> tuple[Float[Array, "S S"], Float[Array, " S"]]:
     """P_π = Σₐ π P [S, S], without transitions that end an episode, and r_π = Σₐ π r [S]."""
     check_shape("logits", logits.shape, [(mdp.num_states, mdp.num_actions)])
-    pi = jax.nn.softmax(logits)
+    pi = jax.nn.softmax(of_legal(mdp, logits))
     step = jnp.einsum("sa,sat->st", pi, jnp.asarray(mdp.continuing))
     reward = jnp.sum(pi * jnp.asarray(mdp.mean_reward), axis=-1)
     return step, reward

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from pg.envs import Discrete, Env, gymnax, make_env
+from pg.envs import Discrete, Env, Masked, gymnax, make_env
 from pg.exact.tabular.mdp import TabularMDP
 
 MAX_STATES = 5_000  # the transitions [S, A, S] of more would fill gigabytes
@@ -25,7 +25,7 @@ class _Numbered(NamedTuple):
 
     number: int
     state: PyTree  # the environment's own, leaves without a batch axis
-    obs: np.ndarray  # [*O]
+    obs: Any  # [*O]; `Masked` where the environment has action masks
     terminal: bool
 
 
@@ -37,8 +37,9 @@ def tabulate(
 
     Initial are the distinct states among `starts` resets, taken as equally likely; they are
     numbered first, and the others in the order of a breadth-first search. Terminal are those
-    entered with `terminated`. Observations [S, *O] are encoded as for a network by `make_env`; they
-    and the rewards are exact to the environment's float32.
+    entered with `terminated`. An illegal action leads nowhere, and pays nothing. Observations [S,
+    *O] are encoded as for a network by `make_env`; they and the rewards are exact to the
+    environment's float32.
 
     Args:
         env: a name registered with gymnax, or an object with its interface.
@@ -75,9 +76,12 @@ def tabulate(
     reward = np.zeros((S, A))
     for number, step in steps.items():
         after[number], reward[number] = step
-    features = np.stack([row.obs for row in states.values()]).reshape(S, *made.obs_shape)
-    terminal = [row.terminal for row in states.values()]
-    return TabularMDP(np.eye(S)[after], reward, initial, terminal, horizon, features)
+    rows = list(states.values())
+    obs = jax.tree.map(lambda *leaves: np.stack(leaves), *(row.obs for row in rows))
+    features, mask = obs if isinstance(obs, Masked) else (obs, None)
+    features = features.reshape(S, *made.obs_shape)
+    terminal = [row.terminal for row in rows]
+    return TabularMDP(np.eye(S)[after], reward, initial, terminal, horizon, features, mask)
 
 
 def frozen_lake(env: Any = None) -> TabularMDP:
@@ -145,10 +149,18 @@ def _expand(
     state, obs, terminal, reward = jax.tree.map(
         lambda x: x[: len(block)].reshape(-1, *x.shape[2:]), outcome
     )
-    after = np.reshape(_number(states, state, obs, terminal), (len(block), -1))
+    num_actions = len(reward) // len(block)
+    everything = np.ones(num_actions, bool)
+    legal = np.concatenate(
+        [row.obs.mask if isinstance(row.obs, Masked) else everything for row in block]
+    )
+    after = np.repeat([row.number for row in block], num_actions)
+    taken = jax.tree.map(lambda x: x[legal], (state, obs, terminal))
+    after[legal] = _number(states, *taken)
+    successors, reward = after.reshape(len(block), -1), np.where(legal, reward, 0.0)
     return {
         row.number: step
-        for row, *step in zip(block, after, reward.reshape(after.shape), strict=True)
+        for row, *step in zip(block, successors, reward.reshape(successors.shape), strict=True)
     }
 
 
@@ -188,7 +200,8 @@ def _number(states: dict[bytes, _Numbered], state: PyTree, obs: Any, terminal: A
     for i, ended in enumerate(terminal.tolist()):
         row = jax.tree.map(operator.itemgetter(i), state)
         name = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(row)) + bytes([ended])
-        new = _Numbered(len(states), row, obs[i], ended)
+        seen = jax.tree.map(operator.itemgetter(i), obs)
+        new = _Numbered(len(states), row, seen, ended)
         numbers.append(states.setdefault(name, new).number)
     return numbers
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pg.distributions import inverse_cdf
 from pg.envs import environment, gymnax, spaces
@@ -31,6 +31,7 @@ class TabularMDP(environment.Environment):
         terminal: Any,
         horizon: int,
         features: Any = None,
+        mask: Any = None,
     ) -> None:
         """
         Args:
@@ -40,9 +41,11 @@ class TabularMDP(environment.Environment):
             terminal: the states that end an episode, [S] bool.
             horizon: H, the time limit.
             features: the observation of each state, [S, D]; default: one-hot.
+            mask: the actions that are legal in each state, [S, A] bool; default: all.
 
         Raises:
-            ValueError: a wrong shape, or probabilities that do not sum to 1.
+            ValueError: a wrong shape, probabilities that do not sum to 1, or a state that is not
+                terminal without a legal action.
         """
         self.transition = np.asarray(transition, np.float64)
         self.initial = np.asarray(initial, np.float64)
@@ -65,6 +68,12 @@ class TabularMDP(environment.Environment):
             raise ValueError(
                 "initial must give terminal states probability 0: an episode has at least one step"
             )
+        self.mask = None if mask is None else np.asarray(mask, bool)
+        if self.mask is not None:
+            check_shape("mask", self.mask.shape, [(S, A)])
+            if not (self.mask.any(-1) | self.terminal).all():
+                raise ValueError("mask must allow at least one action in states that do not end")
+            self.action_mask = self._legal
         self.reward = np.broadcast_to(reward if reward.ndim == 3 else reward[..., None], (S, A, S))
 
     @property
@@ -111,6 +120,10 @@ class TabularMDP(environment.Environment):
     def get_obs(self, state: State, params: Any = None, key: Any = None) -> Float[Array, "*D"]:
         """The features of the state, [D]."""
         return jnp.asarray(self.features, float)[state.state]
+
+    def _legal(self, state: State, params: Any) -> Bool[Array, " A"]:
+        """The legal actions of the state: the method `action_mask` of an MDP that has a mask."""
+        return jnp.asarray(self.mask)[state.state]
 
     def action_space(self, params: Any) -> spaces.Discrete:
         """A actions."""

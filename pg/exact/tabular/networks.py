@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from pg.distributions import Categorical
+from pg.envs import Masked
 from pg.exact.tabular.mdp import TabularMDP
 from pg.networks import Network
 
@@ -18,7 +19,9 @@ def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A
     exact gradient of J with respect to any network's parameters.
     """
     first = jnp.zeros(mdp.num_states, bool)
-    obs = jnp.asarray(mdp.features, float)
+    obs: PyTree = jnp.asarray(mdp.features, float)
+    if policy.masked:
+        obs = Masked(obs, jnp.asarray(mdp.mask))
     _, dist = policy.apply(params, policy.carry, obs, first)
     return dist.logits
 

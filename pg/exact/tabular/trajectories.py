@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
+from pg.envs import Masked
 from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
 from pg.rollout import Trajectory
@@ -14,7 +15,7 @@ def enumerate_trajectories(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> tuple[Trajectory, Float[Array, " M"]]:
     """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M],
-    differentiable.
+    differentiable; with a mask, of actions that are legal.
 
     p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them.
     """
@@ -30,14 +31,20 @@ def enumerate_trajectories(
     of_transitions = np.where(valid, mdp.transition[state, action, after], 1.0).prod(0)
     probability = mdp.initial[state[0]] * of_transitions * of_actions
     features = jnp.asarray(mdp.features, float)
+
+    def observed(state: Int[np.ndarray, "H M"]) -> PyTree:
+        if mdp.mask is None:
+            return features[state]
+        return Masked(features[state], jnp.asarray(mdp.mask)[state])
+
     traj = Trajectory(
-        obs=features[state],
+        obs=observed(state),
         action=jnp.asarray(action),
         log_prob=log_prob,
         reward=jnp.asarray(np.where(valid, mdp.reward[state, action, after], 0.0), float),
         terminated=jnp.asarray(entered & valid),
         truncated=jnp.asarray(last & valid),
-        next_obs=features[after],
+        next_obs=observed(after),
         first=jnp.asarray(time == 0),
         valid=jnp.asarray(valid),
         time=jnp.asarray(time),
@@ -61,6 +68,8 @@ def _paths(
     history = np.zeros((0, len(state), 3), int)
     for _ in range(mdp.horizon):
         possible = mdp.transition[state] > 0  # [m, A, S]
+        if mdp.mask is not None:
+            possible &= mdp.mask[state][:, :, None]
         over = mdp.terminal[state]
         possible[over] = False
         possible[over, 0, state[over]] = True

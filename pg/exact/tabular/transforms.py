@@ -25,7 +25,8 @@ def with_time_in_state(mdp: TabularMDP) -> TabularMDP:
     reward = np.tile(mdp.reward, (H + 1, 1, H + 1))
     initial = np.concatenate([mdp.initial, np.zeros(H * S)])
     terminal = np.concatenate([np.tile(mdp.terminal, H), np.ones(S, bool)])
-    return TabularMDP(transition, reward, initial, terminal, H)
+    mask = None if mdp.mask is None else np.tile(mdp.mask, (H + 1, 1))
+    return TabularMDP(transition, reward, initial, terminal, H, mask=mask)
 
 
 def restarting(mdp: TabularMDP) -> TabularMDP:
@@ -38,9 +39,9 @@ def restarting(mdp: TabularMDP) -> TabularMDP:
     onward = mdp.transition[alive][:, :, alive]
     initial, reward = mdp.initial[alive], mdp.mean_reward[alive]
     transition = onward + (1.0 - onward.sum(-1, keepdims=True)) * initial
-    return TabularMDP(
-        transition, reward, initial, np.zeros(alive.sum(), bool), mdp.horizon, mdp.features[alive]
-    )
+    endless = np.zeros(alive.sum(), bool)
+    mask = None if mdp.mask is None else mdp.mask[alive]
+    return TabularMDP(transition, reward, initial, endless, mdp.horizon, mdp.features[alive], mask)
 
 
 def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"]) -> TabularMDP:
@@ -58,4 +59,5 @@ def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"])
         continuing.terminal,
         mdp.horizon,
         continuing.features,
+        continuing.mask,
     )
