@@ -16,3 +16,11 @@ def seed_key(seed: int) -> PRNGKeyArray:
 def evaluation_key(seed: int) -> PRNGKeyArray:
     """The key of the final evaluation of a seed, whose episodes no training sees."""
     return jax.random.split(jax.random.key(seed))[1]
+
+
+def progress_key(seed: int) -> PRNGKeyArray:
+    """The key of the evaluations of a seed while it trains; each folds its update in.
+
+    Neither training nor the final evaluation sees their episodes.
+    """
+    return jax.random.split(jax.random.key(seed), 3)[2]

@@ -20,6 +20,7 @@ from pg import __version__
 from pg.commands import flags, settings_files
 from pg.commands.flags import assignment as assignment
 from pg.commands.options import Checkpointing as Checkpointing
+from pg.commands.options import Following as Following
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
 from pg.commands.options import SettingsFile
@@ -51,7 +52,11 @@ AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the sam
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
 
-RESUMED = ("seed", "seeds", "eval_episodes", "greedy")  # options that a run goes on with
+# Options that a run goes on with.
+RESUMED = (
+    *("seed", "seeds", "eval_episodes", "greedy"),
+    *("eval_every", "eval_minutes", "stop_at_return", "film"),
+)
 
 # Flags of before, with those of today.
 _RENAMED: dict[str, tuple[str, ...]] = {

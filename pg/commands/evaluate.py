@@ -35,6 +35,10 @@ class Options:
     """File of the result; none: one in evaluations/ of the run's folder, by its actions, episodes
     and seed.
     """
+    best: bool = False
+    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    last ones.
+    """
     update_summary: bool = False
     """Put the result in the place of the final evaluation in the run's summary.json, too."""
 
@@ -46,6 +50,11 @@ class Options:
             raise ValueError(f"seed must be in [0, 2^32), got {self.seed}")
         if self.out is not None and not self.out.parent.is_dir():
             raise ValueError(f"out must be a file in a folder that is there, got {self.out}")
+        if self.best and self.update_summary:
+            raise ValueError(
+                "best and update_summary exclude each other: the summary's final evaluation is of "
+                "the last parameters"
+            )
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -82,6 +91,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     """The summary of the run in a folder, with this evaluation in the place of the final one."""
     config, hyperparams = folders.read_setup(folder)
+    if options.best:
+        folders.check_best(folder)
     asked = folders.read_options(folder)
     machine = cli.Machine(shard=asked.get("shard", "seeds"), cpu_devices=asked.get("cpu_devices"))
     machine.start()  # only now: a mistake in the arguments need not wait for jax
@@ -97,7 +108,9 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     first = seeds[0] if options.seed is None else options.seed
     like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
     memory.check(config, envs.configured(config, 1), like, len(seeds), options.episodes)
-    params, normaliser = parameters.read_state(folder, like.params, like.normaliser)
+    params, normaliser = parameters.read_state(
+        folder, like.params, like.normaliser, best=options.best
+    )
     done = execution.Run(
         states=like._replace(params=params, normaliser=normaliser),
         metrics=stored.metrics,
@@ -118,14 +131,27 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         )
     actions = "greedy" if options.greedy else "sampled"
     summary = writing.summarise(done, {actions: evaluation}, seeds)
-    return summary | {"status": stored.summary.get("status"), "eval_seed": first}
+    summary |= {"status": stored.summary.get("status"), "eval_seed": first}
+    if options.best:
+        return summary | {"parameters": "best"}
+    return _with_best(summary, stored.summary)
+
+
+def _with_best(summary: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary with what the one of before says of the best parameters."""
+    if "best" not in before:
+        return summary
+    for row, old in zip(summary["per_seed"], before["per_seed"], strict=True):
+        row["best"] = old["best"]
+    return summary | {"best": before["best"]}
 
 
 def write(folder: Path, summary: Mapping[str, Any], options: Options) -> Path:
     """Writes the result, into the run's summary too where that is asked for. Returns its path."""
     path = options.out
     if path is None:
-        name = f"{summary['actions']}-{options.episodes}-seed{summary['eval_seed']}.json"
+        which = "best-" if options.best else ""
+        name = f"{which}{summary['actions']}-{options.episodes}-seed{summary['eval_seed']}.json"
         path = folder / "evaluations" / name
         files.make_folder(path.parent)
     folders.write_json(path, summary)

@@ -65,7 +65,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("image_layout", "action_distribution", "state_dependent_std"),
     ),
     "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),
-    "evaluation": ("eval_episodes", "greedy", "diagnostics"),
+    "evaluation": (
+        *("eval_episodes", "greedy", "eval_every", "eval_minutes", "stop_at_return", "film"),
+        "diagnostics",
+    ),
     "run folder": (
         *("name", "out", "resume", "strict", "allow_changed_code", "verbose"),
         *("checkpoint_minutes", "checkpoint_updates", "checkpoints_kept"),

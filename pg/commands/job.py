@@ -4,6 +4,7 @@ RUN/
     config.json, versions.json           the settings, and the versions and devices (`folders`)
     checkpoints/                         states to resume from (`checkpoints`)
     metrics.parquet, params.safetensors, summary.json, curve.png, curve.svg    results
+    best.safetensors, policy.gif         the best parameters, with --eval-every; a film, with --film
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from pg.config import (
 )
 from pg.inputs import described
 from pg.parts import with_parts
-from pg.reports import curves
+from pg.reports import curves, drawings
 from pg.runs import code, encoding, files, folders, interrupts
 
 # fields of Config that may be others when a run is resumed
@@ -35,7 +36,7 @@ SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 
 
 @dataclasses.dataclass
-class Options(cli.Checkpointing, cli.Length):
+class Options(cli.Following, cli.Checkpointing, cli.Length):
     """The settings of the train command around training."""
 
     seed: int = 0
@@ -66,6 +67,7 @@ class Options(cli.Checkpointing, cli.Length):
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range."""
         super().__post_init__()
+        self.check_following()
         for name in ("seeds", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -115,6 +117,8 @@ def run(
             config = with_parts(config, **parts)
             _check_kind("options", options, Options)
             _check_kind("machine", machine, cli.Machine)
+            if options.film:
+                drawings.check(config.env)
             config, hyperparams = merge_env_params(config, hyperparams)
             # only now jax is loaded: a folder that cannot be used need not wait for it
             if not machine.several:
@@ -243,10 +247,8 @@ def _run(
             f"{config.num_updates}"
         )
     if folder:
-        all_done = partial and partial.updates == config.num_updates
-        if all_done and _finished(folder, config.num_updates):
-            updates = config.num_updates
-            print(f"it has all of its {updates} updates: give --num-updates to go on\n{folder}")
+        if partial and (said := _ended(folder, partial.updates, config, options)):
+            print(f"{said}\n{folder}")
             return 0
         files.remove(folder, r"summary\.json")  # without it a run has not ended
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
@@ -254,31 +256,88 @@ def _run(
         device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
-    with contextlib.closing(cli.Progress(config.num_updates, quiet=folder is None)) as progress:
+    progress = cli.Progress(
+        config.num_updates, quiet=folder is None, may_end=options.stop_at_return is not None
+    )
+    with contextlib.closing(progress):
         done = execution.run(
-            config, hyperparams, seeds, progress, layout=layout, partial=partial, keep=keeper
+            config,
+            hyperparams,
+            seeds,
+            progress,
+            layout=layout,
+            partial=partial,
+            keep=keeper,
+            plan=plan(options),
         )
-    evaluation = _evaluation(config, done, seeds, options, layout, quiet=folder is None)
+    evaluations = _evaluations(config, done, seeds, options, layout, quiet=folder is None)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
+        if options.film and not done.signum:
+            _film(config, hyperparams, done, options, folder)
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
-            _finish(config, done, evaluation, seeds, options, folder)
+            _finish(config, done, evaluations, seeds, options, folder)
     return cli.outcome(done)
 
 
-def _evaluation(
+def plan(options: Options) -> Any:
+    """The evaluations while it trains, a `periodic.Plan`; None where none are wanted."""
+    from pg.runs import periodic
+
+    if options.eval_every is None and options.eval_minutes is None:
+        return None
+    return periodic.Plan(
+        every=options.eval_every,
+        minutes=options.eval_minutes,
+        episodes=options.eval_episodes,
+        greedy=options.greedy,
+        stop_at_return=options.stop_at_return,
+    )
+
+
+def _evaluations(
     config: Config, done: Any, seeds: range, options: Options, layout: Any, *, quiet: bool
-) -> Any:
-    """The final evaluation of a run; None where a signal ended it."""
+) -> dict[str, Any]:
+    """The final evaluation of a run, by how actions are chosen, and that of its best parameters,
+    "best", on the same episodes, which have not selected them; {} where a signal ended it.
+    """
     from pg.runs import execution
 
     if done.signum:
-        return None
+        return {}
+    policies = {"greedy" if options.greedy else "sampled": done}
+    if done.best is not None:
+        policies["best"] = done.with_params(done.best.params, done.best.normaliser)
+    episodes, greedy = options.eval_episodes, options.greedy
     with cli.waiting("evaluating", quiet=quiet):
-        return execution.evaluate_run(
-            config, done, seeds, options.eval_episodes, greedy=options.greedy, layout=layout
+        return {
+            name: execution.evaluate_run(
+                config, policy, seeds, episodes, greedy=greedy, layout=layout
+            )
+            for name, policy in policies.items()
+        }
+
+
+def _film(
+    config: Config, hyperparams: Hyperparams, done: Any, options: Options, folder: Path
+) -> None:
+    """Draws an episode of the first seed, as `pg render` does."""
+    import jax
+
+    shown = done.states if done.best is None else done.best
+    params, normaliser = jax.tree.map(lambda x: x[0], (shown.params.policy, shown.normaliser))
+    with cli.waiting("drawing"):
+        film = drawings.film(
+            config,
+            params,
+            jax.random.key(options.seed),
+            normaliser=normaliser,
+            env_params=hyperparams.env_params,
+            greedy=options.greedy,
         )
+        drawings.animate(film, folder / "policy.gif")
+        drawings.strip(film, folder / "policy.gif")
 
 
 def _opened(
@@ -294,16 +353,19 @@ def _opened(
 
 
 def _finish(
-    config: Config, done: Any, evaluation: Any, seeds: range, options: Options, folder: Path
+    config: Config,
+    done: Any,
+    evaluations: Mapping[str, Any],
+    seeds: range,
+    options: Options,
+    folder: Path,
 ) -> None:
-    """Writes metrics and parameters, draws, writes the summary, and prints it. evaluation: None
+    """Writes metrics and parameters, draws, writes the summary, and prints it. evaluations: {}
     where interrupted.
     """
     from pg.reports import plots
     from pg.runs import results, writing
 
-    actions = "greedy" if options.greedy else "sampled"
-    evaluations = {} if evaluation is None else {actions: evaluation}
     title = config.title
 
     def draw(summary: Mapping[str, Any]) -> None:
@@ -320,6 +382,14 @@ def _finish(
         cli.say(text)
     if summary.get("mean") is not None:
         say_evaluation(summary, "final evaluation")
+    if summary.get("best"):
+        of_best = summary["best"] | {"actions": summary["actions"]}
+        say_evaluation(of_best, "best parameters, on the same episodes")
+    if done.reached:
+        cli.say(
+            f"ended after {summary['num_updates']} of {config.num_updates} updates, as the "
+            f"evaluation of every seed had a return of {options.stop_at_return:g} at least"
+        )
     if config.diagnostics:
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
     if done.signum:
@@ -470,10 +540,23 @@ def _restored(
     return checkpoints.shared(found, like, num_seeds)
 
 
-def _finished(folder: Path, num_updates: int) -> bool:
-    """True where all of a run is written. Raises ValueError for a summary that is none."""
+def _ended(folder: Path, updates: int, config: Config, options: Options) -> str | None:
+    """A sentence on a run that has ended, and all of which is written; None where it goes on.
+
+    updates: those that are done. Raises ValueError for a summary that is none.
+    """
     path = folder / "summary.json"
     if not os.path.lexists(path):
-        return False
+        return None
     summary = folders.read_json(path, {"status": str, "num_updates": int})
-    return summary == summary | {"status": "finished", "num_updates": num_updates}
+    if summary["num_updates"] != updates:
+        return None
+    if summary["status"] == "finished" and updates == config.num_updates:
+        return f"it has all of its {updates} updates: give --num-updates to go on"
+    before = folders.read_options(folder).get("stop_at_return")
+    if summary["status"] == "reached" and options.stop_at_return == before:
+        return (
+            f"it ended after {updates} updates, as it had a return of {before:g} at least: give "
+            f"--stop-at-return none, or a higher one, to go on"
+        )
+    return None

@@ -1,13 +1,14 @@
 """Options that several commands share: the length of training, checkpoints and the machine."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pg.config import Shard
 
-__all__ = ["Checkpointing", "Length", "Machine", "SettingsFile"]
+__all__ = ["Checkpointing", "Following", "Length", "Machine", "SettingsFile"]
 
 
 @dataclasses.dataclass
@@ -74,6 +75,43 @@ class Checkpointing:
             updates=self.checkpoint_updates,
             most=self.checkpoints_kept,
         )
+
+
+@dataclasses.dataclass
+class Following:
+    """The evaluations of a run while it trains, and what is made of them."""
+
+    eval_every: int | None = None
+    """Number of updates from one evaluation while it trains to the next, with keys of their own;
+    the parameters of the best one are kept, too; none: no such evaluations.
+    """
+    eval_minutes: float | None = None
+    """Minutes from one evaluation while it trains to the next, beside or instead of eval_every; of
+    the clock, so that another run has them at other updates.
+    """
+    stop_at_return: float | None = None
+    """Return at which training ends: the mean of one evaluation while it trains, of every seed."""
+    film: bool = False
+    """Draw an episode of the first seed at the end, as policy.gif: of the best parameters, where
+    there are evaluations while it trains.
+    """
+
+    def check_following(self) -> None:
+        """Raises ValueError for a number out of range, or one that is missing."""
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(
+                f"eval_every must be a whole number of at least 1, got {self.eval_every}"
+            )
+        if self.eval_minutes is not None and not 0 <= self.eval_minutes < math.inf:
+            raise ValueError(f"eval_minutes must be at least 0, got {self.eval_minutes}")
+        if self.stop_at_return is None:
+            return
+        if not math.isfinite(self.stop_at_return):
+            raise ValueError(f"stop_at_return must be a number, got {self.stop_at_return}")
+        if self.eval_every is None and self.eval_minutes is None:
+            raise ValueError(
+                "stop_at_return needs evaluations while it trains: give --eval-every K"
+            )
 
 
 @dataclasses.dataclass

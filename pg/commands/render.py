@@ -31,6 +31,10 @@ class Options:
     """Seed of the episodes that are drawn."""
     episodes: int = 1
     """Number of episodes, one after the other."""
+    best: bool = False
+    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    last ones.
+    """
     greedy: bool = False
     """Take the mode of the policy instead of sampled actions."""
     steps: int = 500
@@ -80,6 +84,8 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         raise ValueError(
             "give the folder of a run, or --env NAME for an untrained policy, and not both"
         )
+    if options.run is None and options.best:
+        raise ValueError("best is of a run: give its folder")
     if options.run is None:
         check_env(str(options.env))
         config, hyperparams, seeds = Config(env=str(options.env), preset=None), Hyperparams(), 1
@@ -89,6 +95,8 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
         )
     else:
         config, hyperparams = folders.read_setup(options.run)
+        if options.best:
+            folders.check_best(options.run)
         seeds = int(folders.read_options(options.run).get("seeds", 1))
     drawings.check(config.env)
     if not 0 <= options.seed_index < seeds:
@@ -111,7 +119,7 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     state = init(key) if options.run is None else jax.eval_shape(init, key)
     found = state.params, state.normaliser
     if options.run is not None:
-        found = parameters.read_state(options.run, *found)
+        found = parameters.read_state(options.run, *found, best=options.best)
         found = jax.tree.map(lambda x: x[options.seed_index], found)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
     asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}

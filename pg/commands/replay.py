@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from pg.commands import cli
+from pg.commands import cli, job
 from pg.runs import folders, parameters
 
 
@@ -43,11 +43,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         memory.check(config, envs.configured(config, 1), like, len(seeds))
+        metrics = results.read_metrics(folder)
+        resumed = {name: asked[name] for name in cli.RESUMED if name in asked}
+        plan = job.plan(job.Options(**resumed))
+        if plan and plan.minutes is not None:  # of the clock, and so at other updates here
+            plan = None
+            metrics = {name: x for name, x in metrics.items() if name not in results.EVALUATED}
+        leaves = parameters.read_leaves(folder, like.params, like.normaliser)
         there = folders.read_json(folder / "versions.json")
-        metrics, leaves = (
-            results.read_metrics(folder),
-            parameters.read_leaves(folder, like.params, like.normaliser),
-        )
     except KeyError as error:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"note: {text}")
     print(f"{config.title}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
-    done = execution.run(config, hyperparams, seeds, progress, layout=layout)
+    done = execution.run(config, hyperparams, seeds, progress, layout=layout, plan=plan)
     progress.close()
     if done.signum:
         return cli.interrupted(done.signum)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.std import Bar
 
@@ -188,11 +189,26 @@ def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iter
 class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
-    def __init__(self, total: int, *, quiet: bool = False, first: str = "compiling") -> None:
-        """total: updates. quiet: nothing is shown. first: what is done before the first update, as
-        it is called.
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool = False,
+        first: str = "compiling",
+        may_end: bool = False,
+    ) -> None:
+        """Waits for the first update.
+
+        Args:
+            total: Updates.
+            quiet: Nothing is shown.
+            first: What is done before the first update, as it is called.
+            may_end: The work may end before all updates are done, so that the time left is the
+                longest that it can take.
         """
         self.total, self.env_steps = total, 0
+        self.left = "left at most" if may_end else "left"
+        self.evaluated = math.nan  # the mean return of the last evaluation while it trains
         # updates done before the first call, and at the last one; -1: none came
         self.start = self.done = -1
         self.line = Line(quiet=quiet)
@@ -225,13 +241,26 @@ class Progress:
         parts = [
             (0, f"{self.done}/{self.total} updates"),
             (2, f"return {_number(mean_return, 4)}"),
+            (3, f"evaluated {_number(self._evaluation(shown), 4)}"),
             (7, f"grad norm {_number(shown['grad_norm'].mean())}"),
             (6, f"entropy {_number(shown['entropy'].mean())}"),
             (4, f"{tqdm.format_sizeof(self.env_steps / seconds)} steps/s"),
             (3, f"{(~fine).sum()} of {len(fine)} runs not finite"),
-            (1, f"{left} left"),
+            (1, f"{left} {self.left}"),
         ]
-        return [part for part in parts if part[0] != 3 or not fine.all()]
+        if fine.all():
+            parts = [part for part in parts if not part[1].endswith("not finite")]
+        if "eval_return" not in metrics:
+            parts = [part for part in parts if not part[1].startswith("evaluated")]
+        return parts
+
+    def _evaluation(self, metrics: Mapping[str, Any]) -> float:
+        """The mean return of the last evaluation while it trains; NaN before the first."""
+        if "eval_return" in metrics:
+            last = metrics["eval_return"][:, -1]
+            if not np.isnan(last).all():
+                self.evaluated = float(last.mean())
+        return self.evaluated
 
     def _bar(self) -> str:
         share = self.done / self.total

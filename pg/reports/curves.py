@@ -54,6 +54,19 @@ def seed_curves(
     return steps, np.where(np.isfinite(returns), returns, np.nan)
 
 
+def evaluation_curve(metrics: Mapping[str, np.ndarray]) -> Curve:
+    """The mean over seeds of the evaluations while they trained, which are at the same updates of
+    all; steps are those of a seed on average.
+
+    metrics: eval_return and env_steps, [S, updates] each. Evaluations in which a return is not
+    finite are left out.
+    """
+    returns = np.asarray(metrics["eval_return"], float)
+    evaluated = np.isfinite(returns).all(axis=0)
+    steps = np.cumsum(metrics["env_steps"], axis=1, dtype=np.int64).mean(axis=0)
+    return Curve(steps[evaluated], statistics.mean_curve(returns[:, evaluated]))
+
+
 def _between(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Sums of x [S, updates] over the updates before each end since the end before, [S, K].
 

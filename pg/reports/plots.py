@@ -18,14 +18,14 @@ import numpy as np
 
 from pg import numerals
 from pg.estimators.facts import FACTS
-from pg.reports.curves import Curve, mean_learning_curve, seed_curves
+from pg.reports.curves import Curve, evaluation_curve, mean_learning_curve, seed_curves
 from pg.reports.statistics import Estimate
 from pg.runs import files, results
 
 WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
 # Okabe & Ito's colours, which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
@@ -233,10 +233,12 @@ def learning_curve(
     """Learning curves of a run, one thin line per seed, and their mean with its interval; PNG and
     SVG.
 
-    Both are as `curves` defines them. Of a single seed the thin line is of every update.
+    Both are as `curves` defines them. Of a single seed the thin line is of every update. The
+    evaluations while it trained, where there were any, are a third line, their mean.
 
     Args:
-        metrics: return, episodes and env_steps, [num_seeds, num_updates] each.
+        metrics: return, episodes, env_steps, and eval_return of a run that was evaluated while it
+            trained, [num_seeds, num_updates] each.
         path: of the picture.
         title: above the picture.
         final: the final evaluation's mean, if there is one.
@@ -263,6 +265,9 @@ def learning_curve(
         if seeds == 1:
             label = f"mean of each of {points} stretches"
         handles.append(_draw_mean(axes, steps, returns, label))
+    if "eval_return" in metrics and np.isfinite(metrics["eval_return"]).all(axis=0).any():
+        evaluations = evaluation_curve(metrics)
+        handles.append(_draw_curve(axes, evaluations, "evaluated while it trained", PINK, "."))
     if final is not None and np.isfinite(final):
         label = f"final evaluation {numerals.number(final)}"
         if frozen:
@@ -284,10 +289,15 @@ def _draw_mean(axes: Any, steps: np.ndarray, returns: np.ndarray, label: str) ->
         curve = mean_learning_curve(steps, returns)
     except ValueError as error:
         return _line(f"no mean: {error}", linestyle="")
-    look = {"color": ORANGE, "linewidth": 1.6}
+    return _draw_curve(axes, curve, label, ORANGE)
+
+
+def _draw_curve(axes: Any, curve: Curve, label: str, colour: str, marker: str = "") -> Any:
+    """Draws a curve with its interval, and returns its line for the legend."""
+    look = {"color": colour, "linewidth": 1.6, "marker": marker}
     mean = curve.mean
     axes.plot(curve.steps, mean.value, **look)
-    axes.fill_between(curve.steps, mean.low, mean.high, color=ORANGE, alpha=0.18, linewidth=0)
+    axes.fill_between(curve.steps, mean.low, mean.high, color=colour, alpha=0.18, linewidth=0)
     return _line(label, **look)
 
 

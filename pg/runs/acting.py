@@ -125,7 +125,9 @@ class Policy:
         )
 
 
-def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None) -> Policy:
+def load_policy(
+    folder: Path | str, *, seed: int | None = None, env: Any = None, best: bool = False
+) -> Policy:
     """The policy that a run has trained, from its folder, or from that of a sweep: the
     best configuration.
 
@@ -133,6 +135,7 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
         folder: that which `pg train` or `pg sweep` has printed last.
         seed: which of the run's seeds; default: its first.
         env: the environment object of the run, where it had one of its own.
+        best: the parameters with the best evaluation while it trained, instead of the last ones.
 
     Raises:
         ValueError: there is no finished run, its files are damaged, or it has no such seed.
@@ -153,7 +156,7 @@ def load_policy(folder: Path | str, *, seed: int | None = None, env: Any = None)
         )
     one = envs.configured(config, 1, h.env_params)
     like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
-    params, normaliser = parameters.read_state(folder, like.params, like.normaliser)
+    params, normaliser = parameters.read_state(folder, like.params, like.normaliser, best=best)
     index = 0 if seed is None else seed - begin
 
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:

@@ -1,7 +1,8 @@
 """Checkpoints: all that vmapped runs need to go on, bit for bit, from the update after which they
 were written.
 
-    FOLDER/00000040.<sha256>.safetensors   states after update 40, leaves [n, ...], and whose
+    FOLDER/00000040.<sha256>.safetensors   states after update 40, leaves [n, ...], and whose; with
+                                           evaluations, the best parameters until then, best/...
     FOLDER/metrics-00000000-00000040.parquet    what was measured in updates 0 .. 39
 
 A checkpoint is one file, which appears whole, by one renaming, after the metrics it needs. It is
@@ -29,7 +30,7 @@ import numpy as np
 from pg.fast import devices
 from pg.inputs import misfit, shown
 from pg.reports import tables
-from pg.runs import files, folders, parameters, results
+from pg.runs import files, folders, parameters, periodic, results
 from pg.runs.execution import MERGED, PartialRun, joined
 from pg.runs.migrations import added, is_added, leaf_name, migrated
 from pg.train import TrainState
@@ -40,6 +41,7 @@ FORMAT = 2  # of what a file says of itself
 READABLE = (1, 2)
 _FILLED = 2**12  # runs that only fill up the devices are fewer
 _HEADER = 2**24  # bytes, at most
+_BEST = "best/"  # the names of the best parameters of all evaluations so far
 # The expected shape of a checkpoint's header, as of `inputs.misfit`.
 HEADER = {
     "format": int,
@@ -132,7 +134,7 @@ class Keeper:
     def __call__(
         self,
         done: int,
-        states: Callable[[], TrainState],
+        states: Callable[[], Any],
         metrics: dict[str, np.ndarray],
         last: bool,
     ) -> None:
@@ -168,7 +170,7 @@ class Keeper:
             pending.result()
 
     def _write(
-        self, folder: Path, start: int, done: int, states: TrainState, table: Mapping[str, Any]
+        self, folder: Path, start: int, done: int, states: Any, table: Mapping[str, Any]
     ) -> None:
         tables.write_parquet(folder / f"metrics-{start:08}-{done:08}.parquet", table)
         self.digests = {
@@ -180,9 +182,9 @@ class Keeper:
             _remove(folder, old)
 
 
-def save(folder: Path, done: int, states: TrainState, about: Mapping[str, Any]) -> None:
-    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...]. Raises OSError,
-    with the path.
+def save(folder: Path, done: int, states: Any, about: Mapping[str, Any]) -> None:
+    """Writes the checkpoint after update `done`. states: numpy arrays [n, ...], as `execution.Keep`
+    has them. Raises OSError, with the path.
 
     about: as of `Keeper`, with num_kept, the runs that have metrics, and metrics, the digests of
     their files.
@@ -238,12 +240,15 @@ def shared(found: Restored | None, like: TrainState, num_kept: int) -> PartialRu
     if not (updates := devices.agreed(found.partial.updates if found else 0)):
         return None
     num_runs = devices.agreed(len(found.partial.states.update) if found else 0)
+    has_best = devices.agreed(int(found is not None and found.partial.best is not None))
+    trees = (like, periodic.best_like(like) if has_best else None)
     if found:
-        return PartialRun(devices.shared(found.partial.states), found.partial.metrics)
-    states = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), like)
-    return PartialRun(
-        devices.shared(states), {"env_steps": np.zeros((num_kept, updates), np.int32)}
-    )
+        trees, metrics = (found.partial.states, found.partial.best), found.partial.metrics
+    else:
+        trees = jax.tree.map(lambda x: np.zeros((num_runs, *x.shape), x.dtype), trees)
+        metrics = {"env_steps": np.zeros((num_kept, updates), np.int32)}
+    states, best = devices.shared(trees)
+    return PartialRun(states, metrics, best)
 
 
 def steps(folder: Path) -> list[int]:
@@ -284,6 +289,7 @@ def read_metrics(
         parts.append(tables.read_parquet(path, most_rows=most))
     if not parts:
         return {}
+    parts = results.completed(parts)
     if any(set(part) != set(parts[0]) for part in parts):
         raise DamageError(f"the metrics in {folder} have not the same columns in all files")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -298,7 +304,8 @@ def _read(
     import safetensors
 
     leaves = parameters.named_leaves(like)
-    one_run = sum(x.size * x.dtype.itemsize for x in leaves.values())
+    of_best = parameters.named_leaves({"best": periodic.best_like(like)})
+    one_run = sum(x.size * x.dtype.itemsize for x in (leaves | of_best).values())
     path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -306,6 +313,8 @@ def _read(
             _check_header(path, header, about, num_kept, done)
             stored_as = _names(file.keys(), header["format"])
             slices = {name: file.get_slice(stored) for name, stored in stored_as.items()}
+            if any(name.startswith(_BEST) for name in slices):
+                leaves |= of_best
             new = [name for name in leaves if name not in slices and is_added(name)]
             stored = {name: leaf for name, leaf in leaves.items() if name not in new}
             _check_leaves(path, slices, stored, num_kept)
@@ -322,8 +331,22 @@ def _read(
         if getattr(error, "errno", None) is not None:  # the system's own: the file may be sound
             raise files.UnreadableError(f"{path} cannot be read now: {error}") from None
         raise DamageError(f"{path} is damaged") from None
-    states = jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
-    return PartialRun(states, metrics), header["versions"]
+    states, best = _in_trees(arrays, like)
+    return PartialRun(states, metrics, best), header["versions"]
+
+
+def _in_trees(
+    arrays: Mapping[str, np.ndarray], like: TrainState
+) -> tuple[TrainState, periodic.Best | None]:
+    """The states of a checkpoint, and the best parameters where it has them."""
+    of_states = [x for name, x in arrays.items() if not name.startswith(_BEST)]
+    of_best = [x for name, x in arrays.items() if name.startswith(_BEST)]
+    states: TrainState = jax.tree.unflatten(jax.tree.structure(like), of_states)
+    if not of_best:
+        return states, None
+    structure = jax.tree.structure(periodic.best_like(like))
+    best: periodic.Best = jax.tree.unflatten(structure, of_best)
+    return states, best
 
 
 def _header(path: Path, text: str) -> dict[str, Any]:

@@ -37,15 +37,17 @@ from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
-from pg.runs import folders, interrupts, results
+from pg.runs import folders, interrupts, periodic, results
+from pg.runs.periodic import Best, Evaluator
 from pg.seeds import evaluation_key, seed_key
 from pg.train import TrainState, make_chunk, make_learner, training_keys
 
 # updates done, seconds, last metrics [n, updates]
 OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]
-# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, the
-# metrics since the last call, and whether this is the last chance.
-Keep = Callable[[int, Callable[[], TrainState], dict[str, np.ndarray], bool], None]
+# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, with
+# the best parameters under `best` where there are any, the metrics since the last call, and whether
+# this is the last chance.
+Keep = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]
 # chunks whose metrics lie apart: many small arrays would take more memory than their numbers
 MERGED = 64
 # that are kept for the next run, each with its code and the constants that are compiled into it
@@ -90,6 +92,7 @@ class PartialRun(NamedTuple):
 
     states: TrainState  # leaves [n, ...]
     metrics: dict[str, np.ndarray]  # [kept, updates done]
+    best: Best | None = None  # leaves [n, ...], of runs that were evaluated while they trained
 
     @property
     def updates(self) -> int:
@@ -105,6 +108,8 @@ class TrainResult(NamedTuple):
     # False: by a signal, or all runs have stopped; the rest is of the updates that were done
     finished: bool
     signum: int | None  # the signal
+    best: Best | None = None  # leaves [n, ...], on the host; None: there was no evaluation
+    reached: bool = False  # the return at which training ends
 
 
 class Run(NamedTuple):
@@ -117,6 +122,13 @@ class Run(NamedTuple):
     compile_seconds: float
     train_seconds: float
     env_params: Mapping[str, np.ndarray] = {}  # traced ones that it was trained with, leaves [S]
+    # those with the best evaluation while it trained, leaves [S, ...]; None: there was none
+    best: Best | None = None
+    reached: bool = False  # it ended at the return that was asked for
+
+    def with_params(self, params: Any, normaliser: Normaliser) -> "Run":
+        """The run with other parameters in the place of its last ones, to be evaluated."""
+        return self._replace(states=self.states._replace(params=params, normaliser=normaliser))
 
 
 def whole_seeds(seeds: Any) -> list[int]:
@@ -149,6 +161,7 @@ def run(
     layout: Layout | None = None,
     partial: PartialRun | None = None,
     keep: Keep | None = None,
+    plan: periodic.Plan | None = None,
     **parts: Any,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
@@ -162,6 +175,7 @@ def run(
         layout: the layout of the seeds over devices; default: the first device.
         partial: runs to go on with; default: from the start.
         keep: writes checkpoints; called after every chunk.
+        plan: the evaluations while it trains; default: none.
         parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
 
     Returns:
@@ -179,9 +193,22 @@ def run(
     seeds = whole_seeds(seeds)
     n = layout.round_up(len(seeds))
     keys, h = filled_up(seed_keys(seeds)[0], n), broadcast(hyperparams, n)
-    programs = compile_programs(config, h, layout, n)
+    wanted = plan or periodic.Plan(episodes=0)
+    programs = compile_programs(
+        config, h, layout, n, episodes=wanted.episodes, actions=(wanted.actions,)
+    )
+    evaluator = _evaluator(programs, plan, h, seeds, partial) if plan else None
     started = time.monotonic()
-    result = train(programs, keys, h, on_chunk, kept=len(seeds), partial=partial, keep=keep)
+    result = train(
+        programs,
+        keys,
+        h,
+        on_chunk,
+        kept=len(seeds),
+        partial=partial,
+        keep=keep,
+        evaluator=evaluator,
+    )
     seconds = time.monotonic() - started
     return Run(
         states=first(devices.fetch(result.states, layout), len(seeds)),
@@ -191,7 +218,28 @@ def run(
         compile_seconds=programs.seconds,
         train_seconds=seconds,
         env_params=first(h.env_params, len(seeds)),
+        best=first(result.best, len(seeds)),
+        reached=result.reached,
     )
+
+
+def _evaluator(
+    programs: Programs,
+    plan: periodic.Plan,
+    hyperparams: Hyperparams,
+    seeds: Sequence[int],
+    partial: PartialRun | None,
+) -> Evaluator:
+    """The evaluations of runs while they train. hyperparams: leaves [n]."""
+    layout, n = programs.layout, programs.num_runs
+    env_params = devices.place(hyperparams.env_params, layout.sharding)
+
+    def one(states: TrainState, keys: np.ndarray) -> Any:
+        return programs.evaluate(*acting(states), env_params, devices.place(keys, layout.sharding))
+
+    before = partial and partial.best
+    best = filled_up(first(before, n), n) if before else None
+    return Evaluator(plan, one, seeds, n, layout, best)
 
 
 @faults_in_one_sentence()
@@ -294,6 +342,7 @@ def train(
     partial: PartialRun | None = None,
     keep: Keep | None = None,
     halt: bool = True,
+    evaluator: Evaluator | None = None,
 ) -> TrainResult:
     """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has
     stopped.
@@ -308,6 +357,7 @@ def train(
         partial: runs to go on with.
         keep: writes checkpoints; called after every chunk.
         halt: end where every run has stopped at a number that is not finite.
+        evaluator: evaluates the runs between chunks, which end where it is its time.
 
     Raises:
         ValueError: `partial` has metrics that this training has not.
@@ -326,9 +376,14 @@ def train(
         else programs.init(keys, hyperparams)
     )
     num_updates, signum, stopped = programs.config.num_updates, 0, False
+    best = partial.best if partial else None
+    reached = bool(evaluator and partial and evaluator.has_reached(partial.metrics))
+    reached = bool(devices.agreed(int(reached)))  # only the first process has all metrics
     with interrupts.deferred("the updates in progress") as caught:
-        while done < num_updates and not (signum or stopped):
+        while done < num_updates and not (signum or stopped or reached):
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
+            if evaluator:
+                count = int(min(count, evaluator.updates_left(done)))
             number = devices.place(np.int32(count), programs.layout.everywhere)
             states, metrics = programs.advance(states, keys, hyperparams, number)
             new = nonfinite.restored(
@@ -337,11 +392,15 @@ def train(
                     for k, x in devices.fetch(metrics, programs.layout).items()
                 }
             )
-            rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             done += count
+            taken = time.monotonic() - began
+            if evaluator:
+                new |= evaluator.columns(done, count, states)
+                best, reached = evaluator.best, evaluator.has_reached(new)
+            rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             on_chunk(done, time.monotonic() - started, new)
             # One count and one end for all processes: each has a part of every program.
-            count = max(1, min(programs.length, int(SECONDS * count / (time.monotonic() - began))))
+            count = max(1, min(programs.length, int(SECONDS * count / taken)))
             count, signum = devices.settled(count, caught.signum or 0)
             stopped = (
                 halt
@@ -349,11 +408,18 @@ def train(
                 and bool(results.failed_runs(new).all())
             )
             if keep:
-                last = done == num_updates or bool(signum) or stopped
-                keep(done, functools.partial(devices.fetch, states, programs.layout), new, last)
+                last = done == num_updates or bool(signum) or stopped or reached
+                keep(done, functools.partial(_fetched, states, best, programs.layout), new, last)
     if jax.process_count() == 1:
         signum = caught.signum or 0  # also one that came after the last look
-    return TrainResult(states, joined(rows), done == num_updates, signum or None)
+    finished = done == num_updates
+    return TrainResult(states, joined(rows), finished, signum or None, best, reached)
+
+
+def _fetched(states: TrainState, best: Best | None, layout: Layout) -> Any:
+    """The states on the host, with the best parameters, as a checkpoint keeps them."""
+    fetched = devices.fetch(states, layout)
+    return fetched._asdict() | {"best": best} if best else fetched
 
 
 def explained(
@@ -448,7 +514,8 @@ def filled_up(tree: Any, num_runs: int) -> Any:
 
 def joined(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Metrics [n, updates] of those of updates that follow each other."""
-    return {name: np.concatenate([row[name] for row in rows], axis=1) for name in rows[0]}
+    whole = results.completed(rows)
+    return {name: np.concatenate([row[name] for row in whole], axis=1) for name in whole[0]}
 
 
 def first(tree: Any, num_runs: int | None) -> Any:
@@ -516,6 +583,8 @@ def _check_metrics(partial: PartialRun, programs: Programs) -> None:
     """
     coming = programs.advance.out_info[1]
     for name, x in partial.metrics.items():
+        if name in results.EVALUATED:
+            continue
         if name not in coming or x.dtype != coming[name].dtype:
             raise ValueError(
                 f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in "

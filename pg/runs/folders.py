@@ -74,6 +74,7 @@ SETTINGS_OF_JAX = (
 VARIABLES = ("NVIDIA_TF32_OVERRIDE", "LIBTPU_INIT_ARGS")
 LONGEST_NAME = 100  # characters; file systems allow 255 bytes
 DEEPEST = 20  # lists and objects in each other, in a file that is read: settings have three
+BEST = "best.safetensors"  # the parameters with the best evaluation while a run trained
 # A number as `jsonable` writes it, which may not be finite.
 NUMBER: tuple[Any, ...] = (float, None, "inf", "-inf")
 # The expected shapes of a run's files, as of `inputs.misfit`.
@@ -88,6 +89,9 @@ SETUP: dict[str, Any] = {
             **{name: Optional(int) for name in ("seed", "seeds", "eval_episodes")},
             "command": Optional(str),
             "greedy": Optional(bool),
+            "eval_every": Optional((int, None)),
+            **{name: Optional((float, None)) for name in ("eval_minutes", "stop_at_return")},
+            "film": Optional(bool),
             "shard": Optional(get_args(Shard)),
             "cpu_devices": Optional((int, None)),
         }
@@ -292,6 +296,15 @@ def run_folder(folder: Path) -> Path:
     raise ValueError(
         f"{folder} is no folder of a run: give the one that pg train or pg sweep has printed last"
     )
+
+
+def check_best(folder: Path) -> None:
+    """Raises ValueError for the folder of a run without best parameters."""
+    if not os.path.lexists(folder / BEST):
+        raise ValueError(
+            f"{folder} has no best parameters, as it was not evaluated while it trained: train "
+            f"with --eval-every K"
+        )
 
 
 def check_command(folder: Path, command: str) -> None:

@@ -1,6 +1,7 @@
 """Parameters in a run's folder, and the way back into a tree.
 
     params.safetensors   final parameters and running statistics, without pickle
+    best.safetensors     those with the best evaluation while it trained, where there was any
 
 A leaf is named by its path in the state of training, as in a checkpoint:
 `params/policy/params/torso/Dense_0/kernel`, `normaliser/obs/mean`. With several seeds every leaf
@@ -16,25 +17,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.runs import files, memory
+from pg.runs import files, folders, memory
 from pg.runs.migrations import added, is_added, leaf_name
 from pg.runs.results import num_seeds
 
 _NORMALISER = "normaliser/"
+LAST, BEST = "params.safetensors", folders.BEST
 
 
-def write_params(folder: Path, params: Any, normaliser: Any = ()) -> None:
+def write_params(folder: Path, params: Any, normaliser: Any = (), *, name: str = LAST) -> None:
     """params.safetensors: final parameters and running statistics.
 
     Args:
         folder: the folder of the run.
         params: `state.params`.
         normaliser: `state.normaliser`, which a policy that sees standardised observations needs.
+        name: of the file, `LAST` or `BEST`.
     """
     import safetensors.numpy
 
     data = safetensors.numpy.save(leaves(params, normaliser))
-    files.replace(folder / "params.safetensors", lambda file: file.write(data))
+    files.replace(folder / name, lambda file: file.write(data))
 
 
 def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
@@ -66,24 +69,31 @@ def read_params(folder: Path, like: Any) -> Any:
     return _in_tree(read_leaves(folder, like), like)
 
 
-def read_state(folder: Path, params: Any, normaliser: Any) -> tuple[Any, Any]:
+def read_state(
+    folder: Path, params: Any, normaliser: Any, *, best: bool = False
+) -> tuple[Any, Any]:
     """Parameters and running statistics of a run.
 
     Args:
         folder: the folder of the run.
         params: the tree of the parameters, as of `read_params`.
         normaliser: the tree of the statistics.
+        best: those with the best evaluation while it trained, instead of the last ones.
 
     Raises:
         ValueError: as `read_params` does, but for standardised observations.
     """
-    arrays = read_leaves(folder, params, normaliser)
+    if best:
+        folders.check_best(folder)
+    arrays = read_leaves(folder, params, normaliser, which=BEST if best else LAST)
     of_params = {name: x for name, x in arrays.items() if not name.startswith(_NORMALISER)}
     of_normaliser = {name: x for name, x in arrays.items() if name.startswith(_NORMALISER)}
     return _in_tree(of_params, params), _in_tree(of_normaliser, normaliser)
 
 
-def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np.ndarray]:
+def read_leaves(
+    folder: Path, like: Any, normaliser: Any = None, *, which: str = LAST
+) -> dict[str, np.ndarray]:
     """The arrays of params.safetensors, by name.
 
     Args:
@@ -91,6 +101,7 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
         like: the tree of the parameters, as of `read_params`.
         normaliser: the tree of the running statistics; None: they are not wanted, and observations
             not standardised.
+        which: name of the file, `LAST` or `BEST`.
 
     Raises:
         ValueError: the file is missing or damaged, or has other arrays, which is found before one
@@ -98,7 +109,7 @@ def read_leaves(folder: Path, like: Any, normaliser: Any = None) -> dict[str, np
     """
     import safetensors
 
-    path, most = folder / "params.safetensors", num_seeds(folder)
+    path, most = folder / which, num_seeds(folder)
     wanted = named_leaves({"params": like, "normaliser": () if normaliser is None else normaliser})
     with files.opened(path):
         pass

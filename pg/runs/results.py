@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 METRICS_PART = r"metrics-\d{8,}-\d{8,}\.parquet"  # the names of metrics that checkpoints keep
 # Columns that say what a row of metrics is of; all other columns are metrics.
 LABELS = ("run", "configuration", "seed", "update", "total_env_steps")
+# Metrics of the evaluations while it trained, of runs that have any.
+EVALUATED = ("eval_return", "eval_standard_error")
 # The expected shape of summary.json, as of `inputs.misfit`.
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Failures of single seeds that a summary lists in the terminal.
@@ -44,6 +46,16 @@ class Results(NamedTuple):
     def learning_curve(self, points: int = curves.POINTS) -> Curve:
         """The mean learning curve over the seeds, as of `curves.mean_learning_curve`."""
         return curves.mean_learning_curve(*curves.seed_curves(self.metrics, points), points)
+
+    def evaluation_curve(self) -> Curve:
+        """The mean over the seeds of the evaluations while it trained, as of
+        `curves.evaluation_curve`.
+
+        Raises ValueError where there were none.
+        """
+        if "eval_return" not in self.metrics:
+            raise ValueError(f"{self.folder} was not evaluated while it trained: --eval-every K")
+        return curves.evaluation_curve(self.metrics)
 
 
 def load_results(folder: Path | str) -> Results:
@@ -82,6 +94,20 @@ def by_run(rows: Mapping[str, np.ndarray], num_runs: int) -> dict[str, np.ndarra
         raise ValueError("the metrics lack updates, or have some twice")
     names = [name for name in rows if name not in LABELS]
     return {name: rows[name][order].reshape(num_updates, num_runs).T for name in names}
+
+
+def completed(parts: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Metrics of updates that follow each other, all with the columns of evaluations that one of
+    them has: NaN where there was none.
+    """
+    names = [name for name in EVALUATED if any(name in part for part in parts)]
+
+    def one(part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shape = next(iter(part.values())).shape
+        lacking = [name for name in names if name not in part]
+        return {**part, **{name: np.full(shape, np.nan, np.float32) for name in lacking}}
+
+    return [one(part) for part in parts]
 
 
 def per_seed(
@@ -238,7 +264,7 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
         return tables.read_parquet(path, most_rows=most)
     if not parts:
         raise ValueError(f"there are no metrics in {folder} yet")
-    stored = [tables.read_parquet(part, most_rows=most) for part in parts]
+    stored = completed([tables.read_parquet(part, most_rows=most) for part in parts])
     for part, table in zip(parts, stored, strict=True):
         if set(table) != set(stored[0]):
             raise ValueError(

@@ -1,7 +1,7 @@
 """The results of a run, written into its folder: the same files for a run of the train command, for
 each program of a benchmark and for the best configuration of a sweep.
 
-    metrics.parquet, params.safetensors, summary.json
+    metrics.parquet, params.safetensors, best.safetensors, summary.json
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +42,9 @@ def write_results(
     summary = summarise(run, evaluations, seeds)
     results.write_metrics(folder, run.metrics, seeds)
     parameters.write_params(folder, run.states.params, run.states.normaliser)
+    if run.best is not None:
+        best = run.best
+        parameters.write_params(folder, best.params, best.normaliser, name=parameters.BEST)
     if draw is not None:
         draw(summary)
     folders.write_json(folder / "summary.json", summary)
@@ -59,7 +62,7 @@ def summarise(
         run: the training of all seeds.
         evaluations: by how actions are chosen, "sampled" or "greedy", the returns [seeds,
             episodes]. The first is the final evaluation; what others there are stands beside it
-            under their names. {}: the run was interrupted.
+            under their names, as "best" of the best parameters. {}: the run was interrupted.
         seeds: of the run.
 
     Returns:
@@ -87,11 +90,14 @@ def summarise(
         summary |= (over_seeds | {"actions": actions}) if is_final else {actions: over_seeds}
         for row, of_seed in zip(rows, results.as_rows(columns), strict=True):
             row |= of_seed if is_final else {actions: of_seed}
+    if "best" in summary and run.best is not None:
+        for row, update in zip(rows, run.best.update.tolist(), strict=True):
+            row["best"]["update"] = update
     if "grad_variance" in run.metrics:  # of `Config.diagnostics`
         noise_scale = curves.final_noise_scale(run.metrics)
         summary["noise_scale"] = noise_scale if np.isfinite(noise_scale) else None
     return summary | {
-        "status": "interrupted" if run.signum else "finished" if run.finished else "stopped",
+        "status": _status(run),
         "num_updates": run.metrics["env_steps"].shape[1],
         "env_steps": int(run.metrics["env_steps"].sum(dtype=np.int64)),
         "failed_seeds": [seed for seed, one in zip(seeds, failed, strict=True) if one],
@@ -99,6 +105,15 @@ def summarise(
         "train_seconds": run.train_seconds,
         "per_seed": rows,
     }
+
+
+def _status(run: Run) -> str:
+    """The way in which the training of a run ended."""
+    if run.signum:
+        return "interrupted"
+    if run.finished:
+        return "finished"
+    return "reached" if run.reached else "stopped"
 
 
 def _over_seeds(scores: Mapping[str, np.ndarray], fine: np.ndarray) -> dict[str, Any]:

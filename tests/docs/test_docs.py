@@ -192,7 +192,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         f"--out={out}",
     ]
     for script, more in (
-        ("train.py", ["--seeds=3", "--name=mine"]),
+        ("train.py", ["--seeds=3", "--name=mine", "--eval-every=1"]),
         ("sweep.py", ["--seeds=2", "--fresh-seeds=0"]),
     ):
         subprocess.run([sys.executable, ROOT / "experiments" / script, *small, *more], check=True)

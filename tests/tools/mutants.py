@@ -1108,6 +1108,35 @@ MUTANTS = [
         'if _git(file.parent, "ls-files", file.name) is None:',
         "tests/runs/test_console.py -k commit",
     ),
+    # Evaluation while it trains.
+    Mutant(
+        "the best of several evaluations is judged by the episodes that selected it",
+        "seeds.py",
+        "return jax.random.split(jax.random.key(seed), 3)[2]",
+        "return evaluation_key(seed)",
+        "tests/runs/test_periodic.py -k keys",
+    ),
+    Mutant(
+        "training ends where one seed of several has reached the return",
+        "runs/periodic.py",
+        "(scores[fine] >= target).all()",
+        "(scores[fine] >= target).any()",
+        "tests/runs/test_periodic.py -k ends",
+    ),
+    Mutant(
+        "all seeds take their best parameters from the update that is best for one",
+        "runs/periodic.py",
+        "better = scores > before.score if before else",
+        "better = np.full(len(scores), (scores > before.score).any()) if before else",
+        "tests/runs/test_periodic.py -k best",
+    ),
+    Mutant(
+        "a checkpoint forgets the best parameters so far",
+        "runs/execution.py",
+        'return fetched._asdict() | {"best": best} if best else fetched',
+        "return fetched",
+        "tests/runs/test_periodic.py -k killed",
+    ),
 ]
 
 
