@@ -68,9 +68,9 @@ def plus_minus(value: float, error: float) -> str:
     return f"({text})e{_signed(str(exponent))}" if exponent else text
 
 
-def interval(value: float, low: float, high: float) -> str:
+def interval(value: float, low: float, high: float, digits: int = 4) -> str:
     """A value and its interval, in one notation: 12.3 [11.9, 12.8]."""
-    middle, *ends = numbers([value, low, high], 4)
+    middle, *ends = numbers([value, low, high], digits)
     return f"{middle} [{', '.join(ends)}]"
 
 

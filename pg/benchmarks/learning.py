@@ -277,7 +277,7 @@ def _read_cell(folder: Path) -> Stored:
         scores = [row["greedy"]["mean"], row["mean"]]
         if row["seed"] in summary["failed_seeds"]:
             scores = [None, None]
-        greedy, sampled = map(_score, scores)
+        greedy, sampled = map(results.stored_number, scores)
         lines.append(Result(env, label, row["seed"], greedy, sampled, row["env_steps"]))
     seeds = [line.seed for line in lines]
     if not seeds or folder.name != f"seeds-{seeds[0]}-{seeds[-1]}":
@@ -285,11 +285,6 @@ def _read_cell(folder: Path) -> Stored:
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"{folder} is damaged: its seeds are not consecutive")
     return Stored(folder, settings, episodes, lines)
-
-
-def _score(stored: float | str | None) -> float:
-    """A mean return as JSON has it; NaN, which is null there, of a seed that diverged."""
-    return np.nan if stored is None else float(stored)
 
 
 def _read_former_cell(path: Path) -> Stored:
@@ -306,7 +301,7 @@ def _read_former_cell(path: Path) -> Stored:
         )
     lines = []
     for i, seed in enumerate(data["seeds"]):
-        greedy, sampled = _score(data["greedy"][i]), _score(data["sampled"][i])
+        greedy, sampled = (results.stored_number(data[name][i]) for name in ("greedy", "sampled"))
         lines.append(Result(env, label, seed, greedy, sampled, data["env_steps"][i]))
     return Stored(path, data, data["episodes"], lines)
 

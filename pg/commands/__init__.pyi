@@ -1,5 +1,6 @@
 from . import benchmark as benchmark
 from . import cli as cli
+from . import compare as compare
 from . import evaluate as evaluate
 from . import flags as flags
 from . import job as job

@@ -1,3 +1,4 @@
+from . import comparison as comparison
 from . import curves as curves
 from . import drawings as drawings
 from . import plots as plots

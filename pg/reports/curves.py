@@ -18,7 +18,7 @@ import numpy as np
 
 from pg.inputs import count, shown
 from pg.reports import statistics
-from pg.reports.statistics import Estimate
+from pg.reports.statistics import Estimate, Statistic
 
 POINTS = 100  # of a curve that is drawn
 
@@ -76,14 +76,18 @@ def _between(x: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.add.reduceat(np.asarray(x, float), starts, axis=1)
 
 
-def mean_learning_curve(steps: Any, returns: Any, points: int = POINTS) -> Curve:
-    """The mean over seeds of learning curves, with its pointwise bootstrap interval.
+def mean_learning_curve(
+    steps: Any, returns: Any, points: int = POINTS, statistic: Statistic = statistics.mean
+) -> Curve:
+    """The mean over seeds of learning curves, or another statistic, with its pointwise bootstrap
+    interval.
 
     Args:
         steps: environment steps so far, [S, K], or a sequence of S arrays.
         returns: values there, of the same shapes; NaN where no episode had ended, which is left
             out.
         points: of the result.
+        statistic: over seeds, as `statistics.iqm`.
 
     Raises:
         ValueError: a seed has no value at all, as a mean over the others would flatter; or the
@@ -96,7 +100,24 @@ def mean_learning_curve(steps: Any, returns: Any, points: int = POINTS) -> Curve
     if without := sum(not len(x) for x, _ in pairs):
         raise ValueError(f"no episode ended in {without} of {len(pairs)} seeds")
     grid, values = aligned(pairs, points)
-    return Curve(grid, statistics.mean_curve(values))
+    if statistic is statistics.mean:  # a product with counts, which is faster
+        return Curve(grid, statistics.mean_curve(values))
+    return Curve(grid, statistics.curve(values, statistic))
+
+
+def steps_to_threshold(steps: Any, returns: Any, threshold: float) -> np.ndarray:
+    """Environment steps of each seed to the end of the first stretch whose mean return is at least
+    the threshold, [S]; infinite where there is none.
+
+    Args:
+        steps: environment steps so far, [S, K], as of `seed_curves`.
+        returns: values there, of the same shape; NaN where no episode had ended.
+        threshold: a return.
+    """
+    steps = np.asarray(steps, float)
+    reached = np.asarray(returns) >= threshold  # which NaN is not
+    first = steps[np.arange(len(steps)), reached.argmax(axis=1)]
+    return np.where(reached.any(axis=1), first, np.inf)
 
 
 def aligned(

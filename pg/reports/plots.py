@@ -12,7 +12,7 @@ import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pg.reports.statistics import Estimate
 from pg.runs import files, results
 
 WIDTH, HEIGHT = 6.75, 2.6  # inches: of a figure, which fills the text of a page; of its only panel
+TALLEST = 7.8  # inches: of all panels above one another
 # Okabe & Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#000000")
@@ -341,17 +342,10 @@ def learning_curves(
     columns = _columns(len(panels))
     figure, grid = _panels(len(panels), columns)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
-        shade = 0.18 if len(lines) < 8 else 0.07
-        for label, (steps, mean) in lines.items():
-            look = look_of[label]
-            axes.fill_between(
-                steps, mean.low, mean.high, color=look["color"], alpha=shade, linewidth=0
-            )
-            axes.plot(steps, mean.value, **look, marker="o", markevery=_alone(mean.value))
+        _lines(axes, lines, look_of)
         if (level := (best or {}).get(name)) is not None:
             axes.axhline(level, **LEVEL, zorder=0)
         axes.set_title(_wrapped(name, WIDTH / columns - 0.5))
-        _say_if_empty(axes, [mean.value for _, mean in lines.values()])
         _counts(axes.xaxis)
     lows = [mean.low for lines in panels.values() for _, mean in lines.values()]
     _labels(figure, grid, columns, _measured("mean return", lows), "environment steps")
@@ -381,18 +375,81 @@ def performance_profiles(
 
     figure, (axes,) = _panels(1)
     look_of = looks(profiles)
-    for label, look in look_of.items():
-        share = profiles[label]
-        axes.fill_between(
-            thresholds, share.low, share.high, color=look["color"], alpha=0.18, linewidth=0
-        )
-        axes.plot(thresholds, share.value, **look)
+    _lines(axes, {name: Curve(thresholds, share) for name, share in profiles.items()}, look_of)
     axes.set(ylim=(-0.02, 1.02), xlim=(thresholds[0], thresholds[-1]))
     axes.set_title(_wrapped(title, WIDTH - 0.6))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     _labels(figure, (axes,), 1, "runs that score above τ", xlabel)
     legend(figure, [_line(label, **look) for label, look in look_of.items()])
     save(figure, path)
+
+
+class Compared(NamedTuple):
+    """What `comparison` draws of an environment."""
+
+    curves: Mapping[str, Curve]  # by label
+    thresholds: np.ndarray  # of the profiles, [K]
+    profiles: Mapping[str, Estimate]  # by label, shares of seeds above each threshold, [K]
+
+
+@style()
+def comparison(
+    panels: Mapping[str, Compared], path: Path, *, ylabel: str, threshold: float | None = None
+) -> None:
+    """Learning curves over one another and, beside them, performance profiles of the final scores,
+    two panels per environment and a line with its band per label; PNG and SVG.
+
+    Args:
+        panels: of each environment.
+        path: of the picture.
+        ylabel: the quantity of the curves.
+        threshold: a return that is drawn as a dashed line; None: none.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    columns = 2 if len(panels) < 4 else 4
+    rows = -(-2 * len(panels) // columns)
+    height = float(np.clip(TALLEST / rows, 1.2, HEIGHT if columns == 2 else 0.6 * HEIGHT))
+    figure, grid = _panels(2 * len(panels), columns, height=height)
+    names = dict.fromkeys(
+        name for panel in panels.values() for name in [*panel.curves, *panel.profiles]
+    )
+    look_of = looks(names)
+    for index, (env, panel) in enumerate(panels.items()):
+        left, right = grid[2 * index], grid[2 * index + 1]
+        _lines(left, panel.curves, look_of)
+        _lines(right, {n: Curve(panel.thresholds, y) for n, y in panel.profiles.items()}, look_of)
+        if threshold is not None:
+            left.axhline(threshold, **LEVEL, zorder=0)
+        _counts(left.xaxis)
+        right.set_ylim(-0.02, 1.02)
+        right.yaxis.set_major_formatter(PercentFormatter(1.0))
+        right.locator_params(axis="x", nbins=4)
+        left.set_title(_wrapped(env, WIDTH / columns - 0.5))
+    lows = [curve.mean.low for panel in panels.values() for curve in panel.curves.values()]
+    beside = f"{INTERVAL}" if any(np.isfinite(low).any() for low in lows) else ""
+    for left, right in zip(grid[0::columns], grid[1::columns], strict=True):
+        left.set_ylabel(_wrapped(f"{ylabel}, {beside}".removesuffix(", "), height - 0.3))
+        right.set_ylabel(_wrapped("seeds above τ", height - 0.3))
+    for column in range(columns):
+        last = grid[column::columns][-1]
+        what = "final score τ" if column % 2 else "environment steps"
+        last.set_xlabel(_wrapped(what, WIDTH / columns - 0.5))
+    handles = [_line(label, **look) for label, look in look_of.items()]
+    if threshold is not None:
+        handles.append(_line(f"return {numerals.number(threshold)}", **LEVEL))
+    legend(figure, handles)
+    save(figure, path)
+
+
+def _lines(axes: Any, lines: Mapping[str, Curve], look_of: Mapping[str, dict[str, Any]]) -> None:
+    """Draws lines with their bands, and says so where there is none."""
+    shade = 0.18 if len(lines) < 8 else 0.07
+    for label, (x, y) in lines.items():
+        look = look_of[label]
+        axes.fill_between(x, y.low, y.high, color=look["color"], alpha=shade, linewidth=0)
+        axes.plot(x, y.value, **look, marker="o", markevery=_alone(y.value))
+    _say_if_empty(axes, [y.value for _, y in lines.values()])
 
 
 @style()
@@ -623,8 +680,10 @@ def _measured(what: str, lows: Iterable[Any]) -> str:
 
 def legend(figure: Any, handles: Sequence[Any], title: str = "") -> None:
     """One legend above all panels, in as many columns as there is room for; the figure grows by
-    it.
+    it. None where there is nothing to be told apart.
     """
+    if not handles:
+        return
     labels = [_wrapped(handle.get_label(), WIDTH - 0.8) for handle in handles]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     columns = max(1, min(len(handles), int(WIDTH / (0.55 + LETTER * longest))))

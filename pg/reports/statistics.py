@@ -1,16 +1,17 @@
 """Numbers with intervals, and statistics of scores, after Agarwal et al. 2021 (2108.13264).
 
 `scores` is [N, M], N seeds on each of M environments, or [N], seeds on one environment. Every
-interval is of the stratified percentile bootstrap: the seeds are drawn again with replacement
-within each environment, independently of the other environments, and the environments stay as they
-are. A single seed has no interval, as nothing is known of the spread between seeds: both ends are
-NaN then. Of few seeds intervals are too narrow: none goes beyond the lowest and the highest seed,
-which hold the mean of a symmetric distribution between them with probability 1/2 for two seeds and
-3/4 for three. Nothing here imports jax.
+interval, but for that of pairs, is of the stratified percentile bootstrap: the seeds are drawn
+again with replacement within each environment, independently of the other environments, and the
+environments stay as they are. A single seed has no interval, as nothing is known of the spread
+between seeds: both ends are NaN then. Of few seeds intervals are too narrow: none goes beyond the
+lowest and the highest seed, which hold the mean of a symmetric distribution between them with
+probability 1/2 for two seeds and 3/4 for three. Nothing here imports jax.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from statistics import NormalDist
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -107,31 +108,46 @@ def bootstrap_interval(
 
 
 def probability_of_improvement(
-    x: Any, y: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+    x: Any,
+    y: Any,
+    *,
+    paired: bool = False,
+    seed: int = 0,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
 ) -> Estimate:
     """P(X > Y) + ½ P(X = Y) for a run X of one method and a run Y of another, averaged over
     environments.
 
-    The Mann-Whitney statistic U / (N K) of each environment (2108.13264, section 4.3); the seeds of
-    both methods are resampled. Where one of them has a single seed, both ends of the interval are
-    NaN.
+    Of independent runs it is the Mann-Whitney statistic U / (N K) of each environment (2108.13264,
+    section 4.3); the seeds of both methods are resampled. Of pairs, as runs that share their seed,
+    it is the share of pairs in which X is above Y, so that what both have of their seed cancels;
+    the interval is Wilson's, of a share, as resampling would find no spread where every pair is
+    won. Where one method has a single seed, both ends of the interval are NaN.
 
     Args:
         x: scores [N, M] or [N].
         y: scores [K, M] or [K], in the same units per environment.
+        paired: row i of x and row i of y are a pair, K = N.
         seed: of the resampling.
         repetitions: number of resamples.
         confidence: of the interval.
 
     Raises:
-        ValueError: the environments differ in number, or as of `bootstrap_interval`.
+        ValueError: the environments differ in number, pairs are of unequal numbers, or as of
+            `bootstrap_interval`.
     """
     x, y = _table(x), _table(y)
+    _check_bootstrap(repetitions, confidence)
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"x and y must have the same environments, got {x.shape[1]} and {y.shape[1]} columns"
         )
-    _check_bootstrap(repetitions, confidence)
+    if paired:
+        if len(x) != len(y):
+            raise ValueError(f"pairs must have as many runs each, got {len(x)} and {len(y)}")
+        won = (x > y) + 0.5 * (x == y)  # [N, M]
+        return _share(won, confidence)
     above = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])  # [N, K, M]
     g = np.random.default_rng(seed)
     of_x, of_y = _counts(g, x, repetitions), _counts(g, y, repetitions)
@@ -214,6 +230,67 @@ def mean_curve(
     return Estimate(mean, *ends)
 
 
+def curve(
+    curves: Any,
+    statistic: Statistic = iqm,
+    *,
+    seed: int = 0,
+    repetitions: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """A statistic over seeds at each point of learning curves, with pointwise intervals; whole
+    curves are resampled. Each field of the result is [K].
+
+    Args:
+        curves: [N, K], N seeds at the same K points.
+        statistic: as of `bootstrap_interval`.
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: as of `bootstrap_interval`.
+    """
+    values = _table(curves)
+    n, points = values.shape
+    _check_bootstrap(repetitions, confidence)
+    drawn = np.random.default_rng(seed).integers(0, n, (repetitions, n))
+    estimates = np.full((3, points), np.nan)
+    for k, of_seeds in enumerate(values.T):  # all points at once might not fit into memory
+        estimates[0, k] = statistic(of_seeds)
+        resampled = statistic(of_seeds[drawn][..., None])
+        estimates[1:, k] = _interval(resampled, confidence, seeds=n)
+    return Estimate(*estimates)
+
+
+def median_time(
+    times: Any, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Estimate:
+    """The median of times to an event, as environment steps to a return, with its bootstrap
+    interval.
+
+    A time that was censored, as the event did not come, counts as infinite: the median is infinite
+    unless more than half of the runs came to it, and so is an end of the interval. A mean of the
+    others would flatter.
+
+    Args:
+        times: [N]; infinite where it was censored.
+        seed: of the resampling.
+        repetitions: number of resamples.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: there are no times, one is NaN, or as of `bootstrap_interval`.
+    """
+    times = np.asarray(times, float)
+    if times.ndim != 1 or not len(times) or np.isnan(times).any():
+        raise ValueError(f"times must be a list of numbers, none of them NaN, got {times!r}")
+    _check_bootstrap(repetitions, confidence)
+    drawn = np.random.default_rng(seed).integers(0, len(times), (repetitions, len(times)))
+    low, high = _interval(np.median(times[drawn], axis=1), confidence, seeds=len(times))
+    return Estimate(float(np.median(times)), float(low), float(high))
+
+
 def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
     """(scores - low) / (high - low).
 
@@ -242,6 +319,20 @@ def normalise(scores: Any, low: Any, high: Any) -> np.ndarray:
     return (scores - low) / (high - low)
 
 
+def _share(won: np.ndarray, confidence: float) -> Estimate:
+    """The mean of 0, ½ and 1, [N, M], with Wilson's interval, which ties make wider than need
+    be.
+    """
+    share = float(won.mean())
+    if len(won) < 2:
+        return Estimate(share, np.nan, np.nan)
+    z = NormalDist().inv_cdf((1.0 + confidence) / 2)
+    shrunk = 1.0 + z**2 / won.size
+    middle = (share + z**2 / (2 * won.size)) / shrunk
+    half = z * np.sqrt(share * (1.0 - share) / won.size + (z / (2 * won.size)) ** 2) / shrunk
+    return Estimate(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+
+
 def _counts(g: np.random.Generator, scores: np.ndarray, repetitions: int) -> np.ndarray:
     """Counts of how often each seed of scores [N, M] is drawn in each environment, [R, M, N]; each
     row sums to N.
@@ -259,7 +350,11 @@ def _interval(resampled: np.ndarray, confidence: float, *, seeds: int) -> np.nda
     if seeds < 2:
         return np.full((2, *resampled.shape[1:]), np.nan)
     tail = (1.0 - confidence) / 2
-    return np.quantile(resampled, [tail, 1.0 - tail], axis=0)
+    # between a number and infinity there is nothing to be interpolated
+    method: Literal["linear", "inverted_cdf"] = "linear"
+    if not np.isfinite(resampled).all():
+        method = "inverted_cdf"
+    return np.quantile(resampled, [tail, 1.0 - tail], axis=0, method=method)
 
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

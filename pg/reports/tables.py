@@ -263,7 +263,7 @@ def plain(rows: Sequence[Sequence[str]]) -> str:
     for name, *values in rows:
         cells = [name.ljust(widths[0])]
         cells += [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
-        lines.append("  ".join(cells))
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 

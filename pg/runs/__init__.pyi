@@ -6,8 +6,10 @@ from . import execution as execution
 from . import files as files
 from . import folders as folders
 from . import interrupts as interrupts
+from . import loading as loading
 from . import memory as memory
 from . import migrations as migrations
 from . import parameters as parameters
 from . import results as results
+from . import sweeps as sweeps
 from . import writing as writing

@@ -17,7 +17,7 @@ import numpy as np
 from pg.config import NONFINITE_CAUSES
 from pg.reports import curves, statistics, tables
 from pg.reports.curves import Curve
-from pg.reports.statistics import Estimate
+from pg.reports.statistics import Estimate, Statistic
 from pg.runs import files, folders
 
 if TYPE_CHECKING:
@@ -110,6 +110,34 @@ def completed(parts: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.nd
     return [one(part) for part in parts]
 
 
+def final_means(found: Results) -> dict[str, np.ndarray]:
+    """The mean return of each final evaluation by how actions are chosen, "sampled" or "greedy":
+    [seeds], NaN of a seed that diverged; {} of a run that has not finished.
+    """
+    summary, failed = found.summary, failed_runs(found.metrics)
+    was_evaluated = "actions" in summary or failed.all()
+    if summary.get("status", "interrupted") == "interrupted" or not was_evaluated:
+        return {}
+    rows = {row["seed"]: row for row in summary.get("per_seed", ())}
+    if set(rows) != set(found.seeds):
+        raise ValueError(f"{found.folder / 'summary.json'} is damaged: it is of other seeds")
+    final = summary.get("actions", "sampled")
+    scores = {}
+    for actions in ("sampled", "greedy"):
+        of_seeds = [rows[seed] for seed in found.seeds]
+        if actions != final:
+            of_seeds = [row.get(actions) for row in of_seeds]
+        if all(of_seeds):
+            means = np.array([stored_number(row.get("mean")) for row in of_seeds])
+            scores[actions] = np.where(failed | ~np.isfinite(means), np.nan, means)
+    return scores
+
+
+def stored_number(stored: float | str | None) -> float:
+    """A number as JSON has it: null is NaN, and what is infinite a text."""
+    return np.nan if stored is None else float(stored)
+
+
 def per_seed(
     metrics: Mapping[str, np.ndarray], evaluation: "Evaluation | None" = None
 ) -> dict[str, np.ndarray]:
@@ -154,14 +182,14 @@ def as_rows(columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in values]
 
 
-def mean_over_seeds(scores: np.ndarray) -> Estimate:
-    """The mean of one score a seed, [S], with its interval; NaN of no seeds, and of returns that
-    are not finite.
+def over_seeds(scores: np.ndarray, statistic: Statistic = statistics.mean) -> Estimate:
+    """The mean of one score a seed, [S], or another statistic, with its interval; NaN of no seeds,
+    and without an interval of returns that are not finite.
     """
     if not len(scores) or not np.isfinite(scores).all():
         mean = float(np.mean(scores)) if len(scores) else np.nan
         return Estimate(mean, np.nan, np.nan)
-    return statistics.bootstrap_interval(scores, statistics.mean)
+    return statistics.bootstrap_interval(scores, statistic)
 
 
 def failed_runs(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -258,7 +286,7 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
     """
     path, seeds = folder / "metrics.parquet", num_seeds(folder)
     most = None if seeds is None else seeds * _num_updates(folder)
-    parts = files.named(folder / "checkpoints", METRICS_PART)
+    parts = _metrics_parts(folder)
     has_ended = os.path.lexists(folder / "summary.json")
     if os.path.lexists(path) and (has_ended or not parts):
         return tables.read_parquet(path, most_rows=most)
@@ -271,6 +299,16 @@ def read_metrics(folder: Path) -> dict[str, np.ndarray]:
                 f"{part} is damaged, remove it: it has other columns than {parts[0].name}"
             )
     return {name: np.concatenate([table[name] for table in stored]) for name in stored[0]}
+
+
+def has_metrics(folder: Path) -> bool:
+    """True where `read_metrics` has something to read."""
+    return os.path.lexists(folder / "metrics.parquet") or bool(_metrics_parts(folder))
+
+
+def _metrics_parts(folder: Path) -> list[Path]:
+    """The tables that the checkpoints of a run have of its metrics."""
+    return files.named(folder / "checkpoints", METRICS_PART)
 
 
 def num_seeds(folder: Path) -> int | None:

@@ -126,7 +126,7 @@ def _over_seeds(scores: Mapping[str, np.ndarray], fine: np.ndarray) -> dict[str,
     if len(fine) == 1:
         return results.as_rows(scores)[0]
     means = scores["mean"][fine]
-    mean = results.mean_over_seeds(means)
+    mean = results.over_seeds(means)
     return {
         "mean": mean.value,
         "interval": [mean.low, mean.high],

@@ -17,7 +17,7 @@ from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.runs import checkpoints, execution, files, folders, memory, results, writing
+from pg.runs import checkpoints, execution, files, folders, memory, results, sweeps, writing
 from pg.sweep import chunks, report
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Plan
@@ -188,7 +188,7 @@ def finish(
     Arguments are as of `run_sweep`. Returns True where there is a mean return to report. Where
     every run diverged there is no best configuration, and nothing more is trained.
     """
-    ranked = report.rank(spec, specs.read_runs(folder)) if devices.is_first() else []
+    ranked = report.rank(spec, sweeps.read_runs(folder)) if devices.is_first() else []
     best = devices.agreed(ranked[0].configuration if report.any_finite(ranked) else NO_BEST)
     if ranked:
         report.write(spec, folder, ranked)

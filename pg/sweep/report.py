@@ -14,11 +14,10 @@ import numpy as np
 from pg import numerals
 from pg.commands import cli
 from pg.config import part_name
-from pg.reports import curves, plots, statistics, tables
+from pg.reports import comparison, curves, plots, statistics, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate
-from pg.runs import files, results
-from pg.sweep import spec as specs
+from pg.runs import files, results, sweeps
 from pg.sweep.spec import SweepSpec
 
 SHOWN = 10  # lines of the table that is printed
@@ -52,10 +51,9 @@ def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
     ranked = []
     for g in range(len(rows["run"]) // len(spec.seeds)):
         chosen = rows["configuration"] == g
-        failed = rows.get("failed", ~rows["finite"])  # of before, what was not finite failed
-        finite = ~failed[chosen] & np.isfinite(rows["mean"][chosen])
+        finite = ~sweeps.failed_runs(rows)[chosen]
         scores = rows["mean"][chosen][finite]
-        mean = results.mean_over_seeds(scores)
+        mean = results.over_seeds(scores)
         steps = float(rows["env_steps"][chosen].mean())
         diverged = int((~finite).sum())
         ranked.append(Ranked(g, spec.values(g), scores, mean, diverged, steps))
@@ -114,10 +112,9 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
     written = {name: numerals.labels([r.values[name] for r in best]) for name in spec.table}
     for i, r in enumerate(best):
         values = {name: texts[i] for name, texts in written.items()}
-        # an estimator alone keeps its name, and with it its colour
-        name = values["estimator"] if set(values) == {"estimator"} else label(values)
-        name = name or part_name(spec.config.estimator)
-        metrics = specs.read_metrics(spec, folder, r.configuration)
+        name = comparison.label(values) or part_name(spec.config.estimator)
+        runs = spec.runs_of(r.configuration)
+        metrics = sweeps.read_metrics(folder, runs)[r.configuration]
         try:
             lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))
         except ValueError as error:
@@ -177,7 +174,8 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
             "that there is no best configuration: smaller values of learning_rate may help"
         )
     best = ranked[0]
-    name = label(best.values) or "the only configuration"
+    values = {name: _number(value) for name, value in best.values.items()}
+    name = comparison.label(values) or "the only configuration"
     found = f"best: {name}; mean return {_interval(best.mean)} where it was selected"
     if again is None:
         return found + (
@@ -202,11 +200,6 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
 def any_finite(ranked: list[Ranked]) -> bool:
     """True where a run stayed finite, so that there is a best configuration."""
     return any(len(r.scores) for r in ranked)
-
-
-def label(values: Mapping[str, Any]) -> str:
-    """A configuration for a legend or a line."""
-    return ", ".join(f"{name.rstrip('_')}={_number(value)}" for name, value in values.items())
 
 
 def _median(scores: np.ndarray) -> float:

@@ -25,8 +25,7 @@ from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
 from pg.reports import tables
 from pg.runs import execution as runs
-from pg.runs import files, folders, results
-from pg.runs.migrations import COLUMNS, migrated
+from pg.runs import files, folders, results, sweeps
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 from pg.train import make_learner
@@ -34,12 +33,6 @@ from pg.train import make_learner
 # Columns of a row per run besides its labels: those of `results.per_seed` that are needed.
 RESULTS = ("env_steps", "finite", "mean", "standard_error", "min", "max")
 WIDEST = 2**20  # vmapped runs on a device, at most
-# The expected shape of sweep.json, as of `inputs.misfit`.
-SWEEP: dict[str, Any] = {
-    **folders.SETTINGS,
-    **{"table": {...: list}, "episodes": int, "greedy": bool, "exact": bool},
-    **{"first_seed": int, "num_seeds": int},
-}
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,10 @@ class SweepSpec:
         """G · S."""
         return self.num_configurations * len(self.seeds)
 
+    def runs_of(self, g: int) -> range:
+        """The numbers of a configuration's runs."""
+        return range(g * len(self.seeds), (g + 1) * len(self.seeds))
+
     def programs(self) -> list[tuple[Config, range]]:
         """The static settings, each with its configurations: one compilation each."""
         groups: list[tuple[Config, range]] = []
@@ -143,7 +140,7 @@ class SweepSpec:
         default.
         """
         try:
-            stored = migrated(folders.read_json(path, SWEEP))
+            stored = sweeps.read_stored(path.parent)
             config, hyperparams = folders.stored_settings(stored)
         except ValueError:  # damaged, or with a setting that no longer exists
             return False
@@ -218,7 +215,7 @@ def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
     make(folder)
     for place in (folder, folder / "metrics", folder / "runs"):
         files.remove_leftovers(place)
-    finished = _tables(folder, "runs")
+    finished = sweeps.chunk_files(folder, "runs")
     for i, path in enumerate(finished):
         try:
             _check_chunk(spec, path)
@@ -230,7 +227,7 @@ def start(spec: SweepSpec, folder: Path) -> tuple[int, int | None]:
             for later in finished[i:]:
                 later.unlink()
             break
-    return len(read_runs(folder).get("run", ())), stored_width(folder)
+    return len(sweeps.read_runs(folder).get("run", ())), stored_width(folder)
 
 
 def stored_width(folder: Path) -> int | None:
@@ -276,25 +273,15 @@ def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None
     tables.write_parquet(folder / "runs" / name, {**labels, **varied, **scores})
 
 
-def _tables(folder: Path, kind: str) -> list[Path]:
-    """The files of chunks, in order. kind: `runs` or `metrics`."""
-    return files.named(folder / kind, r"\d{6,}-\d{6,}\.parquet")
-
-
-def _num_runs(path: Path) -> int:
-    """The runs of a chunk, by the name of its file."""
-    first, last = path.stem.split("-")
-    return int(last) - int(first) + 1
-
-
 def _check_chunk(spec: SweepSpec, path: Path) -> None:
     """Raises ValueError unless both files of a finished chunk are what `write_chunk` writes, by
     their heads.
     """
-    first, count = int(path.stem.split("-")[0]), _num_runs(path)
+    numbers = sweeps.runs_of(path)
+    first, count = numbers.start, len(numbers)
     if not 1 <= count <= spec.num_runs - first:
         raise ValueError(f"{path} is damaged, remove it: the sweep has {spec.num_runs} runs")
-    rows = _read(path, most_rows=count, texts=True)
+    rows = sweeps.read_chunk(path, most_rows=count, texts=True)
     wanted = {"run", "configuration", "seed", *spec.table, *RESULTS}
     if lacking := sorted(wanted - set(rows)):
         raise ValueError(f"{path} is damaged, remove it: it has no column {lacking[0]}")
@@ -305,13 +292,6 @@ def _check_chunk(spec: SweepSpec, path: Path) -> None:
     tables.read_parquet(path.parents[1] / "metrics" / path.name, ["run"], most_rows=longest)
 
 
-def _read(path: Path, **options: Any) -> dict[str, np.ndarray]:
-    """A table of the sweep under the names of today. options: as of `tables.read_parquet`."""
-    columns = tables.read_parquet(path, **options)
-    former = COLUMNS["sweep"]
-    return {former.get(name, name): values for name, values in columns.items()}
-
-
 def labelled(spec: SweepSpec, start: int, count: int) -> dict[str, Any]:
     """The labels of the runs start, start + 1, ..., [count] each."""
     run = start + np.arange(count)
@@ -320,39 +300,3 @@ def labelled(spec: SweepSpec, start: int, count: int) -> dict[str, Any]:
         "configuration": run // len(spec.seeds),
         "seed": spec.seeds.start + run % len(spec.seeds),
     }
-
-
-def read_runs(folder: Path) -> dict[str, np.ndarray]:
-    """The rows of all finished runs, in order; {} if there are none. Raises ValueError where some
-    are missing.
-    """
-    parts = [_read(path, most_rows=_num_runs(path), texts=True) for path in _tables(folder, "runs")]
-    if not parts:
-        return {}
-    # a column that is new is in later files only
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    if "run" not in rows or not np.array_equal(rows["run"], np.arange(len(rows["run"]))):
-        raise ValueError(f"{folder / 'runs'} lacks runs between others: remove the later files")
-    return rows
-
-
-def read_metrics(spec: SweepSpec, folder: Path, configuration: int) -> dict[str, np.ndarray]:
-    """The metrics of a configuration by name, [seeds, updates] each."""
-    num_seeds = len(spec.seeds)
-    first, last = configuration * num_seeds, (configuration + 1) * num_seeds - 1
-    parts = []
-    for path in _tables(folder, "metrics"):
-        start, end = map(int, path.stem.split("-"))
-        if end < first or last < start:
-            continue
-        part = _read(path)
-        chosen = part["configuration"] == configuration
-        if chosen.any():
-            parts.append({name: values[chosen] for name, values in part.items()})
-    if not parts:
-        raise ValueError(f"there are no metrics of configuration {configuration} in {folder}")
-    # a column that is new is in later files only
-    names = [name for name in parts[0] if all(name in part for part in parts)]
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    return results.by_run(rows, len(np.unique(rows["seed"])))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pg.commands import cli
-from pg.sweep import spec as specs
+from pg.runs import sweeps
 
 ROOT = Path(__file__).parents[2]
 SWEEP = [
@@ -172,7 +172,7 @@ def finished(jobs: list[subprocess.Popen[str]], seconds: float = 300) -> list[st
 def the_runs(out: Path) -> dict[str, np.ndarray]:
     """The rows of the one sweep below `out`."""
     (folder,) = out.glob("*/*/sweep-*")
-    return specs.read_runs(folder)
+    return sweeps.read_runs(folder)
 
 
 @pytest.mark.acceptance("D8")

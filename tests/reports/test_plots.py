@@ -91,6 +91,19 @@ def profiles(path: Path) -> None:
     )
 
 
+def comparison(path: Path, envs: int = 1) -> None:
+    """A panel of curves and one of profiles for each environment."""
+    tau = np.linspace(0, 1, 20)
+    steps = np.linspace(0, 1.5e6, 30)
+    labels = ["reinforce", "leave_one_out", "learning_rate=0.001, gamma=0.99, num_envs=100"]
+    lines = {n: Curve(steps, estimate(np.sqrt(steps) / (1 + i))) for i, n in enumerate(labels)}
+    shares = {name: estimate(1 - tau ** (1 + i)) for i, name in enumerate(labels)}
+    panels = {
+        f"{PROBLEMS[i % 6]} {i}": plots.Compared(lines, 500 * tau, shares) for i in range(envs)
+    }
+    plots.comparison(panels, path, ylabel="IQM of returns", threshold=900.0)
+
+
 def intervals(path: Path) -> None:
     plots.intervals(
         {n: estimate(0.1 * i) for i, n in enumerate(NAMES[:8])},
@@ -126,6 +139,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "intervals": intervals,
     "sensitivity": sensitivity,
     "heat_map": heat_map,
+    "comparison": comparison,
+    "comparison on twelve": lambda path: comparison(path, 12),
 }
 
 
@@ -149,6 +164,9 @@ ONE_SEED: dict[str, Callable[[Path], None]] = {
     "learning_curves": lambda path: plots.learning_curves(
         {"CartPole": {"a": Curve(np.arange(3), Estimate(np.ones(3), *np.full((2, 3), np.nan)))}},
         path,
+    ),
+    "comparison": lambda path: plots.comparison(
+        {"CartPole": plots.Compared({}, np.array([]), {})}, path, ylabel="IQM of returns"
     ),
     "late episodes": lambda path: plots.learning_curve(
         metrics_of(LATE, 1), path, title="one seed ends no episode"
@@ -203,7 +221,10 @@ def test_the_mean_of_a_learning_curve_is_that_of_the_reports(
     np.testing.assert_array_equal(mean.get_ydata(), expected.mean.value)
 
 
-SLOW = ("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves")
+SLOW = (
+    *("bars of twenty", "curves of twenty", "curves, axes of their own", "learning_curves"),
+    "comparison on twelve",
+)
 
 
 def drawn(draw: Callable[[Path], None], path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

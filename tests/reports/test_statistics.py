@@ -242,6 +242,65 @@ def test_the_probability_of_improvement_resamples_both_methods() -> None:
     np.testing.assert_allclose(got[1:], np.quantile(values, [0.025, 0.975]), atol=0.015)
 
 
+def test_the_probability_of_improvement_of_pairs_is_wilsons() -> None:
+    """The share of pairs that are won; its interval is scipy's of a binomial."""
+    x, y = X[:, :2], Y[:, :2]
+    got = probability_of_improvement(x, y, paired=True)
+    won = int((x > y).sum())
+    theirs = scipy.stats.binomtest(won, x.size).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(got, [won / x.size, theirs.low, theirs.high], atol=1e-12)
+    tied = probability_of_improvement([1.0, 2.0, 3.0], [1.0, 0.0, 4.0], paired=True)
+    assert tied.value == pytest.approx(0.5)
+    assert probability_of_improvement([1.0], [0.0], paired=True)[:1] == (1.0,)
+    with pytest.raises(ValueError, match="pairs must have as many runs each, got 3 and 2"):
+        probability_of_improvement([1.0, 2.0, 3.0], [1.0, 2.0], paired=True)
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.8, 0.95])
+def test_the_interval_of_pairs_covers(chance: float) -> None:
+    """Also near 1, where every pair is won as often as not."""
+    g, count = np.random.default_rng(3), 2000
+    won = g.random((count, 10)) < chance
+    ends = np.array([probability_of_improvement(w, np.full(10, 0.5), paired=True)[1:] for w in won])
+    coverage = ((ends[:, 0] <= chance) & (chance <= ends[:, 1])).mean()
+    assert 0.88 <= coverage <= 0.999, coverage
+
+
+def test_pairs_tell_what_is_hidden_between_seeds() -> None:
+    """Seeds that differ a hundred times as much as the methods do."""
+    seeds = 100.0 * np.random.default_rng(0).normal(size=30)
+    unpaired = probability_of_improvement(seeds + 1.0, seeds)
+    paired = probability_of_improvement(seeds + 1.0, seeds, paired=True)
+    assert unpaired.low < 0.5 < unpaired.high
+    assert (paired.value, paired.low > 0.85) == (1.0, True)
+
+
+def test_a_median_time_counts_those_that_did_not_come() -> None:
+    inf = np.inf
+    assert statistics.median_time([3.0, 1.0, inf]).value == 3.0
+    assert statistics.median_time([1.0, 2.0, inf, inf]).value == inf
+    assert statistics.median_time([inf] * 3) == (inf, inf, inf)
+    value, low, high = statistics.median_time([1.0, 2.0, 3.0, inf, inf])
+    assert (value, low, high) == (3.0, 1.0, inf)
+    times = np.random.default_rng(0).exponential(size=30)
+    theirs = scipy.stats.bootstrap(
+        (times,), np.median, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    np.testing.assert_allclose(
+        statistics.median_time(times, repetitions=20_000)[1:], theirs, atol=0.06
+    )
+    with pytest.raises(ValueError, match="none of them NaN"):
+        statistics.median_time([1.0, np.nan])
+
+
+def test_a_curve_of_any_statistic_is_that_of_its_points() -> None:
+    curves = np.random.default_rng(0).normal(size=(9, 4)).cumsum(axis=1)
+    band = statistics.curve(curves, iqm, repetitions=20_000)
+    for k in range(4):
+        one = bootstrap_interval(curves[:, k], iqm, repetitions=20_000)
+        np.testing.assert_allclose([x[k] for x in band], one, atol=0.05)
+
+
 def test_the_performance_profile_is_a_loops() -> None:
     thresholds = [-1.0, 0.35, 0.5, 0.99, 2.0]
     value, low, high = performance_profile(X, thresholds)

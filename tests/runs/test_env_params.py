@@ -22,9 +22,8 @@ from pg.envs import make_env
 from pg.evaluate import evaluate
 from pg.fast import devices
 from pg.reports import tables
-from pg.runs import execution, folders
+from pg.runs import execution, folders, sweeps
 from pg.sweep import SweepSpec, driver, grid, sweep
-from pg.sweep import spec as specs
 from pg.train import make_learner, training_keys
 
 EPISODES = 6
@@ -63,7 +62,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sweep_ranks_its_settings_by_their_own_environment(swept: Path) -> None:
     """Not by the default one, in which all settings are the same and the best of them is luck."""
-    rows = specs.read_runs(swept)
+    rows = sweeps.read_runs(swept)
     for i in range(0, len(rows["run"]), 2):
         own = with_parameters(CONFIG, **{name: rows[name][i].item() for name in VALUES})
         np.testing.assert_allclose(

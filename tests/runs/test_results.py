@@ -21,8 +21,9 @@ CONFIG = Config(num_envs=2, num_updates=3, hidden_sizes=(4,), preset=None)
 READING = f"""
 import sys
 import pg
-from pg.reports import curves, plots, statistics, tables
+from pg.reports import comparison, curves, plots, statistics, tables
 found = pg.load_results({str(BEFORE)!r})
+assert pg.load({str(BEFORE)!r}).num_rows == 4
 assert found.metrics["return"].shape == (1, 4), found.metrics["return"].shape
 found.learning_curve()
 tables.markdown([("a", "b"), ("1", "2")])
@@ -113,7 +114,7 @@ def test_steps_are_counted_beyond_32_bits() -> None:
 
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no folder of a run: give the one that train"):
+    with pytest.raises(ValueError, match="is no folder of a run: give the one that pg train"):
         pg.load_results(tmp_path)
 
 

@@ -21,7 +21,7 @@ from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
 from pg.fast import devices
 from pg.reports import tables
-from pg.runs import execution, folders, memory
+from pg.runs import execution, folders, memory, sweeps
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import Range, SweepSpec, chunks, driver, grid, random, report, sobol, spaces, sweep
@@ -268,7 +268,7 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
     one = spec(table={"gae_lambda": [0.9, 1.0]})
     folder = one.folder(tmp_path)
     driver.run(one, folder, ONE, HOW, width=6)
-    rows = specs.read_runs(folder)
+    rows = sweeps.read_runs(folder)
     stored = folders.read_json(folder / "sweep.json")
     stored["config"]["memory"] = stored["config"].pop("rnn")
     stored["hyperparams"]["lambda_"] = stored["hyperparams"].pop("gae_lambda")
@@ -282,8 +282,8 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
     assert one.folder(tmp_path) == before
     assert spec(table={"gae_lambda": [0.9, 0.95]}).folder(tmp_path) != before
     assert specs.start(one, before) == (6, 6)
-    assert_equal(specs.read_runs(before), rows)
-    assert specs.read_metrics(one, before, 1)["return"].shape == (3, CONFIG.num_updates)
+    assert_equal(sweeps.read_runs(before), rows)
+    assert sweeps.read_metrics(before)[1]["return"].shape == (3, CONFIG.num_updates)
 
 
 def test_static_settings_are_brought_together() -> None:
@@ -317,7 +317,7 @@ def test_an_interrupted_sweep_goes_on_at_the_next_chunk(
     assert sorted(p.relative_to(whole) for p in whole.rglob("*.parquet")) == sorted(
         p.relative_to(broken) for p in broken.rglob("*.parquet")
     )
-    assert_equal(specs.read_runs(whole), specs.read_runs(broken))
+    assert_equal(sweeps.read_runs(whole), sweeps.read_runs(broken))
     with pytest.raises(ValueError, match="started with --width 2"):
         driver.run(spec(), broken, ONE, HOW, width=3)
 
@@ -343,14 +343,14 @@ def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixt
     """And those of the runs after them, which a ranking would else count without them."""
     folder = tmp_path / "sweep"
     driver.run(spec(), folder, ONE, HOW, width=2)
-    before = specs.read_runs(folder)
+    before = sweeps.read_runs(folder)
     middle = sorted((folder / "metrics").iterdir())[3]
     middle.write_bytes(middle.read_bytes()[:100])
     driver.run(spec(), folder, ONE, HOW)
     out = capsys.readouterr().out
     assert f"{middle} is damaged: its runs, and those after them, are run again" in out
     assert "6 of 12 runs are finished" in out
-    assert_equal(specs.read_runs(folder), before)
+    assert_equal(sweeps.read_runs(folder), before)
 
 
 def test_a_signal_within_a_chunk_loses_nothing(
@@ -381,7 +381,7 @@ def test_a_signal_within_a_chunk_loses_nothing(
     )
     driver.run(one, broken, ONE, HOW)
     assert "going on after update 2" in capsys.readouterr().out
-    assert_equal(specs.read_runs(whole), specs.read_runs(broken))
+    assert_equal(sweeps.read_runs(whole), sweeps.read_runs(broken))
     for path in (whole / "metrics").iterdir():
         assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()
     assert not list((broken / "checkpoints").iterdir())
@@ -390,7 +390,7 @@ def test_a_signal_within_a_chunk_loses_nothing(
 def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     one = spec(table={"learning_rate": [0.001, 0.01]}, episodes=5)
     driver.run(one, tmp_path, ONE, HOW)
-    rows = specs.read_runs(tmp_path)
+    rows = sweeps.read_runs(tmp_path)
     np.testing.assert_array_equal(rows["configuration"], [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(rows["seed"], [0, 1, 2] * 2)
     np.testing.assert_array_equal(rows["learning_rate"], [0.001] * 3 + [0.01] * 3)
@@ -402,7 +402,7 @@ def test_what_is_kept_of_a_run(tmp_path: Path) -> None:
     metrics = tables.read_parquet(next((tmp_path / "metrics").iterdir()))
     here = (metrics["configuration"] == 1) & (metrics["seed"] == 1)
     np.testing.assert_allclose(metrics["return"][here], done.metrics["return"][0], rtol=1e-3)
-    stored = specs.read_metrics(one, tmp_path, 1)
+    stored = sweeps.read_metrics(tmp_path, one.runs_of(1))[1]
     np.testing.assert_array_equal(stored["env_steps"][1], done.metrics["env_steps"][0])
     np.testing.assert_allclose(stored["return"][1], done.metrics["return"][0], rtol=1e-3)
 

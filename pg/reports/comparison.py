@@ -1,0 +1,606 @@
+"""Runs held against one another: final scores, the probability that one method improves on another,
+environment steps to a return, learning curves and performance profiles.
+
+A group is all runs of the same settings, whatever their seeds. Groups are compared where they have
+the environment in common. They are named by the settings that tell them apart, the fewest that do,
+and not by their folders. A seed that diverged has no score: means are over the others, and wherever
+scores are ranked it comes last. Imports neither jax nor gymnax.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from pg import numerals
+from pg.reports import curves, plots, statistics, tables
+from pg.reports.curves import Curve
+from pg.reports.statistics import Estimate, Statistic
+from pg.runs import files, results
+from pg.runs.loading import ENV_PARAM, Runs
+
+Actions = Literal["sampled", "greedy"]
+STATISTICS: dict[str, Statistic] = {"iqm": statistics.iqm, "mean": statistics.mean}
+NAMES = {"iqm": "IQM", "mean": "mean"}
+DRAWN = 10  # groups of an environment in the picture
+THRESHOLDS = 200  # points of a performance profile
+# Settings of the environment besides its name: with others it is another environment.
+_OF_ENV = ("env_class", "env_code", "horizon", "action_repeat")
+# What tells groups of the same settings apart, where nothing else does.
+_SOURCE, _FOLDER = "from", "folder"
+
+
+class Group(NamedTuple):
+    """The runs of one setting, pooled over folders; a seed comes once."""
+
+    settings: dict[str, Any]  # as of `loading.flat_settings`, and what else tells it apart
+    runs: list[Runs]
+
+    @property
+    def env(self) -> str:
+        """Name of the environment."""
+        return str(self.settings["env"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of all runs."""
+        return [seed for runs in self.runs for seed in runs.seeds]
+
+    def scores(self, actions: Actions) -> np.ndarray:
+        """The mean return of each seed's final evaluation, [seeds]; NaN where it diverged."""
+        return np.concatenate([runs.scores[actions] for runs in self.runs])
+
+    def seed_curves(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Steps and returns of each seed, as of `curves.seed_curves`."""
+        parts = [curves.seed_curves(runs.metrics) for runs in self.runs]
+        steps = [seed for part, _ in parts for seed in part]
+        returns = [seed for _, part in parts for seed in part]
+        return steps, returns
+
+
+class Row(NamedTuple):
+    """The figures of a group."""
+
+    env: str
+    group: str
+    seeds: int
+    diverged: int  # seeds without a score
+    iqm: Estimate  # of the scores of the others
+    mean: Estimate
+    # P(X > Y) + ½ P(X = Y) for a run X of the group and a run Y of the baseline; NaN of the
+    # baseline itself, and where it was not run on this environment
+    probability_of_improvement: Estimate
+    pairs: int  # seeds by which it is paired; 0: all runs of one with all of the other
+    env_steps: float  # of a seed, mean
+    reached: int  # seeds whose learning curve came to the threshold
+    steps_to_threshold: Estimate  # median over seeds, infinite where it was not reached
+
+
+class Comparison(NamedTuple):
+    """Groups, and what they are called."""
+
+    groups: list[Group]
+    names: list[str]  # the settings that tell the groups of an environment apart
+    methods: list[tuple[str, ...]]  # of each group the values of these, as texts
+    differing: list[str]  # other settings that are not the same in all groups
+    baseline: tuple[str, ...]  # a method
+    actions: Actions
+
+    @property
+    def labels(self) -> list[str]:
+        """Of each group, the same for the same method on other environments."""
+        return [self.label_of(method) for method in self.methods]
+
+    def label_of(self, method: tuple[str, ...]) -> str:
+        """The label of a method."""
+        return label(dict(zip(self.names, method, strict=True)))
+
+    @property
+    def envs(self) -> list[str]:
+        """The environments."""
+        return list(dict.fromkeys(group.env for group in self.groups))
+
+    def group_of(self, method: tuple[str, ...], env: str) -> Group | None:
+        """The group of a method on an environment; None where it has none."""
+        for group, other in zip(self.groups, self.methods, strict=True):
+            if (group.env, other) == (env, method):
+                return group
+        return None
+
+    def of_baseline(self, env: str) -> Group | None:
+        """The baseline's group on an environment; None where it has none."""
+        return self.group_of(self.baseline, env)
+
+
+def compare(
+    runs: Sequence[Runs], baseline: Sequence[Runs] = (), actions: Actions | None = None
+) -> Comparison:
+    """Pools runs into groups, names them and finds the baseline among them.
+
+    Args:
+        runs: finished ones, as of `loading.find`.
+        baseline: runs of one method, among `runs` or further ones; (): the first of `runs`.
+        actions: of the final evaluations; None: sampled where all runs have such an evaluation,
+            else greedy.
+
+    Raises:
+        ValueError: there are no runs; their evaluations are not of the same kind; or the baseline
+            is of several methods.
+    """
+    known = {one.name for one in runs}
+    runs = [*(one for one in baseline if one.name not in known), *runs]
+    if not runs:
+        raise ValueError("there is no finished run to compare")
+    groups = pooled(runs)
+    names, differing = _naming(groups)
+    texts = [numerals.labels([_value(group, name) for group in groups]) for name in names]
+    methods = [tuple(map(numerals.typed, method)) for method in zip(*texts, strict=True)]
+    wanted = {one.name for one in baseline or runs[:1]}
+    chosen = [
+        method
+        for group, method in zip(groups, methods, strict=True)
+        if wanted & {one.name for one in group.runs}
+    ]
+    found = Comparison(groups, names, methods, differing, chosen[0], _actions(runs, actions))
+    if len(set(chosen)) > 1:
+        some = " and ".join(map(found.label_of, list(dict.fromkeys(chosen))[:2]))
+        raise ValueError(f"the baseline must be one method, and it has runs of {some}")
+    return found
+
+
+def pooled(runs: Iterable[Runs]) -> list[Group]:
+    """Groups of runs of the same settings, each in the order of its first runs.
+
+    Where the same settings come with the same seeds again there are several groups, which differ in
+    `folder`: a seed is not counted twice. Configurations of a sweep are not pooled with other runs
+    of their settings, as their seeds had a part in a choice.
+    """
+    groups: list[Group] = []
+    for one in runs:
+        settings = dict(one.settings)
+        if one.configuration is not None:
+            settings[_SOURCE] = "sweep"
+        for group in groups:
+            if group.settings == settings and not set(one.seeds) & set(group.seeds):
+                group.runs.append(one)
+                break
+        else:
+            groups.append(Group(settings, [one]))
+    return [_placed(group, groups) for group in groups]
+
+
+def _placed(group: Group, groups: Sequence[Group]) -> Group:
+    """A group, which names its first folder where there are others of the same settings."""
+    twins = [other for other in groups if other.settings == group.settings]
+    if len(twins) == 1:
+        return group
+    above = os.path.commonpath([twin.runs[0].folder.absolute() for twin in twins])
+    place = os.path.relpath(group.runs[0].folder, above)
+    return Group({**group.settings, _FOLDER: place}, group.runs)
+
+
+def label(values: Mapping[str, str]) -> str:
+    """Settings for a legend or a line: an estimator by its name, others as NAME=VALUE; none where
+    the value is empty.
+    """
+    texts = []
+    for name, value in values.items():
+        shown = name.removeprefix(ENV_PARAM)
+        if value:
+            texts.append(value if name == "estimator" else f"{shown}={value}")
+    return ", ".join(texts)
+
+
+def tabulate(comparison: Comparison, threshold: float | None = None) -> list[Row]:
+    """The figures of every group.
+
+    Args:
+        comparison: the groups.
+        threshold: a return whose first coming is looked for; None: none is.
+    """
+    rows = []
+    for group, name in zip(comparison.groups, comparison.labels, strict=True):
+        scores = group.scores(comparison.actions)
+        finite = scores[np.isfinite(scores)]
+        better, pairs = _unknown(), 0
+        baseline = comparison.of_baseline(group.env)
+        if baseline is not None and baseline is not group:
+            better, pairs = improvement(group, baseline, comparison.actions)
+        times = np.full(len(scores), np.inf)
+        if threshold is not None:
+            times = _times(group, threshold)
+        steps = [runs.metrics["env_steps"].sum(axis=1, dtype=np.int64) for runs in group.runs]
+        rows.append(
+            Row(
+                env=group.env,
+                group=name,
+                seeds=len(scores),
+                diverged=len(scores) - len(finite),
+                iqm=results.over_seeds(finite, statistics.iqm),
+                mean=results.over_seeds(finite),
+                probability_of_improvement=better,
+                pairs=pairs,
+                env_steps=float(np.concatenate(steps).mean()),
+                reached=int(np.isfinite(times).sum()),
+                steps_to_threshold=_unknown()
+                if threshold is None
+                else statistics.median_time(times),
+            )
+        )
+    return rows
+
+
+def improvement(group: Group, baseline: Group, actions: Actions) -> tuple[Estimate, int]:
+    """The probability that a run of a group has a higher score than one of the baseline.
+
+    Runs are paired by their seed where the two groups have the same environment and all seeds of
+    one are seeds of the other: equal seeds are equal random numbers, so that what they do to both
+    cancels. A seed that diverged is below all others.
+
+    Returns:
+        The probability, and the number of pairs; 0: none were made.
+    """
+    x, y, paired = _sides(group, baseline, actions)
+    better = statistics.probability_of_improvement(x, y, paired=paired)
+    return better, len(x) if paired else 0
+
+
+def overall_improvement(comparison: Comparison, method: tuple[str, ...]) -> Estimate:
+    """The probability of improvement over the baseline, averaged over environments.
+
+    Of as many seeds as there are on every environment; paired where the runs of every environment
+    are.
+
+    Raises:
+        ValueError: the method or the baseline was not run on all environments.
+    """
+    sides: list[tuple[np.ndarray, np.ndarray, bool]] = []
+    for env in comparison.envs:
+        group, baseline = comparison.group_of(method, env), comparison.of_baseline(env)
+        if group is None or baseline is None:
+            raise ValueError(f"{comparison.label_of(method)} or the baseline was not run on {env}")
+        sides.append(_sides(group, baseline, comparison.actions))
+    paired = all(pairs for _, _, pairs in sides)
+    fewest_x = min(len(x) for x, _, _ in sides)
+    fewest_y = min(len(y) for _, y, _ in sides)
+    x = np.stack([x[:fewest_x] for x, _, _ in sides], axis=1)
+    y = np.stack([y[:fewest_y] for _, y, _ in sides], axis=1)
+    return statistics.probability_of_improvement(x, y, paired=paired)
+
+
+def _sides(group: Group, baseline: Group, actions: Actions) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Scores of a group and of the baseline, and True where they are pairs of the same seeds."""
+    x, y = group.scores(actions), baseline.scores(actions)
+    x, y = _ranked(x, y)
+    theirs = {seed: i for i, seed in enumerate(baseline.seeds)}
+    shared = [(i, theirs[seed]) for i, seed in enumerate(group.seeds) if seed in theirs]
+    all_shared = len(shared) == min(len(x), len(y))
+    if not all_shared or _environment(group) != _environment(baseline):
+        return x, y, False
+    mine, others = np.transpose(shared)
+    return x[mine], y[others], True
+
+
+def write(
+    comparison: Comparison, rows: Sequence[Row], folder: Path, threshold: float | None
+) -> list[Path]:
+    """comparison.csv, with all settings that are not the same, and comparison.md. The files.
+
+    Args:
+        comparison: the groups.
+        rows: their figures, as of `tabulate`.
+        folder: in which they are written; it is made.
+        threshold: as of `tabulate`.
+    """
+    files.make_folder(folder)
+    settings = [*comparison.names, *comparison.differing]
+    lines = []
+    for group, row in zip(comparison.groups, rows, strict=True):
+        values = [group.settings.get(name) for name in settings]
+        lines.append([*tables.flat_row(row), *values])
+    columns = [*tables.flat_columns(Row), *(f"settings.{name}" for name in settings)]
+    paths = [folder / "comparison.csv", folder / "comparison.md"]
+    tables.write_csv(paths[0], columns, lines)
+    text = "\n\n".join(
+        [
+            tables.markdown(cells(comparison, rows, threshold, separate_envs=False)),
+            "\n".join(f"- {remark}" for remark in remarks(comparison, rows, threshold)),
+        ]
+    )
+    files.replace(paths[1], lambda file: file.write(f"{text}\n".encode()))
+    return paths
+
+
+def cells(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    threshold: float | None = None,
+    *,
+    separate_envs: bool = True,
+    short: bool = False,
+) -> list[list[str]]:
+    """The table as texts, its head first.
+
+    Args:
+        comparison: the groups.
+        rows: those of `tabulate`, or some of them.
+        threshold: as of `tabulate`.
+        separate_envs: the environment is said elsewhere; else it is the first column.
+        short: without what a narrow terminal has no room for.
+    """
+    methods = dict(zip(comparison.labels, comparison.methods, strict=True))
+    head = [name.removeprefix(ENV_PARAM) for name in comparison.names] + ["seeds"]
+    head = head if separate_envs else ["env", *head]
+    is_diverged = any(row.diverged for row in rows)
+    compared = len(set(comparison.methods)) > 1
+    head += ["diverged"] * is_diverged + ["IQM [95 %]"] + ["mean [95 %]"] * (not short)
+    head += ["P(> baseline) [95 %]", "of"] * compared
+    head += [f"steps to {numerals.number(threshold)}", "reached"] if threshold is not None else []
+    lines = [head]
+    for row in rows:
+        method = methods[row.group]
+        line = [] if separate_envs else [row.env]
+        line += [*method, str(row.seeds)] + [str(row.diverged)] * is_diverged
+        line += [_text(row.iqm)] + [_text(row.mean)] * (not short)
+        if compared:
+            line += _probability(comparison, row, method)
+        if threshold is not None:
+            line += [_steps(row.steps_to_threshold), f"{row.reached}/{row.seeds}"]
+        lines.append(line)
+    return lines
+
+
+def remarks(
+    comparison: Comparison, rows: Sequence[Row], threshold: float | None = None
+) -> list[str]:
+    """Sentences on how the figures came about, for people."""
+    groups = comparison.groups
+    folders = sum(len(group.runs) for group in groups)
+    said = [f"scores: mean returns of the final evaluations, {comparison.actions} actions"]
+    if folders > len(groups):
+        said.append(f"runs that differ only in their seeds are pooled: {folders} in {len(groups)}")
+    if len(set(comparison.methods)) > 1:
+        baseline = comparison.label_of(comparison.baseline)
+        said.append(f"baseline: {baseline}; P is the probability that a run has a higher score")
+        lacking = [env for env in comparison.envs if comparison.of_baseline(env) is None]
+        if lacking:
+            said.append(f"the baseline was not run on {', '.join(lacking)}")
+        kinds = {row.pairs > 0 for row in rows if np.isfinite(row.probability_of_improvement.value)}
+        if True in kinds:
+            said.append("pairs: runs of the same seed and environment, one of each group")
+        if False in kinds:
+            said.append("N × K: not paired, as seeds or environments differ: all runs with all")
+        said += _over_environments(comparison)
+    if comparison.differing:
+        said.append(f"the groups differ in {_listed(comparison.differing)} too")
+    if any(row.diverged for row in rows):
+        said.append("seeds that diverged are left out of IQM and mean, and ranked last in P")
+    if any(_SOURCE in group.settings for group in groups):
+        said.append("the best of a sweep flatters: its score on fresh seeds is that of SWEEP/best")
+    if threshold is not None:
+        said.append(
+            "steps: median over all seeds of the first stretch of the learning curve that has this "
+            "return; a seed that did not reach it counts as later than all others, ∞"
+        )
+    if min(row.seeds for row in rows) < statistics.FEW_SEEDS:
+        said.append(f"intervals of fewer than {statistics.FEW_SEEDS} seeds are too narrow")
+    return said
+
+
+def draw(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    path: Path,
+    *,
+    statistic: str = "iqm",
+    threshold: float | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Learning curves over one another, and performance profiles beside them, as PNG and SVG.
+
+    Args:
+        comparison: the groups.
+        rows: their figures.
+        path: of the picture.
+        statistic: of the curves over seeds, a name of `STATISTICS`.
+        threshold: a return that is drawn as a dashed line.
+        say: takes a sentence on what is not drawn.
+    """
+    panels = {}
+    for env in comparison.envs:
+        drawn = _drawn(comparison, rows, env)
+        there = sum(group.env == env for group in comparison.groups)
+        if len(drawn) < there:
+            say(f"{env}: drawn are the baseline and the best, {len(drawn)} of {there} groups")
+        lines: dict[str, Curve] = {}
+        for name, group in drawn.items():
+            try:
+                lines[name] = curves.mean_learning_curve(
+                    *group.seed_curves(), statistic=STATISTICS[statistic]
+                )
+            except ValueError as error:
+                say(f"{env}, {name}: no learning curve is drawn, as {error}")
+        tau, profiles = _profiles(drawn, comparison.actions)
+        panels[env] = plots.Compared(lines, tau, profiles)
+    name = f"{NAMES[statistic]} of returns"
+    plots.comparison(panels, path, ylabel=name, threshold=threshold)
+
+
+def _over_environments(comparison: Comparison) -> list[str]:
+    """A sentence on every method that was run on all of several environments, as the baseline."""
+    said: list[str] = []
+    num_envs = len(comparison.envs)
+    for method in dict.fromkeys(comparison.methods):
+        if num_envs == 1 or method == comparison.baseline or len(said) == DRAWN:
+            continue
+        try:
+            better = overall_improvement(comparison, method)
+        except ValueError:
+            continue
+        name = comparison.label_of(method)
+        said.append(f"{name}, over {num_envs} environments: P(> baseline) {_share(better)}")
+    return said
+
+
+def _drawn(comparison: Comparison, rows: Sequence[Row], env: str) -> dict[str, Group]:
+    """The groups of an environment by their labels; the baseline and the best where there are
+    many.
+    """
+    here = [i for i, group in enumerate(comparison.groups) if group.env == env]
+    if len(here) > DRAWN:
+        baseline = [i for i in here if comparison.methods[i] == comparison.baseline]
+        others = [i for i in here if i not in baseline]
+        best = sorted(others, key=lambda i: -np.nan_to_num(rows[i].iqm.value, nan=-np.inf))
+        here = sorted([*baseline, *best[: DRAWN - len(baseline)]])
+    return {comparison.labels[i]: comparison.groups[i] for i in here}
+
+
+def _profiles(
+    groups: Mapping[str, Group], actions: Actions
+) -> tuple[np.ndarray, dict[str, Estimate]]:
+    """Returns from the lowest to the highest score, and the shares of seeds above them."""
+    scores = {name: group.scores(actions) for name, group in groups.items()}
+    every = np.concatenate(list(scores.values()))
+    finite = every[np.isfinite(every)]
+    if not len(finite):
+        return np.array([]), {}
+    margin = 0.05 * (finite.max() - finite.min()) or 0.5
+    tau = np.linspace(finite.min() - margin, finite.max() + margin, THRESHOLDS)
+    profiles = {}
+    for name, of_seeds in scores.items():
+        ranked = np.where(np.isfinite(of_seeds), of_seeds, tau[0])  # diverged: above nothing
+        profiles[name] = statistics.performance_profile(ranked, tau)
+    return tau, profiles
+
+
+def _actions(runs: Sequence[Runs], asked: Actions | None) -> Actions:
+    """The kind of final evaluation that all runs have."""
+    kinds: tuple[Actions, ...] = (asked,) if asked else ("sampled", "greedy")
+    lacking = {}
+    for actions in kinds:
+        without = [one for one in runs if actions not in one.scores]
+        if not without:
+            return actions
+        lacking[actions] = without[0]
+    said = " and ".join(f"{one.name} has none with {kind} actions" for kind, one in lacking.items())
+    raise ValueError(
+        f"final evaluations must be of one kind, as their scores are different quantities: {said}"
+    )
+
+
+def _naming(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """The fewest settings that tell the groups of every environment apart, found greedily, the
+    estimator first; and the other settings that are not the same in all groups.
+    """
+    listed = dict.fromkeys(name for group in groups for name in group.settings)
+    candidates = [name for name in listed if name not in ("env", _SOURCE, _FOLDER)]
+    differing = [name for name in candidates if _num_values(groups, [name]) > 1]
+    num_envs = _num_told_apart(groups, [])
+    within = [name for name in differing if _num_told_apart(groups, [name]) > num_envs]
+    names: list[str] = []
+    for more in (["estimator"] if "estimator" in within else [], within, [_SOURCE], [_FOLDER]):
+        names = _lengthened(groups, names, more)
+    names = names or ["estimator"]
+    return names, [name for name in differing if name not in names]
+
+
+def _lengthened(groups: Sequence[Group], names: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The names, and of `more` one after the other that tells most groups apart, until all are."""
+    names = list(names)
+    left = [name for name in more if name not in names]
+    while left and _num_told_apart(groups, names) < len(groups):
+        told = [_num_told_apart(groups, [*names, name]) for name in left]
+        if max(told) == _num_told_apart(groups, names):
+            break
+        names.append(left.pop(told.index(max(told))))
+    return names
+
+
+def _num_told_apart(groups: Sequence[Group], names: Sequence[str]) -> int:
+    """The number of groups that these settings and the environment tell apart."""
+    return _num_values(groups, ["env", *names])
+
+
+def _num_values(groups: Sequence[Group], names: Sequence[str]) -> int:
+    return len({tuple(group.settings.get(name) for name in names) for group in groups})
+
+
+def _environment(group: Group) -> dict[str, Any]:
+    """All settings of the environment."""
+    return {
+        name: value
+        for name, value in group.settings.items()
+        if name in ("env", *_OF_ENV) or name.startswith(ENV_PARAM)
+    }
+
+
+def _times(group: Group, threshold: float) -> np.ndarray:
+    """Environment steps of each seed to the threshold, [seeds]; infinite where it did not come."""
+    parts = [
+        curves.steps_to_threshold(*curves.seed_curves(runs.metrics), threshold)
+        for runs in group.runs
+    ]
+    return np.concatenate(parts)
+
+
+def _ranked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores with a number below all others in the place of those of seeds that diverged."""
+    every = np.concatenate([x, y])
+    finite = every[np.isfinite(every)]
+    lowest = finite.min() - 1.0 if len(finite) else 0.0
+    return np.where(np.isfinite(x), x, lowest), np.where(np.isfinite(y), y, lowest)
+
+
+def _unknown() -> Estimate:
+    return Estimate(np.nan, np.nan, np.nan)
+
+
+def _value(group: Group, name: str) -> Any:
+    """The value of a setting for a label."""
+    value = group.settings.get(name)
+    if value is None:
+        return "" if name in (_SOURCE, _FOLDER) else "none"
+    return value
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    """Names for a sentence, the first few."""
+    shown = [name.removeprefix(ENV_PARAM) for name in names[:most]]
+    more = f" and {len(names) - most} other settings" if len(names) > most else ""
+    return ", ".join(shown) + more
+
+
+def _text(estimate: Estimate) -> str:
+    """A value with its interval, in as many digits as seeds can tell apart."""
+    if np.isnan(estimate.low):
+        return numerals.typed(numerals.number(estimate.value, 3))
+    return numerals.typed(numerals.interval(*estimate, digits=3))
+
+
+def _probability(comparison: Comparison, row: Row, method: tuple[str, ...]) -> list[str]:
+    """The probability of improvement, and the number of runs or pairs that it is of."""
+    better = row.probability_of_improvement
+    if method == comparison.baseline:
+        return ["baseline", ""]
+    if np.isnan(better.value):
+        return ["—", ""]
+    baseline = comparison.of_baseline(row.env)
+    num = len(baseline.seeds) if baseline else 0
+    if not row.pairs:
+        return [_share(better), f"{row.seeds} × {num}"]
+    return [_share(better), f"{row.pairs} pair{'s' * (row.pairs > 1)}"]
+
+
+def _share(share: Estimate) -> str:
+    """A probability with its interval."""
+    if np.isnan(share.low):
+        return f"{share.value:.2f}"
+    return f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"
+
+
+def _steps(times: Estimate) -> str:
+    """Steps with their interval, in units."""
+    value, low, high = (numerals.short(x, 3) for x in times)
+    return value if np.isnan(times.low) else f"{value} [{low}, {high}]"

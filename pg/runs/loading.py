@@ -1,0 +1,260 @@
+"""Runs of every kind by their paths: folders of runs, of sweeps and of benchmarks, at once.
+
+`load` makes one table of their metrics, `find` the runs themselves, those of one setting together.
+Imports neither jax nor gymnax, as `results`.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pg.config import Config, Hyperparams
+from pg.inputs import check_name
+from pg.runs import folders, results, sweeps
+from pg.runs.code import SHORT
+
+if TYPE_CHECKING:
+    import pyarrow
+
+ENV_PARAM = "env_params."  # before the name of a parameter of the environment
+_INFINITE = {"inf": float("inf"), "-inf": float("-inf")}  # as strict JSON has them
+_UNITED = "permissive"  # columns of several tables: int32 and int64 are one, what lacks is null
+
+
+class Runs(NamedTuple):
+    """The runs of one setting in a folder, one per seed."""
+
+    folder: Path  # of the run, or of the sweep
+    configuration: int | None  # its number in the sweep
+    settings: dict[str, Any]  # by name, as of `flat_settings`
+    seeds: list[int]
+    metrics: dict[str, np.ndarray]  # [seeds, updates] each
+    # mean return of each final evaluation, by how actions are chosen, "sampled" or "greedy":
+    # [seeds], NaN of a seed that diverged; {} of runs that have not finished
+    scores: dict[str, np.ndarray]
+    is_fresh: bool = False  # of a sweep's best configuration, which had no part in the choice
+
+    @property
+    def name(self) -> str:
+        """The folder, and of a sweep the number of the configuration."""
+        number = "" if self.configuration is None else f"#{self.configuration}"
+        return f"{self.folder}{number}"
+
+
+class Found(NamedTuple):
+    """What lies at some paths."""
+
+    runs: list[Runs]
+    empty: list[Path]  # folders of runs that have no metrics yet
+
+
+def load(
+    paths: str | Path | Iterable[str | Path], columns: Sequence[str] | None = None
+) -> "pyarrow.Table":
+    """The metrics of runs as one tidy table: a row per run, seed and update.
+
+    `load(...).to_pandas()` is a frame of pandas, `polars.from_arrow(load(...))` one of polars.
+
+    Args:
+        paths: of folders as `find` takes them, or one path.
+        columns: settings and metrics that are wanted besides the labels; None: all.
+
+    Returns:
+        The labels `run` (its folder), `configuration` (its number, where a sweep is among them),
+        `seed`, `update` and `total_env_steps`; then the settings, by the names of Config and
+        Hyperparams, parameters of the environment as `env_params.NAME`; then the metrics. Null
+        where a run lacks a setting or a metric.
+
+    Raises:
+        ValueError: as `find` does; there are no metrics; or there is no such column.
+    """
+    import pyarrow
+
+    found = find(paths)
+    if not found.runs:
+        raise ValueError(f"there are no metrics in {found.empty[0]} yet")
+    types = {name: _type(values) for name, values in _settings(found.runs).items()}
+    metrics = list(dict.fromkeys(name for runs in found.runs for name in runs.metrics))
+    for name in columns or ():
+        check_name("column", name, [*types, *metrics])
+    wanted = {*types, *metrics} if columns is None else set(columns)
+    is_swept = any(runs.configuration is not None for runs in found.runs)
+    parts = []
+    for runs in found.runs:
+        rows = results.long_form(runs.metrics, seed=np.asarray(runs.seeds, np.int64))
+        num_rows = len(rows["seed"])
+
+        def repeated(value: Any, kind: Any, num_rows: int = num_rows) -> Any:
+            return pyarrow.repeat(pyarrow.scalar(value, kind), num_rows)
+
+        part = {"run": repeated(str(runs.folder), pyarrow.string())}
+        if is_swept:
+            part["configuration"] = repeated(runs.configuration, pyarrow.int64())
+        part |= {name: rows.pop(name) for name in results.LABELS if name in rows}
+        for name, kind in types.items():
+            if name in wanted:
+                part[name] = repeated(runs.settings.get(name), kind)
+        part |= {name: values for name, values in rows.items() if name in wanted}
+        parts.append(pyarrow.table(part))
+    return pyarrow.concat_tables(parts, promote_options=_UNITED)
+
+
+def find(paths: str | Path | Iterable[str | Path]) -> Found:
+    """The runs at some paths, in their order, each folder once.
+
+    Args:
+        paths: each a folder of a run, a sweep (every configuration whose seeds are finished, on
+            the seeds of the sweep), a folder above such folders, as of a benchmark, or a glob of
+            these. One path need not be in a list.
+
+    Raises:
+        ValueError: a path leads nowhere, a glob to no run, or a file is damaged.
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    places: dict[Path, Path] = {}  # by what it resolves to, so that each counts once
+    for path in listed:
+        for place in _places(Path(path).expanduser()):
+            places.setdefault(place.resolve(), place)
+    if not places:
+        raise ValueError("there are no runs without a path: give the folders of runs or of sweeps")
+    runs, empty = [], []
+    for place in places.values():
+        if _is_sweep(place):
+            runs += _of_sweep(place)
+        elif results.has_metrics(place):
+            runs.append(_of_run(place))
+        else:
+            empty.append(place)
+    return Found(runs, empty)
+
+
+def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by name, plain values: those of Config, of Hyperparams,
+    `env_params.NAME`, and of a part of the user's own its digest, as `estimator_code`; lists as
+    texts, "64 64".
+
+    stored: config, hyperparams and what else there is, as of `folders.read_stored`; fields that
+    are newer than it count as default.
+    """
+    config = {**Config(preset=None).to_json(), **stored["config"]}
+    env_params = config.pop("env_params")
+    hyperparams = {**Hyperparams().scalars(), **stored["hyperparams"]}
+    settings = {**config, **hyperparams}
+    if stored.get("env_class"):
+        settings["env_class"] = stored["env_class"]
+    for field, part in stored.get("parts", {}).items():
+        settings[f"{field}_code"] = part["sha256"][:SHORT]
+    settings |= {f"{ENV_PARAM}{name}": value for name, value in dict(env_params).items()}
+    return {name: _plain(value) for name, value in settings.items()}
+
+
+def _places(path: Path) -> list[Path]:
+    """The folders of runs and of sweeps that a path stands for. Raises ValueError where there are
+    none.
+    """
+    if not path.exists() and glob.has_magic(str(path)):
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        places = [place for match in matches if match.is_dir() for place in _below(match)]
+        if not places:
+            what = "no folder of a run or a sweep" if matches else "nothing"
+            raise ValueError(f"{what} matches {path}")
+        return places
+    if not path.exists():
+        raise ValueError(
+            f"there is no folder {path}: give the one that pg train or pg sweep has printed"
+        )
+    places = _below(path) if path.is_dir() else []
+    # what it is instead of a run is said there
+    return places or [folders.run_folder(path)]
+
+
+def _below(folder: Path) -> list[Path]:
+    """The folder itself, where it holds a run or a sweep, or those below it that do."""
+    if _is_sweep(folder) or os.path.lexists(folder / "config.json"):
+        return [folder]
+    places = []
+    for above, names, inside in os.walk(folder):
+        # versions.json too, as other programs have a config.json
+        if "sweep.json" in inside or {"config.json", "versions.json"} <= set(inside):
+            places.append(Path(above))
+            names.clear()
+        names.sort()
+    return places
+
+
+def _is_sweep(folder: Path) -> bool:
+    return os.path.lexists(folder / "sweep.json")
+
+
+def _of_run(folder: Path) -> Runs:
+    found = results.load_results(folder)
+    is_fresh = folder.name == "best" and _is_sweep(folder.parent)
+    settings = flat_settings(found.settings)
+    scores = results.final_means(found)
+    return Runs(folder, None, settings, found.seeds, found.metrics, scores, is_fresh)
+
+
+def _of_sweep(folder: Path) -> list[Runs]:
+    stored = sweeps.read_stored(folder)
+    rows = sweeps.read_runs(folder)
+    if not rows:
+        return []
+    means = np.where(sweeps.failed_runs(rows), np.nan, rows["mean"])
+    actions = "greedy" if stored["greedy"] else "sampled"
+    found = []
+    for g, metrics in sweeps.read_metrics(folder).items():
+        chosen = rows["configuration"] == g
+        seeds = rows["seed"][chosen].tolist()
+        if len(seeds) < stored["num_seeds"]:
+            continue
+        values = {name: column[g] for name, column in stored["table"].items()}
+        settings = flat_settings(_with_values(stored, values))
+        found.append(Runs(folder, g, settings, seeds, metrics, {actions: means[chosen]}))
+    return found
+
+
+def _with_values(stored: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a sweep with the values of one configuration."""
+    config, hyperparams = dict(stored["config"]), dict(stored["hyperparams"])
+    env_params = dict(config.get("env_params", {}))
+    for name, value in values.items():
+        if name in Config.__dataclass_fields__:
+            config[name] = value
+        elif name in Hyperparams._fields:
+            hyperparams[name] = value
+        else:
+            env_params[name] = value
+    return {**stored, "config": {**config, "env_params": env_params}, "hyperparams": hyperparams}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return _INFINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _settings(runs: Iterable[Runs]) -> dict[str, list[Any]]:
+    """The values of each setting that any of the runs has."""
+    values: dict[str, list[Any]] = {}
+    for one in runs:
+        for name, value in one.settings.items():
+            values.setdefault(name, []).append(value)
+    return values
+
+
+def _type(values: Sequence[Any]) -> Any:
+    """The type of a column that can hold all values: bool, int64, double or string."""
+    import pyarrow
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pyarrow.bool_()
+    if kinds == {int}:
+        return pyarrow.int64()
+    if kinds and kinds <= {int, float}:
+        return pyarrow.float64()
+    return pyarrow.string()
