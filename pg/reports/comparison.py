@@ -26,6 +26,7 @@ STATISTICS: dict[str, Statistic] = {"iqm": statistics.iqm, "mean": statistics.me
 NAMES = {"iqm": "IQM", "mean": "mean"}
 DRAWN = 10  # groups of an environment in the picture
 THRESHOLDS = 200  # points of a performance profile
+UNEQUAL = 1.1  # of environment steps: from this ratio on it is said
 # Settings of the environment besides its name: with others it is another environment.
 _OF_ENV = ("env_class", "env_code", "horizon", "action_repeat")
 # What tells groups of the same settings apart, where nothing else does.
@@ -158,27 +159,30 @@ def pooled(runs: Iterable[Runs]) -> list[Group]:
     of their settings, as their seeds had a part in a choice.
     """
     groups: list[Group] = []
+    alike: dict[Any, list[Group]] = {}  # by settings
     for one in runs:
         settings = dict(one.settings)
         if one.configuration is not None:
             settings[_SOURCE] = "sweep"
-        for group in groups:
-            if group.settings == settings and not set(one.seeds) & set(group.seeds):
+        twins = alike.setdefault(tuple(sorted(settings.items())), [])
+        for group in twins:
+            if not set(one.seeds) & set(group.seeds):
                 group.runs.append(one)
                 break
         else:
-            groups.append(Group(settings, [one]))
-    return [_placed(group, groups) for group in groups]
+            twins.append(Group(settings, [one]))
+            groups.append(twins[-1])
+    for twins in alike.values():
+        if len(twins) > 1:
+            _name_folders(twins)
+    return groups
 
 
-def _placed(group: Group, groups: Sequence[Group]) -> Group:
-    """A group, which names its first folder where there are others of the same settings."""
-    twins = [other for other in groups if other.settings == group.settings]
-    if len(twins) == 1:
-        return group
+def _name_folders(twins: Sequence[Group]) -> None:
+    """Has groups of the same settings differ in the folder of their first runs."""
     above = os.path.commonpath([twin.runs[0].folder.absolute() for twin in twins])
-    place = os.path.relpath(group.runs[0].folder, above)
-    return Group({**group.settings, _FOLDER: place}, group.runs)
+    for twin in twins:
+        twin.settings[_FOLDER] = os.path.relpath(twin.runs[0].folder, above)
 
 
 def label(values: Mapping[str, str]) -> str:
@@ -375,6 +379,7 @@ def remarks(
         said += _over_environments(comparison)
     if comparison.differing:
         said.append(f"the groups differ in {_listed(comparison.differing)} too")
+    said += _unequal_steps(rows)
     if any(row.diverged for row in rows):
         said.append("seeds that diverged are left out of IQM and mean, and ranked last in P")
     if any(_SOURCE in group.settings for group in groups):
@@ -426,6 +431,17 @@ def draw(
         panels[env] = plots.Compared(lines, tau, profiles)
     name = f"{NAMES[statistic]} of returns"
     plots.comparison(panels, path, ylabel=name, threshold=threshold)
+
+
+def _unequal_steps(rows: Sequence[Row]) -> list[str]:
+    """A sentence on each environment on which some groups were trained for longer than others."""
+    said = []
+    for env in dict.fromkeys(row.env for row in rows):
+        steps = [row.env_steps for row in rows if row.env == env]
+        if max(steps) > UNEQUAL * min(steps):
+            low, high = numerals.short(min(steps)), numerals.short(max(steps))
+            said.append(f"{env}: scores are after {low} to {high} environment steps a seed")
+    return said
 
 
 def _over_environments(comparison: Comparison) -> list[str]:
@@ -492,18 +508,34 @@ def _actions(runs: Sequence[Runs], asked: Actions | None) -> Actions:
 
 def _naming(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     """The fewest settings that tell the groups of every environment apart, found greedily, the
-    estimator first; and the other settings that are not the same in all groups.
+    estimator and all that a sweep has varied first; and the other settings that are not the same
+    in all groups.
     """
     listed = dict.fromkeys(name for group in groups for name in group.settings)
     candidates = [name for name in listed if name not in ("env", _SOURCE, _FOLDER)]
     differing = [name for name in candidates if _num_values(groups, [name]) > 1]
     num_envs = _num_told_apart(groups, [])
     within = [name for name in differing if _num_told_apart(groups, [name]) > num_envs]
-    names: list[str] = []
-    for more in (["estimator"] if "estimator" in within else [], within, [_SOURCE], [_FOLDER]):
+    varied = _varied(groups, within)
+    names = [name for name in within if name == "estimator" or name in varied]
+    for more in (within, [_SOURCE], [_FOLDER]):
         names = _lengthened(groups, names, more)
     names = names or ["estimator"]
     return names, [name for name in differing if name not in names]
+
+
+def _varied(groups: Sequence[Group], names: Sequence[str]) -> set[str]:
+    """Those of the settings in which configurations of one sweep differ."""
+    sweeps: dict[Path, list[Group]] = {}
+    for group in groups:
+        if _SOURCE in group.settings:
+            sweeps.setdefault(group.runs[0].folder, []).append(group)
+    return {
+        name
+        for configurations in sweeps.values()
+        for name in names
+        if _num_values(configurations, [name]) > 1
+    }
 
 
 def _lengthened(groups: Sequence[Group], names: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -69,6 +69,9 @@ def test_groups_are_named_by_the_fewest_settings_that_tell_them_apart(tmp_path: 
     assert compared(a).labels == ["reinforce"]
     sweep = store_sweep(tmp_path / "s", {"length": [0.5, 1.0]}, np.ones((2, 3)))
     assert compared(sweep).labels == ["length=0.5", "length=1"]
+    table = {"learning_rate": [0.001, 0.01], "gamma": [0.9, 1.0]}  # one would be enough
+    both = compared(store_sweep(tmp_path / "t", table, np.ones((2, 3))))
+    assert both.labels == ["learning_rate=0.001, gamma=0.9", "learning_rate=0.01, gamma=1"]
 
 
 def test_the_same_method_on_other_environments_has_the_same_name(tmp_path: Path) -> None:
@@ -179,6 +182,17 @@ def test_evaluations_of_two_kinds_are_not_compared(tmp_path: Path) -> None:
     assert rows_of(both, actions="greedy")[0].mean.value == 5.5
     with pytest.raises(ValueError, match=r"must be of one kind, .*/b has none with greedy"):
         compared(both, sampled, actions="greedy")
+
+
+def test_it_is_said_where_some_were_trained_for_longer(tmp_path: Path) -> None:
+    short = store_run(tmp_path / "a", [1.0, 2.0])
+    long = store_run(tmp_path / "b", [3.0, 4.0], num_updates=20)
+    found = compared(short, long)
+    said = comparison.remarks(found, comparison.tabulate(found))
+    assert "CartPole-v1: scores are after 500 to 2k environment steps a seed" in said
+    alone = compared(short)
+    said = comparison.remarks(alone, comparison.tabulate(alone))
+    assert not any("environment steps" in text for text in said)
 
 
 def test_fresh_seeds_are_not_pooled_with_those_of_the_choice(tmp_path: Path) -> None:
