@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import refused_without_jax
 
 from pg.commands import benchmark, cli, sweep
 from pg.commands.job import Options
@@ -157,6 +158,8 @@ def test_a_mistake_with_a_file_is_a_sentence(
     missing = str(tmp_path / "none.toml")
     assert f"cannot read {missing}: No such file" in said(capsys, "--config", missing)
     assert "is no folder of a run" in said(capsys, "--config", str(tmp_path))
+    done = refused_without_jax("train.py", "--config", missing)
+    assert f"cannot read {missing}" in " ".join(done.stderr.split())
     both = ("--config", missing, "--resume", str(tmp_path))
     assert "config and resume exclude each other" in said(capsys, *both)
     monkeypatch.setitem(sys.modules, "yaml", None)
