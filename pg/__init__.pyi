@@ -34,6 +34,7 @@ from .config import Hyperparams as Hyperparams
 from .distributions import Categorical as Categorical
 from .distributions import CensoredGaussian as CensoredGaussian
 from .distributions import Gaussian as Gaussian
+from .distributions import Product as Product
 from .distributions import TanhGaussian as TanhGaussian
 from .envs import Env as Env
 from .envs import Transition as Transition

@@ -8,6 +8,7 @@ kl`; and `reparameterised`, the sample with its derivative, where gradients are 
 dynamics; and `masked`, where the environment says which actions are legal.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -346,7 +347,67 @@ class CensoredGaussian(NamedTuple):
         return m0, jnp.where(m0 > 0, density_a - density_b, 0.0), jnp.where(m0 > 0, m2, 0.0)
 
 
-Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian
+class Product(NamedTuple):
+    """Independent distributions of several actions: π(a|s) = Πᵢ πᵢ(aᵢ|s). A sample is the tuple of
+    their samples.
+    """
+
+    parts: tuple[Categorical | Gaussian | TanhGaussian | CensoredGaussian, ...]
+
+    def masked(self, mask: tuple[Any, ...]) -> "Product":
+        """The distribution given that every action is legal; () for a part without a mask."""
+        pairs = zip(self.parts, mask, strict=True)
+        return Product(
+            tuple(
+                part.masked(of_part) if isinstance(part, Categorical) and len(of_part) else part
+                for part, of_part in pairs
+            )
+        )
+
+    def draw(self, key: PRNGKeyArray) -> tuple[Array, ...]:
+        """Noise for one sample of every part; reads shapes only."""
+        check_key(key)
+        keys = jax.random.split(key, len(self.parts))
+        return tuple(part.draw(k) for part, k in zip(self.parts, keys, strict=True))
+
+    def sample(self, noise: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The samples of the parts."""
+        return tuple(part.sample(x) for part, x in zip(self.parts, noise, strict=True))
+
+    def mode(self) -> tuple[Array, ...]:
+        """The modes of the parts, which together are the mode."""
+        return tuple(part.mode() for part in self.parts)
+
+    def action(self, sample: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The actions for the environment."""
+        return tuple(part.action(x) for part, x in zip(self.parts, sample, strict=True))
+
+    def log_prob(self, sample: tuple[Array, ...]) -> Float[Array, "*B"]:
+        """Σᵢ log πᵢ(aᵢ), [...]."""
+        pairs = zip(self.parts, sample, strict=True)
+        return _sum([part.log_prob(x) for part, x in pairs])
+
+    def entropy(self) -> Float[Array, "*B"]:
+        """Σᵢ H(πᵢ), in nats, [...]."""
+        return _sum([part.entropy() for part in self.parts])
+
+    def kl(self, other: "Product") -> Float[Array, "*B"]:
+        """KL(self ‖ other) = Σᵢ KL(πᵢ ‖ πᵢ of `other`), in nats, [...]."""
+        if not isinstance(other, Product) or len(other.parts) != len(self.parts):
+            raise ValueError(
+                f"kl needs two distributions of one class, got a Product of {len(self.parts)} "
+                f"actions and {described(other)}"
+            )
+        pairs: Any = zip(self.parts, other.parts, strict=True)
+        return _sum([one.kl(another) for one, another in pairs])
+
+
+Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian | Product
+
+
+def _sum(terms: list[Float[Array, "*B"]]) -> Float[Array, "*B"]:
+    """The sum of arrays of one shape."""
+    return functools.reduce(jnp.add, terms)
 
 
 def _check_noise(noise: Any, shape: tuple[int, ...]) -> None:

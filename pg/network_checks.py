@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from pg.envs import Discrete, Env
+from pg.envs import Box, Discrete, Env, ProductSpace
 from pg.envs.failures import OUTLIVES_TRACE, failed
 from pg.inputs import described
 
@@ -45,13 +45,14 @@ def check_own_policy(name: str, network: Any, env: Env) -> None:
         env: the environments that it acts in.
     """
     space = env.action_space
-    of_action = {} if isinstance(space, Discrete) else {"D": space.low.size}
+    of_action = {"D": space.low.size} if isinstance(space, Box) else {}
     one_number = "one number for each step, summed over the axes of an action"
     for probe, found in _traced(name, network, env, lambda dist: _asked(name, dist)):
         if isinstance(space, Discrete) and "logits" in found:
             what = f"the logits of {name}"
             _check_shape(what, found["logits"], probe, {"A": space.n}, "one for each action")
-        for what in ("sample", "mode"):
+        # of several actions they are tuples, which the environment's own code would refuse
+        for what in () if isinstance(space, ProductSpace) else ("sample", "mode"):
             remedy = "an action of the environment"
             _check_shape(f"the {what} of {name}", found[what], probe, of_action, remedy)
         for what in ("log_prob", "entropy"):

@@ -23,7 +23,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
 from pg.config import Config, check_config, check_network, part_name
-from pg.envs import Box, Env, Masked
+from pg.envs import Box, Discrete, Env, Masked, ProductSpace
+from pg.envs.env_spaces import ActionSpace
 from pg.envs.observations import map_observation
 from pg.estimators.facts import facts_of
 from pg.images import image_layout, is_convolved, scaling
@@ -33,6 +34,7 @@ from pg.layers import (
     CNN,
     MLP,
     ActionValues,
+    Joint,
     Logits,
     Model,
     Normal,
@@ -103,22 +105,36 @@ def make_policy(config: Config, env: Env) -> Network:
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, env)
         return for_env(_as_configured(policy, config, env), env)
     space = env.action_space
-    if isinstance(space, Box):
-        if space.low.ndim != 1:
-            raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
-        if config.action_distribution != "gaussian" and _unbounded(space):
-            raise ValueError(
-                f"action_distribution={config.action_distribution!r} needs a bounded Box of actions"
-            )
-        head = Normal(space, config.action_distribution, config.state_dependent_std)
-        return for_env(_network(config, env, head), env)
+    parts = space.parts if isinstance(space, ProductSpace) else (space,)
+    if not any(isinstance(part, Box) for part in parts):
+        _check_no_setting_of_boxes(config, space)
+    return for_env(_network(config, env, _head(config, space)), env)
+
+
+def _head(config: Config, space: ActionSpace) -> nn.Module:
+    """The head of a policy for these actions."""
+    if isinstance(space, ProductSpace):
+        return Joint(tuple(_head(config, part) for part in space.parts))
+    if isinstance(space, Discrete):
+        return Logits(space.n)
+    if space.low.ndim != 1:
+        raise ValueError(f"a Box of actions must have one axis, got shape {space.low.shape}")
+    if config.action_distribution != "gaussian" and _unbounded(space):
+        raise ValueError(
+            f"action_distribution={config.action_distribution!r} needs a bounded Box of actions"
+        )
+    return Normal(space, config.action_distribution, config.state_dependent_std)
+
+
+def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
+    """Raises ValueError for settings of continuous actions, where there are none."""
+    number = f"{space.n} " if isinstance(space, Discrete) else ""
     for name, default in (("action_distribution", "gaussian"), ("state_dependent_std", False)):
         if (value := getattr(config, name)) != default:
             raise ValueError(
-                f"{name}={value!r} is for continuous actions; the environment has {space.n} "
+                f"{name}={value!r} is for continuous actions; the environment has {number}"
                 f"discrete ones"
             )
-    return for_env(_network(config, env, Logits(space.n)), env)
 
 
 def make_critic(config: Config, env: Env) -> Network:
@@ -132,7 +148,7 @@ def make_critic(config: Config, env: Env) -> Network:
     check_env(env)
     num_actions = None
     if facts_of(config.estimator).critic == "Q":
-        if isinstance(env.action_space, Box):
+        if not isinstance(env.action_space, Discrete):
             raise ValueError(
                 f"estimator={part_name(config.estimator)!r} sums over the actions, and so needs "
                 "discrete ones"
@@ -262,9 +278,7 @@ def check_shape(
         )
 
 
-def check_policy(
-    dist: Any, action: Shaped[Array, "..."], expected: tuple[int, ...], axes: str
-) -> None:
+def check_policy(dist: Any, action: PyTree, expected: tuple[int, ...], axes: str) -> None:
     """Raises ValueError where a distribution's log-probabilities are not one number for each
     action.
     """

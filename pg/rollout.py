@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, 
 from pg import networks
 from pg.config import Config
 from pg.envs import Env, Masked
+from pg.envs.observations import map_observation
 from pg.fast import blocks, devices
 from pg.fast.scans import scan_until
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
@@ -26,7 +27,7 @@ from pg.networks import Network
 # mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
 
-Act = Callable[[Any, Array], Array]  # distribution, noise -> the action to score
+Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
 
 
 class Trajectory(NamedTuple):
@@ -35,7 +36,8 @@ class Trajectory(NamedTuple):
     # floats; bytes where the environment gives bytes, which takes a quarter of the memory;
     # `Masked(obs, mask)` where it has action masks
     obs: PyTree[Shaped[Array, "T B ..."]]
-    action: Shaped[Array, "T B *A"]  # the sample that is scored, unclipped and pre-tanh
+    # the sample that is scored, unclipped and pre-tanh; of several actions at once a tuple
+    action: PyTree[Shaped[Array, "T B ..."]]
     log_prob: Float[Array, "T B"]  # log π_behaviour(action | obs)
     reward: Float[Array, "T B"]  # 0 where not valid
     terminated: Bool[Array, "T B"]  # the task ended after this step
@@ -105,12 +107,12 @@ class Collected(NamedTuple):
     finished: Finished
 
 
-def sample(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def sample(dist: Any, noise: PyTree) -> PyTree:
     """a ~ π(·|s), a constant: what the score is taken of."""
     return dist.sample(noise)
 
 
-def greedy(dist: Any, noise: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+def greedy(dist: Any, noise: PyTree) -> PyTree:
     """The mode of π(·|s)."""
     return dist.mode()
 
@@ -425,7 +427,7 @@ def returns_to_go(
     params: PyTree,
     key: PRNGKeyArray,
     begin: RolloutState,
-    action: Shaped[Array, "B *A"],
+    action: PyTree[Shaped[Array, "B ..."]],
     gamma: Float[ArrayLike, ""],
     horizon: int | None = None,
 ) -> Float[Array, " B"]:
@@ -446,12 +448,15 @@ def returns_to_go(
     """
     _check_arguments(env, policy, key)
     _check_rollout_state("begin", begin, env)
-    action = numbers("action", action, "write dist.sample(dist.draw(key))")
-    if action.shape[:1] != (env.num_envs,):
-        raise ValueError(
-            f"action must have {env.num_envs} entries, one for each environment, got shape "
-            f"{list(action.shape)}"
-        )
+    instead = "write dist.sample(dist.draw(key))"
+    parts = action if isinstance(action, tuple) else (action,)
+    for part in (numbers("action", x, instead) for x in parts):
+        if part.shape[:1] != (env.num_envs,):
+            raise ValueError(
+                f"action must have {env.num_envs} entries, one for each environment, got shape "
+                f"{list(part.shape)}"
+            )
+    action = jax.tree.map(jnp.asarray, action)
     horizon = env.horizon(horizon)
     first_key, key = jax.random.split(key)
     draws = jax.tree.map(
@@ -569,7 +574,7 @@ def _draws(
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
     networks.check_distribution(dist)
 
-    def one(time: Int[Array, ""]) -> tuple[Array, Array]:
+    def one(time: Int[Array, ""]) -> tuple[PyTree, Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
         return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
@@ -611,7 +616,7 @@ def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[
 
 def _stored(env: Env, obs: PyTree) -> PyTree:
     """Observations in the dtypes of a trajectory."""
-    return jax.tree.map(lambda x, dtype: x.astype(dtype), obs, env.obs_dtype)
+    return map_observation(lambda x, dtype: x.astype(dtype), obs, env.obs_dtype)
 
 
 def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> RolloutState:

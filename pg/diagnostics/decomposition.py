@@ -96,7 +96,9 @@ def decompose(
         actions = _actions(policy, params, states, act_key, num_actions)
         many = env._replace(num_envs=num_states * num_actions * num_returns)
         begin = jax.tree.map(lambda x: jnp.repeat(x, num_actions * num_returns, axis=0), states)
-        first = jnp.repeat(actions.reshape(-1, *actions.shape[2:]), num_returns, axis=0)
+        first = jax.tree.map(
+            lambda x: jnp.repeat(x.reshape(-1, *x.shape[2:]), num_returns, axis=0), actions
+        )
         returns = rollout.returns_to_go(
             many, policy, params, return_key, begin, first, gamma, horizon
         ).reshape(shape)
@@ -113,7 +115,7 @@ def decompose(
 
 def _actions(
     policy: Network, params: PyTree, states: RolloutState, key: PRNGKeyArray, count: int
-) -> Shaped[Array, "N K *A"]:
+) -> PyTree[Shaped[Array, "N K ..."]]:
     """The actions of a policy, `count` in every state, [N, count, *A]."""
     dist = policy.apply(params, states.carry, states.obs, states.time == 0)[1]
     return jax.vmap(lambda k: dist.sample(dist.draw(k)), out_axes=1)(jax.random.split(key, count))
@@ -123,7 +125,7 @@ def _parts(
     policy: Network,
     params: PyTree,
     states: RolloutState,
-    actions: Shaped[Array, "N m *A"],
+    actions: PyTree[Shaped[Array, "N m ..."]],
     returns: Float[Array, "N m k"],
 ) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
     """The addends of N states to the means Σ_τ, Σ_a and Σ_s, [N] each."""
@@ -136,8 +138,9 @@ def _parts(
             lambda leaf: leaf[None], (state.carry, state.obs, state.time == 0)
         )
 
-        def log_prob(params: PyTree, a: Shaped[Array, "*A"]) -> Float[Array, ""]:
-            return policy.apply(params, carry, obs, first)[1].log_prob(a[None])[0]
+        def log_prob(params: PyTree, a: PyTree) -> Float[Array, ""]:
+            action = jax.tree.map(lambda x: x[None], a)
+            return policy.apply(params, carry, obs, first)[1].log_prob(action)[0]
 
         z = jax.vmap(jax.grad(log_prob), (None, 0))(params, action)
         return z, jax.tree.map(

@@ -21,6 +21,8 @@ from .env_params import longest_limit as longest_limit
 from .env_params import parameters as parameters
 from .env_spaces import Box as Box
 from .env_spaces import Discrete as Discrete
+from .env_spaces import MultiDiscrete as MultiDiscrete
+from .env_spaces import ProductSpace as ProductSpace
 from .library import environment as environment
 from .library import gymnax as gymnax
 from .library import spaces as spaces

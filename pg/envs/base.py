@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from pg.config import Config, check_config, check_standardised, check_steps
 from pg.envs.actions import action_space
 from pg.envs.env_params import as_arrays, default_params, override, time_limit
-from pg.envs.env_spaces import Box, Discrete
+from pg.envs.env_spaces import ActionSpace, Box
 from pg.envs.interface import EnvState, reset_and_step, shapes_of
 from pg.envs.masks import as_mask, check_some_legal, with_masks
 from pg.envs.observations import Masked, observation_encoding
@@ -46,11 +46,11 @@ class Env(NamedTuple):
     """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
 
     reset: Callable[[jax.Array], tuple[EnvState, Any]]  # key -> env_state, obs [B, *O]
-    # key, env_state, action [B, *A] -> env_state, Transition
+    # key, env_state, action [B, *A] (a tuple of a ProductSpace) -> env_state, Transition
     step: Callable[..., tuple[EnvState, Transition]]
     num_envs: int
     obs_shape: tuple[int, ...]
-    action_space: Discrete | Box
+    action_space: ActionSpace
     # the environment's own time limit, in steps of this one; None: it is traced
     max_steps: int | None
     differentiable: bool = False  # a step passes on the derivative of state and observation
@@ -62,7 +62,7 @@ class Env(NamedTuple):
     # the environment's own, an action
     encode: Callable[[Any], Any] = jnp.asarray
     own_obs_shape: tuple[int, ...] = ()
-    to_own_action: Callable[[jax.Array], jax.Array] = jnp.asarray
+    to_own_action: Callable[[Any], Any] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
 
@@ -93,11 +93,13 @@ class Env(NamedTuple):
         if mask is None:
             raise ValueError("the environment has action masks: give mask=, bool [..., A]")
         own_mask = as_mask(mask, self.action_space)
-        if own_mask.shape[:-1] != axes:
-            raise ValueError(
-                f"mask must be of each observation, {list(axes)}, got shape {list(own_mask.shape)}"
-            )
-        return self.encode(Masked(flat, own_mask.reshape(-1, own_mask.shape[-1]))), axes
+        for part in jax.tree.leaves(own_mask):
+            if part.shape[:-1] != axes:
+                raise ValueError(
+                    f"mask must be of each observation, {list(axes)}, got shape {list(part.shape)}"
+                )
+        own_mask = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), own_mask)
+        return self.encode(Masked(flat, own_mask)), axes
 
     def horizon(self, bound: int | None = None) -> int:
         """The length of the longest episode, in steps: `bound`, or the environment's own time
@@ -158,7 +160,7 @@ def make_env(
     params = as_arrays(stated_params)
     reset_one, step_one = with_masks(base, *reset_and_step(base), space, action_mask)
 
-    def act(key: jax.Array, state: EnvState, action: jax.Array, params: Any) -> tuple[Any, ...]:
+    def act(key: jax.Array, state: EnvState, action: Any, params: Any) -> tuple[Any, ...]:
         return step_one(key, state, to_own_action(action), params)
 
     start = shapes_of("reset", reset_one, jax.random.key(0), params, names=("obs", "state"))
@@ -169,7 +171,7 @@ def make_env(
         check_some_legal(base, reset_one, params)
     check_time_limit(base, "max_steps_in_episode" in (env_params or {}))
 
-    def step_once(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[Any, ...]:
+    def step_once(key: jax.Array, state: EnvState, action: Any) -> tuple[Any, ...]:
         next_state, obs, reward, terminated, truncated = act(key, state, action, params)
         ends = terminated.astype(bool), truncated.astype(bool)
         return as_dtypes(next_state, dtypes), obs, reward.astype(float), *ends
@@ -179,7 +181,7 @@ def make_env(
         obs, state = jax.vmap(reset_one, (0, None))(jax.random.split(key, num_envs), params)
         return as_dtypes(state, dtypes), seen.encode(obs)
 
-    def step(key: jax.Array, state: EnvState, action: jax.Array) -> tuple[EnvState, Transition]:
+    def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their
         box, and rounded where it is one of whole numbers.
         """
@@ -232,7 +234,7 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
 
 
 def _repeat(
-    step: Callable[..., Any], times: int, key: jax.Array, state: EnvState, action: jax.Array
+    step: Callable[..., Any], times: int, key: jax.Array, state: EnvState, action: Any
 ) -> tuple[Any, ...]:
     """`step` again and again until the episode ends, `times` at most.
 

@@ -1,4 +1,6 @@
-"""Spaces that an environment states, of gymnax or of Gymnasium: `Discrete` or `Box`."""
+"""Spaces that an environment states, of gymnax or of Gymnasium: `Discrete` or `Box`, or several of
+them together.
+"""
 
 import inspect
 from typing import Any, NamedTuple
@@ -9,7 +11,18 @@ import numpy as np
 from pg.envs.failures import OUTLIVES_TRACE, failure
 from pg.envs.tracing import call_outside_traces, copy_with_own_attributes, is_tracing
 
-__all__ = ["UNBOUNDED", "Box", "Discrete", "first_number", "is_box", "is_discrete", "space_of"]
+__all__ = [
+    "UNBOUNDED",
+    "ActionSpace",
+    "Box",
+    "Discrete",
+    "MultiDiscrete",
+    "ProductSpace",
+    "first_number",
+    "is_box",
+    "is_discrete",
+    "space_of",
+]
 
 UNBOUNDED = 1e9  # environments write 2^31 - 1, 1e38 or the largest float where there is no bound
 
@@ -30,6 +43,25 @@ class Box(NamedTuple):
 
     low: jax.Array
     high: jax.Array
+
+
+class MultiDiscrete(NamedTuple):
+    """Several whole numbers at once, 0 .. n-1 for each n of `nvec`: a space to state, as that of
+    Gymnasium.
+    """
+
+    nvec: Any  # [k]
+
+
+class ProductSpace(NamedTuple):
+    """Several actions at once: the parts of a MultiDiscrete, of a tuple or of a dictionary of
+    spaces, nested as they may be, in their order.
+    """
+
+    parts: tuple[Discrete | Box, ...]
+
+
+ActionSpace = Discrete | Box | ProductSpace
 
 
 def is_discrete(space: Any) -> bool:

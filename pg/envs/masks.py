@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pg.config import name_of
-from pg.envs.env_spaces import Box, Discrete
+from pg.envs.env_spaces import ActionSpace, Box, Discrete, ProductSpace
 from pg.envs.failures import InterfaceError, described
 from pg.envs.observations import Masked
 from pg.envs.tracing import call_outside_traces, calls_python, is_tracing
@@ -32,7 +32,7 @@ def with_masks(
     env: Any,
     reset: Callable[..., Any],
     step: Callable[..., Any],
-    space: Discrete | Box,
+    space: ActionSpace,
     source: str = "auto",
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """`reset` and `step` whose observations are `Masked` where the environment has action masks.
@@ -103,8 +103,15 @@ def split_mask(obs: Any) -> tuple[Any, Any]:
     return obs, None
 
 
-def as_mask(mask: Any, space: Discrete | Box) -> Any:
-    """The mask as booleans [..., A]. Raises ValueError for another shape, and other numbers."""
+def as_mask(mask: Any, space: ActionSpace) -> Any:
+    """The mask as booleans [..., A]; of several actions a tuple, with () in the place of a Box.
+
+    That of several is written as an array [..., k, A] where all k have as many, or as a tree with
+    an array for each part that is discrete.
+    Raises ValueError for another shape, and other numbers.
+    """
+    if isinstance(space, ProductSpace):
+        return _of_parts(mask, space.parts)
     if isinstance(space, Box):
         raise InterfaceError("an action mask is for discrete actions, and these are a Box")
     array = jnp.asarray(mask)
@@ -114,6 +121,21 @@ def as_mask(mask: Any, space: Discrete | Box) -> Any:
             f"{described(array)}"
         )
     return array.astype(bool)
+
+
+def _of_parts(mask: Any, parts: tuple[Discrete | Box, ...]) -> tuple[Any, ...]:
+    """The masks of several actions, in their order; () for those that are continuous."""
+    sizes = [part.n for part in parts if isinstance(part, Discrete)]
+    masks = jax.tree.leaves(mask)
+    if hasattr(mask, "shape") and mask.shape[-2:] == (len(sizes), max(sizes, default=0)):
+        masks = [mask[..., i, :] for i in range(len(sizes))]
+    if len(masks) != len(sizes):
+        raise InterfaceError(
+            f"the action mask must hold one array for each of the {len(sizes)} discrete actions, "
+            f"of sizes {sizes}; got {len(masks)}, of shapes {[jnp.shape(x) for x in masks]}"
+        )
+    rest = iter(masks)
+    return tuple(as_mask(next(rest), part) if isinstance(part, Discrete) else () for part in parts)
 
 
 def check_some_legal(env: Any, reset: Callable[..., Any], params: Any) -> None:

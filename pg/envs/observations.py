@@ -33,7 +33,8 @@ class Masked(NamedTuple):
     """
 
     obs: Any  # [..., *O], or a tree
-    mask: Any  # bool [..., A], of a Discrete space
+    # bool [..., A] of a Discrete space; of a ProductSpace a tuple, with () for continuous parts
+    mask: Any
 
 
 def map_observation(f: Callable[..., Any], obs: Any, *others: Any) -> Any:
@@ -55,7 +56,7 @@ class Encoding(NamedTuple):
     encode: Callable[[Any], Any]  # the environment's own [B, ...] -> [B, *O] each
     own_shape: Any  # of one of the environment's own, without the mask
     shape: Any  # of one encoded observation, without the mask: a tuple, or a tree of tuples
-    dtype: Any  # that a trajectory stores it in: a dtype, or a tree of them
+    dtype: Any  # that a trajectory stores it in, without the mask: a dtype, or a tree of them
     bounds: Any  # a Box of numpy's arrays, or None where they are not known; or a tree of these
 
 
@@ -77,7 +78,7 @@ def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int]
         def encode_masked(own: Masked) -> Masked:
             return Masked(inner.encode(own.obs), own.mask)
 
-        return inner._replace(encode=encode_masked, dtype=Masked(inner.dtype, bool))
+        return inner._replace(encode=encode_masked)
     space = space_of(env, "observation_space", params)
     if not is_one_array(obs):
         raise ValueError(

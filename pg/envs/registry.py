@@ -8,6 +8,7 @@ import jax
 
 from pg.config import check_env, check_interface, name_of
 from pg.envs.library import gymnax
+from pg.envs.tracing import call_outside_traces
 
 __all__ = ["environment_named", "environment_of", "with_gradients"]
 
@@ -30,7 +31,9 @@ def _build(name: str, x64: bool) -> Any:
     """A new object of this name. x64: the precision of the numbers that it may keep."""
     check_env(name)
     if ":" in name:  # adapters are written on top of this package, so it loads them only here
-        return importlib.import_module("pg.envs.adapters").make(name)
+        make = importlib.import_module("pg.envs.adapters").make
+        # libraries check numbers of their own when they build an environment
+        return call_outside_traces(lambda: make(name))
     # it may hold arrays, and is kept beyond the trace that asks for it first
     with jax.ensure_compile_time_eval():
         return gymnax.make(name)[0]

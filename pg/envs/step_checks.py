@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pg.envs.env_spaces import Box, Discrete
+from pg.envs.actions import zero_action
+from pg.envs.env_spaces import ActionSpace
 from pg.envs.failures import described
 from pg.envs.interface import shapes_of
 from pg.envs.observations import Masked, is_real
@@ -15,7 +16,7 @@ __all__ = ["as_dtypes", "checked_dtypes"]
 
 
 def checked_dtypes(
-    step: Callable[..., Any], start: tuple[Any, Any], space: Discrete | Box, params: Any
+    step: Callable[..., Any], start: tuple[Any, Any], space: ActionSpace, params: Any
 ) -> Any:
     """The dtypes of the state, on which `reset` and `step` agree.
 
@@ -28,9 +29,8 @@ def checked_dtypes(
     Raises:
         ValueError: For a step that fails, or whose results are not those of the interface.
     """
-    action = jnp.int32(0) if isinstance(space, Discrete) else jnp.zeros(space.low.shape)
     obs, state = start
-    results = shapes_of("step", step, jax.random.key(0), state, action, params)
+    results = shapes_of("step", step, jax.random.key(0), state, zero_action(space), params)
     next_state, next_obs, *scalars = results
     for name, x in zip(("reward", "terminated", "truncated"), scalars, strict=True):
         if x.shape != ():

@@ -12,9 +12,8 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from pg.config import name_of
-from pg.envs.actions import action_space
+from pg.envs.actions import action_space, random_action
 from pg.envs.env_params import as_arrays, default_params, time_limit
-from pg.envs.env_spaces import Discrete
 from pg.envs.failures import OUTLIVES_TRACE
 from pg.envs.interface import reset_and_step
 from pg.envs.library import environment
@@ -167,10 +166,7 @@ def _first_step(
     space, to_own_action = action_space(env, params)
     params = as_arrays(params.replace(max_steps_in_episode=limit))
     reset_key, action_key, step_key = jax.random.split(key, 3)
-    if isinstance(space, Discrete):
-        action = jax.random.randint(action_key, (), 0, space.n)
-    else:
-        action = jax.random.normal(action_key, space.low.shape)
+    action = random_action(space, action_key)
 
     def move_clock(path: Any, x: Any) -> Any:
         name = getattr(path[-1], "name", None) if path else None

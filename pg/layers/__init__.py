@@ -1,7 +1,7 @@
 """Layers of the networks, as flax modules: torsos, recurrent cells and heads."""
 
 from pg.layers.dense import ACTIVATIONS, orthogonal
-from pg.layers.heads import LOG_STD, ActionValues, Logits, Normal, Value
+from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
 from pg.layers.model import Model
 from pg.layers.recurrent import Recurrent
 from pg.layers.torsos import CNN, MLP, patches
@@ -12,6 +12,7 @@ __all__ = [
     "LOG_STD",
     "MLP",
     "ActionValues",
+    "Joint",
     "Logits",
     "Model",
     "Normal",

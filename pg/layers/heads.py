@@ -5,11 +5,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from pg.config import ActionDistribution
-from pg.distributions import Categorical, CensoredGaussian, Gaussian, TanhGaussian
+from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
 from pg.envs import Box
 from pg.layers.dense import dense
 
-__all__ = ["LOG_STD", "ActionValues", "Logits", "Normal", "Value"]
+__all__ = ["LOG_STD", "ActionValues", "Joint", "Logits", "Normal", "Value"]
 
 # Bounds of a log-std that is an output of the network, in units of the box's half width: a std of
 # 0.0067 to 7.4.
@@ -64,6 +64,16 @@ def _units(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
     bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
     low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
     return (low + high) / 2, (high - low) / 2
+
+
+class Joint(nn.Module):
+    """A policy of several actions at once: a head for each, on the same features."""
+
+    heads: tuple[nn.Module, ...]
+
+    def __call__(self, features: Float[Array, "*B F"]) -> Product:
+        """features: [..., F] -> the product of the heads' distributions."""
+        return Product(tuple(head(features) for head in self.heads))
 
 
 class Value(nn.Module):

@@ -36,7 +36,7 @@ class Policy:
     network: Network  # sees observations as `env` gives them, standardised where the run did so
     params: Any  # of `network`, of one seed
 
-    def __call__(self, obs: Any, key: Any = None, *, mask: Any = None) -> jax.Array:
+    def __call__(self, obs: Any, key: Any = None, *, mask: Any = None) -> Any:
         """The action for an observation of the environment, or for several with any axes in front.
 
         Args:
@@ -47,7 +47,8 @@ class Policy:
                 masks.
 
         Returns:
-            What the environment is to be given, within its bounds: [...] or [..., D].
+            What the environment is to be given, within its bounds: [...] or [..., D], or as it has
+            several actions at once.
 
         Raises:
             ValueError: observations of another shape; a policy with a recurrent cell, which needs
@@ -71,7 +72,7 @@ class Policy:
 
     def step(
         self, carry: Any, obs: Any, key: Any = None, *, first: Any = False, mask: Any = None
-    ) -> tuple[Any, jax.Array]:
+    ) -> tuple[Any, Any]:
         """The state of the recurrent cell after an observation, and the action.
 
         Other arguments are as of a call.
@@ -97,9 +98,7 @@ class Policy:
     def _step(self) -> Any:
         return jax.jit(self._stepped)
 
-    def _stepped(
-        self, carry: Any, obs: Any, key: Any, first: Any, mask: Any
-    ) -> tuple[Any, jax.Array]:
+    def _stepped(self, carry: Any, obs: Any, key: Any, first: Any, mask: Any) -> tuple[Any, Any]:
         seen, batch = self.env.encoded(obs, mask)
         self._check_carry(carry, batch)
         if first.shape not in ((), batch):
@@ -111,7 +110,7 @@ class Policy:
         action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
         action = jax.vmap(self.env.to_own_action)(action)
         carry = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), flat)
-        return carry, action.reshape(*batch, *action.shape[1:])
+        return carry, jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), action)
 
     def _check_carry(self, carry: Any, batch: tuple[int, ...]) -> None:
         """Raises ValueError unless this is the state of one recurrent cell for each observation."""

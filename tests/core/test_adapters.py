@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from pg.config import LIBRARIES, Config, Hyperparams, check_env
-from pg.envs import Discrete, adapters, make_env, spaces
+from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spaces
 from pg.envs.adapters import ADAPTERS, base, make
 from pg.envs.adapters.gymnasium import adapt
+from pg.evaluate import evaluate
 from pg.rollout import _where
 from pg.runs import execution
 from pg.train import make_train
@@ -49,7 +50,7 @@ def roll(env: Any, actions: list[Any], key: int = 0, **params: Any) -> Any:
     """The transitions [T, 2, ...] of two environments that take the same actions, and the first
     observation.
     """
-    env = make_env(env, 2, params)
+    env = make_env(env, 2, params, action_mask="none")  # the actions end episodes
     state, obs = env.reset(jax.random.key(key))
     pairs = jnp.stack([jnp.stack([jnp.asarray(a)] * 2) for a in actions])
     return obs, jax.jit(
@@ -122,10 +123,81 @@ def test_craftax_death_is_a_termination() -> None:
         make("craftax:Craftax-Classic-Symbolic-v1", max_timestep=9)
 
 
-def test_jumanji_takes_one_whole_number_as_action() -> None:
+def test_jumanji_takes_whole_numbers_as_actions() -> None:
     pytest.importorskip("jumanji")
-    with pytest.raises(ValueError, match=r"actions of RubiksCube-v0 .* got MultiDiscreteArray"):
-        make("jumanji:RubiksCube-v0")
+    with pytest.raises(ValueError, match=r"actions of SearchAndRescue-v0 .* got BoundedArray"):
+        make("jumanji:SearchAndRescue-v0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("RubiksCube-v0", (6, 1, 3)), ("LevelBasedForaging-v0", (6, 6)), ("Tetris-v0", 40)],
+)
+def test_several_whole_numbers_of_jumanji(name: str, sizes: Any) -> None:
+    """Independent ones, with and without masks, and those whose combinations are masked."""
+    pytest.importorskip("jumanji")
+    with jax.numpy_rank_promotion("allow"):
+        config = Config(
+            env=f"jumanji:{name}", estimator="ppo", num_envs=4, num_steps=8, num_updates=2
+        )
+        env = configured(config, 4)
+        if isinstance(sizes, int):
+            assert env.action_space == Discrete(sizes)
+        else:
+            assert env.action_space == ProductSpace(tuple(map(Discrete, sizes)))
+        assert env.masked == (name != "RubiksCube-v0")
+        _, metrics = jax.jit(make_train(config))(jax.random.key(0))
+        assert not metrics["nonfinite"].any()
+
+
+@pytest.mark.slow
+def test_jumanji_trains_better_with_its_masks_than_without() -> None:
+    """Over 20 seeds, in returns of the policies that were trained."""
+    pytest.importorskip("jumanji")
+    bounds = {}
+    with jax.numpy_rank_promotion("allow"):
+        for mask in ("auto", "none"):
+            config = Config(
+                env="jumanji:Knapsack-v1",
+                estimator="ppo",
+                num_envs=16,
+                num_steps=32,
+                num_updates=60,
+                action_mask=mask,
+            )
+
+            def trained(key: jax.Array, config: Config = config) -> jax.Array:
+                state, _ = make_train(config)(key)
+                return evaluate(config, state.params.policy, key, 32).returns.mean()
+
+            returns = jax.jit(jax.vmap(trained))(jax.vmap(jax.random.key)(jnp.arange(20)))
+            half = 2.09 * returns.std(ddof=1) / 20**0.5  # 95 %, of a t distribution
+            bounds[mask] = returns.mean() - half, returns.mean() + half
+    assert bounds["auto"][0] > bounds["none"][1]
+
+
+def test_several_whole_numbers_of_gymnasium() -> None:
+    """They reach the environment as it counts them, in an array of its own dtype."""
+
+    class Pair(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 9.0, (2,))
+        action_space = gymnasium.spaces.MultiDiscrete([3, 2], start=[5, 0])
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action: Any) -> Any:
+            assert action.dtype == self.action_space.dtype
+            assert self.action_space.contains(action)
+            return action.astype(np.float32), 1.0, False, False, {}
+
+    env = make_env(adapt(Pair, "Pair", 3), 2)
+    assert env.action_space == ProductSpace((Discrete(3), Discrete(2)))
+    state, _ = env.reset(jax.random.key(0))
+    actions = jnp.array([0, 2]), jnp.array([1, 0])
+    seen = env.step(jax.random.key(1), state, actions)[1].next_obs
+    np.testing.assert_array_equal(seen, [[5.0, 1.0], [7.0, 0.0]])
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
@@ -292,10 +364,10 @@ def test_gymnasium_spaces() -> None:
     assert make_env(make("gymnasium:Pendulum-v1", max_steps=7), 1).max_steps == 7
 
     class Switches(Walk):
-        action_space = gymnasium.spaces.MultiBinary(3)
+        action_space = gymnasium.spaces.Text(3)
 
     with pytest.raises(
-        ValueError, match="actions of Switches must be Discrete or Box, got MultiBinary"
+        ValueError, match="actions of Switches must be Box, Discrete, .* or MultiBinary, got Text"
     ):
         adapt(Switches, "Switches")
 

@@ -52,6 +52,21 @@ MUTANTS = [
         "    pi = jax.nn.softmax(logits)\n",
         "tests/core/test_masks.py -k 'references'",
     ),
+    # Several actions at once.
+    Mutant(
+        "product distribution that scores its first action alone",
+        "distributions.py",
+        "        return _sum([part.log_prob(x) for part, x in pairs])",
+        "        return [part.log_prob(x) for part, x in pairs][0]",
+        "tests/core/test_spaces.py -k 'joint'",
+    ),
+    Mutant(
+        "product distribution whose parts share their noise",
+        "distributions.py",
+        "        keys = jax.random.split(key, len(self.parts))",
+        "        keys = [key] * len(self.parts)",
+        "tests/core/test_spaces.py -k 'joint'",
+    ),
     # The discount and the clock.
     Mutant(
         "γᵗ dropped from the reward to go",

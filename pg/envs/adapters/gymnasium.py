@@ -13,7 +13,9 @@ it resets with the seed and takes all the actions again.
 A reward may be an array of one entry. A fault in reset or step is a `HostError`: one sentence, with
 the place. Observations are Box or Discrete; MultiDiscrete, MultiBinary, and Dict or Tuple of all
 these go through Gymnasium's own `FlattenObservation`, and others (Text, Sequence, Graph) are
-refused. Actions are Box or Discrete. Limits: the environment is made without the wrapper that
+refused. Actions are Box, Discrete, MultiDiscrete or MultiBinary.
+
+Limits: the environment is made without the wrapper that
 counts steps. The number it would have counted to is ours (without one: 1000, or `max_steps`);
 `max_steps_in_episode` may lower it, but no episode is longer. `truncated` of the environment itself
 is passed on. Lost: `info`, and speed: every step of every environment is a call of Python, one
@@ -34,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.envs import spaces
+from pg.envs import MultiDiscrete, spaces
 from pg.envs.adapters.base import Adapter, HostError
 from pg.inputs import check_name
 
@@ -109,6 +111,8 @@ class _Host:
     def _act(self, env: Any, action: np.ndarray) -> Any:
         if isinstance(self.actions, gymnasium.spaces.Discrete):
             own_action: Any = int(action + self.actions.start)
+        elif isinstance(self.actions, gymnasium.spaces.MultiDiscrete):
+            own_action = (action + self.actions.start).astype(self.actions.dtype)
         else:
             own_action = action.astype(self.actions.dtype)
         with self._fault_in_one_sentence("step"):
@@ -177,8 +181,7 @@ def make(name: str, max_steps: int | None = None, **options: Any) -> Adapter:
 def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter:
     """The environment that `build()` makes, a new one at each call and without a limit of time.
 
-    Raises ValueError if its actions are not Box or Discrete, or its observations cannot be one
-    array.
+    Raises ValueError if its actions are none of the four, or its observations cannot be one array.
     """
 
     def flat() -> Any:
@@ -189,17 +192,18 @@ def adapt(build: Callable[[], Any], name: str, max_steps: int = 1000) -> Adapter
         return gymnasium.wrappers.FlattenObservation(env)
 
     host = _Host(flat, name)
-    actions, observations = _space(host.actions, name), _space(host.observations, name)
+    actions, observations = _action_space(host.actions, name), _space(host.observations, name)
+    action_shape, action_dtype = _stored(actions)
     obs_shape = jax.ShapeDtypeStruct(observations.shape, host.dtype)
     flag = jax.ShapeDtypeStruct((), bool)
 
     def reset(key: jax.Array) -> tuple[Any, Play]:
         seed = jax.random.bits(key, (), jnp.uint32)
         obs = jax.pure_callback(host.reset, obs_shape, seed, vmap_method="broadcast_all")
-        return obs, Play(seed, jnp.int32(0), jnp.zeros((max_steps, *actions.shape), actions.dtype))
+        return obs, Play(seed, jnp.int32(0), jnp.zeros((max_steps, *action_shape), action_dtype))
 
     def step(key: jax.Array, play: Play, action: jax.Array) -> Any:
-        action = jnp.asarray(action, actions.dtype)
+        action = jnp.asarray(action, action_dtype)
         reward = jax.ShapeDtypeStruct((), jnp.result_type(float))
         gives = obs_shape, reward, flag, flag
         obs, *outcome, cut = jax.pure_callback(
@@ -234,6 +238,22 @@ _FLAT = (
 )
 
 
+def _action_space(space: Any, name: str) -> Any:
+    """The space of actions as one of gymnax, or as a MultiDiscrete counted from 0."""
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return MultiDiscrete(space.nvec)
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return MultiDiscrete(np.full(space.shape, 2))
+    return _space(space, name)
+
+
+def _stored(actions: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape and the dtype of an action, as a play holds it."""
+    if isinstance(actions, MultiDiscrete):
+        return actions.nvec.shape, jnp.int32
+    return actions.shape, actions.dtype
+
+
 def _space(space: Any, name: str) -> Any:
     """The space as one of gymnax."""
     if isinstance(space, gymnasium.spaces.Discrete):
@@ -242,7 +262,10 @@ def _space(space: Any, name: str) -> Any:
         whole = jnp.issubdtype(space.dtype, jnp.integer)  # which an action is rounded to
         dtype = jax.dtypes.canonicalize_dtype(space.dtype if whole else float)
         return spaces.Box(space.low, space.high, space.shape, dtype)
-    raise ValueError(f"the actions of {name} must be Discrete or Box, got {type(space).__name__}")
+    raise ValueError(
+        f"the actions of {name} must be Box, Discrete, MultiDiscrete or MultiBinary, got "
+        f"{type(space).__name__}"
+    )
 
 
 def _count(results: Any) -> str:

@@ -1,7 +1,9 @@
 """Jumanji: puzzles, packing and routing, `jumanji:Snake-v1`.
 
 The observation is a tree of arrays: all of them but the action mask, flattened into one vector.
-Actions are one whole number. The mask says which are legal, and the policy takes no other; with
+Actions are one whole number, or several: those of a MultiDiscrete are independent of each other
+unless the mask is of all their combinations (BinPack, Tetris), which then are one whole number that
+counts them. The mask says which are legal, and the policy takes no other; with
 `action_mask="none"` it may, and the environment does what it does then (Snake ends, Game2048 stays
 as it is).
 
@@ -12,14 +14,17 @@ Lost: `extras`. `Sokoban-v0` downloads its levels when built.
 """
 
 import copy
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jumanji
+import numpy as np
 from jumanji import specs
 
-from pg.envs import spaces
+from pg.envs import MultiDiscrete, spaces
 from pg.envs.adapters.base import NEVER, Adapter
 from pg.inputs import check_name
 
@@ -50,13 +55,10 @@ def make(name: str, **options: Any) -> Adapter:
 def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
     """A Jumanji environment without wrappers; max_steps: where it has no `time_limit` of its own.
 
-    Raises ValueError if its actions are not one whole number.
+    Raises ValueError if its actions are not whole numbers.
     """
-    if not isinstance(env.action_spec, specs.DiscreteArray):
-        kind = type(env.action_spec).__name__
-        raise ValueError(
-            f"the actions of {name} must be one whole number (DiscreteArray), got {kind}"
-        )
+    mask = getattr(env.observation_spec, "action_mask", None)
+    space, to_own = _actions(env.action_spec, mask, name)
     if hasattr(env, "time_limit"):
         env, max_steps = copy.copy(env), env.time_limit
         env.time_limit = NEVER
@@ -71,22 +73,51 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
         return flat(timestep.observation), _State(state, mask_of(timestep.observation))
 
     def step(key: jax.Array, state: _State, action: jax.Array) -> Any:
-        inner, timestep = env.step(state.inner, action)
+        inner, timestep = env.step(state.inner, to_own(action))
         last, cut = timestep.last(), timestep.discount > 0
         after = _State(inner, mask_of(timestep.observation))
         return flat(timestep.observation), after, timestep.reward, last & ~cut, last & cut
 
-    has_mask = hasattr(env.observation_spec, "action_mask")
+    def mask_of(observation: Any) -> Any:
+        if mask is None:
+            return ()
+        legal = observation.action_mask
+        return legal.ravel() if isinstance(space, spaces.Discrete) else legal
+
     return Adapter(
         f"jumanji:{name}",
         reset,
         step,
-        spaces.Discrete(int(env.action_spec.num_values)),
+        space,
         max_steps,
-        action_mask=(lambda state: state.mask) if has_mask else None,
+        action_mask=None if mask is None else lambda state: state.mask,
     )
 
 
-def mask_of(observation: Any) -> Any:
-    """The action mask of an observation; () where it has none."""
-    return getattr(observation, "action_mask", ())
+def _actions(spec: Any, mask: Any, name: str) -> tuple[Any, Callable[[Any], Any]]:
+    """The space of actions, and a function from one of these to Jumanji's own.
+
+    Args:
+        spec: Jumanji's of the actions.
+        mask: Jumanji's of the action mask, or None.
+        name: The environment.
+
+    Raises:
+        ValueError: The actions are not whole numbers.
+    """
+    if isinstance(spec, specs.DiscreteArray):
+        return spaces.Discrete(int(spec.num_values)), lambda action: action
+    if not isinstance(spec, specs.MultiDiscreteArray):
+        kind = type(spec).__name__
+        raise ValueError(
+            f"the actions of {name} must be whole numbers (DiscreteArray, MultiDiscreteArray), got "
+            f"{kind}"
+        )
+    sizes = tuple(int(n) for n in np.ravel(spec.num_values))
+    if mask is None or mask.shape != sizes or mask.shape == (len(sizes), max(sizes)):
+        return MultiDiscrete(np.asarray(spec.num_values)), lambda action: action
+
+    def combination(number: jax.Array) -> jax.Array:
+        return jnp.stack(jnp.unravel_index(number, sizes)).astype(spec.dtype)
+
+    return spaces.Discrete(math.prod(sizes)), combination

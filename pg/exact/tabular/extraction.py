@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from pg.envs import Discrete, Env, Masked, gymnax, make_env
+from pg.envs import Box, Discrete, Env, Masked, gymnax, make_env
 from pg.exact.tabular.mdp import TabularMDP
 
 MAX_STATES = 5_000  # the transitions [S, A, S] of more would fill gigabytes
@@ -58,9 +58,11 @@ def tabulate(
         warnings.filterwarnings("ignore", "Explicitly requested dtype")
         made = make_env(env, starts)
         if not isinstance(made.action_space, Discrete):
-            raise ValueError(
-                f"a table needs discrete actions, got a box of shape {made.action_space.low.shape}"
-            )
+            space = made.action_space
+            got = "several at once"
+            if isinstance(space, Box):
+                got = f"a box of shape {space.low.shape}"
+            raise ValueError(f"a table needs discrete actions, got {got}")
         horizon = made.horizon(horizon)
         states: dict[bytes, _Numbered] = {}
         state, obs = made.reset(jax.random.key(0))

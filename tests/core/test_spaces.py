@@ -1,0 +1,203 @@
+"""Several actions at once: product distributions against the enumeration of their joint actions."""
+
+import itertools
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from environments import Clock, ClockState
+
+import pg
+from pg.config import Config
+from pg.distributions import Categorical, Gaussian, Product
+from pg.envs import Discrete, MultiDiscrete, ProductSpace, make_env, spaces
+from pg.envs.actions import action_space
+from pg.evaluate import evaluate
+from pg.networks import Network, make_policy
+from pg.rollout import episodes
+
+KEY = jax.random.key(0)
+SIZES = (2, 3, 4)
+
+
+def product(key: jax.Array, masked: bool = False) -> Product:
+    keys = jax.random.split(key, len(SIZES))
+    dist = Product(
+        tuple(Categorical(jax.random.normal(k, (n,))) for k, n in zip(keys, SIZES, strict=True))
+    )
+    masks = jnp.array([True, True]), jnp.array([True, False, True]), ()
+    return dist.masked(masks) if masked else dist
+
+
+def joint(dist: Product) -> Categorical:
+    """One Categorical of all combinations, by their probabilities."""
+    log_p = [jax.nn.log_softmax(part.logits) for part in dist.parts]
+    return Categorical(
+        jnp.array([sum(x[i] for x, i in zip(log_p, a, strict=True)) for a in combinations()])
+    )
+
+
+def combinations() -> list[tuple[int, ...]]:
+    return list(itertools.product(*map(range, SIZES)))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_product_is_the_joint_distribution_of_all_combinations(masked: bool) -> None:
+    with jax.enable_x64(True):
+        dist, other = (product(k, masked) for k in jax.random.split(KEY))
+        one, another = joint(dist), joint(other)
+        actions = tuple(jnp.array(column) for column in zip(*combinations(), strict=True))
+        wide = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(actions[0]), *x.shape)), dist)
+        np.testing.assert_allclose(wide.log_prob(actions), one.logits, atol=1e-12)
+        np.testing.assert_allclose(jax.nn.logsumexp(one.logits), 0.0, atol=1e-12)
+        np.testing.assert_allclose(dist.entropy(), one.entropy(), atol=1e-12)
+        np.testing.assert_allclose(dist.kl(other), one.kl(another), atol=1e-12)
+        assert combinations()[int(one.mode())] == tuple(map(int, dist.mode()))
+        noise = jax.vmap(dist.draw)(jax.random.split(KEY, 20_000))
+        samples = jax.vmap(dist.sample)(noise)
+        number = np.ravel_multi_index([np.asarray(x) for x in samples], SIZES)
+        share = np.bincount(number, minlength=24) / 20_000
+        p = np.exp(one.logits)
+        assert (np.abs(share - p) <= 5 * np.sqrt(p * (1 - p) / 20_000)).all()
+
+
+class Lock(Clock):
+    """Two dials and a lever: the reward is 1 less the distance from what opens it."""
+
+    def __init__(self, space: Any) -> None:
+        self.space = space
+
+    def action_space(self, params: Any) -> Any:
+        return self.space
+
+    def dials(self, action: Any) -> tuple[jax.Array, jax.Array]:
+        if isinstance(action, dict):
+            return action["dials"][0], action["dials"][1] + action["lever"][0]
+        return action[0], action[1]
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: Any) -> Any:
+        first, second = self.dials(action)
+        state = ClockState(place=state.place, time=state.time + 1)
+        reward = 1.0 - jnp.abs(first - 2.0) - jnp.abs(second - 1.0)
+        return self.get_obs(state), state, reward, state.time >= 1, {}
+
+
+def of_parts() -> spaces.Dict:
+    both = spaces.Tuple([spaces.Discrete(3), spaces.Discrete(2)])
+    return spaces.Dict({"dials": both, "lever": spaces.Box(-1.0, 1.0, (1,))})
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(MultiDiscrete((3, 2)), id="numbers", marks=pytest.mark.slow),
+        pytest.param(
+            gymnasium.spaces.MultiDiscrete([3, 2]), id="gymnasium", marks=pytest.mark.slow
+        ),
+        pytest.param(of_parts(), id="dictionary"),
+    ],
+)
+def test_several_actions_are_learned_together(space: Any) -> None:
+    config = Config(
+        env=Lock(space),
+        estimator="ppo",
+        num_envs=32,
+        num_steps=4,
+        num_updates=40,
+        hidden_sizes=(8,),
+    )
+    h = config.hyperparams(learning_rate=0.01)
+    state, metrics = jax.jit(pg.make_train(config))(KEY, h)
+    best = evaluate(config, state.params.policy, KEY, 8, greedy=True).returns
+    assert (best > 0.8).all(), best
+    assert metrics["return"][0] < 0
+
+
+def test_actions_reach_the_environment_in_its_own_structure() -> None:
+    class Stated:
+        def action_space(self, params: Any) -> Any:
+            return gymnasium.spaces.Dict(
+                {
+                    "b": gymnasium.spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [0, 0]]),
+                    "a": gymnasium.spaces.Tuple(
+                        [
+                            gymnasium.spaces.Box(-1.0, 1.0, (2,)),
+                            gymnasium.spaces.Discrete(3, start=7),
+                        ]
+                    ),
+                }
+            )
+
+    space, to_own = action_space(Stated(), None)
+    # as gymnasium sorts the names
+    assert [getattr(part, "n", None) for part in space.parts] == [None, 3, 2, 3, 4, 5]
+    own = to_own((jnp.array([3.0, 0.5]), jnp.int32(2), *map(jnp.int32, (1, 2, 3, 4))))
+    np.testing.assert_array_equal(own["b"], [[1, 3], [3, 4]])
+    np.testing.assert_array_equal(own["a"][0], [1.0, 0.5])
+    assert own["a"][1] == 9
+
+
+class Dialled(Lock):
+    """The second dial turns only to 1, and the first not to 2."""
+
+    def action_mask(self, state: Any, params: Any) -> Any:
+        return jnp.array([True, True, False]), jnp.array([False, True])
+
+
+class Even(Lock):
+    """A mask that is one array."""
+
+    def action_mask(self, state: Any, params: Any) -> Any:
+        return jnp.array([[True, False], [False, True]])
+
+
+def test_masks_of_several_actions() -> None:
+    for env, dials in (
+        (Dialled(MultiDiscrete((3, 2))), None),
+        (Even(MultiDiscrete((2, 2))), (0, 1)),
+    ):
+        made = make_env(env, 64)
+        policy = make_policy(Config(preset=None), made)
+        traj = episodes(made, policy, policy.init(KEY), KEY)
+        first, second = (np.asarray(x[traj.valid]) for x in traj.action)
+        assert (second == 1).all()
+        assert set(first) == ({0, 1} if dials is None else {0})
+        assert [mask.shape[-1] for mask in traj.mask] == [
+            part.n for part in made.action_space.parts
+        ]
+    dist = policy.apply(policy.init(KEY), (), made.reset(KEY)[1], jnp.ones(64, bool))[1]
+    np.testing.assert_array_equal(dist.entropy(), 0.0)
+    with pytest.raises(ValueError, match=r"one array for each of the 3 discrete actions, of sizes"):
+        make_env(Dialled(MultiDiscrete((3, 2, 2))), 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"estimator": "all_action"}, "sums over the actions, and so needs discrete ones"),
+        ({"action_distribution": "squashed"}, "the environment has discrete ones"),
+    ],
+)
+def test_what_is_not_for_several_actions_is_refused(settings: Any, said: str) -> None:
+    config = Config(env=Lock(MultiDiscrete((3, 2))), num_envs=2, **settings)
+    with pytest.raises(ValueError, match=said):
+        pg.make_learner(config)
+
+
+def test_a_network_of_ones_own_gives_a_product() -> None:
+    def apply(params: Any, carry: Any, obs: Any, first: Any) -> Any:
+        parts = [Categorical(obs @ w) for w in params["heads"]]
+        mean = obs @ params["mean"]
+        return carry, Product((*parts, Gaussian(mean, jnp.zeros_like(mean))))
+
+    params = {"heads": [jnp.ones((2, 3)), jnp.ones((2, 2))], "mean": jnp.ones((2, 1))}
+    config = Config(
+        env=Lock(of_parts()), policy=Network(lambda key: params, apply), num_envs=4, num_updates=2
+    )
+    assert isinstance(make_env(config.env, 1).action_space, ProductSpace)
+    assert make_env(config.env, 1).action_space.parts[0] == Discrete(3)
+    _, metrics = jax.jit(pg.make_train(config))(KEY)
+    assert not metrics["nonfinite"].any()
