@@ -1,4 +1,5 @@
 from . import benchmark as benchmark
+from . import check as check
 from . import cli as cli
 from . import compare as compare
 from . import evaluate as evaluate

@@ -36,6 +36,7 @@ COMMANDS = {
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),
     "benchmark": Command("benchmark", "run a suite of environments and estimators over seeds"),
     "compare": Command("compare", "hold runs against one another, with intervals and a picture"),
+    "check": Command("check", "hold an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
     "variance": Command("variance", "compare estimators on the policies of a training"),
     "leaderboard": Command("leaderboard", "environment steps for a given cosine to the gradient"),

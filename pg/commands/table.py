@@ -127,4 +127,6 @@ def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
     from pg.diagnostics import references
     from pg.estimators import ESTIMATORS
 
-    return references.figures(ESTIMATORS[name], FACTS[name], mdp, gamma).as_text()
+    facts = FACTS[name]
+    h = references.hyperparams(facts, gamma)
+    return references.figures(ESTIMATORS[name], facts, mdp, h).as_text()

@@ -41,6 +41,12 @@ from pg.diagnostics.samples import (
     per_batch,
     per_episode,
     sample,
+    z_scores,
+)
+from pg.diagnostics.verdict import (
+    Finding,
+    Verdict,
+    verdict,
 )
 from pg.diagnostics.weights import (
     effective_sample_size,
@@ -50,8 +56,10 @@ from pg.diagnostics.weights import (
 
 __all__ = [
     "Decomposition",
+    "Finding",
     "Moments",
     "Sample",
+    "Verdict",
     "asymmetry",
     "at_once",
     "cosine",
@@ -77,4 +85,6 @@ __all__ = [
     "squared_norm",
     "variance",
     "variance_by_leaf",
+    "verdict",
+    "z_scores",
 ]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from pg.config import Hyperparams
 from pg.diagnostics.exact import exact_moments
@@ -114,7 +114,19 @@ def build(
     return estimator, estimator.init(jax.random.key(0))[0]
 
 
-def figures(factory: Factory, facts: Facts, mdp: TabularMDP, gamma: float) -> Figures:
+def hyperparams(facts: Facts, gamma: float) -> Hyperparams:
+    """The hyperparameters with which an estimator is judged: the defaults and, where it is a user's
+    own, those that its facts set.
+
+    The presets of listed estimators are for training: only the temperature is taken, without which
+    J_τ is J.
+    """
+    names = ("temperature",) if facts.module else Hyperparams().scalars()
+    set_there = {name: facts.settings[name] for name in names if name in facts.settings}
+    return Hyperparams(**{**set_there, "gamma": gamma})
+
+
+def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> Figures:
     """The bias, the variance and the signal-to-noise ratio of an estimator, exactly.
 
     The critic is exact at the first step; off-policy estimators learn from another policy's
@@ -124,8 +136,9 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, gamma: float) -> Fi
         factory: Policy, critic, hyperparameters -> Estimator.
         facts: Its facts.
         mdp: The problem.
-        gamma: Discount.
+        h: The hyperparameters.
     """
+    gamma = float(h.gamma)
     problem = with_first_values(arbitrary(mdp, distance=0.5), gamma)
     total_return = tabular.total_return_moments(mdp, jnp.asarray(problem.logits), gamma)
     reference = float(np.trace(total_return[1]))
@@ -135,7 +148,6 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, gamma: float) -> Fi
     else:
         problem = in_windows(problem)
         truth = window_gradient(problem)
-    h = Hyperparams(gamma=gamma, temperature=facts.settings.get("temperature", 0.0))
     estimator, params = build(factory, problem, facts.critic, h)
     size = batch_size(facts)
     mean, covariance = exact_moments(
@@ -164,9 +176,7 @@ def batch_size(facts: Facts) -> int:
     return 2 if facts.baseline in ("batch", "group") else 1
 
 
-def relative_distance(
-    mean: Float[Array | np.ndarray, "*P"], truth: Float[Array | np.ndarray, "*P"]
-) -> float:
-    """‖mean - truth‖ / ‖truth‖."""
+def relative_distance(mean: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) -> float:
+    """‖mean - truth‖ / ‖truth‖, of as many numbers in any shape."""
     gap = np.linalg.norm(np.ravel(mean) - np.ravel(truth))
     return float(gap / np.linalg.norm(truth))

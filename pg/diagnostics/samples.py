@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from pg.estimators import Estimator, Params, Weighted
 from pg.fast import blocks
@@ -19,6 +21,9 @@ from pg.rollout import Trajectory
 
 # the data of one gradient -> the gradient, a tree of P numbers
 Gradient = Callable[[Any], PyTree]
+
+ALL_AT_ONCE = 4096  # gradients of small tables that are in memory together
+ROUNDING = 1e-12  # of a gradient of 64-bit floats
 
 
 class Moments(NamedTuple):
@@ -103,6 +108,40 @@ def per_batch(
     return sample(
         gradient, xs, batch_size=batch_size or at_once(traj, num_episodes), reference=reference
     )
+
+
+def z_scores(
+    estimator: Estimator,
+    params: Params,
+    state: PyTree,
+    traj: Trajectory,
+    num_episodes: int,
+    expected: Float[ArrayLike, "..."],
+) -> Float[np.ndarray, " P"]:
+    """Distances of the mean estimate from what is expected, in standard errors, [P].
+
+    A coordinate that is right but for rounding has none; one that never moves, and should, is
+    infinitely far.
+
+    Args:
+        estimator: the estimator.
+        params: of policy and critic.
+        state: of the estimator, as `init` gives it.
+        traj: batches side by side, [T, n N, ...].
+        num_episodes: N, of one batch.
+        expected: the mean, with as many numbers as the policy has parameters.
+
+    Raises:
+        ValueError: N does not divide the episodes, or cuts a group of them.
+    """
+    gradient, batches = of_batches(estimator, params, state, traj, num_episodes)
+    found = jax.jit(lambda xs: moments(gradient, xs, batch_size=ALL_AT_ONCE))(batches)
+    mean, variance = (ravel_pytree(tree)[0] for tree in (found.mean, found.variance))
+    gap = np.asarray(mean) - np.ravel(np.asarray(expected))
+    error = np.sqrt(np.asarray(variance / found.size))
+    gap = np.where(np.abs(gap) <= ROUNDING, 0.0, gap)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gap == 0.0, 0.0, gap / error)
 
 
 def of_episodes(estimator: Estimator, params: Params, batch: Weighted) -> tuple[Gradient, Weighted]:

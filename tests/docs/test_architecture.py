@@ -56,7 +56,7 @@ ORDER = (
         "commands.tune",
     ),
     *("commands.benchmark", "commands.compare"),
-    *("commands.table", "commands.variance", "commands.leaderboard"),
+    *("commands.check", "commands.table", "commands.variance", "commands.leaderboard"),
     *("commands.main", "__main__"),
 )
 # Adapters may call back: an environment of another library can live on the host.

@@ -1195,6 +1195,35 @@ MUTANTS = [
         "return fetched",
         "tests/runs/test_periodic.py -k killed",
     ),
+    # The verdict on an estimator.
+    Mutant(
+        "the verdict calls a bias a note where unbiasedness is claimed",
+        "diagnostics/verdict.py",
+        'return Finding("mean", text, False, worst, EXACT)',
+        'return Finding("mean", text, True, worst, EXACT)',
+        "tests/runs/test_check.py -k claim",
+    ),
+    Mutant(
+        "the verdict looks for a leak along a direction that moves no probability",
+        "diagnostics/verdict.py",
+        "jnp.asarray(g.normal(size=x.shape), x.dtype), params)",
+        "jnp.ones_like(x), params)",
+        "tests/exact/test_verdict.py -k 'gradient and weigh'",
+    ),
+    Mutant(
+        "the verdict pads with the episodes' own rows",
+        "diagnostics/verdict.py",
+        "jnp.where(valid.reshape(*valid.shape, *[1] * (x.ndim - 2)), x, y)",
+        "x",
+        "tests/exact/test_verdict.py -k mask",
+    ),
+    Mutant(
+        "the verdict holds every batch against the first state of the estimator",
+        "diagnostics/verdict.py",
+        "estimator = estimator._replace(init=lambda key: (params, state))",
+        "pass",
+        "tests/exact/test_verdict.py -k past",
+    ),
 ]
 
 

@@ -1,0 +1,98 @@
+"""The check command: its exit codes, and what it prints of an estimator in a file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scripts import refused_without_jax
+
+from pg.commands import check
+
+OWN = """
+import pg
+
+
+@pg.with_facts(unbiased_for="J", collect=("episodes",), baseline="batch")
+def own_mean(policy, critic, h):
+    def weigh(params, state, traj):
+        total = pg.returns.total_return(traj.reward, h.gamma)
+        return total - total.mean(), (), state
+
+    return pg.build_estimator(policy, None, h, weigh)
+
+
+def in_a_list(policy, critic, h):
+    return [pg.build_estimator(policy, None, h, lambda *_: (1.0, (), ()))]
+
+
+def of_two(policy, critic): ...
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_a_claim_that_fails(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--beside", "batch_mean", "--episodes", "4000")
+    assert check.main([f"{own}:own_mean", *few]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "own_mean claims to be unbiased for J, from episodes, with a baseline from the batch"
+    )
+    assert [line.split()[1] for line in lines if line.startswith("  FAILS")] == ["mean"]
+    (failure,) = (line for line in lines if line.startswith("  FAILS"))
+    assert "50 % on chain, 50 % on cancelling: it is 0.5 times that" in failure
+    # It is batch_mean by another name.
+    rows = {line.split()[0]: line.split()[1:] for line in lines if " · " in line}
+    assert rows["own_mean"] == rows["batch_mean"]
+    assert lines[-1].startswith("mean: fails, after ")
+
+
+def test_one_object_of_json(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing claims of it, and the rule that it breaks fails nevertheless."""
+    assert check.main([f"{own}:in_a_list", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    text = "estimator 'in_a_list' must make an Estimator(init, weigh, grad), got list"
+    finding = {"name": "results", "text": text, "ok": False, "value": None, "bound": None}
+    assert found == {
+        "estimator": "in_a_list",
+        "ok": False,
+        "claims": {},
+        "findings": [finding],
+        "figures": {},
+    }
+
+
+@pytest.mark.slow
+def test_a_listed_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["state_value", "--gamma", "0.8", "--episodes", "4000"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("nothing fails, after ")
+    names = [line.split()[0] for line in lines if " · " in line]
+    assert names[1:] == ["state_value", "reinforce", "reward_to_go", "leave_one_out", "gae"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gea"], "unknown estimator 'gea': did you mean 'gae'"),
+        (["gae", "--beside", "ppoo"], "unknown beside 'ppoo': did you mean 'ppo'"),
+        (["gae", "--gamma", "1.5"], "gamma must be above 0 and at most 1, got 1.5"),
+        (["gae", "--episodes", "0"], "episodes must be a whole number of at least 1, got 0"),
+        (["nowhere.py:f"], "there is no file nowhere.py"),
+    ],
+)
+def test_a_mistake_is_said_before_jax_is_loaded(words: list[str], said: str) -> None:
+    assert said in refused_without_jax("check.py", *words).stderr
+
+
+def test_another_kind_of_function(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        check.main([f"{own}:of_two"])
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "estimator must be a function of policy, critic, hyperparams, got one that" in said
