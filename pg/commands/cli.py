@@ -55,7 +55,7 @@ INTERRUPTED = 130  # Ctrl-C, as shells have it
 # Options that a run goes on with.
 RESUMED = (
     *("seed", "seeds", "eval_episodes", "greedy"),
-    *("eval_every", "eval_minutes", "stop_at_return", "film"),
+    *("eval_every", "eval_minutes", "stop_at_return", "film", "log"),
 )
 
 # Flags of before, with those of today.
@@ -76,7 +76,9 @@ _INSTEAD = {
         "JAX_PLATFORMS=cpu or cuda in front of the command chooses",
     ),
     **dict.fromkeys(
-        ("track", "wandb", "tensorboard"), "a run's metrics are metrics.parquet in its folder"
+        ("track", "tracker", "wandb", "tensorboard", "mlflow", "aim"),
+        "pg train --log wandb follows a run, and so do tensorboard, mlflow and aim; its metrics "
+        "are metrics.parquet in its folder",
     ),
 }
 

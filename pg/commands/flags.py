@@ -70,7 +70,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "diagnostics",
     ),
     "run folder": (
-        *("name", "out", "resume", "strict", "allow_changed_code", "verbose"),
+        *("name", "out", "resume", "log", "strict", "allow_changed_code", "verbose"),
         *("checkpoint_minutes", "checkpoint_updates", "checkpoints_kept"),
     ),
     "machine": (

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pg.inputs import described
 from pg.parts import with_parts
 from pg.reports import curves, drawings
 from pg.runs import code, encoding, files, folders, interrupts
+from pg.trackers import base as tracking
 
 # fields of Config that may be others when a run is resumed
 MAY_CHANGE = ("num_updates", "on_nonfinite")
@@ -86,6 +87,8 @@ def run(
     hyperparams: Hyperparams,
     options: Options | None = None,
     machine: cli.Machine | None = None,
+    *,
+    trackers: Sequence[tracking.Tracker] = (),
     **parts: Any,
 ) -> int:
     """Trains, evaluates and writes.
@@ -96,6 +99,8 @@ def run(
         hyperparams: The others.
         options: The options of the train command; default: those of `Options`.
         machine: Devices and processes; default: those of `cli.Machine`.
+        trackers: Those of one's own that follow the run, beside `options.log`; `resume` needs them
+            again.
         parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, in the place of those
             of `config`; `resume` needs them again.
 
@@ -119,6 +124,10 @@ def run(
             _check_kind("machine", machine, cli.Machine)
             if options.film:
                 drawings.check(config.env)
+            tracking.check(options.log)
+            tracking.check_own(trackers)
+            followers = tracking.Trackers([*tracking.load(options.log), *trackers], cli.say)
+            stack.callback(followers.finish, None)
             config, hyperparams = merge_env_params(config, hyperparams)
             # only now jax is loaded: a folder that cannot be used need not wait for it
             if not machine.several:
@@ -126,7 +135,7 @@ def run(
             with interrupts.held("loading"), cli.waiting("loading"):
                 machine.start()
                 _load()
-            return _run(config, hyperparams, options, machine, folder, stack)
+            return _run(config, hyperparams, options, machine, folder, followers, stack)
         except ValueError as error:
             return cli.mistake(error)
         except KeyboardInterrupt as error:
@@ -150,6 +159,7 @@ def resume(
     num_updates: int | None = None,
     strict: bool = False,
     allow_changed_code: bool = False,
+    trackers: Sequence[tracking.Tracker] = (),
 ) -> int:
     """Resumes the run in a folder, with its settings, as `pg resume` does.
 
@@ -163,6 +173,7 @@ def resume(
         num_updates: More updates than before; None: as many.
         strict: As of `Options`.
         allow_changed_code: As of `Options`.
+        trackers: As of `run`.
 
     Returns:
         The exit code, as of `run`.
@@ -191,7 +202,7 @@ def resume(
     except ValueError as error:
         encoding.make_streams_readable()
         return cli.mistake(error)
-    return run(config, hyperparams, options, machine)
+    return run(config, hyperparams, options, machine, trackers=trackers)
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:
@@ -214,13 +225,14 @@ def _run(
     options: Options,
     machine: cli.Machine,
     folder: Path | None,
+    followers: tracking.Trackers,
     stack: contextlib.ExitStack,
 ) -> int:
     import jax
 
     from pg import envs, images, networks
     from pg.fast import devices
-    from pg.runs import execution, memory
+    from pg.runs import memory
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
@@ -255,30 +267,50 @@ def _run(
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
+        before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
+        followers.start(folder, seeds, folders.read_stored(folder), before)
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
-    progress = cli.Progress(
-        config.num_updates, quiet=folder is None, may_end=options.stop_at_return is not None
-    )
-    with contextlib.closing(progress):
-        done = execution.run(
-            config,
-            hyperparams,
-            seeds,
-            progress,
-            layout=layout,
-            partial=partial,
-            keep=keeper,
-            plan=plan(options),
-        )
-    evaluations = _evaluations(config, done, seeds, options, layout, quiet=folder is None)
+    quiet = folder is None
+    how = {"layout": layout, "partial": partial, "keep": keeper}
+    done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
+    evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
     if folder:
         if options.film and not done.signum:
             _film(config, hyperparams, done, options, folder)
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
-            _finish(config, done, evaluations, seeds, options, folder)
+            _finish(config, done, evaluations, seeds, options, folder, followers)
     return cli.outcome(done)
+
+
+def _trained(
+    config: Config,
+    hyperparams: Hyperparams,
+    seeds: range,
+    options: Options,
+    followers: tracking.Trackers,
+    *,
+    quiet: bool,
+    **how: Any,
+) -> Any:
+    """The training of a run, with a line on the terminal and the trackers behind it.
+
+    how: as of `execution.run`. quiet: in processes that do not write.
+    """
+    from pg.runs import execution
+
+    progress = cli.Progress(
+        config.num_updates, quiet=quiet, may_end=options.stop_at_return is not None
+    )
+
+    def on_chunk(done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
+        progress(done, seconds, metrics)
+        if not quiet:
+            followers.log(done, metrics)
+
+    with contextlib.closing(progress):
+        return execution.run(config, hyperparams, seeds, on_chunk, plan=plan(options), **how)
 
 
 def plan(options: Options) -> Any:
@@ -359,9 +391,10 @@ def _finish(
     seeds: range,
     options: Options,
     folder: Path,
+    followers: tracking.Trackers,
 ) -> None:
-    """Writes metrics and parameters, draws, writes the summary, and prints it. evaluations: {}
-    where interrupted.
+    """Writes metrics and parameters, draws, writes the summary, gives it to the trackers, and
+    prints it. evaluations: {} where interrupted.
     """
     from pg.reports import plots
     from pg.runs import results, writing
@@ -395,6 +428,7 @@ def _finish(
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
         cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
+    followers.finish(folders.jsonable(summary))
     print(folder)
 
 

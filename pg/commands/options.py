@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pg.config import Shard
+from pg.inputs import check_name
+from pg.trackers.base import TRACKERS
 
 __all__ = ["Checkpointing", "Following", "Length", "Machine", "SettingsFile"]
 
@@ -95,9 +97,16 @@ class Following:
     """Draw an episode of the first seed at the end, as policy.gif: of the best parameters, where
     there are evaluations while it trains.
     """
+    log: tuple[str, ...] = ()
+    """Trackers that follow the run, of tensorboard, wandb, mlflow and aim, several with blanks in
+    between; each is an optional extra of the same name.
+    """
 
     def check_following(self) -> None:
         """Raises ValueError for a number out of range, or one that is missing."""
+        self.log = tuple(self.log)  # a list, where it is read from a file
+        for name in self.log:
+            check_name("tracker", name, TRACKERS)
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(
                 f"eval_every must be a whole number of at least 1, got {self.eval_every}"

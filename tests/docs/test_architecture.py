@@ -42,7 +42,7 @@ ORDER = (
     *("runs.periodic", "runs.execution", "runs.parameters", "runs.writing", "runs.acting"),
     "runs.checkpoints",
     *("reports.plots", "reports.drawings", "reports.comparison"),
-    *("commands.terminal", "commands.flags", "commands.options"),
+    *("trackers", "commands.terminal", "commands.flags", "commands.options"),
     *("commands.settings_files", "commands.cli", "commands.job"),
     "sweep",
     *("benchmarks.suites", "benchmarks.learning", "benchmarks.report", "benchmarks.leaderboard"),

@@ -1224,6 +1224,21 @@ MUTANTS = [
         "pass",
         "tests/exact/test_verdict.py -k past",
     ),
+    # Trackers.
+    Mutant(
+        "a tracker that fails ends the run",
+        "trackers/base.py",
+        "except Exception as error:",
+        "except ArithmeticError as error:",
+        "tests/runs/test_trackers.py -k given",
+    ),
+    Mutant(
+        "a tracker is given updates again after a kill",
+        "trackers/base.py",
+        "max(0, given[name] - start) :",
+        "0:",
+        "tests/runs/test_trackers.py -k twice",
+    ),
 ]
 
 

@@ -1,0 +1,1 @@
+"""Trackers: a run followed in TensorBoard, Weights & Biases, MLflow, Aim, or a user's own."""

@@ -1,0 +1,235 @@
+"""The interface of a tracker, and the trackers of a run: one that fails ends itself, not the run.
+
+    RUN/trackers.json    of each tracker its run's id, and the updates that it has been given
+
+So a run that is resumed goes on in the same run of the tracker, and no update comes twice. Once per
+chunk of updates a tracker is given one number per seed and metric: the mean over the updates of the
+chunk, over the episodes of the chunk where it is one of episodes. All of them are in
+metrics.parquet. Imports neither jax nor a tracker's library.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from pg.inputs import check_name, described
+from pg.runs import folders
+
+__all__ = [
+    "TRACKERS",
+    "RunInfo",
+    "Tracker",
+    "Trackers",
+    "check",
+    "figures",
+    "load",
+    "named",
+]
+
+# The package that each tracker needs, which is also the name of the module to import.
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "aim": "aim"}
+FILE = "trackers.json"
+# The expected shape of that file, as of `inputs.misfit`.
+STORED: dict[Any, Any] = {...: {"id": (str, None), "updates": int}}
+_OF_EPISODES = ("return", "length")  # metrics that are means over the episodes of an update
+_LARGEST = ("nonfinite", "skipped")  # of which the largest says more than the mean
+
+
+class RunInfo(NamedTuple):
+    """The run that is followed."""
+
+    folder: Path  # its folder
+    seeds: list[int]
+    settings: dict[str, Any]  # config, hyperparams and options, as config.json has them
+    id: str | None  # what `start` returned before, of a run that is resumed; None: a new one
+    updates: int  # those that the tracker has been given by then
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        return self.folder.name
+
+    @property
+    def group(self) -> str:
+        """ENV/ESTIMATOR, the folders that it lies in."""
+        return "/".join(self.folder.parts[-3:-1])
+
+    @property
+    def out(self) -> Path:
+        """The folder of all results, or that of the run where it has been moved elsewhere."""
+        return self.folder.parents[2] if len(self.folder.parts) > 3 else self.folder
+
+
+class Tracker(Protocol):
+    """What follows a run. An exception of any method ends the tracker, with a warning."""
+
+    def start(self, run: RunInfo) -> str | None:
+        """Called before the first update; returns an id by which a resumed run goes on."""
+
+    def log(self, updates: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Called after every chunk. updates: those that are done; metrics: [seeds] each, NaN where
+        there is no value, as of `eval_return` without an evaluation.
+        """
+
+    def finish(self, summary: Mapping[str, Any] | None, pictures: Sequence[Path]) -> None:
+        """Called at the end. summary: as summary.json has it; None: the run broke off."""
+
+
+class Trackers:
+    """The trackers of a run; one that fails is left out from then on."""
+
+    def __init__(self, trackers: Sequence[Tracker], say: Callable[[str], None]) -> None:
+        """trackers: those that are to follow the run. say: prints a warning."""
+        self.live = {_name(tracker): tracker for tracker in trackers}
+        self.say = say
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.folder: Path | None = None
+        self.env_steps: Any = 0  # of each seed, so far
+
+    def start(
+        self, folder: Path, seeds: Sequence[int], settings: Mapping[str, Any], env_steps: Any
+    ) -> None:
+        """Starts them. env_steps: of each seed, before the updates that come, [S] or 0."""
+        self.folder, self.env_steps = folder, env_steps
+        path = folder / FILE
+        if path.exists():
+            try:
+                self.stored = folders.read_json(path, STORED)
+            except ValueError as error:
+                self.say(f"{error}: trackers start anew")
+        for name in list(self.live):
+            before = self.stored.get(name, {"id": None, "updates": 0})
+            info = RunInfo(folder, list(seeds), dict(settings), before["id"], before["updates"])
+            found = self._call(name, "start", info)
+            if name in self.live:
+                self.stored[name] = {**before, "id": found}
+        self._store()
+
+    def log(self, done: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Gives the trackers the last updates. metrics: [S, n] each, of the updates until
+        `done`.
+        """
+        if not self.live:
+            return
+        start = done - metrics["env_steps"].shape[1]
+        self.env_steps = self.env_steps + metrics["env_steps"].sum(axis=1, dtype=np.int64)
+        given = {name: self.stored[name]["updates"] for name in self.live}
+        for name in self.live:
+            self.stored[name]["updates"] = max(done, given[name])
+        self._store()  # first: of a run that is killed now no update comes twice
+        for name in list(self.live):
+            new = {key: x[:, max(0, given[name] - start) :] for key, x in metrics.items()}
+            if new["env_steps"].shape[1]:
+                means = _means(new) | {"total_env_steps": self.env_steps}
+                self._call(name, "log", done, means)
+
+    def finish(self, summary: Mapping[str, Any] | None) -> None:
+        """Ends them, once, if they have started. summary: as of `Tracker.finish`."""
+        if self.folder is None:
+            return
+        pictures = sorted(self.folder.glob("*.png")) if summary else []
+        for name in list(self.live):
+            self._call(name, "finish", summary, pictures)
+        self.live = {}
+
+    def _call(self, name: str, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self.live[name], method)(*arguments)
+        except Exception as error:
+            said = str(error).strip().splitlines() or [""]
+            reason = f"{type(error).__name__}: {said[0]}"
+            self.say(f"warning: the run goes on without the tracker {name} ({reason})")
+            del self.live[name]
+            return None
+
+    def _store(self) -> None:
+        if not (self.folder and self.stored):
+            return
+        try:
+            folders.write_json(self.folder / FILE, self.stored)
+        except OSError as error:
+            self.say(f"warning: the run goes on without trackers ({error})")
+            self.live = {}
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises ValueError for a tracker that there is not, or whose package is not installed; none is
+    imported.
+    """
+    for name in names:
+        check_name("tracker", name, TRACKERS)
+        if importlib.util.find_spec(TRACKERS[name]) is None:
+            raise ValueError(
+                f"--log {name} needs the package {TRACKERS[name]}: pip install "
+                f"'policy-gradients-jax[{name}]'"
+            )
+
+
+def check_own(trackers: Sequence[Any]) -> None:
+    """Raises ValueError for an object that is no tracker."""
+    for tracker in trackers:
+        lacking = [m for m in ("start", "log", "finish") if not callable(getattr(tracker, m, None))]
+        if lacking or isinstance(tracker, type):
+            raise ValueError(
+                f"a tracker must be an object with start, log and finish, as of "
+                f"pg.trackers.base.Tracker, got {described(tracker)}"
+            )
+
+
+def load(names: Sequence[str]) -> list[Tracker]:
+    """The trackers of these names. Each imports its library where it starts."""
+    modules = [importlib.import_module(f"pg.trackers.{name}") for name in names]
+    return [module.make() for module in modules]
+
+
+def named(seeds: Sequence[int], metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Numbers by the names of curves: `seed-0/return` of a seed, `mean/return` over the seeds; what
+    is not finite is left out.
+
+    metrics: [seeds] each.
+    """
+    curves = {}
+    for name, values in metrics.items():
+        for seed, value in zip(seeds, values.tolist(), strict=True):
+            curves[f"seed-{seed}/{name}"] = float(value)
+        curves[f"mean/{name}"] = float(np.mean(values))
+    return {name: value for name, value in curves.items() if np.isfinite(value)}
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The final figures of a run, by name: `final/mean`, `final/best/mean` and others."""
+    numbers = {f"final/{name}": x for name, x in summary.items()}
+    best = summary.get("best", {})
+    numbers |= {f"final/best/{name}": x for name, x in best.items()}
+    plain = {name: x for name, x in numbers.items() if isinstance(x, int | float)}
+    return {name: float(x) for name, x in plain.items() if np.isfinite(x)}
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without groups: config and hyperparams by name, options as `option/NAME`."""
+    options = {f"option/{name}": x for name, x in settings.get("options", {}).items()}
+    return {**settings.get("config", {}), **settings.get("hyperparams", {}), **options}
+
+
+def _name(tracker: Tracker) -> str:
+    return str(getattr(tracker, "name", type(tracker).__name__))
+
+
+def _means(metrics: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One number per seed, [S], of metrics of several updates, [S, n]."""
+    return {name: _mean_of(name, x, metrics["episodes"]) for name, x in metrics.items()}
+
+
+def _mean_of(name: str, x: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    if name in _LARGEST:
+        return np.asarray(x.max(axis=1), float)
+    known = ~np.isnan(x)
+    weights = known * (episodes if name in _OF_EPISODES else 1.0)
+    total = weights.sum(axis=1)
+    mean: np.ndarray = np.where(known, x, 0.0) * weights
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, mean.sum(axis=1) / total, np.nan)
