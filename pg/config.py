@@ -185,9 +185,15 @@ class Config:
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
     rnn: RNN = "none"
-    """Recurrent cell after the dense layers, one of the policy and one of the critic."""
+    """Recurrent cell after the dense layers, one of the policy and one of the critic: learned step
+    by step (gru, lstm), or a sequence at once (lru, mingru, transformer).
+    """
     rnn_size: int = 64
     """Width of the recurrent cell."""
+    rnn_window: int = 32
+    """Earlier steps that a transformer sees, of the same episode."""
+    rnn_heads: int = 4
+    """Heads of a transformer, which share its width."""
     shared_torso: bool = False
     """The critic V is a head on the policy's own layers; both losses then train these."""
     action_distribution: ActionDistribution = "gaussian"

@@ -38,8 +38,8 @@ from pg.layers import (
     Logits,
     Model,
     Normal,
-    Recurrent,
     Value,
+    make_cell,
 )
 from pg.network_checks import check_own_critic, check_own_policy, named_failure
 
@@ -316,7 +316,7 @@ def num_params(params: PyTree) -> int:
 
 def _network(config: Config, env: Env, head: nn.Module) -> Network:
     """The network with this head, on the torso and the recurrent cell of the settings."""
-    cell = None if config.rnn == "none" else Recurrent(config.rnn, config.rnn_size)
+    cell = make_cell(config.rnn, config.rnn_size, config.rnn_window, config.rnn_heads)
     model = Model(_torso(config, env), cell, head)
     carry = () if cell is None else cell.start()
     scaled = scaling(config, env)

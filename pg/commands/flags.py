@@ -60,6 +60,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "activation",
             "rnn",
             "rnn_size",
+            "rnn_window",
+            "rnn_heads",
             "shared_torso",
         ),
         *("image_layout", "action_distribution", "state_dependent_std"),

@@ -2,7 +2,7 @@
 
 from pg.layers.dense import ACTIVATIONS, orthogonal
 from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
-from pg.layers.model import Model
+from pg.layers.model import Model, make_cell
 from pg.layers.recurrent import Recurrent
 from pg.layers.torsos import CNN, MLP, patches
 
@@ -18,6 +18,7 @@ __all__ = [
     "Normal",
     "Recurrent",
     "Value",
+    "make_cell",
     "orthogonal",
     "patches",
 ]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-__all__ = ["ACTIVATIONS", "Activation", "dense", "orthogonal"]
+__all__ = ["ACTIVATIONS", "Activation", "dense", "layer_norm", "orthogonal"]
 
 Activation = Callable[[Array], Array]  # entry by entry
 ACTIVATIONS: dict[str, Activation] = {
@@ -32,6 +32,13 @@ def dense(features: int, scale: float) -> nn.Dense:
         param_dtype=jnp.zeros(()).dtype,
         dot_general=_rows_times_kernel,
     )
+
+
+def layer_norm() -> nn.LayerNorm:
+    """Layer normalisation (Ba et al. 2016, 1607.06450) over the last axis, in the canonical
+    float.
+    """
+    return nn.LayerNorm(param_dtype=jnp.zeros(()).dtype)
 
 
 def _rows_times_kernel(

@@ -5,16 +5,41 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Bool, PyTree, Shaped
 
+from pg.config import RNN
+from pg.layers.attention import Transformer
+from pg.layers.linear_recurrences import LRU, MinGRU
 from pg.layers.recurrent import Recurrent
 
-__all__ = ["Model"]
+__all__ = ["Cell", "Model", "make_cell"]
+
+Cell = Recurrent | LRU | MinGRU | Transformer
+
+
+def make_cell(kind: RNN, size: int, window: int, heads: int) -> Cell | None:
+    """The recurrent cell of this name, or None for none.
+
+    Args:
+        kind: its name.
+        size: width of what it gives.
+        window: of a transformer, the number of earlier steps that it sees.
+        heads: of a transformer, the number of its heads.
+    """
+    if kind == "none":
+        return None
+    if kind == "lru":
+        return LRU(size)
+    if kind == "mingru":
+        return MinGRU(size)
+    if kind == "transformer":
+        return Transformer(size, heads, window)
+    return Recurrent(kind, size)
 
 
 class Model(nn.Module):
     """Torso, recurrent cell if there is one, head."""
 
     torso: nn.Module
-    memory: Recurrent | None  # a recurrent cell; its name is that of its stored parameters
+    memory: Cell | None  # a recurrent cell; its name is that of its stored parameters
     head: nn.Module
 
     def __call__(

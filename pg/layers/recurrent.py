@@ -1,13 +1,12 @@
 """Recurrent cells that are learned step by step: GRU and LSTM."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PyTree
 
-from pg.config import RNN
 from pg.layers.dense import orthogonal
 
 __all__ = ["Recurrent"]
@@ -18,7 +17,7 @@ class Recurrent(nn.Module):
     time.
     """
 
-    kind: RNN
+    kind: Literal["gru", "lstm"]
     size: int
 
     def start(self) -> Any:

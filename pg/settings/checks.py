@@ -195,6 +195,10 @@ def _check_parts(config: Any) -> None:
         raise ValueError(
             f"optimizer={config.optimizer!r} needs a policy without memory, got {config.rnn!r}"
         )
+    if config.rnn == "transformer" and config.rnn_size % config.rnn_heads:
+        raise ValueError(
+            f"rnn_heads must divide rnn_size={config.rnn_size}, got {config.rnn_heads}"
+        )
     if config.shared_torso and config.optimizer in get_args(PolicyOptimizer):
         raise ValueError(
             f"optimizer={config.optimizer!r} is for the policy's own gradient, and with "
@@ -248,7 +252,7 @@ def check_network(config: Any, num_inputs: int = 1) -> None:
     sizes = (num_inputs, *config.hidden_sizes)
     weights = sum(a * b for a, b in itertools.pairwise(sizes))
     if config.rnn != "none":
-        weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # at least: an LSTM has 4
+        weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # about: an LSTM has 4
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got "

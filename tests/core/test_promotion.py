@@ -45,7 +45,7 @@ from pg.estimators import (
     pathwise,
 )
 from pg.estimators.facts import FACTS
-from pg.layers import dense, heads, model, recurrent, torsos
+from pg.layers import attention, dense, heads, linear_recurrences, model, recurrent, torsos
 from pg.optimizers import curvature, variance_reduction
 from pg.runs import execution
 from pg.train import make_chunk, make_learner, make_train
@@ -54,7 +54,7 @@ KEY = jax.random.key(0)
 # fmt: off
 LIBRARY = (
     baselines, diagnostics, distributions, evaluation, evolution, images, dense, heads,
-    model, recurrent, torsos, networks,
+    attention, linear_recurrences, model, recurrent, torsos, networks,
     normalisation, pathwise, returns, rollout, surrogates, action_values, average_reward, base,
     bootstrapped, episodic, grouped, off_policy, curvature, variance_reduction, training,
 )
@@ -231,6 +231,10 @@ STRICT: dict[str, Callable[[], None]] = {
         trained, "ppo", env=Target(True), state_dependent_std=True
     ),
     "a shared recurrent cell": functools.partial(trained, "ppo", "windows", **SHARED),
+    **{
+        name: functools.partial(trained, "ppo", "windows", rnn=name)
+        for name in ("lru", "mingru", "transformer")
+    },
     "minibatches": functools.partial(trained, "ppo", "windows", **MINIBATCHES),
     "statistics": functools.partial(trained, "gae", "windows", **STATISTICS),
     "storm": functools.partial(trained, "reinforce", optimizer=corrected(variance_reduction.storm)),

@@ -44,6 +44,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "preset": st.sampled_from([None, None, "auto", "ppo", "natural"]),
     **{name: st.sampled_from((names[0], *names)) for name, names in CHOICES.items()},
     **dict.fromkeys(("num_steps", "action_repeat", "rnn_size", "n_step", "snapshot_period"), WHOLE),
+    **dict.fromkeys(("rnn_window", "rnn_heads"), WHOLE),
     **{
         field.name: st.sampled_from([False, False, True])
         for field in fields(Config)

@@ -72,7 +72,9 @@ def windows(memory: Any, **changes: Any) -> tuple[Any, Any, Params, list[Any]]:
     return policy, critic, params, trajectories
 
 
-@pytest.mark.parametrize(("memory", "shared"), [("gru", True), ("lstm", False)])
+@pytest.mark.parametrize(
+    ("memory", "shared"), [("gru", True), ("lstm", False), ("lru", True), ("transformer", False)]
+)
 def test_learning_resets_where_acting_did(memory: Any, shared: bool) -> None:
     """ρ = 1 on fresh data, with resets within the window and a memory that began before it."""
     policy, _, params, (_, traj) = windows(memory, shared_torso=shared)
