@@ -58,6 +58,7 @@ from .rollout import episodes as episodes
 from .rollout import windows as windows
 from .runs.acting import load_policy as load_policy
 from .runs.execution import run as run
+from .runs.exporting import export_policy as export_policy
 from .runs.loading import load as load
 from .runs.results import Results as Results
 from .runs.results import load_results as load_results

@@ -3,6 +3,7 @@ from . import check as check
 from . import cli as cli
 from . import compare as compare
 from . import evaluate as evaluate
+from . import export as export
 from . import flags as flags
 from . import job as job
 from . import leaderboard as leaderboard

@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": Command("resume", "go on with an interrupted run, or add updates to it"),
     "evaluate": Command("evaluate", "evaluate a run again: more episodes, greedy, another seed"),
     "render": Command("render", "draw what the policy of a run does"),
+    "export": Command("export", "write a run's policy as programs that act without pg"),
     "replay": Command("replay", "run a folder's settings again and compare bit for bit"),
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),

@@ -121,7 +121,8 @@ def _of_box(space: Any, differentiable: bool) -> _Actions:
         )
 
     def to_own_action(action: jax.Array) -> jax.Array:
-        clipped = jnp.clip(action, box.low, box.high)
+        low, high = (jnp.broadcast_to(bound, action.shape) for bound in box)
+        clipped = jnp.clip(action, low, high)
         if whole:
             return jnp.round(clipped).astype(jax.dtypes.canonicalize_dtype(space.dtype))
         return clipped

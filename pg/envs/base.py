@@ -62,6 +62,7 @@ class Env(NamedTuple):
     # the environment's own, an action
     encode: Callable[[Any], Any] = jnp.asarray
     own_obs_shape: tuple[int, ...] = ()
+    own_obs: Any = ()  # shapes and dtypes of one of the environment's own; `Masked` with masks
     to_own_action: Callable[[Any], Any] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
@@ -203,6 +204,7 @@ def make_env(
         obs_dtype=seen.dtype,
         encode=seen.encode,
         own_obs_shape=seen.own_shape,
+        own_obs=own_obs,
         to_own_action=to_own_action,
         action_repeat=action_repeat,
         masked=isinstance(own_obs, Masked),

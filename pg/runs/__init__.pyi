@@ -3,6 +3,7 @@ from . import checkpoints as checkpoints
 from . import code as code
 from . import encoding as encoding
 from . import execution as execution
+from . import exporting as exporting
 from . import files as files
 from . import folders as folders
 from . import interrupts as interrupts

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from pg import envs, networks, normalisation
 from pg.config import Config
-from pg.envs import Env
+from pg.envs import Env, ProductSpace
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
 from pg.runs import folders, parameters
@@ -94,6 +94,22 @@ class Policy:
         obs = numbers("obs", obs, "give what the environment's reset or step gives")
         return self._step(carry, obs, key, numbers("first", first), mask)
 
+    def act(self, carry: Any, seen: Any, first: Any, key: Any = None) -> tuple[Any, Any]:
+        """The state of the recurrent cell and the action, of observations that are encoded.
+
+        Args:
+            carry: [N, ...]; () without a recurrent cell.
+            seen: [N, *O], as `env.encode` gives it.
+            first: [N], where an episode begins.
+            key: as of a call.
+        """
+        carry, dist = self.network.apply(self.params, carry, seen, first)
+        action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
+        own_action = self.env.to_own_action
+        if isinstance(self.env.action_space, ProductSpace):
+            own_action = jax.vmap(own_action)  # it arranges the parts of one; others go by entries
+        return carry, own_action(action)
+
     @functools.cached_property
     def _step(self) -> Any:
         return jax.jit(self._stepped)
@@ -106,9 +122,7 @@ class Policy:
             raise ValueError(f"first must be [...] = {list(batch)} as obs, got shape {got}")
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(batch) :]), carry)
         begins = jnp.broadcast_to(first, batch).reshape(-1)
-        flat, dist = self.network.apply(self.params, flat, seen, begins)
-        action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
-        action = jax.vmap(self.env.to_own_action)(action)
+        flat, action = self.act(flat, seen, begins, key)
         carry = jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), flat)
         return carry, jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), action)
 

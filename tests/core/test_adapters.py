@@ -367,7 +367,7 @@ def test_gymnasium_spaces() -> None:
         action_space = gymnasium.spaces.Text(3)
 
     with pytest.raises(
-        ValueError, match="actions of Switches must be Box, Discrete, .* or MultiBinary, got Text"
+        ValueError, match=r"actions of Switches must be Box, Discrete, .* or MultiBinary, got Text"
     ):
         adapt(Switches, "Switches")
 

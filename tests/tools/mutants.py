@@ -1267,6 +1267,20 @@ MUTANTS = [
         "0:",
         "tests/runs/test_trackers.py -k twice",
     ),
+    Mutant(
+        "a sample is exported as the mode",
+        "runs/exporting.py",
+        'if "key_data" in given else None',
+        "if False else None",
+        "tests/runs/test_exporting.py",
+    ),
+    Mutant(
+        "an exported recurrent policy forgets where episodes begin",
+        "runs/exporting.py",
+        'given["carry"], seen, given["first"], _key',
+        'given["carry"], seen, given["first"] & False, _key',
+        "tests/runs/test_exporting.py",
+    ),
 ]
 
 

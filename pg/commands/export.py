@@ -1,0 +1,64 @@
+"""Write the policy of a run as programs that act without this package.
+
+They are of jax.export, for CPUs, GPUs and TPUs, one of the mode and one of sampled actions, and lie
+in RUN/export beside policy.json, which lists their arguments. Exit codes: 0 done, 2 a mistake,
+74 the disk is full.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from pg.commands import cli
+from pg.runs import folders
+
+
+@dataclasses.dataclass
+class Options:
+    """The policy that is exported, and the folder."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or of a sweep: its best configuration."""
+    seed: int | None = None
+    """One of the run's seeds; none: its first."""
+    best: bool = False
+    """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
+    last ones.
+    """
+    onnx: bool = False
+    """Write the mode as an ONNX program too; needs jax2onnx and onnxruntime."""
+    out: Path | None = None
+    """Folder of the programs; none: export/ in the run's folder."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Returns the exit code."""
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    cli.cache_compilations()
+    try:
+        folder = _exported(options)
+    except ValueError as error:
+        cli.fail(error)
+    except OSError as error:
+        cli.fail_to_write(error)
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
+    print(*sorted(folder.iterdir()), sep="\n")
+    return 0
+
+
+def _exported(options: Options) -> Path:
+    """Writes the programs. Returns their folder."""
+    run = folders.run_folder(options.run.expanduser())
+
+    # only now: a mistake in the arguments need not wait for jax
+    from pg.runs import exporting
+    from pg.runs.acting import load_policy
+
+    with cli.waiting("exporting"):
+        policy = load_policy(run, seed=options.seed, best=options.best)
+        out = run / "export" if options.out is None else options.out
+        return exporting.export_policy(policy, out, onnx=options.onnx)
