@@ -1239,11 +1239,11 @@ MUTANTS = [
         "tests/exact/test_verdict.py -k 'gradient and weigh'",
     ),
     Mutant(
-        "the verdict pads with the episodes' own rows",
+        "the verdict has no horizon longer than the longest episode",
         "diagnostics/verdict.py",
-        "jnp.where(valid.reshape(*valid.shape, *[1] * (x.ndim - 2)), x, y)",
-        "x",
-        "tests/exact/test_verdict.py -k mask",
+        "PADDING = 4  #",
+        "PADDING = 0  #",
+        "tests/exact/test_verdict.py -k 'mean and time'",
     ),
     Mutant(
         "the verdict holds every batch against the first state of the estimator",
