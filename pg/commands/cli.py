@@ -23,6 +23,8 @@ from pg.commands.options import Checkpointing as Checkpointing
 from pg.commands.options import Following as Following
 from pg.commands.options import Length as Length
 from pg.commands.options import Machine as Machine
+from pg.commands.options import OwnParts as OwnParts
+from pg.commands.options import OwnPolicy as OwnPolicy
 from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress

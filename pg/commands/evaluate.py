@@ -18,13 +18,15 @@ from pg.runs import files, folders
 
 
 @dataclasses.dataclass
-class Options:
+class Options(cli.OwnPolicy):
     """The run, the episodes, and what is written."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or of a sweep: its best configuration."""
     episodes: int = 100
     """Number of episodes, per seed of the run."""
+    env: str | None = None
+    """FILE.py:CLASS of the run's environment, where it had one of your own."""
     greedy: bool = False
     """Take the mode of the policy instead of sampled actions."""
     seed: int | None = None
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     """The summary of the run in a folder, with this evaluation in the place of the final one."""
-    config, hyperparams = folders.read_setup(folder)
+    config, hyperparams = options.setup(folder, options.env)
     if options.best:
         folders.check_best(folder)
     asked = folders.read_options(folder)
@@ -99,20 +101,28 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
 
     import jax
 
-    from pg import envs, make_learner
+    from pg import TrainState, envs
+    from pg.estimators import Params
     from pg.fast import devices
-    from pg.runs import execution, memory, parameters, results, writing
+    from pg.runs import acting, execution, memory, parameters, results, writing
 
     stored = results.load_results(folder)
     seeds = stored.seeds
     first = seeds[0] if options.seed is None else options.seed
-    like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+    like = acting.acting_shapes(config, hyperparams)
     memory.check(config, envs.configured(config, 1), like, len(seeds), options.episodes)
-    params, normaliser = parameters.read_state(
-        folder, like.params, like.normaliser, best=options.best
-    )
+    params, normaliser = parameters.read_policy(folder, *like, best=options.best)
+    updates = jax.numpy.full(len(seeds), stored.metrics["env_steps"].shape[1])
     done = execution.Run(
-        states=like._replace(params=params, normaliser=normaliser),
+        states=TrainState(
+            params=Params(params, ()),
+            opt_state=(),
+            estimator_state=(),
+            rollout=(),
+            normaliser=normaliser,
+            update=updates,
+            skipped=jax.numpy.zeros_like(updates),
+        ),
         metrics=stored.metrics,
         finished=stored.summary.get("status") == "finished",
         signum=None,

@@ -14,11 +14,13 @@ import tyro
 
 from pg.config import ENVIRONMENTS, LIBRARIES, PARTS, UNSUPPORTED, WHOLE_NUMBERS, part_name
 from pg.estimators.facts import FACTS
+from pg.settings import own_files
 from pg.settings.choices import CHOICES
 
 __all__ = [
     "GROUPS",
     "Flag",
+    "as_word",
     "assignment",
     "field_docstrings",
     "flags_of",
@@ -265,6 +267,15 @@ _OPTIONAL_INTEGER = Annotated[
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     ),
 ]
+
+
+def as_word(part: Any) -> str:
+    """A part as the command line has it: its file and its name where it comes from one."""
+    if part is None or isinstance(part, str):
+        return part or "none"
+    return own_files.references({"": part}).get("", part_name(part))
+
+
 # A name, or a file of one's own; what a run was given in Python is shown by its name.
 _PART = Annotated[
     Any,
@@ -273,7 +284,7 @@ _PART = Annotated[
         metavar="NAME|FILE.py:NAME",
         instance_from_str=lambda texts: None if texts[0].lower() == "none" else texts[0],
         is_instance=lambda value: True,
-        str_from_instance=lambda value: ["none" if value is None else part_name(value)],
+        str_from_instance=lambda value: [as_word(value)],
     ),
 ]
 # Fields that are read by another type than their annotation.

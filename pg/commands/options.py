@@ -1,16 +1,27 @@
-"""Options that several commands share: the length of training, checkpoints and the machine."""
+"""Options that several commands share: the length of training, own parts, checkpoints, the
+machine.
+"""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pg.config import Shard
+from pg.config import PARTS, Config, Hyperparams, Shard
 from pg.inputs import check_name
+from pg.runs import folders
 from pg.trackers.base import TRACKERS
 
-__all__ = ["Checkpointing", "Following", "Length", "Machine", "SettingsFile"]
+__all__ = [
+    "Checkpointing",
+    "Following",
+    "Length",
+    "Machine",
+    "OwnParts",
+    "OwnPolicy",
+    "SettingsFile",
+]
 
 
 @dataclasses.dataclass
@@ -33,6 +44,48 @@ class SettingsFile:
     """
     print_config: bool = False
     """Print all settings as a file that --config reads, and exit."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class OwnPolicy:
+    """What a policy of one's own needs to act: a run's folder holds no code that is executed."""
+
+    policy: str | None = None
+    """FILE.py:NAME of the run's policy, where it had one of your own."""
+    allow_changed_code: bool = False
+    """Go on where a file of your own has changed since the run."""
+
+    def setup(
+        self, folder: Path, env: str | None = None, needed: Collection[str] = ("env", "policy")
+    ) -> tuple[Config, Hyperparams]:
+        """Config and Hyperparams of a run's folder, with the parts that are given again.
+
+        Args:
+            folder: of the run.
+            env: its environment, of a file.
+            needed: the parts without which the command cannot do.
+
+        Raises:
+            ValueError: as `folders.read_setup` does.
+        """
+        given = {name: getattr(self, name, None) for name in PARTS if name != "env"}
+        return folders.read_setup(
+            folder, env, parts=given, needed=needed, allow_changed_code=self.allow_changed_code
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class OwnParts(OwnPolicy):
+    """The parts of one's own of a run that is trained again."""
+
+    env: str | None = None
+    """FILE.py:CLASS of the run's environment, where it had one of your own."""
+    estimator: str | None = None
+    """FILE.py:NAME of its estimator."""
+    critic: str | None = None
+    """FILE.py:NAME of its critic."""
+    optimizer: str | None = None
+    """FILE.py:NAME of its optimizer."""
 
 
 @dataclasses.dataclass

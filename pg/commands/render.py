@@ -18,7 +18,7 @@ from pg.runs import folders, parameters
 
 
 @dataclasses.dataclass
-class Options:
+class Options(cli.OwnPolicy):
     """The policy that is drawn, and the file."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
@@ -94,7 +94,7 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
             f"there is no run {options.run}: give the folder that pg train has printed last"
         )
     else:
-        config, hyperparams = folders.read_setup(options.run)
+        config, hyperparams = options.setup(options.run)
         if options.best:
             folders.check_best(options.run)
         seeds = int(folders.read_options(options.run).get("seeds", 1))
@@ -114,13 +114,16 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     import jax
 
     from pg import make_learner
+    from pg.runs import acting
 
-    key, init = jax.random.key(options.seed), make_learner(config, hyperparams).init
-    state = init(key) if options.run is None else jax.eval_shape(init, key)
-    found = state.params, state.normaliser
-    if options.run is not None:
-        found = parameters.read_state(options.run, *found, best=options.best)
-        found = jax.tree.map(lambda x: x[options.seed_index], found)
+    key = jax.random.key(options.seed)
+    if options.run is None:
+        state = make_learner(config, hyperparams).init(key)
+        found = state.params.policy, state.normaliser
+    else:
+        shapes = acting.acting_shapes(config, hyperparams)
+        stored = parameters.read_policy(options.run, *shapes, best=options.best)
+        found = jax.tree.map(lambda x: x[options.seed_index], stored)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}
     asked |= {"normaliser": found[1], "env_params": hyperparams.env_params}
-    return drawings.film(config, found[0].policy, key, **asked)
+    return drawings.film(config, found[0], key, **asked)

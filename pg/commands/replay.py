@@ -12,11 +12,12 @@ import numpy as np
 import tyro
 
 from pg.commands import cli, job
+from pg.config import PARTS
 from pg.runs import folders, parameters
 
 
 @dataclasses.dataclass
-class Options:
+class Options(cli.OwnParts):
     """The run that is run again."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -25,10 +26,11 @@ class Options:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
-    folder = cli.options(Options, cli.docstring_of(__file__), argv, prog).run
+    options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
+    folder = options.run
     cli.cache_compilations()
     try:
-        config, hyperparams = folders.read_setup(folder)
+        config, hyperparams = options.setup(folder, options.env, PARTS)
         folders.check_command(folder, "train.py")
         asked = folders.read_options(folder)
         machine = cli.Machine(shard=asked["shard"], cpu_devices=asked["cpu_devices"])

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from pg import envs, networks, normalisation
-from pg.config import Config
+from pg.config import Config, Hyperparams
 from pg.envs import Env, ProductSpace
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
+from pg.normalisation import Normaliser
 from pg.runs import folders, parameters
-from pg.train import make_learner
 
 
 @dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
@@ -138,8 +138,18 @@ class Policy:
         )
 
 
+# The parts of one's own without which no policy acts.
+NEEDED = ("env", "policy")
+
+
 def load_policy(
-    folder: Path | str, *, seed: int | None = None, env: Any = None, best: bool = False
+    folder: Path | str,
+    *,
+    seed: int | None = None,
+    env: Any = None,
+    policy: Any = None,
+    best: bool = False,
+    allow_changed_code: bool = False,
 ) -> Policy:
     """The policy that a run has trained, from its folder, or from that of a sweep: the
     best configuration.
@@ -147,8 +157,11 @@ def load_policy(
     Args:
         folder: that which `pg train` or `pg sweep` has printed last.
         seed: which of the run's seeds; default: its first.
-        env: the environment object of the run, where it had one of its own.
+        env: the environment object of the run, where it had one of its own, or `FILE.py:CLASS`.
+        policy: the policy's function or Network, where the run had one's own, or `FILE.py:NAME`;
+            a file must have the digest that the run's folder records.
         best: the parameters with the best evaluation while it trained, instead of the last ones.
+        allow_changed_code: it may have another.
 
     Raises:
         ValueError: there is no finished run, its files are damaged, or it has no such seed.
@@ -158,7 +171,13 @@ def load_policy(
             f"folder must be the path of a run, as in 'results/...', got {described(folder)}"
         )
     folder = folders.run_folder(Path(folder))
-    config, h = folders.read_setup(folder, env)
+    config, h = folders.read_setup(
+        folder,
+        env,
+        parts={"policy": policy},
+        needed=NEEDED,
+        allow_changed_code=allow_changed_code,
+    )
     options = folders.read_options(folder)
     begin, num_seeds = options.get("seed", 0), options.get("seeds", 1)
     is_known = isinstance(seed, Integral) and int(seed) in range(begin, begin + num_seeds)
@@ -168,15 +187,21 @@ def load_policy(
             f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}"
         )
     one = envs.configured(config, 1, h.env_params)
-    like = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
-    params, normaliser = parameters.read_state(folder, like.params, like.normaliser, best=best)
+    like = acting_shapes(config, h)
     index = 0 if seed is None else seed - begin
 
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:
         return x[index] if x.ndim > shape.ndim else x
 
-    params, normaliser = jax.tree.map(
-        of_the_seed, (params, normaliser), (like.params, like.normaliser)
-    )
+    stored = parameters.read_policy(folder, *like, best=best)
+    params, normaliser = jax.tree.map(of_the_seed, stored, like)
     network = normalisation.standardised(networks.make_policy(config, one), normaliser)
-    return Policy(config, one, network, params.policy)
+    return Policy(config, one, network, params)
+
+
+def acting_shapes(config: Config, hyperparams: Hyperparams) -> tuple[Any, Normaliser]:
+    """The shapes of what a policy needs to act: its parameters, and the running statistics."""
+    env = envs.configured(config, 1, hyperparams.env_params)
+    policy = networks.make_policy(config, env)
+    params = jax.eval_shape(policy.init, jax.random.key(0))
+    return params, jax.eval_shape(lambda: normalisation.start(config, env.obs_shape))

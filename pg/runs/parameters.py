@@ -21,7 +21,7 @@ from pg.runs import files, folders, memory
 from pg.runs.migrations import added, is_added, leaf_name
 from pg.runs.results import num_seeds
 
-_NORMALISER = "normaliser/"
+_NORMALISER, _CRITIC = "normaliser/", "params/critic/"
 LAST, BEST = "params.safetensors", folders.BEST
 
 
@@ -91,8 +91,31 @@ def read_state(
     return _in_tree(of_params, params), _in_tree(of_normaliser, normaliser)
 
 
+def read_policy(
+    folder: Path, policy: Any, normaliser: Any, *, best: bool = False
+) -> tuple[Any, Any]:
+    """Parameters of the policy and running statistics of a run; those of its critic are not read.
+
+    Args:
+        folder: the folder of the run.
+        policy: the tree of the policy's parameters, as of `read_params`.
+        normaliser: the tree of the statistics.
+        best: as of `read_state`.
+
+    Raises:
+        ValueError: as `read_state` does.
+    """
+    if best:
+        folders.check_best(folder)
+    like, which = {"policy": policy}, BEST if best else LAST
+    arrays = read_leaves(folder, like, normaliser, which=which, without=_CRITIC)
+    of_params = {name: x for name, x in arrays.items() if not name.startswith(_NORMALISER)}
+    of_normaliser = {name: x for name, x in arrays.items() if name.startswith(_NORMALISER)}
+    return _in_tree(of_params, policy), _in_tree(of_normaliser, normaliser)
+
+
 def read_leaves(
-    folder: Path, like: Any, normaliser: Any = None, *, which: str = LAST
+    folder: Path, like: Any, normaliser: Any = None, *, which: str = LAST, without: str = ""
 ) -> dict[str, np.ndarray]:
     """The arrays of params.safetensors, by name.
 
@@ -102,6 +125,7 @@ def read_leaves(
         normaliser: the tree of the running statistics; None: they are not wanted, and observations
             not standardised.
         which: name of the file, `LAST` or `BEST`.
+        without: the beginning of the names of arrays that are not wanted.
 
     Raises:
         ValueError: the file is missing or damaged, or has other arrays, which is found before one
@@ -116,6 +140,8 @@ def read_leaves(
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             stored = {leaf_name(name): name for name in file.keys()}  # noqa: SIM118
+            if without:
+                stored = {n: x for n, x in stored.items() if not n.startswith(without)}
             if normaliser is None:
                 _check_alone(folder, list(stored))
                 stored = {n: x for n, x in stored.items() if not n.startswith(_NORMALISER)}

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pg.config import WHOLE_NUMBERS, Config, Hyperparams, check_hyperparams, check_is_hyperparams
+from pg.config import (
+    PARTS,
+    WHOLE_NUMBERS,
+    Config,
+    Hyperparams,
+    check_hyperparams,
+    check_is_hyperparams,
+)
 from pg.inputs import check_name, count, entries, shown
 
 Space = Any  # Range, or a sequence of values
@@ -142,9 +149,8 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
             raise ValueError(f"{text} is neither NAME=V,V,V nor NAME=LOW:HIGH")
         if name in spaces:
             raise ValueError(f"{name} is given twice")
-        spaces[name] = (
-            _range(name, values) if ":" in values else [_value(v) for v in values.split(",")]
-        )
+        is_range = ":" in values and name not in PARTS  # of which FILE.py:NAME may be one
+        spaces[name] = _range(name, values) if is_range else [_value(v) for v in values.split(",")]
     return spaces
 
 

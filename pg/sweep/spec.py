@@ -20,12 +20,20 @@ import numpy as np
 
 from pg import envs
 from pg.commands import cli
-from pg.config import Config, Hyperparams, check_together, merge_env_params
+from pg.config import (
+    PARTS,
+    Config,
+    Hyperparams,
+    check_together,
+    merge_env_params,
+    name_of,
+    part_name,
+)
 from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
 from pg.reports import tables
+from pg.runs import code, files, folders, results, sweeps
 from pg.runs import execution as runs
-from pg.runs import files, folders, results, sweeps
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 from pg.train import make_learner
@@ -74,8 +82,8 @@ class SweepSpec:
     def title(self) -> str:
         """The estimator, unless it is varied, and the environment, for people."""
         if "estimator" in self.table:
-            return str(self.config.env)
-        return f"{self.config.estimator} on {self.config.env}"
+            return name_of(self.config.env)
+        return self.config.title
 
     @property
     def actions(self) -> str:
@@ -112,14 +120,41 @@ class SweepSpec:
         return traced
 
     def values(self, g: int) -> dict[str, Any]:
-        """The values of a configuration by name."""
-        return {name: values[g] for name, values in self.table.items()}
+        """The values of a configuration by name; of parts of one's own their names."""
+        return {name: _label(name, values[g]) for name, values in self.table.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON-able data."""
-        fields = {name: getattr(self, name) for name in ("table", "episodes", "greedy", "exact")}
+        """All of it, as JSON-able data; parts of one's own by name and digest, wherever they
+        lie.
+        """
+        fields = {name: getattr(self, name) for name in ("episodes", "greedy", "exact")}
         settings = {"config": self.config.to_json(), "hyperparams": self.hyperparams.scalars()}
-        return {**settings, **fields, "first_seed": self.seeds.start, "num_seeds": len(self.seeds)}
+        table = {
+            name: [_label(name, value) for value in values] for name, values in self.table.items()
+        }
+        data = {
+            **settings,
+            "table": table,
+            **fields,
+            "first_seed": self.seeds.start,
+            "num_seeds": len(self.seeds),
+        }
+        parts = [
+            {"field": entry["field"], "name": entry["name"], "sha256": entry["sha256"]}
+            for entry in self.parts()
+        ]
+        return {**data, "parts": parts} if parts else data
+
+    def parts(self) -> list[dict[str, str]]:
+        """The parts of one's own of all configurations, as `code.record` has them, with their
+        fields.
+        """
+        entries: list[dict[str, str]] = []
+        for config, _ in self.programs():
+            for field, entry in code.record(config).items():
+                if (labelled := {"field": field, **entry}) not in entries:
+                    entries.append(labelled)
+        return entries
 
     def folder(self, out: Path) -> Path:
         """The folder of the sweep below `out`: the one that was started with this specification,
@@ -145,6 +180,8 @@ class SweepSpec:
         except ValueError:  # damaged, or with a setting that no longer exists
             return False
         expected = folders.jsonable(self.to_json())
+        if "parts" in expected or "parts" in stored:
+            return False  # its folder has their digests in its name
         names = set(expected) - {"config", "hyperparams"}
         same = (config, hyperparams) == (self.config, self.hyperparams)
         return same and all(stored[name] == expected[name] for name in names)
@@ -157,6 +194,11 @@ class SweepSpec:
 
 
 _STATIC = tuple(field.name for field in dataclasses.fields(Config))
+
+
+def _label(name: str, value: Any) -> Any:
+    """A value of a table as its columns have it: of a part that is an object, its name."""
+    return part_name(value) if name in PARTS and value is not None else value
 
 
 def check_names(spec: SweepSpec) -> None:
@@ -258,6 +300,10 @@ def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str
         versions: as of `folders.environment`.
     """
     about = {**spec.to_json(), "width": width, "versions": versions}
+    if parts := spec.parts():
+        about["parts"] = parts
+        for config, _ in spec.programs():
+            code.write_texts(folder, config)
     folders.write_json(folder / "sweep.json", about)
 
 
@@ -266,7 +312,7 @@ def write_chunk(spec: SweepSpec, folder: Path, start: int, chunk: Chunk) -> None
     metrics = chunk.metrics
     labels = labelled(spec, start, len(metrics["env_steps"]))
     run, configuration = labels["run"], labels["configuration"]
-    varied = {name: [values[g] for g in configuration] for name, values in spec.table.items()}
+    varied = {name: [spec.values(g)[name] for g in configuration] for name in spec.table}
     scores = results.per_seed(metrics, chunk.evaluation[spec.actions])
     name = f"{run[0]:06}-{run[-1]:06}.parquet"
     tables.write_parquet(folder / "metrics" / name, results.long_form(metrics, **labels))
