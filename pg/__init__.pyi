@@ -13,6 +13,7 @@ from . import exact as exact
 from . import fast as fast
 from . import images as images
 from . import layers as layers
+from . import modules as modules
 from . import network_checks as network_checks
 from . import networks as networks
 from . import nonfinite as nonfinite
@@ -47,6 +48,9 @@ from .estimators import build_estimator as build_estimator
 from .estimators.evolution import evolution_gradient as evolution_gradient
 from .estimators.pathwise import pathwise_gradient as pathwise_gradient
 from .evaluate import Evaluation as Evaluation
+from .modules import from_equinox as from_equinox
+from .modules import from_linen as from_linen
+from .modules import from_nnx as from_nnx
 from .networks import Network as Network
 from .networks import make_critic as make_critic
 from .networks import make_policy as make_policy

@@ -5,6 +5,7 @@ looks for arrays that they keep beyond the trace.
 """
 
 import contextlib
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from pg.envs import Box, Discrete, Env, ProductSpace
 from pg.envs.failures import OUTLIVES_TRACE, failed
 from pg.inputs import described
 
-__all__ = ["check_own_critic", "check_own_policy", "named_failure"]
+__all__ = ["check_own_critic", "check_own_policy", "named_failure", "takes_qr"]
 
 
 class Probe(NamedTuple):
@@ -76,6 +77,11 @@ def check_own_critic(name: str, network: Any, env: Env, num_actions: int | None)
         if not hasattr(output, "shape"):
             raise ValueError(f"the output of {name} must be an array, got {described(output)}")
         _check_shape(f"the output of {name}", output, probe, of_action, remedy)
+
+
+def takes_qr(init: Callable[[Any], PyTree]) -> bool:
+    """True for an initialiser that calls a QR decomposition, as that of orthogonal matrices."""
+    return re.search(r"\bqr\[", str(jax.make_jaxpr(init)(jax.random.key(0)))) is not None
 
 
 def _asked(name: str, dist: Any) -> dict[str, Any]:

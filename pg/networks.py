@@ -41,7 +41,7 @@ from pg.layers import (
     Value,
     make_cell,
 )
-from pg.network_checks import check_own_critic, check_own_policy, named_failure
+from pg.network_checks import check_own_critic, check_own_policy, named_failure, takes_qr
 
 __all__ = [
     "Carries",
@@ -391,7 +391,11 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
 
 
 def _as_configured(network: Network, config: Config, env: Env) -> Network:
-    """A network of one's own on observations as the settings scale them."""
+    """A network of one's own on observations as the settings scale them.
+
+    An initialiser that calls LAPACK's QR runs once for each of vmapped runs: on the CPU a batched
+    one can deadlock.
+    """
     scaled = scaling(config, env)
 
     def apply(
@@ -399,7 +403,10 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
     ) -> tuple[PyTree, Any]:
         return network.apply(params, carry, scaled(as_float(obs)), first)
 
-    return network._replace(apply=apply, unstandardised=config.normalise_observations)
+    init = network.init
+    if takes_qr(init):
+        init = jax.custom_batching.sequential_vmap(init)
+    return network._replace(init=init, apply=apply, unstandardised=config.normalise_observations)
 
 
 def _check_params(params: Any) -> None:

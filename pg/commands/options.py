@@ -11,6 +11,7 @@ from typing import Any
 from pg.config import PARTS, Config, Hyperparams, Shard
 from pg.inputs import check_name
 from pg.runs import folders
+from pg.settings import own_files
 from pg.trackers.base import TRACKERS
 
 __all__ = [
@@ -242,6 +243,11 @@ class Machine:
         import jax
 
         there = len(jax.local_devices())
+        if (file := own_files.started_jax()) is not None:
+            raise ValueError(
+                f"{file} computes with jax while it is imported, before the devices are chosen: "
+                "compute in a function, or with numpy"
+            )
         if self.cpu_devices not in (None, there) and jax.default_backend() == "cpu":
             raise ValueError(
                 f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "

@@ -1,0 +1,233 @@
+"""Modules of flax.linen, flax.nnx and equinox as a `Network`: a policy, or a critic.
+
+    module(obs [..., *O])              -> an output for each observation
+    module(carry, obs [B, *O])         -> carry, output: one step, of a recurrent one with `carry`
+
+What a policy's module gives becomes the distribution of the action space: logits [..., A] of
+discrete actions; a mean, or a pair of mean and log-std, [..., D] each, of continuous ones, in units
+of the action; or a distribution, which stays as it is. A critic's is V, [...] or [..., 1], or
+Q [..., A] of every action.
+
+A module of flax's default initialisers takes no QR decomposition. Where one does, as
+`nn.initializers.orthogonal`, runs that are vmapped are initialised one after the other: a batched
+QR can deadlock on the CPU. `pg.layers.orthogonal` needs none.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
+
+from pg.distributions import Categorical, Gaussian
+from pg.envs import Discrete, Env
+from pg.inputs import described
+from pg.networks import Network
+
+__all__ = ["from_equinox", "from_linen", "from_nnx"]
+
+# Parameters and the arguments of the module -> its output, [B, ...] of [B, ...].
+Call = Callable[..., Any]
+
+
+def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = False) -> Network:
+    """The Network of a `flax.linen` module.
+
+    Args:
+        module: called with observations, or with the carry and observations.
+        env: the environments, whose observations it is given.
+        carry: of a recurrent module, that of one environment at an episode's start.
+        critic: the output is a value.
+    """
+    recurrent = bool(jax.tree.leaves(carry))
+
+    def init(key: PRNGKeyArray) -> PyTree:
+        obs = jnp.zeros((1, *env.obs_shape))
+        return module.init(key, *((_of_one(carry),) if recurrent else ()), obs)
+
+    return _network(init, module.apply, env, carry, critic=critic)
+
+
+def from_nnx(
+    make: Callable[[Any], Any], env: Env, *, carry: PyTree = (), critic: bool = False
+) -> Network:
+    """The Network of a `flax.nnx` module, whose parameters are its `nnx.Param`s.
+
+    Args:
+        make: rngs -> the module, as in `lambda rngs: MLP(4, 2, rngs=rngs)`.
+        env: as of `from_linen`.
+        carry: as of `from_linen`.
+        critic: as of `from_linen`.
+
+    Raises:
+        ValueError: the module has variables besides its parameters, as running statistics.
+    """
+    from flax import nnx
+
+    def init(key: PRNGKeyArray) -> PyTree:
+        _, params, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
+        if others := sorted({type(leaf).__name__ for _, leaf in nnx.to_flat_state(rest)}):
+            raise ValueError(
+                f"a module of flax.nnx must have parameters alone (nnx.Param), as a network is a "
+                f"function of these; got {', '.join(others)}"
+            )
+        return nnx.to_pure_dict(params)
+
+    def call(params: PyTree, *args: Any) -> Any:
+        graph, abstract, rest = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
+        nnx.replace_by_pure_dict(abstract, params)
+        return nnx.merge(graph, abstract, rest)(*args)
+
+    return _network(init, call, env, carry, critic=critic)
+
+
+def from_equinox(
+    make: Callable[[PRNGKeyArray], Any], env: Env, *, carry: PyTree = (), critic: bool = False
+) -> Network:
+    """The Network of an `equinox` module, which is called with one observation [*O] at a time.
+
+    Args:
+        make: key -> the module, as in `lambda key: eqx.nn.MLP(4, 2, 64, 2, key=key)`.
+        env: as of `from_linen`.
+        carry: as of `from_linen`.
+        critic: as of `from_linen`.
+
+    Raises:
+        ValueError: the module has arrays that are not learned.
+    """
+    import equinox as eqx
+
+    def is_learned(x: Any) -> bool:
+        return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact)
+
+    def init(key: PRNGKeyArray) -> PyTree:
+        return eqx.filter(make(key), is_learned)
+
+    def call(params: PyTree, *args: Any) -> Any:
+        static = eqx.filter(
+            eqx.filter_eval_shape(make, jax.random.key(0)), is_learned, inverse=True
+        )
+        if any(hasattr(x, "dtype") for x in jax.tree.leaves(static)):
+            raise ValueError(
+                "a module of equinox must have arrays of floats alone, as all of them are learned"
+            )
+        return jax.vmap(eqx.combine(params, static))(*args)
+
+    return _network(init, call, env, carry, critic=critic)
+
+
+class _Output(NamedTuple):
+    """How an output becomes what a network gives."""
+
+    env: Env
+    critic: bool
+
+    def of(self, output: Any) -> Any:
+        """A distribution, or values."""
+        if self.critic:
+            if not hasattr(output, "shape"):
+                raise ValueError(f"a critic must give an array, got {described(output)}")
+            is_column = output.ndim > 1 and output.shape[-1] == 1
+            return output[..., 0] if is_column else output
+        if hasattr(output, "log_prob"):
+            return output
+        return distribution(output, self.env)
+
+
+def distribution(output: Any, env: Env) -> Any:
+    """The distribution of the actions of an environment, of the output of a policy's module.
+
+    Args:
+        output: logits [..., A] of discrete actions; mean, or mean and log-std, [..., D], of
+            continuous ones.
+        env: the environments.
+
+    Raises:
+        ValueError: the output is none of these, or has another width.
+    """
+    space = env.action_space
+    if isinstance(space, Discrete):
+        _check_width("logits", output, space.n, "one for each action")
+        return Categorical(output)
+    size = space.low.size
+    pair = output if isinstance(output, tuple | list) else (output, jnp.zeros(size))
+    if len(pair) != 2:
+        raise ValueError(
+            f"a policy of continuous actions gives a mean, or a mean and a log-std; got "
+            f"{described(output)}"
+        )
+    mean, log_std = pair
+    _check_width("the mean", mean, size, "one for each entry of an action")
+    _check_width("the log-std", log_std, size, "one for each entry of an action")
+    return Gaussian(mean, jnp.broadcast_to(log_std, mean.shape))
+
+
+def _check_width(what: str, x: Any, size: int, each: str) -> None:
+    """Raises ValueError unless the last axis of an output has this size."""
+    shape = getattr(x, "shape", None)
+    if not shape or shape[-1] != size:
+        got = described(x) if shape is None else f"shape {list(shape)}"
+        raise ValueError(f"{what} of a policy must be [..., {size}], {each}; got {got}")
+
+
+def _network(
+    init: Callable[[PRNGKeyArray], PyTree], call: Call, env: Env, carry: PyTree, *, critic: bool
+) -> Network:
+    """The Network of a function of parameters and batches [B, ...].
+
+    Args:
+        init: key -> parameters.
+        call: parameters, observations -> output; or parameters, carry, observations -> carry,
+            output.
+        env: the environments.
+        carry: of one environment at an episode's start.
+        critic: the output is a value.
+    """
+    output = _Output(env, critic)
+    start = _of_one(carry)
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        """All axes in front as one, and back."""
+        flat = obs.reshape(-1, *env.obs_shape)
+        axes = obs.shape[: obs.ndim - len(env.obs_shape)]
+        found = output.of(call(params, flat))
+        for x in jax.tree.leaves(found):
+            if x.shape[:1] != flat.shape[:1]:
+                raise ValueError(
+                    f"a module must give as many rows as it is given, {len(flat)}; got shape "
+                    f"{list(x.shape)}: a parameter of a distribution needs jnp.broadcast_to"
+                )
+        return carry, jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), found)
+
+    def step(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "B *O"], first: Bool[Array, " B"]
+    ) -> tuple[PyTree, Any]:
+        begun = jax.tree.map(
+            lambda c, s: jnp.where(first.reshape(-1, *[1] * (c.ndim - 1)), s, c), carry, start
+        )
+        result = call(params, begun, obs)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ValueError(
+                f"a recurrent module gives a pair, its carry and the output; got "
+                f"{described(result)}"
+            )
+        return result[0], output.of(result[1])
+
+    def apply_recurrent(
+        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        """One step [B], or a sequence [T, B], at whose episodes' starts the carry is reset."""
+        if first.ndim == 1:
+            return step(params, carry, obs, first)
+        return jax.lax.scan(lambda carry, row: step(params, carry, *row), carry, (obs, first))
+
+    recurrent = bool(jax.tree.leaves(carry))
+    return Network(init, apply_recurrent if recurrent else apply, carry)
+
+
+def _of_one(carry: PyTree) -> PyTree:
+    """The carry of one environment, [1, ...]."""
+    return jax.tree.map(lambda c: jnp.asarray(c)[None], carry)
