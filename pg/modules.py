@@ -5,8 +5,8 @@
 
 What a policy's module gives becomes the distribution of the action space: logits [..., A] of
 discrete actions; a mean, or a pair of mean and log-std, [..., D] each, of continuous ones, in units
-of the action; or a distribution, which stays as it is. A critic's is V, [...] or [..., 1], or
-Q [..., A] of every action.
+of the action; of several actions at once a tuple of these; or a distribution, which stays as it
+is. A critic's is V, [...] or [..., 1], or Q [..., A] of every action.
 
 A module of flax's default initialisers takes no QR decomposition. Where one does, as
 `nn.initializers.orthogonal`, runs that are vmapped are initialised one after the other: a batched
@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
 
-from pg.distributions import Categorical, Gaussian
-from pg.envs import Discrete, Env
+from pg.distributions import Categorical, Gaussian, Product
+from pg.envs import Discrete, Env, ProductSpace
+from pg.envs.env_spaces import ActionSpace
 from pg.inputs import described
 from pg.networks import Network
 
@@ -132,21 +133,28 @@ class _Output(NamedTuple):
             return output[..., 0] if is_column else output
         if hasattr(output, "log_prob"):
             return output
-        return distribution(output, self.env)
+        return distribution(output, self.env.action_space)
 
 
-def distribution(output: Any, env: Env) -> Any:
-    """The distribution of the actions of an environment, of the output of a policy's module.
+def distribution(output: Any, space: ActionSpace) -> Any:
+    """The distribution of actions of a space, of the output of a policy's module.
 
     Args:
         output: logits [..., A] of discrete actions; mean, or mean and log-std, [..., D], of
-            continuous ones.
-        env: the environments.
+            continuous ones; of several actions at once the tuple of their outputs.
+        space: the actions.
 
     Raises:
         ValueError: the output is none of these, or has another width.
     """
-    space = env.action_space
+    if isinstance(space, ProductSpace):
+        if not isinstance(output, tuple | list) or len(output) != len(space.parts):
+            raise ValueError(
+                f"a policy of {len(space.parts)} actions at once gives a tuple of so many outputs; "
+                f"got {described(output)}"
+            )
+        pairs = zip(output, space.parts, strict=True)
+        return Product(tuple(distribution(part, of_part) for part, of_part in pairs))
     if isinstance(space, Discrete):
         _check_width("logits", output, space.n, "one for each action")
         return Categorical(output)
@@ -209,7 +217,8 @@ def _network(
             lambda c, s: jnp.where(first.reshape(-1, *[1] * (c.ndim - 1)), s, c), carry, start
         )
         result = call(params, begun, obs)
-        if not isinstance(result, tuple) or len(result) != 2:
+        is_plain = isinstance(result, tuple) and not hasattr(result, "_fields")
+        if not is_plain or len(result) != 2:
             raise ValueError(
                 f"a recurrent module gives a pair, its carry and the output; got "
                 f"{described(result)}"

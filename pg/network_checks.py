@@ -115,7 +115,8 @@ def _traced(
 
     def apply(params: PyTree, carry: PyTree, obs: Any, first: Any) -> tuple[PyTree, Any]:
         result = network.apply(params, carry, obs, first)
-        if not isinstance(result, tuple) or len(result) != 2:
+        is_plain = isinstance(result, tuple) and not hasattr(result, "_fields")
+        if not is_plain or len(result) != 2:
             raise _MistakeError(
                 f"apply of {name} must give a pair, the carry and the output; got "
                 f"{described(result)}"
