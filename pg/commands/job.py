@@ -587,10 +587,11 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
         return None
     if summary["status"] == "finished" and updates == config.num_updates:
         return f"it has all of its {updates} updates: give --num-updates to go on"
+    target = options.stop_at_return
     before = folders.read_options(folder).get("stop_at_return")
-    if summary["status"] == "reached" and options.stop_at_return == before:
+    if summary["status"] == "reached" and target is not None and target == before:
         return (
-            f"it ended after {updates} updates, as it had a return of {before:g} at least: give "
-            f"--stop-at-return none, or a higher one, to go on"
+            f"it ended after {updates} updates, as it had a return of {target:g} at least: give "
+            f"--stop-at-return None, or a higher one, to go on"
         )
     return None

@@ -80,11 +80,18 @@ def opened(path: Path, most: int | None = None) -> Iterator[BufferedReader]:
         yield file
 
 
-def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def replace(path: Path, write: Callable[[BinaryIO], object], *, sync: bool = True) -> None:
     """Has `write` fill a new file beside `path`, and renames it into its place once it is on the
     disk.
 
-    Raises OSError, with the path, where that is not possible; what was there is there still.
+    Args:
+        path: the file.
+        write: fills it.
+        sync: waits for the disk. Without, in a hundredth of the time, a kill leaves the old file or
+            the new one too, and only a loss of power may leave neither.
+
+    Raises:
+        OSError: that is not possible, with the path; what was there is there still.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
     with saying(path):
@@ -95,12 +102,14 @@ def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
             with os.fdopen(number, "wb") as file:
                 write(file)
                 file.flush()
-                os.fsync(number)
+                if sync:
+                    os.fsync(number)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
 
 
 @contextlib.contextmanager

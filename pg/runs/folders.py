@@ -402,12 +402,12 @@ def differing(there: Any, here: Any, name: str = "") -> list[str]:
     return [] if there == here else [f"{name} is {shown(there)} there and {shown(here)} here"]
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, sync: bool = True) -> None:
     """Strict JSON: what is not finite is written as a string ("inf") or, where it stands for
-    "none", null.
+    "none", null. sync: as of `files.replace`.
     """
     text = json.dumps(jsonable(data), indent=2, allow_nan=False) + "\n"
-    files.replace(path, lambda file: file.write(text.encode()))
+    files.replace(path, lambda file: file.write(text.encode()), sync=sync)
 
 
 def read_json(path: Path, shape: Any = dict) -> Any:

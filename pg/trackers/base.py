@@ -150,7 +150,8 @@ class Trackers:
         if not (self.folder and self.stored):
             return
         try:
-            folders.write_json(self.folder / FILE, self.stored)
+            # after every chunk: a wait for the disk would take longer than the trackers do
+            folders.write_json(self.folder / FILE, self.stored, sync=False)
         except OSError as error:
             self.say(f"warning: the run goes on without trackers ({error})")
             self.live = {}

@@ -100,7 +100,10 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     ("config.json", results.read_metrics),
     ("config.json", lambda folder: parameters.read_params(folder, LIKE)),
     ("versions.json", shape_of("versions.json", folders.VERSIONS)),
-    ("summary.json", lambda folder: job._finished(folder, 4)),
+    (
+        "summary.json",
+        lambda folder: job._ended(folder, 4, Config(num_updates=4, preset=None), job.Options()),
+    ),
     ("sweep.json", specs.stored_width),
     ("sweep.json", lambda folder: [specs.stored_width(folder), specs.stored_versions(folder)]),
     ("config.json", results.load_results),

@@ -149,7 +149,7 @@ def test_a_disk_that_is_full_ends_the_trackers_and_nothing_else(
     followers = base.Trackers([tracker], said.append)
     followers.start(tmp_path, [0], {}, 0)
 
-    def full(path: Path, data: Any) -> None:
+    def full(path: Path, data: Any, *, sync: bool) -> None:
         raise OSError(errno.ENOSPC, f"cannot write {path}: No space left on device")
 
     monkeypatch.setattr(base.folders, "write_json", full)
