@@ -5,6 +5,10 @@ Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range,
 :linear follows. Fields of Hyperparams and parameters of the environment share one program; each
 value of a field of Config compiles anew. After Ctrl-C or a kill the same command goes on, from the
 last checkpoint of the chunk that was in progress.
+
+Two methods spend less than all configurations would take. halving trains all for a first part of
+their updates and only the best for longer, each from where it was and on the schedules of the whole
+run. tpe (Optuna) proposes configurations in batches, each from the scores of those before.
 """
 
 import dataclasses
@@ -14,7 +18,7 @@ from typing import Literal
 
 from pg.commands import cli
 from pg.runs import interrupts, memory
-from pg.sweep import spaces
+from pg.sweep import proposals, spaces
 
 
 @dataclasses.dataclass
@@ -23,12 +27,21 @@ class Options(cli.Checkpointing, cli.Length):
 
     over: tuple[str, ...] = ("learning_rate=0.001,0.003,0.01",)
     """Settings that are varied, each NAME=V,V,V or NAME=LOW:HIGH[:linear]."""
-    method: Literal["auto", "grid", "random", "sobol"] = "auto"
+    method: Literal["auto", "grid", "random", "sobol", "halving", "tpe"] = "auto"
     """Choice of the configurations; auto: a grid of values, and a Sobol' sequence where there are
-    ranges.
+    ranges. halving: those of auto, of which only the best are trained to the end. tpe: those that
+    Optuna proposes.
     """
     trials: int = 16
-    """Number of configurations of random and sobol; powers of two are the most even."""
+    """Number of configurations that are drawn or proposed; powers of two are the most even."""
+    eta: int = 3
+    """One configuration in so many goes on to the next rung, and trains so many times longer
+    (halving).
+    """
+    rungs: int | None = None
+    """Number of rungs; none: until one configuration is left (halving)."""
+    trials_at_once: int = 8
+    """Number of configurations of a batch, all proposed from the scores before it (tpe)."""
     search_seed: int = 0
     """Seed of the configurations that are drawn from ranges."""
     seed: int = 0
@@ -61,6 +74,9 @@ class Options(cli.Checkpointing, cli.Length):
             "seeds": 2,
             "eval_episodes": 1,
             "trials": 1,
+            "eta": 2,
+            "rungs": 1,
+            "trials_at_once": 1,
             "search_seed": 0,
             "width": 1,
             "fresh_seeds": 0,
@@ -84,7 +100,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     cli.cache_compilations()
     interrupts.listen(cli.announce)
     try:
-        table = spaces.table_of(options.over, options.method, options.trials, options.search_seed)
+        is_tpe, is_halving = options.method == "tpe", options.method == "halving"
+        table: spaces.Table = {}
+        if is_tpe:
+            named = spaces.spaces_of(options.over)
+            proposals.check_installed()
+        else:
+            method = "auto" if is_halving else options.method
+            table = spaces.table_of(options.over, method, options.trials, options.search_seed)
         if options.total_steps is not None:
             table = spaces.lasting(table, config, options.total_steps)
         limit = (
@@ -94,13 +117,29 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             machine.start()  # only now: a mistake in the arguments need not wait for jax
             from pg.fast import devices
             from pg.sweep import SweepSpec, driver
+            from pg.sweep.search import Budget, Halving, Search, Tpe, run_search
 
         seeds = range(options.seed, options.seed + options.seeds)
         spec = SweepSpec(
             config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact
         )
-        folder, layout = spec.folder(options.out), devices.layout(machine.shard, spec.num_runs)
         fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
+        if is_tpe or is_halving:
+            rule: Halving | Tpe = Halving(options.eta, options.rungs)
+            if is_tpe:
+                rule = Tpe(
+                    named,
+                    options.trials,
+                    options.trials_at_once,
+                    options.search_seed,
+                    options.total_steps,
+                )
+            search = Search(spec, rule)
+            at_once = min(options.trials, options.trials_at_once) * options.seeds
+            layout = devices.layout(machine.shard, at_once if is_tpe else spec.num_runs)
+            budget = Budget(layout, options, options.width, limit)
+            return run_search(search, search.folder(options.out), budget, fresh=fresh)
+        folder, layout = spec.folder(options.out), devices.layout(machine.shard, spec.num_runs)
         return driver.run_sweep(
             spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
         )

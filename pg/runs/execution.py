@@ -343,6 +343,7 @@ def train(
     keep: Keep | None = None,
     halt: bool = True,
     evaluator: Evaluator | None = None,
+    until: int | None = None,
 ) -> TrainResult:
     """Trains n runs until all updates are done, a signal comes, or, with `halt`, every run has
     stopped.
@@ -358,6 +359,7 @@ def train(
         keep: writes checkpoints; called after every chunk.
         halt: end where every run has stopped at a number that is not finite.
         evaluator: evaluates the runs between chunks, which end where it is its time.
+        until: the update after which training ends, with the schedules of all; None: the last.
 
     Raises:
         ValueError: `partial` has metrics that this training has not.
@@ -375,7 +377,8 @@ def train(
         if partial
         else programs.init(keys, hyperparams)
     )
-    num_updates, signum, stopped = programs.config.num_updates, 0, False
+    num_updates = programs.config.num_updates if until is None else until
+    signum, stopped = 0, False
     best = partial.best if partial else None
     reached = bool(evaluator and partial and evaluator.has_reached(partial.metrics))
     reached = bool(devices.agreed(int(reached)))  # only the first process has all metrics

@@ -284,7 +284,7 @@ def run_folder(folder: Path) -> Path:
         return folder
     if os.path.lexists(folder / "best" / "config.json"):
         return folder / "best"
-    if os.path.lexists(folder / "sweep.json"):
+    if any(os.path.lexists(folder / name) for name in ("sweep.json", "search.json")):
         raise ValueError(
             f"{folder} is a sweep that has not trained its best configuration again: finish it, "
             f"with fresh seeds"

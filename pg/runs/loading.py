@@ -108,8 +108,9 @@ def find(paths: str | Path | Iterable[str | Path]) -> Found:
 
     Args:
         paths: each a folder of a run, a sweep (every configuration whose seeds are finished, on
-            the seeds of the sweep), a folder above such folders, as of a benchmark, or a glob of
-            these. One path need not be in a list.
+            the seeds of the sweep), a search (each of its rungs or batches is a sweep), a folder
+            above such folders, as of a benchmark, or a glob of these. One path need not be in a
+            list.
 
     Raises:
         ValueError: a path leads nowhere, a glob to no run, or a file is damaged.
@@ -178,6 +179,8 @@ def _below(folder: Path) -> list[Path]:
         return [folder]
     places = []
     for above, names, inside in os.walk(folder):
+        if "search.json" in inside and "best" in names:  # as of a sweep
+            names.remove("best")
         # versions.json too, as other programs have a config.json
         if "sweep.json" in inside or {"config.json", "versions.json"} <= set(inside):
             places.append(Path(above))
@@ -192,7 +195,8 @@ def _is_sweep(folder: Path) -> bool:
 
 def _of_run(folder: Path) -> Runs:
     found = results.load_results(folder)
-    is_fresh = folder.name == "best" and _is_sweep(folder.parent)
+    is_search = os.path.lexists(folder.parent / "search.json")
+    is_fresh = folder.name == "best" and (is_search or _is_sweep(folder.parent))
     settings = flat_settings(found.settings)
     scores = results.final_means(found)
     return Runs(folder, None, settings, found.seeds, found.metrics, scores, is_fresh)

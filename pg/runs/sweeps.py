@@ -24,12 +24,12 @@ SWEEP: dict[str, Any] = {
 }
 
 
-def read_stored(folder: Path) -> dict[str, Any]:
-    """The content of sweep.json, under the names of today.
+def read_stored(folder: Path, name: str = "sweep.json") -> dict[str, Any]:
+    """The content of sweep.json, or of a search.json, which is one too, under the names of today.
 
     Raises ValueError where the folder holds no sweep.
     """
-    return migrated(folders.read_json(folder / "sweep.json", SWEEP))
+    return migrated(folders.read_json(folder / name, SWEEP))
 
 
 def chunk_files(folder: Path, kind: str) -> list[Path]:

@@ -1,6 +1,9 @@
 from . import chunks as chunks
 from . import driver as driver
+from . import proposals as proposals
 from . import report as report
+from . import rungs as rungs
+from . import search as search
 from . import spaces as spaces
 from . import spec as spec
 from .chunks import sweep as sweep

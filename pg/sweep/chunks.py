@@ -138,6 +138,7 @@ def chunks(
     start: int = 0,
     on_chunk: OnChunk = lambda *_: None,
     keeping: Keeping = lambda *_: (None, None),
+    until: int | None = None,
 ) -> Iterator[Chunk]:
     """Trains the chunks from run `start` on, and yields each once it is finished.
 
@@ -149,6 +150,7 @@ def chunks(
         start: the first run.
         on_chunk: as of `execution.run`, within a chunk.
         keeping: checkpoints of a chunk.
+        until: as of `execution.train`.
 
     Raises:
         Interrupted: after a signal.
@@ -160,7 +162,15 @@ def chunks(
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
         partial, keep = keeping(first, count)
         result = execution.train(
-            programs, train_keys, h, on_chunk, kept=count, partial=partial, keep=keep, halt=False
+            programs,
+            train_keys,
+            h,
+            on_chunk,
+            kept=count,
+            partial=partial,
+            keep=keep,
+            halt=False,
+            until=until,
         )
         if result.signum:
             raise Interrupted(result.signum)

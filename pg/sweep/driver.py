@@ -4,7 +4,7 @@ them; of several processes the first one writes for all.
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.runs import checkpoints, execution, files, folders, memory, results, sweeps, writing
-from pg.sweep import chunks, report
+from pg.sweep import chunks, report, rungs
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Plan
+from pg.sweep.report import Ranked
+from pg.sweep.rungs import Rung
 from pg.sweep.spaces import hyperparams_of
 from pg.sweep.spec import SweepSpec
 from pg.train import make_learner
@@ -69,9 +71,7 @@ def run_sweep(
         finite = finish(
             spec, folder, layout, checkpointing, fresh_seeds=fresh, width=width, limit=limit
         )
-        if devices.is_first():
-            _discard(folder / "checkpoints", "*")
-            files.remove_if_empty(folder / "checkpoints")
+        discard_checkpoints(folder)
     return 0 if finite else cli.NOT_FINITE
 
 
@@ -82,7 +82,9 @@ def run(
     checkpointing: Checkpointing,
     *,
     width: int | None = None,
+    fixed: bool = False,
     limit: int | None = None,
+    rung: Rung | None = None,
 ) -> int | None:
     """Runs what is missing in the folder; every chunk is written once it is finished.
 
@@ -92,7 +94,9 @@ def run(
         layout: of the runs over devices.
         checkpointing: within a chunk.
         width: as of `chunks.plan`; of a sweep that was started before, the one it was started with.
+        fixed: as of `chunks.plan`.
         limit: bytes of memory that this process may have; None: what is free.
+        rung: the part of their updates that a search trains here; None: all.
 
     Returns:
         The width of the chunks; None: there was nothing to run.
@@ -122,14 +126,28 @@ def run(
         h = hyperparams_of(spec.hyperparams, spec.traced(group))
         with cli.waiting("compiling", quiet=not devices.is_first()):
             plan = compile_plan(
-                spec, config, h, layout, width=stored or width, fixed=bool(stored), limit=limit
+                spec,
+                config,
+                h,
+                layout,
+                width=stored or width,
+                fixed=fixed or bool(stored),
+                limit=limit,
             )
         if devices.is_first() and not stored:
             specs.write_setup(spec, folder, plan.width, versions)
         stored = stored or plan.width
         say(described(plan, count, layout))
-        _run_group(spec, folder, config, group, plan, max(0, done - first), checkpointing)
+        start = max(0, done - first)
+        _run_group(spec, folder, config, group, plan, start, checkpointing, rung)
     return stored or None
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints of a sweep, in the first process of a job."""
+    if devices.is_first():
+        _discard(folder / "checkpoints", "*")
+        files.remove_if_empty(folder / "checkpoints")
 
 
 def compile_plan(
@@ -190,11 +208,11 @@ def finish(
     """
     ranked = report.rank(spec, sweeps.read_runs(folder)) if devices.is_first() else []
     best = devices.agreed(ranked[0].configuration if report.any_finite(ranked) else NO_BEST)
-    if ranked:
-        report.write(spec, folder, ranked)
-        print(report.table(spec, ranked), flush=True)
-    again = (
-        fresh(
+
+    def again() -> dict[str, Any] | None:
+        if not fresh_seeds or best == NO_BEST:
+            return None
+        return fresh(
             spec,
             folder,
             best,
@@ -204,17 +222,45 @@ def finish(
             width=width,
             limit=limit,
         )
-        if fresh_seeds and best != NO_BEST
-        else None
-    )
+
+    def draw() -> list[Path]:
+        return report.draw(spec, folder, ranked)
+
+    return conclude(spec, folder, ranked, again, draw)
+
+
+def conclude(
+    spec: SweepSpec,
+    folder: Path,
+    ranked: list[Ranked],
+    try_again: Callable[[], dict[str, Any] | None],
+    draw: Callable[[], list[Path]],
+    about: Mapping[str, Any] | None = None,
+) -> bool:
+    """Prints and writes the report. Returns True where there is a mean return to report.
+
+    Args:
+        spec: has the names that are varied, and the seeds.
+        folder: for the files.
+        ranked: all configurations, the best first; [] in processes that do not write.
+        try_again: trains the best one on fresh seeds, and returns its summary; None: it is not.
+        draw: draws the figures, and returns their files.
+        about: what else the summary has.
+    """
     if ranked:
-        folders.write_json(folder / "summary.json", report.summary(spec, ranked, again))
+        report.write(spec, folder, ranked)
+        print(report.table(spec, ranked), flush=True)
+    again = try_again()
+    if ranked:
+        summary = {**report.summary(spec, ranked, again), **(about or {})}
+        folders.write_json(folder / "summary.json", summary)
         for sentence in report.verdict(spec, ranked, again).splitlines():
             say(sentence)
-        drawn = report.draw(spec, folder, ranked)
+        drawn = draw()
         print(folder / "configurations.csv", *drawn, sep="\n", flush=True)
         say(f"peak memory of this process: {memory.readable(memory.peak())}")
-    return best != NO_BEST and (again is None or "mean" in again)
+    is_finite = devices.agreed(int(report.any_finite(ranked)))
+    return bool(is_finite) and (again is None or "mean" in again)
 
 
 def fresh(
@@ -294,19 +340,21 @@ def _run_group(
     plan: Plan,
     start: int,
     checkpointing: Checkpointing,
+    rung: Rung | None,
 ) -> None:
     """The runs of one static setting from its run `start` on."""
+    num_updates = rung.updates(config) if rung else config.num_updates
     first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
     seeds = np.arange(count) % len(spec.seeds)
     train_keys, eval_keys = execution.seed_keys(spec.seeds)
     keys = train_keys[seeds], eval_keys[seeds]
     h = chunks.crossed(hyperparams_of(spec.hyperparams, spec.traced(group)), len(spec.seeds))
     left = -(-(count - start) // plan.chunk)
-    progress = cli.Progress(left * config.num_updates, quiet=not devices.is_first())
+    progress = cli.Progress(left * num_updates, quiet=not devices.is_first())
     began, finished = time.monotonic(), 0
 
     def on_chunk(updates: int, seconds: float, metrics: Mapping[str, np.ndarray]) -> None:
-        progress(finished * config.num_updates + updates, time.monotonic() - began, metrics)
+        progress(finished * num_updates + updates, time.monotonic() - began, metrics)
 
     try:
         keeping = _keeping(
@@ -317,14 +365,24 @@ def _run_group(
             first,
             checkpointing,
             plan.programs.layout,
+            rung,
         )
-        for chunk in chunks.chunks(
-            plan, config, keys, h, start=start, on_chunk=on_chunk, keeping=keeping
-        ):
+        trained = chunks.chunks(
+            plan,
+            config,
+            keys,
+            h,
+            start=start,
+            on_chunk=on_chunk,
+            keeping=keeping,
+            until=num_updates,
+        )
+        for chunk in trained:
             finished += 1
             if devices.is_first():
                 specs.write_chunk(spec, folder, first + chunk.start, chunk)
-                _discard(folder / "checkpoints", "chunk-*")
+                if rung is None or rung.is_last:
+                    _discard(folder / "checkpoints", "chunk-*")
             if finished == 1 and left > 1:
                 took = time.monotonic() - began
                 rest = tqdm.format_interval(took * (left - 1))
@@ -341,12 +399,14 @@ def _keeping(
     first: int,
     checkpointing: Checkpointing,
     layout: Layout,
+    rung: Rung | None = None,
 ) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
-    there.
+    there; those of a rung also when they are finished, as the next rung goes on from them.
 
     first: of the runs of `config`, their number in the spec.
     """
+    num_updates = rung.updates(config) if rung else config.num_updates
     like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
     about = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
@@ -365,14 +425,18 @@ def _keeping(
             except checkpoints.DamageError as error:
                 say(f"{error}; these runs start anew")
                 checkpoints.discard(place)
+            if found is None and rung and rung.earlier:
+                runs = range(first + start, first + start + count)
+                found = rungs.carried_over(rung.earlier, runs, place, like, about, columns)
         for remark in found.messages() if found else []:
             say(remark)
         partial = checkpoints.shared(found, like, count)
         keeper = checkpointing.keeper(place, about, columns, partial)
 
         def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
-            ended = done == config.num_updates  # what is finished is written elsewhere
-            keeper(done, states, metrics, last and not ended)
+            ended = done == num_updates
+            is_written = ended and (rung is None or rung.is_last)  # elsewhere
+            keeper(done, states, metrics, last and not is_written)
             if ended:
                 keeper.wait()
 

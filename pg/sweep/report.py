@@ -5,7 +5,7 @@ The best of many configurations looks better than it is, since luck was selected
 seeds that had no part in the choice is the one to report.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,15 +33,21 @@ class Ranked(NamedTuple):
     mean: Estimate  # over these seeds; NaN where there is none
     diverged: int  # seeds that ended at a number which was not finite
     env_steps: float  # mean over seeds
+    stage: Mapping[str, Any] = {}  # how far a search has trained it, by the names of columns
 
     def cells(self) -> list[str]:
         """As a line of the table."""
         return [
             *map(_number, self.values.values()),
+            *map(str, self.stage.values()),
             _interval(self.mean),
             str(self.diverged),
             f"{self.env_steps:,.0f}",
         ]
+
+
+# The metrics of a configuration by name, [seeds, updates] each.
+MetricsOf = Callable[[Ranked], dict[str, np.ndarray]]
 
 
 def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
@@ -57,12 +63,22 @@ def rank(spec: SweepSpec, rows: Mapping[str, np.ndarray]) -> list[Ranked]:
         steps = float(rows["env_steps"][chosen].mean())
         diverged = int((~finite).sum())
         ranked.append(Ranked(g, spec.values(g), scores, mean, diverged, steps))
-    return sorted(ranked, key=lambda r: (r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)))
+    return ordered(ranked)
+
+
+def ordered(ranked: Iterable[Ranked]) -> list[Ranked]:
+    """The best first; those with a seed that diverged after the others."""
+
+    def key(r: Ranked) -> tuple[bool, float]:
+        return r.diverged > 0, -np.nan_to_num(r.mean.value, nan=-np.inf)
+
+    return sorted(ranked, key=key)
 
 
 def table(spec: SweepSpec, ranked: list[Ranked], shown: int = SHOWN) -> str:
     """The best configurations, aligned."""
-    head = ["", *spec.table, "mean return [95 %]", "diverged", "steps a seed"]
+    stage = ranked[0].stage if ranked else {}
+    head = ["", *spec.table, *stage, "mean return [95 %]", "diverged", "steps a seed"]
     rows = [[str(i + 1), *r.cells()] for i, r in enumerate(ranked[:shown])]
     texts = [tables.plain([head, *rows])]
     if len(ranked) > shown:
@@ -80,6 +96,7 @@ def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
         "rank",
         "configuration",
         *spec.table,
+        *ranked[0].stage,
         *("mean", "mean_low", "mean_high"),
         "median",
         "diverged",
@@ -90,6 +107,7 @@ def write(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> None:
             i + 1,
             r.configuration,
             *r.values.values(),
+            *r.stage.values(),
             *r.mean,
             _median(r.scores),
             r.diverged,
@@ -105,23 +123,56 @@ def draw(spec: SweepSpec, folder: Path, ranked: list[Ranked]) -> list[Path]:
     """Draws learning curves of the best configurations, the return against each name, and of two
     names a map. Returns the files.
     """
-    title = f"{spec.title}, {len(spec.seeds)} seeds each"
+
+    def metrics_of(r: Ranked) -> dict[str, np.ndarray]:
+        runs = spec.runs_of(r.configuration)
+        return sweeps.read_metrics(folder, runs)[r.configuration]
+
+    return [
+        *draw_curves(spec, folder, ranked[:DRAWN], metrics_of),
+        *draw_sensitivity(spec, folder, ranked),
+    ]
+
+
+def draw_curves(
+    spec: SweepSpec, folder: Path, best: list[Ranked], metrics_of: MetricsOf
+) -> list[Path]:
+    """Draws learning curves, and returns their file.
+
+    Args:
+        spec: of the sweep.
+        folder: for the file.
+        best: the configurations that are drawn.
+        metrics_of: reads the metrics of one of them.
+    """
     drawn = []
-    best = ranked[:DRAWN]
     lines: dict[str, Curve] = {}
     written = {name: numerals.labels([r.values[name] for r in best]) for name in spec.table}
     for i, r in enumerate(best):
         values = {name: texts[i] for name, texts in written.items()}
         name = comparison.label(values) or part_name(spec.config.estimator)
-        runs = spec.runs_of(r.configuration)
-        metrics = sweeps.read_metrics(folder, runs)[r.configuration]
         try:
-            lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics))
+            lines[name] = curves.mean_learning_curve(*curves.seed_curves(metrics_of(r)))
         except ValueError as error:
             cli.say(f"{name}: no learning curve is drawn, as {error}")
     if lines:
         drawn.append(folder / "curves.png")
-        plots.learning_curves({title: lines}, drawn[-1])
+        plots.learning_curves({_title(spec): lines}, drawn[-1])
+    return drawn
+
+
+def draw_sensitivity(
+    spec: SweepSpec, folder: Path, ranked: list[Ranked], remark: str = ""
+) -> list[Path]:
+    """Draws the return against each name, and of two names a map. Returns the files.
+
+    Args:
+        spec: of the sweep.
+        folder: for the files.
+        ranked: configurations that were trained equally long.
+        remark: for the title.
+    """
+    title, drawn = _title(spec) + remark, []
     finite = [r for r in ranked if np.isfinite(r.mean.value)]
     varied = {
         name: [r.values[name] for r in finite]
@@ -200,6 +251,10 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
 def any_finite(ranked: list[Ranked]) -> bool:
     """True where a run stayed finite, so that there is a best configuration."""
     return any(len(r.scores) for r in ranked)
+
+
+def _title(spec: SweepSpec) -> str:
+    return f"{spec.title}, {len(spec.seeds)} seeds each"
 
 
 def _median(scores: np.ndarray) -> float:

@@ -108,6 +108,11 @@ def draws(method: str, num: int, spaces: Mapping[str, Space], seed: int) -> Tabl
     }
 
 
+def is_whole(name: str) -> bool:
+    """True for a name whose values are whole numbers, also where a range is not."""
+    return name in (*WHOLE_NUMBERS, "max_steps_in_episode")
+
+
 def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
     """The configurations as leaves [G], every leaf; names that are no field are parameters of the
     environment.
@@ -237,8 +242,7 @@ def _at(name: str, space: Space, unit: np.ndarray) -> list[Any]:
     if not isinstance(space, Range):
         return [space[int(u * len(space))] for u in unit]
     values = space.at(unit)
-    whole = name in (*WHOLE_NUMBERS, "max_steps_in_episode")
-    return [round(x) if whole else float(x) for x in values.tolist()]
+    return [round(x) if is_whole(name) else float(x) for x in values.tolist()]
 
 
 def _uniform(num: int, dimensions: int, seed: int) -> np.ndarray:

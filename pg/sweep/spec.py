@@ -156,26 +156,31 @@ class SweepSpec:
                     entries.append(labelled)
         return entries
 
-    def folder(self, out: Path) -> Path:
+    def folder(self, out: Path, search: Mapping[str, Any] | None = None) -> Path:
         """The folder of the sweep below `out`: the one that was started with this specification,
         also under former names of settings, or a new one.
+
+        search: of a search, what else its specification has.
         """
-        text = json.dumps(folders.jsonable(self.to_json()), sort_keys=True)
+        kind, data = "sweep", self.to_json()
+        if search:
+            kind, data = "search", {**data, "search": search}
+        text = json.dumps(folders.jsonable(data), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         above = folders.parent(out, self.config)
-        folder = above / f"sweep-{digest}"
+        folder = above / f"{kind}-{digest}"
         if not folder.exists():
-            for path in sorted(above.glob("sweep-*/sweep.json")):
-                if self._is_stored_in(path):
+            for path in sorted(above.glob(f"{kind}-*/{kind}.json")):
+                if self._is_stored_in(path, search):
                     return path.parent
         return folder
 
-    def _is_stored_in(self, path: Path) -> bool:
-        """True where a sweep.json is of this specification; fields that are newer than it count as
-        default.
+    def _is_stored_in(self, path: Path, search: Mapping[str, Any] | None) -> bool:
+        """True where a sweep.json or search.json is of this specification; fields that are newer
+        than it count as default.
         """
         try:
-            stored = sweeps.read_stored(path.parent)
+            stored = sweeps.read_stored(path.parent, path.name)
             config, hyperparams = folders.stored_settings(stored)
         except ValueError:  # damaged, or with a setting that no longer exists
             return False
@@ -184,6 +189,7 @@ class SweepSpec:
             return False  # its folder has their digests in its name
         names = set(expected) - {"config", "hyperparams"}
         same = (config, hyperparams) == (self.config, self.hyperparams)
+        same &= stored.get("search") == (folders.jsonable(search) if search else None)
         return same and all(stored[name] == expected[name] for name in names)
 
     def _static(self, g: int) -> dict[str, Any]:

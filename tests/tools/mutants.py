@@ -30,6 +30,35 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # Searches.
+    Mutant(
+        "rung of halving that goes on from the runs of other configurations",
+        "sweep/rungs.py",
+        "        return self.configurations[g] * num_seeds + s",
+        "        return g * num_seeds + s",
+        "tests/runs/test_search.py -k 'of_that_length'",
+    ),
+    Mutant(
+        "rung of halving from which the worst go on",
+        "sweep/rungs.py",
+        "ranked[: max(1, num_configurations // eta)]",
+        "ranked[-max(1, num_configurations // eta) :]",
+        "tests/runs/test_search.py -k 'go_on or survivors'",
+    ),
+    Mutant(
+        "rung of halving in which each trains to the end",
+        "sweep/driver.py",
+        "            until=num_updates,\n",
+        "",
+        "tests/runs/test_search.py -k 'of_that_length'",
+    ),
+    Mutant(
+        "rung of halving that is ranked below the one before it",
+        "sweep/search.py",
+        "(not len(r.scores), -r.stage[name])",
+        "(not len(r.scores), r.stage[name])",
+        "tests/runs/test_search.py -k 'come_first'",
+    ),
     # Action masks.
     Mutant(
         "action mask of the next observation stored with this one's action",
@@ -844,7 +873,7 @@ MUTANTS = [
     Mutant(
         "a sweep under former names is not found again",
         "sweep/spec.py",
-        "if self._is_stored_in(path):",
+        "if self._is_stored_in(path, search):",
         "if False:",
         "tests/runs/test_sweep.py -k sweep_of_before",
     ),

@@ -1,0 +1,353 @@
+"""Searches: sweeps one after the other, each of configurations that the scores before have chosen.
+
+OUT/ENV/ESTIMATOR/search-<digest of the specification>/
+    search.json                 settings, rule, configurations or spaces, seeds, versions
+    rung-0/, rung-1/, ...       successive halving: a sweep of those that go on (`rungs`)
+    batch-000/, batch-001/ ...  Optuna: a sweep of those that were proposed (`proposals`)
+    configurations.csv  summary.json  best/     as of a sweep
+
+What comes next is computed from the tables of the sweeps before, so that a search goes on from its
+files alone.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from pg.commands import cli
+from pg.commands.cli import Checkpointing
+from pg.fast import devices
+from pg.fast.devices import Layout
+from pg.runs import files, folders, sweeps
+from pg.sweep import driver, proposals, report, rungs, spaces
+from pg.sweep import spec as specs
+from pg.sweep.report import Ranked
+from pg.sweep.rungs import Earlier, Rung
+from pg.sweep.spaces import Space, Table
+from pg.sweep.spec import SweepSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Halving:
+    """Successive halving of the configurations of a sweep."""
+
+    eta: int = 3  # one in so many goes on
+    rungs: int | None = None  # None: as of `rungs.divisors`
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able data."""
+        return {"method": "halving", **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpe:
+    """Configurations that Optuna's tree-structured Parzen estimator proposes."""
+
+    spaces: Mapping[str, Space]
+    trials: int = 16  # configurations in all
+    batch: int = 8  # of them that are proposed, and trained, at a time
+    seed: int = 0
+    total_steps: int | None = None  # as of `spaces.lasting`
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able data."""
+        named = {name: list(space) for name, space in self.spaces.items()}
+        ranges = [name for name, space in self.spaces.items() if isinstance(space, spaces.Range)]
+        own = {name: getattr(self, name) for name in ("trials", "batch", "seed", "total_steps")}
+        return {"method": "tpe", "spaces": named, "ranges": ranges, **own}
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A rule that chooses configurations, on top of a sweep: its settings, seeds and evaluation,
+    and with `Halving` the configurations of its first rung.
+    """
+
+    sweep: SweepSpec
+    rule: Halving | Tpe
+
+    def folder(self, out: Path) -> Path:
+        """The folder of the search below `out`, as of `SweepSpec.folder`."""
+        return self.sweep.folder(out, self.rule.to_json())
+
+    def divisors(self) -> list[int]:
+        """Of the rungs, as of `rungs.divisors`; of proposals that of all updates."""
+        if isinstance(self.rule, Tpe):
+            return [1]
+        shortest = min(config.num_updates for config, _ in self.sweep.programs())
+        number = self.sweep.num_configurations
+        return rungs.divisors(number, shortest, self.rule.eta, self.rule.rungs)
+
+
+class Round(NamedTuple):
+    """A sweep of a search that is finished."""
+
+    spec: SweepSpec
+    folder: Path
+    numbers: list[int]  # of its configurations in the search
+    ranked: list[Ranked]  # by their numbers in the sweep; [] in processes that do not write
+    updates: list[tuple[int, int]]  # of each configuration: those of before, and those until here
+
+
+class Budget(NamedTuple):
+    """The arguments of `driver.run` that hold for all sweeps of a search."""
+
+    layout: Layout
+    checkpointing: Checkpointing
+    width: int | None  # vmapped runs on each device
+    limit: int | None  # bytes of memory that this process may have; None: what is free
+
+
+def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> int:
+    """Runs what is missing in the folder, ranks the configurations, and trains the best one on
+    fresh seeds.
+
+    Args:
+        search: its specification.
+        folder: of the search.
+        budget: how it is run.
+        fresh: number of fresh seeds; 0: none.
+
+    Returns:
+        The exit code, as of `driver.run_sweep`.
+
+    Raises:
+        ValueError: as `driver.run_sweep` does; more rungs than updates allow; or Optuna in a job of
+            several processes.
+    """
+    check(search, budget.layout)
+    with contextlib.ExitStack() as stack:
+        if devices.is_first():
+            _make(search, folder, budget.layout)
+            stack.enter_context(folders.locked(folder))
+        is_halving = isinstance(search.rule, Halving)
+        rounds = (_halve if is_halving else _propose)(search, folder, budget)
+        finite = _finish(search, folder, rounds, budget, fresh)
+        driver.discard_checkpoints(folder)
+    return 0 if finite else cli.NOT_FINITE
+
+
+def check(search: Search, layout: Layout) -> None:
+    """Raises ValueError for all that can be refused before the first update."""
+    search.divisors()
+    if isinstance(search.rule, Halving):
+        specs.check(search.sweep, layout)
+        return
+    proposals.check_installed()
+    if jax.process_count() > 1:
+        raise ValueError("method must be another than tpe in a job of several processes")
+    table = _lasting(search, proposals.corners(search.rule.spaces))
+    specs.check(dataclasses.replace(search.sweep, table=table), layout)
+
+
+def _make(search: Search, folder: Path, layout: Layout) -> None:
+    """Makes the folder, with search.json."""
+    try:
+        files.make_folder(folder / "checkpoints", within=folder)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+    files.remove_leftovers(folder)
+    if not (folder / "search.json").exists():
+        about = {"search": search.rule.to_json(), "versions": folders.environment(layout)}
+        folders.write_json(folder / "search.json", {**search.sweep.to_json(), **about})
+
+
+def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
+    """The rungs of successive halving."""
+    assert isinstance(search.rule, Halving)
+    spec, numbers = search.sweep, list(range(search.sweep.num_configurations))
+    divisors = search.divisors()
+    total = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
+    driver.say(f"{spec.title}: {total}, {len(divisors)} rungs; {folder}")
+    rounds: list[Round] = []
+    earlier = None
+    before = [0] * len(numbers)  # updates done
+    for k, divisor in enumerate(divisors):
+        rung, place = Rung(divisor, earlier), folder / f"rung-{k}"
+        configs = [config for config, group in spec.programs() for _ in group]
+        after = [rung.updates(config) for config in configs]
+        longest = f"{max(after)} of {max(config.num_updates for config in configs)} updates"
+        driver.say(f"rung {k}: {spec.num_configurations} configurations, {longest}")
+        ranked, budget = _swept(spec, place, budget, fixed=bool(rounds), rung=rung)
+        rounds.append(Round(spec, place, numbers, ranked, list(zip(before, after, strict=True))))
+        if earlier:
+            driver.discard_checkpoints(earlier.folder)
+        chosen = _chosen(ranked, spec.num_configurations, search.rule.eta)
+        if rung.is_last or not chosen:
+            driver.discard_checkpoints(place)
+            break
+        earlier = Earlier(spec, place, chosen)
+        spec = dataclasses.replace(spec, table=_rows(spec.table, chosen))
+        numbers, before = [numbers[g] for g in chosen], [after[g] for g in chosen]
+    return rounds
+
+
+def _chosen(ranked: list[Ranked], num_configurations: int, eta: int) -> list[int]:
+    """The configurations that go on, in all processes: those of the first one."""
+    finite = [r.configuration for r in ranked if len(r.scores)]
+    chosen = rungs.survivors(finite, num_configurations, eta)
+    return [g for g in range(num_configurations) if devices.agreed(int(g in chosen))]
+
+
+def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
+    """The batches of Optuna's proposals."""
+    assert isinstance(search.rule, Tpe)
+    rule, base = search.rule, search.sweep
+    what = f"{rule.trials} configurations × {len(base.seeds)} seeds, {rule.batch} at a time"
+    driver.say(f"{base.title}: {what}; {folder}")
+    rounds: list[Round] = []
+    for k, first in enumerate(range(0, rule.trials, rule.batch)):
+        place, num = folder / f"batch-{k:03}", min(rule.batch, rule.trials - first)
+        spec = dataclasses.replace(base, table=_batch(search, place, rounds, num, k))
+        driver.say(f"batch {k}: configurations {first} to {first + num - 1} of {rule.trials}")
+        ranked, budget = _swept(spec, place, budget, fixed=bool(rounds))
+        updates = [(0, config.num_updates) for config, group in spec.programs() for _ in group]
+        rounds.append(Round(spec, place, list(range(first, first + num)), ranked, updates))
+    return rounds
+
+
+def _batch(search: Search, place: Path, rounds: list[Round], num: int, k: int) -> Table:
+    """The configurations of a batch: those on file where it was started, or new ones."""
+    assert isinstance(search.rule, Tpe)
+    if (place / "sweep.json").exists():
+        table: Table = sweeps.read_stored(place)["table"]
+        return table
+    told: Table = {name: [] for name in search.rule.spaces}
+    scores: list[float] = []
+    for done in rounds:
+        for name in told:
+            told[name] += done.spec.table[name]
+        by_number = {r.configuration: r for r in done.ranked}
+        for g in range(done.spec.num_configurations):
+            scores.append(np.nan if by_number[g].diverged else by_number[g].mean.value)
+    seed = (search.rule.seed, k)
+    return _lasting(search, proposals.propose(search.rule.spaces, told, scores, num, seed))
+
+
+def _lasting(search: Search, table: Table) -> Table:
+    steps = search.rule.total_steps if isinstance(search.rule, Tpe) else None
+    return table if steps is None else spaces.lasting(table, search.sweep.config, steps)
+
+
+def _swept(
+    spec: SweepSpec, place: Path, budget: Budget, *, fixed: bool, rung: Rung | None = None
+) -> tuple[list[Ranked], Budget]:
+    """Runs one sweep, and ranks it. All have the width of the first one, on which bits depend."""
+    width = driver.run(
+        spec,
+        place,
+        budget.layout,
+        budget.checkpointing,
+        width=budget.width,
+        fixed=fixed,
+        limit=budget.limit,
+        rung=rung,
+    )
+    ranked = report.rank(spec, sweeps.read_runs(place)) if devices.is_first() else []
+    if ranked:
+        report.write(spec, place, ranked)
+    return ranked, budget._replace(width=width)
+
+
+def _finish(
+    search: Search, folder: Path, rounds: list[Round], budget: Budget, fresh_seeds: int
+) -> bool:
+    """Ranks the configurations of all sweeps, and tries the best one again; returns as of
+    `driver.conclude`.
+    """
+    is_halving = isinstance(search.rule, Halving)
+    ranked = standing(rounds, "rung" if is_halving else "batch")
+    where = {number: (i, g) for i, r in enumerate(rounds) for g, number in enumerate(r.numbers)}
+    i, g = where[ranked[0].configuration] if report.any_finite(ranked) else (0, driver.NO_BEST)
+    i, g = devices.agreed(i), devices.agreed(g)
+
+    def metrics_of(r: Ranked) -> dict[str, np.ndarray]:
+        i, g = where[r.configuration]
+        return sweeps.read_metrics(rounds[i].folder, rounds[i].spec.runs_of(g))[g]
+
+    def again() -> dict[str, Any] | None:
+        if not fresh_seeds or g == driver.NO_BEST:
+            return None
+        return driver.fresh(
+            rounds[i].spec,
+            folder,
+            g,
+            budget.layout,
+            budget.checkpointing,
+            num_seeds=fresh_seeds,
+            width=budget.width,
+            limit=budget.limit,
+        )
+
+    spec = _together(search, rounds)
+
+    def draw() -> list[Path]:
+        alike, remark = ranked, ""
+        if is_halving:  # only those of one rung have trained equally long
+            alike, remark = rounds[0].ranked, f", after {rounds[0].updates[0][1]} updates"
+        return [
+            *report.draw_curves(spec, folder, ranked[: report.DRAWN], metrics_of),
+            *report.draw_sensitivity(spec, folder, alike, remark),
+        ]
+
+    about = search.rule.to_json() | spent(rounds)
+    about["env_steps"] = round(sum(r.env_steps for r in ranked))
+    if is_halving:
+        part = f"{about['share_of_updates']:.1%}"
+        driver.say(f"trained {part} of the updates that all configurations would take in full")
+    return driver.conclude(spec, folder, ranked, again, draw, about)
+
+
+def standing(rounds: list[Round], name: str) -> list[Ranked]:
+    """All configurations, each by the last of its sweeps, the best first.
+
+    Those of later rungs come before those of earlier ones, and those without a score last.
+
+    Args:
+        rounds: of a search.
+        name: "rung", or "batch", whose configurations are ranked as one.
+    """
+    found: dict[int, Ranked] = {}
+    for k, done in enumerate(rounds):
+        for r in done.ranked:
+            number = done.numbers[r.configuration]
+            stage = {name: k, "updates": done.updates[r.configuration][1]}
+            found[number] = r._replace(configuration=number, stage=stage)
+    ordered = report.ordered(found.values())
+    if name == "rung":
+        ordered.sort(key=lambda r: (not len(r.scores), -r.stage[name]))
+    return ordered
+
+
+def spent(rounds: Iterable[Round]) -> dict[str, Any]:
+    """Updates of each seed that were trained, and their share of all that these configurations
+    have planned.
+    """
+    trained, planned = 0, {}
+    for done in rounds:
+        configs = [config for config, group in done.spec.programs() for _ in group]
+        for number, config, (before, after) in zip(
+            done.numbers, configs, done.updates, strict=True
+        ):
+            trained += after - before
+            planned[number] = config.num_updates
+    return {"updates": trained, "share_of_updates": trained / sum(planned.values())}
+
+
+def _together(search: Search, rounds: list[Round]) -> SweepSpec:
+    """A sweep of all configurations, whose order is its own."""
+    if isinstance(search.rule, Halving):
+        return search.sweep
+    columns = [done.spec.table for done in rounds]
+    table = {name: [x for column in columns for x in column[name]] for name in columns[0]}
+    return dataclasses.replace(search.sweep, table=table)
+
+
+def _rows(table: Table, chosen: list[int]) -> Table:
+    """The values of some configurations."""
+    return {name: [values[g] for g in chosen] for name, values in table.items()}
