@@ -56,7 +56,10 @@ class Tpe:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able data."""
-        named = {name: list(space) for name, space in self.spaces.items()}
+        named = {
+            name: [specs.label(name, value) for value in space]
+            for name, space in self.spaces.items()
+        }
         ranges = [name for name, space in self.spaces.items() if isinstance(space, spaces.Range)]
         own = {name: getattr(self, name) for name in ("trials", "batch", "seed", "total_steps")}
         return {"method": "tpe", "spaces": named, "ranges": ranges, **own}
@@ -73,7 +76,16 @@ class Search:
 
     def folder(self, out: Path) -> Path:
         """The folder of the search below `out`, as of `SweepSpec.folder`."""
-        return self.sweep.folder(out, self.rule.to_json())
+        return self.sweep.folder(out, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The rule, and the digests of the parts of one's own that it may propose."""
+        data = self.rule.to_json()
+        if isinstance(self.rule, Tpe):
+            proposed = _lasting(self, proposals.corners(self.rule.spaces))
+            whole = dataclasses.replace(self.sweep, table=proposed)
+            data["parts"] = whole.to_json().get("parts", [])
+        return data
 
     def divisors(self) -> list[int]:
         """Of the rungs, as of `rungs.divisors`; of proposals that of all updates."""
@@ -153,7 +165,7 @@ def _make(search: Search, folder: Path, layout: Layout) -> None:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
     files.remove_leftovers(folder)
     if not (folder / "search.json").exists():
-        about = {"search": search.rule.to_json(), "versions": folders.environment(layout)}
+        about = {"search": search.to_json(), "versions": folders.environment(layout)}
         folders.write_json(folder / "search.json", {**search.sweep.to_json(), **about})
 
 
@@ -215,7 +227,9 @@ def _batch(search: Search, place: Path, rounds: list[Round], num: int, k: int) -
     """The configurations of a batch: those on file where it was started, or new ones."""
     assert isinstance(search.rule, Tpe)
     if (place / "sweep.json").exists():
-        table: Table = sweeps.read_stored(place)["table"]
+        table: Table = {}
+        for name, column in sweeps.read_stored(place)["table"].items():
+            table[name] = [_unlabelled(name, x, search.rule.spaces.get(name)) for x in column]
         return table
     told: Table = {name: [] for name in search.rule.spaces}
     scores: list[float] = []
@@ -227,6 +241,13 @@ def _batch(search: Search, place: Path, rounds: list[Round], num: int, k: int) -
             scores.append(np.nan if by_number[g].diverged else by_number[g].mean.value)
     seed = (search.rule.seed, k)
     return _lasting(search, proposals.propose(search.rule.spaces, told, scores, num, seed))
+
+
+def _unlabelled(name: str, stored: Any, space: Space | None) -> Any:
+    """The value of a file, of a part of one's own its FILE.py:NAME."""
+    if space is None or isinstance(space, spaces.Range):
+        return stored
+    return next((value for value in space if specs.label(name, value) == stored), stored)
 
 
 def _lasting(search: Search, table: Table) -> Table:

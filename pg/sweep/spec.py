@@ -121,7 +121,7 @@ class SweepSpec:
 
     def values(self, g: int) -> dict[str, Any]:
         """The values of a configuration by name; of parts of one's own their names."""
-        return {name: _label(name, values[g]) for name, values in self.table.items()}
+        return {name: label(name, values[g]) for name, values in self.table.items()}
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as JSON-able data; parts of one's own by name and digest, wherever they
@@ -130,7 +130,7 @@ class SweepSpec:
         fields = {name: getattr(self, name) for name in ("episodes", "greedy", "exact")}
         settings = {"config": self.config.to_json(), "hyperparams": self.hyperparams.scalars()}
         table = {
-            name: [_label(name, value) for value in values] for name, values in self.table.items()
+            name: [label(name, value) for value in values] for name, values in self.table.items()
         }
         data = {
             **settings,
@@ -202,7 +202,7 @@ class SweepSpec:
 _STATIC = tuple(field.name for field in dataclasses.fields(Config))
 
 
-def _label(name: str, value: Any) -> Any:
+def label(name: str, value: Any) -> Any:
     """A value of a table as its columns have it: of a part that is an object, its name."""
     return part_name(value) if name in PARTS and value is not None else value
 
