@@ -116,37 +116,39 @@ def carried_over(
     """
     there = [earlier.run(number) for number in runs]
     found: dict[int, tuple[TrainState, dict[str, np.ndarray]]] = {}
+    changed: list[str] = []  # since the rung before
     for before in sorted((earlier.folder / "checkpoints").glob("chunk-*-*")):
         _, first, last = before.name.split("-")
         numbers = range(int(first), int(last) + 1)
         wanted = [number for number in there if number in numbers]
         if not wanted:
             continue
-        partial = _restored(before, earlier, like, about, len(numbers))
-        if partial is None:
+        restored = _restored(before, earlier, like, about, len(numbers))
+        if restored is None:
             return None
         for number in wanted:
-            found[number] = _row(partial, number - numbers.start)
+            found[number] = _row(restored.partial, number - numbers.start)
+        changed += [change for change in restored.changed if change not in changed]
     if set(found) != set(there):
         return None
     rows = [found[number] for number in there]
     states, metrics = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     done = metrics["env_steps"].shape[1]
     Keeper(place, about, columns)(done, lambda: states, metrics, last=True)
-    return checkpoints.restore(place, like, about, len(there))
+    kept = checkpoints.restore(place, like, about, len(there))
+    return kept._replace(changed=changed) if kept else None
 
 
 def _restored(
     place: Path, earlier: Earlier, like: TrainState, about: Mapping[str, Any], num_kept: int
-) -> PartialRun | None:
+) -> Restored | None:
     """A chunk of the rung before, if it is whole."""
     own = {**about, "setup": earlier.spec.to_json()}
     try:
-        found = checkpoints.restore(place, like, own, num_kept)
+        return checkpoints.restore(place, like, own, num_kept)
     except checkpoints.DamageError as error:
         cli.say(f"{error}; runs that go on from it start anew")
         return None
-    return found.partial if found else None
 
 
 def _row(partial: PartialRun, i: int) -> tuple[TrainState, dict[str, np.ndarray]]:

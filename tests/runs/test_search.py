@@ -169,6 +169,21 @@ def test_a_rung_without_the_checkpoints_before_it_starts_anew(
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
 
+def test_a_rung_that_goes_on_elsewhere_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = rungs.carried_over
+
+    def moved(earlier: Any, runs: Any, place: Any, like: Any, about: Any, columns: Any) -> Any:
+        about = {**about, "versions": {**about["versions"], "num_devices": 64}}
+        return original(earlier, runs, place, like, about, columns)
+
+    monkeypatch.setattr(rungs, "carried_over", moved)
+    run(halving(), tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "bits may differ from an uninterrupted run, as num_devices is 1 there and 64" in said
+
+
 def test_rungs_and_survivors() -> None:
     assert rungs.divisors(9, 81, 3, None) == [9, 3, 1]
     assert rungs.divisors(8, 81, 3, None) == [3, 1]
