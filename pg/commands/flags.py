@@ -34,6 +34,7 @@ __all__ = [
 GROUPS: dict[str, tuple[str, ...]] = {
     "experiment": (
         *("env", "env_params", "estimator", "over", "method", "trials", "search_seed"),
+        *("eta", "rungs", "trials_at_once"),
         *("seeds", "seed", "fresh_seeds", "num_updates", "total_steps"),
         *("config", "print_config"),
     ),
