@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from pg.config import Config, ImageLayout
 from pg.envs import Env
+from pg.envs.observations import is_shape
 
 __all__ = ["image_description", "image_layout", "is_convolved", "scaling"]
 
@@ -30,6 +32,9 @@ def image_description(config: Config, env: Env) -> str:
     """The layout and scale of images that the networks see, in a sentence; empty where there are
     none.
     """
+    if not is_shape(env.obs_shape):
+        each = [image_description(config, leaf) for leaf in env.of_leaves()]
+        return "; ".join(text for text in each if text)
     if len(env.obs_shape) != 3:
         return ""
     axes = {"hwc": "[height, width, channels]", "chw": "[channels, height, width]"}
@@ -64,10 +69,19 @@ def is_convolved(config: Config, env: Env) -> bool:
     return image and config.network != "mlp"
 
 
-def scaling(config: Config, env: Env) -> Callable[[Array], Array]:
+def scaling(config: Config, env: Env) -> Callable[[Any], Any]:
     """The scaling of observations [..., *O] before the networks."""
     if not config.scale_observations:
         return lambda obs: obs
+    if not is_shape(env.obs_shape):
+        leaves = [scaling(config, leaf) for leaf in env.of_leaves()]
+
+        def scaled_tree(obs: PyTree) -> PyTree:
+            structure: Any
+            arrays, structure = jax.tree.flatten(obs)
+            return structure.unflatten([f(x) for f, x in zip(leaves, arrays, strict=True)])
+
+        return scaled_tree
     if env.obs_bounds is None:
         raise ValueError(
             "scale_observations needs a space of observations with finite bounds for every entry: "

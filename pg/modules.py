@@ -13,16 +13,18 @@ A module of flax's default initialisers takes no QR decomposition. Where one doe
 QR can deadlock on the CPU. `pg.layers.orthogonal` needs none.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 
 from pg.distributions import Categorical, Gaussian, Product
 from pg.envs import Discrete, Env, ProductSpace
 from pg.envs.env_spaces import ActionSpace
+from pg.envs.observations import zeros_of
 from pg.inputs import described
 from pg.networks import Network
 
@@ -44,7 +46,7 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
     recurrent = bool(jax.tree.leaves(carry))
 
     def init(key: PRNGKeyArray) -> PyTree:
-        obs = jnp.zeros((1, *env.obs_shape))
+        obs = zeros_of(env.obs_shape, (1,))
         return module.init(key, *((_of_one(carry),) if recurrent else ()), obs)
 
     return _network(init, module.apply, env, carry, critic=critic)
@@ -196,22 +198,23 @@ def _network(
     start = _of_one(carry)
 
     def apply(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         """All axes in front as one, and back."""
-        flat = obs.reshape(-1, *env.obs_shape)
-        axes = obs.shape[: obs.ndim - len(env.obs_shape)]
+        axes = first.shape
+        rows = math.prod(axes)
+        flat = jax.tree.map(lambda x, shape: x.reshape(rows, *shape), obs, env.obs_shape)
         found = output.of(call(params, flat))
         for x in jax.tree.leaves(found):
-            if x.shape[:1] != flat.shape[:1]:
+            if x.shape[:1] != (rows,):
                 raise ValueError(
-                    f"a module must give as many rows as it is given, {len(flat)}; got shape "
+                    f"a module must give as many rows as it is given, {rows}; got shape "
                     f"{list(x.shape)}: a parameter of a distribution needs jnp.broadcast_to"
                 )
         return carry, jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), found)
 
     def step(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "B *O"], first: Bool[Array, " B"]
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " B"]
     ) -> tuple[PyTree, Any]:
         begun = jax.tree.map(
             lambda c, s: jnp.where(first.reshape(-1, *[1] * (c.ndim - 1)), s, c), carry, start
@@ -226,7 +229,7 @@ def _network(
         return result[0], output.of(result[1])
 
     def apply_recurrent(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         """One step [B], or a sequence [T, B], at whose episodes' starts the carry is reset."""
         if first.ndim == 1:

@@ -17,6 +17,7 @@ from jaxtyping import PyTree
 
 from pg.envs import Box, Discrete, Env, ProductSpace
 from pg.envs.failures import OUTLIVES_TRACE, failed
+from pg.envs.observations import zeros_of
 from pg.inputs import described
 
 __all__ = ["check_own_critic", "check_own_policy", "named_failure", "takes_qr"]
@@ -129,9 +130,10 @@ def _traced(
         lambda: jax.tree.map(lambda c: jnp.broadcast_to(c, (NUM_ENVS, *c.shape)), network.carry)
     )
     for probe in PROBES:
-        obs = jax.ShapeDtypeStruct((*probe.sizes, *env.obs_shape), jnp.zeros(()).dtype)
+        obs = jax.eval_shape(lambda sizes=probe.sizes: zeros_of(env.obs_shape, sizes))
+        shapes = jax.tree.map(lambda x: list(x.shape), obs)
         first = jax.ShapeDtypeStruct(probe.sizes, bool)
-        with _watched(f"apply of {name} on {probe.what}, obs {list(obs.shape)},"):
+        with _watched(f"apply of {name} on {probe.what}, obs {shapes},"):
             after, output = jax.eval_shape(apply, params, carry, obs, first)
         _check_carry(name, carry, after)
         yield probe, output

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
-from pg.envs.observations import map_observation
+from pg.envs.observations import is_shape, map_observation, zeros_of
 from pg.estimators.facts import facts_of
 from pg.images import image_layout, is_convolved, scaling
 from pg.inputs import check_key, check_kind, described, numbers
@@ -38,6 +38,7 @@ from pg.layers import (
     Logits,
     Model,
     Normal,
+    Together,
     Value,
     make_cell,
 )
@@ -182,7 +183,7 @@ def actor(policy: Network, critic: Network) -> Network:
     """
 
     def apply(
-        params: Any, carry: Carries, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: Any, carry: Carries, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[Carries, Any]:
         policy_carry, dist = policy.apply(params.policy, carry.policy, obs, first)
         critic_carry = carry.critic
@@ -320,25 +321,27 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     model = Model(_torso(config, env), cell, head)
     carry = () if cell is None else cell.start()
     scaled = scaling(config, env)
+    is_array = is_shape(env.obs_shape)
 
     def init(key: PRNGKeyArray) -> PyTree:
         check_key(key)
         return model.init(
             key,
             jax.tree.map(lambda c: c[None], carry),
-            jnp.zeros((1, *env.obs_shape)),
+            zeros_of(env.obs_shape, (1,)),
             jnp.ones(1, bool),
         )
 
     def apply(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         _check_params(params)
-        obs = numbers("obs", obs)
+        if is_array:
+            obs = numbers("obs", obs)
         try:
             return model.apply(params, carry, scaled(obs), first)
         except flax.errors.ScopeParamShapeError:
-            if obs.shape[-len(env.obs_shape) :] != env.obs_shape:
+            if is_array and obs.shape[-len(env.obs_shape) :] != env.obs_shape:
                 shapes = f"{list(env.obs_shape)}, after any other axes, got shape {list(obs.shape)}"
                 raise ValueError(
                     f"obs must have the shape of the environment's, {shapes}"
@@ -399,7 +402,7 @@ def _as_configured(network: Network, config: Config, env: Env) -> Network:
     scaled = scaling(config, env)
 
     def apply(
-        params: PyTree, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         return network.apply(params, carry, scaled(as_float(obs)), first)
 
@@ -452,7 +455,7 @@ def _on_the_policys_layers(critic: Network) -> Network:
         return {"params": {"head": critic.init(key)["params"]["head"]}}
 
     def apply(
-        params: Any, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
+        params: Any, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Float[Array, "..."]]:
         layers = params.policy["params"] | params.critic["params"]
         return critic.apply({"params": layers}, carry, obs, first)
@@ -461,11 +464,29 @@ def _on_the_policys_layers(critic: Network) -> Network:
 
 
 def _torso(config: Config, env: Env) -> nn.Module:
-    """A CNN for images, else an MLP, as the settings say."""
+    """A CNN for images, else an MLP, as the settings say; of several arrays their features
+    together.
+    """
+    if is_shape(env.obs_shape):
+        return _torso_of_array(config, env, config.hidden_sizes)
+    leaves = env.of_leaves()
+    activation = ACTIVATIONS[config.activation]
+    has_images = any(len(leaf.obs_shape) == 3 for leaf in leaves)
+    parts = [
+        _torso_of_array(config, leaf, ())
+        if len(leaf.obs_shape) == 3 or not has_images
+        else MLP(len(leaf.obs_shape), (), activation)
+        for leaf in leaves
+    ]
+    return Together(tuple(parts), MLP(1, config.hidden_sizes, activation))
+
+
+def _torso_of_array(config: Config, env: Env, sizes: tuple[int, ...]) -> nn.Module:
+    """The torso of one array, with dense hidden layers of these sizes."""
     activation = ACTIVATIONS[config.activation]
     if not is_convolved(config, env):
         check_network(config, math.prod(env.obs_shape))
-        return MLP(len(env.obs_shape), config.hidden_sizes, activation)
+        return MLP(len(env.obs_shape), sizes, activation)
     layout = image_layout(config, env)
     if layout == "chw" and config.image_layout == "auto":
         warnings.warn(
@@ -480,7 +501,7 @@ def _torso(config: Config, env: Env) -> nn.Module:
             f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'"
         )
     check_network(config, 16 * (height_and_width[0] - 2) * (height_and_width[1] - 2))
-    return CNN(config.hidden_sizes, activation, channels_first=layout == "chw")
+    return CNN(sizes, activation, channels_first=layout == "chw")
 
 
 def _unbounded(box: Box) -> bool:

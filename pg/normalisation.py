@@ -12,13 +12,14 @@ kept as an unevaluated sum of two floats, since one float stops counting at 2²�
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Shaped
 
 from pg import returns, rounding
 from pg.config import Config
 from pg.envs import Masked
-from pg.envs.observations import map_observation
+from pg.envs.observations import is_shape, map_observation
 from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
@@ -101,15 +102,19 @@ def _sum_of(
 class Normaliser(NamedTuple):
     """The running statistics of a run; `()` for those that are not asked for."""
 
-    obs: Moments | tuple[()]  # of the observation [*O]
+    obs: PyTree  # Moments of the observation [*O], or a tree of them
     returns: Moments | tuple[()]  # of the discounted return so far, at every step
     running: PyTree  # [B] the discounted return so far of episodes that go on in the next window
     extremes: PyTree = ()  # the smallest and the largest discounted return so far
 
 
-def start(config: Config, obs_shape: tuple[int, ...]) -> Normaliser:
-    """The statistics before the first batch."""
-    obs = Moments.start(obs_shape) if config.normalise_observations else ()
+def start(config: Config, obs_shape: Any) -> Normaliser:
+    """The statistics before the first batch. obs_shape: that of an observation, or a tree."""
+    obs: PyTree = ()
+    if config.normalise_observations:
+        obs = jax.tree.map(Moments.start, obs_shape, is_leaf=is_shape)
+        if obs_shape == ():  # of a single number; to the tree it is one without leaves
+            obs = Moments.start()
     if not config.scale_rewards:
         return Normaliser(obs, (), ())
     extremes = jnp.full((), jnp.inf), jnp.full((), -jnp.inf)
@@ -125,9 +130,9 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
         gamma: γ of the returns.
     """
     obs, scale, running, extremes = normaliser
-    if isinstance(obs, Moments):
-        shown = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
-        obs = obs.merge(shown, traj.valid)
+    shown = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
+    if jax.tree.leaves(obs):
+        obs = jax.tree.map(lambda x, moments: moments.merge(x, traj.valid), shown, obs)
     if isinstance(scale, Moments):
         # Rₜ = rₜ + γ Rₜ₋₁ within an episode: the recurrence of `returns`, forwards.
         reward = jnp.where(traj.valid, traj.reward, 0.0)[::-1]
@@ -144,11 +149,11 @@ def observe(normaliser: Normaliser, traj: Trajectory, gamma: Float[ArrayLike, ""
 
 def standardised(network: Network, normaliser: Normaliser) -> Network:
     """The network on standardised observations; unchanged if they are not asked for."""
-    moments = normaliser.obs
-    if not isinstance(moments, Moments):
+    statistics = normaliser.obs
+    if not jax.tree.leaves(statistics):
         return network
 
-    def one(obs: Shaped[Array, "..."]) -> Float[Array, "..."]:
+    def one(obs: Shaped[Array, "..."], moments: Moments) -> Float[Array, "..."]:
         mean = jnp.broadcast_to(moments.mean.high, obs.shape)
         var = jnp.broadcast_to(moments.var.high, obs.shape)
         return jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
@@ -156,7 +161,7 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
     def apply(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
-        return network.apply(params, carry, map_observation(one, obs), first)
+        return network.apply(params, carry, map_observation(one, obs, statistics), first)
 
     return network._replace(apply=apply, unstandardised=False)
 

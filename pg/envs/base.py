@@ -17,10 +17,15 @@ import jax.numpy as jnp
 from pg.config import Config, check_config, check_standardised, check_steps
 from pg.envs.actions import action_space
 from pg.envs.env_params import as_arrays, default_params, override, time_limit
-from pg.envs.env_spaces import ActionSpace, Box
+from pg.envs.env_spaces import ActionSpace
 from pg.envs.interface import EnvState, reset_and_step, shapes_of
-from pg.envs.masks import as_mask, check_some_legal, with_masks
-from pg.envs.observations import Masked, observation_encoding
+from pg.envs.masks import as_mask, check_some_legal, split_mask, with_masks
+from pg.envs.observations import (
+    Masked,
+    is_bounds,
+    is_shape,
+    observation_encoding,
+)
 from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
@@ -49,25 +54,36 @@ class Env(NamedTuple):
     # key, env_state, action [B, *A] (a tuple of a ProductSpace) -> env_state, Transition
     step: Callable[..., tuple[EnvState, Transition]]
     num_envs: int
-    obs_shape: tuple[int, ...]
+    obs_shape: Any  # of an observation: a tuple, or a tree of them
     action_space: ActionSpace
     # the environment's own time limit, in steps of this one; None: it is traced
     max_steps: int | None
     differentiable: bool = False  # a step passes on the derivative of state and observation
-    # of every entry of an observation; None: not all of them are known
-    obs_bounds: Box | None = None
+    # of every entry of an observation; None: not all of them are known; or a tree of these
+    obs_bounds: Any = None
     # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
     obs_dtype: Any = float
-    # between the environment's own code and a policy: observations [B, ...], the shape of one of
-    # the environment's own, an action
+    # between the environment's own code and a policy: observations [B, ...], shapes and
+    # dtypes of one of the environment's own, an action
     encode: Callable[[Any], Any] = jnp.asarray
-    own_obs_shape: tuple[int, ...] = ()
-    own_obs: Any = ()  # shapes and dtypes of one of the environment's own; `Masked` with masks
+    own_obs: Any = jax.ShapeDtypeStruct((), float)  # `Masked` with masks
     to_own_action: Callable[[Any], Any] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
 
-    def encoded(self, obs: jax.Array, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
+    @property
+    def obs_size(self) -> int:
+        """The number of entries of an observation."""
+        return sum(map(math.prod, jax.tree.leaves(self.obs_shape, is_leaf=is_shape)))
+
+    def of_leaves(self) -> list["Env"]:
+        """This, once for each array of an observation, as if it were the whole of it."""
+        shapes = jax.tree.leaves(self.obs_shape, is_leaf=is_shape)
+        bounds = jax.tree.leaves(self.obs_bounds, is_leaf=is_bounds)
+        pairs = zip(shapes, bounds, strict=True)
+        return [self._replace(obs_shape=shape, obs_bounds=bound) for shape, bound in pairs]
+
+    def encoded(self, obs: Any, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
         and their axes.
 
@@ -79,14 +95,9 @@ class Env(NamedTuple):
             ValueError: They have another shape, or there is a mask where the environment has none,
                 or none where it has.
         """
-        count = obs.ndim - len(self.own_obs_shape)
-        if count < 0 or obs.shape[count:] != self.own_obs_shape:
-            raise ValueError(
-                f"an observation of the environment has shape {self.own_obs_shape}, after any axes "
-                f"for several of them; got {obs.shape}"
-            )
-        axes = obs.shape[:count]
-        flat = obs.reshape(-1, *self.own_obs_shape)
+        if self.masked and mask is None:
+            obs, mask = split_mask(obs)
+        flat, axes = _flat(obs, self.own_obs.obs if self.masked else self.own_obs)
         if not self.masked:
             if mask is not None:
                 raise ValueError("the environment has no action masks: leave mask out")
@@ -116,6 +127,29 @@ class Env(NamedTuple):
                 "known: set horizon to the largest of its values, as in Config(horizon=500)"
             )
         return longest
+
+
+def _flat(obs: Any, own: Any) -> tuple[Any, tuple[int, ...]]:
+    """Observations [..., *own] as [N, *own], and the axes in front.
+
+    Args:
+        obs: An array, or a tree.
+        own: The shapes of one observation.
+
+    Raises:
+        ValueError: They have another shape.
+    """
+    shapes = jax.tree.map(lambda x: x.shape, own)
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (own, obs)]
+    arrays, each = jax.tree.leaves(obs), jax.tree.leaves(own)
+    fits = structures[0] == structures[1]
+    axes = arrays[0].shape[: arrays[0].ndim - each[0].ndim] if fits else ()
+    if not fits or any(x.shape != (*axes, *one.shape) for x, one in zip(arrays, each, strict=True)):
+        raise ValueError(
+            f"an observation of the environment has shape {shapes}, after any axes "
+            f"for several of them; got {jax.tree.map(jnp.shape, obs)}"
+        )
+    return jax.tree.map(lambda x, one: x.reshape(-1, *one.shape), obs, own), axes
 
 
 def make_env(
@@ -203,7 +237,6 @@ def make_env(
         obs_bounds=seen.bounds,
         obs_dtype=seen.dtype,
         encode=seen.encode,
-        own_obs_shape=seen.own_shape,
         own_obs=own_obs,
         to_own_action=to_own_action,
         action_repeat=action_repeat,

@@ -19,11 +19,13 @@ __all__ = [
     "Encoding",
     "Masked",
     "entries_of",
+    "is_bounds",
     "is_one_array",
     "is_real",
     "is_shape",
     "map_observation",
     "observation_encoding",
+    "zeros_of",
 ]
 
 
@@ -54,7 +56,6 @@ class Encoding(NamedTuple):
     """Observations as the networks see them."""
 
     encode: Callable[[Any], Any]  # the environment's own [B, ...] -> [B, *O] each
-    own_shape: Any  # of one of the environment's own, without the mask
     shape: Any  # of one encoded observation, without the mask: a tuple, or a tree of tuples
     dtype: Any  # that a trajectory stores it in, without the mask: a dtype, or a tree of them
     bounds: Any  # a Box of numpy's arrays, or None where they are not known; or a tree of these
@@ -81,17 +82,73 @@ def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int]
         return inner._replace(encode=encode_masked)
     space = space_of(env, "observation_space", params)
     if not is_one_array(obs):
-        raise ValueError(
-            f"observations must be one array, got {type(obs).__name__}: flatten them in a wrapper"
-        )
+        return _encoding_of_tree(space, obs, entries)
     encode, shape = _encoding_of_array(space, obs)
     bounds = _bounds_of_array(space, obs)
     if entries:
         encode, shape = entries_of(encode, shape, entries)
         if bounds is not None:
             bounds = Box(bounds.low[list(entries)], bounds.high[list(entries)])
-    is_image = obs.dtype == jnp.uint8 and obs.shape
-    return Encoding(encode, obs.shape, shape, jnp.uint8 if is_image else float, bounds)
+    return Encoding(encode, shape, _dtype_of(obs), bounds)
+
+
+def _encoding_of_tree(space: Any, obs: Any, entries: Sequence[int]) -> Encoding:
+    """The encoding of a tree of arrays, each by itself, in a tree of the same structure.
+
+    Args:
+        space: The space that the environment states for it, or None.
+        obs: The tree of shapes and dtypes of one observation.
+        entries: Those that are observed, which are of a vector alone.
+
+    Raises:
+        ValueError: For a tree without arrays, arrays that cannot be encoded, or any entries.
+    """
+    if entries:
+        raise ValueError(
+            f"observe chooses entries of a vector, and the observation is a {type(obs).__name__}"
+        )
+    structure: Any
+    leaves, structure = jax.tree.flatten(obs)
+    if not leaves or not all(is_one_array(leaf) for leaf in leaves):
+        raise ValueError(
+            f"observations must be an array or a tree of arrays, got {type(obs).__name__}"
+        )
+    paths = [path for path, _ in jax.tree.leaves_with_path(obs)]
+    parts = [_part_of(space, path) for path in paths]
+    made = []
+    for path, part, leaf in zip(paths, parts, leaves, strict=True):
+        try:
+            encode, shape = _encoding_of_array(part, leaf)
+        except ValueError as error:
+            raise ValueError(f"{error}, in {jax.tree_util.keystr(path)}") from None
+        made.append(Encoding(encode, shape, _dtype_of(leaf), _bounds_of_array(part, leaf)))
+
+    def encode_tree(own: Any) -> Any:
+        each = zip(made, structure.flatten_up_to(own), strict=True)
+        return structure.unflatten([part.encode(x) for part, x in each])
+
+    def tree(field: str) -> Any:
+        return structure.unflatten([getattr(part, field) for part in made])
+
+    return Encoding(encode_tree, tree("shape"), tree("dtype"), tree("bounds"))
+
+
+def _part_of(space: Any, path: Any) -> Any:
+    """The space of a leaf, within the one that is stated for the whole; None where none is."""
+    for key in path:
+        name = next(
+            (getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)), None
+        )
+        try:
+            space = space.spaces[name]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            return None
+    return space
+
+
+def _dtype_of(obs: Any) -> Any:
+    """The dtype in which a trajectory stores an array: floats, or the bytes of an image."""
+    return jnp.uint8 if obs.dtype == jnp.uint8 and obs.shape else float
 
 
 def _encoding_of_array(space: Any, obs: Any) -> tuple[Callable[..., Any], tuple[int, ...]]:
@@ -175,8 +232,18 @@ def is_one_array(obs: Any) -> bool:
 
 
 def is_shape(x: Any) -> bool:
-    """True of the shape of an array, within a tree of shapes."""
-    return isinstance(x, tuple) and len(x) > 0 and all(isinstance(n, int) for n in x)
+    """True of the shape of an encoded array, within a tree of shapes; it has an axis."""
+    return type(x) is tuple and len(x) > 0 and all(isinstance(n, int) for n in x)
+
+
+def is_bounds(x: Any) -> bool:
+    """True of the bounds of an array, within a tree of these."""
+    return x is None or isinstance(x, Box)
+
+
+def zeros_of(shape: Any, axes: tuple[int, ...] = ()) -> Any:
+    """Encoded observations of zeros [*axes, *O], of a shape or of a tree of them."""
+    return jax.tree.map(lambda one: jnp.zeros((*axes, *one)), shape, is_leaf=is_shape)
 
 
 def is_real(x: Any) -> bool:

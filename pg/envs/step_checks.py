@@ -10,7 +10,7 @@ from pg.envs.actions import zero_action
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.failures import described
 from pg.envs.interface import shapes_of
-from pg.envs.observations import Masked, is_real
+from pg.envs.observations import Masked, is_one_array, is_real
 
 __all__ = ["as_dtypes", "checked_dtypes"]
 
@@ -63,10 +63,30 @@ def _check_alike(obs: Any, next_obs: Any) -> None:
         )
     if isinstance(obs, Masked):
         obs, next_obs = obs.obs, next_obs.obs
-    if getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
+    if not is_one_array(obs):
+        _check_trees_alike(obs, next_obs)
+    elif getattr(next_obs, "shape", None) != obs.shape or next_obs.dtype != obs.dtype:
         got = described(next_obs) if hasattr(next_obs, "shape") else type(next_obs).__name__
         raise ValueError(
             f"step must give observations like those of reset, {described(obs)}; got {got}"
+        )
+
+
+def _check_trees_alike(obs: Any, next_obs: Any) -> None:
+    """Raises ValueError unless two trees of observations have the same leaves."""
+    first, second = _leaves_by_path(obs), _leaves_by_path(next_obs)
+    for name in first | second:
+        old, new = first.get(name), second.get(name)
+        described_leaves = [described(x) if x is not None else "none" for x in (old, new)]
+        if described_leaves[0] != described_leaves[1]:
+            raise ValueError(
+                f"step must give observations like those of reset: {name} is "
+                f"{described_leaves[0]}, and then {described_leaves[1]}"
+            )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (obs, next_obs)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"step must give observations like those of reset, {structures[0]}; got {structures[1]}"
         )
 
 

@@ -4,7 +4,7 @@ from pg.layers.dense import ACTIVATIONS, orthogonal
 from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
 from pg.layers.model import Model, make_cell
 from pg.layers.recurrent import Recurrent
-from pg.layers.torsos import CNN, MLP, patches
+from pg.layers.torsos import CNN, MLP, Together, patches
 
 __all__ = [
     "ACTIVATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "Model",
     "Normal",
     "Recurrent",
+    "Together",
     "Value",
     "make_cell",
     "orthogonal",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array, Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, PyTree
 
 from pg.config import RNN
 from pg.layers.attention import Transformer
@@ -42,9 +42,7 @@ class Model(nn.Module):
     memory: Cell | None  # a recurrent cell; its name is that of its stored parameters
     head: nn.Module
 
-    def __call__(
-        self, carry: PyTree, obs: Shaped[Array, "..."], first: Bool[Array, "*B"]
-    ) -> tuple[PyTree, Any]:
+    def __call__(self, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]) -> tuple[PyTree, Any]:
         """carry, obs [..., *O], first [...] -> carry, the output of the head."""
         features = self.torso(obs)
         if self.memory is not None:

@@ -2,13 +2,14 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from pg.layers.dense import Activation, dense
 
-__all__ = ["CNN", "MLP", "patches"]
+__all__ = ["CNN", "MLP", "Together", "patches"]
 
 
 class MLP(nn.Module):
@@ -47,6 +48,18 @@ class CNN(nn.Module):
         # tens of times slower on CPU when it is inside a scan or mapped over seeds.
         x = self.activation(dense(16, math.sqrt(2))(patches(obs)))
         return MLP(3, self.sizes, self.activation)(x)
+
+
+class Together(nn.Module):
+    """Several arrays: each through a torso of its own, their features together through another."""
+
+    parts: tuple[nn.Module, ...]  # in the order of the leaves of an observation
+    rest: nn.Module
+
+    def __call__(self, obs: PyTree) -> Float[Array, "..."]:
+        """obs: a tree of arrays [..., *O] each -> features [..., sizes[-1]]."""
+        pairs = zip(self.parts, jax.tree.leaves(obs), strict=True)
+        return self.rest(jnp.concatenate([part(x) for part, x in pairs], axis=-1))
 
 
 def patches(image: Shaped[Array, "*B h w C"]) -> Shaped[Array, "*B h-2 w-2 9*C"]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from pg import envs, networks, normalisation
 from pg.config import Config, Hyperparams
 from pg.envs import Env, ProductSpace
+from pg.envs.observations import is_shape
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
 from pg.normalisation import Normaliser
@@ -91,7 +92,10 @@ class Policy:
         """
         if key is not None:
             check_key(key)
-        obs = numbers("obs", obs, "give what the environment's reset or step gives")
+        if is_shape(self.env.obs_shape):
+            obs = numbers("obs", obs, "give what the environment's reset or step gives")
+        else:
+            obs = jax.tree.map(jnp.asarray, obs)
         return self._step(carry, obs, key, numbers("first", first), mask)
 
     def act(self, carry: Any, seen: Any, first: Any, key: Any = None) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@ devices.
 """
 
 import contextlib
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,7 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     import jax
 
     longest = env.horizon(config.horizon)
-    row = math.prod(env.obs_shape) + _ROW
+    row = env.obs_size + _ROW
     batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
     # What minibatches are drawn from: environments, or the steps of all of them.
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)

@@ -136,8 +136,9 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "the environment's reset fails: TypeError",
     ),
     "observations in a dictionary": (
-        env_of(Odd(obs=lambda state: {"time": state.time})),
-        "observations must be one array, got dict: flatten them in a wrapper",
+        env_of(Odd(obs=lambda state: {"time": jnp.zeros(2, complex), "place": state.time})),
+        "observations must be floats, whole numbers or booleans, got complex64 of shape (2,), in "
+        "['time']",
     ),
     "complex observations": (
         env_of(Odd(obs=lambda state: jnp.zeros(2, complex))),

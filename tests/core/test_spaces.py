@@ -1,6 +1,9 @@
-"""Several actions at once: product distributions against the enumeration of their joint actions."""
+"""Several actions at once: product distributions against the enumeration of their joint actions.
+Observations that are trees: each array of them where a single one would be.
+"""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,6 +21,7 @@ from pg.envs.actions import action_space
 from pg.evaluate import evaluate
 from pg.networks import Network, make_policy
 from pg.rollout import episodes
+from pg.runs import execution, folders, parameters
 
 KEY = jax.random.key(0)
 SIZES = (2, 3, 4)
@@ -201,3 +205,136 @@ def test_a_network_of_ones_own_gives_a_product() -> None:
     assert make_env(config.env, 1).action_space.parts[0] == Discrete(3)
     _, metrics = jax.jit(pg.make_train(config))(KEY)
     assert not metrics["nonfinite"].any()
+
+
+class Sighted(Clock):
+    """The observation of Clock in parts: a number, an index, a picture and a pair."""
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> Any:
+        picture = jnp.full((4, 5, 2), state.time, jnp.uint8)
+        pair = jnp.stack([state.place, -state.place])
+        return {"place": state.place, "at": (state.time % 3, picture), "pair": pair}
+
+    def observation_space(self, params: Any) -> Any:
+        at = spaces.Tuple([spaces.Discrete(3), spaces.Box(0, 255, (4, 5, 2), jnp.uint8)])
+        return spaces.Dict(
+            {
+                "place": spaces.Box(0.0, 10.0, ()),
+                "at": at,
+                "pair": spaces.Box(-10.0, 10.0, (2,)),
+            }
+        )
+
+
+class Telling(Sighted):
+    """Its observation says which actions are legal: action 1, which moves on, at even times."""
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> Any:
+        legal = jnp.stack([jnp.bool_(True), state.time % 2 == 0])
+        return {**super().get_obs(state), "action_mask": legal}
+
+
+def test_a_tree_of_observations_is_encoded_leaf_by_leaf() -> None:
+    env = make_env(Sighted(), 3)
+    assert env.obs_shape == {"place": (1,), "at": ((3,), (4, 5, 2)), "pair": (2,)}
+    assert env.obs_size == 1 + 3 + 40 + 2
+    obs = env.reset(KEY)[1]
+    assert jax.tree.map(lambda x: x.shape[1:], obs) == env.obs_shape
+    np.testing.assert_array_equal(obs["at"][0], np.eye(3)[[0] * 3])
+    policy = make_policy(Config(preset=None, hidden_sizes=(8,)), env)
+    params = policy.init(KEY)
+    kernels = params["params"]["torso"]
+    assert kernels["rest"]["Dense_0"]["kernel"].shape == (1 + 3 + 16 * 2 * 3 + 2, 8)
+    traj = episodes(env, policy, params, KEY)
+    assert traj.obs["at"][1].dtype == jnp.uint8
+    np.testing.assert_array_equal(
+        traj.obs["at"][1][..., 0, 0, 0][traj.valid], traj.time[traj.valid]
+    )
+    np.testing.assert_array_equal(traj.next_obs["pair"][:, :, 0], -traj.next_obs["pair"][:, :, 1])
+
+
+def test_a_policy_that_is_loaded_sees_the_tree_and_its_mask(tmp_path: Path) -> None:
+    config = Config(env=Telling(), num_envs=2, num_updates=1, hidden_sizes=(4,))
+    done = execution.run(config, None, [0])
+    folders.write_setup(tmp_path, config, config.hyperparams(), {"seed": 0, "seeds": 1})
+    parameters.write_params(tmp_path, done.states.params, done.states.normaliser)
+    policy = pg.load_policy(tmp_path, env=Telling())
+    obs, _ = Telling().reset_env(KEY, Telling().default_params)
+    closed = obs | {"action_mask": jnp.array([True, False])}
+    assert policy(closed, KEY) == policy(closed) == 0
+    many = jax.tree.map(lambda x: jnp.stack([x] * 5), closed)
+    np.testing.assert_array_equal(policy(many, KEY), np.zeros(5))
+    with pytest.raises(ValueError, match="an observation of the environment has shape"):
+        policy(closed | {"pair": jnp.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"estimator": "ppo", "num_steps": 8, "num_minibatches": 2, "normalise_observations": True},
+        {"estimator": "gae", "num_steps": 8, "rnn": "gru", "scale_observations": True},
+    ],
+    ids=["normalised", "scaled"],
+)
+def test_trees_of_observations_train(settings: dict[str, Any]) -> None:
+    config = Config(env=Telling(), num_envs=4, num_updates=3, hidden_sizes=(8,), **settings)
+    state, metrics = jax.jit(pg.make_train(config))(KEY)
+    assert not metrics["nonfinite"].any()
+    assert make_env(config.env, 1).masked
+    if config.normalise_observations:
+        moments = state.normaliser.obs["pair"]
+        np.testing.assert_allclose(moments.mean.high[0], -moments.mean.high[1], rtol=1e-6)
+        assert float(moments.number.high) == 4 * 8 * 3
+
+
+def test_one_array_in_a_tree_is_that_array() -> None:
+    """The same bits, but for the names of the parameters."""
+
+    class Wrapped(Clock):
+        def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> Any:
+            return {"obs": super().get_obs(state)}
+
+        def observation_space(self, params: Any) -> Any:
+            return spaces.Dict({"obs": super().observation_space(params)})
+
+    returns = []
+    for env in (Clock(), Wrapped()):
+        config = Config(
+            env=env,
+            num_envs=4,
+            num_updates=1,
+            hidden_sizes=(),
+            scale_observations=True,
+            preset=None,
+        )
+        made = make_env(env, 4)
+        policy = make_policy(config, made)
+        params = jax.tree.map(jnp.ones_like, policy.init(KEY))
+        returns.append(episodes(made, policy, params, KEY).reward)
+    np.testing.assert_array_equal(*returns)
+
+
+class Changing(Clock):
+    """step gives another tree than reset."""
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: Any) -> Any:
+        _, state, *rest = super().step_env(key, state, action, params)
+        return {"a": jnp.zeros(2), "b": jnp.zeros(1)}, state, *rest
+
+    def get_obs(self, state: ClockState, params: Any = None, key: Any = None) -> Any:
+        return {"a": jnp.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: make_env(Changing(), 2), "\\['b'\\] is none, and then float32 of shape"),
+        (
+            lambda: make_env(Sighted(), 2, observe=(0,)),
+            "of a vector, and the observation is a dict",
+        ),
+    ],
+)
+def test_trees_that_do_not_fit_are_one_sentence(make: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()

@@ -126,7 +126,7 @@ def test_the_arguments_are_listed_in_their_order(
     listed = json.loads((exported["gru"][1] / "policy.json").read_text())
     assert list(listed["programs"]["sample"]["arguments"].items()) == [
         ("carry", "float32[n, 4]"),
-        ("obs", f"float32[n, {exported['gru'][0].env.own_obs_shape[0]}]"),
+        ("obs", f"float32[n, {exported['gru'][0].env.own_obs.shape[0]}]"),
         ("first", "bool[n]"),
         ("key_data", "uint32[2]"),
     ]
@@ -137,7 +137,7 @@ def test_a_masked_policy_takes_the_legal_actions() -> None:
     policy = untrained(dataclasses.replace(CONFIGS["logits"], env=Gated()))
     program = exporting.programs(policy)["mode"]
     assert list(program.arguments) == ["obs", "mask"]
-    obs = jnp.ones((5, *policy.env.own_obs_shape))
+    obs = jnp.ones((5, *policy.env.own_obs.obs.shape))
     legal = jax.nn.one_hot(jnp.array([0, 1, 2, 1, 0]), policy.env.action_space.n, dtype=bool)
     assert program.call(obs, legal).tolist() == [0, 1, 2, 1, 0]
     assert policy(obs, mask=legal).tolist() == [0, 1, 2, 1, 0]
@@ -159,7 +159,7 @@ class MultiDiscrete:
 
 def test_several_actions_at_once_are_arranged_as_the_environment_has_them() -> None:
     policy = untrained(dataclasses.replace(CONFIGS["logits"], env=Levers()))
-    obs = jax.random.normal(KEY, (9, *policy.env.own_obs_shape))
+    obs = jax.random.normal(KEY, (9, *policy.env.own_obs.shape))
     found = exporting.programs(policy)["mode"].call(obs)
     assert found.shape == (9, 2)
     np.testing.assert_array_equal(found, policy(obs))

@@ -81,6 +81,14 @@ MUTANTS = [
         "    pi = jax.nn.softmax(logits)\n",
         "tests/core/test_masks.py -k 'references'",
     ),
+    # Observations that are trees.
+    Mutant(
+        "features of the arrays of an observation joined without the last",
+        "layers/torsos.py",
+        "jnp.concatenate([part(x) for part, x in pairs], axis=-1)",
+        "jnp.concatenate([part(x) for part, x in pairs][:-1], axis=-1)",
+        "tests/core/test_spaces.py -k 'leaf_by_leaf'",
+    ),
     # Several actions at once.
     Mutant(
         "product distribution that scores its first action alone",

@@ -6,7 +6,6 @@ a box from -1 to 1, which the environments scale to their motors.
 Limits: the time limit and the automatic reset of Brax are wrappers (`brax.envs.create`) that mark a
 time-out as `done`; the bare environment has neither, so its `done` is termination. The limit of the
 wrappers, 1000, is ours. Lost: `metrics` and `info`, and the derivative of the dynamics.
-Observations that are a dict are refused.
 """
 
 from typing import Any

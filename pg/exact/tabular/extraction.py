@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from pg.envs import Box, Discrete, Env, Masked, gymnax, make_env
+from pg.envs.observations import is_shape
 from pg.exact.tabular.mdp import TabularMDP
 
 MAX_STATES = 5_000  # the transitions [S, A, S] of more would fill gigabytes
@@ -63,6 +64,8 @@ def tabulate(
             if isinstance(space, Box):
                 got = f"a box of shape {space.low.shape}"
             raise ValueError(f"a table needs discrete actions, got {got}")
+        if not is_shape(made.obs_shape):
+            raise ValueError("a table needs observations that are one array, got a tree of them")
         horizon = made.horizon(horizon)
         states: dict[bytes, _Numbered] = {}
         state, obs = made.reset(jax.random.key(0))
