@@ -16,6 +16,7 @@ from pg.inputs import Optional
 from pg.runs import files
 from pg.settings import own_files
 from pg.settings.own_files import Source
+from pg.settings.parts import resolved
 
 __all__ = ["PARTS_JSON", "StandIn", "changes", "given_again", "record", "write_texts"]
 
@@ -115,22 +116,23 @@ def given_again(
                 f"{folder} holds a run whose {field} is {what}, and none of one's own: leave "
                 f"{field} out"
             )
-    found = {}
+    found: dict[str, Any] = {}
     for field, entry in recorded.items():
         part = given.get(field)
         if part is not None:
-            found[field] = _checked(folder, field, entry, part, allow_changed_code)
+            _check(folder, field, entry, part, allow_changed_code)
+            found[field] = part
         elif field in needed:
             raise ValueError(_missing(folder, field, entry))
         else:
             found[field] = StandIn(folder, field, entry["name"])
-    return found
+    return resolved(found)  # only now: no file is executed until all are the recorded ones
 
 
-def _checked(
+def _check(
     folder: Path, field: str, entry: Mapping[str, str], part: Any, allow_changed_code: bool
-) -> Any:
-    """The part itself, if it is the recorded one."""
+) -> None:
+    """Raises ValueError unless a part is the recorded one."""
     is_file = own_files.is_reference(part)
     source = own_files.read(part) if is_file else own_files.source_of(part)
     name = source.name if is_file and source else part_name(part)
@@ -147,7 +149,6 @@ def _checked(
             f"{folder / 'code' / _copy(entry['file'], entry['sha256'])}, and "
             "--allow-changed-code goes on with that of today"
         )
-    return own_files.load(part, field) if is_file else part
 
 
 def _missing(folder: Path, field: str, entry: Mapping[str, str]) -> str:

@@ -1318,6 +1318,49 @@ MUTANTS = [
         'given["carry"], seen, given["first"] & False, _key',
         "tests/runs/test_exporting.py",
     ),
+    # Parts of one's own.
+    Mutant(
+        "a file that stored settings name is executed: an own part",
+        "config.py",
+        "if own_files.is_reference(data.get(name)):",
+        "if False:",
+        "tests/core/test_parts.py -k stored",
+    ),
+    Mutant(
+        "an own part is resumed with another digest",
+        "runs/code.py",
+        'if comparable and source and source.sha256 != entry["sha256"]',
+        "if False",
+        "tests/runs/test_own_files.py -k recorded",
+    ),
+    Mutant(
+        "an own part is known to a sweep by its name alone",
+        "sweep/spec.py",
+        '"sha256": entry["sha256"]}',
+        '"sha256": ""}',
+        "tests/runs/test_own_files.py -k digests",
+    ),
+    Mutant(
+        "an own module remembers what was before its episode",
+        "modules.py",
+        "s, c), carry, start",
+        "c, c), carry, start",
+        "tests/core/test_modules.py -k sequence",
+    ),
+    Mutant(
+        "an own initialiser by QR is batched over seeds",
+        "networks.py",
+        "if takes_qr(init):",
+        "if False:",
+        "tests/core/test_modules.py -k qr",
+    ),
+    Mutant(
+        "an own critic [..., 1] is taken for one number",
+        "network_checks.py",
+        "if tuple(x.shape) != expected:",
+        "if x.size != math.prod(expected):",
+        "tests/core/test_parts.py -k 'width'",
+    ),
 ]
 
 

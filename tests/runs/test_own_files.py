@@ -1,0 +1,226 @@
+"""A file outside the package, with an estimator and a policy: trained, killed, resumed, swept,
+evaluated, drawn.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scripts import EXPERIMENTS, refused_without_jax, run
+
+import pg
+from pg.commands import cli, job
+from pg.config import Config, Hyperparams
+from pg.runs import code, folders
+from pg.runs.code import SHORT
+from pg.settings import own_files
+from pg.sweep import SweepSpec
+
+OWN = '''
+import jax.numpy as jnp
+import pg
+
+
+def clipped(policy, critic, h):
+    """Ψₜ = min(R, 50) less the mean over the other episodes."""
+
+    def weigh(params, state, traj):
+        total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
+        return total - pg.baselines.leave_one_out(total), (), state
+
+    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+
+def linear(config, env):
+    size, actions = env.obs_shape[0], env.action_space.n
+    return pg.Network(
+        lambda key: jnp.zeros((size, actions)),
+        lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
+    )
+'''
+SMALL = ("--num-envs", "2", "--num-updates", "6", "--horizon", "20", "--eval-episodes", "3")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outside") / "my.py"
+    path.write_text(OWN, encoding="utf-8")
+    return path
+
+
+def parts(own: Path) -> tuple[str, ...]:
+    return "--estimator", f"{own}:clipped", "--policy", f"{own}:linear"
+
+
+@pytest.fixture(scope="module")
+def whole(own: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing has interrupted."""
+    out = tmp_path_factory.mktemp("runs")
+    done = run("train.py", *parts(own), *SMALL, "--out", str(out), "--name", "whole")
+    assert done.returncode == 0, done.stderr
+    return out / "CartPole-v1" / "clipped" / "whole"
+
+
+def test_a_run_of_own_parts_is_found_again_and_records_them(whole: Path, own: Path) -> None:
+    stored = json.loads((whole / "config.json").read_text())
+    assert (stored["config"]["estimator"], stored["config"]["policy"]) == ("clipped", "linear")
+    digest = own_files.read(f"{own}:linear").sha256
+    assert stored["parts"]["policy"] == {"name": "linear", "file": str(own), "sha256": digest}
+    (copy,) = (whole / "code").iterdir()
+    assert copy.name == f"my-{digest[:SHORT]}.py"
+    assert copy.read_bytes() == own.read_bytes()
+
+
+def test_killed_and_resumed_it_has_the_same_bits(whole: Path, own: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, str(EXPERIMENTS / "train.py"), *parts(own), *SMALL),
+        *("--out", str(tmp_path), "--name", "killed", "--checkpoint-updates", "1"),
+    ]
+    folder = tmp_path / "CartPole-v1" / "clipped" / "killed"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(folder.glob("checkpoints/*.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder / "summary.json").unlink(missing_ok=True)  # where it was faster than the signal
+    done = run("train.py", "--resume", str(folder), *parts(own))
+    assert done.returncode == 0, done.stderr
+    for name in ("params.safetensors", "metrics.parquet"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def evaluated(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    program = "import sys; from pg.commands.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "evaluate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_acts_needs_the_policy_alone(whole: Path, own: Path) -> None:
+    done = evaluated(whole, "--policy", f"{own}:linear", "--episodes", "3")
+    assert done.returncode == 0, done.stderr
+    policy = pg.load_policy(whole, policy=f"{own}:linear")
+    assert policy.params.shape == (4, 2)
+    assert int(policy(np.zeros(4))) in (0, 1)
+    with pytest.raises(ValueError, match=rf"give it, --policy {re.escape(str(own))}:linear"):
+        pg.load_policy(whole)
+    drawn = run("render.py", str(whole), "--policy", f"{own}:linear", "--steps", "3")
+    assert drawn.returncode == 0, drawn.stderr
+    assert (whole / "policy.gif").exists()
+
+
+@pytest.mark.acceptance("S4")
+def test_parts_are_given_again_and_are_the_recorded_ones(
+    whole: Path, own: Path, tmp_path: Path
+) -> None:
+    """Before jax is loaded, and before the other file is executed."""
+    resume = ("train.py", "--resume", str(whole))
+    words = " ".join(refused_without_jax(*resume).stderr.split())
+    assert f"whose estimator is one's own, 'clipped': give it, --estimator {own}:clipped" in words
+    other = tmp_path / "other.py"
+    other.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n{OWN}", encoding="utf-8")
+    changed = ("--estimator", f"{own}:clipped", "--policy", f"{other}:linear")
+    words = " ".join(refused_without_jax(*resume, *changed).stderr.split())
+    digests = [own_files.read(f"{file}:linear").sha256[:SHORT] for file in (own, other)]
+    assert f"the digest of policy 'linear' was {digests[0]}, and is {digests[1]}" in words
+    assert not (tmp_path / "executed").exists()
+    done = run(*resume, *changed, "--num-updates", "7", "--allow-changed-code")
+    assert done.returncode == 0, done.stderr
+    versions = json.loads((whole / "versions.json").read_text())
+    said = f"the code of policy 'linear' is {digests[0]} there and {digests[1]} here"
+    assert said in versions["resumed"][-1]["changed"]
+    assert len(list((whole / "code").iterdir())) == 2
+
+
+def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
+    done = run(
+        *("sweep.py", "--policy", f"{own}:linear", *SMALL, "--out", str(tmp_path)),
+        *("--over", f"estimator=leave_one_out,{own}:clipped"),
+        *("--seeds", "2", "--fresh-seeds", "0"),
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "CartPole-v1" / "reinforce").iterdir()
+    stored = json.loads((folder / "sweep.json").read_text())
+    assert [part["name"] for part in stored["parts"]] == ["linear", "clipped"]
+    assert stored["table"]["estimator"] == ["leave_one_out", f"{own}:clipped"]
+    assert f"{own}:clipped" in (folder / "configurations.csv").read_text()
+    assert len(list((folder / "code").iterdir())) == 1
+
+
+def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
+    """Wherever the file lies."""
+    texts = {"one": OWN, "other": OWN, "changed": f"{OWN}# changed"}
+    folders_of = {}
+    for name, text in texts.items():
+        path = tmp_path / name / "my.py"
+        path.parent.mkdir()
+        path.write_text(text, encoding="utf-8")
+        config = Config(policy=f"{path}:linear", estimator=f"{path}:clipped", preset=None)
+        table = {"learning_rate": [0.1, 0.2]}
+        spec = SweepSpec(config, Hyperparams(), table, range(2))
+        folders_of[name] = spec.folder(tmp_path / "sweeps")
+    assert folders_of["one"] == folders_of["other"] != folders_of["changed"]
+    assert folders_of["one"].parts[-2] == "clipped"
+
+
+def constant(config: Config, env: Any) -> pg.Network:
+    """The same probability of every action."""
+    zeros = np.zeros(env.action_space.n, np.float32)
+    return pg.Network(
+        lambda key: {"b": zeros},
+        lambda params, carry, obs, first: (
+            carry,
+            pg.Categorical(jnp.broadcast_to(params["b"], (*first.shape, 2))),
+        ),
+    )
+
+
+def test_a_part_from_python_is_given_again_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Config(policy=constant, num_envs=2, num_updates=2, horizon=5, preset=None)
+    options = job.Options(out=tmp_path, name="x", eval_episodes=2)
+    assert job.run(config, Hyperparams(), options) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    stored = json.loads((folder / "config.json").read_text())["parts"]["policy"]
+    assert (stored["name"], stored["module"]) == ("constant", constant.__module__)
+    assert job.resume(folder) == cli.MISTAKE
+    assert "in Python, as in pg.commands.job.resume(" in " ".join(capsys.readouterr().err.split())
+
+    def another(config: Config, env: Any) -> pg.Network:
+        return constant(config, env)
+
+    assert job.resume(folder, policy=another) == cli.MISTAKE
+    assert "another policy, 'constant': got 'another'" in capsys.readouterr().err
+    assert job.resume(folder, policy=constant, num_updates=3) == 0
+    assert pg.load_policy(folder, policy=constant).params["b"].shape == (2,)
+
+
+def test_a_run_without_own_parts_takes_none(tmp_path: Path) -> None:
+    folders.write_setup(tmp_path, Config(preset=None), Hyperparams(), {}, {"pg": "0"})
+    assert "parts" not in json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(ValueError, match="none of one's own: leave policy out"):
+        folders.read_setup(tmp_path, parts={"policy": constant})
+
+
+def test_a_file_that_computes_while_it_is_imported_is_said_to_be_the_reason(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "early.py"
+    path.write_text(f"{OWN}\nONES = jnp.ones(3)\n", encoding="utf-8")
+    done = run("train.py", "--policy", f"{path}:linear", *SMALL, "--out", str(tmp_path))
+    assert done.returncode == cli.MISTAKE
+    assert "computes with jax while it is imported" in " ".join(done.stderr.split())
+
+
+def test_a_stand_in_says_what_is_missing() -> None:
+    stand_in = code.StandIn(Path("run"), "estimator", "clipped")
+    with pytest.raises(ValueError, match="loaded without its estimator 'clipped': give it too"):
+        stand_in(None, None, None)
