@@ -310,7 +310,7 @@ def _finish(
     def draw() -> list[Path]:
         alike, remark = ranked, ""
         if is_halving:  # only those of one rung have trained equally long
-            alike, remark = rounds[0].ranked, f", after {rounds[0].updates[0][1]} updates"
+            alike, remark = rounds[0].ranked, ", after the first rung"
         return [
             *report.draw_curves(spec, folder, ranked[: report.DRAWN], metrics_of),
             *report.draw_sensitivity(spec, folder, alike, remark),

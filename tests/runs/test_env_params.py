@@ -178,7 +178,7 @@ NO_VALUES = [
     (
         "wage",
         [1.0],
-        r"unknown setting to vary 'wage': .*sweep\.py --help lists .* own are "
+        r"unknown setting to vary 'wage': .*pg sweep --help lists .* own are "
         r".*manner",
     ),
 ]
