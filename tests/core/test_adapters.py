@@ -132,7 +132,7 @@ def test_jumanji_takes_whole_numbers_as_actions() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("RubiksCube-v0", (6, 1, 3)), ("LevelBasedForaging-v0", (6, 6)), ("Tetris-v0", 40)],
+    [("RubiksCube-v0", (6, 1, 3)), ("Cleaner-v0", (4, 4, 4)), ("Tetris-v0", 40)],
 )
 def test_several_whole_numbers_of_jumanji(name: str, sizes: Any) -> None:
     """Independent ones, with and without masks, and those whose combinations are masked."""
