@@ -31,6 +31,7 @@ from pg.settings.choices import (
     Architecture,
     CriticOptimizer,
     ImageLayout,
+    Initialiser,
     OnNonfinite,
     Optimizer,
     PolicyOptimizer,
@@ -74,6 +75,7 @@ __all__ = [
     "CriticOptimizer",
     "Hyperparams",
     "ImageLayout",
+    "Initialiser",
     "OnNonfinite",
     "Optimizer",
     "PolicyOptimizer",
@@ -182,8 +184,20 @@ class Config:
     """Scale observations to [0, 1] by the bounds of their space: frames of bytes by 255."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the dense hidden layers."""
+    critic_hidden_sizes: tuple[int, ...] | None = None
+    """Widths of the critic's; none: as hidden_sizes."""
+    conv: tuple[str, ...] = ()
+    """Convolutions of an image before the dense layers, CHANNELSxSIZE or CHANNELSxSIZExSTRIDE, as
+    32x8x4 64x3; none: 16x3.
+    """
     activation: Activation = "tanh"
     """Nonlinearity of the hidden layers."""
+    layer_norm: bool = False
+    """Layer normalisation of the hidden layers, before the nonlinearity."""
+    residual: bool = False
+    """Dense hidden layers but the first add their output to their input; all are of one width."""
+    initialiser: Initialiser = "orthogonal"
+    """Initialiser of the hidden layers' weights; the last layers stay orthogonal."""
     rnn: RNN = "none"
     """Recurrent cell after the dense layers, one of the policy and one of the critic: learned step
     by step (gru, lstm), or a sequence at once (lru, mingru, transformer).
@@ -282,12 +296,15 @@ class Config:
         """
         names = [field.name for field in fields(self) if field.name != "preset"]
         data = {name: getattr(self, name) for name in names}
+        widths = self.critic_hidden_sizes
         return {
             **data,
             **{name: part_name(part) for name, part in own_parts(self).items()},
             "env": name_of(self.env),
             "env_params": dict(self.env_params),
             "hidden_sizes": list(self.hidden_sizes),
+            "critic_hidden_sizes": None if widths is None else list(widths),
+            "conv": list(self.conv),
             "observe": list(self.observe),
         }
 

@@ -59,6 +59,7 @@ def is_convolved(config: Config, env: Env) -> bool:
     for name, asked in (
         ("network", config.network == "cnn"),
         ("image_layout", config.image_layout != "auto"),
+        ("conv", bool(config.conv)),
     ):
         if asked and not image:
             axes = "[height, width, channels] or [channels, height, width]"

@@ -73,6 +73,10 @@ ALIASES = {
         ("net_arch", "layers", "hidden_size", "hidden_dim", "hidden_layers"), "hidden_sizes"
     ),
     **dict.fromkeys(("activation_fn",), "activation"),
+    **dict.fromkeys(("vf_arch", "critic_sizes", "critic_layers"), "critic_hidden_sizes"),
+    **dict.fromkeys(("kernel_init", "weight_init", "init"), "initialiser"),
+    **dict.fromkeys(("layernorm", "use_layer_norm"), "layer_norm"),
+    **dict.fromkeys(("cnn_layers", "filters", "convolutions"), "conv"),
     **dict.fromkeys(("memory", "recurrent", "lstm", "gru"), "rnn"),
     **dict.fromkeys(("action_law",), "action_distribution"),
     **dict.fromkeys(("lstm_hidden_size", "memory_size"), "rnn_size"),

@@ -34,6 +34,7 @@ from pg.layers import (
     CNN,
     MLP,
     ActionValues,
+    Hidden,
     Joint,
     Logits,
     Model,
@@ -43,6 +44,7 @@ from pg.layers import (
     make_cell,
 )
 from pg.network_checks import check_own_critic, check_own_policy, named_failure, takes_qr
+from pg.settings.convolutions import convolutions, convolved
 
 __all__ = [
     "Carries",
@@ -160,8 +162,8 @@ def make_critic(config: Config, env: Env) -> Network:
         check_own_critic(f"critic {part_name(config.critic)!r}", critic, env, num_actions)
         return for_env(_as_configured(critic, config, env), env)
     if num_actions is not None:
-        return for_env(_network(config, env, ActionValues(num_actions)), env)
-    critic = for_env(_network(config, env, Value()), env)
+        return for_env(_network(_of_the_critic(config), env, ActionValues(num_actions)), env)
+    critic = for_env(_network(_of_the_critic(config), env, Value()), env)
     return _on_the_policys_layers(critic) if config.shared_torso else critic
 
 
@@ -463,6 +465,14 @@ def _on_the_policys_layers(critic: Network) -> Network:
     return critic._replace(init=init, apply=apply, unstandardised=False, shared=True)
 
 
+def _of_the_critic(config: Config) -> Config:
+    """The settings with the critic's widths for those of the hidden layers."""
+    widths = config.critic_hidden_sizes
+    if widths is None:
+        return config
+    return dataclasses.replace(config, hidden_sizes=widths, critic_hidden_sizes=None)
+
+
 def _torso(config: Config, env: Env) -> nn.Module:
     """A CNN for images, else an MLP, as the settings say; of several arrays their features
     together.
@@ -470,23 +480,28 @@ def _torso(config: Config, env: Env) -> nn.Module:
     if is_shape(env.obs_shape):
         return _torso_of_array(config, env, config.hidden_sizes)
     leaves = env.of_leaves()
-    activation = ACTIVATIONS[config.activation]
     has_images = any(len(leaf.obs_shape) == 3 for leaf in leaves)
     parts = [
         _torso_of_array(config, leaf, ())
         if len(leaf.obs_shape) == 3 or not has_images
-        else MLP(len(leaf.obs_shape), (), activation)
+        else MLP(len(leaf.obs_shape), (), _hidden(config))
         for leaf in leaves
     ]
-    return Together(tuple(parts), MLP(1, config.hidden_sizes, activation))
+    return Together(tuple(parts), MLP(1, config.hidden_sizes, _hidden(config)))
+
+
+def _hidden(config: Config) -> Hidden:
+    """The kind of the hidden layers, as the settings say."""
+    return Hidden(
+        ACTIVATIONS[config.activation], config.initialiser, config.layer_norm, config.residual
+    )
 
 
 def _torso_of_array(config: Config, env: Env, sizes: tuple[int, ...]) -> nn.Module:
     """The torso of one array, with dense hidden layers of these sizes."""
-    activation = ACTIVATIONS[config.activation]
     if not is_convolved(config, env):
         check_network(config, math.prod(env.obs_shape))
-        return MLP(len(env.obs_shape), sizes, activation)
+        return MLP(len(env.obs_shape), sizes, _hidden(config))
     layout = image_layout(config, env)
     if layout == "chw" and config.image_layout == "auto":
         warnings.warn(
@@ -496,12 +511,17 @@ def _torso_of_array(config: Config, env: Env, sizes: tuple[int, ...]) -> nn.Modu
             stacklevel=2,
         )
     height_and_width = env.obs_shape[:2] if layout == "hwc" else env.obs_shape[1:]
-    if min(height_and_width) < 3:
+    if min(height_and_width) < 3 and not config.conv:
         raise ValueError(
             f"network='cnn' needs images of at least 3 × 3, got shape {env.obs_shape}: use 'mlp'"
         )
-    check_network(config, 16 * (height_and_width[0] - 2) * (height_and_width[1] - 2))
-    return CNN(sizes, activation, channels_first=layout == "chw")
+    check_network(config, math.prod(convolved(config.conv, *height_and_width)))
+    return CNN(
+        sizes,
+        _hidden(config),
+        channels_first=layout == "chw",
+        convolutions=convolutions(config.conv),
+    )
 
 
 def _unbounded(box: Box) -> bool:

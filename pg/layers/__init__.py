@@ -4,7 +4,7 @@ from pg.layers.dense import ACTIVATIONS, orthogonal
 from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
 from pg.layers.model import Model, make_cell
 from pg.layers.recurrent import Recurrent
-from pg.layers.torsos import CNN, MLP, Together, patches
+from pg.layers.torsos import CNN, MLP, Hidden, Together, patches
 
 __all__ = [
     "ACTIVATIONS",
@@ -12,6 +12,7 @@ __all__ = [
     "LOG_STD",
     "MLP",
     "ActionValues",
+    "Hidden",
     "Joint",
     "Logits",
     "Model",

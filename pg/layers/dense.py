@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-__all__ = ["ACTIVATIONS", "Activation", "dense", "layer_norm", "orthogonal"]
+from pg.config import Initialiser
+
+__all__ = ["ACTIVATIONS", "INITIALISERS", "Activation", "dense", "layer_norm", "orthogonal"]
 
 Activation = Callable[[Array], Array]  # entry by entry
 ACTIVATIONS: dict[str, Activation] = {
@@ -20,15 +22,26 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.silu,
 }
 
+# Of Glorot & Bengio 2010, He et al. 2015 (1502.01852) and LeCun et al. 1998.
+INITIALISERS: dict[str, Callable[..., Array]] = {
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "he_normal": nn.initializers.he_normal(),
+    "he_uniform": nn.initializers.he_uniform(),
+    "lecun_normal": nn.initializers.lecun_normal(),
+    "lecun_uniform": nn.initializers.lecun_uniform(),
+}
 
-def dense(features: int, scale: float) -> nn.Dense:
-    """A dense layer whose weights are `scale` times an orthogonal matrix, in the canonical float.
+
+def dense(features: int, scale: float, initialiser: Initialiser = "orthogonal") -> nn.Dense:
+    """A dense layer in the canonical float. Its weights are `scale` times an orthogonal matrix, or
+    as another initialiser draws them.
 
     Under jax_enable_x64 a whole network is float64 so.
     """
     return nn.Dense(
         features,
-        kernel_init=orthogonal(scale),
+        kernel_init=orthogonal(scale) if initialiser == "orthogonal" else INITIALISERS[initialiser],
         param_dtype=jnp.zeros(()).dtype,
         dot_general=_rows_times_kernel,
     )

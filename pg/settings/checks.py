@@ -8,6 +8,7 @@ from pg.estimators.facts import FACTS, estimators_with, facts_of
 from pg.inputs import COUNTABLE, assignments, check_name, count, counts, shown
 from pg.settings.choices import CHOICES, CriticOptimizer, PolicyOptimizer
 from pg.settings.construction import AUTO
+from pg.settings.convolutions import checked_texts
 from pg.settings.environments import check_env, check_interface
 from pg.settings.parts import check_part, part_name
 from pg.tuned import VARIANTS
@@ -24,6 +25,11 @@ def checked_fields(config: Any) -> dict[str, Any]:
     normalised: dict[str, Any] = {"env_params": assignments(config.env_params)}
     for name, low in (("hidden_sizes", 1), ("observe", 0)):
         normalised[name] = counts(name, getattr(config, name), low)
+    if config.critic_hidden_sizes is not None:
+        normalised["critic_hidden_sizes"] = counts(
+            "critic_hidden_sizes", config.critic_hidden_sizes
+        )
+    normalised["conv"] = checked_texts(config.conv)
     if isinstance(config.env, str):
         check_env(config.env)
     else:
@@ -57,6 +63,7 @@ def check_fit(config: Any) -> None:
     """Raises ValueError where fields of a Config exclude each other."""
     check_network(config)
     _check_batch(config)
+    _check_layers(config)
     _check_parts(config)
     _check_counters(config)
 
@@ -168,6 +175,8 @@ def _check_parts(config: Any) -> None:
             "scale_observations and normalise_observations exclude each other: by the bounds "
             "of the space, or by running statistics"
         )
+    if config.conv and config.network == "mlp":
+        raise ValueError(f"conv={' '.join(config.conv)} is for images, and network='mlp' has none")
     if config.image_layout != "auto" and config.network == "mlp":
         raise ValueError(
             f"image_layout={config.image_layout!r} is for network='cnn': an mlp takes no axes apart"
@@ -218,6 +227,30 @@ def _check_parts(config: Any) -> None:
             raise ValueError(
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
                 f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
+            )
+
+
+def _check_layers(config: Any) -> None:
+    """Checks that the widths of the layers fit together, and are those of layers that exist."""
+    widths = {"hidden_sizes": config.hidden_sizes}
+    if config.critic_hidden_sizes is not None:
+        widths["critic_hidden_sizes"] = config.critic_hidden_sizes
+        own = ", ".join(estimators_with(critic="V"))
+        if facts_of(config.estimator).critic == "none":
+            raise ValueError(
+                f"critic_hidden_sizes is for estimators with a critic: {own}; got "
+                f"estimator={part_name(config.estimator)!r}"
+            )
+        if config.shared_torso:
+            raise ValueError(
+                "critic_hidden_sizes is for a critic on layers of its own, and with shared_torso "
+                "it is on the policy's: leave one of them out"
+            )
+    for name, sizes in widths.items():
+        if config.residual and (len(sizes) < 2 or len(set(sizes)) > 1):
+            raise ValueError(
+                f"residual needs two or more hidden layers of one width, as in (64, 64); got "
+                f"{name}={tuple(sizes)}"
             )
 
 

@@ -7,6 +7,15 @@ from pg.estimators.facts import Collect
 Architecture = Literal["auto", "mlp", "cnn"]
 ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+Initialiser = Literal[
+    "orthogonal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
@@ -31,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),
+    "initialiser": get_args(Initialiser),
     "rnn": get_args(RNN),
     "optimizer": get_args(CriticOptimizer) + get_args(PolicyOptimizer),
     "schedule": get_args(Schedule),

@@ -132,17 +132,85 @@ def test_images_go_through_the_convolution() -> None:
     assert num_params(flat) == (400 * 128 + 128) + (128 * 3 + 3)
 
 
-def test_a_product_with_patches_is_a_convolution() -> None:
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (2, 1), (4, 2), (3, 3), (1, 2)])
+def test_a_product_with_patches_is_a_convolution(size: int, stride: int) -> None:
     image = jax.random.normal(KEY, (2, 5, 10, 8, 4))
     dense = nn.Dense(16)
-    params = dense.init(KEY, patches(image))["params"]
-    kernel = params["kernel"].reshape(3, 3, 4, 16)
-    expected = nn.Conv(16, (3, 3), padding="VALID").apply(
+    params = dense.init(KEY, patches(image, size, stride))["params"]
+    kernel = params["kernel"].reshape(size, size, 4, 16)
+    expected = nn.Conv(16, (size, size), stride, padding="VALID").apply(
         {"params": {**params, "kernel": kernel}}, image
     )
-    np.testing.assert_allclose(
-        dense.apply({"params": params}, patches(image)), expected, rtol=1e-5, atol=1e-5
+    product = dense.apply({"params": params}, patches(image, size, stride))
+    np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_convolutions_follow_each_other() -> None:
+    """Of 10 × 10 × 4: 4 × 4 × 6 after the first, then 3 × 3 × 8, then dense layers."""
+    env = fake_env((10, 10, 4), Discrete(3))
+    config = Config(conv=("6x4x2", "8x2"), hidden_sizes=(5,), preset=None)
+    policy = make_policy(config, env)
+    shapes = jax.tree.map(jnp.shape, policy.init(KEY)["params"]["torso"])
+    kernels = {
+        "first": shapes["Dense_0"]["kernel"],
+        "second": shapes["Dense_1"]["kernel"],
+        "dense": shapes["MLP_0"]["Dense_0"]["kernel"],
+    }
+    sizes = {"first": (4 * 4 * 4, 6), "second": (2 * 2 * 6, 8), "dense": (3 * 3 * 8, 5)}
+    assert kernels == sizes
+
+
+def test_hidden_layers_are_their_formula() -> None:
+    """Layer norm before the nonlinearity, and what dense layers after the first add to."""
+    config = Config(
+        hidden_sizes=(5, 5), layer_norm=True, residual=True, activation="relu", preset=None
     )
+    policy = make_policy(config, fake_env((4,), Discrete(3)))
+    params = policy.init(KEY)
+    torso, head = params["params"]["torso"], params["params"]["head"]["Dense_0"]
+
+    def layer(x: jax.Array, i: int) -> jax.Array:
+        y = x @ torso[f"Dense_{i}"]["kernel"]
+        normal = (y - y.mean(-1, keepdims=True)) / jnp.sqrt(y.var(-1, keepdims=True) + 1e-6)
+        return jnp.maximum(normal, 0.0)
+
+    obs = jax.random.normal(KEY, (7, 4))
+    x = layer(obs, 0)
+    expected = (x + layer(x, 1)) @ head["kernel"]
+    logits = policy.apply(params, (), obs, jnp.ones(7, bool))[1].logits
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "variance"),
+    [
+        ("glorot_normal", 2 / (100 + 300)),
+        ("he_uniform", 2 / 100),
+        ("lecun_normal", 1 / 100),
+    ],
+)
+def test_initialisers_have_their_variance(name: Any, variance: float) -> None:
+    config = Config(hidden_sizes=(300,), initialiser=name, preset=None)
+    init = make_policy(config, fake_env((100,), Discrete(3))).init
+    params = init(KEY)["params"]
+    np.testing.assert_allclose(params["torso"]["Dense_0"]["kernel"].var(), variance, rtol=0.05)
+    head = params["head"]["Dense_0"]["kernel"]  # small: the policy begins close to uniform
+    np.testing.assert_allclose(head.T @ head, 1e-4 * np.eye(3), atol=1e-7)
+    assert "lapack" not in jax.jit(jax.vmap(init)).lower(jax.random.split(KEY, 2)).as_text()
+
+
+@pytest.mark.parametrize("estimator", ["ppo", "all_action"])
+def test_a_critic_may_have_widths_of_its_own(estimator: str) -> None:
+    config = Config(estimator=estimator, hidden_sizes=(5,), critic_hidden_sizes=(7, 6), preset=None)
+    env = fake_env((4,), Discrete(3))
+    widths = [
+        [
+            layer["kernel"].shape[1]
+            for layer in make(config, env).init(KEY)["params"]["torso"].values()
+        ]
+        for make in (make_policy, make_critic)
+    ]
+    assert widths == [[5], [7, 6]]
 
 
 def test_a_critic_gives_one_number() -> None:
@@ -206,6 +274,40 @@ def test_refusals(config: Config, env: Env, message: str) -> None:
 
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {
+    "convolutions of a vector": (
+        learner_of(conv=("16x3",)),
+        "conv=('16x3',) needs observations [height, width, channels]",
+    ),
+    "convolutions without an image": (
+        learner_of(conv=("16x3",), network="mlp"),
+        "conv=16x3 is for images, and network='mlp' has none",
+    ),
+    "a convolution larger than what is left": (
+        lambda: make_policy(
+            Config(conv=("8x4x2", "8x5"), preset=None), fake_env((10, 10, 4), Discrete(3))
+        ),
+        "conv=8x4x2 8x5 does not fit images of 10 × 10: a convolution of 5 × 5 meets 4 × 4",
+    ),
+    "a convolution that is none": (
+        learner_of(conv=("16y3",)),
+        "conv must be CHANNELSxSIZE or CHANNELSxSIZExSTRIDE, whole numbers from 1 to 9999, as in",
+    ),
+    "one text of convolutions": (
+        learner_of(conv="16x3"),
+        "conv must be several, as in ('16x3', '32x3'); got '16x3'",
+    ),
+    "residual layers of several widths": (
+        learner_of(residual=True, hidden_sizes=(8, 4)),
+        "residual needs two or more hidden layers of one width, as in (64, 64); got hidden_sizes=",
+    ),
+    "widths of a critic that is not there": (
+        learner_of(estimator="reinforce", critic_hidden_sizes=(8,)),
+        "critic_hidden_sizes is for estimators with a critic: ",
+    ),
+    "widths of a critic on the policy's layers": (
+        learner_of(estimator="ppo", critic_hidden_sizes=(8,), shared_torso=True),
+        "critic_hidden_sizes is for a critic on layers of its own",
+    ),
     "a law of a Box for two actions": (
         learner_of(action_distribution="squashed"),
         "action_distribution='squashed' is for continuous",

@@ -39,6 +39,8 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "minibatch_size": st.sampled_from([None, None, 1, 2, 4]),
     "horizon": st.sampled_from([1, 2, 5, 6]),
     "hidden_sizes": st.sampled_from([(4,), (4,), (), (4, 3), [4]]),
+    "critic_hidden_sizes": st.sampled_from([None, None, (3,), ()]),
+    "conv": st.sampled_from([(), (), ("2x2",), ("2x2x2", "3x1")]),
     "observe": st.sampled_from([(), (), (), (0,)]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
     "preset": st.sampled_from([None, None, "auto", "ppo", "natural"]),

@@ -18,6 +18,7 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "tuned"),
     *("settings.choices", "settings.environments", "settings.own_files", "settings.parts"),
+    "settings.convolutions",
     "settings.construction",
     *("settings.checks", "settings.ranges", "config", "presets", "parts"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),

@@ -318,6 +318,28 @@ MUTANTS = [
         "return obs",
         "tests/core/test_images.py -k scaled_by_the_bounds",
     ),
+    # Torsos.
+    Mutant(
+        "a convolution without its stride",
+        "layers/torsos.py",
+        "self.hidden.layer(patches(x, size, stride), channels)",
+        "self.hidden.layer(patches(x, size, 1), channels)",
+        "tests/core/test_networks.py -k follow_each_other",
+    ),
+    Mutant(
+        "layer norm after the nonlinearity",
+        "layers/torsos.py",
+        "            x = layer_norm()(x)\n        return self.activation(x)",
+        "            return layer_norm()(self.activation(x))\n        return self.activation(x)",
+        "tests/core/test_networks.py -k formula",
+    ),
+    Mutant(
+        "the critic has the policy's widths",
+        "networks.py",
+        "dataclasses.replace(config, hidden_sizes=widths, critic_hidden_sizes=None)",
+        "dataclasses.replace(config, critic_hidden_sizes=None)",
+        "tests/core/test_networks.py -k widths_of_its_own",
+    ),
     # Actions and their densities.
     Mutant(
         "the score at the clipped action",
