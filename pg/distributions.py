@@ -355,14 +355,23 @@ class Product(NamedTuple):
     parts: tuple[Categorical | Gaussian | TanhGaussian | CensoredGaussian, ...]
 
     def masked(self, mask: tuple[Any, ...]) -> "Product":
-        """The distribution given that every action is legal; () for a part without a mask."""
-        pairs = zip(self.parts, mask, strict=True)
-        return Product(
-            tuple(
-                part.masked(of_part) if isinstance(part, Categorical) and len(of_part) else part
-                for part, of_part in pairs
-            )
-        )
+        """The distribution given that every action is legal; () for a part without a mask.
+
+        Raises ValueError for a part that has a mask and no method `masked`.
+        """
+        parts: list[Any] = []
+        for part, of_part in zip(self.parts, mask, strict=True):
+            masked = getattr(part, "masked", None)
+            if isinstance(of_part, tuple):
+                parts.append(part)
+            elif masked is not None:
+                parts.append(masked(of_part))
+            else:
+                raise ValueError(
+                    f"the environment has action masks, and {described(part)} has no method "
+                    "masked(mask): write pg.Categorical(logits), or Config(action_mask='none')"
+                )
+        return Product(tuple(parts))
 
     def draw(self, key: PRNGKeyArray) -> tuple[Array, ...]:
         """Noise for one sample of every part; reads shapes only."""

@@ -42,12 +42,21 @@ def from_linen(module: Any, env: Env, *, carry: PyTree = (), critic: bool = Fals
         env: the environments, whose observations it is given.
         carry: of a recurrent module, that of one environment at an episode's start.
         critic: the output is a value.
+
+    Raises:
+        ValueError: the module has variables besides its parameters, as running statistics.
     """
     recurrent = bool(jax.tree.leaves(carry))
 
     def init(key: PRNGKeyArray) -> PyTree:
         obs = zeros_of(env.obs_shape, (1,))
-        return module.init(key, *((_of_one(carry),) if recurrent else ()), obs)
+        variables = module.init(key, *((_of_one(carry),) if recurrent else ()), obs)
+        if others := sorted(set(variables) - {"params"}):
+            raise ValueError(
+                "a module of flax.linen must have parameters alone ('params'), as a network is a "
+                f"function of these; got {', '.join(others)}"
+            )
+        return variables
 
     return _network(init, module.apply, env, carry, critic=critic)
 

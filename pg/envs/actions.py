@@ -63,7 +63,8 @@ def _made(space: Any, differentiable: bool) -> _Actions:
         return _of_numbers(np.asarray(space.nvec), np.asarray(getattr(space, "start", 0)))
     spaces = getattr(space, "spaces", None)
     if isinstance(spaces, Mapping):
-        return _together([_made(part, differentiable) for part in spaces.values()], list(spaces))
+        names = sorted(spaces)  # the order of a mask, whose leaves jax sorts by their keys
+        return _together([_made(spaces[name], differentiable) for name in names], names)
     if isinstance(spaces, Sequence):
         return _together([_made(part, differentiable) for part in spaces])
     if is_discrete(space):

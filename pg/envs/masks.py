@@ -126,7 +126,7 @@ def as_mask(mask: Any, space: ActionSpace) -> Any:
 def _of_parts(mask: Any, parts: tuple[Discrete | Box, ...]) -> tuple[Any, ...]:
     """The masks of several actions, in their order; () for those that are continuous."""
     sizes = [part.n for part in parts if isinstance(part, Discrete)]
-    masks = jax.tree.leaves(mask)
+    masks = _leaves(mask)
     if hasattr(mask, "shape") and mask.shape[-2:] == (len(sizes), max(sizes, default=0)):
         masks = [mask[..., i, :] for i in range(len(sizes))]
     if len(masks) != len(sizes):
@@ -136,6 +136,17 @@ def _of_parts(mask: Any, parts: tuple[Discrete | Box, ...]) -> tuple[Any, ...]:
         )
     rest = iter(masks)
     return tuple(as_mask(next(rest), part) if isinstance(part, Discrete) else () for part in parts)
+
+
+def _leaves(mask: Any) -> list[Any]:
+    """The arrays of a mask in the order of the actions: those of a dictionary by its sorted keys,
+    of an ordered one too.
+    """
+    if isinstance(mask, Mapping):
+        return [leaf for name in sorted(mask) for leaf in _leaves(mask[name])]
+    if isinstance(mask, tuple | list):
+        return [leaf for part in mask for leaf in _leaves(part)]
+    return jax.tree.leaves(mask)
 
 
 def check_some_legal(env: Any, reset: Callable[..., Any], params: Any) -> None:

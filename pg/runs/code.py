@@ -140,8 +140,8 @@ def _check(
         raise ValueError(
             f"{folder} holds a run of another {field}, {entry['name']!r}: got {name!r}"
         )
-    # of a part that is defined in Python the file may be a script that has gone on since
-    comparable = source is not None and not source.module and "module" not in entry
+    # of a part that was given in Python the file may be a script that has gone on since
+    comparable = source is not None and "module" not in entry
     if comparable and source and source.sha256 != entry["sha256"] and not allow_changed_code:
         raise ValueError(
             f"{source.file} is not the file that {folder} was run with: the digest of {field} "

@@ -97,7 +97,7 @@ def load(
         part |= {name: rows.pop(name) for name in results.LABELS if name in rows}
         for name, kind in types.items():
             if name in wanted:
-                part[name] = repeated(runs.settings.get(name), kind)
+                part[name] = repeated(_as_kind(runs.settings.get(name), kind), kind)
         part |= {name: values for name, values in rows.items() if name in wanted}
         parts.append(pyarrow.table(part))
     return pyarrow.concat_tables(parts, promote_options=_UNITED)
@@ -149,6 +149,9 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         settings["env_class"] = stored["env_class"]
     for field, part in stored.get("parts", {}).items():
         settings[f"{field}_code"] = part["sha256"][:SHORT]
+    # a run that ends at a return is no run of a fixed length
+    if (target := stored.get("options", {}).get("stop_at_return")) is not None:
+        settings["stop_at_return"] = target
     settings |= {f"{ENV_PARAM}{name}": value for name, value in dict(env_params).items()}
     return {name: _plain(value) for name, value in settings.items()}
 
@@ -248,6 +251,13 @@ def _settings(runs: Iterable[Runs]) -> dict[str, list[Any]]:
         for name, value in one.settings.items():
             values.setdefault(name, []).append(value)
     return values
+
+
+def _as_kind(value: Any, kind: Any) -> Any:
+    """The value in a column of a type; a text in one that holds values of several."""
+    import pyarrow
+
+    return str(value) if value is not None and kind == pyarrow.string() else value
 
 
 def _type(values: Sequence[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 A file is checked without being executed first, and executed once for the bytes that it has. What is
 found is remembered with its file and its digest, which a run's folder records. Nothing here imports
-jax, and nothing that lies in a run's folder is ever executed.
+jax, and no file is executed but one that its user names.
 """
 
 import contextlib

@@ -139,7 +139,7 @@ class Trackers:
     def _call(self, name: str, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self.live[name], method)(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a library may want to end the program
             said = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {said[0]}"
             self.say(f"warning: the run goes on without the tracker {name} ({reason})")
@@ -171,7 +171,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def check_own(trackers: Sequence[Any]) -> None:
-    """Raises ValueError for an object that is no tracker."""
+    """Raises ValueError for an object that is no tracker, and for two of one name."""
     for tracker in trackers:
         lacking = [m for m in ("start", "log", "finish") if not callable(getattr(tracker, m, None))]
         if lacking or isinstance(tracker, type):
@@ -179,6 +179,12 @@ def check_own(trackers: Sequence[Any]) -> None:
                 f"a tracker must be an object with start, log and finish, as of "
                 f"pg.trackers.base.Tracker, got {described(tracker)}"
             )
+    names = [_name(tracker) for tracker in trackers]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"two trackers have the name {twice[0]!r}: give each a name of its own, as an "
+            "attribute `name`"
+        )
 
 
 def load(names: Sequence[str]) -> list[Tracker]:

@@ -60,6 +60,12 @@ class OfNNX(nnx.Module):
         return self.layers[1](nnx.relu(self.layers[0](x)))
 
 
+class Normalised(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.BatchNorm(use_running_average=True)(x)[..., :2]
+
+
 class WithStatistics(nnx.Module):
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.norm = nnx.BatchNorm(4, rngs=rngs)
@@ -200,6 +206,11 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "one output of a recurrent module": (
         learner(lambda env: pg.from_linen(Dense(2), env, carry=jnp.zeros(3))),
         "fails: TypeError",
+    ),
+    "statistics in a module of linen": (
+        learner(lambda env: pg.from_linen(Normalised(), env)),
+        "a module of flax.linen must have parameters alone ('params'), as a network is a function "
+        "of these; got batch_stats",
     ),
     "statistics in a module of nnx": (
         learner(lambda env: pg.from_nnx(WithStatistics, env)),

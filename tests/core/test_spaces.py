@@ -3,6 +3,7 @@ Observations that are trees: each array of them where a single one would be.
 """
 
 import itertools
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,40 @@ def test_masks_of_several_actions() -> None:
     np.testing.assert_array_equal(dist.entropy(), 0.0)
     with pytest.raises(ValueError, match=r"one array for each of the 3 discrete actions, of sizes"):
         make_env(Dialled(MultiDiscrete((3, 2, 2))), 2)
+
+
+class Armed(Clock):
+    """Two actions of one size, whose names are not in order, with a mask each."""
+
+    ordered: type[dict] = dict
+
+    def action_space(self, params: Any) -> Any:
+        return spaces.Dict({"move": spaces.Discrete(3), "aim": spaces.Discrete(3)})
+
+    def action_mask(self, state: ClockState, params: Any) -> Any:
+        move, aim = jnp.array([True, False, False]), jnp.array([False, False, True])
+        return self.ordered([("move", move), ("aim", aim)])
+
+    def step_env(self, key: jax.Array, state: ClockState, action: Any, params: Any) -> Any:
+        legal = (action["move"] == 0) & (action["aim"] == 2)
+        state = ClockState(place=state.place, time=state.time + 1)
+        return self.get_obs(state), state, legal.astype(float), state.time >= 3, {}
+
+
+@pytest.mark.parametrize("ordered", [dict, OrderedDict])
+def test_the_masks_of_named_actions_go_by_their_names(ordered: type[dict]) -> None:
+    env = Armed()
+    env.ordered = ordered
+    made = make_env(env, 8)
+    policy = make_policy(Config(preset=None), made)
+    traj = episodes(made, policy, policy.init(KEY), KEY)
+    assert (traj.reward[traj.valid] == 1).all()
+
+
+def test_a_part_that_cannot_be_masked_is_one_sentence() -> None:
+    mask = (jnp.array([True, False]),)
+    with pytest.raises(ValueError, match=r"has no method masked\(mask\)"):
+        Product((Gaussian(jnp.zeros(1), jnp.zeros(1)),)).masked(mask)
 
 
 @pytest.mark.parametrize(

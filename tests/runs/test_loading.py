@@ -155,3 +155,23 @@ def test_runs_of_other_code_have_other_settings(out: Path) -> None:
         parts = {"estimator": {"name": "mine", "file": "mine.py", "sha256": digest}}
         found.append(loading.flat_settings({**stored, "parts": parts})["estimator_code"])
     assert found == ["a" * 12, "b" * 12]
+
+
+def test_a_run_that_may_end_at_a_return_has_other_settings(out: Path) -> None:
+    stored = folders.read_stored(out / "CartPole-v1" / "reinforce" / "a")
+    options = {**stored["options"], "stop_at_return": 400.0}
+    fixed = loading.flat_settings(stored)
+    stopping = loading.flat_settings({**stored, "options": options})
+    assert stopping == {**fixed, "stop_at_return": 400.0}
+
+
+def test_a_setting_of_mixed_kinds_is_a_column_of_texts(out: Path) -> None:
+    path = out / "CartPole-v1" / "reinforce" / "a" / "config.json"
+    data = folders.read_json(path)
+    data["config"]["env_params"] = {"length": "long"}
+    folders.write_json(path, data)
+    table = pg.load(out)
+    assert str(table.schema.field("env_params.length").type) == "string"
+    values = set(table["env_params.length"].to_pylist())
+    assert "long" in values
+    assert values <= {"long", "0.5", "1.0", None}

@@ -116,6 +116,23 @@ def test_a_run_that_is_resumed_goes_on_in_the_same_run_of_the_tracker(
     assert late.calls == []
 
 
+def test_a_tracker_that_ends_the_program_ends_itself_alone() -> None:
+    class Leaving(Recorder):
+        def start(self, run: Any) -> None:
+            raise SystemExit("no licence")
+
+    said: list[str] = []
+    trackers = base.Trackers([Leaving("leaving")], said.append)
+    trackers.start(Path("run"), [0], {}, 0)
+    assert not trackers.live
+    assert said[0].endswith("without the tracker leaving (SystemExit: no licence)")
+
+
+def test_two_trackers_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two trackers have the name 'same': give each a name"):
+        base.check_own([Recorder("same"), Recorder("same")])
+
+
 def rows(start: int, count: int) -> dict[str, np.ndarray]:
     """Metrics of one seed whose values are the numbers of the updates."""
     updates = np.arange(start, start + count, dtype=np.float32)[None]
