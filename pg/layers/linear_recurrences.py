@@ -1,6 +1,6 @@
 """Recurrent cells that are learned on a whole sequence at once: LRU and minGRU.
 
-    hₜ = aₜ ⊙ hₜ₋₁ + bₜ        aₜ and bₜ functions of xₜ alone
+    hₜ = aₜ · hₜ₋₁ + bₜ        aₜ and bₜ functions of xₜ alone
 
 Steps of this kind compose to steps of this kind, so that a sequence is a scan of an associative
 operator, of logarithmic depth (Martin & Cundy 2018, 1709.04057). An episode's start is part of the
@@ -30,7 +30,7 @@ def linear_recurrence(
     first: Bool[Array, "*T B"],
     start: Inexact[Array, "B N"],
 ) -> Inexact[Array, "*T B N"]:
-    """hₜ = aₜ ⊙ hₜ₋₁ + bₜ, with 0 for hₜ₋₁ at an episode's first step.
+    """hₜ = aₜ · hₜ₋₁ + bₜ, with 0 for hₜ₋₁ at an episode's first step.
 
     Args:
         a: the factors, of one step [B, N] or of a sequence [T, B, N].
@@ -47,7 +47,7 @@ def linear_recurrence(
 
 @jax.custom_vjp
 def _scanned(a: Inexact[Array, "T B N"], b: Inexact[Array, "T B N"]) -> Inexact[Array, "T B N"]:
-    """hₜ = aₜ ⊙ hₜ₋₁ + bₜ from h = 0, where a factor 0 is a reset.
+    """hₜ = aₜ · hₜ₋₁ + bₜ from h = 0, where a factor 0 is a reset.
 
     Its derivative is a recurrence back in time, written out: that which jax would find, through all
     levels of the scan, takes 1.5 times as long to compile and 2 to 3 times as long to run.

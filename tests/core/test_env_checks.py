@@ -157,9 +157,14 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
         "an observation of Discrete(3) must be one whole number, got float32 of shape ()",
     ),
     "no action": (env_of(acting(spaces.Discrete(0))), "Discrete actions must be at least 1, got 0"),
-    "actions of another space": (
+    "a dictionary without actions": (
         env_of(acting(spaces.Dict({}))),
-        "actions must be Discrete or Box, got Dict",
+        "the environment has no action: its action_space has no parts",
+    ),
+    "actions of another space": (
+        env_of(acting(object())),
+        "actions must be Discrete, Box, MultiDiscrete, or a tuple or dictionary of these, got "
+        "object",
     ),
     "a bound that is NaN": (
         env_of(boxed(0.0, math.nan)),
