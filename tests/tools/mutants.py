@@ -1315,7 +1315,7 @@ MUTANTS = [
     Mutant(
         "a tracker that fails ends the run",
         "trackers/base.py",
-        "except Exception as error:",
+        "except (Exception, SystemExit) as error:",
         "except ArithmeticError as error:",
         "tests/runs/test_trackers.py -k given",
     ),
@@ -1382,6 +1382,13 @@ MUTANTS = [
         "if tuple(x.shape) != expected:",
         "if x.size != math.prod(expected):",
         "tests/core/test_parts.py -k 'width'",
+    ),
+    Mutant(
+        "the action masks of named actions go by their order",
+        "envs/actions.py",
+        "names = sorted(spaces)",
+        "names = list(spaces)",
+        "tests/core/test_spaces.py -k names",
     ),
 ]
 
