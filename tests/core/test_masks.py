@@ -274,6 +274,7 @@ def test_a_policy_that_is_loaded_wants_the_mask(tmp_path: Path) -> None:
     assert_one_sentence(lambda: policy(obs, mask=mask[:5]), "mask must be of each observation")
 
 
+@pytest.mark.slow
 def test_ppo_learns_a_masked_bandit() -> None:
     mdp, best = masked_bandit()
     config = Config(

@@ -102,7 +102,7 @@ def of_parts() -> spaces.Dict:
         pytest.param(
             gymnasium.spaces.MultiDiscrete([3, 2]), id="gymnasium", marks=pytest.mark.slow
         ),
-        pytest.param(of_parts(), id="dictionary"),
+        pytest.param(of_parts(), id="dictionary", marks=pytest.mark.slow),
     ],
 )
 def test_several_actions_are_learned_together(space: Any) -> None:
