@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.inputs import misfit, shown
 from pg.reports import tables
@@ -383,6 +384,25 @@ def _whole(folder: Path, done: int, most: int) -> Path:
     return path
 
 
+def _with_defaults(stored: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, with the default of each field that is newer than they are.
+
+    Args:
+        stored: Under the names of today.
+        here: Those of the run at hand, which has all fields.
+    """
+    defaults = {
+        "config": folders.jsonable(Config(preset=None).to_json()),
+        "hyperparams": folders.jsonable(Hyperparams().scalars()),
+    }
+    whole = dict(stored)
+    for part, values in defaults.items():
+        if isinstance(stored.get(part), Mapping):
+            newer = set(here[part]) & set(values) - set(stored[part])
+            whole[part] = {**stored[part], **{name: values[name] for name in newer}}
+    return whole
+
+
 def _check_header(
     path: Path, header: Mapping[str, Any], about: Mapping[str, Any], num_kept: int, done: int
 ) -> None:
@@ -394,9 +414,8 @@ def _check_header(
             f"{path} has format {header['format']}, and this pg reads formats up to {FORMAT}: go "
             f"on with pg {_version(header)}, or start anew"
         )
-    if differences := folders.differing(
-        migrated(header["setup"]), folders.jsonable(about["setup"])
-    ):
+    here = folders.jsonable(about["setup"])
+    if differences := folders.differing(_with_defaults(migrated(header["setup"]), here), here):
         raise ValueError(f"{path} is of another run: {'; '.join(differences)}")
     if (header["num_kept"], header["updates"]) != (num_kept, done):
         raise DamageError(f"{path} is damaged")
