@@ -98,6 +98,7 @@ def parse(
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     file, argv = _with_file(argv, (Config, Hyperparams, options, Machine))
+    _choose_devices_for_files(argv)
     # a script's flag goes before a setting of its name
     own = {field.name for field in dataclasses.fields(options)}
     defaults = options()
@@ -219,6 +220,7 @@ def options(
     """
     _prepare_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
+    _choose_devices_for_files(argv)
     known = flags.flags_of(kind, _defaults(kind))
     file = None
     if with_file:
@@ -360,6 +362,22 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
 def _check_estimator(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless there is such an estimator."""
     check_name("estimator", name, FACTS)
+
+
+def _choose_devices_for_files(argv: Sequence[str]) -> None:
+    """Has the devices chosen before a file of the user's is executed: one that imports gymnax
+    computes with jax already, after which they cannot be chosen.
+    """
+    words = list(argv)
+    number, shard = (_named(words, name) for name in ("cpu-devices", "shard"))
+
+    def choose() -> None:
+        with contextlib.suppress(ValueError):  # which is said where the flags are read
+            cpu_devices = int(number) if number else None
+            machine = Machine(cpu_devices=cpu_devices, shard="envs" if shard == "envs" else "seeds")
+            machine.choose_devices()
+
+    own_files.before_executing(choose)
 
 
 def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pg.config import PARTS, Config, Hyperparams, Shard
+from pg.fast import cores
 from pg.inputs import check_name
 from pg.runs import folders
 from pg.settings import own_files
@@ -230,13 +231,22 @@ class Machine:
 
         if self.debug:
             devices.check_everything()
-        changed = devices.use_cpu_cores(
-            self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
-        )
-        if not changed:
+        if not self.choose_devices():
             self._stay()
         if self.several:
             devices.join(self.coordinator, self.num_processes, self.process_id)
+
+    def choose_devices(self) -> bool:
+        """Tells jax how many devices the CPU is. Returns whether it could: not once something has
+        been computed.
+        """
+        from pg.fast import devices
+
+        return devices.use_cpu_cores(self._num_cpu_devices())
+
+    def _num_cpu_devices(self) -> int | None:
+        """The number of devices of the CPU; None: one for each core."""
+        return self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
 
     def _stay(self) -> None:
         """Says how many devices there are, once their number cannot be changed."""
@@ -244,6 +254,9 @@ class Machine:
 
         there = len(jax.local_devices())
         if (file := own_files.started_jax()) is not None:
+            wanted = self._num_cpu_devices() or cores.num_cores()
+            if len(jax.local_devices(backend="cpu")) == wanted:
+                return  # they were chosen before the file was executed
             raise ValueError(
                 f"{file} computes with jax while it is imported, before the devices are chosen: "
                 "compute in a function, or with numpy"

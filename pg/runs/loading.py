@@ -6,7 +6,7 @@ Imports neither jax nor gymnax, as `results`.
 
 import glob
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,7 @@ from pg.config import Config, Hyperparams
 from pg.inputs import check_name
 from pg.runs import folders, results, sweeps
 from pg.runs.code import SHORT
+from pg.settings import own_files
 
 if TYPE_CHECKING:
     import pyarrow
@@ -147,13 +148,26 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     settings = {**config, **hyperparams}
     if stored.get("env_class"):
         settings["env_class"] = stored["env_class"]
-    for field, part in stored.get("parts", {}).items():
+    for field, part in _parts_of(stored):
         settings[f"{field}_code"] = part["sha256"][:SHORT]
     # a run that ends at a return is no run of a fixed length
     if (target := stored.get("options", {}).get("stop_at_return")) is not None:
         settings["stop_at_return"] = target
     settings |= {f"{ENV_PARAM}{name}": value for name, value in dict(env_params).items()}
     return {name: _plain(value) for name, value in settings.items()}
+
+
+def _parts_of(stored: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The parts of the user's own with their fields: of a run by field, of a sweep a list of those
+    of all configurations, of which these settings name theirs.
+    """
+    parts = stored.get("parts", {})
+    if isinstance(parts, Mapping):
+        yield from parts.items()
+        return
+    for part in parts:
+        if stored["config"].get(part["field"]) == part["name"]:
+            yield part["field"], part
 
 
 def _places(path: Path) -> list[Path]:
@@ -230,7 +244,8 @@ def _with_values(stored: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     env_params = dict(config.get("env_params", {}))
     for name, value in values.items():
         if name in Config.__dataclass_fields__:
-            config[name] = value
+            # a part of the user's own goes by its name, as that of a run does
+            config[name] = value.rpartition(":")[2] if own_files.is_reference(value) else value
         elif name in Hyperparams._fields:
             hyperparams[name] = value
         else:

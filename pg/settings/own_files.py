@@ -14,7 +14,7 @@ import symtable
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from pg.inputs import check_name
 __all__ = [
     "FORM",
     "Source",
+    "before_executing",
     "is_reference",
     "load",
     "read",
@@ -52,7 +53,13 @@ _loaded: dict[tuple[str, str, str], Any] = {}
 _sources: dict[int, tuple[Any, Source]] = {}
 _modules: dict[tuple[str, str], ModuleType] = {}
 _started: list[Path] = []
+_preparations: list[Callable[[], object]] = []
 _lock = threading.RLock()
+
+
+def before_executing(prepare: Callable[[], object]) -> None:
+    """Has `prepare` called before a file is executed, in the place of what was set before."""
+    _preparations.append(prepare)
 
 
 def is_reference(value: Any) -> bool:
@@ -185,6 +192,8 @@ def _executed(source: Source) -> ModuleType:
         sys.path.insert(0, str(path.parent))  # as for a script: it may import what lies beside it
     sys.modules[name] = module  # dataclasses, pickle and tracebacks look it up
     idle = not _jax_is_in_use()
+    for prepare in _preparations[-1:]:
+        prepare()
     try:
         with _failing(path):
             _Text(source).exec_module(module)
