@@ -106,12 +106,11 @@ def parse(
         if "resume" in own and (run := _named(argv, "resume")):
             config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
-            defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
+            defaults = options(**resumed(stored))
         elif file and file.run:
             config, hyperparams = file.run
             if "resume" in own:  # the train command, of which the run is
-                stored = dict(file.options)
-                defaults = options(**{name: stored[name] for name in RESUMED if name in stored})
+                defaults = options(**resumed(file.options))
         else:
             config, hyperparams = _preset(argv)
     except ValueError as error:
@@ -148,6 +147,11 @@ def parse(
             del values["num_updates"]  # which follows from it
         _print_settings(values, usual)
     return config, hyperparams, chosen, machine
+
+
+def resumed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a run goes on with, of all that its folder holds."""
+    return {name: stored[name] for name in RESUMED if name in stored}
 
 
 def _with_file(

@@ -101,7 +101,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
 
     import jax
 
-    from pg import TrainState, envs
+    from pg import TrainState, envs, networks
     from pg.estimators import Params
     from pg.fast import devices
     from pg.runs import acting, execution, memory, parameters, results, writing
@@ -109,8 +109,9 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     stored = results.load_results(folder)
     seeds = stored.seeds
     first = seeds[0] if options.seed is None else options.seed
-    like = acting.acting_shapes(config, hyperparams)
-    memory.check(config, envs.configured(config, 1), like, len(seeds), options.episodes)
+    env = envs.configured(config, 1, hyperparams.env_params)
+    like = acting.acting_shapes(config, env, networks.make_policy(config, env))
+    memory.check(config, env, like, len(seeds), options.episodes)
     params, normaliser = parameters.read_policy(folder, *like, best=options.best)
     updates = jax.numpy.full(len(seeds), stored.metrics["env_steps"].shape[1])
     done = execution.Run(

@@ -194,9 +194,11 @@ def resume(
         stored = folders.read_options(folder)
         if num_updates is not None:
             config = dataclasses.replace(config, num_updates=num_updates)
-        kept = {name: stored[name] for name in cli.RESUMED if name in stored}
         options = Options(
-            **kept, resume=folder, strict=strict, allow_changed_code=allow_changed_code
+            **cli.resumed(stored),
+            resume=folder,
+            strict=strict,
+            allow_changed_code=allow_changed_code,
         )
         machine = cli.Machine(shard=stored.get("shard", "seeds"))
     except ValueError as error:
@@ -560,7 +562,6 @@ def _restored(
     if folder and found:
         before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
         found = found._replace(changed=[*found.changed, *code.changes(before, config)])
-    if folder and found:
         if found.changed and strict:
             raise ValueError(
                 f"what it was run with has changed, and bits may with it: "

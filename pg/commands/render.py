@@ -113,7 +113,7 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     """The episodes, by the parameters of the run or by those that a policy starts with."""
     import jax
 
-    from pg import make_learner
+    from pg import envs, make_learner, networks
     from pg.runs import acting
 
     key = jax.random.key(options.seed)
@@ -121,7 +121,8 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
         state = make_learner(config, hyperparams).init(key)
         found = state.params.policy, state.normaliser
     else:
-        shapes = acting.acting_shapes(config, hyperparams)
+        env = envs.configured(config, 1, hyperparams.env_params)
+        shapes = acting.acting_shapes(config, env, networks.make_policy(config, env))
         stored = parameters.read_policy(options.run, *shapes, best=options.best)
         found = jax.tree.map(lambda x: x[options.seed_index], stored)
     asked = {name: getattr(options, name) for name in ("episodes", "steps", "greedy")}

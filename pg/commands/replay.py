@@ -46,8 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         memory.check(config, envs.configured(config, 1), like, len(seeds))
         metrics = results.read_metrics(folder)
-        resumed = {name: asked[name] for name in cli.RESUMED if name in asked}
-        plan = job.plan(job.Options(**resumed))
+        plan = job.plan(job.Options(**cli.resumed(asked)))
         if plan and plan.minutes is not None:  # of the clock, and so at other updates here
             plan = None
             metrics = {name: x for name, x in metrics.items() if name not in results.EVALUATED}

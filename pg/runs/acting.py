@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from pg import envs, networks, normalisation
-from pg.config import Config, Hyperparams
+from pg.config import Config
 from pg.envs import Env, ProductSpace
 from pg.envs.observations import is_shape
 from pg.inputs import check_key, count, described, numbers, shown
@@ -191,7 +191,8 @@ def load_policy(
             f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}"
         )
     one = envs.configured(config, 1, h.env_params)
-    like = acting_shapes(config, h)
+    network = networks.make_policy(config, one)
+    like = acting_shapes(config, one, network)
     index = 0 if seed is None else seed - begin
 
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:
@@ -199,13 +200,16 @@ def load_policy(
 
     stored = parameters.read_policy(folder, *like, best=best)
     params, normaliser = jax.tree.map(of_the_seed, stored, like)
-    network = normalisation.standardised(networks.make_policy(config, one), normaliser)
-    return Policy(config, one, network, params)
+    return Policy(config, one, normalisation.standardised(network, normaliser), params)
 
 
-def acting_shapes(config: Config, hyperparams: Hyperparams) -> tuple[Any, Normaliser]:
-    """The shapes of what a policy needs to act: its parameters, and the running statistics."""
-    env = envs.configured(config, 1, hyperparams.env_params)
-    policy = networks.make_policy(config, env)
+def acting_shapes(config: Config, env: Env, policy: Network) -> tuple[Any, Normaliser]:
+    """The shapes of a policy's parameters and of the running statistics, all that it acts by.
+
+    Args:
+        config: its settings.
+        env: the environment that it acts in.
+        policy: its network.
+    """
     params = jax.eval_shape(policy.init, jax.random.key(0))
     return params, jax.eval_shape(lambda: normalisation.start(config, env.obs_shape))

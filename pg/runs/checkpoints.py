@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.inputs import misfit, shown
 from pg.reports import tables
@@ -391,12 +390,8 @@ def _with_defaults(stored: Mapping[str, Any], here: Mapping[str, Any]) -> dict[s
         stored: Under the names of today.
         here: Those of the run at hand, which has all fields.
     """
-    defaults = {
-        "config": folders.jsonable(Config(preset=None).to_json()),
-        "hyperparams": folders.jsonable(Hyperparams().scalars()),
-    }
     whole = dict(stored)
-    for part, values in defaults.items():
+    for part, values in folders.jsonable(folders.default_settings()).items():
         if isinstance(stored.get(part), Mapping):
             newer = set(here[part]) & set(values) - set(stored[part])
             whole[part] = {**stored[part], **{name: values[name] for name in newer}}

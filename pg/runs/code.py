@@ -141,8 +141,9 @@ def _check(
             f"{folder} holds a run of another {field}, {entry['name']!r}: got {name!r}"
         )
     # of a part that was given in Python the file may be a script that has gone on since
-    comparable = source is not None and "module" not in entry
-    if comparable and source and source.sha256 != entry["sha256"] and not allow_changed_code:
+    if source is None or "module" in entry or allow_changed_code:
+        return
+    if source.sha256 != entry["sha256"]:
         raise ValueError(
             f"{source.file} is not the file that {folder} was run with: the digest of {field} "
             f"{name!r} was {_short(entry)}, and is {source.sha256[:SHORT]}; the text of then is "

@@ -335,6 +335,13 @@ def read_stored(folder: Path) -> dict[str, Any]:
     return migrated(read_json(folder / "config.json", SETUP))
 
 
+def default_settings() -> dict[str, dict[str, Any]]:
+    """The entries `config` and `hyperparams` of the defaults without a preset: the values of the
+    fields that stored settings do not have, as they are newer.
+    """
+    return {"config": Config(preset=None).to_json(), "hyperparams": Hyperparams().scalars()}
+
+
 def stored_settings(data: Mapping[str, Any]) -> tuple[Config, Hyperparams]:
     """Config and Hyperparams from the entries `config` and `hyperparams` of what `write_json`
     wrote.

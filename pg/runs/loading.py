@@ -142,9 +142,10 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     stored: config, hyperparams and what else there is, as of `folders.read_stored`; fields that
     are newer than it count as default.
     """
-    config = {**Config(preset=None).to_json(), **stored["config"]}
+    defaults = folders.default_settings()
+    config = {**defaults["config"], **stored["config"]}
     env_params = config.pop("env_params")
-    hyperparams = {**Hyperparams().scalars(), **stored["hyperparams"]}
+    hyperparams = {**defaults["hyperparams"], **stored["hyperparams"]}
     settings = {**config, **hyperparams}
     if stored.get("env_class"):
         settings["env_class"] = stored["env_class"]

@@ -83,12 +83,7 @@ def read_state(
     Raises:
         ValueError: as `read_params` does, but for standardised observations.
     """
-    if best:
-        folders.check_best(folder)
-    arrays = read_leaves(folder, params, normaliser, which=BEST if best else LAST)
-    of_params = {name: x for name, x in arrays.items() if not name.startswith(_NORMALISER)}
-    of_normaliser = {name: x for name, x in arrays.items() if name.startswith(_NORMALISER)}
-    return _in_tree(of_params, params), _in_tree(of_normaliser, normaliser)
+    return _read_trees(folder, params, normaliser, best=best)
 
 
 def read_policy(
@@ -105,13 +100,24 @@ def read_policy(
     Raises:
         ValueError: as `read_state` does.
     """
+    like = {"policy": policy}
+    params, statistics = _read_trees(folder, like, normaliser, best=best, without=_CRITIC)
+    return params["policy"], statistics
+
+
+def _read_trees(
+    folder: Path, params: Any, normaliser: Any, *, best: bool, without: str = ""
+) -> tuple[Any, Any]:
+    """Parameters and running statistics in their trees; arguments as of `read_state` and
+    `read_leaves`.
+    """
     if best:
         folders.check_best(folder)
-    like, which = {"policy": policy}, BEST if best else LAST
-    arrays = read_leaves(folder, like, normaliser, which=which, without=_CRITIC)
+    which = BEST if best else LAST
+    arrays = read_leaves(folder, params, normaliser, which=which, without=without)
     of_params = {name: x for name, x in arrays.items() if not name.startswith(_NORMALISER)}
     of_normaliser = {name: x for name, x in arrays.items() if name.startswith(_NORMALISER)}
-    return _in_tree(of_params, policy), _in_tree(of_normaliser, normaliser)
+    return _in_tree(of_params, params), _in_tree(of_normaliser, normaliser)
 
 
 def read_leaves(

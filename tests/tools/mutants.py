@@ -1136,8 +1136,8 @@ MUTANTS = [
     Mutant(
         "a saved policy without its running statistics",
         "runs/acting.py",
-        "network = normalisation.standardised(networks.make_policy(config, one), normaliser)",
-        "network = networks.make_policy(config, one)._replace(unstandardised=False)",
+        "one, normalisation.standardised(network, normaliser), params",
+        "one, network._replace(unstandardised=False), params",
         "tests/runs/test_acting.py -k own_evaluation",
     ),
     Mutant(
@@ -1351,8 +1351,8 @@ MUTANTS = [
     Mutant(
         "an own part is resumed with another digest",
         "runs/code.py",
-        'if comparable and source and source.sha256 != entry["sha256"]',
-        "if False",
+        'if source.sha256 != entry["sha256"]:',
+        "if False:",
         "tests/runs/test_own_files.py -k recorded",
     ),
     Mutant(
