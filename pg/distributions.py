@@ -359,19 +359,10 @@ class Product(NamedTuple):
 
         Raises ValueError for a part that has a mask and no method `masked`.
         """
-        parts: list[Any] = []
-        for part, of_part in zip(self.parts, mask, strict=True):
-            masked = getattr(part, "masked", None)
-            if isinstance(of_part, tuple):
-                parts.append(part)
-            elif masked is not None:
-                parts.append(masked(of_part))
-            else:
-                raise ValueError(
-                    f"the environment has action masks, and {described(part)} has no method "
-                    "masked(mask): write pg.Categorical(logits), or Config(action_mask='none')"
-                )
-        return Product(tuple(parts))
+        pairs = zip(self.parts, mask, strict=True)
+        return Product(
+            tuple(part if isinstance(x, tuple) else masked(part, x) for part, x in pairs)
+        )
 
     def draw(self, key: PRNGKeyArray) -> tuple[Array, ...]:
         """Noise for one sample of every part; reads shapes only."""
@@ -412,6 +403,20 @@ class Product(NamedTuple):
 
 
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian | Product
+
+
+def masked(dist: Any, mask: Any) -> Any:
+    """The distribution given that the action is legal, of one's own too. mask: as of its `masked`.
+
+    Raises ValueError for a distribution without such a method.
+    """
+    if not hasattr(dist, "masked"):
+        raise ValueError(
+            f"the environment has action masks, and the policy's distribution, {described(dist)}, "
+            "has no method masked(mask): write pg.Categorical(logits), or "
+            "Config(action_mask='none')"
+        )
+    return dist.masked(mask)
 
 
 def _sum(terms: list[Float[Array, "*B"]]) -> Float[Array, "*B"]:

@@ -26,6 +26,7 @@ from pg.envs import Discrete, Env, ProductSpace
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.observations import zeros_of
 from pg.inputs import described
+from pg.network_checks import is_pair
 from pg.networks import Network
 
 __all__ = ["from_equinox", "from_linen", "from_nnx"]
@@ -130,7 +131,7 @@ def from_equinox(
 
 
 class _Output(NamedTuple):
-    """How an output becomes what a network gives."""
+    """The output of a module as that of a policy or a critic."""
 
     env: Env
     critic: bool
@@ -225,12 +226,11 @@ def _network(
     def step(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " B"]
     ) -> tuple[PyTree, Any]:
-        begun = jax.tree.map(
+        fresh = jax.tree.map(
             lambda c, s: jnp.where(first.reshape(-1, *[1] * (c.ndim - 1)), s, c), carry, start
         )
-        result = call(params, begun, obs)
-        is_plain = isinstance(result, tuple) and not hasattr(result, "_fields")
-        if not is_plain or len(result) != 2:
+        result = call(params, fresh, obs)
+        if not is_pair(result):
             raise ValueError(
                 f"a recurrent module gives a pair, its carry and the output; got "
                 f"{described(result)}"

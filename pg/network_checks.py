@@ -7,7 +7,7 @@ looks for arrays that they keep beyond the trace.
 import contextlib
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,14 @@ from pg.envs.failures import OUTLIVES_TRACE, failed
 from pg.envs.observations import zeros_of
 from pg.inputs import described
 
-__all__ = ["check_own_critic", "check_own_policy", "named_failure", "takes_qr"]
+__all__ = [
+    "check_own_critic",
+    "check_own_policy",
+    "is_pair",
+    "lacking_methods",
+    "named_failure",
+    "takes_qr",
+]
 
 
 class Probe(NamedTuple):
@@ -85,15 +92,29 @@ def takes_qr(init: Callable[[Any], PyTree]) -> bool:
     return re.search(r"\bqr\[", str(jax.make_jaxpr(init)(jax.random.key(0)))) is not None
 
 
-def _asked(name: str, dist: Any) -> dict[str, Any]:
-    """What a policy's distribution is asked for in training and in acting."""
-    methods = ("draw", "sample", "mode", "action", "log_prob", "entropy")
+def is_pair(result: Any) -> bool:
+    """True for a tuple of two, which is no NamedTuple: a distribution is one."""
+    return isinstance(result, tuple) and not hasattr(result, "_fields") and len(result) == 2
+
+
+def lacking_methods(name: str, dist: Any, methods: Sequence[str]) -> str:
+    """A sentence on a policy's output that is no distribution with these methods; empty for one
+    that is. name: the policy, as the sentence names it.
+    """
     missing = [method for method in methods if not hasattr(dist, method)]
-    if missing:
-        raise _MistakeError(
-            f"{name} must give a distribution, as pg.Categorical(logits), got {described(dist)} "
-            f"without {', '.join(missing)}"
-        )
+    if not missing:
+        return ""
+    return (
+        f"{name} must give a distribution, as pg.Categorical(logits), got {described(dist)} "
+        f"without {', '.join(missing)}"
+    )
+
+
+def _asked(name: str, dist: Any) -> dict[str, Any]:
+    """The arrays that training and acting ask a policy's distribution for."""
+    methods = ("draw", "sample", "mode", "action", "log_prob", "entropy")
+    if mistake := lacking_methods(name, dist, methods):
+        raise _MistakeError(mistake)
     sample = dist.sample(dist.draw(jax.random.key(0)))
     found = {
         "sample": dist.action(sample),
@@ -116,8 +137,7 @@ def _traced(
 
     def apply(params: PyTree, carry: PyTree, obs: Any, first: Any) -> tuple[PyTree, Any]:
         result = network.apply(params, carry, obs, first)
-        is_plain = isinstance(result, tuple) and not hasattr(result, "_fields")
-        if not is_plain or len(result) != 2:
+        if not is_pair(result):
             raise _MistakeError(
                 f"apply of {name} must give a pair, the carry and the output; got "
                 f"{described(result)}"
@@ -152,7 +172,7 @@ def _watched(what: str) -> Iterator[None]:
 
 
 def named_failure(what: str, error: Exception) -> str:
-    """What a user's function raises in one line, with its place, and a remedy where one is
+    """The failure of a user's function in one line, with its place, and a remedy where one is
     known.
     """
     if "Leaked trace" in str(error):

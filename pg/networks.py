@@ -22,6 +22,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
+from pg import distributions
 from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
@@ -43,7 +44,13 @@ from pg.layers import (
     Value,
     make_cell,
 )
-from pg.network_checks import check_own_critic, check_own_policy, named_failure, takes_qr
+from pg.network_checks import (
+    check_own_critic,
+    check_own_policy,
+    lacking_methods,
+    named_failure,
+    takes_qr,
+)
 from pg.settings.convolutions import convolutions, convolved
 
 __all__ = [
@@ -207,15 +214,8 @@ def masked(network: Network) -> Network:
         params: PyTree, carry: PyTree, obs: Masked, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
         carry, output = network.apply(params, carry, obs.obs, first)
-        if not hasattr(output, "log_prob"):
-            return carry, output
-        if not hasattr(output, "masked"):
-            raise ValueError(
-                "the environment has action masks, and the policy's distribution, "
-                f"{described(output)}, has no method masked(mask): write "
-                "pg.Categorical(logits), or Config(action_mask='none')"
-            )
-        return carry, output.masked(obs.mask)
+        is_policy = hasattr(output, "log_prob")
+        return carry, distributions.masked(output, obs.mask) if is_policy else output
 
     return network._replace(apply=apply, masked=True)
 
@@ -294,12 +294,8 @@ def check_distribution(dist: Any) -> None:
     """Raises ValueError unless a policy's output is a distribution, with the methods that acting
     needs.
     """
-    missing = [name for name in ("draw", "sample", "action", "log_prob") if not hasattr(dist, name)]
-    if missing:
-        raise ValueError(
-            f"a policy must give a distribution, as pg.Categorical(logits), got {described(dist)} "
-            f"without {', '.join(missing)}"
-        )
+    if mistake := lacking_methods("a policy", dist, ("draw", "sample", "action", "log_prob")):
+        raise ValueError(mistake)
 
 
 def check_params(params: Any) -> None:

@@ -144,19 +144,14 @@ def _compare(found: Any, names: Sequence[str], gamma: float) -> None:
 
     from pg.diagnostics import references
     from pg.estimators import ESTIMATORS
-    from pg.exact import tabular
 
-    problems = tabular.references()
     rows = [_row(found.estimator, found.figures)]
     with terminal.waiting("exact figures of others"), jax.enable_x64(True):
         for name in names:
             h = references.hyperparams(FACTS[name], gamma)
-            figures = {
-                problem: references.figures(ESTIMATORS[name], FACTS[name], mdp, h)
-                for problem, mdp in problems.items()
-            }
+            figures = references.all_figures(ESTIMATORS[name], FACTS[name], h)
             rows.append(_row(name, figures))
-    print(f"\nexact, on {' · '.join(problems)}; variance of reinforce = 1")
+    print(f"\nexact, on {' · '.join(found.figures)}; variance of reinforce = 1")
     print(tables.plain([["", "bias", "variance", "signal to noise"], *rows]))
 
 

@@ -50,7 +50,7 @@ class SettingsFile:
 
 @dataclasses.dataclass(kw_only=True)
 class OwnPolicy:
-    """What a policy of one's own needs to act: a run's folder holds no code that is executed."""
+    """The policy of one's own of a run: its folder holds no code that is executed."""
 
     policy: str | None = None
     """FILE.py:NAME of the run's policy, where it had one of your own."""

@@ -149,16 +149,8 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> 
         problem = in_windows(problem)
         truth = window_gradient(problem)
     estimator, params = build(factory, problem, facts.critic, h)
-    size = batch_size(facts)
-    mean, covariance = exact_moments(
-        estimator,
-        params,
-        problem.mdp,
-        problem.behaviour if facts.off_policy else problem.logits,
-        size,
-        share_start=facts.baseline == "group",
-    )
-    signal, variance = float(mean @ mean), size * float(np.trace(covariance))
+    mean, covariance = moments(estimator, params, problem, facts)
+    signal, variance = float(mean @ mean), batch_size(facts) * float(np.trace(covariance))
     bias = relative_distance(mean, truth)
     if variance < ROUNDING * signal:
         variance = 0.0
@@ -167,6 +159,40 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> 
         variance / reference if in_episodes else np.nan,
         signal / variance if variance else np.inf,
     )
+
+
+def all_figures(factory: Factory, facts: Facts, h: Hyperparams) -> dict[str, Figures]:
+    """The figures of an estimator on every reference problem, by its name; arguments as of
+    `figures`.
+    """
+    problems = tabular.references()
+    return {name: figures(factory, facts, mdp, h) for name, mdp in problems.items()}
+
+
+def moments(
+    estimator: Estimator, params: Params, problem: Problem, facts: Facts
+) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P P"]]:
+    """The exact mean and covariance of an estimate of the smallest batch that its facts allow.
+
+    Args:
+        estimator: The estimator.
+        params: Its parameters, as of `build`.
+        problem: The problem.
+        facts: Its facts.
+    """
+    return exact_moments(
+        estimator,
+        params,
+        problem.mdp,
+        acting(problem, facts),
+        batch_size(facts),
+        share_start=facts.baseline == "group",
+    )
+
+
+def acting(problem: Problem, facts: Facts) -> np.ndarray:
+    """The logits of the policy that acts, [S, A]: another one's for an off-policy estimator."""
+    return problem.behaviour if facts.off_policy else problem.logits
 
 
 def batch_size(facts: Facts) -> int:

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pg import envs, numerals, rollout
 from pg.config import Hyperparams, part_name
 from pg.diagnostics import references
-from pg.diagnostics.exact import exact_moments
 from pg.diagnostics.references import Figures, Problem, relative_distance
 from pg.diagnostics.samples import z_scores
 from pg.estimators import Estimator, Facts, Params, Weighted
@@ -112,10 +111,7 @@ def verdict(
         findings += _means(subject, batch)
         is_target = subject.claims_target and all(finding.ok for finding in findings)
         findings.append(_sampled(subject, num_episodes, seed, is_target=is_target))
-        figures = {
-            problem: references.figures(subject.factory, subject.facts, mdp, subject.h)
-            for problem, mdp in tabular.references().items()
-        }
+        figures = references.all_figures(subject.factory, subject.facts, subject.h)
     return Verdict(name, claims, subject.facts, tuple(findings), figures)
 
 
@@ -152,10 +148,6 @@ class _Subject(NamedTuple):
         problem = references.arbitrary(mdp)
         return problem if self.in_episodes else references.in_windows(problem)
 
-    def acting(self, problem: Problem) -> Float[np.ndarray, "S A"]:
-        """The logits of the policy that acts."""
-        return problem.behaviour if self.facts.off_policy else problem.logits
-
     def build(self, problem: Problem) -> tuple[Estimator, Params]:
         """The estimator, and its parameters."""
         return references.build(self.factory, problem, self.facts.critic, self.h)
@@ -173,14 +165,7 @@ class _Subject(NamedTuple):
         estimator, params = self.build(problem)
         if state is not None:
             estimator = estimator._replace(init=lambda key: (params, state))
-        found, _ = exact_moments(
-            estimator,
-            params,
-            problem.mdp,
-            self.acting(problem),
-            references.batch_size(self.facts),
-            share_start=self.facts.baseline == "group",
-        )
+        found, _ = references.moments(estimator, params, problem, self.facts)
         return found.reshape(problem.logits.shape)
 
     def collect(
@@ -194,7 +179,7 @@ class _Subject(NamedTuple):
             num_episodes: Number of episodes.
             group_size: Episodes of a group, where no facts say how they are grouped.
         """
-        logits = jnp.asarray(self.acting(problem))
+        logits = jnp.asarray(references.acting(problem, self.facts))
         env, policy = envs.make_env(problem.mdp, num_episodes), tabular.table_policy(logits)
 
         def sampled(key: PRNGKeyArray) -> Trajectory:
@@ -213,7 +198,7 @@ class _Subject(NamedTuple):
 
 
 class _Estimate(NamedTuple):
-    """What comes of a batch."""
+    """The estimate of a batch."""
 
     grads: Params
     state: PyTree
@@ -429,7 +414,8 @@ def _windows(subject: _Subject, problem: Problem) -> Finding:
     """Two episodes of a window must not see one another: one that terminates and one that is cut,
     in both orders.
     """
-    traj, _ = tabular.enumerate_trajectories(problem.mdp, jnp.asarray(subject.acting(problem)))
+    logits = jnp.asarray(references.acting(problem, subject.facts))
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, logits)
     length, ends = np.asarray(traj.valid.sum(0)), np.asarray(traj.terminated.any(0))
     short, long = (
         jax.tree.map(lambda x, n=n, at=at: x[:n, at][:, None], traj)

@@ -83,11 +83,7 @@ def _check_trees_alike(obs: Any, next_obs: Any) -> None:
                 f"step must give observations like those of reset: {name} is "
                 f"{described_leaves[0]}, and then {described_leaves[1]}"
             )
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (obs, next_obs)]
-    if structures[0] != structures[1]:
-        raise ValueError(
-            f"step must give observations like those of reset, {structures[0]}; got {structures[1]}"
-        )
+    _check_structure("observations like those of reset", obs, next_obs)
 
 
 def _state_dtypes(before: Any, after: Any) -> Any:
@@ -111,16 +107,25 @@ def _state_dtypes(before: Any, after: Any) -> Any:
                 f"{new.dtype}, which gymnax's own step refuses too; make it jnp.asarray(..., "
                 f"{jnp.promote_types(old.dtype, new.dtype)}) in both"
             )
-    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
-    if structures[0] != structures[1]:
-        raise ValueError(
-            f"step must give a state like that of reset, {structures[0]}; got {structures[1]}"
-        )
+    _check_structure("a state like that of reset", before, after)
 
     def wider(old: Any, new: Any) -> Any:
         return old.dtype if old.dtype == new.dtype else jnp.promote_types(old.dtype, new.dtype)
 
     return jax.tree.map(wider, before, after)
+
+
+def _check_structure(what: str, before: Any, after: Any) -> None:
+    """Raises ValueError unless two trees with the same leaves have the same structure.
+
+    Args:
+        what: What step must give, as the sentence names it.
+        before: That of reset.
+        after: That of step.
+    """
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"step must give {what}, {structures[0]}; got {structures[1]}")
 
 
 def _leaves_by_path(tree: Any) -> dict[str, Any]:

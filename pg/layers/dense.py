@@ -22,7 +22,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.silu,
 }
 
-# Of Glorot & Bengio 2010, He et al. 2015 (1502.01852) and LeCun et al. 1998.
+# Glorot & Bengio 2010, He et al. 2015 (1502.01852), LeCun et al. 1998.
 INITIALISERS: dict[str, Callable[..., Array]] = {
     "glorot_normal": nn.initializers.glorot_normal(),
     "glorot_uniform": nn.initializers.glorot_uniform(),

@@ -18,7 +18,7 @@ from pg.layers.dense import dense
 
 __all__ = ["LRU", "MinGRU", "linear_recurrence"]
 
-# Of the eigenvalues of a fresh LRU: magnitudes that remember for 10 to 1000 steps, and phases that
+# Eigenvalues of a fresh LRU: magnitudes that remember for 10 to 1000 steps, and phases that
 # turn slowly, as Orvieto et al. take them for long sequences.
 MAGNITUDES = (0.9, 0.999)
 LARGEST_PHASE = math.pi / 10

@@ -29,7 +29,7 @@ THRESHOLDS = 200  # points of a performance profile
 UNEQUAL = 1.1  # of environment steps: from this ratio on it is said
 # Settings of the environment besides its name: with others it is another environment.
 _OF_ENV = ("env_class", "env_code", "horizon", "action_repeat")
-# What tells groups of the same settings apart, where nothing else does.
+# Entries that tell groups of the same settings apart, where nothing else does.
 _SOURCE, _FOLDER = "from", "folder"
 
 
@@ -91,7 +91,7 @@ class Comparison(NamedTuple):
 
     @property
     def labels(self) -> list[str]:
-        """Of each group, the same for the same method on other environments."""
+        """The label of each group, the same for the same method on other environments."""
         return [self.label_of(method) for method in self.methods]
 
     def label_of(self, method: tuple[str, ...]) -> str:
@@ -159,12 +159,12 @@ def pooled(runs: Iterable[Runs]) -> list[Group]:
     of their settings, as their seeds had a part in a choice.
     """
     groups: list[Group] = []
-    alike: dict[Any, list[Group]] = {}  # by settings
+    by_settings: dict[Any, list[Group]] = {}
     for one in runs:
         settings = dict(one.settings)
         if one.configuration is not None:
             settings[_SOURCE] = "sweep"
-        twins = alike.setdefault(tuple(sorted(settings.items())), [])
+        twins = by_settings.setdefault(tuple(sorted(settings.items())), [])
         for group in twins:
             if not set(one.seeds) & set(group.seeds):
                 group.runs.append(one)
@@ -172,7 +172,7 @@ def pooled(runs: Iterable[Runs]) -> list[Group]:
         else:
             twins.append(Group(settings, [one]))
             groups.append(twins[-1])
-    for twins in alike.values():
+    for twins in by_settings.values():
         if len(twins) > 1:
             _name_folders(twins)
     return groups

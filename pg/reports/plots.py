@@ -385,7 +385,7 @@ def performance_profiles(
 
 
 class Compared(NamedTuple):
-    """What `comparison` draws of an environment."""
+    """The curves and the profiles of an environment, for `comparison`."""
 
     curves: Mapping[str, Curve]  # by label
     thresholds: np.ndarray  # of the profiles, [K]

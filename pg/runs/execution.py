@@ -44,7 +44,7 @@ from pg.train import TrainState, make_chunk, make_learner, training_keys
 
 # updates done, seconds, last metrics [n, updates]
 OnChunk = Callable[[int, float, dict[str, np.ndarray]], None]
-# What keeps states: it is given updates done, a way to get the states [n, ...] on the host, with
+# A keeper of states: it is given updates done, a way to get the states [n, ...] on the host, with
 # the best parameters under `best` where there are any, the metrics since the last call, and whether
 # this is the last chance.
 Keep = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]

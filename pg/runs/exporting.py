@@ -193,10 +193,10 @@ def _example(seed: int, shape: Shape) -> np.ndarray:
     sizes = [EXAMPLES if isinstance(size, str) else size for size in shape.shape]
     values = np.random.default_rng(seed).normal(size=sizes)
     if shape.dtype == bool:
-        legal = np.random.default_rng(seed).random(sizes) < 0.5
-        if legal.ndim > 1:
-            legal[..., 0] = True  # of a mask: one action at least
-        return legal
+        flags = values > 0.0
+        if flags.ndim > 1:
+            flags[..., 0] = True  # of a mask: one action at least is legal
+        return flags
     if not jnp.issubdtype(shape.dtype, jnp.floating):
         values = np.abs(values)
     return values.astype(shape.dtype)

@@ -47,7 +47,7 @@ class Runs(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What lies at some paths."""
+    """The runs at some paths."""
 
     runs: list[Runs]
     empty: list[Path]  # folders of runs that have no metrics yet

@@ -47,19 +47,26 @@ class Source(NamedTuple):
     text: bytes = b""  # of the file
 
 
-# What `load` has given, by path, digest and name; and from where, by the object's identity, which
-# no other has while it is held here.
+# The objects that `load` has given, by path, digest and name; and their sources, by the object's
+# identity, which no other has while it is held here.
 _loaded: dict[tuple[str, str, str], Any] = {}
 _sources: dict[int, tuple[Any, Source]] = {}
 _modules: dict[tuple[str, str], ModuleType] = {}
 _started: list[Path] = []
-_preparations: list[Callable[[], object]] = []
 _lock = threading.RLock()
+
+
+def _nothing() -> None:
+    """Prepares nothing."""
+
+
+_prepare: Callable[[], object] = _nothing  # called before a file is executed
 
 
 def before_executing(prepare: Callable[[], object]) -> None:
     """Has `prepare` called before a file is executed, in the place of what was set before."""
-    _preparations.append(prepare)
+    global _prepare
+    _prepare = prepare
 
 
 def is_reference(value: Any) -> bool:
@@ -192,8 +199,7 @@ def _executed(source: Source) -> ModuleType:
         sys.path.insert(0, str(path.parent))  # as for a script: it may import what lies beside it
     sys.modules[name] = module  # dataclasses, pickle and tracebacks look it up
     idle = not _jax_is_in_use()
-    for prepare in _preparations[-1:]:
-        prepare()
+    _prepare()
     try:
         with _failing(path):
             _Text(source).exec_module(module)

@@ -32,7 +32,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 """The arguments of the function that makes each part, by position."""
 
-# What makes a network of a module of each library.
+# The helper that makes a network of a module of each library.
 _HELPERS = {"flax.linen": "from_linen", "flax.nnx": "from_nnx", "equinox": "from_equinox"}
 
 

@@ -84,7 +84,7 @@ def run(
     width: int | None = None,
     fixed: bool = False,
     limit: int | None = None,
-    rung: Rung | None = None,
+    rung: Rung = rungs.WHOLE,
 ) -> int | None:
     """Runs what is missing in the folder; every chunk is written once it is finished.
 
@@ -96,7 +96,7 @@ def run(
         width: as of `chunks.plan`; of a sweep that was started before, the one it was started with.
         fixed: as of `chunks.plan`.
         limit: bytes of memory that this process may have; None: what is free.
-        rung: the part of their updates that a search trains here; None: all.
+        rung: the part of their updates that a search trains here; default: all.
 
     Returns:
         The width of the chunks; None: there was nothing to run.
@@ -340,10 +340,10 @@ def _run_group(
     plan: Plan,
     start: int,
     checkpointing: Checkpointing,
-    rung: Rung | None,
+    rung: Rung,
 ) -> None:
     """The runs of one static setting from its run `start` on."""
-    num_updates = rung.updates(config) if rung else config.num_updates
+    num_updates = rung.updates(config)
     first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
     seeds = np.arange(count) % len(spec.seeds)
     train_keys, eval_keys = execution.seed_keys(spec.seeds)
@@ -381,7 +381,7 @@ def _run_group(
             finished += 1
             if devices.is_first():
                 specs.write_chunk(spec, folder, first + chunk.start, chunk)
-                if rung is None or rung.is_last:
+                if rung.is_last:
                     _discard(folder / "checkpoints", "chunk-*")
             if finished == 1 and left > 1:
                 took = time.monotonic() - began
@@ -399,14 +399,14 @@ def _keeping(
     first: int,
     checkpointing: Checkpointing,
     layout: Layout,
-    rung: Rung | None = None,
+    rung: Rung = rungs.WHOLE,
 ) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
     first: of the runs of `config`, their number in the spec.
     """
-    num_updates = rung.updates(config) if rung else config.num_updates
+    num_updates = rung.updates(config)
     like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
     about = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
@@ -425,7 +425,7 @@ def _keeping(
             except checkpoints.DamageError as error:
                 say(f"{error}; these runs start anew")
                 checkpoints.discard(place)
-            if found is None and rung and rung.earlier:
+            if found is None and rung.earlier:
                 runs = range(first + start, first + start + count)
                 found = rungs.carried_over(rung.earlier, runs, place, like, about, columns)
         for remark in found.messages() if found else []:
@@ -435,7 +435,7 @@ def _keeping(
 
         def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == num_updates
-            is_written = ended and (rung is None or rung.is_last)  # elsewhere
+            is_written = ended and rung.is_last  # elsewhere
             keeper(done, states, metrics, last and not is_written)
             if ended:
                 keeper.wait()

@@ -54,6 +54,9 @@ class Rung(NamedTuple):
         return -(-config.num_updates // self.divisor)
 
 
+WHOLE = Rung(1)  # of a sweep that is no search
+
+
 def divisors(num_configurations: int, num_updates: int, eta: int, rungs: int | None) -> list[int]:
     """The divisor of each rung, the last one 1.
 

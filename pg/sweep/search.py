@@ -88,7 +88,7 @@ class Search:
         return data
 
     def divisors(self) -> list[int]:
-        """Of the rungs, as of `rungs.divisors`; of proposals that of all updates."""
+        """The divisor of each rung, as of `rungs.divisors`; of proposals that of all updates."""
         if isinstance(self.rule, Tpe):
             return [1]
         shortest = min(config.num_updates for config, _ in self.sweep.programs())
@@ -256,7 +256,7 @@ def _lasting(search: Search, table: Table) -> Table:
 
 
 def _swept(
-    spec: SweepSpec, place: Path, budget: Budget, *, fixed: bool, rung: Rung | None = None
+    spec: SweepSpec, place: Path, budget: Budget, *, fixed: bool, rung: Rung = rungs.WHOLE
 ) -> tuple[list[Ranked], Budget]:
     """Runs one sweep, and ranks it. All have the width of the first one, on which bits depend."""
     width = driver.run(
@@ -308,12 +308,12 @@ def _finish(
     spec = _together(search, rounds)
 
     def draw() -> list[Path]:
-        alike, remark = ranked, ""
+        comparable, remark = ranked, ""
         if is_halving:  # only those of one rung have trained equally long
-            alike, remark = rounds[0].ranked, ", after the first rung"
+            comparable, remark = rounds[0].ranked, ", after the first rung"
         return [
             *report.draw_curves(spec, folder, ranked[: report.DRAWN], metrics_of),
-            *report.draw_sensitivity(spec, folder, alike, remark),
+            *report.draw_sensitivity(spec, folder, comparable, remark),
         ]
 
     about = search.rule.to_json() | spent(rounds)

@@ -65,7 +65,7 @@ class RunInfo(NamedTuple):
 
 
 class Tracker(Protocol):
-    """What follows a run. An exception of any method ends the tracker, with a warning."""
+    """A follower of a run. An exception of any method ends the tracker, with a warning."""
 
     def start(self, run: RunInfo) -> str | None:
         """Called before the first update; returns an id by which a resumed run goes on."""

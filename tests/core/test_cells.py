@@ -156,7 +156,7 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lru", "mingru", "transformer"])
 def test_a_cell_learns_to_remember(kind: Any) -> None:
-    """What is asked at the end was shown at the start; without memory the mean return is 0."""
+    """The bit asked for at the end was shown at the start; without memory the mean return is 0."""
     config, h = preset("recurrent_ppo", task="MemoryChain-bsuite", env="MemoryChain-bsuite")
     config = dataclasses.replace(config, rnn=kind)
 

@@ -113,7 +113,7 @@ def config_of(case: str, **changes: Any) -> Config:
 
 @pytest.mark.parametrize("case", NETWORKS)
 def test_modules_are_policy_and_critic(case: str) -> None:
-    """Of several seeds in one program, each with parameters of its own."""
+    """Several seeds in one program, each with parameters of its own."""
     learner = make_learner(config_of(case))
     state = jax.jit(jax.vmap(lambda key: learner.init(key).params))(jax.random.split(KEY, 2))
     one = learner.init(KEY).params

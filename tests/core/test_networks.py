@@ -146,7 +146,7 @@ def test_a_product_with_patches_is_a_convolution(size: int, stride: int) -> None
 
 
 def test_convolutions_follow_each_other() -> None:
-    """Of 10 × 10 × 4: 4 × 4 × 6 after the first, then 3 × 3 × 8, then dense layers."""
+    """An image of 10 × 10 × 4: 4 × 4 × 6 after the first, then 3 × 3 × 8, then dense layers."""
     env = fake_env((10, 10, 4), Discrete(3))
     config = Config(conv=("6x4x2", "8x2"), hidden_sizes=(5,), preset=None)
     policy = make_policy(config, env)

@@ -121,7 +121,7 @@ def test_a_config_says_the_names_of_its_parts() -> None:
     assert own_parts(Config(preset=None)) == {}
 
 
-# What is stated of an estimator
+# The facts that are stated of an estimator
 
 
 def test_facts_that_are_stated_are_the_preset_and_the_checks() -> None:

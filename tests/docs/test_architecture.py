@@ -148,7 +148,7 @@ def test_functions_are_short_and_documented() -> None:
 
 
 UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve"}
-# Of yaml the loader that makes plain data alone, imported by its name.
+# The loader of yaml that makes plain data alone, imported by its name.
 SAFE_YAML = {"yaml", "yaml.YAMLError", "yaml.safe_load"}
 
 

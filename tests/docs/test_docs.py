@@ -106,7 +106,7 @@ def test_references_are_to_this_package() -> None:
 
 @functools.cache
 def flags(script: str) -> set[str]:
-    """Of a script of experiments/, or of a command of `pg`."""
+    """The flags of a script of experiments/, or of a command of `pg`."""
     path = ROOT / "experiments" / script
     command = [path] if path.suffix else ["-m", "pg", script]
     helped = subprocess.run(

@@ -26,7 +26,7 @@ class Installed(NamedTuple):
     folder: Path
 
     def run(self, *command: str, code: int = 0) -> str:
-        """What a command prints, with nothing of this process's environment that is Python's."""
+        """The output of a command, with nothing of this process's environment that is Python's."""
         own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
         done = subprocess.run(
             [str(self.bin / command[0]), *command[1:]],
