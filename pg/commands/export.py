@@ -17,13 +17,15 @@ from pg.runs import folders
 
 
 @dataclasses.dataclass
-class Options:
+class Options(cli.OwnPolicy):
     """The policy that is exported, and the folder."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or of a sweep: its best configuration."""
     seed: int | None = None
     """One of the run's seeds; none: its first."""
+    env: str | None = None
+    """FILE.py:CLASS of the run's environment, where it had one of your own."""
     best: bool = False
     """Take the parameters with the best evaluation while it trained (--eval-every), instead of the
     last ones.
@@ -53,12 +55,19 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def _exported(options: Options) -> Path:
     """Writes the programs. Returns their folder."""
     run = folders.run_folder(options.run.expanduser())
+    options.setup(run, options.env)  # a part that is missing need not wait for jax
 
-    # only now: a mistake in the arguments need not wait for jax
     from pg.runs import exporting
     from pg.runs.acting import load_policy
 
     with cli.waiting("exporting"):
-        policy = load_policy(run, seed=options.seed, best=options.best)
+        policy = load_policy(
+            run,
+            seed=options.seed,
+            env=options.env,
+            policy=options.policy,
+            best=options.best,
+            allow_changed_code=options.allow_changed_code,
+        )
         out = run / "export" if options.out is None else options.out
         return exporting.export_policy(policy, out, onnx=options.onnx)

@@ -1,7 +1,7 @@
 """Draw what the policy of a run does: an animated GIF and, beside it, a film strip as PNG and SVG.
 
-Without a run, `--env NAME` draws an untrained policy. Exit codes: 0 done, 2 a mistake, 74 the disk
-is full.
+Without a run, `--env NAME` draws an untrained policy. An environment of your own is drawn by its
+method draw(axes, state, params). Exit codes: 0 done, 2 a mistake, 74 the disk is full.
 """
 
 import dataclasses
@@ -12,9 +12,10 @@ from typing import Annotated
 import tyro
 
 from pg.commands import cli
-from pg.config import Config, Hyperparams, check_env
+from pg.config import Config, Hyperparams, check_env, part_name
 from pg.reports import drawings
 from pg.runs import folders, parameters
+from pg.settings import own_files
 
 
 @dataclasses.dataclass
@@ -24,7 +25,9 @@ class Options(cli.OwnPolicy):
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of a run."""
     env: str | None = None
-    """Environment in which an untrained policy is drawn, instead of a run."""
+    """Environment in which an untrained policy is drawn, instead of a run; or FILE.py:CLASS of your
+    own, also that of a run.
+    """
     seed_index: int = 0
     """Index of one of the run's seeds, from 0."""
     seed: int = 0
@@ -80,28 +83,34 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
             raise ValueError(
                 f"{name} must be between {least} and {most}, got {getattr(options, name)}"
             )
-    if (options.run is None) == (options.env is None):
+    is_own_env = own_files.is_reference(options.env)
+    is_of_run = options.run is not None
+    if is_of_run == (options.env is not None) and not (is_of_run and is_own_env):
         raise ValueError(
             "give the folder of a run, or --env NAME for an untrained policy, and not both"
         )
     if options.run is None and options.best:
         raise ValueError("best is of a run: give its folder")
     if options.run is None:
-        check_env(str(options.env))
-        config, hyperparams, seeds = Config(env=str(options.env), preset=None), Hyperparams(), 1
+        if not is_own_env:
+            check_env(str(options.env))
+        config = Config(env=options.env, policy=options.policy, preset=None)
+        hyperparams, seeds = Hyperparams(), 1
     elif not options.run.is_dir():
         raise ValueError(
             f"there is no run {options.run}: give the folder that pg train has printed last"
         )
     else:
-        config, hyperparams = options.setup(options.run)
+        config, hyperparams = options.setup(options.run, options.env)
         if options.best:
             folders.check_best(options.run)
         seeds = int(folders.read_options(options.run).get("seeds", 1))
     drawings.check(config.env)
     if not 0 <= options.seed_index < seeds:
         raise ValueError(f"seed_index must be from 0 to {seeds - 1}, got {options.seed_index}")
-    out = options.out or (options.run / "policy.gif" if options.run else Path(f"{options.env}.gif"))
+    out = options.out
+    if out is None:
+        out = options.run / "policy.gif" if options.run else Path(f"{part_name(config.env)}.gif")
     if out.suffix != ".gif" or not out.parent.is_dir():
         raise ValueError(
             f"out must be a path that ends in .gif, in a folder that is there, got {out}"

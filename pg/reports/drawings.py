@@ -1,8 +1,8 @@
 """Pictures of episodes: an environment's state drawn on axes, animations and film strips.
 
 `DRAWINGS` has a function (axes, state, parameters) for each environment that can be drawn; state
-and parameters are gymnax's own, of one environment. Imports neither jax nor gymnax until there is
-something to draw.
+and parameters are gymnax's own, of one environment. An environment of a user's own has a method
+`draw` of the same arguments. Imports neither jax nor gymnax until there is something to draw.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pg import numerals
-from pg.config import Config
+from pg.config import Config, name_of, part_name
 from pg.reports import plots
 from pg.reports.plots import BLUE, GREEN, ORANGE
 
@@ -28,6 +28,7 @@ class Film(NamedTuple):
     """K frames of a policy's episodes: the states before every step and after the last."""
 
     env: str
+    draw: Draw
     params: Any  # of the environment, gymnax's
     states: Any  # leaves [K, ...], gymnax's
     total: np.ndarray  # [K] the undiscounted return so far
@@ -36,12 +37,25 @@ class Film(NamedTuple):
 
 def check(env: Any) -> None:
     """Raises ValueError unless there is a drawing of the environment."""
-    if env not in DRAWINGS:
-        name = env if isinstance(env, str) else type(env).__name__
-        raise ValueError(
-            f"{name} cannot be drawn: add a function for it to DRAWINGS in pg/reports/drawings.py, "
-            f"or choose one of {', '.join(DRAWINGS)}"
-        )
+    drawing_of(env)
+
+
+def drawing_of(env: Any) -> Draw:
+    """The method `draw` of an environment of one's own, or the drawing of its name.
+
+    Raises ValueError where it has neither.
+    """
+    own: Draw | None = getattr(env, "draw", None)
+    if callable(own):
+        return own
+    if (name := name_of(env)) in DRAWINGS:
+        return DRAWINGS[name]
+    remedy = "give it a method draw(axes, state, params)"
+    if isinstance(env, str):
+        remedy = "add a function for it to DRAWINGS in pg/reports/drawings.py"
+    raise ValueError(
+        f"{part_name(env)} cannot be drawn: {remedy}, or choose one of {', '.join(DRAWINGS)}"
+    )
 
 
 def film(
@@ -72,7 +86,7 @@ def film(
     from pg import envs, networks, normalisation, rollout
 
     check(config.env)
-    name, overrides = str(config.env), {**dict(config.env_params), **(env_params or {})}
+    overrides = {**dict(config.env_params), **(env_params or {})}
     env = envs.configured(config, episodes, env_params)
     policy = networks.make_policy(config, env)
     if normaliser is not None:
@@ -92,10 +106,11 @@ def film(
 
     last = np.zeros(frames.sum(), bool)
     last[np.cumsum(frames) - 1] = True
-    gymnax_params = _gymnax(name).default_params.replace(**overrides)
+    own_env = _gymnax(config.env) if isinstance(config.env, str) else config.env
     return Film(
-        name,
-        gymnax_params,
+        part_name(config.env),
+        drawing_of(config.env),
+        own_env.default_params.replace(**overrides),
         jax.tree.map(joined, state.env_state),
         joined(state.episode_return),
         last,
@@ -136,8 +151,10 @@ def _shot(shown: Film) -> Callable[[Any, int], None]:
     """(axes, index of a frame) -> None, which draws it."""
     import jax
 
-    draw = DRAWINGS[shown.env]
-    return lambda axes, i: draw(axes, jax.tree.map(lambda x: x[i], shown.states), shown.params)
+    def draw(axes: Any, i: int) -> None:
+        shown.draw(axes, jax.tree.map(lambda x: x[i], shown.states), shown.params)
+
+    return draw
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def test_only_known_environments_are_drawn() -> None:
         r"CartPole-v1, Pend",
     ):
         drawings.check("SimpleBandit-bsuite")
-    with pytest.raises(ValueError, match="Config cannot be drawn"):
+    with pytest.raises(ValueError, match=r"Config cannot be drawn: give it a method draw\(axes"):
         drawings.check(Config(preset=None))
 
 

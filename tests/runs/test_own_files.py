@@ -17,7 +17,7 @@ import pytest
 from scripts import EXPERIMENTS, refused_without_jax, run
 
 import pg
-from pg.commands import cli, job
+from pg.commands import cli, export, job, render
 from pg.config import Config, Hyperparams
 from pg.runs import code, folders
 from pg.runs.code import SHORT
@@ -46,6 +46,15 @@ def linear(config, env):
         lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
     )
 '''
+OWN_ENV = """
+from environments import Clock
+
+
+class Drawn(Clock):
+    def draw(self, axes, state, params):
+        axes.plot([0, 4], [0, params.reward_scale])
+        axes.plot(state.place, 0, "o")
+"""
 SMALL = ("--num-envs", "2", "--num-updates", "6", "--horizon", "20", "--eval-episodes", "3")
 
 
@@ -172,6 +181,59 @@ def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
         folders_of[name] = spec.folder(tmp_path / "sweeps")
     assert folders_of["one"] == folders_of["other"] != folders_of["changed"]
     assert folders_of["one"].parts[-2] == "clipped"
+
+
+def test_a_run_of_an_own_environment_is_exported_and_drawn(
+    own: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its parts are given again, all by flags that the commands have."""
+    for command in (export, render):
+        monkeypatch.setattr(command.cli, "cache_compilations", lambda: None)
+    file = tmp_path / "envs.py"
+    file.write_text(OWN_ENV, encoding="utf-8")
+    of_env, of_policy = ("--env", f"{file}:Drawn"), ("--policy", f"{own}:linear")
+    config = Config(
+        env=of_env[1],
+        policy=of_policy[1],
+        env_params={"reward_scale": 2.0},
+        num_envs=2,
+        num_updates=1,
+        horizon=5,
+        preset=None,
+    )
+    assert job.run(config, Hyperparams(), job.Options(out=tmp_path, name="x")) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    for command in (export, render):
+        for given, missing in ((of_policy, of_env), (of_env, of_policy)):
+            with pytest.raises(SystemExit) as mistake:
+                command.main([str(folder), *given])
+            assert mistake.value.code == cli.MISTAKE
+            assert f"give it, {' '.join(missing)}" in " ".join(capsys.readouterr().err.split())
+    assert not (folder / "export").exists()
+    assert export.main([str(folder), *of_env, *of_policy]) == 0
+    assert render.main([str(folder), *of_env, *of_policy, "--steps", "2"]) == 0
+    written = capsys.readouterr().out.split()
+    wanted = [f"export/{name}" for name in ("mode.jax_export", "policy.json", "sample.jax_export")]
+    wanted += [f"policy.{kind}" for kind in ("gif", "png", "svg")]
+    assert {str(folder / name) for name in wanted} < set(written)
+    described = json.loads((folder / "export" / "policy.json").read_text())
+    assert described["programs"]["mode"]["arguments"] == {"obs": "float32[n, 2]"}
+
+
+def test_an_untrained_policy_of_one_s_own_is_drawn_in_an_own_environment(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "envs.py"
+    file.write_text(OWN_ENV, encoding="utf-8")
+    options = render.Options(env=f"{file}:Drawn", policy=f"{own}:linear", steps=3)
+    config, hyperparams, out = render.settings(options)
+    assert out == Path("Drawn.gif")
+    assert render.played(config, hyperparams, options).total.shape == (4,)
+    assert config.policy is own_files.load(f"{own}:linear")
 
 
 def constant(config: Config, env: Any) -> pg.Network:

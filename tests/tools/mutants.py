@@ -30,6 +30,21 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # Parts of one's own, given again.
+    Mutant(
+        "own environment that an export forgets",
+        "commands/export.py",
+        "            env=options.env,\n",
+        "",
+        "tests/runs/test_own_files.py -k 'exported_and_drawn'",
+    ),
+    Mutant(
+        "own environment that is not drawn by its own method",
+        "reports/drawings.py",
+        "    if callable(own):",
+        "    if not callable(own):",
+        "tests/runs/test_own_files.py -k 'untrained_policy_of_one_s_own'",
+    ),
     # Searches.
     Mutant(
         "rung of halving that goes on from the runs of other configurations",
