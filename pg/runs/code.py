@@ -1,15 +1,17 @@
 """A run's own parts: what its folder records of them, and the check of those that are given again.
 
-    config.json     "parts": name, file and sha256 of each      code/NAME-SHA256.py    their texts
+    config.json     "parts": name, file and sha256 of each, and those of what its file imports from
+                    its folder                                  code/NAME-SHA256.py    their texts
 
 A run is resumed, replayed and loaded with parts that are given again, which must be those that are
 recorded. Neither what lies in a run's folder nor a file that it names is ever executed for it.
 """
 
+import hashlib
 import operator
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from pg.config import Config, own_parts, part_name
 from pg.inputs import Optional
@@ -18,11 +20,18 @@ from pg.settings import own_files
 from pg.settings.own_files import Source
 from pg.settings.parts import resolved
 
-__all__ = ["PARTS_JSON", "StandIn", "changes", "given_again", "record", "write_texts"]
+__all__ = ["PARTS_JSON", "StandIn", "changes", "digest", "given_again", "record", "write_texts"]
 
 # The expected shape of the entry `parts` of config.json, as of `inputs.misfit`.
 PARTS_JSON: dict[Any, Any] = {
-    ...: {"name": str, "file": str, "sha256": str, "module": Optional(str)},
+    ...: {
+        "name": str,
+        "file": str,
+        "sha256": str,
+        "module": Optional(str),
+        "defined_in": Optional(str),
+        "imports": Optional({...: str}),
+    },
 }
 SHORT = 12  # characters of a digest that a sentence shows
 
@@ -39,9 +48,19 @@ class StandIn:
         raise ValueError(self.sentence)
 
 
-def record(config: Config) -> dict[str, dict[str, str]]:
+def record(config: Config) -> dict[str, dict[str, Any]]:
     """The entry `parts` of config.json: by field, each part that is a user's own."""
     return {field: _entry(part, source) for field, part, source in _sources(config)}
+
+
+def digest(entry: Mapping[str, Any]) -> str:
+    """The SHA-256 of a part's code: that of its file, or, where the file imports others from its
+    folder, one of all of them. entry: of the part, in `parts`.
+    """
+    if not entry.get("imports"):
+        return str(entry["sha256"])
+    lines = [f"{sha256}  {path}" for path, sha256 in sorted(entry["imports"].items())]
+    return hashlib.sha256("\n".join([entry["sha256"], *lines]).encode()).hexdigest()
 
 
 def _sources(config: Config) -> Iterator[tuple[str, Any, Source]]:
@@ -54,14 +73,27 @@ def _sources(config: Config) -> Iterator[tuple[str, Any, Source]]:
             yield field, part, source
 
 
-def _entry(part: Any, source: Source) -> dict[str, str]:
-    name, module = part_name(part), {"module": source.module} if source.module else {}
-    return {"name": name, "file": source.file, "sha256": source.sha256, **module}
+def _entry(part: Any, source: Source) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": part_name(part),
+        "file": source.file,
+        "sha256": source.sha256,
+    }
+    if source.module:
+        return {**entry, "module": source.module}
+    if source.defined_in:
+        entry["defined_in"] = source.defined_in
+    return {**entry, "imports": {x.path: x.sha256 for x in source.imports}}
 
 
 def write_texts(folder: Path, config: Config) -> None:
     """Copies the files of a run's own parts into its folder, to be read and compared."""
-    texts = {_copy(x.file, x.sha256): x.text for _, _, x in _sources(config) if x.text}
+    texts = {}
+    for _, _, source in _sources(config):
+        if source.text:
+            texts[_copy(source.file, source.sha256)] = source.text
+        for file in source.imports:
+            texts[_copy(file.path, file.sha256)] = file.text
     if texts:
         files.make_folder(folder / "code", within=folder)
     for name, text in texts.items():
@@ -69,8 +101,10 @@ def write_texts(folder: Path, config: Config) -> None:
 
 
 def _copy(file: str, sha256: str) -> str:
-    """The name of the copy of a file."""
-    return f"{Path(file).stem}-{sha256[:SHORT]}.py"
+    """The name of the copy of a file; one that is imported has its folders in front."""
+    path = PurePosixPath(file)
+    name = path.stem if path.is_absolute() else ".".join(path.with_suffix("").parts)
+    return f"{name}-{sha256[:SHORT]}.py"
 
 
 def changes(before: Mapping[str, Any], config: Config) -> list[str]:
@@ -78,12 +112,39 @@ def changes(before: Mapping[str, Any], config: Config) -> list[str]:
 
     before: the entry `parts` of config.json.
     """
-    return [
-        f"the code of {field} {new['name']!r} is {_short(before[field])} there and {_short(new)} "
-        f"here"
-        for field, new in record(config).items()
-        if field in before and before[field]["sha256"] != new["sha256"]
-    ]
+    said = []
+    for field, new in record(config).items():
+        if field in before:
+            for change in _changes(before[field], new):
+                of_file = "" if change.path is None else f", {change.path},"
+                said.append(
+                    f"the code of {field} {new['name']!r}{of_file} is {_short(change.before)} "
+                    f"there and {_short(change.now)} here"
+                )
+    return said
+
+
+class _Change(NamedTuple):
+    """A file of a part's code that is another than the one that is recorded."""
+
+    path: str | None  # from the folder of the part's file; None: that file itself
+    before: str | None  # digest; None: it was not imported
+    now: str | None
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Change]:
+    """The files that differ in two entries of a part. Entries of before imports were recorded have
+    none, and nothing is said of them.
+    """
+    found = []
+    if before["sha256"] != now["sha256"]:
+        found.append(_Change(None, before["sha256"], now["sha256"]))
+    if "imports" in before and "imports" in now:
+        for path in sorted({*before["imports"], *now["imports"]}):
+            change = _Change(path, before["imports"].get(path), now["imports"].get(path))
+            if change.before != change.now:
+                found.append(change)
+    return found
 
 
 def given_again(
@@ -143,13 +204,34 @@ def _check(
     # of a part that was given in Python the file may be a script that has gone on since
     if source is None or "module" in entry or allow_changed_code:
         return
-    if source.sha256 != entry["sha256"]:
-        raise ValueError(
-            f"{source.file} is not the file that {folder} was run with: the digest of {field} "
-            f"{name!r} was {_short(entry)}, and is {source.sha256[:SHORT]}; the text of then is "
-            f"{folder / 'code' / _copy(entry['file'], entry['sha256'])}, and "
-            "--allow-changed-code goes on with that of today"
-        )
+    for change in _changes(entry, _entry(part, source)):
+        raise ValueError(_changed(folder, f"{field} {name!r}", entry["file"], source, change))
+
+
+def _changed(folder: Path, part: str, recorded: str, source: Source, change: _Change) -> str:
+    """The sentence on a file that is another than the one that is recorded.
+
+    Args:
+        folder: Of the run.
+        part: The part, with its field.
+        recorded: Its file, as it was.
+        source: Where it is today.
+        change: The file that differs.
+    """
+    file, whose, copied = source.file, part, recorded
+    if change.path is not None:
+        file = str(Path(source.file).parent / change.path)
+        whose, copied = f"{change.path}, which {part} imports,", change.path
+    go_on = "--allow-changed-code (in Python allow_changed_code=True) goes on with"
+    if change.before is None:
+        return f"{file} was not there when {folder} was run, and {part} imports it: {go_on} it"
+    then = f"the text of then is {folder / 'code' / _copy(copied, change.before)}"
+    if change.now is None:
+        return f"{part} of {folder} imported {file}, and does so no more: {then}, and {go_on} that"
+    return (
+        f"{file} is not the file that {folder} was run with: the digest of {whose} was "
+        f"{_short(change.before)}, and is {_short(change.now)}; {then}, and {go_on} that of today"
+    )
 
 
 def _missing(folder: Path, field: str, entry: Mapping[str, str]) -> str:
@@ -157,10 +239,11 @@ def _missing(folder: Path, field: str, entry: Mapping[str, str]) -> str:
     if "module" in entry:
         give = f"in Python, as in pg.commands.job.resume({str(folder)!r}, {field}={entry['name']})"
     else:
-        give = f"--{field} {entry['file']}:{entry['name']}"
+        reference = f"{entry['file']}:{entry['name']}"
+        give = f"--{field} {reference} (in Python {field}={reference!r})"
     return f"{folder} holds a run whose {field} is one's own, {entry['name']!r}: give it, {give}"
 
 
-def _short(entry: Mapping[str, str]) -> str:
-    """The beginning of a recorded digest."""
-    return entry["sha256"][:SHORT] or "unknown"
+def _short(sha256: str | None) -> str:
+    """The beginning of a digest."""
+    return (sha256 or "")[:SHORT] or "unknown"

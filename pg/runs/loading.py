@@ -14,8 +14,7 @@ import numpy as np
 
 from pg.config import Config, Hyperparams
 from pg.inputs import check_name
-from pg.runs import folders, results, sweeps
-from pg.runs.code import SHORT
+from pg.runs import code, folders, results, sweeps
 from pg.settings import own_files
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     if stored.get("env_class"):
         settings["env_class"] = stored["env_class"]
     for field, part in _parts_of(stored):
-        settings[f"{field}_code"] = part["sha256"][:SHORT]
+        settings[f"{field}_code"] = code.digest(part)[: code.SHORT]
     # a run that ends at a return is no run of a fixed length
     if (target := stored.get("options", {}).get("stop_at_return")) is not None:
         settings["stop_at_return"] = target

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from pg.inputs import check_name, shown
+from pg.settings.own_imports import name_in_folder
 
 # gymnax's own names (a test holds this tuple equal to its registry), so that a typing error needs
 # no import.
@@ -92,4 +93,4 @@ def name_of(env: Any) -> str:
 
 def class_of(env: Any) -> str:
     """The class of an environment object, with its module."""
-    return f"{type(env).__module__}.{type(env).__qualname__}"
+    return f"{name_in_folder(type(env).__module__)}.{type(env).__qualname__}"

@@ -1,17 +1,20 @@
 """A user's own parts, in files of Python: `FILE.py:NAME` to the object of that name.
 
-A file is checked without being executed first, and executed once for the bytes that it has. What is
-found is remembered with its file and its digest, which a run's folder records. Nothing here imports
-jax, and no file is executed but one that its user names.
+A file is checked without being executed first, and executed once for the bytes that it has, and
+those of what it imports from its folder. What is found is remembered with these files and their
+digests, which a run's folder records. Nothing here imports jax, and no file is executed but one
+that its user names, and what that imports.
 """
 
 import contextlib
+import copy
+import functools
 import hashlib
-import importlib.abc
 import importlib.util
 import inspect
 import symtable
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +23,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from pg.inputs import check_name
+from pg.settings import own_imports
+from pg.settings.own_imports import Imported, imports_of, is_beside, not_python, read_bytes
 
 __all__ = [
     "FORM",
@@ -27,6 +32,7 @@ __all__ = [
     "before_executing",
     "is_reference",
     "load",
+    "place_of",
     "read",
     "references",
     "source_of",
@@ -34,7 +40,12 @@ __all__ = [
 ]
 
 FORM = "FILE.py:NAME"
-LARGEST = 2**24  # bytes of a file that is read
+# Where the code of others lies, in tracebacks.
+_LIBRARIES = (
+    *(str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")),
+    str(Path(__file__).parents[1]),
+    "<frozen ",
+)
 
 
 class Source(NamedTuple):
@@ -45,13 +56,23 @@ class Source(NamedTuple):
     file: str  # absolute; "" where there is none, as of what was typed into a console
     sha256: str  # of the file, as it was when the part was read; "" where there is none
     text: bytes = b""  # of the file
+    # what it imports from its folder; of a file that was named on the command line
+    imports: tuple[Imported, ...] = ()
+    # the module that has defined the part, where it is another one's; of such a file too
+    defined_in: str = ""
 
 
-# The objects that `load` has given, by path, digest and name; and their sources, by the object's
-# identity, which no other has while it is held here.
-_loaded: dict[tuple[str, str, str], Any] = {}
+class _State(NamedTuple):
+    """A file, and all that it imports from its folder, as they were read."""
+
+    file: str
+    digests: tuple[tuple[str, str], ...]  # by path, of all these files
+
+
+# The objects that `load` has given, by the state of their file and their name; and their sources,
+# by the object's identity, which no other has while it is held here.
+_loaded: dict[tuple[_State, str], Any] = {}
 _sources: dict[int, tuple[Any, Source]] = {}
-_modules: dict[tuple[str, str], ModuleType] = {}
 _started: list[Path] = []
 _lock = threading.RLock()
 
@@ -85,19 +106,15 @@ def read(reference: str) -> Source:
         raise ValueError(f"{file} is a folder: give {FORM}, a file of Python and a name in it")
     if not path.is_file():
         raise ValueError(f"there is no file {file}, of {reference}: give {FORM}{_beside(path)}")
-    try:
-        with path.open("rb") as opened:
-            text = opened.read(LARGEST + 1)
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
-    if len(text) > LARGEST:
-        raise ValueError(f"{file} is no file of Python: it has more than {LARGEST:,} bytes")
+    text = read_bytes(path)
     _check_defined(file, text, name)
-    return Source(name, "", str(path), hashlib.sha256(text).hexdigest(), text)
+    digest = hashlib.sha256(text).hexdigest()
+    return Source(name, "", str(path), digest, text, imports_of(path, text))
 
 
 def load(reference: str, what: str = "part") -> Any:
-    """The object that `FILE.py:NAME` stands for; the same one as long as the file stays as it is.
+    """The object that `FILE.py:NAME` stands for; the same one as long as the file, and what it
+    imports from its folder, stay as they are.
 
     Args:
         reference: the file and the name.
@@ -107,15 +124,45 @@ def load(reference: str, what: str = "part") -> Any:
         ValueError: as `read` does, or the file fails while it is executed.
     """
     source = read(reference)
-    key = source.file, source.sha256, source.name
+    key = _state(source), source.name
     with _lock:
         if key not in _loaded:
-            found = _attribute(_executed(source), source)
+            module = _executed(source)
+            found = _attribute(module, source)
+            source = source._replace(defined_in=_defined_in(found, module))
             if what == "env" and (inspect.isclass(found) or inspect.isfunction(found)):
                 found = _built(found, source)
+            elif source.defined_in or id(found) in _sources:
+                found = _other_object(found)  # the one of this file and name
             _loaded[key] = found
             _sources[id(found)] = found, source
         return _loaded[key]
+
+
+def _state(source: Source) -> _State:
+    """The state of the file of a source."""
+    own = Path(source.file).name, source.sha256
+    return _State(source.file, (own, *((x.path, x.sha256) for x in source.imports)))
+
+
+def _defined_in(found: Any, module: ModuleType) -> str:
+    """The module that has defined a function or a class, where that is not this one."""
+    if not (inspect.isroutine(found) or inspect.isclass(found)):
+        return ""
+    name = str(getattr(found, "__module__", None) or "")
+    return "" if name in ("", module.__name__) else own_imports.name_in_folder(name)
+
+
+def _other_object(found: Any) -> Any:
+    """An object that does what another one does, which may have a source of its own."""
+    if not inspect.isroutine(found):
+        return copy.copy(found)
+
+    @functools.wraps(found)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return found(*args, **kwargs)
+
+    return function
 
 
 def source_of(part: Any) -> Source | None:
@@ -169,9 +216,7 @@ def _check_defined(file: str, text: bytes, name: str) -> None:
         decoded = importlib.util.decode_source(text)
         symbols = symtable.symtable(decoded, file, "exec").get_symbols()
     except (SyntaxError, ValueError) as error:  # null bytes, or no UTF-8
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        said = error.msg if isinstance(error, SyntaxError) else f"no text of Python: {error}"
-        raise ValueError(f"{file}{line}: {type(error).__name__}: {said}") from None
+        raise not_python(file, error) from None
     own = [x.get_name() for x in symbols if x.is_assigned() or x.is_namespace()]
     imported = [x.get_name() for x in symbols if x.is_imported()]
     if not name:
@@ -183,49 +228,14 @@ def _check_defined(file: str, text: bytes, name: str) -> None:
 
 def _executed(source: Source) -> ModuleType:
     """The module of a file, executed if it has not been yet."""
-    key = source.file, source.sha256
-    if key in _modules:
-        return _modules[key]
     path = Path(source.file)
-    # a name that stands for no other module
-    digest = hashlib.sha256(f"{source.file} {source.sha256}".encode()).hexdigest()
-    name = f"own_{path.stem}_{digest[:12]}".replace(".", "_")
-    spec = importlib.util.spec_from_loader(name, _Text(source), origin=source.file)
-    if spec is None:
-        raise AssertionError("a loader is given")
-    module = importlib.util.module_from_spec(spec)
-    module.__file__ = source.file
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))  # as for a script: it may import what lies beside it
-    sys.modules[name] = module  # dataclasses, pickle and tracebacks look it up
     idle = not _jax_is_in_use()
     _prepare()
-    try:
-        with _failing(path):
-            _Text(source).exec_module(module)
-        _attribute(module, source)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    with _failing(path):
+        module = own_imports.executed(path, source.text, source.imports)
     if idle and _jax_is_in_use():
         _started.append(path)
-    _modules[key] = module
     return module
-
-
-class _Text(importlib.abc.SourceLoader):
-    """A loader of the bytes that were read, whatever the file has become since."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def get_filename(self, fullname: str) -> str:
-        """The path of the file."""
-        return self.source.file
-
-    def get_data(self, path: str | bytes) -> bytes:
-        """The bytes of the file."""
-        return self.source.text
 
 
 @contextlib.contextmanager
@@ -239,16 +249,25 @@ def _failing(path: Path) -> Iterator[None]:
             "stand below if __name__ == '__main__'"
         ) from None
     except Exception as error:
-        place = f"{path}{_line(path, error)}"
         said = " ".join(str(error).split())
-        raise ValueError(f"{place}: {type(error).__name__}: {_shortened(said)}") from error
+        said = f"{type(error).__name__}: {_shortened(said)}"
+        if isinstance(error, ModuleNotFoundError) and is_beside(path.parent, str(error.name)):
+            said += f"; write import {error.name}, as a run records what statements import"
+        raise ValueError(f"{place_of(error) or path}: {said}") from error
 
 
-def _line(path: Path, error: BaseException) -> str:
-    """The last line of a file that an exception passed through, in words."""
+def place_of(error: BaseException) -> str:
+    """The file and the line of a user's own code that an exception passed through last; "" where
+    there is none.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
+    own = [frame for frame in frames if not _is_of_others(frame.filename)]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _is_of_others(file: str) -> bool:
+    """True for a file of Python's library, of this package or of one that is installed."""
+    return "site-packages" in file or "dist-packages" in file or file.startswith(_LIBRARIES)
 
 
 def _shortened(text: str) -> str:
@@ -257,10 +276,11 @@ def _shortened(text: str) -> str:
 
 
 def _attribute(module: ModuleType, source: Source) -> Any:
-    """The object of the name that is wanted."""
+    """The object of the name that is wanted; a module without it is not kept."""
     try:
         return getattr(module, source.name)
     except AttributeError:
+        sys.modules.pop(module.__name__, None)
         raise ValueError(
             f"{source.file} has no {source.name!r} once it is executed: define it at its top level"
         ) from None

@@ -140,16 +140,16 @@ class SweepSpec:
             "num_seeds": len(self.seeds),
         }
         parts = [
-            {"field": entry["field"], "name": entry["name"], "sha256": entry["sha256"]}
+            {"field": entry["field"], "name": entry["name"], "sha256": code.digest(entry)}
             for entry in self.parts()
         ]
         return {**data, "parts": parts} if parts else data
 
-    def parts(self) -> list[dict[str, str]]:
+    def parts(self) -> list[dict[str, Any]]:
         """The parts of one's own of all configurations, as `code.record` has them, with their
         fields.
         """
-        entries: list[dict[str, str]] = []
+        entries: list[dict[str, Any]] = []
         for config, _ in self.programs():
             for field, entry in code.record(config).items():
                 if (labelled := {"field": field, **entry}) not in entries:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,7 @@ from pg.estimators.facts import FACTS, UNSTATED, facts_of
 from pg.evaluate import evaluate
 from pg.networks import Network, make_critic, make_policy
 from pg.parts import with_parts
-from pg.runs import execution
+from pg.runs import code, execution
 from pg.settings import own_files
 from pg.sweep import sweep
 from pg.train import make_chunk, make_learner, make_train
@@ -196,6 +198,85 @@ def test_a_file_is_executed_once_for_what_it_holds(
     assert make_learner(changed).init(KEY).params.policy.max() == 6.0
 
 
+def test_files_find_the_modules_beside_them_and_no_others(tmp_path: Path) -> None:
+    """Modules of one name in two folders; in functions, in packages, and of one another."""
+    path_before = list(sys.path)
+    text = """
+import lib.inner
+from lib import inner as same, SIZE
+import scale as number
+
+def policy(config, env):
+    from late import LATE
+    return lib.inner.SCALE, same.SCALE, SIZE, number.VALUE, LATE
+"""
+    for i, name in enumerate(("one", "other")):
+        for inner in (name, f"{name}/lib"):
+            (tmp_path / inner).mkdir()
+        written(tmp_path / name, text)
+        written(tmp_path / name, f"VALUE = {i}", "scale.py")
+        written(tmp_path / name, "from lib import SIZE\nLATE = SIZE", "late.py")
+        written(tmp_path / name / "lib", f"SIZE = {10 + i}", "__init__.py")
+        written(tmp_path / name / "lib", "from . import deep\nfrom .deep import SCALE", "inner.py")
+        written(tmp_path / name / "lib", f"import scale\nSCALE = {100 + i}", "deep.py")
+    one, other = (own_files.load(f"{tmp_path / x}/my.py:policy") for x in ("one", "other"))
+    assert one(None, None) == (100, 100, 10, 0, 10)
+    assert other(None, None) == (101, 101, 11, 1, 11)
+    assert sys.path == path_before
+    assert not {"scale", "late", "lib"} & set(sys.modules)
+    source = own_files.source_of(one)
+    assert source is not None
+    files = ["late.py", "lib/__init__.py", "lib/deep.py", "lib/inner.py", "scale.py"]
+    assert [x.path for x in source.imports] == files
+    written(tmp_path / "one", "VALUE = 2", "scale.py")
+    assert own_files.load(f"{tmp_path}/one/my.py:policy")(None, None)[3] == 2
+    assert one(None, None)[3] == 0
+
+
+def test_files_of_one_folder_share_what_lies_beside_them(tmp_path: Path) -> None:
+    written(tmp_path, "class Shared: pass", "shared.py")
+    written(tmp_path, "from shared import Shared\nimport two\npolicy = two.policy", "one.py")
+    written(tmp_path, "from shared import Shared\ndef policy(config, env): pass", "two.py")
+    one, two = (own_files.load(f"{tmp_path}/{x}.py:policy") for x in ("one", "two"))
+    modules = {name.rpartition(".")[2]: x for name, x in sys.modules.items() if "own_" in name}
+    assert modules["one"].Shared is modules["two"].Shared
+    assert inspect.unwrap(one) is two  # and yet each has a source of its own
+    assert [own_files.source_of(x).file[-6:] for x in (one, two)] == ["one.py", "two.py"]
+
+
+def test_there_is_one_of_each_library(tmp_path: Path) -> None:
+    """Also for a file in a clone of the project, and in a folder of installed ones."""
+    (tmp_path / "pg").mkdir()
+    written(tmp_path / "pg", "raise AssertionError('a second pg')", "__init__.py")
+    text = "import pg\ndef policy(config, env): return pg\n"
+    assert own_files.load(f"{written(tmp_path, text)}:policy")(None, None) is pg
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    written(installed, "raise AssertionError('a second copy')", "environments.py")
+    text = "from environments import Clock\ndef policy(config, env): return Clock\n"
+    assert own_files.load(f"{written(installed, text)}:policy")(None, None) is Clock
+
+
+def test_a_part_that_a_file_imports_is_described_as_what_it_is(tmp_path: Path) -> None:
+    """And stays what it was elsewhere: in another file, and in Python."""
+    text = "from optax import adam\nfrom pg.estimators.bootstrapped import gae\n"
+    written(tmp_path, text, "one.py")
+    written(tmp_path, text, "two.py")
+    parts = [own_files.load(f"{tmp_path}/{x}.py:adam") for x in ("one", "two")]
+    sources = [own_files.source_of(part) for part in parts]
+    assert [Path(x.file).name for x in sources if x] == ["one.py", "two.py"]
+    assert {x.defined_in for x in sources if x} == {optax.adam.__module__}
+    plain = own_files.source_of(optax.adam)
+    assert plain is not None
+    assert plain.module == optax.adam.__module__
+    estimator = own_files.load(f"{tmp_path}/one.py:gae")
+    assert facts_of(estimator) is FACTS["gae"]
+    config = Config(estimator=estimator, optimizer=parts[0], **SMALL)
+    jax.eval_shape(make_learner(config).init, KEY)
+    entry = code.record(config)["optimizer"]
+    assert (entry["name"], entry["defined_in"]) == ("adam", optax.adam.__module__)
+
+
 def test_settings_that_were_stored_execute_no_file(tmp_path: Path) -> None:
     path = written(tmp_path, f"open({str(tmp_path / 'executed')!r}, 'w'); part = print")
     for field in ("env", "estimator", "policy", "critic", "optimizer"):
@@ -225,6 +306,22 @@ FILES: dict[str, tuple[str, str, str]] = {  # the text, the name, the sentence
         "my.py, line 2: ModuleNotFoundError: No module named 'nowhere_at_all'",
     ),
     "a failure": ("x = 0\nf = 1 / x", "f", "my.py, line 2: ZeroDivisionError: division by zero"),
+    "a failure in what it imports": (
+        "import wrong_beside\nf = 1",
+        "f",
+        "wrong_beside.py, line 2: ZeroDivisionError: division by zero",
+    ),
+    "what it imports is no Python": (
+        "def f():\n    import no_python",
+        "f",
+        "no_python.py, line 1: SyntaxError",
+    ),
+    "a module by its name": (
+        "import importlib\nf = importlib.import_module('wrong_beside')",
+        "f",
+        "my.py, line 2: ModuleNotFoundError: No module named 'wrong_beside'; write import "
+        "wrong_beside, as a run records what statements import",
+    ),
     "a script": ("def f(): pass\nraise SystemExit(3)", "f", "below if __name__ == '__main__'"),
     "a name that is gone": ("f = 1\ndel f", "f", "has no 'f' once it is executed"),
     "an estimator of nothing": ("def f(): pass", "f", "of policy, critic, hyperparameters, got"),
@@ -234,12 +331,14 @@ FILES: dict[str, tuple[str, str, str]] = {  # the text, the name, the sentence
 @pytest.mark.parametrize("case", FILES)
 def test_a_wrong_file_is_one_sentence(case: str, tmp_path: Path) -> None:
     text, name, expected = FILES[case]
+    written(tmp_path, "x = 0\nx = 1 / x", "wrong_beside.py")
+    written(tmp_path, "def f(:", "no_python.py")
     path = written(tmp_path, text)
     expected = expected.replace("hyperparameters", "hyperparams")
     before = set(sys.modules)
     assert_one_sentence(lambda: Config(estimator=f"{path}:{name}"), expected)
     if name == "f" and "def f" not in text:  # it failed, and leaves nothing half done
-        assert not [name for name in set(sys.modules) - before if name.startswith("own_my_")]
+        assert not [name for name in set(sys.modules) - before if re.match(r"own_\w+\.", name)]
 
 
 def test_a_place_without_a_file_is_one_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "tuned"),
-    *("settings.choices", "settings.environments", "settings.own_files", "settings.parts"),
+    *("settings.choices", "settings.own_imports", "settings.environments"),
+    *("settings.own_files", "settings.parts"),
     "settings.convolutions",
     "settings.construction",
     *("settings.checks", "settings.ranges", "config", "presets", "parts"),

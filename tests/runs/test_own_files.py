@@ -82,7 +82,8 @@ def test_a_run_of_own_parts_is_found_again_and_records_them(whole: Path, own: Pa
     stored = json.loads((whole / "config.json").read_text())
     assert (stored["config"]["estimator"], stored["config"]["policy"]) == ("clipped", "linear")
     digest = own_files.read(f"{own}:linear").sha256
-    assert stored["parts"]["policy"] == {"name": "linear", "file": str(own), "sha256": digest}
+    entry = {"name": "linear", "file": str(own), "sha256": digest, "imports": {}}
+    assert stored["parts"]["policy"] == entry
     (copy,) = (whole / "code").iterdir()
     assert copy.name == f"my-{digest[:SHORT]}.py"
     assert copy.read_bytes() == own.read_bytes()
@@ -148,6 +149,73 @@ def test_parts_are_given_again_and_are_the_recorded_ones(
     assert len(list((whole / "code").iterdir())) == 2
 
 
+@pytest.fixture
+def with_imports(tmp_path: Path) -> Path:
+    """A file that imports a package and, in a function, a module of its folder."""
+    (tmp_path / "lib").mkdir()
+    text = "from lib import size\n\ndef linear(config, env):\n    import scale\n"
+    for name, content in {"my.py": text, "lib/__init__.py": "", "lib/size.py": "SIZE = 1"}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "scale.py").write_text("VALUE = 1", encoding="utf-8")
+    return tmp_path / "my.py"
+
+
+def test_what_an_own_file_imports_from_its_folder_is_recorded_and_compared(
+    with_imports: Path, tmp_path: Path
+) -> None:
+    reference, run = f"{with_imports}:linear", tmp_path / "run"
+    run.mkdir()
+    folders.write_setup(run, Config(policy=reference, preset=None), Hyperparams(), {}, {"pg": "0"})
+    stored = json.loads((run / "config.json").read_text())["parts"]
+    entry = stored["policy"]
+    assert list(entry["imports"]) == ["lib/__init__.py", "lib/size.py", "scale.py"]
+    copies = {path.name.rpartition("-")[0]: path.read_text() for path in (run / "code").iterdir()}
+    assert copies == {
+        "my": with_imports.read_text(),
+        "lib.__init__": "",
+        "lib.size": "SIZE = 1",
+        "scale": "VALUE = 1",
+    }
+    parts = {"policy": reference}
+    assert folders.read_setup(run, parts=parts)[0].policy is own_files.load(reference)
+    scale = with_imports.with_name("scale.py")
+    scale.write_text("raise AssertionError('executed')", encoding="utf-8")
+    before, now = entry["imports"]["scale.py"], own_files.read(reference).imports[-1].sha256
+    said = (
+        f"{scale} is not the file that {run} was run with: the digest of scale.py, which policy "
+        f"'linear' imports, was {before[:SHORT]}, and is {now[:SHORT]}; the text of then is "
+        f"{run / 'code' / 'scale'}-{before[:SHORT]}.py"
+    )
+    with pytest.raises(ValueError, match=re.escape(said)):
+        folders.read_setup(run, parts=parts)
+    config, _ = folders.read_setup(run, parts=parts, allow_changed_code=True)
+    said = f"policy 'linear', scale.py, is {before[:SHORT]} there and {now[:SHORT]} here"
+    assert code.changes(stored, config) == [f"the code of {said}"]
+    assert code.digest(code.record(config)["policy"]) != code.digest(entry)
+    scale.unlink()
+    with pytest.raises(ValueError, match=f"imported {scale}, and does so no more: the text of"):
+        folders.read_setup(run, parts=parts)
+    scale.write_text("VALUE = 1", encoding="utf-8")
+    (tmp_path / "lib" / "size").mkdir()
+    (tmp_path / "lib" / "size" / "__init__.py").touch()  # goes before lib/size.py
+    with pytest.raises(ValueError, match=r"imported .*size\.py, and does so no more"):
+        folders.read_setup(run, parts=parts)
+
+
+def test_a_run_of_before_imports_were_recorded_is_resumed(
+    with_imports: Path, tmp_path: Path
+) -> None:
+    reference = f"{with_imports}:linear"
+    folders.write_setup(tmp_path, Config(policy=reference, preset=None), Hyperparams(), {}, {})
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["parts"]["policy"]["imports"]
+    path.write_text(json.dumps(stored))
+    config, _ = folders.read_setup(tmp_path, parts={"policy": reference})
+    assert code.changes(stored["parts"], config) == []
+    assert code.digest(stored["parts"]["policy"]) == own_files.read(reference).sha256
+
+
 def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
     done = run(
         *("sweep.py", "--policy", f"{own}:linear", *SMALL, "--out", str(tmp_path)),
@@ -169,17 +237,26 @@ def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
 
 def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
     """Wherever the file lies."""
-    texts = {"one": OWN, "other": OWN, "changed": f"{OWN}# changed"}
+    importing = f"{OWN}\nimport scale\n"
+    texts = {
+        "one": OWN,
+        "other": OWN,
+        "changed": f"{OWN}# changed",
+        "importing": importing,
+        "importing another": importing,
+    }
     folders_of = {}
     for name, text in texts.items():
         path = tmp_path / name / "my.py"
         path.parent.mkdir()
         path.write_text(text, encoding="utf-8")
+        path.with_name("scale.py").write_text(f"# {name}", encoding="utf-8")
         config = Config(policy=f"{path}:linear", estimator=f"{path}:clipped", preset=None)
         table = {"learning_rate": [0.1, 0.2]}
         spec = SweepSpec(config, Hyperparams(), table, range(2))
         folders_of[name] = spec.folder(tmp_path / "sweeps")
-    assert folders_of["one"] == folders_of["other"] != folders_of["changed"]
+    assert folders_of["one"] == folders_of["other"]
+    assert len(set(folders_of.values())) == len(texts) - 1
     assert folders_of["one"].parts[-2] == "clipped"
 
 
