@@ -1,4 +1,6 @@
-"""Observations before the networks: their scale, and the layout of images."""
+"""Observations before the networks: their scale, tokens as one-hot vectors, and the layout of
+images.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,7 @@ from pg.config import Config, ImageLayout
 from pg.envs import Env
 from pg.envs.observations import is_shape
 
-__all__ = ["image_description", "image_layout", "is_convolved", "scaling"]
+__all__ = ["image_description", "image_layout", "is_convolved", "one_hot_tokens", "scaling"]
 
 
 def image_layout(config: Config, env: Env) -> ImageLayout:
@@ -83,6 +85,8 @@ def scaling(config: Config, env: Env) -> Callable[[Any], Any]:
             return structure.unflatten([f(x) for f, x in zip(leaves, arrays, strict=True)])
 
         return scaled_tree
+    if env.obs_kinds:
+        return lambda obs: obs
     if env.obs_bounds is None:
         raise ValueError(
             "scale_observations needs a space of observations with finite bounds for every entry: "
@@ -97,3 +101,19 @@ def scaling(config: Config, env: Env) -> Callable[[Any], Any]:
         return (obs - axes(low)) / axes(high - low)
 
     return scaled
+
+
+def one_hot_tokens(env: Env) -> Callable[[Any], Any]:
+    """The encoding of observations [..., *O] in which every token is a one-hot vector, those of the
+    last axis beside each other; numbers are left as they are.
+    """
+    if not any(jax.tree.leaves(env.obs_kinds)):
+        return lambda obs: obs
+
+    def one(x: Shaped[Array, "..."], kinds: int) -> Shaped[Array, "..."]:
+        if kinds == 0:
+            return x
+        one_hot = jax.nn.one_hot(x.astype(jnp.int32), kinds, dtype=float)
+        return one_hot.reshape(*x.shape[:-1], x.shape[-1] * kinds)
+
+    return lambda obs: jax.tree.map(one, obs, env.obs_kinds)

@@ -28,7 +28,7 @@ from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.observations import is_shape, map_observation, zeros_of
 from pg.estimators.facts import facts_of
-from pg.images import image_layout, is_convolved, scaling
+from pg.images import image_layout, is_convolved, one_hot_tokens, scaling
 from pg.inputs import check_key, check_kind, described, numbers
 from pg.layers import (
     ACTIVATIONS,
@@ -110,6 +110,11 @@ def make_policy(config: Config, env: Env) -> Network:
     """
     check_config(config)
     check_env(env)
+    if config.normalise_observations and any(jax.tree.leaves(env.obs_kinds)):
+        raise ValueError(
+            "normalise_observations standardises numbers, and this environment shows tokens, each "
+            "of which is a kind of its own: leave it out"
+        )
     if config.policy is not None:
         policy = _own_network("policy", config, env)
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, env)
@@ -318,7 +323,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
     cell = make_cell(config.rnn, config.rnn_size, config.rnn_window, config.rnn_heads)
     model = Model(_torso(config, env), cell, head)
     carry = () if cell is None else cell.start()
-    scaled = scaling(config, env)
+    scaled, encoded = scaling(config, env), one_hot_tokens(env)
     is_array = is_shape(env.obs_shape)
 
     def init(key: PRNGKeyArray) -> PyTree:
@@ -326,7 +331,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
         return model.init(
             key,
             jax.tree.map(lambda c: c[None], carry),
-            zeros_of(env.obs_shape, (1,)),
+            encoded(zeros_of(env.obs_shape, (1,))),
             jnp.ones(1, bool),
         )
 
@@ -337,7 +342,7 @@ def _network(config: Config, env: Env, head: nn.Module) -> Network:
         if is_array:
             obs = numbers("obs", obs)
         try:
-            return model.apply(params, carry, scaled(obs), first)
+            return model.apply(params, carry, encoded(scaled(obs)), first)
         except flax.errors.ScopeParamShapeError:
             if is_array and obs.shape[-len(env.obs_shape) :] != env.obs_shape:
                 shapes = f"{list(env.obs_shape)}, after any other axes, got shape {list(obs.shape)}"
@@ -496,7 +501,7 @@ def _hidden(config: Config) -> Hidden:
 def _torso_of_array(config: Config, env: Env, sizes: tuple[int, ...]) -> nn.Module:
     """The torso of one array, with dense hidden layers of these sizes."""
     if not is_convolved(config, env):
-        check_network(config, math.prod(env.obs_shape))
+        check_network(config, math.prod(env.obs_shape) * max(env.obs_kinds or 0, 1))
         return MLP(len(env.obs_shape), sizes, _hidden(config))
     layout = image_layout(config, env)
     if layout == "chw" and config.image_layout == "auto":

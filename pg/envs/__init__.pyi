@@ -9,6 +9,7 @@ from . import library as library
 from . import masks as masks
 from . import observations as observations
 from . import registry as registry
+from . import sequences as sequences
 from . import step_checks as step_checks
 from . import time_limit_checks as time_limit_checks
 from . import tracing as tracing
@@ -23,7 +24,9 @@ from .env_spaces import Box as Box
 from .env_spaces import Discrete as Discrete
 from .env_spaces import MultiDiscrete as MultiDiscrete
 from .env_spaces import ProductSpace as ProductSpace
+from .env_spaces import Tokens as Tokens
 from .library import environment as environment
 from .library import gymnax as gymnax
 from .library import spaces as spaces
 from .observations import Masked as Masked
+from .sequences import Sequences as Sequences

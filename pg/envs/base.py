@@ -61,6 +61,9 @@ class Env(NamedTuple):
     differentiable: bool = False  # a step passes on the derivative of state and observation
     # of every entry of an observation; None: not all of them are known; or a tree of these
     obs_bounds: Any = None
+    # of tokens the number of their kinds, which networks see one-hot; 0: of numbers; None: of
+    # numbers all; or a tree of these
+    obs_kinds: Any = None
     # that a trajectory keeps observations in, which are floats: bytes if they come as bytes
     obs_dtype: Any = float
     # between the environment's own code and a policy: observations [B, ...], shapes and
@@ -80,8 +83,9 @@ class Env(NamedTuple):
         """This, once for each array of an observation, as if it were the whole of it."""
         shapes = jax.tree.leaves(self.obs_shape, is_leaf=is_shape)
         bounds = jax.tree.leaves(self.obs_bounds, is_leaf=is_bounds)
-        pairs = zip(shapes, bounds, strict=True)
-        return [self._replace(obs_shape=shape, obs_bounds=bound) for shape, bound in pairs]
+        kinds = jax.tree.leaves(self.obs_kinds) or [0] * len(shapes)
+        leaves = zip(shapes, bounds, kinds, strict=True)
+        return [self._replace(obs_shape=s, obs_bounds=b, obs_kinds=k) for s, b, k in leaves]
 
     def encoded(self, obs: Any, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
@@ -235,6 +239,7 @@ def make_env(
         max_steps=None if limit is None else math.ceil(limit / action_repeat),
         differentiable=differentiable,
         obs_bounds=seen.bounds,
+        obs_kinds=seen.kinds,
         obs_dtype=seen.dtype,
         encode=seen.encode,
         own_obs=own_obs,

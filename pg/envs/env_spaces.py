@@ -18,6 +18,7 @@ __all__ = [
     "Discrete",
     "MultiDiscrete",
     "ProductSpace",
+    "Tokens",
     "first_number",
     "is_box",
     "is_discrete",
@@ -51,6 +52,17 @@ class MultiDiscrete(NamedTuple):
     """
 
     nvec: Any  # [k]
+
+
+class Tokens(NamedTuple):
+    """Observations of whole numbers 0 .. n-1, each of which is a kind of its own, in an array.
+
+    They are kept as numbers; pg's own networks see them one-hot, and a network of one's own is
+    given the numbers, as floats.
+    """
+
+    n: int
+    shape: tuple[int, ...] = ()
 
 
 class ProductSpace(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.envs.env_spaces import UNBOUNDED, Box, first_number, is_discrete, space_of
+from pg.envs.env_spaces import UNBOUNDED, Box, Tokens, first_number, is_discrete, space_of
 from pg.envs.failures import described
 
 __all__ = [
@@ -59,6 +59,7 @@ class Encoding(NamedTuple):
     shape: Any  # of one encoded observation, without the mask: a tuple, or a tree of tuples
     dtype: Any  # that a trajectory stores it in, without the mask: a dtype, or a tree of them
     bounds: Any  # a Box of numpy's arrays, or None where they are not known; or a tree of these
+    kinds: Any  # of tokens their number, else 0; or a tree of these
 
 
 def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int] = ()) -> Encoding:
@@ -89,7 +90,7 @@ def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int]
         encode, shape = entries_of(encode, shape, entries)
         if bounds is not None:
             bounds = Box(bounds.low[list(entries)], bounds.high[list(entries)])
-    return Encoding(encode, shape, _dtype_of(obs), bounds)
+    return Encoding(encode, shape, _dtype_of(obs), bounds, _kinds_of_array(space))
 
 
 def _encoding_of_tree(space: Any, obs: Any, entries: Sequence[int]) -> Encoding:
@@ -121,7 +122,8 @@ def _encoding_of_tree(space: Any, obs: Any, entries: Sequence[int]) -> Encoding:
             encode, shape = _encoding_of_array(part, leaf)
         except ValueError as error:
             raise ValueError(f"{error}, in {jax.tree_util.keystr(path)}") from None
-        made.append(Encoding(encode, shape, _dtype_of(leaf), _bounds_of_array(part, leaf)))
+        bounds, kinds = _bounds_of_array(part, leaf), _kinds_of_array(part)
+        made.append(Encoding(encode, shape, _dtype_of(leaf), bounds, kinds))
 
     def encode_tree(own: Any) -> Any:
         each = zip(made, structure.flatten_up_to(own), strict=True)
@@ -130,7 +132,7 @@ def _encoding_of_tree(space: Any, obs: Any, entries: Sequence[int]) -> Encoding:
     def tree(field: str) -> Any:
         return structure.unflatten([getattr(part, field) for part in made])
 
-    return Encoding(encode_tree, tree("shape"), tree("dtype"), tree("bounds"))
+    return Encoding(encode_tree, tree("shape"), tree("dtype"), tree("bounds"), tree("kinds"))
 
 
 def _part_of(space: Any, path: Any) -> Any:
@@ -167,7 +169,12 @@ def _encoding_of_array(space: Any, obs: Any) -> tuple[Callable[..., Any], tuple[
         )
     if math.prod(obs.shape) == 0:
         raise ValueError(f"observations must have at least one entry, got shape {obs.shape}")
-    if is_discrete(space):
+    if isinstance(space, Tokens):
+        if obs.shape != space.shape:
+            raise ValueError(
+                f"an observation of {space} must have that shape, got {described(obs)}"
+            )
+    elif is_discrete(space):
         n, first = int(space.n), first_number(space)
         if n < 1 or obs.shape != () or jnp.issubdtype(obs.dtype, jnp.floating):
             raise ValueError(
@@ -186,6 +193,8 @@ def _bounds_of_array(space: Any, obs: Any) -> Box | None:
         space: The space that the environment states for it, or None.
         obs: The shape and dtype of one array.
     """
+    if isinstance(space, Tokens):
+        return None
     low: Any = getattr(space, "low", None)
     high: Any = getattr(space, "high", None)
     shape = obs.shape or (1,)
@@ -200,6 +209,11 @@ def _bounds_of_array(space: Any, obs: Any) -> Box | None:
     if not (np.abs([low, high]) < UNBOUNDED).all() or not (low < high).all():
         return None
     return Box(low, high)
+
+
+def _kinds_of_array(space: Any) -> int:
+    """The number of kinds of tokens in an array, and 0 where it holds none."""
+    return int(space.n) if isinstance(space, Tokens) else 0
 
 
 def entries_of(

@@ -28,6 +28,7 @@ ORDER = (
     *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
     *(
         "distributions",
+        "envs.sequences",
         "images",
         "layers",
         "network_checks",

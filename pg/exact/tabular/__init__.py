@@ -39,6 +39,9 @@ from pg.exact.tabular.networks import (
     table_critic,
     table_policy,
 )
+from pg.exact.tabular.prefix_tree import (
+    prefix_tree,
+)
 from pg.exact.tabular.problems import (
     bandit,
     cancelling,
@@ -79,6 +82,7 @@ __all__ = [
     "gridworld",
     "initial_states",
     "pessimal",
+    "prefix_tree",
     "references",
     "register",
     "restarting",

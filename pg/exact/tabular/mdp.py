@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from pg.distributions import inverse_cdf
 from pg.envs import environment, gymnax, spaces
@@ -32,6 +32,7 @@ class TabularMDP(environment.Environment):
         horizon: int,
         features: Any = None,
         mask: Any = None,
+        observation_space: Any = None,
     ) -> None:
         """
         Args:
@@ -40,8 +41,10 @@ class TabularMDP(environment.Environment):
             initial: ρ(s), [S].
             terminal: the states that end an episode, [S] bool.
             horizon: H, the time limit.
-            features: the observation of each state, [S, D]; default: one-hot.
+            features: the observation of each state, [S, D], or a tree of such arrays; default:
+                one-hot.
             mask: the actions that are legal in each state, [S, A] bool; default: all.
+            observation_space: default: the range of the features, of one array of them.
 
         Raises:
             ValueError: a wrong shape, probabilities that do not sum to 1, or a state that is not
@@ -57,8 +60,13 @@ class TabularMDP(environment.Environment):
         check_shape("reward", reward.shape, [(S, A), (S, A, S)])
         check_shape("initial", self.initial.shape, [(S,)])
         check_shape("terminal", self.terminal.shape, [(S,)])
-        self.features = np.eye(S) if features is None else np.asarray(features, np.float64)
-        check_shape("features", self.features.shape[:1], [(S,)])
+        features = np.eye(S) if features is None else features
+        if isinstance(features, list):
+            features = np.asarray(features)
+        self.features = jax.tree.map(lambda x: np.asarray(x, np.float64), features)
+        for leaf in jax.tree.leaves(self.features):
+            check_shape("features", leaf.shape[:1], [(S,)])
+        self._observation_space = observation_space
         if self.horizon < 1:
             raise ValueError(f"horizon must be a whole number of at least 1, got {horizon!r}")
         for name, p in (("transition", self.transition), ("initial", self.initial)):
@@ -102,7 +110,7 @@ class TabularMDP(environment.Environment):
         """The horizon as the time limit."""
         return environment.EnvParams(max_steps_in_episode=self.horizon)
 
-    def reset_env(self, key: PRNGKeyArray, params: Any) -> tuple[Float[Array, "*D"], State]:
+    def reset_env(self, key: PRNGKeyArray, params: Any) -> tuple[PyTree, State]:
         """s₀ ~ ρ."""
         state = State(state=_sample(key, jnp.asarray(self.initial, float)), time=jnp.int32(0))
         return self.get_obs(state), state
@@ -117,9 +125,13 @@ class TabularMDP(environment.Environment):
         state = State(state=after, time=state.time + 1)
         return self.get_obs(state), state, reward, terminated, {}
 
-    def get_obs(self, state: State, params: Any = None, key: Any = None) -> Float[Array, "*D"]:
-        """The features of the state, [D]."""
-        return jnp.asarray(self.features, float)[state.state]
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> PyTree:
+        """The features of the state, [D], or a tree."""
+        return self.observations(state.state)
+
+    def observations(self, states: Int[Array | np.ndarray, "*B"]) -> PyTree:
+        """The features of states, [..., D], or a tree of such arrays."""
+        return jax.tree.map(lambda x: jnp.asarray(x, float)[states], self.features)
 
     def _legal(self, state: State, params: Any) -> Bool[Array, " A"]:
         """The legal actions of the state: the method `action_mask` of an MDP that has a mask."""
@@ -129,8 +141,10 @@ class TabularMDP(environment.Environment):
         """A actions."""
         return spaces.Discrete(self.num_actions)
 
-    def observation_space(self, params: Any) -> spaces.Box:
-        """The range of the features."""
+    def observation_space(self, params: Any) -> Any:
+        """The space that was given, or the range of the features; None for a tree of them."""
+        if self._observation_space is not None or not isinstance(self.features, np.ndarray):
+            return self._observation_space
         return spaces.Box(self.features.min(), self.features.max(), self.features.shape[1:])
 
     @property

@@ -19,7 +19,7 @@ def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A
     exact gradient of J with respect to any network's parameters.
     """
     first = jnp.zeros(mdp.num_states, bool)
-    obs: PyTree = jnp.asarray(mdp.features, float)
+    obs = mdp.observations(np.arange(mdp.num_states))
     if policy.masked:
         obs = Masked(obs, jnp.asarray(mdp.mask))
     _, dist = policy.apply(params, policy.carry, obs, first)

@@ -30,12 +30,11 @@ def enumerate_trajectories(
     of_actions = jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
     of_transitions = np.where(valid, mdp.transition[state, action, after], 1.0).prod(0)
     probability = mdp.initial[state[0]] * of_transitions * of_actions
-    features = jnp.asarray(mdp.features, float)
 
     def observed(state: Int[np.ndarray, "H M"]) -> PyTree:
         if mdp.mask is None:
-            return features[state]
-        return Masked(features[state], jnp.asarray(mdp.mask)[state])
+            return mdp.observations(state)
+        return Masked(mdp.observations(state), jnp.asarray(mdp.mask)[state])
 
     traj = Trajectory(
         obs=observed(state),

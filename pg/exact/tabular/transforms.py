@@ -1,5 +1,6 @@
 """MDPs made of others: with the time in the state, so that values are stationary; or continuing."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -41,7 +42,9 @@ def restarting(mdp: TabularMDP) -> TabularMDP:
     transition = onward + (1.0 - onward.sum(-1, keepdims=True)) * initial
     endless = np.zeros(alive.sum(), bool)
     mask = None if mdp.mask is None else mdp.mask[alive]
-    return TabularMDP(transition, reward, initial, endless, mdp.horizon, mdp.features[alive], mask)
+    features = jax.tree.map(lambda x: x[alive], mdp.features)
+    space = mdp.observation_space(None)
+    return TabularMDP(transition, reward, initial, endless, mdp.horizon, features, mask, space)
 
 
 def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"]) -> TabularMDP:
@@ -60,4 +63,5 @@ def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"])
         mdp.horizon,
         continuing.features,
         continuing.mask,
+        continuing.observation_space(None),
     )
