@@ -19,8 +19,7 @@ from pg.commands import cli, terminal
 from pg.estimators.facts import FACTS
 from pg.inputs import check_name, count
 from pg.reports import tables
-from pg.settings import own_files
-from pg.settings.parts import check_part
+from pg.settings.parts import check_choice
 
 FAILS = 1  # the exit code
 BESIDE = ("reinforce", "reward_to_go", "leave_one_out")
@@ -65,8 +64,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a mistake, before jax is loaded."""
-        if not own_files.is_reference(self.estimator):
-            check_name("estimator", self.estimator, FACTS)
+        check_choice("estimator", self.estimator, FACTS)
         for name in self.beside:
             check_name("beside", name, FACTS)
         if not 0.0 < self.gamma <= 1.0:
@@ -78,13 +76,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
     cli.cache_compilations()
+    from pg import diagnostics
+    from pg.estimators import family
+
     try:
-        factory = _factory(options.estimator)  # executes the file of a user's own
+        factory = family.find(options.estimator)  # executes the file of a user's own
     except ValueError as error:
         cli.fail(error)
-
-    from pg import diagnostics
-
     began = time.monotonic()
     with terminal.waiting(f"checking {options.estimator}", quiet=options.json):
         found = diagnostics.verdict(
@@ -102,17 +100,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     outcome = f"{', '.join(failures)}: fails" if failures else "nothing fails"
     print(f"\n{outcome}, after {time.monotonic() - began:.0f} s")
     return FAILS if failures else 0
-
-
-def _factory(name: str) -> Any:
-    """The function of an estimator, by its name or its file. Raises ValueError for another kind."""
-    if not own_files.is_reference(name):
-        from pg.estimators import ESTIMATORS
-
-        return ESTIMATORS[name]
-    factory = own_files.load(name, "estimator")
-    check_part("estimator", factory)
-    return factory
 
 
 def _beside(found: Any) -> tuple[str, ...]:

@@ -2,18 +2,21 @@
 problems.
 
 Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
-couples episodes.
+couples episodes. An estimator of your own, FILE.py:NAME, has a row beside the others.
 """
 
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pg.commands import cli
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, UNSTATED, facts_of
+from pg.runs import code
+from pg.settings import own_files
+from pg.settings.parts import check_choice, check_names_differ, part_name, row_name
 
 HEADER = """\
 | estimator | Ψₜ | source | unbiased for | bias | variance | signal to noise |
@@ -31,15 +34,28 @@ class Options:
 
     gamma: float = 0.9
     """Discount γ."""
-    estimators: tuple[Literal[tuple(FACTS)], ...] = tuple(FACTS)  # type: ignore[valid-type]
-    """Names of the estimators."""
+    estimators: tuple[str, ...] = tuple(FACTS)
+    """Names of the estimators, or FILE.py:NAME of your own."""
+    problems: tuple[str, ...] = ()
+    """FILE.py:NAME of small tabular MDPs of your own; none: random, chain and cancelling."""
     out: tuple[Path, ...] = ()
     """Files in which the table replaces the lines between `<!-- table -->` and
     `<!-- end of table -->`, and its first columns those between `<!-- slim table -->` and
-    `<!-- end of slim table -->`.
+    `<!-- end of slim table -->`; files of your own are copied to code/ beside them.
     """
     figure: Path | None = None
     """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a mistake, before jax is loaded and before a file is executed."""
+        if not 0.0 <= self.gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
+        for name in self.estimators:
+            check_choice("estimators", name, FACTS)
+        for name in self.problems:
+            check_choice("problems", name, ())
+        check_names_differ("estimators", self.estimators)
+        check_names_differ("problems", self.problems)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -53,44 +69,141 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         for path, text in texts.items()
         if MARKS[0] not in text and SLIM_MARKS[0] not in text
     ]
-    if without or not 0.0 <= options.gamma <= 1.0:
-        cli.fail(
-            f"no line {MARKS[0]} in {without}"
-            if without
-            else f"gamma must be in [0, 1], got {options.gamma}"
-        )
+    if without:
+        cli.fail(f"no line {MARKS[0]} in {without}")
     cli.cache_compilations()
-    import jax
+    try:
+        estimators, problems = _parts(options)
+        figures_of = _print_rows(estimators, problems, options.gamma)
+    except ValueError as error:
+        cli.fail(error)
+    _write(options, texts, estimators, figures_of)
+    own = [("estimator", estimator) for estimator in estimators.values() if is_own(estimator)]
+    if options.problems:
+        own += [("problem", problem) for problem in problems.values()]
+    for folder in {path.parent for path in (*options.out, options.figure) if path is not None}:
+        code.copy_texts(folder, own)
+    return 0
 
+
+def _parts(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The functions of the estimators and the problems, by name.
+
+    Raises ValueError for a part of a user's own that is of another kind.
+    """
+    from pg.diagnostics import references
+    from pg.estimators import family
     from pg.exact import tabular
+
+    estimators = {row_name(name): family.find(name) for name in options.estimators}
+    problems: dict[str, Any] = {}
+    for reference in options.problems:
+        problem = own_files.load(reference, "env")
+        references.check_small(f"problem {reference}", problem)
+        problems[row_name(reference)] = problem
+    return estimators, problems or tabular.references()
+
+
+def _print_rows(
+    estimators: Mapping[str, Any], problems: Mapping[str, Any], gamma: float
+) -> dict[str, dict[str, Any]]:
+    """Prints the table row by row. Returns the figures, by estimator and by problem.
+
+    Args:
+        estimators: functions by name.
+        problems: MDPs by name.
+        gamma: discount.
+    """
+    from pg import diagnostics
+
+    def exact(name: str) -> dict[str, Any]:
+        return diagnostics.exact_figures(estimators[name], gamma=gamma, problems=problems)
+
+    # before the first row: with the user's own something may be wrong
+    own = {name: exact(name) for name in estimators if is_own(estimators[name])}
+    figures_of = {}
+    print(HEADER)
+    for name, estimator in estimators.items():
+        figures_of[name] = own[name] if name in own else exact(name)
+        print(row(estimator, figures_of[name]), flush=True)
+    return figures_of
+
+
+def _write(
+    options: Options,
+    texts: Mapping[Path, str],
+    estimators: Mapping[str, Any],
+    figures_of: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes the tables and the figure.
+
+    Args:
+        options: of the command.
+        texts: of the files of the tables, by path.
+        estimators: functions by name.
+        figures_of: exact figures, by estimator and by problem.
+    """
     from pg.reports import tables
 
-    jax.config.update("jax_enable_x64", True)
-    columns_of, rows = {}, []
-    print(HEADER)
-    for name in options.estimators:
-        problems = tabular.references().values()
-        columns_of[name] = [figures(name, mdp, options.gamma) for mdp in problems]
-        cells = [" · ".join(column) for column in zip(*columns_of[name], strict=True)]
-        rows.append(f"| {described(name)} | {' | '.join(cells)} |")
-        print(rows[-1], flush=True)
+    rows = [row(estimators[name], figures) for name, figures in figures_of.items()]
+    slim_rows = [slim(estimator) for estimator in estimators.values()]
     for path, text in texts.items():
         if MARKS[0] in text:
             tables.insert(path, "\n".join([HEADER, *rows]), MARKS)
         if SLIM_MARKS[0] in text:
-            slim_rows = [slim(name) for name in options.estimators]
             tables.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
     if options.figure:
-        plot({name: columns[0] for name, columns in columns_of.items()}, options.figure)
-    return 0
+        first = {name: next(iter(figures.values())) for name, figures in figures_of.items()}
+        plot({name: figures.as_text() for name, figures in first.items()}, options.figure)
 
 
-def slim(name: str) -> str:
-    """The row of an estimator in the slim table: name, Ψ, whether unbiased."""
-    facts = FACTS[name]
+def is_own(estimator: Any) -> bool:
+    """True for an estimator that is not one of the table of facts."""
+    return not facts_of(estimator).module
+
+
+def row(estimator: Any, figures: Mapping[str, Any]) -> str:
+    """The row of an estimator: what is known of it, and its figures on all problems.
+
+    Args:
+        estimator: its function.
+        figures: `Figures` by problem.
+    """
+    columns = zip(*(problem.as_text() for problem in figures.values()), strict=True)
+    cells = [" · ".join(column) for column in columns]
+    return f"| {described(estimator)} | {' | '.join(cells)} |"
+
+
+def slim(estimator: Any) -> str:
+    """The row of an estimator in the slim table: name, Ψ, whether unbiased. estimator: its name or
+    its function.
+    """
+    facts = facts_of(estimator)
     target = re.split(r"[ ,:;]", facts.unbiased_for)[0]
     answer = {"J": "yes", "no": "no"}.get(target, f"for {target}")
-    return f"| `{name}` | {facts.psi.replace('|', '∣')} | {answer} |"
+    if facts is UNSTATED:
+        answer = "not stated"
+    return f"| `{part_name(estimator)}` | {_cell(facts.psi)} | {answer} |"
+
+
+def described(estimator: Any) -> str:
+    """The cells that come from what is stated: name, Ψ, source, what it is unbiased for.
+    estimator: its name or its function.
+    """
+    facts = facts_of(estimator)
+    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", facts.source)
+    unbiased_for = f"{facts.unbiased_for}: {facts.why}" if facts.why else facts.unbiased_for
+    if facts is UNSTATED:
+        unbiased_for = "not stated"
+    if is_own(estimator):
+        source = "; ".join(filter(None, [source, code.label(estimator)]))
+    cells = f"`{part_name(estimator)}`", facts.psi, source, unbiased_for
+    return " | ".join(map(_cell, cells))
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table in Markdown."""
+    return text.replace("|", "∣") or "—"
 
 
 def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
@@ -105,28 +218,3 @@ def plot(figures_of: dict[str, tuple[str, str, str]], path: Path) -> None:
             variance[name] = Estimate(float(variance_text), math.nan, math.nan)
     panels = {"bias ‖Eĝ − ∇J‖ / ‖∇J‖": bias, "variance, of reinforce = 1": variance}
     plots.bars(panels, path, ylabel="exact, over every trajectory of a small random problem")
-
-
-def described(name: str) -> str:
-    """The cells that come from the table of facts: name, Ψ, source, what it is unbiased for."""
-    facts = FACTS[name]
-    source = re.sub(r"\d{4}\.\d{4,5}", r"[\g<0>](https://arxiv.org/abs/\g<0>)", facts.source)
-    unbiased_for = f"{facts.unbiased_for}: {facts.why}" if facts.why else facts.unbiased_for
-    cells = f"`{name}`", facts.psi, source, unbiased_for
-    return " | ".join(cell.replace("|", "∣") for cell in cells)
-
-
-def figures(name: str, mdp: Any, gamma: float) -> tuple[str, str, str]:
-    """Bias, variance and signal to noise of an estimator on a problem, exactly, as text.
-
-    Args:
-        name: of the estimator.
-        mdp: the problem.
-        gamma: discount.
-    """
-    from pg.diagnostics import references
-    from pg.estimators import ESTIMATORS
-
-    facts = FACTS[name]
-    h = references.hyperparams(facts, gamma)
-    return references.figures(ESTIMATORS[name], facts, mdp, h).as_text()

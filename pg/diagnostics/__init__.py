@@ -46,6 +46,7 @@ from pg.diagnostics.samples import (
 from pg.diagnostics.verdict import (
     Finding,
     Verdict,
+    exact_figures,
     verdict,
 )
 from pg.diagnostics.weights import (
@@ -66,6 +67,7 @@ __all__ = [
     "cosine_to",
     "decompose",
     "effective_sample_size",
+    "exact_figures",
     "exact_moments",
     "expected_cosine",
     "explained_share",

@@ -3,7 +3,7 @@ are known exactly.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,9 @@ from pg.estimators import Estimator, Facts, Params
 from pg.estimators.family import Factory
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
+from pg.inputs import described
 
+MOST_TRAJECTORIES = 2_000  # and for estimators that compare episodes as many pairs, squared
 ROUNDING = 1e-12  # relative size of what is left of an exact 0
 
 
@@ -124,6 +126,25 @@ def hyperparams(facts: Facts, gamma: float) -> Hyperparams:
     names = ("temperature",) if facts.module else Hyperparams().scalars()
     set_there = {name: facts.settings[name] for name in names if name in facts.settings}
     return Hyperparams(**{**set_there, "gamma": gamma})
+
+
+def check_small(what: str, mdp: Any) -> None:
+    """Raises ValueError unless an object is an MDP on which the exact figures of estimators can be
+    summed: with one-hot observations, without a mask, with few trajectories.
+
+    Args:
+        what: The MDP, as a sentence names it.
+        mdp: The MDP.
+    """
+    if not isinstance(mdp, TabularMDP):
+        raise ValueError(f"{what} must be a pg.exact.tabular.TabularMDP, got {described(mdp)}")
+    if not np.array_equal(mdp.features, np.eye(mdp.num_states)) or mdp.mask is not None:
+        raise ValueError(f"{what} must have one-hot observations, and no mask of actions")
+    if (number := tabular.num_trajectories(mdp)) > MOST_TRAJECTORIES:
+        raise ValueError(
+            f"{what} must have at most {MOST_TRAJECTORIES:,} trajectories, which are all summed "
+            f"over, got {number:,.0f}: give it fewer states or actions, or a shorter horizon"
+        )
 
 
 def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> Figures:

@@ -1,4 +1,4 @@
-"""The functions of the estimators in the table (`facts`), by their names."""
+"""The functions of the estimators in the table (`facts`), by their names, and those of files."""
 
 import functools
 import importlib
@@ -8,6 +8,8 @@ from pg.config import Hyperparams
 from pg.estimators.base import Estimator
 from pg.estimators.facts import FACTS
 from pg.networks import Network
+from pg.settings import own_files
+from pg.settings.parts import check_part
 
 Factory = Callable[[Network, Network, Hyperparams], Estimator]
 
@@ -25,10 +27,23 @@ def as_listed(factory: Factory) -> Factory:
     return make
 
 
-def _find(name: str) -> Factory:
+def _listed(name: str) -> Factory:
     module = importlib.import_module(f"pg.estimators.{FACTS[name].module}")
     function: Factory = getattr(module, name)
     return as_listed(function)
 
 
-ESTIMATORS: dict[str, Factory] = {name: _find(name) for name in FACTS}
+ESTIMATORS: dict[str, Factory] = {name: _listed(name) for name in FACTS}
+
+
+def find(name: str) -> Factory:
+    """The function of an estimator, by its name or by `FILE.py:NAME`, which is executed.
+
+    Raises ValueError for a file that fails, or what is no function of policy, critic and
+    hyperparameters.
+    """
+    if not own_files.is_reference(name):
+        return ESTIMATORS[name]
+    factory: Factory = own_files.load(name, "estimator")
+    check_part("estimator", factory)
+    return factory

@@ -4,12 +4,13 @@
                     its folder                                  code/NAME-SHA256.py    their texts
 
 A run is resumed, replayed and loaded with parts that are given again, which must be those that are
-recorded. Neither what lies in a run's folder nor a file that it names is ever executed for it.
+recorded. Neither what lies in a run's folder nor a file that it names is ever executed for it. What
+has several parts of one field, as the leaderboard, records a list of them.
 """
 
 import hashlib
 import operator
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,21 +19,35 @@ from pg.inputs import Optional
 from pg.runs import files
 from pg.settings import own_files
 from pg.settings.own_files import Source
-from pg.settings.parts import resolved
+from pg.settings.parts import resolved, row_name
 
-__all__ = ["PARTS_JSON", "StandIn", "changes", "digest", "given_again", "record", "write_texts"]
+__all__ = [
+    "LIST_JSON",
+    "PARTS_JSON",
+    "StandIn",
+    "changes",
+    "copy_texts",
+    "digest",
+    "given_again",
+    "is_changed",
+    "label",
+    "record",
+    "record_list",
+    "write_texts",
+]
 
-# The expected shape of the entry `parts` of config.json, as of `inputs.misfit`.
-PARTS_JSON: dict[Any, Any] = {
-    ...: {
-        "name": str,
-        "file": str,
-        "sha256": str,
-        "module": Optional(str),
-        "defined_in": Optional(str),
-        "imports": Optional({...: str}),
-    },
+_ENTRY: dict[str, Any] = {
+    "name": str,
+    "file": str,
+    "sha256": str,
+    "module": Optional(str),
+    "defined_in": Optional(str),
+    "imports": Optional({...: str}),
 }
+# The expected shape of the entry `parts` of config.json, as of `inputs.misfit`.
+PARTS_JSON: dict[Any, Any] = {...: _ENTRY}
+# That of a list of parts, several of which may be of one field.
+LIST_JSON: list[Any] = [{"field": str, **_ENTRY}]
 SHORT = 12  # characters of a digest that a sentence shows
 
 
@@ -50,7 +65,14 @@ class StandIn:
 
 def record(config: Config) -> dict[str, dict[str, Any]]:
     """The entry `parts` of config.json: by field, each part that is a user's own."""
-    return {field: _entry(part, source) for field, part, source in _sources(config)}
+    return {field: _entry(part, source) for field, part, source in _sources(_of_run(config))}
+
+
+def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of parts, pairs of a field and a part, that are a user's own: each with its
+    field.
+    """
+    return [{"field": field, **_entry(part, source)} for field, part, source in _sources(parts)]
 
 
 def digest(entry: Mapping[str, Any]) -> str:
@@ -63,13 +85,21 @@ def digest(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256("\n".join([entry["sha256"], *lines]).encode()).hexdigest()
 
 
-def _sources(config: Config) -> Iterator[tuple[str, Any, Source]]:
-    """Field, part and source of a Config's own parts; an environment object that was given in
-    Python is known by its class, as `folders` has it.
+def _of_run(config: Config) -> Iterator[tuple[str, Any]]:
+    """Field and part of a Config's own parts; an environment object that was given in Python is
+    known by its class, as `folders` has it.
     """
     for field, part in own_parts(config).items():
         source = own_files.source_of(part)
-        if source is not None and not (field == "env" and source.module):
+        if not (field == "env" and source is not None and source.module):
+            yield field, part
+
+
+def _sources(parts: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any, Source]]:
+    """Field, part and source of the parts that have one."""
+    for field, part in parts:
+        source = own_files.source_of(part)
+        if source is not None:
             yield field, part, source
 
 
@@ -88,8 +118,15 @@ def _entry(part: Any, source: Source) -> dict[str, Any]:
 
 def write_texts(folder: Path, config: Config) -> None:
     """Copies the files of a run's own parts into its folder, to be read and compared."""
+    copy_texts(folder, _of_run(config))
+
+
+def copy_texts(folder: Path, parts: Iterable[tuple[str, Any]]) -> None:
+    """Copies the files of parts, pairs of a field and a part, and of what they import into `code`
+    of a folder.
+    """
     texts = {}
-    for _, _, source in _sources(config):
+    for _, _, source in _sources(parts):
         if source.text:
             texts[_copy(source.file, source.sha256)] = source.text
         for file in source.imports:
@@ -98,6 +135,14 @@ def write_texts(folder: Path, config: Config) -> None:
         files.make_folder(folder / "code", within=folder)
     for name, text in texts.items():
         files.replace(folder / "code" / name, operator.methodcaller("write", text))
+
+
+def label(part: Any) -> str:
+    """The file and the beginning of the digest of a user's own part, for people; "" without."""
+    source = own_files.source_of(part)
+    if source is None or not source.sha256:
+        return ""
+    return f"{Path(source.file).name} {_short(digest(_entry(part, source)))}"
 
 
 def _copy(file: str, sha256: str) -> str:
@@ -181,7 +226,7 @@ def given_again(
     for field, entry in recorded.items():
         part = given.get(field)
         if part is not None:
-            _check(folder, field, entry, part, allow_changed_code)
+            is_changed(folder, field, entry, part, allow_changed_code=allow_changed_code)
             found[field] = part
         elif field in needed:
             raise ValueError(_missing(folder, field, entry))
@@ -190,22 +235,39 @@ def given_again(
     return resolved(found)  # only now: no file is executed until all are the recorded ones
 
 
-def _check(
-    folder: Path, field: str, entry: Mapping[str, str], part: Any, allow_changed_code: bool
-) -> None:
-    """Raises ValueError unless a part is the recorded one."""
-    is_file = own_files.is_reference(part)
-    source = own_files.read(part) if is_file else own_files.source_of(part)
-    name = source.name if is_file and source else part_name(part)
+def is_changed(
+    folder: Path,
+    field: str,
+    entry: Mapping[str, Any],
+    part: Any,
+    *,
+    allow_changed_code: bool = False,
+) -> bool:
+    """True for a part that has the recorded one's name, and other code.
+
+    Args:
+        folder: of what was recorded.
+        field: of the part.
+        entry: the recorded one.
+        part: an object or a function, or `FILE.py:NAME`, which is not executed.
+        allow_changed_code: the code may be another.
+
+    Raises:
+        ValueError: it has another name, or code that may not be another.
+    """
+    source = own_files.read(part) if own_files.is_reference(part) else own_files.source_of(part)
+    name = row_name(part)
     if name != entry["name"]:
         raise ValueError(
             f"{folder} holds a run of another {field}, {entry['name']!r}: got {name!r}"
         )
     # of a part that was given in Python the file may be a script that has gone on since
-    if source is None or "module" in entry or allow_changed_code:
-        return
-    for change in _changes(entry, _entry(part, source)):
-        raise ValueError(_changed(folder, f"{field} {name!r}", entry["file"], source, change))
+    if source is None or "module" in entry:
+        return False
+    found = _changes(entry, _entry(part, source))
+    if found and not allow_changed_code:
+        raise ValueError(_changed(folder, f"{field} {name!r}", entry["file"], source, found[0]))
+    return bool(found)
 
 
 def _changed(folder: Path, part: str, recorded: str, source: Source, change: _Change) -> str:

@@ -4,21 +4,25 @@ Each is a name of this package's own (of policy and critic None: as the settings
 a function that is handed in from Python, or `FILE.py:NAME`. Nothing here imports jax.
 """
 
+import collections
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pg.inputs import check_function, described
+from pg.inputs import check_function, check_name, described
 from pg.settings import own_files
 from pg.settings.environments import check_interface, name_of
 
 __all__ = [
     "ARGUMENTS",
     "PARTS",
+    "check_choice",
+    "check_names_differ",
     "check_part",
     "own_parts",
     "part_name",
     "resolved",
+    "row_name",
 ]
 
 PARTS = ("env", "estimator", "policy", "critic", "optimizer")
@@ -48,6 +52,13 @@ def part_name(part: Any) -> str:
     return name_of(part)
 
 
+def row_name(part: Any) -> str:
+    """The name under which the results of a part are listed: as `part_name`, and NAME of
+    `FILE.py:NAME`, whose file is not read.
+    """
+    return part.rpartition(":")[2] if own_files.is_reference(part) else part_name(part)
+
+
 def own_parts(settings: Any) -> dict[str, Any]:
     """The parts of a Config that are no names of this package's own, by field."""
     values = {name: getattr(settings, name) for name in PARTS}
@@ -69,6 +80,24 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
         if own_files.is_reference(values.get(name))
     }
     return {**values, **own}
+
+
+def check_choice(field: str, value: str, names: Iterable[str]) -> None:
+    """Raises ValueError unless a text is one of the names, or `FILE.py:NAME` of a file that defines
+    it, which is not executed.
+    """
+    if own_files.is_reference(value):
+        own_files.read(value)
+    else:
+        check_name(field, value, [*names, own_files.FORM])
+
+
+def check_names_differ(field: str, parts: Iterable[Any]) -> None:
+    """Raises ValueError where two parts have one name, by which their results are told apart."""
+    counts = collections.Counter(map(row_name, parts))
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f"{field}: two are called {twice[0]!r}: give each a name of its own")
 
 
 def check_part(field: str, value: Any) -> None:

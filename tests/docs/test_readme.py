@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 
+from pg import diagnostics
 from pg.benchmarks import learning, report
 from pg.commands import table
 from pg.config import Config, Hyperparams
+from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.reports import tables
@@ -140,8 +142,9 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
     problems = tabular.references()
     for column, problem in enumerate(problems):
         if problem == "cancelling" or name in ON_ALL:
-            figures = table.figures(name, problems[problem], 0.9)
-            assert list(figures) == [
+            on = {problem: problems[problem]}
+            figures = diagnostics.exact_figures(ESTIMATORS[name], problems=on)[problem]
+            assert list(figures.as_text()) == [
                 cell.split(" · ")[column] for cell in rows("docs/estimators.md")[name][4:]
             ]
 

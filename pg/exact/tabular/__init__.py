@@ -54,6 +54,7 @@ from pg.exact.tabular.problems import (
 from pg.exact.tabular.trajectories import (
     enumerate_trajectories,
     initial_states,
+    num_trajectories,
 )
 from pg.exact.tabular.transforms import (
     restarting,
@@ -81,6 +82,7 @@ __all__ = [
     "gpomdp_direction",
     "gridworld",
     "initial_states",
+    "num_trajectories",
     "pessimal",
     "prefix_tree",
     "references",

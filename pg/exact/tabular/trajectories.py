@@ -57,6 +57,21 @@ def initial_states(mdp: TabularMDP) -> Int[np.ndarray, " M"]:
     return _paths(mdp)[0][0]
 
 
+def num_trajectories(mdp: TabularMDP) -> float:
+    """The number of trajectories of positive probability, that is of `enumerate_trajectories`,
+    counted without listing them.
+    """
+    possible = mdp.transition > 0  # [S, A, S]
+    if mdp.mask is not None:
+        possible = possible & mdp.mask[:, :, None]
+    ways = possible.sum(1).astype(float)
+    ways[mdp.terminal] = np.eye(mdp.num_states)[mdp.terminal]  # an ended one stays where it is
+    reached = (mdp.initial > 0).astype(float)
+    for _ in range(mdp.horizon):
+        reached = reached @ ways
+    return float(reached.sum())
+
+
 def _paths(
     mdp: TabularMDP,
 ) -> tuple[Int[np.ndarray, "H M"], Int[np.ndarray, "H M"], Int[np.ndarray, "H M"]]:
