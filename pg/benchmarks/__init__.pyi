@@ -1,4 +1,5 @@
 from . import leaderboard as leaderboard
 from . import learning as learning
 from . import report as report
+from . import selection as selection
 from . import suites as suites

@@ -4,7 +4,7 @@ The seeds of a program are a cell, whose folder is that of a run:
 
     OUT/ENV/LABEL/seeds-0-19/   config.json, versions.json, metrics.parquet, params.safetensors,
                                 summary.json, with the final evaluation of sampled actions and,
-                                under `greedy`, of the policy's mode
+                                under `greedy`, of the policy's mode; code/ of a user's own parts
 
 The summary is written last, so that a cell that has one is finished. OUT/results.csv has a line per
 seed.
@@ -21,13 +21,12 @@ import numpy as np
 from pg import numerals
 from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import Config, Hyperparams, merge_env_params, own_parts
 from pg.inputs import shown
-from pg.runs import execution, files, folders, results, writing
+from pg.runs import code, execution, files, folders, results, writing
 from pg.runs.interrupts import Interrupted
 
-# name of the environment, label -> settings
-Settings = Callable[[str, str], tuple[Config, Hyperparams]]
+Settings = Callable[[Task, Row], tuple[Config, Hyperparams]]
 
 # The expected shape of a cell's summary, as of `inputs.misfit`.
 SUMMARY: dict[str, Any] = {
@@ -68,21 +67,44 @@ class Cell(NamedTuple):
     episodes: int  # of the final evaluation, per seed
     config: Config
     hyperparams: Hyperparams
+    allow_changed_code: bool = False  # results of a user's own file count, though it has changed
 
     def folder(self, out: Path) -> Path:
         """The folder of its results."""
         return out / self.name / self.label / f"seeds-{self.seeds[0]}-{self.seeds[-1]}"
 
-    def matches(self, stored: "Stored") -> bool:
-        """True where stored results are of these settings; fields that are newer than they count as
-        default.
+    def difference(self, stored: "Stored") -> str | None:
+        """A sentence on stored results that are of other settings or other code; fields that are
+        newer than they count as default. None: they are results of this cell.
         """
         try:
-            config, hyperparams = folders.stored_settings(stored.settings)
-        except ValueError:  # a field or a name that no longer exists
-            return False
+            config, hyperparams = self._stored_settings(stored)
+        except code.ChangedCodeError as error:
+            return f"{error}; --redo runs it again with that"
+        except ValueError:  # a field or a name that no longer exists, or another part
+            config, hyperparams = None, None
         settings = config, hyperparams, stored.episodes
-        return settings == (self.config, self.hyperparams, self.episodes)
+        if settings == (self.config, self.hyperparams, self.episodes):
+            return None
+        return (
+            f"{stored.path} was made with other settings: remove it, choose another --out, or "
+            "--redo"
+        )
+
+    def _stored_settings(self, stored: "Stored") -> tuple[Config, Hyperparams]:
+        """The stored settings, with the parts of this cell in the place of recorded ones.
+
+        Raises ValueError where these are others, and as `folders.read_setup` does.
+        """
+        if stored.path.suffix == ".json":  # of before there were any
+            return folders.stored_settings(stored.settings)
+        parts = own_parts(self.config)
+        return folders.read_setup(
+            stored.path,
+            parts.pop("env", None),
+            parts=parts,
+            allow_changed_code=self.allow_changed_code,
+        )
 
 
 class Stored(NamedTuple):
@@ -108,27 +130,37 @@ def plan(
     seeds_per_program: int = 20,
     episodes: int | None = None,
     redo: bool = False,
+    allow_changed_code: bool = False,
 ) -> tuple[list[Cell], int]:
     """The cells that are still to run, and the number of rows that have every seed already.
 
-    seeds, episodes: of each row; None: as its task has it. redo: rows whose settings have changed
-    are run again.
-    Raises ValueError for settings that are not valid, and, unless `redo`, for a file with other
-    settings.
+    Args:
+        rows: as of `selection.select`.
+        settings: of a row, as `selection.settings`.
+        out: the folder of all results.
+        seeds: of each row; None: as its task has it.
+        seeds_per_program: at most.
+        episodes: of the final evaluation, per seed; None: as the task has it.
+        redo: rows whose settings or code have changed are run again.
+        allow_changed_code: results of a user's own file count, though it has changed.
+
+    Raises:
+        ValueError: settings that are not valid and, unless `redo`, results of other settings or
+            other code.
     """
     cells, finished = [], 0
     for task, row in rows:
-        own = merge_env_params(*settings(task.name, row.label))
-        cell = Cell(task.name, row.label, (), episodes or task.episodes, *own)
+        own = merge_env_params(*settings(task, row))
+        cell = Cell(task.name, row.label, (), episodes or task.episodes, *own, allow_changed_code)
         wanted, done = seeds or task.seeds, set()
         for stored in stored_cells(out / task.name / row.label):
-            if cell.matches(stored):
+            difference = cell.difference(stored)
+            if difference is None:
                 done |= set(stored.seeds)
+                for change in code.changes(stored.settings.get("parts", {}), cell.config):
+                    cli.say(f"{stored.path}: {change}")
             elif not redo:
-                raise ValueError(
-                    f"{stored.path} was made with other settings: remove it, choose another "
-                    f"--out, or --redo"
-                )
+                raise ValueError(difference)
         missing = [seed for seed in range(wanted) if seed not in done]
         finished += not missing
         cells += [cell._replace(seeds=group) for group in _groups(missing, seeds_per_program)]
@@ -203,7 +235,7 @@ def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[R
     folders.write_setup(folder, cell.config, cell.hyperparams, options)
     writing.write_results(folder, run, evaluations, cell.seeds)
     for other in stored_cells(folder.parent):
-        if not cell.matches(other):
+        if cell.difference(other) is not None:
             _remove(other)
     return _read_cell(folder).results, run.compile_seconds + run.train_seconds
 
@@ -216,6 +248,8 @@ def _remove(stored: Stored) -> None:
         return
     files.remove(path, r"summary\.json")  # first: without it the others are no cell
     files.remove(path, _FILES)
+    files.remove(path / "code", r".*\.py")
+    files.remove_if_empty(path / "code")
     files.remove_if_empty(path)
 
 

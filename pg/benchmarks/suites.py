@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from pg import numerals
 from pg.estimators.facts import FACTS
-from pg.inputs import check_name
 
 # Names of the leaderboard's problems, on which gradients are measured (a test holds this equal to
 # pg.benchmarks.leaderboard.PROBLEMS, which needs jax).
@@ -40,17 +39,20 @@ class Row(NamedTuple):
     label: str
     steps: int  # budget: the most environment steps a seed may take
     bar: Bar | None = None  # None: reported, whatever it is
+    # label, or estimator of a user's own, whose settings it has; None: `label`
+    settings_of: Any = None
+    parts: Mapping[str, Any] = {}  # of a user's own, by field of Config; read only
 
 
 class Task(NamedTuple):
     """An environment of the benchmark."""
 
-    name: str  # of the folder and in the tables; `env` unless that is changed
+    name: str  # of the folder and in the tables
     rows: tuple[Row, ...]
     floor: float  # mean return of a policy that acts at random
     best: float | None  # the best published, or the optimum where it is known; None: neither
     source: str  # of `best`
-    env: str = ""  # of Config; empty: as `name`
+    env: Any = None  # of Config: a name, or an object of a user's own; None: as `name`
     changes: Mapping[str, Any] = {}  # fields of Config that make the variant of `env`; read only
     episodes: int = 100  # of the final evaluation, per seed
     seeds: int = 20
@@ -236,38 +238,6 @@ SUITES: dict[str, tuple[Task, ...]] = {
     "all": CLASSIC + BSUITE + MISC + MINATAR,
 }
 TASKS = {task.name: task for task in SUITES["all"]}
-
-
-def select(
-    suite: str, envs: tuple[str, ...] = (), labels: tuple[str, ...] = ()
-) -> list[tuple[Task, Row]]:
-    """The rows of a suite, of these environments and labels only where any are named.
-
-    Args:
-        suite: name, of SUITES.
-        envs: names of environments.
-        labels: names of estimators or variants.
-
-    Raises:
-        ValueError: a name is not in the suite (the message has the nearest valid ones), or nothing
-            is left.
-    """
-    check_name("suite", suite, SUITES)
-    rows = [(task, row) for task in SUITES[suite] for row in task.rows]
-    for name in envs:
-        check_name(f"environment of suite {suite!r}", name, [task.name for task in SUITES[suite]])
-    for label in labels:
-        check_name(f"label of suite {suite!r}", label, dict.fromkeys(row.label for _, row in rows))
-    chosen = [
-        (t, r)
-        for t, r in rows
-        if (not envs or t.name in envs) and (not labels or r.label in labels)
-    ]
-    if not chosen:
-        raise ValueError(
-            f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}"
-        )
-    return chosen
 
 
 def row_of(name: str, label: str) -> Row | None:

@@ -13,10 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pg.benchmarks import suites
+from pg.benchmarks import selection, suites
 from pg.commands import cli
-from pg.config import Config, Hyperparams
-from pg.presets import preset
 
 
 @dataclasses.dataclass
@@ -25,10 +23,30 @@ class Options:
 
     suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
     """Name of the suite."""
-    env: tuple[str, ...] = ()
-    """Environments of the suite to run; none: all."""
+    env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME|FILE.py:CLASS ...]")] = ()
+    """Environments of the suite to run, or FILE.py:CLASS of your own; none: all."""
     label: tuple[str, ...] = ()
-    """Labels to run, of estimators, natural, trpo, recurrent_ppo, state_std_ppo; none: all."""
+    """Labels to run, of estimators, natural, trpo, recurrent_ppo, state_std_ppo; none: all, or with
+    --estimator those alone.
+    """
+    estimator: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE.py:NAME ...]")] = ()
+    """Estimators of your own to run beside the labels, in every environment, each FILE.py:NAME."""
+    settings_of: str | None = None
+    """Label whose settings, as tuned for each environment, estimators of your own have; none: those
+    that their pg.with_facts states.
+    """
+    policy: str | None = None
+    """FILE.py:NAME of a policy of your own, in the place of that of all rows, which are then called
+    LABEL+NAME.
+    """
+    critic: str | None = None
+    """FILE.py:NAME of a critic of your own, as policy."""
+    optimizer: str | None = None
+    """FILE.py:NAME of an optimizer of your own, or a name, as policy."""
+    allow_changed_code: bool = False
+    """Keep results of a file of your own that has changed since, and run what is missing with that
+    of today.
+    """
     seeds: int | None = None
     """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar 10."""
     seeds_per_program: int = 20
@@ -38,19 +56,15 @@ class Options:
     out: Path = Path("results/benchmark")
     """Folder of the results; seeds that are finished there are not run again."""
     redo: bool = False
-    """Run again, and replace, the results in the folder that have other settings."""
+    """Run again, and replace, the results in the folder that have other settings, or whose code has
+    changed.
+    """
     report: Path | None = None
     """File in which the table replaces the lines between `<!-- results -->` and
     `<!-- end of results -->`.
     """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
-
-
-def settings(env: str, label: str) -> tuple[Config, Hyperparams]:
-    """Settings of a row of the benchmark."""
-    task = suites.TASKS[env]
-    return preset(label, task=task.name, env=task.env or task.name, **task.changes)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -60,7 +74,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-        rows = suites.select(options.suite, options.env, options.label)
+        rows = selection.select(
+            options.suite,
+            options.env,
+            (*options.label, *options.estimator),
+            settings_of=options.settings_of,
+            policy=options.policy,
+            critic=options.critic,
+            optimizer=options.optimizer,
+        )
         cli.cache_compilations()
 
         # only now: a mistake in the arguments need not wait for jax
@@ -71,12 +93,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             tables.check_marks(options.report, report.MARKS)
         finished = bool(options.from_) or learning.run(
             rows,
-            settings,
+            selection.settings,
             options.out,
             seeds=options.seeds,
             seeds_per_program=options.seeds_per_program,
             episodes=options.eval_episodes,
             redo=options.redo,
+            allow_changed_code=options.allow_changed_code,
         )
         lines = (
             tables.read_csv(options.from_, learning.Result)

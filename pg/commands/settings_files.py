@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pg.commands import flags
 from pg.config import Config, Hyperparams
@@ -147,7 +147,11 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
     Raises:
         ValueError: an entry is no flag, or its value has another form than the flag's.
     """
-    hints = {name.strip("_"): hint for kind in kinds for name, hint in flags.hints_of(kind).items()}
+    hints = {
+        name.strip("_"): _without_remarks(hint)
+        for kind in kinds
+        for name, hint in flags.hints_of(kind).items()
+    }
     dropped = {_EXCLUDING.get(name) for name in given}
     line: list[str] = []
     for name, value in entries.values.items():
@@ -159,6 +163,11 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
         if name not in dropped:
             line += of_entry
     return line
+
+
+def _without_remarks(hint: Any) -> Any:
+    """The type of a flag without what is said to the parser of it."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def _words_of(name: str, value: Any, hint: Any) -> list[str]:

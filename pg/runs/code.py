@@ -24,6 +24,7 @@ from pg.settings.parts import resolved, row_name
 __all__ = [
     "LIST_JSON",
     "PARTS_JSON",
+    "ChangedCodeError",
     "StandIn",
     "changes",
     "copy_texts",
@@ -49,6 +50,10 @@ PARTS_JSON: dict[Any, Any] = {...: _ENTRY}
 # That of a list of parts, several of which may be of one field.
 LIST_JSON: list[Any] = [{"field": str, **_ENTRY}]
 SHORT = 12  # characters of a digest that a sentence shows
+
+
+class ChangedCodeError(ValueError):
+    """A part of one's own is of a file that has changed since the run."""
 
 
 class StandIn:
@@ -211,7 +216,8 @@ def given_again(
         allow_changed_code: a file may have another digest than the recorded one.
 
     Raises:
-        ValueError: a part is missing, has another name or digest, or is of a run that has none.
+        ChangedCodeError: a part has another digest.
+        ValueError: a part is missing, has another name, or is of a run that has none.
     """
     recorded = stored.get("parts", {})
     for field, part in given.items():
@@ -253,7 +259,8 @@ def is_changed(
         allow_changed_code: the code may be another.
 
     Raises:
-        ValueError: it has another name, or code that may not be another.
+        ChangedCodeError: it has code that may not be another.
+        ValueError: it has another name.
     """
     source = own_files.read(part) if own_files.is_reference(part) else own_files.source_of(part)
     name = row_name(part)
@@ -266,7 +273,8 @@ def is_changed(
         return False
     found = _changes(entry, _entry(part, source))
     if found and not allow_changed_code:
-        raise ValueError(_changed(folder, f"{field} {name!r}", entry["file"], source, found[0]))
+        part = f"{field} {name!r}"
+        raise ChangedCodeError(_changed(folder, part, entry["file"], source, found[0]))
     return bool(found)
 
 

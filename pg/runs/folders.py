@@ -233,6 +233,7 @@ def read_setup(
         allow_changed_code: as of `code.given_again`.
 
     Raises:
+        ChangedCodeError: a file of these parts has changed since the run.
         ValueError: there is no run, or a damaged one, or one of other parts than these.
     """
     path = folder / "config.json"
@@ -246,6 +247,8 @@ def read_setup(
         )
         data = _with_env(folder, data, own.pop("env", env))
         return stored_settings({**data, "config": {**data["config"], **own}})
+    except code.ChangedCodeError:
+        raise
     except ValueError as error:
         said = "" if str(folder) in str(error) else f"{path} does not hold the settings of a run: "
         raise ValueError(f"{said}{error}") from None

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pg.benchmarks import learning, suites
-from pg.presets import preset
+from pg.benchmarks import learning, selection, suites
 from pg.reports import tables
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +37,6 @@ def test_what_is_reported_reaches_the_bars(name: str) -> None:
 @pytest.mark.acceptance("T5")
 @pytest.mark.parametrize("name", BARS)
 def test_what_is_trained_reaches_the_bars(name: str, tmp_path: Path) -> None:
-    task, row = suites.select("all", (name,), ("actor_critic",))[0]
-    learning.run([(task, row)], lambda env, label: preset(label, task=env, env=env), tmp_path)
+    rows = selection.select("all", (name,), ("actor_critic",))
+    learning.run(rows, selection.settings, tmp_path)
     assert_reached(name, learning.collect(tmp_path))

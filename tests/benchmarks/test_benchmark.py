@@ -1,5 +1,6 @@
 """The benchmark command as a user meets it, its table and figures, and the suites it runs."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,18 +11,23 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from environments import Clock
 from scripts import refused, run_with_imports
 
 import pg
-from pg.benchmarks import learning, report, suites
+from pg.benchmarks import learning, report, selection, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
 from pg.commands import benchmark, cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams
+from pg.envs import gymnax
+from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.presets import preset
 from pg.reports import curves, tables
 from pg.runs import execution, folders, results
+from pg.runs.code import SHORT
+from pg.settings import own_files
 from pg.tuned import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -33,15 +39,19 @@ TINY = {
     "num_epochs": 1,
     "num_minibatches": 1,
 }
-ROWS = suites.select("bsuite", ("DeepSea-bsuite",))
+ROWS = selection.select("bsuite", ("DeepSea-bsuite",))
 
 
 def tiny(env: str, label: str) -> tuple[Config, Hyperparams]:
     return preset(label, env=env, **TINY)
 
 
-def faster(env: str, label: str) -> tuple[Config, Hyperparams]:
-    config, hyperparams = tiny(env, label)
+def tiny_row(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]:
+    return tiny(task.name, row.label)
+
+
+def faster_row(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]:
+    config, hyperparams = tiny_row(task, row)
     return config, hyperparams._replace(learning_rate=0.5)
 
 
@@ -50,7 +60,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The command, with settings that train at once."""
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         monkeypatch.setenv(name, "0")  # the command sets them, for its own process
-    monkeypatch.setattr(benchmark, "settings", tiny)
+    monkeypatch.setattr(selection, "settings", tiny_row)
     return benchmark
 
 
@@ -58,7 +68,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cells of two seeds, three updates each."""
     out = tmp_path_factory.mktemp("benchmark")
-    assert learning.run(ROWS, tiny, out, seeds=2, episodes=3)
+    assert learning.run(ROWS, tiny_row, out, seeds=2, episodes=3)
     return out
 
 
@@ -163,7 +173,7 @@ def test_a_cell_of_before_counts_as_finished_and_is_reported(
         **{"greedy": [0.5, None], "sampled": [0.25, 0.75], "env_steps": [192, 192]},
     }
     folders.write_json(row / "seeds-0-1.json", data)
-    assert learning.plan(ROWS, tiny, tmp_path, seeds=2, episodes=3) == ([], 2)
+    assert learning.plan(ROWS, tiny_row, tmp_path, seeds=2, episodes=3) == ([], 2)
     before = [line for line in learning.collect(tmp_path) if line.label == "ppo"]
     assert [(x.seed, x.sampled, x.env_steps) for x in before] == [(0, 0.25, 192), (1, 0.75, 192)]
     assert before[0].greedy == 0.5
@@ -205,13 +215,13 @@ def test_the_command_skips_what_is_finished_and_reports(
 
 
 def test_more_seeds_run_only_those_that_are_missing(finished: Path) -> None:
-    cells, done = learning.plan(ROWS, tiny, finished, seeds=5, seeds_per_program=2, episodes=3)
+    cells, done = learning.plan(ROWS, tiny_row, finished, seeds=5, seeds_per_program=2, episodes=3)
     assert [(cell.label, cell.seeds) for cell in cells] == [
         (label, seeds) for label in ("actor_critic", "ppo") for seeds in ((2, 3), (4,))
     ]
     assert done == 0
-    assert learning.plan(ROWS, tiny, finished, seeds=1, episodes=3) == ([], 2)
-    fresh, _ = learning.plan(ROWS, tiny, finished / "elsewhere", seeds_per_program=15)
+    assert learning.plan(ROWS, tiny_row, finished, seeds=1, episodes=3) == ([], 2)
+    fresh, _ = learning.plan(ROWS, tiny_row, finished / "elsewhere", seeds_per_program=15)
     assert [len(cell.seeds) for cell in fresh] == [15, 5, 15, 5]
     assert {cell.episodes for cell in fresh} == {100}
 
@@ -224,7 +234,7 @@ def test_other_settings_are_refused_and_redone_when_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, only = copied(finished, tmp_path), ("--label", "ppo")
-    monkeypatch.setattr(script, "settings", faster)
+    monkeypatch.setattr(selection, "settings", faster_row)
     before = {path: path.read_bytes() for path in out.rglob("*.json")}
     with pytest.raises(SystemExit) as mistake:
         script.main([*SMALL, *only, "--out", str(out)])
@@ -236,7 +246,7 @@ def test_other_settings_are_refused_and_redone_when_asked(
     )
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == before
     with pytest.raises(ValueError, match="other settings"):  # of the evaluation
-        learning.plan(ROWS, tiny, out, seeds=2, episodes=4)
+        learning.plan(ROWS, tiny_row, out, seeds=2, episodes=4)
     assert script.main([*SMALL, *only, "--redo", "--out", str(out)]) == 0
     row = out / "DeepSea-bsuite" / "ppo"
     assert [path.name for path in row.iterdir()] == ["seeds-0-1"]
@@ -412,8 +422,193 @@ def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Pa
         tables.read_csv(path, Result)
 
 
+OWN = """
+import jax.numpy as jnp
+import pg
+
+
+def clipped(policy, critic, h):
+    def weigh(params, state, traj):
+        total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
+        return total - pg.baselines.leave_one_out(total), (), state
+
+    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+
+def linear(config, env):
+    size, actions = env.obs_shape[0], env.action_space.n
+    return pg.Network(
+        lambda key: jnp.zeros((size, actions)),
+        lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
+    )
+
+
+def ppo(policy, critic, h):
+    return clipped(policy, critic, h)
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A file outside the package, with an estimator and a policy."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN, encoding="utf-8")
+    return path
+
+
+SETTINGS = selection.settings
+
+
+def own_tiny(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]:
+    if not row.parts:
+        return tiny_row(task, row)
+    config, hyperparams = SETTINGS(task, row)
+    small = {"num_updates": 2, "num_envs": 4, "horizon": 4, "hidden_sizes": (4,)}
+    return dataclasses.replace(config, **small, preset=None), hyperparams
+
+
+@pytest.mark.acceptance("S4")
+def test_an_own_estimator_is_benchmarked_beside_the_suite_s(
+    script: ModuleType,
+    finished: Path,
+    own: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its folder records it, and it is not run again."""
+    monkeypatch.setattr(selection, "settings", own_tiny)
+    out = copied(finished, tmp_path / "out")
+    command = [*SMALL, "--label", "ppo", "--estimator", f"{own}:clipped", "--out", str(out)]
+    assert script.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "with these settings: 1 row(s)" in printed
+    for label in ("ppo", "clipped"):
+        assert re.search(rf"\| DeepSea-bsuite +\| `{label}` ", printed)
+    row = out / "DeepSea-bsuite" / "clipped"
+    recorded = json.loads((row / "seeds-0-1" / "config.json").read_text())["parts"]["estimator"]
+    before = own_files.read(f"{own}:clipped").sha256
+    assert (recorded["name"], recorded["file"]) == ("clipped", str(own))
+    assert recorded["sha256"] == before
+    copy = row / "seeds-0-1" / "code" / f"mine-{before[:SHORT]}.py"
+    assert copy.read_text() == OWN
+    rows = selection.select("bsuite", ("DeepSea-bsuite",), (f"{own}:clipped",))
+    assert learning.plan(rows, own_tiny, out, seeds=2, episodes=3) == ([], 1)
+
+
+def test_results_of_changed_code_are_not_taken_for_today_s(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = selection.select("bsuite", ("DeepSea-bsuite",), (f"{own}:clipped",))
+    (cell, *_), _ = learning.plan(rows, selection.settings, tmp_path, seeds=2)
+    folder = cell._replace(seeds=(0, 1)).folder(tmp_path)
+    options = {"eval_episodes": cell.episodes}
+    folder.mkdir(parents=True)
+    folders.write_setup(folder, cell.config, cell.hyperparams, options, {"pg": "0"})
+    scores = [{"seed": i, "env_steps": 1, "mean": 0.0, "greedy": {"mean": 0.0}} for i in (0, 1)]
+    folders.write_json(folder / "summary.json", {"failed_seeds": [], "per_seed": scores})
+    asked: dict[str, Any] = {"settings": selection.settings, "out": tmp_path, "seeds": 3}
+    cells, _ = learning.plan(rows, **asked)
+    assert [cell.seeds for cell in cells] == [(2,)]
+
+    before = own_files.read(f"{own}:clipped").sha256[:SHORT]
+    own.write_text(f"{OWN}# changed", encoding="utf-8")
+    after = own_files.read(f"{own}:clipped").sha256[:SHORT]
+    rows = selection.select("bsuite", ("DeepSea-bsuite",), (f"{own}:clipped",))
+    with pytest.raises(ValueError, match=f"'clipped' was {before}, and is {after}") as changed:
+        learning.plan(rows, **asked)
+    assert str(changed.value).endswith("goes on with that of today; --redo runs it again with that")
+    cells, _ = learning.plan(rows, **asked, allow_changed_code=True)
+    assert [cell.seeds for cell in cells] == [(2,)]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the code of estimator 'clipped' is {before} there and {after} here" in said
+    (again,), _ = learning.plan(rows, **asked, redo=True)
+    assert again.seeds == (0, 1, 2)
+    (stored,) = learning.stored_cells(folder.parent)
+    learning._remove(stored)
+    assert list(folder.parent.iterdir()) == []  # nor is the copy of the text left
+
+
+def test_own_parts_are_rows_of_their_own(own: Path) -> None:
+    """An estimator in every environment, and whatever else one for each label."""
+    clipped = own_files.load(f"{own}:clipped")
+    rows = selection.select(
+        "classic",
+        labels=("leave_one_out", f"{own}:clipped"),
+        settings_of="leave_one_out",
+        policy=f"{own}:linear",
+        optimizer="sgd",
+    )
+    labels = [row.label for _, row in rows]
+    assert labels.count("clipped+linear+sgd") == len(SUITES["classic"])
+    assert set(labels) == {"leave_one_out+linear+sgd", "clipped+linear+sgd"}
+    named, mine = (selection.settings(task, row)[0] for task, row in rows[:2])
+    assert rows[0][0] is rows[1][0] is TASKS["CartPole-v1"]
+    linear = own_files.load(f"{own}:linear")
+    assert (mine.estimator, mine.policy, mine.optimizer) == (clipped, linear, "sgd")
+    assert dataclasses.replace(mine, estimator="leave_one_out", preset=None) == named
+    assert named.num_updates == 60  # as tuned for the environment
+    assert all(row.bar is None for _, row in rows)  # a bar is for the label as it is
+    (_, alone), *_ = selection.select("classic", labels=(clipped,))
+    assert selection.settings(TASKS["CartPole-v1"], alone)[0] == Config(estimator=clipped)
+    (_, row) = selection.select("classic", ("CartPole-v1",), (ESTIMATORS["ppo"],))[0]
+    assert row in TASKS["CartPole-v1"].rows  # this package's own function is its name
+
+
+def test_an_own_environment_has_the_rows_that_are_named(own: Path, tmp_path: Path) -> None:
+    env, labels = Clock(), ("grpo", "leave_one_out", f"{own}:clipped")
+    rows = selection.select("classic", ("Acrobot-v1", env), labels)
+    assert [(task.name, row.label) for task, row in rows] == [
+        *(("Acrobot-v1", label) for label in ("leave_one_out", "clipped")),
+        *(("Clock", label) for label in ("grpo", "leave_one_out", "clipped")),
+    ]
+    (cell, *_), _ = learning.plan(rows[-1:], selection.settings, tmp_path, seeds=2)
+    assert cell.config.env is env
+    folders.write_setup(tmp_path, cell.config, cell.hyperparams, {}, {"pg": "0"})
+    stored = learning.Stored(tmp_path, folders.read_stored(tmp_path), cell.episodes, [])
+    assert cell.difference(stored) is None
+
+    class Other(Clock):
+        pass
+
+    for changes in ({"env": Other()}, {"estimator": "leave_one_out"}, {"num_updates": 7}):
+        other = cell._replace(config=dataclasses.replace(cell.config, **changes))
+        assert "made with other settings" in str(other.difference(stored)), changes
+
+
+def test_a_wrong_part_is_one_sentence_before_any_file_is_executed(
+    own: Path, tmp_path: Path
+) -> None:
+    marked = tmp_path / "marked.py"
+    marked.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclipped = len\n")
+    first = f"{marked}:clipped"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"labels": (first, f"{own}:clip")}, "unknown name in .* 'clip': did you mean 'clipped'"),
+        ({"labels": (first, "no.py:clipped")}, "there is no file no.py"),
+        ({"labels": (first, "clipt")}, "unknown label .*; one of your own is FILE.py:NAME"),
+        ({"labels": (first,), "policy": "no.py:x"}, "there is no file no.py"),
+        ({"labels": (first,), "settings_of": "ppoo"}, "unknown settings_of 'ppoo'"),
+        ({"envs": ("Clock",)}, "unknown environment .*; one of your own is FILE.py:NAME"),
+        ({"labels": ("ppo",), "settings_of": "ppo"}, "is for estimators of your own: give one"),
+        ({"labels": (f"{own}:linear",)}, "estimator must be a function of policy, critic, hyper"),
+        ({"labels": (f"{own}:ppo",)}, "an estimator of your own is called 'ppo', as a label"),
+        ({"labels": (f"{own}:clipped",) * 2}, "estimator: two are called 'clipped'"),
+        ({"policy": "linear"}, "policy must be FILE.py:NAME, got 'linear'"),
+        ({"policy": f"{own}:clipped"}, "policy must be a function of config, env"),
+        ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd': did you mean 'sgd'"),
+        ({"envs": (Clock(),)}, "has no rows of its own: name labels to run on it"),
+        ({"envs": (object(),), "labels": ("ppo",)}, "env must be a name or a gymnax environment"),
+        ({"envs": (gymnax.make("Acrobot-v1")[0],), "labels": ("ppo",)}, "called 'Acrobot-v1', as"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            selection.select("classic", **arguments)
+    assert not (tmp_path / "executed").exists()
+
+
 MISTAKES = [
     (["--suite", "clasic"], "invalid choice"),
+    (["--estimator", "nowhere.py:clipped"], "there is no file nowhere.py"),
     (
         ["--env", "Acrobot-v2"],
         "unknown environment of suite 'classic' 'Acrobot-v2': did you mean 'Acrobot-v1'",
@@ -611,7 +806,7 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
                 or row.bar.share is None
                 or round(row.bar.share * 20, 9).is_integer()
             )
-            config, _ = preset(row.label, task=task.name, env=task.env or task.name, **task.changes)
+            config, _ = selection.settings(task, row)
             if config.collect == "windows":  # episodes end when they end
                 steps = (
                     config.num_updates * config.num_envs * config.num_steps * config.action_repeat
@@ -621,8 +816,10 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
     assert [task.name for task in TASKS.values() if not task.normalisable] == [
         *("SimpleBandit-bsuite", "Reacher-misc", "Swimmer-misc", "Seaquest-MinAtar")
     ]
-    assert len(suites.select("all")) == sum(len(task.rows) for task in SUITES["all"])
-    assert [row.label for _, row in suites.select("classic", ("Acrobot-v1",), ("ppo",))] == ["ppo"]
+    assert len(selection.select("all")) == sum(len(task.rows) for task in SUITES["all"])
+    assert [row.label for _, row in selection.select("classic", ("Acrobot-v1",), ("ppo",))] == [
+        "ppo"
+    ]
 
 
 def test_the_lake_s_optimum() -> None:

@@ -58,7 +58,8 @@ ORDER = (
     *("trackers", "commands.terminal", "commands.flags", "commands.options"),
     *("commands.settings_files", "commands.cli", "commands.job"),
     "sweep",
-    *("benchmarks.suites", "benchmarks.learning", "benchmarks.report", "benchmarks.leaderboard"),
+    *("benchmarks.suites", "benchmarks.selection", "benchmarks.learning", "benchmarks.report"),
+    "benchmarks.leaderboard",
     *(
         "commands.train",
         "commands.resume",

@@ -121,8 +121,8 @@ def test_benchmark_and_leaderboard_have_one_home_for_them(
     task: Any = SimpleNamespace(name="Pendulum-v1", seeds=1, episodes=2)
     row: Any = SimpleNamespace(label="reinforce")
 
-    def settings(name: str, label: str) -> tuple[Config, Hyperparams]:
-        return Config(env=name, preset=None), Hyperparams(env_params={"g": 5.0})
+    def settings(task: Any, row: Any) -> tuple[Config, Hyperparams]:
+        return Config(env=task.name, preset=None), Hyperparams(env_params={"g": 5.0})
 
     cells, _ = learning.plan([(task, row)], settings, tmp_path)
     assert dict(cells[0].config.env_params) == {"g": 5.0}

@@ -171,6 +171,7 @@ def test_a_benchmark_is_told_by_a_file_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--suite", "minatar", "--label", "ppo", "--seeds", "3", "--from", "a.csv"]
+    argv += ["--env", "Breakout-MinAtar", "a.py:Env", "--estimator", "a.py:x", "a.py:y"]
 
     def options(*words: str) -> benchmark.Options:
         return cli.options(benchmark.Options, "doc", words, with_file=True)

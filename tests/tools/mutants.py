@@ -45,6 +45,27 @@ MUTANTS = [
         "    if not callable(own):",
         "tests/runs/test_own_files.py -k 'untrained_policy_of_one_s_own'",
     ),
+    Mutant(
+        "own file that has changed and whose results count as finished in a benchmark",
+        "benchmarks/learning.py",
+        "            allow_changed_code=self.allow_changed_code,\n",
+        "            allow_changed_code=True,\n",
+        "tests/benchmarks/test_benchmark.py -k changed_code",
+    ),
+    Mutant(
+        "own policy that the rows of a benchmark forget",
+        "benchmarks/selection.py",
+        "    return replace(config, **row.parts), hyperparams",
+        "    return config, hyperparams",
+        "tests/benchmarks/test_benchmark.py -k rows_of_their_own",
+    ),
+    Mutant(
+        "own estimator in a benchmark without the settings of another that are asked for",
+        "benchmarks/selection.py",
+        "settings_of=settings_of or estimator",
+        "settings_of=estimator",
+        "tests/benchmarks/test_benchmark.py -k rows_of_their_own",
+    ),
     # Searches.
     Mutant(
         "rung of halving that goes on from the runs of other configurations",

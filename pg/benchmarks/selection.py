@@ -1,0 +1,206 @@
+"""Rows of a benchmark: those of a suite, and those of a user's own parts beside them.
+
+An estimator of one's own is a row of every environment, under its name. A policy, a critic or an
+optimizer of one's own takes the place of that of every row, which is then another row, as
+`ppo+wide`: the results of all lie side by side in one folder, and in one report.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pg.benchmarks.suites import SUITES, TASKS, Row, Task
+from pg.config import Config, Hyperparams, check_interface, part_name
+from pg.estimators.facts import FACTS, listed_name
+from pg.inputs import check_name
+from pg.presets import preset
+from pg.settings import own_files
+from pg.settings.parts import check_names_differ, check_part
+from pg.tuned import VARIANTS
+
+__all__ = ["select", "settings"]
+
+LABELS = (*FACTS, *VARIANTS)
+
+
+def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
+    """The settings of a row."""
+    env = task.name if task.env is None else task.env
+    label = row.settings_of or row.label
+    config, hyperparams = preset(label, task=task.name, env=env, **task.changes)
+    return replace(config, **row.parts), hyperparams
+
+
+def select(
+    suite: str,
+    envs: Sequence[Any] = (),
+    labels: Sequence[Any] = (),
+    *,
+    settings_of: str | None = None,
+    policy: Any = None,
+    critic: Any = None,
+    optimizer: Any = None,
+) -> list[tuple[Task, Row]]:
+    """The rows of a suite, of these environments and labels only where any are named, and those of
+    one's own.
+
+    Args:
+        suite: name, of SUITES.
+        envs: names of environments of the suite; and one's own, objects or `FILE.py:CLASS`.
+        labels: names of estimators or variants of the suite; and estimators of one's own, functions
+            or `FILE.py:NAME`, which are rows of all the environments.
+        settings_of: label whose settings, as they were tuned for each environment, estimators of
+            one's own have; None: those that their facts state.
+        policy: one's own, in the place of that of all rows; a Network, a function or
+            `FILE.py:NAME`. None: as the settings say.
+        critic: as `policy`.
+        optimizer: as `policy`, or the name of one.
+
+    Raises:
+        ValueError: a name is not in the suite (the message has the nearest valid ones), a part is
+            none, two rows would have one name, or nothing is left. No file is executed before all
+            names are found.
+    """
+    given = {"policy": policy, "critic": critic, "optimizer": optimizer}
+    parts = {field: part for field, part in given.items() if part is not None}
+    labels = [_listed(label) for label in labels]
+    check_name("suite", suite, SUITES)
+    own_envs = [env for env in envs if _is_own(env)]
+    named_envs = [env for env in envs if not _is_own(env)]
+    own_labels = [label for label in labels if _is_own(label)]
+    named_labels = [label for label in labels if not _is_own(label)]
+    _check_names(suite, named_envs, named_labels, with_own_env=bool(own_envs))
+    _check_settings_of(settings_of, own_labels)
+    if own_envs and not labels:
+        raise ValueError(
+            "an environment of your own is in no suite, and has no rows of its own: name labels to "
+            "run on it, as in --label ppo leave_one_out"
+        )
+    for part in (*own_envs, *own_labels, *parts.values()):
+        if own_files.is_reference(part):
+            own_files.read(part)  # which executes nothing
+    check_names_differ("estimator", own_labels)
+    check_names_differ("env", own_envs)
+    loaded = {field: _loaded(field, part) for field, part in parts.items()}
+    own_rows = [_own_row(_loaded("estimator", x), settings_of) for x in own_labels]
+    chosen = []
+    for task in _tasks(suite, named_envs, own_envs):
+        rows = _named_rows(task, named_labels, any_label=not labels)
+        most = max((row.steps for row in task.rows), default=0)
+        rows += [row._replace(steps=most) for row in own_rows]
+        chosen += [(task, _with_parts(row, loaded)) for row in rows]
+    if not chosen:
+        raise ValueError(
+            f"suite {suite!r} has no row for both {', '.join(envs)} and {', '.join(labels)}"
+        )
+    return chosen
+
+
+def _is_own(part: Any) -> bool:
+    """True for an object, a function or a file, and False for a name."""
+    return not isinstance(part, str) or own_files.is_reference(part)
+
+
+def _listed(label: Any) -> Any:
+    """The label, or the name of this package's own estimator in its place."""
+    return listed_name(label) or label
+
+
+def _check_names(
+    suite: str, envs: Iterable[str], labels: Iterable[str], *, with_own_env: bool
+) -> None:
+    """Raises ValueError for a name that is not in the suite; on an environment of one's own any
+    label can be run.
+    """
+    tasks = SUITES[suite]
+    for name in envs:
+        _check_listed(f"environment of suite {suite!r}", name, [task.name for task in tasks])
+    known = dict.fromkeys(row.label for task in tasks for row in task.rows)
+    for label in labels:
+        if with_own_env:
+            _check_listed("label", label, LABELS)
+        else:
+            _check_listed(f"label of suite {suite!r}", label, known)
+
+
+def _check_listed(what: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError for a name that is not listed, and says what is written instead for one's
+    own.
+    """
+    try:
+        check_name(what, name, known)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
+
+
+def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
+    """Raises ValueError unless there are such settings, and an estimator that they are for."""
+    if label is None:
+        return
+    check_name("settings_of", label, LABELS)
+    if not own_labels:
+        raise ValueError(
+            f"settings_of is for estimators of your own: give one, as --estimator {own_files.FORM}"
+        )
+
+
+def _loaded(field: str, part: Any) -> Any:
+    """The object of a part. Raises ValueError for one that is none."""
+    found = own_files.load(part, field) if own_files.is_reference(part) else part
+    if field == "optimizer" and isinstance(found, str):
+        return Config(optimizer=found, preset=None).optimizer  # type: ignore[arg-type]
+    check_part(field, found)
+    return found
+
+
+def _tasks(suite: str, named: Sequence[str], own_envs: Sequence[Any]) -> list[Task]:
+    """The tasks of these environments; without any, all of the suite."""
+    tasks = [task for task in SUITES[suite] if task.name in named]
+    if not named and not own_envs:
+        tasks = list(SUITES[suite])
+    return tasks + [_own_task(_loaded("env", env)) for env in own_envs]
+
+
+def _own_task(env: Any) -> Task:
+    """The task of an environment of one's own."""
+    check_interface(env)
+    name = _word(env)
+    if name in TASKS:
+        raise ValueError(
+            f"an environment of your own is called {name!r}, as one of the benchmark's: give it "
+            "another name"
+        )
+    return Task(name, (), floor=float("nan"), best=None, source="none", env=env)
+
+
+def _own_row(estimator: Any, settings_of: str | None) -> Row:
+    """The row of an estimator of one's own."""
+    label = _word(estimator)
+    if label in LABELS:
+        raise ValueError(
+            f"an estimator of your own is called {label!r}, as a label of the benchmark: give it "
+            "another name"
+        )
+    return Row(label, 0, settings_of=settings_of or estimator, parts={"estimator": estimator})
+
+
+def _named_rows(task: Task, labels: Sequence[str], *, any_label: bool) -> list[Row]:
+    """The rows of a task with these labels; of one's own environment, one for each label."""
+    if not task.rows:
+        return [Row(label, 0) for label in labels]
+    return [row for row in task.rows if any_label or row.label in labels]
+
+
+def _with_parts(row: Row, parts: dict[str, Any]) -> Row:
+    """The row with a policy, a critic or an optimizer of one's own, under a name of its own."""
+    if not parts:
+        return row
+    label = "+".join([row.label, *map(_word, parts.values())])
+    settings_of = row.settings_of or row.label
+    return Row(label, row.steps, settings_of=settings_of, parts={**row.parts, **parts})
+
+
+def _word(part: Any) -> str:
+    """The name of a part as that of a folder."""
+    return re.sub(r"[^\w.-]", "-", part_name(part))
