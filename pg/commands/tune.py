@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pg.commands import cli
-from pg.config import Config, Hyperparams, check_hyperparams
+from pg.config import PARTS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.reports import tables
@@ -19,9 +19,17 @@ class Options:
     """The search."""
 
     env: str = Config.env
-    """Name of the environment."""
+    """Name of the environment, or FILE.py:CLASS of your own."""
     estimator: str = "reinforce"
-    """Name of the gradient estimator; the search starts from its preset."""
+    """Name of the gradient estimator, or FILE.py:NAME of your own; the search starts from its
+    preset.
+    """
+    policy: str | None = None
+    """FILE.py:NAME of a policy of your own; none: that of the settings."""
+    critic: str | None = None
+    """FILE.py:NAME of a critic of your own, as policy."""
+    optimizer: str | None = None
+    """Name of the optimizer, or FILE.py:NAME of your own; none: that of the preset."""
     trials: int = 16
     """Number of configurations that are tried."""
     seeds: int = 4
@@ -43,7 +51,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     cli.cache_compilations()
     started = time.monotonic()
     try:
-        settings = {"env": options.env, **dict(map(cli.assignment, options.set))}
+        parts = {name: getattr(options, name) for name in PARTS if name != "estimator"}
+        given = {name: part for name, part in parts.items() if part is not None}
+        settings = {**given, **dict(map(cli.assignment, options.set))}
         config, hyperparams = preset(options.estimator, **settings)
         trials = sample(options, check_hyperparams(hyperparams))
         found = search(config, hyperparams, trials, options)

@@ -17,7 +17,7 @@ import pytest
 from scripts import EXPERIMENTS, refused_without_jax, run
 
 import pg
-from pg.commands import cli, export, job, render
+from pg.commands import cli, export, job, render, tune
 from pg.config import Config, Hyperparams
 from pg.runs import code, folders
 from pg.runs.code import SHORT
@@ -258,6 +258,33 @@ def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
     assert folders_of["one"] == folders_of["other"]
     assert len(set(folders_of.values())) == len(texts) - 1
     assert folders_of["one"].parts[-2] == "clipped"
+
+
+def test_hyperparameters_of_own_parts_are_searched_and_printed_as_a_preset(
+    own: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "cache_compilations", lambda: None)
+    file = tmp_path / "envs.py"
+    file.write_text(OWN_ENV, encoding="utf-8")
+    of_env = ("--env", f"{file}:Drawn")
+    small = ("--set", "num_updates=1", "num_envs=2", "horizon=4", "--trials", "1", "--seeds", "2")
+    assert tune.main([*parts(own), *of_env, *small]) == 0
+    winner = capsys.readouterr().out.splitlines()[-1]
+    config, _ = eval(winner, {"preset": pg.preset})
+    of_file = {
+        "env": f"{file}:Drawn",
+        "estimator": f"{own}:clipped",
+        "policy": f"{own}:linear",
+    }
+    for field, reference in of_file.items():
+        assert getattr(config, field) is own_files.load(reference, field), field
+    with pytest.raises(SystemExit) as mistake:
+        tune.main(["--policy", f"{own}:linaer"])
+    assert mistake.value.code == cli.MISTAKE
+    assert "'linaer': did you mean 'linear'" in capsys.readouterr().err
 
 
 def test_a_run_of_an_own_environment_is_exported_and_drawn(
