@@ -91,6 +91,44 @@ def group_leave_one_out(
 
 
 @converted(_values, "x")
+def centred(x: Float[Array, "*B"], where: Bool[Array, "..."] | bool = True) -> Float[Array, "*B"]:
+    """x - mean over all x that count, [...]; 0 where x does not count.
+
+    Args:
+        x: [...].
+        where: those of x that count, broadcast against x.
+    """
+    where = jnp.broadcast_to(where, x.shape)
+    count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
+    # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
+    for _ in range(2):
+        mean = jnp.sum(jnp.where(where, x, 0.0)) / count
+        x = jnp.where(where, x - mean, 0.0)
+    return x
+
+
+@converted(_values, "x")
+def deviation(
+    x: Float[Array, "*B"],
+    error: Float[Array, "..."] | float,
+    where: Bool[Array, "..."] | bool = True,
+) -> Float[Array, ""]:
+    """std + 10⁻⁸ of all x that count, []; infinite where no two of them differ, so that what is
+    divided by it is 0.
+
+    Args:
+        x: [...].
+        error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
+        where: those of x that count, broadcast against x.
+    """
+    where = jnp.broadcast_to(where, x.shape)
+    count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
+    std = jnp.sqrt(jnp.sum(centred(x, where) ** 2) / count)
+    all_equal = rounding.equal(x, error, where).reshape(())
+    return jnp.where(all_equal, jnp.inf, std + 1e-8)
+
+
+@converted(_values, "x")
 def standardised(
     x: Float[Array, "*B"],
     error: Float[Array, "..."] | float,
@@ -104,35 +142,35 @@ def standardised(
         error: by how much equal x may differ through rounding, broadcast against x (`pg.rounding`).
         where: those of x that count, broadcast against x.
     """
-    where = jnp.broadcast_to(where, x.shape)
-    count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
-    centred = x
-    # twice: of numbers far from 0 the first mean is off by the rounding of a large sum
-    for _ in range(2):
-        mean = jnp.sum(jnp.where(where, centred, 0.0)) / count
-        centred = jnp.where(where, centred - mean, 0.0)
-    std = jnp.sqrt(jnp.sum(centred**2) / count)
-    return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))
+    return centred(x, where) / deviation(x, error, where)
 
 
 @converted(_grouped_samples, "x", "same_group")
-def group_standardised(
+def group_centred(x: Float[Array, " N"], same_group: Bool[Array, "N N"]) -> Float[Array, " N"]:
+    """xₙ - mean over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, without the scale).
+
+    x: [N]. same_group: [N, N] bool, the pairs of one group.
+    Raises ValueError for another shape, as that of the numbers of groups.
+    """
+    return jnp.diagonal(jax.vmap(centred, (None, 0))(x, same_group))
+
+
+@converted(_grouped_samples, "x", "same_group")
+def group_deviation(
     x: Float[Array, " N"], error: Float[Array, " N"], same_group: Bool[Array, "N N"]
 ) -> Float[Array, " N"]:
-    """(xₙ - mean) / (std + 10⁻⁸) over n's group, n included, [N]  (Shao et al. 2024, 2402.03300,
-    section 4.1.2).
+    """`deviation` of n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
 
     Args:
         x: [N].
-        error: by how much equal x may differ through rounding, [N]; a group whose x do not differ
-            gives 0.
+        error: by how much equal x may differ through rounding, [N]; infinite for a group whose x do
+            not differ.
         same_group: [N, N] bool, the pairs of one group.
 
     Raises:
         ValueError: another shape of `same_group`, as that of the numbers of groups.
     """
-    in_each_group = jax.vmap(standardised, (None, None, 0))(x, error, same_group)
-    return jnp.diagonal(in_each_group)
+    return jax.vmap(deviation, (None, None, 0))(x, error, same_group)
 
 
 @converted(_weighted_samples, "numerator", "denominator")

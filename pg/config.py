@@ -353,6 +353,18 @@ class Hyperparams(NamedTuple):
     """Mean KL divergence from the behaviour policy, in nats, beyond which the remaining steps on a
     batch are skipped; inf: never (ppo, grpo).
     """
+    epsilon_high: Any = 0.28
+    """Clip range of the importance ratio above 1, where it differs from that below, epsilon (DAPO,
+    2503.14476).
+    """
+    ratio_bound: Any = 3.0
+    """Largest importance ratio that counts, at least 1 (dual clipping; truncated weights)."""
+    gate_rising: Any = 1.0
+    """Temperature of the soft gate where the advantage is above 0 (SAPO, 2511.20347)."""
+    gate_falling: Any = 1.05
+    """Temperature of the soft gate elsewhere."""
+    kl_coef: Any = 0.0
+    """Weight β of the KL divergence from the reference policy, the one at the start of the run."""
     beta: Any = 0.9
     """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more
     variance (gpomdp).

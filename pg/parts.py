@@ -28,7 +28,7 @@ def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
         def clipped(policy, critic, h): ...
 
     Args:
-        facts: fields of `pg.estimators.Facts` by name: `unbiased_for` ("J", "J_τ" or "no"),
+        facts: fields of `pg.estimators.Facts` by name: `unbiased_for` ("J", "J_τ", "J_β" or "no"),
             `collect`, `critic` ("none", "V" or "Q"), `baseline`, `several_steps`,
             `psi_depends_on_policy`, `settings` (fields of Config and Hyperparams) and others.
 

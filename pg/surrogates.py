@@ -3,6 +3,7 @@
     score       ∇ (Ψ log π)              = Ψ ∇log π
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
     clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ left [1-ε, 1+ε] in the direction of Ψ
+    clipped_weight  ∇ (⊥clip(ρ) Ψ log ρ) = clip(ρ) Ψ ∇log π, for every ρ
     all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
 
 Ψ, Q and the behaviour's log-probability are constants: they were computed before differentiation.
@@ -46,8 +47,102 @@ def clipped(
         psi: Ψ, [...].
         epsilon: ε.
     """
-    ratio = jnp.exp(log_prob - behaviour)
-    return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)
+    return clipped_ratio(log_prob - behaviour, psi, epsilon, epsilon)
+
+
+def clipped_ratio(
+    log_ratio: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    low: Float[Array | np.floating, ""] | float,
+    high: Float[Array | np.floating, ""] | float,
+) -> Float[Array, "*B"]:
+    """min(ρ Ψ, clip(ρ, 1 - low, 1 + high) Ψ), [...]  (two ranges: DAPO, 2503.14476).
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        low: clip range below 1, which binds where Ψ < 0.
+        high: clip range above 1, which binds where Ψ > 0.
+    """
+    ratio = jnp.exp(log_ratio)
+    return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - low, 1 + high) * psi)
+
+
+def dual_clipped_ratio(
+    log_ratio: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    low: Float[Array | np.floating, ""] | float,
+    high: Float[Array | np.floating, ""] | float,
+    bound: Float[Array | np.floating, ""] | float,
+) -> Float[Array, "*B"]:
+    """max(clipped_ratio, bound Ψ) where Ψ < 0, [...]  (Ye et al. 2020, 1912.09729).
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        low: clip range below 1.
+        high: clip range above 1.
+        bound: largest ρ that counts where Ψ < 0, above 1 + high.
+    """
+    clipped_once = clipped_ratio(log_ratio, psi, low, high)
+    return jnp.where(psi < 0, jnp.maximum(clipped_once, bound * psi), clipped_once)
+
+
+def clipped_weight(
+    log_ratio: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    low: Float[Array | np.floating, ""] | float,
+    high: Float[Array | np.floating, ""] | float,
+) -> Float[Array, "*B"]:
+    """⊥clip(ρ, 1 - low, 1 + high) Ψ log ρ, [...]: every step keeps a gradient  (CISPO,
+    2506.13585).
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        low: clip range below 1; infinity for none.
+        high: clip range above 1.
+    """
+    weight = jnp.clip(jnp.exp(log_ratio), 1 - low, 1 + high)
+    return jax.lax.stop_gradient(weight) * psi * log_ratio
+
+
+def masked_ratio(
+    log_ratio: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    low: Float[Array | np.floating, ""] | float,
+    high: Float[Array | np.floating, ""] | float,
+) -> Float[Array, "*B"]:
+    """ρ Ψ where 1 - low ≤ ρ ≤ 1 + high, else 0, [...].
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        low: range below 1.
+        high: range above 1.
+    """
+    inside = (jnp.exp(log_ratio) >= 1 - low) & (jnp.exp(log_ratio) <= 1 + high)
+    # masked before the exponential, so that an infinite ratio leaves no NaN in the gradient
+    return jnp.where(inside, jnp.exp(jnp.where(inside, log_ratio, 0.0)) * psi, 0.0)
+
+
+def soft_gate(
+    log_ratio: Float[Array, "*B"],
+    psi: Float[Array, "*B"],
+    rising: Float[Array | np.floating, ""] | float,
+    falling: Float[Array | np.floating, ""] | float,
+) -> Float[Array, "*B"]:
+    """(4 / τ) σ(τ (ρ - 1)) Ψ, τ = rising where Ψ > 0 and falling elsewhere, [...]: a gradient that
+    fades away from ρ = 1  (SAPO, 2511.20347).
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        rising: τ of the steps that gain probability.
+        falling: τ of those that lose it.
+    """
+    tau = jnp.where(psi > 0, rising, falling)
+    return 4 / tau * jax.nn.sigmoid(tau * jnp.expm1(log_ratio)) * psi
 
 
 def clipped_value(

@@ -47,7 +47,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("advantages", "undiscounted_state_weighting"),
         *("entropy_coef", "temperature", "entropy_schedule"),
         *("num_epochs", "num_minibatches", "minibatch_size"),
-        *("epsilon", "value_epsilon", "epsilon_schedule", "stop_kl"),
+        *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling", "kl_coef"),
+        *("value_epsilon", "epsilon_schedule", "stop_kl"),
     ),
     "optimizer": (
         *("optimizer", "learning_rate", "schedule", "max_grad_norm", "adam_epsilon"),

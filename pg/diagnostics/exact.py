@@ -2,8 +2,8 @@
 direction that is no gradient.
 """
 
+import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,11 @@ from jaxtyping import Array, Float, Int
 from pg.estimators import Estimator, Params
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
+from pg.inputs import count
 from pg.rollout import Trajectory
+
+MAX_BATCHES = 10**8
+BATCHES_AT_ONCE = 2048  # whose estimates are held in memory
 
 
 def exact_moments(
@@ -31,7 +35,7 @@ def exact_moments(
 
     A sum over every batch. The direction is of ascent, flattened as `ravel_pytree(params.policy)`.
     Costs Mⁿ estimates for M trajectories of positive probability, and memory for the trajectories
-    (for pairs, also for the M estimates of which one trajectory is a part).
+    and for the estimates of `BATCHES_AT_ONCE` batches.
 
     Args:
         estimator: the estimator.
@@ -39,16 +43,20 @@ def exact_moments(
         mdp: the problem.
         logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's
             (off-policy).
-        num_episodes: 1, or 2 for estimators that couple episodes; a batch is one group.
+        num_episodes: n, at least 2 for estimators that couple episodes; a batch is one group.
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
-        share_start: both episodes of a pair begin at one state.
+        share_start: all episodes of a batch begin at one state.
 
     Raises:
-        ValueError: num_episodes is neither 1 nor 2.
+        ValueError: num_episodes is no whole number of at least 1, or there are too many batches.
     """
-    if num_episodes not in (1, 2):
-        raise ValueError(f"num_episodes must be 1 or 2, got {num_episodes!r}")
+    num_episodes = count("num_episodes", num_episodes)
     traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
+    if len(probability) ** num_episodes > MAX_BATCHES:
+        raise ValueError(
+            f"num_episodes={num_episodes} makes {len(probability)}^{num_episodes} batches, above "
+            f"{MAX_BATCHES}: give fewer, or a smaller problem"
+        )
     if limit_ends:
         traj = traj._replace(terminated=traj.done)
     traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
@@ -74,44 +82,48 @@ def _moments(
         params: of policy and critic.
         traj: every trajectory, leaves [H, M, ...].
         probability: of each, [M].
-        num_episodes: 1 or 2.
-        begins: the state in which each begins, [M], where both of a pair begin in one; None: pairs
+        num_episodes: n, the size of a batch.
+        begins: the state in which each begins, [M], where all of a batch begin in one; None: they
             are independent.
     """
-    episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0)[:, :, None], traj)  # [M, H, 1, ...]
+    episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), traj)  # [M, H, ...]
     state = estimator.init(jax.random.key(0))[1]
+    # the others of a batch, by their numbers, [K, n - 1]; of one episode there are none, and K is 1
+    numbers = range(len(probability))
+    tuples = list(itertools.product(numbers, repeat=num_episodes - 1))
+    others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), num_episodes - 1)
 
-    def ascent(batch: Trajectory) -> Float[Array, " P"]:
+    def ascent(members: Int[Array, " n"]) -> Float[Array, " P"]:
+        batch = jax.tree.map(lambda x: jnp.moveaxis(x[members], 0, 1), episodes)
         weighted, _ = estimator.weigh(params, state, batch)
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
-    def estimates(
-        episode: Trajectory, weight: Float[Array, ""], begin: Int[Array, ""]
-    ) -> tuple[Float[Array, "K P"], Float[Array, " K"]]:
+    def estimates(first: Int[Array, ""]) -> tuple[Float[Array, "K P"], Float[Array, " K"]]:
         """The estimates [K, P] from all batches that an episode is the first of, and their
         probabilities [K].
         """
-        if num_episodes == 1:
-            return ascent(episode)[None], weight[None]
+        follows = (
+            probability if begins is None else jnp.where(begins == begins[first], probability, 0)
+        )
+        follows = follows / jnp.sum(follows)
+        weight = probability[first] * jnp.prod(follows[others], axis=1)
 
-        def of_pair(other: Trajectory) -> Float[Array, " P"]:
-            pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), episode, other)
-            return ascent(pair)
+        def of_batch(rest: Int[Array, " m"]) -> Float[Array, " P"]:
+            return ascent(jnp.concatenate([first[None], rest]))
 
-        others = probability if begins is None else jnp.where(begins == begin, probability, 0.0)
-        return jax.vmap(of_pair)(episodes), weight * others / jnp.sum(others)
+        at_once = min(len(others), BATCHES_AT_ONCE)
+        return jax.lax.map(of_batch, others, batch_size=at_once), weight
 
     def add(
-        total: tuple[Float[Array, " P"], Float[Array, "P P"]], row: Any
+        total: tuple[Float[Array, " P"], Float[Array, "P P"]], row: Int[Array, ""]
     ) -> tuple[tuple[Float[Array, " P"], Float[Array, "P P"]], None]:
-        x, weights = estimates(*row)
+        x, weights = estimates(row)
         mean, second = total
         return (mean + weights @ x, second + (weights[:, None] * x).T @ x), None
 
     flat = ravel_pytree(params.policy)[0]
     zero = jnp.zeros(flat.shape, jnp.result_type(flat, probability))
-    starts = jnp.zeros(len(probability), int) if begins is None else begins
-    return jax.lax.scan(add, (zero, jnp.outer(zero, zero)), (episodes, probability, starts))[0]
+    return jax.lax.scan(add, (zero, jnp.outer(zero, zero)), jnp.arange(len(probability)))[0]
 
 
 def asymmetry(direction: Callable[[Array], Array], params: Float[Array, "*P"]) -> Float[Array, ""]:

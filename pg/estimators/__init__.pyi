@@ -10,6 +10,8 @@ from . import family as family
 from . import grouped as grouped
 from . import off_policy as off_policy
 from . import pathwise as pathwise
+from . import sequences as sequences
+from . import switches as switches
 from .base import Credit as Credit
 from .base import Estimator as Estimator
 from .base import Gain as Gain
@@ -20,3 +22,5 @@ from .base import score as score
 from .facts import FACTS as FACTS
 from .facts import Facts as Facts
 from .family import ESTIMATORS as ESTIMATORS
+from .sequences import sequence_estimator as sequence_estimator
+from .switches import Switches as Switches

@@ -38,6 +38,7 @@ class Weighted(NamedTuple):
     psi: Float[Array, "T B *A"]
     target: PyTree  # [T, B] the critic's regression target; () without a critic
     value: PyTree = ()  # [T, B] V when the batch was collected; () where it may move freely
+    extra: PyTree = ()  # further constants that the surrogate is given, leaves [T, B, ...]
 
 
 class Credit(NamedTuple):
@@ -47,6 +48,7 @@ class Credit(NamedTuple):
     target: Any = ()  # [T, B] the critic's regression target; () without a critic
     state: PyTree = ()  # the estimator's, for the next batch
     value: Any = ()  # [T, B] V, where `value_epsilon` is to bind it
+    extra: PyTree = ()  # further constants for the surrogate, leaves [T, B, ...]
 
 
 class Estimator(NamedTuple):
@@ -150,6 +152,7 @@ def build_estimator(
     state: PyTree = (),
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
     state_discount: Float[ArrayLike, ""] | None = None,
+    whole_episodes: bool = False,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
@@ -170,6 +173,8 @@ def build_estimator(
         accepts: The ways of collecting it is right for.
         state_discount: γ of the weight γᵗ that Ψ gives to a state at step t, which the natural
             gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
+        whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
+            ratio of a whole sequence: time is not cut into blocks.
 
     Raises:
         ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
@@ -179,6 +184,7 @@ def build_estimator(
     _check_parts(policy, critic, h, weigh, gain, predict, watch, accepts)
     # A recurrent state runs through time, which then cannot be cut into blocks.
     recurrent = policy.recurrent or (critic is not None and critic.recurrent)
+    one_block = recurrent or whole_episodes
 
     def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
         policy_key, critic_key = jax.random.split(key)
@@ -190,7 +196,7 @@ def build_estimator(
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
         credit = _credit(weigh(params, state, traj), traj, critic)
         psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
-        batch = Weighted(traj, psi, credit.target, credit.value)
+        batch = Weighted(traj, psi, credit.target, credit.value, credit.extra)
         return jax.lax.stop_gradient((batch, credit.state))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[Float[Array, ""], Sums]:
@@ -215,7 +221,7 @@ def build_estimator(
     def grad(params: Params, batch: Weighted) -> tuple[Params, Sums]:
         valid = batch.traj.valid
         of_block = functools.partial(jax.grad(loss, has_aux=True), params, num_envs=valid.shape[1])
-        grads, sums = blocks.sum_steps(of_block, batch, valid, one_block=recurrent)
+        grads, sums = blocks.sum_steps(of_block, batch, valid, one_block=one_block)
         steps = jnp.maximum(sums.pop("steps"), 1.0)
         return grads, {name: x / steps for name, x in sums.items()}
 
@@ -268,7 +274,7 @@ def _credit(weighed: Any, traj: Trajectory, critic: Network | None) -> Credit:
     Raises ValueError for another number of values (an array alone would be taken apart along its
     steps), and for another shape of the critic's target and of the V that is to bind it.
     """
-    if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4):
+    if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4, 5):
         got = "one value"
         if isinstance(weighed, tuple | list):
             got = f"a {type(weighed).__name__} of {len(weighed)}"
@@ -342,6 +348,19 @@ def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) 
     # An action that π never takes has a weight of 0, and so any finite reward.
     finite = jnp.where(jnp.isneginf(log_rho), 0.0, log_rho)
     return traj._replace(reward=traj.reward - h.temperature * finite)
+
+
+def same_group(traj: Trajectory) -> Bool[Array, "B B"]:
+    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
+    without groups.
+    """
+    if isinstance(traj.group, tuple):
+        raise ValueError(
+            "the episodes are in no groups: collect them with a group_size of at least 2, or give "
+            "the trajectory the number of every episode's group, as group [T, B]"
+        )
+    number = traj.group[0]
+    return number[:, None] == number[None, :]
 
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:

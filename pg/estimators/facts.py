@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Collect = Literal["episodes", "windows"]
-Objective = Literal["J", "J_τ", "no"]
+Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
 Baseline = Literal["none", "constant", "past", "batch", "group", "critic"]
 
@@ -33,7 +33,9 @@ class Facts:
     source: str = ""
     """Paper, with its number at arXiv."""
     unbiased_for: Objective
-    """Objective whose gradient is the mean: J, J_τ (with entropy in the reward), or no."""
+    """Objective whose gradient is the mean: J, J_τ (with entropy in the reward), J_β (less the KL
+    divergence from a reference policy), or no.
+    """
     why: str = ""
     """Condition of that, or its reason."""
     variance: str = ""

@@ -8,20 +8,11 @@ not to the start.
 
 from typing import Any
 
-import jax.numpy as jnp
-from jaxtyping import Array, Bool
-
 from pg import baselines, returns
 from pg.config import Hyperparams
-from pg.estimators.base import (
-    Credit,
-    Estimator,
-    Params,
-    build_estimator,
-    clipped,
-    drift,
-    return_and_error,
-)
+from pg.estimators import sequences
+from pg.estimators.base import Credit, Estimator, Params, build_estimator, same_group
+from pg.estimators.switches import GRPO
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -58,22 +49,4 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Variance: that of the returns within a group, in units of itself.
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.
     """
-
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        advantage = baselines.group_standardised(*return_and_error(traj, h), same_group(traj))
-        return Credit(advantage / jnp.sum(traj.valid, axis=0, dtype=advantage.dtype))
-
-    return build_estimator(policy, None, h, weigh, clipped(h), watch=drift(h))
-
-
-def same_group(traj: Trajectory) -> Bool[Array, "B B"]:
-    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
-    without groups.
-    """
-    if isinstance(traj.group, tuple):
-        raise ValueError(
-            "the episodes are in no groups: collect them with a group_size of at least 2, or give "
-            "the trajectory the number of every episode's group, as group [T, B]"
-        )
-    number = traj.group[0]
-    return number[:, None] == number[None, :]
+    return sequences.build(policy, h, GRPO)

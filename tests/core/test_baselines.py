@@ -6,8 +6,11 @@ import pytest
 
 from pg.baselines import (
     MovingAverage,
+    centred,
+    deviation,
+    group_centred,
+    group_deviation,
     group_leave_one_out,
-    group_standardised,
     leave_one_out,
     leave_one_out_ratio,
     standardised,
@@ -90,9 +93,32 @@ def test_numbers_of_groups_are_no_pairs() -> None:
     with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
         group_leave_one_out(x, group)
     with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
-        group_standardised(x, jnp.zeros(4), group)
+        group_centred(x, group)
+    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
+        group_deviation(x, jnp.zeros(4), group)
     pairs = group[:, None] == group[None, :]
     np.testing.assert_array_equal(group_leave_one_out(x, pairs), [2.0, 1.0, 4.0, 3.0])
+
+
+@pytest.mark.usefixtures("x64")
+def test_mean_and_deviation_of_a_group_are_those_of_its_members() -> None:
+    x = np.random.default_rng(3).normal(size=6) + 1e6
+    group = np.array([0, 1, 0, 1, 1, 0])
+    pairs = jnp.asarray(group[:, None] == group[None, :])
+    means = np.array([x[group == g].mean() for g in group])
+    deviations = np.array([x[group == g].std() for g in group])
+    rows = jnp.asarray(x)
+    np.testing.assert_allclose(group_centred(rows, pairs), x - means, rtol=0, atol=1e-9)
+    found = group_deviation(rows, jnp.zeros(6), pairs)
+    np.testing.assert_allclose(found, deviations + 1e-8, rtol=1e-9)
+    np.testing.assert_allclose(centred(rows) / deviation(rows, 0.0), standardised(rows, 0.0))
+
+
+def test_numbers_that_agree_have_an_infinite_deviation() -> None:
+    x = jnp.array([2.0, 2.0, 5.0])
+    assert deviation(x, 0.0, jnp.array([True, True, False])) == jnp.inf
+    pairs = jnp.array([[True, True, False], [True, True, False], [False, False, True]])
+    np.testing.assert_array_equal(group_deviation(x, jnp.zeros(3), pairs), jnp.inf)
 
 
 def test_one_sample_has_no_others() -> None:

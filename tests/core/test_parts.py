@@ -476,7 +476,7 @@ WRONG: dict[str, tuple[Mistake, str]] = {
     "a fact that there is not": (lambda: pg.with_facts(unbiased="J"), "unknown fact 'unbiased'"),
     "a fact of another value": (
         lambda: pg.with_facts(unbiased_for="yes"),
-        "unknown unbiased_for 'yes': valid: J, J_τ, no",
+        "unknown unbiased_for 'yes': valid: J, J_τ, J_β, no",
     ),
     "a way of collecting that there is not": (
         lambda: pg.with_facts(collect="episode"),

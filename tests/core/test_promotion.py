@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from environments import Target
@@ -43,8 +44,10 @@ from pg.estimators import (
     grouped,
     off_policy,
     pathwise,
+    sequences,
 )
 from pg.estimators.facts import FACTS
+from pg.exact.tabular import TabularMDP
 from pg.layers import attention, dense, heads, linear_recurrences, model, recurrent, torsos
 from pg.optimizers import curvature, variance_reduction
 from pg.runs import execution
@@ -56,7 +59,8 @@ LIBRARY = (
     baselines, diagnostics, distributions, evaluation, evolution, images, dense, heads,
     attention, linear_recurrences, model, recurrent, torsos, networks,
     normalisation, pathwise, returns, rollout, surrogates, action_values, average_reward, base,
-    bootstrapped, episodic, grouped, off_policy, curvature, variance_reduction, training,
+    bootstrapped, episodic, grouped, off_policy, sequences, curvature, variance_reduction,
+    training,
 )
 # fmt: on
 
@@ -115,6 +119,14 @@ def trained(
     jax.eval_shape(make_train(config, optimizer=optimizer), KEY)
 
 
+def of_sequences(**switches: Any) -> None:
+    """Traces two updates of a policy gradient over sequences."""
+    sizes = {"num_envs": 4, "num_updates": 2, "hidden_sizes": (4,), "group_size": 2}
+    estimator = sequences.sequence_estimator(**switches)
+    config = Config(env=MDP, estimator=estimator, optimizer="sgd", **sizes, preset=None)
+    jax.eval_shape(make_train(config), KEY)
+
+
 def evaluated(normalise: bool) -> None:
     """Traces both ways to act."""
     config = Config(env=MDP, hidden_sizes=(4,), normalise_observations=normalise, preset=None)
@@ -139,6 +151,28 @@ def distribution(kind: Any, num_fields: int) -> None:
     )
     if hasattr(dist, "reparameterised"):
         jax.eval_shape(rollout.reparameterised, dist, noise)
+
+
+def masks() -> None:
+    """Traces what is given action masks, and every method of a product of two distributions."""
+    x, legal = jnp.ones((3, 2)), jnp.array([[True, False]] * 3)
+    jax.eval_shape(distributions.inverse_cdf_of_legal, x, legal, x[:, 0])
+    one = distributions.Categorical(x)
+    both = distributions.masked(distributions.Product((one, one)), (legal, legal))
+    noise = both.draw(KEY)
+    sample = both.sample(noise)
+    jax.eval_shape(
+        lambda d: (d.mode(), d.action(sample), d.log_prob(sample), d.entropy(), d.kl(d)), both
+    )
+    legal_mdp = TabularMDP(
+        MDP.transition,
+        MDP.reward,
+        MDP.initial,
+        MDP.terminal,
+        MDP.horizon,
+        mask=np.ones((MDP.num_states, MDP.num_actions), bool),
+    )
+    trained("reinforce", env=legal_mdp)
 
 
 class Smooth(Target):
@@ -237,8 +271,28 @@ STRICT: dict[str, Callable[[], None]] = {
     },
     "minibatches": functools.partial(trained, "ppo", "windows", **MINIBATCHES),
     "statistics": functools.partial(trained, "gae", "windows", **STATISTICS),
-    "storm": functools.partial(trained, "reinforce", optimizer=corrected(variance_reduction.storm)),
-    "svrpg": functools.partial(trained, "reinforce", optimizer=corrected(variance_reduction.svrpg)),
+    **{
+        name: functools.partial(
+            trained, "reinforce", optimizer=corrected(make), critic_optimizer=None
+        )
+        for name, make in (
+            ("storm", variance_reduction.storm),
+            ("svrpg", variance_reduction.svrpg),
+        )
+    },
+    "masks": masks,
+    **{
+        f"sequences, {clip}": functools.partial(
+            of_sequences, ratio="sequence_mean", clip=clip, kl="full", kl_place="loss"
+        )
+        for clip in ("asymmetric", "dual", "weight", "truncated", "masked", "soft_gate")
+    },
+    "sequences, over the batch": functools.partial(
+        of_sequences, baseline="batch", scale="batch", credit="to_go", average="token", kl="k1"
+    ),
+    "sequences, by lengths": functools.partial(
+        of_sequences, baseline="length_weighted", kl="k2", kl_place="sequence"
+    ),
     **{name: functools.partial(distribution, *kind) for name, kind in DISTRIBUTIONS.items()},
     "evaluate": functools.partial(evaluated, False),
     "evaluate, standardised": functools.partial(evaluated, True),

@@ -66,6 +66,56 @@ MUTANTS = [
         "settings_of=estimator",
         "tests/benchmarks/test_benchmark.py -k rows_of_their_own",
     ),
+    # Policy gradients over sequences.
+    Mutant(
+        "sequences are compared with the mean of the batch instead of their group's",
+        "estimators/sequences.py",
+        "return baselines.group_centred(total, same)",
+        "return baselines.centred(total)",
+        "tests/core/test_groups.py -k within_groups",
+    ),
+    Mutant(
+        "sequences have the padded length",
+        "estimators/sequences.py",
+        "return jnp.sum(traj.valid, axis=0, dtype=traj.reward.dtype)",
+        "return jnp.full(traj.valid.shape[1], float(len(traj.valid)))",
+        "tests/exact/test_sequence_means.py -k 'preset and lag'",
+    ),
+    Mutant(
+        "sequences regularised by the divergence of the reference from the policy",
+        "estimators/sequences.py",
+        "log_ratio = log_prob - reference.log_prob",
+        "log_ratio = reference.log_prob - log_prob",
+        "tests/exact/test_sequence_means.py -k kl_estimate",
+    ),
+    Mutant(
+        "sequences whose reference moves with the policy",
+        "estimators/sequences.py",
+        "return Credit(psi, (), state, extra=extra)",
+        "return Credit(psi, (), params.policy if with_reference else (), extra=extra)",
+        "tests/core/test_switches.py -k does_not_move",
+    ),
+    Mutant(
+        "sequences whose ratio is taken against the policy that learns",
+        "estimators/sequences.py",
+        "of_step = jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)",
+        "of_step = jnp.where(traj.valid, log_prob - jax.lax.stop_gradient(log_prob), 0.0)",
+        "tests/exact/test_sequence_means.py -k 'ratio_and_clip'",
+    ),
+    Mutant(
+        "sequences whose last token is not scored",
+        "estimators/base.py",
+        "sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in terms.items()}",
+        "sums = {n: jnp.sum(jnp.where(traj.valid & ~traj.done, x, 0.0)) for n, x in terms.items()}",
+        "tests/exact/test_sequence_means.py -k 'preset and lag'",
+    ),
+    Mutant(
+        "sequences whose penalty in the loss is not averaged as their steps are",
+        "estimators/sequences.py",
+        'of_steps = divisor if switches.kl_place == "loss" else 1.0',
+        "of_steps = 1.0",
+        "tests/exact/test_sequence_means.py -k 'penalty_in_the_loss'",
+    ),
     # Searches.
     Mutant(
         "rung of halving that goes on from the runs of other configurations",
@@ -314,7 +364,7 @@ MUTANTS = [
     Mutant(
         "psi alone is taken apart along its steps",
         "estimators/base.py",
-        "if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4):",
+        "if not isinstance(weighed, tuple | list) or len(weighed) not in (3, 4, 5):",
         "if False:",
         "tests/core/test_estimator_checks.py -k 'psi and alone'",
     ),
@@ -518,8 +568,8 @@ MUTANTS = [
     Mutant(
         "clipping without the minimum",
         "surrogates.py",
-        "return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi)",
-        "return jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * psi",
+        "return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - low, 1 + high) * psi)",
+        "return jnp.clip(ratio, 1 - low, 1 + high) * psi",
         "tests/core/test_surrogates.py",
     ),
     Mutant(
@@ -589,14 +639,14 @@ MUTANTS = [
     ),
     Mutant(
         "groups across initial states",
-        "estimators/grouped.py",
+        "estimators/base.py",
         "return number[:, None] == number[None, :]",
         "return jnp.ones((len(number), len(number)), bool)",
         "tests/core/test_estimators.py tests/core/test_groups.py -k group",
     ),
     Mutant(
         "groups told by equal first observations",
-        "estimators/grouped.py",
+        "estimators/base.py",
         "    number = traj.group[0]\n    return number[:, None] == number[None, :]",
         "    number = traj.obs[0].reshape(traj.obs.shape[1], -1)\n"
         "    return jnp.all(number[:, None] == number[None, :], axis=-1)",
@@ -662,8 +712,8 @@ MUTANTS = [
     Mutant(
         "rounding errors are divided by their own spread",
         "baselines.py",
-        "return jnp.where(rounding.equal(x, error, where), 0.0, centred / (std + 1e-8))",
-        "return jnp.where(std > 0, centred / (std + 1e-8), 0.0)",
+        "return jnp.where(all_equal, jnp.inf, std + 1e-8)",
+        "return jnp.where(std > 0, std + 1e-8, jnp.inf)",
         "tests/core/test_rounding.py -k 'another_order or advantages_are_not'",
     ),
     Mutant(

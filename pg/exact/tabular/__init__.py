@@ -59,6 +59,7 @@ from pg.exact.tabular.trajectories import (
 from pg.exact.tabular.transforms import (
     restarting,
     stationary_window,
+    with_reference,
     with_time_in_state,
 )
 
@@ -99,5 +100,6 @@ __all__ = [
     "undiscounted_direction",
     "values",
     "visitation",
+    "with_reference",
     "with_time_in_state",
 ]

@@ -1,12 +1,14 @@
-"""MDPs made of others: with the time in the state, so that values are stationary; or continuing."""
+"""MDPs made of others: with the time in the state, so that values are stationary; continuing; or
+with the reward of a divergence from a reference policy.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from pg.exact.tabular.exact import stationary
-from pg.exact.tabular.mdp import TabularMDP
+from pg.exact.tabular.exact import of_legal, stationary
+from pg.exact.tabular.mdp import TabularMDP, check_shape
 
 
 def with_time_in_state(mdp: TabularMDP) -> TabularMDP:
@@ -45,6 +47,34 @@ def restarting(mdp: TabularMDP) -> TabularMDP:
     features = jax.tree.map(lambda x: x[alive], mdp.features)
     space = mdp.observation_space(None)
     return TabularMDP(transition, reward, initial, endless, mdp.horizon, features, mask, space)
+
+
+def with_reference(
+    mdp: TabularMDP, reference: Float[Array | np.ndarray, "S A"], beta: float
+) -> TabularMDP:
+    """The MDP whose J_τ at τ = β is J_β = J - β KL(π ‖ π_ref), KL = E[Σₜ log π - log π_ref].
+
+        exact_gradient(with_reference(mdp, reference, beta), logits, gamma, tau=beta)
+
+    r'(s, a, s') = r(s, a, s') + β log π_ref(a|s), so that r' - β log π is the reward of J_β.
+
+    Args:
+        mdp: the MDP.
+        reference: logits of π_ref, [S, A].
+        beta: β.
+    """
+    check_shape("reference", np.shape(reference), [(mdp.num_states, mdp.num_actions)])
+    log_reference = np.asarray(jax.nn.log_softmax(of_legal(mdp, reference)))
+    bonus = np.where(np.isneginf(log_reference), 0.0, beta * log_reference)
+    return TabularMDP(
+        mdp.transition,
+        mdp.reward + bonus[..., None],
+        mdp.initial,
+        mdp.terminal,
+        mdp.horizon,
+        mdp.features,
+        mdp.mask,
+    )
 
 
 def stationary_window(mdp: TabularMDP, logits: Float[Array | np.ndarray, "S A"]) -> TabularMDP:

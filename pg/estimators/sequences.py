@@ -1,0 +1,323 @@
+"""Policy gradients over sequences: one estimator with switches, of which the published ones are
+presets.
+
+    loss = -(1/N) Σₙ Σₜ surrogate(ρ, Ψₜ),   Ψₜ = (R - baseline) / scale / divisor
+
+A few choices have the mean ∇J_β(θ), J_β = E[R] - β KL(π ‖ π_ref); the means of the others are in
+the table of proofs. The reference policy is the one with which training starts, or one that is
+given; its parameters are the estimator's state.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from pg import baselines, surrogates
+from pg.config import Hyperparams
+from pg.estimators.base import (
+    Credit,
+    Estimator,
+    Gain,
+    Params,
+    Watch,
+    Weighted,
+    build_estimator,
+    discounted_reward_to_go,
+    policy_output,
+    return_and_error,
+    same_group,
+)
+from pg.estimators.switches import Switches, facts_of
+from pg.fast import blocks
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+Factory = Callable[[Network, Network, Hyperparams], Estimator]
+
+
+class Reference(NamedTuple):
+    """The reference policy along a batch: leaves [T, B, ...]."""
+
+    log_prob: Float[Array, "T B"]  # log π_ref(a|s) of the action that was taken
+    dist: Any  # its distributions, for a sum over all actions; () where that is not needed
+    weight: Float[Array, "T B"]  # of the KL estimate in the loss
+
+
+def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
+    """A policy gradient over sequences: a function of policy, critic and hyperparameters, as the
+    estimators of the table are.
+
+        estimator = sequence_estimator(baseline="mean", scale="group", average="sequence")
+        config = pg.Config(estimator=estimator, group_size=4)
+
+    Args:
+        reference: Parameters of the policy's network, those of the reference policy; None: those
+            with which training starts.
+        switches: Fields of `Switches` by name.
+
+    Raises:
+        ValueError: A switch that does not exist, or switches that have no meaning together.
+    """
+    chosen = Switches(**switches)
+
+    def sequence(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        return build(policy, h, chosen, reference)
+
+    sequence.facts = facts_of(chosen)  # type: ignore[attr-defined]
+    return sequence
+
+
+def build(
+    policy: Network, h: Hyperparams, switches: Switches, reference: PyTree = None
+) -> Estimator:
+    """The estimator of the switches.
+
+    Metrics: with a ratio, kl and clip_fraction as of `drift`, of the ratio that is clipped; with a
+    reference, reference_kl (nats per step).
+
+    Args:
+        policy: The policy that learns.
+        h: The hyperparameters.
+        switches: The switches.
+        reference: As of `sequence_estimator`.
+    """
+    with_reference = switches.kl != "none"
+    in_reward = with_reference and switches.kl_place == "reward"
+
+    def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
+        divisor = _divisor(switches, traj)
+        extra: Any = ()
+        if with_reference:
+            log_prob, dist = _along(switches, policy, params._replace(policy=state), traj)
+            of_steps = divisor if switches.kl_place == "loss" else 1.0
+            weight = jnp.broadcast_to(h.kl_coef / of_steps, traj.valid.shape)
+            extra = Reference(log_prob, dist, weight)
+        if in_reward:
+            own_log_prob, own_dist = _along(switches, policy, params, traj)
+            estimate = divergence(switches.kl, own_log_prob, own_dist, extra)
+            penalty = jnp.where(traj.valid, extra.weight * estimate, 0.0)
+            traj = traj._replace(reward=traj.reward - penalty)
+        psi = _advantage(switches, traj, h) / divisor
+        return Credit(psi, (), state, extra=extra)
+
+    gain = _surrogate(switches, h)
+    if with_reference and not in_reward:
+        gain = _less_divergence(switches, gain)
+    estimator = build_estimator(
+        policy,
+        None,
+        h,
+        weigh,
+        gain,
+        watch=_watch(switches, h),
+        accepts="episodes",
+        whole_episodes=switches.whole_sequences,
+    )
+    if not with_reference:
+        return estimator
+
+    def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
+        params, _ = estimator.init(key)
+        return params, params.policy if reference is None else reference
+
+    return estimator._replace(init=init)
+
+
+def divergence(
+    estimate: str, log_prob: Float[Array, "*B"], dist: Any, reference: Reference
+) -> Float[Array, "*B"]:
+    """An estimate of KL(π ‖ π_ref) in nats, [...], from ℓ = log π(a) - log π_ref(a)  (Schulman
+    2020, "Approximating KL divergence").
+
+    Args:
+        estimate: k1: ℓ; k2: ℓ² / 2; k3: exp(-ℓ) - 1 + ℓ; full: Σₐ π(a) ℓ(a).
+        log_prob: log π of the action that was taken, [...].
+        dist: The distributions of π, for `full`.
+        reference: The reference policy at the same steps.
+    """
+    if estimate == "full":
+        return dist.kl(reference.dist)
+    log_ratio = log_prob - reference.log_prob
+    if estimate == "k1":
+        return log_ratio
+    if estimate == "k2":
+        return 0.5 * log_ratio**2
+    return jnp.expm1(-log_ratio) + log_ratio
+
+
+def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#T B"]:
+    """(R - baseline) / scale, [1, B]; [T, B] where a step is credited with what follows it."""
+    total, error = return_and_error(traj, h)
+    if s.credit == "to_go":
+        return _of_each_step(s, total, error, traj, h)
+    compared = _compared(s, total, traj)
+    if s.scale == "group":
+        compared = compared / baselines.group_deviation(total, error, same_group(traj))
+    if s.scale == "batch":
+        compared = compared / baselines.deviation(total, error)
+    return compared[None]
+
+
+def _of_each_step(
+    s: Switches,
+    total: Float[Array, " B"],
+    error: Float[Array, " B"],
+    traj: Trajectory,
+    h: Hyperparams,
+) -> Float[Array, "T B"]:
+    """The rewards from each step on, less the baseline and over the scale; those of the batch are
+    mean and standard deviation over its steps.
+    """
+    to_go = discounted_reward_to_go(traj, h)
+    if s.baseline == "batch":
+        compared = baselines.centred(to_go, traj.valid)
+    else:
+        compared = to_go - (total - _compared(s, total, traj))[None]
+    if s.scale == "batch":
+        compared = compared / baselines.deviation(to_go, error[None], traj.valid)
+    return compared
+
+
+def _compared(s: Switches, total: Float[Array, " B"], traj: Trajectory) -> Float[Array, " B"]:
+    """R less the baseline, [B]."""
+    if s.baseline == "none":
+        return total
+    if s.baseline == "batch":
+        return baselines.centred(total)
+    same = same_group(traj)
+    if s.baseline == "mean":
+        return baselines.group_centred(total, same)
+    if s.baseline == "leave_one_out":
+        return total - baselines.group_leave_one_out(total, same)
+    members = same.astype(total.dtype)
+    length = _length(traj)
+    return total - (members @ (length * total)) / (members @ length)
+
+
+def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
+    """The number that each step of a sequence is divided by: 1, or [1, B]."""
+    if s.average == "sum":
+        return 1.0
+    if s.average == "constant":
+        return float(len(traj.reward))
+    length = _length(traj)
+    if s.average == "sequence":
+        return length[None]
+    members = same_group(traj).astype(length.dtype)
+    mean_length = (members @ length) / jnp.sum(members, axis=-1)
+    return mean_length[None]
+
+
+def _length(traj: Trajectory) -> Float[Array, " B"]:
+    """The number of steps of each sequence, [B]."""
+    return jnp.sum(traj.valid, axis=0, dtype=traj.reward.dtype)
+
+
+def _along(s: Switches, policy: Network, params: Params, traj: Trajectory) -> tuple[Array, Any]:
+    """log π(a|s) [T, B] of a policy along a batch, and its distributions where a sum over all
+    actions needs them, else ().
+    """
+
+    def block(rows: Trajectory) -> tuple[Array, Any]:
+        dist = policy_output(policy, params, rows)
+        return dist.log_prob(rows.action), dist if s.kl == "full" else ()
+
+    return blocks.map_steps(block, traj, traj.valid, one_block=policy.recurrent)
+
+
+def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
+    """The log of the importance ratio that a step is weighed by, [T, B].
+
+    That of a sequence is one number; its gradient at a step is that of the step's own log π, so
+    that the sum over steps is the sequence's gradient, times |y| where it is the root.
+    """
+    of_step = jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
+    if s.ratio == "token":
+        return of_step
+    total = jnp.sum(of_step, axis=0)
+    if s.ratio == "sequence_mean":
+        total = total / _length(traj)
+    zero = of_step - jax.lax.stop_gradient(of_step)
+    return jax.lax.stop_gradient(total)[None] + zero
+
+
+def _surrogate(s: Switches, h: Hyperparams) -> Gain:
+    """The surrogate of the ratio and its clip, [T, B]."""
+
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        log_prob, psi = dist.log_prob(batch.traj.action), batch.psi
+        if s.ratio == "none":
+            return surrogates.score(log_prob, psi)
+        log_ratio = _level(s, log_prob, batch.traj)
+        if s.clip == "none":
+            return jnp.exp(log_ratio) * psi
+        if s.clip == "soft_gate":
+            return surrogates.soft_gate(log_ratio, psi, h.gate_rising, h.gate_falling)
+        low, high = _bounds(s, h)
+        if s.clip == "dual":
+            return surrogates.dual_clipped_ratio(log_ratio, psi, low, high, h.ratio_bound)
+        if s.clip == "masked":
+            return surrogates.masked_ratio(log_ratio, psi, low, high)
+        if s.clip in ("weight", "truncated"):
+            return surrogates.clipped_weight(log_ratio, psi, low, high)
+        return surrogates.clipped_ratio(log_ratio, psi, low, high)
+
+    return gain
+
+
+def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
+    """The distances from 1 that a ratio may have below and above, by the clip."""
+    if s.clip in ("symmetric", "dual"):
+        return h.epsilon, h.epsilon
+    if s.clip == "truncated":
+        return math.inf, h.ratio_bound - 1
+    if s.clip in ("asymmetric", "weight", "masked"):
+        return h.epsilon, h.epsilon_high
+    return math.inf, math.inf
+
+
+def _less_divergence(s: Switches, gain: Gain) -> Gain:
+    """The surrogate less the KL estimate in the loss, [T, B]; that of a sequence at its first
+    step.
+    """
+
+    def less(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        traj, reference = batch.traj, batch.extra
+        log_prob = dist.log_prob(traj.action)
+        if s.kl_place == "sequence":
+            log_prob = jnp.where(traj.valid, log_prob - reference.log_prob, 0.0)
+            of_sequence = reference._replace(log_prob=0.0)
+            estimate = divergence(s.kl, jnp.sum(log_prob, axis=0), (), of_sequence)
+            estimate = jnp.where(traj.first, estimate[None], 0.0)
+        else:
+            estimate = divergence(s.kl, log_prob, dist, reference)
+        if s.kl_ratio:
+            estimate = jnp.exp(log_prob - traj.log_prob) * estimate
+        return gain(dist, batch) - reference.weight * estimate
+
+    return less
+
+
+def _watch(s: Switches, h: Hyperparams) -> Watch | None:
+    """The metrics of `build`; None where there are none."""
+    if s.ratio == "none" and s.kl == "none":
+        return None
+
+    def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
+        log_prob = dist.log_prob(batch.traj.action)
+        metrics = {}
+        if s.ratio != "none":
+            low, high = _bounds(s, h)
+            of_step = log_prob - batch.traj.log_prob
+            excess = jnp.expm1(_level(s, log_prob, batch.traj))
+            metrics["kl"] = jnp.expm1(of_step) - of_step
+            metrics["clip_fraction"] = ((excess > high) | (-excess > low)).astype(log_prob.dtype)
+        if s.kl != "none":
+            metrics["reference_kl"] = divergence("k3", log_prob, (), batch.extra)
+        return metrics
+
+    return watch

@@ -1,0 +1,181 @@
+"""The switches of a policy gradient over sequences, and the facts that follow from them.
+
+An episode is a sequence, an action a token, an initial state a prompt; a group is the G episodes of
+one prompt. With R the return of a sequence, ρ the importance ratio π / behaviour and |y| the number
+of steps, each published estimator is a choice of: the baseline that R is compared with, the scale
+that it is divided by, the average over steps, the level of the ratio, the clip, and the estimate
+and place of the KL divergence from a reference policy. It imports no jax.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from pg.estimators import facts
+from pg.estimators.facts import Facts
+from pg.inputs import check_name
+
+Baseline = Literal["none", "mean", "leave_one_out", "batch", "length_weighted"]
+Scale = Literal["none", "group", "batch"]
+Credit = Literal["total", "to_go"]
+Average = Literal["sum", "sequence", "token", "constant"]
+Ratio = Literal["none", "token", "sequence", "sequence_mean"]
+Clip = Literal[
+    "none", "symmetric", "asymmetric", "dual", "weight", "truncated", "masked", "soft_gate"
+]
+KL = Literal["none", "k1", "k2", "k3", "full"]
+Place = Literal["reward", "loss", "sequence"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    """The choices that make a policy gradient over sequences; the default is the policy gradient
+    with leave-one-out baselines.
+    """
+
+    baseline: Baseline = "leave_one_out"
+    """Number that R is compared with: the mean of the group, that of the others in it, the mean of
+    the batch, or that of the group weighed by lengths (OPO, 2505.23585).
+    """
+    scale: Scale = "none"
+    """Standard deviation of R that R less the baseline is divided by: that of the group (GRPO,
+    2402.03300), or of the batch (REINFORCE++, 2501.03262).
+    """
+    credit: Credit = "total"
+    """Rewards that a step is credited with: all of the sequence, or those from the step on; mean
+    and standard deviation of the batch are then over its steps (REINFORCE++).
+    """
+    average: Average = "sum"
+    """Average over steps: Σₜ, the policy gradient; Σₜ / |y| of each sequence (GRPO); Σₜ over the
+    mean |y| of the group (DAPO, 2503.14476); or Σₜ / L, L the longest (Dr. GRPO, 2503.20783).
+    """
+    ratio: Ratio = "none"
+    """Importance ratio: none; ρₜ of the token; Πₜ ρₜ of the sequence; or its |y|-th root (GSPO,
+    2507.18071).
+    """
+    clip: Clip = "none"
+    """Bound on the ratio: symmetric (PPO, `epsilon`), asymmetric (DAPO, `epsilon` and
+    `epsilon_high`), dual (1912.09729, also `ratio_bound`); of the weight (CISPO, 2506.13585);
+    truncated at `ratio_bound`; masked outside of 1 - `epsilon`, 1 + `epsilon_high`; or a soft gate
+    (SAPO, 2511.20347, `gate_rising` and `gate_falling`).
+    """
+    kl: KL = "none"
+    """Estimate of the KL divergence from the reference, of weight `kl_coef`, by ℓ = log π - log
+    π_ref: k1 = ℓ, k2 = ℓ² / 2, k3 = exp(-ℓ) - 1 + ℓ, or full: the sum over all actions.
+    """
+    kl_place: Place = "reward"
+    """Place of that estimate: in the reward, as a constant; in the loss of each step; or in that of
+    the sequence, of Σₜ ℓₜ.
+    """
+    kl_ratio: bool = False
+    """The estimate in the loss of each step is multiplied by ρₜ."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a choice that does not exist, and for choices that have no meaning
+        together.
+        """
+        for field in fields(self):
+            if field.name != "kl_ratio":
+                check_name(field.name, getattr(self, field.name), get_args(field.type))
+        if self.clip != "none" and self.ratio == "none":
+            raise ValueError(
+                f"clip={self.clip!r} bounds an importance ratio, and there is none: give "
+                "ratio='token', 'sequence' or 'sequence_mean', or clip='none'"
+            )
+        if self.scale != "none" and self.baseline == "none":
+            raise ValueError(
+                f"scale={self.scale!r} divides by a standard deviation, which is 0 where all "
+                "returns agree and then leaves no return: give a baseline, or scale='none'"
+            )
+        if self.scale == "group" and self.credit == "to_go":
+            raise ValueError(
+                "scale='group' is the standard deviation of the returns of whole sequences: give "
+                "credit='total', or scale='batch'"
+            )
+        if self.kl == "full" and self.kl_place == "sequence":
+            raise ValueError(
+                "kl='full' is a sum over the actions of one step, of which a sequence has too "
+                "many: give kl_place='loss' or 'reward', or kl='k2'"
+            )
+        if self.kl_ratio and (self.kl == "none" or self.kl_place != "loss"):
+            raise ValueError(
+                "kl_ratio=True multiplies the estimate in a step's loss: give "
+                "kl='k1', 'k2', 'k3' or 'full', and kl_place='loss'"
+            )
+
+    @property
+    def whole_sequences(self) -> bool:
+        """True if the surrogate of a step depends on the other steps of its sequence."""
+        in_one = self.ratio in ("sequence", "sequence_mean")
+        return in_one or (self.kl != "none" and self.kl_place == "sequence")
+
+
+def facts_of(switches: Switches) -> Facts:
+    """The facts that follow from the switches, on-policy unless the whole ratio is there."""
+    s = switches
+    groups = s.baseline in ("mean", "leave_one_out", "length_weighted") or s.scale == "group"
+    groups = groups or s.average == "token"
+    batch = s.baseline == "batch" or s.scale == "batch"
+    compared: facts.Baseline = "group" if groups else "batch" if batch else "none"
+    straight = s.scale == "none" and s.average in ("sum", "constant")
+    exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
+    own_part = s.baseline in ("mean", "batch")
+    # a number that does not depend on the lengths, so that the direction stays
+    constant = s.average == "constant" and s.baseline != "length_weighted"
+    objective: facts.Objective = "no"
+    if exact and s.kl == "none":
+        objective = "J"
+    if exact and _gradient_of_the_divergence(s):
+        objective = "J_β"
+    return Facts(
+        unbiased_for=objective,
+        baseline=compared,
+        off_policy=s.ratio == "sequence" and s.clip == "none",
+        several_steps=s.ratio != "none",
+        psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
+        shrunk=straight and s.kl == "none" and (own_part or constant),
+        settings={"group_size": 4} if groups else {},
+    )
+
+
+def _gradient_of_the_divergence(s: Switches) -> bool:
+    """True where the mean of the KL estimate's gradient is ∇KL(π ‖ π_ref), on-policy."""
+    return (s.kl, s.kl_place) in (("k1", "reward"), ("k2", "sequence"))
+
+
+GRPO = Switches(baseline="mean", scale="group", average="sequence", ratio="token", clip="symmetric")
+"""Group-relative policy optimisation, without its KL term (Shao et al. 2024, 2402.03300)."""
+
+DR_GRPO = Switches(baseline="mean", average="constant", ratio="token", clip="symmetric")
+"""GRPO done right: without standard deviation and lengths (Liu et al. 2025, 2503.20783)."""
+
+DAPO = Switches(baseline="mean", scale="group", average="token", ratio="token", clip="asymmetric")
+"""Decoupled clip, without its dynamic sampling (Yu et al. 2025, 2503.14476)."""
+
+GSPO = Switches(
+    baseline="mean", scale="group", average="sequence", ratio="sequence_mean", clip="asymmetric"
+)
+"""Group sequence policy optimisation (Zheng et al. 2025, 2507.18071)."""
+
+CISPO = Switches(baseline="mean", scale="group", average="token", ratio="token", clip="weight")
+"""Clipped importance weights (MiniMax 2025, 2506.13585)."""
+
+SAPO = Switches(baseline="mean", scale="group", average="sequence", ratio="token", clip="soft_gate")
+"""Soft adaptive policy optimisation (Gao et al. 2025, 2511.20347)."""
+
+RLOO = Switches(baseline="leave_one_out", kl="k1", kl_place="reward")
+"""REINFORCE with leave-one-out baselines (Ahmadian et al. 2024, 2402.14740)."""
+
+REINFORCE_PLUS_PLUS = Switches(
+    baseline="batch",
+    scale="batch",
+    credit="to_go",
+    average="token",
+    ratio="token",
+    clip="symmetric",
+    kl="k1",
+    kl_place="reward",
+)
+"""Returns standardised over the batch (Hu et al. 2025, 2501.03262)."""
+
+OPO = Switches(baseline="length_weighted")
+"""Exactly on-policy, with a baseline weighed by lengths (Hao et al. 2025, 2505.23585)."""

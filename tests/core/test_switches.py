@@ -1,0 +1,127 @@
+"""Policy gradients over sequences in training: switches, the reference policy, metrics."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import MDP
+
+from pg import Config, envs, make_learner, make_train, networks
+from pg.estimators import sequence_estimator, sequences
+from pg.estimators.base import Params
+from pg.estimators.switches import Switches, facts_of
+from pg.networks import Network
+from pg.rollout import Trajectory, episodes
+from pg.train import training_keys
+
+KEY = jax.random.key(0)
+SIZES: dict[str, Any] = {"num_envs": 8, "num_updates": 3, "hidden_sizes": (4,), "group_size": 4}
+
+
+def config(reference: Any = None, sizes: dict[str, Any] = SIZES, **switches: Any) -> Config:
+    """A small run of the switches."""
+    estimator = sequence_estimator(reference, **switches)
+    return Config(env=MDP, estimator=estimator, preset=None, **sizes)
+
+
+def collected(made: Config) -> tuple[Network, Trajectory]:
+    """A policy and a batch of its own."""
+    env = envs.configured(made, made.num_envs)
+    policy = networks.make_policy(made, env)
+    params = policy.init(jax.random.key(3))
+    return policy, episodes(env, policy, params, jax.random.key(4), group_size=made.group_size)
+
+
+WITHOUT_MEANING = {
+    "clip='symmetric' bounds an importance ratio": {"clip": "symmetric"},
+    "give a baseline, or scale='none'": {"baseline": "none", "scale": "group"},
+    "give credit='total', or scale='batch'": {"scale": "group", "credit": "to_go"},
+    "give kl_place='loss' or 'reward', or kl='k2'": {"kl": "full", "kl_place": "sequence"},
+    "and kl_place='loss'": {"kl": "k3", "kl_ratio": True},
+    "unknown average 'tokens': did you mean 'token'?": {"average": "tokens"},
+}
+
+
+@pytest.mark.parametrize("sentence", WITHOUT_MEANING)
+def test_switches_without_a_meaning_are_one_sentence(sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Switches(**WITHOUT_MEANING[sentence])
+
+
+def test_config_knows_what_the_switches_need() -> None:
+    with pytest.raises(ValueError, match="group_size must be at least 2"):
+        config(sizes={**SIZES, "group_size": 1})
+    with pytest.raises(ValueError, match="num_epochs"):
+        config(sizes={**SIZES, "num_epochs": 2})
+    several = config(sizes={**SIZES, "num_epochs": 2}, ratio="token", clip="symmetric")
+    assert several.steps_per_update == 2
+
+
+def test_the_reference_is_the_policy_at_the_start_and_does_not_move() -> None:
+    made = config(kl="k2", kl_place="sequence")
+    h = made.hyperparams(kl_coef=0.5, learning_rate=0.1)
+    learner = make_learner(made, h)
+    start = learner.init(training_keys(KEY, 0, made.num_updates)[0])
+    state, metrics = jax.jit(make_train(made, h))(KEY)
+    before, after = jax.tree.leaves(start.params.policy), jax.tree.leaves(state.estimator_state)
+    own = jax.tree.leaves(state.params.policy)
+    for first, reference, learned in zip(before, after, own, strict=True):
+        np.testing.assert_array_equal(first, reference)
+        assert learned.shape == reference.shape
+    assert any(np.abs(x - y).max() > 1e-3 for x, y in zip(after, own, strict=True))
+    assert metrics["reference_kl"][0] == 0
+    assert (metrics["reference_kl"][1:] > 0).all()
+
+
+def test_a_large_coefficient_holds_the_policy_at_the_reference() -> None:
+    made = config(kl="full", kl_place="loss", sizes={**SIZES, "num_updates": 40})
+    train = jax.jit(make_train(made, made.hyperparams(learning_rate=0.03)))
+    free = train(KEY, made.hyperparams(learning_rate=0.03, kl_coef=0.0))[1]["reference_kl"]
+    held = train(KEY, made.hyperparams(learning_rate=0.03, kl_coef=10.0))[1]["reference_kl"]
+    assert held[-10:].mean() < 0.1 * free[-10:].mean()
+
+
+def test_a_given_reference_is_the_one_that_is_used() -> None:
+    made = config()
+    other = make_learner(made).init(jax.random.key(7)).params.policy
+    state = make_learner(config(other, kl="k1")).init(KEY)
+    for given, used in zip(
+        jax.tree.leaves(other), jax.tree.leaves(state.estimator_state), strict=True
+    ):
+        np.testing.assert_array_equal(given, used)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"baseline": "mean", "average": "sequence", "ratio": "sequence_mean", "clip": "asymmetric"},
+        {"average": "token", "kl": "k2", "kl_place": "sequence"},
+    ],
+)
+def test_steps_that_are_not_valid_change_nothing(switches: dict[str, Any]) -> None:
+    """The same batch, with steps after the end of every episode."""
+    made = config(**switches)
+    policy, traj = collected(made)
+    estimator = sequences.build(policy, made.hyperparams(kl_coef=0.3), Switches(**switches))
+    params, state = estimator.init(KEY)
+    params = Params(jax.tree.map(lambda x: x + 0.1, params.policy), ())
+
+    def padded(x: Any) -> Any:
+        return jnp.concatenate([x, x[-2:]])
+
+    longer = jax.tree.map(padded, traj)._replace(
+        valid=jnp.concatenate([traj.valid, jnp.zeros_like(traj.valid[-2:])])
+    )
+    short = estimator.grad(params, estimator.weigh(params, state, traj)[0])
+    long = estimator.grad(params, estimator.weigh(params, state, longer)[0])
+    for x, y in zip(jax.tree.leaves(short), jax.tree.leaves(long), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+
+def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> None:
+    facts = facts_of(Switches())
+    assert (facts.unbiased_for, facts.baseline, facts.several_steps) == ("J", "group", False)
+    assert facts_of(Switches(ratio="sequence")).off_policy

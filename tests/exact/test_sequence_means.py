@@ -1,0 +1,204 @@
+"""Policy gradients over sequences, each held to its mean over every group of a prefix tree: no
+noise, 1e-9.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sequence_means as by_loops
+
+from pg.config import Hyperparams
+from pg.diagnostics import exact_moments
+from pg.estimators import sequences, switches
+from pg.estimators.switches import Switches, facts_of
+from pg.exact import tabular
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+TREE = by_loops.tree()
+SHAPE = (TREE.mdp.num_states, TREE.mdp.num_actions)
+RANDOM = np.random.default_rng(1)
+LOGITS = RANDOM.normal(size=SHAPE)
+REFERENCE = LOGITS + 0.8 * RANDOM.normal(size=SHAPE)
+LAGGING = LOGITS + 0.5 * RANDOM.normal(size=SHAPE)
+H = Hyperparams(
+    epsilon=by_loops.EPSILON,
+    epsilon_high=by_loops.EPSILON_HIGH,
+    ratio_bound=by_loops.BOUND,
+    gate_rising=by_loops.RISING,
+    gate_falling=by_loops.FALLING,
+    kl_coef=by_loops.BETA,
+)
+PLAIN: dict[str, Any] = {"baseline": "none"}
+
+
+def some(cases: list[Any], quick: list[int]) -> list[Any]:
+    """The cases, of which those at a few places are quick tests and the others slow ones."""
+    slow = pytest.mark.slow
+    return [
+        case if place in quick else pytest.param(case, marks=slow)
+        for place, case in enumerate(cases)
+    ]
+
+
+PRESETS = {
+    "grpo": switches.GRPO,
+    "dr_grpo": switches.DR_GRPO,
+    "dapo": switches.DAPO,
+    "gspo": switches.GSPO,
+    "cispo": switches.CISPO,
+    "sapo": switches.SAPO,
+    "rloo": switches.RLOO,
+    "reinforce_plus_plus": switches.REINFORCE_PLUS_PLUS,
+    "opo": switches.OPO,
+}
+
+
+def mean(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:
+    """E ĝ of groups of `size` sequences of one prompt, [S, A]."""
+    policy = tabular.table_policy(jnp.asarray(LOGITS))
+    estimator = sequences.build(policy, H, chosen, jnp.asarray(REFERENCE))
+    params = estimator.init(jax.random.key(0))[0]
+    found = exact_moments(estimator, params, TREE.mdp, behaviour, size, share_start=True)
+    return found[0].reshape(SHAPE)
+
+
+def expected(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:
+    """The same by loops."""
+    return by_loops.mean(TREE, LOGITS, behaviour, REFERENCE, size, **vars(chosen))
+
+
+def gradient() -> np.ndarray:
+    """∇J, [S, A]."""
+    return np.asarray(tabular.exact_gradient(TREE.mdp, LOGITS))
+
+
+def regularised_gradient() -> np.ndarray:
+    """∇J_β, [S, A], from values instead of sequences."""
+    mdp = tabular.with_reference(TREE.mdp, REFERENCE, by_loops.BETA)
+    return np.asarray(tabular.exact_gradient(mdp, LOGITS, tau=by_loops.BETA))
+
+
+def cosine(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sum(x * y) / np.linalg.norm(x) / np.linalg.norm(y))
+
+
+ADVANTAGES = [
+    Switches(baseline=baseline, scale=scale, average=average)
+    for baseline in ("none", "mean", "leave_one_out", "length_weighted")
+    for scale in ("none", "group")
+    for average in ("sum", "sequence", "token", "constant")
+    if baseline != "none" or scale == "none"
+]
+KLS = [
+    Switches(**PLAIN, kl=kl, kl_place=place, credit=credit)
+    for kl in ("k1", "k2", "k3", "full")
+    for place, credit in (("reward", "total"), ("reward", "to_go"), ("loss", "total"))
+]
+KLS += [Switches(**PLAIN, kl=kl, kl_place="sequence") for kl in ("k1", "k2", "k3")]
+KLS += [
+    Switches(**PLAIN, kl=kl, kl_place="loss", kl_ratio=True) for kl in ("k1", "k2", "k3", "full")
+]
+RATIOS = [
+    Switches(**PLAIN, ratio=ratio, clip=clip)
+    for ratio in ("token", "sequence", "sequence_mean")
+    for clip in (
+        *("none", "symmetric", "asymmetric", "dual", "weight", "truncated", "masked"),
+        "soft_gate",
+    )
+]
+
+
+def label(chosen: Any) -> str:
+    """What differs from the default."""
+    default = vars(Switches())
+    different = [f"{k}={v}" for k, v in vars(chosen).items() if v != default[k]]
+    return "-".join(different) or "default"
+
+
+@pytest.mark.parametrize("chosen", some(ADVANTAGES, [3, 9, 16, 22]), ids=label)
+def test_the_advantages_of_pairs_have_the_mean_of_the_loops(chosen: Switches) -> None:
+    np.testing.assert_allclose(mean(chosen, 2), expected(chosen, 2), rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", ADVANTAGES, ids=label)
+def test_the_advantages_of_three_have_the_mean_of_the_loops(chosen: Switches) -> None:
+    np.testing.assert_allclose(mean(chosen, 3), expected(chosen, 3), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("chosen", some(KLS, [1, 8, 13, 17]), ids=label)
+def test_each_kl_estimate_has_the_mean_of_the_loops(chosen: Switches) -> None:
+    np.testing.assert_allclose(mean(chosen, 1), expected(chosen, 1), rtol=0, atol=1e-12)
+    lagging = mean(chosen, 1, LAGGING)
+    np.testing.assert_allclose(lagging, expected(chosen, 1, LAGGING), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("chosen", some(RATIOS, [2, 8, 19]), ids=label)
+def test_each_ratio_and_clip_has_the_mean_of_the_loops(chosen: Switches) -> None:
+    lagging = mean(chosen, 1, LAGGING)
+    np.testing.assert_allclose(lagging, expected(chosen, 1, LAGGING), rtol=0, atol=1e-12)
+    bound = chosen.clip != "none"
+    unclipped = expected(Switches(**PLAIN, ratio=chosen.ratio), 1, LAGGING)
+    assert (np.abs(lagging - unclipped).max() > 1e-3) == bound
+
+
+@pytest.mark.parametrize("name", some(list(PRESETS), [0, 2, 3, 7]))
+def test_each_preset_has_the_mean_of_the_loops_with_data_that_lag(name: str) -> None:
+    found = mean(PRESETS[name], 2, LAGGING)
+    np.testing.assert_allclose(found, expected(PRESETS[name], 2, LAGGING), rtol=0, atol=1e-9)
+    assert np.abs(found - gradient()).max() > 1e-3
+
+
+@pytest.mark.parametrize("chosen", some([*ADVANTAGES, *KLS, *PRESETS.values()], [0, 15]), ids=label)
+def test_the_facts_say_which_of_them_is_the_gradient(chosen: Switches) -> None:
+    size = 1 if chosen.baseline == "none" and chosen.scale == "none" else 2
+    found, facts = mean(chosen, size), facts_of(chosen)
+    truth = regularised_gradient() if chosen.kl != "none" else gradient()
+    unbiased = np.abs(found - truth).max() < 1e-10
+    assert unbiased == (facts.unbiased_for in ("J", "J_β"))
+    assert facts.unbiased_for != "J_β" or chosen.kl != "none"
+    if chosen.kl == "none" and facts.parallel:
+        assert cosine(found, truth) > 1 - 1e-10
+    if chosen.kl == "none" and not facts.parallel:
+        assert cosine(found, truth) < 1 - 1e-4
+
+
+def test_a_penalty_in_the_loss_is_averaged_as_its_steps_are() -> None:
+    chosen = Switches(baseline="mean", average="sequence", kl="k3", kl_place="loss")
+    np.testing.assert_allclose(mean(chosen, 2), expected(chosen, 2), rtol=0, atol=1e-9)
+
+
+def test_the_ratio_of_the_whole_sequence_is_the_gradient_off_policy() -> None:
+    whole = Switches(**PLAIN, ratio="sequence")
+    np.testing.assert_allclose(mean(whole, 1, LAGGING), gradient(), rtol=0, atol=1e-12)
+    token = Switches(**PLAIN, ratio="token")
+    assert np.abs(mean(token, 1, LAGGING) - gradient()).max() > 1e-3
+
+
+def test_k1_in_the_loss_regularises_nothing() -> None:
+    in_loss = Switches(**PLAIN, kl="k1", kl_place="loss")
+    np.testing.assert_allclose(mean(in_loss, 1), gradient(), rtol=0, atol=1e-12)
+
+
+def test_the_gradient_with_a_reference_is_that_of_the_return_less_the_divergence() -> None:
+    """J_β by its definition: a sum over sequences, differentiated numerically."""
+
+    def objective(logits: np.ndarray) -> float:
+        log_pi, log_ref = by_loops.log_softmax(logits), by_loops.log_softmax(REFERENCE)
+        total = 0.0
+        for m, (prompt, tokens) in enumerate(TREE.sequences):
+            at = (TREE.states[m], list(tokens))
+            start = TREE.mdp.initial[TREE.mdp.initial > 0][prompt]
+            own, other = log_pi[at].sum(), log_ref[at].sum()
+            total += start * np.exp(own) * (TREE.rewards[m] - by_loops.BETA * (own - other))
+        return total
+
+    step = 1e-5
+    moves = step * np.eye(LOGITS.size).reshape(-1, *SHAPE)
+    slopes = [(objective(LOGITS + d) - objective(LOGITS - d)) / (2 * step) for d in moves]
+    found = regularised_gradient()
+    np.testing.assert_allclose(np.reshape(slopes, SHAPE), found, rtol=0, atol=1e-9)
