@@ -174,6 +174,7 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
     cells, finished = plan(rows, settings, out, **options)
     if finished:
         print(f"skipped, as they are finished in {out} with these settings: {finished} row(s)")
+    check_own_parts(cells)
     for i, cell in enumerate(cells):
         title = f"{i + 1}/{len(cells)} {cell.name} {cell.label}"
         print(f"{title}: {len(cell.seeds)} seeds from {cell.seeds[0]}; compiling ...", flush=True)
@@ -201,6 +202,16 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
                 f"{title}: {diverged} of {len(lines)} seeds diverged, and have no score", flush=True
             )
     return True
+
+
+def check_own_parts(cells: Iterable[Cell]) -> None:
+    """Raises ValueError where a part of a user's own does not fit its row, before any is run."""
+    rows = {(cell.name, cell.label): cell for cell in cells if own_parts(cell.config)}
+    for (name, label), cell in rows.items():
+        try:
+            execution.check_update(cell.config, cell.hyperparams)
+        except ValueError as error:
+            raise ValueError(f"{name} {label}: {error}") from None
 
 
 def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[Result], float]:

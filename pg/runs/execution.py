@@ -243,6 +243,17 @@ def _evaluator(
 
 
 @faults_in_one_sentence()
+def check_update(config: Config, hyperparams: Hyperparams) -> None:
+    """Traces an update, and compiles nothing: a part that does not fit is found before others have
+    trained.
+
+    Raises ValueError as `make_learner` and what it makes do.
+    """
+    learner = make_learner(config, hyperparams)
+    state = jax.eval_shape(learner.init, jax.random.key(0))
+    jax.eval_shape(learner.step, state, jax.random.key(0))
+
+
 def evaluate_run(
     config: Config,
     done: Run,

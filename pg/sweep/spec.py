@@ -36,7 +36,6 @@ from pg.runs import code, files, folders, results, sweeps
 from pg.runs import execution as runs
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
-from pg.train import make_learner
 
 # Columns of a row per run besides its labels: those of `results.per_seed` that are needed.
 RESULTS = ("env_steps", "finite", "mean", "standard_error", "min", "max")
@@ -239,9 +238,7 @@ def check(spec: SweepSpec, layout: Layout) -> None:
         if len(spec.programs()) > 1:
             first = {name: values[:1] for name, values in traced.items()}
             points = runs.broadcast(hyperparams_of(spec.hyperparams, first), 1)
-            learner = make_learner(config, jax.tree.map(lambda x: x[0], points))
-            state = jax.eval_shape(learner.init, jax.random.key(0))
-            jax.eval_shape(learner.step, state, jax.random.key(0))
+            runs.check_update(config, jax.tree.map(lambda x: x[0], points))
 
 
 def make(folder: Path) -> None:

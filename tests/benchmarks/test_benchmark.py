@@ -529,6 +529,23 @@ def test_results_of_changed_code_are_not_taken_for_today_s(
     assert list(folder.parent.iterdir()) == []  # nor is the copy of the text left
 
 
+def test_a_part_that_does_not_fit_is_found_before_any_row_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning, "run_cell", lambda *_: pytest.fail("it trained"))
+
+    def one_dimension(policy: Any, critic: Any, h: Any) -> Any:
+        def weigh(params: Any, state: Any, traj: Any) -> Any:
+            return traj.reward[0, :1, None, None], (), state
+
+        return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+    rows = selection.select("bsuite", ("DeepSea-bsuite",), ("ppo", one_dimension))
+    with pytest.raises(ValueError, match=r"^DeepSea-bsuite one_dimension: .*shape"):
+        learning.run(rows, own_tiny, tmp_path, seeds=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_own_parts_are_rows_of_their_own(own: Path) -> None:
     """An estimator in every environment, and whatever else one for each label."""
     clipped = own_files.load(f"{own}:clipped")

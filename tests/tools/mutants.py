@@ -53,6 +53,13 @@ MUTANTS = [
         "tests/benchmarks/test_benchmark.py -k changed_code",
     ),
     Mutant(
+        "own part in a benchmark that is traced when its turn has come",
+        "benchmarks/learning.py",
+        "    check_own_parts(cells)\n",
+        "",
+        "tests/benchmarks/test_benchmark.py -k does_not_fit",
+    ),
+    Mutant(
         "own policy that the rows of a benchmark forget",
         "benchmarks/selection.py",
         "    return replace(config, **row.parts), hyperparams",
