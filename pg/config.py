@@ -132,6 +132,10 @@ class Config:
     """Episodes in a row that share their initial state and are compared (grpo,
     group_leave_one_out).
     """
+    policy_lag: int = 0
+    """Updates by which the policy that acts is older than the one that learns, for estimators with
+    an importance ratio.
+    """
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time
     limit.

@@ -26,7 +26,7 @@ from pg.config import (
     check_hyperparams,
     check_together,
 )
-from pg.diagnostics.training import diagnosed
+from pg.diagnostics.training import diagnosed, with_weights
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import standardise
 from pg.estimators.checks import factory_of
@@ -54,6 +54,8 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # updates done
     # those of them that were not applied, as a number in them was not finite
     skipped: Int[Array, ""]
+    # parameters of the last `policy_lag` updates, oldest first, leaves [lag, ...]; () without a lag
+    history: PyTree = ()
 
 
 class Learner(NamedTuple):
@@ -116,6 +118,7 @@ def make_learner(
     With `config.diagnostics`: grad_variance (tr Σ of one episode's gradient, or of one
     environment's over a window), grad_squared_norm (‖∇J‖², unbiased, and so negative at times),
     explained_variance (with a critic V; NaN if there is nothing to explain), all before the update.
+    With `config.policy_lag`: ess, ratio_low, ratio_median and ratio_high, of `with_weights`.
     Under JAX_DEBUG_NANS, which stops at any NaN, `nonfinite.STAND_IN` is in the place of those that
     are meant.
 
@@ -158,12 +161,15 @@ def make_learner(
             normaliser=normalisation.start(config, env.obs_shape),
             update=jnp.int32(0),
             skipped=jnp.int32(0),
+            history=_start_of_history(config, params),
         )
 
     def make_step(policy: Network, critic: Network, h: Hyperparams) -> Step:
         est = make_estimator(policy, critic, h)
         learn = passes(config, gradient_step(config, h, policy, est, optimizer_at, collector.scale))
         step = one_update(config, h, collector, networks.actor(policy, critic), est, learn)
+        if config.policy_lag:
+            step = with_weights(step, config, policy)
         return diagnosed(step, config, critic, est, collector.scale) if config.diagnostics else step
 
     step = following(make_step, config, h, policy, critic)
@@ -199,7 +205,8 @@ def one_update(
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
         collect_key, shuffle_key = jax.random.split(key)
-        collected = collector.collect(actor, state.params, collect_key, state.rollout)
+        acting, history = _acting(config, state)
+        collected = collector.collect(actor, acting, collect_key, state.rollout)
         traj = normalisation.scaled(collected.traj, state.normaliser)
         batch, estimator_state = est.weigh(state.params, state.estimator_state, traj)
         if config.advantages == "batch":
@@ -213,11 +220,30 @@ def one_update(
             rollout=collected.state,
             normaliser=normalisation.observe(state.normaliser, collected.traj, h.gamma),
             update=state.update + 1,
+            history=history,
         )
         metrics = metrics | _summary(collected)
         return Update(after, metrics, collected.traj, batch, learned.largest)
 
     return step
+
+
+def _start_of_history(config: Config, params: Params) -> PyTree:
+    """The first parameters in the place of those before them, leaves [lag, ...]."""
+    if not config.policy_lag:
+        return ()
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.policy_lag, *x.shape)), params)
+
+
+def _acting(config: Config, state: TrainState) -> tuple[Params, PyTree]:
+    """The parameters that collect the next batch, and the history after it."""
+    if not config.policy_lag:
+        return state.params, ()
+    oldest = jax.tree.map(lambda x: x[0], state.history)
+    history = jax.tree.map(
+        lambda old, new: jnp.concatenate([old[1:], new[None]]), state.history, state.params
+    )
+    return oldest, history
 
 
 def gradient_step(

@@ -53,7 +53,8 @@ def checked_fields(config: Any) -> dict[str, Any]:
         value = getattr(config, each.name)
         is_optional = each.name in ("horizon", "minibatch_size")
         if each.type is int or (is_optional and value is not None):
-            normalised[each.name] = count(each.name, value)
+            least = 0 if each.name == "policy_lag" else 1
+            normalised[each.name] = count(each.name, value, least)
         if each.type is bool and not isinstance(value, bool):
             raise ValueError(f"{each.name} must be True or False, got {shown(value)}")
     return normalised
@@ -115,6 +116,7 @@ def _check_batch(config: Any) -> None:
             f"num_epochs and num_minibatches must be 1, got {config.num_epochs} and "
             f"{config.num_minibatches}; use one of: {', '.join(others)}"
         )
+    _check_lag(config, facts)
     if config.num_envs % config.num_minibatches:
         raise ValueError(
             f"num_minibatches must divide num_envs={config.num_envs}, got {config.num_minibatches}"
@@ -131,6 +133,24 @@ def _check_batch(config: Any) -> None:
     if config.collect == "windows" or config.horizon is not None:
         check_standardised(
             config, config.num_steps if config.collect == "windows" else config.horizon or 1
+        )
+
+
+def _check_lag(config: Any, facts: Any) -> None:
+    """Checks that batches of an older policy are given to what knows of it."""
+    if not config.policy_lag:
+        return
+    estimator = part_name(config.estimator)
+    if not facts.off_policy and not facts.several_steps:
+        others = (*estimators_with(off_policy=True), *estimators_with(several_steps=True))
+        raise ValueError(
+            f"policy_lag={config.policy_lag} needs an estimator with an importance ratio, and "
+            f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}"
+        )
+    if config.optimizer in ("storm", "svrpg"):
+        raise ValueError(
+            f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which weighs "
+            "a batch by the ratio of two policies of which the first has collected it"
         )
 
 

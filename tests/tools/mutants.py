@@ -30,6 +30,28 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # Batches of an older policy.
+    Mutant(
+        "a lag of one update less",
+        "train.py",
+        "    oldest = jax.tree.map(lambda x: x[0], state.history)\n",
+        "    oldest = jax.tree.map(lambda x: x[min(1, len(x) - 1)], state.history)\n",
+        "tests/core/test_lag.py -k ago",
+    ),
+    Mutant(
+        "a history of the parameters after each update",
+        "train.py",
+        "            history=history,\n",
+        "            history=_acting(config, state._replace(params=learned.params))[1],\n",
+        "tests/core/test_lag.py -k ago",
+    ),
+    Mutant(
+        "weights of a batch by the policy after its update",
+        "diagnostics/training.py",
+        "log_rho = log_ratio(policy, state.params, done.traj)",
+        "log_rho = log_ratio(policy, done.state.params, done.traj)",
+        "tests/core/test_lag.py -k weights",
+    ),
     # Parts of one's own, given again.
     Mutant(
         "own environment that an export forgets",
