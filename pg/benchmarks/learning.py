@@ -277,6 +277,22 @@ def collect(out: Path) -> list[Result]:
     return in_order(lines)
 
 
+def remarks(out: Path) -> list[str]:
+    """Sentences on rows whose seeds were run with several versions of a user's own code."""
+    said = []
+    for row in sorted(out.glob("*/*")):
+        versions = set()
+        for stored in stored_cells(row):
+            parts = stored.settings.get("parts", {})
+            versions.add(tuple(sorted((field, code.digest(x)) for field, x in parts.items())))
+        if len(versions) > 1:
+            said.append(
+                f"{row.parent.name} {row.name}: its seeds are of {len(versions)} versions of your "
+                "code, which pg compare tells apart"
+            )
+    return said
+
+
 def stored_cells(row: Path) -> list[Stored]:
     """The finished cells in the folder of an environment and a label, by their first seed.
 

@@ -108,6 +108,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         if lines:
             print(report.table(lines, published=False))
+        if not options.from_:
+            for remark in learning.remarks(options.out):
+                cli.say(f"- {remark}")
         if options.report and finished:
             tables.insert(options.report, report.table(lines), report.MARKS)
         if not options.from_ and lines:

@@ -23,7 +23,7 @@ class Options(cli.OwnPolicy):
     """The policy that is drawn, and the file."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of a run."""
+    """Folder of a run, or of a sweep: its best configuration."""
     env: str | None = None
     """Environment in which an untrained policy is drawn, instead of a run; or FILE.py:CLASS of your
     own, also that of a run.
@@ -46,6 +46,11 @@ class Options(cli.OwnPolicy):
     """Frames per second."""
     out: Path | None = None
     """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here."""
+
+    def __post_init__(self) -> None:
+        """Finds the run of a sweep. Raises ValueError for a folder that holds none."""
+        if self.run is not None and self.run.is_dir():
+            self.run = folders.run_folder(self.run)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -152,6 +152,7 @@ def _shot(shown: Film) -> Callable[[Any, int], None]:
     import jax
 
     def draw(axes: Any, i: int) -> None:
+        axes.set_axis_off()
         shown.draw(axes, jax.tree.map(lambda x: x[i], shown.states), shown.params)
 
     return draw

@@ -563,7 +563,7 @@ def animation(
     from PIL import Image
 
     width, top = 3.2, 0.26  # inches; of 100 dots, as the picture is for a screen
-    height = width * float(np.clip(_ratio(draw), 0.2, 0.8)) + top
+    height = width * min(_ratio(draw), 0.8) + top
     figure = Figure(figsize=(width, height), dpi=100)
     figure.set_layout_engine("none")  # one axes, placed to the dot
     canvas, axes = FigureCanvasAgg(figure), figure.add_axes((0.0, 0.0, 1.0, 1.0 - top / height))
@@ -617,13 +617,13 @@ def _palette(picture: Any) -> Any:
 
 
 def _ratio(draw: Frame) -> float:
-    """Height over width of what is drawn."""
+    """Height over width of what is drawn; a line has some height, too."""
     from matplotlib.figure import Figure
 
     axes = Figure().subplots()
     draw(axes, 0)
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    return abs(high - low) / abs(right - left)
+    return max(0.2, abs(high - low) / abs(right - left))
 
 
 def _union(groups: Mapping[str, Iterable[str]]) -> list[str]:

@@ -522,6 +522,15 @@ def test_results_of_changed_code_are_not_taken_for_today_s(
     assert [cell.seeds for cell in cells] == [(2,)]
     said = " ".join(capsys.readouterr().out.split())
     assert f"the code of estimator 'clipped' is {before} there and {after} here" in said
+    assert learning.remarks(tmp_path) == []
+    later = cells[0].folder(tmp_path)
+    later.mkdir()
+    folders.write_setup(later, cells[0].config, cells[0].hyperparams, options, {"pg": "0"})
+    third = {"failed_seeds": [], "per_seed": [{**scores[0], "seed": 2}]}
+    folders.write_json(later / "summary.json", third)
+    (remark,) = learning.remarks(tmp_path)
+    assert remark.startswith("DeepSea-bsuite clipped: its seeds are of 2 versions of your code")
+    shutil.rmtree(later)
     (again,), _ = learning.plan(rows, **asked, redo=True)
     assert again.seeds == (0, 1, 2)
     (stored,) = learning.stored_cells(folder.parent)

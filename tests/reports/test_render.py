@@ -11,7 +11,7 @@ from PIL import Image
 from scripts import refused, run
 
 from pg import make_train
-from pg.commands import cli
+from pg.commands import cli, render
 from pg.config import Config, Hyperparams
 from pg.runs import folders, parameters
 
@@ -77,6 +77,14 @@ def test_whatever_a_run_may_be(settings: dict[str, object], tmp_path: Path) -> N
     assert frames(tmp_path / "a.gif") == 4
 
 
+def test_of_a_sweep_the_best_configuration_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    folders.write_setup(tmp_path / "best", Config(preset=None), Hyperparams(), {}, {"pg": "0"})
+    options = render.Options(run=tmp_path)
+    assert options.run == tmp_path / "best"
+    assert render.settings(options)[2] == tmp_path / "best" / "policy.gif"
+
+
 @pytest.mark.slow
 def test_an_untrained_policy_is_drawn(tmp_path: Path) -> None:
     done = run("render.py", "--env", "Catch-bsuite", "--out", str(tmp_path / "catch.gif"))
@@ -89,7 +97,7 @@ MISTAKES = [
     (("{run}", "--env", "CartPole-v1"), "and not both"),
     (("--env", "{run}/no.py:Env"), "there is no file {run}/no.py"),
     (("{run}/elsewhere",), "there is no run"),
-    (("{run}/empty",), "cannot read"),
+    (("{run}/empty",), "{run}/empty is no folder of a run"),
     (("{run}", "--seed-index", "2"), "seed_index must be from 0 to 1, got 2"),
     (("{run}", "--seed-index", "-1"), "seed_index must be from 0 to 1, got -1"),
     (
