@@ -145,6 +145,8 @@ def _type_of(source: str, name: str, hint: Any) -> Any:
     """The annotation of a field, with whole numbers that may be written as 1e6."""
     if (source, name) in _TYPES:
         return _TYPES[source, name]
+    if name in PARTS and hint == str | None:
+        return _PART
     if hint is int or name in WHOLE_NUMBERS:
         return _INTEGER
     if hint == int | None:

@@ -181,6 +181,8 @@ def test_a_benchmark_is_told_by_a_file_too(
     path = written(tmp_path / "suite.toml", capsys.readouterr().out)
     assert options("--config", path) == options(*argv)
     assert options("--config", path, "--seeds", "4").seeds == 4
+    assert options("--config", path, "--policy", "a.py:x").policy == "a.py:x"
+    assert options("--config", path, "--policy", "none").policy is None
 
 
 def test_a_sweep_is_told_by_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
