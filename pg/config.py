@@ -144,9 +144,14 @@ class Config:
     """Environment steps for which an action is held, fewer where the episode ends; γ is per action,
     not per step.
     """
-    observe: tuple[int, ...] = ()
-    """Entries of the observation that the policy sees, of a vector; none: all (0 2 hides the
-    velocities of CartPole).
+    observe: tuple[int | str, ...] = ()
+    """Entries of the observation that the policy sees, of a vector, or names of the parts of a
+    dictionary; none: all (0 2 hides the velocities of CartPole).
+    """
+    critic_observe: tuple[int | str, ...] = ()
+    """Entries or names that the critic sees, as observe, or one word: all, policy (what the policy
+    sees) or method (the environment's critic_observe(state, params)); none: that method where there
+    is one, else policy.
     """
     action_mask: ActionMask = "auto"
     """Legal actions: of the environment's method action_mask(state, params), of its observation or
@@ -310,6 +315,7 @@ class Config:
             "critic_hidden_sizes": None if widths is None else list(widths),
             "conv": list(self.conv),
             "observe": list(self.observe),
+            "critic_observe": list(self.critic_observe),
         }
 
     @classmethod

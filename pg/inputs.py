@@ -266,6 +266,16 @@ def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
     return tuple(count(name, entry, low) for entry in several)
 
 
+def entries_or_names(name: str, value: Any) -> tuple[int | str, ...]:
+    """Entries of a vector, as whole numbers, or names of the parts of a structure; one alone is a
+    name.
+    """
+    several = (value,) if isinstance(value, str) else entries(value)
+    if several and all(isinstance(part, str) and part for part in several):
+        return several
+    return counts(name, value, low=0)
+
+
 def assignments(env_params: Any) -> tuple[tuple[str, bool | int | float], ...]:
     """Overrides of parameters as pairs of name and number, or True or False."""
     pairs = entries(env_params.items() if isinstance(env_params, Mapping) else env_params)

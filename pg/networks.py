@@ -27,6 +27,7 @@ from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.observations import is_shape, map_observation, zeros_of
+from pg.envs.views import View, seen
 from pg.estimators.facts import facts_of
 from pg.images import image_layout, is_convolved, one_hot_tokens, scaling
 from pg.inputs import check_key, check_kind, described, numbers
@@ -115,15 +116,16 @@ def make_policy(config: Config, env: Env) -> Network:
             "normalise_observations standardises numbers, and this environment shows tokens, each "
             "of which is a kind of its own: leave it out"
         )
+    shown = env.seen_by(env.views.policy)
     if config.policy is not None:
-        policy = _own_network("policy", config, env)
-        check_own_policy(f"policy {part_name(config.policy)!r}", policy, env)
-        return for_env(_as_configured(policy, config, env), env)
+        policy = _own_network("policy", config, shown)
+        check_own_policy(f"policy {part_name(config.policy)!r}", policy, shown)
+        return for_env(_as_configured(policy, config, shown), env, env.views.policy)
     space = env.action_space
     parts = space.parts if isinstance(space, ProductSpace) else (space,)
     if not any(isinstance(part, Box) for part in parts):
         _check_no_setting_of_boxes(config, space)
-    return for_env(_network(config, env, _head(config, space)), env)
+    return for_env(_network(config, shown, _head(config, space)), env, env.views.policy)
 
 
 def _head(config: Config, space: ActionSpace) -> nn.Module:
@@ -169,14 +171,21 @@ def make_critic(config: Config, env: Env) -> Network:
                 "discrete ones"
             )
         num_actions = env.action_space.n
+    shown = env.seen_by(env.views.critic)
     if config.critic is not None:
-        critic = _own_network("critic", config, env)
-        check_own_critic(f"critic {part_name(config.critic)!r}", critic, env, num_actions)
-        return for_env(_as_configured(critic, config, env), env)
-    if num_actions is not None:
-        return for_env(_network(_of_the_critic(config), env, ActionValues(num_actions)), env)
-    critic = for_env(_network(_of_the_critic(config), env, Value()), env)
-    return _on_the_policys_layers(critic) if config.shared_torso else critic
+        critic = _own_network("critic", config, shown)
+        check_own_critic(f"critic {part_name(config.critic)!r}", critic, shown, num_actions)
+        return for_env(_as_configured(critic, config, shown), env, env.views.critic)
+    head = Value() if num_actions is None else ActionValues(num_actions)
+    critic = for_env(_network(_of_the_critic(config), shown, head), env, env.views.critic)
+    if not config.shared_torso:
+        return critic
+    if env.views.critic != env.views.policy:
+        raise ValueError(
+            "with shared_torso the critic is on the policy's layers, and the environment has a "
+            "method critic_observe: write critic_observe=('policy',), or leave out shared_torso"
+        )
+    return _on_the_policys_layers(critic)
 
 
 def check_env(env: Any) -> None:
@@ -225,9 +234,28 @@ def masked(network: Network) -> Network:
     return network._replace(apply=apply, masked=True)
 
 
-def for_env(network: Network, env: Env) -> Network:
-    """The network on the observations of the environment, `Masked` or not."""
+def for_env(network: Network, env: Env, view: View = ()) -> Network:
+    """The network on the observations of the environment, `Masked` or not.
+
+    Args:
+        network: A policy or a critic, of what it is to see.
+        env: The environment.
+        view: The part of an observation that it sees; default: all of it.
+    """
+    if view:
+        network = _seeing(network, view)
     return masked(network) if env.masked and not network.masked else network
+
+
+def _seeing(network: Network, view: View) -> Network:
+    """The network on the part of an observation that a view shows."""
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        return network.apply(params, carry, seen(obs, view), first)
+
+    return network._replace(apply=apply)
 
 
 def unroll(

@@ -20,6 +20,7 @@ from pg import returns, rounding
 from pg.config import Config
 from pg.envs import Masked
 from pg.envs.observations import is_shape, map_observation
+from pg.envs.views import View, seen
 from pg.fast import blocks
 from pg.networks import Network, as_float
 from pg.rollout import Trajectory
@@ -164,6 +165,15 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
         return network.apply(params, carry, map_observation(one, obs, statistics), first)
 
     return network._replace(apply=apply, unstandardised=False)
+
+
+def seen_by(normaliser: Normaliser, view: View) -> Normaliser:
+    """The statistics of what a view shows of an observation; as they are without any of
+    observations.
+    """
+    if not jax.tree.leaves(normaliser.obs):
+        return normaliser
+    return normaliser._replace(obs=seen(normaliser.obs, view))
 
 
 def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:

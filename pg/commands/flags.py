@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "collecting": (
         *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
-        *("action_mask", "policy_lag"),
+        *("critic_observe", "action_mask", "policy_lag"),
     ),
     "estimator": (
         *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),

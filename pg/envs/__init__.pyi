@@ -13,6 +13,7 @@ from . import sequences as sequences
 from . import step_checks as step_checks
 from . import time_limit_checks as time_limit_checks
 from . import tracing as tracing
+from . import views as views
 from .base import Env as Env
 from .base import Transition as Transition
 from .base import configured as configured

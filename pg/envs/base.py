@@ -20,17 +20,13 @@ from pg.envs.env_params import as_arrays, default_params, override, time_limit
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.interface import EnvState, reset_and_step, shapes_of
 from pg.envs.masks import as_mask, check_some_legal, split_mask, with_masks
-from pg.envs.observations import (
-    Masked,
-    is_bounds,
-    is_shape,
-    observation_encoding,
-)
+from pg.envs.observations import Masked, is_bounds, is_shape
 from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
+from pg.envs.views import View, Views, choose, make_views, seen
 from pg.fast.scans import scan_keys
-from pg.inputs import check_key, count, counts
+from pg.inputs import check_key, count, entries_or_names
 
 __all__ = ["Env", "Transition", "configured", "make_env"]
 
@@ -73,6 +69,7 @@ class Env(NamedTuple):
     to_own_action: Callable[[Any], Any] = jnp.asarray
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
+    views: Views = Views()  # the parts of an observation that policy and critic see
 
     @property
     def obs_size(self) -> int:
@@ -86,6 +83,16 @@ class Env(NamedTuple):
         kinds = jax.tree.leaves(self.obs_kinds) or [0] * len(shapes)
         leaves = zip(shapes, bounds, kinds, strict=True)
         return [self._replace(obs_shape=s, obs_bounds=b, obs_kinds=k) for s, b, k in leaves]
+
+    def seen_by(self, view: View) -> "Env":
+        """This, as if what a view shows of an observation were the whole of it."""
+        return self._replace(
+            obs_shape=seen(self.obs_shape, view),
+            obs_bounds=seen(self.obs_bounds, view),
+            obs_kinds=seen(self.obs_kinds, view),
+            obs_dtype=seen(self.obs_dtype, view),
+            views=Views(),
+        )
 
     def encoded(self, obs: Any, mask: Any = None) -> tuple[Any, tuple[int, ...]]:
         """The environment's own observations [..., *own] as `reset` and `step` give them, [N, *O],
@@ -101,6 +108,7 @@ class Env(NamedTuple):
         """
         if self.masked and mask is None:
             obs, mask = split_mask(obs)
+        obs = choose(obs, self.views.names)
         flat, axes = _flat(obs, self.own_obs.obs if self.masked else self.own_obs)
         if not self.masked:
             if mask is not None:
@@ -162,7 +170,8 @@ def make_env(
     env_params: Mapping[str, Any] | None = None,
     *,
     action_repeat: int = 1,
-    observe: Sequence[int] = (),
+    observe: Sequence[int | str] = (),
+    critic_observe: Sequence[int | str] = (),
     action_mask: str = "auto",
     differentiable: bool = False,
 ) -> Env:
@@ -177,7 +186,9 @@ def make_env(
         env_params: Overrides of the environment's parameters; their values may be traced.
         action_repeat: Environment steps for which an action is held, fewer where the episode ends;
             one `step` is so many.
-        observe: Entries of the observation that are observed, all if empty; it must be a vector.
+        observe: Entries of the observation that are observed, which then must be a vector, or names
+            of its parts; all if empty.
+        critic_observe: What the critic sees, as of `Config`.
         action_mask: Where the environment says which actions are legal, as of `Config`.
         differentiable: Derivatives pass through the transition, for pathwise gradients; a score
             needs none, and gymnax cuts them otherwise, though not those of the reward.
@@ -189,7 +200,6 @@ def make_env(
             has set, or dynamics that have no derivative.
     """
     num_envs, action_repeat = count("num_envs", num_envs), count("action_repeat", action_repeat)
-    observe = counts("observe", observe, low=0)
     base = environment_of(env)
     if differentiable:
         base = with_gradients(base)
@@ -197,17 +207,16 @@ def make_env(
     limit = time_limit(stated_params)
     space, to_own_action = action_space(base, stated_params, differentiable)
     params = as_arrays(stated_params)
-    reset_one, step_one = with_masks(base, *reset_and_step(base), space, action_mask)
+    reset_and_step_one = with_masks(base, *reset_and_step(base), space, action_mask)
+    one = _observed(base, *reset_and_step_one, params, observe, critic_observe)
+    encoding = one.views.encoding(base, stated_params, one.obs)
 
     def act(key: jax.Array, state: EnvState, action: Any, params: Any) -> tuple[Any, ...]:
-        return step_one(key, state, to_own_action(action), params)
+        return one.step(key, state, to_own_action(action), params)
 
-    start = shapes_of("reset", reset_one, jax.random.key(0), params, names=("obs", "state"))
-    own_obs = start[0]
-    seen = observation_encoding(base, stated_params, own_obs, observe)
-    dtypes = checked_dtypes(act, start, space, params)
-    if isinstance(own_obs, Masked):
-        check_some_legal(base, reset_one, params)
+    dtypes = checked_dtypes(act, (one.obs, one.state), space, params)
+    if isinstance(one.obs, Masked):
+        check_some_legal(base, one.reset, params)
     check_time_limit(base, "max_steps_in_episode" in (env_params or {}))
 
     def step_once(key: jax.Array, state: EnvState, action: Any) -> tuple[Any, ...]:
@@ -217,8 +226,8 @@ def make_env(
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         check_key(key)
-        obs, state = jax.vmap(reset_one, (0, None))(jax.random.split(key, num_envs), params)
-        return as_dtypes(state, dtypes), seen.encode(obs)
+        obs, state = jax.vmap(one.reset, (0, None))(jax.random.split(key, num_envs), params)
+        return as_dtypes(state, dtypes), encoding.encode(obs)
 
     def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:
         """key: one for all, or one per environment [B]. Continuous actions are clipped to their
@@ -228,33 +237,83 @@ def make_env(
         repeat = functools.partial(_repeat, step_once, action_repeat)
         results = jax.vmap(repeat)(keys, state, action)
         next_state, obs, reward, terminated, truncated, steps = results
-        return next_state, Transition(reward, terminated, truncated, seen.encode(obs), steps)
+        next_obs = encoding.encode(obs)
+        return next_state, Transition(reward, terminated, truncated, next_obs, steps)
 
     return Env(
         reset,
         step,
         num_envs,
-        seen.shape,
+        encoding.shape,
         space,
         max_steps=None if limit is None else math.ceil(limit / action_repeat),
         differentiable=differentiable,
-        obs_bounds=seen.bounds,
-        obs_kinds=seen.kinds,
-        obs_dtype=seen.dtype,
-        encode=seen.encode,
-        own_obs=own_obs,
+        obs_bounds=encoding.bounds,
+        obs_kinds=encoding.kinds,
+        obs_dtype=encoding.dtype,
+        encode=encoding.encode,
+        own_obs=one.obs,
         to_own_action=to_own_action,
         action_repeat=action_repeat,
-        masked=isinstance(own_obs, Masked),
+        masked=isinstance(one.obs, Masked),
+        views=one.views,
     )
 
 
-def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | None = None) -> Env:
-    """The environment that a Config describes, as training and evaluation see it. env_params:
-    overrides on top.
+class _Observed(NamedTuple):
+    """One environment that shows what policy and critic see of it."""
 
-    Raises ValueError as `make_env` does, and where episodes are collected whose longest is not
-    known, too long, or one step whose advantage alone would be standardised.
+    reset: Callable[..., Any]  # key, params -> obs, state
+    step: Callable[..., Any]  # key, state, action, params -> state, obs, reward, the two ends
+    obs: Any  # shapes and dtypes of an observation, `Masked` or not
+    state: Any  # and of the state
+    views: Views
+
+
+def _observed(
+    env: Any,
+    reset: Callable[..., Any],
+    step: Callable[..., Any],
+    params: Any,
+    observe: Sequence[int | str],
+    critic_observe: Sequence[int | str],
+) -> _Observed:
+    """The environment with what is seen of its observations; arguments as of `make_env`."""
+    chosen = [
+        entries_or_names("observe", observe),
+        entries_or_names("critic_observe", critic_observe),
+    ]
+
+    def shapes(reset: Callable[..., Any]) -> Any:
+        return shapes_of("reset", reset, jax.random.key(0), params, names=("obs", "state"))
+
+    obs, state = shapes(reset)
+    plain = obs.obs if isinstance(obs, Masked) else obs
+    views = make_views(env, plain, *chosen)
+    if views.change_observations:
+        reset, step = views.applied(reset, step)
+        obs, state = shapes(reset)
+    return _Observed(reset, step, obs, state, views)
+
+
+def configured(
+    config: Config,
+    num_envs: int,
+    env_params: Mapping[str, Any] | None = None,
+    *,
+    for_critic: bool = True,
+) -> Env:
+    """The environment that a Config describes, as training and evaluation see it.
+
+    Args:
+        config: The settings.
+        num_envs: The number of copies.
+        env_params: Overrides of its parameters on top.
+        for_critic: Observations have what the critic sees, too, where that is something else.
+
+    Raises:
+        ValueError: As `make_env` does, and where episodes are collected whose longest is not known,
+            too long, or one step whose advantage alone would be standardised.
     """
     check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
@@ -264,6 +323,7 @@ def configured(config: Config, num_envs: int, env_params: Mapping[str, Any] | No
         overrides,
         action_repeat=config.action_repeat,
         observe=config.observe,
+        critic_observe=config.critic_observe if for_critic else ("policy",),
         action_mask=config.action_mask,
     )
     if config.collect == "episodes":

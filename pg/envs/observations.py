@@ -5,19 +5,20 @@ may be. Every leaf is encoded by itself.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pg.envs.env_spaces import UNBOUNDED, Box, Tokens, first_number, is_discrete, space_of
+from pg.envs.env_spaces import UNBOUNDED, Box, Tokens, first_number, is_discrete
 from pg.envs.failures import described
 
 __all__ = [
     "Encoding",
     "Masked",
+    "encoding_of_parts",
     "entries_of",
     "is_bounds",
     "is_one_array",
@@ -25,6 +26,7 @@ __all__ = [
     "is_shape",
     "map_observation",
     "observation_encoding",
+    "part_of_space",
     "zeros_of",
 ]
 
@@ -62,52 +64,53 @@ class Encoding(NamedTuple):
     kinds: Any  # of tokens their number, else 0; or a tree of these
 
 
-def observation_encoding(env: Any, params: Any, obs: Any, entries: Sequence[int] = ()) -> Encoding:
+def observation_encoding(
+    space: Any, obs: Any, entries: Sequence[int] = (), setting: str = "observe"
+) -> Encoding:
     """The encoding of a batch of observations as floats.
 
     Args:
-        env: An environment with gymnax's interface.
-        params: Its parameters.
-        obs: The shapes and dtypes of one observation, as reset gives it.
+        space: The space that the environment states for them, or None.
+        obs: The shapes and dtypes of one observation, without its mask.
         entries: Those of a vector that are observed; empty for all.
+        setting: The one that chooses these entries.
 
     Raises:
         ValueError: For observations that cannot be encoded, or have no such entries.
     """
-    if isinstance(obs, Masked):
-        inner = observation_encoding(env, params, obs.obs, entries)
-
-        def encode_masked(own: Masked) -> Masked:
-            return Masked(inner.encode(own.obs), own.mask)
-
-        return inner._replace(encode=encode_masked)
-    space = space_of(env, "observation_space", params)
     if not is_one_array(obs):
-        return _encoding_of_tree(space, obs, entries)
+        return _encoding_of_tree(space, obs)
     encode, shape = _encoding_of_array(space, obs)
     bounds = _bounds_of_array(space, obs)
     if entries:
-        encode, shape = entries_of(encode, shape, entries)
+        encode, shape = entries_of(encode, shape, entries, setting)
         if bounds is not None:
             bounds = Box(bounds.low[list(entries)], bounds.high[list(entries)])
     return Encoding(encode, shape, _dtype_of(obs), bounds, _kinds_of_array(space))
 
 
-def _encoding_of_tree(space: Any, obs: Any, entries: Sequence[int]) -> Encoding:
+def encoding_of_parts(parts: Mapping[str, Encoding]) -> Encoding:
+    """The encoding of a dictionary of observations, of each by its own."""
+
+    def encode(own: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: part.encode(own[name]) for name, part in parts.items()}
+
+    def of_each(field: str) -> dict[str, Any]:
+        return {name: getattr(part, field) for name, part in parts.items()}
+
+    return Encoding(encode, *map(of_each, Encoding._fields[1:]))
+
+
+def _encoding_of_tree(space: Any, obs: Any) -> Encoding:
     """The encoding of a tree of arrays, each by itself, in a tree of the same structure.
 
     Args:
         space: The space that the environment states for it, or None.
         obs: The tree of shapes and dtypes of one observation.
-        entries: Those that are observed, which are of a vector alone.
 
     Raises:
-        ValueError: For a tree without arrays, arrays that cannot be encoded, or any entries.
+        ValueError: For a tree without arrays, and arrays that cannot be encoded.
     """
-    if entries:
-        raise ValueError(
-            f"observe chooses entries of a vector, and the observation is a {type(obs).__name__}"
-        )
     structure: Any
     leaves, structure = jax.tree.flatten(obs)
     if not leaves or not all(is_one_array(leaf) for leaf in leaves):
@@ -141,11 +144,16 @@ def _part_of(space: Any, path: Any) -> Any:
         name = next(
             (getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind)), None
         )
-        try:
-            space = space.spaces[name]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            return None
+        space = part_of_space(space, name)
     return space
+
+
+def part_of_space(space: Any, name: Any) -> Any:
+    """The space of this name or number within a Dict or a Tuple; None where there is none."""
+    try:
+        return space.spaces[name]
+    except (AttributeError, KeyError, IndexError, TypeError):
+        return None
 
 
 def _dtype_of(obs: Any) -> Any:
@@ -217,7 +225,7 @@ def _kinds_of_array(space: Any) -> int:
 
 
 def entries_of(
-    encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int]
+    encode: Callable[..., Any], shape: tuple[int, ...], entries: Sequence[int], setting: str
 ) -> tuple[Callable[..., Any], tuple[int, ...]]:
     """The encoding of these entries of the observation alone, and their shape.
 
@@ -225,17 +233,19 @@ def entries_of(
         encode: The encoding of whole observations.
         shape: The shape of one of them.
         entries: The entries that are observed.
+        setting: The one that chooses them.
 
     Raises:
         ValueError: For an observation that is no vector, or has no such entry.
     """
     if len(shape) != 1:
         raise ValueError(
-            f"observe chooses entries of a vector, and the observation has shape {shape}"
+            f"{setting} chooses entries of a vector, and the observation has shape {shape}"
         )
     if max(entries) >= shape[0]:
         raise ValueError(
-            f"observe must be below {shape[0]}, the number of entries observed; got {max(entries)}"
+            f"{setting} must be below {shape[0]}, the number of entries observed; got "
+            f"{max(entries)}"
         )
     return lambda x: encode(x)[..., jnp.asarray(entries)], (len(entries),)
 

@@ -42,7 +42,7 @@ class Policy:
 
         Args:
             obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
-                standardisation.
+                standardisation; of parts by name those that the policy sees will do.
             key: of a sample, one for all observations; None: the mode of the policy.
             mask: [..., A] the legal actions at each observation, where the environment has action
                 masks.
@@ -92,7 +92,7 @@ class Policy:
         """
         if key is not None:
             check_key(key)
-        if is_shape(self.env.obs_shape):
+        if is_shape(self.env.obs_shape) and not self.env.views.names:
             obs = numbers("obs", obs, "give what the environment's reset or step gives")
         else:
             obs = jax.tree.map(jnp.asarray, obs)
@@ -190,9 +190,8 @@ def load_policy(
         raise ValueError(
             f"seed must be from {begin} to {last}, those of {folder}, got {shown(seed)}"
         )
-    one = envs.configured(config, 1, h.env_params)
-    network = networks.make_policy(config, one)
-    like = acting_shapes(config, one, network)
+    trained_in = envs.configured(config, 1, h.env_params)
+    like = acting_shapes(config, trained_in, networks.make_policy(config, trained_in))
     index = 0 if seed is None else seed - begin
 
     def of_the_seed(x: jax.Array, shape: Any) -> jax.Array:
@@ -200,7 +199,11 @@ def load_policy(
 
     stored = parameters.read_policy(folder, *like, best=best)
     params, normaliser = jax.tree.map(of_the_seed, stored, like)
-    return Policy(config, one, normalisation.standardised(network, normaliser), params)
+    # who acts has no use for what the critic alone saw
+    env = envs.configured(config, 1, h.env_params, for_critic=False)
+    network = networks.make_policy(config, env)
+    normaliser = normalisation.seen_by(normaliser, trained_in.views.policy)
+    return Policy(config, env, normalisation.standardised(network, normaliser), params)
 
 
 def acting_shapes(config: Config, env: Env, policy: Network) -> tuple[Any, Normaliser]:

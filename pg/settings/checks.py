@@ -5,7 +5,15 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, estimators_with, facts_of
-from pg.inputs import COUNTABLE, assignments, check_name, count, counts, shown
+from pg.inputs import (
+    COUNTABLE,
+    assignments,
+    check_name,
+    count,
+    counts,
+    entries_or_names,
+    shown,
+)
 from pg.settings.choices import CHOICES, CriticOptimizer, PolicyOptimizer
 from pg.settings.construction import AUTO
 from pg.settings.convolutions import checked_texts
@@ -23,8 +31,9 @@ def checked_fields(config: Any) -> dict[str, Any]:
     Raises ValueError naming the field, the value and the range of one that is out of it.
     """
     normalised: dict[str, Any] = {"env_params": assignments(config.env_params)}
-    for name, low in (("hidden_sizes", 1), ("observe", 0)):
-        normalised[name] = counts(name, getattr(config, name), low)
+    normalised["hidden_sizes"] = counts("hidden_sizes", config.hidden_sizes)
+    for name in ("observe", "critic_observe"):
+        normalised[name] = entries_or_names(name, getattr(config, name))
     if config.critic_hidden_sizes is not None:
         normalised["critic_hidden_sizes"] = counts(
             "critic_hidden_sizes", config.critic_hidden_sizes
@@ -65,6 +74,7 @@ def check_fit(config: Any) -> None:
     check_network(config)
     _check_batch(config)
     _check_layers(config)
+    _check_views(config)
     _check_parts(config)
     _check_counters(config)
 
@@ -272,6 +282,23 @@ def _check_layers(config: Any) -> None:
                 f"residual needs two or more hidden layers of one width, as in (64, 64); got "
                 f"{name}={tuple(sizes)}"
             )
+
+
+def _check_views(config: Any) -> None:
+    """Checks that there is a critic that can see something else than the policy."""
+    if config.critic_observe in ((), ("policy",)):
+        return
+    if facts_of(config.estimator).critic == "none":
+        own = ", ".join(estimators_with(critic="V"))
+        raise ValueError(
+            f"critic_observe is for estimators with a critic: {own}; got "
+            f"estimator={part_name(config.estimator)!r}"
+        )
+    if config.shared_torso:
+        raise ValueError(
+            "critic_observe is for a critic on layers of its own, and with shared_torso it is on "
+            "the policy's, which see what the policy sees: leave one of them out"
+        )
 
 
 def _check_counters(config: Any) -> None:

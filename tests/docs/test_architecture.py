@@ -25,6 +25,7 @@ ORDER = (
     *("fast.cores", "fast.devices", "fast.blocks", "fast.scans"),
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
     *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface", "envs.masks"),
+    "envs.views",
     *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
     *(
         "distributions",

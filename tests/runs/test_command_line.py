@@ -36,7 +36,8 @@ INTS = [
 INTS += [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is int]
 NAMES = [f"--{name.replace('_', '-')}" for name in CHOICES] + ["--shard", "--env", "--estimator"]
 SWITCHES = [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is bool]
-FLAGS = FLOATS + INTS + NAMES + SWITCHES + ["--env-params", "--observe", "--hidden-sizes", "--out"]
+FLAGS = FLOATS + INTS + NAMES + SWITCHES
+FLAGS += ["--env-params", "--observe", "--critic-observe", "--hidden-sizes", "--out"]
 OUT_OF_RANGE = """
 --gamma 1.5
 --gae-lambda -0.1
@@ -88,6 +89,8 @@ TOGETHER = """
 --optimizer natural --rnn gru
 --estimator ppo --optimizer trpo --shared-torso
 --estimator reinforce --shared-torso
+--estimator reinforce --critic-observe all
+--estimator ppo --shared-torso --critic-observe 0 1
 --estimator grpo --advantages batch
 --num-envs 1e6 --horizon 1e6
 --num-processes 2

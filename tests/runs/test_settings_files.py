@@ -53,6 +53,7 @@ CASES = {
     "--critic-optimizer sgd --name a-name --checkpoint-minutes inf --shard envs --baseline -0.5 "
     '--out a"b\\c/é',
     "steps": "--estimator ppo --total-steps 1e5",
+    "names and numbers": "--estimator gae --observe 0 2 --critic-observe state velocity",
     "minibatches of steps": "--estimator ppo --minibatch-size 32 --num-envs 8",
 }
 

@@ -196,6 +196,30 @@ MUTANTS = [
         "    pi = jax.nn.softmax(logits)\n",
         "tests/core/test_masks.py -k 'references'",
     ),
+    # A critic that sees more than the policy.
+    Mutant(
+        "policy that is shown what the critic alone should see",
+        "networks.py",
+        "_head(config, space)), env, env.views.policy)",
+        "_head(config, space)), env, env.views.critic)",
+        "tests/core/test_views.py -k 'neither and entries'",
+    ),
+    Mutant(
+        "critic that is shown the state before the step as the successor",
+        "envs/views.py",
+        "            state, obs, *rest = step(key, state, action, params)\n"
+        "            return state, self._kept(obs, state, params), *rest",
+        "            after, obs, *rest = step(key, state, action, params)\n"
+        "            return after, self._kept(obs, state, params), *rest",
+        "tests/core/test_views.py -k 'successor'",
+    ),
+    Mutant(
+        "critic that is left with the policy's view",
+        "envs/views.py",
+        "    return Views(POLICY, CRITIC, (), entries, critic_entries, apart=True)",
+        "    return Views(POLICY, POLICY, (), entries, critic_entries, apart=True)",
+        "tests/core/test_views.py -k 'at_the_gradient or without_bias or each_sees'",
+    ),
     # Observations that are trees.
     Mutant(
         "features of the arrays of an observation joined without the last",
@@ -1251,8 +1275,8 @@ MUTANTS = [
     Mutant(
         "a saved policy without its running statistics",
         "runs/acting.py",
-        "one, normalisation.standardised(network, normaliser), params",
-        "one, network._replace(unstandardised=False), params",
+        "env, normalisation.standardised(network, normaliser), params",
+        "env, network._replace(unstandardised=False), params",
         "tests/runs/test_acting.py -k own_evaluation",
     ),
     Mutant(

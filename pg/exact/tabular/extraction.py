@@ -57,7 +57,7 @@ def tabulate(
     # JAX would warn.
     with jax.enable_x64(False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Explicitly requested dtype")
-        made = make_env(env, starts)
+        made = make_env(env, starts, critic_observe=("policy",))
         if not isinstance(made.action_space, Discrete):
             space = made.action_space
             got = "several at once"

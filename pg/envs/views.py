@@ -1,0 +1,228 @@
+"""The parts of an environment that policy and critic see, as `observe` and `critic_observe` say.
+
+    observe           all of an observation, entries of a vector, or names of its parts
+    critic_observe    the same, or others, or what the environment's method of that name gives
+
+Where policy and critic see the same, that is the observation. Where they do not, the observation is
+a dictionary of what either sees: the parts by their names, each once, or {"policy": ..., "critic":
+...}. So whatever keeps an observation keeps both: trajectories, minibatches, true successors,
+running statistics.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pg.config import name_of
+from pg.envs.env_spaces import space_of
+from pg.envs.failures import InterfaceError
+from pg.envs.observations import (
+    Encoding,
+    Masked,
+    encoding_of_parts,
+    is_one_array,
+    observation_encoding,
+    part_of_space,
+)
+from pg.inputs import check_name
+
+__all__ = ["View", "Views", "choose", "make_views", "named_parts", "seen"]
+
+# The name of one entry of an observation that is a dictionary, which is seen itself; the names of
+# several, which are seen as a dictionary; () for all of the observation, whatever it is.
+View = str | tuple[str, ...]
+Chosen = tuple[int | str, ...]  # entries of a vector, or names of parts; () for all
+
+METHOD = "critic_observe"
+POLICY, CRITIC = "policy", "critic"
+
+
+class Views(NamedTuple):
+    """What policy and critic see of an environment."""
+
+    policy: View = ()
+    critic: View = ()
+    # parts that are kept of a structured observation; () for all of it
+    names: tuple[str, ...] = ()
+    # entries of a vector that each sees; () for all
+    policy_entries: tuple[int, ...] = ()
+    critic_entries: tuple[int, ...] = ()
+    # each has an observation of its own, in a dictionary of the two
+    apart: bool = False
+    # state, params -> what the critic sees, where it is no part of the observation
+    method: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def change_observations(self) -> bool:
+        """True where the environment's own observations are not what is kept."""
+        return bool(self.names) or self.apart
+
+    def applied(
+        self, reset: Callable[..., Any], step: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """`reset` and `step` that give of an observation what is kept.
+
+        Args:
+            reset: key, params -> obs, state.
+            step: key, state, action, params -> state, obs, reward, terminated, truncated.
+        """
+
+        def kept_reset(key: Any, params: Any) -> tuple[Any, Any]:
+            obs, state = reset(key, params)
+            return self._kept(obs, state, params), state
+
+        def kept_step(key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+            state, obs, *rest = step(key, state, action, params)
+            return state, self._kept(obs, state, params), *rest
+
+        return kept_reset, kept_step
+
+    def _kept(self, obs: Any, state: Any, params: Any) -> Any:
+        """What is kept of an observation, `Masked` as it is."""
+        if isinstance(obs, Masked):
+            return Masked(self._kept(obs.obs, state, params), obs.mask)
+        obs = choose(obs, self.names)
+        if not self.apart:
+            return obs
+        return {POLICY: obs, CRITIC: self.method(state, params) if self.method else obs}
+
+    def encoding(self, env: Any, params: Any, obs: Any) -> Encoding:
+        """The encoding of a batch of observations as floats.
+
+        Args:
+            env: An environment with gymnax's interface.
+            params: Its parameters.
+            obs: The shapes and dtypes of what is kept of one observation.
+
+        Raises:
+            ValueError: For observations that cannot be encoded, or have no such entries.
+        """
+        if isinstance(obs, Masked):
+            inner = self.encoding(env, params, obs.obs)
+
+            def encode_masked(own: Masked) -> Masked:
+                return Masked(inner.encode(own.obs), own.mask)
+
+            return inner._replace(encode=encode_masked)
+        space = space_of(env, "observation_space", params)
+        if len(self.names) == 1:
+            space = part_of_space(space, self.names[0])
+        if not self.apart:
+            return observation_encoding(space, obs, self.policy_entries)
+        of_policy = observation_encoding(space, obs[POLICY], self.policy_entries)
+        if self.method is not None:
+            space = space_of(env, f"{METHOD}_space", params)
+        of_critic = observation_encoding(space, obs[CRITIC], self.critic_entries, METHOD)
+        return encoding_of_parts({POLICY: of_policy, CRITIC: of_critic})
+
+
+def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen = ()) -> Views:
+    """What policy and critic see of an environment.
+
+    Args:
+        env: An environment with gymnax's interface.
+        obs: The shapes and dtypes of one observation, as reset gives it, without its mask.
+        observe: What the policy sees: entries of a vector, or names of parts; all if empty.
+        critic_observe: What the critic sees, as observe; or one word: all, policy (what the policy
+            sees), or method (what `env.critic_observe(state, params)` gives); if empty, that where
+            there is one, else what the policy sees.
+
+    Raises:
+        ValueError: For a method or parts that there are not, and entries of what is no vector.
+    """
+    method = _method_of(env, critic_observe)
+    names, entries = _parts("observe", observe, obs)
+    if method is not None:
+        return Views(POLICY, CRITIC, names, entries, apart=True, method=method)
+    if critic_observe in ((), ("policy",)):
+        return Views(names=names, policy_entries=entries)
+    of_critic = () if critic_observe == ("all",) else critic_observe
+    critic_names, critic_entries = _parts(METHOD, of_critic, obs)
+    if names or critic_names:
+        return _by_name(tuple(named_parts("observe", obs)), names, critic_names)
+    if critic_entries == entries:
+        return Views(policy_entries=entries)
+    return Views(POLICY, CRITIC, (), entries, critic_entries, apart=True)
+
+
+def seen(tree: Any, view: View) -> Any:
+    """What a view shows of a tree that is arranged as an observation is."""
+    if isinstance(view, str):
+        return tree[view]
+    return {name: tree[name] for name in view} if view else tree
+
+
+def choose(obs: Any, names: tuple[str, ...]) -> Any:
+    """The parts of an observation with these names: the one itself, or a dictionary of several; all
+    of it where there are no names.
+    """
+    return seen(named_parts("observe", obs), _view(names)) if names else obs
+
+
+def named_parts(setting: str, obs: Any) -> Mapping[str, Any]:
+    """The parts of a structured observation by their names.
+
+    Raises ValueError for one without names. setting: the one that asks for them.
+    """
+    if isinstance(obs, Mapping):
+        return {str(name): part for name, part in obs.items()}
+    if hasattr(obs, "_asdict"):
+        return dict(obs._asdict())
+    if dataclasses.is_dataclass(obs) and not isinstance(obs, type):
+        return {field.name: getattr(obs, field.name) for field in dataclasses.fields(obs)}
+    kind = f"has shape {obs.shape}" if is_one_array(obs) else f"is a {type(obs).__name__}"
+    raise InterfaceError(
+        f"{setting} names parts of a dictionary, and the observation {kind}, without names"
+    )
+
+
+def _method_of(env: Any, critic_observe: Chosen) -> Callable[[Any, Any], Any] | None:
+    """The environment's method for what the critic sees; None where that is something else."""
+    if critic_observe not in ((), ("method",)):
+        return None
+    method = getattr(env, METHOD, None)
+    if callable(method):
+        return method
+    if critic_observe:
+        raise InterfaceError(
+            f"critic_observe='method', but {name_of(env)} has no method {METHOD}(state, params)"
+        )
+    return None
+
+
+def _parts(setting: str, chosen: Chosen, obs: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The names and the entries that are chosen, of which one are none."""
+    names = tuple(dict.fromkeys(part for part in chosen if isinstance(part, str)))
+    if names:
+        parts = named_parts(setting, obs)
+        for name in names:
+            check_name(f"part of the observation in {setting}", name, parts)
+    entries = tuple(part for part in chosen if isinstance(part, int))
+    if entries and not is_one_array(obs):
+        raise ValueError(
+            f"{setting} chooses entries of a vector, and the observation is a "
+            f"{type(obs).__name__}: write the names of its parts"
+        )
+    return names, entries
+
+
+def _by_name(
+    every: tuple[str, ...], of_policy: tuple[str, ...], of_critic: tuple[str, ...]
+) -> Views:
+    """The views of parts with names.
+
+    Args:
+        every: The names of all parts.
+        of_policy: Those that the policy sees; all if empty.
+        of_critic: Those that the critic sees; all if empty.
+    """
+    of_policy, of_critic = of_policy or every, of_critic or every
+    if set(of_policy) == set(of_critic):
+        return Views(names=of_policy)
+    either = tuple(dict.fromkeys((*of_policy, *of_critic)))
+    return Views(_view(of_policy), _view(of_critic), either)
+
+
+def _view(names: tuple[str, ...]) -> View:
+    """The view of parts with these names."""
+    return names[0] if len(names) == 1 else names
