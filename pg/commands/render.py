@@ -14,7 +14,7 @@ import tyro
 from pg.commands import cli
 from pg.config import Config, Hyperparams, check_env, part_name
 from pg.reports import drawings
-from pg.runs import folders, parameters
+from pg.runs import folders
 from pg.settings import own_files
 
 
@@ -128,7 +128,7 @@ def played(config: Config, hyperparams: Hyperparams, options: Options) -> drawin
     import jax
 
     from pg import envs, make_learner, networks
-    from pg.runs import acting
+    from pg.runs import acting, parameters
 
     key = jax.random.key(options.seed)
     if options.run is None:

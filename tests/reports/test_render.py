@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from PIL import Image
-from scripts import refused, run
+from scripts import refused_without_jax, run
 
 from pg import make_train
 from pg.commands import cli, render
@@ -115,7 +115,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_a_mistake_is_one_sentence_before_anything_is_compiled(
+def test_a_mistake_is_one_sentence_before_jax_is_loaded(
     arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     folders.write_json(
@@ -127,5 +127,5 @@ def test_a_mistake_is_one_sentence_before_anything_is_compiled(
         },
     )
     (tmp_path / "empty").mkdir()
-    done = refused("render.py", *(word.format(run=tmp_path) for word in arguments))
+    done = refused_without_jax("render.py", *(word.format(run=tmp_path) for word in arguments))
     assert message.format(run=tmp_path) in " ".join(done.stderr.split())
