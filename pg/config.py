@@ -49,6 +49,7 @@ from pg.settings.construction import (
 from pg.settings.environments import (
     ENVIRONMENTS,
     LIBRARIES,
+    SEQUENCES,
     UNSUPPORTED,
     check_env,
     check_interface,
@@ -64,6 +65,7 @@ __all__ = [
     "NONFINITE_CAUSES",
     "PARTS",
     "RNN",
+    "SEQUENCES",
     "UNSUPPORTED",
     "WHOLE_NUMBERS",
     "ActionDistribution",

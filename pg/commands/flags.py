@@ -12,7 +12,15 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import tyro
 
-from pg.config import ENVIRONMENTS, LIBRARIES, PARTS, UNSUPPORTED, WHOLE_NUMBERS, part_name
+from pg.config import (
+    ENVIRONMENTS,
+    LIBRARIES,
+    PARTS,
+    SEQUENCES,
+    UNSUPPORTED,
+    WHOLE_NUMBERS,
+    part_name,
+)
 from pg.estimators.facts import FACTS
 from pg.settings import own_files
 from pg.settings.choices import CHOICES
@@ -306,7 +314,7 @@ _HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
 # Names that the help lists, of fields that are texts.
 _CHOICES = {
     ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
-    + f"; or library:name, of {', '.join(LIBRARIES)}",
+    + f"; {', '.join(SEQUENCES)}; or library:name, of {', '.join(LIBRARIES)}",
     ("Config", "estimator"): ", ".join(FACTS),
     ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

@@ -9,6 +9,7 @@ from . import library as library
 from . import masks as masks
 from . import observations as observations
 from . import registry as registry
+from . import sequence_tasks as sequence_tasks
 from . import sequences as sequences
 from . import step_checks as step_checks
 from . import time_limit_checks as time_limit_checks

@@ -1,4 +1,6 @@
-"""Environments by name: those of gymnax, and those of other libraries through an adapter."""
+"""Environments by name: those of gymnax, tasks of sequences, and those of other libraries through
+an adapter.
+"""
 
 import functools
 import importlib
@@ -6,7 +8,7 @@ from typing import Any
 
 import jax
 
-from pg.config import check_env, check_interface, name_of
+from pg.config import SEQUENCES, check_env, check_interface, name_of
 from pg.envs.library import gymnax
 from pg.envs.tracing import call_outside_traces
 
@@ -30,7 +32,10 @@ def environment_named(name: str) -> Any:
 def _build(name: str, x64: bool) -> Any:
     """A new object of this name. x64: the precision of the numbers that it may keep."""
     check_env(name)
-    if ":" in name:  # adapters are written on top of this package, so it loads them only here
+    # tasks and adapters are written on top of this package, so it loads them only here
+    if name in SEQUENCES:
+        return importlib.import_module("pg.envs.sequence_tasks").make(name)
+    if ":" in name:
         make = importlib.import_module("pg.envs.adapters").make
         # libraries check numbers of their own when they build an environment
         return call_outside_traces(lambda: make(name))

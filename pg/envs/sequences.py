@@ -175,8 +175,7 @@ class Sequences(environment.Environment):
         if self.observation == "prefix":
             seen["tokens"] = state.tokens
         else:
-            last = state.tokens[jnp.maximum(state.length - 1, 0)]
-            seen["token"] = jnp.where(state.length > 0, last, self.num_tokens)
+            seen["token"] = state.tokens[jnp.maximum(state.length - 1, 0)]
         for name, space in self._observed_spaces().items():
             # a trajectory keeps bytes in a quarter of the memory of floats
             dtype = jnp.uint8 if space.n <= 256 else jnp.int32

@@ -33,6 +33,9 @@ ENVIRONMENTS = (
 # pg.envs.adapters').
 LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix")
 
+# Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).
+SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")
+
 UNSUPPORTED = {
     "MNISTBandit-bsuite": "gymnax downloads its images unverified when it is constructed, and "
     "parses pixels above 127 as negative numbers",
@@ -45,14 +48,17 @@ def check_env(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless `name` is an environment that can
     run.
     """
+    if name.startswith("sequences:"):
+        return check_name("env", name, SEQUENCES)
     if ":" in name:  # the library itself, which is not loaded here, knows the rest of the name
-        return check_name("library of environments", name.partition(":")[0], LIBRARIES)
+        libraries = *LIBRARIES, "sequences"
+        return check_name("library of environments", name.partition(":")[0], libraries)
     if name in UNSUPPORTED:
         raise ValueError(f"env={name!r} cannot run: {UNSUPPORTED[name]}")
     # the user's, if gymnax is loaded
     registered = getattr(sys.modules.get("gymnax"), "registered_envs", ())
     if name not in registered:
-        check_name("env", name, ENVIRONMENTS)
+        check_name("env", name, (*ENVIRONMENTS, *SEQUENCES))
 
 
 def check_interface(env: Any) -> None:

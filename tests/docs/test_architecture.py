@@ -30,6 +30,7 @@ ORDER = (
     *(
         "distributions",
         "envs.sequences",
+        "envs.sequence_tasks",
         "images",
         "layers",
         "network_checks",

@@ -154,6 +154,19 @@ def test_a_network_has_an_exact_gradient(observation: str, rnn: Any) -> None:
     )
 
 
+def test_problems_of_sequences_are_what_their_names_say() -> None:
+    problems = tabular.sequence_problems()
+    lengths = {
+        name: {len(y) for y in all_sequences(env.num_tokens, env.max_length, env.end_token)}
+        for name, env in problems.items()
+    }
+    assert lengths["equal_lengths"] == {3}
+    assert lengths["unequal_lengths"] == set(range(1, 8))
+    mdp = prefix_tree(problems["agreeing_groups"])
+    _, values = tabular.values(mdp, np.zeros((mdp.num_states, 3)))
+    np.testing.assert_allclose(values[0, :3], [8 / 9, 1 / 9, 5 / 9], atol=1e-12)
+
+
 def test_a_tree_that_is_too_large_is_refused() -> None:
     with pytest.raises(ValueError, match="the prefix tree has 4,096 states of 3 tokens"):
         prefix_tree(problem(1, prompts=1, prompt_probabilities=None, max_length=12, reward=_one))

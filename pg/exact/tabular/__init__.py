@@ -50,6 +50,7 @@ from pg.exact.tabular.problems import (
     gridworld,
     pessimal,
     references,
+    sequence_problems,
 )
 from pg.exact.tabular.trajectories import (
     enumerate_trajectories,
@@ -90,6 +91,7 @@ __all__ = [
     "register",
     "restarting",
     "reward_to_go_moments",
+    "sequence_problems",
     "stationary",
     "stationary_window",
     "table",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pg.envs.sequences import Sequences, all_sequences
 from pg.exact.tabular.mdp import TabularMDP
 
 
@@ -131,3 +132,51 @@ def references() -> dict[str, TabularMDP]:
         "chain": chain(3, horizon=3),
         "cancelling": cancelling(),
     }
+
+
+def sequence_problems() -> dict[str, Sequences]:
+    """Three problems of sequences to measure estimators on, for `prefix_tree` to make tables of.
+
+    equal_lengths: two prompts, and every sequence has three tokens. unequal_lengths: two prompts,
+    and sequences of one token to seven. agreeing_groups: under the uniform policy a completion
+    earns 1 with probability 8/9 after the first prompt, 1/9 after the second and 5/9 after the
+    third, and else 0; a group of the first two mostly agrees.
+    """
+    return {
+        "equal_lengths": _random_rewards(0, num_tokens=2, max_length=3, end_token=None),
+        "unequal_lengths": _random_rewards(1, num_tokens=2, max_length=7, end_token=1),
+        "agreeing_groups": _agreeing_groups(),
+    }
+
+
+def _random_rewards(
+    seed: int, num_tokens: int, max_length: int, end_token: int | None
+) -> Sequences:
+    """Two prompts, and a reward N(0, 1) of every sequence."""
+    sequences = all_sequences(num_tokens, max_length, end_token)
+    rewards = np.random.default_rng(seed).normal(size=(2, len(sequences)))
+    return Sequences(
+        num_tokens=num_tokens,
+        max_length=max_length,
+        end_token=end_token,
+        reward=rewards,
+        prompts=2,
+        observation="table",
+    )
+
+
+def _agreeing_groups() -> Sequences:
+    """Three prompts: one nearly solved, one nearly hopeless, one in between."""
+    sequences = all_sequences(num_tokens=3, max_length=2, end_token=2)
+    rewards = np.zeros((3, len(sequences)))
+    rewards[0] = [y != (1, 0) for y in sequences]
+    rewards[1] = [y == (0, 1) for y in sequences]
+    rewards[2] = [y[0] == 1 or y in ((0, 0), (0, 2)) for y in sequences]
+    return Sequences(
+        num_tokens=3,
+        max_length=2,
+        end_token=2,
+        reward=rewards,
+        prompts=3,
+        observation="table",
+    )
