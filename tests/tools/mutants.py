@@ -52,6 +52,42 @@ MUTANTS = [
         "log_rho = log_ratio(policy, done.state.params, done.traj)",
         "tests/core/test_lag.py -k weights",
     ),
+    # Sequences.
+    Mutant(
+        "sequence that is not over at its longest",
+        "envs/sequences.py",
+        "        return (last == self._end) | (state.length >= longest)",
+        "        return last == self._end",
+        "tests/core/test_sequences.py -k 'at_its_longest'",
+    ),
+    Mutant(
+        "sequence whose reward comes with every token",
+        "envs/sequences.py",
+        "reward = jnp.where(terminated, self._reward(state), 0.0)",
+        "reward = self._reward(state)",
+        "tests/core/test_sequences.py -k 'with_its_last_token'",
+    ),
+    Mutant(
+        "sequence numbered as if tokens after the end token were not moved up",
+        "envs/sequences.py",
+        "        digit = tokens - (tokens > self._end)",
+        "        digit = tokens",
+        "tests/core/test_sequences.py -k 'order_of_all_sequences'",
+    ),
+    Mutant(
+        "prefix tree of sequences that grow at their beginning",
+        "exact/tabular/prefix_tree.py",
+        "(*tokens, token)",
+        "(token, *tokens)",
+        "tests/exact/test_prefix_tree.py -k 'bit_for_bit'",
+    ),
+    Mutant(
+        "prefix tree of sequences that begins with every prompt as likely as another",
+        "exact/tabular/prefix_tree.py",
+        "np.concatenate([env.prompt_probabilities, ",
+        "np.concatenate([np.full(env.num_prompts, 1 / env.num_prompts), ",
+        "tests/exact/test_prefix_tree.py -k 'sums_over_all'",
+    ),
     # Parts of one's own, given again.
     Mutant(
         "own environment that an export forgets",
