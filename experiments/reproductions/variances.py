@@ -88,7 +88,7 @@ def of_snapshot(name: str, snapshot: Snapshot, key: jax.Array, num_states: int) 
         key: of the samples.
         num_states: visits from which the variance is measured.
     """
-    config = frozen_config(PROBLEMS[name].settings(name)[0], "state_value", 64)
+    config = frozen_config(PROBLEMS[name].settings()[0], "state_value", 64)
     env, policy, critic = make_components(config, snapshot.normaliser, 64)
 
     def learned(at: RolloutState) -> jax.Array:

@@ -22,7 +22,9 @@ class Options(variance.Options):
     """The measurements, their folder, and their report."""
 
     problems: tuple[str, ...] = GRADIENT_PROBLEMS
-    """Problems; of gridworld and garnet ∇J is known exactly."""
+    """Problems, or FILE.py:CLASS of an environment of your own; of gridworld, garnet and a tabular
+    MDP of your own ∇J is known exactly.
+    """
     against: int | None = None
     """Another seed that was measured: on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -33,6 +35,14 @@ class Options(variance.Options):
     """
     figure: Path | None = None
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
+
+    def check_unchanged(self, folder: Path) -> None:
+        """Raises ValueError where a folder holds results of other code than these files have."""
+        from pg.benchmarks import leaderboard
+
+        given = [("problem", name) for name in self.problems]
+        given += [("estimator", name) for name in self.estimators]
+        leaderboard.changed_parts(folder, given, allow_changed_code=self.allow_changed_code)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -49,6 +59,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if options.report:
             tables.check_marks(options.report, leaderboard.MARKS)
         if options.from_:
+            options.check_unchanged(options.from_)
             measurements = leaderboard.Measurements.read(options.from_)
         else:
             measurements = options.measure()

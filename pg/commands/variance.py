@@ -3,6 +3,7 @@ variance, signal to noise, and cosine to ∇J against environment steps and wall
 figures, with intervals from repetitions.
 
 Measurements are stored in --out, and the same command continues with those that are missing.
+Estimators and problems of your own, FILE.py:NAME, stand beside the others.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from typing import Any
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
-from pg.inputs import check_name
+from pg.settings.parts import check_choice, check_choices, row_name
 
 
 @dataclasses.dataclass
@@ -23,10 +24,18 @@ class Options:
 
     problems: tuple[str, ...] = ("gridworld", "CartPole-v1")
     """Problems: gridworld, garnet (∇J is exact), Catch-bsuite, CartPole-v1, Acrobot-v1,
-    Pendulum-v1, Breakout-MinAtar.
+    Pendulum-v1, Breakout-MinAtar; or FILE.py:CLASS of an environment of your own.
     """
     estimators: tuple[str, ...] = ()
-    """Names of the estimators; none: all that differ on-policy and aim at ∇J."""
+    """Names of the estimators, or FILE.py:NAME of your own; none: all that differ on-policy and aim
+    at ∇J, and those of your own of which the folder has results.
+    """
+    policy: str | None = None
+    """FILE.py:NAME of a policy of your own, for all problems."""
+    critic: str | None = None
+    """FILE.py:NAME of a critic of your own, which is fitted to each policy."""
+    optimizer: str | None = None
+    """FILE.py:NAME of an optimizer of your own, which trains the policies."""
     seed: int = 1
     """Seed of the estimates; the policies are the same for all seeds."""
     num_episodes: int = 8
@@ -35,21 +44,31 @@ class Options:
     """Share of the usual number of estimates (64 to 512): less is faster, with wider intervals."""
     out: Path = Path("results/leaderboard")
     """Folder of the measurements, and of the figures."""
+    allow_changed_code: bool = False
+    """Measure anew, in the place of what the folder holds, what is of a file of your own that has
+    changed since; the others stay.
+    """
 
     def check(self) -> None:
         """Raises ValueError for a flag out of range, before jax is loaded."""
-        for name in self.problems:
-            check_name("problems", name, GRADIENT_PROBLEMS)
+        check_choices("problems", self.problems, GRADIENT_PROBLEMS)
+        check_choices("estimators", self.estimators, FACTS)
         for name in self.estimators:
-            check_name("estimators", name, FACTS)
-            if "episodes" not in FACTS[name].collect:
+            if name in FACTS and "episodes" not in FACTS[name].collect:
                 raise ValueError(
                     f"estimators: {name} is for windows, and complete episodes are measured"
                 )
+        for field, part in self.training_parts().items():
+            if part is not None:
+                check_choice(field, part, ())
         if self.num_episodes < 2 or self.num_episodes % 2:
             raise ValueError(f"num_episodes must be even and at least 2, got {self.num_episodes}")
         if not 0.0 < self.share < math.inf:
             raise ValueError(f"share must be above 0, got {self.share}")
+
+    def training_parts(self) -> dict[str, str | None]:
+        """The parts of one's own with which the policies are trained."""
+        return {"policy": self.policy, "critic": self.critic, "optimizer": self.optimizer}
 
     def measure(self) -> Any:
         """The `Measurements` of the folder, with those that were missing."""
@@ -62,14 +81,19 @@ class Options:
             seed=self.seed,
             share=self.share,
             num_episodes=self.num_episodes,
+            allow_changed_code=self.allow_changed_code,
+            **self.training_parts(),
         )
 
     def select(self, measurements: Any, seed: int) -> Any:
         """The `Measurements` of these problems and estimators, and of one seed."""
         from pg.benchmarks import leaderboard
 
-        estimators = self.estimators or leaderboard.COMPARED
-        return measurements.select(self.problems, estimators, seed)
+        estimators = [row_name(name) for name in self.estimators]
+        if not estimators:
+            own = {row.estimator for row in measurements.qualities} - set(FACTS)
+            estimators = [*leaderboard.COMPARED, *sorted(own)]
+        return measurements.select(map(row_name, self.problems), estimators, seed)
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -90,7 +114,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here")
         return cli.INTERRUPTED
-    for problem in options.problems:
+    for problem in map(row_name, options.problems):
         for snapshot in leaderboard.SNAPSHOTS:
             place = problem, snapshot
             qualities = [x for x in measurements.qualities if (x.problem, x.snapshot) == place]

@@ -6,7 +6,7 @@ a function that is handed in from Python, or `FILE.py:NAME`. Nothing here import
 
 import collections
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pg.inputs import check_function, check_name, described
@@ -17,6 +17,7 @@ __all__ = [
     "ARGUMENTS",
     "PARTS",
     "check_choice",
+    "check_choices",
     "check_names_differ",
     "check_part",
     "own_parts",
@@ -90,6 +91,22 @@ def check_choice(field: str, value: str, names: Iterable[str]) -> None:
         own_files.read(value)
     else:
         check_name(field, value, [*names, own_files.FORM])
+
+
+def check_choices(field: str, values: Iterable[Any], names: Collection[str]) -> None:
+    """Raises ValueError for a text as `check_choice` does, for a part of one's own that is called
+    as one of the names, and for two of one name; no file is executed.
+    """
+    values = list(values)
+    for value in values:
+        if isinstance(value, str):
+            check_choice(field, value, names)
+        if (name := row_name(value)) in names and name != value:
+            raise ValueError(
+                f"{field}: one of your own is called {name!r}, as one that is listed: give it "
+                "another name"
+            )
+    check_names_differ(field, values)
 
 
 def check_names_differ(field: str, parts: Iterable[Any]) -> None:

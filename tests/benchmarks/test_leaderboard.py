@@ -269,7 +269,7 @@ def test_all_estimators_see_the_same_episodes() -> None:
 
 
 def test_a_frozen_config_keeps_the_problem_and_the_networks() -> None:
-    config, _ = leaderboard.PROBLEMS["Pendulum-v1"].settings("Pendulum-v1")
+    config, _ = leaderboard.PROBLEMS["Pendulum-v1"].settings()
     frozen = frozen_config(config, "leave_one_out", 8)
     assert (frozen.env, frozen.hidden_sizes, frozen.normalise_observations) == (
         "Pendulum-v1",

@@ -1,19 +1,24 @@
-"""An estimator in a file outside the package, in the exact table and on the leaderboard, beside
-those of the project.
+"""A file outside the package, with an estimator, a problem, networks and an optimizer: in the exact
+table and on the leaderboard, beside those of the project.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts import refused_without_jax
 
-from pg.commands import table
+from pg.benchmarks import leaderboard
+from pg.benchmarks.leaderboard import contenders, problems
+from pg.commands import leaderboard as leaderboard_command
+from pg.commands import table, variance
 from pg.runs.code import SHORT
 from pg.settings import own_files
 
 OWN = '''
 import jax.numpy as jnp
-import numpy as np
+import optax
 import pg
 
 
@@ -36,6 +41,41 @@ def moves(policy, critic, h):
         return batch._replace(psi=batch.psi * dist.log_prob(traj.action)), state
 
     return estimator._replace(weigh=weigh)
+
+
+def of_windows(policy, critic, h):
+    estimator = clipped(policy, critic, h)
+    return estimator._replace(accepts=("windows",))
+
+
+def misshapen(policy, critic, h):
+    def weigh(params, state, traj):
+        return jnp.zeros((3, 5, 7)), (), state
+
+    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+
+def leave_one_out(policy, critic, h):
+    return clipped(policy, critic, h)
+
+
+def linear(config, env):
+    shape = env.obs_shape[0], env.action_space.n
+    return pg.Network(
+        lambda key: jnp.zeros(shape),
+        lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
+    )
+
+
+def linear_critic(config, env):
+    return pg.Network(
+        lambda key: jnp.zeros(env.obs_shape[0]),
+        lambda params, carry, obs, first: (carry, obs @ params),
+    )
+
+
+def ascent(learning_rate):
+    return optax.sgd(learning_rate)
 
 
 two_steps = pg.exact.tabular.cancelling()
@@ -94,7 +134,7 @@ def test_the_exact_table_refuses_other_parts(
 def test_names_of_the_table_are_checked_before_jax_is_loaded(own: Path) -> None:
     words = ("--estimators", "leave_one_out", f"{own}:cliped")
     said = refused_without_jax("estimator_table.py", *words).stderr
-    assert "did you mean 'clipped'?" in said
+    assert "did you mean 'clipped'" in said
 
 
 @pytest.mark.slow
@@ -107,3 +147,151 @@ def test_own_and_listed_rows_stand_side_by_side(
     assert [row[0] for row in rows] == ["`reinforce`", "`clipped`", "`leave_one_out`"]
     assert rows[0][5] == "1 · 1 · 1"
     assert rows[1][4:] == rows[2][4:] == ["0 · 0 · 0", "1.57 · 1.69 · 2.49", "0.1 · 0.051 · 0.22"]
+
+
+# On the leaderboard
+
+
+def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Problems of one's own are as small as they can be."""
+    few = {"num_estimates": 16, "batch_size": 16, "fit_batches": 1, "fit_episodes": 8}
+    small = problems.PROBLEMS["garnet"]._replace(**few)
+    monkeypatch.setitem(problems.PROBLEMS, "garnet", small)
+    monkeypatch.setattr(problems, "_TABULAR", {"num_envs": 4, "num_updates": 2})
+
+
+def measured(file: Path, out: Path, *estimators: str, **options: Any) -> dict[str, list[float]]:
+    """The variances at all snapshots, by estimator."""
+    found = leaderboard.measure(
+        [f"{file}:two_steps"],
+        estimators,
+        out,
+        policy=f"{file}:linear",
+        critic=f"{file}:linear_critic",
+        optimizer=f"{file}:ascent",
+        **options,
+    )
+    rows: dict[str, list[float]] = {}
+    for row in found.qualities:
+        assert row.problem == "two_steps"
+        rows.setdefault(row.estimator, []).append(row.variance.value)
+    return rows
+
+
+def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before it is executed; where it may be other code, its results are made anew and the
+    others stay.
+    """
+    sizes(monkeypatch)
+    out, file = tmp_path / "board", tmp_path / "my.py"
+    file.write_text(OWN, encoding="utf-8")
+    rows = measured(file, out, f"{file}:clipped", "leave_one_out")
+    assert rows["clipped"] == pytest.approx(rows["leave_one_out"])  # as no return is above 50
+    assert len(rows["clipped"]) == len(leaderboard.SNAPSHOTS)
+    recorded = {entry["field"]: entry for entry in json.loads((out / "parts.json").read_text())}
+    assert {field: entry["name"] for field, entry in recorded.items()} == {
+        "problem": "two_steps",
+        "estimator": "clipped",
+        "policy": "linear",
+        "critic": "linear_critic",
+        "optimizer": "ascent",
+    }
+    digest = own_files.read(f"{file}:clipped").sha256
+    assert {entry["sha256"] for entry in recorded.values()} == {digest}
+    (copy,) = (out / "code").iterdir()
+    assert copy.read_bytes() == file.read_bytes()
+
+    other, executed = tmp_path / "other" / "my.py", tmp_path / "executed"
+    other.parent.mkdir()
+    doubled = OWN.replace("return total - pg", "return 2.0 * total - 2.0 * pg")
+    first_line = f"import pathlib; pathlib.Path({str(executed)!r}).touch()"
+    other.write_text(f"{first_line}\n{doubled}", encoding="utf-8")
+    with pytest.raises(ValueError, match="the digest of estimator 'clipped' was"):
+        measured(file, out, f"{other}:clipped")
+    assert not executed.exists()
+    stored = (out / "quality.csv").read_bytes()
+    assert measured(file, out, f"{file}:clipped", "leave_one_out").keys() == rows.keys()
+    assert (out / "quality.csv").read_bytes() == stored  # the refusal has changed nothing
+
+    again = measured(file, out, f"{other}:clipped", allow_changed_code=True)
+    assert again["leave_one_out"] == pytest.approx(rows["leave_one_out"], rel=1e-3)  # 4 digits
+    assert again["clipped"] == pytest.approx([4.0 * x for x in rows["clipped"]], rel=1e-4)
+    recorded = {entry["field"]: entry for entry in json.loads((out / "parts.json").read_text())}
+    assert recorded["estimator"]["sha256"] == own_files.read(f"{other}:clipped").sha256
+    assert recorded["policy"]["sha256"] == digest
+
+
+def test_policies_are_trained_with_the_parts_that_a_folder_records(
+    own: Path, tmp_path: Path
+) -> None:
+    """A folder whose policies are those of other parts is refused, with the flag that was given."""
+    given = [("policy", f"{own}:linear")]
+    (tmp_path / "policies").mkdir()
+    with pytest.raises(ValueError, match="were trained without policy 'linear': leave policy out"):
+        contenders.enter(["garnet"], ["reinforce"], tmp_path, dict(given))
+    contenders.record(tmp_path, [("policy", own_files.load(f"{own}:linear"))])
+    contenders.enter(["garnet"], ["reinforce"], tmp_path, dict(given))
+    with pytest.raises(ValueError, match=f"'linear': give it, --policy {own}:linear, or another"):
+        contenders.enter(["garnet"], ["reinforce"], tmp_path, {})
+    others = {"policy": f"{own}:linear_critic"}
+    with pytest.raises(ValueError, match="with policy 'linear', got 'linear_critic'"):
+        contenders.enter(["garnet"], ["reinforce"], tmp_path, others)
+
+
+def test_a_report_on_stored_results_refuses_other_code(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "before.py"
+    before.write_text(f"{OWN}\n# as it was", encoding="utf-8")
+    contenders.record(tmp_path, [("estimator", own_files.load(f"{before}:clipped"))])
+    words = ["--from", str(tmp_path), "--estimators", f"{own}:clipped"]
+    with pytest.raises(SystemExit) as stopped:
+        leaderboard_command.main(words)
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the digest of estimator 'clipped' was" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--estimators", "{own}:misshapen"], "psi must be [T, B] = [10, 8]"),
+        (["--estimators", "{own}:of_windows"], "'of_windows' is for windows, and complete"),
+        (["--problems", "{own}:number"], "env must be"),
+        (["--policy", "{own}:linear_critic"], "policy"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_found_before_a_policy_is_trained(
+    words: list[str],
+    said: str,
+    own: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One sentence and exit code 2, and nothing is written."""
+    monkeypatch.delattr("pg.benchmarks.leaderboard.measurements.train_snapshots")
+    given = ["--problems", "garnet", "--estimators", "reinforce", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        variance.main([*given, *(word.format(own=own) for word in words)])
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--estimators", "{own}:cliped"], "did you mean 'clipped'"),
+        (["--estimators", "{own}:leave_one_out"], "one of your own is called 'leave_one_out'"),
+        (["--problems", "{own}:two_stepss"], "did you mean 'two_steps'?"),
+        (["--optimizer", "sgd"], "FILE.py:NAME"),
+    ],
+)
+def test_names_of_the_leaderboard_are_checked_before_jax_is_loaded(
+    words: list[str], said: str, own: Path
+) -> None:
+    done = refused_without_jax("estimator_benchmark.py", *(word.format(own=own) for word in words))
+    assert said in " ".join(done.stderr.split())

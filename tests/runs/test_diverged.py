@@ -205,9 +205,8 @@ def test_the_leaderboard_measures_no_policy_that_diverged(monkeypatch: pytest.Mo
         "num_updates": 2,
         "num_envs": 2,
     }
-    monkeypatch.setitem(
-        problems.PROBLEMS, "garnet", problems.Problem("leave_one_out", wild, 8, 8, 1, 8)
-    )
+    garnet = problems.PROBLEMS["garnet"]._replace(changes=wild, fit_batches=1, fit_episodes=8)
+    monkeypatch.setitem(problems.PROBLEMS, "garnet", garnet)
     monkeypatch.setattr(problems, "_make_fit", lambda *_: lambda *_: ({}, 0.0))
     with pytest.raises(
         ValueError,

@@ -129,7 +129,7 @@ def test_benchmark_and_leaderboard_have_one_home_for_them(
     problem = PROBLEMS["Pendulum-v1"]
     traced = preset_with({"g": 5.0})
     monkeypatch.setattr("pg.benchmarks.leaderboard.problems.preset", traced)
-    assert dict(problem.settings("Pendulum-v1")[0].env_params) == {"g": 5.0}
+    assert dict(problem.settings()[0].env_params) == {"g": 5.0}
 
 
 def preset_with(env_params: dict[str, Any]) -> Any:

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limits import no_waiting
 
-from pg.benchmarks import learning
+from pg.benchmarks import leaderboard, learning
 from pg.benchmarks.leaderboard.measurements import SNAPSHOTS_JSON
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint
@@ -77,6 +77,8 @@ def filled(tmp_path: Path) -> Path:
     folders.write_json(row / "seeds-2-3.json", former)
     facts = {name: {"updates": 1, "explained": {"V": 0.5, "Q": None}} for name in SNAPSHOTS}
     folders.write_json(tmp_path / "snapshots.json", facts)
+    part = {"field": "policy", "name": "p", "file": "/a/b.py", "sha256": "0" * 64, "imports": {}}
+    folders.write_json(tmp_path / "parts.json", [part])
     point = CurvePoint("a", "b", "c", 1, 2, 3.0, 4.0, Estimate(5.0, 6.0, 7.0))
     tables.write_rows(tmp_path / "cosines.csv", CurvePoint, [point])
     result = learning.Result("a", "b", 0, 1.0, 2.0, 3)
@@ -112,6 +114,7 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     (f"{CELL}/summary.json", learning.collect),
     (FORMER_CELL, learning.collect),
     ("snapshots.json", shape_of("snapshots.json", SNAPSHOTS_JSON)),
+    ("parts.json", lambda folder: leaderboard.changed_parts(folder, [])),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),
@@ -208,7 +211,10 @@ def test_any_bytes_in_any_file_are_read_or_one_sentence(folder: Path, name: str,
         if one_sentence(read, folder, repr(data[:40])) is None:
             read_all_the_same.append(data)
     loose = name == "versions.json" or read is folders.read_options  # names with values are enough
-    assert all(loose and data.startswith(b"{") for data in read_all_the_same)
+    if name == "parts.json":  # a list, which may be empty
+        assert read_all_the_same == [b"[]"]
+    else:
+        assert all(loose and data.startswith(b"{") for data in read_all_the_same)
 
 
 VALUES = st.recursive(

@@ -1593,6 +1593,41 @@ MUTANTS = [
         "names = list(spaces)",
         "tests/core/test_spaces.py -k names",
     ),
+    Mutant(
+        "a leaderboard goes on with the results of other code",
+        "benchmarks/leaderboard/contenders.py",
+        "out, field, entry, part, allow_changed_code=allow_changed_code",
+        "out, field, entry, part, allow_changed_code=True",
+        "tests/benchmarks/test_own_contenders.py -k stored_results",
+    ),
+    Mutant(
+        "a leaderboard executes an own file before its code is compared",
+        "benchmarks/leaderboard/contenders.py",
+        "    estimators = [listed_name(x) or x for x in estimators]",
+        "    estimators = [listed_name(x) or _loaded('estimator', x) for x in estimators]",
+        "tests/benchmarks/test_own_contenders.py -k other_code_is_refused",
+    ),
+    Mutant(
+        "a leaderboard of changed code leaves the results of the former",
+        "benchmarks/leaderboard/measurements.py",
+        "stored = _unchanged(Measurements.read(out), entered.changed)",
+        "stored = Measurements.read(out)",
+        "tests/benchmarks/test_own_contenders.py -k other_code_is_refused",
+    ),
+    Mutant(
+        "an estimator of one's own is traced on the leaderboard once a policy is trained",
+        "benchmarks/leaderboard/measurements.py",
+        "if is_missing and not isinstance(estimator, str):",
+        "if is_missing and isinstance(estimator, str):",
+        "tests/benchmarks/test_own_contenders.py -k before_a_policy",
+    ),
+    Mutant(
+        "policies that were trained without a part of one's own are taken for those with it",
+        "benchmarks/leaderboard/contenders.py",
+        "field not in recorded and holds_policies:",
+        "field not in recorded and not holds_policies:",
+        "tests/benchmarks/test_own_contenders.py -k folder_records",
+    ),
 ]
 
 

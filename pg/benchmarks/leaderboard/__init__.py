@@ -4,10 +4,12 @@ snapshots of their training, from the same random numbers.
 train a policy once, store θ at the start, the middle and the end     (`problems`)
 → fit critics to each frozen policy → estimates by every estimator, and a reference   (`gradients`)
 → variance, signal to noise, cosine to the reference, cost of a good cosine, intervals   (`quality`)
-→ every problem, snapshot and estimator, in a folder   (`measurements`)
+→ every problem, snapshot and estimator, in a folder   (`measurements`), of a user's own too
+  (`contenders`)
 → tables and figures   (`report`)
 """
 
+from pg.benchmarks.leaderboard.contenders import changed_parts
 from pg.benchmarks.leaderboard.gradients import (
     GradientEstimates,
     Reference,
@@ -61,6 +63,7 @@ __all__ = [
     "agreement",
     "assess",
     "budget",
+    "changed_parts",
     "estimate_gradients",
     "leaderboard_table",
     "measure",

@@ -18,12 +18,15 @@ from jax.flatten_util import ravel_pytree
 from pg import diagnostics, networks, rollout
 from pg.benchmarks.leaderboard.problems import (
     GAMMA,
-    PROBLEMS,
+    Problem,
     Snapshot,
     frozen_config,
     make_components,
+    problem_of,
+    snapshot_shapes,
 )
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, part_name
+from pg.diagnostics import references
 from pg.estimators import Estimator, Params
 from pg.estimators.checks import factory_of
 from pg.estimators.facts import facts_of
@@ -51,9 +54,9 @@ class Reference(NamedTuple):
 
 
 def estimate_gradients(
-    problem: str,
+    problem: str | Problem,
     snapshot: Snapshot,
-    estimator: str,
+    estimator: Any,
     seed: int,
     *,
     num_episodes: int = 8,
@@ -62,23 +65,23 @@ def estimate_gradients(
     """Independent estimates of ∇J at a snapshot of a policy.
 
     Args:
-        problem: name, of PROBLEMS.
+        problem: a name, of PROBLEMS, or the problem itself.
         snapshot: of the problem's policy.
-        estimator: name of the estimator.
+        estimator: its name, or its function.
         seed: of the episodes.
         num_episodes: of one estimate.
         share: of the problem's number of estimates.
 
     Raises:
-        ValueError: the estimator sums over actions, and they are continuous.
+        ValueError: the estimator sums over actions, and they are continuous; or it is a user's own,
+            and gives something else than it should.
     """
-    spec = PROBLEMS[problem]
-    batch_size = min(spec.batch_size, max(1, round(share * spec.num_estimates)))
+    spec = problem_of(problem)
+    batch_size = _batch_size(spec, share)
     calls = max(1, round(share * spec.num_estimates / batch_size))
-    group_size = 2 if facts_of(estimator).baseline == "group" else 1
-    config = frozen_config(spec.settings(problem)[0], estimator, num_episodes, group_size)
-    program, state = _estimates(config, batch_size)
-    params = Params(snapshot.policy, critic_params(snapshot, estimator))
+    config = _config(spec, estimator, num_episodes)
+    program, initial, state = _estimates(config, batch_size)
+    params = Params(snapshot.policy, critic_params(snapshot, estimator, initial))
     first_key, key = jax.random.split(jax.random.key(seed))
     # Not measured: it compiles, and is the past of an estimator that remembers the batches before.
     first = program(params, snapshot.normaliser, state, first_key)
@@ -99,32 +102,79 @@ def estimate_gradients(
     )
 
 
-def critic_params(snapshot: Snapshot, estimator: str) -> Any:
-    """The parameters of the critic that an estimator takes; () for none."""
-    kind = facts_of(estimator).critic
-    if kind == "none":
-        return ()
+def check_estimator(
+    problem: str | Problem, estimator: Any, *, num_episodes: int = 8, share: float = 1.0
+) -> None:
+    """Raises ValueError, without running anything, where `estimate_gradients` would; its program is
+    traced. Arguments as of that.
+    """
+    spec, shapes = problem_of(problem), snapshot_shapes(problem)
+    config = _config(spec, estimator, num_episodes)
+    program, initial, state = _estimates(config, _batch_size(spec, share))
+    params = Params(shapes.policy, critic_params(shapes, estimator, initial))
+    jax.eval_shape(program, params, shapes.normaliser, state, jax.random.key(0))
+
+
+def _batch_size(problem: Problem, share: float) -> int:
+    """Estimates of one call, where a share of all is made."""
+    return min(problem.batch_size, max(1, round(share * problem.num_estimates)))
+
+
+def _config(problem: Problem, estimator: Any, num_episodes: int) -> Config:
+    """The settings under which an estimator is measured.
+
+    Args:
+        problem: of the policy.
+        estimator: its name, or its function.
+        num_episodes: of one estimate.
+    """
+    group_size = 2 if facts_of(estimator).baseline == "group" else 1
+    return frozen_config(problem.settings()[0], estimator, num_episodes, group_size)
+
+
+def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
+    """The parameters of the critic that an estimator takes; () for none.
+
+    Args:
+        snapshot: with the critics that were fitted to its policy.
+        estimator: its name, or its function.
+        initial: the shapes of the parameters that the estimator starts from.
+
+    Raises:
+        ValueError: there is no such critic.
+    """
+    if not jax.tree.leaves(initial.critic):
+        return initial.critic
+    kind = "Q" if facts_of(estimator).critic == "Q" else "V"
     if kind not in snapshot.critics:
         raise ValueError(
-            f"estimator={estimator!r} sums over the actions, and so needs discrete ones"
+            f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: Q is of "
+            "discrete actions, and a critic of one's own of one kind"
+        )
+    fitted: Any = jax.tree.structure(snapshot.critics[kind])
+    if fitted != jax.tree.structure(initial.critic):
+        raise ValueError(
+            f"estimator {part_name(estimator)!r} has a critic of its own, and what is measured is "
+            f"one with the critic {kind} that it is handed"
         )
     return snapshot.critics[kind]
 
 
 def reference_gradient(
-    problem: str, snapshot: Snapshot, seed: int, *, share: float = 8.0
+    problem: str | Problem, snapshot: Snapshot, seed: int, *, share: float = 8.0
 ) -> Reference:
     """∇J itself where it is known, else the mean of many unbiased estimates, of `time_baseline`.
 
     Args:
-        problem: name, of PROBLEMS.
+        problem: a name, of PROBLEMS, or the problem itself.
         snapshot: of the problem's policy.
         seed: of the episodes, another than that of the estimates to be compared.
         share: of the problem's number of estimates.
     """
-    config = frozen_config(PROBLEMS[problem].settings(problem)[0], "time_baseline", 2)
-    if isinstance(config.env, TabularMDP):
-        return Reference(_exact_gradient(config, config.env, snapshot), 1.0)
+    config = frozen_config(problem_of(problem).settings()[0], "time_baseline", 2)
+    _, policy, _ = make_components(config, snapshot.normaliser, 1)
+    if isinstance(config.env, TabularMDP) and not policy.recurrent:  # else it is no table
+        return Reference(_exact_gradient(policy, config.env, snapshot), 1.0)
     estimates = estimate_gradients(problem, snapshot, "time_baseline", seed, share=share)
     gradients = estimates.gradients
     scale = diagnostics.noise_scale(diagnostics.sample(lambda x: x, jnp.asarray(gradients))).value
@@ -132,9 +182,8 @@ def reference_gradient(
     return Reference(gradients.mean(axis=0), cosine)
 
 
-def _exact_gradient(config: Config, mdp: TabularMDP, snapshot: Snapshot) -> np.ndarray:
+def _exact_gradient(policy: Network, mdp: TabularMDP, snapshot: Snapshot) -> np.ndarray:
     """∇J of the policy's parameters, by dynamic programming, [P]."""
-    _, policy, _ = make_components(config, snapshot.normaliser, 1)
 
     def expected_return(params: Any) -> jax.Array:
         return tabular.exact_return(mdp, tabular.table(mdp, policy, params), GAMMA)
@@ -146,8 +195,9 @@ def _exact_gradient(config: Config, mdp: TabularMDP, snapshot: Snapshot) -> np.n
 @functools.cache  # one compilation for all snapshots of a problem
 def _estimates(
     config: Config, count: int
-) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Any]:
-    """A function that makes estimates, and the estimator's initial state.
+) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Params, Any]:
+    """A function that makes estimates, and the estimator's initial parameters, by their shapes, and
+    state.
 
     It maps params, normaliser, state and key to gradients [count, P], environment steps and the
     estimator's state after them.
@@ -155,7 +205,12 @@ def _estimates(
 
     def components(normaliser: Normaliser) -> tuple[Any, Network, Network, Estimator]:
         env, policy, critic = make_components(config, normaliser, count * config.num_envs)
-        estimator = factory_of(config.estimator)(policy, critic, Hyperparams(gamma=GAMMA))
+        estimator = factory_of(config.estimator)(policy, critic, _hyperparams(config.estimator))
+        if "episodes" not in estimator.accepts:
+            raise ValueError(
+                f"estimator {part_name(config.estimator)!r} is for windows, and complete episodes "
+                "are measured"
+            )
         return env, policy, critic, estimator
 
     def estimates(params: Params, normaliser: Normaliser, state: Any, key: jax.Array) -> Any:
@@ -171,8 +226,18 @@ def _estimates(
         steps = config.action_repeat * jnp.sum(traj.valid)
         return flat, steps, estimator.weigh(params, state, traj)[1]
 
-    def initial_state() -> Any:
+    def initial() -> tuple[Params, Any]:
         estimator = components(Normaliser((), (), ()))[3]
-        return estimator.init(jax.random.key(0))[1]
+        initial_params, state = estimator.init(jax.random.key(0))
+        return initial_params, state
 
-    return jax.jit(estimates), jax.jit(initial_state)()
+    def initial_state() -> Any:
+        return initial()[1]
+
+    return jax.jit(estimates), jax.eval_shape(initial)[0], jax.jit(initial_state)()
+
+
+def _hyperparams(estimator: Any) -> Hyperparams:
+    """The hyperparameters of an estimator: the defaults, and what the facts of one's own set."""
+    facts = facts_of(estimator)
+    return Hyperparams(gamma=GAMMA) if facts.module else references.hyperparams(facts, GAMMA)

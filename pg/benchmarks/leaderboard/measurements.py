@@ -2,22 +2,30 @@
 continues after an interruption.
 """
 
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pg.benchmarks.leaderboard.gradients import estimate_gradients, reference_gradient
+from pg.benchmarks.leaderboard import contenders
+from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
+from pg.benchmarks.leaderboard.gradients import (
+    check_estimator,
+    estimate_gradients,
+    reference_gradient,
+)
 from pg.benchmarks.leaderboard.problems import (
-    PROBLEMS,
     SNAPSHOTS,
+    Problem,
     Snapshot,
     critic_kinds,
+    problem_of,
     snapshot_shapes,
     train_snapshots,
 )
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, facts_of
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
 
@@ -73,9 +81,10 @@ class Measurements(NamedTuple):
         """
         wanted = {(problem, estimator, seed) for problem in problems for estimator in estimators}
 
-        def is_wanted(row: Quality | CurvePoint) -> bool:
-            return (row.problem, row.estimator, row.seed) in wanted
+        return self.where(lambda row: (row.problem, row.estimator, row.seed) in wanted)
 
+    def where(self, is_wanted: Callable[[Quality | CurvePoint], bool]) -> "Measurements":
+        """The measurements of which this holds."""
         return Measurements(
             [row for row in self.qualities if is_wanted(row)],
             [row for row in self.points if is_wanted(row)],
@@ -83,67 +92,137 @@ class Measurements(NamedTuple):
 
 
 def measure(
-    problems: Sequence[str],
-    estimators: Sequence[str],
+    problems: Sequence[Any],
+    estimators: Sequence[Any],
     out: Path,
     *,
     seed: int = 1,
     share: float = 1.0,
     num_episodes: int = 8,
+    allow_changed_code: bool = False,
+    **parts: Any,
 ) -> Measurements:
     """Measures what a folder does not hold yet, and stores and prints each quality as it comes.
 
     Args:
-        problems: names, of PROBLEMS.
-        estimators: names of the estimators.
+        problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
+        estimators: names, or estimators of one's own, functions or `FILE.py:NAME`.
         out: the folder.
         seed: of the estimates and of the reference; the policies are the same for all seeds.
         share: of each problem's number of estimates.
         num_episodes: of one estimate.
+        allow_changed_code: of a file that has changed since, what the folder holds is measured
+            anew.
+        parts: `policy`, `critic` and `optimizer` of one's own, with which the policies of all
+            problems are trained.
 
     Raises:
+        ValueError: there is no such part, it is of another kind, or the folder holds results of
+            other code.
         KeyboardInterrupt: on Ctrl-C; what is measured is stored.
     """
-    stored = Measurements.read(out)
-    start, measured = time.monotonic(), 0
-    pairs = [(p, e) for p in problems for e in estimators if _possible(p, e)]
+    entered = contenders.enter(
+        problems, estimators, out, parts, allow_changed_code=allow_changed_code
+    )
+    stored = _unchanged(Measurements.read(out), entered.changed)
+    pairs = _pairs(entered)
     done = {(x.problem, x.estimator, x.snapshot) for x in stored.qualities if x.seed == seed}
-    missing = {(p, e, snapshot) for p, e in pairs for snapshot in SNAPSHOTS} - done
-    for problem in dict.fromkeys(problem for problem, _ in pairs):
-        if not any(problem == other for other, _, _ in missing):
+    missing = {(p.name, e, snapshot) for p, e in pairs for snapshot in SNAPSHOTS} - done
+    for problem, name in pairs:
+        estimator = entered.estimators[name]
+        is_missing = any((problem.name, name, snapshot) in missing for snapshot in SNAPSHOTS)
+        if is_missing and not isinstance(estimator, str):
+            check_estimator(problem, estimator, num_episodes=num_episodes, share=share)
+    if entered.changed:
+        _clear(out, stored, entered.changed)
+    contenders.record(out, entered.own)
+    start, measured = time.monotonic(), 0
+    for problem in entered.problems.values():
+        if not any(problem.name == other for other, _, _ in missing):
             continue
-        print(f"{problem}: training its policy, fitting critics ...", flush=True)
+        print(f"{problem.name}: training its policy, fitting critics ...", flush=True)
         for snapshot in stored_snapshots(problem, out):
-            place = f"{problem} {snapshot.name}"
+            place = f"{problem.name} {snapshot.name}"
             print(f"{place}: reference ...", flush=True)
             reference = reference_gradient(problem, snapshot, seed + 1_000_000)
-            for estimator in estimators:
-                if (problem, estimator, snapshot.name) not in missing:
+            for name, estimator in entered.estimators.items():
+                if (problem.name, name, snapshot.name) not in missing:
                     continue
                 estimates = estimate_gradients(
                     problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
                 )
                 try:
                     quality, curve = assess(
-                        problem, snapshot.name, estimator, seed, estimates, reference
+                        problem.name, snapshot.name, estimator, seed, estimates, reference
                     )
                 except ValueError as error:
-                    print(f"{place} {estimator}: not measured, as {error}", flush=True)
+                    print(f"{place} {name}: not measured, as {error}", flush=True)
                     continue
                 stored = Measurements([*stored.qualities, quality], [*stored.points, *curve])
                 stored.write(out)
                 measured += 1
                 per_quality = (time.monotonic() - start) / measured
                 minutes = per_quality * (len(missing) - measured) / 60
-                print(
-                    f"{place} {estimator}: {_summary(quality)}, {minutes:.0f} min left", flush=True
-                )
+                print(f"{place} {name}: {_summary(quality)}, {minutes:.0f} min left", flush=True)
     return stored
 
 
-def stored_snapshots(problem: str, out: Path) -> list[Snapshot]:
+def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
+    """The problems, each with the name of an estimator that can be measured on it: one that sums
+    over actions needs discrete ones, and one with a critic that of its kind.
+
+    Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
+    """
+    pairs, needs = [], {name: facts_of(x).critic for name, x in entered.estimators.items()}
+    for problem in entered.problems.values():
+        if any(field != "estimator" for field, _ in entered.own):
+            snapshot_shapes(problem)
+        kinds = ("none", *critic_kinds(problem.settings()[0]))
+        pairs += [(problem, name) for name, critic in needs.items() if critic in kinds]
+    if not pairs:
+        raise ValueError(
+            f"nothing of {', '.join(needs)} can be measured on {', '.join(entered.problems)}: a "
+            "critic Q is of discrete actions, and a critic of one's own of one kind"
+        )
+    return pairs
+
+
+def _unchanged(stored: Measurements, changed: Sequence[contenders.Part]) -> Measurements:
+    """The measurements without those of code that has changed. changed: fields and names."""
+    estimators = {name for field, name in changed if field == "estimator"}
+    problems = {name for field, name in changed if field == "problem"}
+    if any(field in TRAINING_PARTS for field, _ in changed):  # of which all policies are made
+        return Measurements([], [])
+    return stored.where(lambda row: row.estimator not in estimators and row.problem not in problems)
+
+
+def _clear(out: Path, kept: Measurements, changed: Sequence[contenders.Part]) -> None:
+    """Removes what a folder holds of code that has changed: rows, and policies.
+
+    Args:
+        out: the folder.
+        kept: the measurements that stay.
+        changed: fields and names of the parts.
+    """
+    for field, name in changed:
+        print(f"the code of {field} {name!r} has changed: its results are made anew", flush=True)
+    kept.write(out)
+    for path in (out / "policies").glob("*/snapshots.json"):
+        names = [name for field, name in changed if field == "problem"]
+        of_problem = path.parent in [_policy_folder(out, name) for name in names]
+        if of_problem or any(field in TRAINING_PARTS for field, _ in changed):
+            path.unlink()
+
+
+def _policy_folder(out: Path, problem: str) -> Path:
+    """The folder of a problem's policies."""
+    return out / "policies" / re.sub(r"[^\w.-]", "-", problem)
+
+
+def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     """The snapshots of a problem from a folder, trained and written to it if they are missing."""
-    folder = out / "policies" / problem
+    problem = problem_of(problem)
+    folder = _policy_folder(out, problem.name)
     path = migrations.existing(folder / "snapshots.json")
     if not path.exists():
         snapshots = train_snapshots(problem, seed=0)
@@ -167,9 +246,3 @@ def stored_snapshots(problem: str, out: Path) -> list[Snapshot]:
 def _summary(quality: Quality) -> str:
     variance, snr, cosine = quality.variance.value, quality.snr.value, quality.cosine.value
     return f"variance {variance:.3g}, SNR {snr:.2g}, cosine {cosine:.2f}"
-
-
-def _possible(problem: str, estimator: str) -> bool:
-    """False for an estimator that sums over actions where these are continuous."""
-    critics = critic_kinds(PROBLEMS[problem].settings(problem)[0])
-    return FACTS[estimator].critic in ("none", *critics)

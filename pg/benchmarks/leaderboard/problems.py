@@ -7,7 +7,8 @@ complete returns of the very policy.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +22,12 @@ from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.checks import factory_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
+from pg.inputs import check_name
 from pg.networks import Network
 from pg.normalisation import Normaliser
+from pg.parts import with_parts
 from pg.presets import preset
+from pg.settings.parts import check_part, part_name
 from pg.train import make_chunk, make_learner, training_keys
 
 SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
@@ -40,18 +44,22 @@ TRAINING_FIELDS = (
 class Problem(NamedTuple):
     """An environment's settings: how its policy is trained, and how much is sampled of it."""
 
+    name: str
+    env: Any  # its name, or an environment object
     label: str  # of the preset that trains it
     changes: dict[str, Any]  # of the preset
     num_estimates: int  # K, of each estimator at each snapshot
     batch_size: int  # estimates of one call
     fit_batches: int  # that a critic is fitted to
     fit_episodes: int  # of each
+    # `policy`, `critic` and `optimizer` of a user's own
+    parts: Mapping[str, Any] = MappingProxyType({})
 
-    def settings(self, env: Any) -> tuple[Config, Hyperparams]:
-        """The settings of the training. env: an environment, or the name of a problem."""
-        task = env if isinstance(env, str) else None
-        settings = preset(self.label, env=_MDPS.get(env, env), task=task, **self.changes)
-        return merge_env_params(*settings)
+    def settings(self) -> tuple[Config, Hyperparams]:
+        """The settings of the training."""
+        settings = preset(self.label, env=self.env, **self.changes)
+        config, hyperparams = merge_env_params(*settings)
+        return with_parts(config, **self.parts), hyperparams
 
 
 class Snapshot(NamedTuple):
@@ -78,29 +86,53 @@ _TABULAR: dict[str, Any] = {
 
 # The end of training is where a policy still improves: one that is as good as it gets has no
 # gradient left to compare with.
-PROBLEMS: dict[str, Problem] = {
-    "gridworld": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
-    "garnet": Problem("leave_one_out", _TABULAR, 512, 512, 200, 512),
-    "Catch-bsuite": Problem("leave_one_out", {"num_updates": 200}, 512, 512, 100, 512),
-    "CartPole-v1": Problem("state_value", {"num_updates": 30}, 256, 32, 100, 64),
-    "Acrobot-v1": Problem("ppo", {"num_updates": 200}, 256, 32, 100, 64),
-    "Pendulum-v1": Problem("ppo", {"num_updates": 240}, 256, 32, 100, 64),
-    "Breakout-MinAtar": Problem("ppo", {"num_updates": 60}, 64, 8, 10, 32),
-}
+_LISTED = (
+    Problem("gridworld", _MDPS["gridworld"], "leave_one_out", _TABULAR, 512, 512, 200, 512),
+    Problem("garnet", _MDPS["garnet"], "leave_one_out", _TABULAR, 512, 512, 200, 512),
+    Problem(
+        "Catch-bsuite", "Catch-bsuite", "leave_one_out", {"num_updates": 200}, 512, 512, 100, 512
+    ),
+    Problem("CartPole-v1", "CartPole-v1", "state_value", {"num_updates": 30}, 256, 32, 100, 64),
+    Problem("Acrobot-v1", "Acrobot-v1", "ppo", {"num_updates": 200}, 256, 32, 100, 64),
+    Problem("Pendulum-v1", "Pendulum-v1", "ppo", {"num_updates": 240}, 256, 32, 100, 64),
+    Problem("Breakout-MinAtar", "Breakout-MinAtar", "ppo", {"num_updates": 60}, 64, 8, 10, 32),
+)
+PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in _LISTED}
 
 
-def train_snapshots(name: str, seed: int) -> list[Snapshot]:
+def problem_of(problem: Any, parts: Mapping[str, Any] = MappingProxyType({})) -> Problem:
+    """The problem of a name, or of an environment of a user's own, which leave_one_out trains.
+
+    Args:
+        problem: a name, of PROBLEMS, an environment object, or a Problem.
+        parts: `policy`, `critic` and `optimizer` of a user's own, which train it.
+
+    Raises:
+        ValueError: there is no such problem, or the object is no environment.
+    """
+    if isinstance(problem, str):
+        check_name("problem", problem, PROBLEMS)
+        problem = PROBLEMS[problem]
+    elif not isinstance(problem, Problem):
+        check_part("env", problem)
+        like = PROBLEMS["garnet" if isinstance(problem, TabularMDP) else "CartPole-v1"]
+        name, changes = part_name(problem), _TABULAR if isinstance(problem, TabularMDP) else {}
+        problem = like._replace(name=name, env=problem, label="leave_one_out", changes=changes)
+    return problem._replace(parts=parts) if parts else problem
+
+
+def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
     """Trains the policy of a problem, and returns it at each of SNAPSHOTS with fitted critics.
 
     Args:
-        name: of PROBLEMS.
+        problem: a name, of PROBLEMS, or the problem itself.
         seed: of the training and of the fits.
 
     Raises:
         ValueError: the training meets a number that is not finite.
     """
-    problem = PROBLEMS[name]
-    config, h = problem.settings(name)
+    problem = problem_of(problem)
+    config, h = problem.settings()
     key, fit_key = jax.random.split(jax.random.key(seed))
     init_key, keys = training_keys(key, 0, config.num_updates)
     state = jax.jit(make_learner(config, h).init)(init_key)
@@ -119,8 +151,8 @@ def train_snapshots(name: str, seed: int) -> list[Snapshot]:
             done = wanted
         if int(state.skipped):
             raise ValueError(
-                f"the training of the policy of {name} diverged within {done} updates, and there "
-                "is nothing to measure: give it a smaller learning_rate"
+                f"the training of the policy of {problem.name} diverged within {done} updates, and "
+                "there is nothing to measure: give it a smaller learning_rate"
             )
         critics, explained = {}, {}
         for kind, fit in fits.items():
@@ -132,9 +164,12 @@ def train_snapshots(name: str, seed: int) -> list[Snapshot]:
     return snapshots
 
 
-def snapshot_shapes(name: str) -> Snapshot:
-    """A snapshot of a problem with shapes for arrays."""
-    config, h = PROBLEMS[name].settings(name)
+def snapshot_shapes(problem: str | Problem) -> Snapshot:
+    """A snapshot of a problem with shapes for arrays.
+
+    Raises ValueError where a part of a user's own does not fit the others.
+    """
+    config, h = problem_of(problem).settings()
     state = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
 
     def critic_shapes(kind: str) -> Any:
@@ -147,12 +182,12 @@ def snapshot_shapes(name: str) -> Snapshot:
     return Snapshot("", 0, state.params.policy, critics, {}, state.normaliser)
 
 
-def frozen_config(config: Config, estimator: str, num_envs: int, group_size: int = 1) -> Config:
+def frozen_config(config: Config, estimator: Any, num_envs: int, group_size: int = 1) -> Config:
     """The settings under which an estimator takes complete episodes of a frozen policy.
 
     Args:
         config: the settings of the policy's training, of which the problem and the networks stay.
-        estimator: its name.
+        estimator: its name, or its function.
         num_envs: episodes of a batch.
         group_size: episodes that share a start.
     """
@@ -172,9 +207,26 @@ def frozen_config(config: Config, estimator: str, num_envs: int, group_size: int
 
 
 def critic_kinds(config: Config) -> list[str]:
-    """The kinds of critics that a problem can have: Q needs discrete actions."""
-    discrete = isinstance(envs.configured(config, 1).action_space, Discrete)
-    return ["V", "Q"] if discrete else ["V"]
+    """The kinds of critics that a problem can have: Q needs discrete actions, and a critic of a
+    user's own is of one kind.
+
+    Raises ValueError where a critic of a user's own is of neither.
+    """
+    env = envs.configured(config, 1)
+    kinds = ["V", "Q"] if isinstance(env.action_space, Discrete) else ["V"]
+    if config.critic is None:
+        return kinds
+    fitting, mistakes = [], []
+    for kind in kinds:
+        try:
+            networks.make_critic(frozen_config(config, CRITIC_ESTIMATORS[kind], 1), env)
+        except ValueError as error:
+            mistakes.append(error)
+        else:
+            fitting.append(kind)
+    if not fitting:
+        raise mistakes[0]
+    return fitting
 
 
 def make_components(

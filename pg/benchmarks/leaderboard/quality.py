@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
-from pg.estimators.facts import FACTS
+from pg.config import part_name
+from pg.estimators.facts import facts_of
 from pg.reports.statistics import Estimate
 
 RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
@@ -139,7 +140,7 @@ def budget(repetitions: Repetitions, level: float, *, parallel: bool) -> float:
 def assess(
     problem: str,
     snapshot: str,
-    estimator: str,
+    estimator: Any,
     seed: int,
     estimates: GradientEstimates,
     reference: Reference,
@@ -149,7 +150,7 @@ def assess(
     Args:
         problem: name of the problem.
         snapshot: name of the snapshot.
-        estimator: name of the estimator.
+        estimator: its name, or its function.
         seed: of the estimates.
         estimates: of ∇J.
         reference: the gradient to compare with.
@@ -158,7 +159,7 @@ def assess(
     repetitions = per_repetition(
         estimates, reference if resolved else reference._replace(cosine=1.0)
     )
-    parallel = FACTS[estimator].parallel
+    name, parallel = part_name(estimator), facts_of(estimator).parallel
     steps = estimates.steps / estimates.num_episodes
     seconds = estimates.seconds / estimates.num_episodes
 
@@ -174,7 +175,7 @@ def assess(
     quality = Quality(
         problem=problem,
         snapshot=snapshot,
-        estimator=estimator,
+        estimator=name,
         seed=seed,
         num_episodes=estimates.num_episodes,
         steps_per_episode=steps,
@@ -188,7 +189,7 @@ def assess(
         counted_episodes=int(repetitions.size[-1]),
     )
     curve = [
-        CurvePoint(problem, snapshot, estimator, seed, int(n), n * steps, n * seconds, cosine_at(i))
+        CurvePoint(problem, snapshot, name, seed, int(n), n * steps, n * seconds, cosine_at(i))
         for i, n in enumerate(repetitions.size)
     ]
     return quality, curve
