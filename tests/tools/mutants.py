@@ -75,6 +75,13 @@ MUTANTS = [
         "tests/core/test_sequences.py -k 'order_of_all_sequences'",
     ),
     Mutant(
+        "group of sequences in which each has a prompt of its own",
+        "rollout.py",
+        "        state = jax.tree.map(lambda x: x[leader], state)\n",
+        "        state = jax.tree.map(lambda x: x[leader * 0 + jnp.arange(len(x))], state)\n",
+        "tests/core/test_sequences.py -k 'completions_of_one_prompt'",
+    ),
+    Mutant(
         "prefix tree of sequences that grow at their beginning",
         "exact/tabular/prefix_tree.py",
         "(*tokens, token)",
