@@ -43,7 +43,8 @@ def write_params(folder: Path, params: Any, normaliser: Any = (), *, name: str =
 def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
     """The arrays that `write_params` writes, by name."""
     named = named_leaves({"params": params, "normaliser": normaliser})
-    return {name: np.ascontiguousarray(leaf) for name, leaf in named.items()}
+    # np.ascontiguousarray would make a vector of a number
+    return {name: np.asarray(leaf, order="C") for name, leaf in named.items()}
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:

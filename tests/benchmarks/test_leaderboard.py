@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from pg.benchmarks import leaderboard, suites
 from pg.benchmarks.leaderboard import (
@@ -205,6 +207,24 @@ def test_policies_with_the_former_name_of_their_file_are_read(
     folders.write_json(folder / "stages.json", facts)
     monkeypatch.delattr("pg.benchmarks.leaderboard.measurements.train_snapshots")
     assert [x.updates for x in stored_snapshots("garnet", tmp_path)] == [7, 7, 7]
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_numbers_among_parameters_keep_their_shape(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scale of a critic, which was stored as [1] before."""
+    snapshot = small_snapshot("garnet")
+
+    def stored(_: object, seed: int) -> list[leaderboard.Snapshot]:
+        critics = jax.tree.map(lambda x: x if x.ndim else x.reshape(shape), snapshot.critics)
+        return [snapshot._replace(name=name, critics=critics) for name in leaderboard.SNAPSHOTS]
+
+    monkeypatch.setattr("pg.benchmarks.leaderboard.measurements.train_snapshots", stored)
+    end = stored_snapshots("garnet", tmp_path)[-1]
+    chex.assert_trees_all_equal_shapes_and_dtypes(end.critics, snapshot.critics)
+    with safe_open(tmp_path / "policies/garnet/end/params.safetensors", framework="numpy") as file:
+        assert tuple(file.get_slice("params/critics/V/scale").get_shape()) == shape
 
 
 def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:

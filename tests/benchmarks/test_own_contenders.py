@@ -20,6 +20,7 @@ OWN = '''
 import jax.numpy as jnp
 import optax
 import pg
+from pg.estimators import base
 
 
 def clipped(policy, critic, h):
@@ -30,6 +31,17 @@ def clipped(policy, critic, h):
         return total - pg.baselines.leave_one_out(total), (), state
 
     return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+
+def advantage(policy, critic, h):
+    """Ψₜ = γᵗ (Gₜ − V(sₜ))."""
+
+    def weigh(params, state, traj):
+        to_go = pg.returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        psi = base.state_weight(traj, h) * (to_go - base.values(critic, params, traj))
+        return pg.estimators.Credit(psi, target=to_go)
+
+    return pg.build_estimator(policy, critic, h, weigh, accepts=("episodes",))
 
 
 def moves(policy, critic, h):
@@ -178,6 +190,12 @@ def measured(file: Path, out: Path, *estimators: str, **options: Any) -> dict[st
     return rows
 
 
+def recorded(out: Path) -> dict[tuple[str, str], str]:
+    """The digests of the parts that a folder records, by field and name."""
+    entries = json.loads((out / "parts.json").read_text(encoding="utf-8"))
+    return {(entry["field"], entry["name"]): entry["sha256"] for entry in entries}
+
+
 def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,19 +205,21 @@ def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
     sizes(monkeypatch)
     out, file = tmp_path / "board", tmp_path / "my.py"
     file.write_text(OWN, encoding="utf-8")
-    rows = measured(file, out, f"{file}:clipped", "leave_one_out")
+    own = f"{file}:clipped", f"{file}:advantage"
+    rows = measured(file, out, *own, "leave_one_out", "state_value")
     assert rows["clipped"] == pytest.approx(rows["leave_one_out"])  # as no return is above 50
+    assert rows["advantage"] == pytest.approx(rows["state_value"])  # of the critic that is fitted
+    assert rows["advantage"] != pytest.approx(rows["clipped"], rel=1e-2)
     assert len(rows["clipped"]) == len(leaderboard.SNAPSHOTS)
-    recorded = {entry["field"]: entry for entry in json.loads((out / "parts.json").read_text())}
-    assert {field: entry["name"] for field, entry in recorded.items()} == {
-        "problem": "two_steps",
-        "estimator": "clipped",
-        "policy": "linear",
-        "critic": "linear_critic",
-        "optimizer": "ascent",
-    }
     digest = own_files.read(f"{file}:clipped").sha256
-    assert {entry["sha256"] for entry in recorded.values()} == {digest}
+    assert recorded(out) == {
+        ("problem", "two_steps"): digest,
+        ("estimator", "clipped"): digest,
+        ("estimator", "advantage"): digest,
+        ("policy", "linear"): digest,
+        ("critic", "linear_critic"): digest,
+        ("optimizer", "ascent"): digest,
+    }
     (copy,) = (out / "code").iterdir()
     assert copy.read_bytes() == file.read_bytes()
 
@@ -212,15 +232,15 @@ def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
         measured(file, out, f"{other}:clipped")
     assert not executed.exists()
     stored = (out / "quality.csv").read_bytes()
-    assert measured(file, out, f"{file}:clipped", "leave_one_out").keys() == rows.keys()
+    assert measured(file, out, *own, "leave_one_out", "state_value").keys() == rows.keys()
     assert (out / "quality.csv").read_bytes() == stored  # the refusal has changed nothing
 
     again = measured(file, out, f"{other}:clipped", allow_changed_code=True)
     assert again["leave_one_out"] == pytest.approx(rows["leave_one_out"], rel=1e-3)  # 4 digits
     assert again["clipped"] == pytest.approx([4.0 * x for x in rows["clipped"]], rel=1e-4)
-    recorded = {entry["field"]: entry for entry in json.loads((out / "parts.json").read_text())}
-    assert recorded["estimator"]["sha256"] == own_files.read(f"{other}:clipped").sha256
-    assert recorded["policy"]["sha256"] == digest
+    after = recorded(out)
+    assert after.pop(("estimator", "clipped")) == own_files.read(f"{other}:clipped").sha256
+    assert set(after.values()) == {digest}
 
 
 def test_policies_are_trained_with_the_parts_that_a_folder_records(

@@ -1635,6 +1635,13 @@ MUTANTS = [
         "field not in recorded and not holds_policies:",
         "tests/benchmarks/test_own_contenders.py -k folder_records",
     ),
+    Mutant(
+        "a number among stored parameters is read back as a vector",
+        "runs/parameters.py",
+        'np.asarray(leaf, order="C")',
+        "np.ascontiguousarray(leaf)",
+        "tests/benchmarks/test_leaderboard.py -k numbers_among",
+    ),
 ]
 
 

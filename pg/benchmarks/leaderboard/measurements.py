@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
@@ -237,6 +239,8 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     def read(name: str) -> Snapshot:
         trees = {"policy": shapes.policy, "critics": shapes.critics}
         tree, normaliser = parameters.read_state(folder / name, trees, shapes.normaliser)
+        # a number was stored as [1] before
+        tree = jax.tree.map(lambda leaf, like: leaf.reshape(like.shape), tree, trees)
         updates, explained = data[name]["updates"], data[name]["explained"]
         return Snapshot(name, updates, tree["policy"], tree["critics"], explained, normaliser)
 
