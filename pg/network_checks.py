@@ -6,9 +6,7 @@ looks for arrays that they keep beyond the trace.
 
 import contextlib
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from pg.envs import Box, Discrete, Env, ProductSpace
-from pg.envs.failures import OUTLIVES_TRACE, failed
+from pg.envs.failures import failed
 from pg.envs.observations import zeros_of
 from pg.inputs import described
 
@@ -25,7 +23,6 @@ __all__ = [
     "check_own_policy",
     "is_pair",
     "lacking_methods",
-    "named_failure",
     "takes_qr",
 ]
 
@@ -168,20 +165,7 @@ def _watched(what: str) -> Iterator[None]:
     except _MistakeError as error:
         raise ValueError(str(error)) from None
     except Exception as error:
-        raise ValueError(named_failure(what, error)) from error
-
-
-def named_failure(what: str, error: Exception) -> str:
-    """The failure of a user's function in one line, with its place, and a remedy where one is
-    known.
-    """
-    if "Leaked trace" in str(error):
-        return f"{what} {OUTLIVES_TRACE}"
-    others = ("site-packages", str(Path(__file__).parent))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not any(x in frame.filename for x in others)]
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return failed(what, error) + place
+        raise ValueError(failed(what, error)) from error
 
 
 def _check_carry(name: str, before: PyTree, after: PyTree) -> None:

@@ -26,6 +26,7 @@ from pg import distributions
 from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
+from pg.envs.failures import in_one_sentence
 from pg.envs.observations import is_shape, map_observation, zeros_of
 from pg.envs.views import View, seen
 from pg.estimators.facts import facts_of
@@ -49,7 +50,6 @@ from pg.network_checks import (
     check_own_critic,
     check_own_policy,
     lacking_methods,
-    named_failure,
     takes_qr,
 )
 from pg.settings.convolutions import convolutions, convolved
@@ -393,12 +393,8 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
         made: Any = part
     else:
         plain = dataclasses.replace(config, policy=None, critic=None, scale_observations=False)
-        try:
+        with in_one_sentence(f"{field} {part_name(part)!r}"):
             made = part(plain, env._replace(masked=False))  # it is masked from outside
-        except ValueError:
-            raise
-        except Exception as error:
-            raise ValueError(named_failure(f"{field} {part_name(part)!r}", error)) from error
     if not isinstance(made, Network):
         raise ValueError(
             f"{field} {part_name(part)!r} must make a pg.Network(init, apply), got "

@@ -67,6 +67,7 @@ class Options:
     """Report on this table (a results.csv) instead of running anything."""
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where every run diverged, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog, with_file=True)

@@ -72,6 +72,7 @@ class Options:
         count("episodes", self.episodes)
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

@@ -5,12 +5,15 @@ Imports neither jax nor gymnax, so that `--help` and a mistake answer at once.
 
 import ast
 import contextlib
+import contextvars
 import dataclasses
+import functools
 import os
 import signal
 import sys
+import traceback
 import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,6 +32,7 @@ from pg.commands.options import SettingsFile
 from pg.commands.terminal import WIDTH, outlive_readers, wrapped
 from pg.commands.terminal import Progress as Progress
 from pg.commands.terminal import waiting as waiting
+from pg.commands.values import checked_line, is_flag, name_of
 from pg.config import (
     PARTS,
     Config,
@@ -53,6 +57,9 @@ CANNOT_WRITE = 74  # the disk is full, or not to be written to
 AGAIN = 75  # taken away by SIGTERM or SIGUSR1, or a job lost a process: the same again goes on
 INTERRUPTED = 130  # Ctrl-C, as shells have it
 
+
+# True where --traceback is among the words of the command.
+_traceback: contextvars.ContextVar[bool] = contextvars.ContextVar("traceback", default=False)
 
 # Options that a run goes on with.
 RESUMED = (
@@ -168,7 +175,7 @@ def _with_file(
             )
         parts = {name: part for name in PARTS if (part := _named(argv, name)) is not None}
         file = settings_files.read(Path(path), parts)
-        given = [_name_of(word) for word in argv if _is_flag(word)]
+        given = [name_of(word) for word in argv if is_flag(word)]
         return file, [*settings_files.words(file, kinds, given), *argv]
     except ValueError as error:
         fail(error)
@@ -264,7 +271,7 @@ def _prepare_streams() -> None:
 
 def _read(
     kind: type,
-    names: Collection[str],
+    known: Mapping[str, flags.Flag],
     description: str,
     argv: list[str],
     prog: str | None = None,
@@ -273,12 +280,18 @@ def _read(
 
     Args:
         kind: The dataclass.
-        names: The names of all flags.
+        known: All flags, by name.
         description: The paragraphs above the flags in the help.
         argv: The command line.
         prog: The name of the command; none: that of the file.
     """
-    _check_flags(argv, names)
+    _check_flags(argv, known)
+    annotations = {name: flag.annotation for name, flag in known.items()}
+    required = [name for name, flag in known.items() if flag.default is flags.REQUIRED]
+    try:
+        argv = checked_line(argv, annotations, required)
+    except ValueError as error:
+        fail(error)
     with _colours():
         parsed: Any = tyro.cli(kind, prog=prog, description=_paragraphs(description), args=argv)
     return vars(parsed)
@@ -296,8 +309,8 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
     known = [name.strip("_").replace("_", "-") for name in names]
     for word in argv:
         flag = word.partition("=")[0]
-        name = _name_of(word).replace("_", "-")
-        if not _is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
+        name = name_of(word).replace("_", "-")
+        if not is_flag(flag) or name.removeprefix("no-") in known or name.startswith("tyro-"):
             continue
         renamed = [new for new in _RENAMED.get(name, ()) if new in known]
         near = [f"--{new}" for new in renamed or nearest(name, [*known, "help", "version"])]
@@ -305,21 +318,6 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
             f"did you mean {' or '.join(near)}?" if near else "--help lists all"
         )
         fail(f"there is no flag {flag}: {hint}")
-
-
-def _is_flag(word: str) -> bool:
-    """True for a flag, and False for a value: a number may be negative."""
-    if not word.startswith("-") or not word.strip("-"):
-        return False
-    with contextlib.suppress(ValueError):
-        float(word)
-        return False
-    return True
-
-
-def _name_of(word: str) -> str:
-    """The name of the setting that a flag gives."""
-    return word.partition("=")[0].strip("-").replace("-", "_")
 
 
 @contextlib.contextmanager
@@ -397,9 +395,56 @@ def _stored(run: Path, argv: list[str]) -> tuple[Config, Hyperparams]:
 
 
 def mistake(error: object) -> int:
-    """Says what is wrong, in one sentence. The exit code, 2."""
-    print(wrapped(f"error: {error}", sys.stderr), file=sys.stderr)
+    """Says what is wrong, in one sentence. The exit code, 2.
+
+    Of an exception in a user's own code it says the place; the calls too, where --traceback asks.
+    """
+    said = str(error)
+    if isinstance(error, Exception):
+        place = own_files.place_of(error, named=True)
+        if place and place not in said:
+            said = f"{said} ({place})"
+        if _traceback.get():
+            traceback.print_exception(error)
+        elif place or (error.__cause__ and own_files.place_of(error.__cause__, named=True)):
+            said = f"{said}; --traceback shows all calls"
+    print(wrapped(f"error: {said}", sys.stderr), file=sys.stderr)
     return MISTAKE
+
+
+_Main = Callable[..., int]
+
+
+def command(main: _Main) -> _Main:
+    """Has the function of a command say in one sentence what fails in a user's own code, and return
+    code 2.
+    """
+
+    @functools.wraps(main)
+    def one(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+        words = list(sys.argv[1:] if argv is None else argv)
+        token = _traceback.set("--traceback" in words)
+        try:
+            return main([word for word in words if word != "--traceback"], prog)
+        except Exception as error:
+            if not own_files.place_of(error, named=True):
+                raise
+            return mistake(_failure_of_own_code(error))
+        finally:
+            _traceback.reset(token)
+
+    return one
+
+
+def _failure_of_own_code(error: Exception) -> Exception:
+    """An exception of a user's own code as one of one sentence."""
+    from pg.envs.failures import failed
+
+    if isinstance(error, ValueError):
+        return error
+    said = ValueError(failed("own code", error))
+    said.__cause__ = error
+    return said
 
 
 def fail(error: object) -> NoReturn:
@@ -498,11 +543,13 @@ def describe(
         usual |= default.hyperparams().scalars()
         said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
-            name: part_name(value) if name in PARTS else value
+            name: Path(flags.as_word(value)).name if name in PARTS else value
             for name, value in {**static, **hyperparams.scalars()}.items()
             if name not in said and value != usual[name]
         }
-        listed = f"{_listing(changed)}; all others are defaults" if changed else "all are defaults"
+        listed = "all have their defaults"
+        if changed:
+            listed = f"{_listing(changed)}; the others have their defaults"
         lines += [f"settings: {listed} (config.json has them, --verbose lists them)"]
     return "\n".join(wrapped(line, otherwise=WIDTH) for line in lines)
 

@@ -45,6 +45,7 @@ class Options:
     """Folder for comparison.csv, .md, .png and .svg; they are replaced there."""
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

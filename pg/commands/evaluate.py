@@ -59,6 +59,7 @@ class Options(cli.OwnPolicy):
             )
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, 3 where no seed has a score, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

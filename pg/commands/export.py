@@ -36,6 +36,7 @@ class Options(cli.OwnPolicy):
     """Folder of the programs; none: export/ in the run's folder."""
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

@@ -27,6 +27,7 @@ from pg.settings.choices import CHOICES
 
 __all__ = [
     "GROUPS",
+    "REQUIRED",
     "Flag",
     "as_word",
     "assignment",
@@ -34,6 +35,7 @@ __all__ = [
     "flags_of",
     "grouped",
     "hints_of",
+    "types_of",
     "ungrouped",
     "values_of",
 ]
@@ -99,7 +101,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 
-_REQUIRED = dataclasses.MISSING  # in the place of a default
+REQUIRED = dataclasses.MISSING  # in the place of a default
 
 
 class Flag(NamedTuple):
@@ -123,7 +125,7 @@ def flags_of(source: type, defaults: Any, taken: Collection[str] = ()) -> dict[s
     for name, hint in hints_of(source).items():
         if name in taken:
             continue
-        default = getattr(defaults, name, _REQUIRED)
+        default = getattr(defaults, name, REQUIRED)
         annotation = _annotation(source.__name__, name, hint, helps.get(name, ""), default)
         flags[name] = Flag(annotation, default)
     return flags
@@ -133,6 +135,11 @@ def hints_of(source: type) -> dict[str, Any]:
     """The annotations of the fields of a class that are flags, by name."""
     hints = get_type_hints(source, include_extras=True)
     return {name: hint for name, hint in hints.items() if (source.__name__, name) not in _HIDDEN}
+
+
+def types_of(source: type) -> dict[str, Any]:
+    """The types of the flags of a class, by name."""
+    return {name: _type_of(source.__name__, name, hint) for name, hint in hints_of(source).items()}
 
 
 def _annotation(source: str, name: str, hint: Any, text: str, default: Any) -> Any:
@@ -186,8 +193,8 @@ def ungrouped(flags: Mapping[str, Flag]) -> type:
 def _dataclass(name: str, flags: Mapping[str, Flag]) -> type:
     """A dataclass with a field for each flag; those without a default come first."""
     members: list[Any] = []
-    for field, flag in sorted(flags.items(), key=lambda item: item[1].default is not _REQUIRED):
-        if flag.default is _REQUIRED:
+    for field, flag in sorted(flags.items(), key=lambda item: item[1].default is not REQUIRED):
+        if flag.default is REQUIRED:
             members.append((field, flag.annotation))
         else:
             members.append((field, flag.annotation, dataclasses.field(default=flag.default)))

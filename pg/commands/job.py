@@ -260,11 +260,13 @@ def _run(
             f"num_updates must be at least the {partial.updates} that are done, got "
             f"{config.num_updates}"
         )
+    is_new = False
     if folder:
         if partial and (said := _ended(folder, partial.updates, config, options)):
             print(f"{said}\n{folder}")
             return 0
         files.remove(folder, r"summary\.json")  # without it a run has not ended
+        is_new = not os.path.lexists(folder / "config.json")
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
@@ -274,7 +276,14 @@ def _run(
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
     quiet = folder is None
     how = {"layout": layout, "partial": partial, "keep": keeper}
-    done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
+    try:
+        done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
+    except OSError:  # the same again may go on, once there is room
+        raise
+    except Exception:
+        if folder and is_new and not folders.has_updates(folder):
+            folders.discard_setup(folder)
+        raise
     evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
@@ -382,7 +391,7 @@ def _opened(
     if folder is None:
         folder = folders.create(options.out, config, options.seed)
     if not (options.name or options.resume):
-        stack.enter_context(folders.locked(folder))
+        stack.enter_context(folders.locked(folder, of_run=True))
     return folder
 
 
@@ -413,7 +422,8 @@ def _finish(
     summary = writing.write_results(folder, done, evaluations, seeds, draw)
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
     cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
-    for text in results.describe_failures(summary):
+    skipped = done.metrics["skipped"].sum(axis=1)
+    for text in results.describe_failures(summary, config.on_nonfinite, skipped):
         cli.say(text)
     if summary.get("mean") is not None:
         say_evaluation(summary, "final evaluation")
@@ -489,12 +499,12 @@ def _existing(
         folder = folders.named(options.out, config, options.name)
         there = (
             _stored_identity(folder, config, options)
-            if os.path.lexists(folder / "config.json")
+            if os.path.lexists(folder / "config.json") and folders.has_updates(folder)
             else None
         )
     else:
         return None
-    stack.enter_context(folders.locked(folder))
+    stack.enter_context(folders.locked(folder, of_run=True))
     files.remove_leftovers(folder)
     if there is None:
         return folder

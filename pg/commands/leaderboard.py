@@ -45,6 +45,7 @@ class Options(variance.Options):
         leaderboard.changed_parts(folder, given, allow_changed_code=self.allow_changed_code)
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

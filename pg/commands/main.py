@@ -83,6 +83,7 @@ def help_text() -> str:
             *lines,
             "",
             "pg COMMAND --help lists the flags of a command; pg --version, the version.",
+            "With --traceback a command shows the calls behind an error in your own code.",
         ]
     )
 

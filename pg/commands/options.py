@@ -140,7 +140,8 @@ class Following:
 
     eval_every: int | None = None
     """Number of updates from one evaluation while it trains to the next, with keys of their own;
-    the parameters of the best one are kept, too; none: no such evaluations.
+    the last update is evaluated, too, and the parameters of the best one are kept; none: no such
+    evaluations.
     """
     eval_minutes: float | None = None
     """Minutes from one evaluation while it trains to the next, beside or instead of eval_every; of

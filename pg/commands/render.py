@@ -53,6 +53,7 @@ class Options(cli.OwnPolicy):
             self.run = folders.run_folder(self.run)
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

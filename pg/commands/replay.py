@@ -24,6 +24,7 @@ class Options(cli.OwnParts):
     """Folder of a run."""
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if plan and plan.minutes is not None:  # of the clock, and so at other updates here
             plan = None
             metrics = {name: x for name, x in metrics.items() if name not in results.EVALUATED}
+        if plan:  # runs of before were evaluated at multiples alone
+            last = metrics["eval_return"][metrics["update"] == metrics["update"].max()]
+            plan = plan._replace(at_end=not np.isnan(last).all())
         leaves = parameters.read_leaves(folder, like.params, like.normaliser)
         there = folders.read_json(folder / "versions.json")
     except KeyError as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pg.commands import cli, job
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as of the train command."""
     words = list(sys.argv[1:] if argv is None else argv)

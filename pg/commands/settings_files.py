@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pg.commands import flags
+from pg.commands.values import checked_line
 from pg.config import Config, Hyperparams
 from pg.inputs import check_name, misfit, shown
 from pg.runs import files, folders
@@ -152,12 +153,13 @@ def words(entries: Entries, kinds: Sequence[type], given: Sequence[str]) -> list
         for kind in kinds
         for name, hint in flags.hints_of(kind).items()
     }
+    types = {name: hint for kind in kinds for name, hint in flags.types_of(kind).items()}
     dropped = {_EXCLUDING.get(name) for name in given}
     line: list[str] = []
     for name, value in entries.values.items():
         try:
             check_name("setting", name, hints, "--help lists them")
-            of_entry = _words_of(name, value, hints[name])
+            of_entry = checked_line(_words_of(name, value, hints[name]), types)
         except ValueError as error:
             raise ValueError(f"{entries.path}: {error}") from None
         if name not in dropped:

@@ -92,6 +92,7 @@ class Options(cli.Checkpointing, cli.Length):
             raise ValueError(f"seed must be in [0, 2^32), with the seeds after it, got {self.seed}")
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as of the train command; 3 where every run diverged."""
     config, hyperparams, options, machine = cli.parse(

@@ -58,6 +58,7 @@ class Options:
         check_names_differ("problems", self.problems)
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Prints a table in Markdown, a row per estimator. Returns the exit code, 0."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pg.commands import cli, job
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code."""
     config, hyperparams, options, machine = cli.parse(

@@ -42,6 +42,7 @@ class Options:
     """Fields of Hyperparams to draw log-uniformly, each NAME=LOW:HIGH."""
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Prints the budget, a table of the configurations from best to worst, and the winner.
 

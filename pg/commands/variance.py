@@ -96,6 +96,7 @@ class Options:
         return measurements.select(map(row_name, self.problems), estimators, seed)
 
 
+@cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code: 0, or 130 after Ctrl-C."""
     options = cli.options(Options, cli.docstring_of(__file__), argv, prog)

@@ -1,10 +1,24 @@
-"""Failures of an environment's own code, as one sentence with a remedy."""
+"""Failures of a user's code, of an environment or of another part, as one sentence with its place
+and a remedy.
+"""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-__all__ = ["OUTLIVES_TRACE", "InterfaceError", "described", "failed", "failure"]
+from pg.settings.own_files import place_of
+
+__all__ = [
+    "OUTLIVES_TRACE",
+    "InterfaceError",
+    "described",
+    "failed",
+    "failure",
+    "in_one_sentence",
+    "is_leak",
+]
 
 OUTLIVES_TRACE = (
     "keeps what it has computed of traced arrays, on itself, on a class or in a module, where it "
@@ -12,7 +26,6 @@ OUTLIVES_TRACE = (
 )
 # The first that fits: the last kind of fault is a base of others.
 _REMEDIES = {
-    jax.errors.UnexpectedTracerError: f"it {OUTLIVES_TRACE}",
     jax.errors.TracerBoolConversionError: "a Python if, while, and, or, not of an array must be "
     "jnp.where, jax.lax.cond, or & | ~",
     jax.errors.TracerIntegerConversionError: "an array cannot be Python's index, nor the end of a "
@@ -36,18 +49,44 @@ def failure(method: str, error: Exception) -> str:
 
 
 def failed(what: str, error: Exception) -> str:
-    """The failure of a user's code in one line, with a remedy where one is known.
+    """The failure of a user's code in one line, with its file and line, and a remedy where one is
+    known.
 
     Args:
         what: the function that has failed, as the sentence names it.
         error: what it has raised.
     """
+    if is_leak(error):
+        return f"{what} {OUTLIVES_TRACE}"
     first_line = str(error).strip().partition("\n")[0].rstrip(".")
     sentence = f"{what} fails: {type(error).__name__}: {first_line}"
     for kind, remedy in _REMEDIES.items():
         if isinstance(error, kind):
-            return f"{sentence}: {remedy}"
-    return sentence
+            sentence += f": {remedy}"
+            break
+    place = place_of(error)
+    return f"{sentence} ({place})" if place else sentence
+
+
+def is_leak(error: Exception) -> bool:
+    """True for an array that has outlived its trace."""
+    return isinstance(error, jax.errors.UnexpectedTracerError) or "Leaked trace" in str(error)
+
+
+@contextlib.contextmanager
+def in_one_sentence(what: str) -> Iterator[None]:
+    """Turns what a user's function raises into a ValueError of one sentence.
+
+    A sentence of this package's own stays as it is, where no code of the user's has asked for it.
+
+    what: as of `failed`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and not place_of(error):
+            raise
+        raise ValueError(failed(what, error)) from error
 
 
 def described(x: Any) -> str:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from pg.config import Hyperparams, part_name
-from pg.envs.failures import OUTLIVES_TRACE
+from pg.envs.failures import failed, in_one_sentence, is_leak
 from pg.estimators.base import Estimator, Params, Weighted
 from pg.estimators.family import ESTIMATORS, Factory, as_listed
 from pg.networks import Network
 from pg.rollout import Trajectory
+from pg.settings.own_files import place_of
 from pg.settings.parts import check_part
 
 
@@ -37,7 +38,8 @@ def checked(factory: Factory) -> Factory:
 
     @functools.wraps(factory)
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-        made = factory(policy, critic, h)
+        with in_one_sentence(name):
+            made = factory(policy, critic, h)
         if not isinstance(made, Estimator):
             raise ValueError(
                 f"{name} must make an Estimator(init, weigh, grad), got {type(made).__name__}"
@@ -90,12 +92,10 @@ def _pure(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with jax.checking_leaks():
                 jax.eval_shape(function, *args)
-        except jax.errors.UnexpectedTracerError as error:
-            raise ValueError(f"{what} {OUTLIVES_TRACE}") from error
         except Exception as error:
-            if "Leaked trace" in str(error):
-                raise ValueError(f"{what} {OUTLIVES_TRACE}") from error
-        return function(*args)
+            if is_leak(error) or place_of(error):
+                raise ValueError(failed(what, error)) from error
+        return function(*args)  # results that jax cannot take are named by the checks of these
 
     return called
 

@@ -22,7 +22,9 @@ from pg.config import (
     Schedule,
     check_config,
     check_is_hyperparams,
+    part_name,
 )
+from pg.envs.failures import in_one_sentence
 from pg.optimizers.curvature import (
     conjugate_gradient,
     exact_solve,
@@ -175,7 +177,8 @@ def _rate(config: Config, value: Any, step: Any) -> Rate:
 
 def _made_by(optimizer: OptimizerFactory, rate: Rate) -> optax.GradientTransformation:
     """The transformation that a user's function makes. Raises ValueError for something else."""
-    made = optimizer(rate)
+    with in_one_sentence(f"optimizer {part_name(optimizer)!r}"):
+        made = optimizer(rate)
     if not isinstance(made, optax.GradientTransformation):
         raise ValueError(
             f"optimizer must make an optax.GradientTransformation, got {type(made).__name__}"

@@ -409,7 +409,7 @@ def train(
             done += count
             taken = time.monotonic() - began
             if evaluator:
-                new |= evaluator.columns(done, count, states)
+                new |= evaluator.columns(done, count, states, is_last=done == num_updates)
                 best, reached = evaluator.best, evaluator.has_reached(new)
             rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
             on_chunk(done, time.monotonic() - started, new)

@@ -143,11 +143,16 @@ def named(out: Path, config: Config, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, of_run: bool = False) -> Iterator[None]:
     """This process alone works in the folder. Raises ValueError, with the other's number and host,
     if one does.
 
     The operating system holds the lock, and drops it when the process ends, however it ends.
+
+    Args:
+        folder: That is there.
+        of_run: It was made for a run, and is removed at the end where nothing is in it, as of one
+            that was refused.
     """
     try:
         import fcntl
@@ -173,11 +178,46 @@ def locked(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"{folder} is in use by {owner}: wait for it, or choose another folder"
             ) from None
+        if not os.fstat(file).st_nlink:  # its owner has found nothing to keep in the folder
+            raise ValueError(f"{folder} has been removed meanwhile: start again")
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            if of_run:
+                _remove_if_unused(folder)
     finally:
         os.close(file)
+
+
+def _remove_if_unused(folder: Path) -> None:
+    """Removes a folder that holds nothing but the lock and empty folders, and the folders
+    ENV/ESTIMATOR above it where nothing else is in them.
+    """
+    if folder.is_symlink():
+        return
+    for path in list(folder.iterdir()):
+        if path.is_dir():
+            files.remove_if_empty(path)
+    if [path.name for path in folder.iterdir()] == [".lock"]:
+        (folder / ".lock").unlink()
+        for path in (folder, *folder.parents[:2]):
+            files.remove_if_empty(path)
+
+
+def has_updates(folder: Path) -> bool:
+    """True for the folder of a run that has kept an update, or more."""
+    names = ("metrics.parquet", "params.safetensors")
+    return any(os.path.lexists(folder / name) for name in names) or bool(
+        files.named(folder / "checkpoints", r".*")
+    )
+
+
+def discard_setup(folder: Path) -> None:
+    """Removes what `write_setup` has written, of a run that has done no update."""
+    files.remove(folder, r"(config|versions)\.json")
+    files.remove(folder / "code", r".+-[0-9a-f]{12}\.py")
 
 
 def parent(out: Path, config: Config) -> Path:
@@ -230,7 +270,7 @@ def read_setup(
         parts: the other parts that the run has of its user's own, by field of Config, as of
             `code.given_again`.
         needed: the fields that must be given where the run has parts of its user's own.
-        allow_changed_code: as of `code.given_again`.
+        allow_changed_code: as of `code.given_again`; so may a run that has done no update.
 
     Raises:
         ChangedCodeError: a file of these parts has changed since the run.
@@ -242,9 +282,8 @@ def read_setup(
         given = dict(parts or {})
         if own_files.is_reference(env) or "env" in data.get("parts", {}):
             given["env"] = env
-        own = code.given_again(
-            folder, data, given, needed=needed, allow_changed_code=allow_changed_code
-        )
+        may_differ = allow_changed_code or not has_updates(folder)
+        own = code.given_again(folder, data, given, needed=needed, allow_changed_code=may_differ)
         data = _with_env(folder, data, own.pop("env", env))
         return stored_settings({**data, "config": {**data["config"], **own}})
     except code.ChangedCodeError:

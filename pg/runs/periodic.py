@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     greedy: bool = False  # the mode of the policy instead of a sample
     # training ends where the evaluation of every seed has at least this mean; None: it does not
     stop_at_return: float | None = None
+    at_end: bool = True  # the last update is evaluated, whenever the one before was
 
     @property
     def actions(self) -> str:
@@ -85,18 +86,21 @@ class Evaluator:
         """The updates until the next evaluation; infinite where only the clock says when."""
         return math.inf if self.plan.every is None else self.plan.every - done % self.plan.every
 
-    def columns(self, done: int, count: int, states: TrainState) -> dict[str, np.ndarray]:
+    def columns(
+        self, done: int, count: int, states: TrainState, *, is_last: bool = False
+    ) -> dict[str, np.ndarray]:
         """The metrics [seeds, count] of the evaluations in the last `count` updates.
 
         Args:
             done: Updates done.
             count: Those of them since the last call.
             states: Leaves [n, ...], on the devices.
+            is_last: No update is to come.
         """
         columns = {
             name: np.full((self.num_seeds, count), np.nan, np.float32) for name in results.EVALUATED
         }
-        if self._is_due(done):
+        if self._is_due(done) or (is_last and self.plan.at_end):
             for name, scores in self._scores(done, states).items():
                 columns[name][:, -1] = scores[: self.num_seeds]
         return columns

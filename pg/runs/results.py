@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pg.config import NONFINITE_CAUSES
+from pg.config import NONFINITE_CAUSES, OnNonfinite
 from pg.reports import curves, statistics, tables
 from pg.reports.curves import Curve
 from pg.reports.statistics import Estimate, Statistic
@@ -218,15 +218,28 @@ def causes(bits: int) -> str:
     return " and ".join(name for i, name in enumerate(NONFINITE_CAUSES) if bits >> i & 1)
 
 
-def describe_failures(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences on numbers that were not finite, one per seed, the first few."""
+def describe_failures(
+    summary: Mapping[str, Any],
+    on_nonfinite: OnNonfinite = "stop",
+    skipped: Sequence[int] | None = None,
+) -> list[str]:
+    """Sentences on numbers that were not finite, one per seed, the first few.
+
+    Args:
+        summary: Of the run.
+        on_nonfinite: Its reaction to such numbers.
+        skipped: The number of updates of each seed that were skipped; None: it is not said.
+    """
     lines = []
-    for row in summary["per_seed"]:
+    for i, row in enumerate(summary["per_seed"]):
         if not row["finite"]:
-            frozen = ", where it is frozen" if row["seed"] in summary["failed_seeds"] else ""
+            is_failed = row["seed"] in summary["failed_seeds"]
+            end = ", where it is frozen" if is_failed and on_nonfinite == "stop" else ""
+            if skipped is not None and on_nonfinite == "skip":
+                end = f"; {_skipped(int(skipped[i]), summary['num_updates'])}"
             lines.append(
                 f"seed {row['seed']}: {row['not_finite_in']} not finite in update "
-                f"{row['not_finite_at']}{frozen}"
+                f"{row['not_finite_at']}{end}"
             )
         elif row["seed"] in summary["failed_seeds"]:
             lines.append(f"seed {row['seed']}: a return of the evaluation is not finite")
@@ -234,14 +247,21 @@ def describe_failures(summary: Mapping[str, Any]) -> list[str]:
         return []
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = len(lines) - _LISTED_FAILURES
-    advice = (
-        "a smaller learning rate may help; --debug names the operation, --on-nonfinite skip goes on"
-    )
+    advice = "a smaller learning rate may help; --debug names the operation"
+    if on_nonfinite == "stop":
+        advice += ", --on-nonfinite skip goes on"
     return [
         *lines[:_LISTED_FAILURES],
         *([f"... and {more} more"] if more > 0 else []),
         f"{failed} of {seeds} seed(s) left out of the evaluation; {advice}",
     ]
+
+
+def _skipped(number: int, num_updates: int) -> str:
+    """The updates that were skipped, in words."""
+    if number == num_updates:
+        return f"all {num_updates} updates were skipped, and nothing was learned"
+    return f"{number} of {num_updates} updates were skipped"
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], seeds: Sequence[int]) -> None:

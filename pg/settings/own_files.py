@@ -256,12 +256,19 @@ def _failing(path: Path) -> Iterator[None]:
         raise ValueError(f"{place_of(error) or path}: {said}") from error
 
 
-def place_of(error: BaseException) -> str:
+def place_of(error: BaseException, *, named: bool = False) -> str:
     """The file and the line of a user's own code that an exception passed through last; "" where
     there is none.
+
+    Args:
+        error: The exception.
+        named: Of the files that `load` has executed alone, and what they import from their folders.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_of_others(frame.filename)]
+    if named:
+        own = [frame for frame in frames if own_imports.is_executed(frame.filename)]
+    else:
+        own = [frame for frame in frames if not _is_of_others(frame.filename)]
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 

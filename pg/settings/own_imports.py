@@ -24,6 +24,7 @@ __all__ = [
     "executed",
     "imports_of",
     "is_beside",
+    "is_executed",
     "name_in_folder",
     "not_python",
     "read_bytes",
@@ -77,6 +78,15 @@ def imports_of(file: Path, text: bytes) -> tuple[Imported, ...]:
 def is_beside(folder: Path, name: str) -> bool:
     """True for a module that a file of a folder would find beside it."""
     return bool(name) and bool(_modules_of(folder, tuple(name.split("."))))
+
+
+def is_executed(file: str) -> bool:
+    """True for the path of a file that `executed` has executed, or may have, as it is imported."""
+    path = Path(file)
+    return any(
+        path.is_relative_to(x.folder) and path.relative_to(x.folder).as_posix() in x.texts
+        for x in _folders.values()
+    )
 
 
 def name_in_folder(module: str) -> str:

@@ -66,7 +66,7 @@ def run_sweep(
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             specs.make(folder)
-            stack.enter_context(folders.locked(folder))
+            stack.enter_context(folders.locked(folder, of_run=True))
         width = run(spec, folder, layout, checkpointing, width=width, limit=limit)
         finite = finish(
             spec, folder, layout, checkpointing, fresh_seeds=fresh, width=width, limit=limit

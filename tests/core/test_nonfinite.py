@@ -147,6 +147,17 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
         "1 of 8 seed(s) left out of the evaluation"
     )
     assert cli.outcome(run) == cli.NOT_FINITE
+    assert "skip" in results.describe_failures(summary)[-1]
+    skipped = poisoned.metrics["skipped"].sum(axis=1)
+    said = results.describe_failures(summary, "skip", skipped)
+    number, total = skipped[2], summary["num_updates"]
+    assert said[0].endswith(
+        f"; all {total} updates were skipped, and nothing was learned"
+        if number == total
+        else f"; {number} of {total} updates were skipped"
+    )
+    assert "frozen" not in " ".join(said)
+    assert "skip goes on" not in " ".join(said)
 
 
 def test_the_frozen_state_is_that_before_the_update(sweep: Any) -> None:

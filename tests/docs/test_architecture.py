@@ -57,7 +57,7 @@ ORDER = (
     "runs.exporting",
     "runs.checkpoints",
     *("reports.plots", "reports.drawings", "reports.comparison"),
-    *("trackers", "commands.terminal", "commands.flags", "commands.options"),
+    *("trackers", "commands.terminal", "commands.flags", "commands.values", "commands.options"),
     *("commands.settings_files", "commands.cli", "commands.job"),
     "sweep",
     *("benchmarks.suites", "benchmarks.selection", "benchmarks.learning", "benchmarks.report"),

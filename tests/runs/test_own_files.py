@@ -17,7 +17,7 @@ import pytest
 from scripts import EXPERIMENTS, refused_without_jax, run
 
 import pg
-from pg.commands import cli, export, job, render, tune
+from pg.commands import cli, export, job, render, train, tune
 from pg.config import Config, Hyperparams
 from pg.runs import code, folders
 from pg.runs.code import SHORT
@@ -176,6 +176,7 @@ def test_what_an_own_file_imports_from_its_folder_is_recorded_and_compared(
         "lib.size": "SIZE = 1",
         "scale": "VALUE = 1",
     }
+    (run / "metrics.parquet").touch()  # of a run that has done an update
     parts = {"policy": reference}
     assert folders.read_setup(run, parts=parts)[0].policy is own_files.load(reference)
     scale = with_imports.with_name("scale.py")
@@ -391,6 +392,130 @@ def test_a_file_may_compute_while_it_is_imported_as_gymnax_does(tmp_path: Path) 
     folder = tmp_path / "CartPole-v1" / "reinforce" / "x"
     done = evaluated(folder, "--policy", f"{path}:linear", "--episodes", "2")
     assert done.returncode == 0, done.stderr
+
+
+FAILING = """
+import jax
+import optax
+import pg
+
+
+def of_another_version(policy, critic, h):
+    return h.clip_range
+
+
+def weighed(policy, critic, h):
+    def weigh(params, state, traj):
+        raise ValueError("no weight")
+
+    return pg.build_estimator(policy, None, h, weigh)
+
+
+def without_parameters(config, env):
+    return pg.Network(lambda key: {}["w"], lambda params, carry, obs, first: None)
+
+
+def optimizer(rate):
+    def update(updates, state, params=None):
+        return updates + 1
+
+    return optax.GradientTransformation(lambda params: (), update)
+
+
+def fails_later(config, env):
+    def apply(params, carry, obs, first):
+        if first.shape == (20, 3):
+            raise ValueError("twenty")
+        return carry, pg.Categorical(obs @ params)
+
+    return pg.Network(lambda key: jax.numpy.zeros((4, 2)), apply)
+"""
+FAILURES = {
+    "of_another_version": (
+        "estimator",
+        "estimator 'of_another_version' fails: AttributeError",
+        "h.clip_range",
+    ),
+    "weighed": (
+        "estimator",
+        "weigh of estimator 'weighed' fails: ValueError: no weight",
+        'ValueError("no weight")',
+    ),
+    "without_parameters": (
+        "policy",
+        "init of policy 'without_parameters' fails: KeyError: 'w'",
+        '{}["w"]',
+    ),
+    "optimizer": ("optimizer", "own code fails: TypeError: can only concatenate", "updates + 1"),
+    "fails_later": ("policy", "error: twenty", 'ValueError("twenty")'),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_fails_in_an_own_file_is_one_sentence_with_its_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a run that has done no update leaves nothing behind."""
+    field, said, line = FAILURES[name]
+    path, out = tmp_path / "failing.py", tmp_path / "results"
+    path.write_text(FAILING, encoding="utf-8")
+    small = ("--num-envs", "3", "--num-updates", "1", "--horizon", "20", "--eval-episodes", "2")
+    command = [f"--{field}", f"{path}:{name}", *small, "--out", str(out), "--name", "x"]
+    assert train.main(command) == cli.MISTAKE
+    err = capsys.readouterr().err
+    number = next(i for i, text in enumerate(FAILING.splitlines(), 1) if line in text)
+    assert said in err
+    assert f"({path}, line {number}); --traceback shows all calls" in err
+    assert "Traceback" not in err
+    assert not list(out.rglob("*.json"))
+    assert not list(out.rglob("x"))
+
+
+def test_the_calls_behind_a_failure_are_shown_where_they_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "failing.py"
+    path.write_text(FAILING, encoding="utf-8")
+    command = ["--estimator", f"{path}:of_another_version", "--out", str(tmp_path), "--traceback"]
+    assert train.main(command) == cli.MISTAKE
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert "return h.clip_range" in err
+    assert "--traceback" not in err
+
+
+def test_a_run_without_updates_goes_on_with_the_mended_file(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that was killed while it was compiled; one with updates does not."""
+    path = tmp_path / "my.py"
+    path.write_text(f"{OWN}# of before\n", encoding="utf-8")
+    config = Config(policy=f"{path}:linear", num_envs=2, num_updates=1, horizon=5, preset=None)
+    options = job.Options(out=tmp_path, name="x", eval_episodes=2)
+    folder = folders.named(tmp_path, config, "x")
+    folders.write_setup(folder, config, Hyperparams(), {}, {})
+    path.write_text(OWN, encoding="utf-8")
+    mended = Config(policy=f"{path}:linear", num_envs=3, num_updates=1, horizon=5, preset=None)
+    assert folders.read_setup(folder, parts={"policy": f"{path}:linear"})[0].num_envs == 2
+    assert job.run(mended, Hyperparams(), options) == 0
+    path.write_text(f"{OWN}# of later\n", encoding="utf-8")
+    capsys.readouterr()
+    assert job.resume(folder, policy=f"{path}:linear", num_updates=2) == cli.MISTAKE
+    assert "is not the file that" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    config = Config(num_envs=2, num_updates=1, preset=None)
+    out = tmp_path / "results"
+    for name in ("x", None):
+        options = job.Options(out=out, name=name, eval_episodes=10**12)  # beyond the memory
+        assert job.run(config, Hyperparams(), options) == cli.MISTAKE
+    assert list(out.iterdir()) == []
+    kept = folders.named(out, config, "kept")
+    (kept / "notes.txt").touch()
+    with folders.locked(kept, of_run=True):
+        pass
+    assert (kept / "notes.txt").exists()
 
 
 def test_a_stand_in_says_what_is_missing() -> None:

@@ -21,7 +21,7 @@ from pg.seeds import progress_key
 
 CONFIG = dataclasses.replace(TINY, num_updates=7, normalise_observations=True)
 SEEDS = (3, 4)
-PLAN = Plan(every=2, episodes=5)
+PLAN = Plan(every=2, episodes=5, at_end=False)
 COLUMNS = {"seed": np.asarray(SEEDS)}
 ABOUT: dict[str, Any] = {"setup": CONFIG.to_json(), "versions": {}}
 
@@ -152,6 +152,17 @@ def test_evaluations_may_begin_and_end_where_a_run_goes_on(kept: Kept, tmp_path:
     assert last.best is not None
     assert last.best.update.tolist() == [4, 4]
     assert last.metrics["eval_return"].shape == (2, 7)
+
+
+@pytest.mark.parametrize("plan", [Plan(every=10, episodes=5), Plan(minutes=1e9, episodes=5)])
+def test_the_last_update_is_evaluated_whatever_its_number(plan: Plan, kept: Kept) -> None:
+    """Also of a run with fewer updates than there are from one evaluation to the next."""
+    run = execution.run(dataclasses.replace(CONFIG, num_updates=2), None, SEEDS, plan=plan)
+    expected = np.where(np.arange(2) == 1, kept.run.metrics["eval_return"][:, :2], np.nan)
+    assert np.isfinite(expected[:, 1]).all()
+    assert np.array_equal(run.metrics["eval_return"], expected, equal_nan=True)
+    assert run.best is not None
+    assert run.best.update.tolist() == [2, 2]
 
 
 def test_training_ends_at_the_return_that_is_asked_for_and_can_go_on(kept: Kept) -> None:

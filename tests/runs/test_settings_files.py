@@ -135,7 +135,7 @@ def test_the_settings_of_a_run_are_complete(
         ("a.toml", "num_envs = true", "num_envs must be a value of its own, got True"),
         ("a.toml", "num_envs = [1, 2]", "num_envs must be one value, got [1, 2]"),
         ("a.toml", "num_envs = -3", "num_envs must be a whole number of at least 1, got -3"),
-        ("a.toml", 'num_envs = "x"', "a.toml are read as flags"),
+        ("a.toml", 'num_envs = "x"', "a.toml: num_envs must be a whole number, got 'x'"),
         ("a.toml", "config = 3", "unknown setting 'config'"),
         ("a.json", "[1]", "must be names with values, got [1]"),
         ("a.json", '{"gamma": NaN}', "a.json"),

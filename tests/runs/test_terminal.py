@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pg.commands import cli, flags, terminal
+from pg.commands import cli, evaluate, flags, terminal
 from pg.commands.job import Options
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
@@ -224,12 +224,12 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
         "planned: 320 environment steps per seed",
-        "settings: hidden_sizes=(9,), gamma=0.9; all others are defaults (config.json has them, "
-        "--verbose lists them)",
+        "settings: hidden_sizes=(9,), gamma=0.9; the others have their defaults (config.json has "
+        "them, --verbose lists them)",
     ]
     usual = Config()
     last = cli.describe(usual, usual.hyperparams(), 500, 100).splitlines()[-1]
-    assert last.startswith("settings: all are defaults (")
+    assert last.startswith("settings: all have their defaults (")
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
     assert all(f"{name}=" in everything for name in (*config.to_json(), *Hyperparams().scalars()))
 
@@ -398,9 +398,51 @@ def test_a_reader_that_stops_to_read_does_not_end_a_program(command: list[str]) 
 
 
 def test_no_colour_where_none_is_wanted() -> None:
-    for arguments in (["--help"], ["--num-updates", "x"]):
-        assert "\x1b[" in on_a_terminal(TRAIN, *arguments, NO_COLOR="")
-        assert "\x1b[" not in on_a_terminal(TRAIN, *arguments, NO_COLOR="1")
+    assert "\x1b[" in on_a_terminal(TRAIN, "--help", NO_COLOR="")
+    assert "\x1b[" not in on_a_terminal(TRAIN, "--help", NO_COLOR="1")
+    mistake = on_a_terminal(TRAIN, "--num-updates", "x", NO_COLOR="")
+    assert mistake == "error: num_updates must be a whole number, got 'x'\r\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--num-envs abc", "num_envs must be a whole number, got 'abc'"),
+        ("--learning-rate=fast", "learning_rate must be a number, got 'fast'"),
+        ("--stop-at-return high", "stop_at_return must be a number or none, got 'high'"),
+        ("--hidden-sizes 64 x", "hidden_sizes must be whole numbers, got '64 x'"),
+        ("--activation rel", "unknown activation 'rel': did you mean 'relu'"),
+        ("--critic-optimizer adm", "unknown critic_optimizer 'adm': did you mean 'adam'"),
+        ("--env-params gravity", "env_params must be NAME=VALUE, got 'gravity'"),
+        ("--num-envs", "num_envs needs a value: a whole number"),
+        ("CartPole-v1", "'CartPole-v1' belongs to no flag: --help lists them"),
+    ],
+)
+def test_a_value_of_another_type_is_one_sentence(
+    flags: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no panel of the parser's."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.parse("pg train", "Train.", Options, flags.split())
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
+def test_the_folder_of_a_run_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.options(evaluate.Options, "Evaluate.", ["--episodes", "3"])
+    assert capsys.readouterr().err == "error: RUN is missing: --help says what comes first\n"
+    found = cli.options(evaluate.Options, "Evaluate.", ["--episodes", "3", "RUN", "--greedy"])
+    assert (found.run, found.episodes, found.greedy) == (Path("RUN"), 3, True)
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NONE"])
+def test_none_is_a_value_of_any_flag_that_may_have_none(word: str) -> None:
+    flags = ["--stop-at-return", word, f"--critic-optimizer={word}", "--critic-hidden-sizes", word]
+    config, _, options, _ = cli.parse("pg train", "Train.", Options, flags)
+    assert options.stop_at_return is None
+    assert (config.critic_optimizer, config.critic_hidden_sizes) == (None, None)
 
 
 @pytest.mark.parametrize(

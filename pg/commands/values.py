@@ -1,0 +1,168 @@
+"""Values on a command line, checked by the types of their flags before the parser reads them.
+
+The parser's own report of a mistake is a panel of ten lines.
+"""
+
+import contextlib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import tyro
+
+from pg.inputs import check_name, shown
+
+__all__ = ["checked_line", "is_flag", "name_of"]
+
+_Primitive = tyro.constructors.PrimitiveConstructorSpec
+# Types in words, of one value and of several.
+_WORDS: dict[Any, tuple[str, str]] = {
+    float: ("a number", "numbers"),
+    int: ("a whole number", "whole numbers"),
+}
+# Values that a type of the flags' own reads, by its metavar.
+_KINDS = {"INT": "a whole number", "INT|none": "a whole number or none", "NAME=VALUE": "NAME=VALUE"}
+
+
+class _Type(NamedTuple):
+    """The type of a flag's values."""
+
+    kind: Any  # of one value
+    many: bool = False  # any number of values
+    optional: bool = False  # none is a value, too
+    positional: bool = False
+    primitive: Any = None  # that reads the values
+
+    @property
+    def words(self) -> str:
+        """The type in words."""
+        if self.primitive is not None:
+            return _KINDS.get(self.primitive.metavar, self.primitive.metavar)
+        if get_origin(self.kind) is Literal:
+            said = f"one of {', '.join(get_args(self.kind))}"
+        else:
+            said = _WORDS.get(self.kind, ("a text", "texts"))[self.many]
+        return f"{said} or none" if self.optional else said
+
+
+class _Given(NamedTuple):
+    """A flag of the command line, and the words after it."""
+
+    flag: str  # "" of what comes before the first
+    words: list[str]
+    joined: bool = False  # as --flag=word
+
+
+def is_flag(word: str) -> bool:
+    """True for a flag, and False for a value: a number may be negative."""
+    if not word.startswith("-") or not word.strip("-"):
+        return False
+    with contextlib.suppress(ValueError):
+        float(word)
+        return False
+    return True
+
+
+def name_of(word: str) -> str:
+    """The name of the setting that a flag gives."""
+    return word.partition("=")[0].strip("-").replace("-", "_")
+
+
+def checked_line(
+    argv: Sequence[str], annotations: Mapping[str, Any], required: Sequence[str] = ()
+) -> list[str]:
+    """The command line, with None as the parser writes it.
+
+    Args:
+        argv: The command line, whose flags are known.
+        annotations: The types of the flags, by name.
+        required: Those that have no default.
+
+    Raises:
+        ValueError: A value is of another type than its flag, is missing, or belongs to no flag.
+    """
+    known = {name.strip("_"): _type_of(x) for name, x in annotations.items()}
+    line: list[str] = []
+    beside: list[str] = []  # words of no flag
+    for given in _groups(argv):
+        found = known.get(name_of(given.flag))
+        own, rest = _divided(given, found)
+        if found is not None:
+            own = _values(name_of(given.flag), found, own)
+        beside += rest
+        line += [f"{given.flag}={own[0]}", *rest] if given.joined else [given.flag, *own, *rest]
+    positional = [name for name, found in known.items() if found.positional]
+    _check_beside(beside, [known[name] for name in positional])
+    missing = [name for name in positional if name in required]
+    if missing and not beside and not {"-h", "--help"} & set(argv):
+        raise ValueError(f"{missing[0].upper()} is missing: --help says what comes first")
+    return [word for word in line if word]
+
+
+def _groups(argv: Sequence[str]) -> list[_Given]:
+    """The command line by its flags."""
+    groups = [_Given("", [])]
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if not is_flag(word):
+            groups[-1].words.append(word)
+        elif equals:
+            groups += [_Given(flag, [value], joined=True), _Given("", [])]
+        else:
+            groups.append(_Given(flag, []))
+    return groups
+
+
+def _divided(given: _Given, found: _Type | None) -> tuple[list[str], list[str]]:
+    """The words that are values of a flag, and those that are not. found: its type."""
+    if given.joined or (found is not None and found.many):
+        return given.words, []
+    number = 0 if found is None or found.kind is bool else 1
+    return given.words[:number], given.words[number:]
+
+
+def _values(name: str, found: _Type, words: list[str]) -> list[str]:
+    """The values of a flag. Raises ValueError for one of another type."""
+    if not words and not found.many and found.kind is not bool:
+        raise ValueError(f"{name} needs a value: {found.words}")
+    # of a text none is a text
+    if found.optional and found.kind not in (str, Path) and [x.lower() for x in words] == ["none"]:
+        return ["None"] if found.primitive is None else words
+    try:
+        if found.primitive is not None:
+            found.primitive.instance_from_str(words)
+        elif found.kind in (float, int):
+            list(map(found.kind, words))
+    except ValueError:
+        raise ValueError(f"{name} must be {found.words}, got {shown(' '.join(words))}") from None
+    if get_origin(found.kind) is Literal:
+        for word in words:
+            check_name(name, word, get_args(found.kind))
+    return words
+
+
+def _check_beside(words: Sequence[str], positional: Sequence[_Type]) -> None:
+    """Raises ValueError for words that are values of no flag, where these have no place."""
+    most = len(words) if any(found.many for found in positional) else len(positional)
+    if len(words) > most:
+        raise ValueError(f"{shown(words[most])} belongs to no flag: --help lists them")
+
+
+def _type_of(annotation: Any) -> _Type:
+    """The type of a flag's values, of its annotation."""
+    marks: tuple[Any, ...] = ()
+    kind = annotation
+    if get_origin(kind) is Annotated:
+        kind, *rest = get_args(kind)
+        marks = tuple(rest)
+    positional = tyro.conf.Positional in marks
+    primitive = next((x for x in marks if isinstance(x, _Primitive)), None)
+    optional = False
+    if get_origin(kind) in (Union, types.UnionType):
+        optional = type(None) in get_args(kind)
+        kind = next(x for x in get_args(kind) if x is not type(None))
+    many = get_origin(kind) is tuple
+    if primitive is not None:
+        return _Type(kind, primitive.nargs == "*", optional, positional, primitive)
+    return _Type(get_args(kind)[0] if many else kind, many, optional, positional)
