@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,14 +276,8 @@ def _run(
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
     quiet = folder is None
     how = {"layout": layout, "partial": partial, "keep": keeper}
-    try:
+    with _discarding_setup(folder if is_new else None):
         done = _trained(config, hyperparams, seeds, options, followers, quiet=quiet, **how)
-    except OSError:  # the same again may go on, once there is room
-        raise
-    except Exception:
-        if folder and is_new and not folders.has_updates(folder):
-            folders.discard_setup(folder)
-        raise
     evaluations = _evaluations(config, done, seeds, options, layout, quiet=quiet)
     if machine.debug and folder:
         _explain(config, hyperparams, done, seeds)
@@ -293,6 +287,21 @@ def _run(
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
             _finish(config, done, evaluations, seeds, options, folder, followers)
     return cli.outcome(done)
+
+
+@contextlib.contextmanager
+def _discarding_setup(folder: Path | None) -> Iterator[None]:
+    """Removes the settings from the folder of a run that fails before its first update, as the
+    mended one would be refused there. None: no folder, or one that had settings before.
+    """
+    try:
+        yield
+    except OSError:  # the same again goes on, once there is room
+        raise
+    except Exception:
+        if folder and not folders.has_updates(folder):
+            folders.discard_setup(folder)
+        raise
 
 
 def _trained(

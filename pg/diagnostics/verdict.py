@@ -35,6 +35,7 @@ BATCH = 4  # episodes of a sampled batch, where the mean is that of any size
 PADDING = 4  # rows after the longest episode
 TEMPERATURE = 0.3  # of an estimator for J_τ that sets none
 SAMPLED = "random"  # the problem of what is sampled
+LARGER = 1000  # times the rewards of the same, where an estimator that clips returns has a bias
 
 # The claims that a verdict is about.
 CLAIMS = ("unbiased_for", "collect", "critic", "baseline", "off_policy", "shrunk")
@@ -496,8 +497,10 @@ def _means(subject: _Subject, batch: Trajectory) -> list[Finding]:
         for name, problem in problems.items()
     }
     problem, mean = problems[SAMPLED], means[SAMPLED]
-    findings = [_bias(subject, problem, mean, errors)]
+    findings = [_bias(subject, problems, mean, errors)]
     unbiased = max(errors.values()) <= EXACT
+    if unbiased:
+        findings.append(_scale(subject))
     state = _estimate(subject, problem, batch).state
     if jax.tree.leaves(state) and (unbiased or subject.claims_target):
         findings.append(_later(subject, problem, batch, state))
@@ -514,18 +517,23 @@ def _means(subject: _Subject, batch: Trajectory) -> list[Finding]:
 
 def _bias(
     subject: _Subject,
-    problem: Problem,
+    problems: Mapping[str, Problem],
     mean: Float[np.ndarray, "S A"],
     errors: Mapping[str, float],
 ) -> Finding:
-    """The exact mean against the gradient that is claimed."""
-    worst = max(errors.values())
+    """The exact mean, that on the problem of what is sampled, against the gradient that is
+    claimed.
+    """
+    worst, problem = max(errors.values()), problems[SAMPLED]
     places, target = ", ".join(errors), subject.target
     unbiased = worst <= EXACT
     if unbiased:
         text = f"the exact mean is {target} on {places}"
-        if not subject.claims_target:
-            text += ": unbiased_for='J' holds here" if target == "∇J" else ""
+        if subject.in_episodes:
+            low, high = _returns(problems)
+            text += f", with returns from {low:.2g} to {high:.2g}"
+        if not subject.claims_target and target == "∇J":
+            text += ": no bias there, and unbiased_for='J' would claim that there is none elsewhere"
         return Finding("mean", text, True, worst, EXACT if subject.claims_target else math.nan)
     off = ", ".join(f"{_percent(error)} on {name}" for name, error in errors.items())
     text = f"the exact mean is off {target} by {off}{_likeness(subject, problem, mean)}"
@@ -536,6 +544,34 @@ def _bias(
         parallel = _is_multiple(mean, subject.truth(problem))
         return Finding("mean", text, parallel, worst)
     return Finding("mean", text, True, worst)
+
+
+def _returns(problems: Mapping[str, Problem]) -> tuple[float, float]:
+    """The lowest and the highest return of an episode, undiscounted."""
+    totals = []
+    for problem in problems.values():
+        traj, _ = tabular.enumerate_trajectories(problem.mdp, jnp.asarray(problem.logits))
+        totals.append(np.asarray(traj.reward).sum(axis=0))
+    every = np.concatenate(totals)
+    return float(every.min()), float(every.max())
+
+
+def _scale(subject: _Subject) -> Finding:
+    """The exact mean where rewards are far larger: a bias that small returns hide."""
+    mdp = tabular.references()[SAMPLED]
+    larger = TabularMDP(mdp.transition, LARGER * mdp.reward, mdp.initial, mdp.terminal, mdp.horizon)
+    problem = subject.on(larger)
+    error = relative_distance(subject.mean(problem), subject.truth(problem))
+    ok = error <= EXACT
+    text = f"it is {subject.target} on {SAMPLED} with {LARGER:,} times the rewards too"
+    if not ok:
+        text = (
+            f"with {LARGER:,} times the rewards the exact mean is off {subject.target} by "
+            f"{_percent(error)} on {SAMPLED}: it depends on the size of the returns, as where they "
+            "are clipped"
+        )
+    bound = EXACT if subject.claims_target else math.nan
+    return Finding("scale", text, ok or not subject.claims_target, error, bound)
 
 
 def _likeness(subject: _Subject, problem: Problem, mean: Float[np.ndarray, "S A"]) -> str:

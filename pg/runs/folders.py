@@ -208,7 +208,7 @@ def _remove_if_unused(folder: Path) -> None:
 
 def has_updates(folder: Path) -> bool:
     """True for the folder of a run that has kept an update, or more."""
-    names = ("metrics.parquet", "params.safetensors")
+    names = ("metrics.parquet", "params.safetensors", "summary.json")
     return any(os.path.lexists(folder / name) for name in names) or bool(
         files.named(folder / "checkpoints", r".*")
     )

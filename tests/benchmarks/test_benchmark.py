@@ -633,7 +633,7 @@ def test_a_wrong_part_is_one_sentence_before_any_file_is_executed(
 
 
 MISTAKES = [
-    (["--suite", "clasic"], "invalid choice"),
+    (["--suite", "clasic"], "unknown suite 'clasic': did you mean 'classic'?"),
     (["--estimator", "nowhere.py:clipped"], "there is no file nowhere.py"),
     (
         ["--env", "Acrobot-v2"],

@@ -4,6 +4,7 @@ fails by the sentence that names it.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,12 @@ def over_a_root(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
 
 
 @of_psi
+def clipped(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
+    """Returns of 50 at most, which those of the problems are below."""
+    return jnp.minimum(total(traj, h), 50.0), state
+
+
+@of_psi
 def less_the_mean(traj: Trajectory, h: Hyperparams, state: Any) -> Any:
     """Its own episode is in the mean."""
     return total(traj, h) - total(traj, h).mean(), state
@@ -174,6 +181,12 @@ PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
         "windows",
         "an episode of a window sees the one after",
     ),
+    "a bound beyond the problems": (
+        clipped,
+        UNBIASED,
+        "scale",
+        "it depends on the size of the returns, as where they are clipped",
+    ),
     "state of the past": (scaled_by_the_past, UNBIASED, "later_state", "after two batches"),
 }
 PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
@@ -208,6 +221,16 @@ def test_a_planted_mistake_fails_by_its_name(
     assert name in failures(found)
     assert said in found.finding(name).text
     assert not found.ok
+
+
+def test_what_was_measured_is_said_of_an_estimator_that_claims_nothing() -> None:
+    found = verdict(clipped, num_episodes=FEW_EPISODES)
+    assert found.ok
+    said = found.finding("mean").text
+    assert "is ∇J on random, chain, cancelling, with returns from -" in said
+    assert "no bias there" in said
+    assert found.finding("scale").value > 0.1
+    assert math.isnan(found.finding("scale").bound)
 
 
 @pytest.mark.slow
