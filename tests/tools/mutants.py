@@ -1629,6 +1629,13 @@ MUTANTS = [
         "tests/core/test_spaces.py -k names",
     ),
     Mutant(
+        "the exact figures of one's own estimator are of single episodes, though it compares them",
+        "diagnostics/verdict.py",
+        'subject = subject.stating(baseline="batch")',
+        'subject = subject.stating(baseline="constant")',
+        "tests/benchmarks/test_own_contenders.py -k has_a_row",
+    ),
+    Mutant(
         "a leaderboard goes on with the results of other code",
         "benchmarks/leaderboard/contenders.py",
         "out, field, entry, part, allow_changed_code=allow_changed_code",
