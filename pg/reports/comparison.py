@@ -73,7 +73,10 @@ class Row(NamedTuple):
     # P(X > Y) + ½ P(X = Y) for a run X of the group and a run Y of the baseline; NaN of the
     # baseline itself, and where it was not run on this environment
     probability_of_improvement: Estimate
-    pairs: int  # seeds by which it is paired; 0: all runs of one with all of the other
+    # "paired": the share of pairs of one seed; "unpaired": all runs of one with all of the other
+    comparison: str
+    pairs: int  # seeds by which it is paired
+    left_out: int  # seeds of the two that have no partner, and are left out of the pairs
     env_steps: float  # of a seed, mean
     reached: int  # seeds whose learning curve came to the threshold
     steps_to_threshold: Estimate  # median over seeds, infinite where it was not reached
@@ -208,10 +211,12 @@ def tabulate(comparison: Comparison, threshold: float | None = None) -> list[Row
     for group, name in zip(comparison.groups, comparison.labels, strict=True):
         scores = group.scores(comparison.actions)
         finite = scores[np.isfinite(scores)]
-        better, pairs = _unknown(), 0
+        better, pairs, left_out, kind = _unknown(), 0, 0, ""
         baseline = comparison.of_baseline(group.env)
         if baseline is not None and baseline is not group:
             better, pairs = improvement(group, baseline, comparison.actions)
+            kind = "paired" if pairs else "unpaired"
+            left_out = len(group.seeds) + len(baseline.seeds) - 2 * pairs if pairs else 0
         times = np.full(len(scores), np.inf)
         if threshold is not None:
             times = _times(group, threshold)
@@ -225,7 +230,9 @@ def tabulate(comparison: Comparison, threshold: float | None = None) -> list[Row
                 iqm=results.over_seeds(finite, statistics.iqm),
                 mean=results.over_seeds(finite),
                 probability_of_improvement=better,
+                comparison=kind,
                 pairs=pairs,
+                left_out=left_out,
                 env_steps=float(np.concatenate(steps).mean()),
                 reached=int(np.isfinite(times).sum()),
                 steps_to_threshold=_unknown()
@@ -254,24 +261,37 @@ def improvement(group: Group, baseline: Group, actions: Actions) -> tuple[Estima
 def overall_improvement(comparison: Comparison, method: tuple[str, ...]) -> Estimate:
     """The probability of improvement over the baseline, averaged over environments.
 
-    Of as many seeds as there are on every environment; paired where the runs of every environment
-    are.
+    Of as many seeds as there are on every environment, the first, which `_over_environments` says
+    where there are more; paired where the runs of every environment are.
 
     Raises:
         ValueError: the method or the baseline was not run on all environments.
     """
-    sides: list[tuple[np.ndarray, np.ndarray, bool]] = []
+    sides = _all_sides(comparison, method)
+    paired = all(pairs for _, _, pairs in sides)
+    x, y = _as_many([x for x, _, _ in sides]), _as_many([y for _, y, _ in sides])
+    return statistics.probability_of_improvement(x, y, paired=paired)
+
+
+def _all_sides(
+    comparison: Comparison, method: tuple[str, ...]
+) -> list[tuple[np.ndarray, np.ndarray, bool]]:
+    """`_sides` of a method and the baseline on every environment; raises as of
+    `overall_improvement`.
+    """
+    sides = []
     for env in comparison.envs:
         group, baseline = comparison.group_of(method, env), comparison.of_baseline(env)
         if group is None or baseline is None:
             raise ValueError(f"{comparison.label_of(method)} or the baseline was not run on {env}")
         sides.append(_sides(group, baseline, comparison.actions))
-    paired = all(pairs for _, _, pairs in sides)
-    fewest_x = min(len(x) for x, _, _ in sides)
-    fewest_y = min(len(y) for _, y, _ in sides)
-    x = np.stack([x[:fewest_x] for x, _, _ in sides], axis=1)
-    y = np.stack([y[:fewest_y] for _, y, _ in sides], axis=1)
-    return statistics.probability_of_improvement(x, y, paired=paired)
+    return sides
+
+
+def _as_many(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """Scores of as many seeds on every environment, the first: [N, M]."""
+    fewest = min(map(len, scores))
+    return np.stack([x[:fewest] for x in scores], axis=1)
 
 
 def _sides(group: Group, baseline: Group, actions: Actions) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -374,6 +394,8 @@ def remarks(
         kinds = {row.pairs > 0 for row in rows if np.isfinite(row.probability_of_improvement.value)}
         if True in kinds:
             said.append("pairs: runs of the same seed and environment, one of each group")
+        if any(row.left_out for row in rows):
+            said.append("left out: seeds of one of the two groups alone, of which there is no pair")
         if False in kinds:
             said.append("N × K: not paired, as seeds or environments differ: all runs with all")
         said += _over_environments(comparison)
@@ -386,8 +408,10 @@ def remarks(
         said.append("the best of a sweep flatters: its score on fresh seeds is that of SWEEP/best")
     if threshold is not None:
         said.append(
-            "steps: median over all seeds of the first stretch of the learning curve that has this "
-            "return; a seed that did not reach it counts as later than all others, ∞"
+            "steps: median over all seeds of the end of the first stretch of the learning curve "
+            f"that has this return on average, of {curves.POINTS} stretches of a run: shorter ones "
+            "reach it earlier, by chance; a seed that did not reach it counts as later than all "
+            "others, ∞"
         )
     if min(row.seeds for row in rows) < statistics.FEW_SEEDS:
         said.append(f"intervals of fewer than {statistics.FEW_SEEDS} seeds are too narrow")
@@ -455,8 +479,17 @@ def _over_environments(comparison: Comparison) -> list[str]:
             better = overall_improvement(comparison, method)
         except ValueError:
             continue
-        name = comparison.label_of(method)
-        said.append(f"{name}, over {num_envs} environments: P(> baseline) {_share(better)}")
+        name, sides = comparison.label_of(method), _all_sides(comparison, method)
+        text = f"{name}, over {num_envs} environments: P(> baseline) {_share(better)}"
+        if not all(pairs for _, _, pairs in sides):
+            text += ", unpaired"
+        mine, others = {len(x) for x, _, _ in sides}, {len(y) for _, y, _ in sides}
+        if len(mine) > 1 or len(others) > 1:
+            text += (
+                f", of the first {min(mine)} seeds of it and {min(others)} of the baseline on "
+                "each, as there are no more on all"
+            )
+        said.append(text)
     return said
 
 
@@ -621,8 +654,9 @@ def _probability(comparison: Comparison, row: Row, method: tuple[str, ...]) -> l
     baseline = comparison.of_baseline(row.env)
     num = len(baseline.seeds) if baseline else 0
     if not row.pairs:
-        return [_share(better), f"{row.seeds} × {num}"]
-    return [_share(better), f"{row.pairs} pair{'s' * (row.pairs > 1)}"]
+        return [_share(better), f"{row.seeds} × {num}, unpaired"]
+    left_out = f", {row.left_out} left out" if row.left_out else ""
+    return [_share(better), f"{row.pairs} pair{'s' * (row.pairs > 1)}{left_out}"]
 
 
 def _share(share: Estimate) -> str:

@@ -198,6 +198,7 @@ def test_a_file_is_executed_once_for_what_it_holds(
     assert make_learner(changed).init(KEY).params.policy.max() == 6.0
 
 
+@pytest.mark.acceptance("P4")
 def test_files_find_the_modules_beside_them_and_no_others(tmp_path: Path) -> None:
     """Modules of one name in two folders; in functions, in packages, and of one another."""
     path_before = list(sys.path)
@@ -277,6 +278,7 @@ def test_a_part_that_a_file_imports_is_described_as_what_it_is(tmp_path: Path) -
     assert (entry["name"], entry["defined_in"]) == ("adam", optax.adam.__module__)
 
 
+@pytest.mark.acceptance("P3")
 def test_settings_that_were_stored_execute_no_file(tmp_path: Path) -> None:
     path = written(tmp_path, f"open({str(tmp_path / 'executed')!r}, 'w'); part = print")
     for field in ("env", "estimator", "policy", "critic", "optimizer"):

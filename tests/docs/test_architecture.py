@@ -196,6 +196,7 @@ IDS = [
     *(f"J{i}" for i in range(1, 11)),
     *("T1", "T2", "T3", "T4", "T5", "M1"),
     *(f"S{i}" for i in range(1, 10)),
+    *(f"P{i}" for i in range(1, 7)),
 ]
 
 

@@ -31,6 +31,7 @@ def failures(found: Verdict) -> list[str]:
     return [finding.name for finding in found.findings if not finding.ok]
 
 
+@pytest.mark.acceptance("P6")
 @pytest.mark.parametrize(
     "name",
     [
@@ -204,6 +205,7 @@ PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
 }
 
 
+@pytest.mark.acceptance("P6")
 @pytest.mark.parametrize(
     ("factory", "facts", "name", "said"),
     [

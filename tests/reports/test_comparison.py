@@ -149,6 +149,24 @@ def test_runs_of_another_environment_are_no_pairs(tmp_path: Path, other: dict[st
     assert "not paired, as seeds or environments differ" in said
 
 
+def test_the_table_says_how_seeds_are_compared_and_which_are_left_out(tmp_path: Path) -> None:
+    a = store_run(tmp_path / "a", [1.0, 2.0, 3.0])
+    fewer = store_run(tmp_path / "b", [1.5, 2.5], hyperparams={"gamma": 0.9})
+    others = store_run(tmp_path / "c", [1.5, 2.5], first_seed=7, hyperparams={"gamma": 0.8})
+    found = compared(a, fewer, others)
+    rows = comparison.tabulate(found)
+    assert [(row.comparison, row.pairs, row.left_out) for row in rows] == [
+        ("", 0, 0),
+        ("paired", 2, 1),
+        ("unpaired", 0, 0),
+    ]
+    of = [line[-1] for line in comparison.cells(found, rows)]
+    assert of == ["of", "", "2 pairs, 1 left out", "2 × 3, unpaired"]
+    said = " ".join(comparison.remarks(found, rows, 2.0))
+    assert "left out: seeds of one of the two groups alone" in said
+    assert "of 100 stretches of a run: shorter ones reach it earlier" in said
+
+
 def test_seeds_that_only_overlap_are_no_pairs(tmp_path: Path) -> None:
     a = store_run(tmp_path / "a", [1.0, 2.0, 3.0])
     b = store_run(tmp_path / "b", [1.5, 2.5, 3.5], first_seed=1, hyperparams={"gamma": 0.9})
@@ -225,6 +243,12 @@ def test_the_probability_over_environments_is_their_mean(tmp_path: Path) -> None
     assert overall.low < 2 / 3 < overall.high
     said = comparison.remarks(found, comparison.tabulate(found))
     assert any(text.startswith("leave_one_out, over 3 environments: P") for text in said)
+    more = [5.0, 6.0, 7.0, 8.0]
+    b = store_run(tmp_path / "more" / "b", more, env="Acrobot-v1", estimator="leave_one_out")
+    a = store_run(tmp_path / "more" / "a", more, env="Acrobot-v1")
+    found = compared(*folders, a, b)
+    said = comparison.remarks(found, comparison.tabulate(found))
+    assert any("of the first 3 seeds of it and 3 of the baseline on each" in text for text in said)
     alone = compared(*folders, store_run(tmp_path / "c", [1.0], env="Acrobot-v1"))
     with pytest.raises(ValueError, match="was not run on Acrobot-v1"):
         comparison.overall_improvement(alone, ("leave_one_out",))

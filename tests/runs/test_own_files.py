@@ -89,6 +89,7 @@ def test_a_run_of_own_parts_is_found_again_and_records_them(whole: Path, own: Pa
     assert copy.read_bytes() == own.read_bytes()
 
 
+@pytest.mark.acceptance("P1")
 def test_killed_and_resumed_it_has_the_same_bits(whole: Path, own: Path, tmp_path: Path) -> None:
     command = [
         *(sys.executable, str(EXPERIMENTS / "train.py"), *parts(own), *SMALL),
@@ -126,7 +127,7 @@ def test_what_acts_needs_the_policy_alone(whole: Path, own: Path) -> None:
     assert (whole / "policy.gif").exists()
 
 
-@pytest.mark.acceptance("S4")
+@pytest.mark.acceptance("P2", "P3", "S4")
 def test_parts_are_given_again_and_are_the_recorded_ones(
     whole: Path, own: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def with_imports(tmp_path: Path) -> Path:
     return tmp_path / "my.py"
 
 
+@pytest.mark.acceptance("P2")
 def test_what_an_own_file_imports_from_its_folder_is_recorded_and_compared(
     with_imports: Path, tmp_path: Path
 ) -> None:
@@ -236,6 +238,7 @@ def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
     assert len(list((folder / "code").iterdir())) == 1
 
 
+@pytest.mark.acceptance("P2")
 def test_a_sweep_is_found_by_the_digests_of_its_parts(tmp_path: Path) -> None:
     """Wherever the file lies."""
     importing = f"{OWN}\nimport scale\n"
@@ -451,6 +454,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.acceptance("P5")
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_fails_in_an_own_file_is_one_sentence_with_its_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -484,6 +488,7 @@ def test_the_calls_behind_a_failure_are_shown_where_they_are_asked_for(
     assert "--traceback" not in err
 
 
+@pytest.mark.acceptance("P5")
 def test_a_run_without_updates_goes_on_with_the_mended_file(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
