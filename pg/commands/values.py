@@ -22,7 +22,11 @@ _WORDS: dict[Any, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
 }
 # Values that a type of the flags' own reads, by its metavar.
-_KINDS = {"INT": "a whole number", "INT|none": "a whole number or none", "NAME=VALUE": "NAME=VALUE"}
+_KINDS = {
+    "INT": "a whole number",
+    "INT|none": "a whole number or none",
+    "NAME=VALUE": "NAME=VALUE with a number, true or false",
+}
 
 
 class _Type(NamedTuple):

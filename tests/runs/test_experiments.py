@@ -155,11 +155,14 @@ MISTAKES = [
     (["--num-envs", "-3"], "num_envs must be a whole number of at least 1, got -3"),
     (["--gamma", "1.5"], "gamma must be in [0, 1], got 1.5"),
     (["--gae-lambda", "2"], "gae_lambda must be in [0, 1]"),
-    (["--learning-rate", "fast"], "--learning-rate"),
-    (["--num-updates", "2.5"], "2.5 is not a whole number"),
+    (["--learning-rate", "fast"], "learning_rate must be a number, got 'fast'"),
+    (["--num-updates", "2.5"], "num_updates must be a whole number, got '2.5'"),
     (["--optimizer", "sdg"], "'sgd'"),
     (["--learning-rat", "0.1"], "--learning-rate"),
-    (["--env-params", "gravity"], "is not NAME=VALUE"),
+    (
+        ["--env-params", "gravity"],
+        "env_params must be NAME=VALUE with a number, true or false, got",
+    ),
     (["--seeds", "0"], "seeds must be a whole number of at least 1, got 0"),
     (["--eval-episodes", "-1"], "eval_episodes must be"),
 ]

@@ -413,7 +413,7 @@ def test_no_colour_where_none_is_wanted() -> None:
         ("--hidden-sizes 64 x", "hidden_sizes must be whole numbers, got '64 x'"),
         ("--activation rel", "unknown activation 'rel': did you mean 'relu'"),
         ("--critic-optimizer adm", "unknown critic_optimizer 'adm': did you mean 'adam'"),
-        ("--env-params gravity", "env_params must be NAME=VALUE, got 'gravity'"),
+        ("--env-params gravity", "env_params must be NAME=VALUE with a number, true or false, got"),
         ("--num-envs", "num_envs needs a value: a whole number"),
         ("CartPole-v1", "'CartPole-v1' belongs to no flag: --help lists them"),
     ],
