@@ -7,6 +7,7 @@ What needs a library is skipped where it is not installed. Gymnasium always is: 
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -20,7 +21,8 @@ from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spac
 from pg.envs.adapters import ADAPTERS, base, make
 from pg.envs.adapters.gymnasium import adapt
 from pg.evaluate import evaluate
-from pg.rollout import _where
+from pg.networks import make_policy
+from pg.rollout import _where, episodes
 from pg.runs import execution
 from pg.train import make_train
 
@@ -130,6 +132,22 @@ def test_jumanji_takes_whole_numbers_as_actions() -> None:
 
 
 @pytest.mark.slow
+def test_observations_of_jumanji_are_trees_if_asked_for() -> None:
+    pytest.importorskip("jumanji")
+    with jax.numpy_rank_promotion("allow"):
+        env = make("jumanji:Snake-v1", flatten=False)
+        made, flat = make_env(env, 2), make_env(make("jumanji:Snake-v1"), 2)
+        obs, whole = (one.reset(jax.random.key(0))[1].obs for one in (made, flat))
+        assert made.obs_shape.grid == (12, 12, 5)
+        leaves = [x.reshape(2, -1) for x in jax.tree.leaves(obs)]
+        np.testing.assert_array_equal(jnp.concatenate(leaves, axis=-1), whole)
+        config = Config(env=env, estimator="ppo", num_envs=2, num_steps=4, num_minibatches=1)
+        state, metrics = jax.jit(make_train(replace(config, num_updates=1)))(jax.random.key(0))
+        assert not metrics["nonfinite"].any()
+        assert "rest" in state.params.policy["params"]["torso"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("RubiksCube-v0", (6, 1, 3)), ("Cleaner-v0", (4, 4, 4)), ("Tetris-v0", 40)],
@@ -198,6 +216,100 @@ def test_several_whole_numbers_of_gymnasium() -> None:
     actions = jnp.array([0, 2]), jnp.array([1, 0])
     seen = env.step(jax.random.key(1), state, actions)[1].next_obs
     np.testing.assert_array_equal(seen, [[5.0, 1.0], [7.0, 0.0]])
+
+
+class Robot(gymnasium.Env):
+    """Observations and actions of several parts, and a mask: the arm moves in even steps only."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "camera": gymnasium.spaces.Box(0, 255, (4, 4, 1), np.uint8),
+            "at": gymnasium.spaces.Tuple(
+                [gymnasium.spaces.Discrete(3, start=5), gymnasium.spaces.MultiDiscrete([2, 3])]
+            ),
+        }
+    )
+    action_space = gymnasium.spaces.Dict(
+        {
+            "push": gymnasium.spaces.Box(-1.0, 1.0, (2,)),
+            "arm": gymnasium.spaces.MultiDiscrete([2, 3], start=[4, 0]),
+            "mode": gymnasium.spaces.Discrete(2, start=1),
+        }
+    )
+    info_of_steps = True
+
+    def seen(self) -> Any:
+        obs = {
+            "camera": np.full((4, 4, 1), self.steps, np.uint8),
+            "at": (5 + self.steps % 3, np.array([1, self.steps % 3])),
+        }
+        moves = np.array([True, self.steps % 2 == 0])
+        mask = {"arm": (moves, np.ones(3, np.int8)), "mode": np.ones(2, np.int8), "push": None}
+        return obs, {"action_mask": mask} if self.info_of_steps or not self.steps else {}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.steps = 0
+        return self.seen()
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.steps += 1
+        obs, info = self.seen()
+        return obs, float(action["arm"][0] - 4 + 10 * (action["mode"] - 1)), False, False, info
+
+
+def test_parts_of_observations_and_actions_of_gymnasium() -> None:
+    """As the environment has them, from a history too that another host has to take again."""
+    env = make_env(adapt(Robot, "Robot", 6), 2)
+    assert env.obs_shape == {"camera": (4, 4, 1), "at": ((3,), (5,))}
+    assert env.obs_dtype["camera"] == jnp.uint8
+    assert [getattr(part, "n", None) for part in env.action_space.parts] == [2, 3, 2, None]
+    begin, _ = env.reset(jax.random.key(0))
+    arm, mode, push = (jnp.array([0, 1]), jnp.array([2, 0])), jnp.array([1, 0]), jnp.zeros((2, 2))
+    step = jax.jit(lambda state, *actions: env.step(jax.random.key(1), state, actions))
+    state, first = step(begin, *arm, mode, push)
+    np.testing.assert_array_equal(first.reward, [10.0, 1.0])
+    # histories that differ in one part alone are told apart
+    np.testing.assert_array_equal(step(begin, *arm, 1 - mode, push)[1].reward, [0.0, 11.0])
+    obs, mask = first.next_obs
+    np.testing.assert_array_equal(obs["camera"], 1.0)
+    np.testing.assert_array_equal(obs["at"][0], [[0.0, 1.0, 0.0]] * 2)
+    np.testing.assert_array_equal(obs["at"][1], [[0.0, 1.0, 0.0, 1.0, 0.0]] * 2)
+    np.testing.assert_array_equal(mask[0], [[True, False]] * 2)
+    assert mask[3] == ()
+    other = make_env(adapt(Robot, "Robot", 6), 2)
+    again = other.step(jax.random.key(1), state, (*arm, mode, push))[1]
+    jax.tree.map(np.testing.assert_array_equal, again, step(state, *arm, mode, push)[1])
+
+
+def test_masks_in_the_info_of_gymnasium_are_kept_to() -> None:
+    env = make_env(adapt(Robot, "Robot", 6), 8)
+    policy = make_policy(Config(preset=None, hidden_sizes=(2,)), env)
+    traj = episodes(env, policy, policy.init(jax.random.key(0)), jax.random.key(1))
+    np.testing.assert_array_equal(traj.mask[0][..., 1], traj.time % 2 == 0)
+    assert not (traj.action[0] > traj.mask[0][..., 1]).any()
+    assert (traj.action[0] == 1).any()
+    assert not make_env(adapt(Robot, "Robot", 6), 2, action_mask="none").masked
+    taxi = make_env(make("gymnasium:Taxi-v4"), 3)
+    obs = taxi.reset(jax.random.key(0))[1]
+    assert obs.mask.shape == (3, 6)
+    assert not obs.mask.all()
+
+
+def test_a_mask_that_is_missing_in_a_step_is_one_sentence() -> None:
+    class Silent(Robot):
+        info_of_steps = False
+
+    env = make_env(adapt(Silent, "Silent", 6), 1)
+    actions = jnp.array([0]), jnp.array([2]), jnp.array([1]), jnp.zeros((1, 2))
+
+    def one_step() -> Any:
+        state = env.reset(jax.random.key(0))[0]
+        return env.step(jax.random.key(1), state, actions)[1].reward
+
+    said = r"the step of Silent fails: .*'action_mask'\] must have shape .* got None"
+    with pytest.raises(base.HostError, match=said), base.faults_in_one_sentence():
+        jax.block_until_ready(jax.jit(one_step)())
 
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
@@ -356,18 +468,24 @@ def test_no_gymnasium_episode_is_longer_than_its_state_has_room_for() -> None:
 
 
 def test_gymnasium_spaces() -> None:
-    """Discrete observations are one-hot, a tuple of them is flattened, and actions are Discrete or
-    Box.
+    """Discrete observations are one-hot, in a tuple too, which may be flattened; actions are
+    Discrete or Box.
     """
     assert make_env(make("gymnasium:FrozenLake-v1"), 1).obs_shape == (16,)
-    assert make_env(make("gymnasium:Blackjack-v1"), 1).obs_shape == (32 + 11 + 2,)
+    tree = make_env(make("gymnasium:Blackjack-v1"), 1)
+    assert tree.obs_shape == ((32,), (11,), (2,))
+    flat = make_env(make("gymnasium:Blackjack-v1", flatten=True), 1)
+    assert flat.obs_shape == (32 + 11 + 2,)
+    parts, whole = (env.reset(jax.random.key(3))[1] for env in (tree, flat))
+    np.testing.assert_array_equal(jnp.concatenate(parts, axis=-1), whole)
     assert make_env(make("gymnasium:Pendulum-v1", max_steps=7), 1).max_steps == 7
 
     class Switches(Walk):
         action_space = gymnasium.spaces.Text(3)
 
     with pytest.raises(
-        ValueError, match=r"actions of Switches must be Box, Discrete, .* or MultiBinary, got Text"
+        ValueError,
+        match=r"actions of Switches must be Box, Discrete, .* Dict or Tuple of these, got Text",
     ):
         adapt(Switches, "Switches")
 

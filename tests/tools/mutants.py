@@ -263,6 +263,21 @@ MUTANTS = [
         "    return Views(POLICY, POLICY, (), entries, critic_entries, apart=True)",
         "tests/core/test_views.py -k 'at_the_gradient or without_bias or each_sees'",
     ),
+    # Environments of Gymnasium with parts and masks.
+    Mutant(
+        "history of several actions that is known by the first of them alone",
+        "envs/adapters/gymnasium.py",
+        'b"".join(x.tobytes() for x in action)',
+        'b"".join(x.tobytes() for x in action[:1])',
+        "tests/core/test_adapters.py -k 'parts_of'",
+    ),
+    Mutant(
+        "legal actions of the reset that stay those of every step",
+        "envs/adapters/gymnasium.py",
+        "        after = Play(play.seed, play.time + 1, taken, mask)",
+        "        after = Play(play.seed, play.time + 1, taken, play.mask)",
+        "tests/core/test_adapters.py -k 'kept_to'",
+    ),
     # Observations that are trees.
     Mutant(
         "features of the arrays of an observation joined without the last",
@@ -1148,7 +1163,7 @@ MUTANTS = [
     Mutant(
         "letters of a text are observed as numbers",
         "envs/adapters/gymnasium.py",
-        "    elif not isinstance(space, _FLAT):",
+        "    elif not isinstance(space, _KINDS):",
         "    elif False:",
         "tests/core/test_adapters.py -k refused_at_once",
     ),

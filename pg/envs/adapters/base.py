@@ -119,12 +119,16 @@ class Adapter(environment.Environment):
         return state.truncated | (state.time >= params.max_steps_in_episode)
 
     def action_space(self, params: environment.EnvParams) -> Any:
-        """Discrete or Box."""
+        """That of the library, as one of gymnax."""
         return self._action_space
 
     def observation_space(self, params: environment.EnvParams) -> Any:
-        """Discrete, or a Box whose shape is that of an observation."""
+        """Discrete, or a Box whose shape is that of an observation; None of a tree of which no
+        space is stated.
+        """
         if self._observation_space is not None:
             return self._observation_space
         obs = jax.eval_shape(lambda: self._reset(jax.random.key(0))[0])
+        if not hasattr(obs, "shape"):
+            return None
         return spaces.Box(-jnp.inf, jnp.inf, obs.shape, obs.dtype)

@@ -1,6 +1,7 @@
 """Jumanji: puzzles, packing and routing, `jumanji:Snake-v1`.
 
-The observation is a tree of arrays: all of them but the action mask, flattened into one vector.
+The observation is a tree of arrays: all of them but the action mask, flattened into one vector;
+with `flatten=False` the tree, whose arrays of three axes are images to the default network.
 Actions are one whole number, or several: those of a MultiDiscrete are independent of each other
 unless the mask is of all their combinations (BinPack, Tetris), which then are one whole number that
 counts them. The mask says which are legal, and the policy takes no other; with
@@ -26,6 +27,7 @@ from jumanji import specs
 
 from pg.envs import MultiDiscrete, spaces
 from pg.envs.adapters.base import NEVER, Adapter
+from pg.envs.masks import split_mask
 from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
@@ -38,9 +40,9 @@ class _State(NamedTuple):
     mask: jax.Array | tuple[()]  # () where it has no mask
 
 
-def make(name: str, **options: Any) -> Adapter:
+def make(name: str, *, flatten: bool = True, **options: Any) -> Adapter:
     """The environment that Jumanji has under this name; options (`time_limit=100`) are those of its
-    class.
+    class, and `flatten` is as of `adapt`.
     """
     names = jumanji.registered_environments()
     check_name(
@@ -49,13 +51,20 @@ def make(name: str, **options: Any) -> Adapter:
         sorted(names),
         "jumanji.registered_environments() lists them",
     )
-    return adapt(jumanji.make(name, **options), name)
+    return adapt(jumanji.make(name, **options), name, flatten=flatten)
 
 
-def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
-    """A Jumanji environment without wrappers; max_steps: where it has no `time_limit` of its own.
+def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -> Adapter:
+    """A Jumanji environment without wrappers.
 
-    Raises ValueError if its actions are not whole numbers.
+    Args:
+        env: The environment.
+        name: Its name.
+        max_steps: The time limit, where it has no `time_limit` of its own.
+        flatten: An observation is one vector.
+
+    Raises:
+        ValueError: Its actions are not whole numbers.
     """
     mask = getattr(env.observation_spec, "action_mask", None)
     space, to_own = _actions(env.action_spec, mask, name)
@@ -63,20 +72,22 @@ def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
         env, max_steps = copy.copy(env), env.time_limit
         env.time_limit = NEVER
 
-    def flat(observation: Any) -> jax.Array:
+    def shown(observation: Any) -> Any:
+        if not flatten:
+            return split_mask(observation)[0]
         leaves = jax.tree_util.tree_leaves_with_path(observation)
-        shown = [x for path, x in leaves if "action_mask" not in jax.tree_util.keystr(path)]
-        return jnp.concatenate([jnp.ravel(x).astype(float) for x in shown])
+        arrays = [x for path, x in leaves if "action_mask" not in jax.tree_util.keystr(path)]
+        return jnp.concatenate([jnp.ravel(x).astype(float) for x in arrays])
 
     def reset(key: jax.Array) -> tuple[Any, _State]:
         state, timestep = env.reset(jax.random.key_data(key))
-        return flat(timestep.observation), _State(state, mask_of(timestep.observation))
+        return shown(timestep.observation), _State(state, mask_of(timestep.observation))
 
     def step(key: jax.Array, state: _State, action: jax.Array) -> Any:
         inner, timestep = env.step(state.inner, to_own(action))
         last, cut = timestep.last(), timestep.discount > 0
         after = _State(inner, mask_of(timestep.observation))
-        return flat(timestep.observation), after, timestep.reward, last & ~cut, last & cut
+        return shown(timestep.observation), after, timestep.reward, last & ~cut, last & cut
 
     def mask_of(observation: Any) -> Any:
         if mask is None:
