@@ -39,6 +39,7 @@ COMMANDS = {
     "compare": Command("compare", "hold runs against one another, with intervals and a picture"),
     "check": Command("check", "hold an estimator, also your own, against exact figures"),
     "table": Command("table", "exact bias and variance of every estimator"),
+    "sequences": Command("sequence_table", "exact figures of policy gradients over sequences"),
     "variance": Command("variance", "compare estimators on the policies of a training"),
     "leaderboard": Command("leaderboard", "environment steps for a given cosine to the gradient"),
 }

@@ -50,19 +50,51 @@ def exact_moments(
     Raises:
         ValueError: num_episodes is no whole number of at least 1, or there are too many batches.
     """
-    num_episodes = count("num_episodes", num_episodes)
-    traj, probability = tabular.enumerate_trajectories(mdp, jnp.asarray(logits))
-    if len(probability) ** num_episodes > MAX_BATCHES:
-        raise ValueError(
-            f"num_episodes={num_episodes} makes {len(probability)}^{num_episodes} batches, above "
-            f"{MAX_BATCHES}: give fewer, or a smaller problem"
-        )
-    if limit_ends:
-        traj = traj._replace(terminated=traj.done)
-    traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
-    begins = jnp.asarray(tabular.initial_states(mdp)) if share_start else None
-    mean, second = _moments(estimator, params, traj, probability, num_episodes, begins)
+    of_logits = moments_by_logits(
+        estimator, params, mdp, num_episodes, limit_ends=limit_ends, share_start=share_start
+    )
+    mean, second = of_logits(jnp.asarray(logits))
     return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
+
+
+def moments_by_logits(
+    estimator: Estimator,
+    params: Params,
+    mdp: TabularMDP,
+    num_episodes: int = 1,
+    *,
+    limit_ends: bool = False,
+    share_start: bool = False,
+) -> Callable[[Float[Array, "*H S A"]], tuple[Float[Array, " P"], Float[Array, "P P"]]]:
+    """E x [P] and E x xᵀ [P, P] of one batch's estimate x, as a function of the logits of the
+    policy that acts: to be jitted where there are several.
+
+    Args:
+        estimator: as of `exact_moments`, and so are the others.
+        params: of policy and critic.
+        mdp: the problem.
+        num_episodes: n.
+        limit_ends: the time limit counts as a termination.
+        share_start: all episodes of a batch begin at one state.
+    """
+    num_episodes = count("num_episodes", num_episodes)
+    begins = jnp.asarray(tabular.initial_states(mdp)) if share_start else None
+
+    def of_logits(
+        logits: Float[Array, "*H S A"],
+    ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
+        traj, probability = tabular.enumerate_trajectories(mdp, logits)
+        if len(probability) ** num_episodes > MAX_BATCHES:
+            raise ValueError(
+                f"num_episodes={num_episodes} makes {len(probability)}^{num_episodes} batches, "
+                f"above {MAX_BATCHES}: give fewer, or a smaller problem"
+            )
+        if limit_ends:
+            traj = traj._replace(terminated=traj.done)
+        traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
+        return _moments(estimator, params, traj, probability, num_episodes, begins)
+
+    return of_logits
 
 
 def _moments(

@@ -179,3 +179,23 @@ REINFORCE_PLUS_PLUS = Switches(
 
 OPO = Switches(baseline="length_weighted")
 """Exactly on-policy, with a baseline weighed by lengths (Hao et al. 2025, 2505.23585)."""
+
+PRESETS = {
+    "grpo": GRPO,
+    "dr_grpo": DR_GRPO,
+    "dapo": DAPO,
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "sapo": SAPO,
+    "rloo": RLOO,
+    "reinforce_plus_plus": REINFORCE_PLUS_PLUS,
+    "opo": OPO,
+}
+"""The published estimators, by name."""
+
+
+def label(switches: Switches) -> str:
+    """The switches that differ from the plain policy gradient, that without a baseline."""
+    plain = vars(Switches(baseline="none"))
+    chosen = {name: value for name, value in vars(switches).items() if value != plain[name]}
+    return ", ".join(f"{name}={value}" for name, value in chosen.items()) or "plain"

@@ -73,7 +73,8 @@ ORDER = (
         "commands.tune",
     ),
     *("commands.benchmark", "commands.compare"),
-    *("commands.check", "commands.table", "commands.variance", "commands.leaderboard"),
+    *("commands.check", "commands.table", "commands.sequence_table", "commands.variance"),
+    "commands.leaderboard",
     *("commands.main", "__main__"),
 )
 # Adapters may call back: an environment of another library can live on the host.

@@ -12,8 +12,8 @@ import sequence_means as by_loops
 
 from pg.config import Hyperparams
 from pg.diagnostics import exact_moments
-from pg.estimators import sequences, switches
-from pg.estimators.switches import Switches, facts_of
+from pg.estimators import sequences
+from pg.estimators.switches import PRESETS, Switches, facts_of
 from pg.exact import tabular
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -42,19 +42,6 @@ def some(cases: list[Any], quick: list[int]) -> list[Any]:
         case if place in quick else pytest.param(case, marks=slow)
         for place, case in enumerate(cases)
     ]
-
-
-PRESETS = {
-    "grpo": switches.GRPO,
-    "dr_grpo": switches.DR_GRPO,
-    "dapo": switches.DAPO,
-    "gspo": switches.GSPO,
-    "cispo": switches.CISPO,
-    "sapo": switches.SAPO,
-    "rloo": switches.RLOO,
-    "reinforce_plus_plus": switches.REINFORCE_PLUS_PLUS,
-    "opo": switches.OPO,
-}
 
 
 def mean(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:

@@ -17,6 +17,7 @@ SCRIPTS = {
     "table": "estimator_table",
     "variance": "estimator_variance",
     "leaderboard": "estimator_benchmark",
+    "sequences": "sequence_table",
 }
 
 

@@ -303,7 +303,7 @@ def test_every_flag_is_in_a_titled_group(script: str) -> None:
 
 
 COMMANDS = ("train", "sweep", "benchmark", "estimator_benchmark", "estimator_variance")
-COMMANDS += ("estimator_table", "render", "replay", "tune")
+COMMANDS += ("estimator_table", "sequence_table", "render", "replay", "tune")
 
 
 @pytest.mark.parametrize("script", COMMANDS)
