@@ -5,6 +5,7 @@ Found on seeds 1000 and up, never on those that are reported (0 to 19); `experim
 search, and docs/tuning.md lists its space. A label is an estimator's name, or a variant of one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pg.estimators.facts import FACTS, facts_of
@@ -220,6 +221,9 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+NUM_ENVS = 25  # of Config, by default
+
+
 def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[str, Any]:
     """The settings that go with an estimator on an environment, of Config and Hyperparams alike.
 
@@ -240,4 +244,15 @@ def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[st
     task = preset.get("env", "CartPole-v1") if env is None else env
     tuned = TUNED.get(task, {}).get(name, {}) if isinstance(task, str) else {}
     cut = {} if minibatch_size is None else {"num_minibatches": 1}
-    return {**preset, **tuned, **cut}
+    return {**_whole_groups(preset), **preset, **tuned, **cut}
+
+
+def _whole_groups(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """The number of environments, where a preset states the size of a group alone: the default's,
+    and as many more as the last group needs.
+    """
+    size = preset.get("group_size", 1)
+    if not isinstance(size, int) or size < 1 or "num_envs" in preset:
+        return {}
+    missing = -NUM_ENVS % size
+    return {"num_envs": NUM_ENVS + missing} if missing else {}

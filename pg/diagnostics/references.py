@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import ArrayLike, Float
 
 from pg.config import Hyperparams
 from pg.diagnostics.exact import exact_moments
@@ -104,6 +104,9 @@ def build(
 ) -> tuple[Estimator, Params]:
     """The estimator of a problem's policy and critic, and their parameters: the tables.
 
+    With a `kl_coef` above 0 the policy with which training started, the reference, is the problem's
+    behaviour: at the reference itself the divergence has no gradient.
+
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
         problem: The problem.
@@ -111,9 +114,30 @@ def build(
         h: The hyperparameters.
     """
     values = problem.q if critic == "Q" else problem.v
-    policy = tabular.table_policy(jnp.asarray(problem.logits))
+    logits = jnp.asarray(problem.logits)
+    start = jnp.asarray(problem.behaviour) if float(h.kl_coef) else logits
+    policy = tabular.table_policy(start)
     estimator = factory(policy, tabular.table_critic(jnp.asarray(values)), h)
-    return estimator, estimator.init(jax.random.key(0))[0]
+    params = estimator.init(jax.random.key(0))[0]
+    return estimator, params._replace(policy=logits)
+
+
+def gradient(
+    problem: Problem, h: Hyperparams, tau: Float[ArrayLike, ""] = 0.0
+) -> Float[np.ndarray, "S A"]:
+    """∇J, or ∇J_β with β = `kl_coef` and the reference of `build`, exactly, [S, A].
+
+    Args:
+        problem: The problem.
+        h: The hyperparameters.
+        tau: τ of the entropy in the reward.
+    """
+    beta = float(h.kl_coef)
+    mdp = problem.mdp
+    if beta:
+        mdp = tabular.with_reference(mdp, problem.behaviour, beta)
+    logits = jnp.asarray(problem.logits)
+    return np.asarray(tabular.exact_gradient(mdp, logits, h.gamma, tau + beta))
 
 
 def hyperparams(facts: Facts, gamma: float) -> Hyperparams:
@@ -163,9 +187,8 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> 
     problem = with_first_values(arbitrary(mdp, distance=0.5), gamma)
     total_return = tabular.total_return_moments(mdp, jnp.asarray(problem.logits), gamma)
     reference = float(np.trace(total_return[1]))
-    gradient = tabular.exact_gradient(mdp, jnp.asarray(problem.logits), gamma)
     if in_episodes := "episodes" in facts.collect:
-        truth = np.asarray(gradient)
+        truth = gradient(problem, h)
     else:
         problem = in_windows(problem)
         truth = window_gradient(problem)

@@ -34,6 +34,7 @@ FEW = 6  # episodes of the batch on which structure is checked
 BATCH = 4  # episodes of a sampled batch, where the mean is that of any size
 PADDING = 4  # rows after the longest episode
 TEMPERATURE = 0.3  # of an estimator for J_τ that sets none
+KL_COEF = 0.3  # of an estimator for J_β that sets none
 SAMPLED = "random"  # the problem of what is sampled
 LARGER = 1000  # times the rewards of the same, where an estimator that clips returns has a bias
 
@@ -166,6 +167,8 @@ class _Subject(NamedTuple):
         """The name of the gradient that the mean is compared with."""
         if not self.in_episodes:
             return "H ∇η"
+        if float(self.h.kl_coef):
+            return "∇J_β"
         return "∇J_τ" if self.facts.unbiased_for == "J_τ" else "∇J"
 
     def stating(self, **facts: Any) -> "_Subject":
@@ -186,8 +189,7 @@ class _Subject(NamedTuple):
         if not self.in_episodes:
             return references.window_gradient(problem)
         tau = self.h.temperature if self.facts.unbiased_for == "J_τ" else 0.0
-        exact = tabular.exact_gradient(problem.mdp, jnp.asarray(problem.logits), self.gamma, tau)
-        return np.asarray(exact)
+        return references.gradient(problem, self.h, tau)
 
     def mean(self, problem: Problem, state: PyTree = None) -> Float[np.ndarray, "S A"]:
         """The exact mean of an estimate. state: the estimator's; default: the first."""
@@ -292,6 +294,8 @@ def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, T
     h = references.hyperparams(facts, gamma)
     if facts.unbiased_for == "J_τ" and not h.temperature:
         h = h._replace(temperature=TEMPERATURE)
+    if facts.unbiased_for == "J_β" and not h.kl_coef:
+        h = h._replace(kl_coef=KL_COEF)
     subject = _Subject(factory, facts, claims, h, gamma)
     mistake: ValueError | None = None
     # A critic of states is tried first where none is stated.

@@ -10,6 +10,7 @@ given; its parameters are the estimator's state.
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,7 @@ from pg.estimators.base import (
 )
 from pg.estimators.switches import Switches, facts_of
 from pg.fast import blocks
+from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -62,6 +64,8 @@ def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
     Raises:
         ValueError: A switch that does not exist, or switches that have no meaning together.
     """
+    for name in switches:
+        check_name("switch", name, [field.name for field in fields(Switches)])
     chosen = Switches(**switches)
 
     def sequence(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -122,9 +126,28 @@ def build(
 
     def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
         params, _ = estimator.init(key)
-        return params, params.policy if reference is None else reference
+        if reference is None:
+            return params, params.policy
+        _check_reference(reference, params.policy)
+        return params, reference
 
     return estimator._replace(init=init)
+
+
+def _check_reference(reference: PyTree, policy: PyTree) -> None:
+    """Raises ValueError unless the reference has the leaves of the policy's parameters."""
+    expected, found = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(x)}
+        for x in (policy, reference)
+    )
+    for name in expected | found:
+        if expected.get(name) != found.get(name):
+            wanted = expected.get(name, "absent")
+            raise ValueError(
+                f"the reference must have the shapes of the policy's parameters: {name} must be "
+                f"{wanted}, got {found.get(name, 'nothing')}; give state.params.policy of a run "
+                "with the same networks"
+            )
 
 
 def divergence(

@@ -26,6 +26,10 @@ KL = Literal["none", "k1", "k2", "k3", "full"]
 Place = Literal["reward", "loss", "sequence"]
 
 
+GROUP_SIZE = 5  # which divides the default number of environments
+KL_COEF = 0.05  # β where there is a KL estimate and nothing else is said
+
+
 @dataclass(frozen=True, kw_only=True)
 class Switches:
     """The choices that make a policy gradient over sequences; the default is the policy gradient
@@ -133,7 +137,10 @@ def facts_of(switches: Switches) -> Facts:
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
-        settings={"group_size": 4} if groups else {},
+        settings={
+            **({"group_size": GROUP_SIZE} if groups else {}),
+            **({"kl_coef": KL_COEF} if s.kl != "none" else {}),
+        },
     )
 
 

@@ -238,7 +238,10 @@ def test_illegal_actions_are_never_taken(env: Any) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"estimator": "ppo", "num_minibatches": 2, "rnn": "gru", "scale_rewards": True},
+        pytest.param(
+            {"estimator": "ppo", "num_minibatches": 2, "rnn": "gru", "scale_rewards": True},
+            marks=pytest.mark.slow,
+        ),
         {"estimator": "ppo", "minibatch_size": 16, "num_envs": 8, "shared_torso": True},
         {"estimator": "leave_one_out", "optimizer": "trpo", "diagnostics": True},
         {"estimator": "all_action", "normalise_observations": True},

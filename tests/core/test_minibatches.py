@@ -85,6 +85,7 @@ def test_every_step_is_in_one_minibatch_of_a_pass() -> None:
     assert passes[0] != passes[1]  # shuffled anew
 
 
+@pytest.mark.slow
 def test_one_minibatch_of_all_steps_is_the_whole_batch() -> None:
     """A gradient is a mean over steps either way, and so is clipped at the same norm."""
     found = []

@@ -196,7 +196,7 @@ class Recall(environment.Environment):
 @pytest.mark.parametrize(
     ("estimator", "collect", "memory", "works"),
     [
-        ("ppo", "windows", "gru", True),
+        pytest.param("ppo", "windows", "gru", True, marks=pytest.mark.slow),
         ("leave_one_out", "episodes", "gru", True),
         ("ppo", "windows", "none", False),
     ],

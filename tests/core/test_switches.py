@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small import MDP
 
-from pg import Config, envs, make_learner, make_train, networks
+from pg import Config, envs, make_learner, make_train, networks, with_facts
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
 from pg.estimators.switches import Switches, facts_of
@@ -58,6 +58,23 @@ def test_config_knows_what_the_switches_need() -> None:
         config(sizes={**SIZES, "num_epochs": 2})
     several = config(sizes={**SIZES, "num_epochs": 2}, ratio="token", clip="symmetric")
     assert several.steps_per_update == 2
+
+
+def test_an_estimator_of_switches_needs_no_further_settings() -> None:
+    """Its groups fit the default number of environments, and its divergence counts."""
+    made = Config(env=MDP, estimator=sequence_estimator(kl="k1"))
+    assert made.num_envs % made.group_size == 0
+    assert made.hyperparams().kl_coef > 0
+    grouped = with_facts(baseline="group", settings={"group_size": 4})(sequence_estimator())
+    assert Config(env=MDP, estimator=grouped).num_envs == 28
+    assert Config(env=MDP, estimator=grouped, num_envs=8).num_envs == 8
+
+
+def test_a_reference_of_another_network_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="the reference must have the shapes of the policy's"):
+        make_learner(config({"a": jnp.zeros(3)}, kl="k1")).init(KEY)
+    with pytest.raises(ValueError, match="unknown switch 'kl_cof': did you mean 'kl_ratio'"):
+        sequence_estimator(kl_cof=1)
 
 
 def test_the_reference_is_the_policy_at_the_start_and_does_not_move() -> None:

@@ -52,7 +52,12 @@ def test_the_code_of_the_theorem_learns() -> None:
     assert run("README.md")["mean_return"] > 0.8
 
 
-HOWTO = ("own_estimator", "measure_gradients", "sweep")
+HOWTO = (
+    pytest.param("own_estimator", marks=pytest.mark.slow),
+    pytest.param("sequences", marks=pytest.mark.slow),
+    "measure_gradients",
+    "sweep",
+)
 
 
 @pytest.mark.parametrize("name", HOWTO)

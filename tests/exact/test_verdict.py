@@ -2,6 +2,7 @@
 fails by the sentence that names it.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -15,7 +16,15 @@ import pytest
 from pg import baselines, returns
 from pg.config import Hyperparams
 from pg.diagnostics import Verdict, verdict
-from pg.estimators import ESTIMATORS, FACTS, Estimator, Facts, Params, build_estimator
+from pg.estimators import (
+    ESTIMATORS,
+    FACTS,
+    Estimator,
+    Facts,
+    Params,
+    build_estimator,
+    sequence_estimator,
+)
 from pg.estimators.base import discounted_reward_to_go
 from pg.estimators.family import Factory
 from pg.rollout import Trajectory
@@ -236,6 +245,16 @@ def test_what_was_measured_is_said_of_an_estimator_that_claims_nothing() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_divergence_is_measured_from_a_reference_that_is_another_policy() -> None:
+    found = verdict(sequence_estimator(kl="k1"), num_episodes=FEW_EPISODES)
+    assert failures(found) == []
+    assert "∇J_β" in found.finding("mean").text
+    wrong = sequence_estimator(kl="k2", kl_place="loss")
+    wrong.facts = dataclasses.replace(wrong.facts, unbiased_for="J_β")  # type: ignore[attr-defined]
+    assert "mean" in failures(verdict(wrong, num_episodes=FEW_EPISODES))
+
+
 def test_nothing_is_claimed_and_nothing_fails() -> None:
     """A bias is found and said, and so is that episodes of a window see one another."""
     found = verdict(less_the_mean, num_episodes=FEW_EPISODES)

@@ -219,6 +219,7 @@ def test_a_run_of_before_imports_were_recorded_is_resumed(
     assert code.digest(stored["parts"]["policy"]) == own_files.read(reference).sha256
 
 
+@pytest.mark.slow
 def test_a_sweep_varies_own_estimators(own: Path, tmp_path: Path) -> None:
     done = run(
         *("sweep.py", "--policy", f"{own}:linear", *SMALL, "--out", str(tmp_path)),
