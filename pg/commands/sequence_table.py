@@ -52,9 +52,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     marks = {name: (f"<!-- {name} -->", f"<!-- end of {name} -->") for name in options.problems}
     if options.out is not None:
         text = options.out.read_text(encoding="utf-8") if options.out.is_file() else ""
-        without = [mark for mark, _ in marks.values() if mark not in text]
+        without = [both for both in marks.values() if both[0] not in text]
         if without:
-            cli.fail(f"no line {without[0]} in {options.out}")
+            cli.fail(
+                f"{options.out} must have the lines {' and '.join(without[0])}, between which "
+                "a table goes: write them into the file first"
+            )
     cli.cache_compilations()
     for name in options.problems:
         lines = _table(name, options)

@@ -71,7 +71,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         if MARKS[0] not in text and SLIM_MARKS[0] not in text
     ]
     if without:
-        cli.fail(f"no line {MARKS[0]} in {without}")
+        cli.fail(
+            f"{' and '.join(without)} must have the lines {MARKS[0]} and {MARKS[1]}, between which "
+            "the table goes: write them into the file first"
+        )
     cli.cache_compilations()
     try:
         estimators, problems = _parts(options)

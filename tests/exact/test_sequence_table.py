@@ -88,4 +88,5 @@ def test_a_file_without_the_marks_is_one_sentence(
     (tmp_path / "page.md").write_text("nothing", encoding="utf-8")
     with pytest.raises(SystemExit):
         sequence_table.main(["--out", str(tmp_path / "page.md")])
-    assert "no line <!-- equal_lengths --> in" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "must have the lines <!-- equal_lengths --> and <!-- end of equal_lengths -->" in said
