@@ -196,6 +196,7 @@ def recorded(out: Path) -> dict[tuple[str, str], str]:
     return {(entry["field"], entry["name"]): entry["sha256"] for entry in entries}
 
 
+@pytest.mark.slow
 def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

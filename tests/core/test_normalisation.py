@@ -50,6 +50,7 @@ def test_counting_goes_on_where_one_float_stops() -> None:
     assert int(number.high) + int(number.low) == many + 1001
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("J9")
 def test_a_long_run_still_follows_what_it_meets() -> None:
     """After 2³⁰ samples of mean 0, as many of mean 1 must move the mean to ½ and the variance by

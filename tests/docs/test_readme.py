@@ -55,7 +55,7 @@ def test_the_code_of_the_theorem_learns() -> None:
 HOWTO = (
     pytest.param("own_estimator", marks=pytest.mark.slow),
     pytest.param("sequences", marks=pytest.mark.slow),
-    "measure_gradients",
+    pytest.param("measure_gradients", marks=pytest.mark.slow),
     "sweep",
 )
 
