@@ -243,8 +243,8 @@ class Config:
     entropy_schedule: Schedule = "constant"
     """Schedule of entropy_coef and temperature, annealed to zero over the run unless constant."""
     epsilon_schedule: Schedule = "constant"
-    """Schedule of the clip ranges epsilon and value_epsilon, annealed to zero over the run unless
-    constant.
+    """Schedule of the clip ranges epsilon, epsilon_high and value_epsilon, annealed to zero over
+    the run unless constant.
     """
     on_nonfinite: OnNonfinite = "stop"
     """An update with a NaN or an infinity: the run stops before it, skips it, or applies it

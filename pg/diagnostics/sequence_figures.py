@@ -77,7 +77,7 @@ def figures(
     """
     beta = 0.0 if switches.kl == "none" else float(h.kl_coef)
     regularised = tabular.with_reference(on.mdp, on.reference, beta)
-    truth = np.asarray(tabular.exact_gradient(regularised, jnp.asarray(on.logits), tau=beta))
+    truth = np.asarray(tabular.exact_gradient(regularised, jnp.asarray(on.logits), h.gamma, beta))
     return {
         lag: _against(truth.ravel(), mean, variance, unit)
         for lag, (mean, variance) in moments(switches, on, h).items()
@@ -130,6 +130,7 @@ def _against(
     """
     bias, length = relative_distance(mean, truth), float(np.linalg.norm(mean))
     cosine = float(mean @ truth) / (length * float(np.linalg.norm(truth))) if length else np.nan
+    signal_to_noise = length**2 / variance if variance else np.inf
     return SequenceFigures(
-        0.0 if bias < ROUNDING else bias, cosine, variance / unit, length**2 / variance
+        0.0 if bias < ROUNDING else bias, cosine, variance / unit, signal_to_noise
     )

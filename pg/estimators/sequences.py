@@ -32,7 +32,7 @@ from pg.estimators.base import (
     return_and_error,
     same_group,
 )
-from pg.estimators.switches import Switches, facts_of
+from pg.estimators.switches import Switches, facts_of, name_of
 from pg.fast import blocks
 from pg.inputs import check_name
 from pg.networks import Network
@@ -71,6 +71,8 @@ def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
     def sequence(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         return build(policy, h, chosen, reference)
 
+    # its results are told from those of other switches by its name
+    sequence.__name__ = name_of(chosen)
     sequence.facts = facts_of(chosen)  # type: ignore[attr-defined]
     return sequence
 

@@ -7,6 +7,7 @@ that it is divided by, the average over steps, the level of the ratio, the clip,
 and place of the KL divergence from a reference policy. It imports no jax.
 """
 
+import re
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -122,9 +123,12 @@ def facts_of(switches: Switches) -> Facts:
     compared: facts.Baseline = "group" if groups else "batch" if batch else "none"
     straight = s.scale == "none" and s.average in ("sum", "constant")
     exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
-    own_part = s.baseline in ("mean", "batch")
+    own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
     # a number that does not depend on the lengths, so that the direction stays
-    constant = s.average == "constant" and s.baseline != "length_weighted"
+    of_lengths = s.baseline == "length_weighted" or (s.baseline == "batch" and not own_part)
+    constant = s.average == "constant" and not of_lengths
+    # without the ratio, which belongs to the return alone
+    in_loss = s.kl != "none" and s.kl_place != "reward"
     objective: facts.Objective = "no"
     if exact and s.kl == "none":
         objective = "J"
@@ -133,7 +137,7 @@ def facts_of(switches: Switches) -> Facts:
     return Facts(
         unbiased_for=objective,
         baseline=compared,
-        off_policy=s.ratio == "sequence" and s.clip == "none",
+        off_policy=s.ratio == "sequence" and s.clip == "none" and not in_loss,
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
@@ -206,3 +210,11 @@ def label(switches: Switches) -> str:
     plain = vars(Switches(baseline="none"))
     chosen = {name: value for name, value in vars(switches).items() if value != plain[name]}
     return ", ".join(f"{name}={value}" for name, value in chosen.items()) or "plain"
+
+
+def name_of(switches: Switches) -> str:
+    """The name of an estimator: that of its preset, or one made of the switches in `label`."""
+    for name, preset in PRESETS.items():
+        if preset == switches:
+            return f"sequence_{name}"
+    return "sequence_" + re.sub(r"[^a-z0-9_]+", "_", label(switches).lower())

@@ -160,6 +160,7 @@ def scheduled(config: Config, h: Hyperparams, update: Int[Array, ""]) -> Hyperpa
         entropy_coef=at(config.entropy_schedule, h.entropy_coef),
         temperature=at(config.entropy_schedule, h.temperature),
         epsilon=at(config.epsilon_schedule, h.epsilon),
+        epsilon_high=at(config.epsilon_schedule, h.epsilon_high),
         value_epsilon=at(config.epsilon_schedule, h.value_epsilon),
     )
 

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import os
 import symtable
 import sys
 import sysconfig
@@ -42,8 +43,8 @@ __all__ = [
 FORM = "FILE.py:NAME"
 # Where the code of others lies, in tracebacks.
 _LIBRARIES = (
-    *(str(Path(sysconfig.get_path(name))) for name in ("stdlib", "platstdlib")),
-    str(Path(__file__).parents[1]),
+    *(str(Path(sysconfig.get_path(name))) + os.sep for name in ("stdlib", "platstdlib")),
+    str(Path(__file__).parents[1]) + os.sep,
     "<frozen ",
 )
 

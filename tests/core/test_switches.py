@@ -10,6 +10,7 @@ import pytest
 from small import MDP
 
 from pg import Config, envs, make_learner, make_train, networks, with_facts
+from pg.config import part_name
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
 from pg.estimators.switches import Switches, facts_of
@@ -142,3 +143,16 @@ def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> Non
     facts = facts_of(Switches())
     assert (facts.unbiased_for, facts.baseline, facts.several_steps) == ("J", "group", False)
     assert facts_of(Switches(ratio="sequence")).off_policy
+    # the ratio belongs to the return, and not to a penalty in the loss
+    in_loss = {"kl": "k2", "kl_place": "sequence"}
+    assert not facts_of(Switches(ratio="sequence", **in_loss)).off_policy
+    # a mean over steps depends on the lengths
+    assert facts_of(Switches(baseline="batch")).shrunk
+    assert not facts_of(Switches(baseline="batch", credit="to_go")).shrunk
+
+
+def test_other_switches_have_another_name() -> None:
+    one, other = sequence_estimator(kl="k1"), sequence_estimator(baseline="none")
+    assert part_name(one) == "sequence_rloo"
+    assert part_name(other) == "sequence_plain"
+    assert part_name(sequence_estimator(baseline="mean")) == "sequence_baseline_mean"
