@@ -121,7 +121,8 @@ def masked_ratio(
         low: range below 1.
         high: range above 1.
     """
-    inside = (jnp.exp(log_ratio) >= 1 - low) & (jnp.exp(log_ratio) <= 1 + high)
+    ratio = jnp.exp(log_ratio)
+    inside = (ratio >= 1 - low) & (ratio <= 1 + high)
     # masked before the exponential, so that an infinite ratio leaves no NaN in the gradient
     return jnp.where(inside, jnp.exp(jnp.where(inside, log_ratio, 0.0)) * psi, 0.0)
 

@@ -132,12 +132,29 @@ def gradient(
         h: The hyperparameters.
         tau: τ of the entropy in the reward.
     """
+    return regularised_gradient(problem.mdp, problem.logits, problem.behaviour, h, tau)
+
+
+def regularised_gradient(
+    mdp: TabularMDP,
+    logits: Float[np.ndarray, "S A"],
+    reference: Float[np.ndarray, "S A"],
+    h: Hyperparams,
+    tau: Float[ArrayLike, ""] = 0.0,
+) -> Float[np.ndarray, "S A"]:
+    """∇J_β with β = `kl_coef`, exactly, [S, A]; at β = 0 it is ∇J.
+
+    Args:
+        mdp: The problem.
+        logits: Logits of the policy.
+        reference: Those of the reference policy.
+        h: The hyperparameters.
+        tau: τ of the entropy in the reward.
+    """
     beta = float(h.kl_coef)
-    mdp = problem.mdp
     if beta:
-        mdp = tabular.with_reference(mdp, problem.behaviour, beta)
-    logits = jnp.asarray(problem.logits)
-    return np.asarray(tabular.exact_gradient(mdp, logits, h.gamma, tau + beta))
+        mdp = tabular.with_reference(mdp, reference, beta)
+    return np.asarray(tabular.exact_gradient(mdp, jnp.asarray(logits), h.gamma, tau + beta))
 
 
 def hyperparams(facts: Facts, gamma: float) -> Hyperparams:

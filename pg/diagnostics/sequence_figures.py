@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from pg.config import Hyperparams
 from pg.diagnostics.exact import moments_by_logits
-from pg.diagnostics.references import relative_distance
+from pg.diagnostics.references import regularised_gradient, relative_distance
 from pg.envs.sequences import Sequences
 from pg.estimators import sequences
 from pg.estimators.switches import Switches
@@ -75,9 +75,8 @@ def figures(
         h: The hyperparameters.
         unit: The variance in whose units the variance is given.
     """
-    beta = 0.0 if switches.kl == "none" else float(h.kl_coef)
-    regularised = tabular.with_reference(on.mdp, on.reference, beta)
-    truth = np.asarray(tabular.exact_gradient(regularised, jnp.asarray(on.logits), h.gamma, beta))
+    of_truth = h._replace(kl_coef=0.0) if switches.kl == "none" else h
+    truth = regularised_gradient(on.mdp, on.logits, on.reference, of_truth)
     return {
         lag: _against(truth.ravel(), mean, variance, unit)
         for lag, (mean, variance) in moments(switches, on, h).items()

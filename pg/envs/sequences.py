@@ -295,8 +295,8 @@ class Sequences(environment.Environment):
         return jnp.sum(jnp.where(place >= 0, digit * power, 0), dtype=jnp.int32)
 
     def _counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of one prompt: the prefixes that are shorter than l, and those of length l, for l = 0 ..
-        L.
+        """The numbers of a prompt's prefixes that are shorter than l, and of those of length l, for
+        l = 0 .. L.
         """
         of_length = self.num_continuing ** np.arange(self.max_length + 1)
         return np.cumsum(of_length) - of_length, of_length

@@ -38,7 +38,7 @@ POLICY, CRITIC = "policy", "critic"
 
 
 class Views(NamedTuple):
-    """What policy and critic see of an environment."""
+    """The parts of an observation that policy and critic see."""
 
     policy: View = ()
     critic: View = ()
@@ -78,7 +78,7 @@ class Views(NamedTuple):
         return kept_reset, kept_step
 
     def _kept(self, obs: Any, state: Any, params: Any) -> Any:
-        """What is kept of an observation, `Masked` as it is."""
+        """The kept parts of an observation, `Masked` as it is."""
         if isinstance(obs, Masked):
             return Masked(self._kept(obs.obs, state, params), obs.mask)
         obs = choose(obs, self.names)
@@ -117,7 +117,7 @@ class Views(NamedTuple):
 
 
 def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen = ()) -> Views:
-    """What policy and critic see of an environment.
+    """The parts of an environment's observation that policy and critic see.
 
     Args:
         env: An environment with gymnax's interface.
@@ -146,7 +146,7 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
 
 
 def seen(tree: Any, view: View) -> Any:
-    """What a view shows of a tree that is arranged as an observation is."""
+    """The part that a view shows of a tree that is arranged as an observation is."""
     if isinstance(view, str):
         return tree[view]
     return {name: tree[name] for name in view} if view else tree

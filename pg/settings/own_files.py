@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 FORM = "FILE.py:NAME"
-# Where the code of others lies, in tracebacks.
+# Folders of the code of others, in tracebacks.
 _LIBRARIES = (
     *(str(Path(sysconfig.get_path(name))) + os.sep for name in ("stdlib", "platstdlib")),
     str(Path(__file__).parents[1]) + os.sep,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from environments import Clock
+from own_parts import CLIPPED, HEADER, LINEAR
 from scripts import refused, run_with_imports
 
 import pg
@@ -422,30 +423,16 @@ def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Pa
         tables.read_csv(path, Result)
 
 
-OWN = """
-import jax.numpy as jnp
-import pg
-
-
-def clipped(policy, critic, h):
-    def weigh(params, state, traj):
-        total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
-        return total - pg.baselines.leave_one_out(total), (), state
-
-    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
-
-
-def linear(config, env):
-    size, actions = env.obs_shape[0], env.action_space.n
-    return pg.Network(
-        lambda key: jnp.zeros((size, actions)),
-        lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
-    )
-
+OWN = (
+    HEADER
+    + CLIPPED
+    + LINEAR
+    + """
 
 def ppo(policy, critic, h):
     return clipped(policy, critic, h)
 """
+)
 
 
 @pytest.fixture

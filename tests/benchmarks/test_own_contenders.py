@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_parts import CLIPPED
 from scripts import refused_without_jax
 
 from pg.benchmarks import leaderboard
@@ -16,22 +17,16 @@ from pg.commands import table, variance
 from pg.runs.code import SHORT
 from pg.settings import own_files
 
-OWN = '''
+IMPORTS = """
 import jax.numpy as jnp
 import optax
 import pg
 from pg.estimators import base
-
-
-def clipped(policy, critic, h):
-    """Ψₜ = min(R, 50) less the mean over the other episodes."""
-
-    def weigh(params, state, traj):
-        total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
-        return total - pg.baselines.leave_one_out(total), (), state
-
-    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
-
+"""
+OWN = (
+    IMPORTS
+    + CLIPPED
+    + '''
 
 def advantage(policy, critic, h):
     """Ψₜ = γᵗ (Gₜ − V(sₜ))."""
@@ -94,6 +89,7 @@ two_steps = pg.exact.tabular.cancelling()
 number = 3
 long = pg.exact.tabular.garnet(0, num_states=5, num_actions=4, branching=2, horizon=9)
 '''
+)
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,9 @@ def test_batches_of_any_size_are_enumerated_as_far_as_there_are_not_too_many() -
     with pytest.raises(ValueError, match="num_episodes must be a whole number of at least 1"):
         diagnostics.exact_moments(made, None, None, None, 0)  # type: ignore[arg-type]
     problem = tabular.garnet(0, 3, 2, branching=2, horizon=3)
+    uniform = np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"num_episodes=9 makes \d+\^9 batches, above 100000000"):
-        diagnostics.exact_moments(made, None, problem, np.zeros((3, 2)), 9)  # type: ignore[arg-type]
+        diagnostics.exact_moments(made, None, problem, uniform, 9)  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from own_parts import CLIPPED, HEADER, LINEAR
 from scripts import EXPERIMENTS, refused_without_jax, run
 
 import pg
@@ -24,28 +25,7 @@ from pg.runs.code import SHORT
 from pg.settings import own_files
 from pg.sweep import SweepSpec
 
-OWN = '''
-import jax.numpy as jnp
-import pg
-
-
-def clipped(policy, critic, h):
-    """Ψₜ = min(R, 50) less the mean over the other episodes."""
-
-    def weigh(params, state, traj):
-        total = jnp.minimum(pg.returns.total_return(traj.reward, h.gamma), 50.0)
-        return total - pg.baselines.leave_one_out(total), (), state
-
-    return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
-
-
-def linear(config, env):
-    size, actions = env.obs_shape[0], env.action_space.n
-    return pg.Network(
-        lambda key: jnp.zeros((size, actions)),
-        lambda params, carry, obs, first: (carry, pg.Categorical(obs @ params)),
-    )
-'''
+OWN = HEADER + CLIPPED + LINEAR
 OWN_ENV = """
 from environments import Clock
 

@@ -1,5 +1,5 @@
-"""What is measured, of the project and of the user's own: estimators, problems, and the networks
-and the optimizer with which the policies of all problems are trained.
+"""Contenders, of the project and of the user's own: estimators, problems, and the networks and the
+optimizer with which the policies of all problems are trained.
 
     parts.json    field, name, file and sha256 of each own part     code/NAME-SHA256.py    texts
 
@@ -24,7 +24,7 @@ Part = tuple[str, Any]  # a field, and a name, an object or `FILE.py:NAME`
 
 
 class Contenders(NamedTuple):
-    """What is measured."""
+    """The problems and estimators of a measurement."""
 
     problems: dict[str, Problem]  # by name
     estimators: dict[str, Any]  # name -> that of a listed one again, or a function
