@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from pg.commands import cli, job
+from pg.commands import cli
 from pg.config import PARTS
 from pg.runs import folders, parameters
 
@@ -41,19 +41,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
         from pg import envs, make_learner
         from pg.fast import devices
-        from pg.runs import execution, memory, results
+        from pg.runs import execution, memory, periodic, results
 
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
         memory.check(config, envs.configured(config, 1), like, len(seeds))
         metrics = results.read_metrics(folder)
-        plan = job.plan(job.Options(**cli.resumed(asked)))
-        if plan and plan.minutes is not None:  # of the clock, and so at other updates here
-            plan = None
-            metrics = {name: x for name, x in metrics.items() if name not in results.EVALUATED}
-        if plan:  # runs of before were evaluated at multiples alone
-            last = metrics["eval_return"][metrics["update"] == metrics["update"].max()]
-            plan = plan._replace(at_end=not np.isnan(last).all())
+        plan = None
+        if "eval_return" in metrics:  # at the updates it names: the clock says others each time
+            known = metrics["update"][~np.isnan(metrics["eval_return"])]
+            plan = periodic.Plan(
+                episodes=asked["eval_episodes"],
+                greedy=asked["greedy"],
+                stop_at_return=asked.get("stop_at_return"),
+                at_end=False,
+                updates=frozenset((known + 1).tolist()),
+            )
         leaves = parameters.read_leaves(folder, like.params, like.normaliser)
         there = folders.read_json(folder / "versions.json")
     except KeyError as error:
@@ -96,7 +99,18 @@ def compared(kind: str, there: dict[str, np.ndarray], here: dict[str, np.ndarray
         if a.shape != b.shape:
             lines.append(f"{kind} {name}: {a.shape} there and {b.shape} here")
         elif a.tobytes() != b.tobytes():
-            with np.errstate(invalid="ignore"):
-                gap = np.nanmax(np.abs(a.astype(float) - b.astype(float)))
-            lines.append(f"{kind} {name}: largest difference {gap:.3g}")
+            lines.append(f"{kind} {name}: {_difference(a.astype(float), b.astype(float))}")
     return lines
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> str:
+    """The difference of two arrays of one shape, in words; a number is no NaN."""
+    said = []
+    if (differ := int((np.isnan(a) != np.isnan(b)).sum())) > 0:
+        said.append(f"NaN in one of both in {differ} of {a.size} places")
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(np.where(a == b, 0.0, a - b))
+    gaps = gaps[~np.isnan(gaps)]
+    if not said or gaps.max(initial=0.0) > 0:
+        said.append(f"largest difference {gaps.max(initial=0.0):.3g}")
+    return ", ".join(said)

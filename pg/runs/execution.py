@@ -375,11 +375,7 @@ def train(
     Raises:
         ValueError: `partial` has metrics that this training has not.
     """
-    if partial is not None:
-        _check_metrics(partial, programs)
-        partial = partial._replace(
-            states=filled_up(first(partial.states, programs.num_runs), programs.num_runs)
-        )
+    partial = partial and _fitted(partial, programs)
     keys, hyperparams = devices.place((_data(keys), hyperparams), programs.layout.sharding)
     rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
     done, count, started = partial.updates if partial else 0, 1, time.monotonic()
@@ -393,6 +389,9 @@ def train(
     best = partial.best if partial else None
     reached = bool(evaluator and partial and evaluator.has_reached(partial.metrics))
     reached = bool(devices.agreed(int(reached)))  # only the first process has all metrics
+    if evaluator and partial and done == num_updates:  # it ended before its results were written
+        rows = [evaluator.at_end(done, partial.metrics, states)]
+        best, reached = evaluator.best, evaluator.has_reached(rows[0])
     with interrupts.deferred("the updates in progress") as caught:
         while done < num_updates and not (signum or stopped or reached):
             count, began = min(count, programs.length, num_updates - done), time.monotonic()
@@ -408,11 +407,14 @@ def train(
             )
             done += count
             taken = time.monotonic() - began
+            whole = new
             if evaluator:
-                new |= evaluator.columns(done, count, states, is_last=done == num_updates)
-                best, reached = evaluator.best, evaluator.has_reached(new)
-            rows = [joined([*rows, new])] if len(rows) == MERGED else [*rows, new]
-            on_chunk(done, time.monotonic() - started, new)
+                new |= evaluator.columns(done, count, states)
+                best = evaluator.best
+                whole = evaluator.at_end(done, new, states) if done == num_updates else new
+                reached = evaluator.has_reached(whole)
+            rows = [joined([*rows, whole])] if len(rows) == MERGED else [*rows, whole]
+            on_chunk(done, time.monotonic() - started, whole)
             # One count and one end for all processes: each has a part of every program.
             count = max(1, min(programs.length, int(SECONDS * count / taken)))
             count, signum = devices.settled(count, caught.signum or 0)
@@ -423,10 +425,12 @@ def train(
             )
             if keep:
                 last = done == num_updates or bool(signum) or stopped or reached
+                # as they are without the evaluation at the end, so that more updates can be added
                 keep(done, functools.partial(_fetched, states, best, programs.layout), new, last)
     if jax.process_count() == 1:
         signum = caught.signum or 0  # also one that came after the last look
     finished = done == num_updates
+    best = evaluator.best if evaluator else best
     return TrainResult(states, joined(rows), finished, signum or None, best, reached)
 
 
@@ -591,9 +595,10 @@ def _evaluation(
     return one
 
 
-def _check_metrics(partial: PartialRun, programs: Programs) -> None:
-    """Raises ValueError where what was measured before has another name or type than what will
-    be.
+def _fitted(partial: PartialRun, programs: Programs) -> PartialRun:
+    """Runs to go on with, as many as the programs have.
+
+    Raises ValueError where what was measured before has another name or type than what will be.
     """
     coming = programs.advance.out_info[1]
     for name, x in partial.metrics.items():
@@ -604,6 +609,8 @@ def _check_metrics(partial: PartialRun, programs: Programs) -> None:
                 f"the metrics of the checkpoint are of another run: {x.dtype} {shown(name)} is in "
                 f"none here"
             )
+    n = programs.num_runs
+    return partial._replace(states=filled_up(first(partial.states, n), n))
 
 
 def _data(keys: jax.Array) -> np.ndarray:

@@ -4,6 +4,9 @@ Its episodes have keys of their own, which follow from the seed and the number o
 has the bits that it has without, and a run that is resumed has the evaluations of one that never
 stopped. They are metrics, `eval_return` and `eval_standard_error`, NaN in updates without one.
 
+The evaluation after the last update is part of the results alone, and not of what a run goes on
+from: one with more updates added has the evaluations, and the best parameters, of a single run.
+
 The parameters with the highest return are kept. That return is the largest of several that are
 noisy, and so too high on average: what is reported of them is from fresh episodes.
 """
@@ -38,6 +41,8 @@ class Plan(NamedTuple):
     # training ends where the evaluation of every seed has at least this mean; None: it does not
     stop_at_return: float | None = None
     at_end: bool = True  # the last update is evaluated, whenever the one before was
+    # after these updates alone, whatever the fields above say: those of a run that is repeated
+    updates: frozenset[int] | None = None
 
     @property
     def actions(self) -> str:
@@ -84,26 +89,46 @@ class Evaluator:
 
     def updates_left(self, done: int) -> float:
         """The updates until the next evaluation; infinite where only the clock says when."""
+        if self.plan.updates is not None:
+            return min((x for x in self.plan.updates if x > done), default=math.inf) - done
         return math.inf if self.plan.every is None else self.plan.every - done % self.plan.every
 
-    def columns(
-        self, done: int, count: int, states: TrainState, *, is_last: bool = False
-    ) -> dict[str, np.ndarray]:
+    def columns(self, done: int, count: int, states: TrainState) -> dict[str, np.ndarray]:
         """The metrics [seeds, count] of the evaluations in the last `count` updates.
 
         Args:
             done: Updates done.
             count: Those of them since the last call.
             states: Leaves [n, ...], on the devices.
-            is_last: No update is to come.
         """
         columns = {
             name: np.full((self.num_seeds, count), np.nan, np.float32) for name in results.EVALUATED
         }
-        if self._is_due(done) or (is_last and self.plan.at_end):
+        if self._is_due(done):
             for name, scores in self._scores(done, states).items():
-                columns[name][:, -1] = scores[: self.num_seeds]
+                columns[name][:, -1] = scores
         return columns
+
+    def at_end(
+        self, done: int, metrics: Mapping[str, np.ndarray], states: TrainState
+    ) -> dict[str, np.ndarray]:
+        """The metrics of the last updates, of which the last is evaluated if it was not.
+
+        Args:
+            done: All updates.
+            metrics: [seeds, count] each, of the last ones.
+            states: Leaves [n, ...], on the devices.
+        """
+        evaluated = "eval_return" in metrics and not np.isnan(metrics["eval_return"][:, -1]).all()
+        # only the first process has all metrics of a run that goes on
+        evaluated = bool(devices.agreed(int(evaluated)))
+        if evaluated or not self.plan.at_end:
+            return dict(metrics)
+        empty = np.full(metrics["env_steps"].shape, np.nan, np.float32)
+        columns = {name: metrics.get(name, empty).copy() for name in results.EVALUATED}
+        for name, scores in self._scores(done, states).items():
+            columns[name][:, -1] = scores
+        return {**metrics, **columns}
 
     def has_reached(self, metrics: Mapping[str, np.ndarray]) -> bool:
         """True where the last update was evaluated, and every seed has the return at which training
@@ -119,6 +144,8 @@ class Evaluator:
         return bool(fine.any() and (scores[fine] >= target).all())
 
     def _is_due(self, done: int) -> bool:
+        if self.plan.updates is not None:
+            return done in self.plan.updates
         if self.plan.every is not None and done % self.plan.every == 0:
             return True
         if self.plan.minutes is None:
@@ -127,7 +154,7 @@ class Evaluator:
         return bool(devices.agreed(int(passed)))
 
     def _scores(self, done: int, states: TrainState) -> dict[str, np.ndarray]:
-        """Evaluates all runs after update `done`, and keeps the best; [n] each."""
+        """Evaluates all runs after update `done`, and keeps the best; [seeds] each."""
         keys = jax.vmap(jax.random.fold_in, (0, None))(self.keys, np.uint32(done))
         found = self.evaluate(states, np.asarray(jax.random.key_data(keys)))
         scores = results.final_scores(devices.fetch(found[self.plan.actions], self.layout))
@@ -135,8 +162,8 @@ class Evaluator:
         self._keep_best(done, states, mean)
         self.since = time.monotonic()
         return {
-            "eval_return": mean,
-            "eval_standard_error": scores["standard_error"].astype(np.float32),
+            "eval_return": mean[: self.num_seeds],
+            "eval_standard_error": scores["standard_error"][: self.num_seeds].astype(np.float32),
         }
 
     def _keep_best(self, done: int, states: TrainState, scores: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import pytest
 from small import TINY
 
 import pg
-from pg.commands import cli, evaluate, job
+from pg.commands import cli, evaluate, job, replay
 from pg.evaluate import evaluate as evaluated
 from pg.runs import checkpoints, execution, parameters, results
 from pg.runs.periodic import Plan
@@ -165,6 +165,31 @@ def test_the_last_update_is_evaluated_whatever_its_number(plan: Plan, kept: Kept
     assert run.best.update.tolist() == [2, 2]
 
 
+def test_a_run_with_more_updates_added_has_the_evaluations_of_a_single_one(
+    tmp_path: Path,
+) -> None:
+    """The evaluation after the last update of before is none of them, though it was the best."""
+    plan = Plan(every=2, episodes=5)
+    keeper = checkpoints.Keeper(tmp_path, ABOUT, COLUMNS)
+    short = dataclasses.replace(CONFIG, num_updates=3)
+    before = execution.run(short, None, SEEDS, keep=keeper, plan=plan)
+    assert np.isfinite(before.metrics["eval_return"][:, 2]).all()
+    assert before.best is not None
+    assert 3 in before.best.update
+    found = checkpoints.restore(tmp_path, LIKE, ABOUT, len(SEEDS))
+    assert found is not None
+    longer = dataclasses.replace(CONFIG, num_updates=5)
+    added = execution.run(longer, None, SEEDS, partial=found.partial, plan=plan)
+    single = execution.run(longer, None, SEEDS, plan=plan)
+    assert np.isnan(single.metrics["eval_return"][:, 2]).all()
+    assert same(added.metrics, single.metrics)
+    assert same(added.best, single.best)
+    # killed after its last checkpoint and before its results
+    again = execution.run(short, None, SEEDS, partial=found.partial, plan=plan)
+    assert same(again.metrics, before.metrics)
+    assert same(again.best, before.best)
+
+
 def test_training_ends_at_the_return_that_is_asked_for_and_can_go_on(kept: Kept) -> None:
     every = kept.run.metrics["eval_return"].min(axis=0)  # of the seed that is behind
     target = float(np.nanmax(every))
@@ -230,6 +255,31 @@ def test_the_folder_tells_how_the_run_ended_and_what_its_best_parameters_have(
     assert (again["mean"], again["parameters"]) == (summary["best"]["mean"], "best")
     assert job.resume(folder) == 0
     assert "it ended after 2 updates, as it had a return of 5 at least" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_replay_is_evaluated_where_the_run_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the clock, and from the update on at which its evaluations began."""
+    config = dataclasses.replace(TINY, env="CartPole-v1", num_updates=2, horizon=20)
+    options = job.Options(out=tmp_path, name="mine", eval_episodes=4)
+    assert job.run(config, config.hyperparams(), options) == 0
+    longer = dataclasses.replace(config, num_updates=4)
+    options = dataclasses.replace(options, eval_minutes=0.0)
+    assert job.run(longer, config.hyperparams(), options) == 0
+    (folder,) = tmp_path.glob("*/*/mine")
+    metrics = results.read_metrics(folder)
+    assert np.isnan(metrics["eval_return"]).tolist() == [True, True, False, False]
+    assert replay.main([str(folder)]) == 0
+    assert "identical: " in capsys.readouterr().out
+
+
+def test_a_replay_tells_a_number_from_nan() -> None:
+    lines = replay.compared("column", {"x": np.array([1.0, 2.0])}, {"x": np.array([np.nan, 2.0])})
+    assert lines == ["column x: NaN in one of both in 1 of 2 places"]
+    lines = replay.compared("leaf", {"x": np.array([1.0, 2.0])}, {"x": np.array([np.nan, 2.5])})
+    assert lines == ["leaf x: NaN in one of both in 1 of 2 places, largest difference 0.5"]
 
 
 def test_the_best_policy_acts(folder: Path) -> None:
