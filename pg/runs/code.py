@@ -5,7 +5,8 @@
 
 A run is resumed, replayed and loaded with parts that are given again, which must be those that are
 recorded. Neither what lies in a run's folder nor a file that it names is ever executed for it. What
-has several parts of one field, as the leaderboard, records a list of them.
+has several parts of one field, as the leaderboard, records a list of them. Of a part that was given
+in Python the file says little, and its definition is recorded too.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pg.config import Config, own_parts, part_name
 from pg.inputs import Optional
-from pg.runs import files
+from pg.runs import definitions, files
 from pg.settings import own_files
 from pg.settings.own_files import Source
 from pg.settings.parts import resolved, row_name
@@ -42,6 +43,7 @@ _ENTRY: dict[str, Any] = {
     "file": str,
     "sha256": str,
     "module": Optional(str),
+    "definition": Optional(str),
     "defined_in": Optional(str),
     "imports": Optional({...: str}),
 }
@@ -82,8 +84,12 @@ def record_list(parts: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 def digest(entry: Mapping[str, Any]) -> str:
     """The SHA-256 of a part's code: that of its file, or, where the file imports others from its
-    folder, one of all of them. entry: of the part, in `parts`.
+    folder, one of all of them; of a part that was given in Python that of its definition.
+
+    entry: of the part, in `parts`.
     """
+    if entry.get("definition"):
+        return str(entry["definition"].rpartition(" ")[2])
     if not entry.get("imports"):
         return str(entry["sha256"])
     lines = [f"{sha256}  {path}" for path, sha256 in sorted(entry["imports"].items())]
@@ -115,7 +121,7 @@ def _entry(part: Any, source: Source) -> dict[str, Any]:
         "sha256": source.sha256,
     }
     if source.module:
-        return {**entry, "module": source.module}
+        return {**entry, "module": source.module, "definition": definitions.digest(part)}
     if source.defined_in:
         entry["defined_in"] = source.defined_in
     return {**entry, "imports": {x.path: x.sha256 for x in source.imports}}
@@ -187,6 +193,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Change]
     none, and nothing is said of them.
     """
     found = []
+    if before.get("definition"):  # of its file other parts may have changed
+        return [_Change(None, digest(before), digest(now))] * _is_redefined(before, now)
     if before["sha256"] != now["sha256"]:
         found.append(_Change(None, before["sha256"], now["sha256"]))
     if "imports" in before and "imports" in now:
@@ -268,14 +276,39 @@ def is_changed(
         raise ValueError(
             f"{folder} holds a run of another {field}, {entry['name']!r}: got {name!r}"
         )
-    # of a part that was given in Python the file may be a script that has gone on since
-    if source is None or "module" in entry:
+    if source is None:
         return False
+    if "module" in entry:
+        is_other = bool(source.module) and _is_redefined(entry, _entry(part, source))
+        if is_other and not allow_changed_code:
+            raise ChangedCodeError(_redefined(folder, f"{field} {name!r}"))
+        return is_other
     found = _changes(entry, _entry(part, source))
     if found and not allow_changed_code:
         part = f"{field} {name!r}"
         raise ChangedCodeError(_changed(folder, part, entry["file"], source, found[0]))
     return bool(found)
+
+
+def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """True where two entries of a part that was given in Python are of other definitions, and one
+    version of Python. Entries of before definitions were recorded have none.
+    """
+    then, today = before.get("definition"), now.get("definition")
+    if not then or not today or not definitions.are_comparable(then, today):
+        return False
+    return bool(then != today)
+
+
+def _redefined(folder: Path, part: str) -> str:
+    """The sentence on a part that was given in Python, and is another one today. part: with its
+    field.
+    """
+    return (
+        f"{part} is not the one that {folder} was run with, as its code, or a value that it closes "
+        "over, has changed since: give that one, or allow_changed_code=True to go on with that of "
+        "today"
+    )
 
 
 def _changed(folder: Path, part: str, recorded: str, source: Source, change: _Change) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "FORM",
     "Source",
     "before_executing",
+    "is_of_library",
     "is_reference",
     "load",
     "place_of",
@@ -269,11 +270,11 @@ def place_of(error: BaseException, *, named: bool = False) -> str:
     if named:
         own = [frame for frame in frames if own_imports.is_executed(frame.filename)]
     else:
-        own = [frame for frame in frames if not _is_of_others(frame.filename)]
+        own = [frame for frame in frames if not is_of_library(frame.filename)]
     return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
-def _is_of_others(file: str) -> bool:
+def is_of_library(file: str) -> bool:
     """True for a file of Python's library, of this package or of one that is installed."""
     return "site-packages" in file or "dist-packages" in file or file.startswith(_LIBRARIES)
 

@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 from own_parts import CLIPPED
 from scripts import refused_without_jax
 
+import pg
 from pg.benchmarks import leaderboard
 from pg.benchmarks.leaderboard import contenders, problems
 from pg.commands import leaderboard as leaderboard_command
 from pg.commands import table, variance
+from pg.estimators.sequences import sequence_estimator
 from pg.runs.code import SHORT
 from pg.settings import own_files
 
@@ -238,6 +241,30 @@ def test_own_parts_are_measured_beside_listed_ones_and_other_code_is_refused(
     after = recorded(out)
     assert after.pop(("estimator", "clipped")) == own_files.read(f"{other}:clipped").sha256
     assert set(after.values()) == {digest}
+
+
+def test_an_estimator_from_python_is_known_by_its_definition(tmp_path: Path) -> None:
+    """By its code, and what it closes over: two references are two estimators."""
+
+    def scaled(factor: float) -> Any:
+        def estimator(policy: Any, critic: Any, h: Any) -> Any:
+            return pg.ESTIMATORS["reinforce"](policy, critic, h._replace(gamma=factor * h.gamma))
+
+        return estimator
+
+    def entered(estimator: Any, **options: Any) -> list[contenders.Part]:
+        return contenders.enter(["garnet"], [estimator], tmp_path, {}, **options).changed
+
+    def with_reference(value: float) -> Any:
+        return sequence_estimator({"w": jnp.full(3, value)}, kl="k2", kl_place="loss")
+
+    for make in (scaled, with_reference):
+        name = make(0.5).__name__
+        contenders.record(tmp_path, [("estimator", make(0.5))])
+        assert entered(make(0.5)) == []
+        with pytest.raises(ValueError, match=f"estimator {name!r} is not the one that"):
+            entered(make(1.0))
+        assert entered(make(1.0), allow_changed_code=True) == [("estimator", name)]
 
 
 def test_policies_are_trained_with_the_parts_that_a_folder_records(

@@ -48,6 +48,7 @@ ORDER = (
         "runs.interrupts",
         "runs.memory",
         "runs.migrations",
+        "runs.definitions",
         "runs.code",
         "runs.folders",
     ),

@@ -337,6 +337,11 @@ def constant(config: Config, env: Any) -> pg.Network:
     )
 
 
+def another_constant(config: Config, env: Any) -> pg.Network:
+    """The same scores, of which an action is less probable."""
+    return constant(config, env)._replace(init=lambda key: {"b": np.array([0.0, 1.0])})
+
+
 def test_a_part_from_python_is_given_again_by_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,6 +359,15 @@ def test_a_part_from_python_is_given_again_by_its_name(
 
     assert job.resume(folder, policy=another) == cli.MISTAKE
     assert "another policy, 'constant': got 'another'" in capsys.readouterr().err
+    code = constant.__code__
+    try:
+        constant.__code__ = another_constant.__code__
+        assert job.resume(folder, policy=constant, num_updates=3) == cli.MISTAKE
+        said = " ".join(capsys.readouterr().err.split())
+        assert "policy 'constant' is not the one that" in said
+        assert "allow_changed_code=True" in said
+    finally:
+        constant.__code__ = code
     assert job.resume(folder, policy=constant, num_updates=3) == 0
     assert pg.load_policy(folder, policy=constant).params["b"].shape == (2,)
 

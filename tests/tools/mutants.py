@@ -1595,6 +1595,20 @@ MUTANTS = [
         "tests/runs/test_periodic.py -k added",
     ),
     Mutant(
+        "what an estimator from Python closes over is no part of its definition",
+        "runs/definitions.py",
+        "value = cell.cell_contents",
+        "value = None",
+        "tests/benchmarks/test_own_contenders.py -k definition",
+    ),
+    Mutant(
+        "a part from Python may have other code",
+        "runs/code.py",
+        "is_other = bool(source.module) and _is_redefined(entry, _entry(part, source))",
+        "is_other = False",
+        "tests/runs/test_own_files.py -k from_python",
+    ),
+    Mutant(
         "a replay says that NaN and a number differ by 0",
         "commands/replay.py",
         "(np.isnan(a) != np.isnan(b)).sum()",
