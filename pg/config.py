@@ -544,3 +544,10 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
             f"another optimizer"
         )
+    stop_kl = hyperparams.stop_kl
+    if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):
+        raise ValueError(
+            f"stop_kl={stop_kl!r} bounds the divergence from the policy that has collected the "
+            f"batch, which with policy_lag={config.policy_lag} is large before the first step, so "
+            "that none may be taken: leave stop_kl out"
+        )

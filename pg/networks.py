@@ -87,6 +87,8 @@ class Network(NamedTuple):
     unstandardised: bool = False
     # it sees `Masked` observations: illegal actions have probability 0
     masked: bool = False
+    # the part that it sees of an observation that has what another network sees, too
+    view: View = ()
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
 
@@ -255,7 +257,7 @@ def _seeing(network: Network, view: View) -> Network:
     ) -> tuple[PyTree, Any]:
         return network.apply(params, carry, seen(obs, view), first)
 
-    return network._replace(apply=apply)
+    return network._replace(apply=apply, view=view)
 
 
 def unroll(

@@ -483,6 +483,12 @@ def _check_arguments(env: Any, policy: Any, key: Any) -> None:
             "the environment has action masks, which this policy does not see: write "
             "pg.networks.masked(policy), or pg.make_env(..., action_mask='none')"
         )
+    if env.views.policy and policy.view != env.views.policy:
+        raise ValueError(
+            "the observations of the environment have what the critic sees, too, and this policy "
+            "is not on its own part of them: write pg.networks.for_env(policy, env, "
+            "env.views.policy), or pg.make_env(..., critic_observe=('policy',))"
+        )
 
 
 def _check_rollout_state(name: str, state: Any, env: Env) -> None:

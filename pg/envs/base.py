@@ -25,6 +25,7 @@ from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import View, Views, choose, make_views, seen
+from pg.estimators.facts import facts_of
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
@@ -309,7 +310,8 @@ def configured(
         config: The settings.
         num_envs: The number of copies.
         env_params: Overrides of its parameters on top.
-        for_critic: Observations have what the critic sees, too, where that is something else.
+        for_critic: Observations have what the critic sees, too, where there is one and that is
+            something else.
 
     Raises:
         ValueError: As `make_env` does, and where episodes are collected whose longest is not known,
@@ -317,13 +319,14 @@ def configured(
     """
     check_config(config)
     overrides = {**dict(config.env_params), **(env_params or {})}
+    has_critic = for_critic and facts_of(config.estimator).critic != "none"
     env = make_env(
         config.env,
         num_envs,
         overrides,
         action_repeat=config.action_repeat,
         observe=config.observe,
-        critic_observe=config.critic_observe if for_critic else ("policy",),
+        critic_observe=config.critic_observe if has_critic else ("policy",),
         action_mask=config.action_mask,
     )
     if config.collect == "episodes":

@@ -56,6 +56,8 @@ class Facts:
     """Ψ contains the policy itself, by a ratio, a probability or scores: that of earlier parameters
     is another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
     """
+    with_reference: bool = False
+    """Compares the policy with a reference policy, whose parameters are its state."""
     shrunk: bool = False
     """The mean is along ∇J, and shorter."""
     same_on_policy: str = ""

@@ -140,6 +140,7 @@ def facts_of(switches: Switches) -> Facts:
         off_policy=s.ratio == "sequence" and s.clip == "none" and not in_loss,
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
+        with_reference=s.kl != "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
         settings={
             **({"group_size": GROUP_SIZE} if groups else {}),

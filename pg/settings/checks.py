@@ -212,6 +212,12 @@ def _check_parts(config: Any) -> None:
             f"image_layout={config.image_layout!r} is for network='cnn': an mlp takes no axes apart"
         )
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
+    if facts.with_reference and config.normalise_observations:
+        raise ValueError(
+            f"estimator={estimator!r} keeps a reference policy, and with normalise_observations "
+            "running statistics change what its parameters do: leave normalise_observations out, "
+            "or give scale_observations, which stays as it is"
+        )
     if config.optimizer == "trpo" and facts.critic == "Q":
         raise ValueError(
             f"optimizer='trpo' measures its step by the action that was taken, and "

@@ -90,3 +90,13 @@ def test_a_lag_needs_an_importance_ratio() -> None:
     with pytest.raises(ValueError, match="policy_lag must be a whole number of at least 0"):
         config(-1)
     assert config(2, sequence_estimator(ratio="token"), group_size=2).policy_lag == 2
+
+
+def test_a_lag_excludes_a_bound_on_the_divergence_from_the_behaviour() -> None:
+    """Which is above it before the first step, so that nothing would be learned."""
+    made = config(2, "ppo", collect="windows")
+    with pytest.raises(ValueError, match="large before the first step, so that none may be taken"):
+        make_learner(made, made.hyperparams(stop_kl=0.01))
+    make_learner(made, made.hyperparams())
+    without = config(0, "ppo", collect="windows")
+    make_learner(without, without.hyperparams(stop_kl=0.01))

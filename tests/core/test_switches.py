@@ -71,6 +71,13 @@ def test_an_estimator_of_switches_needs_no_further_settings() -> None:
     assert Config(env=MDP, estimator=grouped, num_envs=8).num_envs == 8
 
 
+def test_a_reference_excludes_running_statistics_of_observations() -> None:
+    """With which its parameters would be another policy after every update."""
+    with pytest.raises(ValueError, match="running statistics change what its parameters do"):
+        config(sizes=SIZES | {"normalise_observations": True}, kl="k2", kl_place="loss")
+    assert config(sizes=SIZES | {"normalise_observations": True}).normalise_observations
+
+
 def test_a_reference_of_another_network_is_one_sentence() -> None:
     with pytest.raises(ValueError, match="the reference must have the shapes of the policy's"):
         make_learner(config({"a": jnp.zeros(3)}, kl="k1")).init(KEY)

@@ -3,6 +3,7 @@
 The exact tests are of a table whose states look alike to the policy.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -20,14 +21,14 @@ from scripts import run
 import pg
 from pg.config import Config, Hyperparams
 from pg.distributions import Categorical
-from pg.envs import make_env, spaces
+from pg.envs import configured, make_env, spaces
 from pg.estimators import ESTIMATORS, Params
 from pg.estimators.base import successor_values
 from pg.estimators.facts import FACTS
 from pg.evaluate import evaluate
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
-from pg.networks import Network, make_critic, make_policy
+from pg.networks import Network, for_env, make_critic, make_policy
 from pg.rollout import Trajectory, episodes
 from pg.runs import exporting, folders, parameters
 
@@ -471,6 +472,33 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         "critic_observe must be a whole number of at least 0, got 'time'",
     ),
 }
+
+
+def test_without_a_critic_nothing_is_kept_for_it() -> None:
+    config = Config(env=Guided(), estimator="reinforce", num_envs=3, horizon=4, preset=None)
+    env = configured(config, 3)
+    assert env.obs_shape == (2,)
+    learner = pg.make_learner(config, config.hyperparams())
+    pg.make_policy(config, env)
+    assert jax.eval_shape(learner.init, KEY).params.critic == ()
+    with_critic = dataclasses.replace(config, estimator="state_value")
+    assert set(configured(with_critic, 3).obs_shape) == {"policy", "critic"}
+
+
+def test_a_policy_that_would_see_what_the_critic_sees_is_refused() -> None:
+    env = make_env(Guided(), 3)
+
+    def apply(params: Any, carry: Any, obs: Any, first: Any) -> Any:
+        logits = sum(x.reshape(*first.shape, -1)[..., :1] for x in jax.tree.leaves(obs))
+        return carry, Categorical(jnp.concatenate([logits, -logits], axis=-1))
+
+    policy = Network(lambda key: (), apply)
+    with pytest.raises(ValueError, match="this policy is not on its own part of them: write"):
+        episodes(env, policy, (), KEY, 4)
+    own = for_env(policy, env, env.views.policy)
+    plain = make_env(Guided(), 3, critic_observe=("policy",))
+    actions = [episodes(*given, (), KEY, 4).action for given in ((env, own), (plain, policy))]
+    np.testing.assert_array_equal(*actions)
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -1609,6 +1609,27 @@ MUTANTS = [
         "tests/runs/test_own_files.py -k from_python",
     ),
     Mutant(
+        "a reference policy drifts with the statistics of observations",
+        "settings/checks.py",
+        "if facts.with_reference and config.normalise_observations:",
+        "if False:",
+        "tests/core/test_switches.py -k running_statistics",
+    ),
+    Mutant(
+        "what a critic would see is kept without one",
+        "envs/base.py",
+        'has_critic = for_critic and facts_of(config.estimator).critic != "none"',
+        "has_critic = for_critic",
+        "tests/core/test_views.py -k without_a_critic",
+    ),
+    Mutant(
+        "a policy that is handed in sees what the critic sees",
+        "rollout.py",
+        "if env.views.policy and policy.view != env.views.policy:",
+        "if False:",
+        "tests/core/test_views.py -k is_refused",
+    ),
+    Mutant(
         "a replay says that NaN and a number differ by 0",
         "commands/replay.py",
         "(np.isnan(a) != np.isnan(b)).sum()",
