@@ -186,7 +186,9 @@ class Config:
     critic: Any = None
     """FILE.py:NAME of a critic of your own, as policy."""
     network: Architecture = "auto"
-    """Torso of policy and critic; auto: cnn for images, else mlp."""
+    """Torso of policy and critic, auto: cnn for images, else mlp; or a causal_transformer over a
+    sequence of tokens.
+    """
     image_layout: ImageLayout = "auto"
     """Axes of an image: height, width, channels (hwc) or channels first (chw); auto: by the
     shape.
@@ -194,7 +196,7 @@ class Config:
     scale_observations: bool = False
     """Scale observations to [0, 1] by the bounds of their space: frames of bytes by 255."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the dense hidden layers."""
+    """Widths of the dense hidden layers; of a causal_transformer that of each block, all alike."""
     critic_hidden_sizes: tuple[int, ...] | None = None
     """Widths of the critic's; none: as hidden_sizes."""
     conv: tuple[str, ...] = ()

@@ -37,12 +37,14 @@ from pg.layers import (
     CNN,
     MLP,
     ActionValues,
+    CausalTransformer,
     Hidden,
     Joint,
     Logits,
     Model,
     Normal,
     Together,
+    TokenKinds,
     Value,
     make_cell,
 )
@@ -350,10 +352,60 @@ def num_params(params: PyTree) -> int:
 
 def _network(config: Config, env: Env, head: nn.Module) -> Network:
     """The network with this head, on the torso and the recurrent cell of the settings."""
+    if config.network == "causal_transformer":
+        return _causal_transformer(config, env, head)
     cell = make_cell(config.rnn, config.rnn_size, config.rnn_window, config.rnn_heads)
-    model = Model(_torso(config, env), cell, head)
-    carry = () if cell is None else cell.start()
-    scaled, encoded = scaling(config, env), one_hot_tokens(env)
+    return _of_model(config, env, Model(_torso(config, env), cell, head), one_hot_tokens(env))
+
+
+def _causal_transformer(config: Config, env: Env, head: nn.Module) -> Network:
+    """The causal transformer with this head, as many blocks as there are hidden layers.
+
+    Raises ValueError for an environment that shows anything but a sequence of tokens.
+    """
+    shapes, kinds = env.obs_shape, env.obs_kinds
+    names = set(shapes) if isinstance(shapes, Mapping) else set()
+    if not all(jax.tree.leaves(kinds)) or names not in (
+        {"prompt", "position", "token"},
+        {"prompt", "position", "tokens"},
+    ):
+        raise ValueError(
+            "network='causal_transformer' reads prompt, position and the last token or all of "
+            "them, as pg.envs.Sequences shows them with observation='last' or 'prefix'; got "
+            f"observations {described(shapes) if not names else sorted(names)}: use network='mlp'"
+        )
+    token = "token" if "token" in names else "tokens"
+    check_network(config, kinds[token])
+    transformer = CausalTransformer(
+        num_blocks=len(config.hidden_sizes),
+        size=config.hidden_sizes[0],
+        heads=config.rnn_heads,
+        kinds=TokenKinds(kinds[token], kinds["position"], kinds["prompt"], *shapes["prompt"]),
+        hidden=_hidden(config),
+    )
+
+    def with_last_token(obs: PyTree) -> PyTree:
+        if token == "token":
+            return obs
+        place = jnp.maximum(obs["position"].astype(jnp.int32) - 1, 0)
+        return {**obs, "token": jnp.take_along_axis(obs["tokens"], place, axis=-1)}
+
+    return _of_model(config, env, Model(None, transformer, head), with_last_token)
+
+
+def _of_model(
+    config: Config, env: Env, model: Model, encoded: Callable[[PyTree], PyTree]
+) -> Network:
+    """The network of a model.
+
+    Args:
+        config: The settings.
+        env: The environment that it sees.
+        model: Its layers.
+        encoded: Observations as the model is given them.
+    """
+    carry = () if model.memory is None else model.memory.start()
+    scaled = scaling(config, env)
     is_array = is_shape(env.obs_shape)
 
     def init(key: PRNGKeyArray) -> PyTree:

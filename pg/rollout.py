@@ -31,7 +31,7 @@ Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
 
 
 class Trajectory(NamedTuple):
-    """A batch of steps. Every leaf is [T, B, ...], time first."""
+    """A batch of steps. Every leaf is [T, B, ...], time first, but for the carry, [1, B, ...]."""
 
     # floats; bytes where the environment gives bytes, which takes a quarter of the memory;
     # `Masked(obs, mask)` where it has action masks
@@ -46,7 +46,9 @@ class Trajectory(NamedTuple):
     first: Bool[Array, "T B"]  # this step is its episode's first
     valid: Bool[Array, "T B"]  # True until and including the ending step
     time: Int[Array, "T B"]  # steps since the episode's start
-    carry: PyTree  # the recurrent state before the step; () if there is none
+    # the recurrent state before the first step, [1, B, ...]; () if there is none. Those of the
+    # others follow from it, and stored they would multiply a batch by the size of the state.
+    carry: PyTree
     # the number of the episode's group; () where episodes are not in groups
     group: Int[Array, "T B"] | tuple[()] = ()
     # environment steps for which the action was held; () where each is taken once
@@ -61,6 +63,11 @@ class Trajectory(NamedTuple):
     def done(self) -> Bool[Array, "*T"]:
         """[T, B] the episode ended after this step, either way."""
         return self.terminated | self.truncated
+
+    @property
+    def without_carry(self) -> "Trajectory":
+        """The steps alone, which can be cut along time, for a network that has no carry."""
+        return self._replace(carry=())
 
     @property
     def env_steps(self) -> Int[Array, "*T"]:
@@ -270,6 +277,7 @@ def _episodes(
     traj = scan_until(
         loop.step, loop.begin, loop.draws, lambda running: running.alive, length=horizon
     )
+    traj = traj._replace(carry=_carry_before(loop.begin.state))
     if group_size > 1:
         number = jnp.arange(env.num_envs, dtype=jnp.int32) // group_size
         traj = traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
@@ -361,8 +369,9 @@ def _window(
         return _where(row.done, _fresh(env, policy, *reset), moved), (row, ended)
 
     draws = _draws(env, policy, params, state, key)(jnp.arange(num_steps))
-    state, (traj, ended) = jax.lax.scan(step, state, (draws, starts))
-    return Collected(state, traj, jax.tree.map(jnp.sum, ended))
+    after, (traj, ended) = jax.lax.scan(step, state, (draws, starts))
+    traj = traj._replace(carry=_carry_before(state))
+    return Collected(after, traj, jax.tree.map(jnp.sum, ended))
 
 
 def differentiable_episodes(
@@ -386,7 +395,8 @@ def differentiable_episodes(
     horizon = env.horizon(horizon)
     loop = _loop(env, policy, params, key, horizon, act=reparameterised)
     draws = loop.draws(jnp.arange(horizon))
-    return jax.lax.scan(jax.checkpoint(loop.step), loop.begin, draws)[1]
+    traj = jax.lax.scan(jax.checkpoint(loop.step), loop.begin, draws)[1]
+    return traj._replace(carry=_carry_before(loop.begin.state))
 
 
 def visited(
@@ -536,7 +546,7 @@ def _step(
         act: Distribution, noise -> action.
 
     Returns:
-        Their state afterwards, unreset, and the row [B, ...] to record.
+        Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
     """
     noise, key_data = draws
     keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
@@ -557,7 +567,7 @@ def _step(
         first=first,
         valid=jnp.ones(env.num_envs, bool),
         time=state.time,
-        carry=state.carry,
+        carry=(),
         held=transition.steps,
     )
     episode_return = state.episode_return + transition.reward
@@ -631,6 +641,11 @@ def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> Rollout
     time = zeros.astype(jnp.int32)
     held = time if env.action_repeat > 1 else ()
     return RolloutState(env_state, obs, networks.start(policy, env.num_envs), time, zeros, held)
+
+
+def _carry_before(state: RolloutState) -> PyTree:
+    """The carry of a trajectory that begins in this state, [1, B, ...]."""
+    return jax.tree.map(lambda c: c[None], state.carry)
 
 
 def _where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:

@@ -194,6 +194,8 @@ def build_estimator(
     def weighted(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
+        if not one_block:
+            traj = traj.without_carry
         credit = _credit(weigh(params, state, traj), traj, critic)
         psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
         batch = Weighted(traj, psi, credit.target, credit.value, credit.extra)
@@ -326,13 +328,27 @@ def critic_output(critic: Network, params: Params, traj: Trajectory) -> Shaped[A
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
+def map_along(network: Network, f: Callable[[Trajectory], PyTree], traj: Trajectory) -> PyTree:
+    """`f` of a trajectory, leaves [T, B, ...], computed block by block of time unless the network
+    is recurrent; 0 in blocks without a valid step.
+
+    Args:
+        network: The network that f applies.
+        f: Rows of a trajectory -> leaves [K, B, ...], each row of time on its own.
+        traj: The trajectory.
+    """
+    if not network.recurrent:
+        traj = traj.without_carry
+    return blocks.map_steps(f, traj, traj.valid, one_block=network.recurrent)
+
+
 def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
     """log ρ = log π(a|s) - log behaviour(a|s), [T, B]; 0 where not valid."""
 
     def block(rows: Trajectory) -> Float[Array, "K B"]:
         return policy_output(policy, params, rows).log_prob(rows.action)
 
-    log_prob = blocks.map_steps(block, traj, traj.valid, one_block=policy.recurrent)
+    log_prob = map_along(policy, block, traj)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
 
 
@@ -391,7 +407,7 @@ def _values(
         v = critic_output(critic, params, rows._replace(obs=obs_of(rows)))
         return per_step("the critic's V", v, rows, ONE_NUMBER)
 
-    return blocks.map_steps(block, traj, traj.valid, one_block=critic.recurrent)
+    return map_along(critic, block, traj)
 
 
 def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B A"]:
@@ -407,7 +423,7 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Ar
             raise ValueError(f"the critic's Q must be [T, B, A], one number for each action; {got}")
         return q
 
-    return blocks.map_steps(block, traj, traj.valid, one_block=critic.recurrent)
+    return map_along(critic, block, traj)
 
 
 def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float[Array, "T B"]:
@@ -426,7 +442,7 @@ def successor_values(critic: Network, params: Params, traj: Trajectory) -> Float
         next_obs = as_float(_successors(row))
         return carry, critic.apply(own, carry, next_obs, jnp.zeros_like(row.first))[1]
 
-    v = jax.lax.scan(step, _critic_carry(critic, traj), traj)[1]
+    v = jax.lax.scan(step, _critic_carry(critic, traj), traj.without_carry)[1]
     return per_step("the critic's V", v, traj, ONE_NUMBER)
 
 
@@ -549,5 +565,5 @@ def _critic_carry(critic: Network, traj: Trajectory) -> PyTree:
 
 
 def _before(carry: PyTree) -> PyTree:
-    """The recurrent state [B, ...] before the first step."""
+    """The recurrent state [B, ...] before the first step, as networks are given it."""
     return jax.tree.map(lambda c: c[0], carry)

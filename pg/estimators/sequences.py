@@ -28,12 +28,12 @@ from pg.estimators.base import (
     Weighted,
     build_estimator,
     discounted_reward_to_go,
+    map_along,
     policy_output,
     return_and_error,
     same_group,
 )
 from pg.estimators.switches import Switches, facts_of, name_of
-from pg.fast import blocks
 from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -251,7 +251,7 @@ def _along(s: Switches, policy: Network, params: Params, traj: Trajectory) -> tu
         dist = policy_output(policy, params, rows)
         return dist.log_prob(rows.action), dist if s.kl == "full" else ()
 
-    return blocks.map_steps(block, traj, traj.valid, one_block=policy.recurrent)
+    return map_along(policy, block, traj)
 
 
 def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:

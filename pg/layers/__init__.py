@@ -1,5 +1,6 @@
 """Layers of the networks, as flax modules: torsos, recurrent cells and heads."""
 
+from pg.layers.causal import CausalTransformer, TokenKinds
 from pg.layers.dense import ACTIVATIONS, orthogonal
 from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
 from pg.layers.model import Model, make_cell
@@ -12,6 +13,7 @@ __all__ = [
     "LOG_STD",
     "MLP",
     "ActionValues",
+    "CausalTransformer",
     "Hidden",
     "Joint",
     "Logits",
@@ -19,6 +21,7 @@ __all__ = [
     "Normal",
     "Recurrent",
     "Together",
+    "TokenKinds",
     "Value",
     "make_cell",
     "orthogonal",

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from pg.config import RNN
 from pg.layers.attention import Transformer
+from pg.layers.causal import CausalTransformer
 from pg.layers.linear_recurrences import LRU, MinGRU
 from pg.layers.recurrent import Recurrent
 
@@ -38,13 +39,14 @@ def make_cell(kind: RNN, size: int, window: int, heads: int) -> Cell | None:
 class Model(nn.Module):
     """Torso, recurrent cell if there is one, head."""
 
-    torso: nn.Module
-    memory: Cell | None  # a recurrent cell; its name is that of its stored parameters
+    torso: nn.Module | None  # None: what remembers sees the observation itself
+    # a recurrent cell; its name is that of its stored parameters
+    memory: Cell | CausalTransformer | None
     head: nn.Module
 
     def __call__(self, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]) -> tuple[PyTree, Any]:
         """carry, obs [..., *O], first [...] -> carry, the output of the head."""
-        features = self.torso(obs)
+        features = obs if self.torso is None else self.torso(obs)
         if self.memory is not None:
             carry, features = self.memory(carry, features, first)
         return carry, self.head(features)

@@ -37,7 +37,7 @@ def mean_kl(
         gamma: γ of the states' weights.
     """
     return blocks.mean_over_episodes(
-        lambda rows: _kl(policy, params, other, rows, gamma), traj, traj.valid
+        lambda rows: _kl(policy, params, other, rows, gamma), traj.without_carry, traj.valid
     )
 
 
@@ -65,7 +65,7 @@ def fisher_vector_product(
         slope = jax.grad(lambda other: _kl(policy, params, other, rows, gamma))
         return jax.jvp(slope, (params,), (vector,))[1]
 
-    return blocks.mean_over_episodes(block, traj, traj.valid)
+    return blocks.mean_over_episodes(block, traj.without_carry, traj.valid)
 
 
 def fisher_matrix(
@@ -222,7 +222,8 @@ def surrogate(policy: Network, params: PyTree, batch: Any) -> Float[Array, ""]:
         gain = jnp.exp(jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)) * rows.psi
         return jnp.sum(jnp.where(traj.valid, gain, 0.0))
 
-    return blocks.mean_over_episodes(block, batch, batch.traj.valid)
+    steps = batch._replace(traj=batch.traj.without_carry)
+    return blocks.mean_over_episodes(block, steps, batch.traj.valid)
 
 
 def fisher(

@@ -205,11 +205,15 @@ def _check_parts(config: Any) -> None:
             "scale_observations and normalise_observations exclude each other: by the bounds "
             "of the space, or by running statistics"
         )
-    if config.conv and config.network == "mlp":
-        raise ValueError(f"conv={' '.join(config.conv)} is for images, and network='mlp' has none")
-    if config.image_layout != "auto" and config.network == "mlp":
+    sees_no_image = config.network in ("mlp", "causal_transformer")
+    if config.conv and sees_no_image:
         raise ValueError(
-            f"image_layout={config.image_layout!r} is for network='cnn': an mlp takes no axes apart"
+            f"conv={' '.join(config.conv)} is for images, and network={config.network!r} has none"
+        )
+    if config.image_layout != "auto" and sees_no_image:
+        raise ValueError(
+            f"image_layout={config.image_layout!r} is for network='cnn': "
+            f"{config.network!r} takes no axes apart"
         )
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if facts.with_reference and config.normalise_observations:
@@ -244,6 +248,8 @@ def _check_parts(config: Any) -> None:
         raise ValueError(
             f"rnn_heads must divide rnn_size={config.rnn_size}, got {config.rnn_heads}"
         )
+    if config.network == "causal_transformer":
+        _check_causal_transformer(config)
     if config.shared_torso and config.optimizer in get_args(PolicyOptimizer):
         raise ValueError(
             f"optimizer={config.optimizer!r} is for the policy's own gradient, and with "
@@ -263,6 +269,40 @@ def _check_parts(config: Any) -> None:
             raise ValueError(
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
                 f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
+            )
+
+
+def _check_causal_transformer(config: Any) -> None:
+    """Checks the settings of a causal transformer, which are those of the hidden layers."""
+    if config.collect != "episodes":
+        raise ValueError(
+            "network='causal_transformer' reads sequences from their first token and so needs "
+            f"collect='episodes', got {config.collect!r}; rnn='transformer' takes windows"
+        )
+    if config.rnn != "none":
+        raise ValueError(
+            "network='causal_transformer' remembers the sequence itself and so needs rnn='none', "
+            f"got {config.rnn!r}"
+        )
+    if config.optimizer in ("natural", "trpo"):
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs a policy without memory, got "
+            "network='causal_transformer'"
+        )
+    for name in ("layer_norm", "residual"):
+        if getattr(config, name):
+            raise ValueError(
+                f"{name} is for network='mlp' and 'cnn': every block of a causal_transformer has "
+                "layer normalisation and adds its output to its input; leave it out"
+            )
+    for name in ("hidden_sizes", "critic_hidden_sizes"):
+        sizes = getattr(config, name)
+        if sizes is None:
+            continue
+        if not sizes or len(set(sizes)) > 1 or sizes[0] % config.rnn_heads:
+            raise ValueError(
+                f"{name} must be of one or more blocks of one width, which rnn_heads="
+                f"{config.rnn_heads} divides, as in (64, 64), got {tuple(sizes)}"
             )
 
 
@@ -337,6 +377,8 @@ def check_network(config: Any, num_inputs: int = 1) -> None:
         )
     sizes = (num_inputs, *config.hidden_sizes)
     weights = sum(a * b for a, b in itertools.pairwise(sizes))
+    if config.network == "causal_transformer":
+        weights *= 12  # about: four of attention, and twice four of two dense layers
     if config.rnn != "none":
         weights += 3 * config.rnn_size * (sizes[-1] + config.rnn_size)  # about: an LSTM has 4
     if weights > MOST_WEIGHTS:

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pg.estimators.facts import Collect
 
-Architecture = Literal["auto", "mlp", "cnn"]
+Architecture = Literal["auto", "mlp", "cnn", "causal_transformer"]
 ImageLayout = Literal["auto", "hwc", "chw"]
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Initialiser = Literal[

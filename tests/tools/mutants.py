@@ -52,6 +52,35 @@ MUTANTS = [
         "log_rho = log_ratio(policy, done.state.params, done.traj)",
         "tests/core/test_lag.py -k weights",
     ),
+    # The causal transformer.
+    Mutant(
+        "transformer whose token is put a place too far in the cache",
+        "layers/causal.py",
+        """        last = self.kinds.prompt_length + obs["position"]""",
+        """        last = self.kinds.prompt_length + 1 + obs["position"]""",
+        "tests/core/test_causal_transformer.py -k 'one_pass'",
+    ),
+    Mutant(
+        "transformer that reads the prompt of every row into every cache",
+        "layers/causal.py",
+        "lambda new, old: jnp.where(begins, new, old), of_prompt, carry)",
+        "lambda new, old: new, of_prompt, carry)",
+        "tests/core/test_causal_transformer.py -k 'forgets'",
+    ),
+    Mutant(
+        "transformer whose padding of a last few queries is cut off in front",
+        "layers/causal.py",
+        "reshape(batch, -1, size)[:, :length]",
+        "reshape(batch, -1, size)[:, -length:]",
+        "tests/core/test_causal_transformer.py -k 'digits'",
+    ),
+    Mutant(
+        "trajectory that begins with the carry after its first window",
+        "rollout.py",
+        "    traj = traj._replace(carry=_carry_before(state))",
+        "    traj = traj._replace(carry=_carry_before(after))",
+        "tests/core/test_recurrent.py -k 'resets_where'",
+    ),
     # Sequences.
     Mutant(
         "sequence that is not over at its longest",
