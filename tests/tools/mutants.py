@@ -1780,8 +1780,8 @@ MUTANTS = [
     Mutant(
         "policies that were trained without a part of one's own are taken for those with it",
         "benchmarks/leaderboard/contenders.py",
-        "field not in recorded and holds_policies:",
-        "field not in recorded and not holds_policies:",
+        "if field in parts and field not in recorded:",
+        "if False:",
         "tests/benchmarks/test_own_contenders.py -k folder_records",
     ),
     Mutant(
