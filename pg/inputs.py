@@ -8,7 +8,6 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,12 +104,9 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     names = list(valid)
     if isinstance(value, str) and value in names:
         return
-    is_empty = isinstance(value, str) and not value
-    near = [] if is_empty else nearest(value, names)
+    near = nearest(value, names)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    if not names:
-        valid_names = "there is none"
-    elif len(names) > SHORT:  # a registry would fill the screen
+    if len(names) > SHORT:  # a registry would fill the screen
         valid_names = f"{len(names)} names are known, as {names[0]}" + (
             f"; {listed}" if listed else ""
         )
@@ -393,9 +389,10 @@ def described(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     """The class of a value; of jax's arrays, traced or not, and of its keys what they are."""
-    if isinstance(value, ModuleType) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
-        return type(value).__name__
-    return "random key" if str(value.dtype).startswith("key<") else "array"
+    dtype = str(getattr(value, "dtype", ""))
+    if dtype.startswith("key<"):
+        return "random key"
+    return "array" if dtype else type(value).__name__
 
 
 def _plain(name: str) -> str:

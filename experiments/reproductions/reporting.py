@@ -159,6 +159,7 @@ class Report:
     def __init__(self, name: str, paper: str, given: Files) -> None:
         self.name, self.paper, self.given = name, paper, given
         self.claims: list[Claim] = []
+        self.limits = ""
         print(paper)
 
     def claim(self, text: str, compared: str = "") -> None:
@@ -189,6 +190,11 @@ class Report:
         self.claims[-1].figures.append(figure)
         print(f"  measured: {figure}", flush=True)
 
+    def limit(self, text: str) -> None:
+        """Says which part of the claims these problems can decide, and which part they cannot."""
+        self.limits = text
+        print(f"\nlimits: {text}", flush=True)
+
     def end(self, panels: Sequence[Panel]) -> None:
         """Prints the verdict; draws the panels; writes the JSON file if one is asked for."""
         path = self.given.out / self.name
@@ -211,6 +217,7 @@ class Report:
             "paper": self.paper,
             "verdict": verdict(self.claims),
             "claims": claims,
+            "limits": self.limits,
             "options": flags,
             "versions": folders.environment(),
         }

@@ -110,11 +110,9 @@ def changed_parts(
 
 def record(out: Path, own: Sequence[Part]) -> None:
     """Writes what a folder records of the user's own parts, beside those that it has already."""
-    if not own and not _recorded(out):
+    if not own:
         return
-    # of networks and optimizer those of today alone, with which all its policies are trained
-    stored = [entry for entry in _recorded(out) if entry["field"] not in TRAINING_PARTS]
-    entries = {(entry["field"], entry["name"]): entry for entry in stored}
+    entries = {(entry["field"], entry["name"]): entry for entry in _recorded(out)}
     for entry in code.record_list(own):
         entries[entry["field"], entry["name"]] = entry
     code.copy_texts(out, own)
@@ -134,12 +132,11 @@ def _check_training_parts(out: Path, given: Sequence[Part]) -> None:
     """Raises ValueError where a folder holds policies, or their results, that were trained with
     others.
     """
-    if not ((out / "policies").exists() or (out / "quality.csv").exists()):
-        return
+    holds_policies = (out / "policies").exists() or (out / "quality.csv").exists()
     recorded = {entry["field"]: entry for entry in _recorded(out)}
     parts = dict(given)
     for field in TRAINING_PARTS:
-        if field in parts and field not in recorded:
+        if field in parts and field not in recorded and holds_policies:
             raise ValueError(
                 f"{out} holds policies that were trained without {field} "
                 f"{row_name(parts[field])!r}: leave {field} out, or give another folder, --out"

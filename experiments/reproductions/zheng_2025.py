@@ -1,0 +1,127 @@
+"""The ratio of a token is no importance weight of a sequence, and neither is its length-normalised
+mean; the noise that the first is said to add is small beside that of the sequence's ratio.
+
+Zheng et al. 2025, 2507.18071 (GSPO). Measured on sequences of 1 to 8 bits with data of the policy
+of 1, 4 and 16 updates ago: exact bias and variance with each ratio. Under a minute on a core.
+"""
+
+import dataclasses
+
+import numpy as np
+import reporting
+from reporting import GREY, Line, Panel
+
+from pg.reports.plots import BLUE, GREEN, ORANGE
+
+RATIOS = {"none": "no ratio", "token": "token", "sequence": "sequence", "sequence_mean": "GSPO"}
+LAGS = (1, 4, 16)
+RATE = 0.05  # of the steps between one policy and the next
+
+
+@dataclasses.dataclass
+class Options(reporting.Files):
+    """The lengths, and how many policies."""
+
+    lengths: tuple[int, ...] = (1, 2, 4, 6, 8)
+    """Tokens of a sequence, ascending."""
+    policies: int = 10
+    """Random policies, over which figures are averaged."""
+
+    def check(self) -> None:
+        """Raises ValueError for a number out of range."""
+        reporting.at_least(1, shortest=min(self.lengths, default=0))
+        reporting.between(1, 11, longest=max(self.lengths, default=0))
+        reporting.at_least(2, policies=self.policies)
+
+
+def main() -> None:
+    """Prints claims, figures and verdict."""
+    given = reporting.options(Options, __file__)
+    import jax
+    import trees
+
+    jax.config.update("jax_enable_x64", True)
+    report = reporting.Report(
+        "zheng_2025", "Zheng et al. 2025, 2507.18071 (GSPO); claims in our words", given
+    )
+    lengths, longest = np.array(given.lengths), given.lengths[-1]
+    # the bias over ‖∇J‖, and the variance over that on the policy's own data, [lengths, lags]
+    bias, variance = trees.lagging(lengths, RATIOS, LAGS, RATE, given.policies)
+    worst = len(LAGS) - 1
+
+    report.claim(
+        "section 3: the ratio of a token, of one sample at each step, does not correct the "
+        "distribution; the sequence is the unit of correction",
+        f"‖mean - ∇J‖ / ‖∇J‖ at lags {LAGS}, means of {given.policies} policies",
+    )
+    several = lengths > 1
+    report.figure(
+        "token, largest of one token", bias["token"][~several].max(initial=0.0), at_most=1e-10
+    )
+    report.figure("token, least of more tokens", bias["token"][several].min(), at_least=1e-3)
+    report.figure("sequence, largest", bias["sequence"].max(), at_most=1e-9)
+    for name in ("none", "token", "sequence_mean"):
+        text = f"{RATIOS[name]}, {longest} tokens, lag {LAGS[-1]}"
+        report.figure(text, bias[name][-1, worst])
+
+    report.claim(
+        "section 4.1: the ratio of the sequence's likelihood, to the power 1/|y|, reflects how far "
+        "the sequence has drifted and is the sound one of the two",
+        "read as a statement on its bias: that of GSPO over the token's, at the longest",
+    )
+    for k, lag in enumerate(LAGS):
+        report.figure(
+            f"lag {lag}", bias["sequence_mean"][-1, k] / bias["token"][-1, k], at_most=1.0
+        )
+
+    report.claim(
+        "section 3: ratios of tokens bring noise of high variance into the gradient, which "
+        "accumulates with length",
+        f"the variance with token ratios over that with GSPO's, lag {LAGS[-1]}",
+    )
+    relative = variance["token"][:, worst] / variance["sequence_mean"][:, worst]
+    for length, x in zip(lengths[several], relative[several], strict=True):
+        report.figure(f"{length} tokens", x, at_least=1.1 if length == longest else -np.inf)
+    report.figure(
+        f"growth from {lengths[several][0]} to {longest} tokens",
+        relative[-1] / relative[several][0],
+        at_least=1.05,
+    )
+
+    report.claim(
+        "section 4.1: without the power 1/|y| a few tokens make the ratio of the sequence "
+        "fluctuate widely",
+        f"the variance with the ratio of the sequence over that with GSPO's, lag {LAGS[-1]}",
+    )
+    relative = variance["sequence"][:, worst] / variance["sequence_mean"][:, worst]
+    report.figure(f"{longest} tokens", relative[-1], at_least=1.1)
+    report.figure(
+        f"growth from {lengths[several][0]} to {longest} tokens",
+        relative[-1] / relative[several][0],
+        at_least=1.05,
+    )
+
+    report.limit(
+        "exact: that both ratios are biased once there are two tokens, and that only the "
+        "sequence's is not. The sizes are those of short sequences, of smooth policies that differ "
+        "by a few steps, and without clipping; experts that are switched on and off, of which the "
+        "paper speaks, and thousands of tokens are not here, and neither is training."
+    )
+    colours = (GREY, ORANGE, BLUE, GREEN)
+    panels = []
+    for title, values in (("bias / ‖∇J‖", bias), ("variance, over that without lag", variance)):
+        lines = [
+            Line(lengths, values[name][:, worst], label, colour, "o-")
+            for (name, label), colour in zip(RATIOS.items(), colours, strict=True)
+        ]
+        panels.append(Panel(f"lag {LAGS[-1]}", "tokens of a sequence", title, lines))
+    by_lag = [
+        Line(LAGS, bias[name][-1], label, colour, "o-")
+        for (name, label), colour in zip(RATIOS.items(), colours, strict=True)
+    ]
+    panels.append(Panel(f"{longest} tokens", "lag, updates", "bias / ‖∇J‖", by_lag))
+    report.end(panels)
+
+
+if __name__ == "__main__":
+    main()
