@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
+from types import ModuleType
 from typing import Any, NamedTuple, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,9 +105,12 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     names = list(valid)
     if isinstance(value, str) and value in names:
         return
-    near = nearest(value, names)
+    is_empty = isinstance(value, str) and not value
+    near = [] if is_empty else nearest(value, names)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    if len(names) > SHORT:  # a registry would fill the screen
+    if not names:
+        valid_names = "there is none"
+    elif len(names) > SHORT:  # a registry would fill the screen
         valid_names = f"{len(names)} names are known, as {names[0]}" + (
             f"; {listed}" if listed else ""
         )
@@ -389,10 +393,9 @@ def described(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     """The class of a value; of jax's arrays, traced or not, and of its keys what they are."""
-    dtype = str(getattr(value, "dtype", ""))
-    if dtype.startswith("key<"):
-        return "random key"
-    return "array" if dtype else type(value).__name__
+    if isinstance(value, ModuleType) or not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        return type(value).__name__
+    return "random key" if str(value.dtype).startswith("key<") else "array"
 
 
 def _plain(name: str) -> str:

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from pg.benchmarks.suites import SUITES, TASKS, Row, Task
-from pg.config import Config, Hyperparams, check_interface, part_name
+from pg.config import Config, Hyperparams, part_name
 from pg.estimators.facts import FACTS, listed_name
 from pg.inputs import check_name
 from pg.presets import preset
 from pg.settings import own_files
-from pg.settings.parts import check_names_differ, check_part
+from pg.settings.parts import check_choices, check_part
 from pg.tuned import VARIANTS
 
 __all__ = ["select", "settings"]
@@ -70,18 +70,16 @@ def select(
     named_envs = [env for env in envs if not _is_own(env)]
     own_labels = [label for label in labels if _is_own(label)]
     named_labels = [label for label in labels if not _is_own(label)]
-    _check_names(suite, named_envs, named_labels, with_own_env=bool(own_envs))
+    _check_names(suite, envs, labels, with_own_env=bool(own_envs))
     _check_settings_of(settings_of, own_labels)
     if own_envs and not labels:
         raise ValueError(
             "an environment of your own is in no suite, and has no rows of its own: name labels to "
             "run on it, as in --label ppo leave_one_out"
         )
-    for part in (*own_envs, *own_labels, *parts.values()):
+    for part in parts.values():
         if own_files.is_reference(part):
             own_files.read(part)  # which executes nothing
-    check_names_differ("estimator", own_labels)
-    check_names_differ("env", own_envs)
     loaded = {field: _loaded(field, part) for field, part in parts.items()}
     own_rows = [_own_row(_loaded("estimator", x), settings_of) for x in own_labels]
     chosen = []
@@ -108,30 +106,19 @@ def _listed(label: Any) -> Any:
 
 
 def _check_names(
-    suite: str, envs: Iterable[str], labels: Iterable[str], *, with_own_env: bool
+    suite: str, envs: Iterable[Any], labels: Iterable[Any], *, with_own_env: bool
 ) -> None:
-    """Raises ValueError for a name that is not in the suite; on an environment of one's own any
-    label can be run.
+    """Raises ValueError for a name that is not in the suite, and for a part of one's own that has a
+    name of the benchmark's; on an environment of one's own any label can be run.
     """
-    tasks = SUITES[suite]
-    for name in envs:
-        _check_listed(f"environment of suite {suite!r}", name, [task.name for task in tasks])
-    known = dict.fromkeys(row.label for task in tasks for row in task.rows)
-    for label in labels:
-        if with_own_env:
-            _check_listed("label", label, LABELS)
-        else:
-            _check_listed(f"label of suite {suite!r}", label, known)
-
-
-def _check_listed(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not listed, and says what is written instead for one's
-    own.
-    """
-    try:
-        check_name(what, name, known)
-    except ValueError as error:
-        raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
+    tasks, of_suite = SUITES[suite], f"of suite {suite!r}"
+    names = [task.name for task in tasks]
+    check_choices(f"environment {of_suite}", envs, names, reserved=TASKS)
+    if with_own_env:
+        check_choices("label", labels, LABELS)
+    else:
+        known = dict.fromkeys(row.label for task in tasks for row in task.rows)
+        check_choices(f"label {of_suite}", labels, known, reserved=LABELS)
 
 
 def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
@@ -164,25 +151,14 @@ def _tasks(suite: str, named: Sequence[str], own_envs: Sequence[Any]) -> list[Ta
 
 def _own_task(env: Any) -> Task:
     """The task of an environment of one's own."""
-    check_interface(env)
-    name = _word(env)
-    if name in TASKS:
-        raise ValueError(
-            f"an environment of your own is called {name!r}, as one of the benchmark's: give it "
-            "another name"
-        )
-    return Task(name, (), floor=float("nan"), best=None, source="none", env=env)
+    return Task(_word(env), (), floor=float("nan"), best=None, source="none", env=env)
 
 
 def _own_row(estimator: Any, settings_of: str | None) -> Row:
     """The row of an estimator of one's own."""
-    label = _word(estimator)
-    if label in LABELS:
-        raise ValueError(
-            f"an estimator of your own is called {label!r}, as a label of the benchmark: give it "
-            "another name"
-        )
-    return Row(label, 0, settings_of=settings_of or estimator, parts={"estimator": estimator})
+    return Row(
+        _word(estimator), 0, settings_of=settings_of or estimator, parts={"estimator": estimator}
+    )
 
 
 def _named_rows(task: Task, labels: Sequence[str], *, any_label: bool) -> list[Row]:

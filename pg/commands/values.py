@@ -95,13 +95,17 @@ def checked_line(
         if found is not None:
             own = _values(name_of(given.flag), found, own)
         beside += rest
-        line += [f"{given.flag}={own[0]}", *rest] if given.joined else [given.flag, *own, *rest]
+        if given.joined:
+            line.append(f"{given.flag}={own[0]}")
+        else:
+            line += [given.flag, *own] if given.flag else own
+        line += rest
     positional = [name for name, found in known.items() if found.positional]
     _check_beside(beside, [known[name] for name in positional])
     missing = [name for name in positional if name in required]
     if missing and not beside and not {"-h", "--help"} & set(argv):
         raise ValueError(f"{missing[0].upper()} is missing: --help says what comes first")
-    return [word for word in line if word]
+    return line
 
 
 def _groups(argv: Sequence[str]) -> list[_Given]:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import fields
+from types import ModuleType
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, estimators_with, facts_of
@@ -44,7 +45,7 @@ def checked_fields(config: Any) -> dict[str, Any]:
     else:
         check_interface(config.env)
     for name, known in (("estimator", FACTS), ("optimizer", CHOICES["optimizer"])):
-        if callable(part := getattr(config, name)) or isinstance(part, tuple):
+        if callable(part := getattr(config, name)) or isinstance(part, tuple | ModuleType):
             check_part(name, part)
         else:
             check_name(name, part, known)

@@ -6,6 +6,7 @@ a function that is handed in from Python, or `FILE.py:NAME`. Nothing here import
 
 import collections
 import functools
+import inspect
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -83,25 +84,44 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **own}
 
 
-def check_choice(field: str, value: str, names: Iterable[str]) -> None:
+def check_choice(field: str, value: str, names: Collection[str]) -> None:
     """Raises ValueError unless a text is one of the names, or `FILE.py:NAME` of a file that defines
     it, which is not executed.
     """
     if own_files.is_reference(value):
         own_files.read(value)
-    else:
-        check_name(field, value, [*names, own_files.FORM])
+        return
+    if not names:
+        raise ValueError(f"{field} must be {own_files.FORM}, got {value!r}")
+    try:
+        check_name(field, value, names)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
 
 
-def check_choices(field: str, values: Iterable[Any], names: Collection[str]) -> None:
-    """Raises ValueError for a text as `check_choice` does, for a part of one's own that is called
-    as one of the names, and for two of one name; no file is executed.
+def check_choices(
+    field: str,
+    values: Iterable[Any],
+    names: Collection[str],
+    *,
+    reserved: Collection[str] = (),
+) -> None:
+    """Raises ValueError for a wrong choice among names and parts of one's own; no file is executed.
+
+    Args:
+        field: What is chosen.
+        values: Names, objects or functions, and `FILE.py:NAME`. No two may have one name.
+        names: Those that are listed.
+        reserved: Further names that a part of one's own must not have.
+
+    Raises:
+        ValueError: A text is neither a name nor a file, or a name is taken.
     """
     values = list(values)
     for value in values:
         if isinstance(value, str):
             check_choice(field, value, names)
-        if (name := row_name(value)) in names and name != value:
+        if (name := row_name(value)) != value and (name in names or name in reserved):
             raise ValueError(
                 f"{field}: one of your own is called {name!r}, as one that is listed: give it "
                 "another name"
@@ -124,6 +144,7 @@ def check_part(field: str, value: Any) -> None:
     if field == "env":
         check_interface(value)
         return
+    _check_is_no_other(field, value)
     if field in ("policy", "critic"):
         _check_network(field, value)
         return
@@ -136,6 +157,19 @@ def check_part(field: str, value: Any) -> None:
     elif isinstance(value, str):
         instead = f"write Config({field}={value!r})"
     check_function(field, value, ARGUMENTS[field], instead)
+
+
+def _check_is_no_other(field: str, value: Any) -> None:
+    """Raises ValueError for a function whose arguments have the names of those of another part."""
+    if not inspect.isfunction(value):
+        return
+    given = tuple(inspect.signature(value).parameters)
+    for other, arguments in ARGUMENTS.items():
+        if arguments != ARGUMENTS[field] and given[: len(arguments)] == arguments:
+            raise ValueError(
+                f"{field} must be a function of {', '.join(ARGUMENTS[field])}, got one of "
+                f"{', '.join(given)}, as of {other}: give it as {other}"
+            )
 
 
 def _check_network(field: str, value: Any) -> None:

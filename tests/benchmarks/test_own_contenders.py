@@ -272,6 +272,12 @@ def test_policies_are_trained_with_the_parts_that_a_folder_records(
 ) -> None:
     """A folder whose policies are those of other parts is refused, with the flag that was given."""
     given = [("policy", f"{own}:linear")]
+    # of a measurement that has ended before its policies were there
+    contenders.record(tmp_path, [("policy", own_files.load(f"{own}:linear_critic"))])
+    contenders.enter(["garnet"], ["reinforce"], tmp_path, dict(given))
+    contenders.record(tmp_path, [])
+    assert contenders.changed_parts(tmp_path, given) == []
+    assert recorded(tmp_path) == {}
     (tmp_path / "policies").mkdir()
     with pytest.raises(ValueError, match="were trained without policy 'linear': leave policy out"):
         contenders.enter(["garnet"], ["reinforce"], tmp_path, dict(given))
@@ -331,7 +337,7 @@ def test_a_part_that_does_not_fit_is_found_before_a_policy_is_trained(
         (["--estimators", "{own}:cliped"], "did you mean 'clipped'"),
         (["--estimators", "{own}:leave_one_out"], "one of your own is called 'leave_one_out'"),
         (["--problems", "{own}:two_stepss"], "did you mean 'two_steps'?"),
-        (["--optimizer", "sgd"], "FILE.py:NAME"),
+        (["--optimizer", "sgd"], "optimizer must be FILE.py:NAME, got 'sgd'"),
     ],
 )
 def test_names_of_the_leaderboard_are_checked_before_jax_is_loaded(

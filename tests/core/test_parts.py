@@ -326,6 +326,9 @@ FILES: dict[str, tuple[str, str, str]] = {  # the text, the name, the sentence
     ),
     "a script": ("def f(): pass\nraise SystemExit(3)", "f", "below if __name__ == '__main__'"),
     "a name that is gone": ("f = 1\ndel f", "f", "has no 'f' once it is executed"),
+    "a module": ("import jax.numpy as jnp", "jnp", "got a module: write"),
+    "nothing": ("import jax", "clipped", "unknown name in {path} 'clipped': there is none"),
+    "a policy": ("def f(config, env, width=3): pass", "f", "as of policy: give it as policy"),
     "an estimator of nothing": ("def f(): pass", "f", "of policy, critic, hyperparameters, got"),
 }
 
@@ -336,7 +339,7 @@ def test_a_wrong_file_is_one_sentence(case: str, tmp_path: Path) -> None:
     written(tmp_path, "x = 0\nx = 1 / x", "wrong_beside.py")
     written(tmp_path, "def f(:", "no_python.py")
     path = written(tmp_path, text)
-    expected = expected.replace("hyperparameters", "hyperparams")
+    expected = expected.replace("hyperparameters", "hyperparams").replace("{path}", str(path))
     before = set(sys.modules)
     assert_one_sentence(lambda: Config(estimator=f"{path}:{name}"), expected)
     if name == "f" and "def f" not in text:  # it failed, and leaves nothing half done

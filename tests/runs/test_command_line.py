@@ -9,6 +9,7 @@ from dataclasses import fields
 
 import pytest
 from compilations import compiled
+from scripts import refused_without_jax
 
 from pg.commands import cli, flags
 from pg.commands.job import Options
@@ -167,3 +168,15 @@ def test_bad_command_lines(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         assert "Traceback" not in err.getvalue(), argv
         assert names == [], argv
         answered += 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--name", ""), "name must be of letters, digits, '_', '-' and '.', at most 100"),
+        (("--estimator", ""), "unknown estimator '': valid: reinforce, "),
+        (("",), "'' belongs to no flag"),
+    ],
+)
+def test_an_empty_word_is_a_value_as_others_are(words: tuple[str, ...], said: str) -> None:
+    assert said in " ".join(refused_without_jax("train.py", *words).stderr.split())

@@ -1659,6 +1659,20 @@ MUTANTS = [
         "tests/core/test_views.py -k is_refused",
     ),
     Mutant(
+        "an empty word of the command line is dropped",
+        "commands/values.py",
+        "line += [given.flag, *own] if given.flag else own",
+        "line += [x for x in [given.flag, *own] if x]",
+        "tests/runs/test_command_line.py -k empty_word",
+    ),
+    Mutant(
+        "a policy is taken for an estimator",
+        "settings/parts.py",
+        "if arguments != ARGUMENTS[field] and given[: len(arguments)] == arguments:",
+        "if False:",
+        "tests/core/test_parts.py -k wrong_file",
+    ),
+    Mutant(
         "a replay says that NaN and a number differ by 0",
         "commands/replay.py",
         "(np.isnan(a) != np.isnan(b)).sum()",

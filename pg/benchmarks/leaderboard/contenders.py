@@ -110,9 +110,11 @@ def changed_parts(
 
 def record(out: Path, own: Sequence[Part]) -> None:
     """Writes what a folder records of the user's own parts, beside those that it has already."""
-    if not own:
+    if not own and not _recorded(out):
         return
-    entries = {(entry["field"], entry["name"]): entry for entry in _recorded(out)}
+    # of networks and optimizer those of today alone, with which all its policies are trained
+    stored = [entry for entry in _recorded(out) if entry["field"] not in TRAINING_PARTS]
+    entries = {(entry["field"], entry["name"]): entry for entry in stored}
     for entry in code.record_list(own):
         entries[entry["field"], entry["name"]] = entry
     code.copy_texts(out, own)
@@ -132,11 +134,12 @@ def _check_training_parts(out: Path, given: Sequence[Part]) -> None:
     """Raises ValueError where a folder holds policies, or their results, that were trained with
     others.
     """
-    holds_policies = (out / "policies").exists() or (out / "quality.csv").exists()
+    if not ((out / "policies").exists() or (out / "quality.csv").exists()):
+        return
     recorded = {entry["field"]: entry for entry in _recorded(out)}
     parts = dict(given)
     for field in TRAINING_PARTS:
-        if field in parts and field not in recorded and holds_policies:
+        if field in parts and field not in recorded:
             raise ValueError(
                 f"{out} holds policies that were trained without {field} "
                 f"{row_name(parts[field])!r}: leave {field} out, or give another folder, --out"
