@@ -19,10 +19,12 @@ import tyro
 from pg.commands import cli, terminal
 from pg.reports import comparison, tables
 from pg.reports.comparison import Comparison, Row
-from pg.runs import loading
+from pg.runs import folders, loading
 from pg.runs.loading import Runs
 
 __all__ = ["Options", "main"]
+
+ABOVE = Path("results/comparison")  # the folders of comparisons
 
 
 @dataclasses.dataclass
@@ -43,8 +45,10 @@ class Options:
     """Statistic over seeds of the learning curves; the table has both."""
     actions: Literal["sampled", "greedy"] | None = None
     """Final evaluations that are compared; none: sampled, where all runs have such."""
-    out: Path = Path("results/comparison")
-    """Folder for comparison.csv, .md, .png and .svg; they are replaced there."""
+    out: Path | None = None
+    """Folder for comparison.csv, .md, .png and .svg, which are replaced there; none: a new one,
+    results/comparison/DATE.
+    """
 
 
 @cli.command
@@ -61,8 +65,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         found = comparison.compare(runs, baseline, options.actions)
         rows = comparison.tabulate(found, options.threshold)
         print_table(found, rows, options.threshold)
-        paths = comparison.write(found, rows, options.out, options.threshold)
-        picture = options.out / "comparison.png"
+        out = options.out or folders.dated(ABOVE.resolve(), "the comparison")
+        paths = comparison.write(found, rows, out, options.threshold)
+        picture = out / "comparison.png"
         comparison.draw(
             found,
             rows,

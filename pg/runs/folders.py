@@ -102,24 +102,34 @@ SETUP: dict[str, Any] = {
 
 def create(out: Path, config: Config, seed: int) -> Path:
     """A new folder `out`/ENV/ESTIMATOR/DATE-seedN. Raises ValueError where none can be made."""
+    return dated(parent(out, config), "the run", f"-seed{seed}")
+
+
+def dated(above: Path, what: str, suffix: str = "") -> Path:
+    """A new folder with the date in its name.
+
+    Args:
+        above: The folder in which it is made.
+        what: That which it is for, in errors.
+        suffix: The end of its name.
+
+    Raises:
+        ValueError: It cannot be made.
+    """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    above = parent(out, config)
+    failed = f"cannot make a folder for {what} in {above}"
     for attempt in range(100):
-        folder = above / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
+        folder = above / (f"{stamp}{suffix}" + (f"-{attempt}" if attempt else ""))
         try:
             files.make_folder(folder, new=True)
         except FileExistsError:
             if not above.is_dir():
-                raise ValueError(
-                    f"cannot make a folder for the run in {out}: a file is in the way"
-                ) from None
+                raise ValueError(f"{failed}: a file is in the way") from None
         except OSError as error:
-            raise ValueError(
-                f"cannot make a folder for the run in {out}: {error.strerror}"
-            ) from None
+            raise ValueError(f"{failed}: {error.strerror}") from None
         else:
             return folder
-    raise ValueError(f"cannot make a folder for the run in {above}")
+    raise ValueError(failed)
 
 
 def named(out: Path, config: Config, name: str) -> Path:
@@ -222,10 +232,14 @@ def discard_setup(folder: Path) -> None:
 
 def parent(out: Path, config: Config) -> Path:
     """`out`/ENV/ESTIMATOR, absolute."""
+    return place(out, name_of(config.env), part_name(config.estimator))
+
+
+def place(out: Path, *names: str) -> Path:
+    """The folder of these names below `out`, absolute."""
     # "brax:ant" is no name for a folder everywhere
-    names = [name_of(config.env), part_name(config.estimator)]
-    env, estimator = (re.sub(r"[^\w.-]", "-", name) for name in names)
-    return Path(out).expanduser().resolve() / env / estimator
+    allowed = [re.sub(r"[^\w.-]", "-", name)[:LONGEST_NAME] for name in names]
+    return Path(out).expanduser().resolve().joinpath(*allowed)
 
 
 def write_setup(

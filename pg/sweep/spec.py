@@ -79,9 +79,10 @@ class SweepSpec:
 
     @property
     def title(self) -> str:
-        """The estimator, unless it is varied, and the environment, for people."""
-        if "estimator" in self.table:
-            return name_of(self.config.env)
+        """The estimator and the environment, unless they are varied, for people."""
+        if "estimator" in self.table or "env" in self.table:
+            fixed = [name for name in ("estimator", "env") if name not in self.table]
+            return " on ".join(map(self._name, fixed)) or "sweep"
         return self.config.title
 
     @property
@@ -166,13 +167,22 @@ class SweepSpec:
             kind, data = "search", {**data, "search": search}
         text = json.dumps(folders.jsonable(data), sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        above = folders.parent(out, self.config)
-        folder = above / f"{kind}-{digest}"
-        if not folder.exists():
-            for path in sorted(above.glob(f"{kind}-*/{kind}.json")):
+        above = folders.place(out, self._name("env"), self._name("estimator"))
+        name = f"{kind}-{digest}"
+        # sweeps of before lay under the estimator of their config, also where it was varied
+        for place in dict.fromkeys((above, folders.parent(out, self.config))):
+            if (place / name).exists():
+                return place / name
+            for path in sorted(place.glob(f"{kind}-*/{kind}.json")):
                 if self._is_stored_in(path, search):
                     return path.parent
-        return folder
+        return above / name
+
+    def _name(self, field: str) -> str:
+        """The name of the environment or the estimator; where it is varied the names of all."""
+        values = self.table.get(field, [getattr(self.config, field)])
+        name = name_of if field == "env" else part_name
+        return "-".join(dict.fromkeys(map(name, values)))
 
     def _is_stored_in(self, path: Path, search: Mapping[str, Any] | None) -> bool:
         """True where a sweep.json or search.json is of this specification; fields that are newer

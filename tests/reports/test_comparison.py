@@ -321,6 +321,19 @@ def test_the_command_prints_and_writes(
     assert "\n- baseline: reinforce; P is" in text
 
 
+def test_each_comparison_has_a_folder_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "draw", lambda *_, **__: None)
+    run = store_run(tmp_path / "a", [1.0, 2.0])
+    written = [Path(printed(capsys, run)[-1]).parent for _ in range(2)]
+    assert written[0] != written[1]
+    for folder in written:
+        assert folder.parent == tmp_path / "results" / "comparison"
+        assert (folder / "comparison.md").stat().st_size > 0
+
+
 def test_one_group_is_a_table_without_a_baseline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -263,6 +263,21 @@ def test_the_same_specification_finds_the_same_folder_and_another_does_not(tmp_p
     assert len({s.folder(tmp_path) for s in [spec(), *others]}) == 4
 
 
+def test_a_sweep_lies_under_the_names_of_what_it_varies(tmp_path: Path) -> None:
+    """And where it lay before, under the estimator of its config."""
+    one = spec(table={"estimator": ["reinforce", "gae", "reinforce"], "gamma": [0.1, 0.2, 0.3]})
+    folder = one.folder(tmp_path)
+    assert (folder.parent.name, folder.parent.parent.name) == ("reinforce-gae", "CartPole-v1")
+    assert one.title == "CartPole-v1"
+    before = folders.parent(tmp_path, one.config) / folder.name
+    before.mkdir(parents=True)
+    assert one.folder(tmp_path) == before
+    other = spec(table={"env": ["CartPole-v1", "Acrobot-v1"]})
+    place = other.folder(tmp_path).parent
+    assert (place.name, place.parent.name) == ("leave_one_out", "CartPole-v1-Acrobot-v1")
+    assert other.title == "leave_one_out"
+
+
 def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> None:
     """Settings, varied names and columns have been renamed since; nothing is run again."""
     one = spec(table={"gae_lambda": [0.9, 1.0]})

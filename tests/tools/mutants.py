@@ -1673,6 +1673,20 @@ MUTANTS = [
         "tests/core/test_parts.py -k wrong_file",
     ),
     Mutant(
+        "a comparison replaces the one before it",
+        "commands/compare.py",
+        'out = options.out or folders.dated(ABOVE.resolve(), "the comparison")',
+        "out = options.out or ABOVE.resolve()",
+        "tests/reports/test_comparison.py -k folder_of_its_own",
+    ),
+    Mutant(
+        "a sweep over estimators lies under the default one",
+        "sweep/spec.py",
+        "values = self.table.get(field, [getattr(self.config, field)])",
+        "values = [getattr(self.config, field)]",
+        "tests/runs/test_sweep.py -k names_of_what",
+    ),
+    Mutant(
         "a replay says that NaN and a number differ by 0",
         "commands/replay.py",
         "(np.isnan(a) != np.isnan(b)).sum()",
