@@ -32,6 +32,7 @@ from pg.settings.choices import (
     CriticOptimizer,
     ImageLayout,
     Initialiser,
+    LagMixture,
     OnNonfinite,
     Optimizer,
     PolicyOptimizer,
@@ -78,6 +79,7 @@ __all__ = [
     "Hyperparams",
     "ImageLayout",
     "Initialiser",
+    "LagMixture",
     "OnNonfinite",
     "Optimizer",
     "PolicyOptimizer",
@@ -137,6 +139,11 @@ class Config:
     policy_lag: int = 0
     """Updates by which the policy that acts is older than the one that learns, for estimators with
     an importance ratio.
+    """
+    lag_mixture: LagMixture = "none"
+    """Policies that collect with a lag: the oldest alone (none), or all of the last policy_lag + 1,
+    an equal share of a batch each. An episode's importance ratio is then against the own policy
+    that collected it, against the mixture (balance heuristic), or by the power heuristic.
     """
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time

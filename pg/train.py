@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from pg import envs, networks, nonfinite, normalisation, optimizers, rollout
+from pg import envs, lag, networks, nonfinite, normalisation, optimizers, rollout
 from pg.config import (
     WHOLE_NUMBERS,
     Config,
@@ -139,7 +139,7 @@ def make_learner(
         config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
     )
     check_together(config, h)
-    env = envs.configured(config, config.num_envs, h.env_params)
+    env = envs.configured(config, lag.num_envs(config), h.env_params)
     policy = networks.make_policy(config, env)
     critic = networks.make_critic(config, env)
     make_estimator = factory_of(config.estimator)
@@ -161,13 +161,14 @@ def make_learner(
             normaliser=normalisation.start(config, env.obs_shape),
             update=jnp.int32(0),
             skipped=jnp.int32(0),
-            history=_start_of_history(config, params),
+            history=lag.start(config, params),
         )
 
     def make_step(policy: Network, critic: Network, h: Hyperparams) -> Step:
         est = make_estimator(policy, critic, h)
         learn = passes(config, gradient_step(config, h, policy, est, optimizer_at, collector.scale))
-        step = one_update(config, h, collector, networks.actor(policy, critic), est, learn)
+        collect = lag.mixed(config, collector, policy)
+        step = one_update(config, h, collect, networks.actor(policy, critic), est, learn)
         if config.policy_lag:
             step = with_weights(step, config, policy)
         return diagnosed(step, config, critic, est, collector.scale) if config.diagnostics else step
@@ -205,7 +206,7 @@ def one_update(
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
         collect_key, shuffle_key = jax.random.split(key)
-        acting, history = _acting(config, state)
+        acting, history = lag.acting(config, state.params, state.history)
         collected = collector.collect(actor, acting, collect_key, state.rollout)
         traj = normalisation.scaled(collected.traj, state.normaliser)
         batch, estimator_state = est.weigh(state.params, state.estimator_state, traj)
@@ -226,24 +227,6 @@ def one_update(
         return Update(after, metrics, collected.traj, batch, learned.largest)
 
     return step
-
-
-def _start_of_history(config: Config, params: Params) -> PyTree:
-    """The first parameters in the place of those before them, leaves [lag, ...]."""
-    if not config.policy_lag:
-        return ()
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.policy_lag, *x.shape)), params)
-
-
-def _acting(config: Config, state: TrainState) -> tuple[Params, PyTree]:
-    """The parameters that collect the next batch, and the history after it."""
-    if not config.policy_lag:
-        return state.params, ()
-    oldest = jax.tree.map(lambda x: x[0], state.history)
-    history = jax.tree.map(
-        lambda old, new: jnp.concatenate([old[1:], new[None]]), state.history, state.params
-    )
-    return oldest, history
 
 
 def gradient_step(

@@ -50,7 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "collecting": (
         *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
-        *("critic_observe", "action_mask", "policy_lag"),
+        *("critic_observe", "action_mask", "policy_lag", "lag_mixture"),
     ),
     "estimator": (
         *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),

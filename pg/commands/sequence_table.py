@@ -82,6 +82,14 @@ def rows(presets_only: bool = False) -> dict[str, Switches]:
     ]
     chosen += [{**plain, "average": average} for average in ("sequence", "token", "constant")]
     chosen += [{**plain, "ratio": ratio} for ratio in ("token", "sequence", "sequence_mean")]
+    chosen += [{**plain, "ratio": "sequence", "clip": "truncated"}]
+    chosen += [
+        {**plain, "ratio": ratio, "self_normalised": "group"} for ratio in ("token", "sequence")
+    ]
+    chosen += [
+        {**plain, "kl": "k1", "credit": "to_go", "ratio": ratio}
+        for ratio in ("sequence", "per_decision")
+    ]
     clips = [clip for clip in get_args(Clip) if clip != "none"]
     chosen += [{**plain, "ratio": "token", "clip": clip} for clip in clips]
     chosen += [

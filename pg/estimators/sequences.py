@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from pg import baselines, surrogates
+from pg import baselines, returns, surrogates
 from pg.config import Hyperparams
 from pg.estimators.base import (
     Credit,
@@ -47,6 +47,15 @@ class Reference(NamedTuple):
     log_prob: Float[Array, "T B"]  # log π_ref(a|s) of the action that was taken
     dist: Any  # its distributions, for a sum over all actions; () where that is not needed
     weight: Float[Array, "T B"]  # of the KL estimate in the loss
+
+
+class Constants(NamedTuple):
+    """The constants of a batch that the surrogate needs beside Ψ: leaves [T, B, ...], or ()."""
+
+    reference: Any = ()  # a `Reference`
+    # per decision: γᵗ r over scale and divisor, and the mean weight at each step
+    reward: Float[Array, "T B"] | tuple[()] = ()
+    mean_weight: Float[Array, "T B"] | tuple[()] = ()
 
 
 def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
@@ -93,22 +102,32 @@ def build(
     """
     with_reference = switches.kl != "none"
     in_reward = with_reference and switches.kl_place == "reward"
+    normalised = switches.self_normalised != "none"
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
         divisor = _divisor(switches, traj)
-        extra: Any = ()
+        extra = Constants()
         if with_reference:
             log_prob, dist = _along(switches, policy, params._replace(policy=state), traj)
             of_steps = divisor if switches.kl_place == "loss" else 1.0
             weight = jnp.broadcast_to(h.kl_coef / of_steps, traj.valid.shape)
-            extra = Reference(log_prob, dist, weight)
-        if in_reward:
+            extra = Constants(Reference(log_prob, dist, weight))
+        if in_reward or normalised:
             own_log_prob, own_dist = _along(switches, policy, params, traj)
-            estimate = divergence(switches.kl, own_log_prob, own_dist, extra)
-            penalty = jnp.where(traj.valid, extra.weight * estimate, 0.0)
+        if in_reward:
+            estimate = divergence(switches.kl, own_log_prob, own_dist, extra.reference)
+            penalty = jnp.where(traj.valid, extra.reference.weight * estimate, 0.0)
             traj = traj._replace(reward=traj.reward - penalty)
         psi = _advantage(switches, traj, h) / divisor
-        return Credit(psi, (), state, extra=extra)
+        mean_weight = _mean_weight(switches, h, own_log_prob, traj) if normalised else 1.0
+        if switches.ratio == "per_decision":
+            reward = _scaled_reward(switches, traj, h) / divisor
+            mean_weight = jnp.broadcast_to(mean_weight, traj.valid.shape)
+            return Credit(
+                psi, (), state, extra=extra._replace(reward=reward, mean_weight=mean_weight)
+            )
+        # each surrogate that may be normalised is Ψ times its weight
+        return Credit(psi / mean_weight, (), state, extra=extra)
 
     gain = _surrogate(switches, h)
     if with_reference and not in_reward:
@@ -255,7 +274,8 @@ def _along(s: Switches, policy: Network, params: Params, traj: Trajectory) -> tu
 
 
 def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
-    """The log of the importance ratio that a step is weighed by, [T, B].
+    """The log of the importance ratio that a step, or per decision its reward, is weighed by,
+    [T, B].
 
     That of a sequence is one number; its gradient at a step is that of the step's own log π, so
     that the sum over steps is the sequence's gradient, times |y| where it is the root.
@@ -263,11 +283,67 @@ def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Floa
     of_step = jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
     if s.ratio == "token":
         return of_step
+    if s.ratio == "per_decision":
+        return jnp.cumsum(of_step, axis=0)
     total = jnp.sum(of_step, axis=0)
     if s.ratio == "sequence_mean":
         total = total / _length(traj)
     zero = of_step - jax.lax.stop_gradient(of_step)
     return jax.lax.stop_gradient(total)[None] + zero
+
+
+def _weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> Float[Array, "T B"]:
+    """The weight that a clip of the weight alone leaves of a ratio, [T, B]."""
+    ratio, (low, high) = jnp.exp(log_ratio), _bounds(s, h)
+    if s.clip == "masked":
+        return jnp.where((ratio >= 1 - low) & (ratio <= 1 + high), ratio, 0.0)
+    return jnp.clip(ratio, 1 - low, 1 + high)
+
+
+def _mean_weight(
+    s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], traj: Trajectory
+) -> Float[Array, "#T B"]:
+    """The mean weight of the group or batch of each sequence, over its sequences or with the ratio
+    of a token over its steps, [1, B] or [T, B]; 1 where all are masked.
+
+    Per decision it is that of each step, to which a sequence that is over brings its last weight.
+    """
+    weight = _weight(s, h, _level(s, log_prob, traj))
+    counted = jnp.ones_like(weight)
+    if s.ratio == "token":
+        weight = jnp.sum(jnp.where(traj.valid, weight, 0.0), axis=0, keepdims=True)
+        counted = _length(traj)[None]
+    if s.self_normalised == "group":
+        members = same_group(traj).astype(weight.dtype)
+        mean = (weight @ members) / (counted @ members)
+    else:
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        mean = jnp.broadcast_to(total / jnp.sum(counted, axis=-1, keepdims=True), weight.shape)
+    return jnp.where(mean > 0, mean, 1.0)
+
+
+def _scaled_reward(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
+    """γᵗ r over the scale, [T, B]: the terms of `_of_each_step`."""
+    reward = returns.discount_powers(traj.reward, h.gamma) * traj.reward
+    if s.scale == "none":
+        return reward
+    _, error = return_and_error(traj, h)
+    to_go = discounted_reward_to_go(traj, h)
+    return reward / baselines.deviation(to_go, error[None], traj.valid)
+
+
+def _by_decisions(
+    s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
+) -> Float[Array, "T B"]:
+    """Ψₜ = Σ_{k≥t} w_k rₖ - w_t b, a constant, [T, B]; the Ψ of the batch is that with all w = 1.
+
+    w_k is the weight of the decisions up to k, and b what the rewards to go are compared with.
+    """
+    reward = batch.extra.reward
+    weight = _weight(s, h, _level(s, log_prob, batch.traj)) / batch.extra.mean_weight
+    weight = jax.lax.stop_gradient(weight)
+    baseline = returns.discounted_sum(reward, 1.0) - batch.psi
+    return returns.discounted_sum(weight * reward, 1.0) - weight * baseline
 
 
 def _surrogate(s: Switches, h: Hyperparams) -> Gain:
@@ -277,6 +353,8 @@ def _surrogate(s: Switches, h: Hyperparams) -> Gain:
         log_prob, psi = dist.log_prob(batch.traj.action), batch.psi
         if s.ratio == "none":
             return surrogates.score(log_prob, psi)
+        if s.ratio == "per_decision":
+            return surrogates.score(log_prob, _by_decisions(s, h, log_prob, batch))
         log_ratio = _level(s, log_prob, batch.traj)
         if s.clip == "none":
             return jnp.exp(log_ratio) * psi
@@ -311,7 +389,7 @@ def _less_divergence(s: Switches, gain: Gain) -> Gain:
     """
 
     def less(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
-        traj, reference = batch.traj, batch.extra
+        traj, reference = batch.traj, batch.extra.reference
         log_prob = dist.log_prob(traj.action)
         if s.kl_place == "sequence":
             log_prob = jnp.where(traj.valid, log_prob - reference.log_prob, 0.0)
@@ -342,7 +420,7 @@ def _watch(s: Switches, h: Hyperparams) -> Watch | None:
             metrics["kl"] = jnp.expm1(of_step) - of_step
             metrics["clip_fraction"] = ((excess > high) | (-excess > low)).astype(log_prob.dtype)
         if s.kl != "none":
-            metrics["reference_kl"] = divergence("k3", log_prob, (), batch.extra)
+            metrics["reference_kl"] = divergence("k3", log_prob, (), batch.extra.reference)
         return metrics
 
     return watch

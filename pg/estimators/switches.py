@@ -19,10 +19,11 @@ Baseline = Literal["none", "mean", "leave_one_out", "batch", "length_weighted"]
 Scale = Literal["none", "group", "batch"]
 Credit = Literal["total", "to_go"]
 Average = Literal["sum", "sequence", "token", "constant"]
-Ratio = Literal["none", "token", "sequence", "sequence_mean"]
+Ratio = Literal["none", "token", "per_decision", "sequence", "sequence_mean"]
 Clip = Literal[
     "none", "symmetric", "asymmetric", "dual", "weight", "truncated", "masked", "soft_gate"
 ]
+SelfNormalised = Literal["none", "group", "batch"]
 KL = Literal["none", "k1", "k2", "k3", "full"]
 Place = Literal["reward", "loss", "sequence"]
 
@@ -54,14 +55,18 @@ class Switches:
     mean |y| of the group (DAPO, 2503.14476); or Σₜ / L, L the longest (Dr. GRPO, 2503.20783).
     """
     ratio: Ratio = "none"
-    """Importance ratio: none; ρₜ of the token; Πₜ ρₜ of the sequence; or its |y|-th root (GSPO,
-    2507.18071).
+    """Importance ratio: none; ρₜ of the token; Π_{i≤k} ρᵢ of the decisions before each reward rₖ
+    (Precup et al. 2000); Πₜ ρₜ of the sequence; or its |y|-th root (GSPO, 2507.18071).
     """
     clip: Clip = "none"
     """Bound on the ratio: symmetric (PPO, `epsilon`), asymmetric (DAPO, `epsilon` and
     `epsilon_high`), dual (1912.09729, also `ratio_bound`); of the weight (CISPO, 2506.13585);
     truncated at `ratio_bound`; masked outside of 1 - `epsilon`, 1 + `epsilon_high`; or a soft gate
     (SAPO, 2511.20347, `gate_rising` and `gate_falling`).
+    """
+    self_normalised: SelfNormalised = "none"
+    """Mean that importance weights are divided by, before the first step on a batch: that of the
+    group or of the batch, over its sequences, or over its steps with ratio='token'.
     """
     kl: KL = "none"
     """Estimate of the KL divergence from the reference, of weight `kl_coef`, by ℓ = log π - log
@@ -85,6 +90,27 @@ class Switches:
             raise ValueError(
                 f"clip={self.clip!r} bounds an importance ratio, and there is none: give "
                 "ratio='token', 'sequence' or 'sequence_mean', or clip='none'"
+            )
+        of_advantage = self.clip in ("symmetric", "asymmetric", "dual", "soft_gate")
+        if self.ratio == "per_decision" and self.credit == "total":
+            raise ValueError(
+                "ratio='per_decision' weighs each reward by the decisions before it, and credits a "
+                "step with what follows: give credit='to_go', or ratio='sequence'"
+            )
+        if self.ratio == "per_decision" and of_advantage:
+            raise ValueError(
+                f"clip={self.clip!r} asks for the sign of one advantage, and ratio='per_decision' "
+                "has a ratio for each reward: give clip='weight', 'truncated' or 'masked'"
+            )
+        if self.self_normalised != "none" and self.ratio == "none":
+            raise ValueError(
+                f"self_normalised={self.self_normalised!r} divides importance weights by their "
+                "mean, and there are none: give ratio='sequence', or self_normalised='none'"
+            )
+        if self.self_normalised != "none" and of_advantage:
+            raise ValueError(
+                f"clip={self.clip!r} depends on the sign of the advantage and leaves no weight to "
+                "divide: give clip='weight', 'truncated' or 'masked', or self_normalised='none'"
             )
         if self.scale != "none" and self.baseline == "none":
             raise ValueError(
@@ -110,7 +136,7 @@ class Switches:
     @property
     def whole_sequences(self) -> bool:
         """True if the surrogate of a step depends on the other steps of its sequence."""
-        in_one = self.ratio in ("sequence", "sequence_mean")
+        in_one = self.ratio in ("per_decision", "sequence", "sequence_mean")
         return in_one or (self.kl != "none" and self.kl_place == "sequence")
 
 
@@ -118,8 +144,8 @@ def facts_of(switches: Switches) -> Facts:
     """The facts that follow from the switches, on-policy unless the whole ratio is there."""
     s = switches
     groups = s.baseline in ("mean", "leave_one_out", "length_weighted") or s.scale == "group"
-    groups = groups or s.average == "token"
-    batch = s.baseline == "batch" or s.scale == "batch"
+    groups = groups or s.average == "token" or s.self_normalised == "group"
+    batch = "batch" in (s.baseline, s.scale, s.self_normalised)
     compared: facts.Baseline = "group" if groups else "batch" if batch else "none"
     straight = s.scale == "none" and s.average in ("sum", "constant")
     exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
@@ -129,6 +155,7 @@ def facts_of(switches: Switches) -> Facts:
     constant = s.average == "constant" and not of_lengths
     # without the ratio, which belongs to the return alone
     in_loss = s.kl != "none" and s.kl_place != "reward"
+    whole = s.ratio in ("per_decision", "sequence") and s.clip == s.self_normalised == "none"
     objective: facts.Objective = "no"
     if exact and s.kl == "none":
         objective = "J"
@@ -137,7 +164,7 @@ def facts_of(switches: Switches) -> Facts:
     return Facts(
         unbiased_for=objective,
         baseline=compared,
-        off_policy=s.ratio == "sequence" and s.clip == "none" and not in_loss,
+        off_policy=whole and not in_loss,
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
         with_reference=s.kl != "none",

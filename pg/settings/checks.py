@@ -149,6 +149,8 @@ def _check_batch(config: Any) -> None:
 
 def _check_lag(config: Any, facts: Any) -> None:
     """Checks that batches of an older policy are given to what knows of it."""
+    if config.lag_mixture != "none":
+        _check_mixture(config)
     if not config.policy_lag:
         return
     estimator = part_name(config.estimator)
@@ -162,6 +164,28 @@ def _check_lag(config: Any, facts: Any) -> None:
         raise ValueError(
             f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which weighs "
             "a batch by the ratio of two policies of which the first has collected it"
+        )
+
+
+def _check_mixture(config: Any) -> None:
+    """Raises ValueError unless each of several policies can collect its share of a batch."""
+    mixture = config.lag_mixture
+    if not config.policy_lag:
+        raise ValueError(
+            f"lag_mixture={mixture!r} is of the last policy_lag + 1 policies, and there is one: "
+            "give policy_lag of at least 1, or lag_mixture='none'"
+        )
+    if config.collect != "episodes":
+        raise ValueError(
+            f"lag_mixture={mixture!r} weighs complete episodes and so needs collect='episodes', "
+            f"got {config.collect!r}"
+        )
+    policies = config.policy_lag + 1
+    if config.num_envs % (policies * config.group_size):
+        groups = "" if config.group_size == 1 else f" × group_size={config.group_size}"
+        raise ValueError(
+            f"num_envs must be a multiple of the {policies} policies{groups} of "
+            f"lag_mixture={mixture!r}, got {config.num_envs}"
         )
 
 

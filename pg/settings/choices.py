@@ -19,6 +19,7 @@ Initialiser = Literal[
 Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
+LagMixture = Literal["none", "own", "balance", "power"]
 RNN = Literal["none", "gru", "lstm", "lru", "mingru", "transformer"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
@@ -37,6 +38,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "advantages": get_args(Advantages),
     "action_distribution": get_args(ActionDistribution),
     "action_mask": get_args(ActionMask),
+    "lag_mixture": get_args(LagMixture),
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),

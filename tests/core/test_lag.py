@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sequence_means as by_loops
 from small import MDP
 
-from pg import Config, Hyperparams, envs, make_learner, make_train, networks, rollout
+from pg import Config, Hyperparams, envs, lag, make_learner, make_train, networks, rollout
+from pg.diagnostics import z_scores
 from pg.estimators import ESTIMATORS, Params, sequence_estimator
+from pg.exact import tabular
 from pg.train import training_keys
 
 KEY = jax.random.key(0)
@@ -19,48 +22,62 @@ SIZES: dict[str, Any] = {"num_envs": 6, "num_updates": 5, "hidden_sizes": (4,)}
 NAME = "per_decision_importance"
 
 
-def config(lag: int, estimator: Any = NAME, **changes: Any) -> Config:
+def config(updates: int, estimator: Any = NAME, **changes: Any) -> Config:
     """A small run by plain gradient steps."""
     fields = {**SIZES, "optimizer": "sgd", **changes}
-    return Config(env=MDP, estimator=estimator, policy_lag=lag, preset=None, **fields)
+    return Config(env=MDP, estimator=estimator, policy_lag=updates, preset=None, **fields)
 
 
-def by_a_loop(lag: int, num_updates: int, learning_rate: float) -> list[Params]:
+def by_a_loop(made: Config, learning_rate: float) -> list[Params]:
     """The parameters before each update and after the last, by a loop that keeps all of them."""
-    made = config(lag)
+    updates, num_updates = made.policy_lag, made.num_updates
     env = envs.configured(made, made.num_envs)
     policy, critic = networks.make_policy(made, env), networks.make_critic(made, env)
     estimator = ESTIMATORS[NAME](policy, critic, Hyperparams())
     init_key, keys = training_keys(KEY, 0, num_updates)
     history = [make_learner(made).init(init_key).params]
     for update in range(num_updates):
-        acting = history[max(0, update - lag)]
+        acting = [history[max(0, update - age)] for age in range(updates, -1, -1)]
         collect_key, _ = jax.random.split(keys[update])
-        traj = rollout.episodes(env, policy, acting.policy, collect_key)
+        if made.lag_mixture == "none":
+            traj = rollout.episodes(env, policy, acting[0].policy, collect_key)
+        else:
+            share = envs.configured(made, made.num_envs // len(acting))
+            each = [
+                rollout.episodes(share, policy, own.policy, key)
+                for own, key in zip(acting, jax.random.split(collect_key, len(acting)), strict=True)
+            ]
+            traj = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *each)
+            stacked = jax.tree.map(lambda *x: jnp.stack(x), *acting)
+            traj = lag.weighed_against(made.lag_mixture, policy, stacked, traj)
         batch, _ = estimator.weigh(history[-1], (), traj)
         grads, _ = estimator.grad(history[-1], batch)
         history.append(jax.tree.map(lambda p, g: p - learning_rate * g, history[-1], grads))
     return history
 
 
-@pytest.mark.parametrize("lag", [0, 1, 3])
-def test_the_policy_that_acts_is_that_of_as_many_updates_ago(lag: int) -> None:
-    made = config(lag)
+@pytest.mark.parametrize(
+    ("updates", "mixture"), [(0, "none"), (1, "none"), (3, "none"), (2, "power")]
+)
+def test_the_policy_that_acts_is_that_of_as_many_updates_ago(updates: int, mixture: Any) -> None:
+    made = config(updates, lag_mixture=mixture)
     h = made.hyperparams(learning_rate=0.5, max_grad_norm=jnp.inf)
     state = jax.jit(make_train(made, h))(KEY)[0]
-    expected = by_a_loop(lag, made.num_updates, 0.5)
+    expected = by_a_loop(made, 0.5)
     for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected[-1]), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
-    for age in range(lag):
+    for age in range(updates):
         kept = jax.tree.map(lambda x, age=age: x[age], state.history)
-        wanted = expected[made.num_updates - lag + age]
+        wanted = expected[made.num_updates - updates + age]
         for x, y in zip(jax.tree.leaves(kept), jax.tree.leaves(wanted), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("collect", ["episodes", "windows"])
-def test_the_weights_are_one_until_the_policy_has_moved(collect: Any) -> None:
-    changes = {"collect": collect, "num_steps": 6}
+@pytest.mark.parametrize(
+    ("collect", "mixture"), [("episodes", "none"), ("windows", "none"), ("episodes", "balance")]
+)
+def test_the_weights_are_one_until_the_policy_has_moved(collect: Any, mixture: Any) -> None:
+    changes = {"collect": collect, "num_steps": 6, "lag_mixture": mixture}
     made = config(2, "vtrace" if collect == "windows" else NAME, **changes)
     metrics = jax.jit(make_train(made, made.hyperparams(learning_rate=0.5)))(KEY)[1]
     np.testing.assert_allclose(metrics["ess"][0], 1.0, rtol=1e-6)
@@ -76,8 +93,8 @@ def test_the_weights_are_one_until_the_policy_has_moved(collect: Any) -> None:
 
 def test_a_step_size_of_zero_makes_the_lag_nothing() -> None:
     results = []
-    for lag in (0, 3):
-        made = config(lag)
+    for updates in (0, 3):
+        made = config(updates)
         results.append(jax.jit(make_train(made, made.hyperparams(learning_rate=0.0)))(KEY)[1])
     np.testing.assert_array_equal(results[0]["return"], results[1]["return"])
 
@@ -100,3 +117,122 @@ def test_a_lag_excludes_a_bound_on_the_divergence_from_the_behaviour() -> None:
     make_learner(made, made.hyperparams())
     without = config(0, "ppo", collect="windows")
     make_learner(without, without.hyperparams(stop_kl=0.01))
+
+
+def mixture(size: int) -> tuple[by_loops.Tree, jax.Array, Params]:
+    """A prefix tree, the logits of a policy, and those of several others."""
+    tree = by_loops.tree()
+    shape = (size + 1, tree.mdp.num_states, tree.mdp.num_actions)
+    logits, *others = jnp.asarray(np.random.default_rng(2).normal(size=shape))
+    return tree, logits, Params(jnp.stack(others), ())
+
+
+def weight_by_loops(heuristic: str, pi: float, mus: list[float], own: int) -> float:
+    """The weight of an episode that policy `own` has collected, of its probabilities."""
+    if heuristic == "own":
+        return pi / mus[own]
+    if heuristic == "balance":
+        return pi / (sum(mus) / len(mus))
+    # the share of the own policy among the squares, over its probability and its part of the batch
+    share = mus[own] ** 2 / sum(mu**2 for mu in mus)
+    return share * pi / (mus[own] / len(mus))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("heuristic", "size"),
+    [
+        ("balance", 2),
+        ("power", 3),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("own", 2), ("balance", 3))),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("power", 2), ("own", 3))),
+    ],
+)
+def test_each_heuristic_has_its_weights_and_the_mean_of_the_gradient(
+    heuristic: str, size: int
+) -> None:
+    """Both by a sum over all episodes of each of the policies."""
+    tree, logits, others = mixture(size)
+    policy = tabular.table_policy(logits)
+    truth = np.asarray(tabular.exact_gradient(tree.mdp, logits))
+    factories = [ESTIMATORS["trajectory_importance"], ESTIMATORS[NAME]]
+    factories += [sequence_estimator(baseline="none", ratio="sequence")]
+    means = [np.zeros_like(truth) for _ in factories]
+    for number, behaviour in enumerate(others.policy):
+        traj, probability = tabular.enumerate_trajectories(tree.mdp, behaviour)
+        known = lag.weighed_against(heuristic, policy, others, traj)
+        time, valid = np.arange(len(traj.reward)), np.asarray(traj.valid)
+        for m in range(len(probability)):
+            steps = time[valid[:, m]]
+            at = (np.asarray(traj.obs)[steps, m].argmax(-1), np.asarray(traj.action)[steps, m])
+            for length in range(1, len(steps) + 1):
+                pi, *mus = (
+                    float(np.exp(by_loops.log_softmax(np.asarray(x))[at][:length].sum()))
+                    for x in (logits, *others.policy)
+                )
+                expected = weight_by_loops(heuristic, pi, mus, number)
+                found = pi / np.exp(known.log_prob[:length, m].sum())
+                np.testing.assert_allclose(found, expected, rtol=1e-12)
+        for mean, factory in zip(means, factories, strict=True):
+            estimator = factory(policy, policy, Hyperparams())
+            params, state = estimator.init(KEY)
+            batch, _ = estimator.weigh(params, state, known)
+            counted = batch._replace(psi=batch.psi * probability[None] * len(probability))
+            mean -= np.asarray(estimator.grad(params, counted)[0].policy) / size
+    for mean in means:
+        np.testing.assert_allclose(mean, truth, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "heuristic",
+    ["power", *(pytest.param(name, marks=pytest.mark.slow) for name in ("own", "balance"))],
+)
+def test_each_policy_of_a_mixture_collects_its_share(heuristic: Any) -> None:
+    """Through the rollout of training: each share is of its policy, and the mean of all of them
+    the gradient.
+    """
+    tree, logits, others = mixture(3)
+    policy, size = tabular.table_policy(logits), 60_000
+    made = Config(
+        env=tree.mdp,
+        estimator=sequence_estimator(baseline="none", ratio="sequence"),
+        num_envs=size,
+        group_size=2,
+        policy_lag=2,
+        lag_mixture=heuristic,
+        preset=None,
+    )
+    env = envs.configured(made, lag.num_envs(made))
+    collector = lag.mixed(made, rollout.make_collector(made, env), policy)
+    actor = networks.actor(policy, policy)
+    traj = jax.jit(lambda key: collector.collect(actor, others, key, ()).traj)(KEY)
+    np.testing.assert_array_equal(traj.group[0], np.arange(size) // 2)
+    of_own = size // 3
+    for number, own in enumerate(others.policy):
+        rows = slice(number * of_own, (number + 1) * of_own)
+        of_rows = jax.tree.map(lambda x, rows=rows: x[:, rows], traj)
+        log_pi = jax.nn.log_softmax(own)[of_rows.obs.argmax(-1), of_rows.action]
+        if heuristic == "own":
+            np.testing.assert_allclose(of_rows.log_prob, log_pi, rtol=0, atol=1e-12)
+        first = np.bincount(np.asarray(of_rows.action[0]), minlength=by_loops.TOKENS) / of_own
+        states = tree.mdp.initial[:, None] * jax.nn.softmax(own)
+        assert np.abs(first - states.sum(0)).max() < 5.7 * 0.5 / np.sqrt(of_own / 2)
+    estimator = made.estimator(policy, policy, Hyperparams())
+    params, state = estimator.init(KEY)
+    # a batch is an episode of each policy
+    turns = jnp.arange(size).reshape(3, of_own).T.ravel()
+    mixed = jax.tree.map(lambda x: x[:, turns], traj)
+    truth = np.asarray(tabular.exact_gradient(tree.mdp, logits)).ravel()
+    assert np.abs(z_scores(estimator, params, state, mixed, 3, truth)).max() < 5.7
+
+
+def test_a_mixture_fits_the_batch() -> None:
+    with pytest.raises(ValueError, match="give policy_lag of at least 1, or lag_mixture='none'"):
+        config(0, lag_mixture="balance")
+    with pytest.raises(ValueError, match="needs collect='episodes', got 'windows'"):
+        config(1, "vtrace", lag_mixture="own", collect="windows")
+    with pytest.raises(ValueError, match="a multiple of the 4 policies of lag_mixture='power'"):
+        config(3, lag_mixture="power")
+    with pytest.raises(ValueError, match="a multiple of the 3 policies × group_size=6 of lag"):
+        config(2, lag_mixture="own", group_size=6)

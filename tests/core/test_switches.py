@@ -38,6 +38,18 @@ def collected(made: Config) -> tuple[Network, Trajectory]:
 
 WITHOUT_MEANING = {
     "clip='symmetric' bounds an importance ratio": {"clip": "symmetric"},
+    "give credit='to_go', or ratio='sequence'": {"ratio": "per_decision"},
+    "give clip='weight', 'truncated' or 'masked'": {
+        "ratio": "per_decision",
+        "credit": "to_go",
+        "clip": "symmetric",
+    },
+    "give ratio='sequence', or self_normalised='none'": {"self_normalised": "group"},
+    "or 'masked', or self_normalised='none'": {
+        "ratio": "token",
+        "clip": "dual",
+        "self_normalised": "batch",
+    },
     "give a baseline, or scale='none'": {"baseline": "none", "scale": "group"},
     "give credit='total', or scale='batch'": {"scale": "group", "credit": "to_go"},
     "give kl_place='loss' or 'reward', or kl='k2'": {"kl": "full", "kl_place": "sequence"},
@@ -144,6 +156,43 @@ def test_steps_that_are_not_valid_change_nothing(switches: dict[str, Any]) -> No
     long = estimator.grad(params, estimator.weigh(params, state, longer)[0])
     for x, y in zip(jax.tree.leaves(short), jax.tree.leaves(long), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("over", ["group", "batch"])
+@pytest.mark.parametrize("ratio", ["token", "sequence", "sequence_mean", "per_decision"])
+def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
+    """Of a group or of the batch, of the steps that count, with padding after short episodes."""
+    made = config(baseline="none")
+    policy, traj = collected(made)
+    assert not traj.valid.all()
+    log_rho = jnp.asarray(np.random.default_rng(0).normal(size=traj.reward.shape))
+    credit: Any = "to_go" if ratio == "per_decision" else "total"
+    params = Params(policy.init(jax.random.key(3)), ())
+    own = sequences._along(Switches(), policy, params, traj)[0]
+    moved = traj._replace(log_prob=own - log_rho)
+    h = made.hyperparams()
+    psi = {}
+    for mean in ("none", over):
+        switches = Switches(baseline="none", ratio=ratio, credit=credit, self_normalised=mean)
+        batch = sequences.build(policy, h, switches).weigh(params, (), moved)[0]
+        psi[mean] = np.asarray(batch.psi)
+        if ratio == "per_decision":
+            psi[mean] = np.asarray(1 / batch.extra.mean_weight)
+    rho, valid = np.exp(np.asarray(log_rho)), np.asarray(traj.valid)
+    length = valid.sum(0)
+    product = np.where(valid, rho, 1.0).cumprod(0)
+    for m in range(made.num_envs):
+        group = [n for n in range(made.num_envs) if n // made.group_size == m // made.group_size]
+        others = group if over == "group" else list(range(made.num_envs))
+        for t in range(length[m]):
+            expected = {
+                "token": np.mean(rho[:, others][valid[:, others]]),
+                "sequence": np.mean(product[-1, others]),
+                "sequence_mean": np.mean(product[-1, others] ** (1 / length[others])),
+                "per_decision": np.mean(product[t, others]),
+            }[ratio]
+            np.testing.assert_allclose(psi[over][t, m] * expected, psi["none"][t, m], rtol=1e-6)
 
 
 def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> None:

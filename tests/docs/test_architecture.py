@@ -41,7 +41,7 @@ ORDER = (
     ),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
-    *("reports.statistics", "diagnostics", "optimizers", "seeds", "train", "evaluate"),
+    *("reports.statistics", "diagnostics", "optimizers", "seeds", "lag", "train", "evaluate"),
     *(
         "runs.files",
         "runs.encoding",

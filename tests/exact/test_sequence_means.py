@@ -97,6 +97,26 @@ RATIOS = [
         "soft_gate",
     )
 ]
+OF_THE_WEIGHT = ("none", "weight", "truncated", "masked")
+DECISIONS = [
+    Switches(baseline=baseline, credit="to_go", ratio="per_decision", clip=clip, **penalty)
+    for baseline, clip in (
+        *(("none", clip) for clip in OF_THE_WEIGHT),
+        *(("leave_one_out", clip) for clip in OF_THE_WEIGHT[:2]),
+    )
+    for penalty in ({}, {"kl": "k1"})
+]
+SELF_NORMALISED = [
+    Switches(**PLAIN, ratio=ratio, clip=clip, self_normalised=over, credit=credit)
+    for ratio, credit in (
+        ("token", "total"),
+        ("sequence", "total"),
+        ("sequence_mean", "total"),
+        ("per_decision", "to_go"),
+    )
+    for clip in OF_THE_WEIGHT
+    for over in ("group", "batch")
+]
 
 
 def label(chosen: Any) -> str:
@@ -131,6 +151,35 @@ def test_each_ratio_and_clip_has_the_mean_of_the_loops(chosen: Switches) -> None
     bound = chosen.clip != "none"
     unclipped = expected(Switches(**PLAIN, ratio=chosen.ratio), 1, LAGGING)
     assert (np.abs(lagging - unclipped).max() > 1e-3) == bound
+
+
+@pytest.mark.parametrize("chosen", some(DECISIONS, [1, 10]), ids=label)
+def test_rewards_weighed_by_decisions_have_the_mean_of_the_loops(chosen: Switches) -> None:
+    """The gradient, of data of any policy, unless a weight is bounded."""
+    lagging = mean(chosen, 2, LAGGING)
+    np.testing.assert_allclose(lagging, expected(chosen, 2, LAGGING), rtol=0, atol=1e-12)
+    truth = regularised_gradient() if chosen.kl != "none" else gradient()
+    is_gradient = np.abs(lagging - truth).max() < 1e-12
+    assert is_gradient == (chosen.clip == "none") == facts_of(chosen).off_policy
+
+
+@pytest.mark.slow
+def test_rewards_weighed_by_decisions_are_over_the_scale_of_all_rewards() -> None:
+    chosen = Switches(
+        baseline="batch", scale="batch", credit="to_go", average="token", ratio="per_decision"
+    )
+    lagging = mean(chosen, 2, LAGGING)
+    np.testing.assert_allclose(lagging, expected(chosen, 2, LAGGING), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("chosen", some(SELF_NORMALISED, [2, 9, 30]), ids=label)
+def test_weights_over_their_mean_have_the_mean_of_the_loops(chosen: Switches) -> None:
+    lagging = mean(chosen, 2, LAGGING)
+    np.testing.assert_allclose(lagging, expected(chosen, 2, LAGGING), rtol=0, atol=1e-12)
+    assert np.abs(lagging - gradient()).max() > 1e-3
+    # all weights are 1 on the policy's own data
+    np.testing.assert_allclose(mean(chosen, 2), gradient(), rtol=0, atol=1e-12)
+    assert not facts_of(chosen).off_policy
 
 
 @pytest.mark.parametrize("name", some(list(PRESETS), [0, 2, 3, 7]))

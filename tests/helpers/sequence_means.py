@@ -5,7 +5,7 @@ its tokens, from the formulas of the papers, with the derivative of each clip wo
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,6 +110,7 @@ def _estimate(
     average: str = "sum",
     ratio: str = "none",
     clip: str = "none",
+    self_normalised: str = "none",
     kl: str = "none",
     kl_place: str = "reward",
     kl_ratio: bool = False,
@@ -140,12 +141,15 @@ def _estimate(
         spread = np.array(to_go)
         compared = np.full(G, spread.mean())
     deviation = 1.0 if scale == "none" else spread.std() + 1e-8
+    if scale != "none" and np.ptp(spread) < 1e-12:
+        deviation = np.inf  # nothing is learned from what all agrees
     divisors = {
         "sum": np.ones(G),
         "sequence": lengths,
         "token": np.full(G, lengths.mean()),
         "constant": np.full(G, LONGEST),
     }[average]
+    shares = _self_normalised(group, ratio, clip, self_normalised)
     total = np.zeros_like(log_pi)
     for n, y in enumerate(group):
         L = lengths[n]
@@ -155,11 +159,21 @@ def _estimate(
             "token": log_rho,
             "sequence": np.full(L, log_rho.sum()),
             "sequence_mean": np.full(L, log_rho.sum() / L),
+            "per_decision": np.cumsum(log_rho),
         }[ratio]
         for k in range(L):
             followed = rewards[n] if credit == "total" else y.reward - penalties[n][k:].sum()
             psi = (followed - compared[n]) / deviation / divisors[n]
-            coefficient = psi * _slope(clip, np.exp(level[k]), psi)
+            if ratio == "per_decision":
+                weights = [_slope(clip, np.exp(log_rho[: i + 1].sum()), 0.0) for i in range(L)]
+                weights = [w / shares(n, i) for i, w in enumerate(weights)]
+                # the reward of the sequence comes with its last token
+                paid = [y.reward * (i == L - 1) - penalties[n][i] for i in range(k, L)]
+                psi = sum(w * r for w, r in zip(weights[k:], paid, strict=True))
+                psi -= weights[k] * compared[n]
+                coefficient = psi / deviation / divisors[n]
+            else:
+                coefficient = psi * _slope(clip, np.exp(level[k]), psi) / shares(n, k)
             score = -pi[y.states[k]]
             score[y.tokens[k]] += 1.0
             total[y.states[k]] += coefficient * score
@@ -181,6 +195,31 @@ def _estimate(
                     slope = np.exp(log_rho[k]) * (slope + _number(kl, ell[k]))
                 total[y.states[k]] -= BETA / divisors[n] * slope * score
     return total / G
+
+
+def _self_normalised(
+    group: list[Sequence], ratio: str, clip: str, self_normalised: str
+) -> Callable[[int, int], float]:
+    """The mean weight by which that of a step is divided: sequence, step -> number."""
+    if self_normalised == "none":
+        return lambda n, k: 1.0
+    rho = [np.exp(y.own - y.behaviour) for y in group]
+
+    def weight(m: int, k: int) -> float:
+        """The weight of sequence m at step k, or at its end if that is earlier."""
+        if ratio == "per_decision":
+            return _slope(clip, float(np.prod(rho[m][: k + 1])), 0.0)
+        power = len(rho[m]) if ratio == "sequence_mean" else 1
+        return _slope(clip, float(np.prod(rho[m]) ** (1 / power)), 0.0)
+
+    def mean(n: int, k: int) -> float:
+        if ratio == "token":
+            every = [_slope(clip, float(x), 0.0) for of_one in rho for x in of_one]
+        else:
+            every = [weight(m, k) for m in range(len(group))]
+        return float(np.mean(every)) or 1.0
+
+    return mean
 
 
 def _value(kl: str, y: Sequence, log_pi: np.ndarray, log_ref: np.ndarray) -> np.ndarray:

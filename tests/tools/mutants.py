@@ -33,17 +33,40 @@ MUTANTS = [
     # Batches of an older policy.
     Mutant(
         "a lag of one update less",
-        "train.py",
-        "    oldest = jax.tree.map(lambda x: x[0], state.history)\n",
-        "    oldest = jax.tree.map(lambda x: x[min(1, len(x) - 1)], state.history)\n",
+        "lag.py",
+        "        return jax.tree.map(lambda x: x[0], every), after\n",
+        "        return jax.tree.map(lambda x: x[1], every), after\n",
         "tests/core/test_lag.py -k ago",
     ),
     Mutant(
-        "a history of the parameters after each update",
-        "train.py",
-        "            history=history,\n",
-        "            history=_acting(config, state._replace(params=learned.params))[1],\n",
+        "a history that keeps its oldest parameters",
+        "lag.py",
+        "    after = jax.tree.map(lambda x: x[1:], every)\n",
+        "    after = jax.tree.map(lambda x: x[:-1], every)\n",
         "tests/core/test_lag.py -k ago",
+    ),
+    Mutant(
+        "a mixture whose prefixes all weigh as their whole episode",
+        "lag.py",
+        "total - jnp.concatenate([jnp.zeros_like(total[:1]), total[:-1]])",
+        "total - total.at[0].set(0.0)",
+        "tests/core/test_lag.py -k heuristic",
+    ),
+    Mutant(
+        "a mixture by the power heuristic with the exponent 1",
+        "lag.py",
+        "logsumexp(exponent * log_ratios, axis=0)",
+        "logsumexp(log_ratios, axis=0)",
+        "tests/core/test_lag.py -k heuristic",
+    ),
+    Mutant(
+        "a mixture all of which is collected by the oldest policy",
+        "lag.py",
+        "            return collector.collect(actor, own, key, state)\n",
+        "            del own\n"
+        "            oldest = jax.tree.map(lambda x: x[0], params)\n"
+        "            return collector.collect(actor, oldest, key, state)\n",
+        "tests/core/test_lag.py -k share",
     ),
     Mutant(
         "weights of a batch by the policy after its update",
@@ -192,9 +215,44 @@ MUTANTS = [
     Mutant(
         "sequences whose reference moves with the policy",
         "estimators/sequences.py",
-        "return Credit(psi, (), state, extra=extra)",
+        "return Credit(psi / mean_weight, (), state, extra=extra)",
         "return Credit(psi, (), params.policy if with_reference else (), extra=extra)",
         "tests/core/test_switches.py -k does_not_move",
+    ),
+    Mutant(
+        "sequences whose weights of decisions end one decision early",
+        "estimators/sequences.py",
+        "return jnp.cumsum(of_step, axis=0)",
+        "return jnp.cumsum(of_step, axis=0) - of_step",
+        "tests/exact/test_sequence_means.py -k weighed_by_decisions",
+    ),
+    Mutant(
+        "sequences whose baseline is not weighed by the decisions",
+        "estimators/sequences.py",
+        "- weight * baseline",
+        "- baseline",
+        "tests/exact/test_sequence_means.py -k weighed_by_decisions",
+    ),
+    Mutant(
+        "sequences whose weights are over their mean along time",
+        "estimators/sequences.py",
+        "        total = jnp.sum(weight, axis=-1, keepdims=True)\n",
+        "        total = jnp.sum(weight, axis=0, keepdims=True)\n",
+        "tests/core/test_switches.py -k over_their_mean",
+    ),
+    Mutant(
+        "sequences of a group whose weights are over the mean of the batch",
+        "estimators/sequences.py",
+        '    if s.self_normalised == "group":\n        members = same_group(traj)',
+        '    if s.self_normalised == "never":\n        members = same_group(traj)',
+        "tests/core/test_switches.py -k over_their_mean",
+    ),
+    Mutant(
+        "sequences whose mean weight of a token counts padding",
+        "estimators/sequences.py",
+        "weight = jnp.sum(jnp.where(traj.valid, weight, 0.0), axis=0, keepdims=True)",
+        "weight = jnp.sum(weight, axis=0, keepdims=True)",
+        "tests/core/test_switches.py -k over_their_mean",
     ),
     Mutant(
         "sequences whose ratio is taken against the policy that learns",

@@ -1,0 +1,133 @@
+"""Batches of older policies: the parameters that collect, and the policy that importance ratios are
+taken against.
+
+With a lag of k the policy of k updates ago collects. Or, as in a system whose actors are not all of
+one age, the last k + 1 policies do, an equal share of a batch each. The batch is then a sample of
+their mixture, and a trajectory τ may be weighed against any of
+
+    own      μ_j(τ), the policy that has collected it
+    balance  (1/(k+1)) Σ_i μ_i(τ), the mixture
+    power    (1/(k+1)) Σ_i μ_i(τ)² / μ_j(τ)
+
+(the heuristics of Veach & Guibas 1995, the second with exponent 2). Each of these weights π(τ) / ·
+has the mean 1 over the batch, and without a baseline of other episodes the gradient keeps its mean.
+They are put into the trajectory's log-probabilities, those of prefixes too, so that every estimator
+with an importance ratio knows them. The data are drawn anew at each update and not kept from the
+last ones, as in 2506.06178: the parameters depend on those, and given the parameters the mean of
+an estimate would no longer be the gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree, Shaped
+
+from pg.config import Config
+from pg.estimators import Params
+from pg.estimators.base import log_ratio
+from pg.fast import blocks
+from pg.networks import Network
+from pg.rollout import Collected, Collector, Trajectory
+
+EXPONENT = {"balance": 1.0, "power": 2.0}
+
+
+def start(config: Config, params: Params) -> PyTree:
+    """The first parameters in the place of those before them, oldest first, leaves [lag, ...]; ()
+    without a lag.
+    """
+    if not config.policy_lag:
+        return ()
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.policy_lag, *x.shape)), params)
+
+
+def acting(config: Config, params: Params, history: PyTree) -> tuple[Params, PyTree]:
+    """The parameters that collect the next batch, leaves [lag + 1, ...] of a mixture, and the
+    history after it.
+
+    Args:
+        config: The settings.
+        params: The newest parameters.
+        history: Those before them, as `start` and this function give it.
+    """
+    if not config.policy_lag:
+        return params, ()
+    every = jax.tree.map(lambda old, new: jnp.concatenate([old, new[None]]), history, params)
+    after = jax.tree.map(lambda x: x[1:], every)
+    if config.lag_mixture == "none":
+        return jax.tree.map(lambda x: x[0], every), after
+    return every, after
+
+
+def num_envs(config: Config) -> int:
+    """The number of environments of each policy that collects."""
+    return config.num_envs // num_policies(config)
+
+
+def num_policies(config: Config) -> int:
+    """The number of policies that collect a batch."""
+    return 1 if config.lag_mixture == "none" else config.policy_lag + 1
+
+
+def mixed(config: Config, collector: Collector, policy: Network) -> Collector:
+    """The collector of a batch of which each policy of a mixture has an equal share, the oldest the
+    first; `collector` where there is no mixture.
+
+    Args:
+        config: The settings.
+        collector: That of the share of one policy.
+        policy: The policy.
+    """
+    if config.lag_mixture == "none":
+        return collector
+    number = num_policies(config)
+
+    def collect(actor: Network, params: Params, key: PRNGKeyArray, state: tuple[()]) -> Collected:
+        def share(own: Params, key: PRNGKeyArray) -> Collected:
+            return collector.collect(actor, own, key, state)
+
+        with blocks.mapped_over(number):
+            each = jax.vmap(share)(params, jax.random.split(key, number))
+        traj = each.traj
+        if not isinstance(traj.group, tuple):
+            groups = num_envs(config) // config.group_size
+            first = groups * jnp.arange(number, dtype=jnp.int32)
+            traj = traj._replace(group=traj.group + first[:, None, None])
+        traj = jax.tree.map(_side_by_side, traj)
+        traj = weighed_against(config.lag_mixture, policy, params, traj)
+        finished = jax.tree.map(lambda x: jnp.sum(x, axis=0), each.finished)
+        return Collected((), traj, finished)
+
+    return collector._replace(collect=collect)
+
+
+def _side_by_side(x: Shaped[Array, "K T B ..."]) -> Shaped[Array, "T KB ..."]:
+    """The environments of one share after those of the other."""
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+
+
+def weighed_against(
+    heuristic: str, policy: Network, params: Params, traj: Trajectory
+) -> Trajectory:
+    """Complete episodes of a mixture whose log-probabilities are those that a heuristic weighs
+    them against.
+
+    That of a step is the difference of two prefixes', so that each prefix has its own right weight.
+
+    Args:
+        heuristic: own, balance or power.
+        policy: The policy.
+        params: The parameters of the mixture, leaves [K, ...].
+        traj: The episodes, with the log-probabilities of the policy that has collected each.
+    """
+    if heuristic == "own":
+        return traj
+    exponent = EXPONENT[heuristic]
+
+    def of_prefixes(one: Params) -> Array:
+        return jnp.cumsum(log_ratio(policy, one, traj), axis=0)
+
+    # log μ_i - log μ_j of each prefix, [K, T, B]
+    log_ratios = jax.lax.map(of_prefixes, params)
+    total = jax.nn.logsumexp(exponent * log_ratios, axis=0) - jnp.log(len(log_ratios))
+    of_step = total - jnp.concatenate([jnp.zeros_like(total[:1]), total[:-1]])
+    return traj._replace(log_prob=jnp.where(traj.valid, traj.log_prob + of_step, traj.log_prob))
