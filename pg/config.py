@@ -59,6 +59,7 @@ from pg.settings.environments import (
 )
 from pg.settings.parts import PARTS, own_parts, part_name
 from pg.settings.ranges import WHOLE_NUMBERS, check_env_params, checked_scalars
+from pg.tuned import NUM_ENVS
 
 __all__ = [
     "ENVIRONMENTS",
@@ -128,7 +129,7 @@ class Config:
     """Complete episodes from fresh resets, or windows that continue from the last update."""
     num_updates: int = 80
     """Gradient steps G (batches collected)."""
-    num_envs: int = 25
+    num_envs: int = NUM_ENVS
     """Number of vmapped environments: the N episodes of a batch, or the rows of a window."""
     num_steps: int = 128
     """Length of a window; unused with episodes."""

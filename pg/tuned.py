@@ -221,7 +221,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-NUM_ENVS = 25  # of Config, by default
+NUM_ENVS = 25  # the default of Config
 
 
 def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[str, Any]:

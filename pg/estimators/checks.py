@@ -12,6 +12,7 @@ from pg.config import Hyperparams, part_name
 from pg.envs.failures import failed, in_one_sentence, is_leak
 from pg.estimators.base import Estimator, Params, Weighted
 from pg.estimators.family import ESTIMATORS, Factory, as_listed
+from pg.estimators.trees import check_trees_equal, description, is_shaped
 from pg.networks import Network
 from pg.rollout import Trajectory
 from pg.settings.own_files import place_of
@@ -55,26 +56,26 @@ def checked(factory: Factory) -> Factory:
             result = _pure(f"weigh of {name}", made.weigh)(params, state, traj)
             batch, after = _two(f"weigh of {name}", result, "a Weighted and a state")
             _check_is(Weighted, batch, f"what weigh of {name} gives first")
-            shape = jnp.shape(batch.psi) if _shaped(batch.psi) else ()
+            shape = jnp.shape(batch.psi) if is_shaped(batch.psi) else ()
             if shape[:2] != traj.reward.shape or len(shape) > 3:
                 raise ValueError(
                     f"psi of {name} must be [T, B] = {list(traj.reward.shape)} or [T, B, A], got "
                     f"shape {shape}"
                 )
-            _check_trees_equal(state, after, f"the state of {name} after weigh")
+            check_trees_equal(state, after, f"the state of {name} after weigh")
             return batch, after
 
         def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
             result = _pure(f"grad of {name}", made.grad)(params, batch)
             grads, metrics = _two(f"grad of {name}", result, "gradients and metrics")
             _check_is(Params, grads, f"the gradients of {name}")
-            _check_trees_equal(params, grads, f"the gradients of {name}")
+            check_trees_equal(params, grads, f"the gradients of {name}")
             _check_is(dict, metrics, f"the metrics of {name}")
             for metric, value in metrics.items():
                 if not _is_scalar(value):
                     raise ValueError(
                         f"the metric {metric!r} of {name} must be one number, got "
-                        f"{_description(value)}"
+                        f"{description(value)}"
                     )
             return grads, metrics
 
@@ -114,42 +115,9 @@ def _check_is(kind: type, result: Any, what: str) -> None:
         raise ValueError(f"{what} must be a {kind.__name__}, got {type(result).__name__}")
 
 
-def _check_trees_equal(expected: PyTree, tree: PyTree, what: str) -> None:
-    """Raises ValueError unless two trees have one structure, and leaves of one shape and dtype."""
-    before, after = _leaf_descriptions(expected), _leaf_descriptions(tree)
-    for name in before | after:
-        if before.get(name) != after.get(name):
-            raise ValueError(
-                f"{what}: {name} must be {before.get(name, 'absent')}, got "
-                f"{after.get(name, 'nothing')}"
-            )
-    expected_structure: Any = jax.tree.structure(expected)
-    structure: Any = jax.tree.structure(tree)
-    if structure != expected_structure:
-        raise ValueError(f"{what} must have the structure {expected_structure}, got {structure}")
-
-
-def _leaf_descriptions(tree: PyTree) -> dict[str, str]:
-    """Shape and dtype of every leaf, by its path."""
-    return {
-        jax.tree_util.keystr(path): _description(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
 def _is_scalar(x: Any) -> bool:
     """True for one real number or boolean."""
-    if not _shaped(x) or jnp.shape(x) != ():
+    if not is_shaped(x) or jnp.shape(x) != ():
         return False
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     return any(jnp.issubdtype(jnp.result_type(x), kind) for kind in kinds)
-
-
-def _shaped(x: Any) -> bool:
-    """True for an array or a number."""
-    return hasattr(x, "dtype") or isinstance(x, bool | int | float)
-
-
-def _description(x: Any) -> str:
-    """Dtype and shape of a leaf, or its class if it has none."""
-    return f"{jnp.result_type(x)} of shape {jnp.shape(x)}" if _shaped(x) else type(x).__name__

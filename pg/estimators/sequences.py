@@ -34,6 +34,7 @@ from pg.estimators.base import (
     same_group,
 )
 from pg.estimators.switches import Switches, facts_of, name_of
+from pg.estimators.trees import check_trees_equal
 from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -149,26 +150,11 @@ def build(
         params, _ = estimator.init(key)
         if reference is None:
             return params, params.policy
-        _check_reference(reference, params.policy)
+        what = "the reference, state.params.policy of a run with the same networks"
+        check_trees_equal(params.policy, reference, what)
         return params, reference
 
     return estimator._replace(init=init)
-
-
-def _check_reference(reference: PyTree, policy: PyTree) -> None:
-    """Raises ValueError unless the reference has the leaves of the policy's parameters."""
-    expected, found = (
-        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(x)}
-        for x in (policy, reference)
-    )
-    for name in expected | found:
-        if expected.get(name) != found.get(name):
-            wanted = expected.get(name, "absent")
-            raise ValueError(
-                f"the reference must have the shapes of the policy's parameters: {name} must be "
-                f"{wanted}, got {found.get(name, 'nothing')}; give state.params.policy of a run "
-                "with the same networks"
-            )
 
 
 def divergence(
