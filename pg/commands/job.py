@@ -234,7 +234,7 @@ def _run(
 
     from pg import envs, images, networks
     from pg.fast import devices
-    from pg.runs import memory
+    from pg.runs import effects, memory
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
@@ -250,6 +250,9 @@ def _run(
         print(cli.describe(config, hyperparams, env.horizon(), num_params, verbose=options.verbose))
         if sentence := images.image_description(config, env):
             cli.say(sentence)
+        given = effects.changed(config, hyperparams)
+        if unused := effects.without_effect(config, hyperparams, given):
+            cli.say(effects.remark(unused, config.title))
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(layout),

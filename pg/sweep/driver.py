@@ -4,7 +4,7 @@ them; of several processes the first one writes for all.
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,17 @@ from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.runs import checkpoints, execution, files, folders, memory, results, sweeps, writing
+from pg.runs import (
+    checkpoints,
+    effects,
+    execution,
+    files,
+    folders,
+    memory,
+    results,
+    sweeps,
+    writing,
+)
 from pg.sweep import chunks, report, rungs
 from pg.sweep import spec as specs
 from pg.sweep.chunks import Plan
@@ -63,6 +73,7 @@ def run_sweep(
     specs.check(spec, layout)
     tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     say(f"{spec.title}: {tried}; {folder}")
+    say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
         if devices.is_first():
             specs.make(folder)
@@ -73,6 +84,15 @@ def run_sweep(
         )
         discard_checkpoints(folder)
     return 0 if finite else cli.NOT_FINITE
+
+
+def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:
+    """Says which of the varied hyperparameters change nothing in any configuration."""
+    unused = [name for name in names if name in Hyperparams._fields]
+    for config, _ in spec.programs():
+        unused = effects.without_effect(config, spec.hyperparams, unused)
+    if unused:
+        say(effects.remark(unused, spec.title))
 
 
 def run(

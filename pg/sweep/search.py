@@ -176,6 +176,7 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
     divisors = search.divisors()
     total = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     driver.say(f"{spec.title}: {total}, {len(divisors)} rungs; {folder}")
+    driver.say_unused(spec, spec.table)
     rounds: list[Round] = []
     earlier = None
     before = [0] * len(numbers)  # updates done
@@ -212,6 +213,7 @@ def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
     rule, base = search.rule, search.sweep
     what = f"{rule.trials} configurations × {len(base.seeds)} seeds, {rule.batch} at a time"
     driver.say(f"{base.title}: {what}; {folder}")
+    driver.say_unused(base, rule.spaces)
     rounds: list[Round] = []
     for k, first in enumerate(range(0, rule.trials, rule.batch)):
         place, num = folder / f"batch-{k:03}", min(rule.batch, rule.trials - first)

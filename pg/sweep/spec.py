@@ -69,8 +69,9 @@ class SweepSpec:
         for config, group in self.programs():  # which checks every Config
             traced = self.traced(group)
             hyperparams_of(self.hyperparams, traced)
-            for temperature in traced.get("temperature", [self.hyperparams.temperature]):
-                check_together(config, self.hyperparams._replace(temperature=temperature))
+            for name in ("temperature", "stop_kl"):
+                for value in traced.get(name, [getattr(self.hyperparams, name)]):
+                    check_together(config, self.hyperparams._replace(**{name: value}))
 
     @property
     def num_configurations(self) -> int:

@@ -2,6 +2,7 @@
 of it.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from pg import Config, Hyperparams, envs, lag, make_learner, make_train, network
 from pg.diagnostics import z_scores
 from pg.estimators import ESTIMATORS, Params, sequence_estimator
 from pg.exact import tabular
+from pg.sweep import SweepSpec
 from pg.train import training_keys
 
 KEY = jax.random.key(0)
@@ -115,6 +117,8 @@ def test_a_lag_excludes_a_bound_on_the_divergence_from_the_behaviour() -> None:
     with pytest.raises(ValueError, match="large before the first step, so that none may be taken"):
         make_learner(made, made.hyperparams(stop_kl=0.01))
     make_learner(made, made.hyperparams())
+    with pytest.raises(ValueError, match=r"stop_kl=0\.1 bounds the divergence"):
+        SweepSpec(made, made.hyperparams(), {"stop_kl": [math.inf, 0.1]}, range(2))
     without = config(0, "ppo", collect="windows")
     make_learner(without, without.hyperparams(stop_kl=0.01))
 

@@ -1745,6 +1745,13 @@ MUTANTS = [
         "tests/runs/test_sweep.py -k names_of_what",
     ),
     Mutant(
+        "a hyperparameter counts as used as soon as it is read",
+        "runs/effects.py",
+        "_, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))",
+        "used = [True] * len(jaxpr.invars)",
+        "tests/runs/test_effects.py -k depends_on",
+    ),
+    Mutant(
         "a replay says that NaN and a number differ by 0",
         "commands/replay.py",
         "(np.isnan(a) != np.isnan(b)).sum()",

@@ -1,0 +1,59 @@
+"""Hyperparameters that change nothing: no number of an update depends on them, as on the weight of
+a divergence that the estimator has not.
+
+It is read off the program of an update, which knows what estimator, optimizer and networks use.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
+
+from pg.config import Config, Hyperparams
+from pg.envs.adapters.base import faults_in_one_sentence
+from pg.train import make_learner
+
+__all__ = ["changed", "remark", "without_effect"]
+
+# Every update depends on it, so that no program need be looked at.
+_ALWAYS = "learning_rate"
+
+
+def changed(config: Config, hyperparams: Hyperparams) -> list[str]:
+    """The hyperparameters that are not what the estimator has on the environment by itself."""
+    usual = Config(env=config.env, estimator=config.estimator).hyperparams().scalars()
+    return [name for name, value in hyperparams.scalars().items() if value != usual[name]]
+
+
+@faults_in_one_sentence()
+def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str]) -> list[str]:
+    """The hyperparameters of these names that nothing in an update depends on; an update is traced,
+    and nothing compiled.
+
+    Raises ValueError as `make_learner` and what it makes do.
+    """
+    values: dict[str, Any] = {
+        name: jnp.asarray(getattr(hyperparams, name)) for name in names if name != _ALWAYS
+    }
+    if not values:
+        return []
+
+    def update(values: dict[str, Any], key: jax.Array) -> Any:
+        learner = make_learner(config, hyperparams._replace(**values))
+        return learner.step(learner.init(key), key)
+
+    jaxpr = jax.make_jaxpr(update)(values, jax.random.key(0)).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    # the values come first, in the order of their names
+    return [name for name, is_used in zip(sorted(values), used, strict=False) if not is_used]
+
+
+def remark(names: Sequence[str], title: str) -> str:
+    """The sentence on hyperparameters without effect. title: the names of what is trained."""
+    verb, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    return (
+        f"note: {', '.join(names)} {verb} no effect: nothing in an update of {title} depends on "
+        f"{them}"
+    )

@@ -1,0 +1,61 @@
+"""Hyperparameters without effect are found and named, and no others."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from small import TINY
+
+from pg import Config, Hyperparams
+from pg.commands import cli, job
+from pg.estimators.sequences import sequence_estimator
+from pg.runs import effects, execution
+from pg.sweep import driver
+from pg.sweep.spec import SweepSpec
+
+NAMES = ("gamma", "kl_coef", "learning_rate", "n_step", "momentum")
+
+
+def of(estimator: object, **changes: object) -> list[str]:
+    config = dataclasses.replace(TINY, **{"estimator": estimator, "group_size": 4} | changes)
+    return effects.without_effect(config, Hyperparams(), NAMES)
+
+
+def refuse(*_: object, **__: object) -> None:
+    """A training that does not begin."""
+    raise ValueError("enough")
+
+
+def test_what_an_update_depends_on_has_an_effect() -> None:
+    """By estimator, its switches, and optimizer."""
+    assert of("leave_one_out") == ["kl_coef", "momentum", "n_step"]
+    assert of("leave_one_out", optimizer="storm") == ["kl_coef", "n_step"]
+    assert of(sequence_estimator()) == ["kl_coef", "momentum", "n_step"]
+    assert of(sequence_estimator(kl="k2", kl_place="loss")) == ["momentum", "n_step"]
+    assert of("actor_critic", collect="windows", group_size=1) == ["kl_coef", "momentum"]
+
+
+def test_nothing_is_traced_for_a_step_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects, "make_learner", None)
+    config = Config(preset=None)
+    given = effects.changed(config, Hyperparams(learning_rate=0.1))
+    assert given == ["learning_rate"]
+    assert effects.without_effect(config, Hyperparams(learning_rate=0.1), given) == []
+
+
+def test_a_run_and_a_sweep_say_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before they compile."""
+    config = dataclasses.replace(TINY, num_updates=1)
+    monkeypatch.setattr(execution, "run", refuse)
+    options = job.Options(out=tmp_path)
+    assert job.run(config, Hyperparams(kl_coef=0.1, gamma=0.9), options) == cli.MISTAKE
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("no effect") == 1
+    sentence = f"has no effect: nothing in an update of {config.title} depends on it"
+    assert f"note: kl_coef {sentence}" in said
+    table = {"n_step": [1, 2], "gamma": [0.5, 0.9]}
+    driver.say_unused(SweepSpec(config, Hyperparams(), table, range(2)), table)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"note: n_step {sentence}" in said
