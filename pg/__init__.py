@@ -21,11 +21,11 @@ def _hint(name: str) -> str:
     """The name here that a name of another library stands for, as the end of a sentence."""
     if name.startswith("_"):  # asked for by tools
         return ""
-    from pg.estimators.facts import FACTS
+    from pg.estimators.names import NAMES
     from pg.inputs import ALIASES, nearest
 
     estimator = ALIASES.get(name.lower(), name.lower())
-    if estimator in FACTS:
+    if estimator in NAMES:
         return f": an estimator goes by its name, as in pg.preset({estimator!r})"
     near = nearest(name, __all__)
     return f": did you mean {' or '.join(f'pg.{other}' for other in near)}?" if near else ""

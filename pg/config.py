@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from pg.estimators.facts import FACTS, Collect
+from pg.estimators.facts import Collect
+from pg.estimators.names import NAMES
 from pg.inputs import check_kind, shown
 from pg.settings import own_files
 from pg.settings.checks import (
@@ -476,7 +477,7 @@ def check_config(config: Any) -> None:
     elif isinstance(config, str):
         instead = (
             f"write pg.Config(env={config!r})"
-            if config not in FACTS
+            if config not in NAMES
             else f"write *pg.preset({config!r})"
         )
     check_kind("config", config, Config, instead)

@@ -29,7 +29,7 @@ from pg.envs.env_spaces import ActionSpace
 from pg.envs.failures import in_one_sentence
 from pg.envs.observations import is_shape, map_observation, zeros_of
 from pg.envs.views import View, seen
-from pg.estimators.facts import facts_of
+from pg.estimators.names import facts_of
 from pg.images import image_layout, is_convolved, one_hot_tokens, scaling
 from pg.inputs import check_key, check_kind, described, numbers
 from pg.layers import (

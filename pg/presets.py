@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pg.config import Config, Hyperparams
-from pg.estimators.facts import FACTS
+from pg.estimators.names import check_estimator
 from pg.inputs import check_name
 from pg.settings import own_files
 from pg.settings.construction import AUTO
@@ -21,8 +21,8 @@ def preset(
     """The settings for an estimator on an environment.
 
     Args:
-        estimator: its name, or that of a variant (`tuned.VARIANTS`); or one's own, as of
-            `Config`, with the settings that its facts state.
+        estimator: its name, as of `estimators.names`, or that of a variant (`tuned.VARIANTS`); or
+            one's own, as of `Config`, with the settings that its facts state.
         task: environment whose tuned settings are taken; default: that of the settings.
         changes: fields of Config or Hyperparams by name. `total_steps=N` stands for the
             `num_updates` that take so many environment steps (`Config.lasting`).
@@ -33,8 +33,8 @@ def preset(
     if own_files.is_reference(estimator):
         estimator = own_files.load(estimator)
     is_own = callable(estimator)
-    if not is_own:
-        check_name("estimator", estimator, [*FACTS, *VARIANTS])
+    if not is_own and estimator not in VARIANTS:
+        check_estimator("estimator", estimator, *VARIANTS)
     env = changes.get("env")
     named = env is None or isinstance(env, str)
     base = defaults(estimator, task if task and named else env, changes.get("minibatch_size"))

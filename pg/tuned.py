@@ -8,7 +8,8 @@ search, and docs/tuning.md lists its space. A label is an estimator's name, or a
 from collections.abc import Mapping
 from typing import Any
 
-from pg.estimators.facts import FACTS, facts_of
+from pg.estimators.facts import FACTS
+from pg.estimators.names import facts_of, is_known
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -238,8 +239,8 @@ def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[st
     name = label if isinstance(label, str) else ""
     variant = {"estimator": label, **VARIANTS.get(name, {})}
     estimator = variant["estimator"]
-    is_known = not isinstance(estimator, str) or estimator in FACTS
-    settings = facts_of(estimator).settings if is_known else {}
+    has_facts = not isinstance(estimator, str) or is_known(estimator)
+    settings = facts_of(estimator).settings if has_facts else {}
     preset = {**settings, **variant}
     task = preset.get("env", "CartPole-v1") if env is None else env
     tuned = TUNED.get(task, {}).get(name, {}) if isinstance(task, str) else {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from pg.benchmarks.suites import SUITES, TASKS, Row, Task
 from pg.config import Config, Hyperparams, part_name
+from pg.estimators import names as estimators
 from pg.estimators.facts import FACTS, listed_name
 from pg.inputs import check_name
 from pg.presets import preset
@@ -49,7 +50,7 @@ def select(
         suite: name, of SUITES.
         envs: names of environments of the suite; and one's own, objects or `FILE.py:CLASS`.
         labels: names of estimators or variants of the suite; and estimators of one's own, functions
-            or `FILE.py:NAME`, which are rows of all the environments.
+            or `FILE.py:NAME`, and those of switches, which are rows of all the environments.
         settings_of: label whose settings, as they were tuned for each environment, estimators of
             one's own have; None: those that their facts state.
         policy: one's own, in the place of that of all rows; a Network, a function or
@@ -96,8 +97,11 @@ def select(
 
 
 def _is_own(part: Any) -> bool:
-    """True for an object, a function or a file, and False for a name."""
-    return not isinstance(part, str) or own_files.is_reference(part)
+    """True for an object, a function, a file, or an estimator of switches, which has rows in no
+    suite; False for a name of a suite's.
+    """
+    is_name = isinstance(part, str) and not own_files.is_reference(part)
+    return not is_name or estimators.is_sequence(part)
 
 
 def _listed(label: Any) -> Any:
@@ -114,11 +118,14 @@ def _check_names(
     tasks, of_suite = SUITES[suite], f"of suite {suite!r}"
     names = [task.name for task in tasks]
     check_choices(f"environment {of_suite}", envs, names, reserved=TASKS)
+    of_switches = [x for x in labels if isinstance(x, str) and estimators.is_sequence(x)]
+    for label in of_switches:
+        estimators.switches_of(label)
     if with_own_env:
-        check_choices("label", labels, LABELS)
+        check_choices("label", labels, [*LABELS, *of_switches])
     else:
         known = dict.fromkeys(row.label for task in tasks for row in task.rows)
-        check_choices(f"label {of_suite}", labels, known, reserved=LABELS)
+        check_choices(f"label {of_suite}", labels, [*known, *of_switches], reserved=LABELS)
 
 
 def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
@@ -135,6 +142,8 @@ def _check_settings_of(label: str | None, own_labels: Sequence[Any]) -> None:
 def _loaded(field: str, part: Any) -> Any:
     """The object of a part. Raises ValueError for one that is none."""
     found = own_files.load(part, field) if own_files.is_reference(part) else part
+    if field == "estimator" and isinstance(found, str):
+        return found
     if field == "optimizer" and isinstance(found, str):
         return Config(optimizer=found, preset=None).optimizer  # type: ignore[arg-type]
     check_part(field, found)

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, terminal
-from pg.estimators.facts import FACTS
-from pg.inputs import check_name, count
+from pg.estimators.names import NAMES, check_estimator, facts_of
+from pg.inputs import count
 from pg.reports import tables
 from pg.settings.parts import check_choice
 
@@ -64,9 +64,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a mistake, before jax is loaded."""
-        check_choice("estimator", self.estimator, FACTS)
+        check_choice("estimator", self.estimator, NAMES)
         for name in self.beside:
-            check_name("beside", name, FACTS)
+            check_estimator("beside", name)
         if not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"gamma must be above 0 and at most 1, got {self.gamma}")
         count("episodes", self.episodes)
@@ -131,13 +131,14 @@ def _compare(found: Any, names: Sequence[str], gamma: float) -> None:
     import jax
 
     from pg.diagnostics import references
-    from pg.estimators import ESTIMATORS
+    from pg.estimators import family
 
     rows = [_row(found.estimator, found.figures)]
     with terminal.waiting("exact figures of others"), jax.enable_x64(True):
         for name in names:
-            h = references.hyperparams(FACTS[name], gamma)
-            figures = references.all_figures(ESTIMATORS[name], FACTS[name], h)
+            facts = facts_of(name)
+            h = references.hyperparams(facts, gamma)
+            figures = references.all_figures(family.find(name), facts, h)
             rows.append(_row(name, figures))
     print(f"\nexact, on {' · '.join(found.figures)}; variance of reinforce = 1")
     print(tables.plain([["", "bias", "variance", "signal to noise"], *rows]))

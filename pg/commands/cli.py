@@ -43,8 +43,8 @@ from pg.config import (
     own_parts,
     part_name,
 )
-from pg.estimators.facts import FACTS
-from pg.inputs import check_name, nearest
+from pg.estimators.names import check_estimator
+from pg.inputs import nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations
 from pg.settings import own_files
@@ -363,7 +363,7 @@ def _preset(argv: list[str]) -> tuple[Config, Hyperparams]:
 
 def _check_estimator(name: str) -> None:
     """Raises ValueError, with the nearest valid names, unless there is such an estimator."""
-    check_name("estimator", name, FACTS)
+    check_estimator("estimator", name, own_files.FORM)
 
 
 def _choose_devices_for_files(argv: Sequence[str]) -> None:

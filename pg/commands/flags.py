@@ -21,7 +21,7 @@ from pg.config import (
     WHOLE_NUMBERS,
     part_name,
 )
-from pg.estimators.facts import FACTS
+from pg.estimators.names import NAMES, SEQUENCE, SWITCHES
 from pg.settings import own_files
 from pg.settings.choices import CHOICES
 
@@ -322,6 +322,7 @@ _HIDDEN = {("Hyperparams", "env_params"), ("Config", "preset")}
 _CHOICES = {
     ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; {', '.join(SEQUENCES)}; or library:name, of {', '.join(LIBRARIES)}",
-    ("Config", "estimator"): ", ".join(FACTS),
+    ("Config", "estimator"): f"{', '.join(NAMES)}; or with switches, as "
+    f"dapo:kl=k2+kl_place=loss or {SEQUENCE}:baseline=mean, of {SWITCHES}",
     ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

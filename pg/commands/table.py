@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pg.commands import cli
-from pg.estimators.facts import FACTS, UNSTATED, facts_of
+from pg.estimators.facts import FACTS, UNSTATED
+from pg.estimators.names import NAMES, facts_of, is_sequence
 from pg.runs import code
 from pg.settings import own_files
 from pg.settings.parts import check_choice, check_names_differ, part_name, row_name
@@ -51,7 +52,7 @@ class Options:
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
         for name in self.estimators:
-            check_choice("estimators", name, FACTS)
+            check_choice("estimators", name, NAMES)
         for name in self.problems:
             check_choice("problems", name, ())
         check_names_differ("estimators", self.estimators)
@@ -162,8 +163,8 @@ def _write(
 
 
 def is_own(estimator: Any) -> bool:
-    """True for an estimator that is not one of the table of facts."""
-    return not facts_of(estimator).module
+    """True for an estimator of a user's own."""
+    return not facts_of(estimator).module and not is_sequence(part_name(estimator))
 
 
 def row(estimator: Any, figures: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from pg.diagnostics.samples import at_once, moments, of_episodes
 from pg.diagnostics.weights import effective_sample_size, explained_variance
 from pg.estimators import Estimator
 from pg.estimators.base import log_ratio, standardise, values
-from pg.estimators.facts import facts_of
+from pg.estimators.names import facts_of
 from pg.fast import devices
 from pg.networks import Network
 

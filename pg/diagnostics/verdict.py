@@ -20,8 +20,9 @@ from pg.diagnostics.references import Figures, Problem, relative_distance
 from pg.diagnostics.samples import z_scores
 from pg.estimators import Estimator, Facts, Params, Weighted
 from pg.estimators.checks import checked
-from pg.estimators.facts import UNSTATED, facts_of
+from pg.estimators.facts import UNSTATED
 from pg.estimators.family import Factory
+from pg.estimators.names import facts_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import count

@@ -25,7 +25,7 @@ from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import View, Views, choose, make_views, seen
-from pg.estimators.facts import facts_of
+from pg.estimators.names import facts_of
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from pg.config import Hyperparams, part_name
 from pg.envs.failures import failed, in_one_sentence, is_leak
 from pg.estimators.base import Estimator, Params, Weighted
-from pg.estimators.family import ESTIMATORS, Factory, as_listed
+from pg.estimators.family import Factory, as_listed, find
 from pg.estimators.trees import check_trees_equal, description, is_shaped
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -23,7 +23,7 @@ def factory_of(estimator: Any) -> Factory:
     """The function that makes an estimator: that of a name, or one's own, with its results
     checked.
     """
-    return ESTIMATORS[estimator] if isinstance(estimator, str) else checked(estimator)
+    return find(estimator) if isinstance(estimator, str) else checked(estimator)
 
 
 def checked(factory: Factory) -> Factory:

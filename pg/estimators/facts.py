@@ -402,17 +402,6 @@ UNSTATED = Facts(
 """The facts of an estimator that states none: nothing is refused."""
 
 
-def facts_of(estimator: Any) -> Facts:
-    """The facts of an estimator: its row of the table, or what `pg.with_facts` has stated of it."""
-    if isinstance(estimator, str):
-        return FACTS[estimator]
-    listed = listed_name(estimator)
-    if listed is not None:
-        return FACTS[listed]
-    stated = getattr(estimator, "facts", None)
-    return stated if isinstance(stated, Facts) else UNSTATED
-
-
 def listed_name(estimator: Any) -> str | None:
     """The name of an estimator's function in the table; None of one that is not in it."""
     name = getattr(estimator, "__name__", "")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator
 from pg.estimators.facts import FACTS
+from pg.estimators.names import is_sequence, switches_of
+from pg.estimators.sequences import sequence_estimator
 from pg.networks import Network
 from pg.settings import own_files
 from pg.settings.parts import check_part
@@ -33,15 +35,24 @@ def _listed(name: str) -> Factory:
     return as_listed(function)
 
 
+def _of_switches(name: str) -> Factory:
+    """The function of a policy gradient over sequences, known by its name."""
+    factory = sequence_estimator(**vars(switches_of(name)))
+    factory.__name__ = name
+    return factory
+
+
 ESTIMATORS: dict[str, Factory] = {name: _listed(name) for name in FACTS}
 
 
 def find(name: str) -> Factory:
-    """The function of an estimator, by its name or by `FILE.py:NAME`, which is executed.
+    """The function of an estimator, by its name (`names`) or by `FILE.py:NAME`, which is executed.
 
     Raises ValueError for a file that fails, or what is no function of policy, critic and
     hyperparameters.
     """
+    if is_sequence(name):
+        return _of_switches(name)
     if not own_files.is_reference(name):
         return ESTIMATORS[name]
     factory: Factory = own_files.load(name, "estimator")

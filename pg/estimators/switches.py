@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from pg.estimators import facts
-from pg.estimators.facts import Facts
+from pg.estimators.facts import Baseline as ComparedWith
+from pg.estimators.facts import Facts, Objective
 from pg.inputs import check_name
 
 Baseline = Literal["none", "mean", "leave_one_out", "batch", "length_weighted"]
@@ -146,7 +146,7 @@ def facts_of(switches: Switches) -> Facts:
     groups = s.baseline in ("mean", "leave_one_out", "length_weighted") or s.scale == "group"
     groups = groups or s.average == "token" or s.self_normalised == "group"
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
-    compared: facts.Baseline = "group" if groups else "batch" if batch else "none"
+    compared: ComparedWith = "group" if groups else "batch" if batch else "none"
     straight = s.scale == "none" and s.average in ("sum", "constant")
     exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
     own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
@@ -156,7 +156,7 @@ def facts_of(switches: Switches) -> Facts:
     # without the ratio, which belongs to the return alone
     in_loss = s.kl != "none" and s.kl_place != "reward"
     whole = s.ratio in ("per_decision", "sequence") and s.clip == s.self_normalised == "none"
-    objective: facts.Objective = "no"
+    objective: Objective = "no"
     if exact and s.kl == "none":
         objective = "J"
     if exact and _gradient_of_the_divergence(s):

@@ -5,7 +5,8 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any, get_args
 
-from pg.estimators.facts import FACTS, estimators_with, facts_of
+from pg.estimators.facts import FACTS, estimators_with
+from pg.estimators.names import check_estimator, facts_of
 from pg.inputs import (
     COUNTABLE,
     assignments,
@@ -44,16 +45,18 @@ def checked_fields(config: Any) -> dict[str, Any]:
         check_env(config.env)
     else:
         check_interface(config.env)
-    for name, known in (("estimator", FACTS), ("optimizer", CHOICES["optimizer"])):
+    for name in ("estimator", "optimizer"):
         if callable(part := getattr(config, name)) or isinstance(part, tuple | ModuleType):
             check_part(name, part)
+        elif name == "estimator":
+            check_estimator(name, part)
         else:
-            check_name(name, part, known)
+            check_name(name, part, CHOICES[name])
     for name in ("policy", "critic"):
         if (part := getattr(config, name)) is not None:
             check_part(name, part)
     if config.preset is not None:
-        check_name("preset", config.preset, [AUTO, *FACTS, *VARIANTS])
+        _check_preset(config.preset)
     for name, choices in CHOICES.items():
         if name != "optimizer":
             check_name(name, getattr(config, name), choices)
@@ -68,6 +71,12 @@ def checked_fields(config: Any) -> dict[str, Any]:
         if each.type is bool and not isinstance(value, bool):
             raise ValueError(f"{each.name} must be True or False, got {shown(value)}")
     return normalised
+
+
+def _check_preset(name: Any) -> None:
+    """Raises ValueError unless there are settings of this name."""
+    if name not in (AUTO, *VARIANTS):
+        check_estimator("preset", name, AUTO, *VARIANTS)
 
 
 def check_fit(config: Any) -> None:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from pg.estimators.names import check_estimator
 from pg.inputs import check_function, check_name, described
 from pg.settings import own_files
 from pg.settings.environments import check_interface, name_of
@@ -94,7 +95,10 @@ def check_choice(field: str, value: str, names: Collection[str]) -> None:
     if not names:
         raise ValueError(f"{field} must be {own_files.FORM}, got {value!r}")
     try:
-        check_name(field, value, names)
+        if field in ("estimator", "estimators"):
+            check_estimator(field, value)
+        else:
+            check_name(field, value, names)
     except ValueError as error:
         raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
 

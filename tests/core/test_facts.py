@@ -114,7 +114,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_one_row_is_on_the_command_line(known: dict[str, Any]) -> None:
     words = " ".join(known["help"].split())
-    assert f"One of {', '.join(FACTS)}, half_return." in words
+    assert f"One of {', '.join(FACTS)}, half_return," in words
     assert "did you mean 'half_return'" in " ".join(known["hint"].split())
     assert known["chosen"] == 7
 

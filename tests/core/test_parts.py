@@ -23,7 +23,8 @@ import pg
 from pg.config import Config, Hyperparams, own_parts
 from pg.envs import configured
 from pg.estimators.checks import checked
-from pg.estimators.facts import FACTS, UNSTATED, facts_of
+from pg.estimators.facts import FACTS, UNSTATED
+from pg.estimators.names import facts_of
 from pg.evaluate import evaluate
 from pg.networks import Network, make_critic, make_policy
 from pg.parts import with_parts

@@ -275,6 +275,20 @@ MUTANTS = [
         "of_steps = 1.0",
         "tests/exact/test_sequence_means.py -k 'penalty_in_the_loss'",
     ),
+    Mutant(
+        "estimator's name whose switches forget those of its preset",
+        "estimators/names.py",
+        "base = Switches() if name == SEQUENCE else PRESETS[name]",
+        "base = Switches()",
+        "tests/core/test_estimator_names.py -k stands_for_its_switches",
+    ),
+    Mutant(
+        "estimator's name with switches whose settings are not its preset's",
+        "tuned.py",
+        "has_facts = not isinstance(estimator, str) or is_known(estimator)",
+        "has_facts = not isinstance(estimator, str) or estimator in FACTS",
+        "tests/core/test_estimator_names.py -k has_facts_and_settings",
+    ),
     # Searches.
     Mutant(
         "rung of halving that goes on from the runs of other configurations",

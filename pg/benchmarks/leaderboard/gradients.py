@@ -29,7 +29,7 @@ from pg.config import Config, Hyperparams, part_name
 from pg.diagnostics import references
 from pg.estimators import Estimator, Params
 from pg.estimators.checks import factory_of
-from pg.estimators.facts import facts_of
+from pg.estimators.names import facts_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network

@@ -27,7 +27,8 @@ from pg.benchmarks.leaderboard.problems import (
     train_snapshots,
 )
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
-from pg.estimators.facts import FACTS, facts_of
+from pg.estimators.facts import FACTS
+from pg.estimators.names import facts_of
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.config import part_name
-from pg.estimators.facts import facts_of
+from pg.estimators.names import facts_of
 from pg.reports.statistics import Estimate
 
 RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference

@@ -1,0 +1,104 @@
+"""The names of estimators, and the facts that they stand for.
+
+    leave_one_out                       a row of the table of facts
+    dapo                                a preset of `switches`
+    dapo:kl=k2+kl_place=loss            that with other switches
+    sequence:baseline=mean+scale=batch  switches alone; the others have their defaults
+
+A comma stands between the values of a search. It imports no jax.
+"""
+
+from dataclasses import fields, replace
+from typing import Any, get_args
+
+from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
+from pg.estimators.switches import PRESETS, Switches
+from pg.estimators.switches import facts_of as facts_of_switches
+from pg.inputs import check_name, shown
+
+SEQUENCE = "sequence"
+"""The name of the default switches."""
+
+FORM = f"{SEQUENCE}:SWITCH=VALUE+..."
+"""An estimator's name with switches, as help and messages write it."""
+
+SWITCHES = "; ".join(
+    f"{field.name}: {', '.join(get_args(field.type) or ('true', 'false'))}"
+    for field in fields(Switches)
+)
+"""The switches and their values, as help lists them."""
+
+NAMES = (*FACTS, *(name for name in PRESETS if name not in FACTS), SEQUENCE)
+"""The estimators that have a name without switches."""
+
+
+def check_estimator(field: str, text: Any, *others: str) -> None:
+    """Raises ValueError, with the nearest valid names, unless a text is the name of an estimator.
+
+    Args:
+        field: what the name is given as.
+        text: the name.
+        others: what else could have been given, for the message.
+    """
+    if not isinstance(text, str) or ":" not in text:
+        # those of a form have a colon, and are no names
+        check_name(field, text, [*NAMES, FORM, *others])
+    else:
+        switches_of(text)
+
+
+def is_known(text: str) -> bool:
+    """True for the name of an estimator."""
+    return text in FACTS or is_sequence(text)
+
+
+def is_sequence(text: str) -> bool:
+    """True for a preset of the switches, or switches that are written out; False for a row of the
+    table of facts.
+    """
+    return text not in FACTS and text.partition(":")[0] in (*PRESETS, SEQUENCE)
+
+
+def switches_of(text: str) -> Switches:
+    """The switches of an estimator's name that `is_sequence`.
+
+    Raises ValueError, with the nearest valid names, for a preset, a switch or a value that does not
+    exist, and for switches that have no meaning together.
+    """
+    name, _, choices = text.partition(":")
+    if name in FACTS and name not in PRESETS:
+        raise ValueError(
+            f"estimator {name!r} has no switches: leave out what follows the colon, or give {FORM}"
+        )
+    check_name("estimator with switches", name, [*PRESETS, SEQUENCE])
+    base = Switches() if name == SEQUENCE else PRESETS[name]
+    return replace(base, **dict(_choice(text, word) for word in choices.split("+") if word))
+
+
+def facts_of(estimator: Any) -> Facts:
+    """The facts of an estimator: its row of the table, those of its switches, or what
+    `pg.with_facts` has stated of it.
+    """
+    if isinstance(estimator, str):
+        of_switches = is_sequence(estimator)
+        return facts_of_switches(switches_of(estimator)) if of_switches else FACTS[estimator]
+    listed = listed_name(estimator)
+    if listed is not None:
+        return FACTS[listed]
+    stated = getattr(estimator, "facts", None)
+    return stated if isinstance(stated, Facts) else UNSTATED
+
+
+def _choice(text: str, word: str) -> tuple[str, Any]:
+    """The switch and its value of SWITCH=VALUE."""
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise ValueError(f"estimator {text!r}: write {FORM}, got {shown(word)} for a switch")
+    name = name.strip().replace("-", "_")
+    kinds = {field.name: field.type for field in fields(Switches)}
+    check_name("switch", name, kinds)
+    if kinds[name] is not bool:
+        check_name(name, value.strip(), get_args(kinds[name]))
+        return name, value.strip()
+    check_name(name, value.strip().lower(), ["true", "false"])
+    return name, value.strip().lower() == "true"
