@@ -14,10 +14,11 @@ from small import MDP
 
 from pg import Config, Hyperparams, envs, lag, make_learner, make_train, networks, rollout
 from pg.diagnostics import z_scores
-from pg.estimators import ESTIMATORS, Params, sequence_estimator
+from pg.diagnostics.training import with_weights
+from pg.estimators import ESTIMATORS, Params, Weighted, sequence_estimator
 from pg.exact import tabular
 from pg.sweep import SweepSpec
-from pg.train import training_keys
+from pg.train import Update, training_keys
 
 KEY = jax.random.key(0)
 SIZES: dict[str, Any] = {"num_envs": 6, "num_updates": 5, "hidden_sizes": (4,)}
@@ -91,6 +92,38 @@ def test_the_weights_are_one_until_the_policy_has_moved(collect: Any, mixture: A
     assert (later["ratio_median"] <= later["ratio_high"]).all()
     without = jax.eval_shape(make_train(config(0)), KEY)[1]
     assert "ess" not in without
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("collect", ["episodes", pytest.param("windows", marks=pytest.mark.slow)])
+def test_the_metrics_of_the_weights_are_those_of_numpy(collect: Any) -> None:
+    """Of episodes that are padded, and of the steps of a window."""
+    made = config(1, "vtrace", collect=collect, num_steps=6, num_envs=16)
+    env = envs.configured(made, made.num_envs)
+    policy = networks.make_policy(made, env)
+    before = policy.init(KEY)
+    now = jax.tree.map(lambda x: x + jnp.sin(jnp.arange(1.0, x.size + 1)).reshape(x.shape), before)
+    collector = rollout.make_collector(made, env)
+    state = collector.init(policy, KEY)
+    traj = collector.collect(policy, before, KEY, state).traj
+    learner = make_learner(made)
+    params = learner.init(KEY).params._replace(policy=now)
+    done = Update(learner.init(KEY), {}, traj, Weighted(traj, traj.reward, ()), jnp.zeros(()))
+    step = with_weights(lambda state, key: done, made, policy)
+    metrics = step(learner.init(KEY)._replace(params=params), KEY).metrics
+    _, dist = policy.apply(now, (), traj.obs, traj.first)
+    log_rho = np.asarray(dist.log_prob(traj.action) - traj.log_prob)
+    valid = np.asarray(traj.valid)
+    assert valid.all() == (collect == "windows")
+    weights = np.exp(log_rho.ravel())
+    if collect == "episodes":
+        weights = np.array([np.exp(log_rho[valid[:, m], m].sum()) for m in range(16)])
+    ess = weights.sum() ** 2 / (weights**2).sum() / len(weights)
+    assert 0.05 < ess < 0.95
+    np.testing.assert_allclose(metrics["ess"], ess, rtol=1e-12)
+    levels = [np.quantile(np.log(weights), level) for level in (0.05, 0.5, 0.95)]
+    found = [metrics[name] for name in ("ratio_low", "ratio_median", "ratio_high")]
+    np.testing.assert_allclose(found, np.exp(levels), rtol=1e-12)
 
 
 def test_a_step_size_of_zero_makes_the_lag_nothing() -> None:
@@ -189,6 +222,35 @@ def test_each_heuristic_has_its_weights_and_the_mean_of_the_gradient(
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
+    "heuristic", ["own", "balance", pytest.param("power", marks=pytest.mark.slow)]
+)
+def test_a_baseline_of_the_group_is_unbiased_against_the_own_policy_alone(heuristic: str) -> None:
+    """A sum over all pairs of one prompt by one policy: the baseline knows which policy it was."""
+    tree, logits, others = mixture(2)
+    policy = tabular.table_policy(logits)
+    estimator = sequence_estimator(ratio="sequence")(policy, policy, Hyperparams())
+    params, state = estimator.init(KEY)
+    mean = np.zeros(logits.shape)
+    for behaviour in others.policy:
+        traj, probability = tabular.enumerate_trajectories(tree.mdp, behaviour)
+        known = lag.weighed_against(heuristic, policy, others, traj)
+        start = np.asarray(traj.obs)[0].argmax(-1)
+        pairs = np.argwhere(start[:, None] == start[None, :])
+        number = np.broadcast_to(np.arange(len(pairs)).repeat(2), (len(traj.reward), pairs.size))
+        batch = jax.tree.map(lambda x, pairs=pairs: x[:, pairs.ravel()], known)
+        batch, _ = estimator.weigh(params, state, batch._replace(group=jnp.asarray(number)))
+        of_pair = (
+            np.prod(np.asarray(probability)[pairs], axis=1) / tree.mdp.initial[start[pairs[:, 0]]]
+        )
+        share = jnp.asarray(of_pair.repeat(2))[None]
+        counted = batch._replace(psi=batch.psi * share * len(pairs))
+        mean -= np.asarray(estimator.grad(params, counted)[0].policy) / 2
+    off = np.abs(mean - np.asarray(tabular.exact_gradient(tree.mdp, logits))).max()
+    assert off < 1e-12 if heuristic == "own" else off > 1e-3
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
     "heuristic",
     ["power", *(pytest.param(name, marks=pytest.mark.slow) for name in ("own", "balance"))],
 )
@@ -197,7 +259,7 @@ def test_each_policy_of_a_mixture_collects_its_share(heuristic: Any) -> None:
     the gradient.
     """
     tree, logits, others = mixture(3)
-    policy, size = tabular.table_policy(logits), 60_000
+    policy, size = tabular.table_policy(logits), 30_000
     made = Config(
         env=tree.mdp,
         estimator=sequence_estimator(baseline="none", ratio="sequence"),

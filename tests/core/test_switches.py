@@ -161,19 +161,81 @@ def test_steps_that_are_not_valid_change_nothing(switches: dict[str, Any]) -> No
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
+def lagging(made: Config) -> tuple[Network, Params, Trajectory, np.ndarray]:
+    """A policy, a padded batch whose ratios are arbitrary, and the logs of these ratios [T, B]."""
+    policy, traj = collected(made)
+    assert not traj.valid.all()
+    log_rho = 0.7 * np.random.default_rng(0).normal(size=traj.reward.shape)
+    params = Params(policy.init(jax.random.key(3)), ())
+    own = sequences._along(Switches(), policy, params, traj)[0]
+    return policy, params, traj._replace(log_prob=own - jnp.asarray(log_rho)), log_rho
+
+
+BOUNDS = {
+    "symmetric": (0.8, 1.2),
+    "asymmetric": (0.8, 1.3),
+    "dual": (0.8, 1.2),
+    "weight": (0.8, 1.3),
+    "truncated": (0.0, 1.3),
+    "masked": (0.8, 1.3),
+}
+RATIOS_AND_CLIPS = [("per_decision", "weight"), ("sequence", "truncated")]
+RATIOS_AND_CLIPS += [(r, c) for r in ("token", "sequence_mean") for c in BOUNDS]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("over", ["group", "batch"])
-@pytest.mark.parametrize("ratio", ["token", "sequence", "sequence_mean", "per_decision"])
+@pytest.mark.parametrize(
+    ("ratio", "clip"),
+    [
+        x if i in (0, 1, 3) else pytest.param(*x, marks=pytest.mark.slow)
+        for i, x in enumerate(RATIOS_AND_CLIPS)
+    ],
+)
+def test_the_clipped_share_is_of_the_steps_that_count(ratio: Any, clip: Any) -> None:
+    made = config(baseline="none")
+    policy, params, traj, log_rho = lagging(made)
+    credit: Any = "to_go" if ratio == "per_decision" else "total"
+    h = made.hyperparams(epsilon=0.2, epsilon_high=0.3, ratio_bound=1.3)
+    switches = Switches(baseline="none", ratio=ratio, clip=clip, credit=credit)
+    estimator = sequences.build(policy, h, switches)
+    metrics = estimator.grad(params, estimator.weigh(params, (), traj)[0])[1]
+    low, high = BOUNDS[clip]
+    outside, kl = [], []
+    for m in range(made.num_envs):
+        length = int(traj.valid[:, m].sum())
+        rho = np.exp(log_rho[:length, m])
+        of_step = {
+            "token": rho,
+            "per_decision": np.cumprod(rho),
+            "sequence": np.full(length, np.prod(rho)),
+            "sequence_mean": np.full(length, np.prod(rho) ** (1 / length)),
+        }[ratio]
+        outside += list((of_step < low) | (of_step > high))
+        kl += list(rho - 1 - np.log(rho))
+    assert 0 < np.mean(outside) < 1
+    np.testing.assert_allclose(metrics["clip_fraction"], np.mean(outside), rtol=1e-12)
+    np.testing.assert_allclose(metrics["kl"], np.mean(kl), rtol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("ratio", "over"),
+    [
+        *(("token", "group"), ("token", "batch"), ("per_decision", "batch")),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in (
+                *(("sequence", "group"), ("sequence", "batch"), ("per_decision", "group")),
+                *(("sequence_mean", "group"), ("sequence_mean", "batch")),
+            )
+        ),
+    ],
+)
 def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
     """Of a group or of the batch, of the steps that count, with padding after short episodes."""
     made = config(baseline="none")
-    policy, traj = collected(made)
-    assert not traj.valid.all()
-    log_rho = jnp.asarray(np.random.default_rng(0).normal(size=traj.reward.shape))
+    policy, params, moved, log_rho = lagging(made)
     credit: Any = "to_go" if ratio == "per_decision" else "total"
-    params = Params(policy.init(jax.random.key(3)), ())
-    own = sequences._along(Switches(), policy, params, traj)[0]
-    moved = traj._replace(log_prob=own - log_rho)
     h = made.hyperparams()
     psi = {}
     for mean in ("none", over):
@@ -182,7 +244,7 @@ def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
         psi[mean] = np.asarray(batch.psi)
         if ratio == "per_decision":
             psi[mean] = np.asarray(1 / batch.extra.mean_weight)
-    rho, valid = np.exp(np.asarray(log_rho)), np.asarray(traj.valid)
+    rho, valid = np.exp(log_rho), np.asarray(moved.valid)
     length = valid.sum(0)
     product = np.where(valid, rho, 1.0).cumprod(0)
     for m in range(made.num_envs):

@@ -344,3 +344,35 @@ def test_scripts_for_clusters_are_whole() -> None:
         flags = re.findall(r"--[a-z-]+", call)
         assert flags
         assert all(flag in helped for flag in flags), flags
+
+
+def page_table() -> dict[str, list[tuple[float, ...]]]:
+    """The rows of the page on lag: value, ends of the interval and effective sample size."""
+    page = (ROOT / "docs" / "howto" / "sequences.md").read_text(encoding="utf-8")
+    lines = page.split("<!-- lag -->")[1].split("<!-- end of lag -->")[0].strip().splitlines()[2:]
+    cells = {}
+    for line in lines:
+        name, *rest = line.strip("| ").split(" | ")
+        cells[name] = [tuple(map(float, re.findall(r"\d\.\d+", cell))) for cell in rest]
+    return cells
+
+
+@pytest.mark.slow
+def test_the_page_says_what_a_lag_costs() -> None:
+    """Of three rows again, within their intervals; and of all, the effective sample size falls."""
+    page = page_table()
+    again = ["group_leave_one_out, no ratio", "sequence:ratio=token+clip=symmetric"]
+    again += ["sequence:ratio=sequence, mixture: balance"]
+    done = run("lag.py", "--lags", "0", "4", "--only", *again, timeout=900)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.strip().splitlines()[2:]:
+        name, *cells = line.strip("| ").split(" | ")
+        for cell, place in zip(cells, (0, 2), strict=True):
+            value, _, _, ess = (float(x) for x in re.findall(r"\d\.\d+", cell))
+            _, low, high, shown = page[name][place]
+            assert low <= value <= high
+            assert ess == pytest.approx(shown, abs=0.03)
+    for cells in page.values():
+        sizes = [ess for *_, ess in cells]
+        assert sizes == sorted(sizes, reverse=True)
+    refused_without_jax("lag.py", "--lags", "-1")

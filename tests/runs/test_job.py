@@ -45,6 +45,7 @@ RUN += [
     "2",
 ]
 FEW = "400"  # updates
+LAGGING = ["--estimator", "vtrace", "--policy-lag", "3", *RUN[2:]]
 
 
 def train(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
@@ -146,12 +147,19 @@ def test_a_signal_ends_it_and_resume_goes_on(
     assert f"it has all of its {FEW} updates: give --num-updates to go on" in said
 
 
-def test_after_a_kill_the_same_name_goes_on(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "run", [RUN, pytest.param(LAGGING, marks=pytest.mark.slow)], ids=["now", "lagging"]
+)
+def test_after_a_kill_the_same_name_goes_on(run: list[str], whole: Path, tmp_path: Path) -> None:
     """The folder holds a checkpoint and metrics that can be read, and the same command ends with
     the same bits.
     """
+    if run != RUN:
+        done = train(*run, "--num-updates", FEW, "--out", str(tmp_path / "whole"))
+        assert done.returncode == 0, done.stderr
+        whole = Path(done.stdout.splitlines()[-1])
     flags = [
-        *RUN,
+        *run,
         "--num-updates",
         FEW,
         "--out",

@@ -142,13 +142,20 @@ def test_mistakes_are_one_clear_error(call: Any, message: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.acceptance("D4")
-def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding() -> None:
+@pytest.mark.parametrize("mixture", ["no lag", "none", "balance"])
+def test_exact_runs_are_the_solo_runs_bit_for_bit_and_mapped_ones_within_rounding(
+    mixture: Any,
+) -> None:
+    config = CONFIG
+    if mixture != "no lag":
+        lagging = {"estimator": "per_decision_importance", "policy_lag": 1, "lag_mixture": mixture}
+        config = dataclasses.replace(CONFIG, **lagging)
     exact, mapped = (
-        sweep(CONFIG, range(2), POINTS, exact=exact, layout=devices.layout(most=1))
+        sweep(config, range(2), POINTS, exact=exact, layout=devices.layout(most=1))
         for exact in (True, False)
     )
     assert exact[1]["return"].shape == (6, 2, 6)
-    solo, keys = jax.jit(make_train(CONFIG)), [seed_key(s) for s in range(2)]
+    solo, keys = jax.jit(make_train(config)), [seed_key(s) for s in range(2)]
     for g in range(6):
         for s in range(2):
             state, metrics = solo(keys[s], jax.tree.map(lambda x, g=g: x[g].item(), POINTS))
