@@ -30,6 +30,21 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # Published claims on sequences.
+    Mutant(
+        "Dr. GRPO over the length of its own answer",
+        "estimators/sequences.py",
+        "        return float(len(traj.reward))\n",
+        "        return _length(traj)[None]\n",
+        "tests/benchmarks/test_reproductions_sequences.py -k own_length",
+    ),
+    Mutant(
+        "a group over its variance, which changes the weights of prompts",
+        "estimators/sequences.py",
+        "compared / baselines.group_deviation(total, error, same_group(traj))",
+        "compared / baselines.group_deviation(total, error, same_group(traj)) ** 2",
+        "tests/benchmarks/test_reproductions_sequences.py -k weight_of_a_prompt",
+    ),
     # Batches of an older policy.
     Mutant(
         "a lag of one update less",
