@@ -21,6 +21,7 @@ from . import normalisation as normalisation
 from . import optimizers as optimizers
 from . import parts as parts
 from . import presets as presets
+from . import pretraining as pretraining
 from . import reports as reports
 from . import returns as returns
 from . import rollout as rollout
@@ -57,6 +58,8 @@ from .networks import make_policy as make_policy
 from .optimizers import make_optimizer as make_optimizer
 from .parts import with_facts as with_facts
 from .presets import preset as preset
+from .pretraining import pretrain as pretrain
+from .pretraining import starting_from as starting_from
 from .rollout import Trajectory as Trajectory
 from .rollout import episodes as episodes
 from .rollout import windows as windows

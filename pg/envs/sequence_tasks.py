@@ -1,12 +1,14 @@
 """Tasks of sequences whose answer can be checked: a sum, a sequence in reverse, balanced brackets.
 
-Of each the largest reward of every prompt is 1, and so the return of the best policy.
+Of each the largest reward of every prompt is 1, and so the return of the best policy; each has a
+demonstrator who writes right answers.
 """
 
 import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -36,12 +38,19 @@ def modular_sum(modulus: int = 5, num_terms: int = 2, **settings: Any) -> Sequen
     ) -> Bool[Array, ""]:
         return (tokens[0] == prompt.sum() % modulus) & (tokens[1] == modulus)
 
+    def next_token(
+        prompt: Int[Array, " N"], tokens: Int[Array, " L"], length: Int[Array, ""]
+    ) -> Float[Array, " V"]:
+        digit = prompt.sum() % modulus
+        return jax.nn.one_hot(jnp.where(length == 0, digit, modulus), modulus + 1, dtype=float)
+
     return Sequences(
         num_tokens=modulus + 1,
         max_length=2,
         end_token=modulus,
         reward=is_right,
         prompts=_all_prompts(modulus, num_terms),
+        demonstrator=next_token,
         name=f"modular_sum(modulus={modulus}, num_terms={num_terms})",
         **settings,
     )
@@ -75,6 +84,12 @@ def reverse(
         answer = jnp.append(prompt[::-1], symbols)
         return jnp.mean(tokens == answer, dtype=float)
 
+    def next_token(
+        prompt: Int[Array, " N"], tokens: Int[Array, " L"], length: Int[Array, ""]
+    ) -> Float[Array, " V"]:
+        answer = jnp.append(prompt[::-1], symbols)
+        return jax.nn.one_hot(answer[length], symbols + 1, dtype=float)
+
     if num_prompts is None:
         prompts = _all_prompts(symbols, places)
     else:
@@ -86,6 +101,7 @@ def reverse(
         end_token=symbols,
         reward=share_right,
         prompts=prompts,
+        demonstrator=next_token,
         name=f"reverse(num_symbols={symbols}, num_places={places})",
         **settings,
     )
@@ -112,12 +128,22 @@ def brackets(max_pairs: int = 3, **settings: Any) -> Sequences:
         is_asked_for = (opens.sum() == prompt) & (closes.sum() == prompt)
         return (depth >= 0).all() & is_asked_for & (tokens[length - 1] == end)
 
+    def next_token(
+        prompt: Int[Array, ""], tokens: Int[Array, " L"], length: Int[Array, ""]
+    ) -> Float[Array, " V"]:
+        """A bracket that still can be, where there are two either of them, else the end."""
+        num_open, num_closed = (tokens == opening).sum(), (tokens == closing).sum()
+        can_open, can_close = num_open < prompt, num_closed < num_open
+        can_be = jnp.stack([can_open, can_close, ~can_open & ~can_close]).astype(float)
+        return can_be / can_be.sum()
+
     return Sequences(
         num_tokens=3,
         max_length=2 * max_pairs + 1,
         end_token=end,
         reward=is_balanced,
         prompts=np.arange(1, max_pairs + 1),
+        demonstrator=next_token,
         name=f"brackets(max_pairs={max_pairs})",
         **settings,
     )

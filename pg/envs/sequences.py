@@ -20,7 +20,7 @@ from pg.envs.env_spaces import Tokens
 from pg.envs.library import environment, spaces
 from pg.inputs import check_function, check_name, count
 
-__all__ = ["OBSERVATIONS", "SequenceState", "Sequences", "all_sequences"]
+__all__ = ["OBSERVATIONS", "Demonstrations", "SequenceState", "Sequences", "all_sequences"]
 
 OBSERVATIONS = ("prefix", "last", "table")
 MOST_PREFIXES = 100_000  # of a table, or of an observation that is one-hot in the prefix
@@ -35,6 +35,15 @@ class SequenceState(NamedTuple):
     prompt: Int[Array, ""]
     tokens: Int[Array, " L"]  # V where there is none yet
     length: Int[Array, ""]
+
+
+class Demonstrations(NamedTuple):
+    """N episodes of somebody else's actions, leaves [T, N, ...], time first."""
+
+    obs: PyTree
+    action: Int[Array, "T N"]
+    first: Bool[Array, "T N"]  # this step is its episode's first
+    valid: Bool[Array, "T N"]  # True until and including the ending step
 
 
 class Sequences(environment.Environment):
@@ -58,6 +67,7 @@ class Sequences(environment.Environment):
         prompts: Any = 1,
         prompt_probabilities: Any = None,
         observation: str = "prefix",
+        demonstrator: Reward | None = None,
         name: str = "Sequences",
     ) -> None:
         """
@@ -73,6 +83,8 @@ class Sequences(environment.Environment):
             prompts: their tokens, int [N, P]; or a number for each, int [N]; or only how many, N.
             prompt_probabilities: with which they are drawn, [N]; None: all alike.
             observation: "prefix", "last" or "table".
+            demonstrator: who writes right sequences, for `demonstrations`: a function as the
+                reward, of the tokens so far, to the probabilities of the next one, [V].
             name: of the environment.
 
         Raises:
@@ -100,6 +112,9 @@ class Sequences(environment.Environment):
         self._name = name
         self._reward = self._as_function("reward", reward, self._by_sequence)
         self._token_reward = self._as_function("token_reward", token_reward, self._by_prefix)
+        if demonstrator is not None:
+            check_function("demonstrator", demonstrator, ("prompt", "tokens", "length"), "")
+        self._demonstrator = demonstrator
         if observation == "table":
             self._check_enumerable("an observation that is one-hot in the prefix")
 
@@ -187,6 +202,49 @@ class Sequences(environment.Environment):
         number = self._number(state.tokens, state.length)
         shorter, alike = (jnp.asarray(x, jnp.int32)[state.length] for x in self._counts())
         return self.num_prompts * shorter + state.prompt * alike + number
+
+    def demonstrations(self, key: PRNGKeyArray, number: int, noise: float = 0.0) -> Demonstrations:
+        """Sequences of the demonstrator, who errs, to learn from.
+
+        Args:
+            key: a random key.
+            number: of sequences, N.
+            noise: the share of tokens that are drawn from all alike, in [0, 1].
+
+        Raises:
+            ValueError: the environment has no demonstrator, or the noise is no share.
+        """
+        number = count("number", number)
+        if not 0.0 <= noise <= 1.0:
+            raise ValueError(f"noise must be from 0 to 1, got {noise}")
+        demonstrator = self._demonstrator
+        if demonstrator is None:
+            raise ValueError(
+                f"{self.name} has nobody who demonstrates it: give Sequences a demonstrator, or "
+                "learn from a Trajectory of another policy"
+            )
+
+        def step(
+            state: SequenceState, key: PRNGKeyArray
+        ) -> tuple[SequenceState, tuple[PyTree, Array, Array]]:
+            prompt = jnp.asarray(self.prompts)[state.prompt]
+            right = demonstrator(prompt, state.tokens, state.length)
+            probabilities = (1 - noise) * right + noise / self.num_tokens
+            action = inverse_cdf(probabilities, jax.random.uniform(key, dtype=float))
+            valid = ~self._has_ended(state, None)
+            tokens = state.tokens.at[state.length].set(action.astype(jnp.int32))
+            longer = SequenceState(state.prompt, tokens, state.length + 1)
+            after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), longer, state)
+            return after, (self.get_obs(state), action, valid)
+
+        def episode(key: PRNGKeyArray) -> tuple[PyTree, Array, Array]:
+            prompt_key, key = jax.random.split(key)
+            _, state = self.reset_env(prompt_key, None)
+            return jax.lax.scan(step, state, jax.random.split(key, self.max_length))[1]
+
+        obs, action, valid = jax.vmap(episode, out_axes=1)(jax.random.split(key, number))
+        first = jnp.broadcast_to(jnp.arange(self.max_length)[:, None] == 0, valid.shape)
+        return Demonstrations(obs, action, first, valid)
 
     def action_space(self, params: Any) -> spaces.Discrete:
         """V tokens."""

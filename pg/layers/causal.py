@@ -125,9 +125,13 @@ class CausalTransformer(nn.Module):
         for layer in self.layers:
             x, block = layer(x, is_seen)
             of_blocks.append(block)
-        num_free = self.start().keys.shape[-2] - length
-        padding = ((0, 0), (0, 0), (0, num_free), (0, 0))
-        return x, jax.tree.map(lambda rows: jnp.pad(rows, padding), _cache(of_blocks))
+        num_places = self.start().keys.shape[-2]
+
+        def padded(rows: Float[Array, "B N T size"]) -> Float[Array, "B N S size"]:
+            free = max(num_places - length, 0)
+            return jnp.pad(rows, ((0, 0), (0, 0), (0, free), (0, 0)))[:, :, :num_places]
+
+        return x, jax.tree.map(padded, _cache(of_blocks))
 
     def _embedded(self, obs: PyTree) -> Float[Array, "*T B size"]:
         """The last token and its position."""

@@ -41,6 +41,7 @@ ORDER = (
     ),
     *("exact.tabular", "exact.closed_forms", "rounding"),
     *("returns", "normalisation", "baselines", "surrogates", "estimators"),
+    "pretraining",
     *("reports.statistics", "diagnostics", "optimizers", "seeds", "lag", "train", "evaluate"),
     *(
         "runs.files",

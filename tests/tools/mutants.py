@@ -90,6 +90,21 @@ MUTANTS = [
         "log_rho = log_ratio(policy, done.state.params, done.traj)",
         "tests/core/test_lag.py -k weights",
     ),
+    # Pretraining.
+    Mutant(
+        "pretraining on the tokens after the end",
+        "pretraining.py",
+        "-jnp.sum(jnp.where(valid, log_prob, 0.0))",
+        "-jnp.sum(log_prob)",
+        "tests/core/test_pretraining.py -k 'shares'",
+    ),
+    Mutant(
+        "demonstrations that go on after the end",
+        "envs/sequences.py",
+        "            valid = ~self._has_ended(state, None)\n",
+        "            valid = state.length >= 0\n",
+        "tests/core/test_pretraining.py -k 'demonstrator'",
+    ),
     # The causal transformer.
     Mutant(
         "transformer whose token is put a place too far in the cache",
