@@ -32,6 +32,9 @@ def test_a_demonstrator_is_always_right_and_errs_by_as_much_as_it_is_told(name: 
     right, random = jax.jit(lambda: [task.demonstrations(KEY, 64, x) for x in (0.0, 1.0)])()
     assert right.first.sum() == 64 == (right.first & right.valid).sum()
     assert len(np.unique(right.obs["prompt"][0], axis=0)) > 2
+    for shown in (right, random):
+        ends = shown.valid & (shown.action == task.end_token)
+        assert ends.sum(axis=0).max() == 1
     np.testing.assert_array_equal(worth(task, right), 1.0)
     assert worth(task, random).mean() < 0.6
 
