@@ -113,8 +113,8 @@ def deviation(
     error: Float[Array, "..."] | float,
     where: Bool[Array, "..."] | bool = True,
 ) -> Float[Array, ""]:
-    """std + 10⁻⁸ of all x that count, []; infinite where no two of them differ, so that what is
-    divided by it is 0.
+    """Standard deviation of all x that count, []; infinite where no two of them differ, so that
+    what is divided by it is 0.
 
     Args:
         x: [...].
@@ -125,7 +125,7 @@ def deviation(
     count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
     std = jnp.sqrt(jnp.sum(centred(x, where) ** 2) / count)
     all_equal = rounding.equal(x, error, where).reshape(())
-    return jnp.where(all_equal, jnp.inf, std + 1e-8)
+    return jnp.where(all_equal, jnp.inf, std)
 
 
 @converted(_values, "x")
@@ -134,8 +134,8 @@ def standardised(
     error: Float[Array, "..."] | float,
     where: Bool[Array, "..."] | bool = True,
 ) -> Float[Array, "*B"]:
-    """(x - mean) / (std + 10⁻⁸) over all x that count, [...]; 0 where x does not, or where no two
-    of them differ.
+    """(x - mean) / std over all x that count, [...]; 0 where x does not, or where no two of them
+    differ.
 
     Args:
         x: [...].

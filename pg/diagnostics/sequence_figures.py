@@ -20,7 +20,7 @@ from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 
 GROUP = 2  # sequences of a group: as many as every baseline needs
-ROUNDING = 1e-7  # relative size of what the 10⁻⁸ in standard deviations leaves of an exact 0
+ROUNDING = 1e-9  # relative size of what rounding leaves of an exact 0
 STEP = 0.25  # of the exact gradient, between one update of the history and the next
 
 

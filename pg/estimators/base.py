@@ -480,8 +480,7 @@ def valued(critic: Network, params: Params, traj: Trajectory) -> Valued:
 
 
 def standardise(batch: Weighted) -> Weighted:
-    """The batch with Ψ less its mean, over its standard deviation + 10⁻⁸, both over the valid
-    steps.
+    """The batch with Ψ less its mean, over its standard deviation, both over the valid steps.
 
     As in PPO's codes (Andrychowicz et al. 2020, 2006.05990, C67); biased: the scale is random and
     correlated with the sample, and the mean subtracted contains the own step. All Ψ are 0 where

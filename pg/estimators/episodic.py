@@ -112,7 +112,7 @@ def standardised(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
     Where all returns are equal but for rounding, Ψ is 0: rounding errors are no scale.
 
-    Ψₜ = (R - mean R) / (std R + 10⁻⁸)
+    Ψₜ = (R - mean R) / std R
     Unbiased for: no: the scale is random and correlated with the sample; even the direction is off.
     Variance: that of batch_mean in units of the returns, whatever their scale.
     Needs: complete episodes, on-policy, N ≥ 2.

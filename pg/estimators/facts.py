@@ -158,7 +158,7 @@ FACTS: dict[str, Facts] = {
     ),
     "standardised": Facts(
         module="episodic",
-        psi="(R - mean R) / (std R + 10⁻⁸)",
+        psi="(R - mean R) / std R",
         source="as PPO and GRPO codes do",
         unbiased_for="no",
         why="the scale is random and correlated with the sample; even the direction is off",
@@ -236,7 +236,7 @@ FACTS: dict[str, Facts] = {
     ),
     "grpo": Facts(
         module="grouped",
-        psi="(R - mean R) / (std R + 10⁻⁸) / length of the episode",
+        psi="(R - mean R) / std R / length of the episode",
         where="over the group; ρₜ until clipped",
         source="Shao et al. 2024, 2402.03300",
         unbiased_for="no",

@@ -44,7 +44,7 @@ def grpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Where all returns of a group are equal but for rounding, its Ψ is 0: rounding errors are no
     scale.
 
-    Ψₜ = (R - mean R) / (std R + 10⁻⁸) / length of the episode,  over the group; ρₜ until clipped
+    Ψₜ = (R - mean R) / std R / length of the episode,  over the group; ρₜ until clipped
     Unbiased for: no: groups that agree weigh more, long episodes less; the own one is in the mean.
     Variance: that of the returns within a group, in units of itself.
     Needs: complete episodes that share initial states, the behaviour's log-probabilities.

@@ -43,7 +43,7 @@ class Switches:
     the batch, or that of the group weighed by lengths (OPO, 2505.23585).
     """
     scale: Scale = "none"
-    """Standard deviation of R, plus 10⁻⁸, that R less the baseline is divided by: that of the group
+    """Standard deviation of R that R less the baseline is divided by: that of the group
     (GRPO, 2402.03300), or of the batch (REINFORCE++, 2501.03262).
     """
     credit: Credit = "total"

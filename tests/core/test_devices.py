@@ -177,7 +177,8 @@ def the_runs(out: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.acceptance("D8")
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_are_devices_of_one_process(tmp_path: Path, processes: int) -> None:
     """Bit for bit, at the same width and with as many devices."""
     texts = finished(start(tmp_path / "many", processes=processes))

@@ -52,7 +52,7 @@ def expected_psi(estimator: str, traj: Trajectory) -> np.ndarray:
         own = total[members]
         for n in range(GROUP_SIZE):
             if estimator == "grpo":
-                psi.append((own[n] - own.mean()) / (own.std() + 1e-8) / lengths[members[n]])
+                psi.append((own[n] - own.mean()) / (own.std() or np.inf) / lengths[members[n]])
             else:
                 psi.append(own[n] - np.delete(own, n).mean())
     return np.array(psi)

@@ -174,7 +174,9 @@ class FloatFrames(Frames):
     "changes",
     [
         pytest.param(
-            {"collect": "windows", "rnn": "gru", "scale_observations": True}, id="windows"
+            {"collect": "windows", "rnn": "gru", "scale_observations": True},
+            id="windows",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"normalise_observations": True, "diagnostics": True},

@@ -111,7 +111,9 @@ def config_of(case: str, **changes: Any) -> Config:
     )
 
 
-@pytest.mark.parametrize("case", NETWORKS)
+@pytest.mark.parametrize(
+    "case", [*(x for x in NETWORKS if x != "nnx"), pytest.param("nnx", marks=pytest.mark.slow)]
+)
 def test_modules_are_policy_and_critic(case: str) -> None:
     """Several seeds in one program, each with parameters of its own."""
     learner = make_learner(config_of(case))

@@ -127,19 +127,23 @@ def test_the_running_return_goes_on_in_the_next_window() -> None:
     policy = make_policy(config, env)
     so_far, rows = np.zeros(4), []
     standing = state.rollout
+    step = jax.jit(learner.step)
+
+    @jax.jit
+    def window(params: Any, key: jax.Array, start: rollout.RolloutState) -> Any:
+        return rollout.windows(env, policy, params, key, start, 16)
+
     for i in range(3):
         key = jax.random.key(i)
         collect_key = jax.random.split(key)[0]
-        traj = rollout.windows(
-            env, policy, state.params.policy, collect_key, standing._replace(carry=()), 16
-        )
+        traj = window(state.params.policy, collect_key, standing._replace(carry=()))
         standing = traj[0]._replace(carry=state.rollout.carry)
         for reward, first in zip(
             np.asarray(traj[1].reward), np.asarray(traj[1].first), strict=True
         ):
             so_far = reward + gamma * so_far * ~first
             rows.append(so_far)
-        state, metrics = learner.step(state, key)
+        state, metrics = step(state, key)
     np.testing.assert_allclose(state.normaliser.returns.mean.high, np.mean(rows), rtol=1e-5)
     np.testing.assert_allclose(state.normaliser.returns.var.high, np.var(rows), rtol=1e-4)
     np.testing.assert_allclose(state.normaliser.running, so_far, rtol=1e-5)

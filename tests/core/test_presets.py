@@ -117,7 +117,10 @@ def test_a_pair_passes() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"estimator": "reinforce", "num_envs": 4, "num_updates": 3, "horizon": 20},
+        pytest.param(
+            {"estimator": "reinforce", "num_envs": 4, "num_updates": 3, "horizon": 20},
+            marks=pytest.mark.slow,
+        ),
         {"estimator": "ppo", "num_envs": 4, "num_steps": 8, "num_updates": 3, "num_epochs": 2},
     ],
     ids=lambda changes: changes["estimator"],

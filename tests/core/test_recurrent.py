@@ -254,7 +254,7 @@ def test_what_is_carried_is_part_of_the_state() -> None:
     )
     learner = make_learner(config)
     state = learner.init(KEY)
-    after = learner.step(state, KEY)[0]
+    after = jax.jit(learner.step)(state, KEY)[0]
     before, now = (jax.tree.leaves(s.rollout.carry) for s in (state, after))
     assert {x.shape for x in now} == {(4, 8)}
     assert len(now) == 4  # both numbers of an LSTM, of policy and critic

@@ -307,7 +307,10 @@ def test_a_policy_that_is_loaded_sees_the_tree_and_its_mask(tmp_path: Path) -> N
     "settings",
     [
         {"estimator": "ppo", "num_steps": 8, "num_minibatches": 2, "normalise_observations": True},
-        {"estimator": "gae", "num_steps": 8, "rnn": "gru", "scale_observations": True},
+        pytest.param(
+            {"estimator": "gae", "num_steps": 8, "rnn": "gru", "scale_observations": True},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["normalised", "scaled"],
 )

@@ -344,7 +344,7 @@ def test_clipping_is_by_the_global_norm_of_each_network() -> None:
     assert metrics["grad_norm"][0] > 1.0  # reported before clipping
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_schedules_end_at_zero(schedule: Any) -> None:
     config = Config(
         num_envs=2,
@@ -536,7 +536,7 @@ def rates_of_updates(config: Config, h: Hyperparams, **parts: Any) -> tuple[np.n
     return np.asarray(rates), np.asarray(skipped) > 0
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", pytest.param("cosine", marks=pytest.mark.slow)])
 def test_the_learning_rate_follows_updates_where_a_batch_is_left_early(schedule: Any) -> None:
     """One of eight planned steps is taken in each update, and still the rate falls over all of the
     run.
@@ -614,7 +614,10 @@ def test_courses_of_entropy_and_clip_range() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "name", "value", "at_the_end"),
-    [("entropy_schedule", "entropy_coef", 0.3, 0.0), ("epsilon_schedule", "epsilon", 0.3, 0.0)],
+    [
+        ("entropy_schedule", "entropy_coef", 0.3, 0.0),
+        pytest.param("epsilon_schedule", "epsilon", 0.3, 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_annealed_is_gone_at_the_end_of_the_plan(
     schedule: str, name: str, value: float, at_the_end: float

@@ -257,7 +257,8 @@ def of_grpo_pairs(case: Case) -> np.ndarray:
 
 def _signs(total: np.ndarray) -> np.ndarray:
     gap = (total[:, None] - total[None, :]) / 2
-    return gap / (np.abs(gap) + 1e-8)
+    # where returns are equal but for rounding there is nothing to compare
+    return np.where(np.abs(gap) > 1e-12, np.sign(gap), 0.0)
 
 
 def of_a_fading_trace(case: Case) -> np.ndarray:
@@ -277,8 +278,6 @@ def of_a_fading_trace(case: Case) -> np.ndarray:
     return total
 
 
-# Pairs of equal returns: a gap of 10⁻¹⁷ from rounding over the 10⁻⁸ in the denominator leaves 10⁻⁹.
-PAIRS = {"num_episodes": 2, "tolerance": 1e-9}
 CASES = [
     Case("reinforce"),
     Case("reinforce", problem=corridor),
@@ -286,7 +285,7 @@ CASES = [
     Case("undiscounted_reward_to_go", mean=undiscounted),
     Case("constant_baseline", {"baseline": 0.7}),
     Case("batch_mean", mean=half_the_gradient, num_episodes=2),
-    Case("standardised", mean=of_standardised_pairs, **PAIRS),
+    Case("standardised", mean=of_standardised_pairs, num_episodes=2),
     Case("leave_one_out", num_episodes=2),
     Case("time_baseline", num_episodes=2),
     Case("optimal_baseline", num_episodes=2),
@@ -295,7 +294,7 @@ CASES = [
     Case("entropy_reward", {"temperature": 0.3}, soft_gradient),
     Case("group_leave_one_out", num_episodes=2),
     Case("group_leave_one_out", num_episodes=2, share_start=True),
-    Case("grpo", mean=of_grpo_pairs, share_start=True, **PAIRS),
+    Case("grpo", mean=of_grpo_pairs, num_episodes=2, share_start=True),
     Case("all_action", mean=of_the_critic),
     Case("all_action", problem=exact_critics),
     Case("action_dependent_baseline"),

@@ -140,7 +140,7 @@ def _estimate(
         ]
         spread = np.array(to_go)
         compared = np.full(G, spread.mean())
-    deviation = 1.0 if scale == "none" else spread.std() + 1e-8
+    deviation = 1.0 if scale == "none" else spread.std()
     if scale != "none" and np.ptp(spread) < 1e-12:
         deviation = np.inf  # nothing is learned from what all agrees
     divisors = {
