@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, terminal
-from pg.estimators.names import NAMES, check_estimator, facts_of
+from pg.estimators.names import check_estimator, facts_of
 from pg.inputs import count
 from pg.reports import tables
 from pg.settings.parts import check_choice
@@ -64,7 +64,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a mistake, before jax is loaded."""
-        check_choice("estimator", self.estimator, NAMES)
+        check_choice("estimator", self.estimator, check_estimator)
         for name in self.beside:
             check_estimator("beside", name)
         if not 0.0 < self.gamma <= 1.0:

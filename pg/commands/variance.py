@@ -15,7 +15,7 @@ from typing import Any
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
-from pg.estimators.names import NAMES
+from pg.estimators.names import NAMES, check_estimator
 from pg.settings.parts import check_choice, check_choices, row_name
 
 
@@ -53,7 +53,7 @@ class Options:
     def check(self) -> None:
         """Raises ValueError for a flag out of range, before jax is loaded."""
         check_choices("problems", self.problems, GRADIENT_PROBLEMS)
-        check_choices("estimators", self.estimators, NAMES)
+        check_choices("estimators", self.estimators, NAMES, check=check_estimator)
         for name in self.estimators:
             if name in FACTS and "episodes" not in FACTS[name].collect:
                 raise ValueError(

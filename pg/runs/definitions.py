@@ -6,14 +6,16 @@ What is hashed is the bytecode of the user's own functions, all those that they 
 functions of libraries count by their names, as versions are recorded apart.
 """
 
+import contextlib
 import dataclasses
 import dis
 import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,63 +25,117 @@ from pg.settings import own_files
 __all__ = ["are_comparable", "digest"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_FORM = 2  # of what is hashed: digests of another one are not compared
+# Objects that came before, by identity, which no other has while they are held: index and object.
+_Seen = dict[int, tuple[int, Any]]
 
 
 def digest(part: Any) -> str:
     """The version of Python, whose bytecode it is, and the SHA-256 of what a part is made of."""
-    hashed = hashlib.sha256()
-    for piece in _pieces(part, set()):
-        hashed.update(len(piece).to_bytes(8, "little") + piece)
-    return f"{sys.implementation.cache_tag} {hashed.hexdigest()}"
+    return f"{sys.implementation.cache_tag}-{_FORM} {_hashed(_pieces(part, {})).hex()}"
 
 
 def are_comparable(before: str, now: str) -> bool:
-    """True for digests of one version of Python."""
+    """True for digests of one version of Python, and of one form."""
     return before.split(" ")[0] == now.split(" ")[0]
 
 
-def _pieces(x: Any, seen: set[int]) -> Iterator[bytes]:
-    """The bytes that tell a value from others. seen: functions, classes and objects of before."""
+def _hashed(pieces: Iterable[bytes]) -> bytes:
+    """The SHA-256 of bytes, and of where each of them ends."""
+    hashed = hashlib.sha256()
+    for piece in pieces:
+        hashed.update(len(piece).to_bytes(8, "little") + piece)
+    return hashed.digest()
+
+
+def _pieces(x: Any, seen: _Seen) -> Iterator[bytes]:
+    """The bytes that tell a value from others; of one that came before, only which one it is."""
     if isinstance(x, _PLAIN):
         yield f"{type(x).__name__} {x!r}".encode()
-    elif isinstance(x, list | tuple):
-        yield f"{type(x).__name__} of {len(x)}".encode()
-        for value in x:
-            yield from _pieces(value, seen)
-    elif isinstance(x, Mapping):
-        yield f"mapping of {len(x)}".encode()
-        for key in sorted(x, key=repr):
-            yield from _pieces((key, x[key]), seen)
-    elif isinstance(x, set | frozenset):
-        yield repr(sorted(map(repr, x))).encode()
-    elif hasattr(x, "__array__"):
-        yield from _of_array(x)
+    elif isinstance(x, tuple):  # equal ones may be one object or not
+        yield from _of_sequence(x, seen)
+    elif isinstance(x, frozenset):
+        yield from _of_set(x, seen)
     elif isinstance(x, functools.partial):
         yield from _pieces((x.func, x.args, x.keywords), seen)
     elif isinstance(x, MethodType):
         yield from _pieces((x.__func__, x.__self__), seen)
     elif isinstance(x, property):
-        yield from _pieces(x.fget, seen)
+        yield from _pieces((x.fget, x.fset, x.fdel), seen)
+    elif hasattr(x, "__array__") and not isinstance(x, type):
+        yield from _of_array(x)
+    elif id(x) in seen:
+        index, _ = seen[id(x)]
+        yield f"again {index}".encode()
+    else:
+        seen[id(x)] = len(seen), x
+        yield from _of_new(x, seen)
+
+
+def _of_new(x: Any, seen: _Seen) -> Iterator[bytes]:
+    """The bytes of a container, a module, a function, a class or an object."""
+    if isinstance(x, list):
+        yield from _of_sequence(x, seen)
+    elif isinstance(x, set):
+        yield from _of_set(x, seen)
+    elif isinstance(x, Mapping):
+        yield f"mapping of {len(x)}".encode()
+        for key in sorted(x, key=lambda key: _alone(key, seen)):
+            yield from _pieces((key, x[key]), seen)
     elif isinstance(x, ModuleType):
-        yield x.__name__.encode()
-    elif id(x) not in seen:
-        seen.add(id(x))
+        yield from _of_module(x)
+    else:
         yield from _of_object(x, seen)
 
 
+def _of_sequence(x: list[Any] | tuple[Any, ...], seen: _Seen) -> Iterator[bytes]:
+    """The bytes of a list or a tuple."""
+    yield f"{type(x).__name__} of {len(x)}".encode()
+    for value in x:
+        yield from _pieces(value, seen)
+
+
+def _of_set(x: set[Any] | frozenset[Any], seen: _Seen) -> Iterator[bytes]:
+    """The bytes of a set, which has no order."""
+    yield f"{type(x).__name__} of {len(x)}".encode()
+    yield from sorted(_alone(value, seen) for value in x)
+
+
+def _alone(x: Any, seen: _Seen) -> bytes:
+    """The digest of a value that does not depend on what comes beside it."""
+    return _hashed(_pieces(x, dict(seen)))
+
+
 def _of_array(x: Any) -> Iterator[bytes]:
-    """The bytes of an array, if it has any that can be read."""
+    """The bytes of an array, if it has any that can be read; of a key of jax those of its data."""
     try:
-        array = np.asarray(x)
-    except Exception:  # traced, deleted, or of keys
+        array = np.asarray(_data(x))
+    except Exception:  # traced, or deleted
         yield type(x).__name__.encode()
         return
-    yield f"{array.dtype} {array.shape}".encode()
-    if array.dtype != object:
-        yield array.tobytes()
+    yield f"{type(x).__name__} {getattr(x, 'dtype', '')} {array.dtype} {array.shape}".encode()
+    yield repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
 
 
-def _of_object(x: Any, seen: set[int]) -> Iterator[bytes]:
+def _data(x: Any) -> Any:
+    """The numbers of an array."""
+    if not str(getattr(x, "dtype", "")).startswith("key<"):
+        return x
+    import jax
+
+    return jax.random.key_data(x)
+
+
+def _of_module(module: ModuleType) -> Iterator[bytes]:
+    """The name of a module, and the text of its file, where it is a user's own."""
+    yield module.__name__.encode()
+    file = getattr(module, "__file__", None)
+    if file and not own_files.is_of_library(file):
+        with contextlib.suppress(OSError):  # the file is gone
+            yield Path(file).read_bytes()
+
+
+def _of_object(x: Any, seen: _Seen) -> Iterator[bytes]:
     """The name of a function, a class or an object; its code, where that is a user's own; and the
     values that it has.
     """
@@ -100,7 +156,7 @@ def _of_object(x: Any, seen: set[int]) -> Iterator[bytes]:
         yield from _pieces(_values(x), seen)
 
 
-def _of_function(function: FunctionType, seen: set[int]) -> Iterator[bytes]:
+def _of_function(function: FunctionType, seen: _Seen) -> Iterator[bytes]:
     """The defaults of a function and the values that it closes over, and its code and what that
     names, where it is a user's own.
     """
@@ -125,7 +181,7 @@ def _of_code(code: CodeType) -> Iterator[bytes]:
         if isinstance(constant, CodeType):
             yield from _of_code(constant)
         else:
-            yield from _pieces(constant, set())
+            yield from _pieces(constant, {})
 
 
 def _globals(code: CodeType) -> set[str]:
@@ -145,11 +201,44 @@ def _is_own(kind: type) -> bool:
         return kind.__module__ == "__main__"
 
 
-def _values(x: Any) -> dict[str, Any]:
-    """The public attributes of an object; what others are for, as caches, is its own affair."""
-    if dataclasses.is_dataclass(x):
+def _values(x: Any) -> Any:
+    """The attributes of an object, private ones too; cached properties are left out. Objects of
+    Python's library, and of numpy, that say how they are pickled, as loggers, are what they say.
+    """
+    kind = type(x)
+    library = kind.__module__.partition(".")[0]
+    if library in (*sys.stdlib_module_names, "numpy") and _is_pickled_its_way(kind):
+        try:
+            reduced = x.__reduce_ex__(4)
+        except Exception:  # as of an open file
+            return None
+        return reduced if isinstance(reduced, str) else _without_iterators(reduced)
+    if dataclasses.is_dataclass(x):  # others are a library's affair, as numbers of flax's modules
         names = [field.name for field in dataclasses.fields(x)]
     else:
-        names = list(getattr(x, "__dict__", {}))
-    public = [name for name in names if not name.startswith("_")]
-    return {name: getattr(x, name, None) for name in public}
+        names = [*getattr(x, "__dict__", {}), *_slots(kind)]
+    cached = functools.cached_property
+    own = [name for name in names if not isinstance(getattr(kind, name, None), cached)]
+    return {name: getattr(x, name, None) for name in own}
+
+
+def _is_pickled_its_way(kind: type) -> bool:
+    """True for a class that has a way of its own to be pickled."""
+    return (
+        kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
+    )
+
+
+def _without_iterators(reduced: tuple[Any, ...]) -> list[Any]:
+    """What `__reduce_ex__` has given, with lists in the place of iterators of members."""
+    return [list(value) if isinstance(value, Iterator) else value for value in reduced]
+
+
+def _slots(kind: type) -> list[str]:
+    """The names of the slots of a class and its bases."""
+    return [
+        name
+        for base in kind.__mro__
+        for name, value in vars(base).items()
+        if isinstance(value, MemberDescriptorType) and not name.startswith("__")
+    ]

@@ -1,5 +1,5 @@
 """Hyperparameters that change nothing: no number of an update depends on them, as on the weight of
-a divergence that the estimator has not.
+a divergence that the estimator does not use.
 
 It is read off the program of an update, which knows what estimator, optimizer and networks use.
 """

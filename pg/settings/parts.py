@@ -7,10 +7,9 @@ a function that is handed in from Python, or `FILE.py:NAME`. Nothing here import
 import collections
 import functools
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from pg.estimators.names import check_estimator
 from pg.inputs import check_function, check_name, described
 from pg.settings import own_files
 from pg.settings.environments import check_interface, name_of
@@ -38,6 +37,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "optimizer": ("learning_rate",),
 }
 """The arguments of the function that makes each part, by position."""
+
+Check = Callable[[str, str], None]
+"""The check of a text that is given as a field: it raises ValueError."""
 
 # The helper that makes a network of a module of each library.
 _HELPERS = {"flax.linen": "from_linen", "flax.nnx": "from_nnx", "equinox": "from_equinox"}
@@ -85,9 +87,14 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, **own}
 
 
-def check_choice(field: str, value: str, names: Collection[str]) -> None:
+def check_choice(field: str, value: str, names: Collection[str] | Check) -> None:
     """Raises ValueError unless a text is one of the names, or `FILE.py:NAME` of a file that defines
     it, which is not executed.
+
+    Args:
+        field: What is chosen.
+        value: The text.
+        names: Those that are listed, or the check of a name that may be one of no list.
     """
     if own_files.is_reference(value):
         own_files.read(value)
@@ -95,8 +102,8 @@ def check_choice(field: str, value: str, names: Collection[str]) -> None:
     if not names:
         raise ValueError(f"{field} must be {own_files.FORM}, got {value!r}")
     try:
-        if field in ("estimator", "estimators"):
-            check_estimator(field, value)
+        if callable(names):
+            names(field, value)
         else:
             check_name(field, value, names)
     except ValueError as error:
@@ -109,6 +116,7 @@ def check_choices(
     names: Collection[str],
     *,
     reserved: Collection[str] = (),
+    check: Check | None = None,
 ) -> None:
     """Raises ValueError for a wrong choice among names and parts of one's own; no file is executed.
 
@@ -117,6 +125,7 @@ def check_choices(
         values: Names, objects or functions, and `FILE.py:NAME`. No two may have one name.
         names: Those that are listed.
         reserved: Further names that a part of one's own must not have.
+        check: Of a name that may be one of no list; default: that it is listed.
 
     Raises:
         ValueError: A text is neither a name nor a file, or a name is taken.
@@ -124,7 +133,7 @@ def check_choices(
     values = list(values)
     for value in values:
         if isinstance(value, str):
-            check_choice(field, value, names)
+            check_choice(field, value, check or names)
         if (name := row_name(value)) != value and (name in names or name in reserved):
             raise ValueError(
                 f"{field}: one of your own is called {name!r}, as one that is listed: give it "

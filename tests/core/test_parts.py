@@ -24,12 +24,12 @@ from pg.config import Config, Hyperparams, own_parts
 from pg.envs import configured
 from pg.estimators.checks import checked
 from pg.estimators.facts import FACTS, UNSTATED
-from pg.estimators.names import facts_of
+from pg.estimators.names import NAMES, check_estimator, facts_of
 from pg.evaluate import evaluate
 from pg.networks import Network, make_critic, make_policy
 from pg.parts import with_parts
 from pg.runs import code, execution
-from pg.settings import own_files
+from pg.settings import own_files, parts
 from pg.sweep import sweep
 from pg.train import make_chunk, make_learner, make_train
 
@@ -524,3 +524,11 @@ def test_networks_are_checked_within_a_trace_too() -> None:
     config = Config(policy=linear, critic=linear_critic, estimator="gae", **SMALL)
     env = configured(config, 1)
     jax.eval_shape(jax.vmap(lambda key: make_policy(config, env).init(key)), jax.random.split(KEY))
+
+
+def test_a_choice_is_checked_as_its_caller_says() -> None:
+    """Not by the word that it is given as."""
+    parts.check_choice("beside", "dapo:kl=k2", check_estimator)
+    parts.check_choices("label", ["dapo:kl=k2"], NAMES, check=check_estimator)
+    with pytest.raises(ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; one of your own is"):
+        parts.check_choice("estimators", "dapo:kl=k2", ["dapo"])
