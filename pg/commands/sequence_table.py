@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pg.commands import cli
-from pg.estimators.switches import PRESETS, Clip, Switches, label
+from pg.estimators.switches import PRESETS, PUBLISHED, Clip, Switches, label, preset_name
 from pg.inputs import check_name
 
 PROBLEMS = ("equal_lengths", "unequal_lengths", "agreeing_groups")
+PLAIN = Switches(baseline="none")
 
 
 @dataclasses.dataclass
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 def rows(presets_only: bool = False) -> dict[str, Switches]:
     """The estimators of the table, by their names there: published ones, then single switches."""
     plain = {"baseline": "none"}
-    named = {"plain": Switches(baseline="none"), **PRESETS}
+    named = {"plain": PLAIN, **PRESETS}
     if presets_only:
         return named
     chosen: list[dict[str, Any]] = [
@@ -106,11 +107,18 @@ def rows(presets_only: bool = False) -> dict[str, Switches]:
     return {**named, **{label(switches): switches for switches in single}}
 
 
+def hyperparams(switches: Switches, kl_coef: float) -> Any:
+    """The Hyperparams of a row: those of a preset's paper, and the same β for all."""
+    from pg.config import Hyperparams
+
+    published = PUBLISHED.get(preset_name(switches) or "", {})
+    return Hyperparams()._replace(**published)._replace(kl_coef=kl_coef)
+
+
 def _table(name: str, options: Options) -> list[str]:
     """The lines of a problem's table, which are printed as they are computed."""
     import jax
 
-    from pg.config import Hyperparams
     from pg.diagnostics import sequence_figures
     from pg.exact import tabular
 
@@ -120,10 +128,10 @@ def _table(name: str, options: Options) -> list[str]:
     ]
     print("\n".join(lines), flush=True)
     with jax.enable_x64(True):
-        h = Hyperparams(kl_coef=options.kl_coef)
         on = sequence_figures.problem(tabular.sequence_problems()[name], options.lags)
-        unit = sequence_figures.plain_variance(on, h)
+        unit = sequence_figures.plain_variance(on, hyperparams(PLAIN, options.kl_coef))
         for estimator, switches in rows(options.presets_only).items():
+            h = hyperparams(switches, options.kl_coef)
             found = sequence_figures.figures(switches, on, h, unit)
             lines.append(row(estimator, [found[lag] for lag in options.lags]))
             print(lines[-1], flush=True)

@@ -30,6 +30,7 @@ def exact_moments(
     *,
     limit_ends: bool = False,
     share_start: bool = False,
+    num_groups: int = 1,
 ) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P P"]]:
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly.
 
@@ -43,15 +44,23 @@ def exact_moments(
         mdp: the problem.
         logits: of the policy that acts, [S, A] or [H, S, A]; the estimator's own, or another's
             (off-policy).
-        num_episodes: n, at least 2 for estimators that couple episodes; a batch is one group.
+        num_episodes: n of a group, at least 2 for estimators that couple episodes.
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
-        share_start: all episodes of a batch begin at one state.
+        share_start: all episodes of a group begin at one state.
+        num_groups: independent groups of a batch, for estimators that compare these.
 
     Raises:
-        ValueError: num_episodes is no whole number of at least 1, or there are too many batches.
+        ValueError: num_episodes or num_groups is no whole number of at least 1, or there are too
+            many batches.
     """
     of_logits = moments_by_logits(
-        estimator, params, mdp, num_episodes, limit_ends=limit_ends, share_start=share_start
+        estimator,
+        params,
+        mdp,
+        num_episodes,
+        limit_ends=limit_ends,
+        share_start=share_start,
+        num_groups=num_groups,
     )
     mean, second = of_logits(jnp.asarray(logits))
     return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
@@ -65,6 +74,7 @@ def moments_by_logits(
     *,
     limit_ends: bool = False,
     share_start: bool = False,
+    num_groups: int = 1,
 ) -> Callable[[Float[Array, "*H S A"]], tuple[Float[Array, " P"], Float[Array, "P P"]]]:
     """E x [P] and E x xᵀ [P, P] of one batch's estimate x, as a function of the logits of the
     policy that acts: to be jitted where there are several.
@@ -75,24 +85,28 @@ def moments_by_logits(
         mdp: the problem.
         num_episodes: n.
         limit_ends: the time limit counts as a termination.
-        share_start: all episodes of a batch begin at one state.
+        share_start: all episodes of a group begin at one state.
+        num_groups: groups of a batch.
     """
     num_episodes = count("num_episodes", num_episodes)
-    begins = jnp.asarray(tabular.initial_states(mdp)) if share_start else None
+    batch_size = num_episodes * count("num_groups", num_groups)
+    starts = np.unique(tabular.initial_states(mdp), return_inverse=True)[1]
+    begins = jnp.asarray(starts) if share_start else None
 
     def of_logits(
         logits: Float[Array, "*H S A"],
     ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
         traj, probability = tabular.enumerate_trajectories(mdp, logits)
-        if len(probability) ** num_episodes > MAX_BATCHES:
+        if len(probability) ** batch_size > MAX_BATCHES:
+            of_groups = f" and num_groups={num_groups}" if num_groups > 1 else ""
             raise ValueError(
-                f"num_episodes={num_episodes} makes {len(probability)}^{num_episodes} batches, "
-                f"above {MAX_BATCHES}: give fewer, or a smaller problem"
+                f"num_episodes={num_episodes}{of_groups} makes {len(probability)}^{batch_size} "
+                f"batches, above {MAX_BATCHES}: give fewer, or a smaller problem"
             )
         if limit_ends:
             traj = traj._replace(terminated=traj.done)
-        traj = traj._replace(group=jnp.zeros(traj.reward.shape, jnp.int32))
-        return _moments(estimator, params, traj, probability, num_episodes, begins)
+        group = np.arange(batch_size, dtype=np.int32) // num_episodes
+        return _moments(estimator, params, traj, probability, group, begins)
 
     return of_logits
 
@@ -102,7 +116,7 @@ def _moments(
     params: Params,
     traj: Trajectory,
     probability: Float[Array, " M"],
-    num_episodes: int,
+    group: Int[np.ndarray, " n"],
     begins: Int[Array, " M"] | None,
 ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
     """E x [P] and E x xᵀ [P, P] of a batch's estimate x.
@@ -114,19 +128,22 @@ def _moments(
         params: of policy and critic.
         traj: every trajectory, leaves [H, M, ...].
         probability: of each, [M].
-        num_episodes: n, the size of a batch.
-        begins: the state in which each begins, [M], where all of a batch begin in one; None: they
-            are independent.
+        group: the number of the group of each episode of a batch, [n].
+        begins: the number of the state in which each begins, [M], counted from 0, where all of a
+            group begin in one; None: they are independent.
     """
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), traj)  # [M, H, ...]
     state = estimator.init(jax.random.key(0))[1]
     # the others of a batch, by their numbers, [K, n - 1]; of one episode there are none, and K is 1
     numbers = range(len(probability))
-    tuples = list(itertools.product(numbers, repeat=num_episodes - 1))
-    others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), num_episodes - 1)
+    tuples = list(itertools.product(numbers, repeat=len(group) - 1))
+    others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), len(group) - 1)
+    leader = np.searchsorted(group, group)  # the first of each episode's group, [n]
+    follows = np.flatnonzero(leader != np.arange(len(group)))
 
     def ascent(members: Int[Array, " n"]) -> Float[Array, " P"]:
         batch = jax.tree.map(lambda x: jnp.moveaxis(x[members], 0, 1), episodes)
+        batch = batch._replace(group=jnp.broadcast_to(group, batch.reward.shape))
         weighted, _ = estimator.weigh(params, state, batch)
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
@@ -134,11 +151,13 @@ def _moments(
         """The estimates [K, P] from all batches that an episode is the first of, and their
         probabilities [K].
         """
-        follows = (
-            probability if begins is None else jnp.where(begins == begins[first], probability, 0)
-        )
-        follows = follows / jnp.sum(follows)
-        weight = probability[first] * jnp.prod(follows[others], axis=1)
+        batches = jnp.concatenate([jnp.broadcast_to(first, (len(others), 1)), others], axis=1)
+        weight = jnp.prod(probability[batches], axis=1)
+        if begins is not None:  # those that follow their group's first begin where it does
+            own, ahead = begins[batches[:, follows]], begins[batches[:, leader[follows]]]
+            of_start = jnp.zeros_like(probability).at[begins].add(probability)
+            given_start = jnp.where(own == ahead, 1.0 / of_start[own], 0.0)
+            weight = weight * jnp.prod(given_start, axis=1)
 
         def of_batch(rest: Int[Array, " m"]) -> Float[Array, " P"]:
             return ascent(jnp.concatenate([first[None], rest]))

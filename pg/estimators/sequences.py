@@ -237,6 +237,8 @@ def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
     length = _length(traj)
     if s.average == "sequence":
         return length[None]
+    if not s.in_groups:
+        return jnp.full_like(length, jnp.mean(length))[None]
     members = same_group(traj).astype(length.dtype)
     mean_length = (members @ length) / jnp.sum(members, axis=-1)
     return mean_length[None]

@@ -8,6 +8,7 @@ and place of the KL divergence from a reference policy. It imports no jax.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -52,7 +53,8 @@ class Switches:
     """
     average: Average = "sum"
     """Average over steps: Σₜ, the policy gradient; Σₜ / |y| of each sequence (GRPO); Σₜ over the
-    mean |y| of the group (DAPO, 2503.14476); or Σₜ / L, L the longest (Dr. GRPO, 2503.20783).
+    mean |y| of the group, or of the batch where nothing else is of groups (DAPO, 2503.14476); or
+    Σₜ / L, L the longest (Dr. GRPO, 2503.20783).
     """
     ratio: Ratio = "none"
     """Importance ratio: none; ρₜ of the token; Π_{i≤k} ρᵢ of the decisions before each reward rₖ
@@ -134,6 +136,12 @@ class Switches:
             )
 
     @property
+    def in_groups(self) -> bool:
+        """True if a sequence is compared with the others of its prompt."""
+        by_prompt = self.baseline in ("mean", "leave_one_out", "length_weighted")
+        return by_prompt or "group" in (self.scale, self.self_normalised)
+
+    @property
     def whole_sequences(self) -> bool:
         """True if the surrogate of a step depends on the other steps of its sequence."""
         in_one = self.ratio in ("per_decision", "sequence", "sequence_mean")
@@ -143,10 +151,8 @@ class Switches:
 def facts_of(switches: Switches) -> Facts:
     """The facts that follow from the switches, on-policy unless the whole ratio is there."""
     s = switches
-    groups = s.baseline in ("mean", "leave_one_out", "length_weighted") or s.scale == "group"
-    groups = groups or s.average == "token" or s.self_normalised == "group"
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
-    compared: ComparedWith = "group" if groups else "batch" if batch else "none"
+    compared: ComparedWith = "group" if s.in_groups else "batch" if batch else "none"
     straight = s.scale == "none" and s.average in ("sum", "constant")
     exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
     own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
@@ -170,8 +176,9 @@ def facts_of(switches: Switches) -> Facts:
         with_reference=s.kl != "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
         settings={
-            **({"group_size": GROUP_SIZE} if groups else {}),
+            **({"group_size": GROUP_SIZE} if s.in_groups else {}),
             **({"kl_coef": KL_COEF} if s.kl != "none" else {}),
+            **PUBLISHED.get(preset_name(s) or "", {}),
         },
     )
 
@@ -232,6 +239,23 @@ PRESETS = {
 }
 """The published estimators, by name."""
 
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "dapo": {"epsilon": 0.2, "epsilon_high": 0.28},  # section 4.1
+    "gspo": {"epsilon": 3e-4, "epsilon_high": 4e-4},  # section 5.1
+    # no bound below; that above is not stated: a weight of at most 5 is ScaleRL's (2510.13786)
+    "cispo": {"epsilon": 1.0, "epsilon_high": 4.0},
+    "sapo": {"gate_rising": 1.0, "gate_falling": 1.05},
+    "rloo": {"kl_coef": 0.03},  # appendix C, summaries
+}
+"""Hyperparameters of their papers, by the preset's name, where these state them and they mean
+something on another task than theirs: no learning rates, and no sizes of batches.
+"""
+
+
+def preset_name(switches: Switches) -> str | None:
+    """The name of the preset that these switches are; None of others."""
+    return next((name for name, preset in PRESETS.items() if preset == switches), None)
+
 
 def label(switches: Switches) -> str:
     """The switches that differ from the plain policy gradient, that without a baseline."""
@@ -242,7 +266,7 @@ def label(switches: Switches) -> str:
 
 def name_of(switches: Switches) -> str:
     """The name of an estimator: that of its preset, or one made of the switches in `label`."""
-    for name, preset in PRESETS.items():
-        if preset == switches:
-            return f"sequence_{name}"
+    preset = preset_name(switches)
+    if preset is not None:
+        return f"sequence_{preset}"
     return "sequence_" + re.sub(r"[^a-z0-9_]+", "_", label(switches).lower())

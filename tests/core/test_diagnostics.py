@@ -390,7 +390,8 @@ def test_exact_moments_need_memory_for_the_trajectories_alone(num_episodes: int)
 
     def moments(traj: Trajectory, probability: jax.Array, begins: jax.Array) -> object:
         found = Params(logits, ())
-        return _moments(estimator, found, traj, probability, num_episodes, begins)
+        one_group = np.zeros(num_episodes, np.int32)
+        return _moments(estimator, found, traj, probability, one_group, begins)
 
     account = jax.jit(moments).lower(many, probability, begins).compile().memory_analysis()
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(many))

@@ -13,7 +13,7 @@ from pg import Config, envs, make_learner, make_train, networks, with_facts
 from pg.config import part_name
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
-from pg.estimators.switches import Switches, facts_of
+from pg.estimators.switches import PRESETS, PUBLISHED, Switches, facts_of
 from pg.networks import Network
 from pg.rollout import Trajectory, episodes
 from pg.train import training_keys
@@ -270,6 +270,24 @@ def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> Non
     # a mean over steps depends on the lengths
     assert facts_of(Switches(baseline="batch")).shrunk
     assert not facts_of(Switches(baseline="batch", credit="to_go")).shrunk
+
+
+def test_presets_come_with_the_hyperparameters_of_their_papers() -> None:
+    """Which are none of the switches: those of another choice have the defaults."""
+    made = Config(env=MDP, estimator=sequence_estimator(**vars(PRESETS["gspo"])))
+    assert made.hyperparams().epsilon == 3e-4
+    assert made.hyperparams().epsilon_high == 4e-4
+    assert facts_of(PRESETS["cispo"]).settings["epsilon"] == 1
+    assert "epsilon" not in facts_of(Switches(ratio="token", clip="symmetric")).settings
+    assert set(PUBLISHED) < set(PRESETS)
+
+
+def test_an_average_over_the_tokens_of_a_batch_needs_no_groups() -> None:
+    facts = facts_of(PRESETS["reinforce_plus_plus"])
+    assert facts.baseline == "batch"
+    assert "group_size" not in facts.settings
+    made = config(sizes=SIZES | {"group_size": 1}, **vars(PRESETS["reinforce_plus_plus"]))
+    jax.eval_shape(make_train(made), KEY)
 
 
 def test_other_switches_have_another_name() -> None:

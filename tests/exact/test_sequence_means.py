@@ -33,6 +33,8 @@ H = Hyperparams(
     kl_coef=by_loops.BETA,
 )
 PLAIN: dict[str, Any] = {"baseline": "none"}
+# small enough for batches of several groups
+BUSH = by_loops.tree(num_tokens=2, longest=2)
 
 
 def some(cases: list[Any], quick: list[int]) -> list[Any]:
@@ -56,6 +58,24 @@ def mean(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndar
 def expected(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:
     """The same by loops."""
     return by_loops.mean(TREE, LOGITS, behaviour, REFERENCE, size, **vars(chosen))
+
+
+def assert_mean_of_batches(chosen: Switches, size: int, num_groups: int) -> np.ndarray:
+    """E ĝ of batches of several groups, [S, A], once it is that of the loops."""
+    shape = (BUSH.mdp.num_states, BUSH.mdp.num_actions)
+    random = np.random.default_rng(2)
+    logits, behaviour, reference = (random.normal(size=shape) for _ in range(3))
+    policy = tabular.table_policy(jnp.asarray(logits))
+    estimator = sequences.build(policy, H, chosen, jnp.asarray(reference))
+    params = estimator.init(jax.random.key(0))[0]
+    if chosen.ratio == "none":
+        behaviour = logits
+    found = exact_moments(
+        estimator, params, BUSH.mdp, behaviour, size, share_start=True, num_groups=num_groups
+    )[0].reshape(shape)
+    expected = by_loops.mean(BUSH, logits, behaviour, reference, size, num_groups, **vars(chosen))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    return found - np.asarray(tabular.exact_gradient(BUSH.mdp, logits))
 
 
 def gradient() -> np.ndarray:
@@ -201,6 +221,21 @@ def test_the_facts_say_which_of_them_is_the_gradient(chosen: Switches) -> None:
         assert cosine(found, truth) > 1 - 1e-10
     if chosen.kl == "none" and not facts.parallel:
         assert cosine(found, truth) < 1 - 1e-4
+
+
+BATCHES = [
+    Switches(baseline="mean", scale="group", average="token"),
+    Switches(baseline="batch", scale="batch", average="token"),
+    PRESETS["reinforce_plus_plus"],
+]
+
+
+@pytest.mark.parametrize("chosen", some(BATCHES, [2]), ids=label)
+def test_several_groups_in_a_batch_have_the_mean_of_the_loops(chosen: Switches) -> None:
+    """What is of the batch is of all of its groups, and what is of a group of it alone."""
+    assert_mean_of_batches(chosen, 2, 2)
+    if not chosen.in_groups:
+        assert_mean_of_batches(chosen, 1, 3)
 
 
 def test_a_penalty_in_the_loss_is_averaged_as_its_steps_are() -> None:

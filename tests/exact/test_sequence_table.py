@@ -27,10 +27,11 @@ def shown(problem: str) -> dict[str, str]:
 
 def figures(problem: str, name: str) -> dict[int, sequence_figures.SequenceFigures]:
     """The figures of a row, by lag."""
-    h = Hyperparams(kl_coef=0.1)
     on = sequence_figures.problem(tabular.sequence_problems()[problem], LAGS)
+    switches = sequence_table.rows()[name]
+    h = sequence_table.hyperparams(switches, 0.1)
     unit = sequence_figures.plain_variance(on, h)
-    return sequence_figures.figures(sequence_table.rows()[name], on, h, unit)
+    return sequence_figures.figures(switches, on, h, unit)
 
 
 def test_the_page_has_all_rows_of_every_problem() -> None:

@@ -26,26 +26,27 @@ class Tree(NamedTuple):
     rewards: np.ndarray  # [M]
 
 
-def _prefixes() -> Iterator[tuple[int, ...]]:
+def _prefixes(num_tokens: int, longest: int) -> Iterator[tuple[int, ...]]:
     """The prefixes that go on, shortest first."""
-    for length in range(LONGEST):
-        yield from itertools.product(range(1, TOKENS), repeat=length)
+    for length in range(longest):
+        yield from itertools.product(range(1, num_tokens), repeat=length)
 
 
-def tree(seed: int = 0) -> Tree:
-    """Two prompts, three tokens of which one ends, at most three of them, and a reward of the whole
+def tree(seed: int = 0, num_tokens: int = TOKENS, longest: int = LONGEST) -> Tree:
+    """Two prompts, tokens of which one ends, at most so many of them, and a reward of the whole
     sequence.
     """
     g = np.random.default_rng(seed)
-    nodes = [(prompt, prefix) for prompt in range(PROMPTS) for prefix in _prefixes()]
+    prefixes = list(_prefixes(num_tokens, longest))
+    nodes = [(prompt, prefix) for prompt in range(PROMPTS) for prefix in prefixes]
     number = {node: i for i, node in enumerate(nodes)}
     over = len(nodes)
-    transition = np.zeros((over + 1, TOKENS, over + 1))
-    reward = np.zeros((over + 1, TOKENS))
+    transition = np.zeros((over + 1, num_tokens, over + 1))
+    reward = np.zeros((over + 1, num_tokens))
     transition[over, :, over] = 1.0
     sequences, states, rewards = [], [], []
     for (prompt, prefix), state in number.items():
-        for token in range(TOKENS):
+        for token in range(num_tokens):
             tokens = (*prefix, token)
             after = over if token == END else number.get((prompt, tokens), over)
             transition[state, token, after] = 1.0
@@ -58,7 +59,7 @@ def tree(seed: int = 0) -> Tree:
     initial = np.zeros(over + 1)
     initial[[number[prompt, ()] for prompt in range(PROMPTS)]] = [0.4, 0.6]
     terminal = np.arange(over + 1) == over
-    mdp = TabularMDP(transition, reward, initial, terminal, LONGEST)
+    mdp = TabularMDP(transition, reward, initial, terminal, longest)
     return Tree(mdp, sequences, states, np.array(rewards))
 
 
@@ -78,12 +79,20 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def mean(
-    t: Tree, logits: np.ndarray, behaviour: np.ndarray, reference: np.ndarray, size: int, **s: Any
+    t: Tree,
+    logits: np.ndarray,
+    behaviour: np.ndarray,
+    reference: np.ndarray,
+    size: int,
+    num_groups: int = 1,
+    **s: Any,
 ) -> np.ndarray:
-    """E ĝ of groups of `size` sequences of one prompt by `behaviour`, [S, A]; s: the switches."""
+    """E ĝ of batches of groups of `size` sequences of one prompt by `behaviour`, [S, A]; s: the
+    switches.
+    """
     log_pi, log_mu, log_ref = (log_softmax(x) for x in (logits, behaviour, reference))
-    total = np.zeros_like(logits)
     starts = t.mdp.initial[t.mdp.initial > 0]
+    groups = []  # with their probabilities
     for prompt in range(PROMPTS):
         members = []
         for m, (own_prompt, tokens) in enumerate(t.sequences):
@@ -95,14 +104,20 @@ def mean(
             )
         for group in itertools.product(members, repeat=size):
             probability = starts[prompt] * np.exp(sum(y.behaviour.sum() for y in group))
-            total += probability * _estimate(list(group), log_pi, log_ref, **s)
+            groups.append((probability, list(group)))
+    total = np.zeros_like(logits)
+    for batch in itertools.product(groups, repeat=num_groups):
+        probability = np.prod([each[0] for each in batch])
+        members = [each[1] for each in batch]
+        total += probability * _estimate(members, log_pi, log_ref, t.mdp.horizon, **s)
     return total
 
 
 def _estimate(
-    group: list[Sequence],
+    groups: list[list[Sequence]],
     log_pi: np.ndarray,
     log_ref: np.ndarray,
+    longest: int,
     *,
     baseline: str = "leave_one_out",
     scale: str = "none",
@@ -115,43 +130,57 @@ def _estimate(
     kl_place: str = "reward",
     kl_ratio: bool = False,
 ) -> np.ndarray:
-    """The estimate of one group, [S, A]."""
-    pi, G = np.exp(log_pi), len(group)
-    lengths = np.array([len(y.tokens) for y in group])
+    """The estimate of one batch, [S, A]."""
+    pi = np.exp(log_pi)
+    batch = [y for group in groups for y in group]
+    N, G = len(batch), len(groups[0])
+    lengths = np.array([len(y.tokens) for y in batch])
     # a step's penalty in the reward
-    penalties = [np.zeros(len(y.tokens)) for y in group]
+    penalties = [np.zeros(len(y.tokens)) for y in batch]
     if kl != "none" and kl_place == "reward":
-        penalties = [BETA * _value(kl, y, log_pi, log_ref) for y in group]
-    rewards = np.array([y.reward - p.sum() for y, p in zip(group, penalties, strict=True)])
-    others = [np.mean(np.delete(rewards, n)) if G > 1 else 0.0 for n in range(G)]
+        penalties = [BETA * _value(kl, y, log_pi, log_ref) for y in batch]
+    rewards = np.array([y.reward - p.sum() for y, p in zip(batch, penalties, strict=True)])
+    own_group = [slice(n // G * G, n // G * G + G) for n in range(N)]
+    own_rewards = [rewards[own] for own in own_group]
+    own_lengths = [lengths[own] for own in own_group]
+    others = [np.mean(np.delete(own_rewards[n], n % G)) if G > 1 else 0.0 for n in range(N)]
     compared = {
-        "none": np.zeros(G),
-        "mean": np.full(G, rewards.mean()),
-        "batch": np.full(G, rewards.mean()),
+        "none": np.zeros(N),
+        "mean": np.array([r.mean() for r in own_rewards]),
+        "batch": np.full(N, rewards.mean()),
         "leave_one_out": np.array(others),
-        "length_weighted": np.full(G, (lengths * rewards).sum() / lengths.sum()),
+        "length_weighted": np.array(
+            [
+                (size * r).sum() / size.sum()
+                for r, size in zip(own_rewards, own_lengths, strict=True)
+            ]
+        ),
     }[baseline]
     spread = rewards
     if credit == "to_go" and baseline == "batch":
         to_go = [
             y.reward - p[k:].sum()
-            for y, p in zip(group, penalties, strict=True)
+            for y, p in zip(batch, penalties, strict=True)
             for k in range(len(p))
         ]
         spread = np.array(to_go)
-        compared = np.full(G, spread.mean())
-    deviation = 1.0 if scale == "none" else spread.std()
-    if scale != "none" and np.ptp(spread) < 1e-12:
-        deviation = np.inf  # nothing is learned from what all agrees
+        compared = np.full(N, spread.mean())
+    deviation = {
+        "none": np.ones(N),
+        "group": np.array([_deviation(own) for own in own_rewards]),
+        "batch": np.full(N, _deviation(spread)),
+    }[scale]
+    in_groups = baseline not in ("none", "batch", "greedy")
+    in_groups = in_groups or "group" in (scale, self_normalised)
     divisors = {
-        "sum": np.ones(G),
+        "sum": np.ones(N),
         "sequence": lengths,
-        "token": np.full(G, lengths.mean()),
-        "constant": np.full(G, LONGEST),
+        "token": np.array([(size if in_groups else lengths).mean() for size in own_lengths]),
+        "constant": np.full(N, longest),
     }[average]
-    shares = _self_normalised(group, ratio, clip, self_normalised)
+    shares = _self_normalised(batch, ratio, clip, self_normalised)
     total = np.zeros_like(log_pi)
-    for n, y in enumerate(group):
+    for n, y in enumerate(batch):
         L = lengths[n]
         log_rho = y.own - y.behaviour
         level = {
@@ -163,7 +192,7 @@ def _estimate(
         }[ratio]
         for k in range(L):
             followed = rewards[n] if credit == "total" else y.reward - penalties[n][k:].sum()
-            psi = (followed - compared[n]) / deviation / divisors[n]
+            psi = (followed - compared[n]) / deviation[n] / divisors[n]
             if ratio == "per_decision":
                 weights = [_slope(clip, np.exp(log_rho[: i + 1].sum()), 0.0) for i in range(L)]
                 weights = [w / shares(n, i) for i, w in enumerate(weights)]
@@ -171,7 +200,7 @@ def _estimate(
                 paid = [y.reward * (i == L - 1) - penalties[n][i] for i in range(k, L)]
                 psi = sum(w * r for w, r in zip(weights[k:], paid, strict=True))
                 psi -= weights[k] * compared[n]
-                coefficient = psi / deviation / divisors[n]
+                coefficient = psi / deviation[n] / divisors[n]
             else:
                 coefficient = psi * _slope(clip, np.exp(level[k]), psi) / shares(n, k)
             score = -pi[y.states[k]]
@@ -194,7 +223,12 @@ def _estimate(
                 if kl_ratio:
                     slope = np.exp(log_rho[k]) * (slope + _number(kl, ell[k]))
                 total[y.states[k]] -= BETA / divisors[n] * slope * score
-    return total / G
+    return total / N
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Standard deviation; infinite where all agree, from which nothing is learned."""
+    return float(values.std()) if np.ptp(values) > 1e-12 else np.inf
 
 
 def _self_normalised(

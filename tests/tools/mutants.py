@@ -299,6 +299,27 @@ MUTANTS = [
         "tests/exact/test_sequence_means.py -k 'preset and lag'",
     ),
     Mutant(
+        "sequences without groups whose steps are averaged over the group",
+        "estimators/sequences.py",
+        "    if not s.in_groups:\n        return jnp.full_like",
+        "    if isinstance(traj.group, tuple):\n        return jnp.full_like",
+        "tests/exact/test_sequence_means.py -k 'several_groups'",
+    ),
+    Mutant(
+        "exact moments of groups that have one prompt together",
+        "diagnostics/exact.py",
+        "leader = np.searchsorted(group, group)",
+        "leader = np.zeros_like(group)",
+        "tests/exact/test_sequence_means.py -k 'several_groups'",
+    ),
+    Mutant(
+        "a preset of sequences without its paper's hyperparameters",
+        "estimators/switches.py",
+        '            **PUBLISHED.get(preset_name(s) or "", {}),\n',
+        "",
+        "tests/core/test_switches.py -k of_their_papers",
+    ),
+    Mutant(
         "sequences whose penalty in the loss is not averaged as their steps are",
         "estimators/sequences.py",
         'of_steps = divisor if switches.kl_place == "loss" else 1.0',
