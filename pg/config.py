@@ -388,6 +388,12 @@ class Hyperparams(NamedTuple):
     """Temperature of the soft gate elsewhere."""
     kl_coef: Any = 0.0
     """Weight β of the KL divergence from the reference policy, the one at the start of the run."""
+    kl_target: Any = 6.0
+    """KL divergence from the reference policy, in nats per episode, towards which an adaptive β
+    leads (1909.08593).
+    """
+    kl_gain: Any = 0.1
+    """Gain K of an adaptive β, in [0, 1]: it changes by at most a fifth of K with each batch."""
     beta: Any = 0.9
     """Decay β of the trace of scores, in [0, 1]; the closer to 1, the less bias and the more
     variance (gpomdp).

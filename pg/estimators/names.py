@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
-from pg.estimators.switches import PRESETS, Switches
+from pg.estimators.switches import PRESETS, PUBLISHED, Switches
 from pg.estimators.switches import facts_of as facts_of_switches
 from pg.inputs import check_name, shown
 
@@ -80,13 +80,21 @@ def facts_of(estimator: Any) -> Facts:
     `pg.with_facts` has stated of it.
     """
     if isinstance(estimator, str):
-        of_switches = is_sequence(estimator)
-        return facts_of_switches(switches_of(estimator)) if of_switches else FACTS[estimator]
+        return _facts_of_sequence(estimator) if is_sequence(estimator) else FACTS[estimator]
     listed = listed_name(estimator)
     if listed is not None:
         return FACTS[listed]
     stated = getattr(estimator, "facts", None)
     return stated if isinstance(stated, Facts) else UNSTATED
+
+
+def _facts_of_sequence(text: str) -> Facts:
+    """The facts of an estimator that `is_sequence`: a preset's settings stay with other switches
+    too.
+    """
+    facts = facts_of_switches(switches_of(text))
+    published = PUBLISHED.get(text.partition(":")[0], {})
+    return replace(facts, settings={**published, **facts.settings})
 
 
 def _choice(text: str, word: str) -> tuple[str, Any]:

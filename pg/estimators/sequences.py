@@ -47,7 +47,18 @@ class Reference(NamedTuple):
 
     log_prob: Float[Array, "T B"]  # log π_ref(a|s) of the action that was taken
     dist: Any  # its distributions, for a sum over all actions; () where that is not needed
-    weight: Float[Array, "T B"]  # of the KL estimate in the loss
+    weight: Float[Array, "T B"]  # of the KL estimate in the reward or the loss
+    kl_coef: Float[Array, "T B"] | tuple[()] = ()  # β where it is adapted
+
+
+class Adaptive(NamedTuple):
+    """The state of an estimator whose β is adapted."""
+
+    reference: PyTree  # the parameters of the reference policy
+    kl_coef: Float[Array, ""]  # β of the next batch
+
+
+MOST_ERROR = 0.2  # relative distance from the target that counts, at most
 
 
 class Constants(NamedTuple):
@@ -93,7 +104,8 @@ def build(
     """The estimator of the switches.
 
     Metrics: with a ratio, kl and clip_fraction as of `drift`, of the ratio that is clipped; with a
-    reference, reference_kl (nats per step).
+    reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in nats
+    per step, and kl_coef where β is adapted.
 
     Args:
         policy: The policy that learns.
@@ -101,18 +113,31 @@ def build(
         switches: The switches.
         reference: As of `sequence_estimator`.
     """
-    with_reference = switches.kl != "none"
-    in_reward = with_reference and switches.kl_place == "reward"
+    adaptive = switches.kl_control == "adaptive"
+    in_reward = switches.kl != "none" and switches.kl_place == "reward"
+    in_loss = switches.kl != "none" and switches.kl_place != "reward"
     normalised = switches.self_normalised != "none"
+
+    def with_reference(
+        params: Params, state: PyTree, traj: Trajectory, divisor: Any
+    ) -> tuple[Any, PyTree]:
+        """The reference policy along a batch, if there is one, and the state after the batch."""
+        if not switches.with_reference:
+            return (), state
+        held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
+        log_prob, dist = _along(switches, policy, params._replace(policy=held), traj)
+        of_steps = divisor if switches.kl_place == "loss" else 1.0
+        weight = jnp.broadcast_to(kl_coef / of_steps, traj.valid.shape)
+        found = Reference(log_prob, dist, weight)
+        if not adaptive:
+            return found, state
+        after = state._replace(kl_coef=adapted(kl_coef, _divergence_of_batch(traj, found), h))
+        return found._replace(kl_coef=jnp.broadcast_to(kl_coef, traj.valid.shape)), after
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
         divisor = _divisor(switches, traj)
-        extra = Constants()
-        if with_reference:
-            log_prob, dist = _along(switches, policy, params._replace(policy=state), traj)
-            of_steps = divisor if switches.kl_place == "loss" else 1.0
-            weight = jnp.broadcast_to(h.kl_coef / of_steps, traj.valid.shape)
-            extra = Constants(Reference(log_prob, dist, weight))
+        held, after = with_reference(params, state, traj, divisor)
+        extra = Constants(held)
         if in_reward or normalised:
             own_log_prob, own_dist = _along(switches, policy, params, traj)
         if in_reward:
@@ -125,13 +150,13 @@ def build(
             reward = _scaled_reward(switches, traj, h) / divisor
             mean_weight = jnp.broadcast_to(mean_weight, traj.valid.shape)
             return Credit(
-                psi, (), state, extra=extra._replace(reward=reward, mean_weight=mean_weight)
+                psi, (), after, extra=extra._replace(reward=reward, mean_weight=mean_weight)
             )
         # each surrogate that may be normalised is Ψ times its weight
-        return Credit(psi / mean_weight, (), state, extra=extra)
+        return Credit(psi / mean_weight, (), after, extra=extra)
 
     gain = _surrogate(switches, h)
-    if with_reference and not in_reward:
+    if in_loss:
         gain = _less_divergence(switches, gain)
     estimator = build_estimator(
         policy,
@@ -143,16 +168,27 @@ def build(
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
     )
-    if not with_reference:
-        return estimator
+    return _kept(estimator, switches, h, reference) if switches.with_reference else estimator
+
+
+def _kept(estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree) -> Estimator:
+    """The estimator whose state begins with the reference policy, and with β where it is adapted.
+
+    Args:
+        estimator: One without a state.
+        s: The switches.
+        h: The hyperparameters.
+        reference: As of `sequence_estimator`.
+    """
 
     def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
         params, _ = estimator.init(key)
-        if reference is None:
-            return params, params.policy
+        held = params.policy if reference is None else reference
         what = "the reference, state.params.policy of a run with the same networks"
-        check_trees_equal(params.policy, reference, what)
-        return params, reference
+        check_trees_equal(params.policy, held, what)
+        if s.kl_control == "adaptive":
+            return params, Adaptive(held, jnp.asarray(h.kl_coef, jnp.zeros(()).dtype))
+        return params, held
 
     return estimator._replace(init=init)
 
@@ -177,6 +213,27 @@ def divergence(
     if estimate == "k2":
         return 0.5 * log_ratio**2
     return jnp.expm1(-log_ratio) + log_ratio
+
+
+def adapted(
+    kl_coef: Float[Array, ""], measured: Float[Array, ""], h: Hyperparams
+) -> Float[Array, ""]:
+    """β (1 + K clip(KL / target - 1, -0.2, 0.2)), []  (Ziegler et al. 2019, 1909.08593, section
+    2.2).
+
+    Args:
+        kl_coef: β of a batch.
+        measured: KL of that batch in nats per sequence.
+        h: The hyperparameters, of which `kl_gain` is K, and `kl_target` the target.
+    """
+    error = jnp.clip(measured / h.kl_target - 1.0, -MOST_ERROR, MOST_ERROR)
+    return kl_coef * (1.0 + h.kl_gain * error)
+
+
+def _divergence_of_batch(traj: Trajectory, reference: Reference) -> Float[Array, ""]:
+    """The mean of Σₜ ℓₜ over the sequences of the policy that has acted, [], in nats."""
+    log_ratio = jnp.where(traj.valid, traj.log_prob - reference.log_prob, 0.0)
+    return jnp.mean(jnp.sum(log_ratio, axis=0))
 
 
 def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#T B"]:
@@ -395,7 +452,7 @@ def _less_divergence(s: Switches, gain: Gain) -> Gain:
 
 def _watch(s: Switches, h: Hyperparams) -> Watch | None:
     """The metrics of `build`; None where there are none."""
-    if s.ratio == "none" and s.kl == "none":
+    if s.ratio == "none" and not s.with_reference:
         return None
 
     def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
@@ -407,8 +464,11 @@ def _watch(s: Switches, h: Hyperparams) -> Watch | None:
             excess = jnp.expm1(_level(s, log_prob, batch.traj))
             metrics["kl"] = jnp.expm1(of_step) - of_step
             metrics["clip_fraction"] = ((excess > high) | (-excess > low)).astype(log_prob.dtype)
-        if s.kl != "none":
+        if s.with_reference:
             metrics["reference_kl"] = divergence("k3", log_prob, (), batch.extra.reference)
+            metrics["reference_kl_k1"] = divergence("k1", log_prob, (), batch.extra.reference)
+        if s.kl_control == "adaptive":
+            metrics["kl_coef"] = batch.extra.reference.kl_coef
         return metrics
 
     return watch

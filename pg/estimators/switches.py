@@ -10,7 +10,7 @@ and place of the KL divergence from a reference policy. It imports no jax.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pg.estimators.facts import Baseline as ComparedWith
 from pg.estimators.facts import Facts, Objective
@@ -27,6 +27,7 @@ Clip = Literal[
 SelfNormalised = Literal["none", "group", "batch"]
 KL = Literal["none", "k1", "k2", "k3", "full"]
 Place = Literal["reward", "loss", "sequence"]
+Control = Literal["fixed", "adaptive"]
 
 
 GROUP_SIZE = 5  # which divides the default number of environments
@@ -80,14 +81,26 @@ class Switches:
     """
     kl_ratio: bool = False
     """The estimate in the loss of each step is multiplied by ρₜ."""
+    kl_control: Control = "fixed"
+    """Weight of the estimate: `kl_coef`, fixed; or adapted from there after every batch, with the
+    gain `kl_gain`, until the divergence is `kl_target` nats per sequence (Ziegler et al. 2019,
+    1909.08593). From 0 it stays 0.
+    """
+    kl_metrics: bool = False
+    """Report the divergence from the reference also where it is no part of the objective: one more
+    forward pass over the batch.
+    """
 
     def __post_init__(self) -> None:
         """Raises ValueError for a choice that does not exist, and for choices that have no meaning
         together.
         """
         for field in fields(self):
-            if field.name != "kl_ratio":
-                check_name(field.name, getattr(self, field.name), get_args(field.type))
+            value = getattr(self, field.name)
+            if field.type is not bool:
+                check_name(field.name, value, get_args(field.type))
+            elif not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be True or False, got {value!r}")
         if self.clip != "none" and self.ratio == "none":
             raise ValueError(
                 f"clip={self.clip!r} bounds an importance ratio, and there is none: give "
@@ -134,6 +147,16 @@ class Switches:
                 "kl_ratio=True multiplies the estimate in a step's loss: give "
                 "kl='k1', 'k2', 'k3' or 'full', and kl_place='loss'"
             )
+        if self.kl_control == "adaptive" and self.kl == "none":
+            raise ValueError(
+                "kl_control='adaptive' adapts the weight of a KL estimate, and there is none: give "
+                "kl='k1', 'k2', 'k3' or 'full'"
+            )
+
+    @property
+    def with_reference(self) -> bool:
+        """True if the policy is compared with a reference policy."""
+        return self.kl != "none" or self.kl_metrics
 
     @property
     def in_groups(self) -> bool:
@@ -173,7 +196,7 @@ def facts_of(switches: Switches) -> Facts:
         off_policy=whole and not in_loss,
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
-        with_reference=s.kl != "none",
+        with_reference=s.with_reference,
         shrunk=straight and s.kl == "none" and (own_part or constant),
         settings={
             **({"group_size": GROUP_SIZE} if s.in_groups else {}),
@@ -239,7 +262,7 @@ PRESETS = {
 }
 """The published estimators, by name."""
 
-PUBLISHED: Mapping[str, Mapping[str, float]] = {
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "dapo": {"epsilon": 0.2, "epsilon_high": 0.28},  # section 4.1
     "gspo": {"epsilon": 3e-4, "epsilon_high": 4e-4},  # section 5.1
     # no bound below; that above is not stated: a weight of at most 5 is ScaleRL's (2510.13786)

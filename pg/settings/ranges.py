@@ -26,6 +26,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "gate_rising": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "gate_falling": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "kl_coef": (0.0, LARGEST, f"{_FINITE} and at least 0"),
+    "kl_target": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
+    "kl_gain": (0.0, 1.0, "in [0, 1]"),
     "beta": (0.0, 1.0, "in [0, 1]"),
     "undiscounted_state_weighting": (0.0, 1.0, "in [0, 1]"),
     "entropy_coef": (-LARGEST, LARGEST, _FINITE),

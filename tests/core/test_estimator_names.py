@@ -30,6 +30,12 @@ def test_a_name_stands_for_its_switches() -> None:
     assert not is_sequence("grpo")  # a row of the table, of the same switches
 
 
+def test_a_preset_with_other_switches_keeps_the_settings_of_its_paper() -> None:
+    settings = facts_of("gspo:kl=k2+kl_place=sequence").settings
+    assert settings == {"group_size": 5, "epsilon": 3e-4, "epsilon_high": 4e-4, "kl_coef": 0.05}
+    assert facts_of("sequence:kl=k2").settings == {"group_size": 5, "kl_coef": 0.05}
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FACTS])
 def test_every_name_has_facts_and_settings(name: str) -> None:
     config, h = pg.preset(name)

@@ -96,7 +96,9 @@ def test_a_reference_of_another_network_is_one_sentence() -> None:
         match=r"of a run with the same networks: .* must be",
     ):
         make_learner(config({"a": jnp.zeros(3)}, kl="k1")).init(KEY)
-    with pytest.raises(ValueError, match="unknown switch 'kl_cof': did you mean 'kl_ratio'"):
+    with pytest.raises(
+        ValueError, match="unknown switch 'kl_cof': did you mean 'kl_control' or 'kl_ratio'"
+    ):
         sequence_estimator(kl_cof=1)
 
 
@@ -295,3 +297,46 @@ def test_other_switches_have_another_name() -> None:
     assert part_name(one) == "sequence_rloo"
     assert part_name(other) == "sequence_plain"
     assert part_name(sequence_estimator(baseline="mean")) == "sequence_baseline_mean"
+
+
+def test_an_adaptive_weight_follows_the_divergence_of_its_batches() -> None:
+    """β (1 + K clip(KL / target - 1, ±0.2)), by a loop over the batches that were collected."""
+    made = config(kl="k1", kl_control="adaptive", sizes={**SIZES, "num_updates": 4})
+    h = made.hyperparams(learning_rate=0.1, kl_coef=0.5, kl_target=0.05, kl_gain=0.7)
+    learner = make_learner(made, h)
+    env = envs.configured(made, made.num_envs)
+    policy = networks.make_policy(made, env)
+    init_key, keys = training_keys(KEY, 0, 4)
+    state = learner.init(init_key)
+    step = jax.jit(learner.step)
+    reference, kl_coef, errors = state.params.policy, 0.5, []
+    for key in keys:
+        collect_key = jax.random.split(key)[0]
+        traj = episodes(env, policy, state.params.policy, collect_key, group_size=4)
+        held = policy.apply(reference, (), traj.obs, traj.first)[1].log_prob(traj.action)
+        log_ratio = np.where(traj.valid, traj.log_prob - held, 0.0)
+        state, metrics = step(state, key)
+        np.testing.assert_allclose(metrics["kl_coef"], kl_coef, rtol=1e-5)
+        errors.append(np.clip(log_ratio.sum(0).mean() / 0.05 - 1, -0.2, 0.2))
+        kl_coef *= 1 + 0.7 * errors[-1]
+        np.testing.assert_allclose(state.estimator_state.kl_coef, kl_coef, rtol=1e-5)
+    assert errors[0] == -0.2  # the reference is the policy itself
+    assert max(errors) > 0
+
+
+def test_a_divergence_may_be_reported_alone() -> None:
+    train = [
+        jax.jit(make_train(config(kl_metrics=kl_metrics)))(KEY) for kl_metrics in (False, True)
+    ]
+    (plain, metrics), (measured, more) = train
+    jax.tree.map(np.testing.assert_array_equal, plain.params, measured.params)
+    assert set(more) - set(metrics) == {"reference_kl", "reference_kl_k1"}
+    assert more["reference_kl"][0] == more["reference_kl_k1"][0] == 0
+    assert (more["reference_kl"][1:] > 0).all()
+
+
+def test_an_adaptive_weight_needs_something_to_weigh() -> None:
+    with pytest.raises(ValueError, match="adapts the weight of a KL estimate, and there is none"):
+        Switches(kl_control="adaptive")
+    with pytest.raises(ValueError, match="kl_metrics must be True or False, got 'yes'"):
+        Switches(kl_metrics="yes")  # type: ignore[arg-type]

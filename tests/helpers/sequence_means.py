@@ -90,6 +90,8 @@ def mean(
     """E ĝ of batches of groups of `size` sequences of one prompt by `behaviour`, [S, A]; s: the
     switches.
     """
+    # a weight that is adapted is that of `kl_coef` on the first batch, and a metric is no gradient
+    s = {name: value for name, value in s.items() if name not in ("kl_control", "kl_metrics")}
     log_pi, log_mu, log_ref = (log_softmax(x) for x in (logits, behaviour, reference))
     starts = t.mdp.initial[t.mdp.initial > 0]
     groups = []  # with their probabilities

@@ -19,7 +19,7 @@ from pg.commands import cli, evaluate, flags, terminal
 from pg.commands.job import Options
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
-from pg.estimators.facts import FACTS
+from pg.estimators.names import NAMES
 from pg.fast import devices
 from pg.presets import preset
 from pg.sweep import SweepSpec, driver, spaces
@@ -274,7 +274,7 @@ def test_the_help_shows_the_experiment_first_and_its_choices(
     names = re.split(r"[, ]+", words.split("One of ")[1].split(";")[0])
     assert names == [name for name in ENVIRONMENTS if name not in UNSUPPORTED]
     assert f"or library:name, of {', '.join(LIBRARIES)}." in words
-    assert f"One of {', '.join(FACTS)}." in words
+    assert f"One of {', '.join(NAMES)}; or with switches, as dapo:kl=k2+kl_place=loss" in words
 
 
 def help_of(script: str) -> str:

@@ -243,10 +243,17 @@ MUTANTS = [
         "tests/exact/test_sequence_means.py -k kl_estimate",
     ),
     Mutant(
+        "adaptive weight that rises where the policy is near",
+        "estimators/sequences.py",
+        "measured / h.kl_target - 1.0",
+        "1.0 - measured / h.kl_target",
+        "tests/core/test_switches.py -k follows_the_divergence",
+    ),
+    Mutant(
         "sequences whose reference moves with the policy",
         "estimators/sequences.py",
-        "return Credit(psi / mean_weight, (), state, extra=extra)",
-        "return Credit(psi, (), params.policy if with_reference else (), extra=extra)",
+        "return Credit(psi / mean_weight, (), after, extra=extra)",
+        "return Credit(psi, (), params.policy if switches.with_reference else (), extra=extra)",
         "tests/core/test_switches.py -k does_not_move",
     ),
     Mutant(
