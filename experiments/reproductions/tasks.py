@@ -1,6 +1,7 @@
 """Training on a task of sequences from a policy that imitates noisy examples already."""
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -93,16 +94,30 @@ def rewards(
         seeds: their keys are those of these numbers.
         updates: batches.
     """
-    config = Config(env=TASK, num_envs=SEQUENCES, num_updates=updates, **NETWORK, **method.settings)
-    h = config.hyperparams(gae_lambda=method.gae_lambda, epsilon=method.epsilon)
+    rate, seed = np.meshgrid(rates, list(seeds), indexing="ij")
+    keys = jnp.stack([jax.random.key(int(x)) for x in seed.ravel()])
+    program = _program(tuple(method.settings.items()), updates)
+    found = program(
+        jnp.asarray(rate.ravel(), float), keys, policy, method.gae_lambda, method.epsilon
+    )
+    return np.asarray(found).reshape(*rate.shape, updates)
 
-    def run(rate: jax.Array, key: jax.Array) -> jax.Array:
-        learner = make_learner(config, h._replace(learning_rate=rate))
+
+@functools.cache
+def _program(settings: tuple[tuple[str, Any], ...], updates: int) -> Callable[..., jax.Array]:
+    """The compiled training of `settings` of Config: one for every rate, start, λ and clip."""
+    config = Config(env=TASK, num_envs=SEQUENCES, num_updates=updates, **NETWORK, **dict(settings))
+
+    def run(
+        rate: jax.Array, key: jax.Array, policy: Any, gae_lambda: jax.Array, epsilon: jax.Array
+    ) -> jax.Array:
+        h = config.hyperparams()._replace(
+            learning_rate=rate, gae_lambda=gae_lambda, epsilon=epsilon
+        )
+        learner = make_learner(config, h)
         first, keys = training_keys(key, 0, updates)
         state = learner.init(first)
         state = state._replace(params=state.params._replace(policy=policy))
         return jax.lax.scan(learner.step, state, keys)[1]["return"]
 
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    of_rates = jax.vmap(jax.vmap(run, (None, 0)), (0, None))
-    return np.asarray(jax.jit(of_rates)(jnp.asarray(rates, float), keys))
+    return jax.jit(jax.vmap(run, (0, 0, None, None, None)))
