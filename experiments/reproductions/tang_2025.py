@@ -88,7 +88,7 @@ def main() -> None:
     forward = trees.forward_pull(mdp, logits, reference)
     apart = trees.relative_bias(penalty("k3 in the loss"), given.beta * forward)
     report.figure(
-        "k3 in the loss: distance from -β Σ d(s) ∇KL(π_ref ‖ π), visits d held still",
+        "k3 in the loss: distance from -β Σ d(s) ∇KL(π_ref ‖ π), state distribution d held fixed",
         apart,
         at_most=1e-10,
     )
@@ -138,9 +138,13 @@ def main() -> None:
     )
     for place in ("k1 in the loss", "k3 in the reward"):
         divergences = paths[place][:, 3]
-        finite = np.isfinite(divergences)
-        text = f"{place}: largest of the {int(finite.sum()):,} updates with finite numbers"
-        report.figure(text, divergences[finite].max() / top_backward, at_least=10)
+        overflows = np.flatnonzero(~np.isfinite(divergences))
+        count = int(overflows[0]) if overflows.size else len(divergences)
+        report.figure(
+            f"{place}: largest finite", divergences[:count].max() / top_backward, at_least=10
+        )
+        if overflows.size:
+            report.figure(f"{place}: first update whose numbers overflow", count + 1)
 
     report.limit(
         "exact: which objective each estimate ascends, on any tree, and so for large models too "

@@ -371,7 +371,7 @@ def random_tree(longest: int, seed: int = 0) -> Problem:
 
 
 def forward_pull(mdp: TabularMDP, logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """-Σ_s d(s) ∇KL(π_ref(·|s) ‖ π(·|s)), the visits d held still, [S, V]: d (π_ref - π).
+    """-Σ_s d(s) ∇KL(π_ref(·|s) ‖ π(·|s)), state distribution d held fixed, [S, V]: d (π_ref - π).
 
     Args:
         mdp: the prefix tree.

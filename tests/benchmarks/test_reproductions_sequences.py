@@ -32,7 +32,7 @@ VERDICTS = {
     "liu_2025": "reproduced",
     "yang_2026": "partly reproduced: no support for claim 4",
     "tang_2025": "reproduced",
-    "zheng_2025": "partly reproduced: no support for claims 2, 3",
+    "zheng_2025": "partly reproduced: no support for claim 2",
     "yao_2025": "partly reproduced: no support for claim 2",
 }
 SAMPLED = "ahmadian_2024"
