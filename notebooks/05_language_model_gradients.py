@@ -343,5 +343,8 @@ if not FAST:
 # | a reference policy | k1 in the reward, or k2 of the whole sequence in the loss | $\nabla J_\beta$ |
 # | older data | the ratio of the sequence, truncated where sequences are long | $\nabla J$, or near it |
 #
+# On the command line a choice is a name with switches, `pg train --estimator dapo:kl=k2+kl_place=loss`, and the same name in
+# `pg.Config(estimator=...)`; the how-to "Sequences" says more.
+#
 # The whole table, with what is proved, is the page "Which of these is a policy gradient?" of the documentation; published claims are
 # held to exact means by the scripts of `experiments/reproductions`.
