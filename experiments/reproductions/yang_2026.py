@@ -64,13 +64,13 @@ def main() -> None:
     for size in SMALL:
         distance = abs(against_even(SCALED, size) - 1)
         text = f"G = {size}, where all groups that disagree have one deviation: distance from 1"
-        report.figure(text, distance, at_most=1e-6)
+        report.figure(text, distance, at_most=1e-10)
     errors = []
     for size in (*SMALL, *LARGE):
         found = trees.difficulty_weights(SCALED, (HARD, 0.3, EVEN), size)
         expected = [trees.scaled_weight(p, size) for p in (HARD, 0.3, EVEN)]
         errors.append(np.abs(found / expected - 1).max())
-    report.figure("distance from E √(K (G - K)) / (G p (1 - p))", max(errors), at_most=1e-6)
+    report.figure("distance from E √(K (G - K)) / (G p (1 - p))", max(errors), at_most=1e-10)
 
     report.claim("2503.20783, section 3.2: without the division all questions weigh the same")
     for size in (*SMALL, *LARGE):

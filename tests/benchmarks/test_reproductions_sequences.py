@@ -67,7 +67,7 @@ def test_averaging_over_the_own_length_changes_lengths_and_the_gradient_does_not
 def test_the_weight_of_a_prompt_is_that_of_its_closed_form(size: int) -> None:
     p = (0.05, 0.5)
     scaled = trees.difficulty_weights({"baseline": "mean", "scale": "group"}, p, size)
-    np.testing.assert_allclose(scaled, [trees.scaled_weight(x, size) for x in p], rtol=1e-7)
+    np.testing.assert_allclose(scaled, [trees.scaled_weight(x, size) for x in p], rtol=1e-12)
     centred = trees.difficulty_weights({"baseline": "mean"}, p, size)
     np.testing.assert_allclose(centred, 1 - 1 / size, rtol=1e-12)
 
