@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pg.estimators.facts import FACTS
-from pg.estimators.names import facts_of, is_known
+from pg.estimators.names import canonical, facts_of, is_known
 
 # Labels that are no estimators: what they change.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -236,6 +236,7 @@ def defaults(label: Any, env: Any = None, minibatch_size: Any = None) -> dict[st
         minibatch_size: that of Config; where it is given, it says how a batch is cut, and the
             preset's number of minibatches does not.
     """
+    label = canonical(label)
     name = label if isinstance(label, str) else ""
     variant = {"estimator": label, **VARIANTS.get(name, {})}
     estimator = variant["estimator"]

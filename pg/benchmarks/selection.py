@@ -106,7 +106,7 @@ def _is_own(part: Any) -> bool:
 
 def _listed(label: Any) -> Any:
     """The label, or the name of this package's own estimator in its place."""
-    return listed_name(label) or label
+    return listed_name(label) or estimators.canonical(label)
 
 
 def _check_names(

@@ -14,7 +14,7 @@ from typing import Any
 
 from pg.commands import cli
 from pg.estimators.facts import FACTS, UNSTATED
-from pg.estimators.names import check_estimator, facts_of, is_sequence
+from pg.estimators.names import canonical, check_estimator, facts_of, is_sequence
 from pg.runs import code
 from pg.settings import own_files
 from pg.settings.parts import check_choice, check_names_differ, part_name, row_name
@@ -55,7 +55,7 @@ class Options:
             check_choice("estimators", name, check_estimator)
         for name in self.problems:
             check_choice("problems", name, ())
-        check_names_differ("estimators", self.estimators)
+        check_names_differ("estimators", map(canonical, self.estimators))
         check_names_differ("problems", self.problems)
 
 
@@ -100,7 +100,7 @@ def _parts(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     from pg.estimators import family
     from pg.exact import tabular
 
-    estimators = {row_name(name): family.find(name) for name in options.estimators}
+    estimators = {row_name(canonical(name)): family.find(name) for name in options.estimators}
     problems: dict[str, Any] = {}
     for reference in options.problems:
         problem = own_files.load(reference, "env")

@@ -15,7 +15,7 @@ from typing import Any
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
-from pg.estimators.names import NAMES, check_estimator
+from pg.estimators.names import NAMES, canonical, check_estimator
 from pg.settings.parts import check_choice, check_choices, row_name
 
 
@@ -90,7 +90,7 @@ class Options:
         """The `Measurements` of these problems and estimators, and of one seed."""
         from pg.benchmarks import leaderboard
 
-        estimators = [row_name(name) for name in self.estimators]
+        estimators = [row_name(canonical(name)) for name in self.estimators]
         if not estimators:
             own = {row.estimator for row in measurements.qualities} - set(FACTS)
             estimators = [*leaderboard.COMPARED, *sorted(own)]

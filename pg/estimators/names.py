@@ -63,16 +63,50 @@ def switches_of(text: str) -> Switches:
     """The switches of an estimator's name that `is_sequence`.
 
     Raises ValueError, with the nearest valid names, for a preset, a switch or a value that does not
-    exist, and for switches that have no meaning together.
+    exist, for one that is given twice or left empty, and for switches that have no meaning
+    together.
     """
-    name, _, choices = text.partition(":")
+    name, colon, choices = text.partition(":")
     if name in FACTS and name not in PRESETS:
         raise ValueError(
             f"estimator {name!r} has no switches: leave out what follows the colon, or give {FORM}"
         )
     check_name("estimator with switches", name, [*PRESETS, SEQUENCE])
-    base = Switches() if name == SEQUENCE else PRESETS[name]
-    return replace(base, **dict(_choice(text, word) for word in choices.split("+") if word))
+    chosen: dict[str, Any] = {}
+    for word in choices.split("+") if colon else ():
+        switch, value = _choice(text, word)
+        if switch in chosen:
+            raise ValueError(f"estimator {text!r}: the switch {switch} is given twice, not once")
+        chosen[switch] = value
+    return replace(_base(name), **chosen)
+
+
+def canonical(text: Any) -> Any:
+    """The one name of an estimator whose switches are written out: that of a preset, or the base
+    that is written and what differs from it, in the order of the fields of `Switches`. Anything
+    else stays as it is.
+
+    Raises ValueError as `switches_of` does.
+    """
+    if not isinstance(text, str) or not is_sequence(text) or ":" not in text:
+        return text
+    name = text.partition(":")[0]
+    switches = switches_of(text)
+    for known in (SEQUENCE, *PRESETS):
+        if switches == _base(known):
+            return known
+    base = vars(_base(name))
+    differing = [
+        f"{switch}={str(value).lower()}"
+        for switch, value in vars(switches).items()
+        if value != base[switch]
+    ]
+    return f"{name}:{'+'.join(differing)}"
+
+
+def _base(name: str) -> Switches:
+    """The switches of a name without any."""
+    return Switches() if name == SEQUENCE else PRESETS[name]
 
 
 def facts_of(estimator: Any) -> Facts:
@@ -100,6 +134,11 @@ def _facts_of_sequence(text: str) -> Facts:
 def _choice(text: str, word: str) -> tuple[str, Any]:
     """The switch and its value of SWITCH=VALUE."""
     name, equals, value = word.partition("=")
+    if not word.strip():
+        raise ValueError(
+            f"estimator {text!r} has an empty switch: write {FORM}, and leave out a sign that "
+            "stands alone"
+        )
     if not equals:
         raise ValueError(f"estimator {text!r}: write {FORM}, got {shown(word)} for a switch")
     name = name.strip().replace("-", "_")

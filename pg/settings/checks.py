@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, estimators_with
-from pg.estimators.names import check_estimator, facts_of
+from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import (
     COUNTABLE,
     assignments,
@@ -50,6 +50,7 @@ def checked_fields(config: Any) -> dict[str, Any]:
             check_part(name, part)
         elif name == "estimator":
             check_estimator(name, part)
+            normalised[name] = canonical(part)
         else:
             check_name(name, part, CHOICES[name])
     for name in ("policy", "critic"):
@@ -57,6 +58,7 @@ def checked_fields(config: Any) -> dict[str, Any]:
             check_part(name, part)
     if config.preset is not None:
         _check_preset(config.preset)
+        normalised["preset"] = canonical(config.preset)
     for name, choices in CHOICES.items():
         if name != "optimizer":
             check_name(name, getattr(config, name), choices)

@@ -29,6 +29,7 @@ from pg.config import (
     name_of,
     part_name,
 )
+from pg.estimators.names import canonical
 from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
 from pg.reports import tables
@@ -63,6 +64,9 @@ class SweepSpec:
         config, hyperparams = merge_env_params(self.config, self.hyperparams)
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "hyperparams", hyperparams)
+        if "estimator" in self.table:
+            named = [canonical(x) for x in self.table["estimator"]]
+            object.__setattr__(self, "table", {**self.table, "estimator": named})
         order = sorted(range(self.num_configurations), key=lambda g: self._first_like(g))
         table = {name: [values[g] for g in order] for name, values in self.table.items()}
         object.__setattr__(self, "table", table)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pg.benchmarks.leaderboard.problems import PROBLEMS, Problem, problem_of
 from pg.estimators import family
 from pg.estimators.facts import listed_name
-from pg.estimators.names import NAMES, check_estimator, facts_of
+from pg.estimators.names import NAMES, canonical, check_estimator, facts_of
 from pg.inputs import check_name
 from pg.runs import code, folders
 from pg.settings import own_files
@@ -56,7 +56,7 @@ def enter(
     """
     for field in parts:
         check_name("part", field, TRAINING_PARTS)
-    estimators = [listed_name(x) or x for x in estimators]
+    estimators = [listed_name(x) or canonical(x) for x in estimators]
     check_choices("problems", problems, PROBLEMS)
     check_choices("estimators", estimators, NAMES, check=check_estimator)
     for field, part in parts.items():
