@@ -192,9 +192,15 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Change]
     """The files that differ in two entries of a part. Entries of before imports were recorded have
     none, and nothing is said of them.
     """
-    found = []
-    if before.get("definition"):  # of its file other parts may have changed
-        return [_Change(None, digest(before), digest(now))] * _is_redefined(before, now)
+    found: list[_Change] = []
+    if _is_given_otherwise(before, now):
+        if before["sha256"] != now["sha256"] or before.get("imports") or now.get("imports"):
+            found.append(_Change(None, digest(before), digest(now)))
+        return found
+    if "module" in before:  # of its file other parts may have changed
+        if _is_redefined(before, now):
+            found.append(_Change(None, digest(before), digest(now)))
+        return found
     if before["sha256"] != now["sha256"]:
         found.append(_Change(None, before["sha256"], now["sha256"]))
     if "imports" in before and "imports" in now:
@@ -278,16 +284,23 @@ def is_changed(
         )
     if source is None:
         return False
-    if "module" in entry:
-        is_other = bool(source.module) and _is_redefined(entry, _entry(part, source))
-        if is_other and not allow_changed_code:
-            raise ChangedCodeError(_redefined(folder, f"{field} {name!r}"))
-        return is_other
-    found = _changes(entry, _entry(part, source))
+    now = _entry(part, source)
+    found = _changes(entry, now)
     if found and not allow_changed_code:
         part = f"{field} {name!r}"
+        if _is_given_otherwise(entry, now):
+            raise ChangedCodeError(_given_otherwise(folder, part, entry))
+        if "module" in entry:
+            raise ChangedCodeError(_redefined(folder, part))
         raise ChangedCodeError(_changed(folder, part, entry["file"], source, found[0]))
     return bool(found)
+
+
+def _is_given_otherwise(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """True where one of two entries is of a part from Python, and the other one is of
+    `FILE.py:NAME`, so that the text of its own file is all that they can be compared by.
+    """
+    return ("module" in before) != ("module" in now)
 
 
 def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -298,6 +311,17 @@ def _is_redefined(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     if not then or not today or not definitions.are_comparable(then, today):
         return False
     return bool(then != today)
+
+
+def _given_otherwise(folder: Path, part: str, entry: Mapping[str, Any]) -> str:
+    """The sentence on a part that was given in the other way. part: with its field."""
+    ways = ["an object of Python", own_files.FORM]
+    was, today = ways if "module" in entry else ways[::-1]
+    return (
+        f"{part} of {folder} was given as {was}, and is {today} today, so that not all of its code "
+        f"can be compared: give it as {was}, or --allow-changed-code (in Python "
+        "allow_changed_code=True) goes on with that of today"
+    )
 
 
 def _redefined(folder: Path, part: str) -> str:

@@ -11,6 +11,7 @@ Imports neither jax nor gymnax, so that a folder which cannot be used is refused
 import contextlib
 import datetime
 import errno
+import hashlib
 import json
 import math
 import os
@@ -237,9 +238,18 @@ def parent(out: Path, config: Config) -> Path:
 
 def place(out: Path, *names: str) -> Path:
     """The folder of these names below `out`, absolute."""
-    # "brax:ant" is no name for a folder everywhere
-    allowed = [re.sub(r"[^\w.-]", "-", name)[:LONGEST_NAME] for name in names]
-    return Path(out).expanduser().resolve().joinpath(*allowed)
+    return Path(out).expanduser().resolve().joinpath(*map(_allowed, names))
+
+
+def _allowed(name: str) -> str:
+    """The name as that of a folder; one that is too long is cut, and ends with a digest of all of
+    it, as others may begin alike.
+    """
+    allowed = re.sub(r"[^\w.-]", "-", name)  # "brax:ant" is no name for a folder everywhere
+    if len(allowed) <= LONGEST_NAME:
+        return allowed
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{allowed[: LONGEST_NAME - len(digest) - 1]}-{digest}"
 
 
 def write_setup(

@@ -2,6 +2,7 @@
 evaluated, drawn.
 """
 
+import importlib.util
 import json
 import re
 import signal
@@ -370,6 +371,48 @@ def test_a_part_from_python_is_given_again_by_its_name(
         constant.__code__ = code
     assert job.resume(folder, policy=constant, num_updates=3) == 0
     assert pg.load_policy(folder, policy=constant).params["b"].shape == (2,)
+
+
+@pytest.mark.parametrize("first", ["file", "python"])
+def test_a_part_that_is_given_in_another_way_is_compared_or_refused(
+    tmp_path: Path, first: str
+) -> None:
+    """By the text of its file, and where that says too little it is changed code."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    reference = f"{path}:linear"
+    spec = importlib.util.spec_from_file_location("mine", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["mine"] = module
+    try:
+        spec.loader.exec_module(module)
+        given = [own_files.load(reference, "policy"), module.linear]
+        then, now = given if first == "file" else given[::-1]
+        entry = code.record(Config(policy=then, preset=None))["policy"]
+        assert not code.is_changed(tmp_path, "policy", entry, now)
+        assert code.changes({"policy": entry}, Config(policy=now, preset=None)) == []
+        other = entry | {"sha256": "0" * 64}
+        with pytest.raises(code.ChangedCodeError, match="so that not all of its code can be"):
+            code.is_changed(tmp_path, "policy", other, now)
+        assert code.is_changed(tmp_path, "policy", other, now, allow_changed_code=True)
+        assert len(code.changes({"policy": other}, Config(policy=now, preset=None))) == 1
+        with_imports = entry | {"imports": {"helper.py": "0" * 64}}
+        with pytest.raises(code.ChangedCodeError, match="give it as"):
+            code.is_changed(tmp_path, "policy", with_imports, now)
+    finally:
+        sys.modules.pop("mine", None)
+
+
+def test_a_definition_of_before_is_compared_with_nothing() -> None:
+    entry = code.record(Config(policy=constant, preset=None))["policy"]
+    old = {name: value for name, value in entry.items() if name != "definition"}
+    assert code.changes({"policy": old}, Config(policy=constant, preset=None)) == []
+    older = entry | {"definition": f"cpython-27 {'0' * 64}"}
+    assert code.changes({"policy": older}, Config(policy=constant, preset=None)) == []
+    another = entry | {"definition": entry["definition"][:-64] + "0" * 64}
+    assert len(code.changes({"policy": another}, Config(policy=constant, preset=None))) == 1
 
 
 def test_a_run_without_own_parts_takes_none(tmp_path: Path) -> None:
