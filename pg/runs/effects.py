@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
 from pg.config import Config, Hyperparams
 from pg.envs.adapters.base import faults_in_one_sentence
@@ -45,9 +44,24 @@ def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str
         return learner.step(learner.init(key), key)
 
     jaxpr = jax.make_jaxpr(update)(values, jax.random.key(0)).jaxpr
-    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    # the values come first, in the order of their names
-    return [name for name, is_used in zip(sorted(values), used, strict=False) if not is_used]
+    used = _used(jaxpr)
+    if len(used) != len(values) + 1:  # the values in the order of their names, and the key
+        return []
+    of_values = used[: len(values)]
+    return [name for name, is_used in zip(sorted(values), of_values, strict=True) if not is_used]
+
+
+def _used(jaxpr: Any) -> list[bool]:
+    """The inputs of a program that an output depends on: True or False for each of them; none where
+    this version of jax does not say it, as its way to is no stable one.
+    """
+    try:
+        from jax.interpreters import partial_eval
+
+        _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        return list(used)
+    except Exception:  # another name, other arguments, or another result
+        return []
 
 
 def remark(names: Sequence[str], title: str) -> str:

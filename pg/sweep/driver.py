@@ -87,9 +87,15 @@ def run_sweep(
 
 
 def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:
-    """Says which of the varied hyperparameters change nothing in any configuration."""
+    """Says which of the varied hyperparameters change nothing in any configuration, in the first
+    process of a job, which alone traces the updates.
+    """
+    if not devices.is_first():
+        return
     unused = [name for name in names if name in Hyperparams._fields]
     for config, _ in spec.programs():
+        if not unused:
+            return
         unused = effects.without_effect(config, spec.hyperparams, unused)
     if unused:
         say(effects.remark(unused, spec.title))

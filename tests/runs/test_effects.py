@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from jax.interpreters import partial_eval
 from small import TINY
 
 from pg import Config, Hyperparams
@@ -59,3 +60,22 @@ def test_a_run_and_a_sweep_say_it(
     driver.say_unused(SweepSpec(config, Hyperparams(), table, range(2)), table)
     said = " ".join(capsys.readouterr().out.split())
     assert f"note: n_step {sentence}" in said
+
+
+def test_a_sweep_looks_in_the_first_process_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver.devices, "is_first", lambda: False)
+    monkeypatch.setattr(effects, "make_learner", None)
+    table = {"n_step": [1, 2]}
+    driver.say_unused(SweepSpec(TINY, Hyperparams(), table, range(2)), table)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "dce", [None, lambda *_: None, lambda jaxpr, _: (jaxpr, [False] * (len(jaxpr.invars) + 1))]
+)
+def test_another_jax_costs_the_note_alone(dce: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without the function, with another result, or with other arguments."""
+    monkeypatch.setattr(partial_eval, "dce_jaxpr", dce)
+    assert of("leave_one_out") == []

@@ -336,8 +336,8 @@ MUTANTS = [
     Mutant(
         "estimator's name whose switches forget those of its preset",
         "estimators/names.py",
-        "base = Switches() if name == SEQUENCE else PRESETS[name]",
-        "base = Switches()",
+        "return Switches() if name == SEQUENCE else PRESETS[name]",
+        "return Switches()",
         "tests/core/test_estimator_names.py -k stands_for_its_switches",
     ),
     Mutant(
@@ -1761,6 +1761,20 @@ MUTANTS = [
         "tests/benchmarks/test_own_contenders.py -k definition",
     ),
     Mutant(
+        "an estimator that equals a preset has a second name",
+        "estimators/names.py",
+        "if switches == _base(known):",
+        "if False:",
+        "tests/core/test_estimator_names.py -k one_name",
+    ),
+    Mutant(
+        "private attributes are no part of a definition",
+        "runs/definitions.py",
+        'names = [*getattr(x, "__dict__", {}), *_slots(kind)]',
+        'names = [n for n in [*getattr(x, "__dict__", {}), *_slots(kind)] if n[0] != "_"]',
+        "tests/runs/test_definitions.py -k different_parts",
+    ),
+    Mutant(
         "a part from Python may have other code",
         "runs/code.py",
         "        if _is_redefined(before, now):\n",
@@ -1819,8 +1833,8 @@ MUTANTS = [
     Mutant(
         "a hyperparameter counts as used as soon as it is read",
         "runs/effects.py",
-        "_, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))",
-        "used = [True] * len(jaxpr.invars)",
+        "        _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))\n",
+        "        used = [True] * len(jaxpr.invars)\n",
         "tests/runs/test_effects.py -k depends_on",
     ),
     Mutant(
@@ -1910,7 +1924,7 @@ MUTANTS = [
     Mutant(
         "a leaderboard executes an own file before its code is compared",
         "benchmarks/leaderboard/contenders.py",
-        "    estimators = [listed_name(x) or x for x in estimators]",
+        "    estimators = [listed_name(x) or canonical(x) for x in estimators]",
         "    estimators = [listed_name(x) or _loaded('estimator', x) for x in estimators]",
         "tests/benchmarks/test_own_contenders.py -k other_code_is_refused",
     ),
