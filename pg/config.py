@@ -144,7 +144,7 @@ class Config:
     """
     lag_mixture: LagMixture = "none"
     """Policies that collect with a lag: the oldest alone (none), or all of the last policy_lag + 1,
-    an equal share of a batch each. An episode's importance ratio is then against the own policy
+    each an equal share of the batch. An episode's importance ratio is then against the own policy
     that collected it, against the mixture (balance heuristic), or by the power heuristic.
     """
     horizon: int | None = None
@@ -551,15 +551,21 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
     """
     _check_pair(config, hyperparams)
     temperature = hyperparams.temperature
-    if (
-        config.optimizer in ("storm", "svrpg")
-        and isinstance(temperature, Real)
-        and temperature != 0
-    ):
+
+    def is_set(value: Any) -> bool:
+        return isinstance(value, Real) and value != 0
+
+    if config.optimizer in ("storm", "svrpg") and is_set(temperature):
         raise ValueError(
             f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
             f"another optimizer"
+        )
+    if config.lag_mixture in ("balance", "power") and is_set(temperature):
+        raise ValueError(
+            f"temperature={temperature!r} rewards the entropy of the policy that has acted, and "
+            f"with lag_mixture={config.lag_mixture!r} a batch has the log-probabilities of the "
+            "mixture: use entropy_coef, or lag_mixture='own'"
         )
     stop_kl = hyperparams.stop_kl
     if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):

@@ -2,7 +2,7 @@
 taken against.
 
 With a lag of k the policy of k updates ago collects. Or, as in a system whose actors are not all of
-one age, the last k + 1 policies do, an equal share of a batch each. The batch is then a sample of
+one age, the last k + 1 policies do, each an equal share of the batch. The batch is then a sample of
 their mixture, and a trajectory τ may be weighed against any of
 
     own      μ_j(τ), the policy that has collected it
@@ -10,11 +10,11 @@ their mixture, and a trajectory τ may be weighed against any of
     power    (1/(k+1)) Σ_i μ_i(τ)² / μ_j(τ)
 
 (the heuristics of Veach & Guibas 1995, the second with exponent 2). Each of these weights π(τ) / ·
-has the mean 1 over the batch, and without a baseline of other episodes the gradient keeps its mean.
-They are put into the trajectory's log-probabilities, those of prefixes too, so that every estimator
-with an importance ratio knows them. The data are drawn anew at each update and not kept from the
-last ones, as in 2506.06178: the parameters depend on those, and given the parameters the mean of
-an estimate would no longer be the gradient.
+has the mean 1 over the batch in expectation, and without a baseline of other episodes the gradient
+keeps its mean. They are put into the trajectory's log-probabilities, those of prefixes too, so that
+every estimator with an importance ratio uses them unchanged. The data are drawn anew at each update
+and not kept from the last ones, as in 2506.06178: the parameters depend on those, and given the
+parameters the mean of an estimate would no longer be the gradient.
 """
 
 import jax
@@ -111,7 +111,8 @@ def weighed_against(
     """Complete episodes of a mixture whose log-probabilities are those that a heuristic weighs
     them against.
 
-    That of a step is the difference of two prefixes', so that each prefix has its own right weight.
+    That of a step is the difference of two prefixes', so that each prefix is weighed
+    against the mixture of prefixes.
 
     Args:
         heuristic: own, balance or power.

@@ -65,9 +65,9 @@ class Constants(NamedTuple):
     """The constants of a batch that the surrogate needs beside Ψ: leaves [T, B, ...], or ()."""
 
     reference: Any = ()  # a `Reference`
-    # per decision: γᵗ r over scale and divisor, and the mean weight at each step
-    reward: Float[Array, "T B"] | tuple[()] = ()
-    mean_weight: Float[Array, "T B"] | tuple[()] = ()
+    reward: Float[Array, "T B"] | tuple[()] = ()  # per decision: γᵗ r over scale and divisor
+    # the log of the mean weight that weights are divided by
+    log_mean_weight: Float[Array, "T B"] | tuple[()] = ()
 
 
 def sequence_estimator(reference: PyTree = None, **switches: Any) -> Factory:
@@ -145,15 +145,12 @@ def build(
             penalty = jnp.where(traj.valid, extra.reference.weight * estimate, 0.0)
             traj = traj._replace(reward=traj.reward - penalty)
         psi = _advantage(switches, traj, h) / divisor
-        mean_weight = _mean_weight(switches, h, own_log_prob, traj) if normalised else 1.0
+        if normalised:
+            log_mean = _log_mean_weight(switches, h, own_log_prob, traj)
+            extra = extra._replace(log_mean_weight=jnp.broadcast_to(log_mean, traj.valid.shape))
         if switches.ratio == "per_decision":
-            reward = _scaled_reward(switches, traj, h) / divisor
-            mean_weight = jnp.broadcast_to(mean_weight, traj.valid.shape)
-            return Credit(
-                psi, (), after, extra=extra._replace(reward=reward, mean_weight=mean_weight)
-            )
-        # each surrogate that may be normalised is Ψ times its weight
-        return Credit(psi / mean_weight, (), after, extra=extra)
+            extra = extra._replace(reward=_scaled_reward(switches, traj, h) / divisor)
+        return Credit(psi, (), after, extra=extra)
 
     gain = _surrogate(switches, h)
     if in_loss:
@@ -337,34 +334,43 @@ def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Floa
     return jax.lax.stop_gradient(total)[None] + zero
 
 
-def _weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> Float[Array, "T B"]:
-    """The weight that a clip of the weight alone leaves of a ratio, [T, B]."""
-    ratio, (low, high) = jnp.exp(log_ratio), _bounds(s, h)
+def _log_weight(s: Switches, h: Hyperparams, log_ratio: Float[Array, "T B"]) -> Float[Array, "T B"]:
+    """The log of the weight that a clip of the weight alone leaves of a ratio, [T, B]."""
+    low, high = _bounds(s, h)
+    least, most = jnp.log(jnp.maximum(1.0 - low, 0.0)), jnp.log(1.0 + high)
     if s.clip == "masked":
-        return jnp.where((ratio >= 1 - low) & (ratio <= 1 + high), ratio, 0.0)
-    return jnp.clip(ratio, 1 - low, 1 + high)
+        return jnp.where((log_ratio >= least) & (log_ratio <= most), log_ratio, -jnp.inf)
+    return jnp.clip(log_ratio, least, most)
 
 
-def _mean_weight(
+def _log_mean_weight(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "#T B"]:
-    """The mean weight of the group or batch of each sequence, over its sequences or with the ratio
-    of a token over its steps, [1, B] or [T, B]; 1 where all are masked.
+    """The log of the mean weight of the group or batch of each sequence, over its sequences or with
+    the ratio of a token over its steps, [1, B] or [T, B]; 0 where all are masked.
 
     Per decision it is that of each step, to which a sequence that is over brings its last weight.
+    Weights are added up relative to the largest of their group, as those of long sequences have
+    no place among floats.
     """
-    weight = _weight(s, h, _level(s, log_prob, traj))
-    counted = jnp.ones_like(weight)
+    log_weight = _log_weight(s, h, _level(s, log_prob, traj))
+    counted = jnp.ones_like(log_weight)
     if s.ratio == "token":
-        weight = jnp.sum(jnp.where(traj.valid, weight, 0.0), axis=0, keepdims=True)
+        of_steps = jnp.where(traj.valid, log_weight, -jnp.inf)
+        log_weight = jax.nn.logsumexp(of_steps, axis=0, keepdims=True)
         counted = _length(traj)[None]
+    number = jnp.zeros(len(counted[0]), jnp.int32)
     if s.self_normalised == "group":
-        members = same_group(traj).astype(weight.dtype)
-        mean = (weight @ members) / (counted @ members)
-    else:
-        total = jnp.sum(weight, axis=-1, keepdims=True)
-        mean = jnp.broadcast_to(total / jnp.sum(counted, axis=-1, keepdims=True), weight.shape)
-    return jnp.where(mean > 0, mean, 1.0)
+        number = jnp.argmax(same_group(traj), axis=1)  # of the first of its group
+
+    def over_members(reduce: Callable[..., Array], x: Float[Array, "#T B"]) -> Float[Array, "#T B"]:
+        return reduce(x.T, number, num_segments=len(number))[number].T
+
+    largest = over_members(jax.ops.segment_max, log_weight)
+    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    total = over_members(jax.ops.segment_sum, jnp.exp(log_weight - largest))
+    mean = total / over_members(jax.ops.segment_sum, counted)
+    return jnp.where(mean > 0, largest + jnp.log(jnp.where(mean > 0, mean, 1.0)), 0.0)
 
 
 def _scaled_reward(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:
@@ -377,6 +383,18 @@ def _scaled_reward(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array
     return reward / baselines.deviation(to_go, error[None], traj.valid)
 
 
+def _weight(
+    s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
+) -> Float[Array, "T B"]:
+    """The weight of a step, or per decision of its reward, over its mean where that is asked for: a
+    constant, [T, B].
+    """
+    log_weight = _log_weight(s, h, _level(s, log_prob, batch.traj))
+    if s.self_normalised != "none":
+        log_weight -= batch.extra.log_mean_weight
+    return jax.lax.stop_gradient(jnp.exp(log_weight))
+
+
 def _by_decisions(
     s: Switches, h: Hyperparams, log_prob: Float[Array, "T B"], batch: Weighted
 ) -> Float[Array, "T B"]:
@@ -385,8 +403,7 @@ def _by_decisions(
     w_k is the weight of the decisions up to k, and b what the rewards to go are compared with.
     """
     reward = batch.extra.reward
-    weight = _weight(s, h, _level(s, log_prob, batch.traj)) / batch.extra.mean_weight
-    weight = jax.lax.stop_gradient(weight)
+    weight = _weight(s, h, log_prob, batch)
     baseline = returns.discounted_sum(reward, 1.0) - batch.psi
     return returns.discounted_sum(weight * reward, 1.0) - weight * baseline
 
@@ -400,6 +417,8 @@ def _surrogate(s: Switches, h: Hyperparams) -> Gain:
             return surrogates.score(log_prob, psi)
         if s.ratio == "per_decision":
             return surrogates.score(log_prob, _by_decisions(s, h, log_prob, batch))
+        if s.self_normalised != "none":
+            return surrogates.score(log_prob, _weight(s, h, log_prob, batch) * psi)
         log_ratio = _level(s, log_prob, batch.traj)
         if s.clip == "none":
             return jnp.exp(log_ratio) * psi

@@ -16,12 +16,12 @@ __all__ = ["Cache", "CausalTransformer", "TokenKinds"]
 
 
 class TokenKinds(NamedTuple):
-    """The numbers of kinds that a transformer tells apart."""
+    """Vocabulary sizes of a transformer's embeddings."""
 
     token: int
     position: int
     prompt: int
-    prompt_length: int  # P, which is no kind, but the number of a prompt's tokens
+    prompt_length: int  # P, the prompt's length
 
 
 class Cache(NamedTuple):
@@ -97,7 +97,7 @@ class CausalTransformer(nn.Module):
     def _with_prompt(
         self, carry: Cache, prompt: Float[Array, "B P"], first: Bool[Array, " B"]
     ) -> Cache:
-        """The cache in which sequences that begin have nothing but their prompt."""
+        """The cache, reset to the prompt where an episode starts."""
 
         def begun(self: "CausalTransformer", carry: Cache) -> Cache:
             _, of_prompt = self._pass(self._embedded_prompt(prompt))
@@ -201,8 +201,8 @@ def attention(
 ) -> Float[Array, "B T size"]:
     """Scaled dot-product attention of several heads side by side.
 
-    Of a long sequence `QUERIES` tokens attend at a time, and again in the backward pass, so that
-    no more than B H S times as many weights are in memory, instead of B H S T.
+    Long sequences attend in blocks of `QUERIES` tokens, recomputed in the backward pass: B · H ·
+    QUERIES · S attention weights are in memory instead of B · H · T · S.
 
     Args:
         queries: one for each of T tokens.

@@ -39,7 +39,7 @@ def make_cell(kind: RNN, size: int, window: int, heads: int) -> Cell | None:
 class Model(nn.Module):
     """Torso, recurrent cell if there is one, head."""
 
-    torso: nn.Module | None  # None: what remembers sees the observation itself
+    torso: nn.Module | None  # None: the memory, or the causal transformer, sees the observation
     # a recurrent cell; its name is that of its stored parameters
     memory: Cell | CausalTransformer | None
     head: nn.Module

@@ -238,14 +238,9 @@ def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
     made = config(baseline="none")
     policy, params, moved, log_rho = lagging(made)
     credit: Any = "to_go" if ratio == "per_decision" else "total"
-    h = made.hyperparams()
-    psi = {}
-    for mean in ("none", over):
-        switches = Switches(baseline="none", ratio=ratio, credit=credit, self_normalised=mean)
-        batch = sequences.build(policy, h, switches).weigh(params, (), moved)[0]
-        psi[mean] = np.asarray(batch.psi)
-        if ratio == "per_decision":
-            psi[mean] = np.asarray(1 / batch.extra.mean_weight)
+    switches = Switches(baseline="none", ratio=ratio, credit=credit, self_normalised=over)
+    batch = sequences.build(policy, made.hyperparams(), switches).weigh(params, (), moved)[0]
+    found = np.exp(batch.extra.log_mean_weight)
     rho, valid = np.exp(log_rho), np.asarray(moved.valid)
     length = valid.sum(0)
     product = np.where(valid, rho, 1.0).cumprod(0)
@@ -259,7 +254,27 @@ def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
                 "sequence_mean": np.mean(product[-1, others] ** (1 / length[others])),
                 "per_decision": np.mean(product[t, others]),
             }[ratio]
-            np.testing.assert_allclose(psi[over][t, m] * expected, psi["none"][t, m], rtol=1e-6)
+            np.testing.assert_allclose(found[t, m], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [-120.0, 120.0])
+def test_weights_beyond_the_floats_are_compared_within_their_group(shift: float) -> None:
+    """Two of a group weigh alike, however far the policy has moved from both, and the weights of
+    another group are its own.
+    """
+    switches = Switches(baseline="none", ratio="sequence", self_normalised="group")
+    zeros = jnp.zeros((1, 4))
+    behaviour = jnp.array([[-shift, -shift - 0.1, 0.0, 0.0]])
+    group = jnp.array([[0, 0, 1, 1]], jnp.int32)
+    traj = collected(config())[1]
+    one = jax.tree.map(lambda x: x[:1, :4], traj)._replace(
+        log_prob=behaviour, valid=jnp.ones((1, 4), bool), group=group
+    )
+    h = config().hyperparams()
+    log_mean = sequences._log_mean_weight(switches, h, zeros, one)
+    weight = np.exp(zeros - behaviour - log_mean)[0]
+    pair = np.array([1.0, np.exp(0.1)])
+    np.testing.assert_allclose(weight, [*(pair / pair.mean()), 1.0, 1.0], rtol=1e-4)
 
 
 def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> None:

@@ -252,8 +252,9 @@ MUTANTS = [
     Mutant(
         "sequences whose reference moves with the policy",
         "estimators/sequences.py",
-        "return Credit(psi / mean_weight, (), after, extra=extra)",
-        "return Credit(psi, (), params.policy if switches.with_reference else (), extra=extra)",
+        "        return Credit(psi, (), after, extra=extra)\n\n    gain",
+        "        moved = params.policy if switches.with_reference else ()\n"
+        "        return Credit(psi, (), moved, extra=extra)\n\n    gain",
         "tests/core/test_switches.py -k does_not_move",
     ),
     Mutant(
@@ -271,24 +272,24 @@ MUTANTS = [
         "tests/exact/test_sequence_means.py -k weighed_by_decisions",
     ),
     Mutant(
-        "sequences whose weights are over their mean along time",
+        "weights that are added up as they are, beyond the floats",
         "estimators/sequences.py",
-        "        total = jnp.sum(weight, axis=-1, keepdims=True)\n",
-        "        total = jnp.sum(weight, axis=0, keepdims=True)\n",
-        "tests/core/test_switches.py -k over_their_mean",
+        "largest = jnp.where(jnp.isfinite(largest), largest, 0.0)",
+        "largest = jnp.zeros_like(largest)",
+        "tests/core/test_switches.py -k beyond_the_floats",
     ),
     Mutant(
         "sequences of a group whose weights are over the mean of the batch",
         "estimators/sequences.py",
-        '    if s.self_normalised == "group":\n        members = same_group(traj)',
-        '    if s.self_normalised == "never":\n        members = same_group(traj)',
+        '    if s.self_normalised == "group":\n        number =',
+        '    if s.self_normalised == "never":\n        number =',
         "tests/core/test_switches.py -k over_their_mean",
     ),
     Mutant(
         "sequences whose mean weight of a token counts padding",
         "estimators/sequences.py",
-        "weight = jnp.sum(jnp.where(traj.valid, weight, 0.0), axis=0, keepdims=True)",
-        "weight = jnp.sum(weight, axis=0, keepdims=True)",
+        "of_steps = jnp.where(traj.valid, log_weight, -jnp.inf)",
+        "of_steps = log_weight",
         "tests/core/test_switches.py -k over_their_mean",
     ),
     Mutant(
