@@ -59,7 +59,7 @@ ALIASES = {
         ("clip", "clip_range", "clip_eps", "clip_epsilon", "clip_coef", "clip_ratio"), "epsilon"
     ),
     **dict.fromkeys(("clip_range_vf", "clip_vloss", "vf_clip", "value_clip"), "value_epsilon"),
-    **dict.fromkeys(("target_kl", "kl_target"), "stop_kl"),
+    **dict.fromkeys(("target_kl",), "stop_kl"),
     **dict.fromkeys(
         ("ent_coef", "entropy", "entropy_weight", "entropy_coefficient"), "entropy_coef"
     ),

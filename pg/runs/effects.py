@@ -41,7 +41,8 @@ def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str
 
     def update(values: dict[str, Any], key: jax.Array) -> Any:
         learner = make_learner(config, hyperparams._replace(**values))
-        return learner.step(learner.init(key), key)
+        init_key, step_key = jax.random.split(key)
+        return learner.step(learner.init(init_key), step_key)
 
     jaxpr = jax.make_jaxpr(update)(values, jax.random.key(0)).jaxpr
     used = _used(jaxpr)

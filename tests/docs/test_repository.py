@@ -65,7 +65,7 @@ def test_a_fork_changes_one_line(copy: Path) -> None:
     without = with_address(copy, "")
     theirs = with_address(copy, URL)
     notebooks = [path for path in theirs if path.suffix == ".py"]
-    assert len(notebooks) == 4
+    assert len(notebooks) == 5
     for path, text in theirs.items():
         assert URL.removeprefix("https://github.com/") in text, path
     colab = "https://colab.research.google.com/github/somebody/a-fork-of-pg/blob/main"
