@@ -48,13 +48,21 @@ def main() -> None:
     # the bias over ‖∇J‖, and the variance over that on the policy's own data, [lengths, lags]
     bias, variance = trees.lagging(lengths, RATIOS, LAGS, RATE, given.policies)
     worst = len(LAGS) - 1
+    several = lengths > 1
+
+    def growth(relative: np.ndarray) -> None:
+        """Reports how a ratio of variances grows with the length."""
+        report.figure(
+            f"growth from {lengths[several][0]} to {longest} tokens",
+            relative[-1] / relative[several][0],
+            at_least=1.05,
+        )
 
     report.claim(
         "section 3: the ratio of a token, of one sample at each step, does not correct the "
         "distribution; the unit of optimisation should be that of the reward, the sequence",
         f"‖mean - ∇J‖ / ‖∇J‖ at lags {LAGS}, means of {given.policies} policies",
     )
-    several = lengths > 1
     report.figure(
         "token, largest of one token", bias["token"][~several].max(initial=0.0), at_most=1e-10
     )
@@ -75,11 +83,7 @@ def main() -> None:
     relative = variance["token"][:, worst] / variance["sequence_mean"][:, worst]
     for length, x in zip(lengths[several], relative[several], strict=True):
         report.figure(f"{length} tokens", x, at_least=1.1 if length == longest else -np.inf)
-    report.figure(
-        f"growth from {lengths[several][0]} to {longest} tokens",
-        relative[-1] / relative[several][0],
-        at_least=1.05,
-    )
+    growth(relative)
 
     report.claim(
         "section 4.1: without the power 1/|y| a few tokens make the ratio of the sequence "
@@ -88,11 +92,7 @@ def main() -> None:
     )
     relative = variance["sequence"][:, worst] / variance["sequence_mean"][:, worst]
     report.figure(f"{longest} tokens", relative[-1], at_least=1.1)
-    report.figure(
-        f"growth from {lengths[several][0]} to {longest} tokens",
-        relative[-1] / relative[several][0],
-        at_least=1.05,
-    )
+    growth(relative)
 
     report.limit(
         "exact: that both ratios are biased once there are two tokens, and that only the "

@@ -9,9 +9,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, get_args
 
+import by_length
+
 from pg.commands import cli
 from pg.config import RNN
-from pg.runs import folders
 
 KINDS = tuple(kind for kind in get_args(RNN) if kind != "none")
 
@@ -36,21 +37,7 @@ class Options:
 
 def main() -> None:
     """Prints a table for each length."""
-    options = cli.options(Options, cli.docstring_of(__file__))
-    for name, numbers in (
-        ("lengths", options.lengths),
-        ("num_envs", (options.num_envs,)),
-        ("size", (options.size,)),
-        ("window", (options.window,)),
-        ("repeats", (options.repeats,)),
-    ):
-        if not numbers or min(numbers) < 1:
-            cli.fail(f"{name} must be whole numbers of at least 1, got {numbers}")
-    if options.size % 4:
-        cli.fail(f"size must be a multiple of the 4 heads, got {options.size}")
-    figures = {str(length): measured(length, options) for length in options.lengths}
-    if options.json:
-        folders.write_json(options.json, {**figures, "versions": folders.environment()})
+    by_length.run(Options, cli.docstring_of(__file__), measured)
 
 
 def measured(length: int, options: Options) -> dict[str, Any]:
@@ -74,7 +61,7 @@ def learning_pass(kind: RNN, length: int, options: Options) -> Any:
 
     from pg.layers import make_cell
 
-    cell = make_cell(kind, options.size, options.window, 4)
+    cell = make_cell(kind, options.size, options.window, by_length.HEADS)
     assert cell is not None
     shape = (length, options.num_envs)
     carry = jax.tree.map(lambda c: jnp.broadcast_to(c, (options.num_envs, *c.shape)), cell.start())

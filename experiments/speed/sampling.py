@@ -10,8 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import by_length
+
 from pg.commands import cli
-from pg.runs import folders
 
 
 @dataclasses.dataclass
@@ -38,20 +39,7 @@ class Options:
 
 def main() -> None:
     """Prints a table for each length, and the ratios."""
-    options = cli.options(Options, cli.docstring_of(__file__))
-    numbers = {
-        name: value if isinstance(value, tuple) else (value,)
-        for name, value in vars(options).items()
-        if name != "json"
-    }
-    for name, values in numbers.items():
-        if not values or min(values) < 1:
-            cli.fail(f"{name} must be whole numbers of at least 1, got {values}")
-    if options.size % 4:
-        cli.fail(f"size must be a multiple of the 4 heads, got {options.size}")
-    figures = {str(length): measured(length, options) for length in options.lengths}
-    if options.json:
-        folders.write_json(options.json, {**figures, "versions": folders.environment()})
+    by_length.run(Options, cli.docstring_of(__file__), measured)
 
 
 def measured(length: int, options: Options) -> dict[str, Any]:
@@ -69,6 +57,7 @@ def measured(length: int, options: Options) -> dict[str, Any]:
         env=task,
         network="causal_transformer",
         hidden_sizes=(options.size,) * options.blocks,
+        rnn_heads=by_length.HEADS,
         num_envs=options.num_envs,
         preset=None,
     )

@@ -119,8 +119,6 @@ def _check_names(
     names = [task.name for task in tasks]
     check_choices(f"environment {of_suite}", envs, names, reserved=TASKS)
     of_switches = [x for x in labels if isinstance(x, str) and estimators.is_sequence(x)]
-    for label in of_switches:
-        estimators.switches_of(label)
     if with_own_env:
         check_choices("label", labels, [*LABELS, *of_switches])
     else:

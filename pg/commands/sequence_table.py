@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pg.commands import cli
-from pg.estimators.switches import PRESETS, PUBLISHED, Clip, Switches, label, preset_name
+from pg.estimators.switches import PRESETS, Clip, Switches, label, published
 from pg.inputs import check_name
 
 PROBLEMS = ("equal_lengths", "unequal_lengths", "agreeing_groups")
@@ -111,8 +111,7 @@ def hyperparams(switches: Switches, kl_coef: float) -> Any:
     """The Hyperparams of a row: those of a preset's paper, and the same β for all."""
     from pg.config import Hyperparams
 
-    published = PUBLISHED.get(preset_name(switches) or "", {})
-    return Hyperparams()._replace(**published)._replace(kl_coef=kl_coef)
+    return Hyperparams()._replace(**published(switches))._replace(kl_coef=kl_coef)
 
 
 def _table(name: str, options: Options) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
-from pg.estimators.switches import PRESETS, PUBLISHED, Switches
+from pg.estimators.switches import PRESETS, PUBLISHED, Switches, preset_name
 from pg.estimators.switches import facts_of as facts_of_switches
 from pg.inputs import check_name, shown
 
@@ -92,9 +92,9 @@ def canonical(text: Any) -> Any:
         return text
     name = text.partition(":")[0]
     switches = switches_of(text)
-    for known in (SEQUENCE, *PRESETS):
-        if switches == _base(known):
-            return known
+    known = SEQUENCE if switches == Switches() else preset_name(switches)
+    if known is not None:
+        return known
     base = vars(_base(name))
     differing = [
         f"{switch}={str(value).lower()}"

@@ -201,7 +201,7 @@ def facts_of(switches: Switches) -> Facts:
         settings={
             **({"group_size": GROUP_SIZE} if s.in_groups else {}),
             **({"kl_coef": KL_COEF} if s.kl != "none" else {}),
-            **PUBLISHED.get(preset_name(s) or "", {}),
+            **published(s),
         },
     )
 
@@ -278,6 +278,11 @@ something on another task than theirs: no learning rates, and no sizes of batche
 def preset_name(switches: Switches) -> str | None:
     """The name of the preset that these switches are; None of others."""
     return next((name for name, preset in PRESETS.items() if preset == switches), None)
+
+
+def published(switches: Switches) -> Mapping[str, Any]:
+    """The hyperparameters of the paper whose preset these switches are; none of others."""
+    return PUBLISHED.get(preset_name(switches) or "", {})
 
 
 def label(switches: Switches) -> str:

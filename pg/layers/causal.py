@@ -57,7 +57,9 @@ class CausalTransformer(nn.Module):
     def setup(self) -> None:
         """The embeddings, which are products with one-hot vectors, and the blocks."""
         self.token, self.position, self.prompt, self.place = (self._embedding() for _ in range(4))
-        self.layers = [AttentionBlock(self.size, self.heads, self.hidden) for _ in self._blocks]
+        self.layers = [
+            AttentionBlock(self.size, self.heads, self.hidden) for _ in range(self.num_blocks)
+        ]
         self.norm = layer_norm()
 
     def start(self) -> Cache:
@@ -148,10 +150,6 @@ class CausalTransformer(nn.Module):
 
     def _embedding(self) -> nn.Dense:
         return dense(self.size, 1.0, self.hidden.initialiser)
-
-    @property
-    def _blocks(self) -> range:
-        return range(self.num_blocks)
 
 
 class AttentionBlock(nn.Module):

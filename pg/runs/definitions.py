@@ -230,7 +230,7 @@ def _is_pickled_its_way(kind: type) -> bool:
 
 
 def _without_iterators(reduced: tuple[Any, ...]) -> list[Any]:
-    """What `__reduce_ex__` has given, with lists in the place of iterators of members."""
+    """The result of `__reduce_ex__`, with lists in the place of iterators of members."""
     return [list(value) if isinstance(value, Iterator) else value for value in reduced]
 
 

@@ -323,7 +323,7 @@ MUTANTS = [
     Mutant(
         "a preset of sequences without its paper's hyperparameters",
         "estimators/switches.py",
-        '            **PUBLISHED.get(preset_name(s) or "", {}),\n',
+        "            **published(s),\n",
         "",
         "tests/core/test_switches.py -k of_their_papers",
     ),
@@ -1764,8 +1764,8 @@ MUTANTS = [
     Mutant(
         "an estimator that equals a preset has a second name",
         "estimators/names.py",
-        "if switches == _base(known):",
-        "if False:",
+        "known = SEQUENCE if switches == Switches() else preset_name(switches)",
+        "known = None",
         "tests/core/test_estimator_names.py -k one_name",
     ),
     Mutant(
