@@ -128,7 +128,7 @@ def _facts_of_sequence(text: str) -> Facts:
     """
     facts = facts_of_switches(switches_of(text))
     published = PUBLISHED.get(text.partition(":")[0], {})
-    return replace(facts, settings={**published, **facts.settings})
+    return replace(facts, settings={**facts.settings, **published})
 
 
 def _choice(text: str, word: str) -> tuple[str, Any]:

@@ -34,6 +34,7 @@ def test_a_name_stands_for_its_switches() -> None:
 def test_a_preset_with_other_switches_keeps_the_settings_of_its_paper() -> None:
     settings = facts_of("gspo:kl=k2+kl_place=sequence").settings
     assert settings == {"group_size": 5, "epsilon": 3e-4, "epsilon_high": 4e-4, "kl_coef": 0.05}
+    assert facts_of("rloo:baseline=mean").settings == {"group_size": 5, "kl_coef": 0.03}
     assert facts_of("sequence:kl=k2").settings == {"group_size": 5, "kl_coef": 0.05}
 
 
