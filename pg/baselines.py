@@ -173,6 +173,49 @@ def group_deviation(
     return jax.vmap(deviation, (None, None, 0))(x, error, same_group)
 
 
+@converted(_grouped_samples, "x", "same_group")
+def group_shrinkage(
+    x: Float[Array, " N"], error: Float[Array, " N"], same_group: Bool[Array, "N N"]
+) -> Float[Array, " N"]:
+    """bₙ = (1-λ) (mean of x over the others of n's group) + λ (mean of the other groups' means),
+    [N], with λ = v² / (v² + s²)  (Zeng et al. 2025, 2511.03710).
+
+    v² is the mean over the other groups of their unbiased variance over their size: by how much the
+    mean of a group is off. s² is the variance of the other groups' means, over their number. n's
+    own group has no part in λ, and n none in b.
+
+    λ is 0, and b that of `group_leave_one_out`, for fewer than two other groups, of which s² would
+    be 0 however much groups differ, and where no other group has two x that differ; the authors'
+    code has v² / (v² + s² + 1e-6), which is near 1 for one other group. For an n that is alone in
+    its group the mean of the others is 0.
+
+    Args:
+        x: [N].
+        error: by how much equal x may differ through rounding, [N] (`pg.rounding`).
+        same_group: [N, N] bool, the pairs of one group.
+
+    Raises:
+        ValueError: another shape of `same_group`, as that of the numbers of groups.
+    """
+    size = jnp.sum(same_group, axis=-1, dtype=x.dtype)
+    # each member of a group has its share in what the group counts
+    share = jnp.where(same_group, 0.0, 1.0 / size[None])
+    number = jnp.sum(share, axis=-1)
+
+    def over_other_groups(y: Float[Array, "#N N"]) -> Float[Array, " N"]:
+        return jnp.sum(y * share, axis=-1) / jnp.maximum(number, 1.0)
+
+    mean = x - group_centred(x, same_group)
+    std = group_deviation(x, error, same_group)
+    variance_of_mean = jnp.where(jnp.isposinf(std), 0.0, std**2) / jnp.maximum(size - 1.0, 1.0)
+    pooled = over_other_groups(mean[None])
+    within = over_other_groups(variance_of_mean[None])
+    between = over_other_groups((mean[None] - pooled[:, None]) ** 2)
+    none = (number < 1.5) | (within == 0)
+    weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))
+    return (1.0 - weight) * group_leave_one_out(x, same_group) + weight * pooled
+
+
 @converted(_weighted_samples, "numerator", "denominator")
 def leave_one_out_ratio(
     numerator: Float[Array, "N *B"], denominator: Float[Array, "N *B"]

@@ -238,7 +238,7 @@ def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#
     total, error = return_and_error(traj, h)
     if s.credit == "to_go":
         return _of_each_step(s, total, error, traj, h)
-    compared = _compared(s, total, traj)
+    compared = _compared(s, total, error, traj)
     if s.scale == "group":
         compared = compared / baselines.group_deviation(total, error, same_group(traj))
     if s.scale == "batch":
@@ -260,13 +260,15 @@ def _of_each_step(
     if s.baseline == "batch":
         compared = baselines.centred(to_go, traj.valid)
     else:
-        compared = to_go - (total - _compared(s, total, traj))[None]
+        compared = to_go - (total - _compared(s, total, error, traj))[None]
     if s.scale == "batch":
         compared = compared / baselines.deviation(to_go, error[None], traj.valid)
     return compared
 
 
-def _compared(s: Switches, total: Float[Array, " B"], traj: Trajectory) -> Float[Array, " B"]:
+def _compared(
+    s: Switches, total: Float[Array, " B"], error: Float[Array, " B"], traj: Trajectory
+) -> Float[Array, " B"]:
     """R less the baseline, [B]."""
     if s.baseline == "none":
         return total
@@ -277,6 +279,8 @@ def _compared(s: Switches, total: Float[Array, " B"], traj: Trajectory) -> Float
         return baselines.group_centred(total, same)
     if s.baseline == "leave_one_out":
         return total - baselines.group_leave_one_out(total, same)
+    if s.baseline == "shrinkage":
+        return total - baselines.group_shrinkage(total, error, same)
     members = same.astype(total.dtype)
     length = _length(traj)
     return total - (members @ (length * total)) / (members @ length)

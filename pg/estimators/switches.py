@@ -16,7 +16,7 @@ from pg.estimators.facts import Baseline as ComparedWith
 from pg.estimators.facts import Facts, Objective
 from pg.inputs import check_name
 
-Baseline = Literal["none", "mean", "leave_one_out", "batch", "length_weighted"]
+Baseline = Literal["none", "mean", "leave_one_out", "shrinkage", "batch", "length_weighted"]
 Scale = Literal["none", "group", "batch"]
 Credit = Literal["total", "to_go"]
 Average = Literal["sum", "sequence", "token", "constant"]
@@ -41,8 +41,9 @@ class Switches:
     """
 
     baseline: Baseline = "leave_one_out"
-    """Number that R is compared with: the mean of the group, that of the others in it, the mean of
-    the batch, or that of the group weighed by lengths (OPO, 2505.23585).
+    """Number that R is compared with: the mean of the group, that of the others in it, the same
+    shrunk towards the other groups' means (2511.03710), the mean of the batch, or that of the group
+    weighed by lengths (OPO, 2505.23585).
     """
     scale: Scale = "none"
     """Standard deviation of R that R less the baseline is divided by: that of the group
@@ -161,7 +162,7 @@ class Switches:
     @property
     def in_groups(self) -> bool:
         """True if a sequence is compared with the others of its prompt."""
-        by_prompt = self.baseline in ("mean", "leave_one_out", "length_weighted")
+        by_prompt = self.baseline in ("mean", "leave_one_out", "shrinkage", "length_weighted")
         return by_prompt or "group" in (self.scale, self.self_normalised)
 
     @property
@@ -177,7 +178,8 @@ def facts_of(switches: Switches) -> Facts:
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
     compared: ComparedWith = "group" if s.in_groups else "batch" if batch else "none"
     straight = s.scale == "none" and s.average in ("sum", "constant")
-    exact = straight and s.average == "sum" and s.baseline in ("none", "leave_one_out")
+    of_others = s.baseline in ("none", "leave_one_out", "shrinkage")
+    exact = straight and s.average == "sum" and of_others
     own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
     # a number that does not depend on the lengths, so that the direction stays
     of_lengths = s.baseline == "length_weighted" or (s.baseline == "batch" and not own_part)

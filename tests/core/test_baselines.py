@@ -1,5 +1,6 @@
 """Baselines leave their own sample out, or see the past only."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pg.baselines import (
     group_centred,
     group_deviation,
     group_leave_one_out,
+    group_shrinkage,
     leave_one_out,
     leave_one_out_ratio,
     standardised,
@@ -96,6 +98,8 @@ def test_numbers_of_groups_are_no_pairs() -> None:
         group_centred(x, group)
     with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
         group_deviation(x, jnp.zeros(4), group)
+    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
+        group_shrinkage(x, jnp.zeros(4), group)
     pairs = group[:, None] == group[None, :]
     np.testing.assert_array_equal(group_leave_one_out(x, pairs), [2.0, 1.0, 4.0, 3.0])
 
@@ -119,6 +123,60 @@ def test_numbers_that_agree_have_an_infinite_deviation() -> None:
     assert deviation(x, 0.0, jnp.array([True, True, False])) == jnp.inf
     pairs = jnp.array([[True, True, False], [True, True, False], [False, False, True]])
     np.testing.assert_array_equal(group_deviation(x, jnp.zeros(3), pairs), jnp.inf)
+
+
+@pytest.mark.usefixtures("x64")
+def test_shrinkage_is_the_loop_over_the_other_groups_of_any_size() -> None:
+    x = np.random.default_rng(4).normal(size=9) + 1e3
+    group = np.array([0, 1, 2, 0, 1, 2, 2, 3, 2])
+    expected = []
+    for n in range(9):
+        groups = [x[group == g] for g in range(4) if g != group[n]]
+        # the mean of one alone is as good as known
+        off = [g.var(ddof=1) / len(g) if len(g) > 1 else 0.0 for g in groups]
+        means = [g.mean() for g in groups]
+        share = np.mean(off) / (np.mean(off) + np.var(means))
+        others = np.delete(x, n)[np.delete(group, n) == group[n]]
+        own = others.mean() if len(others) else 0.0
+        expected.append((1 - share) * own + share * np.mean(means))
+    pairs = jnp.asarray(group[:, None] == group[None, :])
+    found = group_shrinkage(jnp.asarray(x), jnp.zeros(9), pairs)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_shrinkage_does_not_depend_on_the_own_sample_and_its_weight_on_no_sibling() -> None:
+    x = jnp.asarray(np.random.default_rng(5).normal(size=8))
+    group = np.arange(8) // 2
+    pairs = jnp.asarray(group[:, None] == group[None, :])
+    slopes = jax.jit(jax.jacobian(lambda x: group_shrinkage(x, jnp.zeros(8), pairs)))
+    np.testing.assert_array_equal(np.diagonal(slopes(x)), 0)
+    # by the own sibling it is a line
+    moved = x.at[1].add(7.0)
+    np.testing.assert_allclose(slopes(moved)[0, 1], slopes(x)[0, 1], rtol=1e-12)
+    assert 0 < slopes(x)[0, 1] < 1
+    assert np.abs(slopes(moved)[2] - slopes(x)[2]).max() > 1e-3
+
+
+THIRDS = [0.1 + 0.2, 0.3]  # equal but for rounding
+DEGENERATE = {
+    "one group": ([1.0, 2.0, 4.0], [0, 0, 0]),
+    "two groups": ([1.0, 2.0, 4.0, 7.0], [0, 0, 1, 1]),
+    "groups of one": ([1.0, 2.0, 4.0], [0, 1, 2]),
+    "one sample": ([3.0], [0]),
+    "groups that agree": ([1.0, 1.0, 2.0, 2.0, 5.0, 5.0], [0, 0, 1, 1, 2, 2]),
+    "all the same": ([1.0] * 6, [0, 0, 1, 1, 2, 2]),
+    "all the same but for rounding": (THIRDS * 3, [0, 0, 1, 1, 2, 2]),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_shrinkage_without_a_spread_to_weigh_is_leave_one_out(case: str) -> None:
+    x, group = (np.array(y) for y in DEGENERATE[case])
+    pairs = jnp.asarray(group[:, None] == group[None, :])
+    found = group_shrinkage(x, jnp.full(len(x), 1e-15), pairs)
+    np.testing.assert_array_equal(found, group_leave_one_out(x, pairs))
 
 
 def test_one_sample_has_no_others() -> None:

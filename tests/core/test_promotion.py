@@ -293,6 +293,7 @@ STRICT: dict[str, Callable[[], None]] = {
     "sequences, by lengths": functools.partial(
         of_sequences, baseline="length_weighted", kl="k2", kl_place="sequence"
     ),
+    "sequences, shrunk": functools.partial(of_sequences, baseline="shrinkage"),
     **{name: functools.partial(distribution, *kind) for name, kind in DISTRIBUTIONS.items()},
     "evaluate": functools.partial(evaluated, False),
     "evaluate, standardised": functools.partial(evaluated, True),

@@ -287,6 +287,10 @@ def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> Non
     # a mean over steps depends on the lengths
     assert facts_of(Switches(baseline="batch")).shrunk
     assert not facts_of(Switches(baseline="batch", credit="to_go")).shrunk
+    # a mean that is shrunk towards other prompts leaves the own sequence out as well
+    assert facts_of(Switches(baseline="shrinkage")) == facts
+    assert facts_of(Switches(baseline="shrinkage", kl="k1")).unbiased_for == "J_β"
+    assert facts_of(Switches(baseline="shrinkage", average="constant")).shrunk
 
 
 def test_presets_come_with_the_hyperparameters_of_their_papers() -> None:

@@ -33,8 +33,9 @@ H = Hyperparams(
     kl_coef=by_loops.BETA,
 )
 PLAIN: dict[str, Any] = {"baseline": "none"}
-# small enough for batches of several groups
+# small enough for batches of several groups, and of more of them
 BUSH = by_loops.tree(num_tokens=2, longest=2)
+TWIG = by_loops.tree(num_tokens=2, longest=1)
 
 
 def some(cases: list[Any], quick: list[int]) -> list[Any]:
@@ -60,9 +61,11 @@ def expected(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.
     return by_loops.mean(TREE, LOGITS, behaviour, REFERENCE, size, **vars(chosen))
 
 
-def assert_mean_of_batches(chosen: Switches, size: int, num_groups: int) -> np.ndarray:
-    """E ĝ of batches of several groups, [S, A], once it is that of the loops."""
-    shape = (BUSH.mdp.num_states, BUSH.mdp.num_actions)
+def assert_mean_of_batches(
+    chosen: Switches, size: int, num_groups: int, tree: by_loops.Tree = BUSH
+) -> np.ndarray:
+    """E ĝ - ∇J of batches of several groups, [S, A], once E ĝ is that of the loops."""
+    shape = (tree.mdp.num_states, tree.mdp.num_actions)
     random = np.random.default_rng(2)
     logits, behaviour, reference = (random.normal(size=shape) for _ in range(3))
     policy = tabular.table_policy(jnp.asarray(logits))
@@ -71,11 +74,11 @@ def assert_mean_of_batches(chosen: Switches, size: int, num_groups: int) -> np.n
     if chosen.ratio == "none":
         behaviour = logits
     found = exact_moments(
-        estimator, params, BUSH.mdp, behaviour, size, share_start=True, num_groups=num_groups
+        estimator, params, tree.mdp, behaviour, size, share_start=True, num_groups=num_groups
     )[0].reshape(shape)
-    expected = by_loops.mean(BUSH, logits, behaviour, reference, size, num_groups, **vars(chosen))
+    expected = by_loops.mean(tree, logits, behaviour, reference, size, num_groups, **vars(chosen))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
-    return found - np.asarray(tabular.exact_gradient(BUSH.mdp, logits))
+    return found - np.asarray(tabular.exact_gradient(tree.mdp, logits))
 
 
 def gradient() -> np.ndarray:
@@ -95,7 +98,7 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 ADVANTAGES = [
     Switches(baseline=baseline, scale=scale, average=average)
-    for baseline in ("none", "mean", "leave_one_out", "length_weighted")
+    for baseline in ("none", "mean", "leave_one_out", "length_weighted", "shrinkage")
     for scale in ("none", "group")
     for average in ("sum", "sequence", "token", "constant")
     if baseline != "none" or scale == "none"
@@ -236,6 +239,66 @@ def test_several_groups_in_a_batch_have_the_mean_of_the_loops(chosen: Switches) 
     assert_mean_of_batches(chosen, 2, 2)
     if not chosen.in_groups:
         assert_mean_of_batches(chosen, 1, 3)
+
+
+SHRUNK = [
+    Switches(baseline="shrinkage", **others)
+    for others in (
+        {},
+        {"average": "constant"},
+        {"average": "token", "scale": "batch"},
+        {"average": "sequence", "scale": "group"},
+        {"credit": "to_go", "kl": "k1"},
+        {"credit": "to_go", "ratio": "per_decision"},
+        {"ratio": "sequence", "clip": "truncated"},
+    )
+]
+
+
+@pytest.mark.parametrize("num_groups", [2, 3])
+def test_means_shrunk_towards_other_groups_leave_the_gradient(num_groups: int) -> None:
+    off = assert_mean_of_batches(SHRUNK[0], 2, num_groups, BUSH if num_groups == 2 else TWIG)
+    np.testing.assert_allclose(off, 0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_groups", [2, 3])
+@pytest.mark.parametrize("chosen", SHRUNK, ids=label)
+def test_means_shrunk_towards_other_groups_go_with_every_switch(
+    chosen: Switches, num_groups: int
+) -> None:
+    off = assert_mean_of_batches(chosen, 2, num_groups)
+    facts = facts_of(chosen)
+    if facts.unbiased_for == "J" and (facts.off_policy or chosen.ratio == "none"):
+        np.testing.assert_allclose(off, 0, rtol=0, atol=1e-12)
+
+
+# Of two prompts, whose rewards are 0 or 1, or 2 more for one of them: the variance of the estimate
+# of four groups of two over the squared length of its mean.
+SHRINKAGE = {
+    0.0: {"leave_one_out": 0.712, "shrinkage": 0.399, "batch": 0.285},
+    2.0: {"leave_one_out": 0.712, "shrinkage": 0.769, "batch": 1.190},
+}
+
+
+@pytest.mark.parametrize("difference", SHRINKAGE)
+def test_the_variance_with_shrinkage_is_less_where_the_means_of_groups_agree(
+    difference: float,
+) -> None:
+    mdp = TWIG.mdp
+    reward = np.zeros((mdp.num_states, mdp.num_actions))
+    for (prompt, tokens), path in zip(TWIG.sequences, TWIG.states, strict=True):
+        reward[path[-1], tokens[-1]] = (tokens[-1] == by_loops.END) + difference * prompt
+    mdp = tabular.TabularMDP(mdp.transition, reward, mdp.initial, mdp.terminal, mdp.horizon)
+    logits = np.zeros(reward.shape)
+    policy = tabular.table_policy(jnp.asarray(logits))
+    found = {}
+    for baseline in SHRINKAGE[difference]:
+        estimator = sequences.build(policy, H, Switches(baseline=baseline))
+        params = estimator.init(jax.random.key(0))[0]
+        moments = exact_moments(estimator, params, mdp, logits, 2, share_start=True, num_groups=4)
+        found[baseline] = float(np.trace(moments[1]) / (moments[0] @ moments[0]))
+    assert found == pytest.approx(SHRINKAGE[difference], abs=5e-4)
 
 
 def test_a_penalty_in_the_loss_is_averaged_as_its_steps_are() -> None:

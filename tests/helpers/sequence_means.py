@@ -151,6 +151,7 @@ def _estimate(
         "mean": np.array([r.mean() for r in own_rewards]),
         "batch": np.full(N, rewards.mean()),
         "leave_one_out": np.array(others),
+        "shrinkage": _shrunk(np.array(others), rewards.reshape(-1, G)),
         "length_weighted": np.array(
             [
                 (size * r).sum() / size.sum()
@@ -226,6 +227,24 @@ def _estimate(
                     slope = np.exp(log_rho[k]) * (slope + _number(kl, ell[k]))
                 total[y.states[k]] -= BETA / divisors[n] * slope * score
     return total / N
+
+
+def _shrunk(others: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """The means of the others in the group, [N], towards the means of the other groups, of rewards
+    [groups, G].
+    """
+    size = rewards.shape[1]
+    baseline = others.copy()
+    for n in range(len(others)):
+        elsewhere = np.delete(rewards, n // size, axis=0)
+        if len(elsewhere) < 2 or size < 2:
+            continue
+        means = [group.mean() for group in elsewhere]
+        v2 = np.mean([group.var(ddof=1) / size for group in elsewhere])
+        s2 = np.var(means)
+        share = v2 / (v2 + s2) if v2 > 1e-24 else 0.0
+        baseline[n] += share * (np.mean(means) - others[n])
+    return baseline
 
 
 def _deviation(values: np.ndarray) -> float:

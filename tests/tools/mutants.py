@@ -229,6 +229,27 @@ MUTANTS = [
         "tests/core/test_groups.py -k within_groups",
     ),
     Mutant(
+        "sequences whose mean is shrunk towards that of all groups, with their own",
+        "baselines.py",
+        "pooled = over_other_groups(mean[None])",
+        "pooled = jnp.full_like(x, jnp.mean(x))",
+        "tests/exact/test_sequence_means.py -k 'leave_the_gradient and 3'",
+    ),
+    Mutant(
+        "sequences whose mean is shrunk by as much as their own group says, too",
+        "baselines.py",
+        "within = over_other_groups(variance_of_mean[None])",
+        "within = jnp.full_like(x, jnp.mean(variance_of_mean))",
+        "tests/exact/test_sequence_means.py -k 'leave_the_gradient and 3'",
+    ),
+    Mutant(
+        "the mean of one other group taken for that of all prompts",
+        "baselines.py",
+        "none = (number < 1.5) | (within == 0)",
+        "none = (number < 0.5) | (within == 0)",
+        "tests/core/test_baselines.py -k without_a_spread",
+    ),
+    Mutant(
         "sequences have the padded length",
         "estimators/sequences.py",
         "return jnp.sum(traj.valid, axis=0, dtype=traj.reward.dtype)",
