@@ -30,6 +30,15 @@ FRESH_BYTES = 2**26
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
 
 
+class GreedyEpisodes(NamedTuple):
+    """The episodes of the greedy policy from the same initial states as those of a batch, one for
+    all of a group: leaves [T, B].
+    """
+
+    reward: Float[Array, "T B"]  # 0 after the end
+    env_steps: Int[Array, "T B"]  # at the first episode of each group; 0 at the others
+
+
 class Trajectory(NamedTuple):
     """A batch of steps. Every leaf is [T, B, ...], time first, but for the carry, [1, B, ...]."""
 
@@ -53,6 +62,8 @@ class Trajectory(NamedTuple):
     group: Int[Array, "T B"] | tuple[()] = ()
     # environment steps for which the action was held; () where each is taken once
     held: Int[Array, "T B"] | tuple[()] = ()
+    # what the greedy policy does from the same initial states; () where nobody asks for it
+    greedy: GreedyEpisodes | tuple[()] = ()
 
     @property
     def mask(self) -> PyTree:
@@ -73,6 +84,13 @@ class Trajectory(NamedTuple):
     def env_steps(self) -> Int[Array, "*T"]:
         """[T, B] the steps of the environment in each of these; 0 where not valid."""
         return self.valid.astype(jnp.int32) if isinstance(self.held, tuple) else self.held
+
+    @property
+    def all_env_steps(self) -> Int[Array, "*T"]:
+        """[T, B] the same with those of the greedy episodes: the cost of the batch."""
+        if isinstance(self.greedy, GreedyEpisodes):
+            return self.env_steps + self.greedy.env_steps
+        return self.env_steps
 
 
 class Finished(NamedTuple):
@@ -154,6 +172,7 @@ def episodes(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
+    with_greedy: bool = False,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
     truncated.
@@ -171,6 +190,8 @@ def episodes(
             belongs to group n // group_size.
         act: `sample`, or `greedy` for the mode.
         begin: The state to start from; default: fresh resets.
+        with_greedy: The greedy policy's episodes from the same initial states are collected too, as
+            `greedy` of the trajectory: one for each group.
 
     Raises:
         ValueError: The environments are no whole number of groups.
@@ -187,7 +208,8 @@ def episodes(
         raise ValueError(
             f"group_size must divide the {env.num_envs} environments, got {group_size}"
         )
-    return _episodes(env, policy, params, key, env.horizon(horizon), group_size, act, begin)
+    horizon = env.horizon(horizon)
+    return _episodes(env, policy, params, key, horizon, group_size, act, begin, with_greedy)
 
 
 def windows(
@@ -236,8 +258,14 @@ class Collector(NamedTuple):
     scale: float
 
 
-def make_collector(config: Config, env: Env) -> Collector:
-    """The way of collecting that `config` names: complete episodes, or windows."""
+def make_collector(config: Config, env: Env, *, with_greedy: bool = False) -> Collector:
+    """The way of collecting that `config` names: complete episodes, or windows.
+
+    Args:
+        config: The settings.
+        env: The environments.
+        with_greedy: As of `episodes`.
+    """
 
     def nothing(policy: Network, key: PRNGKeyArray) -> tuple[()]:
         return ()
@@ -246,7 +274,9 @@ def make_collector(config: Config, env: Env) -> Collector:
         return _fresh(env, policy, *env.reset(key))
 
     def episodes(policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]) -> Collected:
-        traj = _episodes(env, policy, params, key, horizon, config.group_size)
+        traj = _episodes(
+            env, policy, params, key, horizon, config.group_size, with_greedy=with_greedy
+        )
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
 
@@ -271,6 +301,7 @@ def _episodes(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
+    with_greedy: bool = False,
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
     loop = _loop(env, policy, params, key, horizon, group_size, act, begin)
@@ -281,7 +312,22 @@ def _episodes(
     if group_size > 1:
         number = jnp.arange(env.num_envs, dtype=jnp.int32) // group_size
         traj = traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
+    if with_greedy:
+        each_group = jax.tree.map(lambda x: x[::group_size], loop.begin.state)
+        some = env._replace(num_envs=env.num_envs // group_size)
+        one = _episodes(
+            some, policy, params, loop.further_key, horizon, act=greedy, begin=each_group
+        )
+        traj = traj._replace(greedy=_for_groups(one, group_size))
     return traj
+
+
+def _for_groups(one: Trajectory, group_size: int) -> GreedyEpisodes:
+    """The greedy episodes of each of B episodes, from those of each group."""
+    reward = jnp.repeat(one.reward, group_size, axis=1)
+    is_first = jnp.arange(reward.shape[1]) % group_size == 0
+    env_steps = jnp.repeat(one.env_steps, group_size, axis=1)
+    return GreedyEpisodes(reward, jnp.where(is_first, env_steps, 0))
 
 
 class _Running(NamedTuple):
@@ -297,6 +343,7 @@ class _Loop(NamedTuple):
     begin: _Running
     draws: Callable[[Array], PyTree]  # step numbers [K] -> the random numbers of these steps
     step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
+    further_key: PRNGKeyArray  # for what else is drawn: no step uses it
 
 
 def _loop(
@@ -339,7 +386,9 @@ def _loop(
         return _Running(after, goes_on), row
 
     running = _Running(state, jnp.ones(env.num_envs, bool))
-    return _Loop(running, _draws(env, policy, params, state, key), step)
+    # the steps fold in numbers below the horizon
+    further_key = jax.random.fold_in(key, horizon)
+    return _Loop(running, _draws(env, policy, params, state, key), step, further_key)
 
 
 def _window(

@@ -145,7 +145,7 @@ def make_learner(
     make_estimator = factory_of(config.estimator)
     first = make_estimator(policy, critic, h)
     _check_estimator(config, first)
-    collector = rollout.make_collector(config, env)
+    collector = rollout.make_collector(config, env, with_greedy=first.with_greedy)
     optimizer_at = optimizers.planned(config, h)
     start_optimizer = optimizer_at(jnp.int32(0)).init
 
@@ -493,5 +493,5 @@ def _summary(collected: Collected) -> Metrics:
         "return": jnp.where(ended, total / count, nonfinite.missing()),
         "length": jnp.where(ended, length / count, nonfinite.missing()),
         "episodes": episodes,
-        "env_steps": jnp.sum(collected.traj.env_steps),
+        "env_steps": jnp.sum(collected.traj.all_env_steps),
     }

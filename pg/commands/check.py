@@ -37,6 +37,7 @@ BASELINES = {
     "past": "past batches",
     "batch": "the batch",
     "group": "the group",
+    "greedy": "the greedy policy",
     "critic": "the critic",
 }
 

@@ -78,6 +78,7 @@ def rows(presets_only: bool = False) -> dict[str, Switches]:
     chosen: list[dict[str, Any]] = [
         {"baseline": "mean"},
         {"baseline": "leave_one_out"},
+        {"baseline": "greedy"},
         {"baseline": "length_weighted"},
         {"baseline": "mean", "scale": "group"},
     ]

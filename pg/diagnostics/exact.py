@@ -4,6 +4,7 @@ direction that is no gradient.
 
 import itertools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from pg.estimators import Estimator, Params
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import count
-from pg.rollout import Trajectory
+from pg.rollout import GreedyEpisodes, Trajectory
 
 MAX_BATCHES = 10**8
 BATCHES_AT_ONCE = 2048  # whose estimates are held in memory
@@ -90,34 +91,65 @@ def moments_by_logits(
     """
     num_episodes = count("num_episodes", num_episodes)
     batch_size = num_episodes * count("num_groups", num_groups)
-    starts = np.unique(tabular.initial_states(mdp), return_inverse=True)[1]
-    begins = jnp.asarray(starts) if share_start else None
+    group = np.arange(batch_size, dtype=np.int32) // num_episodes
+    begins = np.unique(tabular.initial_states(mdp), return_inverse=True)[1]
+    num_greedy = 0
+    if estimator.with_greedy:
+        num_greedy = num_groups if share_start else batch_size
 
     def of_logits(
         logits: Float[Array, "*H S A"],
     ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
         traj, probability = tabular.enumerate_trajectories(mdp, logits)
-        if len(probability) ** batch_size > MAX_BATCHES:
+        number = batch_size + num_greedy
+        if len(probability) ** number > MAX_BATCHES:
             of_groups = f" and num_groups={num_groups}" if num_groups > 1 else ""
             raise ValueError(
-                f"num_episodes={num_episodes}{of_groups} makes {len(probability)}^{batch_size} "
+                f"num_episodes={num_episodes}{of_groups} makes {len(probability)}^{number} "
                 f"batches, above {MAX_BATCHES}: give fewer, or a smaller problem"
             )
         if limit_ends:
             traj = traj._replace(terminated=traj.done)
-        group = np.arange(batch_size, dtype=np.int32) // num_episodes
-        return _moments(estimator, params, traj, probability, group, begins)
+        greedy: Any = ()
+        if estimator.with_greedy:
+            greedy = tabular.enumerate_trajectories(mdp, tabular.greedy_logits(mdp, logits))[1]
+        every = _Episodes(traj, probability, greedy, jnp.asarray(begins))
+        return _moments(estimator, params, every, group, share_start=share_start)
 
     return of_logits
+
+
+class _Episodes(NamedTuple):
+    """Every trajectory of a problem."""
+
+    traj: Trajectory  # leaves [H, M, ...]
+    probability: Float[Array, " M"]
+    greedy: Any  # that of the greedy policy, [M]; () where nobody asks for it
+    begins: Int[Array, " M"]  # the number of the state in which each begins, counted from 0
+
+    def given_start(
+        self, probability: Float[Array, " M"], own: Int[Array, "K m"], ahead: Int[Array, "K m"]
+    ) -> Float[Array, " K"]:
+        """The probability that trajectories follow others from the same states, [K].
+
+        Args:
+            probability: Of each trajectory, [M].
+            own: Their numbers, [K, m].
+            ahead: The numbers of those in whose initial states they have to begin, [K, m].
+        """
+        of_start = jnp.zeros_like(probability).at[self.begins].add(probability)
+        start = self.begins[own]
+        follows = start == self.begins[ahead]
+        return jnp.prod(jnp.where(follows, probability[own] / of_start[start], 0.0), axis=1)
 
 
 def _moments(
     estimator: Estimator,
     params: Params,
-    traj: Trajectory,
-    probability: Float[Array, " M"],
+    every: _Episodes,
     group: Int[np.ndarray, " n"],
-    begins: Int[Array, " M"] | None,
+    *,
+    share_start: bool,
 ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
     """E x [P] and E x xᵀ [P, P] of a batch's estimate x.
 
@@ -126,24 +158,32 @@ def _moments(
     Args:
         estimator: the estimator.
         params: of policy and critic.
-        traj: every trajectory, leaves [H, M, ...].
-        probability: of each, [M].
+        every: every trajectory.
         group: the number of the group of each episode of a batch, [n].
-        begins: the number of the state in which each begins, [M], counted from 0, where all of a
-            group begin in one; None: they are independent.
+        share_start: all of a group begin in one state; else they are independent.
     """
+    traj, probability, size = every.traj, every.probability, len(group)
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), traj)  # [M, H, ...]
     state = estimator.init(jax.random.key(0))[1]
-    # the others of a batch, by their numbers, [K, n - 1]; of one episode there are none, and K is 1
-    numbers = range(len(probability))
-    tuples = list(itertools.product(numbers, repeat=len(group) - 1))
-    others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), len(group) - 1)
-    leader = np.searchsorted(group, group)  # the first of each episode's group, [n]
-    follows = np.flatnonzero(leader != np.arange(len(group)))
+    # the first of those that begin where an episode does, [n]
+    leader = np.searchsorted(group, group) if share_start else np.arange(size)
+    leads = np.unique(leader)
+    follows = np.setdiff1d(np.arange(size), leads)
+    # the others of a batch by their numbers, [K, n - 1], then the greedy episodes of those that
+    # lead; where there are none, K is 1
+    number_of_others = size - 1 + (len(leads) if estimator.with_greedy else 0)
+    tuples = list(itertools.product(range(len(probability)), repeat=number_of_others))
+    others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), number_of_others)
 
-    def ascent(members: Int[Array, " n"]) -> Float[Array, " P"]:
+    def ascent(numbers: Int[Array, " k"]) -> Float[Array, " P"]:
+        members, greedy = numbers[:size], numbers[size:]
         batch = jax.tree.map(lambda x: jnp.moveaxis(x[members], 0, 1), episodes)
         batch = batch._replace(group=jnp.broadcast_to(group, batch.reward.shape))
+        if estimator.with_greedy:
+            compared_with = greedy[np.searchsorted(leads, leader)]
+            reward = traj.reward[:, compared_with]
+            env_steps = jnp.where(leader == np.arange(size), traj.env_steps[:, compared_with], 0)
+            batch = batch._replace(greedy=GreedyEpisodes(reward, env_steps))
         weighted, _ = estimator.weigh(params, state, batch)
         return -ravel_pytree(estimator.grad(params, weighted)[0].policy)[0]
 
@@ -152,12 +192,10 @@ def _moments(
         probabilities [K].
         """
         batches = jnp.concatenate([jnp.broadcast_to(first, (len(others), 1)), others], axis=1)
-        weight = jnp.prod(probability[batches], axis=1)
-        if begins is not None:  # those that follow their group's first begin where it does
-            own, ahead = begins[batches[:, follows]], begins[batches[:, leader[follows]]]
-            of_start = jnp.zeros_like(probability).at[begins].add(probability)
-            given_start = jnp.where(own == ahead, 1.0 / of_start[own], 0.0)
-            weight = weight * jnp.prod(given_start, axis=1)
+        weight = jnp.prod(probability[batches[:, leads]], axis=1)
+        weight *= every.given_start(probability, batches[:, follows], batches[:, leader[follows]])
+        if estimator.with_greedy:
+            weight *= every.given_start(every.greedy, batches[:, size:], batches[:, leads])
 
         def of_batch(rest: Int[Array, " m"]) -> Float[Array, " P"]:
             return ascent(jnp.concatenate([first[None], rest]))

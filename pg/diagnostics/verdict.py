@@ -217,7 +217,14 @@ class _Subject(NamedTuple):
         def sampled(key: PRNGKeyArray) -> Trajectory:
             if self.in_episodes:
                 together = 2 if self.facts.baseline == "group" else 1
-                return rollout.episodes(env, policy, logits, key, group_size=together)
+                return rollout.episodes(
+                    env,
+                    policy,
+                    logits,
+                    key,
+                    group_size=together,
+                    with_greedy=self.build(problem)[0].with_greedy,
+                )
             start_key, key = jax.random.split(key)
             begin = rollout.start(env, policy, start_key)
             return rollout.windows(env, policy, logits, key, begin, problem.mdp.horizon).traj
@@ -401,7 +408,8 @@ def _padded(batch: Trajectory) -> Trajectory:
     # of the next episode, in which other rows are valid
     other = jax.tree.map(lambda x: jnp.roll(x, 1, axis=1)[rows], batch)
     longer = jax.tree.map(lambda x: x[jnp.minimum(jnp.arange(length + PADDING), length - 1)], batch)
-    valid = longer.valid & (jnp.arange(length + PADDING) < length)[:, None]
+    within = (jnp.arange(length + PADDING) < length)[:, None]
+    valid = longer.valid & within
 
     def padded(x: Array, y: Array) -> Array:
         return jnp.where(valid.reshape(*valid.shape, *[1] * (x.ndim - 2)), x, y)
@@ -414,6 +422,8 @@ def _padded(batch: Trajectory) -> Trajectory:
         first=traj.first & valid,
         valid=valid,
         group=longer.group,
+        # greedy episodes end at steps of their own
+        greedy=jax.tree.map(lambda x: jnp.where(within, x, 0), longer.greedy),
     )
 
 

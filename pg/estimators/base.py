@@ -20,7 +20,7 @@ from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
 from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
-from pg.rollout import Trajectory
+from pg.rollout import GreedyEpisodes, Trajectory
 
 
 class Params(NamedTuple):
@@ -63,6 +63,7 @@ class Estimator(NamedTuple):
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
     # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
     state_discount: Float[ArrayLike, ""] = 1.0
+    with_greedy: bool = False  # `weigh` needs the greedy episodes of a batch, `traj.greedy`
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -153,6 +154,7 @@ def build_estimator(
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
     state_discount: Float[ArrayLike, ""] | None = None,
     whole_episodes: bool = False,
+    with_greedy: bool = False,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
@@ -175,6 +177,7 @@ def build_estimator(
             gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
         whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
             ratio of a whole sequence: time is not cut into blocks.
+        with_greedy: `weigh` needs the greedy episodes of the same initial states, `traj.greedy`.
 
     Raises:
         ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
@@ -228,7 +231,9 @@ def build_estimator(
         return grads, {name: x / steps for name, x in sums.items()}
 
     discount = h.gamma if state_discount is None else state_discount
-    return Estimator(init, weighted, grad, accepts, state_discount=discount)
+    return Estimator(
+        init, weighted, grad, accepts, state_discount=discount, with_greedy=with_greedy
+    )
 
 
 def _check_parts(
@@ -301,6 +306,20 @@ def discounted_reward_to_go(traj: Trajectory, h: Hyperparams) -> Float[Array, "T
     episode's start.
     """
     return returns.discounted_sum(returns.discount_powers(traj.reward, h.gamma) * traj.reward, 1.0)
+
+
+def greedy_return(traj: Trajectory, h: Hyperparams) -> Float[Array, " B"]:
+    """Σₜ γᵗ rₜ of the greedy episode from each one's initial state, [B].
+
+    Raises ValueError for a trajectory without greedy episodes.
+    """
+    if not isinstance(traj.greedy, GreedyEpisodes):
+        raise ValueError(
+            "there are no greedy episodes to compare with: collect with "
+            "pg.episodes(..., with_greedy=True)"
+        )
+    reward = traj.greedy.reward
+    return rounding.sum_in_pairs(returns.discount_powers(reward, h.gamma) * reward)
 
 
 def return_and_error(

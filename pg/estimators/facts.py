@@ -15,7 +15,7 @@ from typing import Any, Literal
 Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
-Baseline = Literal["none", "constant", "past", "batch", "group", "critic"]
+Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class Facts:
     """Learned function: V(s), or Q(s, a) of every action."""
     baseline: Baseline = "none"
     """Number that Ψ is compared with: one that is set, or one from past batches, from the other
-    episodes of the batch, from those that share the initial state, or from the critic.
+    episodes of the batch, from those that share the initial state, from the greedy policy's
+    episode, or from the critic.
     """
     off_policy: bool = False
     """Meant for data of another policy, whose log-probabilities it uses."""

@@ -28,6 +28,7 @@ from pg.estimators.base import (
     Weighted,
     build_estimator,
     discounted_reward_to_go,
+    greedy_return,
     map_along,
     policy_output,
     return_and_error,
@@ -164,6 +165,7 @@ def build(
         watch=_watch(switches, h),
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
+        with_greedy=switches.baseline == "greedy",
     )
     return _kept(estimator, switches, h, reference) if switches.with_reference else estimator
 
@@ -238,7 +240,7 @@ def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#
     total, error = return_and_error(traj, h)
     if s.credit == "to_go":
         return _of_each_step(s, total, error, traj, h)
-    compared = _compared(s, total, error, traj)
+    compared = _compared(s, total, error, traj, h)
     if s.scale == "group":
         compared = compared / baselines.group_deviation(total, error, same_group(traj))
     if s.scale == "batch":
@@ -260,20 +262,26 @@ def _of_each_step(
     if s.baseline == "batch":
         compared = baselines.centred(to_go, traj.valid)
     else:
-        compared = to_go - (total - _compared(s, total, error, traj))[None]
+        compared = to_go - (total - _compared(s, total, error, traj, h))[None]
     if s.scale == "batch":
         compared = compared / baselines.deviation(to_go, error[None], traj.valid)
     return compared
 
 
 def _compared(
-    s: Switches, total: Float[Array, " B"], error: Float[Array, " B"], traj: Trajectory
+    s: Switches,
+    total: Float[Array, " B"],
+    error: Float[Array, " B"],
+    traj: Trajectory,
+    h: Hyperparams,
 ) -> Float[Array, " B"]:
     """R less the baseline, [B]."""
     if s.baseline == "none":
         return total
     if s.baseline == "batch":
         return baselines.centred(total)
+    if s.baseline == "greedy":
+        return total - greedy_return(traj, h)
     same = same_group(traj)
     if s.baseline == "mean":
         return baselines.group_centred(total, same)

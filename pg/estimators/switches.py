@@ -16,7 +16,9 @@ from pg.estimators.facts import Baseline as ComparedWith
 from pg.estimators.facts import Facts, Objective
 from pg.inputs import check_name
 
-Baseline = Literal["none", "mean", "leave_one_out", "shrinkage", "batch", "length_weighted"]
+Baseline = Literal[
+    "none", "mean", "leave_one_out", "shrinkage", "batch", "greedy", "length_weighted"
+]
 Scale = Literal["none", "group", "batch"]
 Credit = Literal["total", "to_go"]
 Average = Literal["sum", "sequence", "token", "constant"]
@@ -42,8 +44,9 @@ class Switches:
 
     baseline: Baseline = "leave_one_out"
     """Number that R is compared with: the mean of the group, that of the others in it, the same
-    shrunk towards the other groups' means (2511.03710), the mean of the batch, or that of the group
-    weighed by lengths (OPO, 2505.23585).
+    shrunk towards the other groups' means (2511.03710), the mean of the batch, the return of the
+    greedy policy's sequence for the same prompt, without a penalty (ReMax, 2310.10505), or the mean
+    of the group weighed by lengths (OPO, 2505.23585).
     """
     scale: Scale = "none"
     """Standard deviation of R that R less the baseline is divided by: that of the group
@@ -176,10 +179,14 @@ def facts_of(switches: Switches) -> Facts:
     """The facts that follow from the switches, on-policy unless the whole ratio is there."""
     s = switches
     batch = "batch" in (s.baseline, s.scale, s.self_normalised)
-    compared: ComparedWith = "group" if s.in_groups else "batch" if batch else "none"
+    compared: ComparedWith = "greedy" if s.baseline == "greedy" else "none"
+    if batch:
+        compared = "batch"
+    if s.in_groups:
+        compared = "group"
     straight = s.scale == "none" and s.average in ("sum", "constant")
-    of_others = s.baseline in ("none", "leave_one_out", "shrinkage")
-    exact = straight and s.average == "sum" and of_others
+    independent = s.baseline in ("none", "leave_one_out", "shrinkage", "greedy")
+    exact = straight and s.average == "sum" and independent
     own_part = s.baseline == "mean" or (s.baseline == "batch" and s.credit == "total")
     # a number that does not depend on the lengths, so that the direction stays
     of_lengths = s.baseline == "length_weighted" or (s.baseline == "batch" and not own_part)
@@ -199,6 +206,7 @@ def facts_of(switches: Switches) -> Facts:
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
         with_reference=s.with_reference,
+        needs_also="a greedy rollout" if s.baseline == "greedy" else "",
         shrunk=straight and s.kl == "none" and (own_part or constant),
         settings={
             **({"group_size": GROUP_SIZE} if s.in_groups else {}),
@@ -248,6 +256,9 @@ REINFORCE_PLUS_PLUS = Switches(
 )
 """Returns standardised over the batch (Hu et al. 2025, 2501.03262)."""
 
+REMAX = Switches(baseline="greedy", credit="to_go", kl="k1", kl_place="reward")
+"""Compared with the greedy policy's sequence (Li et al. 2023, 2310.10505)."""
+
 OPO = Switches(baseline="length_weighted")
 """Exactly on-policy, with a baseline weighed by lengths (Hao et al. 2025, 2505.23585)."""
 
@@ -260,6 +271,7 @@ PRESETS = {
     "sapo": SAPO,
     "rloo": RLOO,
     "reinforce_plus_plus": REINFORCE_PLUS_PLUS,
+    "remax": REMAX,
     "opo": OPO,
 }
 """The published estimators, by name."""

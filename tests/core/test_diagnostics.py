@@ -16,7 +16,7 @@ from proofs import GAMMA, A, Problem, arbitrary, corridor, endless
 from pg import diagnostics, envs
 from pg.config import Config, Hyperparams
 from pg.diagnostics import Sample
-from pg.diagnostics.exact import _moments
+from pg.diagnostics.exact import _Episodes, _moments
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
@@ -389,9 +389,9 @@ def test_exact_moments_need_memory_for_the_trajectories_alone(num_episodes: int)
     begins = jax.ShapeDtypeStruct((count,), jnp.int32)
 
     def moments(traj: Trajectory, probability: jax.Array, begins: jax.Array) -> object:
-        found = Params(logits, ())
+        every = _Episodes(traj, probability, (), begins)
         one_group = np.zeros(num_episodes, np.int32)
-        return _moments(estimator, found, traj, probability, one_group, begins)
+        return _moments(estimator, Params(logits, ()), every, one_group, share_start=True)
 
     account = jax.jit(moments).lower(many, probability, begins).compile().memory_analysis()
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(many))

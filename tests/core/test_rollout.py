@@ -16,6 +16,7 @@ from pg import make_train, rollout
 from pg.config import Config
 from pg.envs import configured, make_env
 from pg.evaluate import evaluate
+from pg.exact import tabular
 from pg.fast import devices, scans
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import (
@@ -335,6 +336,43 @@ def test_greedy_takes_the_mode() -> None:
     np.testing.assert_array_equal(
         np.where(traj.valid, traj.action, 0), np.where(traj.valid, mode, 0)
     )
+
+
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_greedy_episodes_begin_where_the_groups_do(group_size: int) -> None:
+    env, policy, params = setup("CartPole-v1", 8)
+    plain = jax.jit(lambda: episodes(env, policy, params, KEY, 40, group_size=group_size))()
+    traj = jax.jit(
+        lambda: episodes(env, policy, params, KEY, 40, group_size=group_size, with_greedy=True)
+    )()
+    compared, sampled = traj.greedy, traj._replace(greedy=())
+    jax.tree.map(np.testing.assert_array_equal, plain, sampled)
+    # CartPole draws nothing but its initial states: the episodes of the mode are known from these
+    begin = start(env, policy, jax.random.split(KEY)[0])._replace(obs=traj.obs[0])
+    begin = begin._replace(env_state=env.reset(jax.random.split(KEY)[0])[0])
+    leader = jnp.arange(8) // group_size * group_size
+    begin = jax.tree.map(lambda x: x[leader], begin)
+    mode = jax.jit(lambda begin: episodes(env, policy, params, KEY, 40, act=greedy, begin=begin))(
+        begin
+    )
+    np.testing.assert_array_equal(begin.obs, traj.obs[0])
+    np.testing.assert_array_equal(compared.reward, mode.reward)
+    # a greedy episode is taken once for its group
+    first = np.arange(8) % group_size == 0
+    np.testing.assert_array_equal(compared.env_steps, np.where(first, mode.env_steps, 0))
+    assert traj.all_env_steps.sum() == plain.env_steps.sum() + mode.env_steps[:, first].sum()
+
+
+def test_greedy_episodes_draw_random_numbers_of_their_own() -> None:
+    """With those of the episode that it is compared with, a baseline would depend on it."""
+    mdp = tabular.chain(4, 12, slip=0.5)
+    env, policy = make_env(mdp, 64), tabular.table_policy(jnp.zeros((4, 2)))
+    always = jnp.asarray([[50.0, -50.0]] * 4)  # so that only the transitions are random
+    traj = jax.jit(lambda: episodes(env, policy, always, KEY, with_greedy=True))()
+    own, compared = traj.reward.sum(0), traj.greedy.reward.sum(0)
+    assert own.std() > 0
+    assert (own != compared).mean() > 0.2
+    assert np.abs(np.corrcoef(own, compared)[0, 1]) < 0.4
 
 
 def test_under_vmap_every_run_is_its_own() -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from small import MDP
 
-from pg import Config, envs, make_learner, make_train, networks, with_facts
+from pg import Config, envs, make_learner, make_train, networks, normalisation, with_facts
 from pg.config import part_name
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, facts_of
 from pg.networks import Network
-from pg.rollout import Trajectory, episodes
+from pg.rollout import GreedyEpisodes, Trajectory, episodes
 from pg.train import training_keys
 
 KEY = jax.random.key(0)
@@ -316,6 +316,34 @@ def test_other_switches_have_another_name() -> None:
     assert part_name(one) == "sequence_rloo"
     assert part_name(other) == "sequence_plain"
     assert part_name(sequence_estimator(baseline="mean")) == "sequence_baseline_mean"
+
+
+def test_the_steps_of_greedy_sequences_are_counted_once_a_group() -> None:
+    made = config(baseline="greedy", scale="group", sizes=SIZES | {"num_updates": 1})
+    metrics = jax.jit(make_train(made))(KEY)[1]
+    of_sequences = metrics["length"][0] * metrics["episodes"][0]
+    of_greedy = metrics["env_steps"][0] - of_sequences
+    assert 2 <= of_greedy <= 2 * MDP.horizon  # there are two groups
+
+
+def test_greedy_rewards_are_on_the_scale_of_the_others() -> None:
+    made = config(baseline="greedy", sizes=SIZES | {"scale_rewards": True})
+    _, traj = collected(made)
+    greedy = GreedyEpisodes(traj.reward[:, ::-1], traj.env_steps)
+    statistics = normalisation.start(made, MDP.num_states)
+    statistics = normalisation.observe(statistics, traj, jnp.float32(1.0))
+    scaled = normalisation.scaled(traj._replace(greedy=greedy), statistics)
+    assert (scaled.reward != traj.reward).any()
+    np.testing.assert_array_equal(scaled.greedy.reward, scaled.reward[:, ::-1])
+
+
+def test_a_batch_without_greedy_sequences_is_one_sentence() -> None:
+    made = config(baseline="greedy", sizes=SIZES)
+    policy, traj = collected(made)
+    estimator = sequences.build(policy, made.hyperparams(), Switches(baseline="greedy"))
+    params = estimator.init(KEY)[0]
+    with pytest.raises(ValueError, match=re.escape("pg.episodes(..., with_greedy=True)")):
+        estimator.weigh(params, (), traj)
 
 
 def test_an_adaptive_weight_follows_the_divergence_of_its_batches() -> None:

@@ -98,7 +98,7 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 ADVANTAGES = [
     Switches(baseline=baseline, scale=scale, average=average)
-    for baseline in ("none", "mean", "leave_one_out", "length_weighted", "shrinkage")
+    for baseline in ("none", "mean", "leave_one_out", "length_weighted", "shrinkage", "greedy")
     for scale in ("none", "group")
     for average in ("sum", "sequence", "token", "constant")
     if baseline != "none" or scale == "none"

@@ -69,6 +69,7 @@ class Sequence(NamedTuple):
     states: list[int]
     tokens: tuple[int, ...]
     reward: float
+    greedy: float  # the reward of the behaviour's greedy sequence for the same prompt
     own: np.ndarray  # log π of its tokens
     behaviour: np.ndarray  # log μ of them
     reference: np.ndarray  # log π_ref of them
@@ -94,6 +95,7 @@ def mean(
     s = {name: value for name, value in s.items() if name not in ("kl_control", "kl_metrics")}
     log_pi, log_mu, log_ref = (log_softmax(x) for x in (logits, behaviour, reference))
     starts = t.mdp.initial[t.mdp.initial > 0]
+    greedy = _greedy_rewards(t, behaviour)
     groups = []  # with their probabilities
     for prompt in range(PROMPTS):
         members = []
@@ -102,7 +104,15 @@ def mean(
                 continue
             at = (t.states[m], list(tokens))
             members.append(
-                Sequence(t.states[m], tokens, t.rewards[m], log_pi[at], log_mu[at], log_ref[at])
+                Sequence(
+                    t.states[m],
+                    tokens,
+                    t.rewards[m],
+                    greedy[prompt],
+                    log_pi[at],
+                    log_mu[at],
+                    log_ref[at],
+                )
             )
         for group in itertools.product(members, repeat=size):
             probability = starts[prompt] * np.exp(sum(y.behaviour.sum() for y in group))
@@ -113,6 +123,21 @@ def mean(
         members = [each[1] for each in batch]
         total += probability * _estimate(members, log_pi, log_ref, t.mdp.horizon, **s)
     return total
+
+
+def _greedy_rewards(t: Tree, behaviour: np.ndarray) -> list[float]:
+    """The reward of the sequence of most probable tokens, by prompt."""
+    rewards = []
+    for prompt in range(PROMPTS):
+        own = [m for m, (of_prompt, _) in enumerate(t.sequences) if of_prompt == prompt]
+        (greedy,) = [m for m in own if t.sequences[m][1] == _greedy_tokens(t, behaviour, m)]
+        rewards.append(t.rewards[greedy])
+    return rewards
+
+
+def _greedy_tokens(t: Tree, behaviour: np.ndarray, m: int) -> tuple[int, ...]:
+    """The most probable tokens after the prefixes of a sequence."""
+    return tuple(int(behaviour[state].argmax()) for state in t.states[m])
 
 
 def _estimate(
@@ -152,6 +177,7 @@ def _estimate(
         "batch": np.full(N, rewards.mean()),
         "leave_one_out": np.array(others),
         "shrinkage": _shrunk(np.array(others), rewards.reshape(-1, G)),
+        "greedy": np.array([y.greedy for y in batch]),
         "length_weighted": np.array(
             [
                 (size * r).sum() / size.sum()

@@ -217,13 +217,19 @@ def _estimates(
         env, policy, critic, estimator = components(normaliser)
         actor = networks.actor(policy, critic)
         traj = rollout.episodes(
-            env, actor, params, key, config.horizon, group_size=config.group_size
+            env,
+            actor,
+            params,
+            key,
+            config.horizon,
+            group_size=config.group_size,
+            with_greedy=estimator.with_greedy,
         )
         gradient, batches = diagnostics.of_batches(estimator, params, state, traj, config.num_envs)
         size = diagnostics.at_once(traj, config.num_envs)
         trees = diagnostics.gradients(gradient, batches, batch_size=size)
         flat = jax.vmap(lambda g: ravel_pytree(g)[0])(trees)
-        steps = config.action_repeat * jnp.sum(traj.valid)
+        steps = jnp.sum(traj.all_env_steps)
         return flat, steps, estimator.weigh(params, state, traj)[1]
 
     def initial() -> tuple[Params, Any]:

@@ -220,6 +220,14 @@ def time_dependent(
     return jnp.broadcast_to(of_legal(mdp, logits), shape)
 
 
+def greedy_logits(
+    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+) -> Float[Array, "H S A"]:
+    """The logits of the greedy policy, [H, S, A]: 0 at the most probable action, -inf at others."""
+    modes = Categorical(time_dependent(mdp, logits)).mode()
+    return jnp.where(jax.nn.one_hot(modes, mdp.num_actions, dtype=bool), 0.0, -jnp.inf)
+
+
 def of_legal(
     mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
 ) -> Float[Array, "*H S A"]:
