@@ -561,12 +561,6 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
             f"another optimizer"
         )
-    if config.lag_mixture in ("balance", "power") and is_set(temperature):
-        raise ValueError(
-            f"temperature={temperature!r} rewards the entropy of the policy that has acted, and "
-            f"with lag_mixture={config.lag_mixture!r} a batch has the log-probabilities of the "
-            "mixture: use entropy_coef, or lag_mixture='own'"
-        )
     stop_kl = hyperparams.stop_kl
     if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):
         raise ValueError(

@@ -155,13 +155,14 @@ def build_estimator(
     state_discount: Float[ArrayLike, ""] | None = None,
     whole_episodes: bool = False,
     with_greedy: bool = False,
+    off_policy: bool = False,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
 
     loss = -(1/N) Σ (gain + entropy_coef H(π)) + value_coef (1/N) Σ ½ (predict - target)², Σ over
     valid steps. The reward that `weigh` sees is r - temperature × the log-probability with which
-    the action was taken: that is r - temperature log π on-policy, and `own_entropy` makes it so
-    off-policy.
+    the action was taken: that is r - temperature log π on-policy, and `off_policy` makes it so of
+    the batch of another policy, as `own_entropy` does where `weigh` has the ratio already.
 
     Args:
         policy: The policy that learns.
@@ -178,6 +179,8 @@ def build_estimator(
         whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
             ratio of a whole sequence: time is not cut into blocks.
         with_greedy: `weigh` needs the greedy episodes of the same initial states, `traj.greedy`.
+        off_policy: The batch may be of another policy, as with a lag: where there is a temperature,
+            the reward is made that of the policy before its first step, by one more forward pass.
 
     Raises:
         ValueError: While traced, for another shape of what networks, `weigh`, `gain` and `predict`
@@ -197,6 +200,8 @@ def build_estimator(
     def weighted(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
+        if off_policy:
+            traj = own_entropy(traj, _log_ratio_for_entropy(policy, params, traj, h), h)
         if not one_block:
             traj = traj.without_carry
         credit = _credit(weigh(params, state, traj), traj, critic)
@@ -369,6 +374,14 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array,
 
     log_prob = map_along(policy, block, traj)
     return jnp.where(traj.valid, log_prob - traj.log_prob, 0.0)
+
+
+def _log_ratio_for_entropy(
+    policy: Network, params: Params, traj: Trajectory, h: Hyperparams
+) -> Float[Array, "T B"]:
+    """`log_ratio`, [T, B]; without a temperature 0, and blocks of time are not computed."""
+    rewarded = traj.valid & (h.temperature != 0)
+    return log_ratio(policy, params, traj._replace(valid=rewarded))
 
 
 def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) -> Trajectory:

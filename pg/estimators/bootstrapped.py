@@ -48,7 +48,12 @@ def actor_critic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
 
 
 def gae(
-    policy: Network, critic: Network, h: Hyperparams, gain: Gain = score, watch: Watch | None = None
+    policy: Network,
+    critic: Network,
+    h: Hyperparams,
+    gain: Gain = score,
+    watch: Watch | None = None,
+    off_policy: bool = False,
 ) -> Estimator:
     """Generalised advantage estimation: n-step advantages of every n, mixed (Schulman et al. 2016,
     1506.02438).
@@ -66,8 +71,16 @@ def gae(
             state_weight(traj, h) * advantage, target=advantage + step.v_t, value=step.v_t
         )
 
-    discount = state_discount(h)
-    return build_estimator(policy, critic, h, weigh, gain, watch=watch, state_discount=discount)
+    return build_estimator(
+        policy,
+        critic,
+        h,
+        weigh,
+        gain,
+        watch=watch,
+        state_discount=state_discount(h),
+        off_policy=off_policy,
+    )
 
 
 def vtrace(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -99,4 +112,4 @@ def ppo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
 
-    return gae(policy, critic, h, clipped(h), drift(h))
+    return gae(policy, critic, h, clipped(h), drift(h), off_policy=True)

@@ -166,6 +166,7 @@ def build(
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
         with_greedy=switches.baseline == "greedy",
+        off_policy=switches.ratio != "none",
     )
     return _kept(estimator, switches, h, reference) if switches.with_reference else estimator
 

@@ -364,9 +364,13 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"]
+BY_RATIO = (
+    *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"),
+    *("ppo", "grpo"),
 )
+
+
+@pytest.mark.parametrize("name", BY_RATIO)
 def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: str) -> None:
     """r - τ log π, as a reward that was paid: of the policy that learns, not of the behaviour."""
     traj, tau = batch(), 0.3
@@ -377,6 +381,7 @@ def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: s
     found = weigh(name, traj, H._replace(temperature=tau))
     expected = weigh(name, paid)
     np.testing.assert_allclose(found.psi, expected.psi, atol=1e-12)
+    assert set(BY_RATIO) == {x for x, row in FACTS.items() if row.off_policy or row.several_steps}
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), found.target, expected.target
     )
@@ -385,7 +390,7 @@ def test_entropy_in_the_reward_of_another_s_episodes_is_the_policy_s_own(name: s
 def test_what_the_policy_never_does_has_no_entropy_to_pay() -> None:
     """Weights of 0, and no NaN, where an action of the behaviour is forbidden to the policy."""
     traj, h = batch(), H._replace(temperature=0.3)
-    for name in ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"):
+    for name in BY_RATIO:
         estimator, params, state = build(name, h)
         forbidding = params._replace(policy=params.policy.at[:, 0].set(-1e300))
         psi = estimator.weigh(forbidding, state, jax.tree.map(jnp.asarray, traj))[0].psi

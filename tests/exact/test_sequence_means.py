@@ -33,6 +33,7 @@ H = Hyperparams(
     kl_coef=by_loops.BETA,
 )
 PLAIN: dict[str, Any] = {"baseline": "none"}
+TEMPERATURE = 0.3
 # small enough for batches of several groups, and of more of them
 BUSH = by_loops.tree(num_tokens=2, longest=2)
 TWIG = by_loops.tree(num_tokens=2, longest=1)
@@ -47,18 +48,25 @@ def some(cases: list[Any], quick: list[int]) -> list[Any]:
     ]
 
 
-def mean(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:
+def mean(
+    chosen: Switches, size: int, behaviour: np.ndarray = LOGITS, temperature: float = 0.0
+) -> np.ndarray:
     """E ĝ of groups of `size` sequences of one prompt, [S, A]."""
     policy = tabular.table_policy(jnp.asarray(LOGITS))
-    estimator = sequences.build(policy, H, chosen, jnp.asarray(REFERENCE))
+    h = H._replace(temperature=temperature)
+    estimator = sequences.build(policy, h, chosen, jnp.asarray(REFERENCE))
     params = estimator.init(jax.random.key(0))[0]
     found = exact_moments(estimator, params, TREE.mdp, behaviour, size, share_start=True)
     return found[0].reshape(SHAPE)
 
 
-def expected(chosen: Switches, size: int, behaviour: np.ndarray = LOGITS) -> np.ndarray:
+def expected(
+    chosen: Switches, size: int, behaviour: np.ndarray = LOGITS, temperature: float = 0.0
+) -> np.ndarray:
     """The same by loops."""
-    return by_loops.mean(TREE, LOGITS, behaviour, REFERENCE, size, **vars(chosen))
+    return by_loops.mean(
+        TREE, LOGITS, behaviour, REFERENCE, size, temperature=temperature, **vars(chosen)
+    )
 
 
 def assert_mean_of_batches(
@@ -81,15 +89,17 @@ def assert_mean_of_batches(
     return found - np.asarray(tabular.exact_gradient(tree.mdp, logits))
 
 
-def gradient() -> np.ndarray:
-    """∇J, [S, A]."""
-    return np.asarray(tabular.exact_gradient(TREE.mdp, LOGITS))
+def gradient(temperature: float = 0.0) -> np.ndarray:
+    """∇J, or ∇J_τ, [S, A]."""
+    return np.asarray(tabular.exact_gradient(TREE.mdp, LOGITS, tau=temperature))
 
 
-def regularised_gradient() -> np.ndarray:
-    """∇J_β, [S, A], from values instead of sequences."""
+def regularised_gradient(temperature: float = 0.0) -> np.ndarray:
+    """∇J_β, or that of J_β with entropy in the reward, [S, A], from values instead of
+    sequences.
+    """
     mdp = tabular.with_reference(TREE.mdp, REFERENCE, by_loops.BETA)
-    return np.asarray(tabular.exact_gradient(mdp, LOGITS, tau=by_loops.BETA))
+    return np.asarray(tabular.exact_gradient(mdp, LOGITS, tau=by_loops.BETA + temperature))
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
@@ -311,6 +321,32 @@ def test_the_ratio_of_the_whole_sequence_is_the_gradient_off_policy() -> None:
     np.testing.assert_allclose(mean(whole, 1, LAGGING), gradient(), rtol=0, atol=1e-12)
     token = Switches(**PLAIN, ratio="token")
     assert np.abs(mean(token, 1, LAGGING) - gradient()).max() > 1e-3
+
+
+ENTROPIES = [
+    Switches(**PLAIN, ratio="sequence"),
+    Switches(ratio="sequence", kl="k1"),
+    Switches(**PLAIN, ratio="per_decision", credit="to_go"),
+    Switches(**PLAIN, ratio="token", clip="symmetric"),
+    *(Switches(**PLAIN, ratio="sequence_mean", clip=clip) for clip in ("none", "soft_gate")),
+    Switches(ratio="sequence", self_normalised="group"),
+    *(preset for preset in PRESETS.values() if preset.ratio != "none"),
+]
+
+
+@pytest.mark.parametrize("chosen", some(ENTROPIES, [0, 3]), ids=label)
+def test_entropy_in_the_reward_of_data_that_lag_is_the_policy_s_own(chosen: Switches) -> None:
+    """r - τ log π of the policy that learns, in all of them; ∇(J + τ H) where the whole ratio is
+    there.
+    """
+    size = 1 if chosen.baseline == "none" else 2
+    found = mean(chosen, size, LAGGING, TEMPERATURE)
+    wanted = expected(chosen, size, LAGGING, TEMPERATURE)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-9)
+    assert np.abs(found - mean(chosen, size, LAGGING)).max() > 1e-3
+    truth = (regularised_gradient if chosen.kl != "none" else gradient)(TEMPERATURE)
+    is_gradient = np.abs(found - truth).max() < 1e-10
+    assert is_gradient == facts_of(chosen).off_policy
 
 
 def test_k1_in_the_loss_regularises_nothing() -> None:

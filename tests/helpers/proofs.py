@@ -7,6 +7,7 @@ through the real rollout, within standard errors.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -208,6 +209,15 @@ def of_gae(case: Case) -> np.ndarray:
     )
 
 
+def of_weighed_gae(case: Case) -> np.ndarray:
+    """gae times the action's own ratio, of which an infinite range leaves all."""
+    c = GAMMA * case.setting["gae_lambda"]
+    return by_loops(
+        case,
+        lambda e, t: e.rho[t] * sum(c ** (k - t) * e.delta(k) for k in range(t, len(e.reward))),
+    )
+
+
 def of_n_step(case: Case) -> np.ndarray:
     def advantage(e: Episode, t: int) -> float:
         end = min(t + case.setting["n_step"], len(e.reward))
@@ -330,6 +340,12 @@ CASES = [
     Case("ppo", {"gae_lambda": 1.0}, limit_ends=True),
     Case("ppo", {"gae_lambda": 0.5}, problem=exact_critics),
     Case("ppo", {"gae_lambda": 0.5}, of_gae),
+    Case(
+        "ppo",
+        {"gae_lambda": 0.5, "temperature": 0.3, "epsilon": math.inf},
+        of_weighed_gae,
+        on_policy=False,
+    ),
     Case("gpomdp", {"beta": 0.6}, of_a_fading_trace, problem=endless),
 ]
 

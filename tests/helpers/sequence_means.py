@@ -86,10 +86,12 @@ def mean(
     reference: np.ndarray,
     size: int,
     num_groups: int = 1,
+    temperature: float = 0.0,
     **s: Any,
 ) -> np.ndarray:
-    """E ĝ of batches of groups of `size` sequences of one prompt by `behaviour`, [S, A]; s: the
-    switches.
+    """E ĝ of batches of groups of `size` sequences of one prompt by `behaviour`, [S, A].
+
+    With a temperature τ each token is rewarded with -τ log π. s: the switches.
     """
     # a weight that is adapted is that of `kl_coef` on the first batch, and a metric is no gradient
     s = {name: value for name, value in s.items() if name not in ("kl_control", "kl_metrics")}
@@ -121,7 +123,9 @@ def mean(
     for batch in itertools.product(groups, repeat=num_groups):
         probability = np.prod([each[0] for each in batch])
         members = [each[1] for each in batch]
-        total += probability * _estimate(members, log_pi, log_ref, t.mdp.horizon, **s)
+        total += probability * _estimate(
+            members, log_pi, log_ref, t.mdp.horizon, temperature=temperature, **s
+        )
     return total
 
 
@@ -156,6 +160,7 @@ def _estimate(
     kl: str = "none",
     kl_place: str = "reward",
     kl_ratio: bool = False,
+    temperature: float = 0.0,
 ) -> np.ndarray:
     """The estimate of one batch, [S, A]."""
     pi = np.exp(log_pi)
@@ -163,9 +168,10 @@ def _estimate(
     N, G = len(batch), len(groups[0])
     lengths = np.array([len(y.tokens) for y in batch])
     # a step's penalty in the reward
-    penalties = [np.zeros(len(y.tokens)) for y in batch]
+    penalties = [temperature * y.own for y in batch]
     if kl != "none" and kl_place == "reward":
-        penalties = [BETA * _value(kl, y, log_pi, log_ref) for y in batch]
+        for penalty, y in zip(penalties, batch, strict=True):
+            penalty += BETA * _value(kl, y, log_pi, log_ref)
     rewards = np.array([y.reward - p.sum() for y, p in zip(batch, penalties, strict=True)])
     own_group = [slice(n // G * G, n // G * G + G) for n in range(N)]
     own_rewards = [rewards[own] for own in own_group]

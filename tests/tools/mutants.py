@@ -1114,6 +1114,13 @@ MUTANTS = [
         "return traj._replace(reward=traj.reward - 0.0 * finite)",
         "tests/exact/test_unbiased.py -k temperature",
     ),
+    Mutant(
+        "entropy of the behaviour in the reward of sequences with a ratio",
+        "estimators/sequences.py",
+        'off_policy=switches.ratio != "none",',
+        "off_policy=False,",
+        "tests/exact/test_sequence_means.py -k lag_is",
+    ),
     # Other directions.
     Mutant(
         "the trace of gpomdp is cut by a reset",
