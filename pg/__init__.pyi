@@ -67,8 +67,10 @@ from .runs.acting import load_policy as load_policy
 from .runs.execution import run as run
 from .runs.exporting import export_policy as export_policy
 from .runs.loading import load as load
+from .runs.policy_files import save_params as save_params
 from .runs.results import Results as Results
 from .runs.results import load_results as load_results
+from .runs.sources import load_params as load_params
 from .seeds import seed_key as seed_key
 from .train import Learner as Learner
 from .train import TrainState as TrainState

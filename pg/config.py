@@ -60,6 +60,8 @@ from pg.settings.environments import (
 )
 from pg.settings.parts import PARTS, own_parts, part_name
 from pg.settings.ranges import WHOLE_NUMBERS, check_env_params, checked_scalars
+from pg.settings.stored_params import FIELDS as STORED
+from pg.settings.stored_params import from_digests
 from pg.tuned import NUM_ENVS
 
 __all__ = [
@@ -194,6 +196,14 @@ class Config:
     """
     critic: Any = None
     """FILE.py:NAME of a critic of your own, as policy."""
+    init_from: Any = None
+    """Run whose policy training starts from, and stays close to where it has a reference policy:
+    its folder, RUN:SEED of several seeds, or a file of parameters.
+    """
+    reference: Any = None
+    """Run whose policy is the reference, frozen beside the one that learns, as init_from; none:
+    the policy that training starts from.
+    """
     network: Architecture = "auto"
     """Torso of policy and critic, auto: cnn for images, else mlp; or a causal_transformer over a
     sequence of tokens.
@@ -322,6 +332,7 @@ class Config:
         return {
             **data,
             **{name: part_name(part) for name, part in own_parts(self).items()},
+            **{name: value.digest for name in STORED if (value := getattr(self, name)) is not None},
             "env": name_of(self.env),
             "env_params": dict(self.env_params),
             "hidden_sizes": list(self.hidden_sizes),
@@ -334,7 +345,8 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Config":
         """The config that `to_json` wrote. Raises ValueError for a field that does not exist, or a
-        wrong value; a file that is named is not executed.
+        wrong value; a file that is named is not executed. Of stored parameters it has the digest
+        alone.
         """
         check_field_names("Config", data, [field.name for field in fields(cls)])
         for name in PARTS:
@@ -343,7 +355,7 @@ class Config:
                     f"{name} is {shown(data[name])}, and what settings name that were stored is "
                     f"not executed: give the {name} itself"
                 )
-        return cls(**{**data, "preset": None})
+        return cls(**{**from_digests(data), "preset": None})
 
     def hyperparams(self, **changes: Any) -> "Hyperparams":
         """The Hyperparams that go with this Config, with fields changed by name.

@@ -55,6 +55,7 @@ from pg.network_checks import (
     takes_qr,
 )
 from pg.settings.convolutions import convolutions, convolved
+from pg.starting import in_policy_tree
 
 __all__ = [
     "Carries",
@@ -93,6 +94,8 @@ class Network(NamedTuple):
     view: View = ()
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
+    # -> parameters of the reference policy; None: those with which training starts
+    reference: Callable[[], PyTree] | None = None
 
     @property
     def recurrent(self) -> bool:
@@ -124,12 +127,27 @@ def make_policy(config: Config, env: Env) -> Network:
     if config.policy is not None:
         policy = _own_network("policy", config, shown)
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, shown)
-        return for_env(_as_configured(policy, config, shown), env, env.views.policy)
+        own = for_env(_as_configured(policy, config, shown), env, env.views.policy)
+        return _starting(own, config)
     space = env.action_space
     parts = space.parts if isinstance(space, ProductSpace) else (space,)
     if not any(isinstance(part, Box) for part in parts):
         _check_no_setting_of_boxes(config, space)
-    return for_env(_network(config, shown, _head(config, space)), env, env.views.policy)
+    policy = for_env(_network(config, shown, _head(config, space)), env, env.views.policy)
+    return _starting(policy, config)
+
+
+def _starting(policy: Network, config: Config) -> Network:
+    """The policy that starts with the parameters of `config`, and with its reference, if any.
+
+    Their shapes are compared where they are asked for.
+    """
+    init, start, held = policy.init, config.init_from, config.reference
+    if start is not None:
+        policy = policy._replace(init=lambda key: in_policy_tree("init_from", start, init))
+    if held is not None:
+        policy = policy._replace(reference=lambda: in_policy_tree("reference", held, init))
+    return policy
 
 
 def _head(config: Config, space: ActionSpace) -> nn.Module:
@@ -446,7 +464,14 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
     if isinstance(part, Network):
         made: Any = part
     else:
-        plain = dataclasses.replace(config, policy=None, critic=None, scale_observations=False)
+        plain = dataclasses.replace(
+            config,
+            policy=None,
+            critic=None,
+            init_from=None,
+            reference=None,
+            scale_observations=False,
+        )
         with in_one_sentence(f"{field} {part_name(part)!r}"):
             made = part(plain, env._replace(masked=False))  # it is masked from outside
     if not isinstance(made, Network):

@@ -46,9 +46,10 @@ from pg.config import (
 from pg.estimators.names import check_estimator
 from pg.inputs import nearest
 from pg.presets import preset
-from pg.runs import encoding, folders, migrations
+from pg.runs import encoding, folders, migrations, sources
 from pg.settings import own_files
 from pg.settings.parts import resolved
+from pg.settings.stored_params import FIELDS as STORED
 
 # Exit codes; 74 and 75 are sysexits' EX_IOERR and EX_TEMPFAIL.
 MISTAKE = 2  # in the arguments, or a folder that cannot be used
@@ -135,7 +136,7 @@ def parse(
     of_config = flags.values_of(Config, values, own)
     of_hyperparams = flags.values_of(Hyperparams, values, own)
     try:
-        config = dataclasses.replace(config, **of_config, preset=None)
+        config = dataclasses.replace(config, **sources.given(of_config), preset=None)
         if (total_steps := values.get("total_steps")) is not None:
             if _named(argv, "num-updates"):
                 raise ValueError("total_steps and num_updates exclude each other: give one of them")
@@ -149,6 +150,7 @@ def parse(
     if values["print_config"]:
         usual = Config(env=config.env, estimator=config.estimator).to_json()
         values = config.to_json() | own_files.references(own_parts(config))
+        values |= {name: stored.origin for name in STORED if (stored := getattr(config, name))}
         values |= hyperparams.scalars() | vars(chosen) | vars(machine)
         if chosen.total_steps is not None:
             del values["num_updates"]  # which follows from it

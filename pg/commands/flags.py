@@ -22,8 +22,10 @@ from pg.config import (
     part_name,
 )
 from pg.estimators.names import NAMES, SEQUENCE, SWITCHES
+from pg.runs import sources
 from pg.settings import own_files
 from pg.settings.choices import CHOICES
+from pg.settings.stored_params import FIELDS as STORED
 
 __all__ = [
     "GROUPS",
@@ -70,6 +72,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *(
             "policy",
             "critic",
+            "init_from",
+            "reference",
             "network",
             "hidden_sizes",
             "critic_hidden_sizes",
@@ -312,8 +316,20 @@ _PART = Annotated[
         str_from_instance=lambda value: [as_word(value)],
     ),
 ]
+# The place of parameters, which are read once all flags are known.
+_PARAMS = Annotated[
+    Any,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=sources.FORM,
+        instance_from_str=lambda texts: None if texts[0].lower() == "none" else texts[0],
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: ["none" if value is None else str(value)],
+    ),
+]
 # Fields that are read by another type than their annotation.
 _TYPES: dict[tuple[str, str], Any] = {
+    **{("Config", name): _PARAMS for name in STORED},
     **{("Config", name): _PART for name in PARTS},
     ("Config", "env_params"): Annotated[tuple, _primitive(_env_param, "NAME=VALUE", "*")],
 }

@@ -23,7 +23,7 @@ from pg.commands import flags
 from pg.commands.values import checked_line
 from pg.config import Config, Hyperparams
 from pg.inputs import check_name, misfit, shown
-from pg.runs import files, folders
+from pg.runs import files, folders, policy_files
 from pg.settings.parts import resolved
 
 __all__ = ["Entries", "read", "words", "written"]
@@ -67,7 +67,8 @@ def read(path: Path, parts: Mapping[str, str] = MappingProxyType({})) -> Entries
         raise ValueError(flaw)
     try:
         own = _own_parts(data, parts)
-        settings = folders.stored_settings({**data, "config": {**data["config"], **own}})
+        config, h = folders.stored_settings({**data, "config": {**data["config"], **own}})
+        settings = policy_files.attached(path.parent, config), h
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Entries(path, {}, settings, dict(data.get("options", {})))

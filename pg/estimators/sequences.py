@@ -168,7 +168,16 @@ def build(
         with_greedy=switches.baseline == "greedy",
         off_policy=switches.ratio != "none",
     )
-    return _kept(estimator, switches, h, reference) if switches.with_reference else estimator
+    if not switches.with_reference:
+        return estimator
+    if policy.reference is not None:
+        if reference is not None:
+            raise ValueError(
+                "there are two reference policies, that of sequence_estimator(reference) and that "
+                "of Config(reference): give one of them"
+            )
+        reference = policy.reference()
+    return _kept(estimator, switches, h, reference)
 
 
 def _kept(estimator: Estimator, s: Switches, h: Hyperparams, reference: PyTree) -> Estimator:

@@ -33,6 +33,7 @@ from pg.reports import tables
 from pg.runs import files, folders, parameters, periodic, results
 from pg.runs.execution import MERGED, PartialRun, joined
 from pg.runs.migrations import added, is_added, leaf_name, migrated
+from pg.starting import named_leaves
 from pg.train import TrainState
 
 _CHECKPOINT = r"\d{8,}\.[0-9a-f]{64}\.safetensors"
@@ -192,7 +193,7 @@ def save(folder: Path, done: int, states: Any, about: Mapping[str, Any]) -> None
     import safetensors.numpy
 
     header = {"format": FORMAT, "updates": done, **about}
-    arrays = {name: np.ascontiguousarray(x) for name, x in parameters.named_leaves(states).items()}
+    arrays = {name: np.ascontiguousarray(x) for name, x in named_leaves(states).items()}
     text = json.dumps(folders.jsonable(header), allow_nan=False)
     data = safetensors.numpy.save(arrays, metadata={"pg": text})
     place = folder / f"{done:08}.{hashlib.sha256(data).hexdigest()}.safetensors"
@@ -303,8 +304,8 @@ def _read(
     """
     import safetensors
 
-    leaves = parameters.named_leaves(like)
-    of_best = parameters.named_leaves({"best": periodic.best_like(like)})
+    leaves = named_leaves(like)
+    of_best = named_leaves({"best": periodic.best_like(like)})
     one_run = sum(x.size * x.dtype.itemsize for x in (leaves | of_best).values())
     path = _whole(folder, done, (num_kept + _FILLED) * one_run + _HEADER)
     try:

@@ -3,6 +3,7 @@
     OUT/ENV/ESTIMATOR/NAME/
         config.json      Config, Hyperparams, options   versions.json   software, device, git commit
         code/            texts of the user's own parts
+        init_from.safetensors, reference.safetensors    of a start, as `policy_files` has them
         .lock            process and host that work in it
 
 Imports neither jax nor gymnax, so that a folder which cannot be used is refused at once.
@@ -40,7 +41,7 @@ from pg.config import (
 )
 from pg.fast import cores
 from pg.inputs import Optional, misfit, shown
-from pg.runs import code, files
+from pg.runs import code, files, policy_files
 from pg.runs.migrations import migrated
 from pg.settings import own_files
 
@@ -229,6 +230,7 @@ def discard_setup(folder: Path) -> None:
     """Removes what `write_setup` has written, of a run that has done no update."""
     files.remove(folder, r"(config|versions)\.json")
     files.remove(folder / "code", r".+-[0-9a-f]{12}\.py")
+    policy_files.discard_copies(folder)
 
 
 def parent(out: Path, config: Config) -> Path:
@@ -273,6 +275,7 @@ def write_setup(
     if parts := code.record(config):
         setup["parts"] = parts
         code.write_texts(folder, config)
+    policy_files.write_copies(folder, config)
     write_json(folder / "config.json", setup)
     write_json(folder / "versions.json", versions or environment())
 
@@ -309,7 +312,8 @@ def read_setup(
         may_differ = allow_changed_code or not has_updates(folder)
         own = code.given_again(folder, data, given, needed=needed, allow_changed_code=may_differ)
         data = _with_env(folder, data, own.pop("env", env))
-        return stored_settings({**data, "config": {**data["config"], **own}})
+        config, hyperparams = stored_settings({**data, "config": {**data["config"], **own}})
+        return policy_files.attached(folder, config), hyperparams
     except code.ChangedCodeError:
         raise
     except ValueError as error:

@@ -16,6 +16,7 @@ from pg.config import Config, Hyperparams
 from pg.inputs import check_name
 from pg.runs import code, folders, results, sweeps
 from pg.settings import own_files
+from pg.settings.stored_params import FIELDS as STORED
 
 if TYPE_CHECKING:
     import pyarrow
@@ -135,8 +136,8 @@ def find(paths: str | Path | Iterable[str | Path]) -> Found:
 
 def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, plain values: those of Config, of Hyperparams,
-    `env_params.NAME`, and of a part of the user's own its digest, as `estimator_code`; lists as
-    texts, "64 64".
+    `env_params.NAME`, and of a part of the user's own its digest, as `estimator_code`, as of
+    parameters that it starts with; lists as texts, "64 64".
 
     stored: config, hyperparams and what else there is, as of `folders.read_stored`; fields that
     are newer than it count as default.
@@ -150,6 +151,8 @@ def flat_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
         settings["env_class"] = stored["env_class"]
     for field, part in _parts_of(stored):
         settings[f"{field}_code"] = code.digest(part)[: code.SHORT]
+    for field in STORED:
+        settings[field] = settings[field] and settings[field][: code.SHORT]
     # a run that ends at a return is no run of a fixed length
     if (target := stored.get("options", {}).get("stop_at_return")) is not None:
         settings["stop_at_return"] = target

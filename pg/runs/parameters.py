@@ -20,6 +20,7 @@ import numpy as np
 from pg.runs import files, folders, memory
 from pg.runs.migrations import added, is_added, leaf_name
 from pg.runs.results import num_seeds
+from pg.starting import named_leaves
 
 _NORMALISER, _CRITIC = "normaliser/", "params/critic/"
 LAST, BEST = "params.safetensors", folders.BEST
@@ -45,19 +46,6 @@ def leaves(params: Any, normaliser: Any = ()) -> dict[str, np.ndarray]:
     named = named_leaves({"params": params, "normaliser": normaliser})
     # np.ascontiguousarray would make a vector of a number
     return {name: np.asarray(leaf, order="C") for name, leaf in named.items()}
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves by their path in the tree, as `params/policy/params/torso/Dense_0/kernel`.
-
-    Raises ValueError where two leaves would have one name.
-    """
-    paths = jax.tree.leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two arrays would be stored as {twice!r}: no key may have a '/' in it")
-    return dict(zip(names, (leaf for _, leaf in paths), strict=True))
 
 
 def read_params(folder: Path, like: Any) -> Any:

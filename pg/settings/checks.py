@@ -21,6 +21,7 @@ from pg.settings.construction import AUTO
 from pg.settings.convolutions import checked_texts
 from pg.settings.environments import check_env, check_interface
 from pg.settings.parts import check_part, part_name
+from pg.settings.stored_params import check_stored_params
 from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
@@ -83,6 +84,7 @@ def _check_preset(name: Any) -> None:
 
 def check_fit(config: Any) -> None:
     """Raises ValueError where fields of a Config exclude each other."""
+    check_stored_params(config)
     check_network(config)
     _check_batch(config)
     _check_layers(config)
@@ -251,13 +253,8 @@ def _check_parts(config: Any) -> None:
             f"image_layout={config.image_layout!r} is for network='cnn': "
             f"{config.network!r} takes no axes apart"
         )
+    _check_reference(config)
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
-    if facts.with_reference and config.normalise_observations:
-        raise ValueError(
-            f"estimator={estimator!r} keeps a reference policy, and with normalise_observations "
-            "running statistics change what its parameters do: leave normalise_observations out, "
-            "or give scale_observations, which stays as it is"
-        )
     if config.optimizer == "trpo" and facts.critic == "Q":
         raise ValueError(
             f"optimizer='trpo' measures its step by the action that was taken, and "
@@ -306,6 +303,22 @@ def _check_parts(config: Any) -> None:
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
                 f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
             )
+
+
+def _check_reference(config: Any) -> None:
+    """Checks that a reference policy is asked for, and that it stays the same function."""
+    facts, estimator = facts_of(config.estimator), part_name(config.estimator)
+    if facts.with_reference and config.normalise_observations:
+        raise ValueError(
+            f"estimator={estimator!r} keeps a reference policy, and with normalise_observations "
+            "running statistics change what its parameters do: leave normalise_observations out, "
+            "or give scale_observations, which stays as it is"
+        )
+    if config.reference is not None and not facts.with_reference:
+        raise ValueError(
+            f"reference is for an estimator with a KL divergence, and estimator={estimator!r} has "
+            "none: give one with a switch kl, as estimator='rloo' or 'sequence:kl=k1'"
+        )
 
 
 def _check_causal_transformer(config: Any) -> None:

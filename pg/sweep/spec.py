@@ -33,8 +33,9 @@ from pg.estimators.names import canonical
 from pg.fast.devices import Layout
 from pg.inputs import Optional, check_name
 from pg.reports import tables
-from pg.runs import code, files, folders, results, sweeps
+from pg.runs import code, files, folders, policy_files, results, sweeps
 from pg.runs import execution as runs
+from pg.settings.stored_params import FIELDS as STORED
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 
@@ -67,6 +68,8 @@ class SweepSpec:
         if "estimator" in self.table:
             named = [canonical(x) for x in self.table["estimator"]]
             object.__setattr__(self, "table", {**self.table, "estimator": named})
+        if varied := [name for name in STORED if name in self.table]:
+            raise ValueError(f"{varied[0]} cannot be varied: start a sweep for each of its values")
         order = sorted(range(self.num_configurations), key=lambda g: self._first_like(g))
         table = {name: [values[g] for g in order] for name, values in self.table.items()}
         object.__setattr__(self, "table", table)
@@ -322,6 +325,7 @@ def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str
         about["parts"] = parts
         for config, _ in spec.programs():
             code.write_texts(folder, config)
+    policy_files.write_copies(folder, spec.config)
     folders.write_json(folder / "sweep.json", about)
 
 

@@ -31,7 +31,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "env": st.sampled_from(["CartPole-v1", "Pendulum-v1", "Catch-bsuite", "MemoryChain-bsuite"]),
     "env_params": st.sampled_from([(), {}, {"max_steps_in_episode": 5}]),
     "estimator": st.sampled_from(list(FACTS)),
-    **dict.fromkeys(("policy", "critic"), st.none()),
+    **dict.fromkeys(("policy", "critic", "init_from", "reference"), st.none()),
     "num_updates": st.just(3),
     "num_envs": st.sampled_from([1, 2, 4]),
     "group_size": st.sampled_from([1, 1, 2]),

@@ -12,6 +12,7 @@ import pg
 from pg.config import Config, Hyperparams
 from pg.runs import folders, parameters, results
 from pg.runs.migrations import RENAMED, leaf_name
+from pg.starting import named_leaves
 
 ROOT = Path(__file__).parents[2]
 BEFORE = ROOT / "tests" / "data" / "run-before-renaming"
@@ -70,7 +71,7 @@ def test_arrays_of_before_are_read_under_the_names_of_today() -> None:
 
 def test_parameters_and_checkpoints_name_their_arrays_alike(tmp_path: Path) -> None:
     state = pg.make_learner(Config(hidden_sizes=(3,), preset=None)).init(pg.seed_key(0))
-    of_state = parameters.named_leaves(state)
+    of_state = named_leaves(state)
     of_params = parameters.leaves(state.params, state.normaliser)
     assert set(of_params) <= set(of_state)
     assert "params/policy/params/torso/Dense_0/kernel" in of_params
@@ -78,4 +79,4 @@ def test_parameters_and_checkpoints_name_their_arrays_alike(tmp_path: Path) -> N
     for name, stored in parameters.read_leaves(tmp_path, state.params, state.normaliser).items():
         np.testing.assert_array_equal(stored, of_state[name])
     with pytest.raises(ValueError, match="two arrays would be stored as 'a/b'"):
-        parameters.named_leaves({"a/b": 1, "a": {"b": 2}})
+        named_leaves({"a/b": 1, "a": {"b": 2}})

@@ -279,6 +279,27 @@ MUTANTS = [
         "tests/core/test_switches.py -k does_not_move",
     ),
     Mutant(
+        "sequences whose reference is the start although another one is given",
+        "estimators/sequences.py",
+        "        reference = policy.reference()\n",
+        "        reference = None\n",
+        "tests/runs/test_init_from.py -k a_learner_starts",
+    ),
+    Mutant(
+        "a run that is resumed from another start than the one it had",
+        "runs/policy_files.py",
+        "if digest_of(arrays) != stored.digest:",
+        "if False:",
+        "tests/runs/test_init_from.py -k source_may_go",
+    ),
+    Mutant(
+        "parameters that stand for another function are a start",
+        "settings/stored_params.py",
+        "    if differing:\n",
+        "    if False:\n",
+        "tests/runs/test_init_from.py -k file_of_parameters",
+    ),
+    Mutant(
         "sequences whose weights of decisions end one decision early",
         "estimators/sequences.py",
         "return jnp.cumsum(of_step, axis=0)",
