@@ -21,6 +21,7 @@ from pg.config import (
     check_hyperparams,
     check_is_hyperparams,
 )
+from pg.estimators.names import canonical
 from pg.inputs import check_name, count, entries, shown
 
 Space = Any  # Range, or a sequence of values
@@ -144,7 +145,8 @@ def hyperparams_of(base: Hyperparams, table: Table) -> Hyperparams:
 def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
     """The spaces of `NAME=V,V,V`, `NAME=LOW:HIGH` (log-uniform) and `NAME=LOW:HIGH:linear`.
 
-    Raises ValueError for a text that is none of these.
+    Raises ValueError for a text that is none of these, and for a value that is listed twice, also
+    by two names of one estimator.
     """
     spaces: dict[str, Space] = {}
     for text in texts:
@@ -155,7 +157,7 @@ def spaces_of(texts: Sequence[str]) -> dict[str, Space]:
         if name in spaces:
             raise ValueError(f"{name} is given twice")
         is_range = ":" in values and name not in PARTS  # of which FILE.py:NAME may be one
-        spaces[name] = _range(name, values) if is_range else [_value(v) for v in values.split(",")]
+        spaces[name] = _range(name, values) if is_range else _values(name, values)
     return spaces
 
 
@@ -192,6 +194,20 @@ def lasting(table: Table, config: Config, total_steps: int) -> Table:
         values = {name: column[g] for name, column in static.items()}
         num_updates.append(replace(config, **values).lasting(total_steps).num_updates)
     return {**table, "num_updates": num_updates}
+
+
+def _values(name: str, text: str) -> list[Any]:
+    """The values of V,V,V, estimators by their one name. Raises ValueError for one that is there
+    twice.
+    """
+    found: dict[Any, str] = {}
+    for word in text.split(","):
+        value = canonical(word) if name == "estimator" else _value(word)
+        if value in found:
+            both = repr(word) if word == found[value] else f"{found[value]!r} and {word!r}"
+            raise ValueError(f"{name} has one value twice: {both}; leave one out")
+        found[value] = word
+    return list(found)
 
 
 def _range(name: str, text: str) -> Range:

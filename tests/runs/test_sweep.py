@@ -120,6 +120,12 @@ def test_a_command_line_names_spaces() -> None:
             "range of gamma is log-uniform, and needs LOW > 0",
         ),
         (lambda: spaces.table_of(["gamma=1", "gamma=1"]), "gamma is given twice"),
+        (lambda: spaces.table_of(["gamma=0.9,1,1.0"]), "gamma has one value twice: '1' and '1.0'"),
+        (
+            lambda: spaces.table_of(["estimator=dapo,gspo,dapo:kl=none"]),
+            "estimator has one value twice: 'dapo' and 'dapo:kl=none'; leave one out",
+        ),
+        (lambda: spaces.table_of(["estimator=ppo,ppo"], "random"), "value twice: 'ppo'; leave"),
         (lambda: sweep(CONFIG, []), "seeds must be whole numbers"),
         (
             lambda: sweep(CONFIG, range(1), width=0),
