@@ -120,15 +120,16 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
 
 
 def nearest(value: Any, names: Iterable[str]) -> list[str]:
-    """The names, at most three, that are most like `value`; the one that is meant, where another
-    library says so.
+    """The names, at most three, that are most like `value`; the one that is meant, where it is
+    written another way or another library says so.
     """
     names = list(names)
     text = str(value)[:80]  # to look for what is near takes its time
     written = _plain(text)
-    meant = [name for name in names if _plain(name) in (written, ALIASES.get(written))]
-    if meant:
-        return meant[:1]
+    for meant in (written, ALIASES.get(written)):
+        same = [name for name in names if _plain(name) == meant]
+        if same:
+            return same[:1]
     near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     if not near:  # a prefix or another case is what people type
         near = [name for name in names if text.lower()[:4] in name.lower()][:3]

@@ -14,6 +14,7 @@ import pg
 from pg.commands.job import Options
 from pg.config import Config, Hyperparams
 from pg.estimators.facts import FACTS
+from pg.estimators.names import NAMES
 from pg.inputs import ALIASES, check_key, nearest
 from pg.train import make_train
 
@@ -47,6 +48,12 @@ def test_words_of_other_libraries_stand_for_what_is_here() -> None:
         assert word not in flags, word
         assert [meant] == [name.strip("_") for name in nearest(word, flags)], word
         assert nearest(word.replace("_", "-").upper(), flags) == nearest(word, flags)
+
+
+def test_a_name_in_capitals_goes_before_what_another_library_calls_so() -> None:
+    """A preset of sequences has the name that elsewhere is that of an estimator of returns."""
+    assert nearest("RLOO", NAMES) == nearest("rloo-", NAMES) == ["rloo"]
+    assert nearest("RLOO", FACTS) == ["leave_one_out"]
 
 
 def test_the_shape_of_old_keys_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
