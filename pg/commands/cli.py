@@ -96,8 +96,16 @@ _INSTEAD = {
 def parse(
     prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
 ) -> tuple[Config, Hyperparams, Any, Machine]:
+    """`parse_given` without the names of what is given."""
+    return parse_given(prog, description, options, argv)[:4]
+
+
+def parse_given(
+    prog: str | None, description: str, options: type, argv: Sequence[str] | None = None
+) -> tuple[Config, Hyperparams, Any, Machine, frozenset[str] | None]:
     """Config, Hyperparams, `options` (a dataclass of the script's own flags) and Machine from the
-    command line.
+    command line, and the names of the settings that it gives, or the file that it names; None where
+    that is a run, which gives all of them.
 
     Defaults are the preset of the estimator and the environment that are named, or, with --resume
     RUN or --config RUN, the settings of that run. The entries of another file of settings count as
@@ -155,7 +163,9 @@ def parse(
         if chosen.total_steps is not None:
             del values["num_updates"]  # which follows from it
         _print_settings(values, usual)
-    return config, hyperparams, chosen, machine
+    of_run = file is not None and file.run is not None
+    given = frozenset(name_of(word).removeprefix("no_") for word in argv if is_flag(word))
+    return config, hyperparams, chosen, machine, None if of_run else given
 
 
 def resumed(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,9 @@ Settings are named by --over: NAME=V,V,V lists values, NAME=LOW:HIGH is a range,
 value of a field of Config compiles anew. After Ctrl-C or a kill the same command goes on, from the
 last checkpoint of the chunk that was in progress.
 
+Where the estimator or the environment is varied, each configuration has the settings that the train
+command has for them, but for those that are given.
+
 Two methods spend less than all configurations would take. halving trains all for a first part of
 their updates and only the best for longer, each from where it was and on the schedules of the whole
 run. tpe (Optuna) proposes configurations in batches, each from the scores of those before.
@@ -95,7 +98,7 @@ class Options(cli.Checkpointing, cli.Length):
 @cli.command
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Returns the exit code, as of the train command; 3 where every run diverged."""
-    config, hyperparams, options, machine = cli.parse(
+    config, hyperparams, options, machine, given = cli.parse_given(
         prog, cli.docstring_of(__file__), Options, argv
     )
     cli.cache_compilations()
@@ -110,7 +113,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             method = "auto" if is_halving else options.method
             table = spaces.table_of(options.over, method, options.trials, options.search_seed)
         if options.total_steps is not None:
-            table = spaces.lasting(table, config, options.total_steps)
+            given = given and given | {"num_updates"}  # which follows from it
+            presets = spaces.presets(table, config, given)
+            table = spaces.lasting(table, config, options.total_steps, presets)
         limit = (
             None if options.memory_limit is None else memory.number_of_bytes(options.memory_limit)
         )
@@ -122,7 +127,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
         seeds = range(options.seed, options.seed + options.seeds)
         spec = SweepSpec(
-            config, hyperparams, table, seeds, options.eval_episodes, options.greedy, options.exact
+            config,
+            hyperparams,
+            table,
+            seeds,
+            options.eval_episodes,
+            options.greedy,
+            options.exact,
+            given,
         )
         fresh = options.seeds if options.fresh_seeds is None else options.fresh_seeds
         if is_tpe or is_halving:

@@ -235,7 +235,8 @@ def _of_sweep(folder: Path) -> list[Runs]:
         seeds = rows["seed"][chosen].tolist()
         if len(seeds) < stored["num_seeds"]:
             continue
-        values = {name: column[g] for name, column in stored["table"].items()}
+        table = {**stored.get("presets", {}), **stored["table"]}
+        values = {name: column[g] for name, column in table.items()}
         settings = flat_settings(_with_values(stored, values))
         found.append(Runs(folder, g, settings, seeds, metrics, {actions: means[chosen]}))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pg.inputs import Optional
 from pg.reports import tables
 from pg.runs import files, folders, results
 from pg.runs.migrations import COLUMNS, migrated
@@ -20,7 +21,7 @@ from pg.runs.migrations import COLUMNS, migrated
 SWEEP: dict[str, Any] = {
     **folders.SETTINGS,
     **{"table": {...: list}, "episodes": int, "greedy": bool, "exact": bool},
-    **{"first_seed": int, "num_seeds": int},
+    **{"first_seed": int, "num_seeds": int, "presets": Optional({...: list})},
 }
 
 

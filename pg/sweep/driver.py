@@ -73,6 +73,7 @@ def run_sweep(
     specs.check(spec, layout)
     tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     say(f"{spec.title}: {tried}; {folder}")
+    say_presets(spec)
     say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
         if devices.is_first():
@@ -84,6 +85,13 @@ def run_sweep(
         )
         discard_checkpoints(folder)
     return 0 if finite else cli.NOT_FINITE
+
+
+def say_presets(spec: SweepSpec) -> None:
+    """Says which settings are those of each configuration's estimator and environment."""
+    if spec.presets:
+        names = ", ".join(spec.presets)
+        say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
 
 
 def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:

@@ -79,12 +79,14 @@ class Search:
         return self.sweep.folder(out, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The rule, and the digests of the parts of one's own that it may propose."""
+        """The rule, and of what it may propose the presets and the digests of one's own parts."""
         data = self.rule.to_json()
         if isinstance(self.rule, Tpe):
             proposed = _lasting(self, proposals.corners(self.rule.spaces))
             whole = dataclasses.replace(self.sweep, table=proposed)
             data["parts"] = whole.to_json().get("parts", [])
+            if whole.presets:
+                data["presets"] = whole.presets
         return data
 
     def divisors(self) -> list[int]:
@@ -176,6 +178,7 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
     divisors = search.divisors()
     total = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     driver.say(f"{spec.title}: {total}, {len(divisors)} rungs; {folder}")
+    driver.say_presets(spec)
     driver.say_unused(spec, spec.table)
     rounds: list[Round] = []
     earlier = None
@@ -254,7 +257,11 @@ def _unlabelled(name: str, stored: Any, space: Space | None) -> Any:
 
 def _lasting(search: Search, table: Table) -> Table:
     steps = search.rule.total_steps if isinstance(search.rule, Tpe) else None
-    return table if steps is None else spaces.lasting(table, search.sweep.config, steps)
+    if steps is None:
+        return table
+    spec = search.sweep
+    presets = spaces.presets(table, spec.config, spec.given)
+    return spaces.lasting(table, spec.config, steps, presets)
 
 
 def _swept(

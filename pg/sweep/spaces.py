@@ -7,7 +7,7 @@ here imports jax.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,8 +21,10 @@ from pg.config import (
     check_hyperparams,
     check_is_hyperparams,
 )
-from pg.estimators.names import canonical
+from pg.estimators.names import canonical, check_estimator
 from pg.inputs import check_name, count, entries, shown
+from pg.settings import own_files
+from pg.tuned import defaults
 
 Space = Any  # Range, or a sequence of values
 Table = dict[str, list[Any]]  # G values of every name
@@ -172,9 +174,53 @@ def table_of(texts: Sequence[str], method: str = "auto", num: int = 16, seed: in
     return combinations(spaces) if method == "grid" else draws(method, num, spaces, seed)
 
 
-def lasting(table: Table, config: Config, total_steps: int) -> Table:
+def presets(table: Table, config: Config, given: Collection[str] | None) -> Table:
+    """The settings of each configuration that the preset of its estimator on its environment has,
+    [G] of each name: where one of the two is varied, and as far as they are not those of `config`.
+
+    Args:
+        table: The configurations.
+        config: What is not varied.
+        given: Names of the settings that hold for all configurations; None: all of them do.
+
+    Raises:
+        ValueError: There is no such estimator, or a file that is named for one cannot be loaded.
+    """
+    if given is None or not {"estimator", "env"} & set(table):
+        return {}
+    cut = config.minibatch_size if "minibatch_size" in given else None
+    base = {"estimator": config.estimator, "env": config.env, "minibatch_size": cut}
+    num = len(next(iter(table.values())))
+    columns = {name: table.get(name, [value] * num) for name, value in base.items()}
+    rows = [
+        defaults(_loaded(estimator), env, minibatch_size)
+        for estimator, env, minibatch_size in zip(*columns.values(), strict=True)
+    ]
+    usual = defaults(config.estimator, config.env, cut)
+    plain = {**vars(Config(preset=None)), **Hyperparams().scalars()}
+    found = {}
+    for name in dict.fromkeys(name for row in [usual, *rows] for name in row):
+        values = [row.get(name, plain.get(name)) for row in rows]
+        is_free = name in plain and name not in {*base, *given, *table}
+        if is_free and any(value != usual.get(name, plain[name]) for value in values):
+            found[name] = values
+    return found
+
+
+def _loaded(estimator: Any) -> Any:
+    """The estimator, or the function that FILE.py:NAME stands for."""
+    if own_files.is_reference(estimator):
+        return own_files.load(estimator)
+    if isinstance(estimator, str):
+        check_estimator("estimator", estimator, own_files.FORM)
+    return estimator
+
+
+def lasting(table: Table, config: Config, total_steps: int, presets: Table | None = None) -> Table:
     """The table with the `num_updates` of every configuration, where what is varied changes the
     steps of an update.
+
+    presets: further settings of each configuration, as of `presets`.
 
     Raises ValueError where `num_updates` is itself varied.
     """
@@ -182,13 +228,14 @@ def lasting(table: Table, config: Config, total_steps: int) -> Table:
         raise ValueError(
             "total_steps and num_updates exclude each other: vary num_updates, or leave it out"
         )
+    every = {**(presets or {}), **table}
     lengths = [
-        name for name in ("collect", "num_envs", "num_steps", "action_repeat") if name in table
+        name for name in ("collect", "num_envs", "num_steps", "action_repeat") if name in every
     ]
     if not lengths:
         return table
-    static = {name: values for name, values in table.items() if name in Config.__dataclass_fields__}
-    num = len(table[lengths[0]])
+    static = {name: values for name, values in every.items() if name in Config.__dataclass_fields__}
+    num = len(every[lengths[0]])
     num_updates = []
     for g in range(num):
         values = {name: column[g] for name, column in static.items()}

@@ -36,6 +36,7 @@ from pg.reports import tables
 from pg.runs import code, files, folders, policy_files, results, sweeps
 from pg.runs import execution as runs
 from pg.settings.stored_params import FIELDS as STORED
+from pg.sweep import spaces
 from pg.sweep.chunks import Chunk
 from pg.sweep.spaces import Table, hyperparams_of
 
@@ -57,6 +58,10 @@ class SweepSpec:
     episodes: int = 100
     greedy: bool = False
     exact: bool = False
+    # names of the settings that hold for all configurations, where the others are those of each
+    # one's estimator and environment; None: all hold
+    given: frozenset[str] | None = None
+    presets: Table = dataclasses.field(init=False)  # those others, as of `spaces.presets`
 
     def __post_init__(self) -> None:
         """Brings configurations of one program together. Raises ValueError for a setting that is
@@ -70,15 +75,22 @@ class SweepSpec:
             object.__setattr__(self, "table", {**self.table, "estimator": named})
         if varied := [name for name in STORED if name in self.table]:
             raise ValueError(f"{varied[0]} cannot be varied: start a sweep for each of its values")
+        self._set_presets()
         order = sorted(range(self.num_configurations), key=lambda g: self._first_like(g))
         table = {name: [values[g] for g in order] for name, values in self.table.items()}
         object.__setattr__(self, "table", table)
+        self._set_presets()  # in the same order
         for config, group in self.programs():  # which checks every Config
             traced = self.traced(group)
             hyperparams_of(self.hyperparams, traced)
             for name in ("temperature", "stop_kl"):
                 for value in traced.get(name, [getattr(self.hyperparams, name)]):
                     check_together(config, self.hyperparams._replace(**{name: value}))
+
+    def _set_presets(self) -> None:
+        """Sets the presets that go with the table, which are no labels of a configuration."""
+        own = spaces.presets(self.table, self.config, self.given)
+        object.__setattr__(self, "presets", own)
 
     @property
     def num_configurations(self) -> int:
@@ -122,7 +134,7 @@ class SweepSpec:
     def traced(self, group: range) -> Table:
         """The values of some configurations that need no compilation of their own."""
         traced = {}
-        for name, values in self.table.items():
+        for name, values in {**self.presets, **self.table}.items():
             if name not in _STATIC:
                 traced[name] = [values[g] for g in group]
         return traced
@@ -146,6 +158,7 @@ class SweepSpec:
             **fields,
             "first_seed": self.seeds.start,
             "num_seeds": len(self.seeds),
+            **({"presets": self.presets} if self.presets else {}),
         }
         parts = [
             {"field": entry["field"], "name": entry["name"], "sha256": code.digest(entry)}
@@ -207,10 +220,11 @@ class SweepSpec:
         names = set(expected) - {"config", "hyperparams"}
         same = (config, hyperparams) == (self.config, self.hyperparams)
         same &= stored.get("search") == (folders.jsonable(search) if search else None)
-        return same and all(stored[name] == expected[name] for name in names)
+        return same and all(stored.get(name) == expected[name] for name in names)
 
     def _static(self, g: int) -> dict[str, Any]:
-        return {name: values[g] for name, values in self.table.items() if name in _STATIC}
+        every = {**self.presets, **self.table}
+        return {name: values[g] for name, values in every.items() if name in _STATIC}
 
     def _first_like(self, g: int) -> int:
         return next(i for i in range(g + 1) if self._static(i) == self._static(g))

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from mistakes import Mistake, assert_one_sentence
 from small import TINY
+from stored import store_run
 
 import pg
-from pg.commands import cli
+from pg.commands import cli, job
+from pg.commands import sweep as sweep_command
 from pg.config import Config, Hyperparams
 from pg.evaluate import evaluate
 from pg.fast import devices
@@ -26,6 +28,7 @@ from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import Range, SweepSpec, chunks, driver, grid, random, report, sobol, spaces, sweep
 from pg.sweep import spec as specs
+from pg.sweep.search import Search, Tpe
 from pg.train import make_train
 
 CONFIG = Config(
@@ -312,6 +315,85 @@ def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> N
     assert specs.start(one, before) == (6, 6)
     assert_equal(sweeps.read_runs(before), rows)
     assert sweeps.read_metrics(before)[1]["return"].shape == (3, CONFIG.num_updates)
+
+
+def of_command_line(argv: list[str], table: dict[str, list[Any]]) -> SweepSpec:
+    config, hyperparams, _, _, given = cli.parse_given(None, "", sweep_command.Options, argv)
+    return SweepSpec(config, hyperparams, table, range(2), given=given)
+
+
+def assert_as_trained(one: SweepSpec, name: str, argv: list[str]) -> None:
+    """Each configuration has the settings that the train command has for its `name`."""
+    for config, group in one.programs():
+        value = one.table[name][group.start]
+        flags = [f"--{name}", value, *argv]
+        trained, wanted = cli.parse(None, "", job.Options, flags)[:2]
+        assert config == trained
+        found = spaces.hyperparams_of(one.hyperparams, one.traced(group))
+        assert {k: v[0] for k, v in found.scalars().items()} == wanted.scalars(), value
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--kl-coef=0", "--num-updates", "7", "--epsilon", "0.1", "--no-residual"],
+        ["--env", "sequences:reverse", "--group-size", "1", "--horizon", "9"],
+    ],
+)
+def test_each_estimator_of_a_sweep_has_the_settings_of_the_train_command(argv: list[str]) -> None:
+    """Static ones and traced ones, but for those that are given."""
+    names = ["state_value", "vtrace", "entropy_reward"]
+    if "--group-size" not in argv:
+        names += ["rloo", "gspo:kl=k2", "grpo"]
+    if "--env" in argv:
+        names.remove("vtrace")
+    one = of_command_line(argv, {"estimator": names})
+    assert_as_trained(one, "estimator", argv)
+    assert one.presets
+    assert not {"kl_coef", "num_updates", "epsilon"} & set(one.presets) or "--kl-coef=0" not in argv
+    assert one.values(0) == {"estimator": "state_value"}
+    rows = dataclasses.replace(one, table={"estimator": names[1:]})
+    assert_as_trained(rows, "estimator", argv)
+
+
+def test_each_environment_of_a_sweep_has_the_settings_of_the_train_command() -> None:
+    argv = ["--estimator", "ppo", "--gamma", "0.9"]
+    one = of_command_line(argv, {"env": ["Catch-bsuite", "CartPole-v1"]})
+    assert_as_trained(one, "env", argv)
+    assert "num_updates" in one.presets
+    assert "gamma" not in one.presets
+
+
+def test_presets_are_a_part_of_the_specification_and_of_its_folder(tmp_path: Path) -> None:
+    table = {"estimator": ["grpo", "rloo"]}
+    argv = ["--group-size", "5"]
+    one, other = (of_command_line(x, table) for x in (argv, [*argv, "--kl-coef", "0"]))
+    assert one.to_json()["presets"]["kl_coef"] == [0.0, 0.03]
+    assert one.folder(tmp_path) != other.folder(tmp_path)
+    plain = dataclasses.replace(one, given=None)
+    assert plain.presets == {}
+    assert "presets" not in plain.to_json()
+    searches = [
+        Search(dataclasses.replace(x, table={}), Tpe(table)).folder(tmp_path) for x in (one, other)
+    ]
+    assert searches[0] != searches[1]
+
+
+def test_a_sweep_of_a_run_s_settings_has_these_alone(tmp_path: Path) -> None:
+    folder = store_run(tmp_path / "run", [1.0], hyperparams={"kl_coef": 0.2})
+    table = {"estimator": ["grpo", "rloo"], "group_size": [5, 5]}
+    assert of_command_line(["--config", str(folder)], table).presets == {}
+
+
+def test_the_length_of_a_sweep_in_steps_is_that_of_each_preset() -> None:
+    argv = ["--estimator", "ppo"]
+    one = of_command_line(argv, {"estimator": ["ppo", "gae"]})
+    given = one.given and one.given | {"num_updates"}
+    presets = spaces.presets(one.table, one.config, given)
+    table = spaces.lasting(one.table, one.config, 10_000, presets)
+    assert presets["num_steps"] == [64, 32]
+    assert table["num_updates"] == [-(-10_000 // (8 * 64)), -(-10_000 // (8 * 32))]
 
 
 def test_static_settings_are_brought_together() -> None:

@@ -45,6 +45,20 @@ MUTANTS = [
         "compared / baselines.group_deviation(total, error, same_group(traj)) ** 2",
         "tests/benchmarks/test_reproductions_sequences.py -k weight_of_a_prompt",
     ),
+    Mutant(
+        "a sweep over estimators with the settings of its first flags alone",
+        "sweep/spec.py",
+        "own = spaces.presets(self.table, self.config, self.given)",
+        "own: Table = {}",
+        "tests/runs/test_sweep.py -k settings_of_the_train_command",
+    ),
+    Mutant(
+        "presets of a sweep over the flags that are given",
+        "sweep/spaces.py",
+        "name not in {*base, *given, *table}",
+        "name not in {*base, *table}",
+        "tests/runs/test_sweep.py -k settings_of_the_train_command",
+    ),
     # Batches of an older policy.
     Mutant(
         "a lag of one update less",
