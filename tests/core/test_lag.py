@@ -223,6 +223,29 @@ def test_each_heuristic_has_its_weights_and_the_mean_of_the_gradient(
 
 
 @pytest.mark.usefixtures("x64")
+def test_the_weights_of_whole_episodes_are_bounded_where_the_policy_is_in_the_mixture() -> None:
+    """With K policies balance is at most K. Of K π μ / Σ μᵢ², power, it is K on the newest policy's
+    own episodes; on others' K / 2, as π² + μ² is at least 2 π μ. All are nearly reached.
+    """
+    tree, logits, far = mixture(2)
+    near = logits + 0.1 * far.policy[0]
+    largest: dict[str, list[float]] = {"balance": [], "older": [], "newest": []}
+    for older in ([10 * far.policy[0], 10 * far.policy[1]], [near, 10 * far.policy[1]]):
+        others = Params(jnp.stack([*older, logits]), ())
+        for number, behaviour in enumerate(others.policy):
+            traj, _ = tabular.enumerate_trajectories(tree.mdp, behaviour)
+            log_pi = jax.nn.log_softmax(logits)[traj.obs.argmax(-1), traj.action]
+            for heuristic in ("balance", "power"):
+                known = lag.weighed_against(heuristic, tabular.table_policy(logits), others, traj)
+                of_step = jnp.where(traj.valid, log_pi - known.log_prob, 0.0)
+                weight = float(jnp.exp(of_step.sum(0)).max())
+                age = "newest" if number == 2 else "older"
+                largest[age if heuristic == "power" else "balance"].append(weight)
+    for name, bound in {"balance": 3.0, "older": 1.5, "newest": 3.0}.items():
+        assert 0.95 * bound < max(largest[name]) <= bound * (1 + 1e-12), name
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "heuristic", ["own", "balance", pytest.param("power", marks=pytest.mark.slow)]
 )

@@ -294,6 +294,21 @@ def test_a_sweep_lies_under_the_names_of_what_it_varies(tmp_path: Path) -> None:
     assert other.title == "leave_one_out"
 
 
+def test_long_names_of_folders_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    """Two that begin alike, or are the same but for signs that a folder cannot have."""
+    long = "sequence:baseline=mean+scale=batch+" * 4
+    names = [long + "kl=k1", long + "kl=k2", (long + "kl=k1").replace("+", "-")]
+    places = [folders.place(tmp_path, "CartPole-v1", name) for name in names]
+    assert len(set(places)) == 3
+    assert {len(place.name) for place in places} == {folders.LONGEST_NAME}
+    assert len({place.name[:-8] for place in places}) == 1
+    assert places[0] == folders.place(tmp_path, "CartPole-v1", names[0])
+    fits = "e" * folders.LONGEST_NAME
+    assert folders.place(tmp_path, fits).name == fits
+    for place in places:
+        place.mkdir(parents=True)
+
+
 def test_a_sweep_of_before_goes_on_under_the_names_of_today(tmp_path: Path) -> None:
     """Settings, varied names and columns have been renamed since; nothing is run again."""
     one = spec(table={"gae_lambda": [0.9, 1.0]})
