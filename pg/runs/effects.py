@@ -16,14 +16,21 @@ from pg.train import make_learner
 
 __all__ = ["changed", "remark", "without_effect"]
 
-# Every update depends on it, so that no program need be looked at.
-_ALWAYS = "learning_rate"
-
 
 def changed(config: Config, hyperparams: Hyperparams) -> list[str]:
     """The hyperparameters that are not what the estimator has on the environment by itself."""
     usual = Config(env=config.env, estimator=config.estimator).hyperparams().scalars()
     return [name for name, value in hyperparams.scalars().items() if value != usual[name]]
+
+
+def _always_used(config: Config) -> tuple[str, ...]:
+    """The hyperparameters that every update depends on, so that no program need be looked at:
+    gradients are clipped before any optimizer, and steps are of the learning rate but where trpo or
+    an optimizer of one's own may set their length.
+    """
+    if config.optimizer == "trpo" or not isinstance(config.optimizer, str):
+        return ("max_grad_norm",)
+    return ("max_grad_norm", "learning_rate")
 
 
 @faults_in_one_sentence()
@@ -33,8 +40,9 @@ def without_effect(config: Config, hyperparams: Hyperparams, names: Iterable[str
 
     Raises ValueError as `make_learner` and what it makes do.
     """
+    always = _always_used(config)
     values: dict[str, Any] = {
-        name: jnp.asarray(getattr(hyperparams, name)) for name in names if name != _ALWAYS
+        name: jnp.asarray(getattr(hyperparams, name)) for name in names if name not in always
     }
     if not values:
         return []

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import optax
 import pytest
 from jax.interpreters import partial_eval
 from small import TINY
@@ -36,11 +37,29 @@ def test_what_an_update_depends_on_has_an_effect() -> None:
     assert of("actor_critic", collect="windows", group_size=1) == ["kl_coef", "momentum"]
 
 
+def test_a_step_size_has_no_effect_where_a_trust_region_sets_the_step() -> None:
+    """But for the critic's step; clipping has one by any optimizer, as is taken without a look."""
+    assert "learning_rate" in of("leave_one_out", optimizer="trpo")
+    assert "learning_rate" not in of("state_value", optimizer="trpo", group_size=1)
+    assert "learning_rate" in of("leave_one_out", optimizer=lambda rate: optax.sgd(0.1))
+    assert "learning_rate" not in of("leave_one_out", optimizer=optax.sgd)
+
+
+@pytest.mark.parametrize("optimizer", ["trpo", "lion", "svrpg", lambda rate: optax.sgd(0.1)])
+def test_an_update_depends_on_the_clipping_of_gradients(
+    optimizer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects, "_always_used", lambda config: ())
+    config = dataclasses.replace(TINY, optimizer=optimizer)
+    names = ["max_grad_norm", "kl_coef"]
+    assert effects.without_effect(config, Hyperparams(), names) == ["kl_coef"]
+
+
 def test_nothing_is_traced_for_a_step_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effects, "make_learner", None)
     config = Config(preset=None)
-    given = effects.changed(config, Hyperparams(learning_rate=0.1))
-    assert given == ["learning_rate"]
+    given = effects.changed(config, Hyperparams(learning_rate=0.1, max_grad_norm=1.0))
+    assert given == ["learning_rate", "max_grad_norm"]
     assert effects.without_effect(config, Hyperparams(learning_rate=0.1), given) == []
 
 
