@@ -4,6 +4,7 @@ bit for bit.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,28 +289,18 @@ def test_what_depends_on_the_planned_end_cannot_be_extended(tmp_path: Path) -> N
 
 
 @pytest.mark.acceptance("C4")
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence(whole: Path, tmp_path: Path) -> None:
     """Exit code 74; what was kept is still there, and it goes on once there is room."""
-    flags = [
-        *RUN,
-        "--num-updates",
-        "20",
-        "--out",
-        str(tmp_path),
-        "--name",
-        "x",
-        "--checkpoint-updates",
-        "5",
-    ]
-    assert train(*flags).returncode == 0
-    flags[flags.index("20")] = "40"
-    done = train(*flags, before="ulimit -f 8")  # blocks of 1024 bytes
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    more = ["--resume", str(folder), "--num-updates", "420", "--checkpoint-updates", "5"]
+    done = train(*more, before="ulimit -f 8")  # blocks of 1024 bytes
     assert done.returncode == cli.CANNOT_WRITE
     assert done.stderr.startswith("error: [Errno 27] cannot write ")
     assert done.stderr.endswith("File too large; what was written before is there still\n")
     assert len(done.stderr.splitlines()) == 1
-    again = train(*flags)
-    assert "going on after update 20" in again.stdout
+    again = train(*more)
+    assert f"going on after update {FEW}" in again.stdout
     assert again.returncode == 0
 
 
