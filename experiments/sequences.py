@@ -1,7 +1,10 @@
 """Train a small transformer on a task of sequences: maximum likelihood on answers with errors, then
 policy gradients by one or several published estimators, whose curves it draws.
 
-Of each estimator there is a run folder, and the same command goes on where it was interrupted.
+Of each estimator there is a run folder, and the same command goes on where it was interrupted. All
+are trained on the same number of sequences in the same number of gradient steps: those with an
+importance ratio take `--steps` steps on a batch, the others collect anew for each. Clip ranges are
+those of their papers. Of several step sizes each estimator has the one that is best on other seeds.
 """
 
 import dataclasses
@@ -10,10 +13,14 @@ from typing import Any, get_args
 
 from pg.commands import cli
 from pg.config import SEQUENCES
-from pg.estimators.switches import KL, PRESETS
+from pg.estimators.switches import KL, PRESETS, PUBLISHED
 from pg.inputs import check_name
 
-UPDATES_OF_A_POINT = 4  # of the curves, which are means over so many
+POINTS = 25  # of a curve
+LAST = 0.1  # share of the run over which the figures at its end are means
+TRIAL_SEED = 1000  # the first of the seeds on which step sizes are tried
+# the argument of a task that is its size
+SIZE = {"modular_sum": "modulus", "reverse": "num_places", "brackets": "max_pairs"}
 
 
 @dataclasses.dataclass
@@ -22,8 +29,10 @@ class Options:
 
     task: str = "modular_sum"
     """Task: modular_sum, reverse or brackets."""
+    task_size: int | None = None
+    """Modulus of modular_sum, places of reverse, most pairs of brackets; none: the task's own."""
     presets: tuple[str, ...] = ("rloo",)
-    """Published estimators, by name."""
+    """Published estimators, by name, or all."""
     kl: str = "k1"
     """Estimate of the KL divergence from the pretrained policy, in the reward: k1, k2, k3, full or
     none.
@@ -37,13 +46,19 @@ class Options:
     pretraining_steps: int = 300
     """Gradient steps on them."""
     updates: int = 100
-    """Updates of the policy gradient."""
+    """Batches of the policy gradient."""
     num_envs: int = 64
     """Sequences of a batch."""
+    steps: int = 2
+    """Gradient steps on a batch, each on an equal share; estimators without a ratio collect so many
+    times as often, and so many times fewer sequences.
+    """
     group_size: int = 8
     """Sequences of one prompt."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
+    learning_rate: tuple[float, ...] = (1e-3,)
+    """Step size of Adam; of several, the one with the best final evaluation on the trial seeds."""
+    trial_seeds: int = 5
+    """Seeds on which several step sizes are tried, beside those that are reported."""
     size: int = 32
     """Width of the two blocks of the transformer."""
     seeds: int = 3
@@ -55,8 +70,17 @@ class Options:
         """Raises ValueError for a mistake, before jax is loaded."""
         check_name("task", f"sequences:{self.task}", SEQUENCES)
         for name in self.presets:
-            check_name("preset", name, PRESETS)
+            check_name("preset", name, [*PRESETS, "all"])
         check_name("kl", self.kl, get_args(KL))
+        if "all" in self.presets:
+            self.presets = tuple(PRESETS)
+        if not self.learning_rate:
+            raise ValueError("learning_rate must be one step size, or several to choose from")
+        if self.steps < 1 or self.num_envs % (self.steps * self.group_size):
+            raise ValueError(
+                f"a share of num_envs={self.num_envs} over steps={self.steps} must be whole groups "
+                f"of group_size={self.group_size}"
+            )
 
 
 def main() -> None:
@@ -66,12 +90,26 @@ def main() -> None:
     cli.Machine().start()
     params, loss = pretrained(options)
     print(f"pretrained on {options.demonstrations} demonstrations: {loss:.3f} nats a token\n")
-    metrics = {name: trained(name, params, options) for name in options.presets}
+    metrics = {}
+    rates = {}
+    for name in options.presets:
+        metrics[name], rates[name] = trained(name, params, options)
     draw(metrics, options)
-    print("\n| | return at the start | at the end | KL from the reference | tokens |")
-    print("| --- | --- | --- | --- | --- |")
+    print(
+        "\n| | step size | return at the start | over the run | at the end "
+        "| KL from the reference | tokens |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, of_preset in metrics.items():
-        print(f"| `{name}` | {' | '.join(row(of_preset))} |")
+        print(f"| `{name}` | {rates[name]:g} | {' | '.join(row(of_preset, options))} |")
+
+
+def task_of(options: Options) -> Any:
+    """The task, of the size that was asked for."""
+    from pg.envs import sequence_tasks
+
+    size = {} if options.task_size is None else {SIZE[options.task]: options.task_size}
+    return sequence_tasks.TASKS[f"sequences:{options.task}"](**size, observation="last")
 
 
 def settings(options: Options, **changes: Any) -> Any:
@@ -79,12 +117,10 @@ def settings(options: Options, **changes: Any) -> Any:
     from pg import Config
 
     return Config(
-        env=f"sequences:{options.task}",
+        env=task_of(options),
         network="causal_transformer",
         hidden_sizes=(options.size, options.size),
         activation="gelu",
-        num_envs=options.num_envs,
-        num_updates=options.updates,
         preset=None,
         **changes,
     )
@@ -95,10 +131,9 @@ def pretrained(options: Options) -> tuple[Any, float]:
     import jax
 
     import pg
-    from pg.envs import sequence_tasks
 
     config = settings(options)
-    task = sequence_tasks.make(config.env)
+    task = config.env
     policy = pg.make_policy(config, pg.make_env(task, 1))
 
     def train(key: Any) -> Any:
@@ -110,31 +145,68 @@ def pretrained(options: Options) -> tuple[Any, float]:
     return params, float(losses[-20:].mean())
 
 
-def trained(name: str, params: Any, options: Options) -> Any:
-    """The metrics of a preset, [seeds, updates] each, from its run folder."""
+def trained(name: str, params: Any, options: Options) -> tuple[Any, float]:
+    """The metrics of a preset, [seeds, updates] each, and its step size."""
     import pg
-    from pg.commands import job
     from pg.estimators import sequence_estimator
 
     switches = dict(vars(PRESETS[name]))
     if switches["kl"] == "none":
         switches |= {"kl": options.kl, "kl_place": "reward"}
-    # a ratio is for several steps on a batch, of which there are two with it
+    # a ratio is for several steps on a batch; without one, there are as many smaller batches
     several = switches["ratio"] != "none"
+    shares = 1 if several else options.steps
     config = settings(
         options,
         estimator=sequence_estimator(**switches),
         policy=pg.starting_from(params),
         group_size=options.group_size,
-        num_minibatches=2 if several else 1,
+        num_minibatches=options.steps if several else 1,
+        num_envs=options.num_envs // shares,
+        num_updates=options.updates * shares,
     )
-    h = config.hyperparams(learning_rate=options.learning_rate, kl_coef=options.kl_coef)
-    folder = f"{options.task}-{name}"
+    published = {**PUBLISHED.get(name, {}), "kl_coef": options.kl_coef}
+    h = config.hyperparams(learning_rate=options.learning_rate[0], **published)
+    if len(options.learning_rate) == 1:
+        run = trained_once(name, config, h, options)
+    else:
+        run = trained_at_the_best_rate(config, h, options)
+    results = pg.load_results(run)
+    return results.metrics, results.settings["hyperparams"]["learning_rate"]
+
+
+def trained_once(name: str, config: Any, h: Any, options: Options) -> Path:
+    """The folder of the run of one step size."""
+    from pg.commands import job
+
+    size = "" if options.task_size is None else f"-{options.task_size}"
+    folder = f"{options.task}{size}-{name}"
     run_options = job.Options(seeds=options.seeds, out=options.out, name=folder)
     if code := job.run(config, h, run_options):
         raise SystemExit(code)
     (run,) = options.out.glob(f"*/*/{folder}")
-    return pg.load_results(run).metrics
+    return run
+
+
+def trained_at_the_best_rate(config: Any, h: Any, options: Options) -> Path:
+    """The folder of the sweep over step sizes, whose best one is trained on the seeds after the
+    trial's.
+    """
+    from pg.fast import devices
+    from pg.sweep import SweepSpec, driver
+
+    seeds = range(TRIAL_SEED, TRIAL_SEED + options.trial_seeds)
+    spec = SweepSpec(config, h, {"learning_rate": list(options.learning_rate)}, seeds)
+    folder = spec.folder(options.out)
+    if (folder / "best" / "summary.json").exists():
+        return folder
+    layout = devices.layout("seeds", spec.num_runs)
+    kept = cli.Checkpointing()
+    if code := driver.run_sweep(
+        spec, folder, layout, kept, width=None, limit=None, fresh=options.seeds
+    ):
+        raise SystemExit(code)
+    return folder
 
 
 def draw(metrics: Any, options: Options) -> None:
@@ -150,43 +222,57 @@ def draw(metrics: Any, options: Options) -> None:
         "entropy, nats a token": "entropy",
         "clipped share of the tokens": "clip_fraction",
     }
+    points = min(POINTS, options.updates)
+    sequences = options.updates * options.num_envs * (np.arange(points) + 0.5) / points
     panels = {}
     for title, quantity in quantities.items():
         lines = {}
         for name, of_preset in metrics.items():
             if quantity not in of_preset:
                 continue
-            values = np.asarray(of_preset[quantity], float)
-            points = values.shape[1] // UPDATES_OF_A_POINT
-            values = values[:, : points * UPDATES_OF_A_POINT]
-            means = values.reshape(len(values), points, -1).mean(axis=-1)
-            updates = UPDATES_OF_A_POINT * (np.arange(points) + 0.5)
-            lines[name] = (updates, statistics.mean_curve(means))
+            means = of_points(of_preset[quantity], points)
+            lines[name] = (sequences, statistics.mean_curve(means))
         if lines:
             panels[title] = lines
-    plots.curves(panels, options.out / "curves.png", xlabel="update", ylabel="", sharey=False)
+    ylabel = "mean, 95 % interval"
+    plots.curves(
+        panels, options.out / "curves.png", xlabel="sequences", ylabel=ylabel, sharey=False
+    )
     print(f"\n{options.out / 'curves.png'}")
 
 
-def row(metrics: Any) -> list[str]:
+def of_points(values: Any, points: int) -> Any:
+    """Means over equal parts of a run, [seeds, points]."""
+    import numpy as np
+
+    parts = np.array_split(np.asarray(values, float), points, axis=1)
+    return np.stack([part.mean(axis=1) for part in parts], axis=1)
+
+
+def row(metrics: Any, options: Options) -> list[str]:
     """The cells of a preset: means over seeds, with their intervals."""
     import numpy as np
 
     from pg.reports import statistics
 
-    ends = {
-        "start": metrics["return"][:, :3],
-        "end": metrics["return"][:, -10:],
-        "kl": metrics["reference_kl"][:, -10:] if "reference_kl" in metrics else None,
-        "length": metrics["length"][:, -10:],
+    updates = metrics["return"].shape[1]
+    first = max(1, updates // options.updates)  # as many sequences as are in the first batch
+    last = max(1, round(LAST * updates))
+    columns = {
+        "start": metrics["return"][:, :first],
+        "run": metrics["return"],
+        "end": metrics["return"][:, -last:],
+        "kl": metrics["reference_kl"][:, -last:] if "reference_kl" in metrics else None,
+        "length": metrics["length"][:, -last:],
     }
     cells = []
-    for values in ends.values():
+    for values in columns.values():
         if values is None:
             cells.append("")
             continue
         of_seeds = np.asarray(values, float).mean(axis=1)
-        cells.append(str(statistics.bootstrap_interval(of_seeds, statistics.mean)))
+        found = statistics.bootstrap_interval(of_seeds, statistics.mean)
+        cells.append(f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]")
     return cells
 
 
