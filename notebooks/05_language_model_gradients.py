@@ -119,19 +119,24 @@ def against(mean, truth):
     return bias, np.sum(mean * truth) / np.linalg.norm(mean) / np.linalg.norm(truth)
 
 
-found = {}
+unbiased, parallel = set(), set()
 for name, preset in pg.estimators.switches.PRESETS.items():
     truth = gradient if preset.kl == "none" else regularised
-    found[name] = against(mean_of(vars(preset)), truth)
-    print(f"{name:20} bias {found[name][0]:8.1e}   cosine {found[name][1]:.4f}")
+    bias, cosine = against(mean_of(vars(preset)), truth)
+    if bias < 1e-12:
+        unbiased.add(name)
+    elif cosine > 1 - 1e-12:
+        parallel.add(name)
+    print(f"{name:20} bias {bias:8.1e}   cosine {cosine:.4f}")
 
-assert found["rloo"][0] < 1e-12  # the gradient of J_β
-assert found["dr_grpo"][1] > 1 - 1e-12  # a part of the gradient of J
-assert found["grpo"][1] < 0.999  # another direction
+assert unbiased == {"rloo", "remax"}  # the gradient of J_β
+assert parallel == {"dr_grpo"}  # a part of the gradient of J
 
 # %% [markdown]
-# RLOO is the gradient. Dr. GRPO is $(G - 1) / (G L)$ of it, a shorter step in the same direction. All others point elsewhere:
-# they divide by lengths or by standard deviations. `pg sequences` prints this table for larger problems and for data that lag.
+# RLOO and ReMax are the gradient: what they subtract, the reward of the other sequence or of the greedy one, does not depend on
+# the sequence itself. Dr. GRPO is $(G - 1) / (G L)$ of it, a shorter step in the same direction. All others point elsewhere:
+# they divide by lengths or by standard deviations, or, as OPO, subtract a mean that weighs the sequence itself by its length.
+# `pg sequences` prints this table for larger problems and for data that lag.
 #
 # ## 3. A KL penalty, and where it is put
 #
@@ -162,7 +167,7 @@ np.testing.assert_allclose(penalty[1:, 0], 1.0, atol=1e-10)  # nothing at all
 assert penalty[1, 2] > 0.01
 
 # %% [markdown]
-# A bias of 1 is no penalty at all: k1 in the loss. k3 in the loss is a penalty, but not this one; so ascent along its mean
+# A bias of 1 is no penalty at all: k1 in the loss, which is a sum over tokens here. k3 in the loss is a penalty, but not this one; so ascent along its mean
 # stops at another policy. We follow three exact means from the reference, each in one scan.
 
 
@@ -269,9 +274,9 @@ np.testing.assert_allclose(effects["Dr. GRPO"], 0.0, atol=1e-10)
 # %% [markdown]
 # ## 5. Data that lag
 #
-# Sequences of an older policy, or of an engine that rounds: $\mu \ne \pi$. Only the ratio of the whole sequence,
-# $\prod_t \rho_t$, has the mean $\nabla J$; that of the token and GSPO's $(\prod_t \rho_t)^{1/|y|}$ are off by as much as the
-# policies differ.
+# Sequences of an older policy, or of an engine that rounds: $\mu \ne \pi$. The ratio of the whole sequence, $\prod_t \rho_t$, has the
+# mean $\nabla J$, and so has that of the decisions before each reward, $\prod_{i \le k} \rho_i$, which is the same where rewards come with
+# the last token, as here. The ratio of the token and GSPO's $(\prod_t \rho_t)^{1/|y|}$ are off by as much as the policies differ.
 
 # %%
 noise = rng.normal(size=logits.shape)
@@ -285,6 +290,8 @@ for (ratio, label), colour in zip(RATIOS.items(), COLOURS, strict=False):
     ]
     axes.plot(distances, biases, "o-", color=colour, label=label)
     assert (max(biases) < 1e-10) == (ratio == "sequence")
+decisions = {"baseline": "none", "ratio": "per_decision", "credit": "to_go"}
+assert against(mean_of(decisions, acting=logits + noise, size=1), gradient)[0] < 1e-10
 axes.set(xlabel="distance of the logits, standard deviation", ylabel="bias / ‖∇J‖")
 figure.legend(loc="outside upper center", ncols=4)
 plt.show()
@@ -339,7 +346,7 @@ if not FAST:
 # | --- | --- | --- |
 # | the gradient, from groups of one prompt | leave-one-out, a sum over tokens | $\nabla J$ |
 # | GRPO's baseline | Dr. GRPO | $(G - 1) / (G L)\, \nabla J$ |
-# | lengths that follow from rewards alone | a sum over tokens, or over the longest length | a part of $\nabla J$ |
+# | lengths that follow from rewards alone | a sum over tokens, or over the maximum length | a part of $\nabla J$ |
 # | a reference policy | k1 in the reward, or k2 of the whole sequence in the loss | $\nabla J_\beta$ |
 # | older data | the ratio of the sequence, truncated where sequences are long | $\nabla J$, or near it |
 #

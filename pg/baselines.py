@@ -182,7 +182,8 @@ def group_shrinkage(
 
     v² is the mean over the other groups of their unbiased variance over their size: by how much the
     mean of a group is off. s² is the variance of the other groups' means, over their number. n's
-    own group has no part in λ, and n none in b.
+    own group has no part in λ, and n none in b. As the variance of sample means contains v², λ is
+    about 1/2 where the groups' expectations agree, and less where they differ.
 
     λ is 0, and b that of `group_leave_one_out`, for fewer than two other groups, of which s² would
     be 0 however much groups differ, and where no other group has two x that differ; the authors'

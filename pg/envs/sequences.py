@@ -38,7 +38,7 @@ class SequenceState(NamedTuple):
 
 
 class Demonstrations(NamedTuple):
-    """N episodes of somebody else's actions, leaves [T, N, ...], time first."""
+    """N episodes of demonstrated actions, leaves [T, N, ...], time first."""
 
     obs: PyTree
     action: Int[Array, "T N"]

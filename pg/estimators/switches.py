@@ -50,7 +50,9 @@ class Switches:
     """
     scale: Scale = "none"
     """Standard deviation of R that R less the baseline is divided by: that of the group
-    (GRPO, 2402.03300), or of the batch (REINFORCE++, 2501.03262).
+    (GRPO, 2402.03300), or of the batch (REINFORCE++, 2501.03262). Where rewards agree, a penalty
+    in the reward is divided by its own deviation, so that its weight (`kl_coef`, `temperature`)
+    cancels.
     """
     credit: Credit = "total"
     """Rewards that a step is credited with: all of the sequence, or those from the step on; mean
@@ -59,7 +61,8 @@ class Switches:
     average: Average = "sum"
     """Average over steps: Σₜ, the policy gradient; Σₜ / |y| of each sequence (GRPO); Σₜ over the
     mean |y| of the group, or of the batch where nothing else is of groups (DAPO, 2503.14476); or
-    Σₜ / L, L the longest (Dr. GRPO, 2503.20783).
+    Σₜ / L, L the maximum length, the horizon (Dr. GRPO, 2503.20783). The entropy bonus of
+    `entropy_coef` is Σₜ whatever this is.
     """
     ratio: Ratio = "none"
     """Importance ratio: none; ρₜ of the token; Π_{i≤k} ρᵢ of the decisions before each reward rₖ
@@ -73,7 +76,8 @@ class Switches:
     """
     self_normalised: SelfNormalised = "none"
     """Mean that importance weights are divided by, before the first step on a batch: that of the
-    group or of the batch, over its sequences, or over its steps with ratio='token'.
+    group or of the batch, over its sequences, or over its steps with ratio='token'. The mean is
+    then off by O(1/G) or O(1/N); with ratio='token' or 'sequence_mean' it stays off for any size.
     """
     kl: KL = "none"
     """Estimate of the KL divergence from the reference, of weight `kl_coef`, by ℓ = log π - log

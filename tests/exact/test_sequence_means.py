@@ -2,6 +2,7 @@
 noise, 1e-9.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from pg.diagnostics import exact_moments
 from pg.estimators import sequences
 from pg.estimators.switches import PRESETS, Switches, facts_of
 from pg.exact import tabular
+from pg.exact.tabular import TabularMDP
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -87,6 +89,15 @@ def assert_mean_of_batches(
     expected = by_loops.mean(tree, logits, behaviour, reference, size, num_groups, **vars(chosen))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
     return found - np.asarray(tabular.exact_gradient(tree.mdp, logits))
+
+
+def with_rewards(t: by_loops.Tree, reward: Callable[[tuple[int, ...]], float]) -> TabularMDP:
+    """The tree with another reward of the tokens of a sequence."""
+    rewards = np.zeros((t.mdp.num_states, t.mdp.num_actions))
+    for (_, tokens), path in zip(t.sequences, t.states, strict=True):
+        rewards[path[-1], tokens[-1]] = reward(tokens)
+    mdp = t.mdp
+    return TabularMDP(mdp.transition, rewards, mdp.initial, mdp.terminal, mdp.horizon)
 
 
 def gradient(temperature: float = 0.0) -> np.ndarray:
@@ -349,9 +360,119 @@ def test_entropy_in_the_reward_of_data_that_lag_is_the_policy_s_own(chosen: Swit
     assert is_gradient == facts_of(chosen).off_policy
 
 
+@pytest.mark.parametrize("scale", some(["group", "none"], [0]))
+def test_the_deviation_of_a_group_that_agrees_cancels_the_weight_of_a_penalty(scale: Any) -> None:
+    """All rewards are 1: with the scale the mean has one length for every β, else it is of β."""
+    mdp = with_rewards(BUSH, lambda tokens: 1.0)
+    random = np.random.default_rng(1)
+    logits = random.normal(size=(mdp.num_states, mdp.num_actions))
+    reference = jnp.asarray(logits + 0.8 * random.normal(size=logits.shape))
+    policy = tabular.table_policy(jnp.asarray(logits))
+    chosen = Switches(baseline="mean", scale=scale, kl="k1")
+    norms = []
+    for kl_coef in (0.1, 1e-6):
+        estimator = sequences.build(policy, H._replace(kl_coef=kl_coef), chosen, reference)
+        params = estimator.init(jax.random.key(0))[0]
+        moments = exact_moments(estimator, params, mdp, logits, 2, share_start=True)
+        norms.append(float(np.linalg.norm(moments[0])))
+    expected = {"group": [0.2446, 0.2446], "none": [9.141e-3, 9.141e-8]}[scale]
+    np.testing.assert_allclose(norms, expected, rtol=1e-3)
+
+
 def test_k1_in_the_loss_regularises_nothing() -> None:
     in_loss = Switches(**PLAIN, kl="k1", kl_place="loss")
     np.testing.assert_allclose(mean(in_loss, 1), gradient(), rtol=0, atol=1e-12)
+
+
+def push_by_k1_in_the_loss(average: Any) -> np.ndarray:
+    """What k1 in the loss of each step adds to the mean, [S, A]."""
+    in_loss = Switches(**PLAIN, average=average, kl="k1", kl_place="loss")
+    return mean(in_loss, 2) - expected(Switches(**PLAIN, average=average), 2)
+
+
+def test_k1_in_the_loss_over_the_own_length_makes_sequences_longer() -> None:
+    """-β ∇E[1 / |y|], which no reference is in."""
+    inverse = with_rewards(TREE, lambda tokens: 1 / len(tokens))
+    wanted = -by_loops.BETA * np.asarray(tabular.exact_gradient(inverse, LOGITS))
+    np.testing.assert_allclose(push_by_k1_in_the_loss("sequence"), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_k1_in_the_loss_over_a_mean_length_makes_sequences_longer_and_over_a_constant_none() -> (
+    None
+):
+    longer = np.asarray(tabular.exact_gradient(with_rewards(TREE, len), LOGITS))
+    assert np.sum(push_by_k1_in_the_loss("token") * longer) > 1e-3
+    np.testing.assert_allclose(push_by_k1_in_the_loss("constant"), 0, rtol=0, atol=1e-12)
+
+
+def test_k3_in_the_reward_rewards_the_reverse_divergence_and_over_tokens_is_no_gradient() -> None:
+    """Of one token ∇(J - β KL(π ‖ π_ref) + β KL(π_ref ‖ π)); of two the field has a curl."""
+
+    def field(t: by_loops.Tree, logits: np.ndarray, kl: str) -> np.ndarray:
+        return by_loops.mean(t, logits, logits, reference, 1, baseline="none", kl=kl)
+
+    def slopes(function: Any, logits: np.ndarray) -> np.ndarray:
+        moves = 1e-5 * np.eye(logits.size).reshape(-1, *logits.shape)
+        rise = [function(logits + move) - function(logits - move) for move in moves]
+        return np.array(rise).reshape(logits.size, -1) / 2e-5
+
+    def objective(logits: np.ndarray) -> float:
+        log_ratio = by_loops.log_softmax(logits) - by_loops.log_softmax(reference)
+        other = np.exp(by_loops.log_softmax(reference))
+        backward = TWIG.mdp.initial @ (other * -log_ratio).sum(-1)
+        forward_less = TWIG.mdp.initial @ (np.exp(by_loops.log_softmax(logits)) * log_ratio).sum(-1)
+        reward = tabular.exact_return(TWIG.mdp, logits)
+        return float(reward) + by_loops.BETA * (backward - forward_less)
+
+    curls = {}
+    for name, t in (("one", TWIG), ("two", BUSH)):
+        random = np.random.default_rng(1)
+        logits = random.normal(size=(t.mdp.num_states, t.mdp.num_actions))
+        reference = logits + 0.8 * random.normal(size=logits.shape)
+        for kl in ("k1", "k3"):
+            jacobian = slopes(lambda x, t=t, kl=kl: field(t, x, kl), logits)
+            curl = np.linalg.norm(jacobian - jacobian.T) / np.linalg.norm(jacobian)
+            curls[name, kl] = curl
+        if name == "one":
+            found = field(t, logits, "k3").ravel()
+            np.testing.assert_allclose(slopes(objective, logits)[:, 0], found, rtol=0, atol=1e-9)
+    assert max(curls["one", "k1"], curls["two", "k1"], curls["one", "k3"]) < 1e-8
+    assert curls["two", "k3"] > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kl", "place"), [("k1", "reward"), ("k2", "sequence")])
+def test_the_divergence_is_discounted_in_the_reward_and_not_in_the_loss(
+    kl: Any, place: Any
+) -> None:
+    gamma = 0.8
+    discounts = gamma ** jnp.arange(TREE.mdp.horizon)[:, None]
+    of_divergence = discounts if place == "reward" else 1.0
+
+    def objective(logits: jax.Array) -> jax.Array:
+        traj, probability = tabular.enumerate_trajectories(TREE.mdp, logits)
+        log_ratio = jax.nn.log_softmax(logits) - jax.nn.log_softmax(jnp.asarray(REFERENCE))
+        of_step = log_ratio[jnp.argmax(traj.obs, axis=-1), traj.action]
+        divergence = of_divergence * jnp.where(traj.valid, of_step, 0.0)
+        return probability @ jnp.sum(discounts * traj.reward - by_loops.BETA * divergence, axis=0)
+
+    chosen = Switches(**PLAIN, kl=kl, kl_place=place)
+    policy = tabular.table_policy(jnp.asarray(LOGITS))
+    estimator = sequences.build(policy, H._replace(gamma=gamma), chosen, jnp.asarray(REFERENCE))
+    params = estimator.init(jax.random.key(0))[0]
+    found = exact_moments(estimator, params, TREE.mdp, LOGITS, 1)[0].reshape(SHAPE)
+    np.testing.assert_allclose(found, jax.grad(objective)(jnp.asarray(LOGITS)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_penalty_in_the_loss_weighs_more_beside_the_mean_of_the_group() -> None:
+    """(G-1)/G ∇J and a whole penalty; in the reward the factor is that of both."""
+    penalty = regularised_gradient() - gradient()
+    in_loss = mean(Switches(baseline="mean", kl="k2", kl_place="sequence"), 2)
+    np.testing.assert_allclose(in_loss, gradient() / 2 + penalty, rtol=0, atol=1e-12)
+    in_reward = mean(Switches(baseline="mean", kl="k1"), 2)
+    np.testing.assert_allclose(in_reward, regularised_gradient() / 2, rtol=0, atol=1e-12)
 
 
 def test_the_gradient_with_a_reference_is_that_of_the_return_less_the_divergence() -> None:

@@ -57,6 +57,30 @@ def test_the_page_says_what_the_command_computes(problem: str, name: str) -> Non
     assert shown(problem)[name] == expected
 
 
+def test_the_page_says_that_truncation_has_no_effect_and_a_lag_may_lower_the_variance() -> None:
+    variances = []
+    for problem in sequence_table.PROBLEMS:
+        rows = shown(problem)
+        without = rows["ratio=sequence"].removeprefix("| ratio=sequence")
+        assert rows["ratio=sequence, clip=truncated"].endswith(f"truncated{without}")
+        variances.append(float(without.split(" · ")[-2]))
+    assert variances == [0.947, 0.89, 1.027]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_no_weight_of_a_sequence_in_the_table_is_truncated() -> None:
+    largest = 0.0
+    for environment in tabular.sequence_problems().values():
+        on = sequence_figures.problem(environment, LAGS)
+        _, now = tabular.enumerate_trajectories(on.mdp, on.logits)
+        for behaviour in on.behaviours.values():
+            _, before = tabular.enumerate_trajectories(on.mdp, behaviour)
+            largest = max(largest, float((now / before).max()))
+    assert largest == pytest.approx(1.74, abs=0.005)
+    assert largest < Hyperparams().ratio_bound
+
+
 @pytest.mark.usefixtures("x64")
 def test_the_plain_gradient_is_the_unit_and_the_ratio_of_sequences_stays_unbiased() -> None:
     on = sequence_figures.problem(tabular.sequence_problems()["agreeing_groups"], (4,))
