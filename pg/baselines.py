@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from pg import rounding
 from pg.inputs import converted, floats, numbers
@@ -48,19 +48,24 @@ def _weighted_samples(numerator: Any, denominator: Any) -> dict[str, Any]:
     return {"numerator": numerator, "denominator": denominator}
 
 
-def _grouped_samples(x: Any, same_group: Any) -> dict[str, Any]:
-    """Samples [N] as floats, and the pairs of one group [N, N] as booleans.
+def _grouped_samples(x: Any, group: Any) -> dict[str, Any]:
+    """Samples [N] as floats, and the numbers of their groups [N], counted from 0.
 
-    Raises ValueError for another shape: broadcast, it would name other pairs.
+    Raises ValueError for another shape, and for numbers that are not whole.
     """
-    samples, pairs = floats("x", x), numbers("same_group", same_group)
+    samples, number = floats("x", x), numbers("group", group)
     shape = samples.shape
-    if len(shape) != 1 or pairs.shape != (*shape, *shape):
+    if len(shape) != 1 or number.shape != shape or not jnp.issubdtype(number.dtype, jnp.integer):
         raise ValueError(
-            f"x must be [N] and same_group [N, N], got {list(shape)} and {list(pairs.shape)}: "
-            "of numbers of groups, [N], write group[:, None] == group[None, :]"
+            f"x must be [N], and group [N] the whole number of each one's group, got x "
+            f"{list(shape)} and group {list(number.shape)} of {number.dtype}"
         )
-    return {"x": samples, "same_group": pairs.astype(bool)}
+    return {"x": samples, "group": numbered(number)}
+
+
+def numbered(group: Int[Array, " N"]) -> Int[Array, " N"]:
+    """The numbers of groups counted from 0, so that they are below N, [N]."""
+    return jnp.unique(group, size=len(group), return_inverse=True)[1]
 
 
 @converted(_samples, "x")
@@ -74,20 +79,36 @@ def leave_one_out(x: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
     return (jnp.sum(x, axis=-1, keepdims=True) - x) / (n - 1)
 
 
-@converted(_grouped_samples, "x", "same_group")
-def group_leave_one_out(
-    x: Float[Array, " N"], same_group: Bool[Array, "N N"]
-) -> Float[Array, " N"]:
+@converted(_grouped_samples, "x", "group")
+def group_leave_one_out(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
     """bₙ = the mean of x over the others of n's group, [N]; 0 where there are none  (2402.14740,
     for each prompt).
 
-    x: [N]. same_group: [N, N] bool, the pairs of one group.
-    Raises ValueError for another shape, as that of the numbers of groups.
+    x: [N]. group: [N] the number of each one's group.
+    Raises ValueError for another shape.
     """
-    others = same_group & ~jnp.eye(len(x), dtype=bool)
-    return jnp.where(others, x[None, :], 0.0).sum(-1) / jnp.maximum(
-        others.sum(-1, dtype=x.dtype), 1.0
-    )
+    others = _group_size(x, group) - 1.0
+    return (_group_sum(x, group) - x) / jnp.maximum(others, 1.0)
+
+
+@converted(_grouped_samples, "x", "group")
+def group_mean(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
+    """The mean of x over n's group, n included, [N].
+
+    x: [N]. group: [N] the number of each one's group.
+    Raises ValueError for another shape.
+    """
+    return _group_sum(x, group) / _group_size(x, group)
+
+
+def _group_sum(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
+    """The sum over n's group, of groups that are counted from 0, [N]."""
+    return jax.ops.segment_sum(x, group, len(x))[group]
+
+
+def _group_size(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
+    """The number of samples in n's group, in the dtype of x, [N]."""
+    return _group_sum(jnp.ones_like(x), group)
 
 
 @converted(_values, "x")
@@ -145,19 +166,23 @@ def standardised(
     return centred(x, where) / deviation(x, error, where)
 
 
-@converted(_grouped_samples, "x", "same_group")
-def group_centred(x: Float[Array, " N"], same_group: Bool[Array, "N N"]) -> Float[Array, " N"]:
+@converted(_grouped_samples, "x", "group")
+def group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
     """xₙ - mean over n's group, n included, [N]  (Shao et al. 2024, 2402.03300, without the scale).
 
-    x: [N]. same_group: [N, N] bool, the pairs of one group.
-    Raises ValueError for another shape, as that of the numbers of groups.
+    x: [N]. group: [N] the number of each one's group.
+    Raises ValueError for another shape.
     """
-    return jnp.diagonal(jax.vmap(centred, (None, 0))(x, same_group))
+    size = _group_size(x, group)
+    # twice, as in `centred`
+    for _ in range(2):
+        x = x - _group_sum(x, group) / size
+    return x
 
 
-@converted(_grouped_samples, "x", "same_group")
+@converted(_grouped_samples, "x", "group")
 def group_deviation(
-    x: Float[Array, " N"], error: Float[Array, " N"], same_group: Bool[Array, "N N"]
+    x: Float[Array, " N"], error: Float[Array, " N"], group: Int[Array, " N"]
 ) -> Float[Array, " N"]:
     """`deviation` of n's group, n included, [N]  (Shao et al. 2024, 2402.03300, section 4.1.2).
 
@@ -165,17 +190,22 @@ def group_deviation(
         x: [N].
         error: by how much equal x may differ through rounding, [N]; infinite for a group whose x do
             not differ.
-        same_group: [N, N] bool, the pairs of one group.
+        group: [N] the number of each one's group.
 
     Raises:
-        ValueError: another shape of `same_group`, as that of the numbers of groups.
+        ValueError: another shape of `group`.
     """
-    return jax.vmap(deviation, (None, None, 0))(x, error, same_group)
+    number = len(x)
+    variance = _group_sum(group_centred(x, group) ** 2, group) / _group_size(x, group)
+    gap = jax.ops.segment_max(x, group, number) - jax.ops.segment_min(x, group, number)
+    # a NaN or an infinity among them is equal to nothing, as in `rounding.equal`
+    all_equal = (gap <= jax.ops.segment_max(error, group, number)) & (gap < jnp.inf)
+    return jnp.where(all_equal[group], jnp.inf, jnp.sqrt(variance))
 
 
-@converted(_grouped_samples, "x", "same_group")
+@converted(_grouped_samples, "x", "group")
 def group_shrinkage(
-    x: Float[Array, " N"], error: Float[Array, " N"], same_group: Bool[Array, "N N"]
+    x: Float[Array, " N"], error: Float[Array, " N"], group: Int[Array, " N"]
 ) -> Float[Array, " N"]:
     """bₙ = (1-λ) (mean of x over the others of n's group) + λ (mean of the other groups' means),
     [N], with λ = v² / (v² + s²)  (Zeng et al. 2025, 2511.03710).
@@ -193,28 +223,58 @@ def group_shrinkage(
     Args:
         x: [N].
         error: by how much equal x may differ through rounding, [N] (`pg.rounding`).
-        same_group: [N, N] bool, the pairs of one group.
+        group: [N] the number of each one's group.
 
     Raises:
-        ValueError: another shape of `same_group`, as that of the numbers of groups.
+        ValueError: another shape of `group`.
     """
-    size = jnp.sum(same_group, axis=-1, dtype=x.dtype)
-    # each member of a group has its share in what the group counts
-    share = jnp.where(same_group, 0.0, 1.0 / size[None])
-    number = jnp.sum(share, axis=-1)
-
-    def over_other_groups(y: Float[Array, "#N N"]) -> Float[Array, " N"]:
-        return jnp.sum(y * share, axis=-1) / jnp.maximum(number, 1.0)
-
-    mean = x - group_centred(x, same_group)
-    std = group_deviation(x, error, same_group)
+    size = _group_size(x, group)
+    std = group_deviation(x, error, group)
     variance_of_mean = jnp.where(jnp.isposinf(std), 0.0, std**2) / jnp.maximum(size - 1.0, 1.0)
-    pooled = over_other_groups(mean[None])
-    within = over_other_groups(variance_of_mean[None])
-    between = over_other_groups((mean[None] - pooled[:, None]) ** 2)
-    none = (number < 1.5) | (within == 0)
-    weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))
-    return (1.0 - weight) * group_leave_one_out(x, same_group) + weight * pooled
+
+    def of_each_group(y: Float[Array, " N"]) -> Float[Array, " N"]:
+        """A number that all of a group share, at the group's own number; 0 where there is none."""
+        return jax.ops.segment_sum(y / size, group, len(y))
+
+    is_group = of_each_group(jnp.ones_like(x))
+    others = _spread_of_others(of_each_group(x), is_group > 0.5)
+    at_least_one = jnp.maximum(others.number, 1.0)
+    within = _sum_of_others(of_each_group(variance_of_mean)) / at_least_one
+    between = others.squares / at_least_one
+    none = (others.number < 1.5) | (within == 0)
+    weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))[group]
+    return (1.0 - weight) * group_leave_one_out(x, group) + weight * others.mean[group]
+
+
+class _Spread(NamedTuple):
+    """The number of samples, their mean, and the sum of squared distances from it: each [N]."""
+
+    number: Float[Array, " N"]
+    mean: Float[Array, " N"]
+    squares: Float[Array, " N"]
+
+
+def _merged(a: _Spread, b: _Spread) -> _Spread:
+    """The spread of two sets of samples together (Chan et al. 1979)."""
+    number = a.number + b.number
+    share = b.number / jnp.maximum(number, 1.0)
+    gap = b.mean - a.mean
+    squares = a.squares + b.squares + gap**2 * a.number * share
+    return _Spread(number, a.mean + gap * share, squares)
+
+
+def _spread_of_others(x: Float[Array, " N"], counts: Bool[Array, " N"]) -> _Spread:
+    """The spread of the x that count, without the n-th, for every n: what comes before it merged
+    with what comes after it, so that it does not depend on xₙ at all.
+    """
+    zero = jnp.zeros_like(x)
+    single = _Spread(counts.astype(x.dtype), jnp.where(counts, x, 0.0), zero)
+    up_to = jax.lax.associative_scan(_merged, single)
+    from_on = jax.lax.associative_scan(_merged, single, reverse=True)
+    nothing = jnp.zeros_like(x[:1])
+    before = jax.tree.map(lambda y: jnp.concatenate([nothing, y[:-1]]), up_to)
+    after = jax.tree.map(lambda y: jnp.concatenate([y[1:], nothing]), from_on)
+    return _merged(before, after)
 
 
 @converted(_weighted_samples, "numerator", "denominator")

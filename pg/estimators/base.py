@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import baselines, returns, rounding, surrogates
 from pg.config import Hyperparams, check_is_hyperparams
@@ -398,17 +398,17 @@ def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) 
     return traj._replace(reward=traj.reward - h.temperature * finite)
 
 
-def same_group(traj: Trajectory) -> Bool[Array, "B B"]:
-    """The pairs of episodes that are of one group, [B, B] bool. Raises ValueError for a trajectory
-    without groups.
+def group_of(traj: Trajectory) -> Int[Array, " B"]:
+    """The number of each episode's group, [B].
+
+    Raises ValueError for a trajectory without groups.
     """
     if isinstance(traj.group, tuple):
         raise ValueError(
             "the episodes are in no groups: collect them with a group_size of at least 2, or give "
             "the trajectory the number of every episode's group, as group [T, B]"
         )
-    number = traj.group[0]
-    return number[:, None] == number[None, :]
+    return traj.group[0]
 
 
 def state_weight(traj: Trajectory, h: Hyperparams) -> Float[Array, "T B"]:

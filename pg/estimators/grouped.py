@@ -11,7 +11,7 @@ from typing import Any
 from pg import baselines, returns
 from pg.config import Hyperparams
 from pg.estimators import sequences
-from pg.estimators.base import Credit, Estimator, Params, build_estimator, same_group
+from pg.estimators.base import Credit, Estimator, Params, build_estimator, group_of
 from pg.estimators.switches import GRPO
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -32,7 +32,7 @@ def group_leave_one_out(policy: Network, critic: Network, h: Hyperparams) -> Est
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         total = returns.total_return(traj.reward, h.gamma)
-        return Credit(total - baselines.group_leave_one_out(total, same_group(traj)))
+        return Credit(total - baselines.group_leave_one_out(total, group_of(traj)))
 
     return build_estimator(policy, None, h, weigh)
 

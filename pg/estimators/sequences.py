@@ -29,10 +29,10 @@ from pg.estimators.base import (
     build_estimator,
     discounted_reward_to_go,
     greedy_return,
+    group_of,
     map_along,
     policy_output,
     return_and_error,
-    same_group,
 )
 from pg.estimators.switches import Switches, facts_of, name_of
 from pg.estimators.trees import check_trees_equal
@@ -252,7 +252,7 @@ def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#
         return _of_each_step(s, total, error, traj, h)
     compared = _compared(s, total, error, traj, h)
     if s.scale == "group":
-        compared = compared / baselines.group_deviation(total, error, same_group(traj))
+        compared = compared / baselines.group_deviation(total, error, group_of(traj))
     if s.scale == "batch":
         compared = compared / baselines.deviation(total, error)
     return compared[None]
@@ -292,16 +292,16 @@ def _compared(
         return baselines.centred(total)
     if s.baseline == "greedy":
         return total - greedy_return(traj, h)
-    same = same_group(traj)
+    group = group_of(traj)
     if s.baseline == "mean":
-        return baselines.group_centred(total, same)
+        return baselines.group_centred(total, group)
     if s.baseline == "leave_one_out":
-        return total - baselines.group_leave_one_out(total, same)
+        return total - baselines.group_leave_one_out(total, group)
     if s.baseline == "shrinkage":
-        return total - baselines.group_shrinkage(total, error, same)
-    members = same.astype(total.dtype)
+        return total - baselines.group_shrinkage(total, error, group)
     length = _length(traj)
-    return total - (members @ (length * total)) / (members @ length)
+    by_length = baselines.group_mean(length * total, group) / baselines.group_mean(length, group)
+    return total - by_length
 
 
 def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
@@ -315,9 +315,7 @@ def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
         return length[None]
     if not s.in_groups:
         return jnp.full_like(length, jnp.mean(length))[None]
-    members = same_group(traj).astype(length.dtype)
-    mean_length = (members @ length) / jnp.sum(members, axis=-1)
-    return mean_length[None]
+    return baselines.group_mean(length, group_of(traj))[None]
 
 
 def _length(traj: Trajectory) -> Float[Array, " B"]:
@@ -383,7 +381,7 @@ def _log_mean_weight(
         counted = _length(traj)[None]
     number = jnp.zeros(len(counted[0]), jnp.int32)
     if s.self_normalised == "group":
-        number = jnp.argmax(same_group(traj), axis=1)  # of the first of its group
+        number = baselines.numbered(group_of(traj))
 
     def over_members(reduce: Callable[..., Array], x: Float[Array, "#T B"]) -> Float[Array, "#T B"]:
         return reduce(x.T, number, num_segments=len(number))[number].T

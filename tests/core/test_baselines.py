@@ -12,6 +12,7 @@ from pg.baselines import (
     group_centred,
     group_deviation,
     group_leave_one_out,
+    group_mean,
     group_shrinkage,
     leave_one_out,
     leave_one_out_ratio,
@@ -77,43 +78,57 @@ def test_moving_average_forgets() -> None:
 
 
 def test_whole_numbers_are_averaged_as_fractions_are() -> None:
-    whole, pairs = [1, 2, 4], np.ones((3, 3), bool)
+    whole, group = [1, 2, 4], [7, 7, 7]
     fractions = jnp.array(whole, float)
     np.testing.assert_array_equal(leave_one_out(whole), leave_one_out(fractions))
     np.testing.assert_array_equal(standardised(whole, 0.0), standardised(fractions, 0.0))
     np.testing.assert_array_equal(
-        group_leave_one_out(whole, pairs), group_leave_one_out(fractions, pairs)
+        group_leave_one_out(whole, group), group_leave_one_out(fractions, group)
     )
     np.testing.assert_array_equal(
         leave_one_out_ratio(whole, whole), leave_one_out_ratio(fractions, fractions)
     )
 
 
-def test_numbers_of_groups_are_no_pairs() -> None:
-    """Broadcast, they would put episodes into one group that are in different ones."""
+def test_the_numbers_of_groups_are_whole_and_one_for_each_sample() -> None:
+    """Broadcast, others would put episodes into one group that are in different ones."""
     x, group = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
-        group_leave_one_out(x, group)
-    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
-        group_centred(x, group)
-    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
-        group_deviation(x, jnp.zeros(4), group)
-    with pytest.raises(ValueError, match=r"write group\[:, None\] == group\[None, :\]"):
-        group_shrinkage(x, jnp.zeros(4), group)
-    pairs = group[:, None] == group[None, :]
-    np.testing.assert_array_equal(group_leave_one_out(x, pairs), [2.0, 1.0, 4.0, 3.0])
+    said = r"group \[N\] the whole number of each one's group"
+    for wrong in (group[:, None] == group[None, :], group[:1], group.astype(float)):
+        for function in (group_leave_one_out, group_centred, group_mean):
+            with pytest.raises(ValueError, match=said):
+                function(x, wrong)
+        for function in (group_deviation, group_shrinkage):
+            with pytest.raises(ValueError, match=said):
+                function(x, jnp.zeros(4), wrong)
+    for numbers in (group, 5 - 3 * group, 100_000 * group):
+        np.testing.assert_array_equal(group_leave_one_out(x, numbers), [2.0, 1.0, 4.0, 3.0])
+
+
+def test_groups_take_memory_for_their_samples_alone() -> None:
+    """By the compiler's account, for so many that their pairs would be 10¹⁰."""
+    number = 100_000
+    x, group = (jax.ShapeDtypeStruct((number,), dtype) for dtype in (jnp.float32, jnp.int32))
+
+    def every(x: jax.Array, group: jax.Array) -> list[jax.Array]:
+        pairs = [
+            function(x, group) for function in (group_leave_one_out, group_centred, group_mean)
+        ]
+        return pairs + [function(x, x, group) for function in (group_deviation, group_shrinkage)]
+
+    account = jax.jit(every).lower(x, group).compile().memory_analysis()
+    assert account.temp_size_in_bytes < 400 * number
 
 
 @pytest.mark.usefixtures("x64")
 def test_mean_and_deviation_of_a_group_are_those_of_its_members() -> None:
     x = np.random.default_rng(3).normal(size=6) + 1e6
     group = np.array([0, 1, 0, 1, 1, 0])
-    pairs = jnp.asarray(group[:, None] == group[None, :])
     means = np.array([x[group == g].mean() for g in group])
     deviations = np.array([x[group == g].std() for g in group])
     rows = jnp.asarray(x)
-    np.testing.assert_allclose(group_centred(rows, pairs), x - means, rtol=0, atol=1e-9)
-    found = group_deviation(rows, jnp.zeros(6), pairs)
+    np.testing.assert_allclose(group_centred(rows, group), x - means, rtol=0, atol=1e-9)
+    found = group_deviation(rows, jnp.zeros(6), group)
     np.testing.assert_allclose(found, deviations, rtol=1e-9)
     np.testing.assert_allclose(centred(rows) / deviation(rows, 0.0), standardised(rows, 0.0))
 
@@ -121,8 +136,7 @@ def test_mean_and_deviation_of_a_group_are_those_of_its_members() -> None:
 def test_numbers_that_agree_have_an_infinite_deviation() -> None:
     x = jnp.array([2.0, 2.0, 5.0])
     assert deviation(x, 0.0, jnp.array([True, True, False])) == jnp.inf
-    pairs = jnp.array([[True, True, False], [True, True, False], [False, False, True]])
-    np.testing.assert_array_equal(group_deviation(x, jnp.zeros(3), pairs), jnp.inf)
+    np.testing.assert_array_equal(group_deviation(x, jnp.zeros(3), [0, 0, 1]), jnp.inf)
 
 
 @pytest.mark.usefixtures("x64")
@@ -139,8 +153,7 @@ def test_shrinkage_is_the_loop_over_the_other_groups_of_any_size() -> None:
         others = np.delete(x, n)[np.delete(group, n) == group[n]]
         own = others.mean() if len(others) else 0.0
         expected.append((1 - share) * own + share * np.mean(means))
-    pairs = jnp.asarray(group[:, None] == group[None, :])
-    found = group_shrinkage(jnp.asarray(x), jnp.zeros(9), pairs)
+    found = group_shrinkage(jnp.asarray(x), jnp.zeros(9), group)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -148,8 +161,7 @@ def test_shrinkage_is_the_loop_over_the_other_groups_of_any_size() -> None:
 def test_shrinkage_does_not_depend_on_the_own_sample_and_its_weight_on_no_sibling() -> None:
     x = jnp.asarray(np.random.default_rng(5).normal(size=8))
     group = np.arange(8) // 2
-    pairs = jnp.asarray(group[:, None] == group[None, :])
-    slopes = jax.jit(jax.jacobian(lambda x: group_shrinkage(x, jnp.zeros(8), pairs)))
+    slopes = jax.jit(jax.jacobian(lambda x: group_shrinkage(x, jnp.zeros(8), group)))
     np.testing.assert_array_equal(np.diagonal(slopes(x)), 0)
     # by the own sibling it is a line
     moved = x.at[1].add(7.0)
@@ -195,9 +207,8 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_shrinkage_without_a_spread_to_weigh_is_leave_one_out(case: str) -> None:
     x, group = (np.array(y) for y in DEGENERATE[case])
-    pairs = jnp.asarray(group[:, None] == group[None, :])
-    found = group_shrinkage(x, jnp.full(len(x), 1e-15), pairs)
-    np.testing.assert_array_equal(found, group_leave_one_out(x, pairs))
+    found = group_shrinkage(x, jnp.full(len(x), 1e-15), group)
+    np.testing.assert_array_equal(found, group_leave_one_out(x, group))
 
 
 def test_one_sample_has_no_others() -> None:

@@ -24,7 +24,7 @@ COLUMN, ROW, FLAGS = jnp.ones((3, 1)), jnp.ones((1, 3)), jnp.zeros((3, 1), bool)
     [
         lambda: returns.total_return(COLUMN, gamma=jnp.ones((3, 1))),
         lambda: returns.gae(COLUMN, FLAGS, FLAGS, COLUMN, COLUMN, 0.9, lambda_=jnp.ones((3, 1))),
-        lambda: baselines.group_deviation(jnp.ones(3), jnp.ones(1), jnp.ones((3, 3), bool)),
+        lambda: baselines.group_deviation(jnp.ones(3), jnp.ones(1), jnp.zeros(3, int)),
         lambda: surrogates.score(COLUMN, ROW),
         lambda: surrogates.dice(COLUMN, ROW),
         lambda: rounding.sum_in_pairs(jnp.ones(3, int)),

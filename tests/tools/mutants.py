@@ -41,8 +41,8 @@ MUTANTS = [
     Mutant(
         "a group over its variance, which changes the weights of prompts",
         "estimators/sequences.py",
-        "compared / baselines.group_deviation(total, error, same_group(traj))",
-        "compared / baselines.group_deviation(total, error, same_group(traj)) ** 2",
+        "compared / baselines.group_deviation(total, error, group_of(traj))",
+        "compared / baselines.group_deviation(total, error, group_of(traj)) ** 2",
         "tests/benchmarks/test_reproductions_sequences.py -k weight_of_a_prompt",
     ),
     Mutant(
@@ -238,29 +238,29 @@ MUTANTS = [
     Mutant(
         "sequences are compared with the mean of the batch instead of their group's",
         "estimators/sequences.py",
-        "return baselines.group_centred(total, same)",
+        "return baselines.group_centred(total, group)",
         "return baselines.centred(total)",
         "tests/core/test_groups.py -k within_groups",
     ),
     Mutant(
         "sequences whose mean is shrunk towards that of all groups, with their own",
         "baselines.py",
-        "pooled = over_other_groups(mean[None])",
-        "pooled = jnp.full_like(x, jnp.mean(x))",
+        "    return _merged(before, after)\n",
+        "    return _merged(up_to, after)\n",
         "tests/exact/test_sequence_means.py -k 'leave_the_gradient and 3'",
     ),
     Mutant(
         "sequences whose mean is shrunk by as much as their own group says, too",
         "baselines.py",
-        "within = over_other_groups(variance_of_mean[None])",
+        "within = _sum_of_others(of_each_group(variance_of_mean)) / at_least_one",
         "within = jnp.full_like(x, jnp.mean(variance_of_mean))",
         "tests/exact/test_sequence_means.py -k 'leave_the_gradient and 3'",
     ),
     Mutant(
         "the mean of one other group taken for that of all prompts",
         "baselines.py",
-        "none = (number < 1.5) | (within == 0)",
-        "none = (number < 0.5) | (within == 0)",
+        "none = (others.number < 1.5) | (within == 0)",
+        "none = (others.number < 0.5) | (within == 0)",
         "tests/core/test_baselines.py -k without_a_spread",
     ),
     Mutant(
@@ -981,8 +981,8 @@ MUTANTS = [
     Mutant(
         "a group's baseline that contains its own episode",
         "baselines.py",
-        "others = same_group & ~jnp.eye(len(x), dtype=bool)",
-        "others = same_group",
+        "    return (_group_sum(x, group) - x) / jnp.maximum(others, 1.0)\n",
+        "    return _group_sum(x, group) / (others + 1.0)\n",
         "tests/exact/test_unbiased.py -k group",
     ),
     Mutant(
