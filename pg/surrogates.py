@@ -50,6 +50,15 @@ def clipped(
     return clipped_ratio(log_prob - behaviour, psi, epsilon, epsilon)
 
 
+def _finite_ratio(log_ratio: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """ρ, [...], and from the fourth root of the largest float on that number, with its gradient:
+    an infinite ratio times the 0 of a clip would be NaN.
+    """
+    most = 0.25 * jnp.log(jnp.finfo(log_ratio.dtype).max)
+    excess = jax.lax.stop_gradient(jnp.maximum(log_ratio - most, 0.0))
+    return jnp.exp(log_ratio - excess)
+
+
 def clipped_ratio(
     log_ratio: Float[Array, "*B"],
     psi: Float[Array, "*B"],
@@ -64,7 +73,7 @@ def clipped_ratio(
         low: clip range below 1, which binds where Ψ < 0.
         high: clip range above 1, which binds where Ψ > 0.
     """
-    ratio = jnp.exp(log_ratio)
+    ratio = _finite_ratio(log_ratio)
     return jnp.minimum(ratio * psi, jnp.clip(ratio, 1 - low, 1 + high) * psi)
 
 
@@ -143,7 +152,7 @@ def soft_gate(
         falling: τ of those that lose it.
     """
     tau = jnp.where(psi > 0, rising, falling)
-    return 4 / tau * jax.nn.sigmoid(tau * jnp.expm1(log_ratio)) * psi
+    return 4 / tau * jax.nn.sigmoid(tau * (_finite_ratio(log_ratio) - 1.0)) * psi
 
 
 def clipped_value(

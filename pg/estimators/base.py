@@ -379,9 +379,13 @@ def log_ratio(policy: Network, params: Params, traj: Trajectory) -> Float[Array,
 def _log_ratio_for_entropy(
     policy: Network, params: Params, traj: Trajectory, h: Hyperparams
 ) -> Float[Array, "T B"]:
-    """`log_ratio`, [T, B]; without a temperature 0, and blocks of time are not computed."""
-    rewarded = traj.valid & (h.temperature != 0)
-    return log_ratio(policy, params, traj._replace(valid=rewarded))
+    """`log_ratio`, [T, B]; without a temperature 0, and not computed."""
+    rewarded = blocks.largest(jnp.asarray(h.temperature != 0))
+    return jax.lax.cond(
+        rewarded,
+        lambda: log_ratio(policy, params, traj),
+        lambda: jnp.zeros_like(traj.log_prob),
+    )
 
 
 def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) -> Trajectory:

@@ -106,7 +106,8 @@ def build(
 
     Metrics: with a ratio, kl and clip_fraction as of `drift`, of the ratio that is clipped; with a
     reference, reference_kl and reference_kl_k1, the estimates k3 and k1 of KL(π ‖ π_ref) in nats
-    per step, and kl_coef where β is adapted.
+    per step, times the ratio of each step where the batch is another policy's; and kl_coef where β
+    is adapted.
 
     Args:
         policy: The policy that learns.
@@ -120,30 +121,33 @@ def build(
     normalised = switches.self_normalised != "none"
 
     def with_reference(
-        params: Params, state: PyTree, traj: Trajectory, divisor: Any
+        params: Params, state: PyTree, traj: Trajectory, divisor: Any, own_log_prob: Any
     ) -> tuple[Any, PyTree]:
         """The reference policy along a batch, if there is one, and the state after the batch."""
         if not switches.with_reference:
             return (), state
         held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
         log_prob, dist = _along(switches, policy, params._replace(policy=held), traj)
-        of_steps = divisor if switches.kl_place == "loss" else 1.0
-        weight = jnp.broadcast_to(kl_coef / of_steps, traj.valid.shape)
-        found = Reference(log_prob, dist, weight)
+        # the length of a sequence is no part of a penalty on the sequence; a constant is
+        divided = switches.kl_place == "loss" or (in_loss and switches.average == "constant")
+        weight = jnp.broadcast_to(kl_coef / (divisor if divided else 1.0), traj.valid.shape)
+        along = Reference(log_prob, dist, weight)
         if not adaptive:
-            return found, state
-        after = state._replace(kl_coef=adapted(kl_coef, _divergence_of_batch(traj, found), h))
-        return found._replace(kl_coef=jnp.broadcast_to(kl_coef, traj.valid.shape)), after
+            return along, state
+        measured = _divergence_of_batch(own_log_prob, along, traj)
+        after = state._replace(kl_coef=adapted(kl_coef, measured, h))
+        return along._replace(kl_coef=jnp.broadcast_to(kl_coef, traj.valid.shape)), after
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
         divisor = _divisor(switches, traj)
-        held, after = with_reference(params, state, traj, divisor)
-        extra = Constants(held)
-        if in_reward or normalised:
+        own_log_prob, own_dist = (), ()
+        if in_reward or normalised or adaptive:
             own_log_prob, own_dist = _along(switches, policy, params, traj)
+        reference, after = with_reference(params, state, traj, divisor, own_log_prob)
+        extra = Constants(reference)
         if in_reward:
-            estimate = divergence(switches.kl, own_log_prob, own_dist, extra.reference)
-            penalty = jnp.where(traj.valid, extra.reference.weight * estimate, 0.0)
+            estimate = divergence(switches.kl, own_log_prob, own_dist, reference)
+            penalty = jnp.where(traj.valid, reference.weight * estimate, 0.0)
             traj = traj._replace(reward=traj.reward - penalty)
         psi = _advantage(switches, traj, h) / divisor
         if normalised:
@@ -239,10 +243,19 @@ def adapted(
     return kl_coef * (1.0 + h.kl_gain * error)
 
 
-def _divergence_of_batch(traj: Trajectory, reference: Reference) -> Float[Array, ""]:
-    """The mean of Σₜ ℓₜ over the sequences of the policy that has acted, [], in nats."""
-    log_ratio = jnp.where(traj.valid, traj.log_prob - reference.log_prob, 0.0)
-    return jnp.mean(jnp.sum(log_ratio, axis=0))
+def _divergence_of_batch(
+    log_prob: Float[Array, "T B"], reference: Reference, traj: Trajectory
+) -> Float[Array, ""]:
+    """The mean over the sequences of Σₜ ρₜ ℓₜ, [], in nats: of the policy, at the states that were
+    visited.
+
+    Args:
+        log_prob: log π of the actions, [T, B].
+        reference: The reference policy at the same steps.
+        traj: The batch.
+    """
+    of_step = jnp.exp(log_prob - traj.log_prob) * (log_prob - reference.log_prob)
+    return jnp.mean(jnp.sum(jnp.where(traj.valid, of_step, 0.0), axis=0))
 
 
 def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#T B"]:
@@ -496,16 +509,17 @@ def _watch(s: Switches, h: Hyperparams) -> Watch | None:
 
     def watch(dist: Any, batch: Weighted) -> dict[str, Float[Array, "T B"]]:
         log_prob = dist.log_prob(batch.traj.action)
+        of_step = log_prob - batch.traj.log_prob
         metrics = {}
         if s.ratio != "none":
             low, high = _bounds(s, h)
-            of_step = log_prob - batch.traj.log_prob
             excess = jnp.expm1(_level(s, log_prob, batch.traj))
             metrics["kl"] = jnp.expm1(of_step) - of_step
             metrics["clip_fraction"] = ((excess > high) | (-excess > low)).astype(log_prob.dtype)
         if s.with_reference:
-            metrics["reference_kl"] = divergence("k3", log_prob, (), batch.extra.reference)
-            metrics["reference_kl_k1"] = divergence("k1", log_prob, (), batch.extra.reference)
+            ratio, reference = jnp.exp(of_step), batch.extra.reference
+            metrics["reference_kl"] = ratio * divergence("k3", log_prob, (), reference)
+            metrics["reference_kl_k1"] = ratio * divergence("k1", log_prob, (), reference)
         if s.kl_control == "adaptive":
             metrics["kl_coef"] = batch.extra.reference.kl_coef
         return metrics

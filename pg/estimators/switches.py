@@ -150,6 +150,11 @@ class Switches:
                 "kl='full' is a sum over the actions of one step, of which a sequence has too "
                 "many: give kl_place='loss' or 'reward', or kl='k2'"
             )
+        if self.kl_place != "reward" and self.kl == "none":
+            raise ValueError(
+                f"kl_place={self.kl_place!r} is the place of a KL estimate, and there is none: "
+                "give kl='k1', 'k2', 'k3' or 'full'"
+            )
         if self.kl_ratio and (self.kl == "none" or self.kl_place != "loss"):
             raise ValueError(
                 "kl_ratio=True multiplies the estimate in a step's loss: give "
@@ -199,12 +204,16 @@ def facts_of(switches: Switches) -> Facts:
     in_loss = s.kl != "none" and s.kl_place != "reward"
     whole = s.ratio in ("per_decision", "sequence") and s.clip == s.self_normalised == "none"
     objective: Objective = "no"
+    why = ""
     if exact and s.kl == "none":
         objective = "J"
-    if exact and _gradient_of_the_divergence(s):
+    if exact and (s.kl, s.kl_place) == ("k1", "reward"):
         objective = "J_β"
+    if exact and (s.kl, s.kl_place) == ("k2", "sequence"):
+        why = "J_β if γ = 1: rewards are discounted, and the divergence of the sequence is not"
     return Facts(
         unbiased_for=objective,
+        why=why,
         baseline=compared,
         off_policy=whole and not in_loss,
         several_steps=s.ratio != "none",
@@ -218,11 +227,6 @@ def facts_of(switches: Switches) -> Facts:
             **published(s),
         },
     )
-
-
-def _gradient_of_the_divergence(s: Switches) -> bool:
-    """True where the mean of the KL estimate's gradient is ∇KL(π ‖ π_ref), on-policy."""
-    return (s.kl, s.kl_place) in (("k1", "reward"), ("k2", "sequence"))
 
 
 GRPO = Switches(baseline="mean", scale="group", average="sequence", ratio="token", clip="symmetric")

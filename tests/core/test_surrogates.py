@@ -46,6 +46,28 @@ def test_clipping_binds_only_in_the_direction_of_psi(
     np.testing.assert_allclose(slope("clipped", log_ratio), expected, rtol=1e-6)
 
 
+BOUNDED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "clipped": lambda x, psi: surrogates.clipped_ratio(x, psi, 0.2, 0.3),
+    "dual": lambda x, psi: surrogates.dual_clipped_ratio(x, psi, 0.2, 0.3, 3.0),
+    "weight": lambda x, psi: surrogates.clipped_weight(x, psi, 0.2, 0.3),
+    "masked": lambda x, psi: surrogates.masked_ratio(x, psi, 0.2, 0.3),
+    "gate": lambda x, psi: surrogates.soft_gate(x, psi, 1.0, 1.05),
+}
+
+
+@pytest.mark.parametrize("name", list(BOUNDED))
+@pytest.mark.parametrize("log_ratio", [-1e4, 30.0, 100.0, 1e4])
+def test_a_bound_holds_where_the_ratio_leaves_the_floats(name: str, log_ratio: float) -> None:
+    x, psi = jnp.full(3, log_ratio), jnp.array([1.0, 0.0, -1.0])
+    value, slope = BOUNDED[name](x, psi), jax.grad(lambda x: BOUNDED[name](x, psi).sum())(x)
+    assert np.isfinite(value).all()
+    assert np.isfinite(slope).all()
+    assert slope[1] == 0
+    if name == "clipped" and log_ratio > 0:  # what is too likely, and was bad, is still held back
+        assert slope[0] == 0
+        assert slope[2] < -1e9
+
+
 def test_a_clipped_value_stops_on_its_way_to_the_target() -> None:
     """Its slope is that of the squared error until V has moved by ε towards the target, and 0
     beyond.

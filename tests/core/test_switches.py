@@ -54,6 +54,7 @@ WITHOUT_MEANING = {
     "give credit='total', or scale='batch'": {"scale": "group", "credit": "to_go"},
     "give kl_place='loss' or 'reward', or kl='k2'": {"kl": "full", "kl_place": "sequence"},
     "and kl_place='loss'": {"kl": "k3", "kl_ratio": True},
+    "is the place of a KL estimate, and there is none": {"kl_place": "loss"},
     "unknown average 'tokens': did you mean 'token'?": {"average": "tokens"},
 }
 

@@ -51,11 +51,15 @@ def some(cases: list[Any], quick: list[int]) -> list[Any]:
 
 
 def mean(
-    chosen: Switches, size: int, behaviour: np.ndarray = LOGITS, temperature: float = 0.0
+    chosen: Switches,
+    size: int,
+    behaviour: np.ndarray = LOGITS,
+    temperature: float = 0.0,
+    gamma: float = 1.0,
 ) -> np.ndarray:
     """E ĝ of groups of `size` sequences of one prompt, [S, A]."""
     policy = tabular.table_policy(jnp.asarray(LOGITS))
-    h = H._replace(temperature=temperature)
+    h = H._replace(temperature=temperature, gamma=gamma)
     estimator = sequences.build(policy, h, chosen, jnp.asarray(REFERENCE))
     params = estimator.init(jax.random.key(0))[0]
     found = exact_moments(estimator, params, TREE.mdp, behaviour, size, share_start=True)
@@ -239,7 +243,7 @@ def test_the_facts_say_which_of_them_is_the_gradient(chosen: Switches) -> None:
     found, facts = mean(chosen, size), facts_of(chosen)
     truth = regularised_gradient() if chosen.kl != "none" else gradient()
     unbiased = np.abs(found - truth).max() < 1e-10
-    assert unbiased == (facts.unbiased_for in ("J", "J_β"))
+    assert unbiased == (facts.unbiased_for in ("J", "J_β") or "if γ = 1" in facts.why)
     assert facts.unbiased_for != "J_β" or chosen.kl != "none"
     if chosen.kl == "none" and facts.parallel:
         assert cosine(found, truth) > 1 - 1e-10
@@ -325,6 +329,66 @@ def test_the_variance_with_shrinkage_is_less_where_the_means_of_groups_agree(
 def test_a_penalty_in_the_loss_is_averaged_as_its_steps_are() -> None:
     chosen = Switches(baseline="mean", average="sequence", kl="k3", kl_place="loss")
     np.testing.assert_allclose(mean(chosen, 2), expected(chosen, 2), rtol=0, atol=1e-9)
+
+
+def test_a_penalty_on_the_sequence_is_over_the_constant_that_its_steps_are_over() -> None:
+    chosen = Switches(**PLAIN, average="constant", kl="k2", kl_place="sequence")
+    truth = regularised_gradient() / TREE.mdp.horizon
+    np.testing.assert_allclose(mean(chosen, 1), truth, rtol=0, atol=1e-12)
+
+
+def test_a_penalty_in_the_reward_is_discounted_and_one_on_the_sequence_is_not() -> None:
+    gamma, horizon = 0.8, TREE.mdp.horizon
+    discounted = by_loops_of_the_divergence(gamma ** np.arange(horizon))
+    undiscounted = by_loops_of_the_divergence(np.ones(horizon))
+    plain = mean(Switches(**PLAIN), 1, gamma=gamma)
+    in_reward = mean(Switches(**PLAIN, kl="k1"), 1, gamma=gamma)
+    on_sequence = mean(Switches(**PLAIN, kl="k2", kl_place="sequence"), 1, gamma=gamma)
+    np.testing.assert_allclose(in_reward, plain - discounted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(on_sequence, plain - undiscounted, rtol=0, atol=1e-9)
+    assert np.abs(discounted - undiscounted).max() > 1e-3
+
+
+def by_loops_of_the_divergence(weight: np.ndarray) -> np.ndarray:
+    """β ∇ E Σₜ wₜ ℓₜ, [S, A], by differences of the sum over all sequences."""
+
+    def divergence(logits: np.ndarray) -> float:
+        log_pi, log_ref = by_loops.log_softmax(logits), by_loops.log_softmax(REFERENCE)
+        total = 0.0
+        for m, (prompt, tokens) in enumerate(TREE.sequences):
+            at = (TREE.states[m], list(tokens))
+            start = TREE.mdp.initial[TREE.mdp.initial > 0][prompt]
+            of_steps = weight[: len(tokens)] * (log_pi[at] - log_ref[at])
+            total += start * np.exp(log_pi[at].sum()) * of_steps.sum()
+        return by_loops.BETA * total
+
+    step = 1e-5
+    moves = step * np.eye(LOGITS.size).reshape(-1, *SHAPE)
+    slopes = [(divergence(LOGITS + d) - divergence(LOGITS - d)) / (2 * step) for d in moves]
+    return np.reshape(slopes, SHAPE)
+
+
+@pytest.mark.parametrize("control", ["fixed", "adaptive"])
+def test_the_divergence_from_the_reference_is_the_policys_on_data_of_any_other(
+    control: str,
+) -> None:
+    """Of one token and a uniform behaviour, whose every sequence is in the batch once."""
+    mdp, random = tabular.bandit([0.0, 1.0, 2.0, 3.0]), np.random.default_rng(4)
+    logits, reference = (np.tile(random.normal(size=4), (mdp.num_states, 1)) for _ in range(2))
+    traj = tabular.enumerate_trajectories(mdp, jnp.zeros(logits.shape))[0]
+    chosen = Switches(**PLAIN, ratio="token", kl="k1", kl_control=control)
+    log_pi, log_ref = (by_loops.log_softmax(x)[0] for x in (logits, reference))
+    divergence = np.exp(log_pi) @ (log_pi - log_ref)
+    policy = tabular.table_policy(jnp.asarray(logits))
+    h = H._replace(kl_target=0.99 * divergence, kl_gain=1.0)
+    estimator = sequences.build(policy, h, chosen, jnp.asarray(reference))
+    params, state = estimator.init(jax.random.key(0))
+    weighted, after = estimator.weigh(params, state, traj)
+    metrics = estimator.grad(params, weighted)[1]
+    for name in ("reference_kl", "reference_kl_k1"):
+        np.testing.assert_allclose(metrics[name], divergence, rtol=1e-10)
+    if control == "adaptive":
+        np.testing.assert_allclose(after.kl_coef, by_loops.BETA / 0.99, rtol=1e-10)
 
 
 def test_the_ratio_of_the_whole_sequence_is_the_gradient_off_policy() -> None:

@@ -245,7 +245,9 @@ def _estimate(
                 continue
             ell = y.own - y.reference
             if kl_place == "sequence":
-                total[y.states[k]] -= BETA * _derivative(kl, ell.sum()) * score
+                # a constant divides the penalty too, a length does not
+                divisor = longest if average == "constant" else 1.0
+                total[y.states[k]] -= BETA / divisor * _derivative(kl, ell.sum()) * score
             elif kl == "full":
                 gap = log_pi[y.states[k]] - log_ref[y.states[k]]
                 divergence = pi[y.states[k]] @ gap
