@@ -127,7 +127,7 @@ def build(
         if not switches.with_reference:
             return (), state
         held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
-        log_prob, dist = _along(switches, policy, params._replace(policy=held), traj)
+        log_prob, dist = _log_prob_along(switches, policy, params._replace(policy=held), traj)
         # the length of a sequence is no part of a penalty on the sequence; a constant is
         divided = switches.kl_place == "loss" or (in_loss and switches.average == "constant")
         weight = jnp.broadcast_to(kl_coef / (divisor if divided else 1.0), traj.valid.shape)
@@ -142,7 +142,7 @@ def build(
         divisor = _divisor(switches, traj)
         own_log_prob, own_dist = (), ()
         if in_reward or normalised or adaptive:
-            own_log_prob, own_dist = _along(switches, policy, params, traj)
+            own_log_prob, own_dist = _log_prob_along(switches, policy, params, traj)
         reference, after = with_reference(params, state, traj, divisor, own_log_prob)
         extra = Constants(reference)
         if in_reward:
@@ -159,7 +159,7 @@ def build(
 
     gain = _surrogate(switches, h)
     if in_loss:
-        gain = _less_divergence(switches, gain)
+        gain = _minus_divergence(switches, gain)
     estimator = build_estimator(
         policy,
         None,
@@ -263,7 +263,7 @@ def _advantage(s: Switches, traj: Trajectory, h: Hyperparams) -> Float[Array, "#
     total, error = return_and_error(traj, h)
     if s.credit == "to_go":
         return _of_each_step(s, total, error, traj, h)
-    compared = _compared(s, total, error, traj, h)
+    compared = _centred_return(s, total, error, traj, h)
     if s.scale == "group":
         compared = compared / baselines.group_deviation(total, error, group_of(traj))
     if s.scale == "batch":
@@ -285,13 +285,13 @@ def _of_each_step(
     if s.baseline == "batch":
         compared = baselines.centred(to_go, traj.valid)
     else:
-        compared = to_go - (total - _compared(s, total, error, traj, h))[None]
+        compared = to_go - (total - _centred_return(s, total, error, traj, h))[None]
     if s.scale == "batch":
         compared = compared / baselines.deviation(to_go, error[None], traj.valid)
     return compared
 
 
-def _compared(
+def _centred_return(
     s: Switches,
     total: Float[Array, " B"],
     error: Float[Array, " B"],
@@ -336,7 +336,9 @@ def _length(traj: Trajectory) -> Float[Array, " B"]:
     return jnp.sum(traj.valid, axis=0, dtype=traj.reward.dtype)
 
 
-def _along(s: Switches, policy: Network, params: Params, traj: Trajectory) -> tuple[Array, Any]:
+def _log_prob_along(
+    s: Switches, policy: Network, params: Params, traj: Trajectory
+) -> tuple[Array, Any]:
     """log π(a|s) [T, B] of a policy along a batch, and its distributions where a sum over all
     actions needs them, else ().
     """
@@ -348,7 +350,9 @@ def _along(s: Switches, policy: Network, params: Params, traj: Trajectory) -> tu
     return map_along(policy, block, traj)
 
 
-def _level(s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
+def _log_ratio_of(
+    s: Switches, log_prob: Float[Array, "T B"], traj: Trajectory
+) -> Float[Array, "T B"]:
     """The log of the importance ratio that a step, or per decision its reward, is weighed by,
     [T, B].
 
@@ -386,7 +390,7 @@ def _log_mean_weight(
     Weights are added up relative to the largest of their group, as those of long sequences have
     no place among floats.
     """
-    log_weight = _log_weight(s, h, _level(s, log_prob, traj))
+    log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, traj))
     counted = jnp.ones_like(log_weight)
     if s.ratio == "token":
         of_steps = jnp.where(traj.valid, log_weight, -jnp.inf)
@@ -422,7 +426,7 @@ def _weight(
     """The weight of a step, or per decision of its reward, over its mean where that is asked for: a
     constant, [T, B].
     """
-    log_weight = _log_weight(s, h, _level(s, log_prob, batch.traj))
+    log_weight = _log_weight(s, h, _log_ratio_of(s, log_prob, batch.traj))
     if s.self_normalised != "none":
         log_weight -= batch.extra.log_mean_weight
     return jax.lax.stop_gradient(jnp.exp(log_weight))
@@ -452,7 +456,7 @@ def _surrogate(s: Switches, h: Hyperparams) -> Gain:
             return surrogates.score(log_prob, _by_decisions(s, h, log_prob, batch))
         if s.self_normalised != "none":
             return surrogates.score(log_prob, _weight(s, h, log_prob, batch) * psi)
-        log_ratio = _level(s, log_prob, batch.traj)
+        log_ratio = _log_ratio_of(s, log_prob, batch.traj)
         if s.clip == "none":
             return jnp.exp(log_ratio) * psi
         if s.clip == "soft_gate":
@@ -480,7 +484,7 @@ def _bounds(s: Switches, h: Hyperparams) -> tuple[Any, Any]:
     return math.inf, math.inf
 
 
-def _less_divergence(s: Switches, gain: Gain) -> Gain:
+def _minus_divergence(s: Switches, gain: Gain) -> Gain:
     """The surrogate less the KL estimate in the loss, [T, B]; that of a sequence at its first
     step.
     """
@@ -513,7 +517,7 @@ def _watch(s: Switches, h: Hyperparams) -> Watch | None:
         metrics = {}
         if s.ratio != "none":
             low, high = _bounds(s, h)
-            excess = jnp.expm1(_level(s, log_prob, batch.traj))
+            excess = jnp.expm1(_log_ratio_of(s, log_prob, batch.traj))
             metrics["kl"] = jnp.expm1(of_step) - of_step
             metrics["clip_fraction"] = ((excess > high) | (-excess > low)).astype(log_prob.dtype)
         if s.with_reference:

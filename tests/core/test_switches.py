@@ -170,7 +170,7 @@ def lagging(made: Config) -> tuple[Network, Params, Trajectory, np.ndarray]:
     assert not traj.valid.all()
     log_rho = 0.7 * np.random.default_rng(0).normal(size=traj.reward.shape)
     params = Params(policy.init(jax.random.key(3)), ())
-    own = sequences._along(Switches(), policy, params, traj)[0]
+    own = sequences._log_prob_along(Switches(), policy, params, traj)[0]
     return policy, params, traj._replace(log_prob=own - jnp.asarray(log_rho)), log_rho
 
 
