@@ -140,7 +140,8 @@ def build(
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
         divisor = _divisor(switches, traj)
-        own_log_prob, own_dist = (), ()
+        own_log_prob: Any = ()
+        own_dist: Any = ()
         if in_reward or normalised or adaptive:
             own_log_prob, own_dist = _log_prob_along(switches, policy, params, traj)
         reference, after = with_reference(params, state, traj, divisor, own_log_prob)
