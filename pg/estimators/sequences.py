@@ -120,31 +120,19 @@ def build(
     in_loss = switches.kl != "none" and switches.kl_place != "reward"
     normalised = switches.self_normalised != "none"
 
-    def with_reference(
-        params: Params, state: PyTree, traj: Trajectory, divisor: Any, own_log_prob: Any
-    ) -> tuple[Any, PyTree]:
-        """The reference policy along a batch, if there is one, and the state after the batch."""
-        if not switches.with_reference:
-            return (), state
-        held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
-        log_prob, dist = _log_prob_along(switches, policy, params._replace(policy=held), traj)
-        # the length of a sequence is no part of a penalty on the sequence; a constant is
-        divided = switches.kl_place == "loss" or (in_loss and switches.average == "constant")
-        weight = jnp.broadcast_to(kl_coef / (divisor if divided else 1.0), traj.valid.shape)
-        along = Reference(log_prob, dist, weight)
-        if not adaptive:
-            return along, state
-        measured = _divergence_of_batch(own_log_prob, along, traj)
-        after = state._replace(kl_coef=adapted(kl_coef, measured, h))
-        return along._replace(kl_coef=jnp.broadcast_to(kl_coef, traj.valid.shape)), after
-
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> Credit:
         divisor = _divisor(switches, traj)
         own_log_prob: Any = ()
         own_dist: Any = ()
         if in_reward or normalised or adaptive:
             own_log_prob, own_dist = _log_prob_along(switches, policy, params, traj)
-        reference, after = with_reference(params, state, traj, divisor, own_log_prob)
+        reference: Any = ()
+        if switches.with_reference:
+            reference = _reference_along(switches, policy, params, state, traj, h, divisor)
+        after = state
+        if adaptive:
+            measured = _divergence_of_batch(own_log_prob, reference, traj)
+            after = state._replace(kl_coef=adapted(state.kl_coef, measured, h))
         extra = Constants(reference)
         if in_reward:
             estimate = divergence(switches.kl, own_log_prob, own_dist, reference)
@@ -244,6 +232,34 @@ def adapted(
     return kl_coef * (1.0 + h.kl_gain * error)
 
 
+def _reference_along(
+    s: Switches,
+    policy: Network,
+    params: Params,
+    state: PyTree,
+    traj: Trajectory,
+    h: Hyperparams,
+    divisor: Any,
+) -> Reference:
+    """The reference policy along a batch.
+
+    Args:
+        s: The switches.
+        policy: The policy that learns, whose network is the reference's too.
+        params: Its parameters.
+        state: The estimator's, as `_kept` begins it.
+        traj: The batch.
+        h: The hyperparameters.
+        divisor: The number that each step is divided by.
+    """
+    adaptive = s.kl_control == "adaptive"
+    held, kl_coef = (state.reference, state.kl_coef) if adaptive else (state, h.kl_coef)
+    log_prob, dist = _log_prob_along(s, policy, params._replace(policy=held), traj)
+    shape = traj.valid.shape
+    weight = jnp.broadcast_to(kl_coef / _penalty_divisor(s, divisor), shape)
+    return Reference(log_prob, dist, weight, jnp.broadcast_to(kl_coef, shape) if adaptive else ())
+
+
 def _divergence_of_batch(
     log_prob: Float[Array, "T B"], reference: Reference, traj: Trajectory
 ) -> Float[Array, ""]:
@@ -330,6 +346,16 @@ def _divisor(s: Switches, traj: Trajectory) -> Float[Array, "1 B"] | float:
     if not s.in_groups:
         return jnp.full_like(length, jnp.mean(length))[None]
     return baselines.group_mean(length, group_of(traj))[None]
+
+
+def _penalty_divisor(s: Switches, divisor: Any) -> Any:
+    """The number that the KL estimate of a step is divided by: that of its Ψ in the step's loss.
+
+    On the sequence a constant alone, so that the weight keeps its meaning, and no length; in the
+    reward none, which Ψ has already.
+    """
+    on_sequence = s.kl_place == "sequence" and s.average == "constant"
+    return divisor if s.kl_place == "loss" or on_sequence else 1.0
 
 
 def _length(traj: Trajectory) -> Float[Array, " B"]:

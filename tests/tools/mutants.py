@@ -266,8 +266,8 @@ MUTANTS = [
     Mutant(
         "a penalty on the sequence that keeps its weight where a constant divides the rest",
         "estimators/sequences.py",
-        'divided = switches.kl_place == "loss" or (in_loss and switches.average == "constant")',
-        'divided = switches.kl_place == "loss"',
+        'return divisor if s.kl_place == "loss" or on_sequence else 1.0',
+        'return divisor if s.kl_place == "loss" else 1.0',
         "tests/exact/test_sequence_means.py -k 'over_the_constant'",
     ),
     Mutant(
@@ -442,8 +442,8 @@ MUTANTS = [
     Mutant(
         "sequences whose penalty in the loss is not averaged as their steps are",
         "estimators/sequences.py",
-        'divided = switches.kl_place == "loss" or (in_loss and switches.average == "constant")',
-        "divided = False",
+        'return divisor if s.kl_place == "loss" or on_sequence else 1.0',
+        "return divisor if on_sequence else 1.0",
         "tests/exact/test_sequence_means.py -k 'penalty_in_the_loss'",
     ),
     Mutant(
@@ -1031,7 +1031,8 @@ MUTANTS = [
         "groups told by equal first observations",
         "estimators/base.py",
         "    return traj.group[0]\n",
-        "    return jnp.unique(traj.obs[0], axis=0, size=len(traj.obs[0]), return_inverse=True)[1]\n",
+        "    first = traj.obs[0]\n"
+        "    return jnp.unique(first, axis=0, size=len(first), return_inverse=True)[1]\n",
         "tests/core/test_groups.py -k coincide",
     ),
     Mutant(
