@@ -506,30 +506,6 @@ def test_k3_in_the_reward_rewards_the_reverse_divergence_and_over_tokens_is_no_g
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kl", "place"), [("k1", "reward"), ("k2", "sequence")])
-def test_the_divergence_is_discounted_in_the_reward_and_not_in_the_loss(
-    kl: Any, place: Any
-) -> None:
-    gamma = 0.8
-    discounts = gamma ** jnp.arange(TREE.mdp.horizon)[:, None]
-    of_divergence = discounts if place == "reward" else 1.0
-
-    def objective(logits: jax.Array) -> jax.Array:
-        traj, probability = tabular.enumerate_trajectories(TREE.mdp, logits)
-        log_ratio = jax.nn.log_softmax(logits) - jax.nn.log_softmax(jnp.asarray(REFERENCE))
-        of_step = log_ratio[jnp.argmax(traj.obs, axis=-1), traj.action]
-        divergence = of_divergence * jnp.where(traj.valid, of_step, 0.0)
-        return probability @ jnp.sum(discounts * traj.reward - by_loops.BETA * divergence, axis=0)
-
-    chosen = Switches(**PLAIN, kl=kl, kl_place=place)
-    policy = tabular.table_policy(jnp.asarray(LOGITS))
-    estimator = sequences.build(policy, H._replace(gamma=gamma), chosen, jnp.asarray(REFERENCE))
-    params = estimator.init(jax.random.key(0))[0]
-    found = exact_moments(estimator, params, TREE.mdp, LOGITS, 1)[0].reshape(SHAPE)
-    np.testing.assert_allclose(found, jax.grad(objective)(jnp.asarray(LOGITS)), rtol=0, atol=1e-12)
-
-
-@pytest.mark.slow
 def test_a_penalty_in_the_loss_weighs_more_beside_the_mean_of_the_group() -> None:
     """(G-1)/G ∇J and a whole penalty; in the reward the factor is that of both."""
     penalty = regularised_gradient() - gradient()
