@@ -33,12 +33,12 @@ class Options:
     """Modulus of modular_sum, places of reverse, most pairs of brackets; none: the task's own."""
     presets: tuple[str, ...] = ("rloo",)
     """Published estimators, by name, or all."""
-    kl: str = "k1"
-    """Estimate of the KL divergence from the pretrained policy, in the reward: k1, k2, k3, full or
-    none.
+    kl: str = "k3"
+    """Estimate of the KL divergence from the pretrained policy in the loss of each step, of presets
+    that have none of their own: k1, k2, k3, full or none.
     """
     kl_coef: float = 0.01
-    """Its weight."""
+    """Weight of that divergence, also of the estimators that have their own."""
     noise: float = 0.3
     """Share of the tokens in the demonstrations that are drawn at random."""
     demonstrations: int = 2000
@@ -151,8 +151,9 @@ def trained(name: str, params: Any, options: Options) -> tuple[Any, float]:
     from pg.estimators import sequence_estimator
 
     switches = dict(vars(PRESETS[name]))
-    if switches["kl"] == "none":
-        switches |= {"kl": options.kl, "kl_place": "reward"}
+    if switches["kl"] == "none" and options.kl != "none":
+        # in the reward, the group's deviation would be that of the penalties where answers agree
+        switches |= {"kl": options.kl, "kl_place": "loss"}
     # a ratio is for several steps on a batch; without one, there are as many smaller batches
     several = switches["ratio"] != "none"
     shares = 1 if several else options.steps
