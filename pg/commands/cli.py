@@ -43,7 +43,7 @@ from pg.config import (
     own_parts,
     part_name,
 )
-from pg.estimators.names import check_estimator
+from pg.estimators.names import check_estimator, facts_of
 from pg.inputs import nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations, sources
@@ -533,7 +533,10 @@ def describe(
     """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
-    planned = config.num_updates * config.num_envs * longest * config.action_repeat
+    num_rollouts = config.num_envs
+    if facts_of(config.estimator).greedy_rollout:
+        num_rollouts += config.num_envs // config.group_size
+    planned = config.num_updates * num_rollouts * longest * config.action_repeat
     batch = (
         f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
     )

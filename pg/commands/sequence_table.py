@@ -18,6 +18,9 @@ from pg.inputs import check_name
 
 PROBLEMS = ("equal_lengths", "unequal_lengths", "agreeing_groups")
 PLAIN = Switches(baseline="none")
+LEGEND = """Of the policy after {updates} exact updates: bias · cosine to the gradient ·
+variance, in units of plain without a lag · signal to noise of one sequence.
+"""
 
 
 @dataclasses.dataclass
@@ -27,7 +30,9 @@ class Options:
     problems: tuple[str, ...] = PROBLEMS
     """Problems: equal_lengths, unequal_lengths or agreeing_groups."""
     lags: tuple[int, ...] = (0, 1, 4, 16)
-    """Updates by which the policy that acts is older than the one that learns."""
+    """Updates by which the policy that acts is older than the one that learns, which is that after
+    as many updates as the largest of them: other lags are other policies.
+    """
     kl_coef: float = 0.1
     """Weight β of the KL divergence from the policy at the start of training."""
     presets_only: bool = False
@@ -126,7 +131,7 @@ def _table(name: str, options: Options) -> list[str]:
         f"| {name} | {' | '.join(f'lag {lag}' for lag in options.lags)} |",
         f"| --- |{' --- |' * len(options.lags)}",
     ]
-    print("\n".join(lines), flush=True)
+    print(LEGEND.format(updates=max(options.lags)), *lines, sep="\n", flush=True)
     with jax.enable_x64(True):
         on = sequence_figures.problem(tabular.sequence_problems()[name], options.lags)
         unit = sequence_figures.plain_variance(on, hyperparams(PLAIN, options.kl_coef))

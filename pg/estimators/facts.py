@@ -59,6 +59,10 @@ class Facts:
     """
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""
+    greedy_rollout: bool = False
+    """Compares an episode with the greedy policy's from the same initial state, which is rolled out
+    beside the batch.
+    """
     shrunk: bool = False
     """The mean is along ∇J, and shorter."""
     same_on_policy: str = ""
@@ -96,6 +100,8 @@ class Facts:
             parts.append("on-policy")
         if self.baseline == "batch":
             parts.append("N ≥ 2")
+        if self.greedy_rollout:
+            parts.append("a greedy rollout")
         if self.needs_also:
             parts.append(self.needs_also)
         return ", ".join(parts)

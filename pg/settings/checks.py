@@ -26,6 +26,8 @@ from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
 MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
+# an importance ratio of estimators that the table of facts does not list
+BY_A_SWITCH = ", or a switch ratio, as estimator='sequence:ratio=token'"
 
 
 def checked_fields(config: Any) -> dict[str, Any]:
@@ -124,8 +126,12 @@ def _check_batch(config: Any) -> None:
             f"num_envs must be at least 2 for diagnostics, a variance; got {config.num_envs}"
         )
     if config.num_envs % config.group_size:
+        of_preset = facts.settings.get("group_size") == config.group_size
+        whose = f", which is that of estimator={estimator!r}" if of_preset else ""
+        fewer = config.num_envs - config.num_envs % config.group_size
         raise ValueError(
-            f"group_size must divide num_envs={config.num_envs}, got {config.group_size}"
+            f"group_size must divide num_envs={config.num_envs}, got {config.group_size}{whose}: "
+            f"give another, or num_envs={fewer or config.group_size}"
         )
     if config.group_size > 1 and config.collect != "episodes":
         raise ValueError(
@@ -138,7 +144,7 @@ def _check_batch(config: Any) -> None:
         raise ValueError(
             f"estimator={estimator!r} is on-policy: it takes one step on a batch, so "
             f"num_epochs and num_minibatches must be 1, got {config.num_epochs} and "
-            f"{config.num_minibatches}; use one of: {', '.join(others)}"
+            f"{config.num_minibatches}; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     _check_lag(config, facts)
     if config.num_envs % config.num_minibatches:
@@ -171,7 +177,7 @@ def _check_lag(config: Any, facts: Any) -> None:
         others = (*estimators_with(off_policy=True), *estimators_with(several_steps=True))
         raise ValueError(
             f"policy_lag={config.policy_lag} needs an estimator with an importance ratio, and "
-            f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}"
+            f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     if config.optimizer in ("storm", "svrpg"):
         raise ValueError(
