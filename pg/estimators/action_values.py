@@ -4,7 +4,8 @@ episodes.
     ĝ = (1/N) Σₙ Σₜ Σₐ Ψₜ(a) ∇θ πθ(a|sₜ)
 
 all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action that was taken, by what
-then happened, so that no error of Q is left in the mean. With Q = 0 the second is reward_to_go.
+then happened, so that no error of Q is left in the mean; trajectory_control_variate takes the noise
+of the later actions out of that correction. With Q = 0 the last two are reward_to_go.
 """
 
 from typing import Any
@@ -15,7 +16,16 @@ from jaxtyping import Array, Float, Int
 
 from pg import returns, surrogates
 from pg.config import Hyperparams
-from pg.estimators.base import Credit, Estimator, Params, Weighted, action_values, build_estimator
+from pg.estimators.base import (
+    Credit,
+    Estimator,
+    Params,
+    Weighted,
+    action_values,
+    build_estimator,
+    map_along,
+    policy_output,
+)
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
 
@@ -53,12 +63,57 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         q = action_values(critic, params, traj)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        surprise = (to_go - at_action(q, traj.action)) * jnp.exp(-traj.log_prob)
-        surprise = jnp.where(traj.valid, surprise, 0.0)
-        q = q + jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype) * surprise[..., None]
-        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
+        surprise = to_go - at_action(q, traj.action)
+        psi = returns.discount_powers(q, h.gamma) * corrected(q, surprise, traj)
+        return Credit(psi, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
+
+
+def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The same without the noise of the later actions (TrajCV; Cheng et al. 2020, 1908.03263).
+
+    With Qₖ(a) = Q(sₖ, a), Vₖ = Σₐ π(a|sₖ) Qₖ(a) and Aₖ = Qₖ(aₖ) - Vₖ, the advantage of a later step
+    has the mean 0 given the past, whatever Q: subtracted from its reward it changes no mean, and
+    where Q is exact it leaves of the later steps the noise of the dynamics alone. The own Aₜ + Vₜ
+    is the Qₜ(aₜ) of action_dependent_baseline. On-policy, and with a Q that does not depend on θ,
+    it is the doubly robust gradient (DR-PG; Huang & Jiang 2020, 1910.09066).
+
+    Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a,  A = Q - V
+    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Variance: that of the states and of the dynamics, as far as Q is right.
+    Needs: complete episodes, a critic Q of discrete actions, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        q = action_values(critic, params, traj)
+        v = expected_value(policy, params, traj, q)
+        advantage = jnp.where(traj.valid, at_action(q, traj.action) - v, 0.0)
+        surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma) - v
+        psi = returns.discount_powers(q, h.gamma) * corrected(q, surprise, traj)
+        return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
+
+    return build_estimator(policy, critic, h, weigh, every_action, taken)
+
+
+def corrected(
+    q: Float[Array, "T B A"], surprise: Float[Array, "T B"], traj: Trajectory
+) -> Float[Array, "T B A"]:
+    """Q(s, a) + 1[a = aₜ] surprise / π(aₜ|s), [T, B, A]: summed over π the surprise counts once."""
+    share = jnp.where(traj.valid, surprise * jnp.exp(-traj.log_prob), 0.0)
+    chosen = jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype)
+    return q + chosen * share[..., None]
+
+
+def expected_value(
+    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"]
+) -> Float[Array, "T B"]:
+    """V(s) = Σₐ π(a|s) Q(s, a), [T, B]; 0 in blocks of time without a valid step."""
+
+    def block(rows: Trajectory) -> Float[Array, "K B A"]:
+        return jax.nn.softmax(policy_output(policy, params, rows).logits)
+
+    return jnp.sum(map_along(policy, block, traj) * q, axis=-1)
 
 
 def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:

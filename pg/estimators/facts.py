@@ -274,6 +274,18 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         psi_depends_on_policy=True,
     ),
+    "trajectory_control_variate": Facts(
+        module="action_values",
+        psi="γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a",
+        where="A = Q - V",
+        source="TrajCV; Cheng et al. 2020, 1908.03263",
+        unbiased_for="J",
+        why="for any Q, as it was fitted to earlier batches",
+        variance="that of the states and of the dynamics, as far as Q is right",
+        critic="Q",
+        baseline="critic",
+        psi_depends_on_policy=True,
+    ),
     "trajectory_importance": Facts(
         module="off_policy",
         psi="w R",

@@ -97,6 +97,7 @@ LOOKS: dict[str, tuple[int, int]] = {
     "trajectory_importance": (0, 3),
     "per_decision_importance": (1, 3),
     "ratio_only": (2, 3),
+    "trajectory_control_variate": (3, 3),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -3,6 +3,7 @@ not matter.
 """
 
 import inspect
+import itertools
 import sys
 from typing import Any
 
@@ -104,6 +105,12 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     )
     q, chosen = np.asarray(traj.obs) @ ACTION_TABLE, np.eye(A)[np.asarray(traj.action)]
     surprise = np.where(traj.valid, (to_go - (q * chosen).sum(-1)) / np.exp(traj.log_prob), 0.0)
+    pi = np.asarray(jax.nn.softmax(np.asarray(traj.obs) @ build(name)[1].policy))
+    advantage = np.where(traj.valid, (q * (chosen - pi)).sum(-1), 0.0)
+    of_later = np.zeros((T, N))
+    for t, k in itertools.combinations(range(T), 2):
+        of_later[t] += GAMMA ** (k - t) * advantage[k]
+    unsurprised = surprise - np.where(traj.valid, of_later / np.exp(traj.log_prob), 0.0)
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
@@ -116,6 +123,7 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "grpo": np.broadcast_to(relative / lengths, (T, N)),
         "all_action": discount[..., None] * q,
         "action_dependent_baseline": discount[..., None] * (q + chosen * surprise[..., None]),
+        "trajectory_control_variate": discount[..., None] * (q + chosen * unsurprised[..., None]),
         "standardised": np.broadcast_to((total - total.mean()) / total.std(), (T, N)),
         # what is subtracted differs by parameter
         "optimal_baseline": np.broadcast_to(total, (T, N)),

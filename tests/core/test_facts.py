@@ -165,5 +165,6 @@ def test_facts_agree_with_one_another() -> None:
         assert not facts.several_steps or facts.psi_depends_on_policy, name
         assert facts.baseline != "critic" or facts.critic != "none", name
         assert facts.same_on_policy in ("", *FACTS), name
-    assert estimators_with(critic="Q") == ("all_action", "action_dependent_baseline")
+    of_actions = ("all_action", "action_dependent_baseline", "trajectory_control_variate")
+    assert estimators_with(critic="Q") == of_actions
     assert estimators_with(several_steps=True, baseline="group") == ("grpo",)

@@ -16,6 +16,7 @@ from proofs import (
     GAMMA,
     A,
     Case,
+    H,
     S,
     arbitrary,
     case,
@@ -27,7 +28,9 @@ from proofs import (
 )
 
 from pg import surrogates
+from pg.config import Hyperparams
 from pg.diagnostics import exact_moments, references
+from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
 
@@ -148,6 +151,21 @@ def test_with_the_exact_value_of_every_action_only_the_states_are_left_to_chance
     names = ("all_action", "action_dependent_baseline", "state_value", "reward_to_go")
     traces = [np.trace(moments(case(name, mean=None, problem=exact_critics))[1]) for name in names]
     assert traces[0] < 0.7 * min(traces[1:])
+
+
+def test_where_nothing_is_drawn_but_actions_a_control_variate_leaves_the_states_alone() -> None:
+    """Its estimate is then that of every action by its value, trajectory by trajectory."""
+    mdp = tabular.garnet(3, S, A, branching=1, horizon=H)
+    problem = references.with_exact_critics(references.arbitrary(mdp), GAMMA)
+    h = Hyperparams(gamma=GAMMA)
+    found = {}
+    for name in ("all_action", "action_dependent_baseline", "trajectory_control_variate"):
+        estimator, params = references.build(ESTIMATORS[name], problem, "Q", h)
+        found[name] = exact_moments(estimator, params, problem.mdp, problem.logits)
+    mean, covariance = found["trajectory_control_variate"]
+    np.testing.assert_allclose(mean, found["all_action"][0], atol=1e-12)
+    np.testing.assert_allclose(covariance, found["all_action"][1], atol=1e-12)
+    assert np.trace(covariance) < 0.5 * np.trace(found["action_dependent_baseline"][1])
 
 
 def test_the_limit_of_gpomdp_is_the_exact_direction() -> None:

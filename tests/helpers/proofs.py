@@ -309,6 +309,8 @@ CASES = [
     Case("all_action", problem=exact_critics),
     Case("action_dependent_baseline"),
     Case("action_dependent_baseline", problem=exact_critics),
+    Case("trajectory_control_variate"),
+    Case("trajectory_control_variate", problem=exact_critics),
     Case("trajectory_importance"),
     Case("trajectory_importance", on_policy=False),
     Case("per_decision_importance"),

@@ -1014,6 +1014,20 @@ MUTANTS = [
         "tests/exact/test_unbiased.py -k group",
     ),
     Mutant(
+        "a trajectory control variate without the value of its own state",
+        "estimators/action_values.py",
+        "surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma) - v",
+        "surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma)",
+        "tests/core/test_estimators.py -k 'psi_of_the_episodic and control_variate'",
+    ),
+    Mutant(
+        "a trajectory control variate of a critic's own mean instead of the policy's",
+        "estimators/action_values.py",
+        "    return jnp.sum(map_along(policy, block, traj) * q, axis=-1)\n",
+        "    return jnp.mean(q, axis=-1)\n",
+        "tests/exact/test_unbiased.py -k 'control_variate'",
+    ),
+    Mutant(
         "one number of a group is broadcast to all samples",
         "baselines.py",
         "or number.shape != shape or not",
@@ -1052,8 +1066,8 @@ MUTANTS = [
     Mutant(
         "an action-dependent baseline without its correction",
         "estimators/action_values.py",
-        "q = q + jax.nn.one_hot(",
-        "q = jax.nn.one_hot(",
+        "    return q + chosen * share[..., None]\n",
+        "    return chosen * share[..., None]\n",
         "tests/exact/test_unbiased.py -k action_dependent",
     ),
     Mutant(
