@@ -248,7 +248,12 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     np.testing.assert_allclose(metrics["entropy"], entropy[traj.valid].mean(), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", list(ESTIMATORS))
+SLOW = ("optimal_baseline",)  # a gradient for each episode
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in ESTIMATORS]
+)
 def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> None:
     plain = grad(name, batch())[0]
     traj = batch()

@@ -60,7 +60,13 @@ def by_a_loop(made: Config, learning_rate: float) -> list[Params]:
 
 
 @pytest.mark.parametrize(
-    ("updates", "mixture"), [(0, "none"), (1, "none"), (3, "none"), (2, "power")]
+    ("updates", "mixture"),
+    [
+        pytest.param(0, "none", marks=pytest.mark.slow),
+        (1, "none"),
+        pytest.param(3, "none", marks=pytest.mark.slow),
+        (2, "power"),
+    ],
 )
 def test_the_policy_that_acts_is_that_of_as_many_updates_ago(updates: int, mixture: Any) -> None:
     made = config(updates, lag_mixture=mixture)

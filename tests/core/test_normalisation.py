@@ -150,6 +150,7 @@ def test_the_running_return_goes_on_in_the_next_window() -> None:
     assert metrics["return"] > 5  # reported unscaled
 
 
+@pytest.mark.slow
 def test_the_scale_of_rewards_is_divided_out() -> None:
     """From the second batch on, rewards a thousand times as large give the same parameters."""
 

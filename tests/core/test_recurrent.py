@@ -73,7 +73,13 @@ def windows(memory: Any, **changes: Any) -> tuple[Any, Any, Params, list[Any]]:
 
 
 @pytest.mark.parametrize(
-    ("memory", "shared"), [("gru", True), ("lstm", False), ("lru", True), ("transformer", False)]
+    ("memory", "shared"),
+    [
+        ("gru", True),
+        ("lstm", False),
+        ("lru", True),
+        pytest.param("transformer", False, marks=pytest.mark.slow),
+    ],
 )
 def test_learning_resets_where_acting_did(memory: Any, shared: bool) -> None:
     """ρ = 1 on fresh data, with resets within the window and a memory that began before it."""

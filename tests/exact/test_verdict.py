@@ -191,6 +191,8 @@ PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
         "windows",
         "an episode of a window sees the one after",
     ),
+}
+PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
     "a bound beyond the problems": (
         clipped,
         UNBIASED,
@@ -198,8 +200,6 @@ PLANTED: dict[str, tuple[Factory, Facts | None, str, str]] = {
         "it depends on the size of the returns, as where they are clipped",
     ),
     "state of the past": (scaled_by_the_past, UNBIASED, "later_state", "after two batches"),
-}
-PLANTED_SLOW: dict[str, tuple[Factory, Facts | None, str, str]] = {
     "own episode": (less_the_mean, COMPARING, "mean", "on cancelling: it is 0.5 times that"),
     "a root": (over_a_root, UNBIASED, "mean", "unbiased_for='J' is claimed, and the exact mean"),
     "a sum": (summed, UNBIASED, "mean", "it is 2 times that"),

@@ -422,6 +422,7 @@ def test_a_run_without_own_parts_takes_none(tmp_path: Path) -> None:
         folders.read_setup(tmp_path, parts={"policy": constant})
 
 
+@pytest.mark.slow
 def test_a_file_may_compute_while_it_is_imported_as_gymnax_does(tmp_path: Path) -> None:
     """The devices are chosen before: all cores, though jax has one by itself."""
     path = tmp_path / "early.py"

@@ -181,6 +181,7 @@ def test_a_word_that_is_longer_than_the_line_is_whole(monkeypatch: pytest.Monkey
     )  # no terminal of the system's
 
 
+@pytest.mark.slow
 def test_the_sentences_of_a_sweep_fit_the_terminal(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
