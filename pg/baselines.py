@@ -173,6 +173,11 @@ def group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array
     x: [N]. group: [N] the number of each one's group.
     Raises ValueError for another shape.
     """
+    return _group_centred(x, group)
+
+
+def _group_centred(x: Float[Array, " N"], group: Int[Array, " N"]) -> Float[Array, " N"]:
+    """`group_centred` of groups that are counted from 0, [N]."""
     size = _group_size(x, group)
     # twice, as in `centred`
     for _ in range(2):
@@ -196,7 +201,7 @@ def group_deviation(
         ValueError: another shape of `group`.
     """
     number = len(x)
-    variance = _group_sum(group_centred(x, group) ** 2, group) / _group_size(x, group)
+    variance = _group_sum(_group_centred(x, group) ** 2, group) / _group_size(x, group)
     gap = jax.ops.segment_max(x, group, number) - jax.ops.segment_min(x, group, number)
     # a NaN or an infinity among them is equal to nothing, as in `rounding.equal`
     all_equal = (gap <= jax.ops.segment_max(error, group, number)) & (gap < jnp.inf)

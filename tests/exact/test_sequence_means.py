@@ -352,20 +352,34 @@ def test_a_penalty_in_the_reward_is_discounted_and_one_on_the_sequence_is_not() 
 def by_loops_of_the_divergence(weight: np.ndarray) -> np.ndarray:
     """β ∇ E Σₜ wₜ ℓₜ, [S, A], by differences of the sum over all sequences."""
 
-    def divergence(logits: np.ndarray) -> float:
+    def divergence(m: int, log_ratio: np.ndarray) -> float:
+        return by_loops.BETA * weight[: len(log_ratio)] @ log_ratio
+
+    return slopes(expectation(divergence), LOGITS).reshape(SHAPE)
+
+
+def expectation(of_sequence: Callable[[int, np.ndarray], float]) -> Callable[..., float]:
+    """The expectation of a function of the number of a sequence and of its ℓ at each token, a sum
+    over all sequences, as a function of the logits.
+    """
+
+    def of_logits(logits: np.ndarray) -> float:
         log_pi, log_ref = by_loops.log_softmax(logits), by_loops.log_softmax(REFERENCE)
         total = 0.0
         for m, (prompt, tokens) in enumerate(TREE.sequences):
             at = (TREE.states[m], list(tokens))
             start = TREE.mdp.initial[TREE.mdp.initial > 0][prompt]
-            of_steps = weight[: len(tokens)] * (log_pi[at] - log_ref[at])
-            total += start * np.exp(log_pi[at].sum()) * of_steps.sum()
-        return by_loops.BETA * total
+            total += start * np.exp(log_pi[at].sum()) * of_sequence(m, log_pi[at] - log_ref[at])
+        return total
 
-    step = 1e-5
-    moves = step * np.eye(LOGITS.size).reshape(-1, *SHAPE)
-    slopes = [(divergence(LOGITS + d) - divergence(LOGITS - d)) / (2 * step) for d in moves]
-    return np.reshape(slopes, SHAPE)
+    return of_logits
+
+
+def slopes(function: Any, logits: np.ndarray) -> np.ndarray:
+    """The derivative of each value by each logit, [S A, values], by central differences."""
+    moves = 1e-5 * np.eye(logits.size).reshape(-1, *logits.shape)
+    rise = [function(logits + move) - function(logits - move) for move in moves]
+    return np.array(rise).reshape(logits.size, -1) / 2e-5
 
 
 @pytest.mark.parametrize("control", ["fixed", "adaptive"])
@@ -476,11 +490,6 @@ def test_k3_in_the_reward_rewards_the_reverse_divergence_and_over_tokens_is_no_g
     def field(t: by_loops.Tree, logits: np.ndarray, kl: str) -> np.ndarray:
         return by_loops.mean(t, logits, logits, reference, 1, baseline="none", kl=kl)
 
-    def slopes(function: Any, logits: np.ndarray) -> np.ndarray:
-        moves = 1e-5 * np.eye(logits.size).reshape(-1, *logits.shape)
-        rise = [function(logits + move) - function(logits - move) for move in moves]
-        return np.array(rise).reshape(logits.size, -1) / 2e-5
-
     def objective(logits: np.ndarray) -> float:
         log_ratio = by_loops.log_softmax(logits) - by_loops.log_softmax(reference)
         other = np.exp(by_loops.log_softmax(reference))
@@ -518,18 +527,9 @@ def test_a_penalty_in_the_loss_weighs_more_beside_the_mean_of_the_group() -> Non
 def test_the_gradient_with_a_reference_is_that_of_the_return_less_the_divergence() -> None:
     """J_β by its definition: a sum over sequences, differentiated numerically."""
 
-    def objective(logits: np.ndarray) -> float:
-        log_pi, log_ref = by_loops.log_softmax(logits), by_loops.log_softmax(REFERENCE)
-        total = 0.0
-        for m, (prompt, tokens) in enumerate(TREE.sequences):
-            at = (TREE.states[m], list(tokens))
-            start = TREE.mdp.initial[TREE.mdp.initial > 0][prompt]
-            own, other = log_pi[at].sum(), log_ref[at].sum()
-            total += start * np.exp(own) * (TREE.rewards[m] - by_loops.BETA * (own - other))
-        return total
+    def regularised_return(m: int, log_ratio: np.ndarray) -> float:
+        return float(TREE.rewards[m] - by_loops.BETA * log_ratio.sum())
 
-    step = 1e-5
-    moves = step * np.eye(LOGITS.size).reshape(-1, *SHAPE)
-    slopes = [(objective(LOGITS + d) - objective(LOGITS - d)) / (2 * step) for d in moves]
+    by_differences = slopes(expectation(regularised_return), LOGITS).reshape(SHAPE)
     found = regularised_gradient()
-    np.testing.assert_allclose(np.reshape(slopes, SHAPE), found, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(by_differences, found, rtol=0, atol=1e-9)
