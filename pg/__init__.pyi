@@ -49,6 +49,7 @@ from .estimators import build_estimator as build_estimator
 from .estimators.evolution import evolution_gradient as evolution_gradient
 from .estimators.pathwise import pathwise_gradient as pathwise_gradient
 from .evaluate import Evaluation as Evaluation
+from .further import FurtherRollouts as FurtherRollouts
 from .modules import from_equinox as from_equinox
 from .modules import from_linen as from_linen
 from .modules import from_nnx as from_nnx

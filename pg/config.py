@@ -140,6 +140,10 @@ class Config:
     """Episodes in a row that share their initial state and are compared (grpo,
     group_leave_one_out).
     """
+    num_branches: int = 1
+    """Further transitions or episodes from each visited state, for estimators that ask the
+    environment again (lookahead_control_variate); each is counted in the environment steps.
+    """
     policy_lag: int = 0
     """Updates by which the policy that acts is older than the one that learns, for estimators with
     an importance ratio.

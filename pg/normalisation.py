@@ -23,7 +23,7 @@ from pg.envs.observations import is_shape, map_observation
 from pg.envs.views import View, seen
 from pg.fast import blocks
 from pg.networks import Network, as_float
-from pg.rollout import GreedyEpisodes, Trajectory
+from pg.rollout import Trajectory
 
 # Of a standardised observation, as is usual since OpenAI's baselines, and of the range of scaled
 # returns.
@@ -195,6 +195,13 @@ def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
     # Below 0 before the first return.
     least = jnp.maximum(high - low, 0.0) / LIMIT
     scale = jnp.sqrt(jnp.where(differs, jnp.maximum(var + 1e-8, least**2), 1.0))
-    if isinstance(traj.greedy, GreedyEpisodes):
-        traj = traj._replace(greedy=traj.greedy._replace(reward=traj.greedy.reward / scale))
-    return traj._replace(reward=traj.reward / scale)
+
+    def scaled(rollouts: Any) -> Any:  # () where there are none
+        return rollouts._replace(reward=rollouts.reward / scale) if rollouts else rollouts
+
+    traj = traj._replace(
+        greedy=scaled(traj.greedy),
+        successors=scaled(traj.successors),
+        lookahead=scaled(traj.lookahead),
+    )
+    return scaled(traj)

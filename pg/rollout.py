@@ -7,6 +7,7 @@ All random numbers of step t are drawn from `fold_in(key, t)`, before the loop t
 a step sees depends neither on the length of the batch nor on how the loop is cut into blocks.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,12 +15,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
+from pg import further as further_rollouts
 from pg import networks
 from pg.config import Config
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
 from pg.fast import blocks, devices
 from pg.fast.scans import scan_until
+from pg.further import FurtherRollouts, GreedyEpisodes, Transitions
 from pg.inputs import check_function, check_key, check_kind, count, described, numbers
 from pg.networks import Network
 
@@ -28,15 +31,7 @@ from pg.networks import Network
 FRESH_BYTES = 2**26
 
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
-
-
-class GreedyEpisodes(NamedTuple):
-    """The episodes of the greedy policy from the same initial states as those of a batch, one for
-    all of a group: leaves [T, B].
-    """
-
-    reward: Float[Array, "T B"]  # 0 after the end
-    env_steps: Int[Array, "T B"]  # at the first episode of each group; 0 at the others
+NOTHING_FURTHER = FurtherRollouts()
 
 
 class Trajectory(NamedTuple):
@@ -64,6 +59,10 @@ class Trajectory(NamedTuple):
     held: Int[Array, "T B"] | tuple[()] = ()
     # what the greedy policy does from the same initial states; () where nobody asks for it
     greedy: GreedyEpisodes | tuple[()] = ()
+    # further transitions of the action that was taken, [T, B, M, ...]
+    successors: Transitions | tuple[()] = ()
+    # transitions of every action, [T, B, A, M, ...]
+    lookahead: Transitions | tuple[()] = ()
 
     @property
     def mask(self) -> PyTree:
@@ -87,10 +86,17 @@ class Trajectory(NamedTuple):
 
     @property
     def all_env_steps(self) -> Int[Array, "*T"]:
-        """[T, B] the same with those of the greedy episodes: the cost of the batch."""
-        if isinstance(self.greedy, GreedyEpisodes):
-            return self.env_steps + self.greedy.env_steps
-        return self.env_steps
+        """[T, B] the same with those of all further rollouts: the cost of the batch."""
+        total = self.env_steps
+        for further in (self.greedy, self.successors, self.lookahead):
+            if isinstance(further, GreedyEpisodes | Transitions):
+                total = total + further.env_steps
+        return total
+
+    @property
+    def without_further(self) -> "Trajectory":
+        """The steps alone: once they are weighed, nothing is compared with them."""
+        return self._replace(greedy=(), successors=(), lookahead=())
 
 
 class Finished(NamedTuple):
@@ -172,7 +178,8 @@ def episodes(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
-    with_greedy: bool = False,
+    further: FurtherRollouts = NOTHING_FURTHER,
+    num_branches: int = 1,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
     truncated.
@@ -190,11 +197,12 @@ def episodes(
             belongs to group n // group_size.
         act: `sample`, or `greedy` for the mode.
         begin: The state to start from; default: fresh resets.
-        with_greedy: The greedy policy's episodes from the same initial states are collected too, as
-            `greedy` of the trajectory: one for each group.
+        further: What is rolled out beside them, for an estimator to compare them with.
+        num_branches: M, the transitions of each state and action where these are asked for.
 
     Raises:
-        ValueError: The environments are no whole number of groups.
+        ValueError: The environments are no whole number of groups, or every action is asked for
+            where actions are not discrete.
     """
     _check_arguments(env, policy, key)
     check_function(
@@ -208,8 +216,13 @@ def episodes(
         raise ValueError(
             f"group_size must divide the {env.num_envs} environments, got {group_size}"
         )
+    check_kind("further", further, FurtherRollouts, "write pg.FurtherRollouts(greedy=True)")
+    num_branches = count("num_branches", num_branches)
+    further_rollouts.check_possible(env, further)
     horizon = env.horizon(horizon)
-    return _episodes(env, policy, params, key, horizon, group_size, act, begin, with_greedy)
+    return _episodes(
+        env, policy, params, key, horizon, group_size, act, begin, further, num_branches
+    )
 
 
 def windows(
@@ -258,14 +271,20 @@ class Collector(NamedTuple):
     scale: float
 
 
-def make_collector(config: Config, env: Env, *, with_greedy: bool = False) -> Collector:
+def make_collector(
+    config: Config, env: Env, *, further: FurtherRollouts = NOTHING_FURTHER
+) -> Collector:
     """The way of collecting that `config` names: complete episodes, or windows.
 
     Args:
         config: The settings.
         env: The environments.
-        with_greedy: As of `episodes`.
+        further: As of `episodes`.
+
+    Raises:
+        ValueError: Every action is asked for where actions are not discrete.
     """
+    further_rollouts.check_possible(env, further)
 
     def nothing(policy: Network, key: PRNGKeyArray) -> tuple[()]:
         return ()
@@ -275,7 +294,14 @@ def make_collector(config: Config, env: Env, *, with_greedy: bool = False) -> Co
 
     def episodes(policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]) -> Collected:
         traj = _episodes(
-            env, policy, params, key, horizon, config.group_size, with_greedy=with_greedy
+            env,
+            policy,
+            params,
+            key,
+            horizon,
+            config.group_size,
+            further=further,
+            num_branches=config.num_branches,
         )
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
@@ -301,10 +327,11 @@ def _episodes(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
-    with_greedy: bool = False,
+    further: FurtherRollouts = NOTHING_FURTHER,
+    num_branches: int = 1,
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
-    loop = _loop(env, policy, params, key, horizon, group_size, act, begin)
+    loop = _loop(env, policy, params, key, horizon, group_size, act, begin, further, num_branches)
     traj = scan_until(
         loop.step, loop.begin, loop.draws, lambda running: running.alive, length=horizon
     )
@@ -312,11 +339,11 @@ def _episodes(
     if group_size > 1:
         number = jnp.arange(env.num_envs, dtype=jnp.int32) // group_size
         traj = traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
-    if with_greedy:
+    if further.greedy:
         each_group = jax.tree.map(lambda x: x[::group_size], loop.begin.state)
         some = env._replace(num_envs=env.num_envs // group_size)
         one = _episodes(
-            some, policy, params, loop.further_key, horizon, act=greedy, begin=each_group
+            some, policy, params, loop.greedy_key, horizon, act=greedy, begin=each_group
         )
         traj = traj._replace(greedy=_for_groups(one, group_size))
     return traj
@@ -343,7 +370,7 @@ class _Loop(NamedTuple):
     begin: _Running
     draws: Callable[[Array], PyTree]  # step numbers [K] -> the random numbers of these steps
     step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
-    further_key: PRNGKeyArray  # for what else is drawn: no step uses it
+    greedy_key: PRNGKeyArray  # of the greedy episodes: no step uses it
 
 
 def _loop(
@@ -355,6 +382,8 @@ def _loop(
     group_size: int = 1,
     act: Act = sample,
     begin: RolloutState | None = None,
+    further: FurtherRollouts = NOTHING_FURTHER,
+    num_branches: int = 1,
 ) -> _Loop:
     reset_key, key = jax.random.split(key)
     state = _fresh(env, policy, *env.reset(reset_key)) if begin is None else begin
@@ -362,9 +391,28 @@ def _loop(
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
 
+    own_draws = _draws(env, policy, params, state, key)
+    # the steps fold in numbers below the horizon
+    greedy_key = jax.random.fold_in(key, horizon)
+    again_key = jax.random.fold_in(key, horizon + 1)
+    num_keys = further.num_keys(num_branches)
+
+    def draws(times: Int[Array, " K"]) -> PyTree:
+        return own_draws(times), _more_keys(again_key, times, num_keys, env.num_envs)
+
+    def asked_again(
+        more: Array, keys: Shaped[Array, " B"], env_state: PyTree, action: PyTree, obs: PyTree
+    ) -> Any:
+        more_keys = jax.random.wrap_key_data(more, impl=jax.random.key_impl(key))
+        return further_rollouts.transitions(
+            env, further, num_branches, keys, more_keys, env_state, action, obs
+        )
+
     def step(running: _Running, draws: Any) -> tuple[_Running, Trajectory]:
         state, alive = running
-        moved, row = _step(env, policy, params, state, draws, key, act)
+        own, more = draws
+        ask = functools.partial(asked_again, more)
+        moved, row = _step(env, policy, params, state, own, key, act, ask)
         row = row._replace(
             valid=alive,
             reward=jnp.where(alive, row.reward, 0.0),
@@ -372,6 +420,8 @@ def _loop(
             terminated=alive & row.terminated,
             truncated=alive & (row.truncated | (row.time >= horizon - 1)),
             next_obs=_where(alive, row.next_obs, row.obs),
+            successors=further_rollouts.of_running(row.successors, alive, row.obs),
+            lookahead=further_rollouts.of_running(row.lookahead, alive, row.obs),
         )
         goes_on = alive & ~row.done
         # The state of a finished environment is frozen: stepped on, it could leave the finite
@@ -386,9 +436,7 @@ def _loop(
         return _Running(after, goes_on), row
 
     running = _Running(state, jnp.ones(env.num_envs, bool))
-    # the steps fold in numbers below the horizon
-    further_key = jax.random.fold_in(key, horizon)
-    return _Loop(running, _draws(env, policy, params, state, key), step, further_key)
+    return _Loop(running, draws, step, greedy_key)
 
 
 def _window(
@@ -582,6 +630,7 @@ def _step(
     draws: Any,
     key: PRNGKeyArray,
     act: Act,
+    ask: Callable[..., Any] | None = None,
 ) -> tuple[RolloutState, Trajectory]:
     """One step of B environments.
 
@@ -593,6 +642,8 @@ def _step(
         draws: The random numbers of this step, as `_draws` gives them.
         key: A key of the kind of those in `draws`.
         act: Distribution, noise -> action.
+        ask: Keys, environment states, actions, observations -> further transitions from here, as
+            `further.transitions` gives them; default: none.
 
     Returns:
         Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
@@ -604,7 +655,11 @@ def _step(
     carry, dist = policy.apply(params, state.carry, state.obs, first)
     action = act(dist, noise)
     networks.check_policy(dist, action, (env.num_envs,), "[B]")
-    env_state, transition = env.step(keys, state.env_state, dist.action(action))
+    env_action = dist.action(action)
+    env_state, transition = env.step(keys, state.env_state, env_action)
+    successors, lookahead = (
+        ((), ()) if ask is None else ask(keys, state.env_state, env_action, state.obs)
+    )
     row = Trajectory(
         obs=_stored(env, state.obs),
         action=action,
@@ -618,6 +673,8 @@ def _step(
         time=state.time,
         carry=(),
         held=transition.steps,
+        successors=_stored_transitions(env, successors),
+        lookahead=_stored_transitions(env, lookahead),
     )
     episode_return = state.episode_return + transition.reward
     held = jax.tree.map(jnp.add, state.held, transition.steps)
@@ -644,6 +701,18 @@ def _draws(
         return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
     return jax.vmap(one)
+
+
+def _more_keys(
+    key: PRNGKeyArray, times: Int[Array, " K"], number: int, num_envs: int
+) -> Shaped[Array, "K number B ..."]:
+    """Further keys of steps, [K, number, B], as their numbers; empty where none are needed."""
+
+    def one(time: Int[Array, ""]) -> Array:
+        own = jax.random.split(jax.random.fold_in(key, time), (number, num_envs))
+        return jax.random.key_data(own)
+
+    return jax.vmap(one)(times)
 
 
 def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[..., Any]]:
@@ -682,6 +751,11 @@ def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[
 def _stored(env: Env, obs: PyTree) -> PyTree:
     """Observations in the dtypes of a trajectory."""
     return map_observation(lambda x, dtype: x.astype(dtype), obs, env.obs_dtype)
+
+
+def _stored_transitions(env: Env, x: Transitions | tuple[()]) -> Transitions | tuple[()]:
+    """Further transitions with observations in the dtypes of a trajectory; () stays ()."""
+    return x._replace(next_obs=_stored(env, x.next_obs)) if isinstance(x, Transitions) else ()
 
 
 def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> RolloutState:

@@ -145,7 +145,7 @@ def make_learner(
     make_estimator = factory_of(config.estimator)
     first = make_estimator(policy, critic, h)
     _check_estimator(config, first)
-    collector = rollout.make_collector(config, env, with_greedy=first.with_greedy)
+    collector = rollout.make_collector(config, env, further=first.further)
     optimizer_at = optimizers.planned(config, h)
     start_optimizer = optimizer_at(jnp.int32(0)).init
 

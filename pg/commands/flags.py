@@ -51,7 +51,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("config", "print_config"),
     ),
     "collecting": (
-        *("collect", "num_envs", "num_steps", "group_size", "horizon", "action_repeat", "observe"),
+        *(
+            "collect",
+            "num_envs",
+            "num_steps",
+            "group_size",
+            "num_branches",
+            "horizon",
+            "action_repeat",
+            "observe",
+        ),
         *("critic_observe", "action_mask", "policy_lag", "lag_mixture"),
     ),
     "estimator": (

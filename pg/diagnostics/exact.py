@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, Int
 from pg.estimators import Estimator, Params
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
+from pg.further import GreedyEpisodes
 from pg.inputs import count
-from pg.rollout import GreedyEpisodes, Trajectory
+from pg.rollout import Trajectory
 
 MAX_BATCHES = 10**8
 BATCHES_AT_ONCE = 2048  # whose estimates are held in memory
@@ -94,7 +95,7 @@ def moments_by_logits(
     group = np.arange(batch_size, dtype=np.int32) // num_episodes
     begins = np.unique(tabular.initial_states(mdp), return_inverse=True)[1]
     num_greedy = 0
-    if estimator.with_greedy:
+    if estimator.further.greedy:
         num_greedy = num_groups if share_start else batch_size
 
     def of_logits(
@@ -111,7 +112,7 @@ def moments_by_logits(
         if limit_ends:
             traj = traj._replace(terminated=traj.done)
         greedy: Any = ()
-        if estimator.with_greedy:
+        if estimator.further.greedy:
             greedy = tabular.enumerate_trajectories(mdp, tabular.greedy_logits(mdp, logits))[1]
         every = _Episodes(traj, probability, greedy, jnp.asarray(begins))
         return _moments(estimator, params, every, group, share_start=share_start)
@@ -171,7 +172,7 @@ def _moments(
     follows = np.setdiff1d(np.arange(size), leads)
     # the others of a batch by their numbers, [K, n - 1], then the greedy episodes of those that
     # lead; where there are none, K is 1
-    number_of_others = size - 1 + (len(leads) if estimator.with_greedy else 0)
+    number_of_others = size - 1 + (len(leads) if estimator.further.greedy else 0)
     tuples = list(itertools.product(range(len(probability)), repeat=number_of_others))
     others = jnp.asarray(tuples, jnp.int32).reshape(len(tuples), number_of_others)
 
@@ -179,7 +180,7 @@ def _moments(
         members, greedy = numbers[:size], numbers[size:]
         batch = jax.tree.map(lambda x: jnp.moveaxis(x[members], 0, 1), episodes)
         batch = batch._replace(group=jnp.broadcast_to(group, batch.reward.shape))
-        if estimator.with_greedy:
+        if estimator.further.greedy:
             compared_with = greedy[np.searchsorted(leads, leader)]
             reward = traj.reward[:, compared_with]
             env_steps = jnp.where(leader == np.arange(size), traj.env_steps[:, compared_with], 0)
@@ -194,7 +195,7 @@ def _moments(
         batches = jnp.concatenate([jnp.broadcast_to(first, (len(others), 1)), others], axis=1)
         weight = jnp.prod(probability[batches[:, leads]], axis=1)
         weight *= every.given_start(probability, batches[:, follows], batches[:, leader[follows]])
-        if estimator.with_greedy:
+        if estimator.further.greedy:
             weight *= every.given_start(every.greedy, batches[:, size:], batches[:, leads])
 
         def of_batch(rest: Int[Array, " m"]) -> Float[Array, " P"]:

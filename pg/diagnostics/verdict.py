@@ -223,7 +223,7 @@ class _Subject(NamedTuple):
                     logits,
                     key,
                     group_size=together,
-                    with_greedy=self.build(problem)[0].with_greedy,
+                    further=self.build(problem)[0].further,
                 )
             start_key, key = jax.random.split(key)
             begin = rollout.start(env, policy, start_key)

@@ -18,9 +18,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, 
 from pg import baselines, returns, rounding, surrogates
 from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
+from pg.further import FurtherRollouts, GreedyEpisodes
 from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
-from pg.rollout import GreedyEpisodes, Trajectory
+from pg.rollout import NOTHING_FURTHER, Trajectory
 
 
 class Params(NamedTuple):
@@ -63,7 +64,7 @@ class Estimator(NamedTuple):
     separable: bool = True  # the gradient of a weighed batch is the mean of those of its episodes
     # γ of the weight γᵗ that a state at step t has in the gradient's mean; 1: none
     state_discount: Float[ArrayLike, ""] = 1.0
-    with_greedy: bool = False  # `weigh` needs the greedy episodes of a batch, `traj.greedy`
+    further: FurtherRollouts = FurtherRollouts()  # what `weigh` compares the batch with
 
 
 OF_EACH_STEP = "weigh must give one number for each step"
@@ -154,7 +155,7 @@ def build_estimator(
     accepts: tuple[str, ...] | str = ("episodes", "windows"),
     state_discount: Float[ArrayLike, ""] | None = None,
     whole_episodes: bool = False,
-    with_greedy: bool = False,
+    further: FurtherRollouts = NOTHING_FURTHER,
     off_policy: bool = False,
 ) -> Estimator:
     """The estimator of a choice of Ψ (`weigh`) and of a surrogate (`gain`).
@@ -178,7 +179,7 @@ def build_estimator(
             gradient has to share; default: h.gamma, as the theorem says; 1 for a Ψ that drops it.
         whole_episodes: `gain` of a step depends on the other steps of its episode, as with the
             ratio of a whole sequence: time is not cut into blocks.
-        with_greedy: `weigh` needs the greedy episodes of the same initial states, `traj.greedy`.
+        further: What is to be rolled out beside a batch, as `weigh` compares it with that.
         off_policy: The batch may be of another policy, as with a lag: where there is a temperature,
             the reward is made that of the policy before its first step, by one more forward pass.
 
@@ -206,7 +207,7 @@ def build_estimator(
             traj = traj.without_carry
         credit = _credit(weigh(params, state, traj), traj, critic)
         psi = _of_each_step(credit.psi, traj, lambda longer: weigh(params, state, longer)[0])
-        batch = Weighted(traj, psi, credit.target, credit.value, credit.extra)
+        batch = Weighted(traj.without_further, psi, credit.target, credit.value, credit.extra)
         return jax.lax.stop_gradient((batch, credit.state))
 
     def loss(params: Params, batch: Weighted, num_envs: int) -> tuple[Float[Array, ""], Sums]:
@@ -236,9 +237,7 @@ def build_estimator(
         return grads, {name: x / steps for name, x in sums.items()}
 
     discount = h.gamma if state_discount is None else state_discount
-    return Estimator(
-        init, weighted, grad, accepts, state_discount=discount, with_greedy=with_greedy
-    )
+    return Estimator(init, weighted, grad, accepts, state_discount=discount, further=further)
 
 
 def _check_parts(
@@ -321,7 +320,7 @@ def greedy_return(traj: Trajectory, h: Hyperparams) -> Float[Array, " B"]:
     if not isinstance(traj.greedy, GreedyEpisodes):
         raise ValueError(
             "there are no greedy episodes to compare with: collect with "
-            "pg.episodes(..., with_greedy=True)"
+            "pg.episodes(..., further=pg.FurtherRollouts(greedy=True))"
         )
     reward = traj.greedy.reward
     return rounding.sum_in_pairs(returns.discount_powers(reward, h.gamma) * reward)

@@ -36,6 +36,7 @@ from pg.estimators.base import (
 )
 from pg.estimators.switches import Switches, facts_of, name_of
 from pg.estimators.trees import check_trees_equal
+from pg.further import FurtherRollouts
 from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
@@ -158,7 +159,7 @@ def build(
         watch=_watch(switches, h),
         accepts="episodes",
         whole_episodes=switches.whole_sequences,
-        with_greedy=switches.baseline == "greedy",
+        further=FurtherRollouts(greedy=switches.baseline == "greedy"),
         off_policy=switches.ratio != "none",
     )
     if not switches.with_reference:

@@ -18,6 +18,7 @@ from pg.envs import configured, make_env
 from pg.evaluate import evaluate
 from pg.exact import tabular
 from pg.fast import devices, scans
+from pg.further import FurtherRollouts
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import (
     Trajectory,
@@ -31,6 +32,7 @@ from pg.rollout import (
 )
 
 KEY = jax.random.key(0)
+WITH_GREEDY = FurtherRollouts(greedy=True)
 
 
 def setup(env: Any, num_envs: int = 8, **config: Any) -> tuple[Any, Network, Any]:
@@ -343,7 +345,15 @@ def test_greedy_episodes_begin_where_the_groups_do(group_size: int) -> None:
     env, policy, params = setup("CartPole-v1", 8)
     plain = jax.jit(lambda: episodes(env, policy, params, KEY, 40, group_size=group_size))()
     traj = jax.jit(
-        lambda: episodes(env, policy, params, KEY, 40, group_size=group_size, with_greedy=True)
+        lambda: episodes(
+            env,
+            policy,
+            params,
+            KEY,
+            40,
+            group_size=group_size,
+            further=FurtherRollouts(greedy=True),
+        )
     )()
     compared, sampled = traj.greedy, traj._replace(greedy=())
     jax.tree.map(np.testing.assert_array_equal, plain, sampled)
@@ -368,7 +378,9 @@ def test_greedy_episodes_draw_random_numbers_of_their_own() -> None:
     mdp = tabular.chain(4, 12, slip=0.5)
     env, policy = make_env(mdp, 64), tabular.table_policy(jnp.zeros((4, 2)))
     always = jnp.asarray([[50.0, -50.0]] * 4)  # so that only the transitions are random
-    traj = jax.jit(lambda: episodes(env, policy, always, KEY, with_greedy=True))()
+    traj = jax.jit(
+        lambda: episodes(env, policy, always, KEY, further=FurtherRollouts(greedy=True))
+    )()
     own, compared = traj.reward.sum(0), traj.greedy.reward.sum(0)
     assert own.std() > 0
     assert (own != compared).mean() > 0.2

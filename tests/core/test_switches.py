@@ -14,8 +14,9 @@ from pg.config import part_name
 from pg.estimators import sequence_estimator, sequences
 from pg.estimators.base import Params
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, facts_of
+from pg.further import GreedyEpisodes
 from pg.networks import Network
-from pg.rollout import GreedyEpisodes, Trajectory, episodes
+from pg.rollout import Trajectory, episodes
 from pg.train import training_keys
 
 KEY = jax.random.key(0)
@@ -364,7 +365,7 @@ def test_a_batch_without_greedy_sequences_is_one_sentence() -> None:
     policy, traj = collected(made)
     estimator = sequences.build(policy, made.hyperparams(), Switches(baseline="greedy"))
     params = estimator.init(KEY)[0]
-    with pytest.raises(ValueError, match=re.escape("pg.episodes(..., with_greedy=True)")):
+    with pytest.raises(ValueError, match=re.escape("further=pg.FurtherRollouts(greedy=True)")):
         estimator.weigh(params, (), traj)
 
 

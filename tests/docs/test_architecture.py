@@ -37,6 +37,7 @@ ORDER = (
         "starting",
         "networks",
         "modules",
+        "further",
         "rollout",
         "nonfinite",
     ),

@@ -407,29 +407,29 @@ MUTANTS = [
     Mutant(
         "a greedy baseline that samples",
         "rollout.py",
-        "loop.further_key, horizon, act=greedy, begin=each_group",
+        "loop.greedy_key, horizon, act=greedy, begin=each_group",
         "loop.further_key, horizon, act=sample, begin=each_group",
         "tests/core/test_rollout.py -k 'greedy_episodes_begin'",
     ),
     Mutant(
         "a greedy baseline with the random numbers of the episode that it is compared with",
         "rollout.py",
-        "loop.further_key, horizon, act=greedy, begin=each_group",
+        "loop.greedy_key, horizon, act=greedy, begin=each_group",
         "key, horizon, act=greedy, begin=each_group",
         "tests/core/test_rollout.py -k 'numbers_of_their_own'",
     ),
     Mutant(
         "a greedy baseline whose steps cost nothing",
         "rollout.py",
-        "            return self.env_steps + self.greedy.env_steps\n",
-        "            return self.env_steps\n",
+        "                total = total + further.env_steps\n",
+        "                total = total + 0 * further.env_steps\n",
         "tests/core/test_switches.py -k 'counted_once_a_group'",
     ),
     Mutant(
         "a greedy baseline that is not on the scale of the rewards",
         "normalisation.py",
-        "reward=traj.greedy.reward / scale",
-        "reward=traj.greedy.reward",
+        "        greedy=scaled(traj.greedy),\n",
+        "",
         "tests/core/test_switches.py -k 'on_the_scale'",
     ),
     Mutant(
@@ -1173,8 +1173,8 @@ MUTANTS = [
     Mutant(
         "scaled rewards are clipped",
         "normalisation.py",
-        "return traj._replace(reward=traj.reward / scale)",
-        "return traj._replace(reward=jnp.clip(traj.reward / scale, -LIMIT, LIMIT))",
+        "    return scaled(traj)\n",
+        "    return traj._replace(reward=jnp.clip(traj.reward / scale, -LIMIT, LIMIT))",
         "tests/core/test_rounding.py -k 'rare_reward or large_offset'",
     ),
     Mutant(

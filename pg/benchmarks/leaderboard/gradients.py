@@ -223,7 +223,8 @@ def _estimates(
             key,
             config.horizon,
             group_size=config.group_size,
-            with_greedy=estimator.with_greedy,
+            further=estimator.further,
+            num_branches=config.num_branches,
         )
         gradient, batches = diagnostics.of_batches(estimator, params, state, traj, config.num_envs)
         size = diagnostics.at_once(traj, config.num_envs)

@@ -1,0 +1,161 @@
+"""Further rollouts: what is asked of the environment beside the episodes of a batch.
+
+    greedy       the greedy policy's episode from each initial state
+    successors   s', r ~ P(·|sₜ, aₜ) of the action that was taken, M times more
+    lookahead    s', r ~ P(·|sₜ, a) of every action a, M times, the first with the random numbers of
+                 the episode itself
+
+An environment is a pure function of its state and can be asked again from any of them, with the
+same random numbers or with others. Every step of that is counted.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from pg.envs import Discrete, Env, Masked
+from pg.inputs import described
+
+
+class FurtherRollouts(NamedTuple):
+    """What is rolled out beside the episodes of a batch, for an estimator to compare them with."""
+
+    greedy: bool = False  # the greedy policy's episode from each initial state
+    successors: bool = False  # further transitions of each state and its action
+    lookahead: bool = False  # transitions of each state and every discrete action
+
+    def num_keys(self, num_branches: int) -> int:
+        """Random keys that each step of an environment needs beside its own."""
+        return num_branches * self.successors + (num_branches - 1) * self.lookahead
+
+
+class GreedyEpisodes(NamedTuple):
+    """The episodes of the greedy policy from the same initial states as those of a batch, one for
+    all of a group: leaves [T, B].
+    """
+
+    reward: Float[Array, "T B"]  # 0 after the end
+    env_steps: Int[Array, "T B"]  # at the first episode of each group; 0 at the others
+
+
+class Transitions(NamedTuple):
+    """Further transitions out of each state of a batch: leaves [T, B, M, ...] of the action that
+    was taken, or [T, B, A, M, ...] of every action.
+    """
+
+    reward: Float[Array, "T B *K"]
+    terminated: Bool[Array, "T B *K"]  # the task ended; a time limit is no end
+    next_obs: PyTree[Shaped[Array, "..."]]  # [T, B, *K, *O]
+    env_steps: Int[Array, "T B"]  # of all of them together
+
+
+def transitions(
+    env: Env,
+    further: FurtherRollouts,
+    num_branches: int,
+    own_keys: Shaped[Array, " B"],
+    more_keys: Shaped[Array, "M B"],
+    env_state: PyTree,
+    action: PyTree[Shaped[Array, "B ..."]],
+    obs: PyTree,
+) -> tuple[Transitions | tuple[()], Transitions | tuple[()]]:
+    """`successors` and `lookahead` of one step of a trajectory, leaves [B, ...]; () for what is not
+    asked for.
+
+    Args:
+        env: B environments.
+        further: What is asked for.
+        num_branches: M.
+        own_keys: The random keys of the episodes' own step, [B].
+        more_keys: Others, [num_keys, B].
+        env_state: The states of the environments before that step, leaves [B, ...].
+        action: The action of each, as the environment takes it.
+        obs: What each observes, with the mask where there is one.
+    """
+    successors: Transitions | tuple[()] = ()
+    lookahead: Transitions | tuple[()] = ()
+    if further.successors:
+        successors = _resampled(env, more_keys[:num_branches], env_state, action)
+        more_keys = more_keys[num_branches:]
+    if further.lookahead:
+        keys = jnp.concatenate([own_keys[None], more_keys])
+        lookahead = _of_every_action(env, keys, env_state, action, obs)
+    return successors, lookahead
+
+
+def check_possible(env: Env, further: FurtherRollouts) -> None:
+    """Raises ValueError for a lookahead where actions cannot be listed."""
+    if further.lookahead and not isinstance(env.action_space, Discrete):
+        raise ValueError(
+            "this estimator tries every action, and needs discrete ones; the environment's are "
+            f"{described(env.action_space)}"
+        )
+
+
+def of_running(
+    x: Transitions | tuple[()], alive: Bool[Array, " B"], obs: PyTree[Shaped[Array, "B ..."]]
+) -> Transitions | tuple[()]:
+    """The transitions of the environments that run; () stays (). Those of the others are of no
+    meaning; `obs`, which is finite, stands for what is observed there.
+    """
+    if not isinstance(x, Transitions):
+        return ()
+
+    def masked(x: Shaped[Array, "B ..."], other: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
+        runs = alive.reshape(-1, *[1] * (x.ndim - 1))
+        between = [1] * (x.ndim - other.ndim)
+        return jnp.where(runs, x, other.reshape(len(alive), *between, *other.shape[1:]))
+
+    nothing = jnp.zeros(len(alive))
+    return Transitions(
+        masked(x.reward, nothing.astype(x.reward.dtype)),
+        masked(x.terminated, nothing.astype(bool)),
+        jax.tree.map(masked, x.next_obs, obs),
+        masked(x.env_steps, nothing.astype(jnp.int32)),
+    )
+
+
+def _resampled(
+    env: Env,
+    keys: Shaped[Array, "M B"],
+    env_state: PyTree,
+    action: PyTree[Shaped[Array, "B ..."]],
+) -> Transitions:
+    """A transition of the same states and actions for each of M keys: leaves [B, M, ...]."""
+    again = jax.vmap(env.step, in_axes=(0, None, None), out_axes=1)
+    _, transition = again(keys, env_state, action)
+    taken = transition.steps
+    if isinstance(taken, tuple):
+        taken = jnp.ones(transition.reward.shape, jnp.int32)
+    return Transitions(
+        transition.reward, transition.terminated, transition.next_obs, jnp.sum(taken, axis=1)
+    )
+
+
+def _of_every_action(
+    env: Env,
+    keys: Shaped[Array, "M B"],
+    env_state: PyTree,
+    action: Int[Array, " B"],
+    obs: PyTree,
+) -> Transitions:
+    """The same of each of A actions: leaves [B, A, M, ...].
+
+    All draw the same random numbers, so that what differs is the action. In the place of one that
+    is illegal, whose probability is 0, `action` is taken.
+    """
+
+    def of_action(number: Int[Array, ""]) -> Transitions:
+        tried = jnp.full_like(action, number)
+        if isinstance(obs, Masked):
+            tried = jnp.where(obs.mask[:, number], tried, action)
+        return _resampled(env, keys, env_state, tried)
+
+    assert isinstance(env.action_space, Discrete)  # as checked
+    numbers = jnp.arange(env.action_space.n, dtype=action.dtype)
+    every = jax.vmap(of_action, out_axes=1)(numbers)
+    # the first of the action that was taken is the episode's own step
+    own = _resampled(env, keys[:1], env_state, action).env_steps
+    return every._replace(env_steps=jnp.sum(every.env_steps, axis=1) - own)
