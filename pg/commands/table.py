@@ -27,6 +27,15 @@ SLIM_HEADER = """\
 | estimator | Ψₜ | unbiased |
 | --- | --- | --- |"""
 SLIM_MARKS = ("<!-- slim table -->", "<!-- end of slim table -->")
+# The rows of the slim table, which is short enough for a README: from reinforce by a baseline (the
+# mean of the others, of a group, V) to a bootstrapped critic and clipping, then what has less
+# variance, and another policy's data.
+SELECTED = (
+    *("reinforce", "reward_to_go", "leave_one_out", "grpo", "state_value"),
+    *("actor_critic", "gae", "ppo"),
+    *("optimal_baseline", "all_action", "trajectory_control_variate"),
+    "per_decision_importance",
+)
 
 
 @dataclasses.dataclass
@@ -41,8 +50,9 @@ class Options:
     """FILE.py:NAME of small tabular MDPs of your own; none: random, chain and cancelling."""
     out: tuple[Path, ...] = ()
     """Files in which the table replaces the lines between `<!-- table -->` and
-    `<!-- end of table -->`, and its first columns those between `<!-- slim table -->` and
-    `<!-- end of slim table -->`; files of your own are copied to code/ beside them.
+    `<!-- end of table -->`, and the first columns of a dozen rows (with `--estimators`: of all)
+    those between `<!-- slim table -->` and `<!-- end of slim table -->`; files of your own are
+    copied to code/ beside them.
     """
     figure: Path | None = None
     """File of a picture of bias and variance on the first problem, a PNG with an SVG beside it."""
@@ -151,12 +161,11 @@ def _write(
     from pg.reports import tables
 
     rows = [row(estimators[name], figures) for name, figures in figures_of.items()]
-    slim_rows = [slim(estimator) for estimator in estimators.values()]
     for path, text in texts.items():
         if MARKS[0] in text:
             tables.insert(path, "\n".join([HEADER, *rows]), MARKS)
         if SLIM_MARKS[0] in text:
-            tables.insert(path, "\n".join([SLIM_HEADER, *slim_rows]), SLIM_MARKS)
+            tables.insert(path, slim_table(estimators), SLIM_MARKS)
     if options.figure:
         first = {name: next(iter(figures.values())) for name, figures in figures_of.items()}
         plot({name: figures.as_text() for name, figures in first.items()}, options.figure)
@@ -177,6 +186,19 @@ def row(estimator: Any, figures: Mapping[str, Any]) -> str:
     columns = zip(*(problem.as_text() for problem in figures.values()), strict=True)
     cells = [" · ".join(column) for column in columns]
     return f"| {described(estimator)} | {' | '.join(cells)} |"
+
+
+def slim_table(estimators: Mapping[str, Any]) -> str:
+    """The slim table: the selected rows if every estimator of pg is there, else all rows.
+
+    Args:
+        estimators: names or functions by name.
+    """
+    if any(name not in estimators for name in FACTS):
+        return "\n".join([SLIM_HEADER, *map(slim, estimators.values())])
+    shown = [slim(estimators[name]) for name in SELECTED]
+    count = f"{len(SELECTED)} of {len(estimators)} estimators."
+    return "\n".join([SLIM_HEADER, *shown, "", count])
 
 
 def slim(estimator: Any) -> str:

@@ -27,7 +27,11 @@ TALLEST = 7.8  # inches: of all panels above one another
 # Okabe & Ito's colours, which the colour-blind can tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", ":", "-.")
+# The last four: long dashes, a dash and two dots, dots far apart, a long dash and a short one.
+STYLES: tuple[Any, ...] = (
+    *("-", "--", ":", "-."),
+    *((0, (8, 2)), (0, (4, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2, 3, 2))),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 LEVEL = {"color": "0.45", "linestyle": (0, (6, 3)), "linewidth": 0.8}
 LETTER = 0.06  # inches: the mean width of one
@@ -181,7 +185,7 @@ def curves(
 ) -> None:
     """Lines with bands, one legend for all panels, as PNG and SVG.
 
-    Up to 28 names differ in colour and line style, and neighbours in the marker too.
+    Up to 56 names differ in colour and line style, and neighbours in the marker too.
 
     Args:
         panels: of each panel, for each name, x and the estimates at x, [K] each.

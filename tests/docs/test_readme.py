@@ -123,16 +123,25 @@ def test_the_table_has_a_row_for_every_estimator_and_says_what_it_says() -> None
         assert unbiased_in_all == (FACTS[name].unbiased_for == "J"), name
 
 
-def test_the_readme_has_the_first_columns_of_the_table() -> None:
+def test_the_readme_has_the_first_columns_of_selected_rows_of_the_table() -> None:
     start, end = table.SLIM_MARKS
-    header, rule, *shown = README.split(start)[1].split(end)[0].strip().splitlines()
+    slim = README.split(start)[1].split(end)[0].strip()
+    assert slim == table.slim_table({name: name for name in FACTS})
+    header, rule, *shown, blank, count = slim.splitlines()
     assert "\n".join([header, rule]) == table.SLIM_HEADER
+    assert (blank, count) == ("", f"{len(shown)} of {len(FACTS)} estimators.")
     full = rows("docs/estimators.md")
-    assert shown == [table.slim(name) for name in full]
-    for line, row in zip(shown, full.values(), strict=True):
-        name, psi, unbiased = line.strip("| ").split(" | ")
-        assert [name, psi] == row[:2]
-        assert (unbiased == "no") == row[3].startswith("no"), line
+    for name, line in zip(table.SELECTED, shown, strict=True):
+        _, psi, unbiased = line.strip("| ").split(" | ")
+        assert [f"`{name}`", psi] == full[name][:2]
+        assert (unbiased == "no") == full[name][3].startswith("no"), line
+
+
+def test_a_slim_table_of_some_estimators_has_all_of_them() -> None:
+    asked = ("batch_mean", "reinforce")
+    header, rule, *shown = table.slim_table({name: name for name in asked}).splitlines()
+    assert "\n".join([header, rule]) == table.SLIM_HEADER
+    assert shown == [table.slim(name) for name in asked]
 
 
 ON_ALL = ("reward_to_go", "standardised", "gpomdp")
