@@ -63,6 +63,20 @@ def _grouped_samples(x: Any, group: Any) -> dict[str, Any]:
     return {"x": samples, "group": numbered(number)}
 
 
+def _steps(x: Any, valid: Any) -> dict[str, Any]:
+    """Samples by step, [T, N], as floats, and which of them count, [T, N] bool.
+
+    Raises ValueError for another shape, and for N < 2.
+    """
+    samples, counts = floats("x", x), numbers("valid", valid)
+    if samples.ndim != 2 or counts.shape != samples.shape or samples.shape[1] < 2:
+        raise ValueError(
+            f"x must be [T, N] of at least 2 samples, and valid [T, N], got x "
+            f"{list(samples.shape)} and valid {list(counts.shape)}"
+        )
+    return {"x": samples, "valid": counts.astype(bool)}
+
+
 def numbered(group: Int[Array, " N"]) -> Int[Array, " N"]:
     """The numbers of groups counted from 0, so that they are below N, [N]."""
     return jnp.unique(group, size=len(group), return_inverse=True)[1]
@@ -249,6 +263,40 @@ def group_shrinkage(
     none = (others.number < 1.5) | (within == 0)
     weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))[group]
     return (1.0 - weight) * group_leave_one_out(x, group) + weight * others.mean[group]
+
+
+@converted(_steps, "x", "valid")
+def time_shrinkage(x: Float[Array, "T N"], valid: Bool[Array, "T N"]) -> Float[Array, "T N"]:
+    """bₜₙ = (1-λₙ) Xₜₙ + λₙ (mean of Xₙ over the steps), [T, N], with Xₜₙ the mean of xₜ over the
+    samples other than n, and λ = v² / (v² + s²)  (as `group_shrinkage`, of steps for groups).
+
+    Means over steps are over those that another sample reaches. v² is the mean of the unbiased
+    variance of the others at a step, over their number: by how much Xₜₙ is off. s² is the variance
+    of Xₙ over the steps, divided by their number. n has no part in b. λ is 0 for N = 2, where a
+    single other sample says nothing of its variance, and where the others agree.
+
+    Args:
+        x: [T, N], of steps that a sample does not reach 0.
+        valid: the steps that a sample reaches, [T, N].
+
+    Raises:
+        ValueError: fewer than two samples, or another shape of `valid`.
+    """
+    counted = jnp.ones(x.shape, bool)
+    others = jax.vmap(_spread_of_others)(x, counted)
+    free = others.number * jnp.maximum(others.number - 1.0, 1.0)
+    reached = leave_one_out(valid.astype(x.dtype)) > 0
+    steps = jnp.maximum(jnp.sum(reached, axis=0, keepdims=True), 1).astype(x.dtype)
+
+    def over_steps(y: Float[Array, "T N"]) -> Float[Array, "1 N"]:
+        return jnp.sum(jnp.where(reached, y, 0.0), axis=0, keepdims=True) / steps
+
+    mean = over_steps(others.mean)
+    within = over_steps(others.squares / free)
+    between = over_steps((others.mean - mean) ** 2)
+    none = within == 0
+    weight = jnp.where(none, 0.0, within / jnp.where(none, 1.0, within + between))
+    return (1.0 - weight) * others.mean + weight * mean
 
 
 class _Spread(NamedTuple):

@@ -9,6 +9,7 @@ from . import facts as facts
 from . import family as family
 from . import grouped as grouped
 from . import off_policy as off_policy
+from . import optimal as optimal
 from . import pathwise as pathwise
 from . import sequences as sequences
 from . import switches as switches

@@ -109,11 +109,16 @@ def expected_value(
     policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"]
 ) -> Float[Array, "T B"]:
     """V(s) = Σₐ π(a|s) Q(s, a), [T, B]; 0 in blocks of time without a valid step."""
+    return jnp.sum(probabilities(policy, params, traj) * q, axis=-1)
+
+
+def probabilities(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B A"]:
+    """π(a|s) of every action, [T, B, A]; 0 in blocks of time without a valid step."""
 
     def block(rows: Trajectory) -> Float[Array, "K B A"]:
         return jax.nn.softmax(policy_output(policy, params, rows).logits)
 
-    return jnp.sum(map_along(policy, block, traj) * q, axis=-1)
+    return map_along(policy, block, traj)
 
 
 def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:

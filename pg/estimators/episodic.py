@@ -157,6 +157,26 @@ def time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator
     return build_estimator(policy, None, h, weigh)
 
 
+def shrunk_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """time_baseline, shrunk towards its mean over the steps by as much as few episodes leave it in
+    doubt (James-Stein; Zeng et al. 2025, 2511.03710, of groups).
+
+    v² is by how much the means of N - 1 episodes are off, s² the spread of these means over the
+    steps (`baselines.time_shrinkage`). With N = 2 there is no v², and this is time_baseline.
+
+    Ψₜ = γᵗ Gₜ - ((1-λ) Xₜ + λ mean X),  Xₜ = (1/(N-1)) Σ_{m≠n} γᵗ Gₜ⁽ᵐ⁾; λ = v² / (v² + s²)
+    Unbiased for: J.
+    Variance: that of time_baseline, less the noise of few episodes where steps agree.
+    Needs: complete episodes, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        to_go = discounted_reward_to_go(traj, h)
+        return Credit(to_go - baselines.time_shrinkage(to_go, traj.valid))
+
+    return build_estimator(policy, None, h, weigh)
+
+
 def optimal_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """For every parameter its own variance-minimising constant, from the other episodes (Peters &
     Schaal 2008).

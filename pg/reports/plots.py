@@ -102,6 +102,9 @@ LOOKS: dict[str, tuple[int, int]] = {
     "per_decision_importance": (1, 3),
     "ratio_only": (2, 3),
     "trajectory_control_variate": (3, 3),
+    "optimal_time_baseline": (4, 3),
+    "optimal_state_baseline": (5, 3),
+    "shrunk_time_baseline": (6, 3),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -17,6 +17,7 @@ from pg.baselines import (
     leave_one_out,
     leave_one_out_ratio,
     standardised,
+    time_shrinkage,
 )
 
 
@@ -60,6 +61,35 @@ def test_leave_one_out_ratio_is_the_loop() -> None:
 def test_leave_one_out_ratio_survives_one_sample_that_dwarfs_the_others() -> None:
     weight = jnp.array([1e12, 1e-6, 3e-6])
     np.testing.assert_allclose(leave_one_out_ratio(2 * weight, weight), 2.0, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_time_shrinkage_leaves_the_own_sample_out_altogether() -> None:
+    """Of the means, of the weight, and of the steps that count."""
+    g = np.random.default_rng(4)
+    x, valid = g.normal(size=(5, 4)), np.arange(5)[:, None] < np.array([5, 2, 3, 4])
+    x = np.where(valid, x, 0.0)
+    other = x.copy()
+    other[:, 0] = g.normal(size=5)
+    shorter = valid.copy()
+    shorter[3:, 0] = False
+    shrunk = jax.jit(time_shrinkage)
+    found = shrunk(x, valid)
+    changed = shrunk(other, shorter)
+    np.testing.assert_array_equal(changed[:, 0], found[:, 0])
+    assert np.abs(changed[:, 1] - found[:, 1]).max() > 1e-3
+    # between what it shrinks and what it shrinks to, of the steps that others reach
+    mean = np.delete(x, 0, axis=1).mean(1)
+    share = (found[:4, 0] - mean[:4]) / (mean[:4].mean() - mean[:4])
+    np.testing.assert_allclose(share, share[0])
+    assert 0 < share[0] < 1
+    # a pair has no variance, and equal samples none
+    np.testing.assert_array_equal(shrunk(x[:, :2], valid[:, :2]), x[:, 1::-1])
+    np.testing.assert_array_equal(shrunk(np.ones((5, 3)), valid[:, :3]), 1.0)
+    with pytest.raises(ValueError, match=r"x must be \[T, N\] of at least 2 samples"):
+        time_shrinkage(x[:, :1], valid[:, :1])
+    with pytest.raises(ValueError, match=r"valid \[T, N\], got x \[5, 4\] and valid \[5\]"):
+        time_shrinkage(x, valid[:, 0])
 
 
 def test_moving_average_of_a_constant_is_the_constant_forever() -> None:

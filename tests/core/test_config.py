@@ -96,7 +96,7 @@ def test_bad_config(fields: dict[str, Any], message: str) -> None:
 # them.
 OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
-OF_PI += ("trajectory_control_variate",)
+OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
 
 
 @pytest.mark.parametrize("optimizer", ["storm", "svrpg"])

@@ -281,7 +281,7 @@ def cartpole(name: str, num_envs: int = 12) -> tuple[Estimator, Params, object, 
 
 
 FAST = ("standardised", "state_value", "gpomdp")  # a coupled one, one with a critic, one of windows
-REST = sorted(set(FACTS) - {*FAST, "optimal_baseline"})
+REST = sorted(set(FACTS) - {*FAST, "optimal_baseline", "optimal_time_baseline"})
 
 
 @pytest.mark.parametrize("gradient", [0.0, 2.0], ids=["all 0", "all alike"])
@@ -348,8 +348,9 @@ def test_the_mean_over_episodes_is_the_estimate_of_the_batch(name: str) -> None:
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * float(jnp.abs(b).max()))
 
 
-def test_an_estimator_that_is_no_mean_over_episodes_is_refused() -> None:
-    estimator, params, state, traj = cartpole("optimal_baseline")
+@pytest.mark.parametrize("name", ["optimal_baseline", "optimal_time_baseline"])
+def test_an_estimator_that_is_no_mean_over_episodes_is_refused(name: str) -> None:
+    estimator, params, state, traj = cartpole(name)
     with pytest.raises(ValueError, match="no mean over the episodes of a batch: use per_batch"):
         diagnostics.per_episode(estimator, params, state, traj)
     with pytest.raises(

@@ -18,6 +18,7 @@ from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, estimators_with
+from pg.networks import Carries
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -111,6 +112,8 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     for t, k in itertools.combinations(range(T), 2):
         of_later[t] += GAMMA ** (k - t) * advantage[k]
     unsurprised = surprise - np.where(traj.valid, of_later / np.exp(traj.log_prob), 0.0)
+    weight = pi * (np.sum(pi**2, -1, keepdims=True) + 1.0 - 2.0 * pi)
+    of_state = np.sum(weight * q, -1) / np.sum(weight, -1)
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
@@ -127,6 +130,9 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "standardised": np.broadcast_to((total - total.mean()) / total.std(), (T, N)),
         # what is subtracted differs by parameter
         "optimal_baseline": np.broadcast_to(total, (T, N)),
+        "optimal_time_baseline": clock,
+        "optimal_state_baseline": discount * (to_go - of_state),
+        "shrunk_time_baseline": clock - shrunk_means(clock, np.asarray(traj.valid)),
         "trajectory_importance": np.broadcast_to(so_far[-1] * total, (T, N)),
         "per_decision_importance": np.cumsum(earned[::-1], axis=0)[::-1],
         "ratio_only": ratio * clock,
@@ -137,6 +143,20 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "moving_average": np.broadcast_to(total, (T, N)),  # nothing seen yet
         "state_value": discount * (to_go - v),
     }[name]
+
+
+def shrunk_means(x: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """`time_shrinkage` by loops: x and valid [T, N]."""
+    found = np.zeros((T, N))
+    for n in range(N):
+        others = np.delete(x, n, axis=1)
+        means = others.mean(1)
+        steps = np.delete(valid, n, axis=1).any(1)
+        within = (others.var(1, ddof=1) / (N - 1))[steps].mean()
+        between = means[steps].var()
+        weight = within / (within + between)
+        found[:, n] = (1 - weight) * means + weight * means[steps].mean()
+    return found
 
 
 @pytest.mark.parametrize("name", estimators_with(collect=("episodes",)))
@@ -215,7 +235,11 @@ def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None
     )
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name != "optimal_baseline"])
+# what is subtracted differs by parameter, by a gradient for each episode
+BY_PARAMETER = ("optimal_baseline", "optimal_time_baseline")
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in BY_PARAMETER])
 def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     traj = batch()
     _, params, _ = build(name)
@@ -231,7 +255,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
                 ratio = jnp.exp(gain - traj.log_prob[t, n])
                 gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
             else:
-                gain = jnp.sum(jnp.exp(log_pi) * psi) if FACTS[name].critic == "Q" else psi * gain
+                gain = jnp.sum(jnp.exp(log_pi) * psi) if psi.ndim else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
             if not isinstance(params.critic, tuple):
                 output = traj.obs[t, n] @ params.critic
@@ -248,11 +272,8 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     np.testing.assert_allclose(metrics["entropy"], entropy[traj.valid].mean(), atol=1e-12)
 
 
-SLOW = ("optimal_baseline",)  # a gradient for each episode
-
-
 @pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in ESTIMATORS]
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x in BY_PARAMETER)) for x in ESTIMATORS]
 )
 def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> None:
     plain = grad(name, batch())[0]
@@ -314,6 +335,31 @@ def test_the_optimal_baseline_parameter_by_parameter() -> None:
             (total[n] - np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)) * z[n] / N
         )
     np.testing.assert_allclose(grad("optimal_baseline", traj, h)[0].policy, -ascent, atol=1e-12)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_optimal_baseline_step_by_step(recurrent: bool) -> None:
+    """Also where the score of a step is computed through all of its episode."""
+    traj, h = batch(), H._replace(entropy_coef=0.0)
+    plain = tabular_policy(S, A)
+    carry = jnp.zeros(1) if recurrent else ()
+    policy = plain._replace(carry=carry)
+    estimator = ESTIMATORS["optimal_time_baseline"](policy, tabular_critic(S), h)
+    params, state = estimator.init(jax.random.key(0))
+    pi = np.asarray(jax.nn.softmax(traj.obs @ params.policy))
+    score = traj.obs[..., None] * (np.eye(A)[traj.action] - pi)[..., None, :]
+    score = np.where(traj.valid[..., None, None], score, 0.0).cumsum(0)
+    ascent = np.zeros((S, A))
+    for n, k in itertools.product(range(N), range(T)):
+        others = [m for m in range(N) if m != n]
+        reward = GAMMA**k * traj.reward[k]
+        bottom = (score[k, others] ** 2).sum(0)
+        top = (reward[others, None, None] * score[k, others] ** 2).sum(0)
+        baseline = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        ascent += (reward[n] - baseline) * score[k, n] / N
+    given = jax.tree.map(jnp.asarray, traj._replace(carry=Carries(jnp.zeros((1, N, 1)), ())))
+    weighted, _ = estimator.weigh(params, state, given)
+    np.testing.assert_allclose(estimator.grad(params, weighted)[0].policy, -ascent, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in FACTS if FACTS[name].same_on_policy])

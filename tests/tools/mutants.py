@@ -1023,9 +1023,52 @@ MUTANTS = [
     Mutant(
         "a trajectory control variate of a critic's own mean instead of the policy's",
         "estimators/action_values.py",
-        "    return jnp.sum(map_along(policy, block, traj) * q, axis=-1)\n",
+        "    return jnp.sum(probabilities(policy, params, traj) * q, axis=-1)\n",
         "    return jnp.mean(q, axis=-1)\n",
         "tests/exact/test_unbiased.py -k 'control_variate'",
+    ),
+    Mutant(
+        "an optimal baseline of steps from all episodes, the own one included",
+        "estimators/optimal.py",
+        "baseline = baselines.leave_one_out_ratio(reward * score**2, score**2)",
+        "baseline = (reward * score**2).sum(0, keepdims=True) / (\n"
+        "        (score**2).sum(0, keepdims=True) + 1e-30\n    )",
+        "tests/exact/test_unbiased.py -k optimal_time",
+    ),
+    Mutant(
+        "an optimal baseline of steps weighed by the score of the step alone",
+        "estimators/optimal.py",
+        "return jax.tree.map(jnp.add, before, step)",
+        "return step",
+        "tests/core/test_estimators.py -k 'step_by_step and False'",
+    ),
+    Mutant(
+        "the same of a recurrent policy",
+        "estimators/optimal.py",
+        "up_to = (time <= k)[:, None]",
+        "up_to = (time == k)[:, None]",
+        "tests/core/test_estimators.py -k 'step_by_step and True'",
+    ),
+    Mutant(
+        "an optimal baseline of states for actions that are equally probable",
+        "estimators/optimal.py",
+        "weight = pi * jnp.sum(score**2, axis=-1)",
+        "weight = jnp.sum(score**2, axis=-1)",
+        "tests/exact/test_optimal_baselines.py -k norm_weighted",
+    ),
+    Mutant(
+        "a baseline of steps shrunk by the steps that the own episode reaches",
+        "baselines.py",
+        "reached = leave_one_out(valid.astype(x.dtype)) > 0",
+        "reached = jnp.broadcast_to(jnp.any(valid, axis=1, keepdims=True), x.shape)",
+        "tests/core/test_baselines.py -k time_shrinkage",
+    ),
+    Mutant(
+        "shrinkage over time by the variance of one episode instead of that of their mean",
+        "baselines.py",
+        "free = others.number * jnp.maximum(others.number - 1.0, 1.0)",
+        "free = jnp.maximum(others.number - 1.0, 1.0)",
+        "tests/core/test_estimators.py -k 'psi_of_the_episodic and shrunk'",
     ),
     Mutant(
         "one number of a group is broadcast to all samples",
