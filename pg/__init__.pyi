@@ -26,6 +26,7 @@ from . import reports as reports
 from . import returns as returns
 from . import rollout as rollout
 from . import runs as runs
+from . import sampling as sampling
 from . import seeds as seeds
 from . import settings as settings
 from . import surrogates as surrogates

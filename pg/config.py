@@ -37,6 +37,7 @@ from pg.settings.choices import (
     OnNonfinite,
     Optimizer,
     PolicyOptimizer,
+    Sampling,
     Schedule,
     Shard,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "OnNonfinite",
     "Optimizer",
     "PolicyOptimizer",
+    "Sampling",
     "Schedule",
     "Shard",
     "check_config",
@@ -152,6 +154,12 @@ class Config:
     """Policies that collect with a lag: the oldest alone (none), or all of the last policy_lag + 1,
     each an equal share of the batch. An episode's importance ratio is then against the own policy
     that collected it, against the mixture (balance heuristic), or by the power heuristic.
+    """
+    sampling: Sampling = "independent"
+    """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
+    over the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points,
+    one an episode (sobol), or at each step one a state, in the order of these (array). For
+    estimators that do not compare episodes of a batch, whose means stay.
     """
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time

@@ -5,7 +5,8 @@ the noise of many steps in one call. A sample is scored; `action` is its action 
 
 A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
-dynamics; and `masked`, where the environment says which actions are legal.
+dynamics; and `masked`, where the environment says which actions are legal; and `noise_quantile`,
+the noise of uniform numbers, where the noise of a batch is not independent (`pg.sampling`).
 """
 
 import functools
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -75,6 +77,10 @@ class Categorical(NamedTuple):
         """Uniform noise [...] for one sample; reads shapes only, so an abstract `self` will do."""
         check_key(key)
         return jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype)
+
+    def noise_quantile(self, uniform: Float[Array, "*B"]) -> Float[Array, "*B"]:
+        """The noise of uniform numbers in (0, 1): themselves."""
+        return uniform
 
     def sample(self, noise: Float[Array, "*B"]) -> Int[Array, "*B"]:
         """Integers [...] by the inverse of the distribution function: one comparison per action."""
@@ -138,6 +144,12 @@ class Gaussian(NamedTuple):
         """Standard normal noise [..., D]; reads shapes only."""
         check_key(key)
         return jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+    def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """The noise of uniform numbers in (0, 1): the standard normal quantile function of them."""
+        # which jax has for floats of 32 bits and more
+        wide = jnp.promote_types(uniform.dtype, jnp.float32)
+        return ndtri(uniform.astype(wide)).astype(uniform.dtype)
 
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """mean + std ε, [..., D], with its derivative in mean and std."""
@@ -213,6 +225,10 @@ class TanhGaussian(NamedTuple):
         """Standard normal noise [..., D]; reads shapes only."""
         return self.base.draw(key)
 
+    def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """The standard normal noise of uniform numbers in (0, 1)."""
+        return self.base.noise_quantile(uniform)
+
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The pre-tanh u, [..., D], with its derivative in mean and std."""
         return self.base.reparameterised(noise)
@@ -274,6 +290,10 @@ class CensoredGaussian(NamedTuple):
     def draw(self, key: PRNGKeyArray) -> Float[Array, "*B D"]:
         """Standard normal noise [..., D]; reads shapes only."""
         return self.base.draw(key)
+
+    def noise_quantile(self, uniform: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """The standard normal noise of uniform numbers in (0, 1)."""
+        return self.base.noise_quantile(uniform)
 
     def reparameterised(self, noise: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """The unclipped u, [..., D], with its derivative in mean and std."""
@@ -369,6 +389,10 @@ class Product(NamedTuple):
         check_key(key)
         keys = jax.random.split(key, len(self.parts))
         return tuple(part.draw(k) for part, k in zip(self.parts, keys, strict=True))
+
+    def noise_quantile(self, uniform: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The noise of every part, of uniform numbers in (0, 1)."""
+        return tuple(part.noise_quantile(x) for part, x in zip(self.parts, uniform, strict=True))
 
     def sample(self, noise: tuple[Array, ...]) -> tuple[Array, ...]:
         """The samples of the parts."""

@@ -17,14 +17,18 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, 
 
 from pg import further as further_rollouts
 from pg import networks
+from pg import sampling as noise_sampling
 from pg.config import Config
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
+from pg.envs.views import seen
 from pg.fast import blocks, devices
 from pg.fast.scans import scan_until
 from pg.further import FurtherRollouts, GreedyEpisodes, Transitions
-from pg.inputs import check_function, check_key, check_kind, count, described, numbers
+from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
 from pg.networks import Network
+from pg.sampling import BatchNoise
+from pg.settings.choices import CHOICES, Sampling
 
 # Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
 # mapped over; larger ones are drawn in their steps.
@@ -180,6 +184,8 @@ def episodes(
     begin: RolloutState | None = None,
     further: FurtherRollouts = NOTHING_FURTHER,
     num_branches: int = 1,
+    sampling: Sampling = "independent",
+    num_episodes: int | None = None,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
     truncated.
@@ -199,10 +205,12 @@ def episodes(
         begin: The state to start from; default: fresh resets.
         further: What is rolled out beside them, for an estimator to compare them with.
         num_branches: M, the transitions of each state and action where these are asked for.
+        sampling: How the action noise of a batch is drawn, as `Config.sampling`.
+        num_episodes: The episodes of a batch, beyond which noise is independent; default: all.
 
     Raises:
-        ValueError: The environments are no whole number of groups, or every action is asked for
-            where actions are not discrete.
+        ValueError: The environments are no whole number of groups or of batches, every action is
+            asked for where actions are not discrete, or noise cannot be drawn in this way.
     """
     _check_arguments(env, policy, key)
     check_function(
@@ -220,8 +228,20 @@ def episodes(
     num_branches = count("num_branches", num_branches)
     further_rollouts.check_possible(env, further)
     horizon = env.horizon(horizon)
+    check_name("sampling", sampling, CHOICES["sampling"])
+    num_episodes = env.num_envs if num_episodes is None else count("num_episodes", num_episodes)
     return _episodes(
-        env, policy, params, key, horizon, group_size, act, begin, further, num_branches
+        env,
+        policy,
+        params,
+        key,
+        horizon,
+        group_size,
+        act,
+        begin,
+        further,
+        num_branches,
+        BatchNoise(sampling, num_episodes),
     )
 
 
@@ -302,6 +322,7 @@ def make_collector(
             config.group_size,
             further=further,
             num_branches=config.num_branches,
+            batch_noise=BatchNoise(config.sampling, env.num_envs),
         )
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
@@ -329,9 +350,22 @@ def _episodes(
     begin: RolloutState | None = None,
     further: FurtherRollouts = NOTHING_FURTHER,
     num_branches: int = 1,
+    batch_noise: BatchNoise | None = None,
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
-    loop = _loop(env, policy, params, key, horizon, group_size, act, begin, further, num_branches)
+    loop = _loop(
+        env,
+        policy,
+        params,
+        key,
+        horizon,
+        group_size,
+        act,
+        begin,
+        further,
+        num_branches,
+        batch_noise,
+    )
     traj = scan_until(
         loop.step, loop.begin, loop.draws, lambda running: running.alive, length=horizon
     )
@@ -384,6 +418,7 @@ def _loop(
     begin: RolloutState | None = None,
     further: FurtherRollouts = NOTHING_FURTHER,
     num_branches: int = 1,
+    batch_noise: BatchNoise | None = None,
 ) -> _Loop:
     reset_key, key = jax.random.split(key)
     state = _fresh(env, policy, *env.reset(reset_key)) if begin is None else begin
@@ -391,11 +426,12 @@ def _loop(
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
 
-    own_draws = _draws(env, policy, params, state, key)
+    own_draws = _draws(env, policy, params, state, key, horizon, batch_noise)
     # the steps fold in numbers below the horizon
     greedy_key = jax.random.fold_in(key, horizon)
     again_key = jax.random.fold_in(key, horizon + 1)
     num_keys = further.num_keys(num_branches)
+    handed_out = _handed_out(env, policy, batch_noise)
 
     def draws(times: Int[Array, " K"]) -> PyTree:
         return own_draws(times), _more_keys(again_key, times, num_keys, env.num_envs)
@@ -410,7 +446,8 @@ def _loop(
 
     def step(running: _Running, draws: Any) -> tuple[_Running, Trajectory]:
         state, alive = running
-        own, more = draws
+        (noise, keys), more = draws
+        own = handed_out(noise, running), keys
         ask = functools.partial(asked_again, more)
         moved, row = _step(env, policy, params, state, own, key, act, ask)
         row = row._replace(
@@ -437,6 +474,25 @@ def _loop(
 
     running = _Running(state, jnp.ones(env.num_envs, bool))
     return _Loop(running, draws, step, greedy_key)
+
+
+def _handed_out(
+    env: Env, policy: Network, batch_noise: BatchNoise | None
+) -> Callable[[PyTree, _Running], PyTree]:
+    """The noise of a step by episode: in the order in which it is drawn, or in that of the states.
+
+    Raises ValueError for states that have no order.
+    """
+    if batch_noise is None or batch_noise.sampling != "array":
+        return lambda noise, running: noise
+    noise_sampling.check_sortable(seen(env.obs_shape, policy.view))
+
+    def by_state(noise: PyTree, running: _Running) -> PyTree:
+        obs = running.state.obs
+        obs = seen(obs.obs if isinstance(obs, Masked) else obs, policy.view)
+        return noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)
+
+    return by_state
 
 
 def _window(
@@ -684,7 +740,13 @@ def _step(
 
 
 def _draws(
-    env: Env, policy: Network, params: PyTree, state: RolloutState, key: PRNGKeyArray
+    env: Env,
+    policy: Network,
+    params: PyTree,
+    state: RolloutState,
+    key: PRNGKeyArray,
+    horizon: int = 1,
+    batch_noise: BatchNoise | None = None,
 ) -> Any:
     """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
     [K, B].
@@ -695,10 +757,12 @@ def _draws(
     networks.check_params(params)
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
     networks.check_distribution(dist)
+    batch_noise = batch_noise or BatchNoise("independent", env.num_envs)
+    noise = noise_sampling.make_noise(dist, batch_noise, env.num_envs, horizon)
 
     def one(time: Int[Array, ""]) -> tuple[PyTree, Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
-        return dist.draw(action_key), jax.random.key_data(jax.random.split(env_key, env.num_envs))
+        return noise(action_key, time), jax.random.key_data(jax.random.split(env_key, env.num_envs))
 
     return jax.vmap(one)
 

@@ -61,7 +61,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "action_repeat",
             "observe",
         ),
-        *("critic_observe", "action_mask", "policy_lag", "lag_mixture"),
+        *("critic_observe", "action_mask", "policy_lag", "lag_mixture", "sampling"),
     ),
     "estimator": (
         *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),

@@ -147,6 +147,8 @@ def _check_batch(config: Any) -> None:
             f"{config.num_minibatches}; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     _check_lag(config, facts)
+    if config.sampling != "independent":
+        _check_sampling(config, facts)
     if config.num_envs % config.num_minibatches:
         raise ValueError(
             f"num_minibatches must divide num_envs={config.num_envs}, got {config.num_minibatches}"
@@ -205,6 +207,54 @@ def _check_mixture(config: Any) -> None:
         raise ValueError(
             f"num_envs must be a multiple of the {policies} policies{groups} of "
             f"lag_mixture={mixture!r}, got {config.num_envs}"
+        )
+
+
+def _check_sampling(config: Any, facts: Any) -> None:
+    """Raises ValueError where episodes of a batch are compared, which are not independent."""
+    sampling, estimator = config.sampling, part_name(config.estimator)
+    instead = "or sampling='independent'"
+    if config.collect != "episodes":
+        raise ValueError(
+            f"sampling={sampling!r} is of a batch of complete episodes and so needs "
+            f"collect='episodes', got {config.collect!r}: give that, {instead}"
+        )
+    if facts.baseline in ("batch", "group"):
+        others = [
+            name
+            for name, row in FACTS.items()
+            if row.baseline not in ("batch", "group") and "episodes" in row.collect
+        ]
+        raise ValueError(
+            f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
+            f"estimator={estimator!r} compares an episode with others of it, whose baseline must "
+            f"be independent of the own actions: use one of: {', '.join(others)}; {instead}"
+        )
+    if config.advantages != "raw":
+        raise ValueError(
+            f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
+            f"advantages={config.advantages!r} compares them: give advantages='raw', {instead}"
+        )
+    if config.diagnostics:
+        raise ValueError(
+            f"diagnostics take the variance of a batch from that of its episodes, and "
+            f"sampling={sampling!r} makes these depend on each other: leave diagnostics out, and "
+            "measure whole batches by pg.diagnostics.per_batch"
+        )
+    if config.lag_mixture != "none":
+        raise ValueError(
+            f"sampling={sampling!r} is of a batch of one policy, and lag_mixture="
+            f"{config.lag_mixture!r} is of several: give lag_mixture='none', {instead}"
+        )
+    if config.num_envs < 2:
+        raise ValueError(
+            f"num_envs must be at least 2 for sampling={sampling!r}, which spreads the noise over "
+            f"the episodes of a batch; got {config.num_envs}"
+        )
+    if sampling == "antithetic" and config.num_envs % 2:
+        raise ValueError(
+            f"num_envs must be even for sampling='antithetic', whose episodes are pairs; got "
+            f"{config.num_envs}"
         )
 
 

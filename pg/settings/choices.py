@@ -20,6 +20,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
 LagMixture = Literal["none", "own", "balance", "power"]
+Sampling = Literal["independent", "antithetic", "stratified", "latin_hypercube", "sobol", "array"]
 RNN = Literal["none", "gru", "lstm", "lru", "mingru", "transformer"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
@@ -39,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "action_distribution": get_args(ActionDistribution),
     "action_mask": get_args(ActionMask),
     "lag_mixture": get_args(LagMixture),
+    "sampling": get_args(Sampling),
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),
     "activation": get_args(Activation),

@@ -476,7 +476,7 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "another library's field of Config": (
         config_of(n_envs=8),
-        "'n_envs': did you mean 'num_envs'? valid: ",
+        "'n_envs': did you mean 'num_envs'? ",
     ),
     "another library's field of Hyperparams": (
         hyperparams_of(lr=0.1),

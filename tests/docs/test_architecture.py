@@ -29,6 +29,7 @@ ORDER = (
     *("envs.step_checks", "envs.time_limit_checks", "envs.base", "envs.adapters"),
     *(
         "distributions",
+        "sampling",
         "envs.sequences",
         "envs.sequence_tasks",
         "images",

@@ -59,6 +59,56 @@ MUTANTS = [
         "name not in {*base, *table}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
     ),
+    # Action noise that depends on the other episodes of a batch.
+    Mutant(
+        "antithetic pairs that are mirrored at the first step alone",
+        "sampling.py",
+        "jnp.stack([half, ~half], axis=2)",
+        "jnp.stack([half, jnp.where(time == 0, ~half, half)], axis=2)",
+        "tests/core/test_sampling.py -k mirrored_at_every_step",
+    ),
+    Mutant(
+        "one scrambling of the Sobol' points of all steps",
+        "rollout.py",
+        "return noise(action_key, time), jax",
+        "return noise(jax.random.split(key)[1], time), jax",
+        "tests/core/test_sampling.py -k each_step_anew",
+    ),
+    Mutant(
+        "the same Sobol' points in every batch",
+        "sampling.py",
+        "points = _scrambled(scramble_key, own, shape)",
+        "points = _scrambled(jax.random.key(0), own, shape)",
+        "tests/core/test_sampling.py -k is_uniform_and_independent",
+    ),
+    Mutant(
+        "Sobol' points that are not shifted, of which the first is no number in (0, 1)",
+        "sampling.py",
+        "    points = _random_bits(shift_key, (batches, 1, size))\n",
+        "    points = jnp.zeros((batches, 1, size), jnp.uint32)\n",
+        "tests/core/test_sampling.py -k is_uniform_and_independent",
+    ),
+    Mutant(
+        "batches side by side with one shift",
+        "sampling.py",
+        "    points = _random_bits(shift_key, (batches, 1, size))\n",
+        "    points = _random_bits(shift_key, (1, 1, size))\n",
+        "tests/core/test_sampling.py -k side_by_side_are_independent",
+    ),
+    Mutant(
+        "the order of the states in the place of their ranks",
+        "sampling.py",
+        "return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))",
+        "return order",
+        "tests/core/test_sampling.py -k sorts_states",
+    ),
+    Mutant(
+        "groups compared though the noise of their episodes is not independent",
+        "settings/checks.py",
+        'if facts.baseline in ("batch", "group"):',
+        'if facts.baseline in ("batch",):',
+        "tests/core/test_sampling.py -k compare_episodes",
+    ),
     # Batches of an older policy.
     Mutant(
         "a lag of one update less",

@@ -25,7 +25,7 @@ from pg.benchmarks.leaderboard.problems import (
     problem_of,
     snapshot_shapes,
 )
-from pg.config import Config, Hyperparams, part_name
+from pg.config import Config, Hyperparams, Sampling, part_name
 from pg.diagnostics import references
 from pg.estimators import Estimator, Params
 from pg.estimators.checks import factory_of
@@ -61,6 +61,7 @@ def estimate_gradients(
     *,
     num_episodes: int = 8,
     share: float = 1.0,
+    sampling: Sampling = "independent",
 ) -> GradientEstimates:
     """Independent estimates of ∇J at a snapshot of a policy.
 
@@ -71,15 +72,17 @@ def estimate_gradients(
         seed: of the episodes.
         num_episodes: of one estimate.
         share: of the problem's number of estimates.
+        sampling: of the action noise of the episodes of one estimate; that of different estimates
+            is independent.
 
     Raises:
         ValueError: the estimator sums over actions, and they are continuous; or it is a user's own,
-            and gives something else than it should.
+            and gives something else than it should; or noise cannot be sampled like this for it.
     """
     spec = problem_of(problem)
     batch_size = _batch_size(spec, share)
     calls = max(1, round(share * spec.num_estimates / batch_size))
-    config = _config(spec, estimator, num_episodes)
+    config = _config(spec, estimator, num_episodes, sampling)
     program, initial, state = _estimates(config, batch_size)
     params = Params(snapshot.policy, critic_params(snapshot, estimator, initial))
     first_key, key = jax.random.split(jax.random.key(seed))
@@ -120,16 +123,19 @@ def _batch_size(problem: Problem, share: float) -> int:
     return min(problem.batch_size, max(1, round(share * problem.num_estimates)))
 
 
-def _config(problem: Problem, estimator: Any, num_episodes: int) -> Config:
+def _config(
+    problem: Problem, estimator: Any, num_episodes: int, sampling: Sampling = "independent"
+) -> Config:
     """The settings under which an estimator is measured.
 
     Args:
         problem: of the policy.
         estimator: its name, or its function.
         num_episodes: of one estimate.
+        sampling: of their action noise.
     """
     group_size = 2 if facts_of(estimator).baseline == "group" else 1
-    return frozen_config(problem.settings()[0], estimator, num_episodes, group_size)
+    return frozen_config(problem.settings()[0], estimator, num_episodes, group_size, sampling)
 
 
 def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
@@ -225,6 +231,8 @@ def _estimates(
             group_size=config.group_size,
             further=estimator.further,
             num_branches=config.num_branches,
+            sampling=config.sampling,
+            num_episodes=config.num_envs,
         )
         gradient, batches = diagnostics.of_batches(estimator, params, state, traj, config.num_envs)
         size = diagnostics.at_once(traj, config.num_envs)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from pg import diagnostics, envs, networks, normalisation, rollout
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import Config, Hyperparams, Sampling, merge_env_params
 from pg.envs import Discrete
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.checks import factory_of
@@ -182,7 +182,13 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
     return Snapshot("", 0, state.params.policy, critics, {}, state.normaliser)
 
 
-def frozen_config(config: Config, estimator: Any, num_envs: int, group_size: int = 1) -> Config:
+def frozen_config(
+    config: Config,
+    estimator: Any,
+    num_envs: int,
+    group_size: int = 1,
+    sampling: Sampling = "independent",
+) -> Config:
     """The settings under which an estimator takes complete episodes of a frozen policy.
 
     Args:
@@ -190,6 +196,7 @@ def frozen_config(config: Config, estimator: Any, num_envs: int, group_size: int
         estimator: its name, or its function.
         num_envs: episodes of a batch.
         group_size: episodes that share a start.
+        sampling: of the action noise of a batch.
     """
     fields = [field.name for field in dataclasses.fields(Config)]
     settings = {name: getattr(config, name) for name in fields if name not in TRAINING_FIELDS}
@@ -198,6 +205,8 @@ def frozen_config(config: Config, estimator: Any, num_envs: int, group_size: int
         "collect": "episodes",
         "num_envs": num_envs,
         "group_size": group_size,
+        "sampling": sampling,
+        "diagnostics": False,
         "scale_rewards": False,
         "advantages": "raw",
         "optimizer": "adam",

@@ -1,0 +1,292 @@
+"""Action noise of a batch of complete episodes that is not independent from episode to episode.
+
+    independent      every episode draws its own
+    antithetic       pairs of episodes: u and 1 - u, and so ε and -ε (Hammersley & Morton 1956)
+    stratified       the first action's: one episode in each of N equal cells of [0, 1)
+    latin_hypercube  the same at every step (McKay, Beckman & Conover 1979)
+    sobol            an episode is one Sobol' point, a dimension for each step and component of
+                     the action, scrambled (Arnold et al. 2022, 2202.07808)
+    array            at each step a Sobol' point for each episode, in the order of their states
+                     (array-RQMC, L'Ecuyer, Lécot & Tuffin 2008)
+
+Each is marginally exact: the noise of every single episode is independent from step to step and has
+the distribution that the policy samples from, so that the mean over a batch of any function of one
+episode keeps its expectation. What compares episodes of a batch does not: they are no longer
+independent of each other. The environment's own noise stays so.
+
+Noise is made of 32 random bits for each number, which the inverse of its distribution function
+takes to the noise that a distribution draws (`noise_quantile`). A point u is the middle of one of
+2²³ equal cells of [0, 1), with 64-bit floats of 2³², so that 1 - u is one too, and neither is 0.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt32
+
+from pg.inputs import described
+from pg.settings.choices import Sampling
+
+MOST_DIMENSIONS = 21201  # of the Sobol' sequence, as Joe & Kuo 2008 computed it and scipy has it
+MOST_ENTRIES = 64  # of an observation by which states are sorted
+_DIGITS = 32
+
+# key, number of the step -> 32 random bits for each of N episodes and d numbers, of E batches
+Bits = Callable[[PRNGKeyArray, Any], UInt32[Array, "E N d"]]
+
+
+class BatchNoise(NamedTuple):
+    """How the action noise of the episodes of a batch is drawn."""
+
+    sampling: Sampling
+    num_episodes: int  # of a batch; those of different batches are independent
+
+
+def make_noise(
+    dist: Any, batch_noise: BatchNoise, num_envs: int, horizon: int
+) -> Callable[[PRNGKeyArray, Int[Array, ""]], PyTree]:
+    """The noise of a step: key, number of the step -> that of `dist.draw`, leaves [num_envs, ...].
+
+    With "array" the noise is in the order in which `by_state` hands it out.
+
+    Args:
+        dist: The distribution of the actions, of which shapes alone are read.
+        batch_noise: How it is drawn.
+        num_envs: The episodes, of one batch or of several.
+        horizon: The steps of an episode, of which "sobol" covers as many as it has dimensions for;
+            those after them are independent.
+
+    Raises:
+        ValueError: The distribution has no `noise_quantile`, or the environments are no whole
+            number of batches.
+    """
+    sampling, num_episodes = batch_noise
+    if sampling == "independent":
+        return lambda key, time: dist.draw(key)
+    _check_batches(batch_noise, num_envs)
+    if not hasattr(dist, "noise_quantile"):
+        raise ValueError(
+            f"sampling={sampling!r} makes the noise of an action from uniform numbers, and "
+            f"{described(dist)} has no method noise_quantile(uniform), which gives it: write "
+            "one, or sampling='independent'"
+        )
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(jax.eval_shape(dist.draw, jax.random.key(0)))
+    sizes = [math.prod(x.shape[1:]) for x in leaves]
+    shape = num_envs // num_episodes, num_episodes, sum(sizes)
+    bits_of = _make_bits(sampling, shape, horizon)
+
+    def noise(key: PRNGKeyArray, time: Int[Array, ""]) -> PyTree:
+        bits = bits_of(key, time).reshape(num_envs, -1)
+        parts = jnp.split(bits, np.cumsum(sizes)[:-1], axis=1)
+        pairs = zip(parts, leaves, strict=True)
+        uniform = [_uniform(part.reshape(x.shape), x.dtype) for part, x in pairs]
+        return dist.noise_quantile(treedef.unflatten(uniform))
+
+    return noise
+
+
+def check_sortable(obs_shape: Any) -> None:
+    """Raises ValueError for observations by which states cannot be sorted: other ones than vectors
+    of at most `MOST_ENTRIES` entries. obs_shape: that of what the policy sees.
+    """
+    is_vector = isinstance(obs_shape, tuple) and len(obs_shape) == 1
+    if not (is_vector and isinstance(obs_shape[0], int) and obs_shape[0] <= MOST_ENTRIES):
+        raise ValueError(
+            f"sampling='array' sorts states by their observation, which must be a vector of at "
+            f"most {MOST_ENTRIES} entries, got shape {obs_shape}: choose entries by observe, or "
+            "write sampling='sobol'"
+        )
+
+
+def by_state(
+    noise: PyTree[Shaped[Array, "B ..."]],
+    obs: Float[Array, "B D"],
+    alive: Bool[Array, " B"],
+    num_episodes: int,
+) -> PyTree[Shaped[Array, "B ..."]]:
+    """The noise of a step, handed out in the order of the states of each batch.
+
+    The order is lexicographic in the entries of the observation: of one entry its own, of one-hot
+    vectors that of the states' numbers, from the last to the first. Of several continuous entries
+    it is that of the first. Episodes that have ended come last.
+
+    Args:
+        noise: As `make_noise` gives it with "array".
+        obs: The observations.
+        alive: The episodes that have not ended.
+        num_episodes: The episodes of a batch.
+    """
+
+    def ranks(obs: Float[Array, "N D"], alive: Bool[Array, " N"]) -> Int[Array, " N"]:
+        # the last key of lexsort is the first to be compared
+        order = jnp.lexsort([*obs.T[::-1], ~alive])
+        return jnp.zeros_like(order).at[order].set(jnp.arange(len(order), dtype=order.dtype))
+
+    batches = obs.reshape(-1, num_episodes, obs.shape[1]), alive.reshape(-1, num_episodes)
+    rank = jax.vmap(ranks)(*batches)
+    first = num_episodes * jnp.arange(len(rank), dtype=rank.dtype)
+    place = (first[:, None] + rank).reshape(-1)
+    return jax.tree.map(lambda x: x[place], noise)
+
+
+def _check_batches(batch_noise: BatchNoise, num_envs: int) -> None:
+    """Raises ValueError unless the environments are whole batches that can be sampled like this."""
+    sampling, num_episodes = batch_noise
+    if num_envs % num_episodes:
+        raise ValueError(
+            f"num_episodes must divide the {num_envs} environments, got {num_episodes}"
+        )
+    if sampling == "antithetic" and num_episodes % 2:
+        raise ValueError(
+            f"num_episodes must be even with sampling='antithetic', got {num_episodes}"
+        )
+
+
+def _make_bits(sampling: Sampling, shape: tuple[int, int, int], horizon: int) -> Bits:
+    """The random bits of a step, for E batches of N episodes and d numbers: shape [E, N, d]."""
+    batches, episodes, size = shape
+
+    def independent(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        return _random_bits(key, shape)
+
+    def antithetic(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        half = _random_bits(key, (batches, episodes // 2, size))
+        return jnp.stack([half, ~half], axis=2).reshape(shape)
+
+    def latin_hypercube(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        cell_key, within_key = jax.random.split(key)
+        cells = jnp.broadcast_to(jnp.arange(episodes, dtype=jnp.uint32)[:, None], shape)
+        cells = jax.random.permutation(cell_key, cells, axis=1, independent=True)
+        return _in_cell(cells, independent(within_key, time), episodes)
+
+    def stratified(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        first_key, later_key = jax.random.split(key)
+        later = independent(later_key, time)
+        return jnp.where(time == 0, latin_hypercube(first_key, time), later)
+
+    def sobol(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        scramble_key, later_key = jax.random.split(key)
+        covered = min(horizon, MOST_DIMENSIONS // size)
+        if not covered:
+            return independent(later_key, time)
+        numbers = _direction_numbers(covered * size, _digits_of(episodes))
+        step = jnp.minimum(time, covered - 1)  # a block of steps may go beyond the horizon
+        own = jnp.asarray(numbers.reshape(covered, size, -1))[step]
+        points = _scrambled(scramble_key, own, shape)
+        if covered == horizon:
+            return points
+        return jnp.where(time < covered, points, independent(later_key, time))
+
+    def array(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
+        numbers = _direction_numbers(size, _digits_of(episodes))
+        return _scrambled(key, jnp.asarray(numbers), shape)
+
+    makers = {
+        "independent": independent,
+        "antithetic": antithetic,
+        "stratified": stratified,
+        "latin_hypercube": latin_hypercube,
+        "sobol": sobol,
+        "array": array,
+    }
+    return makers[sampling]
+
+
+def _random_bits(key: PRNGKeyArray, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    return jax.random.bits(key, shape, jnp.uint32)
+
+
+def _uniform(bits: UInt32[Array, "..."], dtype: Any) -> Float[Array, "..."]:
+    """The middle of the cell of [0, 1) that random bits choose; never 0 or 1.
+
+    The cells are as many as the floats have digits for, so that u and 1 - u are exact.
+    """
+    digits = min(int(jnp.finfo(dtype).nmant), _DIGITS)
+    cell = (bits >> (_DIGITS - digits)).astype(dtype)
+    return (cell + 0.5) * 2.0**-digits
+
+
+def _in_cell(
+    cell: UInt32[Array, "..."], within: UInt32[Array, "..."], count: int
+) -> UInt32[Array, "..."]:
+    """⌊(cell 2³² + within) / count⌋: a number in one of `count` equal parts of the 2³².
+
+    It is exactly uniform where `cell` is uniform below `count` and `within` below 2³². By long
+    division, as there are no integers of 64 bits.
+    """
+
+    divisor = np.uint32(count)
+
+    def digit(loop: tuple[Array, Array], shift: Array) -> tuple[tuple[Array, Array], None]:
+        quotient, remainder = loop
+        remainder = 2 * remainder + ((within >> shift) & 1)
+        fits = remainder >= divisor
+        remainder = jnp.where(fits, remainder - divisor, remainder)
+        return (2 * quotient + fits.astype(jnp.uint32), remainder), None
+
+    shifts = jnp.arange(_DIGITS - 1, -1, -1, dtype=jnp.uint32)  # the first digit first
+    return jax.lax.scan(digit, (jnp.zeros_like(cell), cell), shifts)[0][0]
+
+
+def _digits_of(count: int) -> int:
+    """The binary digits of the numbers below `count`."""
+    return max(1, (count - 1).bit_length())
+
+
+@functools.cache
+def _direction_numbers(dimensions: int, digits: int) -> np.ndarray:
+    """The direction numbers of the first dimensions of the Sobol' sequence, uint32 [D, digits]:
+    point i is the exclusive or of those of the digits of i.
+    """
+    from scipy.stats import qmc  # only now, as it takes a second to import
+
+    sequence = qmc.Sobol(dimensions, scramble=False, bits=_DIGITS)
+    columns, drawn = [], 0
+    before = np.zeros(dimensions, np.uint32)
+    for digit in range(digits):
+        # scipy's points come in the order of Gray's code: that of 2ᵏ has the digits k and k - 1
+        number = 2**digit
+        sequence.fast_forward(number - drawn)
+        drawn = number + 1
+        point = (sequence.random(1)[0] * 2.0**_DIGITS).astype(np.uint32)
+        before = point ^ before
+        columns.append(before)
+    return np.stack(columns, axis=1)
+
+
+def _scrambled(
+    key: PRNGKeyArray, numbers: UInt32[Array, "d k"], shape: tuple[int, int, int]
+) -> UInt32[Array, "E N d"]:
+    """The first N Sobol' points, scrambled for each batch and dimension by a random matrix and a
+    random shift.
+
+    The matrix is lower triangular in the binary digits, and the shift an exclusive or with random
+    digits (Matoušek 1998). The shift alone makes each point uniform; with the matrix the variance
+    of an integral is that of Owen's nested scrambling (Owen 2003).
+
+    Args:
+        key: A random key.
+        numbers: The direction numbers of d dimensions.
+        shape: E, N and d.
+    """
+    batches, episodes, size = shape
+    matrix_key, shift_key = jax.random.split(key)
+    # the value of each binary digit, the first one first
+    values = (np.uint32(1) << np.arange(_DIGITS - 1, -1, -1, dtype=np.uint32))[None, None]
+    earlier = ~(values | (values - np.uint32(1)))
+    rows = _random_bits(matrix_key, (batches, size, _DIGITS))
+    rows = (rows & earlier) | values
+    # the parity of a row of the matrix with each direction number is a digit of the new one
+    parity = jax.lax.population_count(rows[..., None] & numbers[None, :, None]) & 1
+    numbers = jnp.sum(parity * values[..., None], axis=2, dtype=jnp.uint32)
+    points = _random_bits(shift_key, (batches, 1, size))
+    index = jnp.arange(episodes, dtype=jnp.uint32)[None, :, None]
+    for digit in range(numbers.shape[-1]):
+        points = points ^ (numbers[:, None, :, digit] * ((index >> digit) & 1))
+    return points
