@@ -46,7 +46,7 @@ class Transitions(NamedTuple):
     """
 
     reward: Float[Array, "T B *K"]
-    terminated: Bool[Array, "T B *K"]  # the task ended; a time limit is no end
+    done: Bool[Array, "T B *K"]  # the episode ended after it, either way
     next_obs: PyTree[Shaped[Array, "..."]]  # [T, B, *K, *O]
     env_steps: Int[Array, "T B"]  # of all of them together
 
@@ -95,25 +95,43 @@ def check_possible(env: Env, further: FurtherRollouts) -> None:
 
 
 def of_running(
-    x: Transitions | tuple[()], alive: Bool[Array, " B"], obs: PyTree[Shaped[Array, "B ..."]]
+    x: Transitions | tuple[()],
+    alive: Bool[Array, " B"],
+    is_last: Bool[Array, " B"],
+    obs: PyTree[Shaped[Array, "B ..."]],
 ) -> Transitions | tuple[()]:
     """The transitions of the environments that run; () stays (). Those of the others are of no
-    meaning; `obs`, which is finite, stands for what is observed there.
+    meaning.
+
+    Args:
+        x: The transitions, leaves [B, ...].
+        alive: The environments that run.
+        is_last: Those in which the episode ends after this step, whatever happens.
+        obs: What each observes now, which is finite: it stands for what is observed after an end.
     """
     if not isinstance(x, Transitions):
         return ()
 
-    def masked(x: Shaped[Array, "B ..."], other: Shaped[Array, "B ..."]) -> Shaped[Array, "B ..."]:
-        runs = alive.reshape(-1, *[1] * (x.ndim - 1))
-        between = [1] * (x.ndim - other.ndim)
-        return jnp.where(runs, x, other.reshape(len(alive), *between, *other.shape[1:]))
+    def of_each(y: Shaped[Array, "B ..."], like: Shaped[Array, "B ..."]) -> Array:
+        """y [B, *O] with the axes between them of like, [B, *K, *O]."""
+        return y.reshape(len(alive), *[1] * (like.ndim - y.ndim), *y.shape[1:])
 
-    nothing = jnp.zeros(len(alive))
+    runs = of_each(alive, x.reward)
+    done = x.done | of_each(is_last, x.reward)
+
+    def seen(after: Shaped[Array, "B ..."], now: Shaped[Array, "B ..."]) -> Array:
+        shown = runs & ~done
+        return jnp.where(
+            shown.reshape(*shown.shape, *[1] * (after.ndim - shown.ndim)),
+            after,
+            of_each(now, after),
+        )
+
     return Transitions(
-        masked(x.reward, nothing.astype(x.reward.dtype)),
-        masked(x.terminated, nothing.astype(bool)),
-        jax.tree.map(masked, x.next_obs, obs),
-        masked(x.env_steps, nothing.astype(jnp.int32)),
+        reward=jnp.where(runs, x.reward, 0.0),
+        done=runs & done,
+        next_obs=jax.tree.map(seen, x.next_obs, obs),
+        env_steps=jnp.where(alive, x.env_steps, 0),
     )
 
 
@@ -129,9 +147,8 @@ def _resampled(
     taken = transition.steps
     if isinstance(taken, tuple):
         taken = jnp.ones(transition.reward.shape, jnp.int32)
-    return Transitions(
-        transition.reward, transition.terminated, transition.next_obs, jnp.sum(taken, axis=1)
-    )
+    done = transition.terminated | transition.truncated
+    return Transitions(transition.reward, done, transition.next_obs, jnp.sum(taken, axis=1))
 
 
 def _of_every_action(

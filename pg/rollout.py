@@ -450,15 +450,16 @@ def _loop(
         own = handed_out(noise, running), keys
         ask = functools.partial(asked_again, more)
         moved, row = _step(env, policy, params, state, own, key, act, ask)
+        is_last = row.time >= horizon - 1
         row = row._replace(
             valid=alive,
             reward=jnp.where(alive, row.reward, 0.0),
             held=jax.tree.map(lambda steps: jnp.where(alive, steps, 0), row.held),
             terminated=alive & row.terminated,
-            truncated=alive & (row.truncated | (row.time >= horizon - 1)),
+            truncated=alive & (row.truncated | is_last),
             next_obs=_where(alive, row.next_obs, row.obs),
-            successors=further_rollouts.of_running(row.successors, alive, row.obs),
-            lookahead=further_rollouts.of_running(row.lookahead, alive, row.obs),
+            successors=further_rollouts.of_running(row.successors, alive, is_last, row.obs),
+            lookahead=further_rollouts.of_running(row.lookahead, alive, is_last, row.obs),
         )
         goes_on = alive & ~row.done
         # The state of a finished environment is frozen: stepped on, it could leave the finite

@@ -534,7 +534,7 @@ def describe(
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     num_rollouts = config.num_envs
-    if facts_of(config.estimator).greedy_rollout:
+    if facts_of(config.estimator).further == "greedy":
         num_rollouts += config.num_envs // config.group_size
     planned = config.num_updates * num_rollouts * longest * config.action_repeat
     batch = (

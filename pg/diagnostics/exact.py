@@ -33,6 +33,7 @@ def exact_moments(
     limit_ends: bool = False,
     share_start: bool = False,
     num_groups: int = 1,
+    num_branches: int = 1,
 ) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, "P P"]]:
     """Mean [P] and covariance [P, P] of one batch's estimate of ∇J, exactly.
 
@@ -50,6 +51,7 @@ def exact_moments(
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
         share_start: all episodes of a group begin at one state.
         num_groups: independent groups of a batch, for estimators that compare these.
+        num_branches: further transitions from each state, for estimators that ask for them.
 
     Raises:
         ValueError: num_episodes or num_groups is no whole number of at least 1, or there are too
@@ -63,6 +65,7 @@ def exact_moments(
         limit_ends=limit_ends,
         share_start=share_start,
         num_groups=num_groups,
+        num_branches=num_branches,
     )
     mean, second = of_logits(jnp.asarray(logits))
     return np.asarray(mean), np.asarray(second) - np.outer(mean, mean)
@@ -77,6 +80,7 @@ def moments_by_logits(
     limit_ends: bool = False,
     share_start: bool = False,
     num_groups: int = 1,
+    num_branches: int = 1,
 ) -> Callable[[Float[Array, "*H S A"]], tuple[Float[Array, " P"], Float[Array, "P P"]]]:
     """E x [P] and E x xᵀ [P, P] of one batch's estimate x, as a function of the logits of the
     policy that acts: to be jitted where there are several.
@@ -89,11 +93,14 @@ def moments_by_logits(
         limit_ends: the time limit counts as a termination.
         share_start: all episodes of a group begin at one state.
         num_groups: groups of a batch.
+        num_branches: further transitions from each state.
     """
     num_episodes = count("num_episodes", num_episodes)
     batch_size = num_episodes * count("num_groups", num_groups)
     group = np.arange(batch_size, dtype=np.int32) // num_episodes
-    begins = np.unique(tabular.initial_states(mdp), return_inverse=True)[1]
+    asked = estimator.further._replace(greedy=False)  # greedy episodes are enumerated beside them
+    start = tabular.initial_states(mdp, asked, num_branches)
+    begins = np.unique(start, return_inverse=True)[1]
     num_greedy = 0
     if estimator.further.greedy:
         num_greedy = num_groups if share_start else batch_size
@@ -101,7 +108,7 @@ def moments_by_logits(
     def of_logits(
         logits: Float[Array, "*H S A"],
     ) -> tuple[Float[Array, " P"], Float[Array, "P P"]]:
-        traj, probability = tabular.enumerate_trajectories(mdp, logits)
+        traj, probability = tabular.enumerate_trajectories(mdp, logits, asked, num_branches)
         number = batch_size + num_greedy
         if len(probability) ** number > MAX_BATCHES:
             of_groups = f" and num_groups={num_groups}" if num_groups > 1 else ""

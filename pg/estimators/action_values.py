@@ -23,7 +23,9 @@ from pg.estimators.base import (
     Weighted,
     action_values,
     build_estimator,
+    log_ratio,
     map_along,
+    own_entropy,
     policy_output,
 )
 from pg.networks import Network, check_shape
@@ -96,10 +98,53 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
     return build_estimator(policy, critic, h, weigh, every_action, taken)
 
 
+def doubly_robust(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """trajectory_control_variate from another policy's episodes: the derivative of a doubly robust
+    estimate of J, Q held fixed (DR-PG; Huang & Jiang 2020, 1910.09066).
+
+    That estimate is D₀, of Dₜ = Vₜ + ρₜ (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) with Vₜ = Σₐ π(a|sₜ) Qₜ(a) (Jiang &
+    Li 2016, 1511.03722). Its mean is J for any Q and for every θ, and so that of its derivative
+    is ∇J. On-policy it is trajectory_control_variate.
+
+    Ψₜ = γᵗ w (Qₜ(a) + 1[a = aₜ] (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) / β(aₜ|sₜ)), for every a,  w = Π_{k<t} ρₖ
+    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Variance: that of per_decision_importance, without what Q predicts.
+    Needs: complete episodes, a critic Q of discrete actions, the behaviour's log-probabilities.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        log_rho = log_ratio(policy, params, traj)
+        own = own_entropy(traj, log_rho, h)
+        q = action_values(critic, params, traj)
+        v = expected_value(policy, params, traj, q)
+        rho = jnp.exp(log_rho)
+        reward = jnp.where(traj.valid, own.reward, 0.0)
+        running = h.gamma * (1.0 - traj.done.astype(q.dtype))
+        of_action = at_action(q, traj.action)
+        estimate = returns.discounted_sum(v + rho * (reward - of_action), rho * running)
+        surprise = reward + running * _next(estimate) - of_action
+        before = jnp.exp(jnp.cumsum(log_rho, axis=0) - log_rho)  # of the earlier decisions
+        weight = returns.discount_powers(before, h.gamma) * before
+        psi = weight[..., None] * corrected(q, surprise, traj)
+        # its mean is Q of the policy, whoever acts
+        target = returns.discounted_sum(reward, running * _next(rho))
+        return Credit(psi, target=target)
+
+    return build_estimator(policy, critic, h, weigh, every_action, taken)
+
+
+def _next(x: Float[Array, "T B"]) -> Float[Array, "T B"]:
+    """xₜ₊₁ at every step, [T, B]; 0 at the last."""
+    return jnp.concatenate([x[1:], jnp.zeros_like(x[:1])])
+
+
 def corrected(
     q: Float[Array, "T B A"], surprise: Float[Array, "T B"], traj: Trajectory
 ) -> Float[Array, "T B A"]:
-    """Q(s, a) + 1[a = aₜ] surprise / π(aₜ|s), [T, B, A]: summed over π the surprise counts once."""
+    """Q(s, a) + 1[a = aₜ] surprise / β(aₜ|s), [T, B, A], β the policy that acted.
+
+    Summed over π, the surprise counts ρ times, which is once on-policy.
+    """
     share = jnp.where(traj.valid, surprise * jnp.exp(-traj.log_prob), 0.0)
     chosen = jax.nn.one_hot(traj.action, q.shape[-1], dtype=q.dtype)
     return q + chosen * share[..., None]

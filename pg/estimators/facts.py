@@ -15,6 +15,7 @@ from typing import Any, Literal
 Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
+Further = Literal["none", "greedy", "successors", "lookahead"]
 Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic"]
 
 
@@ -59,9 +60,10 @@ class Facts:
     """
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""
-    greedy_rollout: bool = False
-    """Compares an episode with the greedy policy's from the same initial state, which is rolled out
-    beside the batch.
+    further: Further = "none"
+    """What is rolled out beside the batch, and counted: the greedy policy's episodes from the same
+    initial states, further transitions of each action that was taken, or transitions of every
+    action.
     """
     shrunk: bool = False
     """The mean is along ∇J, and shorter."""
@@ -100,12 +102,18 @@ class Facts:
             parts.append("on-policy")
         if self.baseline == "batch":
             parts.append("N ≥ 2")
-        if self.greedy_rollout:
-            parts.append("a greedy rollout")
+        if self.further != "none":
+            parts.append(_FURTHER[self.further])
         if self.needs_also:
             parts.append(self.needs_also)
         return ", ".join(parts)
 
+
+_FURTHER = {
+    "greedy": "a greedy rollout",
+    "successors": "further transitions",
+    "lookahead": "transitions of every action",
+}
 
 # Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
 _WINDOWS: dict[str, Any] = {
@@ -317,6 +325,45 @@ FACTS: dict[str, Facts] = {
         critic="Q",
         baseline="critic",
         psi_depends_on_policy=True,
+    ),
+    "doubly_robust": Facts(
+        module="action_values",
+        psi="γᵗ w (Qₜ(a) + 1[a = aₜ] (rₜ + γ Dₜ₊₁ - Qₜ(aₜ)) / β(aₜ|sₜ)), for every a",
+        where="w = Π_{k<t} ρₖ",
+        source="DR-PG; Huang & Jiang 2020, 1910.09066",
+        unbiased_for="J",
+        why="for any Q, as it was fitted to earlier batches",
+        variance="that of per_decision_importance, without what Q predicts",
+        critic="Q",
+        baseline="critic",
+        off_policy=True,
+        psi_depends_on_policy=True,
+        same_on_policy="trajectory_control_variate",
+    ),
+    "dynamics_control_variate": Facts(
+        module="asked_again",
+        psi="γᵗ (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - V(sₜ))",
+        where="C = x - mean of x over M + 1 draws, x = r + γ V(s')",
+        source="after Cheng et al. 2020, 1908.03263",
+        unbiased_for="J",
+        why="for any V, as it was fitted to earlier batches",
+        variance="that of state_value, its part of the dynamics over M + 1 as far as V is right",
+        critic="V",
+        baseline="critic",
+        further="successors",
+    ),
+    "lookahead_control_variate": Facts(
+        module="asked_again",
+        psi="γᵗ (qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - vₜ) / πₜ(a)), for every a",
+        where="C = x - v",
+        source="after Cheng et al. 2020, 1908.03263",
+        unbiased_for="J",
+        why="for any V, as it was fitted to earlier batches",
+        variance="that of the states, and what V is wrong by; of the dynamics a part 1 / M",
+        critic="V",
+        baseline="critic",
+        psi_depends_on_policy=True,
+        further="lookahead",
     ),
     "trajectory_importance": Facts(
         module="off_policy",

@@ -219,7 +219,7 @@ def facts_of(switches: Switches) -> Facts:
         several_steps=s.ratio != "none",
         psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
         with_reference=s.with_reference,
-        greedy_rollout=s.baseline == "greedy",
+        further="greedy" if s.baseline == "greedy" else "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
         settings={
             **({"group_size": GROUP_SIZE} if s.in_groups else {}),

@@ -97,6 +97,7 @@ def test_bad_config(fields: dict[str, Any], message: str) -> None:
 OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
+OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
 
 
 @pytest.mark.parametrize("optimizer", ["storm", "svrpg"])

@@ -18,11 +18,13 @@ from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, estimators_with
+from pg.further import Transitions
 from pg.networks import Carries
 from pg.rollout import Trajectory
 
 pytestmark = pytest.mark.usefixtures("x64")
 S, A, T, N, GAMMA = 4, 3, 6, 5, 0.9
+M = 2  # further transitions from each state
 H = Hyperparams(gamma=GAMMA, gae_lambda=0.8, n_step=2, entropy_coef=0.01, baseline=0.3)
 TEMPERATURE = 0.2
 GROUP = np.array([0, 1, 0, 2, 1])  # of every episode: two pairs, and one alone
@@ -40,6 +42,7 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
     states = np.concatenate([states, np.zeros((length - T, N), int)])
     terminated = last & np.array([True, True, False, False, True])
     pad = ((0, length - T), (0, 0))
+    further = np.random.default_rng(seed + 100)
     return Trajectory(
         obs=np.eye(S)[states[:-1]],
         action=np.pad(g.integers(A, size=(T, N)), pad),
@@ -53,6 +56,22 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
         time=time,
         carry=(),
         group=np.broadcast_to(GROUP, time.shape),
+        successors=transitions(further, (M,), length, valid),
+        lookahead=transitions(further, (A, M), length, valid),
+    )
+
+
+def transitions(
+    g: np.random.Generator, extra: tuple[int, ...], length: int, valid: np.ndarray
+) -> Transitions:
+    """Random further transitions, of which the first T steps do not depend on the length."""
+    pad = ((0, length - T), (0, 0), *((0, 0) for _ in extra))
+    runs = valid.reshape(length, N, *[1] * len(extra))
+    return Transitions(
+        reward=np.where(runs, np.pad(g.normal(size=(T, N, *extra)), pad), 0.0),
+        done=runs & np.pad(g.uniform(size=(T, N, *extra)) < 0.3, pad),
+        next_obs=np.eye(S)[np.pad(g.integers(S, size=(T, N, *extra)), pad)],
+        env_steps=np.where(valid, np.prod(extra), 0),
     )
 
 
@@ -114,6 +133,32 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     unsurprised = surprise - np.where(traj.valid, of_later / np.exp(traj.log_prob), 0.0)
     weight = pi * (np.sum(pi**2, -1, keepdims=True) + 1.0 - 2.0 * pi)
     of_state = np.sum(weight * q, -1) / np.sum(weight, -1)
+    value = np.asarray(traj.obs) @ ACTION_TABLE
+    expected = (pi * value).sum(-1)
+    robust, after = np.zeros((T + 1, N)), np.zeros((T, N))
+    of_taken = (value * chosen).sum(-1)
+    for t in reversed(range(T)):
+        after[t] = reward[t] + GAMMA * robust[t + 1] - of_taken[t]
+        robust[t] = np.where(traj.valid[t], expected[t] + ratio[t] * after[t], 0.0)
+    before = np.concatenate([np.ones((1, N)), so_far[:-1]])
+    remainder = np.where(traj.valid, after / np.exp(traj.log_prob), 0.0)
+    done = np.asarray(traj.terminated) | np.asarray(traj.truncated)
+    own = reward + GAMMA * np.where(done, 0.0, np.asarray(traj.next_obs) @ VALUES)
+    again, tried = (
+        x.reward + GAMMA * np.where(x.done, 0.0, np.asarray(x.next_obs) @ VALUES)
+        for x in (traj.successors, traj.lookahead)
+    )
+    calm, guided = to_go.copy(), to_go.copy()
+    mean_value = tried.mean(-1)
+    guess = (pi * mean_value).sum(-1)
+    first = (tried[..., 0] * chosen).sum(-1)
+    for n in range(N):
+        for t in range(T):
+            for k in range(t, lengths[n]):
+                both = (own[k, n] + again[k, n].sum()) / (1 + M)
+                calm[t, n] -= GAMMA ** (k - t) * (own[k, n] - both)
+                guided[t, n] -= GAMMA ** (k - t) * (first[k, n] - guess[k, n])
+    left = np.where(traj.valid, (guided - guess) / np.exp(traj.log_prob), 0.0)
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
@@ -127,6 +172,9 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "all_action": discount[..., None] * q,
         "action_dependent_baseline": discount[..., None] * (q + chosen * surprise[..., None]),
         "trajectory_control_variate": discount[..., None] * (q + chosen * unsurprised[..., None]),
+        "doubly_robust": (discount * before)[..., None] * (value + chosen * remainder[..., None]),
+        "dynamics_control_variate": discount * (calm - v),
+        "lookahead_control_variate": discount[..., None] * (mean_value + chosen * left[..., None]),
         "standardised": np.broadcast_to((total - total.mean()) / total.std(), (T, N)),
         # what is subtracted differs by parameter
         "optimal_baseline": np.broadcast_to(total, (T, N)),
@@ -425,7 +473,7 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
 
 BY_RATIO = (
     *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"),
-    *("ppo", "grpo"),
+    *("ppo", "grpo", "doubly_robust"),
 )
 
 

@@ -21,7 +21,8 @@ from pg import diagnostics, envs, returns
 from pg.estimators import Params, Weighted
 from pg.estimators.facts import FACTS
 from pg.exact import tabular
-from pg.rollout import Trajectory, episodes, start, windows
+from pg.further import FurtherRollouts
+from pg.rollout import NOTHING_FURTHER, Trajectory, episodes, start, windows
 
 pytestmark = pytest.mark.usefixtures("x64")
 EPISODES = 800_000
@@ -31,7 +32,14 @@ Reweigh = Callable[[Weighted], Weighted]
 
 
 @functools.cache
-def sampled(problem: Callable, on_policy: bool, group_size: int, way: str) -> Trajectory:
+def sampled(
+    problem: Callable,
+    on_policy: bool,
+    group_size: int,
+    way: str,
+    further: FurtherRollouts = NOTHING_FURTHER,
+    num_branches: int = 1,
+) -> Trajectory:
     """Leaves [H, EPISODES, ...], through the same code as in training."""
     mdp, logits = problem().mdp, jnp.asarray(problem().logits if on_policy else problem().behaviour)
     env, policy = envs.make_env(mdp, EPISODES), tabular_policy(*logits.shape)
@@ -40,7 +48,15 @@ def sampled(problem: Callable, on_policy: bool, group_size: int, way: str) -> Tr
         if way == "windows":
             start_key, key = jax.random.split(key)
             return windows(env, policy, logits, key, start(env, policy, start_key), H)[1]
-        return episodes(env, policy, logits, key, group_size=group_size)
+        return episodes(
+            env,
+            policy,
+            logits,
+            key,
+            group_size=group_size,
+            further=further,
+            num_branches=num_branches,
+        )
 
     return jax.jit(collect)(jax.random.key(7))
 
@@ -56,7 +72,8 @@ def z_scores(
     estimator, params = row.build()
     state, size = estimator.init(jax.random.key(0))[1], 4 if row.mean is None else row.num_episodes
     group, way = 2 if row.share_start else 1, FACTS[row.name].collect[0]
-    traj = sampled(row.problem or arbitrary, row.on_policy, group, way)
+    asked = estimator.further, row.num_branches
+    traj = sampled(row.problem or arbitrary, row.on_policy, group, way, *asked)
     traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
     if FACTS[row.name].baseline == "group" and group == 1:
         # starts differ within a group: its mean is the same

@@ -49,6 +49,7 @@ def moments(row: Case) -> tuple[np.ndarray, np.ndarray]:
         row.num_episodes,
         limit_ends=row.limit_ends,
         share_start=row.share_start,
+        num_branches=row.num_branches,
     )
 
 
@@ -134,7 +135,9 @@ def test_exact_variance_by_another_route(row: Case) -> None:
     """
     if row.num_episodes == 1:
         estimator, params = row.build()
-        traj, probability = tabular.enumerate_trajectories(row.on.mdp, jnp.asarray(row.acting))
+        traj, probability = tabular.enumerate_trajectories(
+            row.on.mdp, jnp.asarray(row.acting), estimator.further, row.num_branches
+        )
         traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
         weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
         alone = jax.vmap(

@@ -37,6 +37,7 @@ class Case(NamedTuple):
     on_policy: bool = True
     limit_ends: bool = False  # the time limit counts as a termination
     share_start: bool = False
+    num_branches: int = 1
     tolerance: float = 1e-12
 
     def __str__(self) -> str:
@@ -44,9 +45,9 @@ class Case(NamedTuple):
         flags = [flag for flag in ("limit_ends", "share_start") if getattr(self, flag)]
         other = [] if self.problem is None else [self.problem.__name__]
         behaviour = [] if self.on_policy else ["off_policy"]
-        return "-".join(
-            [self.name, *(f"{k}={v}" for k, v in self.setting.items()), *flags, *other, *behaviour]
-        )
+        branches = [f"M={self.num_branches}"] if self.num_branches > 1 else []
+        setting = [f"{k}={v}" for k, v in self.setting.items()]
+        return "-".join([self.name, *setting, *branches, *flags, *other, *behaviour])
 
     @property
     def on(self) -> Problem:
@@ -316,6 +317,17 @@ CASES = [
     Case("action_dependent_baseline", problem=exact_critics),
     Case("trajectory_control_variate"),
     Case("trajectory_control_variate", problem=exact_critics),
+    Case("doubly_robust"),
+    Case("doubly_robust", on_policy=False),
+    Case("doubly_robust", {"temperature": 0.3}, soft_gradient, on_policy=False),
+    Case("dynamics_control_variate"),
+    Case("dynamics_control_variate", {"temperature": 0.3}, soft_gradient),
+    Case("dynamics_control_variate", problem=exact_critics),
+    Case("dynamics_control_variate", num_branches=2),
+    Case("lookahead_control_variate"),
+    Case("lookahead_control_variate", {"temperature": 0.3}, soft_gradient),
+    Case("lookahead_control_variate", problem=exact_critics),
+    Case("lookahead_control_variate", num_branches=2),
     Case("trajectory_importance"),
     Case("trajectory_importance", on_policy=False),
     Case("per_decision_importance"),

@@ -1,5 +1,7 @@
 """Every trajectory of a small MDP with its probability: expectations without noise."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,18 +10,33 @@ from jaxtyping import Array, Float, Int, PyTree
 from pg.envs import Masked
 from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
-from pg.rollout import Trajectory
+from pg.further import FurtherRollouts, Transitions
+from pg.rollout import NOTHING_FURTHER, Trajectory
+
+POINTS_APART = 1e-12  # points of a distribution function that are closer are one, rounded twice
 
 
 def enumerate_trajectories(
-    mdp: TabularMDP, logits: Float[Array | np.ndarray, "*H S A"]
+    mdp: TabularMDP,
+    logits: Float[Array | np.ndarray, "*H S A"],
+    further: FurtherRollouts = NOTHING_FURTHER,
+    num_branches: int = 1,
 ) -> tuple[Trajectory, Float[Array, " M"]]:
     """Every trajectory of positive probability, leaves [H, M, ...], and its probability [M],
     differentiable; with a mask, of actions that are legal.
 
-    p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them.
+    p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them,
+    and of those with further transitions many more.
+
+    Args:
+        mdp: The MDP.
+        logits: Of the policy.
+        further: The further transitions that the trajectories have, as of `pg.episodes`; greedy
+            episodes are not among them.
+        num_branches: As of `pg.episodes`.
     """
-    state, action, after = _paths(mdp)
+    paths = _asked(mdp, further, num_branches)
+    state, action, after = paths.state, paths.action, paths.after
     entered = np.asarray(mdp.terminal)[after]
     ended = np.cumsum(entered, axis=0) - entered > 0
     valid = ~ended
@@ -28,13 +45,25 @@ def enumerate_trajectories(
     log_pi = jax.nn.log_softmax(time_dependent(mdp, logits))
     log_prob = log_pi[time, state, action]
     of_actions = jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
-    of_transitions = np.where(valid, mdp.transition[state, action, after], 1.0).prod(0)
+    of_transitions = np.where(valid, paths.probability, 1.0).prod(0)
     probability = mdp.initial[state[0]] * of_transitions * of_actions
 
-    def observed(state: Int[np.ndarray, "H M"]) -> PyTree:
+    def observed(state: Int[np.ndarray, "..."]) -> PyTree:
         if mdp.mask is None:
             return mdp.observations(state)
         return Masked(mdp.observations(state), jnp.asarray(mdp.mask)[state])
+
+    def transitions(after: Int[np.ndarray, "H M *K"], action: Any, steps: int) -> Transitions:
+        """Of the successors of each state and action, of which `steps` are asked for."""
+        extra = [1] * (after.ndim - 2)
+        begin, runs = (x.reshape(*x.shape, *extra) for x in (state, valid))
+        over = np.asarray(mdp.terminal)[after] | last.reshape(*last.shape, *extra)
+        return Transitions(
+            reward=jnp.asarray(np.where(runs, mdp.reward[begin, action, after], 0.0), float),
+            done=jnp.asarray(over & runs),
+            next_obs=observed(after),
+            env_steps=jnp.asarray(valid * np.int32(steps)),
+        )
 
     traj = Trajectory(
         obs=observed(state),
@@ -49,12 +78,27 @@ def enumerate_trajectories(
         time=jnp.asarray(time),
         carry=(),
     )
+    if further.successors:
+        again = paths.draws[:, :, 1 : 1 + num_branches]
+        found = _outcomes(mdp, state[..., None], action[..., None], again)
+        traj = traj._replace(successors=transitions(found, action[..., None], num_branches))
+    if further.lookahead:
+        more = paths.draws[:, :, 1 + num_branches * further.successors :]
+        draws = np.concatenate([paths.draws[:, :, :1], more], axis=2)[:, :, None]
+        every = np.arange(mdp.num_actions)[None, None, :, None]
+        found = _outcomes(mdp, state[..., None, None], every, draws)
+        steps = mdp.num_actions * num_branches - 1
+        traj = traj._replace(lookahead=transitions(found, every, steps))
     return traj, probability
 
 
-def initial_states(mdp: TabularMDP) -> Int[np.ndarray, " M"]:
-    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]."""
-    return _paths(mdp)[0][0]
+def initial_states(
+    mdp: TabularMDP, further: FurtherRollouts = NOTHING_FURTHER, num_branches: int = 1
+) -> Int[np.ndarray, " M"]:
+    """The state in which every trajectory of `enumerate_trajectories` begins, int [M]; arguments as
+    of that.
+    """
+    return _asked(mdp, further, num_branches).state[0]
 
 
 def num_trajectories(mdp: TabularMDP) -> float:
@@ -72,12 +116,25 @@ def num_trajectories(mdp: TabularMDP) -> float:
     return float(reached.sum())
 
 
-def _paths(
-    mdp: TabularMDP,
-) -> tuple[Int[np.ndarray, "H M"], Int[np.ndarray, "H M"], Int[np.ndarray, "H M"]]:
-    """States, actions and successors [H, M] of every path; an ended one stays where it is, with
-    action 0.
-    """
+class _Paths(NamedTuple):
+    """Every path: leaves [H, M, ...]. One that has ended stays where it is, with action 0."""
+
+    state: Int[np.ndarray, "H M"]
+    action: Int[np.ndarray, "H M"]
+    after: Int[np.ndarray, "H M"]
+    probability: Float[np.ndarray, "H M"]  # of the transition, with what else is drawn there
+    draws: Int[np.ndarray, "H M D"]  # the outcome of each random number
+
+
+def _asked(mdp: TabularMDP, further: FurtherRollouts, num_branches: int) -> _Paths:
+    """Every path, with random numbers where further transitions are asked for."""
+    if further.successors or further.lookahead:
+        return _coupled_paths(mdp, further.num_keys(num_branches))
+    return _paths(mdp)
+
+
+def _paths(mdp: TabularMDP) -> _Paths:
+    """Every path of states and actions."""
     state = np.flatnonzero(mdp.initial)
     history = np.zeros((0, len(state), 3), int)
     for _ in range(mdp.horizon):
@@ -91,4 +148,70 @@ def _paths(
         rows = np.stack([state[path], action, after], axis=-1)
         history = np.concatenate([history[:, path], rows[None]])
         state = after
-    return history[..., 0], history[..., 1], history[..., 2]
+    state, action, after = np.moveaxis(history, -1, 0)
+    no_draws = np.zeros((*state.shape, 0), int)
+    return _Paths(state, action, after, mdp.transition[state, action, after], no_draws)
+
+
+def _coupled_paths(mdp: TabularMDP, num_more: int) -> _Paths:
+    """Every path with the random numbers of its transitions and, at each step, `num_more` others.
+
+    A random number is uniform, and chooses the successors of all actions at once: `_outcomes`.
+    Between two neighbouring points of their distribution functions it always chooses the same.
+    """
+    width = _widths(mdp)  # [S, C]
+    num_draws = 1 + num_more
+    draws = np.stack(
+        np.meshgrid(*[np.arange(width.shape[1])] * num_draws, indexing="ij"), axis=-1
+    ).reshape(-1, num_draws)  # [C ** num_draws, num_draws]
+    state = np.flatnonzero(mdp.initial)
+    history = np.zeros((0, len(state), 2 + num_draws), int)
+    for _ in range(mdp.horizon):
+        chance = width[state][:, draws].prod(-1)  # [m, C ** num_draws]
+        legal = np.ones((len(state), mdp.num_actions), bool)
+        if mdp.mask is not None:
+            legal = mdp.mask[state]
+        possible = legal[:, :, None] & (chance > 0)[:, None, :]
+        over = mdp.terminal[state]
+        possible[over] = False
+        possible[over, 0, 0] = True
+        path, action, which = np.nonzero(possible)
+        rows = np.concatenate([np.stack([state[path], action], -1), draws[which]], axis=-1)
+        history = np.concatenate([history[:, path], rows[None]])
+        begin = state[path]
+        after = _outcomes(mdp, begin, action, draws[which, 0])
+        state = np.where(mdp.terminal[begin], begin, after)
+    state, action, drawn = history[..., 0], history[..., 1], history[..., 2:]
+    after = _outcomes(mdp, state, action, drawn[..., 0])
+    after = np.where(mdp.terminal[state], state, after)
+    probability = np.take_along_axis(width[state], drawn, axis=-1).prod(-1)
+    return _Paths(state, action, after, probability, drawn)
+
+
+def _points(mdp: TabularMDP) -> Float[np.ndarray, "S C"]:
+    """The points of [0, 1] at which a random number begins to choose another successor, of every
+    action of a state, and 1: ascending, [S, C].
+    """
+    cdf = np.cumsum(mdp.transition, axis=-1)
+    return np.sort((cdf / cdf[..., -1:]).reshape(mdp.num_states, -1), axis=-1)
+
+
+def _widths(mdp: TabularMDP) -> Float[np.ndarray, "S C"]:
+    """The probability that a random number is between two neighbouring points, [S, C]: 0 where
+    they are one but for rounding.
+    """
+    width = np.diff(_points(mdp), axis=-1, prepend=0.0)
+    return np.where(width > POINTS_APART, width, 0.0)
+
+
+def _outcomes(
+    mdp: TabularMDP,
+    state: Int[np.ndarray, "..."],
+    action: Int[np.ndarray, "..."],
+    draw: Int[np.ndarray, "..."],
+) -> Int[np.ndarray, "..."]:
+    """The successor that a random number below the point of number `draw` chooses; int [...]."""
+    points = _points(mdp)
+    middle = points[state, draw] - _widths(mdp)[state, draw] / 2
+    cdf = np.cumsum(mdp.transition, axis=-1)[state, action]
+    return np.sum(middle[..., None] * cdf[..., -1:] >= cdf[..., :-1], axis=-1)

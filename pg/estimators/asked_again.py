@@ -1,0 +1,153 @@
+"""Control variates from the environment itself: what else could have happened, of which the mean is
+known once V is asked for its value.
+
+    xₖ = rₖ + γ V(sₖ₊₁),   Cₖ = xₖ - its mean given sₖ (and aₖ),   Gₜ - Σ_{k≥t} γᵏ⁻ᵗ Cₖ
+
+An environment is a pure function of its state, and can be asked again for the transitions from any
+of them. Cₖ has the mean 0 given the past for any V, and so changes no mean; where V is exact, it is
+all that chance adds to the return at step k.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from pg import returns
+from pg.config import Hyperparams
+from pg.estimators.action_values import at_action, corrected, every_action, expected_value
+from pg.estimators.base import (
+    ONE_NUMBER,
+    Credit,
+    Estimator,
+    Params,
+    build_estimator,
+    critic_output,
+    map_along,
+    per_step,
+    successor_values,
+    values,
+)
+from pg.further import FurtherRollouts, Transitions
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+
+def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """state_value without a part of the dynamics' noise (after Cheng et al. 2020, 1908.03263).
+
+    Each transition is taken `num_branches` times more, and of V after it only the mean over all of
+    them is left in the return.
+
+    Of M + 1 draws a part 1 / (M + 1) of that noise is left, at M + 1 times the environment steps:
+    as many episodes more would have left as little, and of the other noise too. It pays where a
+    step costs less than what is computed of an episode.
+
+    Ψₜ = γᵗ (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - V(sₜ)),  C = x - mean of x over M + 1 draws, x = r + γ V(s')
+    Unbiased for: J: for any V, as it was fitted to earlier batches.
+    Variance: that of state_value, its part of the dynamics over M + 1 as far as V is right.
+    Needs: complete episodes, a critic V, on-policy, further transitions.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        own = own_outcome(critic, params, traj, h)
+        again = outcomes(critic, params, traj, lambda rows: rows.successors, h)
+        every = jnp.concatenate([own[..., None], again], axis=-1)
+        surprise = jnp.where(traj.valid, own - jnp.mean(every, axis=-1), 0.0)
+        to_go = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
+        advantage = to_go - values(critic, params, traj)
+        psi = returns.discount_powers(advantage, h.gamma) * advantage
+        return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
+
+    return build_estimator(policy, critic, h, weigh, further=FurtherRollouts(successors=True))
+
+
+def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """trajectory_control_variate with Q asked of the environment (after Cheng et al. 2020,
+    1908.03263).
+
+    Every action is tried in every state, and valued by V where it leads to.
+
+    q(a) is the mean of x = r + γ V(s') over M draws (`num_branches`), the first with the random
+    numbers of the episode itself, and v = Σₐ π(a|s) q(a). What is left of the later steps is
+    Σ_{k>t} γᵏ⁻ᵗ (vₖ - V(sₖ)): the errors of V in its own Bellman equation.
+
+    Ψₜ = γᵗ (qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - vₜ) / πₜ(a)), for every a,  C = x - v
+    Unbiased for: J: for any V, as it was fitted to earlier batches.
+    Variance: that of the states, and what V is wrong by; of the dynamics a part 1 / M.
+    Needs: complete episodes, a critic V, on-policy, transitions of every action.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        tried = outcomes(critic, params, traj, lambda rows: rows.lookahead, h)
+        q = jnp.mean(tried, axis=-1)
+        v = expected_value(policy, params, traj, q)
+        own = at_action(tried[..., 0], traj.action)  # the first draw is that of the episode
+        surprise = jnp.where(traj.valid, own - v, 0.0)
+        to_go = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
+        psi = returns.discount_powers(q, h.gamma) * corrected(q, to_go - v, traj)
+        return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
+
+    return build_estimator(
+        policy, critic, h, weigh, every_action, further=FurtherRollouts(lookahead=True)
+    )
+
+
+def own_outcome(
+    critic: Network, params: Params, traj: Trajectory, h: Hyperparams
+) -> Float[Array, "T B"]:
+    """r + γ V(s') of the episode itself, [T, B], r the environment's reward: entropy in it depends
+    on the action alone, and is no surprise.
+    """
+    reward = traj.reward + h.temperature * jnp.where(traj.valid, traj.log_prob, 0.0)
+    v = jnp.where(traj.done, 0.0, successor_values(critic, params, traj))
+    return reward + h.gamma * v
+
+
+def outcomes(
+    critic: Network,
+    params: Params,
+    traj: Trajectory,
+    asked: Callable[[Trajectory], Any],
+    h: Hyperparams,
+) -> Float[Array, "T B *K"]:
+    """r + γ V(s') of further transitions, [T, B, *K].
+
+    Args:
+        critic: V.
+        params: Its parameters.
+        traj: The trajectory.
+        asked: Rows of it -> their further transitions.
+        h: The hyperparameters, of which γ.
+
+    Raises:
+        ValueError: The trajectory has no such transitions, or the critic is recurrent.
+    """
+    if critic.recurrent:
+        raise ValueError(
+            "further transitions are valued by a critic that sees one observation, and this one is "
+            "recurrent: give rnn='none', or an estimator that does not ask the environment again"
+        )
+    if not isinstance(asked(traj), Transitions):
+        raise ValueError(
+            "there are no further transitions to compare with: collect with "
+            "pg.episodes(..., further=estimator.further)"
+        )
+
+    def block(rows: Trajectory) -> Float[Array, "T B *K"]:
+        further = asked(rows)
+        extra = further.reward.shape[2:]
+
+        def value(obs: Any) -> Shaped[Array, "T B"]:
+            v = critic_output(critic, params, rows._replace(obs=obs))
+            return per_step("the critic's V", v, rows, ONE_NUMBER)
+
+        flat = jax.tree.map(
+            lambda x: x.reshape(*x.shape[:2], -1, *x.shape[2 + len(extra) :]), further.next_obs
+        )
+        v = jax.vmap(value, in_axes=2, out_axes=2)(flat).reshape(further.reward.shape)
+        return further.reward + h.gamma * jnp.where(further.done, 0.0, v)
+
+    return map_along(critic, block, traj)
