@@ -519,6 +519,7 @@ def describe(
     horizon: int,
     num_params: int,
     *,
+    num_actions: int = 1,
     verbose: bool = False,
 ) -> str:
     """The plan of a run, for people.
@@ -528,14 +529,20 @@ def describe(
         hyperparams: The others.
         horizon: The environment's own time limit, in actions.
         num_params: Parameters of policy and critic.
+        num_actions: Discrete actions; 1 of others.
         verbose: Lists all settings, and not only those that are not what Config and Hyperparams
             have by themselves.
     """
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     num_rollouts = config.num_envs
-    if facts_of(config.estimator).further == "greedy":
+    further = facts_of(config.estimator).further
+    if further == "greedy":
         num_rollouts += config.num_envs // config.group_size
+    if further == "successors":
+        num_rollouts *= 1 + config.num_branches
+    if further == "lookahead":
+        num_rollouts *= num_actions * config.num_branches
     planned = config.num_updates * num_rollouts * longest * config.action_repeat
     batch = (
         f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"

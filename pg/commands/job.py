@@ -247,7 +247,16 @@ def _run(
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
         num_params = networks.num_params(like.params)
-        print(cli.describe(config, hyperparams, env.horizon(), num_params, verbose=options.verbose))
+        space = env.action_space
+        plan = cli.describe(
+            config,
+            hyperparams,
+            env.horizon(),
+            num_params,
+            num_actions=space.n if isinstance(space, envs.Discrete) else 1,
+            verbose=options.verbose,
+        )
+        print(plan)
         if sentence := images.image_description(config, env):
             cli.say(sentence)
         given = effects.changed(config, hyperparams)

@@ -1,4 +1,5 @@
 from . import action_values as action_values
+from . import asked_again as asked_again
 from . import average_reward as average_reward
 from . import base as base
 from . import bootstrapped as bootstrapped
