@@ -78,27 +78,34 @@ def test_a_rollout_asks_the_environment_again() -> None:
         np.asarray(traj.lookahead.done[..., 0]), np.asarray(traj.action)[..., None], 2
     )[..., 0]
     np.testing.assert_array_equal(valid & done, traj.done)
-    # the others are drawn on their own: given state and action, they do not follow it
-    again = np.asarray(traj.successors.next_obs.argmax(-1))
-    state, after = (np.asarray(x.argmax(-1)) for x in (traj.obs[0], traj.next_obs[0]))
-    for s in range(S):
-        for a in range(A):
-            at = (state == s) & (np.asarray(traj.action[0]) == a)
-            ended = np.asarray(traj.successors.done[0, :, 0])
-            for own in range(S):
-                both = at & (after == own) & ~ended
-                if both.sum() > 200:
-                    p_next = np.where(p.mdp.terminal, 0.0, p.mdp.transition[s, a])
-                    p_next = p_next / p_next.sum()
-                    share = np.bincount(again[0, both, 0], minlength=S) / both.sum()
-                    assert np.abs(share - p_next).max() < 4.0 / np.sqrt(both.sum())
+    # the others are drawn on their own: given state and action, they do not follow the episode's
+    state, action = np.asarray(traj.obs[0].argmax(-1)), np.asarray(traj.action[0])
+    own, again = (
+        np.where(done, S, next_obs.argmax(-1))
+        for done, next_obs in (
+            (traj.done[0], traj.next_obs[0]),
+            (traj.successors.done[0, :, 0], traj.successors.next_obs[0, :, 0]),
+        )
+    )
+    going_on = np.where(p.mdp.terminal, 0.0, p.mdp.transition)
+    agree = (going_on**2).sum(-1) + (1.0 - going_on.sum(-1)) ** 2  # of two independent draws
+    difference = (own == again) - agree[state, action]
+    assert np.abs(difference.mean()) < 4.0 * difference.std() / np.sqrt(len(difference))
     # each step is paid for: M again, and M of each action but the one that was there already
     np.testing.assert_array_equal(traj.successors.env_steps, 2 * valid)
     np.testing.assert_array_equal(traj.lookahead.env_steps, (2 * A - 1) * valid)
     assert traj.all_env_steps.sum() == (1 + 2 + 2 * A - 1) * valid.sum()
-    # at the time limit nothing follows, whichever way it is reached
-    assert np.asarray(traj.successors.done[H - 1])[valid[H - 1]].all()
-    assert np.asarray(traj.lookahead.done[H - 1])[valid[H - 1]].all()
+
+
+def test_nothing_follows_the_time_limit_whichever_way_it_is_reached() -> None:
+    p = arbitrary()
+    env, policy = envs.make_env(p.mdp, 50), tabular.table_policy(jnp.asarray(p.logits))
+    traj = episodes(env, policy, jnp.asarray(p.logits), KEY, H - 1, further=BOTH)
+    last = np.asarray(traj.valid[-1])
+    assert last.sum() > 10
+    assert np.asarray(traj.successors.done[-1])[last].all()
+    assert np.asarray(traj.lookahead.done[-1])[last].all()
+    assert not np.asarray(traj.successors.done[0]).all()
 
 
 def noise_of_the_dynamics(problem: references.Problem) -> float:

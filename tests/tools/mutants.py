@@ -1089,7 +1089,7 @@ MUTANTS = [
         "further.py",
         "    done = x.done | of_each(is_last, x.reward)\n",
         "    done = x.done\n",
-        "tests/exact/test_asked_again.py -k asks_the_environment",
+        "tests/exact/test_asked_again.py -k time_limit",
     ),
     Mutant(
         "further transitions with the random numbers of the episode",

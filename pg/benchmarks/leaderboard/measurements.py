@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pg import envs
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
@@ -27,6 +28,7 @@ from pg.benchmarks.leaderboard.problems import (
     train_snapshots,
 )
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
+from pg.envs import Discrete
 from pg.estimators.facts import FACTS
 from pg.estimators.names import facts_of
 from pg.reports import tables
@@ -176,12 +178,16 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
 
     Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
     """
-    pairs, needs = [], {name: facts_of(x).critic for name, x in entered.estimators.items()}
+    pairs, needs = [], {name: facts_of(x) for name, x in entered.estimators.items()}
     for problem in entered.problems.values():
         if any(field != "estimator" for field, _ in entered.own):
             snapshot_shapes(problem)
-        kinds = ("none", *critic_kinds(problem.settings()[0]))
-        pairs += [(problem, name) for name, critic in needs.items() if critic in kinds]
+        config = problem.settings()[0]
+        kinds = ("none", *critic_kinds(config))
+        has_discrete = isinstance(envs.configured(config, 1).action_space, Discrete)
+        for name, facts in needs.items():
+            if facts.critic in kinds and (has_discrete or facts.further != "lookahead"):
+                pairs.append((problem, name))
     if not pairs:
         raise ValueError(
             f"nothing of {', '.join(needs)} can be measured on {', '.join(entered.problems)}: a "
