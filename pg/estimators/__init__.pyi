@@ -4,6 +4,7 @@ from . import average_reward as average_reward
 from . import base as base
 from . import bootstrapped as bootstrapped
 from . import checks as checks
+from . import credit as credit
 from . import episodic as episodic
 from . import evolution as evolution
 from . import facts as facts

@@ -26,6 +26,7 @@ from pg.estimators.base import (
     build_estimator,
     discounted_reward_to_go,
 )
+from pg.fast import blocks
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -35,7 +36,8 @@ def optimal_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> E
     episodes (GPOMDP's optimal baseline; Peters & Schaal 2008).
 
     An ended episode counts with the reward 0 and its whole score: left out, the scores of those
-    that go on would not have the mean 0. Where all others are 0, so is bₖⱼ.
+    that go on would not have the mean 0. Where all others are 0, so is bₖⱼ. With a recurrent policy
+    it takes a pass over the batch for each step.
 
     Ψₜ = Σ_{k≥t} (γᵏ rₖ - bₖⱼ),  bₖⱼ = Σ_{m≠n} γᵏ rₖ Cₖⱼ² / Σ_{m≠n} Cₖⱼ²,  Cₖ = Σ_{i≤k} ∇log πᵢ
     Unbiased for: J.
@@ -62,19 +64,18 @@ def optimal_time_baseline(policy: Network, critic: Network, h: Hyperparams) -> E
             step = _scores(bare, params, jax.tree.map(lambda x: x[None], row))
             return jax.tree.map(jnp.add, before, step)
 
-        def add(carry: tuple[PyTree, PyTree], x: Any) -> tuple[tuple[PyTree, PyTree], None]:
+        def add(k: Int[Array, ""], carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             before, total = carry
-            k, reward_k, row = x
-            score = score_up_to(k, before, row)
-            subtracted = jax.tree.map(lambda c: _baseline_times_score(reward_k, c), score)
-            return (score, jax.tree.map(jnp.add, total, subtracted)), None
+            score = score_up_to(k, before, jax.tree.map(lambda x: x[k], rows))
+            subtracted = jax.tree.map(lambda c: _baseline_times_score(reward[k], c), score)
+            return score, jax.tree.map(jnp.add, total, subtracted)
 
         none = jax.tree.map(
             lambda x: jnp.zeros((reward.shape[1], *x.shape), x.dtype), params.policy
         )
         zero = jax.tree.map(jnp.zeros_like, params.policy)
         rows = batch._replace(traj=batch.traj.without_carry)
-        (_, total), _ = jax.lax.scan(add, (none, zero), (time, reward, rows))
+        _, total = jax.lax.fori_loop(0, blocks.num_steps(batch.traj.valid), add, (none, zero))
         descent, metrics = plain.grad(params, batch)
         return descent._replace(policy=jax.tree.map(jnp.add, descent.policy, total)), metrics
 

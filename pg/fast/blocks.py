@@ -186,6 +186,14 @@ def _cut(tree: PyTree, valid: Bool[Array, "T B"]) -> tuple[PyTree, Int[Array, ""
         part = width
     tree, valid = jax.tree.map(lambda x: x.reshape(-1, part, *x.shape[2:]), (tree, valid))
     size = block_size(*valid.shape)
+    return split(tree, size), largest((_num_used(valid) + size - 1) // size)
+
+
+def num_steps(valid: Bool[Array, "T B"]) -> Int[Array, ""]:
+    """The number of leading steps that hold every valid one: the bound of a loop over time."""
+    return largest(_num_used(valid))
+
+
+def _num_used(valid: Bool[Array, "T B"]) -> Int[Array, ""]:
     numbers = jnp.arange(1, len(valid) + 1)
-    num_used = jnp.max(jnp.where(valid.any(axis=1), numbers, 0))
-    return split(tree, size), largest((num_used + size - 1) // size)
+    return jnp.max(jnp.where(valid.any(axis=1), numbers, 0))

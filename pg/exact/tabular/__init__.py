@@ -27,6 +27,11 @@ from pg.exact.tabular.extraction import (
     frozen_lake,
     tabulate,
 )
+from pg.exact.tabular.hindsight import (
+    hindsight_of_rewards,
+    hindsight_of_states,
+    table_coefficients,
+)
 from pg.exact.tabular.mdp import (
     TabularMDP,
     register,
@@ -85,6 +90,8 @@ __all__ = [
     "gpomdp_direction",
     "greedy_logits",
     "gridworld",
+    "hindsight_of_rewards",
+    "hindsight_of_states",
     "initial_states",
     "num_trajectories",
     "pessimal",
@@ -97,6 +104,7 @@ __all__ = [
     "stationary",
     "stationary_window",
     "table",
+    "table_coefficients",
     "table_critic",
     "table_policy",
     "tabulate",
