@@ -4,6 +4,7 @@ from . import average_reward as average_reward
 from . import base as base
 from . import bootstrapped as bootstrapped
 from . import checks as checks
+from . import combined as combined
 from . import credit as credit
 from . import episodic as episodic
 from . import evolution as evolution
@@ -22,6 +23,7 @@ from .base import Params as Params
 from .base import Weighted as Weighted
 from .base import build_estimator as build_estimator
 from .base import score as score
+from .combined import with_dynamics_control_variate as with_dynamics_control_variate
 from .facts import FACTS as FACTS
 from .facts import Facts as Facts
 from .family import ESTIMATORS as ESTIMATORS

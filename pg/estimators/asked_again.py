@@ -52,10 +52,7 @@ def dynamics_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        own = own_outcome(critic, params, traj, h)
-        again = outcomes(critic, params, traj, lambda rows: rows.successors, h)
-        every = jnp.concatenate([own[..., None], again], axis=-1)
-        surprise = jnp.where(traj.valid, own - jnp.mean(every, axis=-1), 0.0)
+        surprise = surprise_of_dynamics(critic, params, traj, h)
         to_go = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
         advantage = to_go - values(critic, params, traj)
         psi = returns.discount_powers(advantage, h.gamma) * advantage
@@ -93,6 +90,18 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
     return build_estimator(
         policy, critic, h, weigh, every_action, further=FurtherRollouts(lookahead=True)
     )
+
+
+def surprise_of_dynamics(
+    critic: Network, params: Params, traj: Trajectory, h: Hyperparams
+) -> Float[Array, "T B"]:
+    """C = x - its mean over the M + 1 draws of the same state and action, [T, B]; 0 where not
+    valid.
+    """
+    own = own_outcome(critic, params, traj, h)
+    again = outcomes(critic, params, traj, lambda rows: rows.successors, h)
+    every = jnp.concatenate([own[..., None], again], axis=-1)
+    return jnp.where(traj.valid, own - jnp.mean(every, axis=-1), 0.0)
 
 
 def own_outcome(

@@ -240,6 +240,27 @@ def build_estimator(
     return Estimator(init, weighted, grad, accepts, state_discount=discount, further=further)
 
 
+def critic_gradient(
+    critic: Network, h: Hyperparams, params: Params, batch: Weighted
+) -> tuple[PyTree, Sums]:
+    """The gradient of the critic's loss value_coef (1/N) Σ ½ (V - target)² in its own parameters,
+    and the sum of its squared errors' halves over the valid steps, `value_loss`.
+    """
+    valid = batch.traj.valid
+
+    def loss(critic_params: PyTree, rows: Weighted) -> tuple[Float[Array, ""], Sums]:
+        output = critic_output(critic, params._replace(critic=critic_params), rows.traj)
+        prediction = per_step("the critic's V", output, rows.traj, ONE_NUMBER)
+        error = _value_loss(prediction, rows, h)
+        total = jnp.sum(jnp.where(rows.traj.valid, error, 0.0))
+        return h.value_coef * total / valid.shape[1], {"value_loss": total}
+
+    of_block = functools.partial(jax.grad(loss, has_aux=True), params.critic)
+    if not critic.recurrent:
+        batch = batch._replace(traj=batch.traj.without_carry)
+    return blocks.sum_steps(of_block, batch, valid, one_block=critic.recurrent)
+
+
 def _check_parts(
     policy: Any, critic: Any, h: Any, weigh: Any, gain: Any, predict: Any, watch: Any, accepts: Any
 ) -> None:

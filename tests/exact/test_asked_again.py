@@ -3,6 +3,7 @@ the variance, exactly.
 """
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,17 @@ from proofs import GAMMA, A, H, S, arbitrary, exact_critics
 
 import pg
 from pg import envs, networks
-from pg.config import Config, Hyperparams
+from pg.config import Config, Hyperparams, part_name
 from pg.diagnostics import exact_moments, references
-from pg.estimators import ESTIMATORS
+from pg.estimators import ESTIMATORS, with_dynamics_control_variate
+from pg.estimators.facts import FACTS, estimators_with
 from pg.exact import tabular
 from pg.further import FurtherRollouts
 from pg.rollout import episodes
 
 pytestmark = pytest.mark.usefixtures("x64")
 KEY = jax.random.key(3)
+SETTINGS = Hyperparams(gamma=GAMMA)
 BOTH = FurtherRollouts(successors=True, lookahead=True)
 
 
@@ -206,3 +209,62 @@ def test_training_counts_every_step() -> None:
     _, metrics = jax.jit(pg.make_train(config, h))(KEY)
     # CartPole has two actions: three further steps of each
     np.testing.assert_allclose(metrics["env_steps"], 4 * 4 * metrics["length"])
+
+
+FAST = ("leave_one_out", "reward_to_go", "per_decision_importance")
+COMPOSABLE = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+    for name in estimators_with(unbiased_for="J")
+    if FACTS[name].critic != "Q" and FACTS[name].further == "none"
+]
+
+
+@pytest.mark.parametrize("name", COMPOSABLE)
+def test_it_goes_with_every_baseline(name: str) -> None:
+    """The mean stays ∇J for a V that is wrong."""
+    p = arbitrary()._replace(mdp=tabular.garnet(0, S, A, branching=2, horizon=2))
+    facts = FACTS[name]
+    in_batch = facts.baseline in ("batch", "group")
+    estimator, params = references.build(
+        with_dynamics_control_variate(name), p, "V", Hyperparams(gamma=GAMMA)
+    )
+    # any other number would do: it is what V says of every state
+    params = params._replace(critic=jnp.asarray(p.v))
+    mean, _ = exact_moments(
+        estimator,
+        params,
+        p.mdp,
+        p.behaviour if facts.off_policy else p.logits,
+        2 if in_batch else 1,
+        share_start=facts.baseline == "group",
+    )
+    np.testing.assert_allclose(mean, references.gradient(p, SETTINGS).ravel(), atol=1e-12)
+
+
+def test_it_removes_of_any_estimator_what_it_removes_of_state_value() -> None:
+    problem, found = exact_critics(), {}
+    for name in ("reward_to_go", with_dynamics_control_variate("reward_to_go")):
+        factory = ESTIMATORS[name] if isinstance(name, str) else name
+        estimator, params = references.build(factory, problem, "V", SETTINGS)
+        if not isinstance(name, str):
+            params = params._replace(critic=jnp.asarray(problem.v))
+        found[part_name(name)] = np.trace(
+            exact_moments(estimator, params, problem.mdp, problem.logits)[1]
+        )
+    plain, calm = found.values()
+    assert plain - calm == pytest.approx(noise_of_the_dynamics(problem) / 2, abs=1e-12)
+
+
+def test_its_critic_learns_and_its_preset_trains() -> None:
+    estimator = with_dynamics_control_variate("leave_one_out")
+    config = pg.Config(env="Catch-bsuite", estimator=estimator, num_envs=8, num_updates=3)
+    state, metrics = jax.jit(pg.make_train(config))(KEY)
+    assert np.isfinite(metrics["value_loss"]).all()
+    start = jax.jit(pg.make_train(replace(config, num_updates=1)))(KEY)[0]
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, start.params)
+    assert min(jax.tree.leaves(moved.critic)) > 0
+    np.testing.assert_allclose(metrics["env_steps"], 2 * 8 * metrics["length"])
+    with pytest.raises(ValueError, match="has a critic of actions"):
+        with_dynamics_control_variate("all_action")
+    with pytest.raises(ValueError, match="is for windows"):
+        with_dynamics_control_variate("gpomdp")
