@@ -232,7 +232,7 @@ def _run(
 ) -> int:
     import jax
 
-    from pg import envs, images, networks
+    from pg import envs, images
     from pg.fast import devices
     from pg.runs import effects, memory
     from pg.train import make_learner
@@ -246,17 +246,7 @@ def _run(
     if devices.is_first():
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
-        num_params = networks.num_params(like.params)
-        space = env.action_space
-        plan = cli.describe(
-            config,
-            hyperparams,
-            env.horizon(),
-            num_params,
-            num_actions=space.n if isinstance(space, envs.Discrete) else 1,
-            verbose=options.verbose,
-        )
-        print(plan)
+        print(_plan(config, hyperparams, env, like.params, verbose=options.verbose))
         if sentence := images.image_description(config, env):
             cli.say(sentence)
         given = effects.changed(config, hyperparams)
@@ -402,6 +392,21 @@ def _film(
         )
         drawings.animate(film, folder / "policy.gif")
         drawings.strip(film, folder / "policy.gif")
+
+
+def _plan(config: Config, hyperparams: Hyperparams, env: Any, params: Any, *, verbose: bool) -> str:
+    """The plan of a run, of environments and of parameters like these."""
+    from pg import envs, networks
+
+    space = env.action_space
+    return cli.describe(
+        config,
+        hyperparams,
+        env.horizon(),
+        networks.num_params(params),
+        num_actions=space.n if isinstance(space, envs.Discrete) else 1,
+        verbose=verbose,
+    )
 
 
 def _opened(
