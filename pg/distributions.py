@@ -5,7 +5,8 @@ the noise of many steps in one call. A sample is scored; `action` is its action 
 
 A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
-dynamics; and `masked`, where the environment says which actions are legal; and `noise_quantile`,
+dynamics; `moments`, mean and variance of each entry of the action, for a critic of continuous
+actions; `masked`, where the environment says which actions are legal; and `noise_quantile`,
 the noise of uniform numbers, where the noise of a batch is not independent (`pg.sampling`).
 """
 
@@ -168,6 +169,10 @@ class Gaussian(NamedTuple):
         """The action for the environment: the sample itself."""
         return sample
 
+    def moments(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+        """Mean and variance of each entry of the action, [..., D]."""
+        return self.mean, jnp.exp(2 * self.log_std)
+
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(sample), summed over the D dimensions, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
@@ -245,6 +250,16 @@ class TanhGaussian(NamedTuple):
         """centre + half_width tanh(u), [..., D]."""
         return self.centre + self.half_width * jnp.tanh(sample)
 
+    def moments(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+        """Mean and variance of each entry of the action, [..., D], by Gauss-Hermite quadrature with
+        64 nodes.
+        """
+        u, weights = self._quadrature()
+        x = jnp.tanh(u)
+        mean = x @ weights
+        variance = (x - mean[..., None]) ** 2 @ weights
+        return self.centre + self.half_width * mean, self.half_width**2 * variance
+
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
@@ -256,15 +271,19 @@ class TanhGaussian(NamedTuple):
 
         No closed form exists; the error is below 1e-6 nats for σ ≤ 1 (tested), 2e-2 at σ = 8.
         """
-        nodes = jnp.expand_dims(jnp.asarray(_NODES, self.mean.dtype), tuple(range(self.mean.ndim)))
-        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
-        weights = jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
+        u, weights = self._quadrature()
         return self.base.entropy() + jnp.sum(_log_one_minus_tanh2(u) @ weights, axis=-1)
 
     def kl(self, other: "TanhGaussian") -> Float[Array, "*B"]:
         """KL(self ‖ other), exact: a bijection common to both leaves it unchanged, [...]."""
         _check_pair(self, other)
         return self.base.kl(other.base)
+
+    def _quadrature(self) -> tuple[Float[Array, "*B D 64"], Float[Array, "64"]]:
+        """Nodes u and their weights, of which the sum is 1."""
+        nodes = jnp.expand_dims(jnp.asarray(_NODES, self.mean.dtype), tuple(range(self.mean.ndim)))
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
+        return u, jnp.asarray(_WEIGHTS / _WEIGHTS.sum(), self.mean.dtype)
 
 
 class CensoredGaussian(NamedTuple):
@@ -310,6 +329,20 @@ class CensoredGaussian(NamedTuple):
     def action(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """clip(u), [..., D]."""
         return jnp.clip(sample, self.low, self.high)
+
+    def moments(self) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+        """Mean and variance of each entry of the action, exact, [..., D]."""
+        m0, m1, m2 = self._moments()
+        below, above = (jnp.exp(log_p) for log_p in self._log_atoms())
+        # From the mean, or the bound that is next to it: of large numbers the difference would
+        # cancel.
+        origin = jnp.clip(self.mean, self.low, self.high)
+        low, high, mean = self.low - origin, self.high - origin, self.mean - origin
+        std = jnp.exp(self.log_std)
+        first = below * low + above * high + mean * m0 + std * m1
+        inside = mean**2 * m0 + 2 * mean * std * m1 + std**2 * m2
+        second = below * low**2 + above * high**2 + inside
+        return origin + first, second - first**2
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""

@@ -17,6 +17,7 @@ from pg.envs import Box, Discrete, Env, ProductSpace
 from pg.envs.failures import failed
 from pg.envs.observations import zeros_of
 from pg.inputs import described
+from pg.layers import Quadratic
 
 __all__ = [
     "check_own_critic",
@@ -65,23 +66,51 @@ def check_own_policy(name: str, network: Any, env: Env) -> None:
             _check_shape(f"the {what} of {name}", found[what], probe, {}, one_number)
 
 
-def check_own_critic(name: str, network: Any, env: Env, num_actions: int | None) -> None:
-    """Raises ValueError unless a network is a critic of states, or of every action.
+def check_own_critic(name: str, network: Any, env: Env, actions: Discrete | Box | None) -> None:
+    """Raises ValueError unless a network is a critic of states, or of actions.
 
     Args:
         name: the critic, as a sentence names it.
         network: a Network.
         env: the environments whose observations it sees.
-        num_actions: of a critic Q(s, a), the number of actions; None: of V(s).
+        actions: of a critic Q(s, a), the space of the actions; None: of V(s).
     """
-    of_action = {} if num_actions is None else {"A": num_actions}
+    of_action = {"A": actions.n} if isinstance(actions, Discrete) else {}
     remedy = "one number for each state, as in output[..., 0]"
-    if num_actions is not None:
+    if isinstance(actions, Discrete):
         remedy = "one number for each action"
     for probe, output in _traced(name, network, env, lambda x: x):
+        if isinstance(actions, Box):
+            _check_quadratic(name, output, probe, actions.low.size)
+            continue
         if not hasattr(output, "shape"):
             raise ValueError(f"the output of {name} must be an array, got {described(output)}")
         _check_shape(f"the output of {name}", output, probe, of_action, remedy)
+
+
+def _check_quadratic(name: str, output: Any, probe: Probe, size: int) -> None:
+    """Raises ValueError unless a critic of continuous actions gives a function of them.
+
+    Args:
+        name: the critic, as the sentence names it.
+        output: what it gives.
+        probe: the leading axes.
+        size: the number of entries of an action.
+    """
+    if not isinstance(output, Quadratic):
+        raise ValueError(
+            f"the output of {name} must be a pg.layers.Quadratic, a function of a continuous "
+            f"action, got {described(output)}"
+        )
+    axes: dict[str, dict[str, int]] = {
+        "constant": {},
+        "slope": {"D": size},
+        "curvature": {"D": size, "D'": size},
+        "centre": {"D": size},
+    }
+    for part, of_action in axes.items():
+        what = f"the {part} of {name}"
+        _check_shape(what, getattr(output, part), probe, of_action, "that of an action")
 
 
 def takes_qr(init: Callable[[Any], PyTree]) -> bool:

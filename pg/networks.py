@@ -43,6 +43,7 @@ from pg.layers import (
     Logits,
     Model,
     Normal,
+    QuadraticValues,
     Together,
     TokenKinds,
     Value,
@@ -178,27 +179,21 @@ def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
 
 def make_critic(config: Config, env: Env) -> Network:
     """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
-    other settings, on layers of its own unless `shared_torso`.
+    other settings, on layers of its own unless `shared_torso`. Qφ is a vector of the values of
+    discrete actions, and a `Quadratic` of continuous ones.
 
-    Raises ValueError where Q is asked for and actions are continuous, or a critic of one's own does
-    not fit the environment.
+    Raises ValueError where Q is asked for and an action has several parts, or a critic of one's own
+    does not fit the environment.
     """
     check_config(config)
     check_env(env)
-    num_actions = None
-    if facts_of(config.estimator).critic == "Q":
-        if not isinstance(env.action_space, Discrete):
-            raise ValueError(
-                f"estimator={part_name(config.estimator)!r} sums over the actions, and so needs "
-                "discrete ones"
-            )
-        num_actions = env.action_space.n
+    actions = _valued_actions(config, env)
     shown = env.seen_by(env.views.critic)
     if config.critic is not None:
         critic = _own_network("critic", config, shown)
-        check_own_critic(f"critic {part_name(config.critic)!r}", critic, shown, num_actions)
+        check_own_critic(f"critic {part_name(config.critic)!r}", critic, shown, actions)
         return for_env(_as_configured(critic, config, shown), env, env.views.critic)
-    head = Value() if num_actions is None else ActionValues(num_actions)
+    head = _critic_head(actions)
     critic = for_env(_network(_of_the_critic(config), shown, head), env, env.views.critic)
     if not config.shared_torso:
         return critic
@@ -208,6 +203,34 @@ def make_critic(config: Config, env: Env) -> Network:
             "method critic_observe: write critic_observe=('policy',), or leave out shared_torso"
         )
     return _on_the_policys_layers(critic)
+
+
+def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
+    """The space of the actions that the critic is to tell apart; None for a critic of states.
+
+    Raises ValueError for actions of another kind than the estimator's Q may be of.
+    """
+    facts, space = facts_of(config.estimator), env.action_space
+    if facts.critic != "Q":
+        return None
+    if isinstance(space, Discrete) and "discrete" in facts.actions:
+        return space
+    if isinstance(space, Box) and space.low.ndim == 1 and "continuous" in facts.actions:
+        return space
+    names = {"discrete": "one Discrete", "continuous": "one Box with one axis"}
+    raise ValueError(
+        f"estimator={part_name(config.estimator)!r} knows the value of every action, and so needs "
+        f"{' or '.join(names[kind] for kind in facts.actions)} of them"
+    )
+
+
+def _critic_head(actions: Discrete | Box | None) -> nn.Module:
+    """The head of a critic that tells these actions apart; None: of states."""
+    if actions is None:
+        return Value()
+    if isinstance(actions, Discrete):
+        return ActionValues(actions.n)
+    return QuadraticValues(actions)
 
 
 def check_env(env: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar, get_args
 
 from pg.config import PARTS, Config, Hyperparams
-from pg.estimators.facts import UNSTATED, Baseline, Collect, Critic, Facts, Objective
+from pg.estimators.facts import UNSTATED, Actions, Baseline, Collect, Critic, Facts, Objective
 from pg.inputs import check_kind, check_name, entries
 from pg.settings import own_files
 from pg.settings.construction import AUTO
@@ -29,8 +29,9 @@ def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
 
     Args:
         facts: fields of `pg.estimators.Facts` by name: `unbiased_for` ("J", "J_τ", "J_β" or "no"),
-            `collect`, `critic` ("none", "V" or "Q"), `baseline`, `several_steps`,
-            `psi_depends_on_policy`, `settings` (fields of Config and Hyperparams) and others.
+            `collect`, `critic` ("none", "V" or "Q"), `actions` (of its Q), `baseline`,
+            `several_steps`, `psi_depends_on_policy`, `settings` (fields of Config and Hyperparams)
+            and others.
 
     Raises:
         ValueError: a fact or a setting that does not exist, or a value that it cannot have.
@@ -82,6 +83,11 @@ def _checked(facts: dict[str, Any]) -> Facts:
         stated["collect"] = (facts["collect"],) if ways is None else ways
         for way in stated["collect"]:
             check_name("collect", way, get_args(Collect))
+    if "actions" in facts:
+        kinds = entries(facts["actions"])
+        stated["actions"] = (facts["actions"],) if kinds is None else kinds
+        for kind in stated["actions"]:
+            check_name("actions", kind, get_args(Actions))
     if "settings" in facts:
         check_kind("settings", facts["settings"], dict, "write settings={'num_envs': 50}")
         for name in facts["settings"]:

@@ -5,6 +5,7 @@ from . import base as base
 from . import bootstrapped as bootstrapped
 from . import checks as checks
 from . import combined as combined
+from . import continuous as continuous
 from . import credit as credit
 from . import episodic as episodic
 from . import evolution as evolution

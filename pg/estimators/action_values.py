@@ -1,11 +1,13 @@
-"""Estimators that know of every action at a state, by a critic Q(s, a): discrete actions, complete
-episodes.
+"""Estimators that know of every action at a state, by a critic Q(s, a): complete episodes.
 
     ĝ = (1/N) Σₙ Σₜ Σₐ Ψₜ(a) ∇θ πθ(a|sₜ)
 
 all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action that was taken, by what
 then happened, so that no error of Q is left in the mean; trajectory_control_variate takes the noise
 of the later actions out of that correction. With Q = 0 the last two are reward_to_go.
+
+Of continuous actions Q is quadratic, and Σₐ Q(s, a) ∇π(a|s) is ∇E[Q(s, a)] in closed form by mean
+and variance of each entry of an action; the correction is the weight of ∇log π(aₜ|sₜ).
 """
 
 from typing import Any
@@ -16,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from pg import returns, surrogates
 from pg.config import Hyperparams
+from pg.estimators import continuous
 from pg.estimators.base import (
     Credit,
     Estimator,
@@ -27,7 +30,10 @@ from pg.estimators.base import (
     map_along,
     own_entropy,
     policy_output,
+    score,
 )
+from pg.estimators.continuous import AtActions
+from pg.layers import Quadratic
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
 
@@ -39,13 +45,16 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Ψₜ = γᵗ Q(sₜ, a), for every a
     Unbiased for: no: unless Q is exact, which stands in for the reward to go.
     Variance: none from the choice of the action, nor from what follows it; that of the states.
-    Needs: complete episodes, a critic Q of discrete actions, on-policy.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        q = action_values(critic, params, traj)
+        at = at_actions(policy, critic, params, traj)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        return Credit(returns.discount_powers(q, h.gamma) * q, target=to_go)
+        discount = returns.discount_powers(to_go, h.gamma)
+        if isinstance(at.q, Quadratic):
+            return Credit(discount, target=to_go, extra=at)
+        return Credit(discount[..., None] * at.q, target=to_go)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)
 
@@ -59,17 +68,16 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
     Ψₜ = γᵗ (Q(sₜ, a) + 1[a = aₜ] (Gₜ - Q(sₜ, aₜ)) / π(aₜ|sₜ)), for every a
     Unbiased for: J: for any Q, as it was fitted to earlier batches.
     Variance: removes that of the choice of the action, as far as Q is right; the rest remains.
-    Needs: complete episodes, a critic Q of discrete actions, on-policy.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        q = action_values(critic, params, traj)
+        at = at_actions(policy, critic, params, traj)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        surprise = to_go - at_action(q, traj.action)
-        psi = returns.discount_powers(q, h.gamma) * corrected(q, surprise, traj)
-        return Credit(psi, target=to_go)
+        surprise = to_go - value_of(at)
+        return corrected_credit(at, surprise, to_go, traj, h)
 
-    return build_estimator(policy, critic, h, weigh, every_action, taken)
+    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
 
 
 def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -84,18 +92,53 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
     Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a,  A = Q - V
     Unbiased for: J: for any Q, as it was fitted to earlier batches.
     Variance: that of the states and of the dynamics, as far as Q is right.
-    Needs: complete episodes, a critic Q of discrete actions, on-policy.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        q = action_values(critic, params, traj)
-        v = expected_value(policy, params, traj, q)
-        advantage = jnp.where(traj.valid, at_action(q, traj.action) - v, 0.0)
+        at = at_actions(policy, critic, params, traj)
+        v = expected_value(policy, params, traj, at.q)
+        advantage = jnp.where(traj.valid, value_of(at) - v, 0.0)
         surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma) - v
-        psi = returns.discount_powers(q, h.gamma) * corrected(q, surprise, traj)
-        return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        return corrected_credit(at, surprise, to_go, traj, h)
 
-    return build_estimator(policy, critic, h, weigh, every_action, taken)
+    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
+
+
+def at_actions(policy: Network, critic: Network, params: Params, traj: Trajectory) -> AtActions:
+    """Q along a trajectory, and the actions that were taken, as Q takes them."""
+    if jnp.issubdtype(jnp.result_type(traj.action), jnp.integer):
+        return AtActions(action_values(critic, params, traj), traj.action)
+    action = continuous.actions_taken(policy, params, traj)
+    return AtActions(continuous.action_functions(critic, params, traj), action)
+
+
+def value_of(at: AtActions) -> Float[Array, "T B"]:
+    """Q(sₜ, aₜ), [T, B]."""
+    return at.q.at(at.action) if isinstance(at.q, Quadratic) else at_action(at.q, at.action)
+
+
+def corrected_credit(
+    at: AtActions,
+    surprise: Float[Array, "T B"],
+    to_go: Float[Array, "T B"],
+    traj: Trajectory,
+    h: Hyperparams,
+) -> Credit:
+    """γᵗ Q for every action, and γᵗ `surprise` for the one that was taken.
+
+    Args:
+        at: Q and the actions that were taken.
+        surprise: what then happened, less what Q says of it, [T, B].
+        to_go: the critic's target, [T, B].
+        traj: the trajectory.
+        h: the hyperparameters.
+    """
+    discount = returns.discount_powers(to_go, h.gamma)
+    if isinstance(at.q, Quadratic):
+        return Credit(discount * surprise, to_go, extra=at._replace(q=at.q.affine(discount)))
+    return Credit(discount[..., None] * corrected(at.q, surprise, traj), to_go)
 
 
 def doubly_robust(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -151,9 +194,11 @@ def corrected(
 
 
 def expected_value(
-    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"]
+    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"] | Quadratic
 ) -> Float[Array, "T B"]:
     """V(s) = Σₐ π(a|s) Q(s, a), [T, B]; 0 in blocks of time without a valid step."""
+    if isinstance(q, Quadratic):
+        return continuous.expectation_along(policy, params, traj, q)
     return jnp.sum(probabilities(policy, params, traj) * q, axis=-1)
 
 
@@ -168,13 +213,26 @@ def probabilities(policy: Network, params: Params, traj: Trajectory) -> Float[Ar
 
 def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
     """Σₐ π(a) Ψ(a), [T, B]: the surrogate whose gradient samples no action."""
+    if isinstance(batch.extra, AtActions):
+        return batch.psi * continuous.expectation(dist, batch.extra.q)
     remedy = "critic and policy must be of the same actions"
     check_shape("psi", batch.psi.shape, dist.logits.shape, "[T, B, A]", remedy)
     return surrogates.all_action(dist.logits, batch.psi)
 
 
-def taken(q: Float[Array, "T B A"], batch: Weighted) -> Float[Array, "T B"]:
+def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+    """The same, where the surprise at the action that was taken is in Ψ(aₜ), or is the Ψ of
+    ∇log π(aₜ) beside a Q of continuous actions; [T, B].
+    """
+    if isinstance(batch.extra, AtActions):
+        return score(dist, batch) + continuous.expectation(dist, batch.extra.q)
+    return every_action(dist, batch)
+
+
+def taken(q: Float[Array, "T B A"] | Quadratic, batch: Weighted) -> Float[Array, "T B"]:
     """Q(s, a) of the action that was taken, [T, B]: it is fitted to the returns."""
+    if isinstance(q, Quadratic):
+        return q.at(batch.extra.action)
     return at_action(q, batch.traj.action)
 
 

@@ -20,6 +20,7 @@ from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
 from pg.further import FurtherRollouts, GreedyEpisodes
 from pg.inputs import check_function, check_kind, check_name, described, numbers
+from pg.layers import Quadratic
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
 from pg.rollout import NOTHING_FURTHER, Trajectory
 
@@ -365,10 +366,16 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
     return dist
 
 
-def critic_output(critic: Network, params: Params, traj: Trajectory) -> Shaped[Array, "..."]:
-    """The critic's output along a trajectory, [T, B] or [T, B, A]; as `policy_output`."""
+def critic_output(
+    critic: Network, params: Params, traj: Trajectory
+) -> Shaped[Array, "..."] | Quadratic:
+    """The critic's output along a trajectory, [T, B], [T, B, A] or a function of continuous
+    actions; as `policy_output`.
+    """
     own = params if critic.shared else params.critic
     output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
+    if isinstance(output, Quadratic):
+        return output
     return numbers("the critic's output", output, ONE_NUMBER)
 
 
@@ -474,6 +481,8 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Ar
 
     def block(rows: Trajectory) -> Shaped[Array, "K B A"]:
         q = critic_output(critic, params, rows)
+        if isinstance(q, Quadratic):
+            raise ValueError("the critic's Q must be [T, B, A], got a function of the action")
         if q.ndim != 3 or q.shape[:2] != rows.first.shape:
             got = f"got shape {list(q.shape)} for [T, B] = {list(rows.first.shape)}"
             raise ValueError(f"the critic's Q must be [T, B, A], one number for each action; {got}")

@@ -16,6 +16,7 @@ Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
 Further = Literal["none", "greedy", "successors", "lookahead"]
+Actions = Literal["discrete", "continuous"]
 Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic"]
 
 
@@ -45,6 +46,10 @@ class Facts:
     """Ways of collecting; a return that is summed to the episode's end needs complete episodes."""
     critic: Critic = "none"
     """Learned function: V(s), or Q(s, a) of every action."""
+    actions: tuple[Actions, ...] = ("discrete",)
+    """Actions that its Q may be of: discrete ones, by a vector of their values, or continuous ones,
+    by a function that is quadratic in them.
+    """
     baseline: Baseline = "none"
     """Number that Ψ is compared with: one that is set, or one from past batches, from the other
     episodes of the batch, from those that share the initial state, from the greedy policy's
@@ -95,7 +100,7 @@ class Facts:
         if self.critic == "V":
             parts.append("a critic V")
         if self.critic == "Q":
-            parts.append("a critic Q of discrete actions")
+            parts.append(f"a critic Q of {' or '.join(self.actions)} actions")
         if self.off_policy or self.several_steps:
             parts.append("the behaviour's log-probabilities")
         else:
@@ -302,6 +307,7 @@ FACTS: dict[str, Facts] = {
         why="unless Q is exact, which stands in for the reward to go",
         variance="none from the choice of the action, nor from what follows it; that of the states",
         critic="Q",
+        actions=("discrete", "continuous"),
     ),
     "action_dependent_baseline": Facts(
         module="action_values",
@@ -311,6 +317,7 @@ FACTS: dict[str, Facts] = {
         why="for any Q, as it was fitted to earlier batches",
         variance="removes that of the choice of the action, as far as Q is right; the rest remains",
         critic="Q",
+        actions=("discrete", "continuous"),
         baseline="critic",
         psi_depends_on_policy=True,
     ),
@@ -323,6 +330,7 @@ FACTS: dict[str, Facts] = {
         why="for any Q, as it was fitted to earlier batches",
         variance="that of the states and of the dynamics, as far as Q is right",
         critic="Q",
+        actions=("discrete", "continuous"),
         baseline="critic",
         psi_depends_on_policy=True,
     ),

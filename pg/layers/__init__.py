@@ -2,8 +2,17 @@
 
 from pg.layers.causal import CausalTransformer, TokenKinds
 from pg.layers.dense import ACTIVATIONS, orthogonal
-from pg.layers.heads import LOG_STD, ActionValues, Joint, Logits, Normal, Value
+from pg.layers.heads import (
+    LOG_STD,
+    ActionValues,
+    Joint,
+    Logits,
+    Normal,
+    QuadraticValues,
+    Value,
+)
 from pg.layers.model import Model, make_cell
+from pg.layers.quadratic import Quadratic
 from pg.layers.recurrent import Recurrent
 from pg.layers.torsos import CNN, MLP, Hidden, Together, patches
 
@@ -19,6 +28,8 @@ __all__ = [
     "Logits",
     "Model",
     "Normal",
+    "Quadratic",
+    "QuadraticValues",
     "Recurrent",
     "Together",
     "TokenKinds",

@@ -8,8 +8,9 @@ from pg.config import ActionDistribution
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
 from pg.envs import Box
 from pg.layers.dense import dense
+from pg.layers.quadratic import Quadratic
 
-__all__ = ["LOG_STD", "ActionValues", "Joint", "Logits", "Normal", "Value"]
+__all__ = ["LOG_STD", "ActionValues", "Joint", "Logits", "Normal", "QuadraticValues", "Value"]
 
 # Bounds of a log-std that is an output of the network, in units of the box's half width: a std of
 # 0.0067 to 7.4.
@@ -94,3 +95,31 @@ class ActionValues(nn.Module):
     def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B A"]:
         """features: [..., F] -> Q [..., A]."""
         return dense(self.num_actions, 0.01)(features)
+
+
+class QuadraticValues(nn.Module):
+    """A critic of continuous actions that is quadratic in them, in units of the box's half width:
+    c + gᵀx + ½ xᵀH x of any symmetric H (the advantage of NAF, 1603.00748, without its bound on H).
+
+    The final scale 0.01 prefers no action before anything is known.
+    """
+
+    box: Box
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Quadratic:
+        """features: [..., F] -> the function of an action at each state."""
+        size = self.box.low.size
+        rows, columns = jnp.tril_indices(size)
+        constant, slope, triangle = jnp.split(
+            dense(1 + size + rows.size, 0.01)(features), [1, 1 + size], axis=-1
+        )
+        lower = jnp.zeros((*slope.shape, size), slope.dtype).at[..., rows, columns].set(triangle)
+        curvature = 0.5 * (lower + lower.mT)
+        centre, half_width = (jnp.broadcast_to(x, slope.shape) for x in _units(self.box))
+        return Quadratic(
+            constant[..., 0],
+            slope / half_width,
+            curvature / (half_width[..., None] * half_width[..., None, :]),
+            centre,
+        )

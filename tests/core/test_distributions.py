@@ -1,6 +1,7 @@
 """Distributions against scipy, quadrature and frequencies."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -325,3 +326,30 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_sentence(case: str) -> None:
     assert_one_sentence(*MISTAKES[case])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mean", [-20.0, -0.4, 1.3])
+def test_mean_and_variance_of_an_action_are_those_of_its_density(mean: float) -> None:
+    """Against scipy's quadrature, with the atoms at the bounds; also far beyond these."""
+    std, low, high = 0.8, -0.5, 1.5
+    u, one = (jnp.array([mean]), jnp.array([np.log(std)])), jnp.ones(1)
+    pairs: list[tuple[Any, Callable[[float], float]]] = [
+        (Gaussian(*u), lambda x: x),
+        (TanhGaussian(*u, 0.5 * one, 2 * one), lambda x: 0.5 + 2 * np.tanh(x)),
+        (CensoredGaussian(*u, low * one, high * one), lambda x: float(np.clip(x, low, high))),
+    ]
+
+    def expected(f: Callable[[float], float]) -> float:
+        cuts = [mean - 12 * std, *sorted(np.clip([low, high], *(mean - 12 * std, mean + 12 * std)))]
+        pieces = zip(cuts, [*cuts[1:], mean + 12 * std], strict=True)
+        density = stats.norm(mean, std).pdf
+        return sum(
+            integrate.quad(lambda x: f(x) * density(x), a, b, epsabs=1e-12)[0] for a, b in pieces
+        )
+
+    for dist, action in pairs:
+        first = expected(action)
+        found = [float(x[0]) for x in dist.moments()]
+        second = expected(lambda x, action=action, first=first: (action(x) - first) ** 2)
+        np.testing.assert_allclose(found, [first, second], rtol=1e-8, atol=1e-9)

@@ -4,7 +4,7 @@ compiled.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from environments import Clock
 from mistakes import Mistake, assert_one_sentence, handed, learner_of
 
 from pg.config import Config, Hyperparams
+from pg.distributions import Gaussian
 from pg.envs import make_env
 from pg.estimators import ESTIMATORS, Estimator, build_estimator
 from pg.estimators.checks import checked
@@ -76,6 +77,43 @@ def critic_giving(change: Callable[[Any], Any]) -> Callable[[], object]:
     return lambda: one_update(mine)
 
 
+class WithoutMoments(NamedTuple):
+    """A Gaussian of one's own, with what acting and scoring need."""
+
+    base: Gaussian
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("draw", "sample", "mode", "action", "log_prob", "entropy"):
+            return getattr(self.base, name)
+        raise AttributeError(name)
+
+
+def without_moments(config: Config, env: Any) -> Network:
+    plain = make_policy(config, env)
+
+    def apply(*args: Any) -> Any:
+        carry, dist = plain.apply(*args)
+        return carry, WithoutMoments(dist)
+
+    return plain._replace(apply=apply)
+
+
+def values_of_two_actions(config: Config, env: Any) -> Network:
+    def apply(params: Any, carry: Any, obs: Any, first: Any) -> Any:
+        return carry, obs[..., :2] * params
+
+    return Network(lambda key: jnp.zeros(()), apply)
+
+
+def update_of_pendulum(**parts: Any) -> object:
+    """One update of an estimator that knows of every action, of which there is a Box."""
+    settings = {"env": "Pendulum-v1", "estimator": "trajectory_control_variate", **parts}
+    config = Config(**settings, num_envs=2, hidden_sizes=(4,), preset=None)
+    learner = make_learner(config)
+    state = jax.eval_shape(learner.init, KEY)
+    return jax.eval_shape(learner.step, state, KEY)
+
+
 @pytest.mark.acceptance("INPUTS")
 def test_an_estimator_that_is_checked_keeps_its_name() -> None:
     for name, factory in ESTIMATORS.items():
@@ -83,13 +121,19 @@ def test_an_estimator_that_is_checked_keeps_its_name() -> None:
 
 
 MISTAKES: dict[str, tuple[Mistake, str]] = {
-    "a sum over the actions of a Box": (
-        learner_of(env="Pendulum-v1", estimator="all_action"),
-        "estimator='all_action' sums over the actions, and so needs discrete ones",
+    "values of discrete actions for a Box": (
+        learner_of(env="Pendulum-v1", estimator="optimal_state_baseline"),
+        "estimator='optimal_state_baseline' knows the value of every action, and so needs one "
+        "Discrete of them",
     ),
-    "a baseline of each action of a Box": (
-        learner_of(env="Pendulum-v1", estimator="action_dependent_baseline"),
-        "sums over the actions, and so needs discrete ones",
+    "a sum over actions of which nobody says the mean": (
+        lambda: update_of_pendulum(policy=without_moments),
+        "its distribution, a WithoutMoments, has no method moments()",
+    ),
+    "a vector of values for actions of a Box": (
+        lambda: update_of_pendulum(critic=values_of_two_actions),
+        "the output of critic 'values_of_two_actions' must be a pg.layers.Quadratic, a function of "
+        "a continuous action, got ",
     ),
     "an estimator that is none": (
         lambda: one_update(lambda *parts: None),

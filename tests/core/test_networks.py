@@ -225,10 +225,26 @@ def test_a_critic_of_actions_gives_one_number_for_each() -> None:
     assert unroll(
         critic, critic.init(KEY), jnp.ones((7, 5, 10, 5)), jnp.zeros((7, 5), bool)
     ).shape == (7, 5, 3)
-    with pytest.raises(
-        ValueError, match="estimator='all_action' sums over the actions, and so needs discrete ones"
-    ):
-        make_critic(config, fake_env((4,), Box(-jnp.ones(2), jnp.ones(2))))
+
+
+def test_a_critic_of_continuous_actions_gives_a_function_of_them() -> None:
+    """In units of the box's half width from its centre: scaled boxes have scaled functions."""
+    config = Config(estimator="all_action", hidden_sizes=(), preset=None)
+    obs, first = jnp.ones((7, 5, 4)), jnp.zeros((7, 5), bool)
+    low, high = jnp.array([-1.0, -1.0]), jnp.array([1.0, 1.0])
+    unit = make_critic(config, fake_env((4,), Box(low, high)))
+    params = unit.init(KEY)
+    q = unroll(unit, params, obs, first)
+    assert [x.shape for x in q] == [(7, 5), (7, 5, 2), (7, 5, 2, 2), (7, 5, 2)]
+    np.testing.assert_array_equal(q.curvature, q.curvature.mT)
+    assert (np.asarray(q.curvature) != 0).all()
+    wide = make_critic(config, fake_env((4,), Box(jnp.array([0.0, 1.0]), jnp.array([4.0, 9.0]))))
+    x = jnp.broadcast_to(jnp.array([0.3, -0.6]), (7, 5, 2))
+    action = jnp.broadcast_to(jnp.array([2 + 2 * 0.3, 5 - 4 * 0.6]), (7, 5, 2))
+    found = unroll(wide, params, obs, first).at(action)
+    np.testing.assert_allclose(found, q.at(x), rtol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(q.at(x)))(x)
+    np.testing.assert_allclose(q.gradient(x), gradient, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("x64")

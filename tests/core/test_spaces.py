@@ -216,7 +216,10 @@ def test_a_part_that_cannot_be_masked_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"estimator": "all_action"}, "sums over the actions, and so needs discrete ones"),
+        (
+            {"estimator": "all_action"},
+            "every action, and so needs one Discrete or one Box with one axis",
+        ),
         ({"action_distribution": "squashed"}, "the environment has discrete ones"),
     ],
 )

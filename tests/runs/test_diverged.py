@@ -118,9 +118,9 @@ def test_fresh_seeds_that_all_diverge_are_said() -> None:
         ({}, {"gee": [9.0]}, "unknown setting to vary 'gee'"),
         ({}, {"observe": [(0, 1), (0, 9)]}, "observe must be below 3"),
         (
-            {"estimator": "all_action"},
-            {"env": ["CartPole-v1", "Pendulum-v1"]},
-            "needs discrete ones",
+            {"action_distribution": "squashed"},
+            {"env": ["Pendulum-v1", "CartPole-v1"]},
+            "is for continuous actions",
         ),
     ],
 )

@@ -155,7 +155,7 @@ def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
     if kind not in snapshot.critics:
         raise ValueError(
             f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: Q is of "
-            "discrete actions, and a critic of one's own of one kind"
+            "actions of one part, and a critic of one's own of one kind"
         )
     fitted: Any = jax.tree.structure(snapshot.critics[kind])
     if fitted != jax.tree.structure(initial.critic):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pg import envs
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
@@ -23,12 +22,12 @@ from pg.benchmarks.leaderboard.problems import (
     Problem,
     Snapshot,
     critic_kinds,
+    kind_of_actions,
     problem_of,
     snapshot_shapes,
     train_snapshots,
 )
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
-from pg.envs import Discrete
 from pg.estimators.facts import FACTS
 from pg.estimators.names import facts_of
 from pg.reports import tables
@@ -174,7 +173,7 @@ def measure(
 
 def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
     """The problems, each with the name of an estimator that can be measured on it: one that sums
-    over actions needs discrete ones, and one with a critic that of its kind.
+    over actions needs those of one part, and one with a critic that of its kind.
 
     Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
     """
@@ -183,15 +182,16 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
         if any(field != "estimator" for field, _ in entered.own):
             snapshot_shapes(problem)
         config = problem.settings()[0]
-        kinds = ("none", *critic_kinds(config))
-        has_discrete = isinstance(envs.configured(config, 1).action_space, Discrete)
+        kinds, actions = ("none", *critic_kinds(config)), kind_of_actions(config)
         for name, facts in needs.items():
-            if facts.critic in kinds and (has_discrete or facts.further != "lookahead"):
+            fits = facts.critic != "Q" or actions in facts.actions
+            fits = fits and (actions == "discrete" or facts.further != "lookahead")
+            if facts.critic in kinds and fits:
                 pairs.append((problem, name))
     if not pairs:
         raise ValueError(
             f"nothing of {', '.join(needs)} can be measured on {', '.join(entered.problems)}: a "
-            "critic Q is of discrete actions, and a critic of one's own of one kind"
+            "critic Q is of actions of one part, and a critic of one's own of one kind"
         )
     return pairs
 

@@ -17,12 +17,14 @@ import optax
 
 from pg import diagnostics, envs, networks, normalisation, rollout
 from pg.config import Config, Hyperparams, Sampling, merge_env_params
-from pg.envs import Discrete
+from pg.envs import Box, Discrete
+from pg.envs.observations import zeros_of
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.checks import factory_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import check_name
+from pg.layers import Quadratic
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
@@ -68,7 +70,7 @@ class Snapshot(NamedTuple):
     name: str
     updates: int  # done
     policy: Any  # parameters
-    critics: dict[str, Any]  # parameters of "V" and, with discrete actions, of "Q"
+    critics: dict[str, Any]  # parameters of "V" and, of one Discrete or one Box, of "Q"
     explained: dict[str, float]  # explained variance of each critic, on fresh episodes
     normaliser: Normaliser
 
@@ -216,13 +218,16 @@ def frozen_config(
 
 
 def critic_kinds(config: Config) -> list[str]:
-    """The kinds of critics that a problem can have: Q needs discrete actions, and a critic of a
-    user's own is of one kind.
+    """The kinds of critics that a problem can have: Q is of one Discrete, or of one Box of which
+    the policy says mean and variance; and a critic of a user's own is of one kind.
 
     Raises ValueError where a critic of a user's own is of neither.
     """
     env = envs.configured(config, 1)
-    kinds = ["V", "Q"] if isinstance(env.action_space, Discrete) else ["V"]
+    has_q = isinstance(env.action_space, Discrete) or (
+        isinstance(env.action_space, Box) and _says_moments(networks.make_policy(config, env), env)
+    )
+    kinds = ["V", "Q"] if has_q else ["V"]
     if config.critic is None:
         return kinds
     fitting, mistakes = [], []
@@ -236,6 +241,29 @@ def critic_kinds(config: Config) -> list[str]:
     if not fitting:
         raise mistakes[0]
     return fitting
+
+
+def kind_of_actions(config: Config) -> str:
+    """The kind of an environment's actions: discrete, continuous, or mixed where there are several
+    parts.
+    """
+    space = envs.configured(config, 1).action_space
+    kinds: dict[type, str] = {Discrete: "discrete", Box: "continuous"}
+    return kinds.get(type(space), "mixed")
+
+
+def _says_moments(policy: Network, env: envs.Env) -> bool:
+    """True for a policy of continuous actions whose distribution has a method `moments`."""
+    found = []
+
+    def trace(key: jax.Array) -> None:
+        obs = zeros_of(env.obs_shape, (1,))
+        carry = networks.start(policy, 1)
+        dist = policy.apply(policy.init(key), carry, obs, jnp.ones(1, bool))[1]
+        found.append(hasattr(dist, "moments"))
+
+    jax.eval_shape(trace, jax.random.key(0))
+    return found[0]
 
 
 def make_components(
@@ -262,9 +290,13 @@ def _scaled(critic: Network) -> Network:
     def init(key: jax.Array) -> dict[str, Any]:
         return {"network": critic.init(key), "scale": jnp.ones(()), "shift": jnp.zeros(())}
 
-    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, jax.Array]:
+    def apply(
+        params: Any, carry: Any, obs: jax.Array, first: jax.Array
+    ) -> tuple[Any, jax.Array | Quadratic]:
         scale, shift = jax.lax.stop_gradient((params["scale"], params["shift"]))
         carry, output = critic.apply(params["network"], carry, obs, first)
+        if isinstance(output, Quadratic):
+            return carry, output.affine(scale, shift)
         return carry, shift + scale * output
 
     return Network(init, apply, critic.carry)

@@ -21,6 +21,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from pg.envs import environment, spaces
 from pg.exact.tabular.mdp import check_shape
+from pg.layers import Quadratic
 
 
 class State(NamedTuple):
@@ -232,6 +233,45 @@ def state_value(
     x = jnp.asarray(x, float)
     time = jnp.asarray(time)
     return -(jnp.einsum("...i,...ij,...j->...", x, P[time], x) + c[time])
+
+
+def action_value(
+    lqr: LQR,
+    K: Float[ArrayLike, "*H m n"],
+    log_std: Float[ArrayLike, "*m"],
+    x: Float[ArrayLike, "*B n"],
+    time: Int[ArrayLike, "*B"],
+    gamma: Float[ArrayLike, ""] = 1.0,
+) -> Quadratic:
+    """Qₜ(x, ·) = E[rₜ + γ Vₜ₊₁(x')], a function of the action at each state, centred at 0.
+
+    Qₜ(x, u) = -(xᵀQ x + uᵀR u) - γ ((A x + B u)ᵀPₜ₊₁(A x + B u) + tr Pₜ₊₁ W + cₜ₊₁)
+
+    Args:
+        lqr: the problem.
+        K: the policy's gains, [m, n] or [H, m, n].
+        log_std: its log σ, [m] or [].
+        x: states, [..., n].
+        time: the steps taken before, [...], from 0 to H - 1.
+        gamma: γ.
+    """
+    A, B, Q, R, W, _ = lqr.matrices
+    P, c = value_matrices(lqr, K, log_std, gamma)
+    gamma = jnp.asarray(gamma, float)
+    x = jnp.asarray(x, float)
+    after = jnp.asarray(time) + 1
+    P_tp1, c_tp1 = P[after], c[after]
+    drift = jnp.einsum("ij,...j->...i", A, x)
+    of_state = jnp.einsum("...i,ij,...j->...", x, Q, x)
+    of_action = jnp.einsum("ki,...kl,lj->...ij", B, P_tp1, B)
+    of_drift = jnp.einsum("...i,...ij,...j->...", drift, P_tp1, drift)
+    of_noise = jnp.einsum("...ij,ji->...", P_tp1, W)
+    return Quadratic(
+        constant=-of_state - gamma * (of_drift + of_noise + c_tp1),
+        slope=-2 * gamma * jnp.einsum("ji,...jk,...k->...i", B, P_tp1, drift),
+        curvature=-2 * (jnp.broadcast_to(R, of_action.shape) + gamma * of_action),
+        centre=jnp.zeros((*x.shape[:-1], lqr.action_dim)),
+    )
 
 
 def optimal_gain(lqr: LQR, gamma: Float[ArrayLike, ""] = 1.0) -> Float[Array, "H m n"]:
