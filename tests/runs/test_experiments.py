@@ -376,3 +376,21 @@ def test_the_page_says_what_a_lag_costs() -> None:
         sizes = [ess for *_, ess in cells]
         assert sizes == sorted(sizes, reverse=True)
     refused_without_jax("lag.py", "--lags", "-1")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_dependent_noise_saves() -> None:
+    """Of one row again, within its intervals."""
+    page = (ROOT / "docs" / "science" / "sampling.md").read_text(encoding="utf-8")
+    table = page.split("<!-- sampling -->")[1].split("<!-- end of sampling -->")[0]
+    again = ("--problems", "regulator", "--estimators", "reward_to_go")
+    done = run("sampling_table.py", *again, timeout=900)
+    assert done.returncode == 0, done.stderr
+    header, _, row = done.stdout.strip().splitlines()
+    assert header in table
+    shown = next(line for line in table.splitlines() if line.startswith(row.split(" | ")[0]))
+    for found, stored in zip(row.split(" | ")[1:], shown.split(" | ")[1:], strict=True):
+        value = float(found.split()[0])
+        low, high = (float(x) for x in re.findall(r"\d+\.\d+", stored)[1:])
+        assert low <= value <= high
+    refused_without_jax("sampling_table.py", "--num-episodes", "3")
