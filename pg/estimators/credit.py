@@ -115,8 +115,8 @@ def contributions(
 
     def credited(k: Int[Array, ""]) -> Float[Array, "T B A"]:
         w = _per_action(coefficients(k), traj)
-        earlier = (time < k)[:, None, None]
-        return jnp.where(earlier, w, 0.0) * reward[k][None, :, None]
+        earlier = (time < k)[:, None] & traj.valid[k][None]
+        return jnp.where(earlier[..., None], w, 0.0) * reward[k][None, :, None]
 
     def add(k: Int[Array, ""], total: Float[Array, "T B A"]) -> Float[Array, "T B A"]:
         return total + credited(k)

@@ -240,6 +240,31 @@ def test_a_network_learns_the_hindsight_distribution_of_the_batch() -> None:
     np.testing.assert_allclose(psi, known.weigh(params, (), traj)[0].psi, atol=1e-12)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_after_the_end_does_not_matter(known: bool) -> None:
+    """Further steps, and coefficients that are infinite there."""
+    traj = summands().traj
+    valid = np.asarray(traj.valid)
+    longer = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), traj)
+    longer = longer._replace(log_prob=np.where(longer.valid, longer.log_prob, -50.0))
+
+    def coefficients(params: Any, traj: Trajectory, k: jax.Array) -> jax.Array:
+        w = jnp.einsum("tbs,bu,sua->tba", traj.obs, traj.obs[k], WRONG)
+        return jnp.where(traj.valid[k][None, :, None], w, jnp.inf)
+
+    factory = credit.learned_counterfactual(table(WRONG))
+    if known:
+        factory = credit.counterfactual(coefficients)
+    estimator, params = references.build(factory, arbitrary(), "none", Hyperparams(gamma=GAMMA))
+    found = []
+    for batch in (traj, longer):
+        weighted, _ = estimator.weigh(params, (), jax.tree.map(jnp.asarray, batch))
+        found.append(estimator.grad(params, weighted))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), *found)
+    assert np.abs(found[0][0].policy).max() > 1e-2
+    assert not valid.all()
+
+
 def test_a_policy_learns_with_a_network_of_its_own_hindsight() -> None:
     tabular.register("CreditCorridor", corridor().mdp)
     config = pg.Config(

@@ -1171,8 +1171,8 @@ MUTANTS = [
     Mutant(
         "hindsight that credits an action with its own reward twice",
         "estimators/credit.py",
-        "earlier = (time < k)[:, None, None]",
-        "earlier = (time <= k)[:, None, None]",
+        "earlier = (time < k)[:, None]",
+        "earlier = (time <= k)[:, None]",
         "tests/exact/test_credit.py -k formula",
     ),
     Mutant(
