@@ -146,6 +146,10 @@ class Config:
     """Further transitions or episodes from each visited state, for estimators that ask the
     environment again (lookahead_control_variate); each is counted in the environment steps.
     """
+    branch_every: int = 1
+    """Further episodes leave every so many-th visited state, which then stands for as many
+    (vine_value, vine_action_value, vine_all_action, measure_valued).
+    """
     policy_lag: int = 0
     """Updates by which the policy that acts is older than the one that learns, for estimators with
     an importance ratio.

@@ -4,6 +4,7 @@
     successors   s', r ~ P(·|sₜ, aₜ) of the action that was taken, M times more
     lookahead    s', r ~ P(·|sₜ, a) of every action a, M times, the first with the random numbers of
                  the episode itself
+    branches     whole episodes out of each visited state (`pg.branches`)
 
 An environment is a pure function of its state and can be asked again from any of them, with the
 same random numbers or with others. Every step of that is counted.
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from pg.branches import Branching
 from pg.envs import Discrete, Env, Masked
 from pg.inputs import described
 
@@ -25,6 +27,7 @@ class FurtherRollouts(NamedTuple):
     greedy: bool = False  # the greedy policy's episode from each initial state
     successors: bool = False  # further transitions of each state and its action
     lookahead: bool = False  # transitions of each state and every discrete action
+    branches: Branching | tuple[()] = ()  # episodes out of each visited state
 
     def num_keys(self, num_branches: int) -> int:
         """Random keys that each step of an environment needs beside its own."""
@@ -85,9 +88,21 @@ def transitions(
     return successors, lookahead
 
 
-def check_possible(env: Env, further: FurtherRollouts) -> None:
-    """Raises ValueError for a lookahead where actions cannot be listed."""
-    if further.lookahead and not isinstance(env.action_space, Discrete):
+def check_possible(env: Env, further: FurtherRollouts, branch_every: int = 1) -> None:
+    """Raises ValueError where every action is to be tried and actions cannot be listed, or states
+    are left out that others are compared with.
+    """
+    branching = further.branches
+    every_action, every_state = further.lookahead, False
+    if isinstance(branching, Branching):
+        every_action = every_action or branching.kind == "every_action"
+        every_state = branching.every_state
+    if every_state and branch_every > 1:
+        raise ValueError(
+            "this estimator compares the branches of each state with those of the next one: "
+            f"branch_every must be 1, got {branch_every}"
+        )
+    if every_action and not isinstance(env.action_space, Discrete):
         raise ValueError(
             "this estimator tries every action, and needs discrete ones; the environment's are "
             f"{described(env.action_space)}"

@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
-SHORT = 50  # names that a sentence lists
+SHORT = 60  # names that a sentence lists
 WIDTH = 80  # characters of a value that it shows
 
 # Words that other libraries have for a setting, a flag or an estimator of this one.

@@ -204,4 +204,7 @@ def scaled(traj: Trajectory, normaliser: Normaliser) -> Trajectory:
         successors=scaled(traj.successors),
         lookahead=scaled(traj.lookahead),
     )
+    if traj.branches:
+        reward_to_go = traj.branches.reward_to_go / scale
+        traj = traj._replace(branches=traj.branches._replace(reward_to_go=reward_to_go))
     return scaled(traj)

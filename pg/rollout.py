@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, 
 from pg import further as further_rollouts
 from pg import networks
 from pg import sampling as noise_sampling
+from pg.branches import Branches, Branching, first_actions
 from pg.config import Config
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
@@ -33,6 +34,9 @@ from pg.settings.choices import CHOICES, Sampling
 # Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
 # mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
+
+# Episodes out of visited states that run side by side, unless those of one step are more.
+BRANCHES_AT_ONCE = 4096
 
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
 NOTHING_FURTHER = FurtherRollouts()
@@ -67,6 +71,8 @@ class Trajectory(NamedTuple):
     successors: Transitions | tuple[()] = ()
     # transitions of every action, [T, B, A, M, ...]
     lookahead: Transitions | tuple[()] = ()
+    # whole episodes out of each state, [T, B, K, M, ...]
+    branches: Branches | tuple[()] = ()
 
     @property
     def mask(self) -> PyTree:
@@ -92,15 +98,15 @@ class Trajectory(NamedTuple):
     def all_env_steps(self) -> Int[Array, "*T"]:
         """[T, B] the same with those of all further rollouts: the cost of the batch."""
         total = self.env_steps
-        for further in (self.greedy, self.successors, self.lookahead):
-            if isinstance(further, GreedyEpisodes | Transitions):
+        for further in (self.greedy, self.successors, self.lookahead, self.branches):
+            if isinstance(further, GreedyEpisodes | Transitions | Branches):
                 total = total + further.env_steps
         return total
 
     @property
     def without_further(self) -> "Trajectory":
         """The steps alone: once they are weighed, nothing is compared with them."""
-        return self._replace(greedy=(), successors=(), lookahead=())
+        return self._replace(greedy=(), successors=(), lookahead=(), branches=())
 
 
 class Finished(NamedTuple):
@@ -184,6 +190,7 @@ def episodes(
     begin: RolloutState | None = None,
     further: FurtherRollouts = NOTHING_FURTHER,
     num_branches: int = 1,
+    branch_every: int = 1,
     sampling: Sampling = "independent",
     num_episodes: int | None = None,
 ) -> Trajectory:
@@ -204,13 +211,17 @@ def episodes(
         act: `sample`, or `greedy` for the mode.
         begin: The state to start from; default: fresh resets.
         further: What is rolled out beside them, for an estimator to compare them with.
-        num_branches: M, the transitions of each state and action where these are asked for.
+        num_branches: M, the transitions of each state and action where these are asked for; or K,
+            the repetitions of the episodes out of each state.
+        branch_every: Episodes leave every so many-th state, the first of them drawn for each
+            episode.
         sampling: How the action noise of a batch is drawn, as `Config.sampling`.
         num_episodes: The episodes of a batch, beyond which noise is independent; default: all.
 
     Raises:
         ValueError: The environments are no whole number of groups or of batches, every action is
-            asked for where actions are not discrete, or noise cannot be drawn in this way.
+            asked for where actions are not discrete, states are left out that others are compared
+            with, or noise cannot be drawn in this way.
     """
     _check_arguments(env, policy, key)
     check_function(
@@ -226,7 +237,8 @@ def episodes(
         )
     check_kind("further", further, FurtherRollouts, "write pg.FurtherRollouts(greedy=True)")
     num_branches = count("num_branches", num_branches)
-    further_rollouts.check_possible(env, further)
+    branch_every = count("branch_every", branch_every)
+    further_rollouts.check_possible(env, further, branch_every)
     horizon = env.horizon(horizon)
     check_name("sampling", sampling, CHOICES["sampling"])
     num_episodes = env.num_envs if num_episodes is None else count("num_episodes", num_episodes)
@@ -242,6 +254,7 @@ def episodes(
         further,
         num_branches,
         BatchNoise(sampling, num_episodes),
+        branch_every,
     )
 
 
@@ -302,9 +315,9 @@ def make_collector(
         further: As of `episodes`.
 
     Raises:
-        ValueError: Every action is asked for where actions are not discrete.
+        ValueError: As of `episodes`.
     """
-    further_rollouts.check_possible(env, further)
+    further_rollouts.check_possible(env, further, config.branch_every)
 
     def nothing(policy: Network, key: PRNGKeyArray) -> tuple[()]:
         return ()
@@ -323,6 +336,7 @@ def make_collector(
             further=further,
             num_branches=config.num_branches,
             batch_noise=BatchNoise(config.sampling, env.num_envs),
+            branch_every=config.branch_every,
         )
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
@@ -351,6 +365,7 @@ def _episodes(
     further: FurtherRollouts = NOTHING_FURTHER,
     num_branches: int = 1,
     batch_noise: BatchNoise | None = None,
+    branch_every: int = 1,
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
     loop = _loop(
@@ -366,9 +381,27 @@ def _episodes(
         num_branches,
         batch_noise,
     )
-    traj = scan_until(
-        loop.step, loop.begin, loop.draws, lambda running: running.alive, length=horizon
-    )
+    branching = further.branches
+
+    def step(running: _Running, draws: Any) -> tuple[_Running, tuple[Trajectory, PyTree]]:
+        after, row = loop.step(running, draws)
+        before = _as_numbers(running.state) if isinstance(branching, Branching) else ()
+        return after, (row, before)
+
+    traj, states = scan_until(step, loop.begin, loop.draws, _alive, length=horizon)
+    if isinstance(branching, Branching):
+        acting = _Acting(env, policy, params, horizon)
+        visited = _Running(states, traj.valid)
+        branches = _branched(
+            acting,
+            loop.branch_key,
+            visited,
+            loop.begin.state,
+            branching,
+            num_branches,
+            branch_every,
+        )
+        traj = traj._replace(branches=branches)
     traj = traj._replace(carry=_carry_before(loop.begin.state))
     if group_size > 1:
         number = jnp.arange(env.num_envs, dtype=jnp.int32) // group_size
@@ -404,7 +437,9 @@ class _Loop(NamedTuple):
     begin: _Running
     draws: Callable[[Array], PyTree]  # step numbers [K] -> the random numbers of these steps
     step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
-    greedy_key: PRNGKeyArray  # of the greedy episodes: no step uses it
+    # of the greedy episodes, and of those out of visited states: no step uses them
+    greedy_key: PRNGKeyArray
+    branch_key: PRNGKeyArray
 
 
 def _loop(
@@ -430,6 +465,7 @@ def _loop(
     # the steps fold in numbers below the horizon
     greedy_key = jax.random.fold_in(key, horizon)
     again_key = jax.random.fold_in(key, horizon + 1)
+    branch_key = jax.random.fold_in(key, horizon + 2)
     num_keys = further.num_keys(num_branches)
     handed_out = _handed_out(env, policy, batch_noise)
 
@@ -474,7 +510,134 @@ def _loop(
         return _Running(after, goes_on), row
 
     running = _Running(state, jnp.ones(env.num_envs, bool))
-    return _Loop(running, draws, step, greedy_key)
+    return _Loop(running, draws, step, greedy_key, branch_key)
+
+
+def _alive(running: _Running) -> Bool[Array, " B"]:
+    return running.alive
+
+
+class _Acting(NamedTuple):
+    """A policy, and where it acts."""
+
+    env: Env
+    policy: Network
+    params: PyTree
+    horizon: int
+
+    def with_envs(self, num_envs: int) -> "_Acting":
+        """The same with another number of environments."""
+        return self._replace(env=self.env._replace(num_envs=num_envs))
+
+    def loop(self, key: PRNGKeyArray, begin: RolloutState, act: Act = sample) -> _Loop:
+        """Its episodes from these states on."""
+        return _loop(self.env, self.policy, self.params, key, self.horizon, act=act, begin=begin)
+
+
+def _branched(
+    acting: _Acting,
+    key: PRNGKeyArray,
+    visited: _Running,
+    like: RolloutState,
+    branching: Branching,
+    num_branches: int,
+    branch_every: int,
+) -> Branches:
+    """Episodes out of visited states, leaves [T, B, K, M, ...].
+
+    Those of several steps run side by side, `BRANCHES_AT_ONCE` or of one step, and their memory is
+    that of as many environments; all visited states are kept, too.
+
+    Args:
+        acting: The policy, and where it acts.
+        key: A random key.
+        visited: The states before each step, [T, B], keys as their numbers, and True where there
+            was a step.
+        like: One of these states, with its keys.
+        branching: Which episodes.
+        num_branches: K.
+        branch_every: Episodes leave every so many-th state.
+    """
+    start_key, key = jax.random.split(key)
+    length, num_envs = visited.alive.shape
+    own = jnp.arange(num_envs)[None]
+    num_rows = -(-length // branch_every)
+    # the first is drawn for each episode, so that every state is as likely
+    start = jax.random.randint(start_key, (1, num_envs), 0, branch_every)
+    number = jnp.arange(num_rows)[:, None] * branch_every + start
+    row = jnp.minimum(number, length - 1)
+    states, valid = jax.tree.map(lambda x: x[row, own], tuple(visited))
+    chosen = _Running(states, valid & (number < length))
+
+    def of_rows(x: tuple[Int[Array, ""], _Running]) -> Branches:
+        index, rows = x
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+        flat = flat._replace(state=_as_keys(flat.state, like))
+        return _branch(acting, jax.random.fold_in(key, index), flat, branching, num_branches)
+
+    one = jax.tree.map(lambda x: x[:1], chosen)
+    width = jax.eval_shape(of_rows, (jnp.int32(0), one)).reward_to_go.size
+    size = blocks.even_size(num_rows, max(1, BRANCHES_AT_ONCE // width))
+    rows = blocks.split(chosen, size)
+    found = jax.lax.map(of_rows, (jnp.arange(len(rows.alive)), rows))
+    found = jax.tree.map(lambda x: x.reshape(-1, num_envs, *x.shape[2:])[:num_rows], found)
+
+    def placed(x: Shaped[Array, "R B ..."]) -> Shaped[Array, "T B ..."]:
+        # out of range is what no step has: it is dropped
+        return jnp.zeros((length, *x.shape[1:]), x.dtype).at[number, own].set(x, mode="drop")
+
+    found = jax.tree.map(placed, found)
+    return found._replace(stands_for=branch_every * found.stands_for)
+
+
+def _branch(
+    acting: _Acting, key: PRNGKeyArray, begin: _Running, branching: Branching, num_branches: int
+) -> Branches:
+    """Episodes out of N states, leaves [N, K, M, ...]; arguments as of `_branched`."""
+    action_key, first_key, key = jax.random.split(key, 3)
+    horizon = acting.horizon
+    state = begin.state
+    now = state.carry, state.obs, state.time == 0
+    dist = acting.policy.apply(acting.params, *now)[1]
+    first = first_actions(branching.kind, dist, action_key, num_branches)
+    shape = first.constant.shape
+    each = shape[1] * shape[2]
+    together = shape[2] if branching.common_numbers else 1
+    many = acting.with_envs(shape[0] * each)
+    few = acting.with_envs(many.env.num_envs // together)
+    action = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), first.action)
+
+    def draws(key: PRNGKeyArray, state: RolloutState) -> Callable[[Array], PyTree]:
+        of_few = few.loop(key, jax.tree.map(lambda x: x[::together], state)).draws
+        return lambda times: jax.tree.map(lambda x: jnp.repeat(x, together, axis=1), of_few(times))
+
+    running = jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), begin)
+    opening = many.loop(first_key, running.state, act=lambda dist, noise: action)
+    draws_of_first = draws(first_key, running.state)(jnp.zeros(1, int))
+    running, row = opening.step(running, jax.tree.map(lambda x: x[0], draws_of_first))
+    rest = many.loop(key, running.state)
+
+    def step(running: _Running, draws: Any) -> tuple[_Running, tuple[Array, Array, Array]]:
+        after, row = rest.step(running, draws)
+        return after, (row.reward, jnp.where(row.valid, row.log_prob, 0.0), row.env_steps)
+
+    later = scan_until(step, running, draws(key, running.state), _alive, length=horizon)
+    reward, log_prob, env_steps = later
+    gamma = jnp.asarray(branching.gamma, reward.dtype)
+    powers = gamma ** jnp.arange(1, horizon + 1, dtype=reward.dtype)
+
+    def to_go(now: Float[Array, " L"], later: Float[Array, "H L"]) -> Float[Array, "N K M"]:
+        return (now + jnp.sum(powers[:, None] * later, axis=0)).reshape(shape)
+
+    alive = begin.alive
+    return Branches(
+        jax.tree.map(lambda x: _where(alive, x, jnp.zeros_like(x)), first.action),
+        to_go(row.reward, reward),
+        to_go(jnp.where(row.valid, row.log_prob, 0.0), log_prob),
+        jnp.where(alive[:, None, None], first.constant, 0.0),
+        alive.astype(reward.dtype),
+        jnp.sum((row.env_steps + jnp.sum(env_steps, axis=0)).reshape(shape), axis=(1, 2)),
+    )
 
 
 def _handed_out(
@@ -834,6 +997,26 @@ def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> Rollout
 def _carry_before(state: RolloutState) -> PyTree:
     """The carry of a trajectory that begins in this state, [1, B, ...]."""
     return jax.tree.map(lambda c: c[None], state.carry)
+
+
+def _as_numbers(tree: PyTree) -> PyTree:
+    """The tree with random keys as their numbers."""
+
+    def one(x: Array) -> Array:
+        return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+    return jax.tree.map(one, tree)
+
+
+def _as_keys(tree: PyTree, like: PyTree) -> PyTree:
+    """The inverse of `_as_numbers`. like: A tree of that structure, with its keys."""
+
+    def one(x: Array, key: Array) -> Array:
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(x, impl=jax.random.key_impl(key))
+        return x
+
+    return jax.tree.map(one, tree, like)
 
 
 def _where(condition: Bool[Array, " B"], x: PyTree, y: PyTree) -> PyTree:

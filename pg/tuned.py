@@ -32,7 +32,9 @@ _ON_RETURNS = (
     *(
         name
         for name, facts in FACTS.items()
-        if facts.collect == ("episodes",) and facts.baseline != "none"
+        if facts.collect == ("episodes",)
+        and facts.baseline != "none"
+        and facts.further != "branches"
     ),
 )
 _BOOTSTRAPPED = tuple(

@@ -69,9 +69,9 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
     return tuple(Row(label, steps, bar) for label in labels)
 
 
-# Those whose baseline is learned or estimated; a constant is set by hand.
+# Those whose baseline is learned or estimated from the batch; a constant is set by hand.
 _BASELINES = tuple(
-    name for name, facts in FACTS.items() if facts.baseline not in ("none", "constant")
+    name for name, facts in FACTS.items() if facts.baseline not in ("none", "constant", "branches")
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"

@@ -39,6 +39,7 @@ BASELINES = {
     "group": "the group",
     "greedy": "the greedy policy",
     "critic": "the critic",
+    "branches": "episodes out of the same state",
 }
 
 

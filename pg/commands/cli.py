@@ -543,6 +543,9 @@ def describe(
         num_rollouts *= 1 + config.num_branches
     if further == "lookahead":
         num_rollouts *= num_actions * config.num_branches
+    beside = ""
+    if further == "branches":
+        beside = ", and those of the episodes out of visited states"
     planned = config.num_updates * num_rollouts * longest * config.action_repeat
     batch = (
         f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
@@ -554,7 +557,7 @@ def describe(
     }
     lines = [
         f"{config.title}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
-        f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed",
+        f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed{beside}",
     ]
     if verbose:
         named = static | {name: part_name(part) for name, part in own_parts(config).items()}

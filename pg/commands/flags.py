@@ -57,6 +57,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "num_steps",
             "group_size",
             "num_branches",
+            "branch_every",
             "horizon",
             "action_repeat",
             "observe",

@@ -2,6 +2,7 @@
 direction that is no gradient.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from pg.branches import Branching
+from pg.diagnostics import branched
 from pg.estimators import Estimator, Params
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
@@ -51,11 +54,13 @@ def exact_moments(
         limit_ends: the time limit counts as a termination, so that nothing is bootstrapped there.
         share_start: all episodes of a group begin at one state.
         num_groups: independent groups of a batch, for estimators that compare these.
-        num_branches: further transitions from each state, for estimators that ask for them.
+        num_branches: further transitions from each state, or repetitions of the episodes out of it,
+            for estimators that ask for them. With episodes an estimate must be a sum over states of
+            terms that are affine in the returns of their own (`diagnostics.branched`).
 
     Raises:
-        ValueError: num_episodes or num_groups is no whole number of at least 1, or there are too
-            many batches.
+        ValueError: num_episodes, num_groups or num_branches is no whole number of at least 1,
+            there are too many batches, or several episodes with episodes out of their states.
     """
     of_logits = moments_by_logits(
         estimator,
@@ -93,10 +98,26 @@ def moments_by_logits(
         limit_ends: the time limit counts as a termination.
         share_start: all episodes of a group begin at one state.
         num_groups: groups of a batch.
-        num_branches: further transitions from each state.
+        num_branches: further transitions from each state, or repetitions of the episodes.
     """
     num_episodes = count("num_episodes", num_episodes)
+    num_branches = count("num_branches", num_branches)
     batch_size = num_episodes * count("num_groups", num_groups)
+    if isinstance(estimator.further.branches, Branching):
+        if batch_size > 1:
+            raise ValueError(
+                "the exact moments with episodes out of each state are those of one episode, got "
+                f"num_episodes={num_episodes}, num_groups={num_groups}: give 1"
+            )
+        of_one = functools.partial(
+            branched.moments,
+            estimator,
+            params,
+            mdp,
+            num_branches=num_branches,
+            limit_ends=limit_ends,
+        )
+        return jax.jit(of_one)
     group = np.arange(batch_size, dtype=np.int32) // num_episodes
     asked = estimator.further._replace(greedy=False)  # greedy episodes are enumerated beside them
     start = tabular.initial_states(mdp, asked, num_branches)

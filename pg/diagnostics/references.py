@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from pg.branches import Branching
 from pg.config import Hyperparams
 from pg.diagnostics.exact import exact_moments
 from pg.estimators import Estimator, Facts, Params
@@ -248,12 +249,20 @@ def moments(
         acting(problem, facts),
         batch_size(facts),
         share_start=facts.baseline == "group",
+        num_branches=num_branches(estimator),
     )
 
 
 def acting(problem: Problem, facts: Facts) -> np.ndarray:
     """The logits of the policy that acts, [S, A]: another one's for an off-policy estimator."""
     return problem.behaviour if facts.off_policy else problem.logits
+
+
+def num_branches(estimator: Estimator) -> int:
+    """Repetitions of the episodes out of each state: 2, so that one is compared with another; 1 of
+    an estimator that needs none.
+    """
+    return 2 if isinstance(estimator.further.branches, Branching) else 1
 
 
 def batch_size(facts: Facts) -> int:

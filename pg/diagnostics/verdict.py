@@ -217,13 +217,15 @@ class _Subject(NamedTuple):
         def sampled(key: PRNGKeyArray) -> Trajectory:
             if self.in_episodes:
                 together = 2 if self.facts.baseline == "group" else 1
+                estimator, _ = self.build(problem)
                 return rollout.episodes(
                     env,
                     policy,
                     logits,
                     key,
                     group_size=together,
-                    further=self.build(problem)[0].further,
+                    further=estimator.further,
+                    num_branches=references.num_branches(estimator),
                 )
             start_key, key = jax.random.split(key)
             begin = rollout.start(env, policy, start_key)

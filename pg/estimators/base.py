@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import baselines, returns, rounding, surrogates
+from pg.branches import Branches
 from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
 from pg.further import FurtherRollouts, GreedyEpisodes
@@ -202,6 +203,7 @@ def build_estimator(
     def weighted(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         reward = traj.reward - h.temperature * traj.log_prob
         traj = traj._replace(reward=jnp.where(traj.valid, reward, 0.0))
+        traj = traj._replace(branches=_less_entropy(traj.branches, h))
         if off_policy:
             traj = own_entropy(traj, _log_ratio_for_entropy(policy, params, traj, h), h)
         if not one_block:
@@ -427,6 +429,14 @@ def own_entropy(traj: Trajectory, log_rho: Float[Array, "T B"], h: Hyperparams) 
     # An action that π never takes has a weight of 0, and so any finite reward.
     finite = jnp.where(jnp.isneginf(log_rho), 0.0, log_rho)
     return traj._replace(reward=traj.reward - h.temperature * finite)
+
+
+def _less_entropy(branches: Branches | tuple[()], h: Hyperparams) -> Branches | tuple[()]:
+    """The episodes out of visited states with rewards r - τ log π; () stays ()."""
+    if not isinstance(branches, Branches):
+        return ()
+    reward_to_go = branches.reward_to_go - h.temperature * branches.log_prob_to_go
+    return branches._replace(reward_to_go=reward_to_go)
 
 
 def group_of(traj: Trajectory) -> Int[Array, " B"]:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
-Further = Literal["none", "greedy", "successors", "lookahead"]
+Further = Literal["none", "greedy", "successors", "lookahead", "branches"]
 Actions = Literal["discrete", "continuous"]
-Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic"]
+Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic", "branches"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Facts:
     baseline: Baseline = "none"
     """Number that Ψ is compared with: one that is set, or one from past batches, from the other
     episodes of the batch, from those that share the initial state, from the greedy policy's
-    episode, or from the critic.
+    episode, from the critic, or from further episodes out of the same state.
     """
     off_policy: bool = False
     """Meant for data of another policy, whose log-probabilities it uses."""
@@ -67,8 +67,8 @@ class Facts:
     """Compares the policy with a reference policy, whose parameters are its state."""
     further: Further = "none"
     """What is rolled out beside the batch, and counted: the greedy policy's episodes from the same
-    initial states, further transitions of each action that was taken, or transitions of every
-    action.
+    initial states, further transitions of each action that was taken, transitions of every action,
+    or whole episodes out of each visited state.
     """
     shrunk: bool = False
     """The mean is along ∇J, and shorter."""
@@ -118,6 +118,7 @@ _FURTHER = {
     "greedy": "a greedy rollout",
     "successors": "further transitions",
     "lookahead": "transitions of every action",
+    "branches": "episodes out of each state",
 }
 
 # Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
@@ -372,6 +373,68 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         psi_depends_on_policy=True,
         further="lookahead",
+    ),
+    "vine_value": Facts(
+        module="branching",
+        psi="γᵗ (Gₜ - V̂ₜ)",
+        where="V̂ₜ the mean return of K other episodes out of sₜ",
+        source="VinePPO; Kazemnejad et al. 2024, 2410.01679",
+        unbiased_for="J",
+        why="V̂ₜ is independent of the action, given the state",
+        variance="that of a perfect critic, plus 1/K of the variance of the return from the state",
+        baseline="branches",
+        further="branches",
+        settings={"num_branches": 4},
+    ),
+    "vine_advantage": Facts(
+        module="branching",
+        psi="γᵗ (rₜ + γ V̂ₜ₊₁ - V̂ₜ)",
+        where="V̂ₜ the mean return of K other episodes out of sₜ",
+        source="VinePPO; Kazemnejad et al. 2024, 2410.01679",
+        unbiased_for="J",
+        why="V̂ₜ₊₁ has the mean V(sₜ₊₁), and V̂ₜ is independent of the action",
+        variance="of what follows the successor only 1/K is left",
+        baseline="branches",
+        further="branches",
+        psi_depends_on_policy=True,
+        settings={"num_branches": 4},
+    ),
+    "vine_action_value": Facts(
+        module="branching",
+        psi="γᵗ (Gₜₖ - the mean return of the others) / K",
+        where="for K actions of the policy in sₜ",
+        source="TRPO's vine; Schulman et al. 2015, 1502.05477",
+        unbiased_for="J",
+        why="an action is compared with returns that are independent of it",
+        variance="1/K of that of the choice of the action and of what follows; that of the states",
+        baseline="branches",
+        further="branches",
+        psi_depends_on_policy=True,
+        settings={"num_branches": 4},
+    ),
+    "vine_all_action": Facts(
+        module="branching",
+        psi="γᵗ Ĝₜ(a), for every a",
+        where="Ĝ the mean return of K episodes that begin with a",
+        source="TRPO's vine; Schulman et al. 2015, 1502.05477",
+        unbiased_for="J",
+        why="Ĝₜ(a) has the mean Q(sₜ, a)",
+        variance="none from the choice of the action; 1/K of what follows it; that of the states",
+        further="branches",
+        psi_depends_on_policy=True,
+        needs_also="discrete actions",
+    ),
+    "measure_valued": Facts(
+        module="branching",
+        psi="γᵗ c (G⁺ - G⁻)",
+        where="returns after a⁺ and a⁻, ∂π = c (p⁺ - p⁻) in a parameter of π",
+        source="Pflug 1996; Mohamed et al. 2020, 1906.10652",
+        unbiased_for="J",
+        why="c (p⁺ - p⁻) is the derivative of the action distribution",
+        variance="that of a difference of returns with common random numbers; that of the states",
+        further="branches",
+        psi_depends_on_policy=True,
+        needs_also="discrete or Gaussian actions",
     ),
     "trajectory_importance": Facts(
         module="off_policy",

@@ -105,6 +105,11 @@ LOOKS: dict[str, tuple[int, int]] = {
     "optimal_time_baseline": (4, 3),
     "optimal_state_baseline": (5, 3),
     "shrunk_time_baseline": (6, 3),
+    "vine_value": (0, 4),
+    "vine_advantage": (1, 4),
+    "vine_action_value": (2, 4),
+    "vine_all_action": (3, 4),
+    "measure_valued": (4, 4),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -14,6 +14,7 @@ import pytest
 from environments import tabular_critic, tabular_policy
 
 from pg import returns
+from pg.branches import Branches
 from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
@@ -32,8 +33,10 @@ VALUES = np.random.default_rng(5).normal(size=S)
 ACTION_TABLE = np.random.default_rng(6).normal(size=(S, A))
 
 
-def batch(length: int = T, seed: int = 0) -> Trajectory:
-    """N complete episodes of random lengths (one per column), some terminated, some truncated."""
+def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
+    """N complete episodes of random lengths (one per column), some terminated, some truncated; with
+    episodes out of each state, as an estimator of this name needs.
+    """
     g = np.random.default_rng(seed)
     time = np.arange(length)[:, None] * np.ones(N, int)
     ends = np.array([T, 3, 1, T, 4])  # episode lengths
@@ -58,6 +61,7 @@ def batch(length: int = T, seed: int = 0) -> Trajectory:
         group=np.broadcast_to(GROUP, time.shape),
         successors=transitions(further, (M,), length, valid),
         lookahead=transitions(further, (A, M), length, valid),
+        branches=branches(name, valid) if name and FACTS[name].further == "branches" else (),
     )
 
 
@@ -72,6 +76,25 @@ def transitions(
         done=runs & np.pad(g.uniform(size=(T, N, *extra)) < 0.3, pad),
         next_obs=np.eye(S)[np.pad(g.integers(S, size=(T, N, *extra)), pad)],
         env_steps=np.where(valid, np.prod(extra), 0),
+    )
+
+
+def branches(name: str, valid: np.ndarray) -> Branches:
+    """Three repetitions of episodes out of each state."""
+    g, members = np.random.default_rng(7), {"vine_all_action": A, "measure_valued": 2}.get(name, 1)
+    shape = (T, N, 3, members)
+    pad = ((0, len(valid) - T), *[(0, 0)] * 3)
+    started = valid[..., None, None]
+    sign = np.where(np.arange(members) % 2, -1.0, 1.0)
+    constant = g.uniform(size=(T, N, 1, 1)) * (sign if members == 2 else np.ones(members))
+    constant = np.broadcast_to(constant, shape)
+    return Branches(
+        np.where(started, np.pad(g.integers(A, size=shape), pad), 0),
+        np.where(started, np.pad(g.normal(size=shape), pad), 0.0),
+        np.where(started, np.pad(-g.uniform(size=shape), pad), 0.0),
+        np.where(started, np.pad(constant, pad), 0.0),
+        np.where(valid, 2.0 * np.pad(g.integers(2, size=(T, N)), pad[:2]), 0.0),  # of every second
+        np.where(valid, 9, 0),
     )
 
 
@@ -159,6 +182,9 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
                 calm[t, n] -= GAMMA ** (k - t) * (own[k, n] - both)
                 guided[t, n] -= GAMMA ** (k - t) * (first[k, n] - guess[k, n])
     left = np.where(traj.valid, (guided - guess) / np.exp(traj.log_prob), 0.0)
+    of_branches = expected_psi_of_branches(traj, to_go)
+    if name in of_branches:
+        return of_branches[name]
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
@@ -207,9 +233,32 @@ def shrunk_means(x: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return found
 
 
+def expected_psi_of_branches(traj: Trajectory, to_go: np.ndarray) -> dict[str, np.ndarray]:
+    """Each Ψ of the estimators with episodes out of each state, for the number of these in traj."""
+    if not isinstance(traj.branches, Branches):
+        return {}
+    found, valid = traj.branches, np.asarray(traj.valid)
+    weight = GAMMA ** np.arange(T)[:, None] * found.stands_for
+    returns_of = np.asarray(found.reward_to_go)
+    mean = returns_of[:, :, :, 0].mean(2)
+    later = np.concatenate([mean[1:], np.zeros((1, N))]) * np.concatenate(
+        [valid[1:], np.zeros((1, N), bool)]
+    )
+    first = returns_of[..., 0]
+    others = np.stack([np.delete(first, k, axis=2).mean(2) for k in range(3)], axis=2)
+    signed = np.asarray(found.constant) * returns_of
+    return {
+        "vine_value": weight * (to_go - mean),
+        "vine_advantage": weight * (traj.reward + GAMMA * later - mean),
+        "vine_action_value": weight[..., None] * (first - others) / 3,
+        "vine_all_action": weight[..., None] * returns_of.mean(2),
+        "measure_valued": weight[..., None] * signed.sum(-1) / 3,
+    }
+
+
 @pytest.mark.parametrize("name", estimators_with(collect=("episodes",)))
 def test_psi_of_the_episodic_family(name: str) -> None:
-    traj = batch()
+    traj = batch(name=name)
     np.testing.assert_allclose(weigh(name, traj).psi, expected_psi(name, traj), atol=1e-12)
 
 
@@ -289,7 +338,7 @@ BY_PARAMETER = ("optimal_baseline", "optimal_time_baseline")
 
 @pytest.mark.parametrize("name", [name for name in ESTIMATORS if name not in BY_PARAMETER])
 def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
-    traj = batch()
+    traj = batch(name=name)
     _, params, _ = build(name)
     weighted = weigh(name, traj)
 
@@ -302,6 +351,10 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
             if name in ("ppo", "grpo"):
                 ratio = jnp.exp(gain - traj.log_prob[t, n])
                 gain = jnp.minimum(ratio * psi, jnp.clip(ratio, 0.8, 1.2) * psi)
+            elif name in ("vine_action_value", "measure_valued"):
+                tried = log_pi[weighted.extra[t, n]]
+                difference = tried if tried.ndim == 1 else tried[:, 0] - tried[:, 1]
+                gain = jnp.sum(psi * difference)
             else:
                 gain = jnp.sum(jnp.exp(log_pi) * psi) if psi.ndim else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
@@ -324,25 +377,36 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
     "name", [pytest.param(x, marks=[pytest.mark.slow] * (x in BY_PARAMETER)) for x in ESTIMATORS]
 )
 def test_padding_order_and_rubbish_after_the_end_do_not_matter(name: str) -> None:
-    plain = grad(name, batch())[0]
-    traj = batch()
+    traj = batch(name=name)
+    plain = grad(name, traj)[0]
     rubbish = traj._replace(
         obs=np.where(traj.valid[..., None], traj.obs, 7.0),
         reward=np.where(traj.valid, traj.reward, 1e6),
         log_prob=np.where(traj.valid, traj.log_prob, -50.0),
         action=np.where(traj.valid, traj.action, 0),
+        branches=with_rubbish(traj.branches, traj.valid),
     )
     order = np.array([3, 1, 4, 0, 2])
-    for other in (batch(length=40), rubbish, jax.tree.map(lambda x: x[:, order], traj)):
+    for other in (batch(40, name=name), rubbish, jax.tree.map(lambda x: x[:, order], traj)):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), grad(name, other)[0], plain
         )
 
 
+def with_rubbish(found: Branches | tuple[()], valid: np.ndarray) -> Branches | tuple[()]:
+    if not isinstance(found, Branches):
+        return ()
+    started = valid[..., None, None]
+    return found._replace(
+        reward_to_go=np.where(started, found.reward_to_go, 1e6),
+        log_prob_to_go=np.where(started, found.log_prob_to_go, -50.0),
+    )
+
+
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_no_gradient_passes_through_weigh(name: str) -> None:
     estimator, params, state = build(name)
-    traj = jax.tree.map(jnp.asarray, batch())
+    traj = jax.tree.map(jnp.asarray, batch(name=name))
 
     def through(params: Params) -> jax.Array:
         weighted, _ = estimator.weigh(params, state, traj)

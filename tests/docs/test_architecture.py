@@ -38,6 +38,7 @@ ORDER = (
         "starting",
         "networks",
         "modules",
+        "branches",
         "further",
         "rollout",
         "nonfinite",

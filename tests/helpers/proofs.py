@@ -96,6 +96,14 @@ def endless() -> Problem:
     return references.in_windows(arbitrary()._replace(mdp=ring))
 
 
+@functools.cache
+def three_actions() -> Problem:
+    """Of which a pair leaves one out, and one of them hardly ever happens."""
+    mdp = tabular.garnet(3, S, 3, branching=2, horizon=2)
+    problem = references.arbitrary(mdp)
+    return problem._replace(logits=problem.logits + np.array([0.0, 0.0, -4.0]))
+
+
 def gradient(case: Case, tau: float = 0.0) -> np.ndarray:
     """∇J, or ∇J_τ with entropy in the reward."""
     return np.asarray(tabular.exact_gradient(case.on.mdp, case.on.logits, GAMMA, tau))
@@ -328,6 +336,14 @@ CASES = [
     Case("lookahead_control_variate", {"temperature": 0.3}, soft_gradient),
     Case("lookahead_control_variate", problem=exact_critics),
     Case("lookahead_control_variate", num_branches=2),
+    Case("vine_value", num_branches=2),
+    Case("vine_advantage", num_branches=2),
+    Case("vine_action_value", num_branches=2),
+    Case("vine_action_value"),  # nothing to compare with
+    Case("vine_all_action"),
+    Case("vine_all_action", {"temperature": 0.3}, soft_gradient),
+    Case("measure_valued", problem=three_actions, num_branches=2),
+    Case("measure_valued", {"temperature": 0.3}, soft_gradient, problem=three_actions),
     Case("trajectory_importance"),
     Case("trajectory_importance", on_policy=False),
     Case("per_decision_importance"),

@@ -233,6 +233,7 @@ def _estimates(
             num_branches=config.num_branches,
             sampling=config.sampling,
             num_episodes=config.num_envs,
+            branch_every=config.branch_every,
         )
         gradient, batches = diagnostics.of_batches(estimator, params, state, traj, config.num_envs)
         size = diagnostics.at_once(traj, config.num_envs)

@@ -185,7 +185,8 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
         kinds, actions = ("none", *critic_kinds(config)), kind_of_actions(config)
         for name, facts in needs.items():
             fits = facts.critic != "Q" or actions in facts.actions
-            fits = fits and (actions == "discrete" or facts.further != "lookahead")
+            lists_them = facts.further == "lookahead" or facts.needs_also == "discrete actions"
+            fits = fits and (actions == "discrete" or not lists_them)
             if facts.critic in kinds and fits:
                 pairs.append((problem, name))
     if not pairs:

@@ -6,6 +6,9 @@ transformation away. A terminal state ends the episode when it is entered: nothi
 and the logits of its row have no effect.
 """
 
+from pg.exact.tabular.branch_returns import (
+    branch_returns,
+)
 from pg.exact.tabular.exact import (
     advantage,
     average_reward,
@@ -62,6 +65,7 @@ from pg.exact.tabular.trajectories import (
     enumerate_trajectories,
     initial_states,
     num_trajectories,
+    visited_states,
 )
 from pg.exact.tabular.transforms import (
     restarting,
@@ -76,6 +80,7 @@ __all__ = [
     "average_reward",
     "average_values",
     "bandit",
+    "branch_returns",
     "cancelling",
     "chain",
     "discounted_return",
@@ -112,6 +117,7 @@ __all__ = [
     "undiscounted_direction",
     "values",
     "visitation",
+    "visited_states",
     "with_reference",
     "with_time_in_state",
 ]

@@ -101,6 +101,13 @@ def initial_states(
     return _asked(mdp, further, num_branches).state[0]
 
 
+def visited_states(mdp: TabularMDP) -> Int[np.ndarray, "H M"]:
+    """The states of every trajectory of `enumerate_trajectories`, int [H, M]; one that has ended
+    stays where it is.
+    """
+    return _paths(mdp)[0]
+
+
 def num_trajectories(mdp: TabularMDP) -> float:
     """The number of trajectories of positive probability, that is of `enumerate_trajectories`,
     counted without listing them.
