@@ -1,3 +1,4 @@
+from . import action_derivatives as action_derivatives
 from . import action_values as action_values
 from . import asked_again as asked_again
 from . import average_reward as average_reward

@@ -74,6 +74,15 @@ def expectation_along(
     return q.mean(mean, variance)
 
 
+def mean_along(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B D"]:
+    """The policy's mean action along a trajectory, [T, B, D]."""
+
+    def block(rows: Trajectory) -> Float[Array, "K B D"]:
+        return moments(policy_output(policy, params, rows))[0]
+
+    return map_along(policy, block, traj)
+
+
 def actions_taken(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B D"]:
     """The actions of the environment, [T, B, D]: the samples that were scored, clipped or squashed
     as the policy does.

@@ -30,6 +30,11 @@ class Quadratic(NamedTuple):
         x = action - self.centre
         return self.slope + jnp.einsum("...ij,...j->...i", self.curvature, x)
 
+    def linear_at(self, action: Float[Array, "*B D"]) -> "Quadratic":
+        """The first order of Q about actions [..., D]."""
+        flat = jnp.zeros_like(self.curvature)
+        return Quadratic(self.at(action), self.gradient(action), flat, action)
+
     def mean(
         self, mean: Float[Array, "*B D"], variance: Float[Array, "*B D"]
     ) -> Float[Array, "*B"]:

@@ -4,6 +4,7 @@ over every episode of small regulators and bandits by quadrature.
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +35,13 @@ from continuous import (
     wrong_critic,
 )
 
+from pg.config import Config
 from pg.distributions import CensoredGaussian, TanhGaussian
+from pg.estimators import action_derivatives
 from pg.exact.closed_forms import LQR, bandit, lqr
 from pg.layers import Quadratic
 from pg.networks import Network
+from pg.train import make_learner, make_train
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -96,7 +100,7 @@ def by_actions(on: str, error: float) -> np.ndarray:
     return np.concatenate([np.ravel(x) for x in gradients])
 
 
-@pytest.mark.parametrize("on", ["planar", "noisy"])
+@pytest.mark.parametrize("on", ["planar", pytest.param("noisy", marks=pytest.mark.slow)])
 def test_the_value_of_an_action_is_what_follows_on_average(on: str) -> None:
     """Gₜ - Qₜ(xₜ, uₜ) has the mean 0 whatever of x and u it is multiplied by, and the mean of
     Q is V.
@@ -116,6 +120,12 @@ def test_the_value_of_an_action_is_what_follows_on_average(on: str) -> None:
     np.testing.assert_allclose(v, exact, atol=1e-12)
 
 
+BANDITS = {
+    "gaussian": (PLAIN, gaussian()),
+    "clipped by the environment": (CLIPPED, gaussian()),
+    "censored": (CLIPPED, gaussian(-0.5, 0.6, CensoredGaussian)),
+    "squashed": (SQUASHED, gaussian(kind=TanhGaussian)),
+}
 UNBIASED = ("action_dependent_baseline", "trajectory_control_variate")
 
 
@@ -135,7 +145,7 @@ def test_the_mean_is_the_gradient_whatever_the_critic(name: str, on: str) -> Non
         np.testing.assert_allclose(mean, found.gradient, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("on", ["planar", "noisy"])
+@pytest.mark.parametrize("on", ["planar", pytest.param("noisy", marks=pytest.mark.slow)])
 def test_every_action_by_its_value_has_the_critics_gradient(on: str) -> None:
     """Which is ∇J where Q is exact."""
     found = regulator(on)
@@ -144,6 +154,74 @@ def test_every_action_by_its_value_has_the_critics_gradient(on: str) -> None:
         np.testing.assert_allclose(mean, by_actions(on, error), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(by_actions(on, 0.0), found.gradient, rtol=1e-12, atol=1e-12)
     assert np.abs(by_actions(on, 1.0) - found.gradient).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["q_prop", "stein"])
+def test_control_variates_of_derivatives_keep_the_mean(name: str) -> None:
+    episodes = regulator("planar").episodes
+    for error in (0.0, 1.0):
+        mean = mean_of(estimates(name, "planar", error), episodes)
+        np.testing.assert_allclose(mean, regulator("planar").gradient, rtol=1e-12, atol=1e-12)
+    exact = [estimates(x, "planar") for x in (name, "action_dependent_baseline")]
+    traces = [variance_of(x, episodes).sum() for x in exact]
+    assert traces[1] < 0.9 * traces[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(BANDITS))
+@pytest.mark.parametrize("name", ["q_prop", "stein"])
+def test_control_variates_of_derivatives_take_every_distribution(name: str, kind: str) -> None:
+    problem, policy = BANDITS[kind]
+    episodes = one_step(problem, policy)
+    function = estimates_of(name, policy, wrong_critic())
+    found = function(policy.init(jax.random.key(0)), (), episodes)
+    expected = bandit.exact_gradient(problem, MEAN, LOG_STD)
+    np.testing.assert_allclose(mean_of(found, episodes), expected, atol=1e-11)
+
+
+def test_estimators_of_derivatives_train_and_need_continuous_actions() -> None:
+    for factory in (action_derivatives.q_prop, action_derivatives.deterministic):
+        settings: dict[str, Any] = {"estimator": factory, "hidden_sizes": (4,), "num_envs": 2}
+        train = make_train(Config(env="Pendulum-v1", num_updates=3, preset=None, **settings))
+        _, metrics = jax.eval_shape(train, jax.random.key(0))
+        assert metrics["return"].shape == (3,)
+        with pytest.raises(ValueError, match="and so needs one Box with one axis of them"):
+            make_learner(Config(env="CartPole-v1", preset=None, **settings))
+
+
+def test_derivatives_of_a_quadratic_have_the_gradient_of_every_action_by_its_value() -> None:
+    """At the mode that of the mean alone; at the action that was taken that of both."""
+    episodes, size = regulator("planar").episodes, PLANAR_POLICY[0].size
+    for error in (0.0, 1.0):
+        expected = by_actions("planar", error)
+        of_taken = mean_of(estimates("svg0", "planar", error), episodes)
+        np.testing.assert_allclose(of_taken, expected, rtol=1e-12, atol=1e-12)
+        at_mode = mean_of(estimates("deterministic", "planar", error), episodes)
+        np.testing.assert_allclose(at_mode[:size], expected[:size], rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(at_mode[size:], 0.0)
+
+
+def test_the_stochastic_gradient_tends_to_the_deterministic_one() -> None:
+    """Theorem 2 of Silver et al. 2014: at a rate of σ² on a regulator; the table of the docs."""
+    K, silent = NOISY_POLICY[0], np.array([-40.0])
+    critic = critic_off_by_error(NOISY, (K, silent))
+    by_derivative = estimates_of("deterministic", in_x(), critic)
+    without_noise = all_episodes(NOISY, (K, silent))
+    found = by_derivative((K, silent), 0.0, without_noise)
+    limit = mean_of(found, without_noise)[0]
+    exact = float(lqr.exact_gradient(NOISY, K, silent, GAMMA)[0][0, 0])
+    np.testing.assert_allclose(limit, exact, rtol=1e-12)
+    by_score = estimates_of("reward_to_go", in_x(), critic)
+    distances = []
+    for std in (1.0, 0.3, 0.1, 0.03, 0.01):
+        acting = K, np.log([std])
+        episodes = all_episodes(NOISY, acting)
+        stochastic = mean_of(by_score(acting, 0.0, episodes), episodes)[0]
+        distances.append(abs(stochastic - limit) / abs(limit))
+    rates = np.array(distances) / np.square([1.0, 0.3, 0.1, 0.03, 0.01])
+    np.testing.assert_allclose(rates, rates[0], rtol=1e-6)
+    page = (Path(__file__).parents[2] / "docs" / "science" / "estimators.md").read_text()
+    assert f"| {' | '.join(f'{x:.2g}' for x in distances)} |" in page
 
 
 def test_without_noise_of_the_dynamics_the_exact_critic_leaves_the_states_alone() -> None:
@@ -172,18 +250,11 @@ def test_noise_of_the_dynamics_is_what_the_exact_critic_leaves() -> None:
     assert np.abs(left).max() > 1.0
 
 
-BANDITS = {
-    "gaussian": (PLAIN, gaussian()),
-    "clipped by the environment": (CLIPPED, gaussian()),
-    "censored": (CLIPPED, gaussian(-0.5, 0.6, CensoredGaussian)),
-    "squashed": (SQUASHED, gaussian(kind=TanhGaussian)),
-}
-
-
 @pytest.mark.parametrize(
     "kind",
     [
-        *("censored", "squashed"),
+        "squashed",
+        pytest.param("censored", marks=pytest.mark.slow),
         pytest.param("gaussian", marks=pytest.mark.slow),
         pytest.param("clipped by the environment", marks=pytest.mark.slow),
     ],

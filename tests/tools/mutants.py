@@ -1113,6 +1113,27 @@ MUTANTS = [
         "tests/core/test_distributions.py -k those_of_its_density",
     ),
     Mutant(
+        "Q-Prop with a correction of another order than its expectation",
+        "estimators/action_derivatives.py",
+        "return corrected_credit(linear, to_go - value_of(linear), to_go, traj, h)",
+        "return corrected_credit(linear, to_go - value_of(at), to_go, traj, h)",
+        "tests/exact/test_continuous_actions.py -k 'derivatives_keep and q_prop'",
+    ),
+    Mutant(
+        "noise that moves with the policy, so that the action does not",
+        "estimators/action_derivatives.py",
+        "dist.reparameterised(jax.lax.stop_gradient(noise))",
+        "dist.reparameterised(noise)",
+        "tests/exact/test_continuous_actions.py -k 'derivatives_keep and stein'",
+    ),
+    Mutant(
+        "the deterministic policy gradient at the action that was taken",
+        "estimators/action_derivatives.py",
+        "q.at(dist.action(dist.mode()))",
+        "q.at(action_for_noise(dist, batch.traj))",
+        "tests/exact/test_continuous_actions.py -k derivatives_of_a_quadratic",
+    ),
+    Mutant(
         "the exact value of an action of this step's successor",
         "exact/closed_forms/lqr.py",
         "    after = jnp.asarray(time) + 1\n",

@@ -1,0 +1,141 @@
+"""Estimators that take the derivative of a critic Q(s, a) in a continuous action: complete
+episodes.
+
+They are functions beside the table of estimators, which is of those that discrete actions have too:
+`pg.Config(estimator=action_derivatives.q_prop)`. The critic is quadratic in the action
+(`pg.layers.Quadratic`), and a(θ, ε) below is the action of the policy for given noise ε.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pg import returns
+from pg.config import Hyperparams
+from pg.estimators import continuous
+from pg.estimators.action_values import (
+    at_actions,
+    corrected_credit,
+    every_action_and_surprise,
+    taken,
+    value_of,
+)
+from pg.estimators.base import Credit, Estimator, Params, Weighted, build_estimator, score
+from pg.estimators.facts import Facts
+from pg.networks import Network
+from pg.rollout import Trajectory
+
+_BIASED = Facts(unbiased_for="no", critic="Q", actions=("continuous",))
+_CORRECTED = Facts(
+    unbiased_for="J",
+    critic="Q",
+    baseline="critic",
+    actions=("continuous",),
+    psi_depends_on_policy=True,
+)
+
+
+def deterministic(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The deterministic policy gradient, on-policy (Silver et al. 2014, theorem 1).
+
+    Ascends Q(sₜ, μθ(sₜ)), μ the policy's mode, in the states of the policy as it acts: its standard
+    deviation has no gradient.
+
+    Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
+    Unbiased for: no: unless Q is exact and quadratic, and then for the mean alone.
+    Variance: none from the choice of the action; that of the states.
+    Needs: complete episodes, a critic Q of continuous actions, on-policy.
+    """
+
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        return batch.psi * batch.extra.q.at(dist.action(dist.mode()))
+
+    return build_estimator(policy, critic, h, _by_values(policy, critic, h), gain, taken)
+
+
+def svg0(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The derivative of Q along the action that was taken, for its noise (SVG(0); Heess et al.
+    2015, 1510.09142).
+
+    Ψₜ = γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
+    Unbiased for: no: unless Q is exact, which stands in for the reward to go.
+    Variance: none from what follows the action; that of the derivative over actions, and of states.
+    Needs: complete episodes, a critic Q of continuous actions, on-policy.
+    """
+
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        return batch.psi * batch.extra.q.at(action_for_noise(dist, batch.traj))
+
+    return build_estimator(policy, critic, h, _by_values(policy, critic, h), gain, taken)
+
+
+def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """A control variate that is linear in the action (Q-Prop; Gu et al. 2017, 1611.02247, eq. 7).
+
+    L(s, a) = Q(s, μ) + ∂Q/∂a(s, μ)ᵀ(a - μ) with the policy's mean action μ is the first order of
+    Q. action_dependent_baseline keeps the second.
+
+    Ψₜ = γᵗ (Gₜ - L(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
+    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Variance: removes what is linear in the action, as far as Q is right.
+    Needs: complete episodes, a critic Q of continuous actions, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        at = at_actions(policy, critic, params, traj)
+        mean = continuous.mean_along(policy, params, traj)
+        linear = at._replace(q=at.q.linear_at(mean))
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        return corrected_credit(linear, to_go - value_of(linear), to_go, traj, h)
+
+    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
+
+
+def stein(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """A control variate by Stein's identity, E[∇log π(a) Q(a)] = E[∂Q/∂a ∇a(θ, ε)] (Liu et al.
+    2018, 1710.11198, eq. 8).
+
+    action_dependent_baseline has the right side in closed form, which needs a quadratic Q; here it
+    is that of the action that was taken.
+
+    Ψₜ = γᵗ (Gₜ - Q(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
+    Unbiased for: J: for any Q, as it was fitted to earlier batches.
+    Variance: that of action_dependent_baseline, and that of the derivative over actions.
+    Needs: complete episodes, a critic Q of continuous actions, on-policy.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        at = at_actions(policy, critic, params, traj)
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        return corrected_credit(at, to_go - value_of(at), to_go, traj, h)
+
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        along = batch.extra.q.at(action_for_noise(dist, batch.traj))
+        return score(dist, batch) + along
+
+    return build_estimator(policy, critic, h, weigh, gain, taken)
+
+
+def action_for_noise(dist: Any, traj: Trajectory) -> Float[Array, "T B D"]:
+    """The action that was taken, [T, B, D], with its derivative in the policy for given noise."""
+    noise = (traj.action - dist.mean) * jnp.exp(-dist.log_std)
+    sample = dist.reparameterised(jax.lax.stop_gradient(noise))
+    action: Float[Array, "T B D"] = dist.action(sample)
+    return action
+
+
+def _by_values(policy: Network, critic: Network, h: Hyperparams) -> Any:
+    """`weigh` of what Q alone weighs: Ψ is γᵗ, of the Q beside it."""
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        discount = returns.discount_powers(to_go, h.gamma)
+        return Credit(discount, to_go, extra=at_actions(policy, critic, params, traj))
+
+    return weigh
+
+
+deterministic.facts = svg0.facts = _BIASED  # type: ignore[attr-defined]
+q_prop.facts = stein.facts = _CORRECTED  # type: ignore[attr-defined]
