@@ -251,6 +251,28 @@ def state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     return build_estimator(policy, critic, h, weigh)
 
 
+def centred_state_value(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """state_value less what V is off by at this step on the other episodes, ended ones counting 0
+    (time_baseline of the residuals).
+
+    A V that is wrong by a function of the time, as one that does not see the time left is, does no
+    harm.
+
+    Ψₜ = γᵗ Aₜ - (1/(N-1)) Σ_{m≠n} γᵗ Aₜ⁽ᵐ⁾,  A = G - V(s)
+    Unbiased for: J: for any V, as it was fitted to earlier batches.
+    Variance: that of state_value, without what V is wrong by at all states of a step alike.
+    Needs: complete episodes, a critic V, on-policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        residual = jnp.where(traj.valid, to_go - values(critic, params, traj), 0.0)
+        advantage = residual - baselines.leave_one_out(residual)
+        return Credit(returns.discount_powers(advantage, h.gamma) * advantage, target=to_go)
+
+    return build_estimator(policy, critic, h, weigh)
+
+
 def entropy_reward(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """Entropy as part of the reward, so that future entropy counts too (maximum-entropy RL;
     1704.06440). Other estimators take the temperature τ as well.

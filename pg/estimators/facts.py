@@ -265,6 +265,17 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         psi_depends_on_policy=True,
     ),
+    "centred_state_value": Facts(
+        module="episodic",
+        psi="γᵗ Aₜ - (1/(N-1)) Σ_{m≠n} γᵗ Aₜ⁽ᵐ⁾",
+        where="A = G - V(s)",
+        source="time_baseline of the residuals",
+        unbiased_for="J",
+        why="for any V, as it was fitted to earlier batches",
+        variance="that of state_value, without what V is wrong by at all states of a step alike",
+        critic="V",
+        baseline="batch",
+    ),
     "entropy_reward": Facts(
         module="episodic",
         psi="Σ_{k≥t} γᵏ (rₖ - τ log π(aₖ|sₖ))",

@@ -185,6 +185,7 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     of_branches = expected_psi_of_branches(traj, to_go)
     if name in of_branches:
         return of_branches[name]
+    residual = discount * np.where(traj.valid, to_go - v, 0.0)
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
@@ -216,6 +217,9 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "time_baseline": clock - others_clock,
         "moving_average": np.broadcast_to(total, (T, N)),  # nothing seen yet
         "state_value": discount * (to_go - v),
+        "centred_state_value": np.stack(
+            [residual[:, n] - np.delete(residual, n, axis=1).mean(1) for n in range(N)], axis=1
+        ),
     }[name]
 
 

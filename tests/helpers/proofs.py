@@ -313,6 +313,7 @@ CASES = [
     Case("optimal_time_baseline", num_episodes=2),
     Case("moving_average"),
     Case("state_value"),
+    Case("centred_state_value", num_episodes=2),
     Case("optimal_state_baseline"),
     Case("optimal_state_baseline", problem=exact_critics),
     Case("entropy_reward", {"temperature": 0.3}, soft_gradient),

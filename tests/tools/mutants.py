@@ -1148,6 +1148,13 @@ MUTANTS = [
         "tests/exact/test_unbiased.py -k 'control_variate'",
     ),
     Mutant(
+        "residuals that are centred with the own one",
+        "estimators/episodic.py",
+        "advantage = residual - baselines.leave_one_out(residual)",
+        "advantage = residual - residual.mean(1, keepdims=True)",
+        "tests/exact/test_unbiased.py -k centred_state",
+    ),
+    Mutant(
         "a doubly robust estimate with the ratio of the own action before the step",
         "estimators/action_values.py",
         "before = jnp.exp(jnp.cumsum(log_rho, axis=0) - log_rho)",
