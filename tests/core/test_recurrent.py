@@ -76,7 +76,7 @@ def windows(memory: Any, **changes: Any) -> tuple[Any, Any, Params, list[Any]]:
     ("memory", "shared"),
     [
         ("gru", True),
-        ("lstm", False),
+        pytest.param("lstm", False, marks=pytest.mark.slow),
         ("lru", True),
         pytest.param("transformer", False, marks=pytest.mark.slow),
     ],

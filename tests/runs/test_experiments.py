@@ -212,7 +212,11 @@ def test_a_mistake_that_only_the_environment_knows(
 @pytest.mark.parametrize(
     ("arguments", "score"),
     [
-        (["--eval-episodes", "5"], "5 ± 0 (standard error), min 5, max 5"),
+        pytest.param(
+            ["--eval-episodes", "5"],
+            "5 ± 0 (standard error), min 5, max 5",
+            marks=pytest.mark.slow,
+        ),
         (["--eval-episodes", "1"], "5 ± — (standard error), min 5, max 5"),
         (["--seeds", "2"], "5 ± 0 (standard error), median of seeds 5, min 5, max 5"),
     ],
