@@ -118,6 +118,7 @@ def test_random_numbers_are_shared_by_the_actions_of_one_repetition_alone(
         assert np.corrcoef(np.ravel(of_first[0, :, 0]), np.ravel(own[0]))[0, 1] < 0.6
 
 
+@pytest.mark.slow
 def test_every_second_state_stands_for_two() -> None:
     whole = collected(Branching(), endless(), num_envs=400)
     traj = collected(Branching(), endless(), num_envs=400, branch_every=2)
@@ -134,6 +135,7 @@ def test_every_second_state_stands_for_two() -> None:
     assert (np.asarray(traj.branches.env_steps) > 0).sum() == chosen.sum()
 
 
+@pytest.mark.slow
 def test_returns_are_on_the_scale_of_the_rewards() -> None:
     config = Config(scale_rewards=True, num_envs=16, preset=None)
     traj = collected(Branching(gamma=0.0), tabular.chain(S, H, slip=0.3))

@@ -265,6 +265,7 @@ def test_what_is_after_the_end_does_not_matter(known: bool) -> None:
     assert not valid.all()
 
 
+@pytest.mark.slow
 def test_a_policy_learns_with_a_network_of_its_own_hindsight() -> None:
     tabular.register("CreditCorridor", corridor().mdp)
     config = pg.Config(

@@ -185,6 +185,7 @@ def test_the_variance_is_least_at_the_best_baseline_of_states() -> None:
     assert trace(best) < 0.5 * trace(problem.v)
 
 
+@pytest.mark.slow
 def test_two_actions_of_exact_values_leave_nothing_of_the_choice() -> None:
     """Where nothing is drawn but the action, an estimate of one step is the gradient itself."""
     for means in ([1.0, 3.0], [1.0, 3.0, -2.0]):
@@ -197,6 +198,7 @@ def test_two_actions_of_exact_values_leave_nothing_of_the_choice() -> None:
 # Shrinkage of the means over time.
 
 
+@pytest.mark.slow
 def test_shrinkage_is_less_than_the_noise_that_it_removes() -> None:
     """Exactly, of batches of three; a pair says nothing of its variance, and is not shrunk."""
     for problem in (arbitrary(), corridor()):
@@ -206,6 +208,7 @@ def test_shrinkage_is_less_than_the_noise_that_it_removes() -> None:
         assert shrunk < 0.95 * plain
 
 
+@pytest.mark.slow
 def test_shrinkage_fades_as_the_batch_grows() -> None:
     """Towards the mean at each step, which is the mean of γᵗ Gₜ, as 1/N."""
     to_go = paid()[::-1, :, 0].cumsum(0)[::-1]
