@@ -1238,7 +1238,7 @@ MUTANTS = [
         "rollout.py",
         "stands_for=branch_every * found.stands_for",
         "stands_for=found.stands_for",
-        "tests/core/test_branches.py -k every_second",
+        "tests/core/test_branches.py -k every_second -m slow",
     ),
     Mutant(
         "a pair of discrete branches that counts twice",
@@ -1259,7 +1259,7 @@ MUTANTS = [
         "normalisation.py",
         "        reward_to_go = traj.branches.reward_to_go / scale\n",
         "        reward_to_go = traj.branches.reward_to_go\n",
-        "tests/core/test_branches.py -k on_the_scale",
+        "tests/core/test_branches.py -k on_the_scale -m slow",
     ),
     Mutant(
         "further transitions that cost nothing",
