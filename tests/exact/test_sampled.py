@@ -31,7 +31,7 @@ Change = Callable[[Trajectory], Trajectory]
 Reweigh = Callable[[Weighted], Weighted]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # of all of them the memory would be several GiB
 def sampled(
     problem: Callable,
     on_policy: bool,
@@ -42,8 +42,9 @@ def sampled(
 ) -> Trajectory:
     """Leaves [H, EPISODES, ...], through the same code as in training."""
     mdp, logits = problem().mdp, jnp.asarray(problem().logits if on_policy else problem().behaviour)
-    # with episodes out of each state, whose cost is several times that, fewer
-    number = EPISODES // 8 if further.branches else EPISODES
+    # with rollouts out of each state, whose cost and memory are several times those, fewer
+    asked = further.branches or further.successors or further.lookahead
+    number = EPISODES // 8 if asked else EPISODES
     env, policy = envs.make_env(mdp, number), tabular_policy(*logits.shape)
 
     def collect(key: jax.Array) -> Trajectory:
