@@ -119,9 +119,12 @@ def _discrete_pair(logits: Float[Array, "N A"], key: PRNGKeyArray) -> FirstActio
     """
     up_key, down_key = jax.random.split(key)
     p = jax.nn.softmax(logits)
-    own = jnp.eye(p.shape[-1], dtype=bool)[None]
-    others = jnp.sum(jnp.where(own, 0.0, p[:, None, :]), axis=-1)
-    c = p * others  # with Σ p of the others, which is more than 0 where 1 - p is rounded to it
+    none = jnp.zeros_like(p[:, :1])
+    before = jnp.concatenate([none, jnp.cumsum(p, axis=-1)[:, :-1]], axis=-1)
+    from_the_end = jnp.cumsum(p[:, ::-1], axis=-1)[:, :-1]
+    after = jnp.concatenate([none, from_the_end], axis=-1)[:, ::-1]
+    # with Σ p of the others, which is more than 0 where 1 - p is rounded to it
+    c = p * (before + after)
     up = inverse_cdf(c, jax.random.uniform(up_key, p.shape[:-1], p.dtype))
     is_up = jax.nn.one_hot(up, p.shape[-1], dtype=bool)
     down = inverse_cdf(jnp.where(is_up, 0.0, p), jax.random.uniform(down_key, up.shape, p.dtype))

@@ -81,6 +81,7 @@ def transitions(
     lookahead: Transitions | tuple[()] = ()
     if further.successors:
         successors = _resampled(env, more_keys[:num_branches], env_state, action)
+        successors = successors._replace(env_steps=jnp.sum(successors.env_steps, axis=1))
         more_keys = more_keys[num_branches:]
     if further.lookahead:
         keys = jnp.concatenate([own_keys[None], more_keys])
@@ -156,14 +157,16 @@ def _resampled(
     env_state: PyTree,
     action: PyTree[Shaped[Array, "B ..."]],
 ) -> Transitions:
-    """A transition of the same states and actions for each of M keys: leaves [B, M, ...]."""
+    """A transition of the same states and actions for each of M keys: leaves [B, M, ...], of the
+    steps too.
+    """
     again = jax.vmap(env.step, in_axes=(0, None, None), out_axes=1)
     _, transition = again(keys, env_state, action)
     taken = transition.steps
     if isinstance(taken, tuple):
         taken = jnp.ones(transition.reward.shape, jnp.int32)
     done = transition.terminated | transition.truncated
-    return Transitions(transition.reward, done, transition.next_obs, jnp.sum(taken, axis=1))
+    return Transitions(transition.reward, done, transition.next_obs, taken)
 
 
 def _of_every_action(
@@ -189,5 +192,5 @@ def _of_every_action(
     numbers = jnp.arange(env.action_space.n, dtype=action.dtype)
     every = jax.vmap(of_action, out_axes=1)(numbers)
     # the first of the action that was taken is the episode's own step
-    own = _resampled(env, keys[:1], env_state, action).env_steps
-    return every._replace(env_steps=jnp.sum(every.env_steps, axis=1) - own)
+    own = jnp.take_along_axis(every.env_steps[:, :, 0], action[:, None], axis=1)[:, 0]
+    return every._replace(env_steps=jnp.sum(every.env_steps, axis=(1, 2)) - own)

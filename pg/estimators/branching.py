@@ -145,7 +145,9 @@ def measure_valued_with(
         difference = signed[..., ::2] + signed[..., 1::2]
         steps, number = difference.shape[:2], difference.shape[2]
         psi = _of_state(traj, difference.reshape(*steps, -1) / number, h)
-        return Credit(psi, extra=found.action)
+        # that of a Gaussian parameter is known without them
+        is_discrete = jnp.issubdtype(found.action.dtype, jnp.integer)
+        return Credit(psi, extra=found.action if is_discrete else ())
 
     branching = Branching("pairs", h.gamma, common_numbers=common_numbers)
     return _estimator(policy, h, weigh, branching, of_each_parameter)

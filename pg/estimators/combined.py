@@ -26,12 +26,13 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
 
     As Cₖ has the mean 0 given the past, the state and the action, one that is unbiased stays so,
     with whatever baseline. V is regressed on its complete returns where it has no critic.
+    With a `temperature` C is still that of the environment's rewards.
 
     Args:
         estimator: A function of policy, critic and hyperparameters, or its name.
 
     Raises:
-        ValueError: It is for windows, or has a critic of actions.
+        ValueError: It is for windows, has a critic of actions, or asks for further rollouts itself.
     """
     facts = facts_of(estimator)
     name = part_name(estimator)
@@ -40,6 +41,10 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
             f"estimator {name!r} {'has a critic of actions' if facts.critic == 'Q' else ''}"
             f"{'is for windows' if 'episodes' not in facts.collect else ''}: give one of complete "
             "episodes without a critic, or with a critic V"
+        )
+    if facts.further != "none":
+        raise ValueError(
+            f"estimator {name!r} has further rollouts of its own: give one without, or use it alone"
         )
     factory = factory_of(estimator)
 

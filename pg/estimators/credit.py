@@ -37,7 +37,7 @@ from pg.estimators.base import (
 )
 from pg.estimators.facts import Facts
 from pg.fast import blocks
-from pg.inputs import check_function, check_kind, numbers
+from pg.inputs import check_function, check_kind, described, numbers
 from pg.networks import Network, check_shape, unroll
 from pg.rollout import Trajectory
 
@@ -69,7 +69,11 @@ def later_states(traj: Trajectory) -> PyTree[Shaped[Array, "T B ..."]]:
 
 
 def later_rewards(traj: Trajectory) -> Float[Array, "T B 1"]:
-    """The reward of each step, [T, B, 1], as an outcome (COCOA-reward; 2306.16803, section 3)."""
+    """The reward of each step, [T, B, 1], as an outcome (COCOA-reward; 2306.16803, section 3).
+
+    With a `temperature`, entropy is in that reward, and in that of exact coefficients it is not:
+    these are exact without one.
+    """
     return traj.reward[..., None]
 
 
@@ -140,7 +144,7 @@ def return_hindsight(
 
     Args:
         coefficients: params, trajectory -> w(sₜ, a, Gₜ) = h(a|sₜ, Gₜ) / π(a|sₜ) - 1, [T, B, A], Gₜ
-            the discounted return from step t on.
+            the discounted return from step t on, with entropy in it where there is a temperature.
         every_action_credited: Credit every action, in place of the one that was taken.
 
     Raises:
@@ -274,7 +278,13 @@ def _log_probabilities(policy: Network, params: Params, traj: Trajectory) -> Flo
     """log π(a|s) of every action, [T, B, A]; 0 in blocks of time without a valid step."""
 
     def block(rows: Trajectory) -> Float[Array, "K B A"]:
-        return jax.nn.log_softmax(policy_output(policy, params, rows).logits)
+        dist = policy_output(policy, params, rows)
+        if not hasattr(dist, "logits"):
+            raise ValueError(
+                "hindsight is a probability of each action, and needs discrete ones; the "
+                f"policy's are of {described(dist)}"
+            )
+        return jax.nn.log_softmax(dist.logits)
 
     return map_along(policy, block, traj)
 

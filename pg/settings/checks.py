@@ -5,7 +5,7 @@ from dataclasses import fields
 from types import ModuleType
 from typing import Any, get_args
 
-from pg.estimators.facts import FACTS, estimators_with
+from pg.estimators.facts import FACTS, UNSTATED, estimators_with
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import (
     COUNTABLE,
@@ -147,6 +147,7 @@ def _check_batch(config: Any) -> None:
             f"{config.num_minibatches}; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     _check_lag(config, facts)
+    _check_further(config, facts)
     if config.sampling != "independent":
         _check_sampling(config, facts)
     if config.num_envs % config.num_minibatches:
@@ -210,6 +211,37 @@ def _check_mixture(config: Any) -> None:
         )
 
 
+def _check_further(config: Any, facts: Any) -> None:
+    """Raises ValueError for settings of further rollouts that the estimator does not have, and for
+    a critic that cannot value them.
+    """
+    estimator, further = part_name(config.estimator), facts.further
+    known = facts is not UNSTATED  # of one that states nothing they may be asked for
+    if known and config.num_branches > 1 and further not in ("successors", "lookahead", "branches"):
+        raise ValueError(
+            f"num_branches={config.num_branches} is the number of further transitions or episodes "
+            f"from each state, and estimator={estimator!r} takes none: leave it out, or use one "
+            f"of: {', '.join(_asking('successors', 'lookahead', 'branches'))}"
+        )
+    if known and config.branch_every > 1 and further != "branches":
+        raise ValueError(
+            f"branch_every={config.branch_every} is of episodes out of visited states, and "
+            f"estimator={estimator!r} takes none: leave it out, or use one of: "
+            f"{', '.join(_asking('branches'))}"
+        )
+    if further in ("successors", "lookahead") and config.rnn != "none":
+        raise ValueError(
+            f"estimator={estimator!r} values further transitions by a critic that sees one "
+            f"observation, and with rnn={config.rnn!r} it is recurrent: give rnn='none', or use "
+            "another estimator"
+        )
+
+
+def _asking(*further: str) -> list[str]:
+    """The estimators that ask for one of these further rollouts."""
+    return [name for name, row in FACTS.items() if row.further in further]
+
+
 def _check_sampling(config: Any, facts: Any) -> None:
     """Raises ValueError where episodes of a batch are compared, which are not independent."""
     sampling, estimator = config.sampling, part_name(config.estimator)
@@ -218,6 +250,12 @@ def _check_sampling(config: Any, facts: Any) -> None:
         raise ValueError(
             f"sampling={sampling!r} is of a batch of complete episodes and so needs "
             f"collect='episodes', got {config.collect!r}: give that, {instead}"
+        )
+    if facts is UNSTATED:
+        raise ValueError(
+            f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
+            f"nothing is stated of estimator={estimator!r}: say that it compares none of them, "
+            f'@pg.with_facts(unbiased_for="J", baseline="none"), {instead}'
         )
     if facts.baseline in ("batch", "group"):
         others = [

@@ -218,6 +218,11 @@ def test_pairs_of_discrete_actions_differ_and_are_legal() -> None:
     assert not np.asarray(found.constant[1]).any()
     p = np.asarray(jax.nn.softmax(logits[0]))
     np.testing.assert_allclose(found.constant[0, :, 0], 0.5 * (1 - (p**2).sum()), rtol=1e-5)
+    # also where 1 - π is rounded to 0: a pair is still drawn, of the right weight
+    peaked = first_actions("pairs", Categorical(jnp.asarray([[60.0, 0.0, 0.0]])), KEY, 5)
+    assert (np.asarray(peaked.action[0, :, 0]) != np.asarray(peaked.action[0, :, 1])).all()
+    weight = np.exp(-60.0) * 2  # ½ Σ π (1 - π), of which half is the first action's
+    np.testing.assert_allclose(peaked.constant[0, :, 0], weight, rtol=1e-5)
     every = first_actions("every_action", Categorical(logits), KEY, 1).action
     np.testing.assert_array_equal(every[:, 0], [[0, 1, 3, 3], [0, 0, 0, 0]])
 

@@ -64,6 +64,19 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
     ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
     ({"estimator": "leave_one_out", "num_envs": 1}, "num_envs must be at least 2"),
+    ({"estimator": "reinforce", "num_branches": 4}, "num_branches=4 is the number of further"),
+    (
+        {"estimator": "lookahead_control_variate", "branch_every": 5},
+        "branch_every=5 is of episodes out of visited states",
+    ),
+    (
+        {"estimator": "dynamics_control_variate", "rnn": "gru"},
+        "with rnn='gru' it is recurrent",
+    ),
+    (
+        {"estimator": lambda policy, critic, h: None, "sampling": "antithetic"},
+        "nothing is stated of estimator=",
+    ),
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
     (
         {"estimator": "ppo", "num_envs": 8, "num_minibatches": 3},

@@ -353,3 +353,27 @@ def test_mean_and_variance_of_an_action_are_those_of_its_density(mean: float) ->
         found = [float(x[0]) for x in dist.moments()]
         second = expected(lambda x, action=action, first=first: (action(x) - first) ** 2)
         np.testing.assert_allclose(found, [first, second], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("std", "error"), [(0.3, 1e-8), (2.0, 1e-8), (4.0, 1e-8), (8.0, 1e-6)])
+def test_the_derivatives_of_squashed_moments_are_those_of_the_integral(
+    std: float, error: float
+) -> None:
+    """Of estimators with an analytic mean over actions they are a part of the gradient."""
+    fine = np.linspace(-12.0, 12.0, 200_001)
+    density = np.exp(-(fine**2) / 2) / np.exp(-(fine**2) / 2).sum()
+
+    def of_moments(x: jax.Array) -> jax.Array:
+        zero, one = jnp.zeros(1), jnp.ones(1)
+        dist = TanhGaussian(x[:1], x[1:], zero, one)
+        return jnp.concatenate(dist.moments())
+
+    def of_integral(x: jax.Array) -> jax.Array:
+        action = jnp.tanh(x[0] + jnp.exp(x[1]) * fine)
+        mean = density @ action
+        return jnp.stack([mean, density @ (action - mean) ** 2])
+
+    at = jnp.asarray([0.7, np.log(std)])
+    for f in (lambda g: g(at), lambda g: jax.jacfwd(g)(at)):
+        np.testing.assert_allclose(f(of_moments), f(of_integral), rtol=0, atol=error)

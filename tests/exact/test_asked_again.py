@@ -197,13 +197,6 @@ def test_what_cannot_be_asked_is_refused() -> None:
         estimator.weigh(params, (), traj)
 
 
-@pytest.mark.parametrize("name", ["dynamics_control_variate", "lookahead_control_variate"])
-def test_a_recurrent_critic_is_refused(name: str) -> None:
-    config, h = pg.preset(name, rnn="gru", num_envs=4)
-    with pytest.raises(ValueError, match="this one is recurrent"):
-        jax.eval_shape(pg.make_train(config, h), KEY)
-
-
 @pytest.mark.slow
 def test_training_counts_every_step() -> None:
     config, h = pg.preset("lookahead_control_variate", num_envs=4, num_updates=2, num_branches=2)
@@ -267,5 +260,7 @@ def test_its_critic_learns_and_its_preset_trains() -> None:
     np.testing.assert_allclose(metrics["env_steps"], 2 * 8 * metrics["length"])
     with pytest.raises(ValueError, match="has a critic of actions"):
         with_dynamics_control_variate("all_action")
+    with pytest.raises(ValueError, match="has further rollouts of its own"):
+        with_dynamics_control_variate("vine_value")
     with pytest.raises(ValueError, match="is for windows"):
         with_dynamics_control_variate("gpomdp")
