@@ -1,7 +1,7 @@
 """Baselines of least variance, of a step or of a state: the score, squared, weighs what they are
 means of.
 
-    minimise over b   E[ z² (X - b)² ]   ⇒   b = E[ z² X ] / E[ z² ]
+    minimise over b   E[ z² (X - b)² ]:   b = E[ z² X ] / E[ z² ]
 
 Each is the best for its own term of the sum over steps. Terms of different steps are correlated,
 so that the variance of the whole sum may be less at another baseline (docs/science/estimators.md).

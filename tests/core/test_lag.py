@@ -63,7 +63,7 @@ def by_a_loop(made: Config, learning_rate: float) -> list[Params]:
     ("updates", "mixture"),
     [
         pytest.param(0, "none", marks=pytest.mark.slow),
-        (1, "none"),
+        pytest.param(1, "none", marks=pytest.mark.slow),
         pytest.param(3, "none", marks=pytest.mark.slow),
         (2, "power"),
     ],

@@ -615,8 +615,8 @@ def test_courses_of_entropy_and_clip_range() -> None:
 @pytest.mark.parametrize(
     ("schedule", "name", "value", "at_the_end"),
     [
-        ("entropy_schedule", "entropy_coef", 0.3, 0.0),
-        pytest.param("epsilon_schedule", "epsilon", 0.3, 0.0, marks=pytest.mark.slow),
+        pytest.param("entropy_schedule", "entropy_coef", 0.3, 0.0, marks=pytest.mark.slow),
+        ("epsilon_schedule", "epsilon", 0.3, 0.0),
     ],
 )
 def test_what_is_annealed_is_gone_at_the_end_of_the_plan(

@@ -163,6 +163,7 @@ def test_more_draws_of_a_lookahead_leave_less_of_the_dynamics() -> None:
     assert variance(name, "V", problem, 2) < 0.9 * variance(name, "V", problem)
 
 
+@pytest.mark.slow
 def test_an_episode_that_ends_in_no_number_is_compared_with_numbers() -> None:
     """What is observed after an end may be anything, and so where further transitions end."""
     nowhere = np.eye(3)

@@ -93,12 +93,13 @@ def z_scores(
 
 
 def sampled_rows() -> Iterator[Any]:
-    """Those with branches, which take longest, once of each estimator with the fast tests."""
+    """Those with further rollouts, which take longest, once of each kind with the fast tests."""
     seen = set()
     for row in CASES:
-        again = FACTS[row.name].further == "branches" and row.name in seen
+        kind = FACTS[row.name].further
+        again = kind != "none" and kind in seen
         yield pytest.param(row, marks=[pytest.mark.slow] if again else [])
-        seen.add(row.name)
+        seen.add(kind)
 
 
 @pytest.mark.parametrize("row", [*sampled_rows()], ids=str)

@@ -70,6 +70,7 @@ def test_a_run_of_own_parts_is_found_again_and_records_them(whole: Path, own: Pa
     assert copy.read_bytes() == own.read_bytes()
 
 
+@pytest.mark.slow  # test_job kills and resumes too, and what is recorded of files has its own tests
 @pytest.mark.acceptance("P1")
 def test_killed_and_resumed_it_has_the_same_bits(whole: Path, own: Path, tmp_path: Path) -> None:
     command = [
