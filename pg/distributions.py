@@ -30,6 +30,17 @@ _GRID_WEIGHTS = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
 
 
+def sum_of_others(x: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+    """Σ_{b≠a} x(b) of each a, [..., A], without subtracting x(a) from the whole sum: of numbers of
+    which one is nearly all, little is left that is not rounding.
+    """
+    none = jnp.zeros_like(x[..., :1])
+    before = jnp.concatenate([none, jnp.cumsum(x, axis=-1)[..., :-1]], axis=-1)
+    from_the_end = jnp.cumsum(x[..., ::-1], axis=-1)[..., :-1]
+    after = jnp.concatenate([none, from_the_end], axis=-1)[..., ::-1]
+    return before + after
+
+
 def inverse_cdf(p: Float[Array, "*B A"], noise: Float[Array, "*#B"]) -> Int[Array, "*B"]:
     """The index that uniform `noise` [...] chooses with probabilities p [..., A]; int [...]."""
     cdf = jnp.cumsum(p, axis=-1)

@@ -22,7 +22,7 @@ from pg.inputs import described
 
 
 class FurtherRollouts(NamedTuple):
-    """What is rolled out beside the episodes of a batch, for an estimator to compare them with."""
+    """Rollouts beside the episodes of a batch, for an estimator to compare them with."""
 
     greedy: bool = False  # the greedy policy's episode from each initial state
     successors: bool = False  # further transitions of each state and its action

@@ -41,7 +41,7 @@ Bits = Callable[[PRNGKeyArray, Any], UInt32[Array, "E N d"]]
 
 
 class BatchNoise(NamedTuple):
-    """How the action noise of the episodes of a batch is drawn."""
+    """The sampling of the action noise of a batch of episodes."""
 
     sampling: Sampling
     num_episodes: int  # of a batch; those of different batches are independent

@@ -17,7 +17,13 @@ from jaxtyping import Array, Float, Shaped
 
 from pg import returns
 from pg.config import Hyperparams
-from pg.estimators.action_values import at_action, corrected, every_action, expected_value
+from pg.estimators.action_values import (
+    AtActions,
+    at_action,
+    corrected_credit,
+    every_action,
+    expected_value,
+)
 from pg.estimators.base import (
     ONE_NUMBER,
     Credit,
@@ -74,7 +80,7 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
     Ψₜ = γᵗ (qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Cₖ) - vₜ) / πₜ(a)), for every a,  C = x - v
     Unbiased for: J: for any V, as it was fitted to earlier batches.
     Variance: that of the states, and what V is wrong by; of the dynamics a part 1 / M.
-    Needs: complete episodes, a critic V, on-policy, transitions of every action.
+    Needs: complete episodes, a critic V, on-policy, transitions of every action, discrete actions.
     """
 
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
@@ -83,9 +89,9 @@ def lookahead_control_variate(policy: Network, critic: Network, h: Hyperparams) 
         v = expected_value(policy, params, traj, q)
         own = at_action(tried[..., 0], traj.action)  # the first draw is that of the episode
         surprise = jnp.where(traj.valid, own - v, 0.0)
-        to_go = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
-        psi = returns.discount_powers(q, h.gamma) * corrected(q, to_go - v, traj)
-        return Credit(psi, target=returns.reward_to_go(traj.reward, traj.done, h.gamma))
+        calm = returns.reward_to_go(traj.reward - surprise, traj.done, h.gamma)
+        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        return corrected_credit(AtActions(q, traj.action), calm - v, to_go, traj, h)
 
     return build_estimator(
         policy, critic, h, weigh, every_action, further=FurtherRollouts(lookahead=True)

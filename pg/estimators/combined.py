@@ -36,12 +36,11 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     """
     facts = facts_of(estimator)
     name = part_name(estimator)
-    if "episodes" not in facts.collect or facts.critic == "Q":
-        raise ValueError(
-            f"estimator {name!r} {'has a critic of actions' if facts.critic == 'Q' else ''}"
-            f"{'is for windows' if 'episodes' not in facts.collect else ''}: give one of complete "
-            "episodes without a critic, or with a critic V"
-        )
+    instead = "give one of complete episodes without a critic, or with a critic V"
+    if "episodes" not in facts.collect:
+        raise ValueError(f"estimator {name!r} is for windows: {instead}")
+    if facts.critic == "Q":
+        raise ValueError(f"estimator {name!r} has a critic of actions: {instead}")
     if facts.further != "none":
         raise ValueError(
             f"estimator {name!r} has further rollouts of its own: give one without, or use it alone"
@@ -55,7 +54,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
             own_key, critic_key = jax.random.split(key)
             params, state = made.init(own_key)
-            if not _has_critic(params):
+            if not jax.tree.leaves(params.critic):
                 params = params._replace(critic=critic.init(critic_key))
             return params, state
 
@@ -90,7 +89,3 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
         facts, module="", collect=("episodes",), critic="V", further="successors"
     )
     return make
-
-
-def _has_critic(params: Params) -> bool:
-    return not isinstance(params.critic, tuple) or bool(params.critic)

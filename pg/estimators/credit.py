@@ -57,7 +57,7 @@ _SOURCE = "COCOA; Meulemans et al. 2023, 2306.16803; Harutyunyan et al. 2019, 19
 
 
 class Pair(NamedTuple):
-    """What a hindsight network observes: a step's observation and a later outcome."""
+    """The input of a hindsight network: a step's observation and a later outcome."""
 
     obs: PyTree  # leaves [T, B, ...]
     outcome: PyTree  # leaves [T, B, ...]

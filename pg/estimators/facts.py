@@ -66,10 +66,12 @@ class Facts:
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""
     further: Further = "none"
-    """What is rolled out beside the batch, and counted: the greedy policy's episodes from the same
+    """Rollouts beside the batch, which are counted: the greedy policy's episodes from the same
     initial states, further transitions of each action that was taken, transitions of every action,
     or whole episodes out of each visited state.
     """
+    every_action: bool = False
+    """Rolls out every action, of which there must be finitely many."""
     shrunk: bool = False
     """The mean is along ∇J, and shorter."""
     same_on_policy: str = ""
@@ -85,6 +87,12 @@ class Facts:
     def parallel(self) -> bool:
         """True if the mean is along ∇J, whatever its length."""
         return self.unbiased_for == "J" or self.shrunk
+
+    def takes(self, actions: str) -> bool:
+        """True if it is for actions of this kind: discrete, continuous, or mixed of both."""
+        if self.every_action and actions != "discrete":
+            return False
+        return self.critic != "Q" or actions in self.actions
 
     @property
     def needs(self) -> str:
@@ -109,6 +117,8 @@ class Facts:
             parts.append("N ≥ 2")
         if self.further != "none":
             parts.append(_FURTHER[self.further])
+        if self.every_action:
+            parts.append("discrete actions")
         if self.needs_also:
             parts.append(self.needs_also)
         return ", ".join(parts)
@@ -384,6 +394,7 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         psi_depends_on_policy=True,
         further="lookahead",
+        every_action=True,
     ),
     "vine_value": Facts(
         module="branching",
@@ -432,8 +443,8 @@ FACTS: dict[str, Facts] = {
         why="Ĝₜ(a) has the mean Q(sₜ, a)",
         variance="none from the choice of the action; 1/K of what follows it; that of the states",
         further="branches",
+        every_action=True,
         psi_depends_on_policy=True,
-        needs_also="discrete actions",
     ),
     "measure_valued": Facts(
         module="branching",

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from pg import baselines, returns
 from pg.config import Hyperparams
+from pg.distributions import sum_of_others
 from pg.estimators.action_values import probabilities, taken
 from pg.estimators.base import (
     Credit,
@@ -132,9 +133,7 @@ def norm_weighted_mean(q: Float[Array, "*B A"], pi: Float[Array, "*B A"]) -> Flo
         q: Q(s, a), [..., A].
         pi: π(a|s), [..., A].
     """
-    own = jnp.eye(pi.shape[-1], dtype=pi.dtype)
-    score = jnp.broadcast_to(own, (*pi.shape, len(own))) - pi[..., None, :]
-    weight = pi * jnp.sum(score**2, axis=-1)
+    weight = pi * ((1.0 - pi) ** 2 + sum_of_others(pi**2))
     total = jnp.sum(weight, axis=-1)
     positive = total > 0
     return jnp.where(positive, jnp.sum(weight * q, axis=-1) / jnp.where(positive, total, 1.0), 0.0)

@@ -1278,8 +1278,8 @@ MUTANTS = [
     Mutant(
         "a lookahead whose own step keeps its surprise at the action",
         "estimators/asked_again.py",
-        "corrected(q, to_go - v, traj)",
-        "corrected(q, to_go - at_action(q, traj.action), traj)",
+        "calm - v, to_go, traj, h)",
+        "calm - at_action(q, traj.action), to_go, traj, h)",
         "tests/exact/test_unbiased.py -k lookahead",
     ),
     Mutant(
@@ -1342,8 +1342,8 @@ MUTANTS = [
     Mutant(
         "an optimal baseline of states for actions that are equally probable",
         "estimators/optimal.py",
-        "weight = pi * jnp.sum(score**2, axis=-1)",
-        "weight = jnp.sum(score**2, axis=-1)",
+        "weight = pi * ((1.0 - pi) ** 2 + sum_of_others(pi**2))",
+        "weight = (1.0 - pi) ** 2 + sum_of_others(pi**2)",
         "tests/exact/test_optimal_baselines.py -k norm_weighted",
     ),
     Mutant(

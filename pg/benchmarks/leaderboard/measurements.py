@@ -184,10 +184,7 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
         config = problem.settings()[0]
         kinds, actions = ("none", *critic_kinds(config)), kind_of_actions(config)
         for name, facts in needs.items():
-            fits = facts.critic != "Q" or actions in facts.actions
-            lists_them = facts.further == "lookahead" or facts.needs_also == "discrete actions"
-            fits = fits and (actions == "discrete" or not lists_them)
-            if facts.critic in kinds and fits:
+            if facts.critic in kinds and facts.takes(actions):
                 pairs.append((problem, name))
     if not pairs:
         raise ValueError(

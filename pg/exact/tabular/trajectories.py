@@ -54,7 +54,7 @@ def enumerate_trajectories(
         return Masked(mdp.observations(state), jnp.asarray(mdp.mask)[state])
 
     def transitions(after: Int[np.ndarray, "H M *K"], action: Any, steps: int) -> Transitions:
-        """Of the successors of each state and action, of which `steps` are asked for."""
+        """The transitions to these successors, of which `steps` are asked for."""
         extra = [1] * (after.ndim - 2)
         begin, runs = (x.reshape(*x.shape, *extra) for x in (state, valid))
         over = np.asarray(mdp.terminal)[after] | last.reshape(*last.shape, *extra)
