@@ -409,7 +409,13 @@ class Hyperparams(NamedTuple):
     2503.14476).
     """
     ratio_bound: Any = 3.0
-    """Largest importance ratio that counts, at least 1 (dual clipping; truncated weights)."""
+    """Largest importance ratio that counts, at least 1 (dual clipping; truncated weights), or
+    exponential weight (regressions).
+    """
+    advantage_scale: Any = 1.0
+    """Scale η of advantages or returns in the weights exp(A / η) of a target policy, in their
+    units; the larger, the closer the target is to the old policy (regressions).
+    """
     gate_rising: Any = 1.0
     """Temperature of the soft gate where the advantage is above 0 (SAPO, 2511.20347)."""
     gate_falling: Any = 1.05

@@ -70,7 +70,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("entropy_coef", "temperature", "entropy_schedule"),
         *("num_epochs", "num_minibatches", "minibatch_size"),
         *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling", "kl_coef"),
-        *("kl_target", "kl_gain"),
+        *("kl_target", "kl_gain", "advantage_scale"),
         *("value_epsilon", "epsilon_schedule", "stop_kl"),
     ),
     "optimizer": (

@@ -18,6 +18,7 @@ from . import optimal as optimal
 from . import pathwise as pathwise
 from . import sequences as sequences
 from . import switches as switches
+from . import target_policies as target_policies
 from .base import Credit as Credit
 from .base import Estimator as Estimator
 from .base import Gain as Gain

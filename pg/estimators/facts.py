@@ -8,6 +8,7 @@ In formulas J is the expected return E[Σₜ γᵗ rₜ] up to the time limit, R
 Gₜ = Σ_{k≥t} γᵏ⁻ᵗ rₖ.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,7 +59,13 @@ class Facts:
     off_policy: bool = False
     """Meant for data of another policy, whose log-probabilities it uses."""
     several_steps: bool = False
-    """May take more than one step on a batch, as its surrogate has the importance ratio in it."""
+    """May take more than one step on a batch, as its surrogate has the importance ratio in it, or
+    as it is a regression.
+    """
+    regression: bool = False
+    """Fits the policy to the actions that were taken, whoever took them, by weights that do not
+    depend on it: no ratio, and no log-probability of the behaviour.
+    """
     psi_depends_on_policy: bool = False
     """Ψ contains the policy itself, by a ratio, a probability or scores: that of earlier parameters
     is another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
@@ -109,7 +116,9 @@ class Facts:
             parts.append("a critic V")
         if self.critic == "Q":
             parts.append(f"a critic Q of {' or '.join(self.actions)} actions")
-        if self.off_policy or self.several_steps:
+        if self.regression:
+            parts.append("actions of any policy")
+        elif self.off_policy or self.several_steps:
             parts.append("the behaviour's log-probabilities")
         else:
             parts.append("on-policy")
@@ -141,6 +150,16 @@ _WINDOWS: dict[str, Any] = {
     "gamma": 0.99,
     "max_grad_norm": 0.5,
     "undiscounted_state_weighting": 1.0,
+}
+
+# Longer windows, of which each is used several times; 150k steps.
+_SEVERAL_STEPS: dict[str, Any] = {
+    **_WINDOWS,
+    "num_steps": 64,
+    "num_updates": 292,
+    "num_epochs": 10,
+    "num_minibatches": 4,
+    "learning_rate": 0.001,
 }
 
 FACTS: dict[str, Facts] = {
@@ -545,14 +564,40 @@ FACTS: dict[str, Facts] = {
         several_steps=True,
         psi_depends_on_policy=True,
         same_on_policy="gae",
-        settings={  # 150k steps
-            **_WINDOWS,
-            "num_steps": 64,
-            "num_updates": 292,
-            "num_epochs": 10,
-            "num_minibatches": 4,
-            "learning_rate": 0.001,
+        settings=_SEVERAL_STEPS,
+    ),
+    "reward_weighted_regression": Facts(
+        module="target_policies",
+        psi="γᵗ exp(Gₜ / η)",
+        where="η = `advantage_scale`; exp(·) is at most `ratio_bound`",
+        source="RWR; Peters & Schaal 2007",
+        unbiased_for="no",
+        why="large returns count exponentially more; as η grows, η times it tends to ∇J",
+        variance="that of weights without a baseline, which are never negative",
+        several_steps=True,
+        regression=True,
+        settings={  # returns of up to 500
+            "num_envs": 20,
+            "num_updates": 100,
+            "num_epochs": 5,
+            "advantage_scale": 50.0,
+            "ratio_bound": math.inf,
         },
+    ),
+    "advantage_weighted_regression": Facts(
+        module="target_policies",
+        psi="γᵗ exp(Aₜ / η)",
+        where="A as gae's, η = `advantage_scale`; exp(·) is at most `ratio_bound`",
+        source="AWR; Peng et al. 2019, 1910.00177",
+        unbiased_for="no",
+        why="good actions count exponentially more; as η grows, η times it tends to gae",
+        variance="bounded by `ratio_bound`; at least the score's, as weights are positive",
+        collect=("episodes", "windows"),
+        critic="V",
+        baseline="critic",
+        several_steps=True,
+        regression=True,
+        settings={**_SEVERAL_STEPS, "advantage_scale": 5.0, "ratio_bound": 20.0},
     ),
     "gpomdp": Facts(
         module="average_reward",

@@ -110,6 +110,8 @@ LOOKS: dict[str, tuple[int, int]] = {
     "vine_action_value": (2, 4),
     "vine_all_action": (3, 4),
     "measure_valued": (4, 4),
+    "reward_weighted_regression": (5, 4),
+    "advantage_weighted_regression": (6, 4),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -179,7 +179,7 @@ def _check_lag(config: Any, facts: Any) -> None:
     if not facts.off_policy and not facts.several_steps:
         others = (*estimators_with(off_policy=True), *estimators_with(several_steps=True))
         raise ValueError(
-            f"policy_lag={config.policy_lag} needs an estimator with an importance ratio, and "
+            f"policy_lag={config.policy_lag} needs an estimator for data of another policy, and "
             f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
     if config.optimizer in ("storm", "svrpg"):
@@ -348,6 +348,7 @@ def _check_parts(config: Any) -> None:
             f"{config.network!r} takes no axes apart"
         )
     _check_reference(config)
+    _check_regression(config)
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if config.optimizer == "trpo" and facts.critic == "Q":
         raise ValueError(
@@ -397,6 +398,16 @@ def _check_parts(config: Any) -> None:
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
                 f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
             )
+
+
+def _check_regression(config: Any) -> None:
+    """Raises ValueError where the weights of a regression would be made negative."""
+    if config.advantages != "raw" and facts_of(config.estimator).regression:
+        raise ValueError(
+            f"advantages={config.advantages!r} standardises Ψ, which of estimator="
+            f"{part_name(config.estimator)!r} is a weight that is never negative: give "
+            "advantages='raw', and the scale of the advantages as advantage_scale"
+        )
 
 
 def _check_reference(config: Any) -> None:

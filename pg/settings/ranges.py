@@ -23,6 +23,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "stop_kl": (0.0, math.inf, "at least 0 (inf: never)"),
     "epsilon_high": (0.0, math.inf, "at least 0 (inf: no bound)"),
     "ratio_bound": (1.0, math.inf, "at least 1 (inf: no bound)"),
+    "advantage_scale": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "gate_rising": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "gate_falling": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "kl_coef": (0.0, LARGEST, f"{_FINITE} and at least 0"),

@@ -79,6 +79,10 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
     (
+        {"estimator": "advantage_weighted_regression", "advantages": "batch"},
+        "advantages='batch' standardises Ψ, which of",
+    ),
+    (
         {"estimator": "ppo", "num_envs": 8, "num_minibatches": 3},
         "num_minibatches must divide num_envs=8",
     ),
@@ -94,6 +98,7 @@ BAD_HYPERPARAMS = [
     ({"epsilon": -0.2}, "epsilon must be"),
     ({"baseline_decay": 1.0}, "baseline_decay must be"),
     ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
+    ({"advantage_scale": 0.0}, "advantage_scale must be finite .* and above 0"),
     ({"adam_epsilon": 0.0}, "adam_epsilon must be finite .* and above 0"),
     ({"entropy_coef": float("nan")}, "entropy_coef must be finite"),
 ]

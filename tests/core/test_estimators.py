@@ -217,6 +217,7 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "time_baseline": clock - others_clock,
         "moving_average": np.broadcast_to(total, (T, N)),  # nothing seen yet
         "state_value": discount * (to_go - v),
+        "reward_weighted_regression": discount * np.minimum(np.exp(to_go), 3.0),
         "centred_state_value": np.stack(
             [residual[:, n] - np.delete(residual, n, axis=1).mean(1) for n in range(N)], axis=1
         ),
@@ -324,7 +325,31 @@ def test_psi_of_the_bootstrapped_family(name: str, undiscounted: float) -> None:
     np.testing.assert_allclose(weighted.target[valid], (advantage + ends[3])[valid], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["actor_critic", "gae", "vtrace", "ppo"])
+@pytest.mark.parametrize("undiscounted", [0.0, 1.0])
+def test_the_weight_of_a_regression_is_the_exponential_of_an_advantage(undiscounted: float) -> None:
+    h = H._replace(undiscounted_state_weighting=undiscounted, advantage_scale=1.5, ratio_bound=2.0)
+    traj, plain = batch(), h._replace(undiscounted_state_weighting=1.0)
+    advantage = np.asarray(weigh("gae", traj, plain).psi)
+    found = weigh("advantage_weighted_regression", traj, h)
+    powers = np.where(undiscounted, 1.0, GAMMA ** np.arange(T))[:, None]
+    expected = powers * np.minimum(np.exp(advantage / 1.5), 2.0)
+    np.testing.assert_allclose(found.psi[traj.valid], expected[traj.valid], atol=1e-12)
+    assert (expected == powers * 2.0)[traj.valid].any()  # where the bound is
+    for name in ("target", "value"):
+        own, other = (getattr(x, name) for x in (found, weigh("gae", traj, plain)))
+        np.testing.assert_array_equal(own, other)
+
+
+def test_no_weight_of_a_regression_is_infinite() -> None:
+    """The exponent is bounded, not its exponential."""
+    traj, h = batch(), H._replace(advantage_scale=1e-300)
+    for name in estimators_with(regression=True):
+        assert np.isfinite(weigh(name, traj, h).psi).all(), name
+
+
+@pytest.mark.parametrize(
+    "name", ["actor_critic", "gae", "vtrace", "ppo", "advantage_weighted_regression"]
+)
 def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None:
     """In a window that begins at the third step of every episode, Ψ is γ² of what it is from their
     start.
@@ -542,6 +567,7 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
 BY_RATIO = (
     *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"),
     *("ppo", "grpo", "doubly_robust"),
+    *("reward_weighted_regression", "advantage_weighted_regression"),
 )
 
 

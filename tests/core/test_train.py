@@ -194,6 +194,7 @@ SWEPT: dict[str, tuple[float, float]] = {
     "baseline_decay": (0.0, 0.99),
     "max_grad_norm": (0.01, 10.0),
     "adam_epsilon": (1e-8, 1e-2),
+    "advantage_scale": (1.0, 10.0),
     "beta": (0.0, 0.9),
     "damping": (0.001, 1.0),
     "max_kl": (0.001, 0.01),
@@ -229,6 +230,9 @@ def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
             num_steps=8,
             num_updates=3,
             preset=None,
+        ),
+        "advantage_scale": Config(
+            estimator="advantage_weighted_regression", num_envs=4, num_updates=3, preset=None
         ),
         "damping": Config(optimizer="natural", num_envs=4, num_updates=3, preset=None),
         "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3, preset=None),

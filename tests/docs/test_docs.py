@@ -70,7 +70,11 @@ def test_what_estimators_need_is_what_the_table_of_facts_says() -> None:
         set(estimators_with(critic="Q", actions=("discrete",))),
         set(estimators_with(collect=both, critic="V")),
         set(estimators_with(collect=("windows",))),
-        {*estimators_with(off_policy=True), *estimators_with(several_steps=True)},
+        {
+            *estimators_with(off_policy=True),
+            *estimators_with(several_steps=True, regression=False),
+        },
+        set(estimators_with(regression=True)),
     ]
 
 

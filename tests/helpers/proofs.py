@@ -227,6 +227,22 @@ def of_weighed_gae(case: Case) -> np.ndarray:
     )
 
 
+def of_weighed_likelihood(case: Case) -> np.ndarray:
+    """The score of each action, times the exponential of its reward to go or advantage."""
+    scale, bound = case.setting["advantage_scale"], case.setting["ratio_bound"]
+    c = GAMMA * case.setting.get("gae_lambda", 0.0)
+
+    def weight(e: Episode, t: int) -> float:
+        later = range(t, len(e.reward))
+        if case.name == "reward_weighted_regression":
+            credit = sum(GAMMA ** (k - t) * e.reward[k] for k in later)
+        else:
+            credit = sum(c ** (k - t) * e.delta(k) for k in later)
+        return min(math.exp(credit / scale), bound)
+
+    return by_loops(case, weight)
+
+
 def of_n_step(case: Case) -> np.ndarray:
     def advantage(e: Episode, t: int) -> float:
         end = min(t + case.setting["n_step"], len(e.reward))
@@ -381,6 +397,22 @@ CASES = [
         {"gae_lambda": 0.5, "temperature": 0.3, "epsilon": math.inf},
         of_weighed_gae,
         on_policy=False,
+    ),
+    Case(
+        "reward_weighted_regression",
+        {"advantage_scale": 0.5, "ratio_bound": math.inf},
+        of_weighed_likelihood,
+    ),
+    Case(
+        "reward_weighted_regression",
+        {"advantage_scale": 0.5, "ratio_bound": 3.0, "temperature": 0.3},
+        of_weighed_likelihood,
+        on_policy=False,
+    ),
+    Case(
+        "advantage_weighted_regression",
+        {"advantage_scale": 2.0, "ratio_bound": 3.0, "gae_lambda": 0.5},
+        of_weighed_likelihood,
     ),
     Case("gpomdp", {"beta": 0.6}, of_a_fading_trace, problem=endless),
 ]

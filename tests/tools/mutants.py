@@ -1006,6 +1006,20 @@ MUTANTS = [
         "tests/core/test_surrogates.py",
     ),
     Mutant(
+        "the weights of a regression without a bound",
+        "estimators/target_policies.py",
+        "jnp.exp(jnp.minimum(x / h.advantage_scale, jnp.log(h.ratio_bound)))",
+        "jnp.exp(x / h.advantage_scale)",
+        "tests/core/test_estimators.py -k 'weight_of_a_regression'",
+    ),
+    Mutant(
+        "a reward-weighted regression that credits an action with the rewards before it",
+        "estimators/target_policies.py",
+        "to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)",
+        "to_go = returns.total_return(traj.reward, h.gamma)[None] + 0.0 * traj.reward",
+        "tests/core/test_estimators.py -k 'psi_of_the_episodic and reward_weighted'",
+    ),
+    Mutant(
         "the policy-gradient term of v-trace mixed by λ",
         "returns.py",
         "advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)",
