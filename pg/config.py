@@ -23,6 +23,7 @@ from pg.settings.checks import (
     checked_fields,
 )
 from pg.settings.choices import (
+    AT_OTHER_PARAMETERS,
     NONFINITE_CAUSES,
     RNN,
     ActionDistribution,
@@ -268,8 +269,8 @@ class Config:
     """
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
-    reduction (storm, svrpg); or FILE.py:NAME of your own: a function of the learning rate that
-    makes an optax transformation (in Python also that function).
+    reduction (storm, svrpg, page_pg); or FILE.py:NAME of your own: a function of the learning rate
+    that makes an optax transformation (in Python also that function).
     """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
@@ -464,6 +465,8 @@ class Hyperparams(NamedTuple):
     """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm)."""
     snapshot_period: Any = 10
     """Updates between two snapshots of the parameters (svrpg)."""
+    restart_probability: Any = 0.1
+    """Probability that an update takes the plain gradient of its batch, in [0, 1] (page_pg)."""
     env_params: Mapping[str, Any] = {}  # read only, an empty pytree
     """Traced overrides of the environment's parameters (in Python, for sweeps)."""
 
@@ -589,7 +592,7 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
     def is_set(value: Any) -> bool:
         return isinstance(value, Real) and value != 0
 
-    if config.optimizer in ("storm", "svrpg") and is_set(temperature):
+    if config.optimizer in AT_OTHER_PARAMETERS and is_set(temperature):
         raise ValueError(
             f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "

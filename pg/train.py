@@ -90,10 +90,10 @@ class Learned(NamedTuple):
     largest: Float[Array, ""]  # norm of all gradients together, the largest so far on this batch
 
 
-# Part of a batch, number of the step among all that are planned -> learned, metrics
-GradientStep = Callable[[Learned, Weighted, Array], tuple[Learned, Metrics]]
-# Batch, key that shuffles it, number of the update -> learned, mean metrics
-Passes = Callable[[Learned, Weighted, PRNGKeyArray, Array], tuple[Learned, Metrics]]
+# Part of a batch, number of the step among all that are planned, key -> learned, metrics
+GradientStep = Callable[[Learned, Weighted, Array, PRNGKeyArray], tuple[Learned, Metrics]]
+# Batch, key that shuffles it, key of its steps, number of the update -> learned, mean metrics
+Passes = Callable[[Learned, Weighted, PRNGKeyArray, PRNGKeyArray, Array], tuple[Learned, Metrics]]
 
 
 def make_learner(
@@ -205,7 +205,7 @@ def one_update(
     """
 
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
-        collect_key, shuffle_key = jax.random.split(key)
+        collect_key, shuffle_key, steps_key = jax.random.split(key, 3)
         acting, history = lag.acting(config, state.params, state.history)
         collected = collector.collect(actor, acting, collect_key, state.rollout)
         traj = normalisation.scaled(collected.traj, state.normaliser)
@@ -213,7 +213,7 @@ def one_update(
         if config.advantages == "batch":
             batch = standardise(batch)
         start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = learn(start, batch, shuffle_key, state.update)
+        learned, metrics = learn(start, batch, shuffle_key, steps_key, state.update)
         after = state._replace(
             params=learned.params,
             opt_state=learned.opt_state,
@@ -249,12 +249,15 @@ def gradient_step(
     """
     scale = scale if config.minibatch_size is None else 1.0
 
-    def one(learned: Learned, batch: Weighted, step: Int[Array, ""]) -> tuple[Learned, Metrics]:
+    def one(
+        learned: Learned, batch: Weighted, step: Int[Array, ""], key: PRNGKeyArray
+    ) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
         extra = {"batch": batch, "policy": policy, "estimator": est, "gradient_scale": scale}
+        extra["key"] = jax.random.fold_in(key, step)
         updates, opt_state = optimizer_at(step).update(
             grads, learned.opt_state, learned.params, **extra
         )
@@ -277,10 +280,14 @@ def passes(config: Config, take: GradientStep) -> Passes:
     steps = config.steps_per_update
     single_steps = config.minibatch_size is not None
     if steps == 1 and not single_steps:
-        return lambda learned, batch, key, update: take(learned, batch, update)
+        return lambda learned, batch, _, key, update: take(learned, batch, update, key)
 
     def minibatches(
-        learned: Learned, batch: Weighted, key: PRNGKeyArray, update: Int[Array, ""]
+        learned: Learned,
+        batch: Weighted,
+        shuffle_key: PRNGKeyArray,
+        key: PRNGKeyArray,
+        update: Int[Array, ""],
     ) -> tuple[Learned, Metrics]:
         full = devices.gather_envs(batch)
         if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
@@ -289,13 +296,13 @@ def passes(config: Config, take: GradientStep) -> Passes:
         def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
             part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], full), axis=1)
-            moved, metrics = take(learned, part, step)
+            moved, metrics = take(learned, part, step, key)
             unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
             after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
             return after, metrics
 
         numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
-        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
+        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, shuffle_key), numbers))
         return learned, jax.tree.map(jnp.mean, metrics)
 
     return minibatches

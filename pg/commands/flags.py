@@ -76,7 +76,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "optimizer": (
         *("optimizer", "learning_rate", "schedule", "max_grad_norm", "adam_epsilon"),
         *("critic_optimizer", "critic_rate"),
-        *("damping", "max_kl", "momentum", "snapshot_period", "on_nonfinite"),
+        *("damping", "max_kl", "momentum", "snapshot_period", "restart_probability"),
+        "on_nonfinite",
     ),
     "network": (
         *(

@@ -1,10 +1,12 @@
 """Gradients to updates: optax, with the step size and its schedule from Config and Hyperparams.
 
 Most take the gradient alone. Others take, as optax's extra arguments, its sources too: the weighted
-batch, the policy, and the estimator.
+batch, the policy, the estimator, and a random key.
 
-    adam, sgd, ...   g ↦ update(g)             storm, svrpg   g and gradients at earlier parameters
-    natural          g ↦ (F + damping I)⁻¹ g   trpo           the same, within a KL divergence
+    adam, sgd, ...          g ↦ update(g)
+    natural                 g ↦ (F + damping I)⁻¹ g
+    trpo                    the same, within a KL divergence
+    storm, svrpg, page_pg   g and gradients at earlier parameters
 """
 
 import functools
@@ -34,7 +36,12 @@ from pg.optimizers.curvature import (
     scale_by_fisher,
     scale_by_trust_region,
 )
-from pg.optimizers.variance_reduction import importance_weighted_gradient, storm, svrpg
+from pg.optimizers.variance_reduction import (
+    importance_weighted_gradient,
+    page_pg,
+    storm,
+    svrpg,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -46,6 +53,7 @@ __all__ = [
     "importance_weighted_gradient",
     "make_optimizer",
     "mean_kl",
+    "page_pg",
     "planned",
     "scale_by_fisher",
     "scale_by_trust_region",
@@ -84,6 +92,7 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "trpo": trpo,
     "storm": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
     "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "page_pg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
 # Transformations of the gradient before it is clipped: a correction of a clipped gradient would
@@ -91,6 +100,7 @@ POLICY_ONLY = get_args(PolicyOptimizer)
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
+    "page_pg": lambda h: page_pg(h.restart_probability),
 }
 
 
@@ -100,8 +110,8 @@ def make_optimizer(
     """Clipping by global norm, then the optimizer of `config`: a named one of policy and critic
     each, or one's own of both together.
 
-    Its update takes `batch`, `policy`, `estimator` and `gradient_scale` (the factor
-    of the gradients) besides gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator`, `gradient_scale` (the factor of the gradients)
+    and `key` (of this step alone) besides gradients, state and params.
 
     Args:
         config: Has the optimizers and the schedule of the learning rate. One's own is a function

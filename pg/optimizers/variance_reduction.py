@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import log_ratio
@@ -41,7 +41,8 @@ def importance_weighted_gradient(
     return estimator.grad(params, batch._replace(psi=weight * batch.psi))[0]
 
 
-Schedule = Callable[[Array], Array]  # updates so far -> bool []
+# updates so far, random key (None where none was given) -> bool []
+Schedule = Callable[[Array, PRNGKeyArray | None], Array]
 
 
 class MomentumState(NamedTuple):
@@ -58,7 +59,7 @@ def storm(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
 
     momentum: m in [0, 1]; 0 is the plain gradient, 1 has no decay.
     """
-    return _corrected(lambda step: step > 0, momentum, renewed=lambda step: step >= 0)
+    return _corrected(_after_the_first, momentum, renewed=_always)
 
 
 def svrpg(period: Int[ArrayLike, ""] = 10) -> optax.GradientTransformationExtraArgs:
@@ -68,7 +69,37 @@ def svrpg(period: Int[ArrayLike, ""] = 10) -> optax.GradientTransformationExtraA
     At a snapshot dₖ = μ = g(θₖ), of a batch as large as the others. Updates that are skipped do not
     count.
     """
-    return _corrected(lambda step: step % period > 0, 1.0, renewed=lambda step: step % period == 0)
+    return _corrected(
+        lambda step, key: step % period > 0, 1.0, renewed=lambda step, key: step % period == 0
+    )
+
+
+def page_pg(
+    restart_probability: Float[ArrayLike, ""] = 0.1,
+) -> optax.GradientTransformationExtraArgs:
+    """dₖ = g(θₖ) with probability p, else g(θₖ) + (dₖ₋₁ - w g(θₖ₋₁)): a snapshot by the toss of a
+    coin (PAGE-PG, Gargiani et al. 2022, 2202.00308, algorithm 1).
+
+    The coin is tossed with the `key` of the update, so that each run has its own. There the batch
+    of a plain gradient is larger than the others; here all are as large. The first update is plain.
+
+    restart_probability: p in [0, 1]; 1 is the plain gradient, 0 has no restart.
+    """
+
+    def used(step: Int[Array, ""], key: PRNGKeyArray | None) -> Array:
+        if key is None:
+            raise ValueError("page_pg tosses a coin at every update: give its update a `key`")
+        return (step > 0) & ~jax.random.bernoulli(key, restart_probability)
+
+    return _corrected(used, 1.0, renewed=_always)
+
+
+def _after_the_first(step: Int[Array, ""], key: PRNGKeyArray | None) -> Array:
+    return step > 0
+
+
+def _always(step: Int[Array, ""], key: PRNGKeyArray | None) -> Array:
+    return jnp.bool_(True)
 
 
 def _corrected(
@@ -94,11 +125,12 @@ def _corrected(
         batch: Weighted,
         policy: Network,
         estimator: Estimator,
+        key: PRNGKeyArray | None = None,
         **extra: Any,
     ) -> Any:
         step = state.step
-        is_corrected = used(step)
-        is_renewed = renewed(step)
+        is_corrected = used(step, key)
+        is_renewed = renewed(step, key)
         earlier = params._replace(policy=state.params)
         at_earlier = importance_weighted_gradient(estimator, policy, earlier, batch).policy
 

@@ -16,7 +16,12 @@ from pg.inputs import (
     entries_or_names,
     shown,
 )
-from pg.settings.choices import CHOICES, CriticOptimizer, PolicyOptimizer
+from pg.settings.choices import (
+    AT_OTHER_PARAMETERS,
+    CHOICES,
+    CriticOptimizer,
+    PolicyOptimizer,
+)
 from pg.settings.construction import AUTO
 from pg.settings.convolutions import checked_texts
 from pg.settings.environments import check_env, check_interface
@@ -182,7 +187,7 @@ def _check_lag(config: Any, facts: Any) -> None:
             f"policy_lag={config.policy_lag} needs an estimator for data of another policy, and "
             f"estimator={estimator!r} is on-policy; use one of: {', '.join(others)}{BY_A_SWITCH}"
         )
-    if config.optimizer in ("storm", "svrpg"):
+    if config.optimizer in AT_OTHER_PARAMETERS:
         raise ValueError(
             f"policy_lag={config.policy_lag} excludes optimizer={config.optimizer!r}, which weighs "
             "a batch by the ratio of two policies of which the first has collected it"
@@ -355,11 +360,11 @@ def _check_parts(config: Any) -> None:
             f"optimizer='trpo' measures its step by the action that was taken, and "
             f"estimator={estimator!r} weighs all of them; use optimizer='natural'"
         )
-    if config.optimizer in ("storm", "svrpg") and config.collect != "episodes":
+    if config.optimizer in AT_OTHER_PARAMETERS and config.collect != "episodes":
         raise ValueError(
             f"optimizer={config.optimizer!r} weighs whole episodes and so needs collect='episodes'"
         )
-    if config.optimizer in ("storm", "svrpg") and facts.psi_depends_on_policy:
+    if config.optimizer in AT_OTHER_PARAMETERS and facts.psi_depends_on_policy:
         free = estimators_with(psi_depends_on_policy=False)
         others = [name for name in free if "episodes" in FACTS[name].collect]
         raise ValueError(

@@ -43,6 +43,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "max_kl": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "momentum": (0.0, 1.0, "in [0, 1]"),
     "snapshot_period": (1, COUNTABLE - 1, _WHOLE),
+    "restart_probability": (0.0, 1.0, "in [0, 1]"),
 }
 
 

@@ -29,6 +29,7 @@ from pg.estimators.facts import FACTS
 from pg.layers import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
 from pg.presets import preset
+from pg.settings.choices import AT_OTHER_PARAMETERS
 from pg.settings.ranges import RANGES
 from pg.sweep import SweepSpec
 from pg.train import make_learner
@@ -110,8 +111,8 @@ def test_bad_config(fields: dict[str, Any], message: str) -> None:
         Config(**fields, preset=None)
 
 
-# What the module of storm and svrpg says of estimators: a Ψ that depends on the policy is not for
-# them.
+# What the module of variance reduction over updates says of estimators: a Ψ that depends on the
+# policy is not for its optimizers.
 OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
@@ -119,7 +120,7 @@ OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_vari
 OF_PI += ("vine_advantage", "vine_action_value", "vine_all_action", "measure_valued")
 
 
-@pytest.mark.parametrize("optimizer", ["storm", "svrpg"])
+@pytest.mark.parametrize("optimizer", AT_OTHER_PARAMETERS)
 @pytest.mark.parametrize("estimator", FACTS)
 def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of_the_policy(
     estimator: str, optimizer: Any
@@ -134,7 +135,7 @@ def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of
         Config(**fields, preset=None)
 
 
-@pytest.mark.parametrize("optimizer", ["storm", "svrpg"])
+@pytest.mark.parametrize("optimizer", AT_OTHER_PARAMETERS)
 def test_gradients_at_earlier_parameters_exclude_a_temperature(optimizer: Any) -> None:
     """Wherever the two meet: in training, on the command line, and in a sweep over either."""
     config, h = (

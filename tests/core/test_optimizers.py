@@ -24,18 +24,20 @@ from pg.optimizers import (
     fisher_vector_product,
     importance_weighted_gradient,
     mean_kl,
+    page_pg,
     scale_by_fisher,
     scale_by_trust_region,
     storm,
     svrpg,
 )
 from pg.optimizers.curvature import surrogate
-from pg.train import make_learner, make_train
+from pg.train import make_learner, make_train, training_keys
 
 S, A, H, GAMMA = 3, 2, 3, 0.8
 MDP = tabular.garnet(0, S, A, branching=2, horizon=H)
 LOGITS = np.random.default_rng(1).normal(size=(S, A))
 POLICY = tabular_policy(S, A)
+KEY = jax.random.key(0)
 
 
 def batch() -> tuple[Any, np.ndarray]:
@@ -124,6 +126,7 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
         pytest.param("natural", "all_action", marks=pytest.mark.slow),
         pytest.param("trpo", "gae", marks=pytest.mark.slow),
         pytest.param("svrpg", "state_value", marks=pytest.mark.slow),
+        pytest.param("page_pg", "leave_one_out", marks=pytest.mark.slow),
     ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
@@ -354,8 +357,8 @@ def test_the_importance_weighted_gradient_is_that_of_the_earlier_parameters() ->
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("transform", "momentum"),
-    [(storm(1.0), 1.0), (storm(0.5), 0.5), (svrpg(), 1.0)],
-    ids=["recursive", "half", "svrpg"],
+    [(storm(1.0), 1.0), (storm(0.5), 0.5), (svrpg(), 1.0), (page_pg(0.0), 1.0)],
+    ids=["recursive", "half", "svrpg", "page_pg"],
 )
 def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
     transform: Any, momentum: float
@@ -374,10 +377,9 @@ def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
         )
 
         def direction(one: Weighted, memory: Any = memory) -> jax.Array:
-            given = {"batch": one, "policy": POLICY, "estimator": estimator}
-            return -transform.update(estimator.grad(params, one)[0], memory, params, **given)[
-                0
-            ].policy
+            given = {"batch": one, "policy": POLICY, "estimator": estimator, "key": KEY}
+            gradient = estimator.grad(params, one)[0]
+            return -transform.update(gradient, memory, params, **given)[0].policy
 
         x = each_episode(direction, rows)
         exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)).ravel()
@@ -386,6 +388,92 @@ def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
     if momentum == 1.0:
         assert traces[0] / traces[1] == pytest.approx(4.0, rel=0.1)
     assert traces[0] < np.trace(tabular.total_return_moments(MDP, jnp.asarray(LOGITS), GAMMA)[1])
+
+
+@pytest.mark.usefixtures("x64")
+def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_episodes() -> None:
+    """Both sides of the coin have the mean ∇J(θ), so its toss adds nothing but its mixture of
+    variances; an update without a key is refused, and the first is plain whatever the coin.
+    """
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    rows, probability = weighted_batch(LOGITS)
+    params, p = Params(jnp.asarray(LOGITS), ()), 0.3
+    slope = -jnp.asarray(tabular.exact_gradient(MDP, jnp.asarray(NEAR), GAMMA))
+    transform = page_pg(p)
+    first = transform.init(params)
+    later = first._replace(step=jnp.int32(1), params=jnp.asarray(NEAR), direction=slope)
+    given = {"batch": rows, "policy": POLICY, "estimator": estimator}
+    gradient = estimator.grad(params, rows)[0]
+    keys = jax.random.split(KEY, 1000)
+
+    def toss(memory: Any) -> np.ndarray:
+        """True for the keys of which the direction is the plain gradient, [1000]."""
+        directions = jax.vmap(
+            lambda key: transform.update(gradient, memory, params, key=key, **given)[0].policy
+        )(keys)
+        same = np.asarray(directions) == np.asarray(gradient.policy)
+        return np.all(same, axis=(1, 2))
+
+    is_plain = toss(later)
+    assert abs(is_plain.mean() - p) < 4 * np.sqrt(p * (1 - p) / len(keys))
+    assert toss(first).all()
+    exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)).ravel()
+    spread = []
+    for key in (keys[np.argmax(is_plain)], keys[np.argmin(is_plain)]):
+
+        def direction(one: Weighted, key: Any = key) -> jax.Array:
+            own = {**given, "batch": one, "key": key}
+            return -transform.update(estimator.grad(params, one)[0], later, params, **own)[0].policy
+
+        x = each_episode(direction, rows)
+        np.testing.assert_allclose(probability @ x, exact, atol=1e-12)
+        spread.append(float(probability @ ((x - exact) ** 2).sum(1)))
+    assert spread[1] < 0.1 * spread[0]
+    with pytest.raises(ValueError, match="page_pg tosses a coin at every update"):
+        transform.update(gradient, later, params, **given)
+
+
+def test_every_step_of_every_run_has_a_key_of_its_own() -> None:
+    """What an optimizer draws differs between seeds that are vmapped, between updates and between
+    the steps on one batch; a run in chunks draws it again.
+    """
+
+    def recorder(rate: Any) -> optax.GradientTransformationExtraArgs:
+        """Leaves parameters as they are, and keeps a number drawn from the key of each step."""
+
+        def update(updates: Any, state: Any, params: Any = None, *, key: Any, **_: Any) -> Any:
+            seen, count = state
+            return jax.tree.map(jnp.zeros_like, updates), (
+                seen.at[count].set(jax.random.uniform(key)),
+                count + 1,
+            )
+
+        return optax.GradientTransformationExtraArgs(
+            lambda params: (jnp.zeros(12), jnp.int32(0)), update
+        )
+
+    config = Config(
+        env=MDP,
+        estimator="ppo",
+        collect="windows",
+        num_envs=2,
+        num_steps=4,
+        num_epochs=2,
+        num_minibatches=2,
+        num_updates=3,
+        hidden_sizes=(),
+        preset=None,
+    )
+    keys = jax.random.split(KEY, 3)
+    train = make_train(config, optimizer=recorder)
+    seen = np.asarray(jax.jit(jax.vmap(train))(keys)[0].opt_state[1][0])
+    assert len(np.unique(seen)) == seen.size == 36
+    learner = make_learner(config, optimizer=recorder)
+    init_key, step_keys = training_keys(keys[1], 0, 3)
+    state = learner.init(init_key)
+    for key in step_keys:
+        state = jax.jit(learner.step)(state, key)[0]
+    np.testing.assert_array_equal(state.opt_state[1][0], seen[1])
 
 
 def test_what_is_remembered_and_when() -> None:

@@ -231,7 +231,7 @@ def the_rest() -> None:
 
 
 def corrected(make: Callable[[], Any]) -> Callable[[Any], Any]:
-    """STORM-PG or SVRPG before plain SGD."""
+    """Variance reduction over updates before plain SGD."""
     return lambda rate: optax.chain(make(), optax.sgd(rate))
 
 
@@ -278,6 +278,7 @@ STRICT: dict[str, Callable[[], None]] = {
         for name, make in (
             ("storm", variance_reduction.storm),
             ("svrpg", variance_reduction.svrpg),
+            ("page_pg", variance_reduction.page_pg),
         )
     },
     "masks": masks,

@@ -200,6 +200,7 @@ SWEPT: dict[str, tuple[float, float]] = {
     "max_kl": (0.001, 0.01),
     "momentum": (0.0, 0.9),
     "snapshot_period": (1, 3),
+    "restart_probability": (0.0, 1.0),
 }
 
 
@@ -238,6 +239,7 @@ def test_every_hyperparameter_can_be_vmapped(name: str) -> None:
         "max_kl": Config(optimizer="trpo", num_envs=4, num_updates=3, preset=None),
         "momentum": Config(optimizer="storm", num_envs=4, num_updates=3, preset=None),
         "snapshot_period": Config(optimizer="svrpg", num_envs=4, num_updates=3, preset=None),
+        "restart_probability": Config(optimizer="page_pg", num_envs=4, num_updates=3, preset=None),
     }.get(name, PPO if name != "gamma" else Config(num_envs=4, num_updates=3, preset=None))
 
     def final(value: jax.Array) -> Any:

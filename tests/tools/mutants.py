@@ -1561,6 +1561,27 @@ MUTANTS = [
         "tests/core/test_optimizers.py",
     ),
     Mutant(
+        "page_pg without plain gradients",
+        "optimizers/variance_reduction.py",
+        "(step > 0) & ~jax.random.bernoulli(key, restart_probability)",
+        "(step > 0) & ~jax.random.bernoulli(key, 0.0 * restart_probability)",
+        "tests/core/test_optimizers.py -k coin",
+    ),
+    Mutant(
+        "one coin of page_pg for all runs",
+        "optimizers/variance_reduction.py",
+        "(step > 0) & ~jax.random.bernoulli(key, restart_probability)",
+        "(step > 0) & ~jax.random.bernoulli(jax.random.key(0), restart_probability)",
+        "tests/core/test_optimizers.py -k coin",
+    ),
+    Mutant(
+        "one random key for all steps on a batch",
+        "train.py",
+        'extra["key"] = jax.random.fold_in(key, step)',
+        'extra["key"] = jax.random.fold_in(key, 0 * step)',
+        "tests/core/test_optimizers.py -k key_of_its_own",
+    ),
+    Mutant(
         "the Fisher matrix by another state weighting than the gradient's",
         "optimizers/curvature.py",
         "return jnp.asarray(gamma, traj.reward.dtype) ** traj.time",
