@@ -269,8 +269,8 @@ class Config:
     """
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
-    reduction (storm, svrpg, page_pg); or FILE.py:NAME of your own: a function of the learning rate
-    that makes an optax transformation (in Python also that function).
+    reduction (storm, svrpg, page_pg, harpg, n_harpg); or FILE.py:NAME of your own: a function of
+    the learning rate that makes an optax transformation (in Python also that function).
     """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
@@ -462,7 +462,7 @@ class Hyperparams(NamedTuple):
     max_kl: Any = 0.01
     """Largest mean KL divergence of a step, in nats per state (trpo)."""
     momentum: Any = 0.9
-    """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm)."""
+    """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm, harpg, n_harpg)."""
     snapshot_period: Any = 10
     """Updates between two snapshots of the parameters (svrpg)."""
     restart_probability: Any = 0.1

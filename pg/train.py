@@ -36,6 +36,7 @@ from pg.inputs import check_key, check_kind
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, scheduled
+from pg.optimizers.variance_reduction import Resample
 from pg.parts import with_parts
 from pg.rollout import Collected, Collector, RolloutState, Trajectory
 
@@ -90,10 +91,18 @@ class Learned(NamedTuple):
     largest: Float[Array, ""]  # norm of all gradients together, the largest so far on this batch
 
 
-# Part of a batch, number of the step among all that are planned, key -> learned, metrics
-GradientStep = Callable[[Learned, Weighted, Array, PRNGKeyArray], tuple[Learned, Metrics]]
-# Batch, key that shuffles it, key of its steps, number of the update -> learned, mean metrics
-Passes = Callable[[Learned, Weighted, PRNGKeyArray, PRNGKeyArray, Array], tuple[Learned, Metrics]]
+class Source(NamedTuple):
+    """The source of gradients: a batch, and what an optimizer may ask for beside it."""
+
+    batch: Weighted
+    resample: Resample | None  # a batch at other parameters; None with windows
+    key: PRNGKeyArray
+
+
+# Source, part of its batch, number of the step among all that are planned -> learned, metrics
+GradientStep = Callable[[Learned, Source, Weighted, Array], tuple[Learned, Metrics]]
+# Source, key that shuffles its batch, number of the update -> learned, mean metrics
+Passes = Callable[[Learned, Source, PRNGKeyArray, Array], tuple[Learned, Metrics]]
 
 
 def make_learner(
@@ -204,16 +213,24 @@ def one_update(
         learn: The gradient steps on a batch.
     """
 
+    def weighed(state: TrainState, params: Params, collected: Collected) -> tuple[Weighted, PyTree]:
+        traj = normalisation.scaled(collected.traj, state.normaliser)
+        batch, estimator_state = est.weigh(params, state.estimator_state, traj)
+        return standardise(batch) if config.advantages == "batch" else batch, estimator_state
+
     def step(state: TrainState, key: PRNGKeyArray) -> Update:
         collect_key, shuffle_key, steps_key = jax.random.split(key, 3)
         acting, history = lag.acting(config, state.params, state.history)
         collected = collector.collect(actor, acting, collect_key, state.rollout)
-        traj = normalisation.scaled(collected.traj, state.normaliser)
-        batch, estimator_state = est.weigh(state.params, state.estimator_state, traj)
-        if config.advantages == "batch":
-            batch = standardise(batch)
+        batch, estimator_state = weighed(state, state.params, collected)
+
+        def resample(params: Params, key: PRNGKeyArray) -> tuple[Weighted, Array]:
+            again = collector.collect(actor, params, key, ())
+            return weighed(state, params, again)[0], jnp.sum(again.traj.all_env_steps)
+
+        source = Source(batch, resample if config.collect == "episodes" else None, steps_key)
         start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = learn(start, batch, shuffle_key, steps_key, state.update)
+        learned, metrics = learn(start, source, shuffle_key, state.update)
         after = state._replace(
             params=learned.params,
             opt_state=learned.opt_state,
@@ -224,6 +241,7 @@ def one_update(
             history=history,
         )
         metrics = metrics | _summary(collected)
+        metrics["env_steps"] += optimizers.env_steps(learned.opt_state)
         return Update(after, metrics, collected.traj, batch, learned.largest)
 
     return step
@@ -250,16 +268,22 @@ def gradient_step(
     scale = scale if config.minibatch_size is None else 1.0
 
     def one(
-        learned: Learned, batch: Weighted, step: Int[Array, ""], key: PRNGKeyArray
+        learned: Learned, source: Source, batch: Weighted, step: Int[Array, ""]
     ) -> tuple[Learned, Metrics]:
         if config.advantages == "minibatch":
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
         grads = jax.tree.map(lambda g: scale * g, grads)
-        extra = {"batch": batch, "policy": policy, "estimator": est, "gradient_scale": scale}
-        extra["key"] = jax.random.fold_in(key, step)
         updates, opt_state = optimizer_at(step).update(
-            grads, learned.opt_state, learned.params, **extra
+            grads,
+            learned.opt_state,
+            learned.params,
+            batch=batch,
+            policy=policy,
+            estimator=est,
+            gradient_scale=scale,
+            key=jax.random.fold_in(source.key, step),
+            resample=source.resample,
         )
         after = Learned(
             params=optax.apply_updates(learned.params, updates),
@@ -280,29 +304,25 @@ def passes(config: Config, take: GradientStep) -> Passes:
     steps = config.steps_per_update
     single_steps = config.minibatch_size is not None
     if steps == 1 and not single_steps:
-        return lambda learned, batch, _, key, update: take(learned, batch, update, key)
+        return lambda learned, source, key, update: take(learned, source, source.batch, update)
 
     def minibatches(
-        learned: Learned,
-        batch: Weighted,
-        shuffle_key: PRNGKeyArray,
-        key: PRNGKeyArray,
-        update: Int[Array, ""],
+        learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
     ) -> tuple[Learned, Metrics]:
-        full = devices.gather_envs(batch)
+        full = devices.gather_envs(source.batch)
         if single_steps:  # each is an environment with one step: leaves [1, T B, ...]
             full = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), full)
 
         def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
             part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], full), axis=1)
-            moved, metrics = take(learned, part, step, key)
+            moved, metrics = take(learned, source, part, step)
             unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
             after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
             return after, metrics
 
         numbers = update * steps + jnp.arange(steps, dtype=jnp.int32)
-        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, shuffle_key), numbers))
+        learned, metrics = jax.lax.scan(one, learned, (_minibatches(config, key), numbers))
         return learned, jax.tree.map(jnp.mean, metrics)
 
     return minibatches

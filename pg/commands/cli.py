@@ -48,6 +48,7 @@ from pg.inputs import nearest
 from pg.presets import preset
 from pg.runs import encoding, folders, migrations, sources
 from pg.settings import own_files
+from pg.settings.choices import RESAMPLING
 from pg.settings.parts import resolved
 from pg.settings.stored_params import FIELDS as STORED
 
@@ -543,6 +544,8 @@ def describe(
         num_rollouts *= 1 + config.num_branches
     if further == "lookahead":
         num_rollouts *= num_actions * config.num_branches
+    if config.optimizer in RESAMPLING:
+        num_rollouts *= 2
     beside = ""
     if further == "branches":
         beside = ", and those of the episodes out of visited states"

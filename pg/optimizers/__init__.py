@@ -1,12 +1,13 @@
 """Gradients to updates: optax, with the step size and its schedule from Config and Hyperparams.
 
 Most take the gradient alone. Others take, as optax's extra arguments, its sources too: the weighted
-batch, the policy, the estimator, and a random key.
+batch, the policy, the estimator, a random key, and a way to collect another batch.
 
     adam, sgd, ...          g ↦ update(g)
     natural                 g ↦ (F + damping I)⁻¹ g
     trpo                    the same, within a KL divergence
     storm, svrpg, page_pg   g and gradients at earlier parameters
+    harpg, n_harpg          g and Hessians between earlier parameters and these
 """
 
 import functools
@@ -37,6 +38,9 @@ from pg.optimizers.curvature import (
     scale_by_trust_region,
 )
 from pg.optimizers.variance_reduction import (
+    env_steps,
+    harpg,
+    hessian_vector_product,
     importance_weighted_gradient,
     page_pg,
     storm,
@@ -47,9 +51,12 @@ __all__ = [
     "OPTIMIZERS",
     "clip_each_by_global_norm",
     "conjugate_gradient",
+    "env_steps",
     "exact_solve",
     "fisher_matrix",
     "fisher_vector_product",
+    "harpg",
+    "hessian_vector_product",
     "importance_weighted_gradient",
     "make_optimizer",
     "mean_kl",
@@ -78,6 +85,11 @@ def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
     return scale_by_trust_region(h.max_kl, h.damping)
 
 
+def normalised(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
+    """Steps whose length is the learning rate, along the direction."""
+    return optax.chain(optax.normalize_by_update_norm(), optax.scale_by_learning_rate(rate))
+
+
 # From the learning rate and the hyperparameters.
 OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation]] = {
     "adam": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
@@ -93,6 +105,8 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "storm": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
     "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
     "page_pg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "harpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "n_harpg": normalised,
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
 # Transformations of the gradient before it is clipped: a correction of a clipped gradient would
@@ -101,6 +115,8 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
     "storm": lambda h: storm(h.momentum),
     "svrpg": lambda h: svrpg(h.snapshot_period),
     "page_pg": lambda h: page_pg(h.restart_probability),
+    "harpg": lambda h: harpg(h.momentum),
+    "n_harpg": lambda h: harpg(h.momentum),
 }
 
 
@@ -110,8 +126,9 @@ def make_optimizer(
     """Clipping by global norm, then the optimizer of `config`: a named one of policy and critic
     each, or one's own of both together.
 
-    Its update takes `batch`, `policy`, `estimator`, `gradient_scale` (the factor of the gradients)
-    and `key` (of this step alone) besides gradients, state and params.
+    Its update takes `batch`, `policy`, `estimator`, `gradient_scale` (the factor of the gradients),
+    `key` (of this step alone) and `resample` (`variance_reduction.Resample`; None with windows)
+    besides gradients, state and params.
 
     Args:
         config: Has the optimizers and the schedule of the learning rate. One's own is a function

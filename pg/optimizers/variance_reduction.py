@@ -41,6 +41,32 @@ def importance_weighted_gradient(
     return estimator.grad(params, batch._replace(psi=weight * batch.psi))[0]
 
 
+def hessian_vector_product(
+    estimator: Estimator, policy: Network, params: Params, batch: Weighted, vector: PyTree
+) -> PyTree:
+    """Ĥ v, the derivative of w g along v at params, from episodes of params themselves; a tree like
+    params.policy, of the LOSS.
+
+    Its mean is the Hessian of -J times v: both w, which is 1 here, and g move with the parameters
+    (Shen et al. 2019, Hessian aided policy gradient; 2205.08253).
+
+    Args:
+        estimator: the estimator.
+        policy: the policy.
+        params: θ, of policy and critic.
+        batch: episodes that θ has collected, weighed under it.
+        vector: v, a tree like params.policy.
+    """
+
+    def gradient(own: PyTree) -> PyTree:
+        at_own = params._replace(policy=own)
+        return importance_weighted_gradient(estimator, policy, at_own, batch).policy
+
+    return jax.jvp(gradient, (params.policy,), (vector,))[1]
+
+
+# parameters, key -> a batch that they collect, weighed, and the environment steps that it took
+Resample = Callable[[Params, PRNGKeyArray], tuple[Weighted, Array]]
 # updates so far, random key (None where none was given) -> bool []
 Schedule = Callable[[Array, PRNGKeyArray | None], Array]
 
@@ -78,7 +104,7 @@ def page_pg(
     restart_probability: Float[ArrayLike, ""] = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     """dₖ = g(θₖ) with probability p, else g(θₖ) + (dₖ₋₁ - w g(θₖ₋₁)): a snapshot by the toss of a
-    coin (PAGE-PG, Gargiani et al. 2022, 2202.00308, algorithm 1).
+    coin (PAGE-PG, Gargiani et al. 2022, 2202.00308).
 
     The coin is tossed with the `key` of the update, so that each run has its own. There the batch
     of a plain gradient is larger than the others; here all are as large. The first update is plain.
@@ -144,3 +170,77 @@ def _corrected(
         return updates._replace(policy=direction), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class HessianState(NamedTuple):
+    """Earlier parameters with their direction, and the cost of the last update's own episodes."""
+
+    step: Int[Array, ""]  # updates so far
+    params: PyTree  # of the policy: θₖ₋₁
+    direction: PyTree  # dₖ₋₁
+    env_steps: Int[Array, ""]  # of the episodes at θ̂
+
+
+def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationExtraArgs:
+    """dₖ = m (dₖ₋₁ + Ĥ(θ̂)(θₖ - θₖ₋₁)) + (1 - m) g(θₖ), θ̂ = q θₖ + (1 - q) θₖ₋₁, q ~ U[0, 1]: the
+    direction carried along by Hessians (HARPG, Fatkhullin et al. 2023, 2302.01734,
+    with m = 1 - η; SHARP, Salehkaleybar et al. 2022, 2205.08253).
+
+    Over q and the episodes the correction has mean ∇J(θₖ) - ∇J(θₖ₋₁), without importance weights.
+    Ĥ is of a second batch, as large as the first, which θ̂ collects at every update; the first of
+    them is at θ₀ and changes nothing. From the episodes of θₖ, weighed, the mean over q would be
+    storm's correction and no more.
+
+    momentum: m in [0, 1]; 0 is the plain gradient, 1 has no decay.
+    """
+
+    def init(params: Params) -> HessianState:
+        zeros = jax.tree.map(jnp.zeros_like, params.policy)
+        return HessianState(jnp.int32(0), params.policy, zeros, jnp.int32(0))
+
+    def update(
+        updates: Any,
+        state: HessianState,
+        params: Any = None,
+        *,
+        policy: Network,
+        estimator: Estimator,
+        key: PRNGKeyArray | None = None,
+        resample: Resample | None = None,
+        **extra: Any,
+    ) -> Any:
+        if key is None or resample is None:
+            raise ValueError(
+                "harpg collects episodes at other parameters: give its update a `key` and "
+                "`resample`, which there is with collect='episodes'"
+            )
+        place_key, episodes_key = jax.random.split(key)
+        place = jax.random.uniform(place_key)
+
+        def between(new: Array, old: Array) -> Array:
+            q = place.astype(new.dtype)
+            return q * new + (1 - q) * old
+
+        inside = params._replace(policy=jax.tree.map(between, params.policy, state.params))
+        batch, env_steps = resample(inside, episodes_key)
+        move = jax.tree.map(jnp.subtract, params.policy, state.params)
+        change = hessian_vector_product(estimator, policy, inside, batch, move)
+        kept = jnp.where(state.step > 0, momentum, 0.0)
+
+        def carried(g: Array, d: Array, dg: Array) -> Array:
+            return kept * (d + dg) + (1 - kept) * g
+
+        direction = jax.tree.map(carried, updates.policy, state.direction, change)
+        after = HessianState(state.step + 1, params.policy, direction, env_steps)
+        return updates._replace(policy=direction), after
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def env_steps(opt_state: PyTree) -> Int[Array, ""]:
+    """The environment steps of the episodes that an optimizer has collected itself in its last
+    update, []; 0 for one that collects none.
+    """
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, HessianState))
+    own = [part.env_steps for part in parts if isinstance(part, HessianState)]
+    return sum(own, start=jnp.int32(0))

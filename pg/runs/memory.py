@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pg.config import Config
+from pg.settings.choices import RESAMPLING
 
 if TYPE_CHECKING:
     from pg.envs import Env
@@ -107,6 +108,8 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     longest = env.horizon(config.horizon)
     row = env.obs_size + _ROW
     batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
+    if config.optimizer in RESAMPLING:
+        batch *= 2
     # What minibatches are drawn from: environments, or the steps of all of them.
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
     orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0

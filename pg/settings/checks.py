@@ -19,6 +19,7 @@ from pg.inputs import (
 from pg.settings.choices import (
     AT_OTHER_PARAMETERS,
     CHOICES,
+    RESAMPLING,
     CriticOptimizer,
     PolicyOptimizer,
 )
@@ -372,6 +373,12 @@ def _check_parts(config: Any) -> None:
             f"policy, "
             f"and that of estimator={estimator!r} does; use one of: "
             f"{', '.join(others)}"
+        )
+    if config.optimizer in RESAMPLING and config.steps_per_update > 1:
+        raise ValueError(
+            f"optimizer={config.optimizer!r} collects a second batch for its step, of which an "
+            "update takes one: num_epochs and num_minibatches must be 1, got "
+            f"{config.num_epochs} and {config.num_minibatches}"
         )
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
         raise ValueError(

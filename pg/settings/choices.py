@@ -31,10 +31,12 @@ last is that of a step at which no action was legal.
 """
 CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", "rmsprop", "sgd"]
 # these ask for the policy or the estimator
-PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg", "page_pg"]
+PolicyOptimizer = Literal["natural", "trpo", "storm", "svrpg", "page_pg", "harpg", "n_harpg"]
 # Of these the ones that take gradients at other parameters than those of the batch: Ψ must not
 # depend on the policy, and weights are of whole episodes.
-AT_OTHER_PARAMETERS = ("storm", "svrpg", "page_pg")
+AT_OTHER_PARAMETERS = ("storm", "svrpg", "page_pg", "harpg", "n_harpg")
+# Of these the ones that collect a batch of their own there, as large as the other.
+RESAMPLING = ("harpg", "n_harpg")
 Optimizer = CriticOptimizer | PolicyOptimizer
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -62,6 +62,18 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"estimator": "gpomdp"}, "is for a task without end and so needs collect='windows'"),
     ({"estimator": "all_action", "optimizer": "trpo"}, "use optimizer='natural'"),
+    (
+        {
+            "estimator": lambda policy, critic, h: ESTIMATORS["reinforce"](policy, critic, h),
+            "optimizer": "harpg",
+            "num_epochs": 2,
+        },
+        "'harpg' collects a second batch .* num_epochs and num_minibatches must be 1, got 2 and 1",
+    ),
+    (
+        {"estimator": "gae", "optimizer": "n_harpg", "collect": "windows"},
+        "'n_harpg' weighs whole episodes and so needs collect='episodes'",
+    ),
     ({"env_params": {"gravity": float("nan")}}, "gravity must be a finite number"),
     ({"estimator": "reinforce", "collect": "windows"}, "needs collect='episodes'"),
     ({"estimator": "leave_one_out", "num_envs": 1}, "num_envs must be at least 2"),

@@ -15,6 +15,7 @@ from mistakes import Mistake, assert_one_sentence
 from pg import optimizers, returns
 from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Params, Weighted
+from pg.estimators.base import log_ratio
 from pg.exact import tabular
 from pg.optimizers import (
     OPTIMIZERS,
@@ -22,6 +23,8 @@ from pg.optimizers import (
     exact_solve,
     fisher_matrix,
     fisher_vector_product,
+    harpg,
+    hessian_vector_product,
     importance_weighted_gradient,
     mean_kl,
     page_pg,
@@ -127,6 +130,7 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
         pytest.param("trpo", "gae", marks=pytest.mark.slow),
         pytest.param("svrpg", "state_value", marks=pytest.mark.slow),
         pytest.param("page_pg", "leave_one_out", marks=pytest.mark.slow),
+        pytest.param("harpg", "state_value", marks=pytest.mark.slow),
     ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
@@ -431,6 +435,157 @@ def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_e
     assert spread[1] < 0.1 * spread[0]
     with pytest.raises(ValueError, match="page_pg tosses a coin at every update"):
         transform.update(gradient, later, params, **given)
+
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
+NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2  # of [0, 1]
+
+
+@pytest.mark.usefixtures("x64")
+def test_hessians_of_the_same_episodes_weighed_are_the_correction_of_storm() -> None:
+    """For each episode ∫ d/dq [w g](θ' + q (θ - θ')) dq = g(θ) - w g(θ'): without episodes of its
+    own, harpg would gain nothing.
+    """
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    rows, _ = weighted_batch(LOGITS)
+    move = jnp.asarray(LOGITS - NEAR)
+
+    def along(one: Weighted) -> jax.Array:
+        def at(q: jax.Array) -> jax.Array:
+            inside = Params(jnp.asarray(NEAR) + q * move, ())
+            return hessian_vector_product(estimator, POLICY, inside, one, move)
+
+        products = jax.vmap(at)(jnp.asarray(NODES))
+        return jnp.tensordot(jnp.asarray(WEIGHTS), products, axes=1)
+
+    def correction(one: Weighted) -> jax.Array:
+        earlier = Params(jnp.asarray(NEAR), ())
+        before = importance_weighted_gradient(estimator, POLICY, earlier, one).policy
+        return estimator.grad(Params(jnp.asarray(LOGITS), ()), one)[0].policy - before
+
+    of_each = each_episode(along, rows)
+    assert np.abs(of_each).max() > 0.1
+    np.testing.assert_allclose(of_each, each_episode(correction, rows), atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_direction_that_hessians_carry_along_is_unbiased() -> None:
+    """Over the episodes of θ̂ its mean is that with the exact Hessian there; and over θ̂ too, by
+    quadrature, the direction has the mean ∇J(θ) wherever dₖ₋₁ was ∇J(θₖ₋₁).
+    """
+    h = Hyperparams(gamma=GAMMA)
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, h)
+    theta, earlier = jnp.asarray(LOGITS), jnp.asarray(NEAR)
+
+    def slope(at: jax.Array) -> np.ndarray:
+        return np.asarray(tabular.exact_gradient(MDP, at, GAMMA)).ravel()
+
+    transform, params, m = harpg(0.7), Params(theta, ()), 0.7
+    state = transform.init(params)._replace(
+        step=jnp.int32(1), params=earlier, direction=-jnp.asarray(slope(earlier)).reshape(S, A)
+    )
+    rows, probability = weighted_batch(LOGITS)
+    own = Weighted(rows.traj, rows.psi * probability[None] * probability.size, ())
+    gradient = estimator.grad(params, own)[0]  # ∇J(θ), of the loss
+    np.testing.assert_allclose(-gradient.policy.ravel(), slope(theta), atol=1e-12)
+    inside: list[Any] = []
+
+    def direction(one: Weighted) -> jax.Array:
+        def resample(at: Params, key: jax.Array) -> tuple[Weighted, jax.Array]:
+            inside.append(at.policy)
+            return one, jnp.int32(7)
+
+        given = {"policy": POLICY, "estimator": estimator, "key": KEY, "resample": resample}
+        updates, after = transform.update(gradient, state, params, batch=None, **given)
+        assert int(after.env_steps) == 7
+        return -updates.policy
+
+    direction(rows)  # the place θ̂ depends on the key alone
+    between, move = np.asarray(inside[0]), np.asarray(theta - earlier).ravel()
+    q = float(((between - np.asarray(earlier)).ravel() @ move) / (move @ move))
+    assert 0 < q < 1
+    np.testing.assert_allclose(between, earlier + q * (theta - earlier), atol=1e-12)
+    of_between, chance = weighted_batch(between)
+    mean = np.asarray(chance) @ each_episode(direction, of_between)
+
+    def product(q: jax.Array) -> jax.Array:
+        """H(θ̂) (θ - θ') for this q."""
+        hessian = tabular.exact_hessian(MDP, earlier + q * (theta - earlier), GAMMA)
+        return hessian.reshape(S * A, S * A) @ move
+
+    products = np.asarray(jax.vmap(product)(jnp.asarray([q, *NODES])))
+    expected = m * (slope(earlier) + products[0]) + (1 - m) * slope(theta)
+    np.testing.assert_allclose(mean, expected, atol=1e-12)
+    over_places = m * (slope(earlier) + WEIGHTS @ products[1:]) + (1 - m) * slope(theta)
+    np.testing.assert_allclose(over_places, slope(theta), atol=1e-12)
+
+
+def test_the_place_of_the_second_batch_is_uniform_between_two_parameters() -> None:
+    estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+    transform, params = harpg(), Params(jnp.ones((S, A)), ())
+    state = transform.init(Params(jnp.zeros((S, A)), ()))
+    rows, _ = weighted_batch(LOGITS)
+
+    def place(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        asked = []
+
+        def resample(at: Params, key: jax.Array) -> tuple[Weighted, jax.Array]:
+            asked.append((at.policy[0, 0], jax.random.uniform(key)))
+            return rows, jnp.int32(0)
+
+        given = {"policy": POLICY, "estimator": estimator, "key": key, "resample": resample}
+        transform.update(params, state, params, batch=rows, **given)
+        return asked[0]
+
+    q, own = (np.sort(x) for x in jax.vmap(place)(jax.random.split(KEY, 1000)))
+    # Kolmogorov's distance, beyond 0.062 once in a thousand times
+    for x in (q, own):
+        assert np.abs(x - (np.arange(1000) + 0.5) / 1000).max() < 0.062
+    with pytest.raises(ValueError, match="which there is with collect='episodes'"):
+        transform.update(params, state, params, batch=rows, policy=POLICY, estimator=estimator)
+
+
+def test_a_second_batch_is_of_the_parameters_asked_for_and_counted() -> None:
+    """Its log-probabilities are those of its own policy; both batches are in env_steps; and the
+    steps of n_harpg are as long as the learning rate.
+    """
+
+    def shifted(rate: Any) -> optax.GradientTransformationExtraArgs:
+        """Asks for a batch at other parameters, and keeps how far its log-probabilities are from
+        those of these and of its own.
+        """
+
+        def update(updates: Any, state: Any, params: Any = None, **given: Any) -> Any:
+            def moved(x: jax.Array) -> jax.Array:
+                return x + jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)
+
+            other = params._replace(policy=jax.tree.map(moved, params.policy))
+            batch, _ = given["resample"](other, given["key"])
+            distances = [
+                jnp.abs(log_ratio(given["policy"], at, batch.traj)).max() for at in (other, params)
+            ]
+            return jax.tree.map(jnp.zeros_like, updates), jnp.stack(distances)
+
+        return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(2), update)
+
+    config = Config(env=MDP, num_envs=4, num_updates=3, hidden_sizes=(), preset=None)
+    learner = make_learner(config, optimizer=shifted)
+    state, _ = jax.jit(learner.step)(learner.init(KEY), KEY)
+    to_own, to_others = state.opt_state[1]
+    assert to_own < 1e-5
+    assert to_others > 0.1
+    # no pole falls within three steps
+    config = Config(
+        optimizer="n_harpg", num_envs=4, num_updates=3, horizon=3, hidden_sizes=(), preset=None
+    )
+    learner = make_learner(config, Hyperparams(learning_rate=0.25))
+    before, step = learner.init(KEY), jax.jit(learner.step)
+    for key in jax.random.split(KEY):
+        after, metrics = step(before, key)
+        assert int(metrics["env_steps"]) == 2 * 4 * 3
+        moved = jax.tree.map(jnp.subtract, after.params.policy, before.params.policy)
+        assert float(optax.tree.norm(moved)) == pytest.approx(0.25, rel=1e-3)
+        before = after
 
 
 def test_every_step_of_every_run_has_a_key_of_its_own() -> None:

@@ -279,6 +279,7 @@ STRICT: dict[str, Callable[[], None]] = {
             ("storm", variance_reduction.storm),
             ("svrpg", variance_reduction.svrpg),
             ("page_pg", variance_reduction.page_pg),
+            ("harpg", variance_reduction.harpg),
         )
     },
     "masks": masks,

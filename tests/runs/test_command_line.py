@@ -108,13 +108,12 @@ surplus
 def misspelt(rng: random.Random, word: str) -> str:
     """The word with a letter left out, doubled, or moved."""
     i = rng.randrange(3, len(word))
-    return rng.choice(
-        [
-            word[:i] + word[i + 1 :],
-            word[:i] + word[i] + word[i:],
-            word[:i] + word[i + 1 :] + word[i],
-        ]
-    )
+    others = [
+        word[:i] + word[i + 1 :],
+        word[:i] + word[i] + word[i:],
+        word[:i] + word[i + 1 :] + word[i],
+    ]
+    return rng.choice([other for other in others if other != word])  # the last letter may not move
 
 
 def bad_arguments(rng: random.Random) -> list[str]:

@@ -709,8 +709,10 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(
     env = envs.make_env("CartPole-v1", 1)
     monkeypatch.setattr(memory, "_total", lambda: 2**30)
     memory.check(Config(preset=None), env, (), 1, 100)
+    memory.check(Config(num_envs=45_000, horizon=800, preset=None), env, (), 1, 1)
     large: list[tuple[dict[str, Any], int, int]] = [
         ({"num_envs": 10**6, "horizon": 2000}, 1, 1),
+        ({"num_envs": 45_000, "horizon": 800, "optimizer": "harpg"}, 1, 1),
         ({"num_envs": 10**6, "collect": "windows", "estimator": "gae", "num_steps": 2000}, 1, 1),
         ({"num_epochs": 10**8, "num_envs": 4, "estimator": "ppo", "num_updates": 1}, 1, 1),
         (

@@ -228,6 +228,10 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
         "settings: hidden_sizes=(9,), gamma=0.9; the others have their defaults (config.json has "
         "them, --verbose lists them)",
     ]
+    twice = cli.describe(
+        Config(optimizer="harpg", num_envs=4, num_updates=10), Hyperparams(), 500, 100
+    )
+    assert "planned: at most 40,000 environment steps per seed" in twice
     usual = Config()
     last = cli.describe(usual, usual.hyperparams(), 500, 100).splitlines()[-1]
     assert last.startswith("settings: all have their defaults (")
