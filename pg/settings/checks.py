@@ -361,25 +361,7 @@ def _check_parts(config: Any) -> None:
             f"optimizer='trpo' measures its step by the action that was taken, and "
             f"estimator={estimator!r} weighs all of them; use optimizer='natural'"
         )
-    if config.optimizer in AT_OTHER_PARAMETERS and config.collect != "episodes":
-        raise ValueError(
-            f"optimizer={config.optimizer!r} weighs whole episodes and so needs collect='episodes'"
-        )
-    if config.optimizer in AT_OTHER_PARAMETERS and facts.psi_depends_on_policy:
-        free = estimators_with(psi_depends_on_policy=False)
-        others = [name for name in free if "episodes" in FACTS[name].collect]
-        raise ValueError(
-            f"optimizer={config.optimizer!r} needs an estimator whose Ψ does not depend on the "
-            f"policy, "
-            f"and that of estimator={estimator!r} does; use one of: "
-            f"{', '.join(others)}"
-        )
-    if config.optimizer in RESAMPLING and config.steps_per_update > 1:
-        raise ValueError(
-            f"optimizer={config.optimizer!r} collects a second batch for its step, of which an "
-            "update takes one: num_epochs and num_minibatches must be 1, got "
-            f"{config.num_epochs} and {config.num_minibatches}"
-        )
+    _check_other_parameters(config, facts, estimator)
     if config.rnn != "none" and config.optimizer in ("natural", "trpo"):
         raise ValueError(
             f"optimizer={config.optimizer!r} needs a policy without memory, got {config.rnn!r}"
@@ -419,6 +401,30 @@ def _check_regression(config: Any) -> None:
             f"advantages={config.advantages!r} standardises Ψ, which of estimator="
             f"{part_name(config.estimator)!r} is a weight that is never negative: give "
             "advantages='raw', and the scale of the advantages as advantage_scale"
+        )
+
+
+def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
+    """Checks that gradients at other parameters can be had of a batch, where they are asked for."""
+    if config.optimizer not in AT_OTHER_PARAMETERS:
+        return
+    if config.collect != "episodes":
+        raise ValueError(
+            f"optimizer={config.optimizer!r} weighs whole episodes and so needs collect='episodes'"
+        )
+    if facts.psi_depends_on_policy:
+        free = estimators_with(psi_depends_on_policy=False)
+        others = [name for name in free if "episodes" in FACTS[name].collect]
+        raise ValueError(
+            f"optimizer={config.optimizer!r} needs an estimator whose Ψ does not depend on the "
+            f"policy, and that of estimator={estimator!r} does; use one of: "
+            f"{', '.join(others)}"
+        )
+    if config.optimizer in RESAMPLING and config.steps_per_update > 1:
+        raise ValueError(
+            f"optimizer={config.optimizer!r} collects a second batch for its step, of which an "
+            "update takes one: num_epochs and num_minibatches must be 1, got "
+            f"{config.num_epochs} and {config.num_minibatches}"
         )
 
 
