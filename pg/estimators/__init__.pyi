@@ -16,6 +16,7 @@ from . import grouped as grouped
 from . import off_policy as off_policy
 from . import optimal as optimal
 from . import pathwise as pathwise
+from . import selection as selection
 from . import sequences as sequences
 from . import switches as switches
 from . import target_policies as target_policies
@@ -27,8 +28,10 @@ from .base import Weighted as Weighted
 from .base import build_estimator as build_estimator
 from .base import score as score
 from .combined import with_dynamics_control_variate as with_dynamics_control_variate
+from .combined import with_hyperparams as with_hyperparams
 from .facts import FACTS as FACTS
 from .facts import Facts as Facts
 from .family import ESTIMATORS as ESTIMATORS
+from .selection import selected as selected
 from .sequences import sequence_estimator as sequence_estimator
 from .switches import Switches as Switches

@@ -1,20 +1,35 @@
-"""Estimators made of others: a control variate of the dynamics for any baseline."""
+"""Estimators made of others: a control variate of the dynamics for any baseline, and
+hyperparameters of its own for any estimator.
+"""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from pg import returns
-from pg.config import Hyperparams, part_name
+from pg.config import Hyperparams, check_hyperparams, part_name
 from pg.estimators.asked_again import surprise_of_dynamics
 from pg.estimators.base import Estimator, Params, Weighted, critic_gradient
 from pg.estimators.checks import factory_of
 from pg.estimators.family import Factory
-from pg.estimators.names import facts_of
+from pg.estimators.names import check_estimator, facts_of
+from pg.inputs import check_name
 from pg.networks import Network
 from pg.rollout import Trajectory
+from pg.settings import own_files
+
+# params, weighted -> gradients of the loss, metrics
+Grad = Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
+
+OWN_HYPERPARAMS = (
+    *("gae_lambda", "n_step", "beta", "baseline", "baseline_decay"),
+    *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling"),
+)
+"""The hyperparameters that an estimator may have a value of its own of."""
 
 
 def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
@@ -34,6 +49,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     Raises:
         ValueError: It is for windows, has a critic of actions, or asks for further rollouts itself.
     """
+    estimator = loaded(estimator)
     facts = facts_of(estimator)
     name = part_name(estimator)
     instead = "give one of complete episodes without a critic, or with a critic V"
@@ -67,19 +83,10 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
                 batch = batch._replace(target=jax.lax.stop_gradient(target))
             return batch, after
 
-        def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
-            grads, metrics = made.grad(params, batch)
-            if "value_loss" not in metrics:
-                of_critic, sums = critic_gradient(critic, h, params, batch)
-                steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
-                grads = grads._replace(critic=of_critic)
-                metrics = {**metrics, "value_loss": sums["value_loss"] / steps}
-            return grads, metrics
-
         return made._replace(
             init=init,
             weigh=weigh,
-            grad=grad,
+            grad=with_value_loss(made, critic, h),
             accepts=("episodes",),
             further=made.further._replace(successors=True),
         )
@@ -88,4 +95,71 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     make.facts = replace(  # type: ignore[attr-defined]
         facts, module="", collect=("episodes",), critic="V", further="successors"
     )
+    return make
+
+
+def loaded(estimator: Factory | str) -> Factory | str:
+    """An estimator's function as it is, or its name if there is such a one; the function of
+    `FILE.py:NAME`.
+
+    Raises ValueError, with the nearest valid names, for an unknown one.
+    """
+    if not isinstance(estimator, str):
+        return estimator
+    if own_files.is_reference(estimator):
+        factory: Factory = own_files.load(estimator, "estimator")
+        return factory
+    check_estimator("estimator", estimator)
+    return estimator
+
+
+def with_value_loss(made: Estimator, critic: Network, h: Hyperparams) -> Grad:
+    """The `grad` of an estimator, with the gradient of V's loss where it has no critic of its own.
+
+    Args:
+        made: The estimator.
+        critic: V, whose parameters are those of `Params.critic`.
+        h: The hyperparameters.
+    """
+
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
+        grads, metrics = made.grad(params, batch)
+        if "value_loss" not in metrics:
+            of_critic, sums = critic_gradient(critic, h, params, batch)
+            steps = jnp.maximum(jnp.sum(batch.traj.valid), 1)
+            grads = grads._replace(critic=of_critic)
+            metrics = {**metrics, "value_loss": sums["value_loss"] / steps}
+        return grads, metrics
+
+    return grad
+
+
+def with_hyperparams(estimator: Factory | str, **values: Any) -> Factory:
+    """An estimator with hyperparameters of its own, whatever those of the run are.
+
+        with_hyperparams("gae", gae_lambda=0.9)
+
+    Args:
+        estimator: A function of policy, critic and hyperparameters, or its name.
+        values: Numbers by name, of `OWN_HYPERPARAMS`: the others are read elsewhere too, or change
+            what is estimated.
+
+    Raises:
+        ValueError: Another hyperparameter, none, or a value out of range.
+    """
+    if not values:
+        raise ValueError("no hyperparameter is given: write gae_lambda=0.9, or another field")
+    for name in values:
+        check_name("hyperparameter of an estimator alone", name, OWN_HYPERPARAMS)
+    check_hyperparams(Hyperparams(**values))
+    estimator = loaded(estimator)
+    factory = factory_of(estimator)
+
+    def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        return factory(policy, critic, h._replace(**values))
+
+    own_name = part_name(estimator)
+    settings = [f"{name.removeprefix(f'{own_name}_')}_{value}" for name, value in values.items()]
+    make.__name__ = "_".join([own_name, *settings])  # such as gae_lambda_0.9
+    make.facts = replace(facts_of(estimator), module="")  # type: ignore[attr-defined]
     return make

@@ -645,3 +645,67 @@ def listed_name(estimator: Any) -> str | None:
     if row is None or getattr(estimator, "__module__", "") != f"pg.estimators.{row.module}":
         return None
     return str(name)
+
+
+def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
+    """The facts of an estimator that is one of several candidates at each update: what holds of all
+    of them, and whatever one of them needs.
+
+    Args:
+        candidates: Their facts, by name.
+
+    Raises:
+        ValueError: Fewer than two, or candidates that cannot share a critic, batches or further
+            rollouts.
+    """
+    rows = list(candidates.values())
+    if len(rows) < 2:
+        raise ValueError(f"there must be at least two candidates to select from, got {len(rows)}")
+    for name, row in candidates.items():
+        if row.with_reference:
+            raise ValueError(
+                f"candidate {name!r} has a reference policy for its state, which a selection does "
+                "not hold: use it alone"
+            )
+    collect = tuple(way for way in rows[0].collect if all(way in row.collect for row in rows))
+    if not collect:
+        names = ", ".join(candidates)
+        raise ValueError(f"there is no way of collecting that all of {names} accept")
+    critic, further = _shared("critic", candidates), _shared("further", candidates)
+    actions = tuple(kind for kind in rows[0].actions if all(kind in row.actions for row in rows))
+    objectives = {row.unbiased_for for row in rows}
+    grouped = any(row.baseline == "group" for row in rows)
+    settings = rows[0].settings.items()
+    return Facts(
+        unbiased_for=objectives.pop() if len(objectives) == 1 else "no",
+        why="given the past, it is one of its candidates",
+        collect=collect,
+        critic=critic,
+        actions=actions,
+        # halves of the batch are compared
+        baseline="group" if grouped else "batch",
+        off_policy=all(row.off_policy for row in rows),
+        several_steps=all(row.several_steps for row in rows),
+        psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
+        further=further,
+        every_action=any(row.every_action for row in rows),
+        shrunk=len(objectives) > 0 and all(row.parallel for row in rows),
+        settings={k: v for k, v in settings if all(row.settings.get(k) == v for row in rows)},
+    )
+
+
+def _shared(fact: str, candidates: Mapping[str, Facts]) -> Any:
+    """The critic or the further rollouts that candidates have together; "none" where none has any.
+
+    Raises ValueError where two have different ones.
+    """
+    had = {getattr(row, fact): name for name, row in candidates.items()}
+    had.pop("none", None)
+    if len(had) > 1:
+        (first, one), (second, other) = list(had.items())[:2]
+        what = {"critic": "critic", "further": "further rollouts"}[fact]
+        raise ValueError(
+            f"candidates share their {what}, and {one!r} has {first}, {other!r} {second}: leave "
+            "one of them out"
+        )
+    return next(iter(had), "none")

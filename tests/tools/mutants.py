@@ -59,6 +59,56 @@ MUTANTS = [
         "name not in {*base, *table}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
     ),
+    # Estimators chosen while training.
+    Mutant(
+        "an estimator that is chosen by the batch itself",
+        "estimators/selection.py",
+        "        error = errors(state)\n",
+        "        error = errors(_measured(made, how, params, state, traj))\n",
+        "tests/exact/test_selection.py -k given_any_first_batch",
+    ),
+    Mutant(
+        "the variance of one half for that of the batch",
+        "estimators/selection.py",
+        "jnp.sum((first - second) ** 2, axis=1) / 4.0",
+        "jnp.sum((first - second) ** 2, axis=1) / 2.0",
+        "tests/exact/test_selection.py -k means_of_what_is_measured",
+    ),
+    Mutant(
+        "a squared bias with its noise in its mean",
+        "estimators/selection.py",
+        "jnp.sum(off_first * off_second, axis=1)",
+        "jnp.sum((off_first + off_second) ** 2, axis=1) / 4.0",
+        "tests/exact/test_selection.py -k means_of_what_is_measured",
+    ),
+    Mutant(
+        "the gradient of the first candidate whichever is chosen",
+        "estimators/selection.py",
+        "jax.lax.switch(number, ",
+        "jax.lax.switch(0 * number, ",
+        "tests/exact/test_selection.py -k that_of_the_chosen",
+    ),
+    Mutant(
+        "a critic that does not learn beside a candidate without one",
+        "estimators/selection.py",
+        "est.grad if critic is None else with_value_loss(est, critic, h)",
+        "est.grad",
+        "tests/exact/test_selection.py -k that_of_the_chosen",
+    ),
+    Mutant(
+        "errors that are counted on batches of which nothing was measured",
+        "estimators/selection.py",
+        "    counts = due & ",
+        "    counts = ",
+        "tests/exact/test_selection.py -k first_batch_and_of_finite",
+    ),
+    Mutant(
+        "candidates whose states are those of the first batch",
+        "estimators/selection.py",
+        "candidates=tuple(own for _, own in results)",
+        "candidates=state.candidates",
+        "tests/exact/test_selection.py -k each_candidate_keeps",
+    ),
     # Action noise that depends on the other episodes of a batch.
     Mutant(
         "antithetic pairs that are mirrored at the first step alone",
