@@ -415,7 +415,7 @@ class Hyperparams(NamedTuple):
     """
     advantage_scale: Any = 1.0
     """Scale η of advantages or returns in the weights exp(A / η) of a target policy, in their
-    units; the larger, the closer the target is to the old policy (regressions).
+    units; the larger, the closer the target is to the old policy (regressions, mdpo).
     """
     gate_rising: Any = 1.0
     """Temperature of the soft gate where the advantage is above 0 (SAPO, 2511.20347)."""
@@ -460,7 +460,9 @@ class Hyperparams(NamedTuple):
     damping: Any = 0.01
     """Constant added to the diagonal of the Fisher matrix (natural, trpo)."""
     max_kl: Any = 0.01
-    """Largest mean KL divergence of a step, in nats per state (trpo)."""
+    """Largest mean KL divergence of a step, in nats per state (trpo); that of the weights of a
+    batch from equal ones (v_mpo).
+    """
     momentum: Any = 0.9
     """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm, harpg, n_harpg)."""
     snapshot_period: Any = 10

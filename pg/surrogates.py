@@ -4,6 +4,7 @@
     importance  ∇ (ρ Ψ)                  = ρ Ψ ∇log π,   ρ = π / π_behaviour
     clipped     ∇ min(ρ Ψ, clip(ρ) Ψ)    = the same until ρ left [1-ε, 1+ε] in the direction of Ψ
     clipped_weight  ∇ (⊥clip(ρ) Ψ log ρ) = clip(ρ) Ψ ∇log π, for every ρ
+    proximal    ∇ (ρ Ψ - w (ρ log ρ - ρ + 1)) = ρ (Ψ - w log ρ) ∇log π, by a KL divergence
     all_action  ∇ Σₐ π(a) Q(a)           = Σₐ Q(a) ∇π(a), no action sampled
 
 Ψ, Q and the behaviour's log-probability are constants: they were computed before differentiation.
@@ -153,6 +154,21 @@ def soft_gate(
     """
     tau = jnp.where(psi > 0, rising, falling)
     return 4 / tau * jax.nn.sigmoid(tau * (_finite_ratio(log_ratio) - 1.0)) * psi
+
+
+def proximal(
+    log_ratio: Float[Array, "*B"], psi: Float[Array, "*B"], weight: Float[Array, "*B"] | float
+) -> Float[Array, "*B"]:
+    """ρ Ψ - w (ρ log ρ - ρ + 1), [...]: the mean of the second term, which is never negative, over
+    the behaviour's actions is KL(π ‖ behaviour)  (mirror descent: MDPO, 2005.09814).
+
+    Args:
+        log_ratio: log ρ, [...].
+        psi: Ψ, [...].
+        weight: w of the divergence.
+    """
+    ratio = _finite_ratio(log_ratio)
+    return ratio * psi - weight * (ratio * log_ratio - ratio + 1.0)
 
 
 def clipped_value(

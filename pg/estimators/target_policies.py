@@ -3,28 +3,36 @@
 It maximises E[A] - η KL(π ‖ π_old) at each state. A regression fits the policy to the actions that
 were taken, each weighed by the target's ratio exp(A / η), and needs no probability of them.
 
-reward_weighted_regression → advantage_weighted_regression: the return, then the advantage
+reward_weighted_regression → advantage_weighted_regression → v_mpo: the return, the advantage, and
+the better half of a batch with an η of its own. mdpo climbs the objective itself, by the ratio.
 """
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
-from pg import returns
+from pg import returns, rounding, surrogates
 from pg.config import Hyperparams
 from pg.estimators.base import (
     Credit,
     Estimator,
+    Gain,
     Params,
+    Weighted,
     build_estimator,
     drift,
+    per_step,
     state_discount,
     state_weight,
     valued,
 )
+from pg.estimators.bootstrapped import gae
 from pg.networks import Network
 from pg.rollout import Trajectory
+
+HALVINGS = 60  # of the interval in which η is looked for: to the precision of a float of 64 bits
 
 
 def reward_weighted_regression(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -76,6 +84,70 @@ def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperpara
     )
 
 
+def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The likelihood of the better half of the actions, weighed by the exponential of their
+    advantage (Song et al. 2019, 1909.12238).
+
+    Its loss of the policy, section 4.1, per step instead of per batch. η solves the dual problem of
+    the batch, min_η η ε + η log mean exp(A / η), which the paper descends along with θ. Its bound
+    on KL(π_old ‖ π) is `stop_kl`, at which the remaining steps on a batch are left out, instead of
+    a multiplier.
+
+    Ψₜ = γᵗ n exp(Aₜ / η) / Σ exp(A / η),  of the better half of n steps; `max_kl` sets η
+    Unbiased for: no: only the better half counts, and of it the best exponentially more.
+    Variance: that of about as many steps as the weights leave; in units of the score.
+    Needs: episodes or windows, a critic V, actions of any policy, N ≥ 2.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        step = valued(critic, params, traj)
+        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
+        # advantages are what is left of returns once V is subtracted
+        target = advantage + step.v_t
+        better = better_half(advantage, rounding.of_size(target), traj.valid)
+        eta = dual_scale(advantage, better, h.max_kl)
+        share = normalised_weights(advantage, better, eta)
+        psi = state_weight(traj, h) * jnp.sum(traj.valid) * share
+        return Credit(psi, target=target, value=step.v_t)
+
+    return build_estimator(
+        policy,
+        critic,
+        h,
+        weigh,
+        watch=drift(h),
+        state_discount=state_discount(h),
+        off_policy=True,
+    )
+
+
+def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """Mirror descent: several steps on E[A] - η KL(π ‖ π_old), π_old the policy that collected the
+    batch (Tomar et al. 2020, 2005.09814).
+
+    Its on-policy objective, section 4.1, with 1 / t = η = `advantage_scale`. The divergence is
+    taken at the actions of the batch, and has no gradient where π = π_old.
+
+    Ψₜ = ρₜ (Aₜ - γᵗ η log ρₜ),  A as gae's Ψ, η = `advantage_scale`
+    Unbiased for: no: as gae on the first minibatch; after it the states are the old policy's.
+    Variance: as gae, times that of the ratio, which nothing but the divergence bounds.
+    Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
+    """
+    return gae(policy, critic, h, less_divergence(h), drift(h), off_policy=True)
+
+
+def less_divergence(h: Hyperparams) -> Gain:
+    """The surrogate ρ Ψ less γᵗ η times an estimate of KL(π ‖ π_old), [T, B]."""
+
+    def gain(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
+        per_step("psi", batch.psi, batch.traj)
+        log_ratio = dist.log_prob(batch.traj.action) - batch.traj.log_prob
+        weight = h.advantage_scale * state_weight(batch.traj, h)
+        return surrogates.proximal(log_ratio, batch.psi, weight)
+
+    return gain
+
+
 def exponential_weight(x: Float[Array, "T B"], h: Hyperparams) -> Float[Array, "T B"]:
     """min(exp(x / η), `ratio_bound`), [T, B], η = `advantage_scale`: the ratio of the target policy
     to the one that acted, but for a factor of the state.
@@ -83,3 +155,65 @@ def exponential_weight(x: Float[Array, "T B"], h: Hyperparams) -> Float[Array, "
     The exponent is bounded, so that no weight is infinite on the way.
     """
     return jnp.exp(jnp.minimum(x / h.advantage_scale, jnp.log(h.ratio_bound)))
+
+
+def better_half(
+    x: Float[Array, "T B"], error: Float[Array, "T B"], valid: Bool[Array, "T B"]
+) -> Bool[Array, "T B"]:
+    """True for the ⌈n / 2⌉ largest x of the n valid ones, and those that equal the least of them
+    but for rounding, [T, B].
+
+    Args:
+        x: [T, B].
+        error: how far each may be off, [T, B].
+        valid: [T, B].
+    """
+    number = (jnp.sum(valid) + 1) // 2
+    falling = -jnp.sort(-jnp.where(valid, x, -jnp.inf).reshape(-1))
+    return valid & (x >= falling[jnp.maximum(number, 1) - 1] - error)
+
+
+def normalised_weights(
+    x: Float[Array, "T B"], counted: Bool[Array, "T B"], eta: Float[ArrayLike, ""]
+) -> Float[Array, "T B"]:
+    """exp(x / η) over its sum over those that are counted, 0 elsewhere, [T, B]."""
+    weight = jnp.where(counted, jnp.exp(_below_the_largest(x, counted) / eta), 0.0)
+    return weight / jnp.sum(weight)
+
+
+def dual_scale(
+    x: Float[Array, "T B"], counted: Bool[Array, "T B"], max_kl: Float[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """The η > 0 that minimises η ε + η log mean exp(x / η), ε = `max_kl`, [].
+
+    There the weights ∝ exp(x / η) have a divergence of ε from equal ones, which falls as η grows;
+    with s = max x - min x it is at most (s / η)² / 4, so that η ≤ s / (2 √ε). Where even the
+    largest x alone is nearer than ε, η is about 0; where all x are equal, any number.
+
+    Args:
+        x: advantages, [T, B].
+        counted: those that count, [T, B].
+        max_kl: ε, in nats.
+    """
+    excess = _below_the_largest(x, counted)
+    spread = -jnp.min(excess)
+    most = jnp.where(spread > 0, spread / (2 * jnp.sqrt(max_kl)), 1.0)
+    number = jnp.sum(counted)
+
+    def divergence(eta: Float[Array, ""]) -> Float[Array, ""]:
+        weight = jnp.where(counted, jnp.exp(excess / eta), 0.0)
+        total = jnp.sum(weight)
+        return jnp.sum(weight * excess / eta) / total - jnp.log(total / number)
+
+    def halve(_: Any, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        is_far = divergence(middle) > max_kl
+        return jnp.where(is_far, middle, low), jnp.where(is_far, high, middle)
+
+    return jax.lax.fori_loop(0, HALVINGS, halve, (jnp.zeros_like(most), most))[1]
+
+
+def _below_the_largest(x: Float[Array, "T B"], counted: Bool[Array, "T B"]) -> Float[Array, "T B"]:
+    """x less the largest of those that are counted, 0 elsewhere, [T, B]."""
+    return jnp.where(counted, x - jnp.max(x, initial=-jnp.inf, where=counted), 0.0)

@@ -112,6 +112,8 @@ LOOKS: dict[str, tuple[int, int]] = {
     "measure_valued": (4, 4),
     "reward_weighted_regression": (5, 4),
     "advantage_weighted_regression": (6, 4),
+    "v_mpo": (0, 5),
+    "mdpo": (1, 5),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from environments import tabular_critic, tabular_policy
+from proofs import weights_of_the_better_half
 
 from pg import returns
 from pg.branches import Branches
@@ -309,7 +310,7 @@ def test_vtrace_weighs_by_the_ratios_of_the_policy() -> None:
     np.testing.assert_allclose(weighted.target[valid], target[valid], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["actor_critic", "gae", "ppo"])
+@pytest.mark.parametrize("name", ["actor_critic", "gae", "ppo", "mdpo"])
 @pytest.mark.parametrize("undiscounted", [0.0, 1.0])
 def test_psi_of_the_bootstrapped_family(name: str, undiscounted: float) -> None:
     traj, h = batch(), H._replace(undiscounted_state_weighting=undiscounted)
@@ -340,6 +341,30 @@ def test_the_weight_of_a_regression_is_the_exponential_of_an_advantage(undiscoun
         np.testing.assert_array_equal(own, other)
 
 
+@pytest.mark.parametrize("max_kl", [0.01, 0.5])
+def test_v_mpo_weighs_the_better_half_of_a_batch(max_kl: float) -> None:
+    traj, plain = batch(), H._replace(undiscounted_state_weighting=1.0)
+    advantage = np.asarray(weigh("gae", traj, plain).psi)[traj.valid]
+    found = weigh("v_mpo", traj, H._replace(max_kl=max_kl))
+    powers = (GAMMA ** np.arange(T)[:, None] * np.ones(N))[traj.valid]
+    expected = powers * weights_of_the_better_half(advantage, max_kl)
+    np.testing.assert_allclose(found.psi[traj.valid], expected, atol=1e-12)
+    assert (expected > 0).sum() == len(expected) // 2
+    np.testing.assert_array_equal(found.target, weigh("gae", traj, plain).target)
+
+
+def test_equal_advantages_and_a_bound_that_nothing_reaches_have_weights() -> None:
+    """All of one size; and the best step alone."""
+    traj, v = batch(), batch().valid
+    same = traj._replace(reward=np.zeros((T, N)))
+    estimator, params, state = build("v_mpo")
+    flat = jax.tree.map(jnp.zeros_like, params)
+    psi = estimator.weigh(flat, state, jax.tree.map(jnp.asarray, same))[0].psi
+    np.testing.assert_allclose(psi[v], (GAMMA ** np.arange(T)[:, None] * np.ones(N))[v])
+    psi = np.asarray(weigh("v_mpo", traj, H._replace(max_kl=10.0)).psi)
+    assert np.count_nonzero(psi) == 1
+
+
 def test_no_weight_of_a_regression_is_infinite() -> None:
     """The exponent is bounded, not its exponential."""
     traj, h = batch(), H._replace(advantage_scale=1e-300)
@@ -348,7 +373,8 @@ def test_no_weight_of_a_regression_is_infinite() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["actor_critic", "gae", "vtrace", "ppo", "advantage_weighted_regression"]
+    "name",
+    ["actor_critic", "gae", "vtrace", "ppo", "advantage_weighted_regression", "v_mpo", "mdpo"],
 )
 def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None:
     """In a window that begins at the third step of every episode, Ψ is γ² of what it is from their
@@ -384,6 +410,10 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
                 tried = log_pi[weighted.extra[t, n]]
                 difference = tried if tried.ndim == 1 else tried[:, 0] - tried[:, 1]
                 gain = jnp.sum(psi * difference)
+            elif name == "mdpo":
+                log_ratio = gain - traj.log_prob[t, n]
+                divergence = jnp.exp(log_ratio) * log_ratio - jnp.exp(log_ratio)
+                gain = jnp.exp(log_ratio) * psi - GAMMA**t * divergence
             else:
                 gain = jnp.sum(jnp.exp(log_pi) * psi) if psi.ndim else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
@@ -567,7 +597,7 @@ def test_entropy_in_the_reward_is_a_reward(name: str) -> None:
 BY_RATIO = (
     *("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace"),
     *("ppo", "grpo", "doubly_robust"),
-    *("reward_weighted_regression", "advantage_weighted_regression"),
+    *("reward_weighted_regression", "advantage_weighted_regression", "v_mpo", "mdpo"),
 )
 
 

@@ -7,6 +7,7 @@ through the real rollout, within standard errors.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import optimize
 
 from pg.config import Hyperparams
 from pg.diagnostics import references
@@ -87,6 +89,12 @@ def corridor() -> Problem:
     """A goal that pays and ends: what is short is good."""
     logits = np.array([[0.0, 0.5], [0.2, 0.0], [0.0, 0.0]])
     return Problem(tabular.chain(S, H, slip=0.1), logits, logits, np.zeros(S), np.zeros((S, A)))
+
+
+@functools.cache
+def corridor_with_values() -> Problem:
+    """The same with a critic that is wrong, and differs from state to state."""
+    return corridor()._replace(v=np.array([0.0, 0.3, -0.2]))
 
 
 @functools.cache
@@ -239,6 +247,68 @@ def of_weighed_likelihood(case: Case) -> np.ndarray:
         else:
             credit = sum(c ** (k - t) * e.delta(k) for k in later)
         return min(math.exp(credit / scale), bound)
+
+    return by_loops(case, weight)
+
+
+def weights_of_the_better_half(advantage: np.ndarray, max_kl: float) -> np.ndarray:
+    """n exp(A / η) / Σ exp(A / η) of the better half of n steps, 0 of the others: [n], with the η
+    at which the shares of the half have a divergence of `max_kl` from equal ones.
+    """
+    least = np.sort(advantage)[::-1][math.ceil(len(advantage) / 2) - 1]
+    order = np.flatnonzero(advantage > least - 1e-12)
+
+    def share(eta: float) -> np.ndarray:
+        raised = np.exp((advantage[order] - advantage.max()) / eta)
+        return raised / raised.sum()
+
+    def excess(eta: float) -> float:
+        p = share(eta)
+        return float(np.sum(p * np.log(p * len(order)))) - max_kl
+
+    weights = np.zeros(len(advantage))
+    same = np.ptp(advantage[order]) < 1e-12
+    eta = 1.0 if same else optimize.brentq(excess, 0.01, 1e4, xtol=1e-15, rtol=1e-15)
+    weights[order] = len(advantage) * share(eta)
+    return weights
+
+
+def of_better_halves_of_pairs(case: Case) -> np.ndarray:
+    """The score of the better actions of two episodes, the best of them weighed most."""
+    each, v = summands(case.problem or arbitrary), case.on.v
+    traj, c = each.traj, GAMMA * case.setting["gae_lambda"]
+
+    def advantages(m: int) -> list[float]:
+        length = int(traj.valid[:, m].sum())
+        states, last = traj.obs[:length, m].argmax(-1), traj.next_obs[length - 1, m].argmax(-1)
+        ended = traj.terminated[length - 1, m]
+        value = np.append(v[states], 0.0 if ended else v[last])
+        e = Episode(traj.reward[:length, m], np.ones(length), value)
+        return [sum(c ** (k - t) * e.delta(k) for k in range(t, length)) for t in range(length)]
+
+    probability = each.probability
+    found = [advantages(m) for m in range(len(probability))]
+    total = np.zeros(case.on.logits.shape)
+    for m, n in itertools.combinations_with_replacement(range(len(found)), 2):
+        pair = np.array(found[m] + found[n])
+        weights = weights_of_the_better_half(pair, case.setting["max_kl"])
+        twice = 1.0 if m == n else 2.0
+        split = len(found[m])
+        for episode, own in ((m, weights[:split]), (n, weights[split:])):
+            psi = discount()[: len(own), 0] * own
+            part = np.einsum("t,tsa->sa", psi, each.score[: len(own), episode])
+            total += twice * probability[m] * probability[n] * part / 2
+    return total
+
+
+def of_mirror_descent(case: Case) -> np.ndarray:
+    """The gradient of Σₛ d(s) Σₐ π(a) Aₜ - η KL(π ‖ π_old), d and A of the behaviour's episodes."""
+    c, eta = GAMMA * case.setting["gae_lambda"], case.setting["advantage_scale"]
+
+    def weight(e: Episode, t: int) -> float:
+        later = range(t, len(e.reward))
+        advantage = sum(c ** (k - t) * e.delta(k) for k in later)
+        return e.rho[t] * (advantage - eta * math.log(e.rho[t]))
 
     return by_loops(case, weight)
 
@@ -413,6 +483,20 @@ CASES = [
         "advantage_weighted_regression",
         {"advantage_scale": 2.0, "ratio_bound": 3.0, "gae_lambda": 0.5},
         of_weighed_likelihood,
+    ),
+    Case(
+        "v_mpo",
+        {"max_kl": 0.1, "gae_lambda": 0.5},
+        of_better_halves_of_pairs,
+        problem=corridor_with_values,
+        num_episodes=2,
+    ),
+    Case("mdpo", {"gae_lambda": 0.5, "advantage_scale": 0.7}, problem=exact_critics),
+    Case(
+        "mdpo",
+        {"gae_lambda": 0.5, "advantage_scale": 0.7},
+        of_mirror_descent,
+        on_policy=False,
     ),
     Case("gpomdp", {"beta": 0.6}, of_a_fading_trace, problem=endless),
 ]
