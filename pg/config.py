@@ -24,6 +24,7 @@ from pg.settings.checks import (
 )
 from pg.settings.choices import (
     AT_OTHER_PARAMETERS,
+    EXTRAPOLATING,
     NONFINITE_CAUSES,
     RNN,
     ActionDistribution,
@@ -269,8 +270,8 @@ class Config:
     """
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
-    reduction (storm, svrpg, page_pg, harpg, n_harpg); or FILE.py:NAME of your own: a function of
-    the learning rate that makes an optax transformation (in Python also that function).
+    reduction (storm, svrpg, page_pg, harpg, n_harpg, igt, n_igt); or FILE.py:NAME of your own: a
+    function of the learning rate that makes an optax transformation (in Python also that function).
     """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
@@ -464,7 +465,9 @@ class Hyperparams(NamedTuple):
     batch from equal ones (v_mpo).
     """
     momentum: Any = 0.9
-    """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm, harpg, n_harpg)."""
+    """Momentum of the direction, in [0, 1]; 0: the plain gradient (storm, harpg, n_harpg, igt,
+    n_igt; below 1 for the last two).
+    """
     snapshot_period: Any = 10
     """Updates between two snapshots of the parameters (svrpg)."""
     restart_probability: Any = 0.1
@@ -599,6 +602,12 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
             f"optimizer={config.optimizer!r} needs a Ψ that does not depend on the policy, and "
             f"with temperature={temperature!r} the reward contains -log π; use entropy_coef, or "
             f"another optimizer"
+        )
+    momentum = hyperparams.momentum
+    if config.optimizer in EXTRAPOLATING and isinstance(momentum, Real) and momentum == 1:
+        raise ValueError(
+            f"optimizer={config.optimizer!r} looks momentum / (1 - momentum) steps ahead: momentum "
+            "must be below 1, got 1.0"
         )
     stop_kl = hyperparams.stop_kl
     if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):

@@ -8,6 +8,7 @@ batch, the policy, the estimator, a random key, and a way to collect another bat
     trpo                    the same, within a KL divergence
     storm, svrpg, page_pg   g and gradients at earlier parameters
     harpg, n_harpg          g and Hessians between earlier parameters and these
+    igt, n_igt              an average of g, each at a point ahead of the path
 """
 
 import functools
@@ -38,11 +39,15 @@ from pg.optimizers.curvature import (
     scale_by_trust_region,
 )
 from pg.optimizers.variance_reduction import (
+    averaged,
     env_steps,
+    extrapolated,
     harpg,
     hessian_vector_product,
+    igt,
     importance_weighted_gradient,
     page_pg,
+    parameters_of_path,
     storm,
     svrpg,
 )
@@ -57,10 +62,12 @@ __all__ = [
     "fisher_vector_product",
     "harpg",
     "hessian_vector_product",
+    "igt",
     "importance_weighted_gradient",
     "make_optimizer",
     "mean_kl",
     "page_pg",
+    "parameters_of_path",
     "planned",
     "scale_by_fisher",
     "scale_by_trust_region",
@@ -107,8 +114,16 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "page_pg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
     "harpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
     "n_harpg": normalised,
+    "igt": lambda rate, h: extrapolated(optax.adam(rate, eps=h.adam_epsilon), h.momentum),
+    "n_igt": lambda rate, h: extrapolated(normalised(rate, h), h.momentum),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)
+
+
+def _average_of_policy(h: Hyperparams) -> optax.GradientTransformationExtraArgs:
+    return policy_and_critic(averaged(h.momentum), optax.identity())
+
+
 # Transformations of the gradient before it is clipped: a correction of a clipped gradient would
 # correct another one.
 BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationExtraArgs]] = {
@@ -117,6 +132,8 @@ BEFORE_CLIPPING: dict[str, Callable[[Hyperparams], optax.GradientTransformationE
     "page_pg": lambda h: page_pg(h.restart_probability),
     "harpg": lambda h: harpg(h.momentum),
     "n_harpg": lambda h: harpg(h.momentum),
+    "igt": _average_of_policy,
+    "n_igt": _average_of_policy,
 }
 
 

@@ -5,9 +5,11 @@ parameters.
 
 The correction has mean d - ∇J(θ'), so that dₖ is unbiased where d is, for ∇J(θ'); its variance is
 of the order of ‖θₖ - θ'‖². Without w it would be biased: g(θ') is taken on the episodes of another
-policy. For estimators of complete episodes whose Ψ does not depend on the policy, and so without a
-temperature (`Facts.psi_depends_on_policy` marks the others, which are refused); an entropy bonus is
-not weighed, and the critic's part passes as it is.
+policy. Hessians of episodes from between θ' and θₖ need no w (`harpg`). All of these are for
+estimators of complete episodes whose Ψ does not depend on the policy, and so without a temperature
+(`Facts.psi_depends_on_policy` marks the others, which are refused); an entropy bonus is not
+weighed, and the critic's part passes as it is. Gradients at a point ahead of θₖ (`igt`) need
+nothing of all that.
 """
 
 from collections.abc import Callable
@@ -244,3 +246,85 @@ def env_steps(opt_state: PyTree) -> Int[Array, ""]:
     parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, HessianState))
     own = [part.env_steps for part in parts if isinstance(part, HessianState)]
     return sum(own, start=jnp.int32(0))
+
+
+class AverageState(NamedTuple):
+    """The average of gradients so far."""
+
+    step: Int[Array, ""]  # updates so far
+    direction: PyTree  # dₖ₋₁
+
+
+class PathState(NamedTuple):
+    """The parameters of the path, ahead of which gradients are taken."""
+
+    params: PyTree  # θₖ
+    inner: PyTree  # the state of the optimizer that steps along it
+
+
+def igt(
+    inner: optax.GradientTransformation, momentum: Float[ArrayLike, ""] = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """dₖ = m dₖ₋₁ + (1 - m) g(xₖ), xₖ = θₖ + m / (1 - m) (θₖ - θₖ₋₁): implicit gradient transport
+    along the path θₖ₊₁ = θₖ + inner(dₖ) (Arnold et al. 2019, 1906.03532; N-PG-IGT, Fatkhullin et
+    al. 2023, 2302.01734, with m = 1 - η and steps of normalised length).
+
+    Where J is quadratic, dₖ has the mean ∇J(θₖ), as the gradient is linear and
+    m θₖ₋₁ + (1 - m) xₖ = θₖ; elsewhere it is biased by the Hessian's change between the three
+    points. Neither weights nor a second batch are needed, and Ψ may be any.
+
+    The parameters that are updated are xₖ, as the gradient is taken there: it is they that act, are
+    evaluated and saved. `parameters_of_path` has θₖ; as steps shrink the two meet.
+
+    Args:
+        inner: the optimizer that steps along the path, with its learning rate.
+        momentum: m in [0, 1); 0 is `inner` alone.
+    """
+    return optax.chain(averaged(momentum), extrapolated(inner, momentum))
+
+
+def averaged(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationExtraArgs:
+    """dₖ = m dₖ₋₁ + (1 - m) gₖ, d₀ = g₀: the average of `igt`, of a tree of gradients."""
+
+    def init(params: PyTree) -> AverageState:
+        return AverageState(jnp.int32(0), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: PyTree, state: AverageState, params: Any = None, **extra: Any) -> Any:
+        decay = jnp.where(state.step > 0, momentum, 0.0)
+        direction = jax.tree.map(lambda d, g: decay * d + (1 - decay) * g, state.direction, updates)
+        return direction, AverageState(state.step + 1, direction)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def extrapolated(
+    inner: optax.GradientTransformation, momentum: Float[ArrayLike, ""] = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """The steps of `inner` along a path, of parameters that lie m / (1 - m) times its last step
+    ahead of it: the path of `igt`, by any direction.
+    """
+    inner = optax.with_extra_args_support(inner)
+    ahead = momentum / (1 - momentum)
+
+    def init(params: PyTree) -> PathState:
+        return PathState(params, inner.init(params))
+
+    def update(updates: PyTree, state: PathState, params: Any = None, **extra: Any) -> Any:
+        steps, after = inner.update(updates, state.inner, state.params, **extra)
+        path = optax.apply_updates(state.params, steps)
+        moved = jax.tree.map(lambda x, p, s: p + ahead * s - x, params, path, steps)
+        return moved, PathState(path, after)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def parameters_of_path(opt_state: PyTree) -> PyTree:
+    """θ of `igt`: the policy's parameters that the path has reached, from the optimizer's state.
+
+    Raises ValueError for an optimizer whose parameters do not lie ahead of a path.
+    """
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, PathState))
+    paths = [part.params for part in parts if isinstance(part, PathState)]
+    if len(paths) != 1:
+        raise ValueError("this is not the state of one igt: its parameters are those that it has")
+    return paths[0]

@@ -25,9 +25,11 @@ from pg.optimizers import (
     fisher_vector_product,
     harpg,
     hessian_vector_product,
+    igt,
     importance_weighted_gradient,
     mean_kl,
     page_pg,
+    parameters_of_path,
     scale_by_fisher,
     scale_by_trust_region,
     storm,
@@ -131,6 +133,8 @@ def test_the_natural_gradient_of_a_tabular_softmax_is_the_advantage() -> None:
         pytest.param("svrpg", "state_value", marks=pytest.mark.slow),
         pytest.param("page_pg", "leave_one_out", marks=pytest.mark.slow),
         pytest.param("harpg", "state_value", marks=pytest.mark.slow),
+        pytest.param("igt", "gae", marks=pytest.mark.slow),
+        pytest.param("n_igt", "all_action", marks=pytest.mark.slow),
     ],
 )
 def test_optimizers_train(name: Any, estimator: str) -> None:
@@ -586,6 +590,64 @@ def test_a_second_batch_is_of_the_parameters_asked_for_and_counted() -> None:
         moved = jax.tree.map(jnp.subtract, after.params.policy, before.params.policy)
         assert float(optax.tree.norm(moved)) == pytest.approx(0.25, rel=1e-3)
         before = after
+
+
+@pytest.mark.usefixtures("x64")
+def test_transported_gradients_of_a_quadratic_are_those_where_the_path_is() -> None:
+    """Their average, at points ahead of the path, steps as gradients on it would; an average of
+    gradients on the path itself lags behind.
+    """
+    rng = np.random.default_rng(3)
+    half = rng.normal(size=(4, 4))
+    curvature, offset = jnp.asarray(half @ half.T), jnp.asarray(rng.normal(size=4))
+    start, rate, m = jnp.asarray(rng.normal(size=4)), 0.02, 0.8
+    transform = igt(optax.sgd(rate), m)
+    ahead, state, plain = start, transform.init(start), start
+    for _ in range(6):
+        before = parameters_of_path(state)
+        updates, state = transform.update(curvature @ ahead - offset, state, ahead)
+        ahead = optax.apply_updates(ahead, updates)
+        plain = plain - rate * (curvature @ plain - offset)
+        path = parameters_of_path(state)
+        np.testing.assert_allclose(path, plain, atol=1e-12)
+        np.testing.assert_allclose(ahead, path + m / (1 - m) * (path - before), atol=1e-12)
+    assert float(jnp.abs(ahead - path).max()) > 0.01
+    with pytest.raises(ValueError, match="not the state of one igt"):
+        parameters_of_path(optax.sgd(0.1).init(start))
+
+
+@pytest.mark.usefixtures("x64")
+def test_transported_gradients_are_biased_by_the_square_of_the_move() -> None:
+    """Of a table, whose J is not quadratic: m ∇J(θ') + (1 - m) ∇J(x) is ∇J(θ) up to a quarter of
+    the error at half the move, and without the extrapolation up to half of it.
+    """
+    m, errors = 0.5, []
+    for distance in (0.1, 0.05):
+        theta = LOGITS + distance * (NEAR - LOGITS)
+        transform = igt(optax.sgd(1.0), m)
+        state = transform.init(jnp.asarray(LOGITS))
+        # the first gradient moves from LOGITS to theta
+        moved, state = transform.update(jnp.asarray(LOGITS - theta), state, jnp.asarray(LOGITS))
+        ahead = jnp.asarray(LOGITS) + moved
+        np.testing.assert_allclose(parameters_of_path(state), theta, atol=1e-12)
+        exact = tabular.exact_gradient(MDP, jnp.asarray(theta), GAMMA)
+        before = tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)
+        state = (state[0]._replace(direction=-before), state[1])
+        of_path = []
+        for at in (ahead, jnp.asarray(theta)):
+            _, after = transform.update(-tabular.exact_gradient(MDP, at, GAMMA), state, ahead)
+            of_path.append(float(jnp.abs(after[0].direction + exact).max()))
+        errors.append(of_path)
+    transported, averaged = np.array(errors).T
+    assert transported[0] / transported[1] == pytest.approx(4.0, rel=0.1)
+    assert averaged[0] / averaged[1] == pytest.approx(2.0, rel=0.1)
+    assert transported[0] < 0.1 * averaged[0]
+
+
+def test_a_momentum_that_looks_infinitely_far_ahead_is_refused() -> None:
+    config = Config(optimizer="igt", num_envs=2, num_updates=1, preset=None)
+    with pytest.raises(ValueError, match=r"optimizer='igt' looks .* must be below 1, got 1\.0"):
+        make_learner(config, Hyperparams(momentum=1.0))
 
 
 def test_every_step_of_every_run_has_a_key_of_its_own() -> None:

@@ -280,6 +280,7 @@ STRICT: dict[str, Callable[[], None]] = {
             ("svrpg", variance_reduction.svrpg),
             ("page_pg", variance_reduction.page_pg),
             ("harpg", variance_reduction.harpg),
+            ("igt", lambda: variance_reduction.igt(optax.identity())),
         )
     },
     "masks": masks,

@@ -1688,6 +1688,20 @@ MUTANTS = [
         "tests/runs/test_terminal.py -k not_the_usual",
     ),
     Mutant(
+        "gradients of igt on its path",
+        "optimizers/variance_reduction.py",
+        "lambda x, p, s: p + ahead * s - x",
+        "lambda x, p, s: p + 0 * ahead * s - x",
+        "tests/core/test_optimizers.py -k transported",
+    ),
+    Mutant(
+        "the average of igt begins at zero",
+        "optimizers/variance_reduction.py",
+        "decay = jnp.where(state.step > 0, momentum, 0.0)",
+        "decay = momentum",
+        "tests/core/test_optimizers.py -k transported",
+    ),
+    Mutant(
         "one random key for all steps on a batch",
         "train.py",
         "key=jax.random.fold_in(source.key, step)",
