@@ -9,7 +9,7 @@ compared.
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -25,6 +25,11 @@ class Options(variance.Options):
     """Problems, or FILE.py:CLASS of an environment of your own; of gridworld, garnet and a tabular
     MDP of your own ∇J is known exactly.
     """
+    combine: bool = False
+    """Search combinations too: of unbiased estimators with samplings of the action noise, larger
+    batches and branches. The cheapest of each problem is chosen on a seed of its own, and measured
+    on that of the report.
+    """
     against: int | None = None
     """Another seed that was measured: on how many problems the same three estimators lead."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
@@ -35,6 +40,12 @@ class Options(variance.Options):
     """
     figure: Path | None = None
     """File of the figure, a PNG with an SVG beside it; none: leaderboard.png in --out."""
+
+    def search(self) -> Any:
+        """The `Measurements` of the folder, with those of a search that were missing."""
+        from pg.benchmarks import leaderboard
+
+        return leaderboard.search(self.problems, self.out, seed=self.seed, **self.given())
 
     def check_unchanged(self, folder: Path) -> None:
         """Raises ValueError where a folder holds results of other code than these files have."""
@@ -64,6 +75,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             measurements = leaderboard.Measurements.read(options.from_)
         else:
             measurements = options.measure()
+            if options.combine:
+                measurements = options.search()
     except ValueError as error:
         cli.fail(error)
     except OSError as error:
@@ -71,10 +84,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from here")
         return cli.INTERRUPTED
-    qualities = options.select(measurements, options.seed).qualities
+    best = leaderboard.chosen(measurements, options.seed)
+    wanted = options.select(measurements, options.seed, *best.values())
+    qualities = wanted.qualities
     if not qualities:
         cli.fail(f"{options.from_ or options.out} has no row of seed {options.seed}")
-    report = leaderboard.report(qualities)
+    report = leaderboard.report(qualities, best)
     print(report)
     if options.report:
         tables.insert(options.report, report, leaderboard.MARKS)

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pg.benchmarks import combinations
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli
 from pg.estimators.facts import FACTS
-from pg.estimators.names import NAMES, canonical, check_estimator
+from pg.estimators.names import NAMES
 from pg.settings.parts import check_choice, check_choices, row_name
 
 
@@ -53,7 +54,7 @@ class Options:
     def check(self) -> None:
         """Raises ValueError for a flag out of range, before jax is loaded."""
         check_choices("problems", self.problems, GRADIENT_PROBLEMS)
-        check_choices("estimators", self.estimators, NAMES, check=check_estimator)
+        check_choices("estimators", self.estimators, NAMES, check=combinations.check)
         for name in self.estimators:
             if name in FACTS and "episodes" not in FACTS[name].collect:
                 raise ValueError(
@@ -80,21 +81,28 @@ class Options:
             self.estimators or leaderboard.COMPARED,
             self.out,
             seed=self.seed,
-            share=self.share,
-            num_episodes=self.num_episodes,
-            allow_changed_code=self.allow_changed_code,
-            **self.training_parts(),
+            **self.given(),
         )
 
-    def select(self, measurements: Any, seed: int) -> Any:
-        """The `Measurements` of these problems and estimators, and of one seed."""
+    def given(self) -> dict[str, Any]:
+        """Other arguments of `leaderboard.measure`."""
+        return {
+            "share": self.share,
+            "num_episodes": self.num_episodes,
+            "allow_changed_code": self.allow_changed_code,
+            **self.training_parts(),
+        }
+
+    def select(self, measurements: Any, seed: int, *others: str) -> Any:
+        """The `Measurements` of these problems and estimators, and of others, of one seed."""
         from pg.benchmarks import leaderboard
 
-        estimators = [row_name(canonical(name)) for name in self.estimators]
+        estimators = [row_name(combinations.canonical_name(name)) for name in self.estimators]
         if not estimators:
-            own = {row.estimator for row in measurements.qualities} - set(FACTS)
+            measured = {row.estimator for row in measurements.qualities}
+            own = {x for x in measured - set(FACTS) if not combinations.is_combination(x)}
             estimators = [*leaderboard.COMPARED, *sorted(own)]
-        return measurements.select(map(row_name, self.problems), estimators, seed)
+        return measurements.select(map(row_name, self.problems), [*estimators, *others], seed)
 
 
 @cli.command

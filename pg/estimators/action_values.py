@@ -99,9 +99,10 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
         at = at_actions(policy, critic, params, traj)
         v = expected_value(policy, params, traj, at.q)
         advantage = jnp.where(traj.valid, value_of(at) - v, 0.0)
-        surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma) - v
-        to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
-        return corrected_credit(at, surprise, to_go, traj, h)
+        calm = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma)
+        # Q's target: its mean is Q of the policy, whatever Q, and the later actions' noise is out
+        of_action = calm + advantage
+        return corrected_credit(at, calm - v, of_action, traj, h)
 
     return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from limits import no_waiting
 
 from pg.benchmarks import leaderboard, learning
-from pg.benchmarks.leaderboard.measurements import SNAPSHOTS_JSON
+from pg.benchmarks.leaderboard.measurements import SNAPSHOTS_JSON, read_versions
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint
 from pg.commands import cli, job
@@ -115,6 +115,7 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     (FORMER_CELL, learning.collect),
     ("snapshots.json", shape_of("snapshots.json", SNAPSHOTS_JSON)),
     ("parts.json", lambda folder: leaderboard.changed_parts(folder, [])),
+    ("versions.json", read_versions),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),

@@ -39,6 +39,7 @@ from pg.benchmarks.leaderboard.quality import (
 from pg.benchmarks.leaderboard.report import (
     MARKS,
     agreement,
+    gap_table,
     leaderboard_table,
     plot_leaderboard,
     plot_measurements,
@@ -46,6 +47,7 @@ from pg.benchmarks.leaderboard.report import (
     steps_table,
     variance_table,
 )
+from pg.benchmarks.leaderboard.search import chosen, search
 
 __all__ = [
     "COMPARED",
@@ -64,7 +66,9 @@ __all__ = [
     "assess",
     "budget",
     "changed_parts",
+    "chosen",
     "estimate_gradients",
+    "gap_table",
     "leaderboard_table",
     "measure",
     "per_repetition",
@@ -72,6 +76,7 @@ __all__ = [
     "plot_measurements",
     "reference_gradient",
     "report",
+    "search",
     "steps_table",
     "train_snapshots",
     "variance_table",

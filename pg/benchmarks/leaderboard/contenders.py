@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pg.benchmarks import combinations
+from pg.benchmarks.combinations import canonical_name, combination_of
 from pg.benchmarks.leaderboard.problems import PROBLEMS, Problem, problem_of
 from pg.estimators import family
 from pg.estimators.facts import listed_name
-from pg.estimators.names import NAMES, canonical, check_estimator, facts_of
+from pg.estimators.names import NAMES
 from pg.inputs import check_name
 from pg.runs import code, folders
 from pg.settings import own_files
@@ -28,7 +30,8 @@ class Contenders(NamedTuple):
     """The problems and estimators of a measurement."""
 
     problems: dict[str, Problem]  # by name
-    estimators: dict[str, Any]  # name -> that of a listed one again, or a function
+    # name -> that of a listed one or of a combination again, or a function
+    estimators: dict[str, Any]
     own: list[Part]  # those of all that are a user's own
     changed: list[Part]  # names of those of which the folder holds other code
 
@@ -45,7 +48,7 @@ def enter(
 
     Args:
         problems: names, of PROBLEMS, environments, or `FILE.py:NAME`.
-        estimators: names, functions, or `FILE.py:NAME`.
+        estimators: names, also of combinations, functions, or `FILE.py:NAME`.
         out: the folder.
         parts: `policy`, `critic` and `optimizer` of a user's own; None stands for none.
         allow_changed_code: the code may be another.
@@ -56,9 +59,9 @@ def enter(
     """
     for field in parts:
         check_name("part", field, TRAINING_PARTS)
-    estimators = [listed_name(x) or canonical(x) for x in estimators]
+    estimators = [listed_name(x) or canonical_name(x) for x in estimators]
     check_choices("problems", problems, PROBLEMS)
-    check_choices("estimators", estimators, NAMES, check=check_estimator)
+    check_choices("estimators", estimators, NAMES, check=combinations.check)
     for field, part in parts.items():
         if isinstance(part, str):
             check_choice(field, part, ())
@@ -73,7 +76,7 @@ def enter(
     entered = [problem_of(x, trained_with) for field, x in loaded if field == "problem"]
     measured = {row_name(x): x for field, x in loaded if field == "estimator"}
     for name, estimator in measured.items():
-        if "episodes" not in facts_of(estimator).collect:
+        if "episodes" not in combination_of(estimator).facts.collect:
             raise ValueError(
                 f"estimators: {name} is for windows, and complete episodes are measured"
             )
@@ -163,6 +166,8 @@ def _loaded(field: str, part: Any) -> Any:
     """The name of a listed part, or the object of a user's own. Raises ValueError for another
     kind.
     """
+    if combinations.is_combination(part):
+        return part
     if isinstance(part, str) and not own_files.is_reference(part):
         return part
     if field == "estimator" and isinstance(part, str):

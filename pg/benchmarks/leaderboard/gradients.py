@@ -16,7 +16,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from pg import diagnostics, networks, rollout
+from pg.benchmarks.combinations import Combination, combination_of
 from pg.benchmarks.leaderboard.problems import (
+    COLLECTION_FIELDS,
     GAMMA,
     Problem,
     Snapshot,
@@ -25,7 +27,7 @@ from pg.benchmarks.leaderboard.problems import (
     problem_of,
     snapshot_shapes,
 )
-from pg.config import Config, Hyperparams, Sampling, part_name
+from pg.config import Config, Hyperparams, part_name
 from pg.diagnostics import references
 from pg.estimators import Estimator, Params
 from pg.estimators.checks import factory_of
@@ -42,7 +44,9 @@ class GradientEstimates(NamedTuple):
     gradients: np.ndarray  # [K, P], of ascent
     num_episodes: int  # N of each
     steps: float  # environment steps of each, on average
-    seconds: float  # of each, the rollout included, where many are made at once
+    # of the processor for each, the rollout included, where many are made at once; on accelerators
+    # by the clock
+    seconds: float
 
 
 class Reference(NamedTuple):
@@ -61,45 +65,46 @@ def estimate_gradients(
     *,
     num_episodes: int = 8,
     share: float = 1.0,
-    sampling: Sampling = "independent",
 ) -> GradientEstimates:
     """Independent estimates of ∇J at a snapshot of a policy.
 
     Args:
         problem: a name, of PROBLEMS, or the problem itself.
         snapshot: of the problem's policy.
-        estimator: its name, or its function.
+        estimator: its name, its function, or the name of a combination (`combinations`), whose
+            settings are of the episodes of one estimate; different estimates are independent.
         seed: of the episodes.
-        num_episodes: of one estimate.
+        num_episodes: of one estimate. Where a combination has another number, there are as many
+            estimates fewer or more as take equally many episodes.
         share: of the problem's number of estimates.
-        sampling: of the action noise of the episodes of one estimate; that of different estimates
-            is independent.
 
     Raises:
         ValueError: the estimator sums over actions, and they are continuous; or it is a user's own,
             and gives something else than it should; or noise cannot be sampled like this for it.
     """
-    spec = problem_of(problem)
-    batch_size = _batch_size(spec, share)
+    spec, combination = problem_of(problem), combination_of(estimator)
+    own_episodes = combination.settings.get("num_episodes", num_episodes)
+    share = share * num_episodes / own_episodes
+    batch_size = _batch_size(spec, share, own_episodes / num_episodes)
     calls = max(1, round(share * spec.num_estimates / batch_size))
-    config = _config(spec, estimator, num_episodes, sampling)
+    config = _config(spec, combination, own_episodes)
     program, initial, state = _estimates(config, batch_size)
-    params = Params(snapshot.policy, critic_params(snapshot, estimator, initial))
+    params = Params(snapshot.policy, critic_params(snapshot, combination.estimator, initial))
     first_key, key = jax.random.split(jax.random.key(seed))
     # Not measured: it compiles, and is the past of an estimator that remembers the batches before.
     first = program(params, snapshot.normaliser, state, first_key)
     _, _, state = jax.block_until_ready(first)
     gradients, steps, seconds = [], 0, []
     for call_key in jax.random.split(key, calls):
-        start = time.perf_counter()
+        start = _clock()
         batch = program(params, snapshot.normaliser, state, call_key)
         batch_gradients, batch_steps, _ = jax.block_until_ready(batch)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_clock() - start)
         gradients.append(np.asarray(batch_gradients))
         steps += int(batch_steps)
     return GradientEstimates(
         gradients=np.concatenate(gradients),
-        num_episodes=num_episodes,
+        num_episodes=own_episodes,
         steps=steps / (batch_size * calls),
         seconds=float(np.median(seconds)) / batch_size,
     )
@@ -112,30 +117,50 @@ def check_estimator(
     traced. Arguments as of that.
     """
     spec, shapes = problem_of(problem), snapshot_shapes(problem)
-    config = _config(spec, estimator, num_episodes)
+    combination = combination_of(estimator)
+    config = _config(spec, combination, combination.settings.get("num_episodes", num_episodes))
     program, initial, state = _estimates(config, _batch_size(spec, share))
-    params = Params(shapes.policy, critic_params(shapes, estimator, initial))
+    params = Params(shapes.policy, critic_params(shapes, combination.estimator, initial))
     jax.eval_shape(program, params, shapes.normaliser, state, jax.random.key(0))
 
 
-def _batch_size(problem: Problem, share: float) -> int:
-    """Estimates of one call, where a share of all is made."""
-    return min(problem.batch_size, max(1, round(share * problem.num_estimates)))
+def _clock() -> float:
+    """Seconds of the processor, which other work on the machine does not stretch; of the wall where
+    the work is an accelerator's.
+    """
+    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
 
 
-def _config(
-    problem: Problem, estimator: Any, num_episodes: int, sampling: Sampling = "independent"
-) -> Config:
-    """The settings under which an estimator is measured.
+def _batch_size(problem: Problem, share: float, longer: float = 1.0) -> int:
+    """Estimates of one call, where a share of all is made.
 
     Args:
         problem: of the policy.
-        estimator: its name, or its function.
-        num_episodes: of one estimate.
-        sampling: of their action noise.
+        share: of the problem's number of estimates.
+        longer: the episodes of an estimate over those of others, of which a call makes as many.
     """
-    group_size = 2 if facts_of(estimator).baseline == "group" else 1
-    return frozen_config(problem.settings()[0], estimator, num_episodes, group_size, sampling)
+    most = max(1, round(problem.batch_size / longer))
+    return min(most, max(1, round(share * problem.num_estimates)))
+
+
+def _config(problem: Problem, combination: Combination, num_episodes: int) -> Config:
+    """The settings under which an estimator is measured: those of its preset that say how episodes
+    are collected, those of the problem for branches, and its own.
+
+    Args:
+        problem: of the policy.
+        combination: the estimator with its settings.
+        num_episodes: of one estimate.
+    """
+    facts = combination.facts
+    collection = {k: v for k, v in facts.settings.items() if k in COLLECTION_FIELDS}
+    if facts.further == "branches":
+        collection |= problem.branching
+    collection |= {k: v for k, v in combination.settings.items() if k in COLLECTION_FIELDS}
+    if facts.baseline == "group":
+        collection["group_size"] = 2
+    config = problem.settings()[0]
+    return frozen_config(config, combination.estimator, num_episodes, **collection)
 
 
 def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from pg.benchmarks.combinations import combination_of
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
@@ -29,7 +30,6 @@ from pg.benchmarks.leaderboard.problems import (
 )
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
 from pg.estimators.facts import FACTS
-from pg.estimators.names import facts_of
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
 
@@ -44,6 +44,8 @@ COMPARED = tuple(
 SNAPSHOTS_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in SNAPSHOTS
 }
+# That of versions.json.
+VERSIONS_JSON: list[Any] = [{...: str}]
 
 
 class Measurements(NamedTuple):
@@ -103,18 +105,22 @@ def measure(
     seed: int = 1,
     share: float = 1.0,
     num_episodes: int = 8,
+    snapshots: Sequence[str] = tuple(SNAPSHOTS),
     allow_changed_code: bool = False,
     **parts: Any,
 ) -> Measurements:
-    """Measures what a folder does not hold yet, and stores and prints each quality as it comes.
+    """Measures what a folder does not hold yet, and stores and prints each quality as it comes;
+    versions.json says with which versions of the packages.
 
     Args:
         problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
-        estimators: names, or estimators of one's own, functions or `FILE.py:NAME`.
+        estimators: names, also of combinations, or estimators of one's own, functions or
+            `FILE.py:NAME`.
         out: the folder.
         seed: of the estimates and of the reference; the policies are the same for all seeds.
         share: of each problem's number of estimates.
         num_episodes: of one estimate.
+        snapshots: names, of SNAPSHOTS.
         allow_changed_code: of a file that has changed since, what the folder holds is measured
             anew.
         parts: `policy`, `critic` and `optimizer` of one's own, with which the policies of all
@@ -131,31 +137,35 @@ def measure(
     stored = _unchanged(Measurements.read(out), entered.changed)
     pairs = _pairs(entered)
     done = {(x.problem, x.estimator, x.snapshot) for x in stored.qualities if x.seed == seed}
-    missing = {(p.name, e, snapshot) for p, e in pairs for snapshot in SNAPSHOTS} - done
+    missing = {(p.name, e, snapshot) for p, e in pairs for snapshot in snapshots} - done
     for problem, name in pairs:
         estimator = entered.estimators[name]
-        is_missing = any((problem.name, name, snapshot) in missing for snapshot in SNAPSHOTS)
+        is_missing = any((problem.name, name, snapshot) in missing for snapshot in snapshots)
         if is_missing and not isinstance(estimator, str):
             check_estimator(problem, estimator, num_episodes=num_episodes, share=share)
     if entered.changed:
         _clear(out, stored, entered.changed)
     contenders.record(out, entered.own)
+    if missing:
+        _record_versions(out)
     start, measured = time.monotonic(), 0
     for problem in entered.problems.values():
         if not any(problem.name == other for other, _, _ in missing):
             continue
         print(f"{problem.name}: training its policy, fitting critics ...", flush=True)
         for snapshot in stored_snapshots(problem, out):
+            if snapshot.name not in snapshots:
+                continue
             place = f"{problem.name} {snapshot.name}"
             print(f"{place}: reference ...", flush=True)
             reference = reference_gradient(problem, snapshot, seed + 1_000_000)
             for name, estimator in entered.estimators.items():
                 if (problem.name, name, snapshot.name) not in missing:
                     continue
-                estimates = estimate_gradients(
-                    problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
-                )
                 try:
+                    estimates = estimate_gradients(
+                        problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
+                    )
                     quality, curve = assess(
                         problem.name, snapshot.name, estimator, seed, estimates, reference
                     )
@@ -171,13 +181,42 @@ def measure(
     return stored
 
 
+def _record_versions(out: Path) -> None:
+    """Adds to versions.json the versions and the device of today, and says so if the folder holds
+    rows of others.
+    """
+    environment = folders.environment()
+    here = {
+        name: environment[name] for name in (*folders.PACKAGES, "device") if name in environment
+    }
+    recorded = read_versions(out)
+    if here in recorded:
+        return
+    if recorded:
+        changes = "; ".join(folders.differing(recorded[-1], here))
+        print(f"note: {out} holds rows of other versions: {changes}", flush=True)
+    folders.write_json(out / "versions.json", [*recorded, here])
+
+
+def read_versions(folder: Path) -> list[dict[str, str]]:
+    """The versions and devices with which a folder's rows were measured, in the order in which they
+    came; none of a folder of before.
+    """
+    path = folder / "versions.json"
+    if not path.exists():
+        return []
+    recorded: list[dict[str, str]] = folders.read_json(path, VERSIONS_JSON)
+    return recorded
+
+
 def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
     """The problems, each with the name of an estimator that can be measured on it: one that sums
     over actions needs those of one part, and one with a critic that of its kind.
 
     Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
     """
-    pairs, needs = [], {name: facts_of(x) for name, x in entered.estimators.items()}
+    pairs = []
+    needs = {name: combination_of(x).facts for name, x in entered.estimators.items()}
     for problem in entered.problems.values():
         if any(field != "estimator" for field, _ in entered.own):
             snapshot_shapes(problem)

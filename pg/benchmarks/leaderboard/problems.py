@@ -2,11 +2,13 @@
 it was frozen.
 
 A critic that training left behind would be as good as its estimator had made it: so that estimators
-are compared and not their critics' histories, all get the same V and the same Q, regressed on
-complete returns of the very policy.
+are compared and not their critics' histories, all get the same V and the same Q: V regressed on
+complete returns of the very policy, Q on returns without the noise of the later actions, which is
+the target of trajectory_control_variate.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from pg import diagnostics, envs, networks, normalisation, rollout
-from pg.config import Config, Hyperparams, Sampling, merge_env_params
+from pg.config import Config, Hyperparams, merge_env_params
 from pg.envs import Box, Discrete
 from pg.envs.observations import zeros_of
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
@@ -35,11 +37,14 @@ from pg.train import make_chunk, make_learner, training_keys
 SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
 GAMMA = 0.99
 # An estimator that regresses each kind of critic.
-CRITIC_ESTIMATORS = {"V": "state_value", "Q": "all_action"}
+CRITIC_ESTIMATORS = {"V": "state_value", "Q": "trajectory_control_variate"}
+# Fields of Config that say how a batch of complete episodes is collected.
+COLLECTION_FIELDS = ("group_size", "sampling", "num_branches", "branch_every")
 # Fields of Config that say how a policy is trained, and not what it is.
 TRAINING_FIELDS = (
     *("estimator", "collect", "num_envs", "num_updates", "num_steps"),
     *("num_epochs", "num_minibatches", "minibatch_size"),
+    *COLLECTION_FIELDS,
 )
 
 
@@ -56,6 +61,8 @@ class Problem(NamedTuple):
     fit_episodes: int  # of each
     # `policy`, `critic` and `optimizer` of a user's own
     parts: Mapping[str, Any] = MappingProxyType({})
+    # of further episodes out of visited states, which long episodes have many of
+    branching: Mapping[str, int] = MappingProxyType({})
 
     def settings(self) -> tuple[Config, Hyperparams]:
         """The settings of the training."""
@@ -86,6 +93,8 @@ _TABULAR: dict[str, Any] = {
     "learning_rate": 0.02,
 }
 
+_SPARSE = MappingProxyType({"num_branches": 1, "branch_every": 16})
+
 # The end of training is where a policy still improves: one that is as good as it gets has no
 # gradient left to compare with.
 _LISTED = (
@@ -94,10 +103,18 @@ _LISTED = (
     Problem(
         "Catch-bsuite", "Catch-bsuite", "leave_one_out", {"num_updates": 200}, 512, 512, 100, 512
     ),
-    Problem("CartPole-v1", "CartPole-v1", "state_value", {"num_updates": 30}, 256, 32, 100, 64),
-    Problem("Acrobot-v1", "Acrobot-v1", "ppo", {"num_updates": 200}, 256, 32, 100, 64),
-    Problem("Pendulum-v1", "Pendulum-v1", "ppo", {"num_updates": 240}, 256, 32, 100, 64),
-    Problem("Breakout-MinAtar", "Breakout-MinAtar", "ppo", {"num_updates": 60}, 64, 8, 10, 32),
+    *(
+        Problem(env, env, label, {"num_updates": updates}, 256, 32, 100, 64, branching=_SPARSE)
+        for env, label, updates in (
+            ("CartPole-v1", "state_value", 30),
+            ("Acrobot-v1", "ppo", 200),
+            ("Pendulum-v1", "ppo", 240),
+        )
+    ),
+    Problem(
+        *("Breakout-MinAtar", "Breakout-MinAtar", "ppo", {"num_updates": 60}, 64, 8, 30, 32),
+        branching=_SPARSE,
+    ),
 )
 PROBLEMS: dict[str, Problem] = {problem.name: problem for problem in _LISTED}
 
@@ -184,21 +201,14 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
     return Snapshot("", 0, state.params.policy, critics, {}, state.normaliser)
 
 
-def frozen_config(
-    config: Config,
-    estimator: Any,
-    num_envs: int,
-    group_size: int = 1,
-    sampling: Sampling = "independent",
-) -> Config:
+def frozen_config(config: Config, estimator: Any, num_envs: int, **collection: Any) -> Config:
     """The settings under which an estimator takes complete episodes of a frozen policy.
 
     Args:
         config: the settings of the policy's training, of which the problem and the networks stay.
         estimator: its name, or its function.
         num_envs: episodes of a batch.
-        group_size: episodes that share a start.
-        sampling: of the action noise of a batch.
+        collection: values of COLLECTION_FIELDS that differ from their defaults.
     """
     fields = [field.name for field in dataclasses.fields(Config)]
     settings = {name: getattr(config, name) for name in fields if name not in TRAINING_FIELDS}
@@ -206,15 +216,13 @@ def frozen_config(
         "estimator": estimator,
         "collect": "episodes",
         "num_envs": num_envs,
-        "group_size": group_size,
-        "sampling": sampling,
         "diagnostics": False,
         "scale_rewards": False,
         "advantages": "raw",
         "optimizer": "adam",
         "preset": None,
     }
-    return Config(**settings)
+    return Config(**settings, **collection)
 
 
 def critic_kinds(config: Config) -> list[str]:
@@ -303,9 +311,9 @@ def _scaled(critic: Network) -> Network:
 
 
 def _make_fit(
-    config: Config, num_batches: int, passes: int = 10
+    config: Config, num_batches: int, passes: int = 5, parts: int = 4
 ) -> Callable[..., tuple[Any, jax.Array]]:
-    """A function that fits a critic by Adam to complete returns.
+    """A function that fits a critic by Adam to its estimator's target on complete episodes.
 
     It maps a policy, a normaliser and a key to the critic's parameters and the explained share of
     the variance of fresh returns, [].
@@ -313,9 +321,11 @@ def _make_fit(
     Args:
         config: the settings, whose estimator has the critic.
         num_batches: fresh batches of episodes.
-        passes: steps of Adam on each.
+        passes: of Adam over each.
+        parts: of a batch, each a step of a pass; as few as divide it.
     """
-    opt = optax.adam(optax.cosine_decay_schedule(0.003, num_batches * passes))
+    parts = math.gcd(parts, config.num_envs)
+    opt = optax.adam(optax.cosine_decay_schedule(0.003, num_batches * passes * parts))
 
     def fit(policy_params: Any, normaliser: Normaliser, key: jax.Array) -> tuple[Any, jax.Array]:
         env, policy, critic = make_components(config, normaliser, config.num_envs)
@@ -330,13 +340,15 @@ def _make_fit(
 
         def fit_batch(learned: Any, key: jax.Array) -> tuple[Any, None]:
             batch = sampled(Params(policy_params, learned[0]), key)
+            rows = jnp.arange(config.num_envs).reshape(parts, -1)
 
-            def step(_: jax.Array, learned: Any) -> Any:
-                grads = est.grad(Params(policy_params, learned[0]), batch)[0].critic
+            def step(i: jax.Array, learned: Any) -> Any:
+                part = jax.tree.map(lambda x: x[:, rows[i % parts]], batch)
+                grads = est.grad(Params(policy_params, learned[0]), part)[0].critic
                 updates, opt_state = opt.update(grads, learned[1])
                 return optax.apply_updates(learned[0], updates), opt_state
 
-            return jax.lax.fori_loop(0, passes, step, learned), None
+            return jax.lax.fori_loop(0, passes * parts, step, learned), None
 
         first = sampled(start._replace(policy=policy_params), init_key)
         units = {

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pg.benchmarks.combinations import combination_of
 from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.config import part_name
-from pg.estimators.names import facts_of
 from pg.reports.statistics import Estimate
 
 RESOLVED = 0.7  # a reference whose own cosine to ∇J is expected to be lower is no reference
@@ -150,7 +150,7 @@ def assess(
     Args:
         problem: name of the problem.
         snapshot: name of the snapshot.
-        estimator: its name, or its function.
+        estimator: its name, also of a combination, or its function.
         seed: of the estimates.
         estimates: of ∇J.
         reference: the gradient to compare with.
@@ -159,7 +159,7 @@ def assess(
     repetitions = per_repetition(
         estimates, reference if resolved else reference._replace(cosine=1.0)
     )
-    name, parallel = part_name(estimator), facts_of(estimator).parallel
+    name, parallel = part_name(estimator), combination_of(estimator).facts.parallel
     steps = estimates.steps / estimates.num_episodes
     seconds = estimates.seconds / estimates.num_episodes
 

@@ -1,15 +1,18 @@
 """The report of measurements: tables in Markdown, figures, and the agreement of two seeds."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from pg import numerals
+from pg.benchmarks.combinations import is_combination
 from pg.benchmarks.leaderboard.measurements import Measurements
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
+from pg.estimators.facts import FACTS
 from pg.reports import plots, tables
 from pg.reports.statistics import Estimate
 from pg.runs import files
@@ -37,11 +40,20 @@ def variance_table(qualities: Iterable[Quality]) -> str:
     return tables.markdown([head, *rows])
 
 
-def report(qualities: Sequence[Quality]) -> str:
-    """The leaderboard, and below it the steps to 0.9 at each snapshot."""
-    parts = [leaderboard_table(qualities)]
+def report(qualities: Sequence[Quality], best: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The leaderboard, what unbiased estimators reach of it, and the steps to 0.9 at each snapshot.
+
+    Args:
+        qualities: the measurements of one seed, those of combinations among them.
+        best: problem -> the combination that a search chose.
+    """
+    listed = [x for x in qualities if not is_combination(x.estimator)]
+    parts = [leaderboard_table(listed)]
     for snapshot in SNAPSHOTS:
-        table = steps_table(qualities, snapshot)
+        if gap := gap_table(qualities, best, snapshot):
+            parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
+    for snapshot in SNAPSHOTS:
+        table = steps_table(listed, snapshot)
         parts.append(f"Environment steps to 0.9, {snapshot} of training:\n\n{table}")
     return "\n\n".join(["", *parts, ""])
 
@@ -97,6 +109,48 @@ def steps_table(qualities: Sequence[Quality], snapshot: str) -> str:
 
     rows = [(f"`{name}`", *(cell(name, problem) for problem in problems)) for name in names]
     return tables.markdown([("estimator", *problems), *rows])
+
+
+def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: str) -> str:
+    """A row per problem: the steps to 0.9 of state_value, and of the cheapest unbiased
+    estimator, the combination that a search chose, and the cheapest biased estimator.
+
+    Each but the first has its share of those of state_value.
+
+    Args:
+        qualities: the measurements of one seed, those of combinations among them.
+        best: problem -> the combination that was chosen.
+        snapshot: name of the snapshot.
+    """
+    rows = []
+    cells = {(x.problem, x.estimator): x for x in qualities if x.snapshot == snapshot}
+    for problem in dict.fromkeys(x.problem for x in cells.values()):
+        baseline = cells.get((problem, "state_value"))
+        if baseline is None or not _is_resolved(baseline):
+            continue
+        listed = [x for (p, name), x in cells.items() if p == problem and name in FACTS]
+        unbiased = [x for x in listed if FACTS[x.estimator].unbiased_for == "J"]
+        biased = [x for x in listed if FACTS[x.estimator].unbiased_for != "J"]
+        found = cells.get((problem, best.get(problem, "")))
+        rows.append(
+            (
+                problem,
+                numerals.short(_steps_for_0_9(baseline)),
+                _against(min(unbiased, key=_steps_for_0_9, default=None), baseline),
+                _against(found, baseline),
+                _against(min(biased, key=_steps_for_0_9, default=None), baseline),
+            )
+        )
+    head = ("problem", "`state_value`", "best unbiased", "best combination", "best biased")
+    return tables.markdown([head, *rows])
+
+
+def _against(x: Quality | None, baseline: Quality) -> str:
+    """Name, steps and share of the baseline's steps, as a cell; — where there is none."""
+    if x is None or not math.isfinite(_steps_for_0_9(x)):
+        return "—"
+    share = numerals.number(_steps_for_0_9(x) / _steps_for_0_9(baseline), 2)
+    return f"`{x.estimator}` {numerals.short(_steps_for_0_9(x))} ({share})"
 
 
 def relative_costs(qualities: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:

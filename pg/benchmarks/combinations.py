@@ -1,0 +1,147 @@
+"""Combinations: an estimator under other settings of how its episodes are collected, by one name.
+
+    state_value                                   under the settings of its preset
+    state_value:sampling=sobol                    the action noise of a batch from Sobol' points
+    vine_value:num_branches=2+branch_every=8      two further episodes out of every eighth state
+    trajectory_control_variate:sampling=array+num_episodes=64    and estimates of 64 episodes
+
+It imports no jax.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pg.estimators.facts import FACTS, Facts
+from pg.estimators.names import canonical, check_estimator, facts_of
+from pg.inputs import check_name
+from pg.settings.choices import CHOICES
+
+FIELDS = ("sampling", "num_branches", "branch_every", "num_episodes")
+FORM = "ESTIMATOR:FIELD=VALUE+..."
+BASES = (
+    *("state_value", "trajectory_control_variate", "lookahead_control_variate"),
+    *("vine_advantage", "vine_all_action"),
+)
+"""Unbiased estimators of which a search tries combinations: a baseline, control variates of the
+later actions and of the dynamics, and branches."""
+
+# What a search tries of each field, where it has an effect.
+TRIED: dict[str, tuple[Any, ...]] = {
+    "sampling": ("independent", "antithetic", "sobol", "array"),
+    "num_episodes": (8, 64),
+    "branches": ((1, 1), (1, 4), (4, 16)),  # num_branches and branch_every
+}
+
+
+class Combination(NamedTuple):
+    """An estimator and the settings under which it is measured."""
+
+    estimator: Any  # its name, or its function
+    settings: dict[str, Any]  # those of FIELDS that differ from its preset's
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of the estimator."""
+        return facts_of(self.estimator)
+
+
+def is_combination(text: Any) -> bool:
+    """True for the name of a row of the table of facts with settings behind a colon."""
+    return isinstance(text, str) and ":" in text and text.partition(":")[0] in FACTS and "=" in text
+
+
+def combination_of(estimator: Any) -> Combination:
+    """The combination of a name, or of a function, which has no settings of its own.
+
+    Raises:
+        ValueError: there is no such field or value, or one is given twice.
+    """
+    if not is_combination(estimator):
+        return Combination(estimator, {})
+    name, _, words = estimator.partition(":")
+    settings: dict[str, Any] = {}
+    for word in words.split("+"):
+        field, equals, value = word.partition("=")
+        field = field.strip().replace("-", "_")
+        if not equals:
+            raise ValueError(f"{estimator!r}: write {FORM}, got {word!r} for a field")
+        check_name("field of a combination", field, FIELDS)
+        if field in settings:
+            raise ValueError(f"{estimator!r}: {field} is given twice, not once")
+        settings[field] = _value(field, value.strip())
+    return Combination(name, settings)
+
+
+def name_of(name: str, settings: dict[str, Any]) -> str:
+    """The one name of a combination: its settings in the order of FIELDS, those of the preset left
+    out.
+
+    Args:
+        name: of the estimator.
+        settings: fields and values.
+    """
+    preset = {"sampling": "independent", "num_branches": 1, "branch_every": 1}
+    preset |= FACTS[name].settings
+    words = [
+        f"{field}={settings[field]}"
+        for field in FIELDS
+        if field in settings and settings[field] != preset.get(field)
+    ]
+    return f"{name}:{'+'.join(words)}" if words else name
+
+
+def canonical_name(text: Any) -> Any:
+    """The one name of a combination, or of an estimator with switches; else what is given."""
+    if not is_combination(text):
+        return canonical(text)
+    found = combination_of(text)
+    return name_of(found.estimator, found.settings)
+
+
+def check(field: str, text: Any, *others: str) -> None:
+    """Raises ValueError unless a text names an estimator or a combination. Arguments as of
+    `check_estimator`.
+    """
+    if is_combination(text):
+        combination_of(text)
+    else:
+        check_estimator(field, text, *others)
+
+
+def searched(bases: tuple[str, ...] = BASES) -> list[str]:
+    """The names of the combinations that a search tries, those of one estimator one after another.
+
+    Sampling and the number of episodes are tried of every estimator, branches of those that have
+    them.
+    """
+    return list(dict.fromkeys(name for base in bases for name in _searched_of(base)))
+
+
+def _searched_of(base: str) -> Iterator[str]:
+    facts = FACTS[base]
+    has_branches = facts.further == "branches"
+    branches = TRIED["branches"] if has_branches else [()]
+    samplings = TRIED["sampling"]
+    if facts.baseline == "batch":  # whose episodes must be independent of each other
+        samplings = ("independent",)
+    for sampling, episodes, of in itertools.product(samplings, TRIED["num_episodes"], branches):
+        if sampling == "independent" and episodes != TRIED["num_episodes"][0]:
+            continue  # the mean of independent estimates
+        settings = {"sampling": sampling, "num_episodes": episodes}
+        if episodes == TRIED["num_episodes"][0]:
+            del settings["num_episodes"]
+        settings |= dict(zip(("num_branches", "branch_every"), of, strict=False))
+        yield name_of(base, settings)
+
+
+def _value(field: str, text: str) -> Any:
+    """The value of a field, from its text. Raises ValueError for another than it can have."""
+    if field == "sampling":
+        check_name("sampling", text, CHOICES["sampling"])
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{field} must be a whole number of at least 1, got {text!r}")
+    if field == "num_episodes" and int(text) % 2:
+        raise ValueError(f"num_episodes must be even, got {text}")
+    return int(text)

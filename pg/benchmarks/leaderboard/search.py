@@ -1,0 +1,66 @@
+"""The search of combinations: the cheapest of each problem, chosen on other episodes than those of
+the report.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pg.benchmarks.combinations import searched
+from pg.benchmarks.leaderboard.measurements import Measurements, measure
+from pg.benchmarks.leaderboard.quality import Quality
+from pg.settings.parts import row_name
+
+SEED_OF_SEARCH = 1000  # added to that of the report
+SNAPSHOT = "middle"  # at which combinations are compared
+SHARE = 0.5  # of the report's number of estimates
+
+
+def search(
+    problems: Sequence[Any], out: Path, *, seed: int = 1, share: float = 1.0, **given: Any
+) -> Measurements:
+    """Measures what a folder does not hold yet of the search, and then of the combination that it
+    chose for each problem.
+
+    Args:
+        problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
+        out: the folder.
+        seed: of the report; the search has another.
+        share: of each problem's number of estimates, in the report.
+        given: other arguments of `measure`.
+    """
+    found = measure(
+        problems,
+        searched(),
+        out,
+        seed=seed + SEED_OF_SEARCH,
+        share=SHARE * share,
+        snapshots=(SNAPSHOT,),
+        **given,
+    )
+    best = chosen(found, seed)
+    for problem in problems:
+        if name := best.get(row_name(problem)):
+            found = measure([problem], [name], out, seed=seed, share=share, **given)
+    return found
+
+
+def chosen(measurements: Measurements, seed: int) -> dict[str, str]:
+    """The combination of each problem that was cheapest in the search, in environment steps to a
+    cosine of 0.9; none of problems where none gets there.
+
+    Args:
+        measurements: those of a search among others.
+        seed: of the report.
+    """
+    names = set(searched())
+    cheapest: dict[str, Quality] = {}
+    for row in measurements.qualities:
+        is_of_search = row.seed == seed + SEED_OF_SEARCH and row.snapshot == SNAPSHOT
+        if not is_of_search or row.estimator not in names:
+            continue
+        steps = row.steps_for_0_9.value
+        best = cheapest.get(row.problem)
+        if steps < (float("inf") if best is None else best.steps_for_0_9.value):
+            cheapest[row.problem] = row
+    return {problem: row.estimator for problem, row in cheapest.items()}

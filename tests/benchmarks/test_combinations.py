@@ -1,0 +1,118 @@
+"""Combinations of an estimator and settings of its episodes: names, and the search of them."""
+
+import pytest
+
+from pg.benchmarks import combinations, leaderboard
+from pg.benchmarks.combinations import canonical_name, combination_of
+from pg.benchmarks.leaderboard import Measurements, Quality, gradients, problems
+from pg.benchmarks.leaderboard.search import SEED_OF_SEARCH
+from pg.estimators.facts import FACTS
+from pg.reports.statistics import Estimate
+
+
+def test_a_name_says_the_estimator_and_its_settings() -> None:
+    found = combination_of("vine_value:num_branches=2+branch_every=8+num_episodes=64")
+    assert found.estimator == "vine_value"
+    assert found.settings == {"num_branches": 2, "branch_every": 8, "num_episodes": 64}
+    assert found.facts is FACTS["vine_value"]
+    assert combination_of("state_value").settings == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("state_value:sampling=independent", "state_value"),
+        (
+            "state_value:num-episodes=64+sampling=sobol",
+            "state_value:sampling=sobol+num_episodes=64",
+        ),
+        ("vine_value:num_branches=4", "vine_value"),  # that of its preset
+        ("vine_value:num_branches=1", "vine_value:num_branches=1"),
+        ("sequence:baseline=mean", "sequence:baseline=mean"),  # switches, and no combination
+        ("mine.py:estimator", "mine.py:estimator"),
+    ],
+)
+def test_a_combination_has_one_name(text: str, name: str) -> None:
+    assert canonical_name(text) == name
+    assert canonical_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("state_value:sampling=sobel", "sobol"),
+        ("state_value:samplin=sobol", "sampling"),
+        ("state_value:sampling=sobol+sampling=array", "twice"),
+        ("state_value:sampling=sobol+array", "write ESTIMATOR:FIELD=VALUE"),
+        ("vine_value:num_branches=0", "num_branches must be a whole number of at least 1, got '0'"),
+        ("vine_value:num_branches=1e3", "num_branches must be a whole number"),
+        ("state_value:num_episodes=3", "num_episodes must be even, got 3"),
+    ],
+)
+def test_a_mistake_in_a_name_is_one_sentence(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said.replace("+", r"\+")):
+        combinations.check("estimators", text)
+
+
+def test_a_search_tries_unbiased_estimators_with_settings_that_have_an_effect() -> None:
+    names = combinations.searched()
+    assert len(names) == len(set(names)) > 20
+    for name in names:
+        assert canonical_name(name) == name
+        found = combination_of(name)
+        assert found.facts.unbiased_for == "J"
+        assert found.facts.baseline != "batch" or "sampling" not in found.settings
+        assert found.facts.further == "branches" or "num_branches" not in found.settings
+    assert set(combinations.BASES) <= {combination_of(name).estimator for name in names}
+
+
+def test_settings_reach_the_rollout() -> None:
+    """Those of the preset, then those of the problem for branches, then those of the name."""
+    tabular, long = problems.PROBLEMS["garnet"], problems.PROBLEMS["CartPole-v1"]
+
+    def settings(problem: problems.Problem, name: str) -> tuple[str, int, int, int]:
+        config = gradients._config(problem, combination_of(name), 8)
+        return config.sampling, config.num_branches, config.branch_every, config.group_size
+
+    assert settings(tabular, "vine_value") == ("independent", 4, 1, 1)
+    assert settings(long, "vine_value") == ("independent", 1, 16, 1)
+    assert settings(long, "vine_value:num_branches=2+sampling=sobol") == ("sobol", 2, 16, 1)
+    assert settings(long, "state_value") == ("independent", 1, 1, 1)
+    assert settings(tabular, "group_leave_one_out") == ("independent", 1, 1, 2)
+
+
+def quality(estimator: str, steps: float, seed: int, snapshot: str = "middle") -> Quality:
+    number = Estimate(steps, steps, steps)
+    place = "garnet", snapshot, estimator, seed, 8
+    return Quality(*place, 10.0, 1e-3, 1.0, number, number, number, number, number, 8)
+
+
+def test_what_is_chosen_is_chosen_on_the_seed_of_the_search() -> None:
+    names = ("state_value", "state_value:sampling=sobol", "state_value:sampling=array")
+    rows = [
+        quality(name, steps, seed, snapshot)
+        for seed, cheapest in ((1, names[0]), (1 + SEED_OF_SEARCH, names[1]))
+        for snapshot, best in (("middle", cheapest), ("end", names[2]))
+        for name, steps in zip(names, [1.0 if name == best else 9.0 for name in names], strict=True)
+    ]
+    assert leaderboard.chosen(Measurements(rows, []), 1) == {"garnet": names[1]}
+    assert leaderboard.chosen(Measurements(rows, []), 2) == {}
+
+
+def test_the_gap_is_in_shares_of_state_value() -> None:
+    combination = "state_value:sampling=sobol"
+    rows = [
+        quality(name, steps, 1)
+        for name, steps in (
+            *(("state_value", 1000.0), ("leave_one_out", 500.0), ("reinforce", 2000.0)),
+            *((combination, 250.0), ("gae", 100.0), ("actor_critic", float("inf"))),
+        )
+    ]
+    table = leaderboard.gap_table(rows, {"garnet": combination}, "middle")
+    cells = [cell.strip() for cell in table.splitlines()[-1].strip("|").split("|")]
+    assert cells == [
+        *("garnet", "1k", "`leave_one_out` 500 (0.5)"),
+        *(f"`{combination}` 250 (0.25)", "`gae` 100 (0.1)"),
+    ]
+    assert f"`{combination}`" not in leaderboard.leaderboard_table(rows[:3])
+    assert leaderboard.report(rows, {"garnet": combination}).count(combination) == 1
