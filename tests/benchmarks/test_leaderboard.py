@@ -123,6 +123,8 @@ def test_what_is_parallel_to_the_gradient() -> None:
             "actor_critic",
             "gae",
             "vtrace",
+            "reward_weighted_regression",
+            "advantage_weighted_regression",
         )
     ]
 

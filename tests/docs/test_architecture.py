@@ -75,7 +75,8 @@ ORDER = (
     *("trackers", "commands.terminal", "commands.flags", "commands.values", "commands.options"),
     *("commands.settings_files", "commands.cli", "commands.job"),
     "sweep",
-    *("benchmarks.suites", "benchmarks.selection", "benchmarks.learning", "benchmarks.report"),
+    *("benchmarks.suites", "benchmarks.combinations", "benchmarks.selection"),
+    *("benchmarks.learning", "benchmarks.report"),
     "benchmarks.leaderboard",
     *(
         "commands.train",

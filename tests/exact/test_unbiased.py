@@ -27,7 +27,7 @@ from proofs import (
     summands,
 )
 
-from pg import surrogates
+from pg import returns, surrogates
 from pg.config import Hyperparams
 from pg.diagnostics import exact_moments, references
 from pg.estimators import ESTIMATORS
@@ -61,6 +61,31 @@ def expectation(row: Case) -> np.ndarray:
 @table
 def test_the_mean_is_what_the_table_says(row: Case) -> None:
     np.testing.assert_allclose(expectation(row), row.expected(), rtol=0, atol=row.tolerance)
+
+
+def test_the_target_of_q_has_its_mean_and_none_of_the_later_actions_noise() -> None:
+    """Of trajectory_control_variate: for a wrong Q the mean given state and action is that of the
+    return, and with the exact one nothing is left of its variance but the dynamics.
+    """
+    row = case("trajectory_control_variate")
+    for problem in (arbitrary(), exact_critics()):
+        on = problem
+        traj, probability = tabular.enumerate_trajectories(on.mdp, on.logits)
+        estimator, params = row._replace(problem=lambda on=on: on).build()
+        target = np.asarray(estimator.weigh(params, (), traj)[0].target)[0]
+        to_go = np.asarray(returns.reward_to_go(traj.reward, traj.done, GAMMA))[0]
+        start = np.argmax(traj.obs[0], axis=-1), traj.action[0]
+        left = {}
+        for what, x in (("target", target), ("return", to_go)):
+            total, mass, square = (np.zeros((on.mdp.num_states, A)) for _ in range(3))
+            np.add.at(mass, start, probability)
+            np.add.at(total, start, probability * x)
+            np.add.at(square, start, probability * x**2)
+            mean = total / np.maximum(mass, 1e-300)
+            left[what] = mean, (square - mass * mean**2).sum()
+        np.testing.assert_allclose(left["target"][0], left["return"][0], atol=1e-12)
+        assert left["target"][1] != pytest.approx(left["return"][1], rel=1e-3)
+    assert left["target"][1] < 0.9 * left["return"][1]
 
 
 @table

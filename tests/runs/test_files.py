@@ -115,7 +115,7 @@ JSON: list[tuple[str, Callable[[Path], Any]]] = [
     (FORMER_CELL, learning.collect),
     ("snapshots.json", shape_of("snapshots.json", SNAPSHOTS_JSON)),
     ("parts.json", lambda folder: leaderboard.changed_parts(folder, [])),
-    ("versions.json", read_versions),
+    ("software.json", read_versions),
 ]
 OTHER: list[tuple[str, Callable[[Path], Any]]] = [
     ("metrics.parquet", results.read_metrics),
@@ -212,7 +212,7 @@ def test_any_bytes_in_any_file_are_read_or_one_sentence(folder: Path, name: str,
         if one_sentence(read, folder, repr(data[:40])) is None:
             read_all_the_same.append(data)
     loose = name == "versions.json" or read is folders.read_options  # names with values are enough
-    if name == "parts.json":  # a list, which may be empty
+    if name in ("parts.json", "software.json"):  # a list, which may be empty
         assert read_all_the_same == [b"[]"]
     else:
         assert all(loose and data.startswith(b"{") for data in read_all_the_same)

@@ -1158,9 +1158,16 @@ MUTANTS = [
     Mutant(
         "a trajectory control variate without the value of its own state",
         "estimators/action_values.py",
-        "surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma) - v",
-        "surprise = returns.reward_to_go(traj.reward - advantage, traj.done, h.gamma)",
+        "return corrected_credit(at, calm - v, of_action, traj, h)",
+        "return corrected_credit(at, calm, of_action, traj, h)",
         "tests/core/test_estimators.py -k 'psi_of_the_episodic and control_variate'",
+    ),
+    Mutant(
+        "the target of Q without what its own action is worth",
+        "estimators/action_values.py",
+        "of_action = calm + advantage",
+        "of_action = calm",
+        "tests/exact/test_unbiased.py -k the_target_of_q",
     ),
     Mutant(
         "the mean of a quadratic without its curvature",
@@ -2551,9 +2558,23 @@ MUTANTS = [
         "tests/benchmarks/test_own_contenders.py -k stored_results",
     ),
     Mutant(
+        "a combination is chosen on the episodes of the report",
+        "benchmarks/leaderboard/search.py",
+        "is_of_search = row.seed == seed + SEED_OF_SEARCH and row.snapshot == SNAPSHOT",
+        "is_of_search = row.seed == seed and row.snapshot == SNAPSHOT",
+        "tests/benchmarks/test_combinations.py -k what_is_chosen",
+    ),
+    Mutant(
+        "the sampling of a combination does not reach the rollout",
+        "benchmarks/leaderboard/gradients.py",
+        "combination.settings.items() if k in COLLECTION_FIELDS}",
+        "facts.settings.items() if k in COLLECTION_FIELDS}",
+        "tests/benchmarks/test_combinations.py -k settings_reach",
+    ),
+    Mutant(
         "a leaderboard executes an own file before its code is compared",
         "benchmarks/leaderboard/contenders.py",
-        "    estimators = [listed_name(x) or canonical(x) for x in estimators]",
+        "    estimators = [listed_name(x) or canonical_name(x) for x in estimators]",
         "    estimators = [listed_name(x) or _loaded('estimator', x) for x in estimators]",
         "tests/benchmarks/test_own_contenders.py -k other_code_is_refused",
     ),

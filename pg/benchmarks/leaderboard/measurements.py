@@ -44,7 +44,7 @@ COMPARED = tuple(
 SNAPSHOTS_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in SNAPSHOTS
 }
-# That of versions.json.
+# That of software.json.
 VERSIONS_JSON: list[Any] = [{...: str}]
 
 
@@ -110,7 +110,7 @@ def measure(
     **parts: Any,
 ) -> Measurements:
     """Measures what a folder does not hold yet, and stores and prints each quality as it comes;
-    versions.json says with which versions of the packages.
+    software.json says with which versions of the packages.
 
     Args:
         problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
@@ -182,7 +182,7 @@ def measure(
 
 
 def _record_versions(out: Path) -> None:
-    """Adds to versions.json the versions and the device of today, and says so if the folder holds
+    """Adds to software.json the versions and the device of today, and says so if the folder holds
     rows of others.
     """
     environment = folders.environment()
@@ -195,14 +195,14 @@ def _record_versions(out: Path) -> None:
     if recorded:
         changes = "; ".join(folders.differing(recorded[-1], here))
         print(f"note: {out} holds rows of other versions: {changes}", flush=True)
-    folders.write_json(out / "versions.json", [*recorded, here])
+    folders.write_json(out / "software.json", [*recorded, here])
 
 
 def read_versions(folder: Path) -> list[dict[str, str]]:
     """The versions and devices with which a folder's rows were measured, in the order in which they
     came; none of a folder of before.
     """
-    path = folder / "versions.json"
+    path = folder / "software.json"
     if not path.exists():
         return []
     recorded: list[dict[str, str]] = folders.read_json(path, VERSIONS_JSON)
