@@ -55,6 +55,8 @@ def filled(tmp_path: Path) -> Path:
     )
     folders.write_json(tmp_path / "summary.json", {"status": "finished", "num_updates": 4})
     folders.write_json(tmp_path / "sweep.json", {"width": 2})
+    software = {"pg": "0.1.0", "jax": "0.10.2", "device": "cpu"}
+    folders.write_json(tmp_path / "software.json", [software])
     results.write_metrics(tmp_path, COLUMNS, [0, 1])
     parameters.write_params(tmp_path, {"policy": np.zeros((2, 3), np.float32)})
     row = tmp_path / "Catch-bsuite" / "ppo"

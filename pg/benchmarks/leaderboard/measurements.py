@@ -45,7 +45,7 @@ SNAPSHOTS_JSON: dict[str, Any] = {
     name: {"updates": int, "explained": {...: folders.NUMBER}} for name in SNAPSHOTS
 }
 # That of software.json.
-VERSIONS_JSON: list[Any] = [{...: str}]
+VERSIONS_JSON: list[Any] = [{"pg": str, "jax": str, "device": str}]
 
 
 class Measurements(NamedTuple):
