@@ -21,10 +21,11 @@ FIELDS = ("sampling", "num_branches", "branch_every", "num_episodes")
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
     *("state_value", "trajectory_control_variate", "lookahead_control_variate"),
-    *("vine_advantage", "vine_all_action"),
+    "vine_all_action",
 )
 """Unbiased estimators of which a search tries combinations: a baseline, control variates of the
-later actions and of the dynamics, and branches."""
+later actions and of the dynamics, and branches.
+"""
 
 # What a search tries of each field, where it has an effect.
 TRIED: dict[str, tuple[Any, ...]] = {
@@ -112,8 +113,8 @@ def check(field: str, text: Any, *others: str) -> None:
 def searched(bases: tuple[str, ...] = BASES) -> list[str]:
     """The names of the combinations that a search tries, those of one estimator one after another.
 
-    Sampling and the number of episodes are tried of every estimator, branches of those that have
-    them.
+    Samplings are tried with batches of two sizes, and of estimators with branches the numbers of
+    these instead.
     """
     return list(dict.fromkeys(name for base in bases for name in _searched_of(base)))
 
@@ -123,7 +124,7 @@ def _searched_of(base: str) -> Iterator[str]:
     has_branches = facts.further == "branches"
     branches = TRIED["branches"] if has_branches else [()]
     samplings = TRIED["sampling"]
-    if facts.baseline == "batch":  # whose episodes must be independent of each other
+    if has_branches or facts.baseline == "batch":  # whose episodes must be independent
         samplings = ("independent",)
     for sampling, episodes, of in itertools.product(samplings, TRIED["num_episodes"], branches):
         if sampling == "independent" and episodes != TRIED["num_episodes"][0]:

@@ -63,6 +63,9 @@ def test_a_search_tries_unbiased_estimators_with_settings_that_have_an_effect() 
         assert found.facts.unbiased_for == "J"
         assert found.facts.baseline != "batch" or "sampling" not in found.settings
         assert found.facts.further == "branches" or "num_branches" not in found.settings
+    assert {"state_value:sampling=array+num_episodes=64", "vine_all_action:branch_every=4"} < set(
+        names
+    )
     assert set(combinations.BASES) <= {combination_of(name).estimator for name in names}
 
 

@@ -36,6 +36,7 @@ from pg.benchmarks.leaderboard.quality import (
     budget,
     per_repetition,
 )
+from pg.benchmarks.leaderboard.recommendations import recommendations_table, recommended
 from pg.benchmarks.leaderboard.report import (
     MARKS,
     agreement,
@@ -74,6 +75,8 @@ __all__ = [
     "per_repetition",
     "plot_leaderboard",
     "plot_measurements",
+    "recommendations_table",
+    "recommended",
     "reference_gradient",
     "report",
     "search",

@@ -1,7 +1,7 @@
 """The report of measurements: tables in Markdown, figures, and the agreement of two seeds."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,6 +12,11 @@ from pg.benchmarks.combinations import is_combination
 from pg.benchmarks.leaderboard.measurements import Measurements
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
+from pg.benchmarks.leaderboard.recommendations import (
+    is_resolved,
+    recommendations_table,
+    relative_costs,
+)
 from pg.estimators.facts import FACTS
 from pg.reports import plots, tables
 from pg.reports.statistics import Estimate
@@ -19,7 +24,6 @@ from pg.runs import files
 
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 TOP = 3
-Cost = Callable[[Quality], float]
 
 
 def variance_table(qualities: Iterable[Quality]) -> str:
@@ -48,7 +52,10 @@ def report(qualities: Sequence[Quality], best: Mapping[str, str] = MappingProxyT
         best: problem -> the combination that a search chose.
     """
     listed = [x for x in qualities if not is_combination(x.estimator)]
-    parts = [leaderboard_table(listed)]
+    parts = [
+        f"Cheapest in each situation:\n\n{recommendations_table(listed)}",
+        f"All estimators:\n\n{leaderboard_table(listed)}",
+    ]
     for snapshot in SNAPSHOTS:
         if gap := gap_table(qualities, best, snapshot):
             parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
@@ -83,7 +90,7 @@ def leaderboard_table(qualities: Sequence[Quality]) -> str:
     rows = []
     for name in names:
         medians = [numerals.times(np.median(cost[name])) for cost in costs]
-        steps = [_steps_for_0_9(x) for x in qualities if x.estimator == name and _is_resolved(x)]
+        steps = [_steps_for_0_9(x) for x in qualities if x.estimator == name and is_resolved(x)]
         reached = sum(map(math.isfinite, steps))
         rows.append((f"`{name}`", *medians, f"{reached}/{len(steps)}"))
     return tables.markdown([head, *rows])
@@ -102,7 +109,7 @@ def steps_table(qualities: Sequence[Quality], snapshot: str) -> str:
 
     def cell(name: str, problem: str) -> str:
         x = cells.get((name, problem))
-        if x is None or not _is_resolved(x):
+        if x is None or not is_resolved(x):
             return "—"
         value, low, high = (numerals.short(number) for number in x.steps_for_0_9)
         return f"{value} [{low}, {high}]"
@@ -126,7 +133,7 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
     cells = {(x.problem, x.estimator): x for x in qualities if x.snapshot == snapshot}
     for problem in dict.fromkeys(x.problem for x in cells.values()):
         baseline = cells.get((problem, "state_value"))
-        if baseline is None or not _is_resolved(baseline):
+        if baseline is None or not is_resolved(baseline):
             continue
         listed = [x for (p, name), x in cells.items() if p == problem and name in FACTS]
         unbiased = [x for x in listed if FACTS[x.estimator].unbiased_for == "J"]
@@ -153,19 +160,6 @@ def _against(x: Quality | None, baseline: Quality) -> str:
     return f"`{x.estimator}` {numerals.short(_steps_for_0_9(x))} ({share})"
 
 
-def relative_costs(qualities: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:
-    """The costs of each estimator over the least of any, at every problem and snapshot that has a
-    finite one.
-    """
-    ratios: dict[str, list[float]] = {x.estimator: [] for x in qualities}
-    for cell in _cells(qualities):
-        least = min(map(cost, cell))
-        if math.isfinite(least):
-            for x in cell:
-                ratios[x.estimator].append(cost(x) / least)
-    return {name: values for name, values in ratios.items() if values}
-
-
 def agreement(a: Sequence[Quality], b: Sequence[Quality]) -> tuple[int, int]:
     """The number of problems on which two seeds have the same three leading estimators, and of all.
 
@@ -182,7 +176,7 @@ def plot_measurements(measurements: Measurements, out: Path) -> list[Path]:
 
     They have a panel per problem and snapshot.
     """
-    places = list(dict.fromkeys(_place(x) for x in measurements.qualities if _is_resolved(x)))
+    places = list(dict.fromkeys(_place(x) for x in measurements.qualities if is_resolved(x)))
     variances: dict[str, dict[str, Estimate]] = {place: {} for place in places}
     for x in measurements.qualities:
         if _place(x) in variances:
@@ -233,11 +227,6 @@ def _seconds_per_step(x: Quality) -> float:
     return x.seconds_per_episode / x.steps_per_episode
 
 
-def _is_resolved(x: Quality) -> bool:
-    """True where there is a reference to compare with."""
-    return not math.isnan(x.steps_for_0_9.value)
-
-
 def _place(row: Quality | CurvePoint) -> str:
     return f"{row.problem}, {row.snapshot}"
 
@@ -245,12 +234,6 @@ def _place(row: Quality | CurvePoint) -> str:
 def _leading(qualities: Sequence[Quality], problem: str) -> set[str]:
     costs = relative_costs([x for x in qualities if x.problem == problem], _steps_for_0_9)
     return set(sorted(costs, key=lambda name: (np.median(costs[name]), name))[:TOP])
-
-
-def _cells(qualities: Sequence[Quality]) -> list[list[Quality]]:
-    """The qualities of each problem and snapshot that has a reference."""
-    places = dict.fromkeys(_place(x) for x in qualities if _is_resolved(x))
-    return [[x for x in qualities if _place(x) == place] for place in places]
 
 
 def _curves(points: Sequence[CurvePoint], field: str) -> dict[str, tuple[np.ndarray, Estimate]]:

@@ -1,0 +1,129 @@
+"""What to take: the cheapest estimator among those that a situation allows, by the measurements."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pg import numerals
+from pg.benchmarks.leaderboard.quality import Quality
+from pg.estimators.facts import FACTS, Facts
+from pg.reports import tables
+
+Cost = Callable[[Quality], float]
+
+# What each group of problems has in common: of the noise of an episode, what is left once the
+# actions are known.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "random transitions": ("gridworld", "garnet"),
+    "a random start alone": (
+        *("Catch-bsuite", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "Breakout-MinAtar"),
+    ),
+}
+
+
+class Situation(NamedTuple):
+    """What a user has, and does not want."""
+
+    name: str
+    allows: Callable[[Facts], bool]
+
+
+def _has(critics: Sequence[str], further: Sequence[str] = ("none",)) -> Callable[[Facts], bool]:
+    """True of facts with one of these critics, and one of these kinds of further rollouts."""
+    return lambda facts: facts.critic in critics and facts.further in further
+
+
+def _unbiased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
+    return lambda facts: facts.unbiased_for == "J" and allows(facts)
+
+
+_ANY_FURTHER = ("none", "successors", "lookahead", "branches")
+SITUATIONS = (
+    Situation("unbiased, no critic", _unbiased(_has(["none"]))),
+    Situation("unbiased, a critic V", _unbiased(_has(["none", "V"]))),
+    Situation("unbiased, a critic Q of the actions", _unbiased(_has(["none", "V", "Q"]))),
+    Situation(
+        "the same, an environment that can be asked again",
+        _unbiased(_has(["none", "V", "Q"], _ANY_FURTHER)),
+    ),
+    Situation("any bias, a critic V", _has(["none", "V"])),
+    Situation("any bias, a critic Q of the actions", _has(["none", "V", "Q"])),
+)
+
+
+class Recommendation(NamedTuple):
+    """The cheapest estimator of a situation."""
+
+    estimator: str
+    cost: float  # median over problems and snapshots of its steps over the least of any allowed
+
+
+def recommended(
+    qualities: Sequence[Quality], situation: Situation, problems: Sequence[str]
+) -> Recommendation | None:
+    """The estimator of the least median cost in environment steps to a cosine of 0.9, relative to
+    the least of any that is allowed; None where nothing was measured. Ties are in the order of the
+    table of facts.
+
+    Args:
+        qualities: the measurements of one seed.
+        situation: what is allowed.
+        problems: names, of those that count.
+    """
+    rows = [
+        x
+        for x in qualities
+        if x.problem in problems and x.estimator in FACTS and situation.allows(FACTS[x.estimator])
+    ]
+    costs = relative_costs(rows, lambda x: x.steps_for_0_9.value)
+    medians = {name: float(np.median(costs[name])) for name in FACTS if name in costs}
+    if not medians:
+        return None
+    best = min(medians, key=lambda name: medians[name])
+    return Recommendation(best, medians[best])
+
+
+def recommendations_table(qualities: Sequence[Quality]) -> str:
+    """A row per situation: what is cheapest on all problems, and on those of each group.
+
+    In brackets the median, over problems and snapshots, of its steps over the least of any
+    estimator that the situation allows: 1 is the cheapest everywhere.
+    """
+    every: Mapping[str, Sequence[str]] = {
+        "all problems": list(dict.fromkeys(x.problem for x in qualities)),
+        **GROUPS,
+    }
+    rows = []
+    for situation in SITUATIONS:
+        found = [recommended(qualities, situation, problems) for problems in every.values()]
+        cells = [
+            "—" if x is None else f"`{x.estimator}` ({numerals.number(x.cost, 3)})" for x in found
+        ]
+        rows.append((situation.name, *cells))
+    return tables.markdown([("situation", *every), *rows])
+
+
+def relative_costs(qualities: Sequence[Quality], cost: Cost) -> dict[str, list[float]]:
+    """The costs of each estimator over the least of any, at every problem and snapshot that has a
+    finite one.
+    """
+    ratios: dict[str, list[float]] = {x.estimator: [] for x in qualities}
+    for cell in resolved_cells(qualities):
+        least = min(map(cost, cell))
+        if math.isfinite(least):
+            for x in cell:
+                ratios[x.estimator].append(cost(x) / least)
+    return {name: values for name, values in ratios.items() if values}
+
+
+def resolved_cells(qualities: Sequence[Quality]) -> list[list[Quality]]:
+    """The qualities of each problem and snapshot that has a reference."""
+    places = dict.fromkeys((x.problem, x.snapshot) for x in qualities if is_resolved(x))
+    return [[x for x in qualities if (x.problem, x.snapshot) == place] for place in places]
+
+
+def is_resolved(x: Quality) -> bool:
+    """True where there is a reference to compare with."""
+    return not math.isnan(x.steps_for_0_9.value)
