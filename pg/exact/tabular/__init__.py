@@ -39,6 +39,12 @@ from pg.exact.tabular.mdp import (
     TabularMDP,
     register,
 )
+from pg.exact.tabular.mirror_descent import (
+    euclidean_mirror_step,
+    kl_mirror_step,
+    project_on_simplex,
+    step_towards_greedy,
+)
 from pg.exact.tabular.moments import (
     reward_to_go_moments,
     total_return_moments,
@@ -47,6 +53,11 @@ from pg.exact.tabular.networks import (
     table,
     table_critic,
     table_policy,
+)
+from pg.exact.tabular.parametrisations import (
+    escort,
+    log_barrier_return,
+    parametrised_gradient,
 )
 from pg.exact.tabular.prefix_tree import (
     prefix_tree,
@@ -87,6 +98,8 @@ __all__ = [
     "discounted_values",
     "discounted_visitation",
     "enumerate_trajectories",
+    "escort",
+    "euclidean_mirror_step",
     "exact_gradient",
     "exact_hessian",
     "exact_return",
@@ -98,9 +111,13 @@ __all__ = [
     "hindsight_of_rewards",
     "hindsight_of_states",
     "initial_states",
+    "kl_mirror_step",
+    "log_barrier_return",
     "num_trajectories",
+    "parametrised_gradient",
     "pessimal",
     "prefix_tree",
+    "project_on_simplex",
     "references",
     "register",
     "restarting",
@@ -108,6 +125,7 @@ __all__ = [
     "sequence_problems",
     "stationary",
     "stationary_window",
+    "step_towards_greedy",
     "table",
     "table_coefficients",
     "table_critic",
