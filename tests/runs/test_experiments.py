@@ -383,6 +383,36 @@ def test_the_page_says_what_a_lag_costs() -> None:
 
 
 @pytest.mark.slow
+def test_the_page_says_how_far_directions_are_from_the_gradient() -> None:
+    """Of two rows again, within their intervals; and the page's sentences of all of them."""
+    page = (ROOT / "docs" / "science" / "steps.md").read_text(encoding="utf-8")
+    table = page.split("<!-- update variance -->")[1].split("<!-- end of update variance -->")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.strip().splitlines()]
+    stored = {
+        name: [[float(x) for x in re.findall(r"-?\d+\.?\d*", cell)] for cell in cells]
+        for name, *cells in lines[2:]
+    }
+    small = {name: of_rates[0] for name, of_rates in stored.items()}
+    for name in ("igt", "storm"):
+        assert small["sgd"][0] / small[name][0] == pytest.approx(9.0, abs=1.0)
+        assert stored[name][1][0] < stored["averaged"][1][0]
+    assert max(stored, key=lambda name: stored[name][2][0]) == "svrpg"
+    for name in ("svrpg", "page_pg"):
+        assert small[name][2] > small["sgd"][1]
+    assert small["harpg"][1] < 2 * small["storm"][0] < small["harpg"][2]
+    assert max(stored, key=lambda name: stored[name][2][3]) == "sgd"
+    done = run("update_variance.py", "--only", "igt", "storm", timeout=900)
+    assert done.returncode == 0, done.stderr
+    header, _, *rows = done.stdout.strip().splitlines()
+    assert header in table
+    for row in rows:
+        name, *cells = row.strip("| ").split(" | ")
+        for cell, (_, low, high, _) in zip(cells, stored[name], strict=True):
+            assert low <= float(cell.split()[0]) <= high
+    refused_without_jax("update_variance.py", "--only", "storms")
+
+
+@pytest.mark.slow
 def test_the_page_says_what_dependent_noise_saves() -> None:
     """Of one row again, within its intervals."""
     page = (ROOT / "docs" / "science" / "sampling.md").read_text(encoding="utf-8")
