@@ -1,6 +1,7 @@
 """Further rollouts: what is asked of the environment beside the episodes of a batch.
 
     greedy       the greedy policy's episode from each initial state
+    starts       initial states s₀ ~ ρ, R beside that of each episode
     successors   s', r ~ P(·|sₜ, aₜ) of the action that was taken, M times more
     lookahead    s', r ~ P(·|sₜ, a) of every action a, M times, the first with the random numbers of
                  the episode itself
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg.branches import Branching
 from pg.envs import Discrete, Env, Masked
@@ -28,6 +29,7 @@ class FurtherRollouts(NamedTuple):
     successors: bool = False  # further transitions of each state and its action
     lookahead: bool = False  # transitions of each state and every discrete action
     branches: Branching | tuple[()] = ()  # episodes out of each visited state
+    starts: int = 0  # R, the further initial states of each episode
 
     def num_keys(self, num_branches: int) -> int:
         """Random keys that each step of an environment needs beside its own."""
@@ -43,6 +45,13 @@ class GreedyEpisodes(NamedTuple):
     env_steps: Int[Array, "T B"]  # at the first episode of each group; 0 at the others
 
 
+class InitialStates(NamedTuple):
+    """Further initial states beside each episode of a batch; a reset counts as a step."""
+
+    obs: PyTree[Shaped[Array, "1 B ..."]]  # [1, B, R, *O]
+    env_steps: Int[Array, "T B"]  # at the first step of each episode; 0 at the others
+
+
 class Transitions(NamedTuple):
     """Further transitions out of each state of a batch: leaves [T, B, M, ...] of the action that
     was taken, or [T, B, A, M, ...] of every action.
@@ -52,6 +61,23 @@ class Transitions(NamedTuple):
     done: Bool[Array, "T B *K"]  # the episode ended after it, either way
     next_obs: PyTree[Shaped[Array, "..."]]  # [T, B, *K, *O]
     env_steps: Int[Array, "T B"]  # of all of them together
+
+
+def initial_states(
+    env: Env, number: int, key: PRNGKeyArray, first: Bool[Array, "T B"]
+) -> InitialStates:
+    """Further initial states of B environments.
+
+    Args:
+        env: B environments.
+        number: R, the initial states beside each episode.
+        key: A random key.
+        first: The first step of each episode, [T, B].
+    """
+    keys = jax.random.split(key, number)
+    obs = jax.vmap(env.reset, out_axes=1)(keys)[1]
+    each_once = jax.tree.map(lambda x: x[None], obs)
+    return InitialStates(each_once, jnp.where(first, jnp.int32(number), 0))
 
 
 def transitions(

@@ -95,6 +95,8 @@ class Network(NamedTuple):
     view: View = ()
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
+    # of what it sees, where that is one array of numbers; None: of something else, or not stated
+    obs_shape: tuple[int, ...] | None = None
     # -> parameters of the reference policy; None: those with which training starts
     reference: Callable[[], PyTree] | None = None
 
@@ -129,13 +131,18 @@ def make_policy(config: Config, env: Env) -> Network:
         policy = _own_network("policy", config, shown)
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, shown)
         own = for_env(_as_configured(policy, config, shown), env, env.views.policy)
-        return _starting(own, config)
+        return _starting(own, config)._replace(obs_shape=_shape_of_array(shown))
     space = env.action_space
     parts = space.parts if isinstance(space, ProductSpace) else (space,)
     if not any(isinstance(part, Box) for part in parts):
         _check_no_setting_of_boxes(config, space)
     policy = for_env(_network(config, shown, _head(config, space)), env, env.views.policy)
-    return _starting(policy, config)
+    return _starting(policy, config)._replace(obs_shape=_shape_of_array(shown))
+
+
+def _shape_of_array(env: Env) -> tuple[int, ...] | None:
+    """The shape of an observation that is one array; None of a tree of them."""
+    return env.obs_shape if is_shape(env.obs_shape) else None
 
 
 def _starting(policy: Network, config: Config) -> Network:

@@ -25,7 +25,7 @@ from pg.envs.observations import map_observation
 from pg.envs.views import seen
 from pg.fast import blocks, devices
 from pg.fast.scans import scan_until
-from pg.further import FurtherRollouts, GreedyEpisodes, Transitions
+from pg.further import FurtherRollouts, GreedyEpisodes, InitialStates, Transitions
 from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
 from pg.networks import Network
 from pg.sampling import BatchNoise
@@ -73,6 +73,8 @@ class Trajectory(NamedTuple):
     lookahead: Transitions | tuple[()] = ()
     # whole episodes out of each state, [T, B, K, M, ...]
     branches: Branches | tuple[()] = ()
+    # further initial states, the observation [1, B, R, ...]
+    starts: InitialStates | tuple[()] = ()
 
     @property
     def mask(self) -> PyTree:
@@ -98,15 +100,16 @@ class Trajectory(NamedTuple):
     def all_env_steps(self) -> Int[Array, "*T"]:
         """[T, B] the same with those of all further rollouts: the cost of the batch."""
         total = self.env_steps
-        for further in (self.greedy, self.successors, self.lookahead, self.branches):
-            if isinstance(further, GreedyEpisodes | Transitions | Branches):
+        asked = (self.greedy, self.successors, self.lookahead, self.branches, self.starts)
+        for further in asked:
+            if isinstance(further, GreedyEpisodes | Transitions | Branches | InitialStates):
                 total = total + further.env_steps
         return total
 
     @property
     def without_further(self) -> "Trajectory":
         """The steps alone: once they are weighed, nothing is compared with them."""
-        return self._replace(greedy=(), successors=(), lookahead=(), branches=())
+        return self._replace(greedy=(), successors=(), lookahead=(), branches=(), starts=())
 
 
 class Finished(NamedTuple):
@@ -413,6 +416,10 @@ def _episodes(
             some, policy, params, loop.greedy_key, horizon, act=greedy, begin=each_group
         )
         traj = traj._replace(greedy=_for_groups(one, group_size))
+    if further.starts:
+        first = traj.first & traj.valid
+        starts = further_rollouts.initial_states(env, further.starts, loop.start_key, first)
+        traj = traj._replace(starts=starts._replace(obs=_stored(env, starts.obs)))
     return traj
 
 
@@ -437,9 +444,11 @@ class _Loop(NamedTuple):
     begin: _Running
     draws: Callable[[Array], PyTree]  # step numbers [K] -> the random numbers of these steps
     step: Callable[[_Running, Any], tuple[_Running, Trajectory]]
-    # of the greedy episodes, and of those out of visited states: no step uses them
+    # of the greedy episodes, of those out of visited states, and of further initial states: no step
+    # uses them
     greedy_key: PRNGKeyArray
     branch_key: PRNGKeyArray
+    start_key: PRNGKeyArray
 
 
 def _loop(
@@ -466,6 +475,7 @@ def _loop(
     greedy_key = jax.random.fold_in(key, horizon)
     again_key = jax.random.fold_in(key, horizon + 1)
     branch_key = jax.random.fold_in(key, horizon + 2)
+    start_key = jax.random.fold_in(key, horizon + 3)
     num_keys = further.num_keys(num_branches)
     handed_out = _handed_out(env, policy, batch_noise)
 
@@ -510,7 +520,7 @@ def _loop(
         return _Running(after, goes_on), row
 
     running = _Running(state, jnp.ones(env.num_envs, bool))
-    return _Loop(running, draws, step, greedy_key, branch_key)
+    return _Loop(running, draws, step, greedy_key, branch_key, start_key)
 
 
 def _alive(running: _Running) -> Bool[Array, " B"]:

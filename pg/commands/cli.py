@@ -547,6 +547,8 @@ def describe(
     if config.optimizer in RESAMPLING:
         num_rollouts *= 2
     beside = ""
+    if further == "starts":
+        beside = ", and the resets of further initial states"
     if further == "branches":
         beside = ", and those of the episodes out of visited states"
     planned = config.num_updates * num_rollouts * longest * config.action_repeat

@@ -13,6 +13,7 @@ from . import evolution as evolution
 from . import facts as facts
 from . import family as family
 from . import grouped as grouped
+from . import linear_control_variate as linear_control_variate
 from . import off_policy as off_policy
 from . import optimal as optimal
 from . import pathwise as pathwise
@@ -28,6 +29,7 @@ from .base import Weighted as Weighted
 from .base import build_estimator as build_estimator
 from .base import score as score
 from .combined import with_dynamics_control_variate as with_dynamics_control_variate
+from .combined import with_gradient_control_variate as with_gradient_control_variate
 from .combined import with_hyperparams as with_hyperparams
 from .facts import FACTS as FACTS
 from .facts import Facts as Facts

@@ -1,4 +1,4 @@
-"""Estimators made of others: a control variate of the dynamics for any baseline, and
+"""Estimators made of others: control variates of the dynamics and of the gradient, and
 hyperparameters of its own for any estimator.
 """
 
@@ -16,8 +16,9 @@ from pg.estimators.asked_again import surprise_of_dynamics
 from pg.estimators.base import Estimator, Params, Weighted, critic_gradient
 from pg.estimators.checks import factory_of
 from pg.estimators.family import Factory
+from pg.estimators.linear_control_variate import NUM_STARTS, controlled
 from pg.estimators.names import check_estimator, facts_of
-from pg.inputs import check_name
+from pg.inputs import check_name, count
 from pg.networks import Network
 from pg.rollout import Trajectory
 from pg.settings import own_files
@@ -94,6 +95,48 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     make.__name__ = f"{name}_with_dynamics_control_variate"
     make.facts = replace(  # type: ignore[attr-defined]
         facts, module="", collect=("episodes",), critic="V", further="successors"
+    )
+    return make
+
+
+def with_gradient_control_variate(
+    estimator: Factory | str, *, num_starts: int = NUM_STARTS
+) -> Factory:
+    """Another estimator of complete episodes less B z, as of `gradient_control_variate`.
+
+        estimator = with_gradient_control_variate("state_value")
+        config = pg.Config(estimator=estimator)
+
+    As z has the mean 0 and B is of earlier batches, one that is unbiased stays so.
+
+    Args:
+        estimator: A function of policy, critic and hyperparameters, or its name.
+        num_starts: The further initial states of each episode, each of which counts as a step.
+
+    Raises:
+        ValueError: It is for windows.
+    """
+    estimator = loaded(estimator)
+    facts = facts_of(estimator)
+    name = part_name(estimator)
+    num_starts = count("num_starts", num_starts)
+    if "episodes" not in facts.collect:
+        raise ValueError(f"estimator {name!r} is for windows: give one of complete episodes")
+    factory = factory_of(estimator)
+
+    def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        return controlled(factory(policy, critic, h), policy, h, num_starts)
+
+    make.__name__ = f"{name}_with_gradient_control_variate"
+    make.facts = replace(  # type: ignore[attr-defined]
+        facts,
+        module="",
+        collect=("episodes",),
+        off_policy=False,  # z has the mean 0 where the policy acted itself
+        several_steps=False,
+        regression=False,
+        psi_depends_on_policy=True,
+        further="starts" if facts.further == "none" else facts.further,
     )
     return make
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
-Further = Literal["none", "greedy", "successors", "lookahead", "branches"]
+Further = Literal["none", "greedy", "successors", "lookahead", "branches", "starts"]
 Actions = Literal["discrete", "continuous"]
 Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic", "branches"]
 
@@ -75,7 +75,7 @@ class Facts:
     further: Further = "none"
     """Rollouts beside the batch, which are counted: the greedy policy's episodes from the same
     initial states, further transitions of each action that was taken, transitions of every action,
-    or whole episodes out of each visited state.
+    whole episodes out of each visited state, or further initial states.
     """
     every_action: bool = False
     """Rolls out every action, of which there must be finitely many."""
@@ -138,6 +138,7 @@ _FURTHER = {
     "successors": "further transitions",
     "lookahead": "transitions of every action",
     "branches": "episodes out of each state",
+    "starts": "more resets",
 }
 
 # Windows of 8 environments, bootstrapped, γᵗ dropped as is common; 500k steps.
@@ -374,6 +375,19 @@ FACTS: dict[str, Facts] = {
         actions=("discrete", "continuous"),
         baseline="critic",
         psi_depends_on_policy=True,
+    ),
+    "gradient_control_variate": Facts(
+        module="linear_control_variate",
+        psi="γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a; ĝ - B z",
+        source="after Wang et al. 2013; Geffner & Domke 2018, 1810.12482",
+        unbiased_for="J",
+        why="for any Q and any B, as they were fitted to earlier batches",
+        variance="that of trajectory_control_variate, less what z explains of a whole episode",
+        critic="Q",
+        actions=("discrete", "continuous"),
+        baseline="critic",
+        psi_depends_on_policy=True,
+        further="starts",
     ),
     "doubly_robust": Facts(
         module="action_values",

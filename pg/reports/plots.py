@@ -114,6 +114,7 @@ LOOKS: dict[str, tuple[int, int]] = {
     "advantage_weighted_regression": (6, 4),
     "v_mpo": (0, 5),
     "mdpo": (1, 5),
+    "gradient_control_variate": (2, 5),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -20,7 +20,7 @@ from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, estimators_with
-from pg.further import Transitions
+from pg.further import InitialStates, Transitions
 from pg.networks import Carries
 from pg.rollout import Trajectory
 
@@ -63,6 +63,10 @@ def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
         successors=transitions(further, (M,), length, valid),
         lookahead=transitions(further, (A, M), length, valid),
         branches=branches(name, valid) if name and FACTS[name].further == "branches" else (),
+        starts=InitialStates(
+            np.eye(S)[np.random.default_rng(seed + 200).integers(S, size=(1, N, M))],
+            np.where(time == 0, M, 0),
+        ),
     )
 
 
@@ -190,6 +194,8 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     # A group is not told by its first observations.
     assert len(np.unique(np.asarray(traj.obs[0, groups[0]]), axis=0)) > 1
     assert lengths.tolist() == [T, 3, 1, T, 4]
+    if name == "gradient_control_variate":  # nothing seen yet
+        return expected_psi("trajectory_control_variate", traj)
     return {
         "reinforce": np.broadcast_to(total, (T, N)),
         "reward_to_go": clock,

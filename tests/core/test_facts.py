@@ -169,6 +169,6 @@ def test_facts_agree_with_one_another() -> None:
         assert facts.baseline != "critic" or facts.critic != "none", name
         assert facts.same_on_policy in ("", *FACTS), name
     of_actions = ("optimal_state_baseline", "all_action", "action_dependent_baseline")
-    of_actions += ("trajectory_control_variate", "doubly_robust")
+    of_actions += ("trajectory_control_variate", "gradient_control_variate", "doubly_robust")
     assert estimators_with(critic="Q") == of_actions
     assert estimators_with(several_steps=True, baseline="group") == ("grpo",)

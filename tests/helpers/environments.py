@@ -92,7 +92,7 @@ def tabular_policy(num_states: int, num_actions: int) -> Network:
     ) -> tuple[Any, Categorical]:
         return carry, Categorical(obs @ params)
 
-    return Network(init, apply)
+    return Network(init, apply, obs_shape=(num_states,))
 
 
 def tabular_critic(num_states: int) -> Network:

@@ -40,11 +40,12 @@ class Case(NamedTuple):
     limit_ends: bool = False  # the time limit counts as a termination
     share_start: bool = False
     num_branches: int = 1
+    past: bool = False  # an earlier batch, of every trajectory once, is in the estimator's state
     tolerance: float = 1e-12
 
     def __str__(self) -> str:
         """Its label: what differs from the plain case."""
-        flags = [flag for flag in ("limit_ends", "share_start") if getattr(self, flag)]
+        flags = [flag for flag in ("limit_ends", "share_start", "past") if getattr(self, flag)]
         other = [] if self.problem is None else [self.problem.__name__]
         behaviour = [] if self.on_policy else ["off_policy"]
         branches = [f"M={self.num_branches}"] if self.num_branches > 1 else []
@@ -62,11 +63,19 @@ class Case(NamedTuple):
     def build(self) -> tuple[Estimator, Params]:
         """The estimator and the parameters of policy and critic."""
         h = Hyperparams(gamma=GAMMA, **self.setting)
-        return references.build(ESTIMATORS[self.name], self.on, FACTS[self.name].critic, h)
+        made = references.build(ESTIMATORS[self.name], self.on, FACTS[self.name].critic, h)
+        return with_past(*made, self.on) if self.past else made
 
     def expected(self) -> np.ndarray:
         """The mean it should have, [S, A]."""
         return gradient(self) if self.mean is None else self.mean(self)
+
+
+def with_past(estimator: Estimator, params: Params, problem: Problem) -> tuple[Estimator, Params]:
+    """The estimator as it is after a batch of every trajectory once, whatever its probability."""
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.further)
+    _, state = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
+    return estimator._replace(init=lambda key: (params, state)), params
 
 
 @functools.cache
@@ -412,6 +421,8 @@ CASES = [
     Case("action_dependent_baseline", problem=exact_critics),
     Case("trajectory_control_variate"),
     Case("trajectory_control_variate", problem=exact_critics),
+    Case("gradient_control_variate"),
+    Case("gradient_control_variate", past=True),
     Case("doubly_robust"),
     Case("doubly_robust", on_policy=False),
     Case("doubly_robust", {"temperature": 0.3}, soft_gradient, on_policy=False),

@@ -1205,6 +1205,31 @@ MUTANTS = [
         "tests/exact/test_unbiased.py -k the_target_of_q",
     ),
     Mutant(
+        "a linear control variate with coefficients of its own batch",
+        "estimators/linear_control_variate.py",
+        """        correction = z @ coefficients(past)
+        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
+""",
+        """        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
+        correction = z @ coefficients(after)
+""",
+        "tests/exact/test_linear_control_variate.py -k any_coefficients",
+    ),
+    Mutant(
+        "features of the initial state without their mean",
+        "estimators/linear_control_variate.py",
+        "    of_start = (own - jnp.mean(others, axis=1))[:, 1:]",
+        "    of_start = own[:, 1:]",
+        "tests/exact/test_linear_control_variate.py -k no_mean",
+    ),
+    Mutant(
+        "a batch that is not finite in the past of a control variate",
+        "estimators/linear_control_variate.py",
+        "jnp.where(finite, decay * old + new, old)",
+        "decay * old + new",
+        "tests/exact/test_linear_control_variate.py -k not_finite",
+    ),
+    Mutant(
         "the mean of a quadratic without its curvature",
         "layers/quadratic.py",
         "        return self.at(mean) + 0.5 * jnp.sum(diagonal * variance, axis=-1)\n",
@@ -1342,8 +1367,8 @@ MUTANTS = [
     Mutant(
         "branches that cost nothing",
         "rollout.py",
-        "if isinstance(further, GreedyEpisodes | Transitions | Branches):",
-        "if isinstance(further, GreedyEpisodes | Transitions):",
+        "if isinstance(further, GreedyEpisodes | Transitions | Branches | InitialStates):",
+        "if isinstance(further, GreedyEpisodes | Transitions | InitialStates):",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(

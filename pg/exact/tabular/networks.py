@@ -28,7 +28,11 @@ def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A
 
 def table_policy(logits: Float[Array | np.ndarray, "S A"]) -> Network:
     """A policy whose parameters are its logits [S, A], these at first; for one-hot observations."""
-    return Network(lambda key: logits, lambda p, carry, obs, first: (carry, Categorical(obs @ p)))
+    return Network(
+        lambda key: logits,
+        lambda p, carry, obs, first: (carry, Categorical(obs @ p)),
+        obs_shape=np.shape(logits)[:1],
+    )
 
 
 def table_critic(values: Float[Array, "S *A"]) -> Network:

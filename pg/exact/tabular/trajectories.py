@@ -1,5 +1,7 @@
 """Every trajectory of a small MDP with its probability: expectations without noise."""
 
+import itertools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from pg.envs import Masked
 from pg.exact.tabular.exact import time_dependent
 from pg.exact.tabular.mdp import TabularMDP
-from pg.further import FurtherRollouts, Transitions
+from pg.further import FurtherRollouts, InitialStates, Transitions
 from pg.rollout import NOTHING_FURTHER, Trajectory
 
 POINTS_APART = 1e-12  # points of a distribution function that are closer are one, rounded twice
@@ -26,7 +28,8 @@ def enumerate_trajectories(
     differentiable; with a mask, of actions that are legal.
 
     p(τ) = ρ(s₀) Πₜ π(aₜ|sₜ) P(sₜ₊₁|sₜ, aₜ), over the valid steps. There are up to S (A S)ᴴ of them,
-    and of those with further transitions many more.
+    and of those with further transitions or initial states many more. Further initial states are in
+    ascending order, as of those that are drawn no order says anything.
 
     Args:
         mdp: The MDP.
@@ -46,7 +49,7 @@ def enumerate_trajectories(
     log_prob = log_pi[time, state, action]
     of_actions = jnp.exp(jnp.sum(jnp.where(valid, log_prob, 0.0), axis=0))
     of_transitions = np.where(valid, paths.probability, 1.0).prod(0)
-    probability = mdp.initial[state[0]] * of_transitions * of_actions
+    probability = mdp.initial[state[0]] * of_transitions * of_actions * paths.of_starts
 
     def observed(state: Int[np.ndarray, "..."]) -> PyTree:
         if mdp.mask is None:
@@ -89,6 +92,9 @@ def enumerate_trajectories(
         found = _outcomes(mdp, state[..., None, None], every, draws)
         steps = mdp.num_actions * num_branches - 1
         traj = traj._replace(lookahead=transitions(found, every, steps))
+    if further.starts:
+        resets = jnp.asarray(np.where(time == 0, np.int32(further.starts), 0))
+        traj = traj._replace(starts=InitialStates(observed(paths.starts[None]), resets))
     return traj, probability
 
 
@@ -131,13 +137,40 @@ class _Paths(NamedTuple):
     after: Int[np.ndarray, "H M"]
     probability: Float[np.ndarray, "H M"]  # of the transition, with what else is drawn there
     draws: Int[np.ndarray, "H M D"]  # the outcome of each random number
+    starts: Int[np.ndarray, "M R"]  # further initial states
+    of_starts: Float[np.ndarray, " M"]  # the probability of these, in whichever order
 
 
 def _asked(mdp: TabularMDP, further: FurtherRollouts, num_branches: int) -> _Paths:
-    """Every path, with random numbers where further transitions are asked for."""
+    """Every path, with random numbers where further transitions are asked for, and with further
+    initial states.
+    """
     if further.successors or further.lookahead:
-        return _coupled_paths(mdp, further.num_keys(num_branches))
-    return _paths(mdp)
+        paths = _coupled_paths(mdp, further.num_keys(num_branches))
+    else:
+        paths = _paths(mdp)
+    return _with_starts(mdp, paths, further.starts) if further.starts else paths
+
+
+def _with_starts(mdp: TabularMDP, paths: _Paths, number: int) -> _Paths:
+    """Every path with every choice of so many further initial states."""
+    possible = np.flatnonzero(mdp.initial)
+    chosen = np.array(list(itertools.combinations_with_replacement(possible, number)))
+    times = np.stack([np.sum(chosen == s, axis=1) for s in possible], axis=1)  # each is drawn
+    same = np.prod([[math.factorial(n) for n in row] for row in times], axis=1)
+    orders = math.factorial(number) / same
+    probability = orders * np.prod(mdp.initial[possible] ** times, axis=1)
+    num_paths = paths.state.shape[1]
+    path, choice = np.divmod(np.arange(num_paths * len(chosen)), len(chosen))
+    return _Paths(
+        state=paths.state[:, path],
+        action=paths.action[:, path],
+        after=paths.after[:, path],
+        probability=paths.probability[:, path],
+        draws=paths.draws[:, path],
+        starts=chosen[choice],
+        of_starts=probability[choice],
+    )
 
 
 def _paths(mdp: TabularMDP) -> _Paths:
@@ -157,7 +190,8 @@ def _paths(mdp: TabularMDP) -> _Paths:
         state = after
     state, action, after = np.moveaxis(history, -1, 0)
     no_draws = np.zeros((*state.shape, 0), int)
-    return _Paths(state, action, after, mdp.transition[state, action, after], no_draws)
+    probability = mdp.transition[state, action, after]
+    return _Paths(state, action, after, probability, no_draws, *_no_starts(state))
 
 
 def _coupled_paths(mdp: TabularMDP, num_more: int) -> _Paths:
@@ -192,7 +226,13 @@ def _coupled_paths(mdp: TabularMDP, num_more: int) -> _Paths:
     after = _outcomes(mdp, state, action, drawn[..., 0])
     after = np.where(mdp.terminal[state], state, after)
     probability = np.take_along_axis(width[state], drawn, axis=-1).prod(-1)
-    return _Paths(state, action, after, probability, drawn)
+    return _Paths(state, action, after, probability, drawn, *_no_starts(state))
+
+
+def _no_starts(state: Int[np.ndarray, "H M"]) -> tuple[np.ndarray, np.ndarray]:
+    """The `starts` and `of_starts` of paths without further initial states."""
+    num_paths = state.shape[1]
+    return np.zeros((num_paths, 0), int), np.ones(num_paths)
 
 
 def _points(mdp: TabularMDP) -> Float[np.ndarray, "S C"]:

@@ -1,0 +1,313 @@
+"""A control variate of the whole gradient: linear in numbers that have no mean, by coefficients of
+earlier batches.
+
+    ĝ = (1/N) Σₙ (gₙ - zₙ B),    B = (Cov(z) + ridge)⁻¹ Cov(z, g) of earlier batches
+
+gₙ is the gradient of one episode by another estimator, and zₙ are d numbers of that episode:
+
+    z₁ = φ(s₀) - mean of φ over R further initial states
+    z₂ = Σₜ γᵗ φ(sₜ) ∂ log π(aₜ|sₜ) / ∂η,  η the logits, or the mean, of the policy's distribution
+    φ  = 1, the entries of the observation, and their products two by two where there are few
+
+Both have the mean 0 whatever φ, so that any B that does not depend on the batch leaves the mean of
+g as it is. Control variates that are functions of a critic take off what the critic explains of the
+weights Ψ; this one takes off what is left of the sum over the episode, the scores included, among
+it the noise of the visited states. Linear control variates of stochastic gradients, with a matrix
+of coefficients: Wang et al. 2013 (NeurIPS, section 3), and several at once: Geffner & Domke 2018
+(1810.12482).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+
+from pg import networks, returns
+from pg.config import Hyperparams
+from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
+from pg.estimators.action_values import trajectory_control_variate
+from pg.estimators.base import Estimator, Params, Weighted, map_along, policy_output
+from pg.fast import blocks
+from pg.further import InitialStates
+from pg.inputs import described
+from pg.networks import Network, as_float
+from pg.rollout import Trajectory
+
+NUM_STARTS = 4  # R, where nothing else is asked for
+MOST_ENTRIES = 8  # of an observation whose products are taken, too
+MOST_FEATURES = 512  # d, of which the square is stored, and d P numbers
+RIDGE = 1e-4  # beside that of few episodes, in units of the variance of each z
+
+_ONE_ARRAY = (
+    "a control variate of the gradient is linear in the entries of the observation, which must be "
+    "one array that the policy states as obs_shape, without action masks and without entries that "
+    "the critic alone sees"
+)
+
+
+class PastMoments(NamedTuple):
+    """Sums over the episodes of earlier batches, each less than the next by `baseline_decay`."""
+
+    weight: Float[Array, ""]  # Σ 1
+    z: Float[Array, " d"]  # Σ z
+    g: Float[Array, " P"]  # Σ g
+    zz: Float[Array, "d d"]  # Σ z zᵀ
+    zg: Float[Array, "d P"]  # Σ z gᵀ
+
+
+def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """trajectory_control_variate, and a linear control variate of the whole gradient (after Wang et
+    al. 2013; Geffner & Domke 2018, 1810.12482).
+
+    z are features of the episode: of the initial state, less their mean over four further ones, and
+    of every visited state, times the score of the logits. B is regressed on the gradients of
+    single episodes of earlier batches, with decay `baseline_decay`; in the first batch it is 0.
+    Observations must be arrays of few entries, and there is memory for N gradients.
+
+    Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] (Σ_{k≥t} γᵏ⁻ᵗ (rₖ - Aₖ) - Vₜ) / πₜ(a)), for every a; ĝ - B z
+    Unbiased for: J: for any Q and any B, as they were fitted to earlier batches.
+    Variance: that of trajectory_control_variate, less what z explains of a whole episode.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy, more resets.
+    """
+    return controlled(trajectory_control_variate(policy, critic, h), policy, h)
+
+
+def controlled(
+    made: Estimator, policy: Network, h: Hyperparams, num_starts: int = NUM_STARTS
+) -> Estimator:
+    """An estimator less B z.
+
+    Args:
+        made: The estimator, whose gradient is a mean over episodes.
+        policy: Its policy.
+        h: Its hyperparameters.
+        num_starts: R, the further initial states of each episode.
+
+    Raises:
+        ValueError: Its gradient is no mean over episodes, or observations are no arrays; by `init`,
+            if they have too many entries.
+    """
+    if not made.separable:
+        raise ValueError(
+            "a control variate of the gradient is regressed on the gradients of single episodes, "
+            "and this estimator's is no mean of these"
+        )
+    if policy.obs_shape is None or policy.masked or policy.view:
+        raise ValueError(_ONE_ARRAY)
+
+    def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
+        params, state = made.init(key)
+        d = num_features(policy, params)
+        if d > MOST_FEATURES:
+            raise ValueError(
+                f"a control variate of the gradient is linear in at most {MOST_FEATURES} features, "
+                f"and an observation of shape {policy.obs_shape} has {d} with the scores of these "
+                "actions: choose entries by observe"
+            )
+        return params, (state, no_past(d, networks.num_params(params.policy)))
+
+    def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
+        own_state, past = state
+        z = without_mean(policy, params, traj, h)
+        batch, own_after = made.weigh(params, own_state, traj._replace(starts=()))
+        correction = z @ coefficients(past)
+        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
+        batch = batch._replace(extra=(batch.extra, correction[None]))
+        return jax.lax.stop_gradient((batch, (own_after, after)))
+
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
+        extra, correction = batch.extra
+        grads, metrics = made.grad(params, batch._replace(extra=extra))
+        as_tree = ravel_pytree(params.policy)[1]
+        shift = as_tree(jnp.mean(correction, axis=(0, 1)))
+        return grads._replace(policy=jax.tree.map(jnp.subtract, grads.policy, shift)), metrics
+
+    return made._replace(
+        init=init,
+        weigh=weigh,
+        grad=grad,
+        accepts=("episodes",),
+        further=made.further._replace(starts=num_starts),
+    )
+
+
+def no_past(d: int, num_params: int) -> PastMoments:
+    """The sums before the first batch."""
+    shapes = (), (d,), (num_params,), (d, d), (d, num_params)
+    return PastMoments(*map(jnp.zeros, shapes))
+
+
+def features(obs: Shaped[Array, "..."], shape: tuple[int, ...]) -> Float[Array, "*B F"]:
+    """φ, [..., F]: 1, the entries of the observation and, of at most `MOST_ENTRIES`, their products
+    two by two.
+
+    Args:
+        obs: Observations, [..., *shape].
+        shape: Of one.
+    """
+    x = as_float(obs).reshape(*obs.shape[: obs.ndim - len(shape)], -1)
+    one = jnp.ones_like(x[..., :1])
+    size = x.shape[-1]
+    if size > MOST_ENTRIES:
+        return jnp.concatenate([one, x], axis=-1)
+    i, j = np.triu_indices(size)
+    return jnp.concatenate([one, x, x[..., i] * x[..., j]], axis=-1)
+
+
+def num_features(policy: Network, params: Params) -> int:
+    """d, the entries of `without_mean`."""
+    assert policy.obs_shape is not None  # as checked
+    obs = jnp.zeros((1, *policy.obs_shape))
+
+    def of_one_step() -> tuple[Array, Array]:
+        carry = networks.start(policy, 1)
+        dist = policy.apply(params.policy, carry, obs, jnp.ones(1, bool))[1]
+        return features(obs, obs.shape[1:]), score_of_distribution(dist, dist.mode())
+
+    phi, score = jax.eval_shape(of_one_step)
+    return phi.shape[-1] - 1 + phi.shape[-1] * score.shape[-1]
+
+
+def without_mean(
+    policy: Network, params: Params, traj: Trajectory, h: Hyperparams
+) -> Float[Array, "B d"]:
+    """z of each episode, [B, d], of which the mean is 0.
+
+    Args:
+        policy: The policy that acted.
+        params: Its parameters.
+        traj: Complete episodes.
+        h: The hyperparameters, of which γ.
+
+    Raises:
+        ValueError: There are no further initial states to compare with.
+    """
+    if not isinstance(traj.starts, InitialStates):
+        raise ValueError(
+            "there are no further initial states to compare with: collect with "
+            "pg.episodes(..., further=estimator.further)"
+        )
+    shape = traj.obs.shape[2:]
+    own = features(traj.obs[0], shape)
+    others = features(traj.starts.obs[0], shape)
+    of_start = (own - jnp.mean(others, axis=1))[:, 1:]  # without that of the constant, which is 0
+
+    def block(rows: Trajectory) -> Float[Array, "K B A"]:
+        return score_of_distribution(policy_output(policy, params, rows), rows.action)
+
+    score = map_along(policy, block, traj)
+    score = jnp.where(traj.valid[..., None], returns.discount_powers(score, h.gamma) * score, 0.0)
+
+    def add(t: Any, total: Float[Array, "B A F"]) -> Float[Array, "B A F"]:
+        return total + score[t][:, :, None] * features(traj.obs[t], shape)[:, None, :]
+
+    zeros = jnp.zeros((*score.shape[1:], own.shape[-1]), score.dtype)
+    of_actions = jax.lax.fori_loop(0, blocks.num_steps(traj.valid), add, zeros)
+    return jnp.concatenate([of_start, of_actions.reshape(len(own), -1)], axis=-1)
+
+
+def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
+    """∂ log π(a|s) / ∂η, [..., A]: of discrete actions 1[a] - π(a) of all but the last, of
+    continuous ones the derivative in the mean; of several parts those of each.
+
+    Raises ValueError for another distribution than the project's own.
+    """
+    if isinstance(dist, Product):
+        pairs = zip(dist.parts, action, strict=True)
+        return jnp.concatenate([score_of_distribution(*pair) for pair in pairs], axis=-1)
+    if isinstance(dist, Categorical):
+        pi = jax.nn.softmax(dist.logits)
+        taken = jax.nn.one_hot(action, pi.shape[-1], dtype=pi.dtype)
+        return (taken - pi)[..., :-1]
+    if isinstance(dist, Gaussian | TanhGaussian | CensoredGaussian):
+        own = dist
+
+        def log_prob(mean: Array) -> Float[Array, ""]:
+            return jnp.sum(own._replace(mean=mean).log_prob(action))
+
+        return jax.grad(log_prob)(own.mean)
+    raise ValueError(
+        "a control variate of the gradient needs the score of the action distribution's own "
+        f"parameters, which is known of the project's distributions; got {described(dist)}"
+    )
+
+
+def sums_of_batch(
+    made: Estimator, params: Params, batch: Weighted, z: Float[Array, "B d"]
+) -> PastMoments:
+    """The sums of the episodes of a batch, a few gradients at a time.
+
+    Args:
+        made: The estimator of g, which is a direction of descent.
+        params: Of policy and critic.
+        batch: Weighed by it.
+        z: Of each episode, [B, d].
+    """
+    length, num_episodes = batch.traj.valid.shape
+    at_once = max(4, blocks.rows() // length)
+    size = max(k for k in range(1, at_once + 1) if num_episodes % k == 0)
+    episodes = jax.tree.map(lambda x: jnp.moveaxis(x[:, :, None], 1, 0), batch)
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (episodes, z))
+
+    def gradient(episode: Weighted) -> Float[Array, " P"]:
+        return ravel_pytree(made.grad(params, episode)[0].policy)[0]
+
+    def add(total: PastMoments, part: tuple[Weighted, Array]) -> tuple[PastMoments, None]:
+        some, z = part
+        with blocks.mapped_over(size):
+            g = jax.vmap(gradient)(some)
+        sums = PastMoments(
+            jnp.asarray(size, z.dtype), jnp.sum(z, axis=0), jnp.sum(g, axis=0), z.T @ z, z.T @ g
+        )
+        return jax.tree.map(jnp.add, total, sums), None
+
+    zeros = no_past(z.shape[-1], networks.num_params(params.policy))
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def remembered(past: PastMoments, decay: Any, sums: PastMoments) -> PastMoments:
+    """The past with a batch in it; as it was where a number of the batch is not finite."""
+    finite = jnp.stack([jnp.isfinite(x).all() for x in sums]).all()
+
+    def one(old: Array, new: Array) -> Array:
+        return jnp.where(finite, decay * old + new, old).astype(old.dtype)
+
+    return jax.tree.map(one, past, sums)
+
+
+def coefficients(past: PastMoments) -> Float[Array, "d P"]:
+    """B, [d, P]; 0 of no past.
+
+    The ridge is in units of the variance of each z, so that no scale of the observations matters.
+    It is d over the number of episodes: of 32 of CartPole, of d = 29, a ridge of 0.001 alone made
+    the variance 5.4 times what it was, and this one 0.76; of 256 both leave 0.52 of it.
+    """
+    weight = jnp.where(past.weight > 0, past.weight, 1.0)
+    mean_z, mean_g = past.z / weight, past.g / weight
+    cov_zz = past.zz / weight - jnp.outer(mean_z, mean_z)
+    cov_zg = past.zg / weight - jnp.outer(mean_z, mean_g)
+    variance = jnp.diagonal(cov_zz)
+    varies = variance > 0
+    unit = jnp.where(varies, 1.0 / jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
+    correlation = unit[:, None] * cov_zz * unit[None, :]
+    ridge = RIDGE + len(unit) / weight
+    inverse = inverse_of_positive(correlation + ridge * jnp.eye(len(unit), dtype=unit.dtype))
+    return unit[:, None] * (inverse @ (unit[:, None] * cov_zg))
+
+
+def inverse_of_positive(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """The inverse of a symmetric positive definite matrix, by Gauss-Jordan elimination, which needs
+    no pivots there: no library call, of which many at once can stop one another on the CPU.
+    """
+    size = len(matrix)
+
+    def eliminate(i: Any, rows: Float[Array, "d d2"]) -> Float[Array, "d d2"]:
+        pivot = rows[i] / rows[i, i]
+        factor = rows[:, i].at[i].set(0.0)
+        return (rows - factor[:, None] * pivot[None, :]).at[i].set(pivot)
+
+    both = jnp.concatenate([matrix, jnp.eye(size, dtype=matrix.dtype)], axis=1)
+    return jax.lax.fori_loop(0, size, eliminate, both)[:, size:]

@@ -1,0 +1,198 @@
+"""A control variate of the whole gradient: its mean with any coefficients, and what it leaves of
+the variance with the best ones, exactly.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import proofs
+import pytest
+from proofs import GAMMA, A, S, arbitrary
+
+import pg
+from pg import envs, rollout
+from pg.config import Hyperparams
+from pg.diagnostics import exact_moments, references
+from pg.estimators import (
+    ESTIMATORS,
+    Estimator,
+    Params,
+    linear_control_variate,
+    with_dynamics_control_variate,
+    with_gradient_control_variate,
+)
+from pg.estimators.linear_control_variate import PastMoments, coefficients, without_mean
+from pg.exact import tabular
+from pg.further import FurtherRollouts
+
+pytestmark = pytest.mark.usefixtures("x64")
+SETTINGS = Hyperparams(gamma=GAMMA)
+NAME = "gradient_control_variate"
+KEY = jax.random.key(3)
+
+
+class Episodes(NamedTuple):
+    """Every trajectory with every outcome of the resets."""
+
+    probability: np.ndarray  # [M]
+    z: np.ndarray  # [M, d]
+    g: np.ndarray  # [M, P], of descent, as an estimator's `grad`
+
+    def covariance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Cov(x, y) of numbers of each trajectory, [P, Q]."""
+        x, y = x - self.probability @ x, y - self.probability @ y
+        return np.einsum("m,mp,mq->pq", self.probability, x, y)
+
+
+@pytest.fixture(scope="module")
+def subject() -> tuple[Estimator, Params, references.Problem, Episodes]:
+    with jax.enable_x64(True):
+        mdp = tabular.garnet(0, S, A, branching=2, horizon=2)
+        problem = arbitrary()._replace(mdp=mdp)
+        estimator, params = references.build(ESTIMATORS[NAME], problem, "Q", SETTINGS)
+        return estimator, params, problem, enumerated(estimator, params, problem)
+
+
+def enumerated(estimator: Estimator, params: Params, problem: references.Problem) -> Episodes:
+    traj, probability = tabular.enumerate_trajectories(
+        problem.mdp, problem.logits, estimator.further
+    )
+    policy = tabular.table_policy(problem.logits)
+    z = without_mean(policy, params, traj, SETTINGS)
+    batch, _ = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
+
+    def alone(episode: Any) -> jax.Array:
+        one = jax.tree.map(lambda x: x[:, None], episode)
+        return estimator.grad(params, one)[0].policy.ravel()
+
+    return Episodes(*map(np.asarray, (probability, z, jax.vmap(alone, 1)(batch))))
+
+
+def with_past(estimator: Estimator, params: Params, past: PastMoments) -> Estimator:
+    """The estimator as it is after earlier batches of these moments."""
+    past = jax.tree.map(jnp.asarray, past)
+    return estimator._replace(init=lambda key: (params, ((), past)))
+
+
+def past_of(episodes: Episodes, weight: np.ndarray) -> PastMoments:
+    z, g = episodes.z, episodes.g
+    zz, zg = np.einsum("m,md,me->de", weight, z, z), np.einsum("m,md,mp->dp", weight, z, g)
+    return PastMoments(weight.sum(), weight @ z, weight @ g, zz, zg)
+
+
+def test_the_numbers_of_an_episode_have_no_mean(subject: Any) -> None:
+    *_, episodes = subject
+    assert episodes.probability.sum() == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(episodes.probability @ episodes.z, 0.0, atol=1e-14)
+    assert (episodes.covariance(episodes.z, episodes.z).diagonal() > 0).sum() >= 2 * S
+
+
+def test_with_any_coefficients_of_the_past_the_mean_is_the_gradient(subject: Any) -> None:
+    estimator, params, problem, episodes = subject
+    skewed = np.linspace(1.0, 2.0, len(episodes.probability))
+    past = past_of(episodes, skewed)
+    assert np.abs(np.asarray(coefficients(past))).max() > 0.05
+    mean, covariance = exact_moments(
+        with_past(estimator, params, past), params, problem.mdp, problem.logits
+    )
+    np.testing.assert_allclose(mean, references.gradient(problem, SETTINGS).ravel(), atol=1e-12)
+    plain = episodes.covariance(episodes.g, episodes.g)
+    assert abs(np.trace(covariance) / np.trace(plain) - 1.0) > 0.01
+
+
+def test_the_variance_at_the_best_coefficients(
+    subject: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Var(g) - Cov(g, z) Cov(z)⁻¹ Cov(z, g); a step in any direction and one in the opposite one
+    add as much.
+    """
+    estimator, params, problem, episodes = subject
+    zz, zg = (episodes.covariance(episodes.z, x) for x in (episodes.z, episodes.g))
+    best = np.linalg.pinv(zz, rcond=1e-10, hermitian=True) @ zg
+    left = episodes.covariance(episodes.g, episodes.g) - zg.T @ best
+    monkeypatch.setattr(linear_control_variate, "coefficients", lambda past: past.zg)
+    none = jax.tree.map(np.zeros_like, past_of(episodes, episodes.probability))
+
+    def covariance(b: np.ndarray) -> np.ndarray:
+        own = with_past(estimator, params, none._replace(zg=b))
+        return exact_moments(own, params, problem.mdp, problem.logits)[1]
+
+    np.testing.assert_allclose(covariance(best), left, atol=1e-12)
+    step = 0.1 * np.random.default_rng(0).normal(size=best.shape)
+    more, less = (np.trace(covariance(best + sign * step)) for sign in (1, -1))
+    assert more == pytest.approx(less, abs=1e-12)
+    assert more > np.trace(left) + 1e-3
+    assert np.trace(left) < 0.8 * np.trace(episodes.covariance(episodes.g, episodes.g))
+
+
+def test_the_regression_finds_them_but_for_the_ridge(subject: Any) -> None:
+    estimator, params, problem, episodes = subject
+    zz, zg = (episodes.covariance(episodes.z, x) for x in (episodes.z, episodes.g))
+    left = episodes.covariance(episodes.g, episodes.g)
+    best = left - zg.T @ np.linalg.pinv(zz, rcond=1e-10, hermitian=True) @ zg
+    past = past_of(episodes, 1e6 * episodes.probability)
+    own = with_past(estimator, params, past)
+    found = exact_moments(own, params, problem.mdp, problem.logits)[1]
+    assert np.trace(found) == pytest.approx(np.trace(best), rel=0.01)
+
+
+@pytest.mark.slow
+def test_it_goes_with_another_control_variate(subject: Any) -> None:
+    """The mean is ∇J over every outcome of the further transitions and of the resets, too."""
+    mdp = tabular.garnet(0, S, A, branching=2, horizon=1)
+    problem = arbitrary()._replace(mdp=mdp)
+    factory = with_gradient_control_variate(
+        with_dynamics_control_variate("reward_to_go"), num_starts=1
+    )
+    estimator, params = references.build(factory, problem, "V", SETTINGS)
+    estimator, _ = proofs.with_past(estimator, params, problem)
+    mean, _ = exact_moments(estimator, params, mdp, problem.logits)
+    np.testing.assert_allclose(mean, references.gradient(problem, SETTINGS).ravel(), atol=1e-12)
+
+
+def test_a_batch_that_is_not_finite_leaves_the_past_as_it_was(subject: Any) -> None:
+    estimator, params, problem, episodes = subject
+    past = jax.tree.map(jnp.asarray, past_of(episodes, episodes.probability))
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits, estimator.further)
+    weigh = jax.jit(lambda traj: estimator.weigh(params, ((), past), traj)[1][1])
+    after = weigh(traj._replace(reward=traj.reward.at[0, 3].set(jnp.nan)))
+    jax.tree.map(np.testing.assert_array_equal, past, after)
+    assert weigh(traj).weight == pytest.approx(0.9 + len(episodes.probability))
+
+
+def test_every_reset_is_counted_and_has_the_law_of_the_first_states() -> None:
+    problem, further = arbitrary(), FurtherRollouts(starts=4)
+    env, policy = envs.make_env(problem.mdp, 1000), tabular.table_policy(problem.logits)
+    plain = rollout.episodes(env, policy, jnp.asarray(problem.logits), KEY)
+    traj = rollout.episodes(env, policy, jnp.asarray(problem.logits), KEY, further=further)
+    jax.tree.map(np.testing.assert_array_equal, plain, traj.without_further)
+    assert traj.starts.obs.shape == (1, 1000, 4, S)
+    assert traj.all_env_steps.sum() == traj.valid.sum() + 4 * 1000
+    initial = problem.mdp.initial
+    error = np.sqrt(initial * (1 - initial) / 4000)
+    assert (np.abs(traj.starts.obs.mean((0, 1, 2)) - initial) <= 4 * error).all()
+
+
+def test_what_it_cannot_control_is_refused(subject: Any) -> None:
+    *_, problem, _ = subject
+    policy, critic = (
+        tabular.table_policy(problem.logits),
+        tabular.table_critic(jnp.asarray(problem.q)),
+    )
+    make = ESTIMATORS[NAME]
+    for other in (policy._replace(obs_shape=None), policy._replace(masked=True)):
+        with pytest.raises(ValueError, match="must be one array that the policy states"):
+            make(other, critic, SETTINGS)
+    frames = pg.Config(env="Breakout-MinAtar", estimator=NAME)
+    with pytest.raises(ValueError, match="at most 512 features"):
+        jax.eval_shape(pg.make_train(frames), KEY)
+    with pytest.raises(ValueError, match="no mean of these"):
+        with_gradient_control_variate("optimal_baseline")(policy, critic, SETTINGS)
+    with pytest.raises(ValueError, match="is for windows"):
+        with_gradient_control_variate("gpomdp")
+    traj, _ = tabular.enumerate_trajectories(problem.mdp, problem.logits)
+    estimator = make(policy, critic, SETTINGS)
+    with pytest.raises(ValueError, match="no further initial states to compare with"):
+        estimator.weigh(*estimator.init(KEY), traj)
