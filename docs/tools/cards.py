@@ -69,7 +69,7 @@ def exact_figures(page: str) -> tuple[list[str], dict[str, list[list[str]]]]:
 def families(page: str) -> dict[str, list[str]]:
     """The estimators by section of the page on the family: that in which each first occurs."""
     found: dict[str, list[str]] = {NO_FAMILY: []}
-    listed = set()
+    listed: set[str] = set()
     for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
         names = set(re.findall(r"{py:func}`~?pg\.estimators\.\w+\.(\w+)`", section))
@@ -199,7 +199,7 @@ def draw(name: str, of_estimator: Mapping[str, Mapping[str, Line]], path: Path) 
     rows = -(-len(own) // COLUMNS)
     width, height = plots.WIDTH, 1.2 * rows + 0.3  # inches
     # Fixed margins: fitting them to the labels would take most of the time.
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height), layout="none")  # type: ignore[arg-type]  # no stub
     figure.subplots_adjust(
         left=0.5 / width,
         right=1 - 0.1 / width,
