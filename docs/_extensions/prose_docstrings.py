@@ -49,7 +49,7 @@ def paragraph(lines: list[str], *starts: Any, local: Any) -> list[str]:
     fields = [_FIELDS.match(line) for line in lines]
     if fields[0] and all(fields):
         formula = latex(fields[0][2], words=True)
-        first = f":math:`{formula}`" if formula else prose(fields[0][2])
+        first = f":math:`{formula.strip()}`" if formula else prose(fields[0][2])
         return [
             f":Ψₜ: {first}",
             *(f":{field[1]}: {prose(field[2], *starts)}" for field in fields[1:] if field),
