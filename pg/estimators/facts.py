@@ -68,7 +68,7 @@ class Facts:
     """
     psi_depends_on_policy: bool = False
     """Ψ contains the policy itself, by a ratio, a probability or scores: that of earlier parameters
-    is another one, and storm and svrpg cannot make it of the batch by weighing its episodes.
+    is another one, and storm and its like cannot make it of the batch by weighing its episodes.
     """
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""

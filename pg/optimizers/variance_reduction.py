@@ -233,7 +233,9 @@ def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
             return kept * (d + dg) + (1 - kept) * g
 
         direction = jax.tree.map(carried, updates.policy, state.direction, change)
-        after = HessianState(state.step + 1, params.policy, direction, env_steps)
+        # a sum of whole numbers has 64 bits where jax has them, and a state keeps its own
+        steps = env_steps.astype(jnp.int32)
+        after = HessianState(state.step + 1, params.policy, direction, steps)
         return updates._replace(policy=direction), after
 
     return optax.GradientTransformationExtraArgs(init, update)

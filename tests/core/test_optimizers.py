@@ -19,6 +19,7 @@ from pg.estimators.base import log_ratio
 from pg.exact import tabular
 from pg.optimizers import (
     OPTIMIZERS,
+    POLICY_ONLY,
     conjugate_gradient,
     exact_solve,
     fisher_matrix,
@@ -149,6 +150,15 @@ def test_optimizers_train(name: Any, estimator: str) -> None:
     state, metrics = jax.jit(make_train(config))(jax.random.key(0), Hyperparams(learning_rate=0.02))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
     assert (metrics["grad_norm"] > 0).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", POLICY_ONLY)
+def test_the_state_of_an_optimizer_keeps_its_kinds_of_number_in_64_bits(name: Any) -> None:
+    config = Config(
+        env=MDP, optimizer=name, num_envs=2, num_updates=2, hidden_sizes=(), preset=None
+    )
+    jax.eval_shape(make_train(config), jax.random.key(0))
 
 
 def test_all_have_the_same_signature() -> None:

@@ -1755,6 +1755,13 @@ MUTANTS = [
         "tests/runs/test_terminal.py -k not_the_usual",
     ),
     Mutant(
+        "the state of harpg changes its kind of number in 64 bits",
+        "optimizers/variance_reduction.py",
+        "steps = env_steps.astype(jnp.int32)",
+        "steps = env_steps",
+        "tests/core/test_optimizers.py -k 64_bits",
+    ),
+    Mutant(
         "gradients of igt on its path",
         "optimizers/variance_reduction.py",
         "lambda x, p, s: p + ahead * s - x",
