@@ -265,6 +265,7 @@ def test_a_trust_region_step_has_its_length_in_the_damped_matrix(damping: float)
 # `undiscounted_state_weighting`.
 DROPPED = dict.fromkeys(("undiscounted_reward_to_go", "gpomdp"), (1.0, 1.0))
 AS_SET = dict.fromkeys(("actor_critic", "gae", "vtrace", "ppo"), (GAMMA, 1.0))
+AS_SET |= dict.fromkeys(("advantage_weighted_regression", "v_mpo", "mdpo"), (GAMMA, 1.0))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
