@@ -26,6 +26,7 @@ from pg.estimators import (
 from pg.estimators.linear_control_variate import PastMoments, coefficients, without_mean
 from pg.exact import tabular
 from pg.further import FurtherRollouts
+from pg.train import make_chunk, make_learner, training_keys
 
 pytestmark = pytest.mark.usefixtures("x64")
 SETTINGS = Hyperparams(gamma=GAMMA)
@@ -173,6 +174,39 @@ def test_every_reset_is_counted_and_has_the_law_of_the_first_states() -> None:
     initial = problem.mdp.initial
     error = np.sqrt(initial * (1 - initial) / 4000)
     assert (np.abs(traj.starts.obs.mean((0, 1, 2)) - initial) <= 4 * error).all()
+
+
+@pytest.mark.slow
+def test_a_run_in_chunks_and_vmapped_seeds_are_the_run() -> None:
+    """Bit for bit the one, within rounding the others; one trace."""
+    config = pg.Config(
+        env=arbitrary().mdp,
+        estimator=NAME,
+        num_envs=8,
+        num_updates=3,
+        hidden_sizes=(4,),
+        preset=None,
+    )
+    keys = jax.random.split(KEY, 2)
+    traces = []
+
+    def train(key: jax.Array) -> Any:
+        traces.append(key)
+        return pg.make_train(config)(key)
+
+    solo = jax.jit(train)
+    whole = [solo(key) for key in keys]
+    assert len(traces) == 1
+    many = jax.jit(jax.vmap(pg.make_train(config)))(keys)
+    for i, one in enumerate(whole):
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-9), many, one)
+    init_key, update_keys = training_keys(keys[0], 0, 3)
+    state = jax.jit(make_learner(config).init)(init_key)
+    chunk = jax.jit(make_chunk(config))
+    for i in range(3):
+        state, _ = chunk(state, jnp.roll(update_keys, -i), config.hyperparams(), 1)
+    jax.tree.map(np.testing.assert_array_equal, state, whole[0][0])
+    assert state.estimator_state[1].weight == pytest.approx(8 * (1 + 0.9 + 0.81))
 
 
 def test_what_it_cannot_control_is_refused(subject: Any) -> None:
