@@ -48,6 +48,14 @@ _ONE_ARRAY = (
 )
 
 
+class WithoutMean(NamedTuple):
+    """Numbers of each episode of which the mean is 0."""
+
+    z: Float[Array, "B d"]
+    # z² on average over the actions, where that is known; else z²
+    square: Float[Array, "B d"]
+
+
 class PastMoments(NamedTuple):
     """Sums over the episodes of earlier batches, each less than the next by `baseline_decay`."""
 
@@ -56,6 +64,7 @@ class PastMoments(NamedTuple):
     g: Float[Array, " P"]  # Σ g
     zz: Float[Array, "d d"]  # Σ z zᵀ
     zg: Float[Array, "d P"]  # Σ z gᵀ
+    square: Float[Array, " d"]  # Σ z², on average over the actions
 
 
 def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -111,10 +120,11 @@ def controlled(
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         own_state, past = state
-        z = without_mean(policy, params, traj, h)
+        numbers = without_mean(policy, params, traj, h)
         batch, own_after = made.weigh(params, own_state, traj._replace(starts=()))
-        correction = z @ coefficients(past)
-        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
+        correction = numbers.z @ coefficients(past)
+        sums = sums_of_batch(made, params, batch, numbers)
+        after = remembered(past, h.baseline_decay, sums)
         batch = batch._replace(extra=(batch.extra, correction[None]))
         return jax.lax.stop_gradient((batch, (own_after, after)))
 
@@ -136,7 +146,7 @@ def controlled(
 
 def no_past(d: int, num_params: int) -> PastMoments:
     """The sums before the first batch."""
-    shapes = (), (d,), (num_params,), (d, d), (d, num_params)
+    shapes = (), (d,), (num_params,), (d, d), (d, num_params), (d,)
     return PastMoments(*map(jnp.zeros, shapes))
 
 
@@ -171,10 +181,8 @@ def num_features(policy: Network, params: Params) -> int:
     return phi.shape[-1] - 1 + phi.shape[-1] * score.shape[-1]
 
 
-def without_mean(
-    policy: Network, params: Params, traj: Trajectory, h: Hyperparams
-) -> Float[Array, "B d"]:
-    """z of each episode, [B, d], of which the mean is 0.
+def without_mean(policy: Network, params: Params, traj: Trajectory, h: Hyperparams) -> WithoutMean:
+    """z of each episode, of which the mean is 0.
 
     Args:
         policy: The policy that acted.
@@ -195,18 +203,27 @@ def without_mean(
     others = features(traj.starts.obs[0], shape)
     of_start = (own - jnp.mean(others, axis=1))[:, 1:]  # without that of the constant, which is 0
 
-    def block(rows: Trajectory) -> Float[Array, "K B A"]:
-        return score_of_distribution(policy_output(policy, params, rows), rows.action)
+    def block(rows: Trajectory) -> tuple[Float[Array, "K B A"], Float[Array, "K B A"]]:
+        dist = policy_output(policy, params, rows)
+        score = score_of_distribution(dist, rows.action)
+        return score, mean_square(dist, score)
 
-    score = map_along(policy, block, traj)
-    score = jnp.where(traj.valid[..., None], returns.discount_powers(score, h.gamma) * score, 0.0)
+    score, square = map_along(policy, block, traj)
+    discount = jnp.where(traj.valid[..., None], returns.discount_powers(score, h.gamma), 0.0)
+    score, square = discount * score, discount**2 * square
 
-    def add(t: Any, total: Float[Array, "B A F"]) -> Float[Array, "B A F"]:
-        return total + score[t][:, :, None] * features(traj.obs[t], shape)[:, None, :]
+    def add(t: Any, totals: tuple[Array, Array]) -> tuple[Array, Array]:
+        phi = features(traj.obs[t], shape)[:, None, :]
+        of_z, of_square = totals
+        return of_z + score[t][..., None] * phi, of_square + square[t][..., None] * phi**2
 
     zeros = jnp.zeros((*score.shape[1:], own.shape[-1]), score.dtype)
-    of_actions = jax.lax.fori_loop(0, blocks.num_steps(traj.valid), add, zeros)
-    return jnp.concatenate([of_start, of_actions.reshape(len(own), -1)], axis=-1)
+    found = jax.lax.fori_loop(0, blocks.num_steps(traj.valid), add, (zeros, zeros))
+    of_actions, squares = (x.reshape(len(own), -1) for x in found)
+    return WithoutMean(
+        jnp.concatenate([of_start, of_actions], axis=-1),
+        jnp.concatenate([of_start**2, squares], axis=-1),
+    )
 
 
 def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
@@ -235,8 +252,23 @@ def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
     )
 
 
+def mean_square(dist: Any, score: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
+    """The square of `score_of_distribution` on average over discrete actions, π (1 - π); of others
+    the square itself, [..., A].
+    """
+    if isinstance(dist, Product):
+        sizes = [jnp.shape(score_of_distribution(part, part.mode()))[-1] for part in dist.parts]
+        own = jnp.split(score, np.cumsum(sizes)[:-1], axis=-1)
+        pairs = zip(dist.parts, own, strict=True)
+        return jnp.concatenate([mean_square(*pair) for pair in pairs], axis=-1)
+    if isinstance(dist, Categorical):
+        pi = jax.nn.softmax(dist.logits)[..., :-1]
+        return pi * (1.0 - pi)
+    return score**2
+
+
 def sums_of_batch(
-    made: Estimator, params: Params, batch: Weighted, z: Float[Array, "B d"]
+    made: Estimator, params: Params, batch: Weighted, numbers: WithoutMean
 ) -> PastMoments:
     """The sums of the episodes of a batch, a few gradients at a time.
 
@@ -244,27 +276,32 @@ def sums_of_batch(
         made: The estimator of g, which is a direction of descent.
         params: Of policy and critic.
         batch: Weighed by it.
-        z: Of each episode, [B, d].
+        numbers: z of each episode.
     """
     length, num_episodes = batch.traj.valid.shape
     at_once = max(4, blocks.rows() // length)
     size = max(k for k in range(1, at_once + 1) if num_episodes % k == 0)
     episodes = jax.tree.map(lambda x: jnp.moveaxis(x[:, :, None], 1, 0), batch)
-    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (episodes, z))
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (episodes, numbers))
 
     def gradient(episode: Weighted) -> Float[Array, " P"]:
         return ravel_pytree(made.grad(params, episode)[0].policy)[0]
 
-    def add(total: PastMoments, part: tuple[Weighted, Array]) -> tuple[PastMoments, None]:
-        some, z = part
+    def add(total: PastMoments, part: tuple[Weighted, WithoutMean]) -> tuple[PastMoments, None]:
+        some, (z, square) = part
         with blocks.mapped_over(size):
             g = jax.vmap(gradient)(some)
         sums = PastMoments(
-            jnp.asarray(size, z.dtype), jnp.sum(z, axis=0), jnp.sum(g, axis=0), z.T @ z, z.T @ g
+            weight=jnp.asarray(size, z.dtype),
+            z=jnp.sum(z, axis=0),
+            g=jnp.sum(g, axis=0),
+            zz=z.T @ z,
+            zg=z.T @ g,
+            square=jnp.sum(square, axis=0),
         )
         return jax.tree.map(jnp.add, total, sums), None
 
-    zeros = no_past(z.shape[-1], networks.num_params(params.policy))
+    zeros = no_past(numbers.z.shape[-1], networks.num_params(params.policy))
     return jax.lax.scan(add, zeros, parts)[0]
 
 
@@ -284,12 +321,17 @@ def coefficients(past: PastMoments) -> Float[Array, "d P"]:
     The ridge is in units of the variance of each z, so that no scale of the observations matters.
     It is d over the number of episodes: of 32 of CartPole, of d = 29, a ridge of 0.001 alone made
     the variance 5.4 times what it was, and this one 0.76; of 256 both leave 0.52 of it.
+
+    Where an action is rare, z is small until it is taken, and the variance that was seen says
+    nothing: what the probabilities say of it is the least that counts.
     """
     weight = jnp.where(past.weight > 0, past.weight, 1.0)
     mean_z, mean_g = past.z / weight, past.g / weight
     cov_zz = past.zz / weight - jnp.outer(mean_z, mean_z)
     cov_zg = past.zg / weight - jnp.outer(mean_z, mean_g)
-    variance = jnp.diagonal(cov_zz)
+    seen = jnp.diagonal(cov_zz)
+    variance = jnp.maximum(seen, past.square / weight)
+    cov_zz = cov_zz + jnp.diag(variance - seen)
     varies = variance > 0
     unit = jnp.where(varies, 1.0 / jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
     correlation = unit[:, None] * cov_zz * unit[None, :]

@@ -61,7 +61,7 @@ def enumerated(estimator: Estimator, params: Params, problem: references.Problem
         problem.mdp, problem.logits, estimator.further
     )
     policy = tabular.table_policy(problem.logits)
-    z = without_mean(policy, params, traj, SETTINGS)
+    z = without_mean(policy, params, traj, SETTINGS).z
     batch, _ = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
 
     def alone(episode: Any) -> jax.Array:
@@ -80,7 +80,29 @@ def with_past(estimator: Estimator, params: Params, past: PastMoments) -> Estima
 def past_of(episodes: Episodes, weight: np.ndarray) -> PastMoments:
     z, g = episodes.z, episodes.g
     zz, zg = np.einsum("m,md,me->de", weight, z, z), np.einsum("m,md,mp->dp", weight, z, g)
-    return PastMoments(weight.sum(), weight @ z, weight @ g, zz, zg)
+    return PastMoments(weight.sum(), weight @ z, weight @ g, zz, zg, weight @ z**2)
+
+
+def test_what_is_on_average_over_the_actions_is_the_mean_of_the_squares() -> None:
+    """Of scores, which are independent of one another given the past."""
+    problem = arbitrary()
+    policy = tabular.table_policy(problem.logits)
+    traj, probability = tabular.enumerate_trajectories(
+        problem.mdp, problem.logits, FurtherRollouts(starts=1)
+    )
+    z, square = without_mean(policy, Params(jnp.asarray(problem.logits), ()), traj, SETTINGS)
+    np.testing.assert_allclose(probability @ square, probability @ z**2, atol=1e-12)
+    assert np.abs(square - z**2).max() > 0.1
+
+
+def test_an_action_that_was_never_taken_has_no_large_coefficient() -> None:
+    """Its score was -p wherever it could be taken, and will be 1: 1e6 times as much."""
+    p, n, g = 1e-6, 100, np.linspace(-1.0, 1.0, 100)
+    z = np.where(g > 0, -p, 0.0)
+    sums = (1.0, z, g, z * z, z * g, (g > 0) * p * (1 - p))
+    n, one, of_g, zz, zg, square = (np.sum(x * np.ones(n)) for x in sums)
+    past = PastMoments(n, one[None], of_g[None], zz[None, None], zg[None, None], square[None])
+    assert 0.1 < np.abs(coefficients(past)).max() < 1.0
 
 
 def test_the_numbers_of_an_episode_have_no_mean(subject: Any) -> None:

@@ -1207,11 +1207,11 @@ MUTANTS = [
     Mutant(
         "a linear control variate with coefficients of its own batch",
         "estimators/linear_control_variate.py",
-        """        correction = z @ coefficients(past)
-        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
+        """        correction = numbers.z @ coefficients(past)
+        sums = sums_of_batch(made, params, batch, numbers)
 """,
-        """        after = remembered(past, h.baseline_decay, sums_of_batch(made, params, batch, z))
-        correction = z @ coefficients(after)
+        """        sums = sums_of_batch(made, params, batch, numbers)
+        correction = numbers.z @ coefficients(remembered(past, h.baseline_decay, sums))
 """,
         "tests/exact/test_linear_control_variate.py -k any_coefficients",
     ),
@@ -1221,6 +1221,13 @@ MUTANTS = [
         "    of_start = (own - jnp.mean(others, axis=1))[:, 1:]",
         "    of_start = own[:, 1:]",
         "tests/exact/test_linear_control_variate.py -k no_mean",
+    ),
+    Mutant(
+        "the score of a rare action by the variance that was seen",
+        "estimators/linear_control_variate.py",
+        "    variance = jnp.maximum(seen, past.square / weight)\n",
+        "    variance = seen\n",
+        "tests/exact/test_linear_control_variate.py -k never_taken",
     ),
     Mutant(
         "a batch that is not finite in the past of a control variate",
