@@ -21,6 +21,7 @@ from pg.config import (
     WHOLE_NUMBERS,
     part_name,
 )
+from pg.estimators.candidates import SELECTED
 from pg.estimators.names import NAMES, SEQUENCE, SWITCHES
 from pg.runs import sources
 from pg.settings import own_files
@@ -351,6 +352,7 @@ _CHOICES = {
     ("Config", "env"): ", ".join(name for name in ENVIRONMENTS if name not in UNSUPPORTED)
     + f"; {', '.join(SEQUENCES)}; or library:name, of {', '.join(LIBRARIES)}",
     ("Config", "estimator"): f"{', '.join(NAMES)}; or with switches, as "
-    f"dapo:kl=k2+kl_place=loss or {SEQUENCE}:baseline=mean, of {SWITCHES}",
+    f"dapo:kl=k2+kl_place=loss or {SEQUENCE}:baseline=mean, of {SWITCHES}; or chosen while "
+    f"training, as {SELECTED}:leave_one_out+state_value or {SELECTED}:gae:0.9+0.95+1.0",
     ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

@@ -4,6 +4,7 @@ from . import asked_again as asked_again
 from . import average_reward as average_reward
 from . import base as base
 from . import bootstrapped as bootstrapped
+from . import candidates as candidates
 from . import checks as checks
 from . import combined as combined
 from . import continuous as continuous

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pg.config import Hyperparams
 from pg.estimators.base import Estimator
 from pg.estimators.facts import FACTS
-from pg.estimators.names import is_sequence, switches_of
+from pg.estimators.names import is_selection, is_sequence, switches_of
 from pg.estimators.sequences import sequence_estimator
 from pg.networks import Network
 from pg.settings import own_files
@@ -42,6 +42,14 @@ def _of_switches(name: str) -> Factory:
     return factory
 
 
+def _of_candidates(name: str) -> Factory:
+    """The function of an estimator that is one of several, known by its name."""
+    # which needs this module to find them
+    selection = importlib.import_module("pg.estimators.selection")
+    factory: Factory = selection.of_name(name)
+    return factory
+
+
 ESTIMATORS: dict[str, Factory] = {name: _listed(name) for name in FACTS}
 
 
@@ -53,6 +61,8 @@ def find(name: str) -> Factory:
     """
     if is_sequence(name):
         return _of_switches(name)
+    if is_selection(name):
+        return _of_candidates(name)
     if not own_files.is_reference(name):
         return ESTIMATORS[name]
     factory: Factory = own_files.load(name, "estimator")

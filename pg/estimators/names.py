@@ -4,6 +4,8 @@
     dapo                                a preset of `switches`
     dapo:kl=k2+kl_place=loss            that with other switches
     sequence:baseline=mean+scale=batch  switches alone; the others have their defaults
+    selected:leave_one_out+state_value  one of several at each update (`selection`)
+    selected:gae:0.9+0.95+1.0           one of several λ
 
 A comma stands between the values of a search. It imports no jax.
 """
@@ -11,6 +13,14 @@ A comma stands between the values of a search. It imports no jax.
 from dataclasses import fields, replace
 from typing import Any, get_args
 
+from pg.estimators.candidates import (
+    SELECTED,
+    SELECTED_FORM,
+    candidates_of,
+    facts_of_selection,
+    reference_of,
+    reference_of_selection,
+)
 from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, preset_name
 from pg.estimators.switches import facts_of as facts_of_switches
@@ -40,16 +50,37 @@ def check_estimator(field: str, text: Any, *others: str) -> None:
         text: the name.
         others: what else could have been given, for the message.
     """
-    if not isinstance(text, str) or ":" not in text:
+    if is_selection(text):
+        facts_of_selection_by_name(text)
+    elif not isinstance(text, str) or ":" not in text:
         # those of a form have a colon, and are no names
-        check_name(field, text, [*NAMES, FORM, *others])
+        check_name(field, text, [*NAMES, FORM, SELECTED_FORM, *others])
     else:
         switches_of(text)
 
 
 def is_known(text: str) -> bool:
     """True for the name of an estimator."""
-    return text in FACTS or is_sequence(text)
+    return text in FACTS or is_sequence(text) or is_selection(text)
+
+
+def is_selection(text: Any) -> bool:
+    """True for the name of an estimator that is chosen while training."""
+    return isinstance(text, str) and text.partition(":")[0] == SELECTED
+
+
+def facts_of_selection_by_name(text: str) -> Facts:
+    """The facts of an estimator's name that `is_selection`.
+
+    Raises ValueError as `candidates_of` does, and for candidates that do not go together.
+    """
+    candidates = candidates_of(text)
+    rows = {candidate.label: facts_of(candidate.estimator) for candidate in candidates}
+    if len(rows) < len(candidates):
+        raise ValueError(f"estimator {text!r} lists a candidate twice: leave one out")
+    facts = facts_of_selection(rows)
+    reference_of_selection(rows, reference_of(candidates))
+    return facts
 
 
 def is_sequence(text: str) -> bool:
@@ -88,6 +119,8 @@ def canonical(text: Any) -> Any:
 
     Raises ValueError as `switches_of` does.
     """
+    if is_selection(text):
+        return _canonical_selection(text)
     if not isinstance(text, str) or not is_sequence(text) or ":" not in text:
         return text
     name = text.partition(":")[0]
@@ -104,6 +137,15 @@ def canonical(text: Any) -> Any:
     return f"{name}:{'+'.join(differing)}"
 
 
+def _canonical_selection(text: str) -> str:
+    """The one name of a selection: no spaces, and each λ as Python writes it."""
+    candidates = candidates_of(text)
+    if candidates[0].gae_lambda is None:
+        return f"{SELECTED}:{'+'.join(candidate.estimator for candidate in candidates)}"
+    values = "+".join(str(candidate.gae_lambda) for candidate in candidates)
+    return f"{SELECTED}:{candidates[0].estimator}:{values}"
+
+
 def _base(name: str) -> Switches:
     """The switches of a name without any."""
     return Switches() if name == SEQUENCE else PRESETS[name]
@@ -113,6 +155,8 @@ def facts_of(estimator: Any) -> Facts:
     """The facts of an estimator: its row of the table, those of its switches, or what
     `pg.with_facts` has stated of it.
     """
+    if is_selection(estimator):
+        return facts_of_selection_by_name(estimator)
     if isinstance(estimator, str):
         return _facts_of_sequence(estimator) if is_sequence(estimator) else FACTS[estimator]
     listed = listed_name(estimator)

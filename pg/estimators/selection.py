@@ -19,7 +19,7 @@ is unbiased is 0, and not measured.
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,14 +33,20 @@ from pg.baselines import MovingAverage
 from pg.branches import Branching
 from pg.config import Hyperparams, part_name
 from pg.estimators.base import Estimator, Params, Weighted
+from pg.estimators.candidates import (
+    Candidate,
+    candidates_of,
+    facts_of_selection,
+    reference_of,
+    reference_of_selection,
+)
 from pg.estimators.checks import factory_of
-from pg.estimators.combined import loaded, with_value_loss
-from pg.estimators.facts import Facts, facts_of_selection
+from pg.estimators.combined import loaded, with_hyperparams, with_value_loss
 from pg.estimators.family import Factory
 from pg.estimators.names import facts_of
 from pg.fast import blocks
 from pg.further import FurtherRollouts
-from pg.inputs import check_name, count
+from pg.inputs import count
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -113,7 +119,7 @@ def selected(
         raise ValueError(f"decay must be in [0, 1), got {decay!r}")
     rows = dict(zip(names, map(facts_of, candidates), strict=True))
     facts = facts_of_selection(rows)
-    compared_with = _reference(rows, reference)
+    compared_with = reference_of_selection(rows, reference)
     objective = rows[compared_with].unbiased_for
     compares = any(row.baseline in ("batch", "group") for row in rows.values())
     how = Measurement(
@@ -137,20 +143,21 @@ def selected(
     return make
 
 
-def _reference(rows: Mapping[str, Facts], reference: str | None) -> str:
-    """The name of the candidate that others are compared with. Raises ValueError for an unknown
-    one, and where none is named and none unbiased.
+def of_name(text: str) -> Factory:
+    """The estimator that a name such as selected:leave_one_out+state_value stands for.
+
+    Raises ValueError as `pg.estimators.names.candidates_of` and `selected` do.
     """
-    if reference is not None:
-        check_name("reference", reference, rows)
-        return reference
-    for name, row in rows.items():
-        if row.unbiased_for != "no":
-            return name
-    raise ValueError(
-        f"none of the candidates {', '.join(rows)} is unbiased, so that there is no mean to "
-        f"compare theirs with: add one that is, or give reference={next(iter(rows))!r} or another"
-    )
+    candidates = candidates_of(text)
+    factory = selected(*map(_candidate, candidates), reference=reference_of(candidates))
+    factory.__name__ = text
+    return factory
+
+
+def _candidate(listed: Candidate) -> Factory | str:
+    if listed.gae_lambda is None:
+        return listed.estimator
+    return with_hyperparams(listed.estimator, gae_lambda=listed.gae_lambda)
 
 
 def _selection(

@@ -12,7 +12,7 @@ from small import MDP
 import pg
 from pg.commands import cli, table, train
 from pg.config import Config, part_name
-from pg.estimators import family, sequence_estimator
+from pg.estimators import family, selected, sequence_estimator, with_hyperparams
 from pg.estimators.facts import FACTS
 from pg.estimators.names import NAMES, canonical, facts_of, is_sequence, switches_of
 from pg.estimators.switches import GRPO, PRESETS, Switches
@@ -58,6 +58,22 @@ def test_a_text_trains_as_the_switches_in_python_do() -> None:
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+def test_a_text_lists_the_candidates_of_an_estimator_that_is_chosen_while_training() -> None:
+    """And it trains as they do in Python, with the settings that they share."""
+    lambdas = [with_hyperparams("gae", gae_lambda=x) for x in (0.5, 1.0)]
+    estimators = ("selected:gae:0.5+1.0", selected(*lambdas, reference="gae_lambda_1.0"))
+    assert facts_of(estimators[0]) == facts_of(estimators[1])
+    sizes = {"env": MDP, "num_updates": 3, "num_envs": 4, "num_steps": 4, "hidden_sizes": ()}
+    states = [
+        jax.jit(pg.make_train(Config(estimator=estimator, **sizes)))(KEY)
+        for estimator in estimators
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    assert pg.preset(estimators[0])[0].num_steps == FACTS["gae"].settings["num_steps"]
+    of_baselines = facts_of("selected:leave_one_out+state_value")
+    assert (of_baselines.unbiased_for, of_baselines.critic) == ("J", "V")
+
+
 MISTAKES = {
     "dappo": "unknown estimator 'dappo': did you mean 'dapo' or 'ppo' or 'sapo'?",
     "dapo:skale=group": "unknown switch 'skale': did you mean 'scale' or 'kl'?",
@@ -72,6 +88,16 @@ MISTAKES = {
     "dapo:kl=k2+": "estimator 'dapo:kl=k2+' has an empty switch: write sequence:SWITCH=VALUE+...",
     "dapo:kl=k2+kl=k2": "estimator 'dapo:kl=k2+kl=k2': the switch kl is given twice",
     "dapo:kl-place=loss+kl=k2+kl_place=reward": "the switch kl_place is given twice",
+    "selected": "estimator 'selected' has an empty candidate: write selected:NAME+NAME+...",
+    "selected:gae+": "estimator 'selected:gae+' has an empty candidate: write selected:NAME+NAME",
+    "selected:state_value": "there must be at least two candidates to select from, got 1",
+    "selected:state_value+gea": "unknown candidate 'gea': did you mean 'gae' or",
+    "selected:gae:0.9+2": "estimator 'selected:gae:0.9+2': λ must be a number in [0, 1], got '2'",
+    "selected:reinforce:0.9+1": "unknown estimator with λ 'reinforce': valid: gae, vtrace, ppo",
+    "selected:gae:0.9+0.90": "lists a candidate twice: leave one out",
+    "selected:gae+standardised": "none of the candidates gae, standardised is unbiased",
+    "selected:state_value+all_action": "candidates share their critic, and 'state_value' has V",
+    "selected:rloo+reinforce": "candidate 'rloo' has a reference policy for its state",
 }
 
 
@@ -100,6 +126,8 @@ ONE_NAME = {
     "grpo:kl=k2": "grpo:kl=k2",
     "sapo": "sapo",
     "gae": "gae",
+    "selected:leave_one_out + state_value": "selected:leave_one_out+state_value",
+    "selected:gae:.9+1": "selected:gae:0.9+1.0",
 }
 
 
@@ -124,6 +152,20 @@ def test_a_sweep_holds_the_one_name() -> None:
 def test_a_table_has_no_estimator_twice() -> None:
     with pytest.raises(ValueError, match="estimators: two are called 'grpo'"):
         table.Options(estimators=("grpo", "grpo:baseline=mean"))
+
+
+@pytest.mark.slow
+def test_a_run_that_chooses_its_estimator_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    words = ["--env", "Catch-bsuite", "--num-envs", "8", "--hidden-sizes", "4"]
+    words += ["--estimator", "selected:leave_one_out+state_value", "--eval-episodes", "2"]
+    words += ["--out", str(tmp_path), "--name"]
+    assert train.main([*words, "whole", "--num-updates", "6"]) == 0
+    assert train.main([*words, "parts", "--num-updates", "3"]) == 0
+    folder = tmp_path / "Catch-bsuite" / "selected-leave_one_out-state_value"
+    assert train.main(["--resume", str(folder / "parts"), "--num-updates", "6"]) == 0
+    whole, parts = (pg.load(folder / name) for name in ("whole", "parts"))
+    for name in ("return", "selected", "error_leave_one_out", "error_state_value"):
+        np.testing.assert_array_equal(whole[name].to_numpy(), parts[name].to_numpy())
 
 
 def test_a_run_is_found_again_by_its_text(tmp_path: Path) -> None:

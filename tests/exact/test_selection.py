@@ -16,6 +16,7 @@ from pg.baselines import MovingAverage
 from pg.config import Config, Hyperparams
 from pg.diagnostics import exact_moments, references
 from pg.estimators import ESTIMATORS, Estimator, Params, selected, with_hyperparams
+from pg.estimators.candidates import facts_of_selection
 from pg.estimators.facts import FACTS
 from pg.estimators.names import facts_of
 from pg.estimators.selection import SelectionState, errors
@@ -282,6 +283,8 @@ def test_facts_are_of_all_candidates() -> None:
     assert facts_of(selected(*UNBIASED)).critic == "V"
     shrunk = facts_of(selected("leave_one_out", "batch_mean"))
     assert (shrunk.unbiased_for, shrunk.parallel) == ("no", True)
+    rows = dict.fromkeys(("one", "other"), FACTS["batch_mean"])
+    assert facts_of_selection(rows).parallel
     lambdas = [with_hyperparams("gae", gae_lambda=x) for x in (0.9, 1.0)]
     of_gae = facts_of(selected(*lambdas, reference="gae_lambda_1.0"))
     assert of_gae.collect == ("episodes", "windows")

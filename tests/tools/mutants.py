@@ -109,6 +109,20 @@ MUTANTS = [
         "candidates=state.candidates",
         "tests/exact/test_selection.py -k each_candidate_keeps",
     ),
+    Mutant(
+        "the first of several λ as the one that the others are compared with",
+        "estimators/candidates.py",
+        "    return max(candidates, key=lambda candidate: candidate.gae_lambda or 0.0).label\n",
+        "    return candidates[0].label\n",
+        "tests/core/test_estimator_names.py -k lists_the_candidates",
+    ),
+    Mutant(
+        "candidates of which one is unbiased that claim to be",
+        "estimators/candidates.py",
+        'objectives.pop() if len(objectives) == 1 else "no"',
+        "objectives.pop()",
+        "tests/exact/test_selection.py -k facts_are_of_all",
+    ),
     # Action noise that depends on the other episodes of a batch.
     Mutant(
         "antithetic pairs that are mirrored at the first step alone",
