@@ -355,15 +355,22 @@ def _with_common_metrics(grads: Sequence[Callable[[], Any]]) -> list[Callable[[]
 
 def _all_further(wanted: list[FurtherRollouts]) -> FurtherRollouts:
     """The further rollouts of all candidates together. Raises ValueError where two want other
-    episodes out of the same states.
+    episodes out of the same states, or different numbers of initial states.
     """
     branches = [further.branches for further in wanted if isinstance(further.branches, Branching)]
     kinds = {(x.kind, x.common_numbers, x.every_state) for x in branches}
     if len(kinds) > 1:
         raise ValueError("candidates branch out of states in different ways: leave all but one out")
+    numbers = {further.starts for further in wanted if further.starts}
+    if len(numbers) > 1:
+        raise ValueError(
+            "candidates want different numbers of further initial states, "
+            f"{' and '.join(map(str, sorted(numbers)))}: give all the same"
+        )
     return FurtherRollouts(
         greedy=any(further.greedy for further in wanted),
         successors=any(further.successors for further in wanted),
         lookahead=any(further.lookahead for further in wanted),
         branches=branches[0] if branches else (),
+        starts=max(numbers, default=0),
     )

@@ -15,7 +15,14 @@ import pg
 from pg.baselines import MovingAverage
 from pg.config import Config, Hyperparams
 from pg.diagnostics import exact_moments, references
-from pg.estimators import ESTIMATORS, Estimator, Params, selected, with_hyperparams
+from pg.estimators import (
+    ESTIMATORS,
+    Estimator,
+    Params,
+    selected,
+    with_gradient_control_variate,
+    with_hyperparams,
+)
 from pg.estimators.candidates import facts_of_selection
 from pg.estimators.facts import FACTS
 from pg.estimators.names import facts_of
@@ -236,6 +243,11 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
     traj, _ = tabular.enumerate_trajectories(MDP, params.policy, estimator.further)
     with pytest.raises(ValueError, match="others one for every action"):
         jax.eval_shape(estimator.weigh, params, estimator.init(jax.random.key(0))[1], traj)
+    numbers = [with_gradient_control_variate("reward_to_go", num_starts=n) for n in (2, 3)]
+    numbers[1].__name__ = "other"
+    with pytest.raises(ValueError, match="initial states, 2 and 3: give all the same"):
+        built(*numbers)
+    assert built("reward_to_go", numbers[0])[0].further.starts == 2
     with pytest.raises(ValueError, match="'learning_rate'"):
         with_hyperparams("gae", learning_rate=0.1)
     with pytest.raises(ValueError, match="gae_lambda must be"):

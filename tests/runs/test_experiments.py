@@ -428,3 +428,21 @@ def test_the_page_says_what_dependent_noise_saves() -> None:
         low, high = (float(x) for x in re.findall(r"\d+\.\d+", stored)[1:])
         assert low <= value <= high
     refused_without_jax("sampling_table.py", "--num-episodes", "3")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_choosing_while_training_brings() -> None:
+    """Of the baselines of a table again, within their intervals."""
+    page = (ROOT / "docs" / "science" / "estimators.md").read_text(encoding="utf-8")
+    again = ("--problems", "gridworld", "--choices", "baseline")
+    done = run("selected_estimators.py", *again, timeout=900)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.strip().splitlines()[2:]:
+        name, *cells = line.strip("| ").split(" | ")[1:4]
+        shown = next(
+            x for x in page.splitlines() if x.startswith(f"| gridworld, baseline | {name} |")
+        )
+        for found, stored in zip(cells, shown.strip("| ").split(" | ")[2:4], strict=True):
+            low, high = (float(x) for x in re.findall(r"\d+\.?\d*", stored)[1:])
+            assert low <= float(found.split()[0]) <= high
+    refused_without_jax("selected_estimators.py", "--seeds", "1")
