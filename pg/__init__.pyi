@@ -19,6 +19,7 @@ from . import networks as networks
 from . import nonfinite as nonfinite
 from . import normalisation as normalisation
 from . import optimizers as optimizers
+from . import parameter_noise as parameter_noise
 from . import parts as parts
 from . import presets as presets
 from . import pretraining as pretraining

@@ -97,6 +97,8 @@ class Network(NamedTuple):
     shared: bool = False
     # of what it sees, where that is one array of numbers; None: of something else, or not stated
     obs_shape: tuple[int, ...] | None = None
+    # params, key -> the carry of an episode, where it is random; None: it is `carry`
+    draw_carry: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
     # -> parameters of the reference policy; None: those with which training starts
     reference: Callable[[], PyTree] | None = None
 
@@ -266,8 +268,17 @@ def actor(policy: Network, critic: Network) -> Network:
             critic_carry, _ = critic.apply(params.critic, carry.critic, obs, first)
         return Carries(policy_carry, critic_carry), dist
 
+    def draw_carry(params: Any, key: PRNGKeyArray) -> Carries:
+        assert draw_own is not None
+        return Carries(draw_own(params.policy, key), own.carry)
+
     own = critic._replace(carry=()) if critic.shared else critic
-    return policy._replace(apply=apply, carry=Carries(policy.carry, own.carry))
+    draw_own = policy.draw_carry
+    return policy._replace(
+        apply=apply,
+        carry=Carries(policy.carry, own.carry),
+        draw_carry=None if draw_own is None else draw_carry,
+    )
 
 
 def masked(network: Network) -> Network:
@@ -514,6 +525,11 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
         raise ValueError(
             f"{field} {part_name(part)!r} sees the observation alone, and action masks are applied "
             "around it: leave out pg.networks.masked"
+        )
+    if made.draw_carry is not None and config.collect != "episodes":
+        raise ValueError(
+            f"{field} {part_name(part)!r} draws parameters for each episode and so needs "
+            f"collect='episodes', got {config.collect!r}"
         )
     if made.recurrent and config.minibatch_size is not None:
         raise ValueError(

@@ -469,7 +469,8 @@ def _loop(
     if group_size > 1:
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
-
+    if begin is None and act is not greedy:
+        state = _with_drawn_carry(state, policy, params, jax.random.fold_in(key, horizon + 3))
     own_draws = _draws(env, policy, params, state, key, horizon, batch_noise)
     # the steps fold in numbers below the horizon
     greedy_key = jax.random.fold_in(key, horizon)
@@ -1002,6 +1003,16 @@ def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> Rollout
     time = zeros.astype(jnp.int32)
     held = time if env.action_repeat > 1 else ()
     return RolloutState(env_state, obs, networks.start(policy, env.num_envs), time, zeros, held)
+
+
+def _with_drawn_carry(
+    state: RolloutState, policy: Network, params: PyTree, key: PRNGKeyArray
+) -> RolloutState:
+    """The state with a carry of its own for each episode, where that of the policy is random."""
+    if policy.draw_carry is None:
+        return state
+    keys = jax.random.split(key, len(state.time))
+    return state._replace(carry=jax.vmap(policy.draw_carry, (None, 0))(params, keys))
 
 
 def _carry_before(state: RolloutState) -> PyTree:

@@ -39,6 +39,7 @@ ORDER = (
         "starting",
         "networks",
         "modules",
+        "parameter_noise",
         "branches",
         "further",
         "rollout",

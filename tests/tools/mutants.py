@@ -1147,6 +1147,27 @@ MUTANTS = [
         "tests/exact/test_improvement_directions.py -k log_barrier",
     ),
     Mutant(
+        "drawn parameters that are scored at every step",
+        "parameter_noise.py",
+        "is_counted = first & jnp.broadcast_to(carry.is_drawn, first.shape)",
+        "is_counted = jnp.broadcast_to(carry.is_drawn, first.shape)",
+        "tests/core/test_parameter_noise.py -k mode_of_its_own",
+    ),
+    Mutant(
+        "drawn parameters whose spread has no score",
+        "parameter_noise.py",
+        'log_std = ravel_pytree(params["log_std"])[0]\n',
+        'log_std = jax.lax.stop_gradient(ravel_pytree(params["log_std"])[0])\n',
+        "tests/core/test_parameter_noise.py -k score_of_the_parameters",
+    ),
+    Mutant(
+        "greedy episodes by drawn parameters",
+        "rollout.py",
+        "    if begin is None and act is not greedy:\n        state = _with_drawn_carry(",
+        "    if begin is None:\n        state = _with_drawn_carry(",
+        "tests/core/test_parameter_noise.py -k greedy",
+    ),
+    Mutant(
         "the policy-gradient term of v-trace mixed by λ",
         "returns.py",
         "advantage = weight * td_error(reward, terminated, v_t, target_tp1, gamma)",
