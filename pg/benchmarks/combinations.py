@@ -21,10 +21,10 @@ FIELDS = ("sampling", "num_branches", "branch_every", "num_episodes")
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
     *("state_value", "trajectory_control_variate", "lookahead_control_variate"),
-    "vine_all_action",
+    *("gradient_control_variate", "vine_all_action"),
 )
 """Unbiased estimators of which a search tries combinations: a baseline, control variates of the
-later actions and of the dynamics, and branches.
+later actions, of the dynamics and of the whole gradient, and branches.
 """
 
 # What a search tries of each field, where it has an effect.

@@ -4,6 +4,7 @@ one end to end.
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from pg.benchmarks.leaderboard import (
 )
 from pg.benchmarks.leaderboard.measurements import stored_snapshots
 from pg.benchmarks.leaderboard.problems import frozen_config, snapshot_shapes
+from pg.benchmarks.leaderboard.recommendations import SITUATIONS
 from pg.estimators.facts import FACTS
 from pg.reports.statistics import Estimate
 from pg.runs import folders, parameters
@@ -376,3 +378,13 @@ def test_the_leaderboard_of_the_documentation_is_that_of_the_stored_table() -> N
     wanted = [*leaderboard.COMPARED, *best.values()]
     selected = stored.select(leaderboard.PROBLEMS, wanted, 1)
     assert shown.strip() == leaderboard.report(selected.qualities, best).strip()
+
+
+def test_the_advice_of_the_page_is_what_is_cheapest_there() -> None:
+    """The names of its first paragraph, in the order of the situations."""
+    text = (ROOT / "docs" / "which_estimator.md").read_text()
+    advised = re.findall(r"`(\w+)`", text.split("\n\n")[1])
+    stored = Measurements.read(ROOT / "docs" / "leaderboard")
+    rows = stored.select(leaderboard.PROBLEMS, leaderboard.COMPARED, 1).qualities
+    found = [leaderboard.recommended(rows, x, list(leaderboard.PROBLEMS)) for x in SITUATIONS]
+    assert advised == list(dict.fromkeys(x.estimator for x in found if x is not None))

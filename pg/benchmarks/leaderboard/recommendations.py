@@ -39,7 +39,7 @@ def _unbiased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
     return lambda facts: facts.unbiased_for == "J" and allows(facts)
 
 
-_ANY_FURTHER = ("none", "successors", "lookahead", "branches")
+_ANY_FURTHER = ("none", "starts", "successors", "lookahead", "branches")
 SITUATIONS = (
     Situation("unbiased, no critic", _unbiased(_has(["none"]))),
     Situation("unbiased, a critic V", _unbiased(_has(["none", "V"]))),
