@@ -31,7 +31,7 @@ later actions, of the dynamics and of the whole gradient, and branches.
 TRIED: dict[str, tuple[Any, ...]] = {
     "sampling": ("independent", "antithetic", "sobol", "array"),
     "num_episodes": (8, 64),
-    "branches": ((1, 1), (1, 4), (4, 16)),  # num_branches and branch_every
+    "branches": ((1, 4), (1, 16), (4, 16)),  # num_branches and branch_every
 }
 
 
@@ -75,19 +75,19 @@ def combination_of(estimator: Any) -> Combination:
 
 
 def name_of(name: str, settings: dict[str, Any]) -> str:
-    """The one name of a combination: its settings in the order of FIELDS, those of the preset left
-    out.
+    """The one name of a combination: its settings in the order of FIELDS.
+
+    Independent sampling is left out. Numbers of branches are not, as those that stand for none
+    differ from problem to problem.
 
     Args:
         name: of the estimator.
         settings: fields and values.
     """
-    preset = {"sampling": "independent", "num_branches": 1, "branch_every": 1}
-    preset |= FACTS[name].settings
     words = [
         f"{field}={settings[field]}"
         for field in FIELDS
-        if field in settings and settings[field] != preset.get(field)
+        if settings.get(field, "independent") != "independent"
     ]
     return f"{name}:{'+'.join(words)}" if words else name
 

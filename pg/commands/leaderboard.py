@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from pg.benchmarks import combinations
 from pg.benchmarks.suites import GRADIENT_PROBLEMS
 from pg.commands import cli, variance
 
@@ -89,7 +90,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     qualities = wanted.qualities
     if not qualities:
         cli.fail(f"{options.from_ or options.out} has no row of seed {options.seed}")
-    report = leaderboard.report(qualities, best)
+    named = [combinations.canonical_name(name) for name in options.estimators]
+    report = leaderboard.report(qualities, best, named)
     print(report)
     if options.report:
         tables.insert(options.report, report, leaderboard.MARKS)

@@ -64,8 +64,8 @@ def recommended(
     qualities: Sequence[Quality], situation: Situation, problems: Sequence[str]
 ) -> Recommendation | None:
     """The estimator of the least median cost in environment steps to a cosine of 0.9, relative to
-    the least of any that is allowed; None where nothing was measured. Ties are in the order of the
-    table of facts.
+    the least of any that is allowed; None where nothing was measured. Where an estimator was not
+    measured, its cost is infinite. Ties are in the order of the table of facts.
 
     Args:
         qualities: the measurements of one seed.
@@ -78,7 +78,11 @@ def recommended(
         if x.problem in problems and x.estimator in FACTS and situation.allows(FACTS[x.estimator])
     ]
     costs = relative_costs(rows, lambda x: x.steps_for_0_9.value)
-    medians = {name: float(np.median(costs[name])) for name in FACTS if name in costs}
+    cells = max(map(len, costs.values()), default=0)
+    missing = {name: [math.inf] * (cells - len(found)) for name, found in costs.items()}
+    medians = {
+        name: float(np.median([*costs[name], *missing[name]])) for name in FACTS if name in costs
+    }
     if not medians:
         return None
     best = min(medians, key=lambda name: medians[name])

@@ -44,14 +44,19 @@ def variance_table(qualities: Iterable[Quality]) -> str:
     return tables.markdown([head, *rows])
 
 
-def report(qualities: Sequence[Quality], best: Mapping[str, str] = MappingProxyType({})) -> str:
+def report(
+    qualities: Sequence[Quality],
+    best: Mapping[str, str] = MappingProxyType({}),
+    named: Sequence[str] = (),
+) -> str:
     """The leaderboard, what unbiased estimators reach of it, and the steps to 0.9 at each snapshot.
 
     Args:
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that a search chose.
+        named: combinations that stand beside the estimators, as they were asked for.
     """
-    listed = [x for x in qualities if not is_combination(x.estimator)]
+    listed = [x for x in qualities if not is_combination(x.estimator) or x.estimator in named]
     parts = [
         f"Cheapest in each situation:\n\n{recommendations_table(listed)}",
         f"All estimators:\n\n{leaderboard_table(listed)}",
@@ -156,7 +161,8 @@ def _against(x: Quality | None, baseline: Quality) -> str:
     """Name, steps and share of the baseline's steps, as a cell; — where there is none."""
     if x is None or not math.isfinite(_steps_for_0_9(x)):
         return "—"
-    share = numerals.number(_steps_for_0_9(x) / _steps_for_0_9(baseline), 2)
+    steps = _steps_for_0_9(baseline)
+    share = numerals.number(_steps_for_0_9(x) / steps, 2) if math.isfinite(steps) else "—"
     return f"`{x.estimator}` {numerals.short(_steps_for_0_9(x))} ({share})"
 
 
