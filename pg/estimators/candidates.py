@@ -110,6 +110,8 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         baseline="group" if grouped else "batch",
         off_policy=all(row.off_policy for row in rows),
         several_steps=all(row.several_steps for row in rows),
+        # the weights of one may not be standardised, whichever is chosen
+        regression=any(row.regression for row in rows),
         psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
         further=further,
         every_action=any(row.every_action for row in rows),

@@ -426,6 +426,12 @@ def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
             "update takes one: num_epochs and num_minibatches must be 1, got "
             f"{config.num_epochs} and {config.num_minibatches}"
         )
+    if config.optimizer in RESAMPLING and config.advantages != "raw":
+        raise ValueError(
+            f"optimizer={config.optimizer!r} adds directions of two batches, to which "
+            f"advantages={config.advantages!r} would give different units, as the standard "
+            "deviation is that of one batch: give advantages='raw', or another optimizer"
+        )
 
 
 def _check_reference(config: Any) -> None:

@@ -96,6 +96,21 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
         "advantages='batch' standardises Ψ, which of",
     ),
     (
+        {
+            "estimator": "selected:state_value+advantage_weighted_regression",
+            "advantages": "minibatch",
+        },
+        "advantages='minibatch' standardises Ψ, which of",
+    ),
+    (
+        {"estimator": "state_value", "optimizer": "harpg", "advantages": "batch"},
+        "'harpg' adds directions of two batches, .*'batch' .* units, .*: give advantages='raw'",
+    ),
+    (
+        {"estimator": "state_value", "optimizer": "n_harpg", "advantages": "minibatch"},
+        "'n_harpg' adds directions of two batches, .*'minibatch' .*: give advantages='raw'",
+    ),
+    (
         {"estimator": "ppo", "num_envs": 8, "num_minibatches": 3},
         "num_minibatches must divide num_envs=8",
     ),
