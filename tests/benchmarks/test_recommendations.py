@@ -65,6 +65,20 @@ def test_the_median_of_relative_costs_decides() -> None:
     assert leaderboard.recommended(measured, plain, ["CartPole-v1"]) is None
 
 
+def test_what_is_not_known_to_get_there_decides_nothing() -> None:
+    """Where every interval reaches infinity; and an estimator that was not measured everywhere."""
+    lucky = quality("reinforce", 1.0, "CartPole-v1", "middle")
+    lucky = lucky._replace(steps_for_0_9=Estimate(1.0, 1.0, math.inf))
+    measured = [
+        *rows({"leave_one_out": [1.0, 2.0, 2.0], "reinforce": [3.0, 3.0, 3.0]}),
+        *(lucky, lucky._replace(estimator="leave_one_out", snapshot="end")),
+        quality("reward_to_go", 0.5, "garnet", "start"),
+    ]
+    every = ["garnet", "CartPole-v1"]
+    assert leaderboard.recommended(measured, SITUATIONS[0], every) == ("leave_one_out", 1.0)
+    assert leaderboard.recommended([lucky], SITUATIONS[0], every) is None
+
+
 def test_the_table_has_a_column_for_each_group() -> None:
     measured = [
         *rows({"leave_one_out": [2.0, 2.0, 2.0], "reinforce": [1.0, 1.0, 1.0]}, "garnet"),

@@ -65,7 +65,8 @@ def recommended(
 ) -> Recommendation | None:
     """The estimator of the least median cost in environment steps to a cosine of 0.9, relative to
     the least of any that is allowed; None where nothing was measured. Where an estimator was not
-    measured, its cost is infinite. Ties are in the order of the table of facts.
+    measured, its cost is infinite; where every interval reaches ∞, nothing is compared. Ties are
+    in the order of the table of facts.
 
     Args:
         qualities: the measurements of one seed.
@@ -77,6 +78,8 @@ def recommended(
         for x in qualities
         if x.problem in problems and x.estimator in FACTS and situation.allows(FACTS[x.estimator])
     ]
+    known = {(x.problem, x.snapshot) for x in rows if math.isfinite(x.steps_for_0_9.high)}
+    rows = [x for x in rows if (x.problem, x.snapshot) in known]
     costs = relative_costs(rows, lambda x: x.steps_for_0_9.value)
     cells = max(map(len, costs.values()), default=0)
     missing = {name: [math.inf] * (cells - len(found)) for name, found in costs.items()}

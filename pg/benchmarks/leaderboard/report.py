@@ -127,7 +127,8 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
     """A row per problem: the steps to 0.9 of state_value, and of the cheapest unbiased
     estimator, the combination that a search chose, and the cheapest biased estimator.
 
-    Each but the first has its share of those of state_value.
+    Each but the first has its share of those of state_value, where that is finite. Estimators
+    whose interval reaches ∞ are left out.
 
     Args:
         qualities: the measurements of one seed, those of combinations among them.
@@ -141,8 +142,10 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
         if baseline is None or not is_resolved(baseline):
             continue
         listed = [x for (p, name), x in cells.items() if p == problem and name in FACTS]
-        unbiased = [x for x in listed if FACTS[x.estimator].unbiased_for == "J"]
-        biased = [x for x in listed if FACTS[x.estimator].unbiased_for != "J"]
+        # the least of costs that are not known to be finite is that of the luckiest
+        known = [x for x in listed if math.isfinite(x.steps_for_0_9.high)]
+        unbiased = [x for x in known if FACTS[x.estimator].unbiased_for == "J"]
+        biased = [x for x in known if FACTS[x.estimator].unbiased_for != "J"]
         found = cells.get((problem, best.get(problem, "")))
         rows.append(
             (
