@@ -201,7 +201,7 @@ def without_mean(policy: Network, params: Params, traj: Trajectory, h: Hyperpara
     shape = traj.obs.shape[2:]
     own = features(traj.obs[0], shape)
     others = features(traj.starts.obs[0], shape)
-    of_start = (own - jnp.mean(others, axis=1))[:, 1:]  # without that of the constant, which is 0
+    of_start = mean_difference(own, others)[:, 1:]  # without that of the constant, which is 0
 
     def block(rows: Trajectory) -> tuple[Float[Array, "K B A"], Float[Array, "K B A"]]:
         dist = policy_output(policy, params, rows)
@@ -224,6 +224,20 @@ def without_mean(policy: Network, params: Params, traj: Trajectory, h: Hyperpara
         jnp.concatenate([of_start, of_actions], axis=-1),
         jnp.concatenate([of_start**2, squares], axis=-1),
     )
+
+
+def mean_difference(own: Float[Array, "B F"], others: Float[Array, "B R F"]) -> Float[Array, "B F"]:
+    """φ(s₀) - φ(s₀') on average over the further initial states, [B, F]; 0 where they are equal but
+    for rounding.
+
+    The difference from their mean is a constant there instead, as that of three equal numbers is
+    another number, and a constant is no control variate. What is 0 is so whichever of the two
+    states is the episode's own: the mean stays 0.
+    """
+    own = own[:, None]
+    difference = own - others
+    rounding = 8 * jnp.finfo(own.dtype).eps * jnp.maximum(jnp.abs(own), jnp.abs(others))
+    return jnp.mean(jnp.where(jnp.abs(difference) > rounding, difference, 0.0), axis=1)
 
 
 def score_of_distribution(dist: Any, action: PyTree) -> Float[Array, "*B A"]:
@@ -332,7 +346,8 @@ def coefficients(past: PastMoments) -> Float[Array, "d P"]:
     seen = jnp.diagonal(cov_zz)
     variance = jnp.maximum(seen, past.square / weight)
     cov_zz = cov_zz + jnp.diag(variance - seen)
-    varies = variance > 0
+    rounding = 32 * jnp.finfo(variance.dtype).eps * jnp.diagonal(past.zz) / weight
+    varies = variance > rounding
     unit = jnp.where(varies, 1.0 / jnp.sqrt(jnp.where(varies, variance, 1.0)), 0.0)
     correlation = unit[:, None] * cov_zz * unit[None, :]
     ridge = RIDGE + len(unit) / weight

@@ -105,6 +105,46 @@ def test_an_action_that_was_never_taken_has_no_large_coefficient() -> None:
     assert 0.1 < np.abs(coefficients(past)).max() < 1.0
 
 
+def test_the_rounding_of_a_variance_is_none() -> None:
+    """A number that is always the same is no control variate, in any units."""
+    with jax.enable_x64(False):
+        rng = np.random.default_rng(0)
+        z, g = rng.normal(size=(60, 7)), 1.0 + rng.normal(size=(60, 5))
+        z[:, :6] = np.geomspace(1e-8, 1.0, 6) / 3
+        z, g = jnp.float32(z), jnp.float32(g)
+        square = jnp.zeros(7)  # what the probabilities say where they are rounded to 0 and 1
+        found = coefficients(
+            PastMoments(jnp.float32(60), z.sum(0), g.sum(0), z.T @ z, z.T @ g, square)
+        )
+    np.testing.assert_array_equal(found[:6], 0.0)
+    assert np.abs(found[6]).max() > 0.01
+
+
+def test_a_fixed_start_is_no_control_variate() -> None:
+    """In single precision the mean of three equal numbers is another number, and what is left of
+    them would be a constant.
+    """
+    made = tabular.garnet(0, S, A, branching=2, horizon=2)
+    shown = np.eye(S)
+    shown[1] = 1.0, 0.7, 1 / 3
+    mdp = tabular.TabularMDP(
+        made.transition, made.reward, np.eye(S)[1], made.terminal, made.horizon, shown
+    )
+    with jax.enable_x64(False):
+        env, logits = envs.make_env(mdp, 64), jnp.float32(arbitrary().logits)
+        policy, further = tabular.table_policy(logits), FurtherRollouts(starts=3)
+
+        @jax.jit
+        def numbers(key: jax.Array) -> jax.Array:
+            traj = rollout.episodes(env, policy, logits, key, further=further)
+            return without_mean(policy, Params(logits, ()), traj, SETTINGS).z
+
+        z = numbers(KEY)
+    of_start = S + S * (S + 1) // 2
+    np.testing.assert_array_equal(z[:, :of_start], 0.0)
+    assert np.abs(z[:, of_start:]).max() > 0.1
+
+
 def test_the_numbers_of_an_episode_have_no_mean(subject: Any) -> None:
     *_, episodes = subject
     assert episodes.probability.sum() == pytest.approx(1.0, abs=1e-12)

@@ -1253,9 +1253,23 @@ MUTANTS = [
     Mutant(
         "features of the initial state without their mean",
         "estimators/linear_control_variate.py",
-        "    of_start = (own - jnp.mean(others, axis=1))[:, 1:]",
+        "    of_start = mean_difference(own, others)[:, 1:]",
         "    of_start = own[:, 1:]",
         "tests/exact/test_linear_control_variate.py -k no_mean",
+    ),
+    Mutant(
+        "the rounding of the mean of equal initial states",
+        "estimators/linear_control_variate.py",
+        "    of_start = mean_difference(own, others)[:, 1:]",
+        "    of_start = (own - jnp.mean(others, axis=1))[:, 1:]",
+        "tests/exact/test_linear_control_variate.py -k fixed_start",
+    ),
+    Mutant(
+        "the rounding of a variance for a variance",
+        "estimators/linear_control_variate.py",
+        "    varies = variance > rounding\n",
+        "    varies = variance > 0\n",
+        "tests/exact/test_linear_control_variate.py -k rounding_of_a_variance",
     ),
     Mutant(
         "the score of a rare action by the variance that was seen",
