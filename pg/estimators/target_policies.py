@@ -63,7 +63,7 @@ def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperpara
 
     Ψₜ = γᵗ exp(Aₜ / η),  A as gae's, η = `advantage_scale`; exp(·) is at most `ratio_bound`
     Unbiased for: no: good actions count exponentially more; as η grows, η times it tends to gae.
-    Variance: bounded by `ratio_bound`; at least the score's, as weights are positive.
+    Variance: bounded by `ratio_bound`.
     Needs: episodes or windows, a critic V, actions of any policy.
     """
 
