@@ -62,7 +62,7 @@ from pg.settings.environments import (
     name_of,
 )
 from pg.settings.parts import PARTS, own_parts, part_name
-from pg.settings.ranges import WHOLE_NUMBERS, check_env_params, checked_scalars
+from pg.settings.ranges import BELOW_ONE, WHOLE_NUMBERS, check_env_params, checked_scalars
 from pg.settings.stored_params import FIELDS as STORED
 from pg.settings.stored_params import from_digests
 from pg.tuned import NUM_ENVS
@@ -272,6 +272,8 @@ class Config:
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
     reduction (storm, svrpg, page_pg, harpg, n_harpg, igt, n_igt); or FILE.py:NAME of your own: a
     function of the learning rate that makes an optax transformation (in Python also that function).
+    The policy's steps of n_harpg and n_igt have the length of the learning rate, where the norm of
+    the direction is far above 1e-6; max_grad_norm does not change them.
     """
     critic_optimizer: CriticOptimizer | None = None
     """Optimizer of the critic; none: that of the policy, or adam where that needs a policy."""
@@ -435,8 +437,8 @@ class Hyperparams(NamedTuple):
     variance (gpomdp).
     """
     undiscounted_state_weighting: Any = 0.0
-    """actor_critic, gae, ppo: 0 weights step t by γᵗ, as the theorem says; 1 drops it, as is
-    common.
+    """0 weights step t by γᵗ, as the theorem says; 1 drops it, as is common (actor_critic, gae,
+    vtrace, ppo, advantage_weighted_regression, v_mpo, mdpo).
     """
     entropy_coef: Any = 0.0
     """Weight of the entropy bonus in the loss, per step."""
@@ -457,7 +459,9 @@ class Hyperparams(NamedTuple):
     PPO take 1e-5.
     """
     max_grad_norm: Any = 100.0
-    """Largest global norm of the gradient, of policy and critic each; inf: no clipping."""
+    """Largest global norm of the gradient, of policy and critic each; inf: no clipping (without
+    effect on the policy's steps of n_harpg and n_igt).
+    """
     damping: Any = 0.01
     """Constant added to the diagonal of the Fisher matrix (natural, trpo)."""
     max_kl: Any = 0.01
@@ -604,10 +608,11 @@ def check_together(config: Config, hyperparams: Hyperparams) -> None:
             f"another optimizer"
         )
     momentum = hyperparams.momentum
-    if config.optimizer in EXTRAPOLATING and isinstance(momentum, Real) and momentum == 1:
+    is_one = isinstance(momentum, Real) and float(momentum) > BELOW_ONE
+    if config.optimizer in EXTRAPOLATING and is_one:
         raise ValueError(
             f"optimizer={config.optimizer!r} looks momentum / (1 - momentum) steps ahead: momentum "
-            "must be below 1, got 1.0"
+            f"must be below 1 in 32 bits, got {float(momentum)!r}"
         )
     stop_kl = hyperparams.stop_kl
     if config.policy_lag and isinstance(stop_kl, Real) and math.isfinite(stop_kl):

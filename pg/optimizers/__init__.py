@@ -54,10 +54,12 @@ from pg.optimizers.variance_reduction import (
 
 __all__ = [
     "OPTIMIZERS",
+    "averaged",
     "clip_each_by_global_norm",
     "conjugate_gradient",
     "env_steps",
     "exact_solve",
+    "extrapolated",
     "fisher_matrix",
     "fisher_vector_product",
     "harpg",
@@ -82,6 +84,11 @@ OptimizerFactory = Callable[[Any], optax.GradientTransformation]
 Rate = Any
 
 
+def adam(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
+    """Adam, with the ε of the hyperparameters."""
+    return optax.adam(rate, eps=h.adam_epsilon)
+
+
 def natural(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
     """Natural gradient of the policy."""
     return optax.chain(scale_by_fisher(h.damping), optax.scale_by_learning_rate(rate))
@@ -93,13 +100,16 @@ def trpo(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
 
 
 def normalised(rate: Rate, h: Hyperparams) -> optax.GradientTransformation:
-    """Steps whose length is the learning rate, along the direction."""
+    """Steps along the direction whose length is the learning rate: rate · d / (‖d‖ + 1e-6).
+
+    Clipping d before, by `max_grad_norm`, changes nothing as long as its norm is far above 1e-6.
+    """
     return optax.chain(optax.normalize_by_update_norm(), optax.scale_by_learning_rate(rate))
 
 
 # From the learning rate and the hyperparameters.
 OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation]] = {
-    "adam": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "adam": adam,
     "adamw": lambda rate, h: optax.adamw(rate, eps=h.adam_epsilon),
     "amsgrad": lambda rate, h: optax.amsgrad(rate, eps=h.adam_epsilon),
     "lion": lambda rate, h: optax.lion(rate),
@@ -109,12 +119,12 @@ OPTIMIZERS: dict[str, Callable[[Rate, Hyperparams], optax.GradientTransformation
     "sgd": lambda rate, h: optax.sgd(rate),
     "natural": natural,
     "trpo": trpo,
-    "storm": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
-    "svrpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
-    "page_pg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
-    "harpg": lambda rate, h: optax.adam(rate, eps=h.adam_epsilon),
+    "storm": adam,
+    "svrpg": adam,
+    "page_pg": adam,
+    "harpg": adam,
     "n_harpg": normalised,
-    "igt": lambda rate, h: extrapolated(optax.adam(rate, eps=h.adam_epsilon), h.momentum),
+    "igt": lambda rate, h: extrapolated(adam(rate, h), h.momentum),
     "n_igt": lambda rate, h: extrapolated(normalised(rate, h), h.momentum),
 }
 POLICY_ONLY = get_args(PolicyOptimizer)

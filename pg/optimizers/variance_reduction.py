@@ -13,6 +13,7 @@ nothing of all that.
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import log_ratio
 from pg.networks import Network
+from pg.settings.ranges import BELOW_ONE
 
 
 def importance_weighted_gradient(
@@ -74,7 +76,7 @@ Schedule = Callable[[Array, PRNGKeyArray | None], Array]
 
 
 class MomentumState(NamedTuple):
-    """Earlier parameters with their direction, carried from update to update."""
+    """The parameters of an earlier update and their direction."""
 
     step: Int[Array, ""]  # updates so far
     params: PyTree  # of the policy: θ'
@@ -105,18 +107,19 @@ def svrpg(period: Int[ArrayLike, ""] = 10) -> optax.GradientTransformationExtraA
 def page_pg(
     restart_probability: Float[ArrayLike, ""] = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    """dₖ = g(θₖ) with probability p, else g(θₖ) + (dₖ₋₁ - w g(θₖ₋₁)): a snapshot by the toss of a
-    coin (PAGE-PG, Gargiani et al. 2022, 2202.00308).
+    """dₖ = g(θₖ) with probability p, else g(θₖ) + (dₖ₋₁ - w g(θₖ₋₁)): recursive momentum with
+    random restarts (PAGE-PG, Gargiani et al. 2022, 2202.00308).
 
-    The coin is tossed with the `key` of the update, so that each run has its own. There the batch
-    of a plain gradient is larger than the others; here all are as large. The first update is plain.
+    Restarts are independent Bernoulli variables, drawn with the `key` of each update. In the paper
+    the batch of a restart is larger than the others; here all are as large. The first update is a
+    restart.
 
-    restart_probability: p in [0, 1]; 1 is the plain gradient, 0 has no restart.
+    restart_probability: p in [0, 1]; 1 is the plain gradient, 0 has no further restart.
     """
 
     def used(step: Int[Array, ""], key: PRNGKeyArray | None) -> Array:
         if key is None:
-            raise ValueError("page_pg tosses a coin at every update: give its update a `key`")
+            raise ValueError("page_pg draws its restarts at random: give its update a `key`")
         return (step > 0) & ~jax.random.bernoulli(key, restart_probability)
 
     return _corrected(used, 1.0, renewed=_always)
@@ -184,9 +187,9 @@ class HessianState(NamedTuple):
 
 
 def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationExtraArgs:
-    """dₖ = m (dₖ₋₁ + Ĥ(θ̂)(θₖ - θₖ₋₁)) + (1 - m) g(θₖ), θ̂ = q θₖ + (1 - q) θₖ₋₁, q ~ U[0, 1]: the
-    direction carried along by Hessians (HARPG, Fatkhullin et al. 2023, 2302.01734,
-    with m = 1 - η; SHARP, Salehkaleybar et al. 2022, 2205.08253).
+    """dₖ = m (dₖ₋₁ + Ĥ(θ̂)(θₖ - θₖ₋₁)) + (1 - m) g(θₖ), θ̂ = q θₖ + (1 - q) θₖ₋₁, q ~ U[0, 1]:
+    momentum corrected by Hessian-vector products (HARPG, Fatkhullin et al. 2023, 2302.01734, with
+    m = 1 - η; SHARP, Salehkaleybar et al. 2022, 2205.08253).
 
     Over q and the episodes the correction has mean ∇J(θₖ) - ∇J(θₖ₋₁), without importance weights.
     Ĥ is of a second batch, as large as the first, which θ̂ collects at every update; the first of
@@ -227,12 +230,12 @@ def harpg(momentum: Float[ArrayLike, ""] = 0.9) -> optax.GradientTransformationE
         batch, env_steps = resample(inside, episodes_key)
         move = jax.tree.map(jnp.subtract, params.policy, state.params)
         change = hessian_vector_product(estimator, policy, inside, batch, move)
-        kept = jnp.where(state.step > 0, momentum, 0.0)
+        own_momentum = jnp.where(state.step > 0, momentum, 0.0)
 
-        def carried(g: Array, d: Array, dg: Array) -> Array:
-            return kept * (d + dg) + (1 - kept) * g
+        def corrected(g: Array, d: Array, dg: Array) -> Array:
+            return own_momentum * (d + dg) + (1 - own_momentum) * g
 
-        direction = jax.tree.map(carried, updates.policy, state.direction, change)
+        direction = jax.tree.map(corrected, updates.policy, state.direction, change)
         # a sum of whole numbers has 64 bits where jax has them, and a state keeps its own
         steps = env_steps.astype(jnp.int32)
         after = HessianState(state.step + 1, params.policy, direction, steps)
@@ -280,7 +283,10 @@ def igt(
 
     Args:
         inner: the optimizer that steps along the path, with its learning rate.
-        momentum: m in [0, 1); 0 is `inner` alone.
+        momentum: m in [0, 1); 0 is `inner` alone. A traced one is not checked.
+
+    Raises:
+        ValueError: A momentum that is a number out of its range, or 1 in 32 bits.
     """
     return optax.chain(averaged(momentum), extrapolated(inner, momentum))
 
@@ -304,7 +310,14 @@ def extrapolated(
 ) -> optax.GradientTransformationExtraArgs:
     """The steps of `inner` along a path, of parameters that lie m / (1 - m) times its last step
     ahead of it: the path of `igt`, by any direction.
+
+    Raises ValueError for a momentum that is a number out of [0, 1), or 1 in 32 bits.
     """
+    if isinstance(momentum, Real) and not 0.0 <= momentum <= BELOW_ONE:
+        raise ValueError(
+            "igt looks momentum / (1 - momentum) steps ahead: momentum must be in [0, 1), and not "
+            f"1 in 32 bits, got {float(momentum)!r}"
+        )
     inner = optax.with_extra_args_support(inner)
     ahead = momentum / (1 - momentum)
 

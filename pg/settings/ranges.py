@@ -9,7 +9,7 @@ from typing import Any
 from pg.inputs import COUNTABLE, EXAMPLE, LARGEST, assignments, shown
 
 WHOLE_NUMBERS = ("n_step", "snapshot_period")  # of Hyperparams
-_BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
+BELOW_ONE = 1 - 2**-24  # what is closer to 1 is 1 in 32 bits
 _FINITE = "finite (at most 3.4e38 in size)"
 _WHOLE = "a whole number of at least 1 and below 2^31"
 
@@ -36,7 +36,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "value_coef": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "critic_rate": (0.0, LARGEST, f"{_FINITE} and at least 0"),
     "baseline": (-LARGEST, LARGEST, _FINITE),
-    "baseline_decay": (0.0, _BELOW_ONE, "in [0, 1), and not 1 in 32 bits"),
+    "baseline_decay": (0.0, BELOW_ONE, "in [0, 1), and not 1 in 32 bits"),
     "adam_epsilon": (sys.float_info.min, LARGEST, f"{_FINITE} and above 0"),
     "max_grad_norm": (sys.float_info.min, math.inf, "above 0 (inf: no clipping)"),
     "damping": (0.0, LARGEST, f"{_FINITE} and at least 0"),

@@ -1,7 +1,9 @@
 """The natural gradient against matrices written out, and what surrounds optax."""
 
 import itertools
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -279,6 +281,12 @@ def test_an_estimator_knows_how_its_gradient_weighs_states(name: str) -> None:
         )
 
 
+def test_the_page_on_steps_names_the_estimators_that_drop_the_weight_of_states() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "science" / "steps.md").read_text()
+    sentence = page.split(r"where it drops $\gamma^t$: ")[1].split(".\n")[0]
+    assert set(re.findall("`([a-z_]+)`", sentence)) == {*DROPPED, *AS_SET}
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("optimizer", ["natural", "trpo"])
 @pytest.mark.parametrize("name", ["reward_to_go", "undiscounted_reward_to_go"])
@@ -410,9 +418,9 @@ def test_a_corrected_direction_is_unbiased_and_varies_as_the_square_of_the_move(
 
 
 @pytest.mark.usefixtures("x64")
-def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_episodes() -> None:
-    """Both sides of the coin have the mean ∇J(θ), so its toss adds nothing but its mixture of
-    variances; an update without a key is refused, and the first is plain whatever the coin.
+def test_page_pg_restarts_with_its_probability_and_is_unbiased_with_or_without_a_restart() -> None:
+    """Given either, the mean is ∇J(θ), so that the variance is a mixture of the two; an update
+    without a key is refused, and the first is plain whatever the key.
     """
     estimator = ESTIMATORS["reinforce"](POLICY, POLICY, Hyperparams(gamma=GAMMA))
     rows, probability = weighted_batch(LOGITS)
@@ -425,7 +433,7 @@ def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_e
     gradient = estimator.grad(params, rows)[0]
     keys = jax.random.split(KEY, 1000)
 
-    def toss(memory: Any) -> np.ndarray:
+    def restarts(memory: Any) -> np.ndarray:
         """True for the keys of which the direction is the plain gradient, [1000]."""
         directions = jax.vmap(
             lambda key: transform.update(gradient, memory, params, key=key, **given)[0].policy
@@ -433,9 +441,9 @@ def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_e
         same = np.asarray(directions) == np.asarray(gradient.policy)
         return np.all(same, axis=(1, 2))
 
-    is_plain = toss(later)
+    is_plain = restarts(later)
     assert abs(is_plain.mean() - p) < 4 * np.sqrt(p * (1 - p) / len(keys))
-    assert toss(first).all()
+    assert restarts(first).all()
     exact = np.asarray(tabular.exact_gradient(MDP, jnp.asarray(LOGITS), GAMMA)).ravel()
     spread = []
     for key in (keys[np.argmax(is_plain)], keys[np.argmin(is_plain)]):
@@ -448,7 +456,7 @@ def test_page_pg_is_plain_as_often_as_its_coin_says_and_unbiased_over_coin_and_e
         np.testing.assert_allclose(probability @ x, exact, atol=1e-12)
         spread.append(float(probability @ ((x - exact) ** 2).sum(1)))
     assert spread[1] < 0.1 * spread[0]
-    with pytest.raises(ValueError, match="page_pg tosses a coin at every update"):
+    with pytest.raises(ValueError, match="page_pg draws its restarts at random"):
         transform.update(gradient, later, params, **given)
 
 
@@ -657,8 +665,13 @@ def test_transported_gradients_are_biased_by_the_square_of_the_move() -> None:
 
 def test_a_momentum_that_looks_infinitely_far_ahead_is_refused() -> None:
     config = Config(optimizer="igt", num_envs=2, num_updates=1, preset=None)
-    with pytest.raises(ValueError, match=r"optimizer='igt' looks .* must be below 1, got 1\.0"):
+    with pytest.raises(
+        ValueError, match=r"optimizer='igt' looks .* must be below 1 in 32 bits, got 1\.0"
+    ):
         make_learner(config, Hyperparams(momentum=1.0))
+    for momentum in (1.0, 1 - 1e-9, np.float32(1.0), -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"^igt looks .* must be in \[0, 1\), .* got "):
+            igt(optax.sgd(0.1), momentum)
 
 
 def test_every_step_of_every_run_has_a_key_of_its_own() -> None:
@@ -754,6 +767,18 @@ def test_clipping_leaves_short_gradients_alone() -> None:
     clipped, _ = clip.update(updates, clip.init(updates), updates)
     np.testing.assert_allclose(clipped.policy["w"], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(clipped.critic["w"], [0.3, 0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [0.5, np.inf])
+def test_clipping_does_not_change_steps_of_normalised_length(bound: float) -> None:
+    """They are as long as the learning rate; the critic's gradient is clipped before its step."""
+    grads = Params({"w": jnp.array([3.0, 4.0])}, {"v": jnp.array([0.0, 2.0])})
+    config = Config(optimizer="n_igt", critic_optimizer="sgd", preset=None)
+    h = Hyperparams(learning_rate=0.1, momentum=0.0, max_grad_norm=bound)
+    optimizer = optimizers.make_optimizer(config, h)
+    updates = optimizer.update(grads, optimizer.init(grads), grads)[0]
+    np.testing.assert_allclose(updates.policy["w"], [-0.06, -0.08], rtol=1e-5)
+    np.testing.assert_allclose(updates.critic["v"], [0.0, -0.1 * min(bound, 2.0)], rtol=1e-6)
 
 
 def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:

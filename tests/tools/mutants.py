@@ -1766,14 +1766,14 @@ MUTANTS = [
         "optimizers/variance_reduction.py",
         "(step > 0) & ~jax.random.bernoulli(key, restart_probability)",
         "(step > 0) & ~jax.random.bernoulli(key, 0.0 * restart_probability)",
-        "tests/core/test_optimizers.py -k coin",
+        "tests/core/test_optimizers.py -k restarts_with",
     ),
     Mutant(
-        "one coin of page_pg for all runs",
+        "the same restarts of page_pg in all runs",
         "optimizers/variance_reduction.py",
         "(step > 0) & ~jax.random.bernoulli(key, restart_probability)",
         "(step > 0) & ~jax.random.bernoulli(jax.random.key(0), restart_probability)",
-        "tests/core/test_optimizers.py -k coin",
+        "tests/core/test_optimizers.py -k restarts_with",
     ),
     Mutant(
         "Hessians of harpg at one of the two parameters",
