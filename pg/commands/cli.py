@@ -537,21 +537,23 @@ def describe(
     episodes = config.collect == "episodes"
     longest = (config.horizon or horizon) if episodes else config.num_steps
     num_rollouts = config.num_envs
-    further = facts_of(config.estimator).further
+    facts = facts_of(config.estimator)
+    further = facts.further
     if further == "greedy":
         num_rollouts += config.num_envs // config.group_size
     if further == "successors":
         num_rollouts *= 1 + config.num_branches
     if further == "lookahead":
         num_rollouts *= num_actions * config.num_branches
+    num_resets = config.num_envs * facts.starts
     if config.optimizer in RESAMPLING:
         num_rollouts *= 2
+        num_resets *= 2
     beside = ""
-    if further == "starts":
-        beside = ", and the resets of further initial states"
     if further == "branches":
         beside = ", and those of the episodes out of visited states"
-    planned = config.num_updates * num_rollouts * longest * config.action_repeat
+    of_update = num_rollouts * longest * config.action_repeat + num_resets
+    planned = config.num_updates * of_update
     batch = (
         f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
     )

@@ -114,6 +114,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         regression=any(row.regression for row in rows),
         psi_depends_on_policy=any(row.psi_depends_on_policy for row in rows),
         further=further,
+        starts=max(row.starts for row in rows),
         every_action=any(row.every_action for row in rows),
         shrunk=objective == "no" and all(row.parallel for row in rows),
         settings={k: v for k, v in settings if all(row.settings.get(k) == v for row in rows)},

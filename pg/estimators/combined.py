@@ -137,6 +137,7 @@ def with_gradient_control_variate(
         regression=False,
         psi_depends_on_policy=True,
         further="starts" if facts.further == "none" else facts.further,
+        starts=num_starts,
     )
     return make
 

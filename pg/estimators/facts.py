@@ -77,6 +77,10 @@ class Facts:
     initial states, further transitions of each action that was taken, transitions of every action,
     whole episodes out of each visited state, or further initial states.
     """
+    starts: int = 0
+    """Further initial states of each episode, of which a control variate of the gradient is made;
+    each is a reset, which counts as a step.
+    """
     every_action: bool = False
     """Rolls out every action, of which there must be finitely many."""
     shrunk: bool = False
@@ -388,6 +392,7 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         psi_depends_on_policy=True,
         further="starts",
+        starts=4,
     ),
     "doubly_robust": Facts(
         module="action_values",

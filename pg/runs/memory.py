@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pg.config import Config
+from pg.estimators.names import facts_of
 from pg.settings.choices import RESAMPLING
 
 if TYPE_CHECKING:
@@ -105,15 +106,21 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     """
     import jax
 
+    from pg.train import TrainState
+
     longest = env.horizon(config.horizon)
     row = env.obs_size + _ROW
     batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
+    if starts := facts_of(config.estimator).starts:
+        # the control variate of each episode's gradient is as large as the gradient
+        of_gradient = _size(state.params.policy) if isinstance(state, TrainState) else 0
+        batch += config.num_envs * (starts * env.obs_size + of_gradient)
     if config.optimizer in RESAMPLING:
         batch *= 2
     # What minibatches are drawn from: environments, or the steps of all of them.
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
     orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0
-    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state) if hasattr(x, "size"))
+    held = _size(state)
     need = (
         num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
     )
@@ -123,6 +130,13 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
             f"{readable(need)}, and there are {readable(total)}: fewer seeds, environments, steps, "
             f"epochs or eval_episodes"
         )
+
+
+def _size(tree: Any) -> int:
+    """Bytes of the arrays of a tree, or of arrays of their shapes."""
+    import jax
+
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "size"))
 
 
 def _total() -> int:

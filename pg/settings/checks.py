@@ -354,7 +354,7 @@ def _check_parts(config: Any) -> None:
             f"{config.network!r} takes no axes apart"
         )
     _check_reference(config)
-    _check_regression(config)
+    _check_standardised_weights(config)
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
     if config.optimizer == "trpo" and facts.critic == "Q":
         raise ValueError(
@@ -394,8 +394,16 @@ def _check_parts(config: Any) -> None:
             )
 
 
-def _check_regression(config: Any) -> None:
-    """Raises ValueError where the weights of a regression would be made negative."""
+def _check_standardised_weights(config: Any) -> None:
+    """Raises ValueError where Ψ must stay as it is: the weights of a regression, which would be
+    made negative, and those of a gradient on which a control variate was regressed.
+    """
+    if config.advantages != "raw" and facts_of(config.estimator).starts:
+        raise ValueError(
+            f"advantages={config.advantages!r} standardises Ψ, and estimator="
+            f"{part_name(config.estimator)!r} has a control variate that was regressed on the "
+            "gradient of Ψ as it is: give advantages='raw'"
+        )
     if config.advantages != "raw" and facts_of(config.estimator).regression:
         raise ValueError(
             f"advantages={config.advantages!r} standardises Ψ, which of estimator="

@@ -24,7 +24,11 @@ from pg.config import (
     Hyperparams,
     check_hyperparams,
 )
-from pg.estimators import ESTIMATORS
+from pg.estimators import (
+    ESTIMATORS,
+    with_dynamics_control_variate,
+    with_gradient_control_variate,
+)
 from pg.estimators.facts import FACTS
 from pg.layers import ACTIVATIONS
 from pg.optimizers import OPTIMIZERS
@@ -101,6 +105,21 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
             "advantages": "minibatch",
         },
         "advantages='minibatch' standardises Ψ, which of",
+    ),
+    *(
+        (
+            {"estimator": with_gradient_control_variate(estimator), "advantages": advantages},
+            f"advantages='{advantages}' standardises Ψ, and estimator=.* was regressed on the",
+        )
+        for estimator, advantages in (
+            ("state_value", "batch"),
+            ("state_value", "minibatch"),
+            (with_dynamics_control_variate("state_value"), "batch"),
+        )
+    ),
+    (
+        {"estimator": "gradient_control_variate", "advantages": "batch"},
+        "advantages='batch' standardises Ψ, and estimator=",
     ),
     (
         {"estimator": "state_value", "optimizer": "harpg", "advantages": "batch"},

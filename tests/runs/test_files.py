@@ -5,6 +5,7 @@ Any JSON, any bytes, and what is no plain file, in every file that is read; link
 that is written; the order in which what is written reaches the disk.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow
@@ -740,6 +742,25 @@ def test_a_batch_that_is_larger_than_the_machine_is_refused(
             r"fewer",
         ):
             memory.check(Config(**values, preset=None), env, (), seeds, episodes)
+
+
+def test_the_control_variates_of_gradients_need_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient for each of 4000 episodes: 40,000 parameters each, 0.6 GiB."""
+    from pg import envs
+    from pg.train import make_learner
+
+    env = envs.make_env("CartPole-v1", 1)
+    monkeypatch.setattr(memory, "_total", lambda: 2**29)
+    fitting = contextlib.nullcontext()
+    too_large = pytest.raises(ValueError, match="need at least")
+    expected = {"trajectory_control_variate": fitting, "gradient_control_variate": too_large}
+    for name, outcome in expected.items():
+        config = Config(
+            estimator=name, num_envs=4000, horizon=10, hidden_sizes=(195, 195), preset=None
+        )
+        like = jax.eval_shape(make_learner(config).init, jax.random.key(0))
+        with outcome:
+            memory.check(config, env, like, 1, 0)
 
 
 @pytest.mark.parametrize(

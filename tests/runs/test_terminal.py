@@ -19,8 +19,10 @@ from pg.commands import cli, evaluate, flags, terminal
 from pg.commands.job import Options
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
+from pg.estimators.combined import with_dynamics_control_variate, with_gradient_control_variate
 from pg.estimators.names import NAMES
 from pg.fast import devices
+from pg.parts import with_facts
 from pg.presets import preset
 from pg.sweep import SweepSpec, driver, spaces
 
@@ -214,6 +216,37 @@ def test_no_line_of_a_log_is_cut(
     out, err = capsys.readouterr()
     assert out == "go on with --resume /a/very/long/path/of-a-folder\n"
     assert err == "error: a sentence that is longer than the line\n"
+
+
+@with_facts(unbiased_for="J", further="starts", starts=4)
+def with_resets(policy: Any, critic: Any, h: Hyperparams) -> Any:
+    """Not made here."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "planned"),
+    [
+        ({"estimator": "gradient_control_variate"}, 10 * 4 * (2 + 4)),
+        ({"estimator": with_resets, "optimizer": "harpg"}, 10 * 4 * (2 + 4) * 2),
+        ({"estimator": "gradient_control_variate", "action_repeat": 3}, 10 * 4 * (3 * 2 + 4)),
+        (
+            {
+                "estimator": with_gradient_control_variate(
+                    with_dynamics_control_variate("reward_to_go"), num_starts=5
+                ),
+                "num_branches": 3,
+            },
+            10 * 4 * (2 * (1 + 3) + 5),
+        ),
+    ],
+)
+def test_resets_are_among_the_planned_steps(
+    settings: dict[str, Any], planned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    config = Config(num_envs=4, num_updates=10, horizon=2, preset=None, **settings)
+    lines = cli.describe(config, config.hyperparams(), 500, 100).splitlines()
+    assert lines[1] == f"planned: at most {planned} environment steps per seed"
 
 
 def test_only_settings_that_are_not_the_usual_ones_are_listed(

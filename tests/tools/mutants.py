@@ -1265,6 +1265,13 @@ MUTANTS = [
         "tests/exact/test_linear_control_variate.py -k fixed_start",
     ),
     Mutant(
+        "the resets of further initial states, which the plan leaves out",
+        "commands/cli.py",
+        " * config.action_repeat + num_resets\n",
+        " * config.action_repeat\n",
+        "tests/runs/test_terminal.py -k resets_are_among",
+    ),
+    Mutant(
         "the rounding of a variance for a variance",
         "estimators/linear_control_variate.py",
         "    varies = variance > rounding\n",
