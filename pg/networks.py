@@ -95,12 +95,12 @@ class Network(NamedTuple):
     view: View = ()
     # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
     shared: bool = False
-    # of what it sees, where that is one array of numbers; None: of something else, or not stated
-    obs_shape: tuple[int, ...] | None = None
-    # params, key -> the carry of an episode, where it is random; None: it is `carry`
-    draw_carry: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
     # -> parameters of the reference policy; None: those with which training starts
     reference: Callable[[], PyTree] | None = None
+    # params, key -> the carry of an episode, where it is random; None: it is `carry`
+    draw_carry: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
+    # of what it sees, where that is one array of numbers; None: of something else, or not stated
+    obs_shape: tuple[int, ...] | None = None
 
     @property
     def recurrent(self) -> bool:

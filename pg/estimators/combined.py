@@ -16,7 +16,7 @@ from pg.estimators.asked_again import surprise_of_dynamics
 from pg.estimators.base import Estimator, Params, Weighted, critic_gradient
 from pg.estimators.checks import factory_of
 from pg.estimators.family import Factory
-from pg.estimators.linear_control_variate import NUM_STARTS, controlled
+from pg.estimators.linear_control_variate import NUM_STARTS, with_control_variate
 from pg.estimators.names import check_estimator, facts_of
 from pg.inputs import check_name, count
 from pg.networks import Network
@@ -102,7 +102,8 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
 def with_gradient_control_variate(
     estimator: Factory | str, *, num_starts: int = NUM_STARTS
 ) -> Factory:
-    """Another estimator of complete episodes less B z, as of `gradient_control_variate`.
+    """Another estimator of complete episodes with a linear control variate B z subtracted, as in
+    `gradient_control_variate`.
 
         estimator = with_gradient_control_variate("state_value")
         config = pg.Config(estimator=estimator)
@@ -125,7 +126,7 @@ def with_gradient_control_variate(
     factory = factory_of(estimator)
 
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-        return controlled(factory(policy, critic, h), policy, h, num_starts)
+        return with_control_variate(factory(policy, critic, h), policy, h, num_starts)
 
     make.__name__ = f"{name}_with_gradient_control_variate"
     make.facts = replace(  # type: ignore[attr-defined]

@@ -48,8 +48,8 @@ _ONE_ARRAY = (
 )
 
 
-class WithoutMean(NamedTuple):
-    """Numbers of each episode of which the mean is 0."""
+class ControlVariates(NamedTuple):
+    """The control variates of each episode, of which the mean is 0."""
 
     z: Float[Array, "B d"]
     # z² on average over the actions, where that is known; else z²
@@ -81,13 +81,13 @@ def gradient_control_variate(policy: Network, critic: Network, h: Hyperparams) -
     Variance: that of trajectory_control_variate, less what z explains of a whole episode.
     Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy, more resets.
     """
-    return controlled(trajectory_control_variate(policy, critic, h), policy, h)
+    return with_control_variate(trajectory_control_variate(policy, critic, h), policy, h)
 
 
-def controlled(
+def with_control_variate(
     made: Estimator, policy: Network, h: Hyperparams, num_starts: int = NUM_STARTS
 ) -> Estimator:
-    """An estimator less B z.
+    """The estimator with a linear control variate B z subtracted.
 
     Args:
         made: The estimator, whose gradient is a mean over episodes.
@@ -120,11 +120,11 @@ def controlled(
 
     def weigh(params: Params, state: PyTree, traj: Trajectory) -> tuple[Weighted, PyTree]:
         own_state, past = state
-        numbers = without_mean(policy, params, traj, h)
+        numbers = control_variates(policy, params, traj, h)
         batch, own_after = made.weigh(params, own_state, traj._replace(starts=()))
         correction = numbers.z @ coefficients(past)
         sums = sums_of_batch(made, params, batch, numbers)
-        after = remembered(past, h.baseline_decay, sums)
+        after = updated_moments(past, h.baseline_decay, sums)
         batch = batch._replace(extra=(batch.extra, correction[None]))
         return jax.lax.stop_gradient((batch, (own_after, after)))
 
@@ -168,7 +168,7 @@ def features(obs: Shaped[Array, "..."], shape: tuple[int, ...]) -> Float[Array, 
 
 
 def num_features(policy: Network, params: Params) -> int:
-    """d, the entries of `without_mean`."""
+    """d, the entries of `control_variates`."""
     assert policy.obs_shape is not None  # as checked
     obs = jnp.zeros((1, *policy.obs_shape))
 
@@ -181,8 +181,10 @@ def num_features(policy: Network, params: Params) -> int:
     return phi.shape[-1] - 1 + phi.shape[-1] * score.shape[-1]
 
 
-def without_mean(policy: Network, params: Params, traj: Trajectory, h: Hyperparams) -> WithoutMean:
-    """z of each episode, of which the mean is 0.
+def control_variates(
+    policy: Network, params: Params, traj: Trajectory, h: Hyperparams
+) -> ControlVariates:
+    """The control variates z of each episode, of which the mean is 0.
 
     Args:
         policy: The policy that acted.
@@ -220,7 +222,7 @@ def without_mean(policy: Network, params: Params, traj: Trajectory, h: Hyperpara
     zeros = jnp.zeros((*score.shape[1:], own.shape[-1]), score.dtype)
     found = jax.lax.fori_loop(0, blocks.num_steps(traj.valid), add, (zeros, zeros))
     of_actions, squares = (x.reshape(len(own), -1) for x in found)
-    return WithoutMean(
+    return ControlVariates(
         jnp.concatenate([of_start, of_actions], axis=-1),
         jnp.concatenate([of_start**2, squares], axis=-1),
     )
@@ -282,7 +284,7 @@ def mean_square(dist: Any, score: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
 
 
 def sums_of_batch(
-    made: Estimator, params: Params, batch: Weighted, numbers: WithoutMean
+    made: Estimator, params: Params, batch: Weighted, numbers: ControlVariates
 ) -> PastMoments:
     """The sums of the episodes of a batch, a few gradients at a time.
 
@@ -301,7 +303,7 @@ def sums_of_batch(
     def gradient(episode: Weighted) -> Float[Array, " P"]:
         return ravel_pytree(made.grad(params, episode)[0].policy)[0]
 
-    def add(total: PastMoments, part: tuple[Weighted, WithoutMean]) -> tuple[PastMoments, None]:
+    def add(total: PastMoments, part: tuple[Weighted, ControlVariates]) -> tuple[PastMoments, None]:
         some, (z, square) = part
         with blocks.mapped_over(size):
             g = jax.vmap(gradient)(some)
@@ -319,8 +321,8 @@ def sums_of_batch(
     return jax.lax.scan(add, zeros, parts)[0]
 
 
-def remembered(past: PastMoments, decay: Any, sums: PastMoments) -> PastMoments:
-    """The past with a batch in it; as it was where a number of the batch is not finite."""
+def updated_moments(past: PastMoments, decay: Any, sums: PastMoments) -> PastMoments:
+    """The moments with those of a batch; as they were where a number of the batch is not finite."""
     finite = jnp.stack([jnp.isfinite(x).all() for x in sums]).all()
 
     def one(old: Array, new: Array) -> Array:
@@ -333,8 +335,8 @@ def coefficients(past: PastMoments) -> Float[Array, "d P"]:
     """B, [d, P]; 0 of no past.
 
     The ridge is in units of the variance of each z, so that no scale of the observations matters.
-    It is d over the number of episodes: of 32 of CartPole, of d = 29, a ridge of 0.001 alone made
-    the variance 5.4 times what it was, and this one 0.76; of 256 both leave 0.52 of it.
+    It is d over the number of episodes: a regression on fewer episodes than there are control
+    variates follows their noise.
 
     Where an action is rare, z is small until it is taken, and the variance that was seen says
     nothing: what the probabilities say of it is the least that counts.

@@ -14,9 +14,15 @@ from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
 from pg.layers import orthogonal, patches
-from pg.networks import make_critic, make_policy, num_params, unroll
+from pg.networks import Network, make_critic, make_policy, num_params, unroll
 
 KEY = jax.random.key(0)
+
+
+def test_new_fields_of_a_network_stand_last() -> None:
+    """One that is written without names means the same."""
+    earlier = ("init", "apply", "carry", "unstandardised", "masked", "view", "shared", "reference")
+    assert Network._fields[: len(earlier)] == earlier
 
 
 def fake_env(obs_shape: tuple[int, ...], space: Any) -> Env:

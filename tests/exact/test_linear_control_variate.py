@@ -23,7 +23,7 @@ from pg.estimators import (
     with_dynamics_control_variate,
     with_gradient_control_variate,
 )
-from pg.estimators.linear_control_variate import PastMoments, coefficients, without_mean
+from pg.estimators.linear_control_variate import PastMoments, coefficients, control_variates
 from pg.exact import tabular
 from pg.further import FurtherRollouts
 from pg.train import make_chunk, make_learner, training_keys
@@ -61,7 +61,7 @@ def enumerated(estimator: Estimator, params: Params, problem: references.Problem
         problem.mdp, problem.logits, estimator.further
     )
     policy = tabular.table_policy(problem.logits)
-    z = without_mean(policy, params, traj, SETTINGS).z
+    z = control_variates(policy, params, traj, SETTINGS).z
     batch, _ = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)
 
     def alone(episode: Any) -> jax.Array:
@@ -90,7 +90,7 @@ def test_what_is_on_average_over_the_actions_is_the_mean_of_the_squares() -> Non
     traj, probability = tabular.enumerate_trajectories(
         problem.mdp, problem.logits, FurtherRollouts(starts=1)
     )
-    z, square = without_mean(policy, Params(jnp.asarray(problem.logits), ()), traj, SETTINGS)
+    z, square = control_variates(policy, Params(jnp.asarray(problem.logits), ()), traj, SETTINGS)
     np.testing.assert_allclose(probability @ square, probability @ z**2, atol=1e-12)
     assert np.abs(square - z**2).max() > 0.1
 
@@ -137,7 +137,7 @@ def test_a_fixed_start_is_no_control_variate() -> None:
         @jax.jit
         def numbers(key: jax.Array) -> jax.Array:
             traj = rollout.episodes(env, policy, logits, key, further=further)
-            return without_mean(policy, Params(logits, ()), traj, SETTINGS).z
+            return control_variates(policy, Params(logits, ()), traj, SETTINGS).z
 
         z = numbers(KEY)
     of_start = S + S * (S + 1) // 2

@@ -1246,7 +1246,7 @@ MUTANTS = [
         sums = sums_of_batch(made, params, batch, numbers)
 """,
         """        sums = sums_of_batch(made, params, batch, numbers)
-        correction = numbers.z @ coefficients(remembered(past, h.baseline_decay, sums))
+        correction = numbers.z @ coefficients(updated_moments(past, h.baseline_decay, sums))
 """,
         "tests/exact/test_linear_control_variate.py -k any_coefficients",
     ),
