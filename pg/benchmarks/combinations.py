@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pg.config import Config
 from pg.estimators.facts import FACTS, Facts
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import check_name
@@ -48,8 +49,8 @@ class Combination(NamedTuple):
 
 
 def is_combination(text: Any) -> bool:
-    """True for the name of a row of the table of facts with settings behind a colon."""
-    return isinstance(text, str) and ":" in text and text.partition(":")[0] in FACTS and "=" in text
+    """True for the name of a row of the table of facts with something behind a colon."""
+    return isinstance(text, str) and ":" in text and text.partition(":")[0] in FACTS
 
 
 def combination_of(estimator: Any) -> Combination:
@@ -105,9 +106,14 @@ def check(field: str, text: Any, *others: str) -> None:
     `check_estimator`.
     """
     if is_combination(text):
-        combination_of(text)
-    else:
-        check_estimator(field, text, *others)
+        found = combination_of(text)
+        collection = {k: v for k, v in found.settings.items() if k != "num_episodes"}
+        Config(estimator=found.estimator, collect="episodes", num_envs=8, **collection)
+        return
+    name, _, words = text.partition(":") if isinstance(text, str) else (text, "", "")
+    if any(word.partition("=")[0].strip().replace("-", "_") in FIELDS for word in words.split("+")):
+        check_name("estimator", name, FACTS)
+    check_estimator(field, text, *others)
 
 
 def searched(bases: tuple[str, ...] = BASES) -> list[str]:

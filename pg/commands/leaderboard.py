@@ -28,8 +28,8 @@ class Options(variance.Options):
     """
     combine: bool = False
     """Search combinations too: of unbiased estimators with samplings of the action noise, larger
-    batches and branches. The cheapest of each problem is chosen on a seed of its own, and measured
-    on that of the report.
+    batches and branches, 31 of each problem in the middle of its training. The cheapest is chosen
+    on other episodes than those of the report, and stands in it as the best combination.
     """
     against: int | None = None
     """Another seed that was measured: on how many problems the same three estimators lead."""

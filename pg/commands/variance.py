@@ -29,8 +29,10 @@ class Options:
     Pendulum-v1, Breakout-MinAtar; or FILE.py:CLASS of an environment of your own.
     """
     estimators: tuple[str, ...] = ()
-    """Names of the estimators, or FILE.py:NAME of your own; none: all that differ on-policy and aim
-    at ∇J, and those of your own of which the folder has results.
+    """Names of the estimators, with other settings of their episodes as in
+    state_value:sampling=sobol+num_episodes=64 (sampling, num_branches, branch_every, num_episodes),
+    or FILE.py:NAME of your own; none: all that differ on-policy and aim at ∇J, and those of your
+    own of which the folder has results.
     """
     policy: str | None = None
     """FILE.py:NAME of a policy of your own, for all problems."""

@@ -46,6 +46,10 @@ def test_a_combination_has_one_name(text: str, name: str) -> None:
     ("text", "said"),
     [
         ("state_value:sampling=sobel", "sobol"),
+        ("state_valu:sampling=sobol", "did you mean 'state_value'"),
+        ("state_value:sampling", "write ESTIMATOR:FIELD=VALUE"),
+        ("leave_one_out:sampling=sobol", "compares an episode with others"),
+        ("state_value:num_branches=2", "num_branches=2 is the number of further"),
         ("state_value:samplin=sobol", "sampling"),
         ("state_value:sampling=sobol+sampling=array", "twice"),
         ("state_value:sampling=sobol+array", "write ESTIMATOR:FIELD=VALUE"),

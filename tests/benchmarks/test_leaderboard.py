@@ -23,7 +23,7 @@ from pg.benchmarks.leaderboard import (
     Quality,
     Reference,
 )
-from pg.benchmarks.leaderboard.measurements import stored_snapshots
+from pg.benchmarks.leaderboard.measurements import read_versions, stored_snapshots
 from pg.benchmarks.leaderboard.problems import frozen_config, snapshot_shapes
 from pg.benchmarks.leaderboard.recommendations import SITUATIONS
 from pg.estimators.facts import FACTS
@@ -127,6 +127,7 @@ def test_what_is_parallel_to_the_gradient() -> None:
             "vtrace",
             "reward_weighted_regression",
             "advantage_weighted_regression",
+            "v_mpo",
         )
     ]
 
@@ -290,6 +291,15 @@ def test_all_estimators_see_the_same_episodes() -> None:
     assert a.gradients.shape == b.gradients.shape == (51, a.gradients.shape[1])
     c = leaderboard.estimate_gradients("gridworld", snapshot, "reinforce", 4, share=0.1)
     assert a.steps != c.steps
+
+
+def test_a_folder_is_made_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pg.benchmarks.leaderboard.measurements.stored_snapshots", lambda *_: [])
+    out = tmp_path / "results" / "mine"
+    assert not leaderboard.measure(["garnet"], ["reinforce"], out).qualities
+    assert [software["device"] for software in read_versions(out)] == [jax.devices()[0].device_kind]
 
 
 def test_a_frozen_config_keeps_the_problem_and_the_networks() -> None:

@@ -195,6 +195,7 @@ def _record_versions(out: Path) -> None:
     if recorded:
         changes = "; ".join(folders.differing(recorded[-1], here))
         print(f"note: {out} holds rows of other versions: {changes}", flush=True)
+    files.make_folder(out)
     folders.write_json(out / "software.json", [*recorded, here])
 
 

@@ -132,7 +132,7 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
 
     Args:
         qualities: the measurements of one seed, those of combinations among them.
-        best: problem -> the combination that was chosen.
+        best: problem -> the combination that was chosen; without a search there is no column.
         snapshot: name of the snapshot.
     """
     rows = []
@@ -147,16 +147,18 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
         unbiased = [x for x in known if FACTS[x.estimator].unbiased_for == "J"]
         biased = [x for x in known if FACTS[x.estimator].unbiased_for != "J"]
         found = cells.get((problem, best.get(problem, "")))
+        combined = [_against(found, baseline)] if best else []
         rows.append(
             (
                 problem,
                 numerals.short(_steps_for_0_9(baseline)),
                 _against(min(unbiased, key=_steps_for_0_9, default=None), baseline),
-                _against(found, baseline),
+                *combined,
                 _against(min(biased, key=_steps_for_0_9, default=None), baseline),
             )
         )
-    head = ("problem", "`state_value`", "best unbiased", "best combination", "best biased")
+    searched = ["best combination"] if best else []
+    head = ("problem", "`state_value`", "best unbiased", *searched, "best biased")
     return tables.markdown([head, *rows])
 
 
