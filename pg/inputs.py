@@ -17,6 +17,7 @@ COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
 SHORT = 60  # names that a sentence lists
+FEW = 20  # that it lists where something else than a name was given
 WIDTH = 80  # characters of a value that it shows
 
 # Words that other libraries have for a setting, a flag or an estimator of this one.
@@ -110,6 +111,8 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     if not names:
         valid_names = "there is none"
+    elif not isinstance(value, str) and len(names) > FEW:  # what is no name is near to none
+        valid_names = f"write a name, as {names[0]!r}"
     elif len(names) > SHORT:  # a registry would fill the screen
         valid_names = f"{len(names)} names are known, as {names[0]}" + (
             f"; {listed}" if listed else ""

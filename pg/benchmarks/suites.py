@@ -69,9 +69,12 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
     return tuple(Row(label, steps, bar) for label in labels)
 
 
-# Those whose baseline is learned or estimated from the batch; a constant is set by hand.
+# Those whose baseline is learned or estimated from the batch; a constant is set by hand. Steps
+# towards a target policy have settings that are tuned for no environment.
 _BASELINES = tuple(
-    name for name, facts in FACTS.items() if facts.baseline not in ("none", "constant", "branches")
+    name
+    for name, facts in FACTS.items()
+    if facts.baseline not in ("none", "constant", "branches") and facts.module != "target_policies"
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"

@@ -166,12 +166,12 @@ def doubly_robust(policy: Network, critic: Network, h: Hyperparams) -> Estimator
         running = h.gamma * (1.0 - traj.done.astype(q.dtype))
         of_action = at_action(q, traj.action)
         estimate = returns.discounted_sum(v + rho * (reward - of_action), rho * running)
-        surprise = reward + running * _next(estimate) - of_action
+        # its mean is Q of the policy, whoever acts
+        target = reward + running * _next(estimate)
+        surprise = target - of_action
         before = jnp.exp(jnp.cumsum(log_rho, axis=0) - log_rho)  # of the earlier decisions
         weight = returns.discount_powers(before, h.gamma) * before
         psi = weight[..., None] * corrected(q, surprise, traj)
-        # its mean is Q of the policy, whoever acts
-        target = returns.discounted_sum(reward, running * _next(rho))
         return Credit(psi, target=target)
 
     return build_estimator(policy, critic, h, weigh, every_action, taken)

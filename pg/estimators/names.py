@@ -102,7 +102,7 @@ def switches_of(text: str) -> Switches:
         raise ValueError(
             f"estimator {name!r} has no switches: leave out what follows the colon, or give {FORM}"
         )
-    check_name("estimator with switches", name, [*PRESETS, SEQUENCE])
+    check_name("estimator with switches", name, [*PRESETS, SEQUENCE, SELECTED])
     chosen: dict[str, Any] = {}
     for word in choices.split("+") if colon else ():
         switch, value = _choice(text, word)

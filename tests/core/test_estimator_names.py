@@ -81,6 +81,7 @@ MISTAKES = {
     "dapo:scale": "estimator 'dapo:scale': write sequence:SWITCH=VALUE+..., got 'scale'",
     "gae:kl=k1": "estimator 'gae' has no switches: leave out what follows the colon",
     "sequnce:kl=k1": "unknown estimator with switches 'sequnce': did you mean 'sequence'?",
+    "selectd:gae:0.9+1.0": "with switches 'selectd': did you mean 'selected' or 'sequence'?",
     "sequence:kl_ratio=yes": "unknown kl_ratio 'yes': valid: true, false",
     "dapo:ratio=none": "clip='asymmetric' bounds an importance ratio, and there is none",
     "dapo:": "estimator 'dapo:' has an empty switch: write sequence:SWITCH=VALUE+...",

@@ -25,6 +25,7 @@ from limits import bytes_read, no_waiting
 
 from pg.config import Config, Hyperparams
 from pg.fast import devices
+from pg.inputs import shown
 from pg.runs import checkpoints, execution, files, folders
 from pg.runs.checkpoints import DamageError, Keeper
 from pg.runs.execution import Programs
@@ -285,7 +286,7 @@ def test_other_software_or_another_device_is_said(one: Path, changed: dict[str, 
     restored = restore(one, **changed)
     assert restored is not None
     ((name, value),) = changed.items()
-    assert restored.changed == [f"{name} is {VERSIONS[name]!r} there and {value!r} here"]
+    assert restored.changed == [f"{name} is {shown(VERSIONS[name])} there and {value!r} here"]
     assert restored.messages()[0].startswith("note: bits may differ from an uninterrupted run")
 
 
