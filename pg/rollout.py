@@ -469,14 +469,13 @@ def _loop(
     if group_size > 1:
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
-    if begin is None and act is not greedy:
-        state = _with_drawn_carry(state, policy, params, jax.random.fold_in(key, horizon + 3))
-    own_draws = _draws(env, policy, params, state, key, horizon, batch_noise)
     # the steps fold in numbers below the horizon
-    greedy_key = jax.random.fold_in(key, horizon)
-    again_key = jax.random.fold_in(key, horizon + 1)
-    branch_key = jax.random.fold_in(key, horizon + 2)
-    start_key = jax.random.fold_in(key, horizon + 3)
+    greedy_key, again_key, branch_key, start_key, carry_key = (
+        jax.random.fold_in(key, horizon + number) for number in range(5)
+    )
+    if begin is None and act is not greedy:
+        state = _with_drawn_carry(state, policy, params, carry_key)
+    own_draws = _draws(env, policy, params, state, key, horizon, batch_noise)
     num_keys = further.num_keys(num_branches)
     handed_out = _handed_out(env, policy, batch_noise)
 
