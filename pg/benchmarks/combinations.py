@@ -28,7 +28,7 @@ BASES = (
 later actions, of the dynamics and of the whole gradient, and branches.
 """
 
-# What a search tries of each field, where it has an effect.
+# Values that a search tries of each field, where it has an effect.
 TRIED: dict[str, tuple[Any, ...]] = {
     "sampling": ("independent", "antithetic", "sobol", "array"),
     "num_episodes": (8, 64),

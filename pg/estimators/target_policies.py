@@ -7,6 +7,7 @@ reward_weighted_regression → advantage_weighted_regression → v_mpo: the retu
 the better half of a batch with an η of its own. mdpo climbs the objective itself, by the ratio.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -67,21 +68,10 @@ def advantage_weighted_regression(policy: Network, critic: Network, h: Hyperpara
     Needs: episodes or windows, a critic V, actions of any policy.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        step = valued(critic, params, traj)
-        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
-        psi = state_weight(traj, h) * exponential_weight(advantage, h)
-        return Credit(psi, target=advantage + step.v_t, value=step.v_t)
+    def psi(advantage: Array, target: Array, traj: Trajectory) -> Float[Array, "T B"]:
+        return state_weight(traj, h) * exponential_weight(advantage, h)
 
-    return build_estimator(
-        policy,
-        critic,
-        h,
-        weigh,
-        watch=drift(h),
-        state_discount=state_discount(h),
-        off_policy=True,
-    )
+    return advantage_regression(policy, critic, h, psi)
 
 
 def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -99,26 +89,14 @@ def v_mpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: episodes or windows, a critic V, actions of any policy, N ≥ 2.
     """
 
-    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-        step = valued(critic, params, traj)
-        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
+    def psi(advantage: Array, target: Array, traj: Trajectory) -> Float[Array, "T B"]:
         # advantages are what is left of returns once V is subtracted
-        target = advantage + step.v_t
         better = better_half(advantage, rounding.of_size(target), traj.valid)
         eta = dual_scale(advantage, better, h.max_kl)
         share = normalised_weights(advantage, better, eta)
-        psi = state_weight(traj, h) * jnp.sum(traj.valid) * share
-        return Credit(psi, target=target, value=step.v_t)
+        return state_weight(traj, h) * jnp.sum(traj.valid) * share
 
-    return build_estimator(
-        policy,
-        critic,
-        h,
-        weigh,
-        watch=drift(h),
-        state_discount=state_discount(h),
-        off_policy=True,
-    )
+    return advantage_regression(policy, critic, h, psi)
 
 
 def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -134,6 +112,38 @@ def mdpo(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: episodes or windows, a critic V, the behaviour's log-probabilities.
     """
     return gae(policy, critic, h, less_divergence(h), drift(h), off_policy=True)
+
+
+def advantage_regression(
+    policy: Network,
+    critic: Network,
+    h: Hyperparams,
+    psi: Callable[[Array, Array, Trajectory], Array],
+) -> Estimator:
+    """The regression with a weight of the advantage, as gae's, and V fitted to TD(λ) returns.
+
+    Args:
+        policy: The policy.
+        critic: V.
+        h: The hyperparameters.
+        psi: Advantage, its target A + V, trajectory -> Ψ, [T, B] each.
+    """
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        step = valued(critic, params, traj)
+        advantage = returns.gae(*step, h.gamma, h.gae_lambda)
+        target = advantage + step.v_t
+        return Credit(psi(advantage, target, traj), target=target, value=step.v_t)
+
+    return build_estimator(
+        policy,
+        critic,
+        h,
+        weigh,
+        watch=drift(h),
+        state_discount=state_discount(h),
+        off_policy=True,
+    )
 
 
 def less_divergence(h: Hyperparams) -> Gain:

@@ -34,10 +34,10 @@ CriticOptimizer = Literal["adam", "adamw", "amsgrad", "lion", "nadam", "radam", 
 PolicyOptimizer = Literal[
     "natural", "trpo", "storm", "svrpg", "page_pg", "harpg", "n_harpg", "igt", "n_igt"
 ]
-# Of these the ones that take gradients at other parameters than those of the batch: Ψ must not
+# Optimizers that take gradients at other parameters than those of the batch: Ψ must not
 # depend on the policy, and weights are of whole episodes.
 AT_OTHER_PARAMETERS = ("storm", "svrpg", "page_pg", "harpg", "n_harpg")
-# Of these the ones that collect a batch of their own there, as large as the other.
+# Optimizers that collect a batch of their own there, as large as the other.
 RESAMPLING = ("harpg", "n_harpg")
 EXTRAPOLATING = ("igt", "n_igt")  # the parameters that are learned lie ahead of the path
 Optimizer = CriticOptimizer | PolicyOptimizer

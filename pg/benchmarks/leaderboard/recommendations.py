@@ -1,4 +1,4 @@
-"""What to take: the cheapest estimator among those that a situation allows, by the measurements."""
+"""Recommendations: the cheapest estimator of those that a situation allows, by measurements."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,7 @@ from pg.reports import tables
 
 Cost = Callable[[Quality], float]
 
-# What each group of problems has in common: of the noise of an episode, what is left once the
-# actions are known.
+# Problems by the noise of an episode that is left once the actions are known.
 GROUPS: dict[str, tuple[str, ...]] = {
     "random transitions": ("gridworld", "garnet"),
     "a random start alone": (
@@ -24,7 +23,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Situation(NamedTuple):
-    """What a user has, and does not want."""
+    """A situation of a user: its name, and the estimators that it allows."""
 
     name: str
     allows: Callable[[Facts], bool]
