@@ -118,16 +118,18 @@ def parse_given(
     _choose_devices_for_files(argv)
     # a script's flag goes before a setting of its name
     own = {field.name for field in dataclasses.fields(options)}
-    defaults = options()
+    defaults, of_machine = options(), Machine()
     try:
         if "resume" in own and (run := _named(argv, "resume")):
             config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
             defaults = options(**resumed(stored))
+            of_machine = Machine(matmul_precision=stored.get("matmul_precision"))
         elif file and file.run:
             config, hyperparams = file.run
             if "resume" in own:  # the train command, of which the run is
                 defaults = options(**resumed(file.options))
+                of_machine = Machine(matmul_precision=file.options.get("matmul_precision"))
         else:
             config, hyperparams = _preset(argv)
     except ValueError as error:
@@ -136,7 +138,7 @@ def parse_given(
         **flags.flags_of(Config, config, own),
         **flags.flags_of(Hyperparams, hyperparams, own),
         **flags.flags_of(options, defaults),
-        **flags.flags_of(Machine, Machine()),
+        **flags.flags_of(Machine, of_machine),
         **flags.flags_of(SettingsFile, SettingsFile()),
     }
     with _pointing_at(file):

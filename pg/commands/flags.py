@@ -113,7 +113,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "machine": (
         *("shard", "cpu_devices", "width", "memory_limit", "exact", "distributed"),
-        *("coordinator", "num_processes", "process_id", "debug"),
+        *("coordinator", "num_processes", "process_id", "matmul_precision", "debug"),
     ),
 }
 

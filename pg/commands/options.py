@@ -6,13 +6,14 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pg.config import PARTS, Config, Hyperparams, Shard
 from pg.fast import cores
 from pg.inputs import check_name
 from pg.runs import folders
 from pg.settings import own_files
+from pg.settings.choices import MatmulPrecision
 from pg.trackers.base import TRACKERS
 
 __all__ = [
@@ -195,6 +196,10 @@ class Machine:
     """Number of processes; with coordinator."""
     process_id: int | None = None
     """Index of this process, from 0; with coordinator."""
+    matmul_precision: MatmulPrecision | None = None
+    """Least precision of float32 matrix products and convolutions on an accelerator, fastest first;
+    a CPU computes all in float32; none: as JAX is set, which is the fastest unless told otherwise.
+    """
     debug: bool = False
     """Stop at the operation that gives a NaN, at a key that is used twice, and at a leaked tracer;
     slow.
@@ -207,6 +212,8 @@ class Machine:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a number out of range, or one that is missing."""
+        if self.matmul_precision is not None:
+            check_name("matmul_precision", self.matmul_precision, get_args(MatmulPrecision))
         if self.cpu_devices is not None and self.cpu_devices < 1:
             raise ValueError(
                 f"cpu_devices must be a whole number of at least 1, got {self.cpu_devices}"
@@ -232,6 +239,8 @@ class Machine:
 
         if self.debug:
             devices.check_everything()
+        if self.matmul_precision is not None:
+            devices.use_matmul_precision(self.matmul_precision)
         if not self.choose_devices():
             self._stay()
         if self.several:

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pg.config import Config, Shard
 from pg.fast import cores
+from pg.settings.choices import MatmulPrecision
 
 ENVS = "envs"
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
@@ -223,6 +224,17 @@ def use_cpu_cores(count: int | None) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def use_matmul_precision(precision: MatmulPrecision) -> None:
+    """Sets the precision of float32 matrix products and convolutions, in all programs that are
+    compiled from now on.
+
+    Args:
+        precision: The least that an accelerator may take; what it takes is up to the hardware. A
+            CPU computes all in float32.
+    """
+    jax.config.update("jax_default_matmul_precision", precision)
 
 
 def check_everything() -> None:

@@ -44,6 +44,7 @@ from pg.inputs import Optional, misfit, shown
 from pg.runs import code, files, policy_files
 from pg.runs.migrations import migrated
 from pg.settings import own_files
+from pg.settings.choices import MatmulPrecision
 
 PACKAGES: tuple[str, ...] = ("pg", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy")
 # Settings of jax, less their "jax_", that numbers can depend on: random bits, precision and types,
@@ -97,6 +98,7 @@ SETUP: dict[str, Any] = {
             "log": Optional([str]),
             "shard": Optional(get_args(Shard)),
             "cpu_devices": Optional((int, None)),
+            "matmul_precision": Optional((*get_args(MatmulPrecision), None)),
         }
     ),
 }

@@ -24,6 +24,8 @@ Sampling = Literal["independent", "antithetic", "stratified", "latin_hypercube",
 RNN = Literal["none", "gru", "lstm", "lru", "mingru", "transformer"]
 Advantages = Literal["raw", "batch", "minibatch"]
 Shard = Literal["seeds", "envs"]
+# as JAX names them
+MatmulPrecision = Literal["bfloat16", "tensorfloat32", "float32"]
 OnNonfinite = Literal["stop", "skip", "ignore"]
 NONFINITE_CAUSES = ("rewards", "observations", "gradients", "parameters", "action masks")
 """Places of a number that is not finite: the bits of the metric `nonfinite`, in this order. The

@@ -35,7 +35,12 @@ INTS = [
     "--cpu-devices",
 ]
 INTS += [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is int]
-NAMES = [f"--{name.replace('_', '-')}" for name in CHOICES] + ["--shard", "--env", "--estimator"]
+NAMES = [f"--{name.replace('_', '-')}" for name in CHOICES] + [
+    "--shard",
+    "--matmul-precision",
+    "--env",
+    "--estimator",
+]
 SWITCHES = [f"--{field.name.replace('_', '-')}" for field in fields(Config) if field.type is bool]
 FLAGS = FLOATS + INTS + NAMES + SWITCHES
 FLAGS += ["--env-params", "--observe", "--critic-observe", "--hidden-sizes", "--out"]

@@ -230,6 +230,11 @@ def test_strict_refuses_other_software(tmp_path: Path) -> None:
         ("X=1", ["--cpu-devices", "2"], "num_devices is 1 there and 2 here"),
         (
             "X=1",
+            ["--cpu-devices", "1", "--matmul-precision", "float32"],
+            "jax_settings.default_matmul_precision is None there and 'float32' here",
+        ),
+        (
+            "X=1",
             ["--cpu-devices", "2", "--shard", "envs"],
             "shard is 'seeds' there and 'envs' here",
         ),

@@ -152,6 +152,33 @@ def test_devices_that_cannot_change_are_an_error_only_where_others_were_asked_fo
             cli.Machine(**machine).start()
 
 
+@pytest.fixture
+def matmul_precision() -> Iterator[None]:
+    """The precision that JAX is set to, restored after the test."""
+    before = jax.config.values["jax_default_matmul_precision"]
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
+
+
+@pytest.mark.usefixtures("matmul_precision")
+def test_a_run_keeps_its_matmul_precision(tmp_path: Path) -> None:
+    """In its folder, in its programs, and where it is resumed in another process."""
+    config = Config(num_updates=1, **SMALL, preset=None)
+    machine = cli.Machine(matmul_precision="float32")
+    assert job.run(config, Hyperparams(), options(tmp_path, name="x"), machine) == 0
+    product = jax.jit(lambda x: x @ x).lower(jax.numpy.ones((2, 2))).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in product
+    (folder,) = tmp_path.glob("*/*/x")
+    assert folders.read_options(folder)["matmul_precision"] == "float32"
+    stored = json.loads((folder / "versions.json").read_text())["jax_settings"]
+    assert stored["default_matmul_precision"] == "float32"
+    jax.config.update("jax_default_matmul_precision", None)
+    assert job.resume(folder, num_updates=2, strict=True) == 0
+    assert jax.config.values["jax_default_matmul_precision"] == "float32"
+    with pytest.raises(ValueError, match="unknown matmul_precision 'float16'"):
+        cli.Machine(matmul_precision="float16")  # type: ignore[arg-type]
+
+
 def test_one_process_of_several_is_refused_where_jax_is_in_use() -> None:
     jax.devices()
     machine = cli.Machine(coordinator="localhost:29999", num_processes=2, process_id=0)
