@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, terminal
-from pg.estimators.names import check_estimator, facts_of
+from pg.estimators.names import check_exact, facts_of
 from pg.inputs import count
 from pg.reports import tables
 from pg.settings.parts import check_choice
@@ -66,9 +66,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a mistake, before jax is loaded."""
-        check_choice("estimator", self.estimator, check_estimator)
+        check_choice("estimator", self.estimator, check_exact)
         for name in self.beside:
-            check_estimator("beside", name)
+            check_exact("beside", name)
         if not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"gamma must be above 0 and at most 1, got {self.gamma}")
         count("episodes", self.episodes)
@@ -87,9 +87,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except ValueError as error:
         cli.fail(error)
     began = time.monotonic()
-    with terminal.waiting(f"checking {options.estimator}", quiet=options.json):
+    with terminal.in_parts(f"checking {options.estimator}", quiet=options.json) as begin:
         found = diagnostics.verdict(
-            factory, gamma=options.gamma, num_episodes=options.episodes, seed=options.seed
+            factory,
+            gamma=options.gamma,
+            num_episodes=options.episodes,
+            seed=options.seed,
+            on_part=begin,
         )
     if options.json:
         print(json.dumps(_as_json(found)))
@@ -136,8 +140,9 @@ def _compare(found: Any, names: Sequence[str], gamma: float) -> None:
     from pg.estimators import family
 
     rows = [_row(found.estimator, found.figures)]
-    with terminal.waiting("exact figures of others"), jax.enable_x64(True):
-        for name in names:
+    with terminal.in_parts("exact figures of others") as begin, jax.enable_x64(True):
+        for number, name in enumerate(names, start=1):
+            begin(f"{name}, {number} of {len(names)}")
             facts = facts_of(name)
             h = references.hyperparams(facts, gamma)
             figures = references.all_figures(family.find(name), facts, h)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pg.commands import cli
 from pg.estimators.facts import FACTS, UNSTATED
-from pg.estimators.names import canonical, check_estimator, facts_of, is_sequence
+from pg.estimators.names import canonical, check_exact, facts_of, is_sequence
 from pg.runs import code
 from pg.settings import own_files
 from pg.settings.parts import check_choice, check_names_differ, part_name, row_name
@@ -62,7 +62,7 @@ class Options:
         if not 0.0 <= self.gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
         for name in self.estimators:
-            check_choice("estimators", name, check_estimator)
+            check_choice("estimators", name, check_exact)
         for name in self.problems:
             check_choice("problems", name, ())
         check_names_differ("estimators", map(canonical, self.estimators))

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -23,6 +23,7 @@ from pg import numerals
 
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
+SILENCE = 5.0  # seconds, of work in parts, after which a log has a line
 
 
 def columns(stream: TextIO) -> int | None:
@@ -166,19 +167,41 @@ def waiting(text: str, line: Line | None = None, *, quiet: bool = False) -> Iter
     """Shows on the terminal, every second, how long it takes: a sign of life while a library
     works.
     """
+    with in_parts(text, line, quiet=quiet):
+        yield
+
+
+@contextlib.contextmanager
+def in_parts(
+    text: str, line: Line | None = None, *, quiet: bool = False
+) -> Iterator[Callable[[str], None]]:
+    """`waiting` for work in several parts: gives a function that is told the part that begins.
+
+    Where there is no terminal, the part is a line of standard error, one every `SILENCE` seconds at
+    most and none before.
+    """
     line = line or Line(quiet=quiet)
     ended = threading.Event()
+    shown = text
+    began = written = time.monotonic()
 
     def tick() -> None:
-        began = time.monotonic()
         while not ended.wait(1.0):
-            line.write(f"{text}: {time.monotonic() - began:.0f} s")
+            line.write(f"{shown}: {time.monotonic() - began:.0f} s")
+
+    def begin(part: str) -> None:
+        nonlocal shown, written
+        shown = f"{text}: {part}"
+        now = time.monotonic()
+        if not line.shown and not quiet and now - written >= SILENCE:
+            written = now
+            print(shown, file=line.stream, flush=True)
 
     ticking = threading.Thread(target=tick, daemon=True)
     if line.shown:
         ticking.start()
     try:
-        yield
+        yield begin
     finally:
         ended.set()
         if line.shown:

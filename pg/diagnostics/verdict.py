@@ -4,6 +4,7 @@ against samples of the rollout that trains.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -72,6 +73,9 @@ class Verdict(NamedTuple):
         return {finding.name: finding for finding in self.findings}[name]
 
 
+OnPart = Callable[[str], object]  # what is checked now, of how many
+
+
 def verdict(
     factory: Factory,
     facts: Facts | None = None,
@@ -79,6 +83,7 @@ def verdict(
     gamma: float = 0.9,
     num_episodes: int = 100_000,
     seed: int = 0,
+    on_part: OnPart = lambda part: None,
 ) -> Verdict:
     """Holds an estimator against its claims, on three problems that are small enough to know
     everything of.
@@ -95,24 +100,40 @@ def verdict(
         gamma: Discount.
         num_episodes: Episodes that are sampled.
         seed: Seed of the sample.
+        on_part: Called with what is checked next, as in "its mean on chain, 3 of 9".
     """
     num_episodes = count("num_episodes", num_episodes)
     facts = facts_of(factory) if facts is None else facts
     is_stated = facts is not UNSTATED
     name = part_name(factory)
     claims = {fact: getattr(facts, fact) for fact in CLAIMS} if is_stated else {}
+    begin = _numbered(on_part)
     with jax.enable_x64(True):
         try:
+            begin("its structure")
             subject, batch, findings = _found(factory, facts, gamma)
+            if not all(finding.ok for finding in findings):
+                return Verdict(name, claims, subject.facts, tuple(findings), {})
+            findings += _means(subject, batch, begin)
+            is_target = subject.claims_target and all(finding.ok for finding in findings)
+            begin(f"its mean in {num_episodes:,} samples")
+            findings.append(_sampled(subject, num_episodes, seed, is_target=is_target))
+            figures = {}
+            factory, h = subject.factory, subject.h
+            for problem, mdp in tabular.references().items():
+                begin(f"its exact variance on {problem}")
+                figures[problem] = references.figures(factory, subject.facts, mdp, h)
         except ValueError as error:
             return Verdict(name, claims, facts, (Finding("results", str(error), ok=False),), {})
-        if not all(finding.ok for finding in findings):
-            return Verdict(name, claims, subject.facts, tuple(findings), {})
-        findings += _means(subject, batch)
-        is_target = subject.claims_target and all(finding.ok for finding in findings)
-        findings.append(_sampled(subject, num_episodes, seed, is_target=is_target))
-        figures = references.all_figures(subject.factory, subject.facts, subject.h)
     return Verdict(name, claims, subject.facts, tuple(findings), figures)
+
+
+def _numbered(on_part: OnPart) -> OnPart:
+    """The function with the number of each part, of all that `verdict` has."""
+    # structure, other means, samples; and on each problem the mean and the variance
+    total = 3 + 2 * len(tabular.references())
+    numbers = itertools.count(1)
+    return lambda part: on_part(f"{part}, {next(numbers)} of {total}")
 
 
 def exact_figures(
@@ -505,14 +526,18 @@ def _windows(subject: _Subject, problem: Problem) -> Finding:
     return Finding("windows", text, apart or not subject.claims, gap, EXACT)
 
 
-def _means(subject: _Subject, batch: Trajectory) -> list[Finding]:
+def _means(subject: _Subject, batch: Trajectory, begin: OnPart) -> list[Finding]:
     """The findings on the exact mean."""
     problems = {name: subject.on(mdp) for name, mdp in tabular.references().items()}
-    means = {name: subject.mean(problem) for name, problem in problems.items()}
+    means = {}
+    for name, problem in problems.items():
+        begin(f"its exact mean on {name}")
+        means[name] = subject.mean(problem)
     errors = {
         name: relative_distance(means[name], subject.truth(problem))
         for name, problem in problems.items()
     }
+    begin("its exact mean elsewhere")
     problem, mean = problems[SAMPLED], means[SAMPLED]
     findings = [_bias(subject, problems, mean, errors)]
     unbiased = max(errors.values()) <= EXACT

@@ -59,6 +59,24 @@ def check_estimator(field: str, text: Any, *others: str) -> None:
         switches_of(text)
 
 
+def check_exact(field: str, text: str) -> None:
+    """Raises ValueError as `check_estimator` does, and for a selection whose exact moments cannot
+    be summed: where candidates compare episodes its halves are of two each, and there are too many
+    batches of four.
+    """
+    check_estimator(field, text)
+    if not is_selection(text):
+        return
+    candidates = candidates_of(text)
+    if any(facts_of(each.estimator).baseline in ("batch", "group") for each in candidates):
+        names = dict.fromkeys(each.estimator for each in candidates)
+        raise ValueError(
+            f"{field}={text!r} compares halves of at least two episodes, and exact figures are of "
+            "batches of one or two: given the past it is one of its candidates, so give "
+            f"{' or '.join(names)}"
+        )
+
+
 def is_known(text: str) -> bool:
     """True for the name of an estimator."""
     return text in FACTS or is_sequence(text) or is_selection(text)

@@ -7,6 +7,8 @@ import pytest
 from scripts import refused_without_jax
 
 from pg.commands import check
+from pg.diagnostics import verdict
+from pg.estimators import family
 
 OWN = """
 import pg
@@ -84,6 +86,8 @@ def test_a_listed_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
         (["gae", "--gamma", "1.5"], "gamma must be above 0 and at most 1, got 1.5"),
         (["gae", "--episodes", "0"], "episodes must be a whole number of at least 1, got 0"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
+        (["selected:leave_one_out+state_value"], "so give leave_one_out or state_value"),
+        (["gae", "--beside", "selected:reinforce+batch_mean"], "so give reinforce or batch_mean"),
     ],
 )
 def test_a_mistake_is_said_before_jax_is_loaded(words: list[str], said: str) -> None:
@@ -96,3 +100,30 @@ def test_another_kind_of_function(own: Path, capsys: pytest.CaptureFixture[str])
     assert stopped.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "estimator must be a function of policy, critic, hyperparams, got one that" in said
+
+
+OF_FOUR = """
+import pg
+
+
+def of_four(policy, critic, h):
+    def weigh(params, state, traj):
+        if traj.reward.shape[1] < 4:
+            raise ValueError("give four episodes")
+        return pg.returns.total_return(traj.reward, h.gamma), (), state
+
+    return pg.build_estimator(policy, None, h, weigh)
+"""
+
+
+@pytest.mark.slow
+def test_what_an_estimator_refuses_while_its_mean_is_summed_is_a_finding(tmp_path: Path) -> None:
+    """And the parts that are checked are told as they begin."""
+    path = tmp_path / "own.py"
+    path.write_text(OF_FOUR)
+    parts: list[str] = []
+    found = verdict(family.find(f"{path}:of_four"), num_episodes=8, on_part=parts.append)
+    assert [finding.name for finding in found.findings] == ["results"]
+    assert "of_four' fails: ValueError: give four episodes" in found.finding("results").text
+    assert not found.ok
+    assert parts == ["its structure, 1 of 9", "its exact mean on random, 2 of 9"]

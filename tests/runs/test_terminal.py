@@ -634,3 +634,32 @@ def test_nothing_is_shown_of_a_quiet_process(
     progress.close()
     assert terminal.Line(quiet=True).shown is False
     assert capsys.readouterr().out == screen.text == ""
+
+
+def test_the_parts_of_long_work_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log where nothing was written for a while, and on a terminal in the place of the last
+    one.
+    """
+    clock = iter([0.0, 1.0, 6.0, 7.0, 12.0, 20.0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    with terminal.in_parts("checking gae") as begin:
+        for part in ("first", "second", "third", "fourth"):
+            begin(part)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "checking gae: second\nchecking gae: fourth\n")
+    with terminal.in_parts("checking gae", quiet=True) as begin:
+        monkeypatch.setattr(terminal.time, "monotonic", lambda: 100.0)
+        begin("first")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_the_part_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = on_screen(monkeypatch, 80)
+    with terminal.in_parts("checking gae") as begin:
+        begin("its structure, 1 of 9")
+        deadline = time.monotonic() + 10.0
+        while "checking" not in screen.text and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert screen.lines[0].startswith("checking gae: its structure, 1 of 9: ")
