@@ -5,7 +5,16 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar, get_args
 
 from pg.config import PARTS, Config, Hyperparams
-from pg.estimators.facts import UNSTATED, Actions, Baseline, Collect, Critic, Facts, Objective
+from pg.estimators.facts import (
+    OWN_HYPERPARAMS,
+    UNSTATED,
+    Actions,
+    Baseline,
+    Collect,
+    Critic,
+    Facts,
+    Objective,
+)
 from pg.inputs import check_kind, check_name, entries
 from pg.settings import own_files
 from pg.settings.construction import AUTO
@@ -88,6 +97,11 @@ def _checked(facts: dict[str, Any]) -> Facts:
         stated["actions"] = (facts["actions"],) if kinds is None else kinds
         for kind in stated["actions"]:
             check_name("actions", kind, get_args(Actions))
+    if "reads" in facts:
+        names = entries(facts["reads"])
+        stated["reads"] = (facts["reads"],) if names is None else names
+        for name in stated["reads"]:
+            check_name("reads", name, OWN_HYPERPARAMS)
     if "settings" in facts:
         check_kind("settings", facts["settings"], dict, "write settings={'num_envs': 50}")
         for name in facts["settings"]:

@@ -116,6 +116,7 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
         further=further,
         starts=max(row.starts for row in rows),
         every_action=any(row.every_action for row in rows),
+        reads=tuple(dict.fromkeys(name for row in rows for name in row.reads)),
         shrunk=objective == "no" and all(row.parallel for row in rows),
         settings={k: v for k, v in settings if all(row.settings.get(k) == v for row in rows)},
     )

@@ -15,6 +15,7 @@ from pg.config import Hyperparams, check_hyperparams, part_name
 from pg.estimators.asked_again import surprise_of_dynamics
 from pg.estimators.base import Estimator, Params, Weighted, critic_gradient
 from pg.estimators.checks import factory_of
+from pg.estimators.facts import OWN_HYPERPARAMS
 from pg.estimators.family import Factory
 from pg.estimators.linear_control_variate import NUM_STARTS, with_control_variate
 from pg.estimators.names import check_estimator, facts_of
@@ -25,12 +26,6 @@ from pg.settings import own_files
 
 # params, weighted -> gradients of the loss, metrics
 Grad = Callable[[Params, Weighted], tuple[Params, dict[str, Array]]]
-
-OWN_HYPERPARAMS = (
-    *("gae_lambda", "n_step", "beta", "baseline", "baseline_decay"),
-    *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling"),
-)
-"""The hyperparameters that an estimator may have a value of its own of."""
 
 
 def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
@@ -139,6 +134,7 @@ def with_gradient_control_variate(
         psi_depends_on_policy=True,
         further="starts" if facts.further == "none" else facts.further,
         starts=num_starts,
+        reads=tuple(dict.fromkeys([*facts.reads, "baseline_decay"])),
     )
     return make
 
@@ -190,7 +186,8 @@ def with_hyperparams(estimator: Factory | str, **values: Any) -> Factory:
             what is estimated.
 
     Raises:
-        ValueError: Another hyperparameter, none, or a value out of range.
+        ValueError: Another hyperparameter, none, a value out of range, or one that a listed
+            estimator does not depend on.
     """
     if not values:
         raise ValueError("no hyperparameter is given: write gae_lambda=0.9, or another field")
@@ -198,13 +195,20 @@ def with_hyperparams(estimator: Factory | str, **values: Any) -> Factory:
         check_name("hyperparameter of an estimator alone", name, OWN_HYPERPARAMS)
     check_hyperparams(Hyperparams(**values))
     estimator = loaded(estimator)
+    facts, own_name = facts_of(estimator), part_name(estimator)
+    if unused := [name for name in values if name not in facts.reads]:
+        verb, them = ("has", "it") if len(unused) == 1 else ("have", "them")
+        others = ", ".join(facts.reads) or "none"
+        raise ValueError(
+            f"{', '.join(unused)} {verb} no effect: nothing in estimator {own_name!r} depends on "
+            f"{them}; of {', '.join(OWN_HYPERPARAMS)} it depends on {others}"
+        )
     factory = factory_of(estimator)
 
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         return factory(policy, critic, h._replace(**values))
 
-    own_name = part_name(estimator)
     settings = [f"{name.removeprefix(f'{own_name}_')}_{value}" for name, value in values.items()]
     make.__name__ = "_".join([own_name, *settings])  # such as gae_lambda_0.9
-    make.facts = replace(facts_of(estimator), module="")  # type: ignore[attr-defined]
+    make.facts = replace(facts, module="")  # type: ignore[attr-defined]
     return make

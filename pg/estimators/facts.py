@@ -18,6 +18,11 @@ Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
 Further = Literal["none", "greedy", "successors", "lookahead", "branches", "starts"]
 Actions = Literal["discrete", "continuous"]
+OWN_HYPERPARAMS = (
+    *("gae_lambda", "n_step", "beta", "baseline", "baseline_decay"),
+    *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling"),
+)
+"""The hyperparameters that an estimator may have a value of its own of."""
 Baseline = Literal["none", "constant", "past", "batch", "group", "greedy", "critic", "branches"]
 
 
@@ -89,6 +94,8 @@ class Facts:
     """Estimator that it equals on the policy's own data, as long as nothing is set."""
     needs_also: str = ""
     """Requirement that does not follow from the other facts."""
+    reads: tuple[str, ...] = ()
+    """Those of `OWN_HYPERPARAMS` that its estimate, or a metric of it, depends on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its preset: fields of Config and Hyperparams that differ from their defaults, which are
     complete episodes, γ = 1, and at most 2,000 episodes (1M steps on CartPole).
@@ -200,6 +207,7 @@ FACTS: dict[str, Facts] = {
         variance="smallest at the b above; grows with the square of the distance from it",
         baseline="constant",
         same_on_policy="reinforce",
+        reads=("baseline",),
     ),
     "batch_mean": Facts(
         module="episodic",
@@ -276,6 +284,7 @@ FACTS: dict[str, Facts] = {
         why="b was computed before this batch was sampled",
         variance="removes the recent mean return from the weight of every score",
         baseline="past",
+        reads=("baseline_decay",),
     ),
     "state_value": Facts(
         module="episodic",
@@ -343,6 +352,7 @@ FACTS: dict[str, Facts] = {
         baseline="group",
         several_steps=True,
         psi_depends_on_policy=True,
+        reads=("epsilon",),
         settings={"group_size": 5},
     ),
     "all_action": Facts(
@@ -393,6 +403,7 @@ FACTS: dict[str, Facts] = {
         psi_depends_on_policy=True,
         further="starts",
         starts=4,
+        reads=("baseline_decay",),
     ),
     "doubly_robust": Facts(
         module="action_values",
@@ -540,6 +551,7 @@ FACTS: dict[str, Facts] = {
         collect=("episodes", "windows"),
         critic="V",
         baseline="critic",
+        reads=("n_step",),
         settings={**_WINDOWS, "n_step": 32},
     ),
     "gae": Facts(
@@ -553,6 +565,7 @@ FACTS: dict[str, Facts] = {
         collect=("episodes", "windows"),
         critic="V",
         baseline="critic",
+        reads=("gae_lambda",),
         settings=_WINDOWS,
     ),
     "vtrace": Facts(
@@ -568,6 +581,7 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         off_policy=True,
         psi_depends_on_policy=True,
+        reads=("gae_lambda",),
         settings={**_WINDOWS, "gae_lambda": 1.0},
     ),
     "ppo": Facts(
@@ -583,6 +597,7 @@ FACTS: dict[str, Facts] = {
         several_steps=True,
         psi_depends_on_policy=True,
         same_on_policy="gae",
+        reads=("gae_lambda", "epsilon"),
         settings=_SEVERAL_STEPS,
     ),
     "reward_weighted_regression": Facts(
@@ -595,6 +610,7 @@ FACTS: dict[str, Facts] = {
         variance="that of weights without a baseline, which are never negative",
         several_steps=True,
         regression=True,
+        reads=("epsilon", "ratio_bound"),
         settings={  # returns of up to 500
             "num_envs": 20,
             "num_updates": 100,
@@ -616,6 +632,7 @@ FACTS: dict[str, Facts] = {
         baseline="critic",
         several_steps=True,
         regression=True,
+        reads=("gae_lambda", "epsilon", "ratio_bound"),
         settings={**_SEVERAL_STEPS, "advantage_scale": 5.0, "ratio_bound": 20.0},
     ),
     "v_mpo": Facts(
@@ -631,6 +648,7 @@ FACTS: dict[str, Facts] = {
         baseline="batch",
         several_steps=True,
         regression=True,
+        reads=("gae_lambda", "epsilon"),
         settings={**_SEVERAL_STEPS, "max_kl": 0.1, "stop_kl": 0.02},
     ),
     "mdpo": Facts(
@@ -647,6 +665,7 @@ FACTS: dict[str, Facts] = {
         several_steps=True,
         psi_depends_on_policy=True,
         same_on_policy="gae",
+        reads=("gae_lambda", "epsilon"),
         settings={**_SEVERAL_STEPS, "advantage_scale": 5.0},
     ),
     "gpomdp": Facts(
@@ -659,6 +678,7 @@ FACTS: dict[str, Facts] = {
         variance="grows as 1 / (1 - β): β is no discount of the task, but a price paid in bias",
         collect=("windows",),
         # CartPole's reward is 1 at every step, whatever is done: its average has no gradient.
+        reads=("beta",),
         settings={
             "env": "Catch-bsuite",
             "collect": "windows",
@@ -684,6 +704,7 @@ UNSTATED = Facts(
     collect=("episodes", "windows"),
     critic="V",
     several_steps=True,
+    reads=OWN_HYPERPARAMS,
 )
 """The facts of an estimator that states none: nothing is refused."""
 

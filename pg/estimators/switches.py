@@ -184,6 +184,16 @@ class Switches:
         return in_one or (self.kl != "none" and self.kl_place == "sequence")
 
 
+_READ_BY_CLIP: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "symmetric": ("epsilon",),
+    "dual": ("epsilon", "ratio_bound"),
+    **dict.fromkeys(("asymmetric", "weight", "masked"), ("epsilon", "epsilon_high")),
+    "truncated": ("ratio_bound",),
+    "soft_gate": ("gate_rising", "gate_falling"),
+}
+
+
 def facts_of(switches: Switches) -> Facts:
     """The facts that follow from the switches, on-policy unless the whole ratio is there."""
     s = switches
@@ -221,6 +231,7 @@ def facts_of(switches: Switches) -> Facts:
         with_reference=s.with_reference,
         further="greedy" if s.baseline == "greedy" else "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),
+        reads=_READ_BY_CLIP[s.clip],
         settings={
             **({"group_size": GROUP_SIZE} if s.in_groups else {}),
             **({"kl_coef": KL_COEF} if s.kl != "none" else {}),

@@ -256,6 +256,29 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
         with_hyperparams("gae")
 
 
+def test_a_hyperparameter_without_effect_is_refused() -> None:
+    """Of listed estimators, of switches and of what is made of these; of a user's own, of which
+    nothing is stated, none is.
+    """
+    for estimator in (
+        "leave_one_out",
+        "sequence:ratio=token",
+        with_hyperparams("ppo", epsilon=0.1),
+    ):
+        with pytest.raises(ValueError, match=r"n_step has no effect: nothing in estimator '"):
+            with_hyperparams(estimator, n_step=3)
+    with pytest.raises(ValueError, match=r"gate_rising, gate_falling have no effect.* on epsilon$"):
+        with_hyperparams("grpo", gate_rising=1.0, gate_falling=1.0)
+    with pytest.raises(ValueError, match=r"it depends on none$"):
+        with_hyperparams("leave_one_out", gae_lambda=0.9)
+    with_hyperparams(with_gradient_control_variate("state_value"), baseline_decay=0.5)
+
+    def own(policy: Any, critic: Any, h: Hyperparams) -> Estimator:
+        return ESTIMATORS["gae"](policy, critic, h)
+
+    with_hyperparams(own, gae_lambda=0.9)
+
+
 def test_each_candidate_keeps_its_state_whichever_is_chosen() -> None:
     estimator, params = built("reinforce", "moving_average")
     alone, own = references.build(ESTIMATORS["moving_average"], PROBLEM, "none", SETTINGS)

@@ -10,6 +10,9 @@ from small import TINY
 
 from pg import Config, Hyperparams
 from pg.commands import cli, job
+from pg.estimators import names
+from pg.estimators.facts import OWN_HYPERPARAMS
+from pg.estimators.names import facts_of
 from pg.estimators.sequences import sequence_estimator
 from pg.runs import effects, execution
 from pg.sweep import driver
@@ -98,3 +101,31 @@ def test_another_jax_costs_the_note_alone(dce: object, monkeypatch: pytest.Monke
     """One without the function, with another result, or with other arguments."""
     monkeypatch.setattr(partial_eval, "dce_jaxpr", dce)
     assert of("leave_one_out") == []
+
+
+CLIPS = (
+    "sequence:ratio=token+clip=dual",
+    "sequence:ratio=sequence+clip=truncated",
+    "sequence:ratio=token+clip=masked+self_normalised=batch",
+    "sequence:ratio=per_decision+clip=weight+credit=to_go",
+)
+A_FEW = ("leave_one_out", "moving_average", "ppo", "mdpo", "sapo", *CLIPS)
+OTHERS = [name for name in names.NAMES if name not in A_FEW]
+
+
+@pytest.mark.parametrize(
+    "name", [*A_FEW, *(pytest.param(other, marks=pytest.mark.slow) for other in OTHERS)]
+)
+def test_the_table_says_which_hyperparameters_an_estimator_reads(name: str) -> None:
+    """Its fact is what its update is found to depend on."""
+    facts = facts_of(name)
+    config = dataclasses.replace(
+        TINY,
+        env="CartPole-v1" if "discrete" in facts.actions else "Pendulum-v1",
+        estimator=name,
+        collect=facts.collect[0],
+        group_size=4 if facts.baseline == "group" else 1,
+        num_envs=8,
+    )
+    unused = effects.without_effect(config, Hyperparams(), OWN_HYPERPARAMS)
+    assert set(facts.reads) == set(OWN_HYPERPARAMS) - set(unused)
