@@ -1,9 +1,11 @@
-"""Combinations: an estimator under other settings of how its episodes are collected, by one name.
+"""Combinations: an estimator under other settings of how its episodes are collected and of what its
+critic sees, by one name.
 
     state_value                                   under the settings of its preset
     state_value:sampling=sobol                    the action noise of a batch from Sobol' points
     vine_value:num_branches=2+branch_every=8      two further episodes out of every eighth state
     trajectory_control_variate:sampling=array+num_episodes=64    and estimates of 64 episodes
+    state_value:critic_observe=policy_and_time    a critic that sees the time, too
 
 It imports no jax.
 """
@@ -18,7 +20,8 @@ from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
-FIELDS = ("sampling", "num_branches", "branch_every", "num_episodes")
+FIELDS = ("critic_observe", "sampling", "num_branches", "branch_every", "num_episodes")
+CRITIC_VIEWS = ("policy", "policy_and_time")  # values of critic_observe, the default first
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
     *("state_value", "trajectory_control_variate", "lookahead_control_variate"),
@@ -30,6 +33,7 @@ later actions, of the dynamics and of the whole gradient, and branches.
 
 # Values that a search tries of each field, where it has an effect.
 TRIED: dict[str, tuple[Any, ...]] = {
+    "critic_observe": CRITIC_VIEWS,
     "sampling": ("independent", "antithetic", "sobol", "array"),
     "num_episodes": (8, 64),
     "branches": ((1, 4), (1, 16), (4, 16)),  # num_branches and branch_every
@@ -78,8 +82,8 @@ def combination_of(estimator: Any) -> Combination:
 def name_of(name: str, settings: dict[str, Any]) -> str:
     """The one name of a combination: its settings in the order of FIELDS.
 
-    Independent sampling is left out. Numbers of branches are not, as those that stand for none
-    differ from problem to problem.
+    Independent sampling is left out, and a critic that sees what the policy sees. Numbers of
+    branches are not, as those that stand for none differ from problem to problem.
 
     Args:
         name: of the estimator.
@@ -88,7 +92,7 @@ def name_of(name: str, settings: dict[str, Any]) -> str:
     words = [
         f"{field}={settings[field]}"
         for field in FIELDS
-        if settings.get(field, "independent") != "independent"
+        if settings.get(field) not in (None, "independent", "policy")
     ]
     return f"{name}:{'+'.join(words)}" if words else name
 
@@ -132,11 +136,15 @@ def _searched_of(base: str) -> Iterator[str]:
     samplings = TRIED["sampling"]
     if has_branches or facts.baseline == "batch":  # whose episodes must be independent
         samplings = ("independent",)
-    for sampling, episodes, of in itertools.product(samplings, TRIED["num_episodes"], branches):
-        if sampling == "independent" and episodes != TRIED["num_episodes"][0]:
+    views = TRIED["critic_observe"] if facts.critic != "none" else ("policy",)
+    episodes_tried = TRIED["num_episodes"]
+    for view, sampling, episodes, of in itertools.product(
+        views, samplings, episodes_tried, branches
+    ):
+        if sampling == "independent" and episodes != episodes_tried[0]:
             continue  # the mean of independent estimates
-        settings = {"sampling": sampling, "num_episodes": episodes}
-        if episodes == TRIED["num_episodes"][0]:
+        settings = {"critic_observe": view, "sampling": sampling, "num_episodes": episodes}
+        if episodes == episodes_tried[0]:
             del settings["num_episodes"]
         settings |= dict(zip(("num_branches", "branch_every"), of, strict=False))
         yield name_of(base, settings)
@@ -146,6 +154,9 @@ def _value(field: str, text: str) -> Any:
     """The value of a field, from its text. Raises ValueError for another than it can have."""
     if field == "sampling":
         check_name("sampling", text, CHOICES["sampling"])
+        return text
+    if field == "critic_observe":
+        check_name("critic_observe", text, CRITIC_VIEWS)
         return text
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{field} must be a whole number of at least 1, got {text!r}")

@@ -1,19 +1,24 @@
 """The parts of an environment that policy and critic see, as `observe` and `critic_observe` say.
 
     observe           all of an observation, entries of a vector, or names of its parts
-    critic_observe    the same, or others, or what the environment's method of that name gives
+    critic_observe    the same, or others, what the environment's method of that name gives, or
+                      what the policy sees with the time
 
 Where policy and critic see the same, that is the observation. Where they do not, the observation is
-a dictionary of what either sees: the parts by their names, each once, or {"policy": ..., "critic":
-...}. So whatever keeps an observation keeps both: trajectories, minibatches, true successors,
-running statistics.
+a dictionary of what either sees: the parts by their names, each once, {"policy": ..., "time": ...},
+or {"policy": ..., "critic": ...}. So whatever keeps an observation keeps both: trajectories,
+minibatches, true successors, running statistics.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from pg.config import name_of
+from pg.envs import spaces
 from pg.envs.env_spaces import space_of
 from pg.envs.failures import InterfaceError
 from pg.envs.observations import (
@@ -26,7 +31,7 @@ from pg.envs.observations import (
 )
 from pg.inputs import check_name
 
-__all__ = ["View", "Views", "choose", "make_views", "named_parts", "seen"]
+__all__ = ["Timed", "View", "Views", "choose", "make_views", "named_parts", "seen"]
 
 # The name of one entry of an observation that is a dictionary, which is seen itself; the names of
 # several, which are seen as a dictionary; () for all of the observation, whatever it is.
@@ -34,7 +39,35 @@ View = str | tuple[str, ...]
 Chosen = tuple[int | str, ...]  # entries of a vector, or names of parts; () for all
 
 METHOD = "critic_observe"
-POLICY, CRITIC = "policy", "critic"
+POLICY, CRITIC, TIME = "policy", "critic", "time"
+WITH_TIME = "policy_and_time"  # the word for a critic that sees the time, too
+
+
+class Timed(NamedTuple):
+    """The state of an environment with the time of its episode."""
+
+    state: Any
+    time: jax.Array  # int: steps of the environment since the reset
+
+    @classmethod
+    def wrap(
+        cls, reset: Callable[..., Any], step: Callable[..., Any]
+    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """`reset` and `step` whose states have the time; arguments as of `Views.applied`."""
+
+        def timed_reset(key: Any, params: Any) -> tuple[Any, "Timed"]:
+            obs, state = reset(key, params)
+            return obs, cls(state, jnp.int32(0))
+
+        def timed_step(key: Any, timed: "Timed", action: Any, params: Any) -> tuple[Any, ...]:
+            state, *rest = step(key, timed.state, action, params)
+            return cls(state, timed.time + 1), *rest
+
+        return timed_reset, timed_step
+
+    def share(self, params: Any) -> jax.Array:
+        """The share of the time limit that has passed, [] in [0, 1]."""
+        return self.time / jnp.asarray(params.max_steps_in_episode, float)
 
 
 class Views(NamedTuple):
@@ -49,13 +82,15 @@ class Views(NamedTuple):
     critic_entries: tuple[int, ...] = ()
     # each has an observation of its own, in a dictionary of the two
     apart: bool = False
+    # the critic sees what the policy sees with the time, in a dictionary of the two
+    timed: bool = False
     # state, params -> what the critic sees, where it is no part of the observation
     method: Callable[[Any, Any], Any] | None = None
 
     @property
     def change_observations(self) -> bool:
         """True where the environment's own observations are not what is kept."""
-        return bool(self.names) or self.apart
+        return bool(self.names) or self.apart or self.timed
 
     def applied(
         self, reset: Callable[..., Any], step: Callable[..., Any]
@@ -66,6 +101,8 @@ class Views(NamedTuple):
             reset: key, params -> obs, state.
             step: key, state, action, params -> state, obs, reward, terminated, truncated.
         """
+        if self.timed:
+            reset, step = Timed.wrap(reset, step)
 
         def kept_reset(key: Any, params: Any) -> tuple[Any, Any]:
             obs, state = reset(key, params)
@@ -82,6 +119,8 @@ class Views(NamedTuple):
         if isinstance(obs, Masked):
             return Masked(self._kept(obs.obs, state, params), obs.mask)
         obs = choose(obs, self.names)
+        if self.timed:
+            return {POLICY: obs, TIME: state.share(params)}
         if not self.apart:
             return obs
         return {POLICY: obs, CRITIC: self.method(state, params) if self.method else obs}
@@ -107,9 +146,12 @@ class Views(NamedTuple):
         space = space_of(env, "observation_space", params)
         if len(self.names) == 1:
             space = part_of_space(space, self.names[0])
-        if not self.apart:
+        if not self.apart and not self.timed:
             return observation_encoding(space, obs, self.policy_entries)
         of_policy = observation_encoding(space, obs[POLICY], self.policy_entries)
+        if self.timed:
+            of_time = observation_encoding(spaces.Box(0.0, 1.0, ()), obs[TIME])
+            return encoding_of_parts({POLICY: of_policy, TIME: of_time})
         if self.method is not None:
             space = space_of(env, f"{METHOD}_space", params)
         of_critic = observation_encoding(space, obs[CRITIC], self.critic_entries, METHOD)
@@ -124,8 +166,9 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
         obs: The shapes and dtypes of one observation, as reset gives it, without its mask.
         observe: What the policy sees: entries of a vector, or names of parts; all if empty.
         critic_observe: What the critic sees, as observe; or one word: all, policy (what the policy
-            sees), or method (what `env.critic_observe(state, params)` gives); if empty, that where
-            there is one, else what the policy sees.
+            sees), policy_and_time (that, and the share of the time limit that has passed), or
+            method (what `env.critic_observe(state, params)` gives); if empty, that where there is
+            one, else what the policy sees.
 
     Raises:
         ValueError: For a method or parts that there are not, and entries of what is no vector.
@@ -134,6 +177,8 @@ def make_views(env: Any, obs: Any, observe: Chosen = (), critic_observe: Chosen 
     names, entries = _parts("observe", observe, obs)
     if method is not None:
         return Views(POLICY, CRITIC, names, entries, apart=True, method=method)
+    if critic_observe == (WITH_TIME,):
+        return Views(POLICY, (POLICY, TIME), names, entries, timed=True)
     if critic_observe in ((), ("policy",)):
         return Views(names=names, policy_entries=entries)
     of_critic = () if critic_observe == ("all",) else critic_observe

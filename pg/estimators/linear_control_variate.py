@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 from pg import networks, returns
 from pg.config import Hyperparams
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
+from pg.envs.views import seen
 from pg.estimators.action_values import trajectory_control_variate
 from pg.estimators.base import Estimator, Params, Weighted, map_along, policy_output
 from pg.fast import blocks
@@ -42,9 +43,8 @@ MOST_FEATURES = 512  # d, of which the square is stored, and d P numbers
 RIDGE = 1e-4  # beside that of few episodes, in units of the variance of each z
 
 _ONE_ARRAY = (
-    "a control variate of the gradient is linear in the entries of the observation, which must be "
-    "one array that the policy states as obs_shape, without action masks and without entries that "
-    "the critic alone sees"
+    "a control variate of the gradient is linear in the entries of what the policy sees, which "
+    "must be one array that it states as obs_shape, without action masks"
 )
 
 
@@ -104,7 +104,7 @@ def with_control_variate(
             "a control variate of the gradient is regressed on the gradients of single episodes, "
             "and this estimator's is no mean of these"
         )
-    if policy.obs_shape is None or policy.masked or policy.view:
+    if policy.obs_shape is None or policy.masked:
         raise ValueError(_ONE_ARRAY)
 
     def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
@@ -171,10 +171,11 @@ def num_features(policy: Network, params: Params) -> int:
     """d, the entries of `control_variates`."""
     assert policy.obs_shape is not None  # as checked
     obs = jnp.zeros((1, *policy.obs_shape))
+    shown = {policy.view: obs} if policy.view else obs
 
     def of_one_step() -> tuple[Array, Array]:
         carry = networks.start(policy, 1)
-        dist = policy.apply(params.policy, carry, obs, jnp.ones(1, bool))[1]
+        dist = policy.apply(params.policy, carry, shown, jnp.ones(1, bool))[1]
         return features(obs, obs.shape[1:]), score_of_distribution(dist, dist.mode())
 
     phi, score = jax.eval_shape(of_one_step)
@@ -200,9 +201,9 @@ def control_variates(
             "there are no further initial states to compare with: collect with "
             "pg.episodes(..., further=estimator.further)"
         )
-    shape = traj.obs.shape[2:]
-    own = features(traj.obs[0], shape)
-    others = features(traj.starts.obs[0], shape)
+    obs, starts = seen(traj.obs, policy.view), seen(traj.starts.obs, policy.view)
+    shape = obs.shape[2:]
+    own, others = features(obs[0], shape), features(starts[0], shape)
     of_start = mean_difference(own, others)[:, 1:]  # without that of the constant, which is 0
 
     def block(rows: Trajectory) -> tuple[Float[Array, "K B A"], Float[Array, "K B A"]]:
@@ -215,7 +216,7 @@ def control_variates(
     score, square = discount * score, discount**2 * square
 
     def add(t: Any, totals: tuple[Array, Array]) -> tuple[Array, Array]:
-        phi = features(traj.obs[t], shape)[:, None, :]
+        phi = features(obs[t], shape)[:, None, :]
         of_z, of_square = totals
         return of_z + score[t][..., None] * phi, of_square + square[t][..., None] * phi**2
 

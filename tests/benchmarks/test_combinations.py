@@ -30,6 +30,11 @@ def test_a_name_says_the_estimator_and_its_settings() -> None:
             "state_value:num-episodes=64+sampling=sobol",
             "state_value:sampling=sobol+num_episodes=64",
         ),
+        ("state_value:critic_observe=policy", "state_value"),
+        (
+            "state_value:sampling=sobol+critic_observe=policy_and_time",
+            "state_value:critic_observe=policy_and_time+sampling=sobol",
+        ),
         # on a problem of long episodes its preset's number is not that of "vine_value"
         ("vine_value:num_branches=4", "vine_value:num_branches=4"),
         ("vine_value:branch_every=1", "vine_value:branch_every=1"),
@@ -56,6 +61,8 @@ def test_a_combination_has_one_name(text: str, name: str) -> None:
         ("vine_value:num_branches=0", "num_branches must be a whole number of at least 1, got '0'"),
         ("vine_value:num_branches=1e3", "num_branches must be a whole number"),
         ("state_value:num_episodes=3", "num_episodes must be even, got 3"),
+        ("state_value:critic_observe=time", "valid: policy, policy_and_time"),
+        ("leave_one_out:critic_observe=policy_and_time", "critic_observe is for estimators with a"),
     ],
 )
 def test_a_mistake_in_a_name_is_one_sentence(text: str, said: str) -> None:
@@ -73,6 +80,7 @@ def test_a_search_tries_unbiased_estimators_with_settings_that_have_an_effect() 
         assert found.facts.baseline != "batch" or "sampling" not in found.settings
         assert found.facts.further == "branches" or "num_branches" not in found.settings
     assert "state_value:sampling=array+num_episodes=64" in names
+    assert "state_value:critic_observe=policy_and_time+sampling=array" in names
     assert "vine_all_action:num_branches=1+branch_every=4" in names
     assert set(combinations.BASES) <= {combination_of(name).estimator for name in names}
 
@@ -91,6 +99,24 @@ def test_settings_reach_the_rollout() -> None:
     assert settings(long, "vine_value:num_branches=4+branch_every=1") == ("independent", 4, 1, 1)
     assert settings(long, "state_value") == ("independent", 1, 1, 1)
     assert settings(tabular, "group_leave_one_out") == ("independent", 1, 1, 2)
+    timed = combination_of("state_value:critic_observe=policy_and_time")
+    assert gradients._config(long, timed, 8).critic_observe == ("policy_and_time",)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("leave_one_out", "none"),
+        ("gae", "V"),
+        ("all_action", "Q"),
+        ("state_value:critic_observe=policy_and_time", "V with time"),
+        ("trajectory_control_variate:critic_observe=policy_and_time", "Q with time"),
+    ],
+)
+def test_an_estimator_takes_the_critic_that_was_fitted_to_what_it_sees(
+    name: str, kind: str
+) -> None:
+    assert gradients.critic_kind(combination_of(name)) == kind
 
 
 def quality(estimator: str, steps: float, seed: int, snapshot: str = "middle") -> Quality:

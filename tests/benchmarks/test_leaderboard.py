@@ -212,10 +212,19 @@ def test_policies_with_the_former_name_of_their_file_are_read(
         (folder / name).mkdir(parents=True)
         tree = {"policy": snapshot.policy, "critics": snapshot.critics}
         parameters.write_params(folder / name, tree, snapshot.normaliser)
-    facts = {name: {"updates": 7, "explained": {"V": 0.5}} for name in leaderboard.SNAPSHOTS}
+    explained = dict.fromkeys(snapshot.critics, 0.5)
+    facts = {name: {"updates": 7, "explained": explained} for name in leaderboard.SNAPSHOTS}
     folders.write_json(folder / "stages.json", facts)
-    monkeypatch.delattr("pg.benchmarks.leaderboard.measurements.train_snapshots")
+    train = "pg.benchmarks.leaderboard.measurements.train_snapshots"
+    monkeypatch.delattr(train)
     assert [x.updates for x in stored_snapshots("garnet", tmp_path)] == [7, 7, 7]
+    # of before there were critics that see the time
+    for entry in facts.values():
+        entry["explained"] = {"V": 0.5, "Q": 0.5}
+    folders.write_json(folder / "stages.json", facts)
+    again = [snapshot._replace(name=name, updates=8) for name in leaderboard.SNAPSHOTS]
+    monkeypatch.setattr(train, lambda problem, seed: again, raising=False)
+    assert [x.updates for x in stored_snapshots("garnet", tmp_path)] == [8, 8, 8]
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

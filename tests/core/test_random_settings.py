@@ -46,7 +46,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "conv": st.sampled_from([(), (), ("2x2",), ("2x2x2", "3x1")]),
     "observe": st.sampled_from([(), (), (), (0,)]),
     "policy_lag": st.sampled_from([0, 0, 0, 1, 1, 3]),
-    "critic_observe": st.sampled_from([(), (), (), (0, 1), "all", ("policy",)]),
+    "critic_observe": st.sampled_from([(), (), (), (0, 1), "all", "policy_and_time"]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
     "preset": st.sampled_from([None, None, "auto", "ppo", "natural"]),
     **{name: st.sampled_from((names[0], *names)) for name, names in CHOICES.items()},

@@ -210,6 +210,20 @@ SEEN: dict[str, tuple[Any, dict[str, Any], Any, Any, Any]] = {
         {"place": (1,), "moved": (2,)},
     ),
     "no method": (Guided, {"critic_observe": "policy"}, (2,), (2,), (2,)),
+    "the time": (
+        Clock,
+        {"observe": (0,), "critic_observe": "policy_and_time"},
+        {"policy": (1,), "time": (1,)},
+        (1,),
+        {"policy": (1,), "time": (1,)},
+    ),
+    "the time beside parts": (
+        Parts,
+        {"observe": ("time", "pair"), "critic_observe": "policy_and_time"},
+        {"policy": {"time": (3,), "pair": (2,)}, "time": (1,)},
+        {"time": (3,), "pair": (2,)},
+        {"policy": {"time": (3,), "pair": (2,)}, "time": (1,)},
+    ),
     "a name": (Parts, {"observe": "time"}, (3,), (3,), (3,)),
     "names": (
         Parts,
@@ -252,10 +266,11 @@ NAMED = {"observe": ("time", "pair"), "critic_observe": ("pair", "frame")}
     [
         (Clock, {"observe": (1,), "critic_observe": (0,)}),
         (Parts, NAMED),
+        (Clock, {"observe": (0,), "critic_observe": "policy_and_time"}),
         pytest.param(Guided, {"rnn": "gru", "rnn_size": 4}, marks=pytest.mark.slow),
         pytest.param(Parts, NAMED | {"rnn": "lru", "rnn_size": 4}, marks=pytest.mark.slow),
     ],
-    ids=["entries", "names", "method, gru", "names, lru"],
+    ids=["entries", "names", "time", "method, gru", "names, lru"],
 )
 def test_neither_sees_what_is_the_others(env: Any, settings: dict[str, Any]) -> None:
     config = Config(env=env(), estimator="gae", hidden_sizes=(4,), **settings)
@@ -314,6 +329,58 @@ def test_the_critic_is_shown_the_true_successor(collect: Any) -> None:
     np.testing.assert_array_equal(v[valid], place[valid])
 
 
+TIMED = {"env": Clock(), "observe": (0,), "critic_observe": "policy_and_time", "preset": None}
+
+
+@pytest.mark.parametrize("collect", ["episodes", "windows"])
+@pytest.mark.parametrize("action_repeat", [1, 2])
+def test_the_critic_sees_the_share_of_the_time_limit(collect: Any, action_repeat: int) -> None:
+    """In environment steps since the reset, also of the true successor and of a later episode."""
+    config = Config(
+        **TIMED,
+        estimator="gae",
+        collect=collect,
+        num_envs=3,
+        num_steps=16,
+        action_repeat=action_repeat,
+    )
+    env = configured(config, 3)
+    policy = make_policy(config, env)
+    params = policy.init(KEY)
+    if collect == "episodes":
+        traj = episodes(env, policy, params, KEY)
+    else:
+        traj = pg.windows(env, policy, params, KEY, pg.rollout.start(env, policy, KEY), 16).traj
+    passed = traj.time[traj.valid] * action_repeat
+    assert passed.max() > 2
+    limit = Clock().default_params.max_steps_in_episode
+    share = traj.obs["time"][..., 0][traj.valid]
+    np.testing.assert_allclose(share, passed / limit, rtol=1e-6)
+    steps = traj.env_steps[traj.valid] if action_repeat > 1 else 1
+    after = traj.next_obs["time"][..., 0][traj.valid]
+    np.testing.assert_allclose(after, (passed + steps) / limit, rtol=1e-6)
+    assert (after == 1.0).any()
+
+
+def test_a_critic_that_sees_the_time_knows_what_is_left() -> None:
+    """Nothing but the time tells one state from another, and a linear V of it is exact."""
+
+    class Waiting(Clock):
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            obs, state, _, _, info = super().step_env(key, state, 0, params)
+            return obs, state, jnp.float32(1.0), jnp.bool_(False), info
+
+    def lowest_loss(**view: Any) -> float:
+        settings = TIMED | {"env": Waiting(), "estimator": "state_value"} | view
+        config = Config(**settings, hidden_sizes=(), num_envs=4, num_updates=1000)
+        train = jax.jit(pg.make_train(config))
+        metrics = train(KEY, Hyperparams(learning_rate=0.1, gamma=1.0))[1]
+        return float(metrics["value_loss"].min())
+
+    assert lowest_loss() < 1e-3
+    assert lowest_loss(critic_observe="policy") > 0.5  # half the variance of 1, 2, ..., 6: 1.46
+
+
 TRAINED = {
     "ppo, gru": {
         "estimator": "ppo",
@@ -325,6 +392,13 @@ TRAINED = {
     },
     "ppo, steps": {"estimator": "ppo", "num_steps": 8, "minibatch_size": 8, "diagnostics": True},
     "all_action": {"estimator": "all_action", "normalise_observations": True},
+    "the time": {
+        "estimator": "ppo",
+        "num_steps": 8,
+        "rnn": "gru",
+        "normalise_observations": True,
+        "critic_observe": "policy_and_time",
+    },
     "reinforce": {"estimator": "reinforce", "optimizer": "natural"},
 }
 
@@ -338,14 +412,17 @@ def test_it_trains(kind: str) -> None:
     assert not metrics["nonfinite"].any()
     found = evaluate(config, state.params.policy, KEY, 4, normaliser=state.normaliser)
     assert np.isfinite(found.returns).all()
-    same = Config(env=Guided(), critic_observe=("policy",), **settings)
+    same = Config(env=Guided(), **settings | {"critic_observe": ("policy",)})
     alike = jax.jit(pg.make_train(same))(KEY)[1]
     # the policy that acts is the same until the critic has taught it
     np.testing.assert_array_equal(metrics["return"][0], alike["return"][0])
     if config.normalise_observations:
         moments = state.normaliser.obs
+        of_critic = moments["critic"]["place"] if "critic" in moments else moments["time"]
+        entry = 0 if "critic" in moments else 1  # Guided shows place and time
+        scale = 1.0 if "critic" in moments else Guided().default_params.max_steps_in_episode
         np.testing.assert_allclose(
-            moments["critic"]["place"].mean.high[0], moments["policy"].mean.high[0], rtol=1e-6
+            scale * of_critic.mean.high[0], moments["policy"].mean.high[entry], rtol=1e-6
         )
 
 

@@ -279,7 +279,7 @@ def test_what_it_cannot_control_is_refused(subject: Any) -> None:
     )
     make = ESTIMATORS[NAME]
     for other in (policy._replace(obs_shape=None), policy._replace(masked=True)):
-        with pytest.raises(ValueError, match="must be one array that the policy states"):
+        with pytest.raises(ValueError, match="must be one array that it states"):
             make(other, critic, SETTINGS)
     frames = pg.Config(env="Breakout-MinAtar", estimator=NAME)
     with pytest.raises(ValueError, match="at most 512 features"):

@@ -643,6 +643,20 @@ MUTANTS = [
         "tests/core/test_views.py -k 'successor'",
     ),
     Mutant(
+        "time that the critic sees of the step before",
+        "envs/views.py",
+        "            return cls(state, timed.time + 1), *rest",
+        "            return cls(state, timed.time), *rest",
+        "tests/core/test_views.py -k 'share_of_the_time or what_is_left'",
+    ),
+    Mutant(
+        "time that the policy sees, too",
+        "envs/views.py",
+        "return Views(POLICY, (POLICY, TIME), names, entries, timed=True)",
+        "return Views((POLICY, TIME), (POLICY, TIME), names, entries, timed=True)",
+        "tests/core/test_views.py -k 'neither or each_sees'",
+    ),
+    Mutant(
         "critic that is left with the policy's view",
         "envs/views.py",
         "    return Views(POLICY, CRITIC, (), entries, critic_entries, apart=True)",

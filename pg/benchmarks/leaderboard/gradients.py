@@ -89,7 +89,7 @@ def estimate_gradients(
     calls = max(1, round(share * spec.num_estimates / batch_size))
     config = _config(spec, combination, own_episodes)
     program, initial, state = _estimates(config, batch_size)
-    params = Params(snapshot.policy, critic_params(snapshot, combination.estimator, initial))
+    params = Params(snapshot.policy, critic_params(snapshot, combination, initial))
     first_key, key = jax.random.split(jax.random.key(seed))
     # Not measured: it compiles, and is the past of an estimator that remembers the batches before.
     first = program(params, snapshot.normaliser, state, first_key)
@@ -120,7 +120,7 @@ def check_estimator(
     combination = combination_of(estimator)
     config = _config(spec, combination, combination.settings.get("num_episodes", num_episodes))
     program, initial, state = _estimates(config, _batch_size(spec, share))
-    params = Params(shapes.policy, critic_params(shapes, combination.estimator, initial))
+    params = Params(shapes.policy, critic_params(shapes, combination, initial))
     jax.eval_shape(program, params, shapes.normaliser, state, jax.random.key(0))
 
 
@@ -163,12 +163,12 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
     return frozen_config(config, combination.estimator, num_episodes, **collection)
 
 
-def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
+def critic_params(snapshot: Snapshot, combination: Combination, initial: Params) -> Any:
     """The parameters of the critic that an estimator takes; () for none.
 
     Args:
         snapshot: with the critics that were fitted to its policy.
-        estimator: its name, or its function.
+        combination: the estimator with its settings.
         initial: the shapes of the parameters that the estimator starts from.
 
     Raises:
@@ -176,7 +176,7 @@ def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
     """
     if not jax.tree.leaves(initial.critic):
         return initial.critic
-    kind = "Q" if facts_of(estimator).critic == "Q" else "V"
+    estimator, kind = combination.estimator, critic_kind(combination)
     if kind not in snapshot.critics:
         raise ValueError(
             f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: Q is of "
@@ -189,6 +189,18 @@ def critic_params(snapshot: Snapshot, estimator: Any, initial: Params) -> Any:
             f"one with the critic {kind} that it is handed"
         )
     return snapshot.critics[kind]
+
+
+def critic_kind(combination: Combination) -> str:
+    """The name, of CRITIC_KINDS, of the critic that an estimator takes under its settings; "none"
+    for none.
+    """
+    kind = combination.facts.critic
+    if kind == "none":
+        return kind
+    kind = "Q" if kind == "Q" else "V"
+    sees_time = combination.settings.get("critic_observe") == "policy_and_time"
+    return f"{kind} with time" if sees_time else kind
 
 
 def reference_gradient(

@@ -15,6 +15,7 @@ from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
     check_estimator,
+    critic_kind,
     estimate_gradients,
     reference_gradient,
 )
@@ -217,14 +218,14 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
     Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
     """
     pairs = []
-    needs = {name: combination_of(x).facts for name, x in entered.estimators.items()}
+    needs = {name: combination_of(x) for name, x in entered.estimators.items()}
     for problem in entered.problems.values():
         if any(field != "estimator" for field, _ in entered.own):
             snapshot_shapes(problem)
         config = problem.settings()[0]
         kinds, actions = ("none", *critic_kinds(config)), kind_of_actions(config)
-        for name, facts in needs.items():
-            if facts.critic in kinds and facts.takes(actions):
+        for name, combination in needs.items():
+            if critic_kind(combination) in kinds and combination.facts.takes(actions):
                 pairs.append((problem, name))
     if not pairs:
         raise ValueError(
@@ -271,7 +272,7 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     problem = problem_of(problem)
     folder = _policy_folder(out, problem.name)
     path = migrations.existing(folder / "snapshots.json")
-    if not path.exists():
+    if not path.exists() or not _has_critics(path, problem):
         snapshots = train_snapshots(problem, seed=0)
         for snapshot in snapshots:
             files.make_folder(folder / snapshot.name, within=out)
@@ -290,6 +291,15 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
         return Snapshot(name, updates, tree["policy"], tree["critics"], explained, normaliser)
 
     return [read(name) for name in SNAPSHOTS]
+
+
+def _has_critics(path: Path, problem: Problem) -> bool:
+    """True where all of a problem's critics are stored beside its policies; of before there are
+    those that do not see the time, and the same policies are trained again.
+    """
+    stored = folders.read_json(path, SNAPSHOTS_JSON)
+    kinds = critic_kinds(problem.settings()[0])
+    return all(set(kinds) <= set(entry["explained"]) for entry in stored.values())
 
 
 def _summary(quality: Quality) -> str:

@@ -4,7 +4,7 @@ it was frozen.
 A critic that training left behind would be as good as its estimator had made it: so that estimators
 are compared and not their critics' histories, all get the same V and the same Q: V regressed on
 complete returns of the very policy, Q on returns without the noise of the later actions, which is
-the target of trajectory_control_variate.
+the target of trajectory_control_variate; and each of them once more with the time in its input.
 """
 
 import dataclasses
@@ -19,10 +19,11 @@ import optax
 
 from pg import diagnostics, envs, networks, normalisation, rollout
 from pg.config import Config, Hyperparams, merge_env_params
-from pg.envs import Box, Discrete
+from pg.envs import Box, Discrete, views
 from pg.envs.observations import zeros_of
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.checks import factory_of
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import check_name
@@ -36,16 +37,35 @@ from pg.train import make_chunk, make_learner, training_keys
 
 SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
 GAMMA = 0.99
-# An estimator that regresses each kind of critic.
-CRITIC_ESTIMATORS = {"V": "state_value", "Q": "trajectory_control_variate"}
 # Fields of Config that say how a batch of complete episodes is collected.
-COLLECTION_FIELDS = ("group_size", "sampling", "num_branches", "branch_every")
+COLLECTION_FIELDS = ("group_size", "sampling", "num_branches", "branch_every", "critic_observe")
 # Fields of Config that say how a policy is trained, and not what it is.
 TRAINING_FIELDS = (
     *("estimator", "collect", "num_envs", "num_updates", "num_steps"),
     *("num_epochs", "num_minibatches", "minibatch_size"),
     *COLLECTION_FIELDS,
 )
+
+
+class CriticKind(NamedTuple):
+    """What a critic is of, and what it sees."""
+
+    estimator: str  # which regresses it
+    observe: tuple[str, ...] = ()  # `critic_observe` of Config
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of Config that say what it sees."""
+        return {"critic_observe": self.observe} if self.observe else {}
+
+
+_WITH_TIME = ("policy_and_time",)
+CRITIC_KINDS = {
+    "V": CriticKind("state_value"),
+    "Q": CriticKind("trajectory_control_variate"),
+    "V with time": CriticKind("state_value", _WITH_TIME),
+    "Q with time": CriticKind("trajectory_control_variate", _WITH_TIME),
+}
 
 
 class Problem(NamedTuple):
@@ -77,7 +97,7 @@ class Snapshot(NamedTuple):
     name: str
     updates: int  # done
     policy: Any  # parameters
-    critics: dict[str, Any]  # parameters of "V" and, of one Discrete or one Box, of "Q"
+    critics: dict[str, Any]  # parameters of each of the problem's CRITIC_KINDS
     explained: dict[str, float]  # explained variance of each critic, on fresh episodes
     normaliser: Normaliser
 
@@ -159,8 +179,9 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
     chunk_size = -(-config.num_updates // 2)  # one compilation for both halves
     fits = {}
     for kind in critic_kinds(config):
-        fit_config = frozen_config(config, CRITIC_ESTIMATORS[kind], problem.fit_episodes)
-        fits[kind] = _make_fit(fit_config, problem.fit_batches)
+        fits[kind] = _make_fit(
+            critic_config(config, kind, problem.fit_episodes), problem.fit_batches
+        )
     snapshots, done = [], 0
     for snapshot, share in SNAPSHOTS.items():
         wanted = round(share * config.num_updates)
@@ -192,9 +213,9 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
     state = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
 
     def critic_shapes(kind: str) -> Any:
-        fit_config = frozen_config(config, CRITIC_ESTIMATORS[kind], 1)
+        fit_config = critic_config(config, kind, 1)
         _, policy, critic = make_components(fit_config, Normaliser((), (), ()), 1)
-        estimator = ESTIMATORS[CRITIC_ESTIMATORS[kind]](policy, critic, Hyperparams())
+        estimator = ESTIMATORS[CRITIC_KINDS[kind].estimator](policy, critic, Hyperparams())
         return jax.eval_shape(estimator.init, jax.random.key(0))[0].critic
 
     critics = {kind: critic_shapes(kind) for kind in critic_kinds(config)}
@@ -222,12 +243,21 @@ def frozen_config(config: Config, estimator: Any, num_envs: int, **collection: A
         "optimizer": "adam",
         "preset": None,
     }
-    return Config(**settings, **collection)
+    return Config(**(settings | collection))
+
+
+def critic_config(config: Config, kind: str, num_envs: int) -> Config:
+    """The settings under which a critic of one of CRITIC_KINDS is fitted. Other arguments as of
+    `frozen_config`.
+    """
+    of_kind = CRITIC_KINDS[kind]
+    return frozen_config(config, of_kind.estimator, num_envs, **of_kind.settings)
 
 
 def critic_kinds(config: Config) -> list[str]:
-    """The kinds of critics that a problem can have: Q is of one Discrete, or of one Box of which
-    the policy says mean and variance; and a critic of a user's own is of one kind.
+    """The names, of CRITIC_KINDS, of the critics that a problem can have: Q is of one Discrete, or
+    of one Box of which the policy says mean and variance; and a critic of a user's own is of one
+    kind.
 
     Raises ValueError where a critic of a user's own is of neither.
     """
@@ -235,13 +265,16 @@ def critic_kinds(config: Config) -> list[str]:
     has_q = isinstance(env.action_space, Discrete) or (
         isinstance(env.action_space, Box) and _says_moments(networks.make_policy(config, env), env)
     )
-    kinds = ["V", "Q"] if has_q else ["V"]
+    kinds = [
+        name for name, kind in CRITIC_KINDS.items() if has_q or FACTS[kind.estimator].critic != "Q"
+    ]
     if config.critic is None:
         return kinds
     fitting, mistakes = [], []
     for kind in kinds:
         try:
-            networks.make_critic(frozen_config(config, CRITIC_ESTIMATORS[kind], 1), env)
+            fit_config = critic_config(config, kind, 1)
+            networks.make_critic(fit_config, envs.configured(fit_config, 1))
         except ValueError as error:
             mistakes.append(error)
         else:
@@ -281,10 +314,14 @@ def make_components(
 
     Args:
         config: the settings.
-        normaliser: running statistics by which both networks standardise observations.
+        normaliser: running statistics of what the policy sees, by which both networks standardise
+            observations; the time is left as it is.
         num_envs: number of vmapped environments.
     """
     env = envs.configured(config, num_envs)
+    if env.views.timed and jax.tree.leaves(normaliser.obs):
+        time = normalisation.Moments.start(env.obs_shape[views.TIME])
+        normaliser = normaliser._replace(obs={views.POLICY: normaliser.obs, views.TIME: time})
     policy = normalisation.standardised(networks.make_policy(config, env), normaliser)
     critic = normalisation.standardised(networks.make_critic(config, env), normaliser)
     return env, policy, _scaled(critic)
