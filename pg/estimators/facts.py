@@ -72,8 +72,9 @@ class Facts:
     depend on it: no ratio, and no log-probability of the behaviour.
     """
     psi_depends_on_policy: bool = False
-    """Ψ contains the policy itself, by a ratio, a probability or scores: that of earlier parameters
-    is another one, and storm and its like cannot make it of the batch by weighing its episodes.
+    """Ψ contains the policy itself, by a ratio, a probability or scores, or it is divided by a
+    number of the batch, as a standard deviation: that of earlier parameters is another one, and
+    storm and its like cannot make it of the batch by weighing its episodes.
     """
     with_reference: bool = False
     """Compares the policy with a reference policy, whose parameters are its state."""
@@ -227,6 +228,7 @@ FACTS: dict[str, Facts] = {
         why="the scale is random and correlated with the sample; even the direction is off",
         variance="that of batch_mean in units of the returns, whatever their scale",
         baseline="batch",
+        psi_depends_on_policy=True,
     ),
     "leave_one_out": Facts(
         module="episodic",
@@ -648,6 +650,7 @@ FACTS: dict[str, Facts] = {
         baseline="batch",
         several_steps=True,
         regression=True,
+        psi_depends_on_policy=True,
         reads=("gae_lambda", "epsilon"),
         settings={**_SEVERAL_STEPS, "max_kl": 0.1, "stop_kl": 0.02},
     ),

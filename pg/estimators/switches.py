@@ -210,6 +210,7 @@ def facts_of(switches: Switches) -> Facts:
     # a number that does not depend on the lengths, so that the direction stays
     of_lengths = s.baseline == "length_weighted" or (s.baseline == "batch" and not own_part)
     constant = s.average == "constant" and not of_lengths
+    divided = s.scale != "none" or s.average == "token"  # by a number of other sequences
     # without the ratio, which belongs to the return alone
     in_loss = s.kl != "none" and s.kl_place != "reward"
     whole = s.ratio in ("per_decision", "sequence") and s.clip == s.self_normalised == "none"
@@ -227,7 +228,7 @@ def facts_of(switches: Switches) -> Facts:
         baseline=compared,
         off_policy=whole and not in_loss,
         several_steps=s.ratio != "none",
-        psi_depends_on_policy=s.ratio != "none" or s.kl != "none",
+        psi_depends_on_policy=s.ratio != "none" or s.kl != "none" or divided or of_lengths,
         with_reference=s.with_reference,
         further="greedy" if s.baseline == "greedy" else "none",
         shrunk=straight and s.kl == "none" and (own_part or constant),

@@ -119,8 +119,8 @@ def _check_batch(config: Any) -> None:
         )
     if facts.baseline == "batch" and config.num_envs < 2:
         raise ValueError(
-            f"num_envs must be at least 2 for estimator={estimator!r}, whose baseline is "
-            f"the other episodes of the batch; got {config.num_envs}"
+            f"num_envs must be at least 2 for estimator={estimator!r}, which compares the "
+            f"episodes of a batch with one another; got {config.num_envs}"
         )
     if facts.baseline == "group" and config.group_size < 2:
         raise ValueError(
@@ -413,33 +413,52 @@ def _check_standardised_weights(config: Any) -> None:
 
 
 def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
-    """Checks that gradients at other parameters can be had of a batch, where they are asked for."""
+    """Checks that gradients at other parameters can be had of a batch, where they are asked for.
+    All that is against it is said at once.
+    """
     if config.optimizer not in AT_OTHER_PARAMETERS:
         return
+    against = _against_other_parameters(config, facts, estimator)
+    if config.optimizer in RESAMPLING and config.steps_per_update > 1:
+        against.append(
+            "collects a second batch for its step, of which an update takes one: num_epochs and "
+            f"num_minibatches must be 1, got {config.num_epochs} and {config.num_minibatches}"
+        )
+    if against:
+        raise ValueError(f"optimizer={config.optimizer!r} {'; and it '.join(against)}")
+
+
+def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[str]:
+    """What is against gradients of a batch at other parameters: predicates of a sentence."""
+    against = []
     if config.collect != "episodes":
-        raise ValueError(
-            f"optimizer={config.optimizer!r} weighs whole episodes and so needs collect='episodes'"
+        against.append(
+            f"weighs whole episodes and so needs collect='episodes', got {config.collect!r}"
         )
     if facts.psi_depends_on_policy:
         free = estimators_with(psi_depends_on_policy=False)
         others = [name for name in free if "episodes" in FACTS[name].collect]
-        raise ValueError(
-            f"optimizer={config.optimizer!r} needs an estimator whose Ψ does not depend on the "
-            f"policy, and that of estimator={estimator!r} does; use one of: "
-            f"{', '.join(others)}"
+        against.append(
+            "needs an estimator whose Ψ does not depend on the policy, and that of "
+            f"estimator={estimator!r} does; use one of: {', '.join(others)}"
         )
-    if config.optimizer in RESAMPLING and config.steps_per_update > 1:
-        raise ValueError(
-            f"optimizer={config.optimizer!r} collects a second batch for its step, of which an "
-            "update takes one: num_epochs and num_minibatches must be 1, got "
-            f"{config.num_epochs} and {config.num_minibatches}"
+    units = "adds directions of several batches, to which {} would give different units, as "
+    if config.advantages != "raw":
+        against.append(
+            units.format(f"advantages={config.advantages!r}")
+            + "the standard deviation is that of one batch: give advantages='raw'"
         )
-    if config.optimizer in RESAMPLING and config.advantages != "raw":
-        raise ValueError(
-            f"optimizer={config.optimizer!r} adds directions of two batches, to which "
-            f"advantages={config.advantages!r} would give different units, as the standard "
-            "deviation is that of one batch: give advantages='raw', or another optimizer"
+    if config.scale_rewards:
+        against.append(
+            units.format("scale_rewards") + "running statistics change: leave scale_rewards out"
         )
+    if config.normalise_observations:
+        against.append(
+            "has a direction at earlier parameters, and with normalise_observations running "
+            "statistics change what these do: leave normalise_observations out, or give "
+            "scale_observations, which stays as it is"
+        )
+    return against
 
 
 def _check_reference(config: Any) -> None:

@@ -123,11 +123,33 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"estimator": "state_value", "optimizer": "harpg", "advantages": "batch"},
-        "'harpg' adds directions of two batches, .*'batch' .* units, .*: give advantages='raw'",
+        "'harpg' adds directions of several batches, .*'batch' .* units, .*: give advantages='raw'",
     ),
     (
         {"estimator": "state_value", "optimizer": "n_harpg", "advantages": "minibatch"},
-        "'n_harpg' adds directions of two batches, .*'minibatch' .*: give advantages='raw'",
+        "'n_harpg' adds directions of several .*'minibatch' .*: give advantages='raw'",
+    ),
+    *(
+        ({"estimator": "state_value", "optimizer": optimizer, name: value}, f"{name}.*: {instead}")
+        for optimizer in AT_OTHER_PARAMETERS
+        for name, value, instead in (
+            ("advantages", "batch", "give advantages='raw'"),
+            ("scale_rewards", True, "leave scale_rewards out"),
+            ("normalise_observations", True, "leave normalise_observations out"),
+        )
+    ),
+    *(
+        ({"estimator": f"sequence:{switch}", "optimizer": "storm", "group_size": 5}, "use one of")
+        for switch in ("scale=group", "average=token", "baseline=length_weighted")
+    ),
+    (
+        {"estimator": "ppo", "optimizer": "harpg", "collect": "windows", "num_epochs": 2},
+        "'harpg' weighs whole episodes .* got 'windows'; and it needs .* that of estimator='ppo' "
+        "does; .*; and it collects a second batch",
+    ),
+    (
+        {"estimator": "v_mpo", "num_envs": 1},
+        "'v_mpo', which compares the episodes of a batch with one another; got 1",
     ),
     (
         {"estimator": "ppo", "num_envs": 8, "num_minibatches": 3},
@@ -163,7 +185,7 @@ OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtra
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
 OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
-OF_PI += ("mdpo",)
+OF_PI += ("mdpo", "standardised", "v_mpo")
 OF_PI += ("gradient_control_variate",)
 OF_PI += ("vine_advantage", "vine_action_value", "vine_all_action", "measure_valued")
 

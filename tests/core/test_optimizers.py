@@ -16,8 +16,10 @@ from mistakes import Mistake, assert_one_sentence
 
 from pg import optimizers, returns
 from pg.config import Config, Hyperparams
+from pg.diagnostics import exact_moments
 from pg.estimators import ESTIMATORS, Params, Weighted
 from pg.estimators.base import log_ratio
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.optimizers import (
     OPTIMIZERS,
@@ -460,6 +462,29 @@ def test_page_pg_restarts_with_its_probability_and_is_unbiased_with_or_without_a
         transform.update(gradient, later, params, **given)
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_scale_of_the_batch_is_that_of_another_policy() -> None:
+    """Why these estimators are refused: over pairs of episodes w g(θ') has the mean that g has at
+    θ' with a mean of the batch as the baseline, and not where Ψ is divided by its deviation.
+    """
+    error = {}
+    for name in ("batch_mean", "standardised"):
+        estimator = ESTIMATORS[name](POLICY, POLICY, Hyperparams(gamma=GAMMA))
+        own, earlier = Params(jnp.asarray(LOGITS), ()), Params(jnp.zeros((S, A)), ())
+
+        def at_earlier(
+            params: Params, batch: Weighted, estimator: Any = estimator, earlier: Params = earlier
+        ) -> Any:
+            return importance_weighted_gradient(estimator, POLICY, earlier, batch), {}
+
+        weighed = exact_moments(estimator._replace(grad=at_earlier), own, MDP, LOGITS, 2)[0]
+        expected = exact_moments(estimator, earlier, MDP, earlier.policy, 2)[0]
+        error[name] = np.linalg.norm(weighed - expected) / np.linalg.norm(expected)
+    assert error["batch_mean"] < 1e-12
+    assert error["standardised"] > 0.01
+    assert not FACTS["batch_mean"].psi_depends_on_policy
+
+
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2  # of [0, 1]
 
@@ -779,6 +804,22 @@ def test_clipping_does_not_change_steps_of_normalised_length(bound: float) -> No
     updates = optimizer.update(grads, optimizer.init(grads), grads)[0]
     np.testing.assert_allclose(updates.policy["w"], [-0.06, -0.08], rtol=1e-5)
     np.testing.assert_allclose(updates.critic["v"], [0.0, -0.1 * min(bound, 2.0)], rtol=1e-6)
+
+
+def test_igt_averages_gradients_before_they_are_clipped() -> None:
+    """Gradients of length 10 and 1 in opposite directions: the average of what is not clipped."""
+    config = Config(optimizer="igt", critic_optimizer="sgd", preset=None)
+    optimizer = optimizers.make_optimizer(config, Hyperparams(momentum=0.5, max_grad_norm=1.0))
+    params = Params(jnp.zeros(2), jnp.zeros(1))
+    state = optimizer.init(params)
+    for gradient in ([6.0, 8.0], [-0.6, -0.8]):
+        grads = Params(jnp.array(gradient), jnp.zeros(1))
+        state = optimizer.update(grads, state, params)[1]
+    (average,) = optax.tree_utils.tree_get_all_with_path(state, "direction")
+    np.testing.assert_allclose(average[1], [2.7, 3.6], rtol=1e-6)
+    # Adam's moment is of what was clipped: of length 1, twice
+    (moment,) = optax.tree_utils.tree_get_all_with_path(state, "mu")
+    np.testing.assert_allclose(moment[1], 0.19 * np.array([0.6, 0.8]), rtol=1e-5)
 
 
 def test_the_critic_has_a_step_size_and_an_optimizer_of_its_own() -> None:

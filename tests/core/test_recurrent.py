@@ -17,7 +17,8 @@ from pg.envs import make_env
 from pg.estimators import ESTIMATORS, Params
 from pg.estimators.base import critic_output, policy_output, valued
 from pg.evaluate import evaluate
-from pg.networks import actor, make_critic, make_policy, start, unroll
+from pg.networks import Network, actor, make_critic, make_policy, start, unroll
+from pg.parameter_noise import perturbed
 from pg.train import make_learner, make_train
 
 KEY = jax.random.key(0)
@@ -245,6 +246,17 @@ def test_only_a_memory_recalls(estimator: str, collect: Any, memory: Any, works:
 def test_refusals(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Config(**changes, preset=None)
+
+
+def test_a_fisher_matrix_is_not_of_parameters_that_are_drawn() -> None:
+    """They are carried along an episode, and no recurrent state."""
+
+    def drawn(config: Config, env: Any) -> Network:
+        return perturbed(make_policy(config, env))
+
+    config = Config(policy=drawn, optimizer="natural", num_envs=2, num_updates=1, preset=None)
+    with pytest.raises(ValueError, match=r"without memory, and 'drawn' draws its parameters"):
+        make_learner(config, Hyperparams())
 
 
 def test_what_is_carried_is_part_of_the_state() -> None:
