@@ -33,6 +33,7 @@ from pg.settings.choices import (
     Advantages,
     Architecture,
     CriticOptimizer,
+    Exploration,
     ImageLayout,
     Initialiser,
     LagMixture,
@@ -83,6 +84,7 @@ __all__ = [
     "Architecture",
     "Config",
     "CriticOptimizer",
+    "Exploration",
     "Hyperparams",
     "ImageLayout",
     "Initialiser",
@@ -165,8 +167,16 @@ class Config:
     """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
     over the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points,
     one an episode (sobol), or at each step one a state, in the order of these (array). For
-    estimators that do not compare episodes of a batch, whose means stay.
+    estimators that do not compare episodes of a batch, whose means stay. With exploration of
+    parameters it is their noise.
     """
+    exploration: Exploration = "actions"
+    """What is random in the policy: its actions, at every step; or its parameters, drawn once an
+    episode from a Gaussian whose mean and standard deviations are learned (PGPE). The policy then
+    acts by its mode, greedily by that of the mean.
+    """
+    parameter_std: float = 0.3
+    """Standard deviation of every parameter at the start, with exploration of parameters."""
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time
     limit.

@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax
 import jax
@@ -55,6 +55,9 @@ from pg.network_checks import (
     lacking_methods,
     takes_qr,
 )
+from pg.network_type import Carries, Network
+from pg.parameter_noise import perturbed
+from pg.settings.checks import check_drawn_parameters
 from pg.settings.convolutions import convolutions, convolved
 from pg.starting import in_policy_tree
 
@@ -63,6 +66,7 @@ __all__ = [
     "Network",
     "actor",
     "as_float",
+    "carry_noise",
     "check_distribution",
     "check_env",
     "check_params",
@@ -76,43 +80,6 @@ __all__ = [
     "start",
     "unroll",
 ]
-
-
-class Network(NamedTuple):
-    """A policy (its output is a distribution) or a critic (its output is a value), as pure
-    functions.
-    """
-
-    init: Callable[[PRNGKeyArray], PyTree]  # key -> params
-    # params, carry, obs, first -> carry, output
-    apply: Callable[[PyTree, PyTree, Any, Array], tuple[PyTree, Any]]
-    carry: PyTree = ()
-    # it sees standardised observations, and does not standardise them itself
-    unstandardised: bool = False
-    # it sees `Masked` observations: illegal actions have probability 0
-    masked: bool = False
-    # the part that it sees of an observation that has what another network sees, too
-    view: View = ()
-    # a critic on the policy's own layers: its params are the pair `Params`, its carry is shared
-    shared: bool = False
-    # -> parameters of the reference policy; None: those with which training starts
-    reference: Callable[[], PyTree] | None = None
-    # params, key -> the carry of an episode, where it is random; None: it is `carry`
-    draw_carry: Callable[[PyTree, PRNGKeyArray], PyTree] | None = None
-    # of what it sees, where that is one array of numbers; None: of something else, or not stated
-    obs_shape: tuple[int, ...] | None = None
-
-    @property
-    def recurrent(self) -> bool:
-        """True for a network whose output depends on earlier observations."""
-        return bool(jax.tree.leaves(self.carry))
-
-
-class Carries(NamedTuple):
-    """The carries of a policy and of its critic; `()` for one that has none of its own."""
-
-    policy: PyTree
-    critic: PyTree
 
 
 def make_policy(config: Config, env: Env) -> Network:
@@ -133,13 +100,20 @@ def make_policy(config: Config, env: Env) -> Network:
         policy = _own_network("policy", config, shown)
         check_own_policy(f"policy {part_name(config.policy)!r}", policy, shown)
         own = for_env(_as_configured(policy, config, shown), env, env.views.policy)
-        return _starting(own, config)._replace(obs_shape=_shape_of_array(shown))
+        return _starting(_exploring(own, config), config)._replace(obs_shape=_shape_of_array(shown))
     space = env.action_space
     parts = space.parts if isinstance(space, ProductSpace) else (space,)
     if not any(isinstance(part, Box) for part in parts):
         _check_no_setting_of_boxes(config, space)
     policy = for_env(_network(config, shown, _head(config, space)), env, env.views.policy)
-    return _starting(policy, config)._replace(obs_shape=_shape_of_array(shown))
+    return _starting(_exploring(policy, config), config)._replace(obs_shape=_shape_of_array(shown))
+
+
+def _exploring(policy: Network, config: Config) -> Network:
+    """The policy with the exploration of the settings: of actions, its own, or of parameters."""
+    if config.exploration == "actions":
+        return policy
+    return perturbed(policy, config.parameter_std)
 
 
 def _shape_of_array(env: Env) -> tuple[int, ...] | None:
@@ -268,9 +242,9 @@ def actor(policy: Network, critic: Network) -> Network:
             critic_carry, _ = critic.apply(params.critic, carry.critic, obs, first)
         return Carries(policy_carry, critic_carry), dist
 
-    def draw_carry(params: Any, key: PRNGKeyArray) -> Carries:
+    def draw_carry(params: Any, noise: PyTree) -> Carries:
         assert draw_own is not None
-        return Carries(draw_own(params.policy, key), own.carry)
+        return Carries(draw_own(params.policy, noise), own.carry)
 
     own = critic._replace(carry=()) if critic.shared else critic
     draw_own = policy.draw_carry
@@ -356,6 +330,11 @@ def as_float(obs: PyTree) -> PyTree:
 def start(network: Network, num_envs: int) -> Any:
     """The carries of B environments at an episode's start, [B, ...]."""
     return jax.tree.map(lambda c: jnp.broadcast_to(c, (num_envs, *c.shape)), network.carry)
+
+
+def carry_noise(network: Network, num_envs: int) -> Any:
+    """The distribution of the noise of which a network draws the carries of B episodes."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_envs, *x.shape)), network.carry_noise)
 
 
 def check_shape(
@@ -512,6 +491,8 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
             init_from=None,
             reference=None,
             scale_observations=False,
+            exploration="actions",
+            parameter_std=Config.parameter_std,
         )
         with in_one_sentence(f"{field} {part_name(part)!r}"):
             made = part(plain, env._replace(masked=False))  # it is masked from outside
@@ -526,11 +507,8 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
             f"{field} {part_name(part)!r} sees the observation alone, and action masks are applied "
             "around it: leave out pg.networks.masked"
         )
-    if made.draw_carry is not None and config.collect != "episodes":
-        raise ValueError(
-            f"{field} {part_name(part)!r} draws parameters for each episode and so needs "
-            f"collect='episodes', got {config.collect!r}"
-        )
+    if made.draw_carry is not None:
+        check_drawn_parameters(config, f"{field} {part_name(part)!r}")
     if made.recurrent and config.minibatch_size is not None:
         raise ValueError(
             f"minibatch_size={config.minibatch_size} shuffles steps, and {field} "

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
+from pg.distributions import Gaussian
 from pg.inputs import check_kind
-from pg.networks import Network
+from pg.network_type import Network
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -88,9 +89,8 @@ def perturbed(policy: Network, std: float = 0.3) -> Network:
         log_std = jax.tree.map(lambda x: jnp.full_like(x, math.log(std)), mean)
         return {"mean": mean, "log_std": log_std}
 
-    def draw_carry(params: PyTree, key: PRNGKeyArray) -> Drawn:
+    def draw_carry(params: PyTree, noise: Float[Array, " P"]) -> Drawn:
         mean, log_std = (ravel_pytree(params[name])[0] for name in ("mean", "log_std"))
-        noise = jax.random.normal(key, mean.shape, mean.dtype)
         return Drawn(mean + jnp.exp(log_std) * noise, jnp.bool_(True))
 
     def apply(
@@ -119,5 +119,11 @@ def perturbed(policy: Network, std: float = 0.3) -> Network:
 
     shapes = jax.tree.leaves(jax.eval_shape(policy.init, jax.random.key(0)))
     number = sum(math.prod(x.shape) for x in shapes)
-    nothing = Drawn(jnp.zeros(number, jnp.result_type(*shapes)), jnp.bool_(False))
-    return policy._replace(init=init, apply=apply, carry=nothing, draw_carry=draw_carry)
+    zeros = jnp.zeros(number, jnp.result_type(*shapes))
+    return policy._replace(
+        init=init,
+        apply=apply,
+        carry=Drawn(zeros, jnp.bool_(False)),
+        draw_carry=draw_carry,
+        carry_noise=Gaussian(zeros, zeros),
+    )

@@ -411,6 +411,9 @@ def _episodes(
         traj = traj._replace(group=jnp.broadcast_to(number[None], traj.reward.shape))
     if further.greedy:
         each_group = jax.tree.map(lambda x: x[::group_size], loop.begin.state)
+        if policy.draw_carry is not None:  # greedy episodes have none that is drawn
+            undrawn = networks.start(policy, len(each_group.time))
+            each_group = each_group._replace(carry=undrawn)
         some = env._replace(num_envs=env.num_envs // group_size)
         one = _episodes(
             some, policy, params, loop.greedy_key, horizon, act=greedy, begin=each_group
@@ -474,10 +477,11 @@ def _loop(
         jax.random.fold_in(key, horizon + number) for number in range(5)
     )
     if begin is None and act is not greedy:
-        state = _with_drawn_carry(state, policy, params, carry_key)
-    own_draws = _draws(env, policy, params, state, key, horizon, batch_noise)
+        state = _with_drawn_carry(state, policy, params, carry_key, batch_noise)
+    of_actions = batch_noise if policy.draw_carry is None else None
+    own_draws = _draws(env, policy, params, state, key, horizon, of_actions)
     num_keys = further.num_keys(num_branches)
-    handed_out = _handed_out(env, policy, batch_noise)
+    handed_out = _handed_out(env, policy, of_actions)
 
     def draws(times: Int[Array, " K"]) -> PyTree:
         return own_draws(times), _more_keys(again_key, times, num_keys, env.num_envs)
@@ -1005,13 +1009,28 @@ def _fresh(env: Env, policy: Network, env_state: PyTree, obs: PyTree) -> Rollout
 
 
 def _with_drawn_carry(
-    state: RolloutState, policy: Network, params: PyTree, key: PRNGKeyArray
+    state: RolloutState,
+    policy: Network,
+    params: PyTree,
+    key: PRNGKeyArray,
+    batch_noise: BatchNoise | None = None,
 ) -> RolloutState:
-    """The state with a carry of its own for each episode, where that of the policy is random."""
+    """The state with a carry of its own for each episode, where that of the policy is random.
+
+    Raises ValueError for noise in the order of states, of which there are none yet.
+    """
     if policy.draw_carry is None:
         return state
-    keys = jax.random.split(key, len(state.time))
-    return state._replace(carry=jax.vmap(policy.draw_carry, (None, 0))(params, keys))
+    num_envs = len(state.time)
+    batch_noise = batch_noise or BatchNoise("independent", num_envs)
+    if batch_noise.sampling == "array":
+        raise ValueError(
+            "sampling='array' hands out noise in the order of the states, and this policy draws "
+            "its own before the first: write sampling='sobol'"
+        )
+    dist = networks.carry_noise(policy, num_envs)
+    noise = noise_sampling.make_noise(dist, batch_noise, num_envs, 1)(key, jnp.int32(0))
+    return state._replace(carry=jax.vmap(policy.draw_carry, (None, 0))(params, noise))
 
 
 def _carry_before(state: RolloutState) -> PyTree:

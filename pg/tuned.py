@@ -21,6 +21,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "trpo": {"estimator": "time_baseline", "optimizer": "trpo"},
     "recurrent_ppo": {"estimator": "ppo", "rnn": "gru"},
+    # symmetric sampling with a moving average (Sehnke et al. 2010, section 3.3), of a linear policy
+    "pgpe": {
+        "estimator": "moving_average",
+        "exploration": "parameters",
+        "sampling": "antithetic",
+        "hidden_sizes": (),
+        "num_envs": 20,
+        "num_updates": 100,
+        "learning_rate": 0.05,
+    },
     "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
 }
 

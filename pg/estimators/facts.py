@@ -107,6 +107,17 @@ class Facts:
         """True if the mean is along ∇J, whatever its length."""
         return self.unbiased_for == "J" or self.shrunk
 
+    @property
+    def weighs_first_step_by_return(self) -> bool:
+        """True if Ψ of an episode's first step is its return, from the batch alone and less a
+        baseline that the policy's own choices do not change: what the score of parameters that are
+        drawn once an episode has to be weighed by.
+        """
+        if self.off_policy or self.several_steps or self.with_reference:
+            return False
+        of_one_rollout = self.further in ("none", "greedy")
+        return self.collect == ("episodes",) and self.critic != "Q" and of_one_rollout
+
     def takes(self, actions: str) -> bool:
         """True if it is for actions of this kind: discrete, continuous, or mixed of both."""
         if self.every_action and actions != "discrete":

@@ -43,7 +43,9 @@ class Policy:
         Args:
             obs: [..., *O], as the environment itself gives it, before encoding, `observe` and
                 standardisation; of parts by name those that the policy sees will do.
-            key: of a sample, one for all observations; None: the mode of the policy.
+            key: of a sample, one for all observations; None: the mode of the policy. Of a policy
+                whose parameters are drawn once an episode it draws those, for each observation:
+                give all steps of an episode one key.
             mask: [..., A] the legal actions at each observation, where the environment has action
                 masks.
 
@@ -55,7 +57,7 @@ class Policy:
             ValueError: observations of another shape; a policy with a recurrent cell, which needs
             `step`.
         """
-        if self.network.recurrent:
+        if self.network.remembers:
             raise ValueError(
                 "this policy remembers what it saw: write carry = policy.start() at the start of "
                 "an episode, and then carry, action = policy.step(carry, obs) instead of "
@@ -69,6 +71,8 @@ class Policy:
         Raises ValueError for sizes that are no whole numbers.
         """
         batch = tuple(count("a size of the batch", size, low=0) for size in batch)
+        if self.network.draw_carry is not None:
+            return ()
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, *x.shape)), self.network.carry)
 
     def step(
@@ -107,12 +111,26 @@ class Policy:
             first: [N], where an episode begins.
             key: as of a call.
         """
-        carry, dist = self.network.apply(self.params, carry, seen, first)
+        if self.network.draw_carry is None:
+            carry, dist = self.network.apply(self.params, carry, seen, first)
+        else:
+            drawn = self._drawn_carry(first.shape[0], key)
+            dist = self.network.apply(self.params, drawn, seen, first)[1]
         action = dist.action(dist.mode() if key is None else dist.sample(dist.draw(key)))
         own_action = self.env.to_own_action
         if isinstance(self.env.action_space, ProductSpace):
             own_action = jax.vmap(own_action)  # it arranges the parts of one; others go by entries
         return carry, own_action(action)
+
+    def _drawn_carry(self, number: int, key: Any) -> Any:
+        """The carries of episodes that a network draws from a key, [number, ...]; None: those of
+        greedy episodes.
+        """
+        draw_carry = self.network.draw_carry
+        if key is None or draw_carry is None:
+            return networks.start(self.network, number)
+        noise = networks.carry_noise(self.network, number).draw(key)
+        return jax.vmap(draw_carry, (None, 0))(self.params, noise)
 
     @functools.cached_property
     def _step(self) -> Any:

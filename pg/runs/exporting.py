@@ -96,7 +96,7 @@ def programs(policy: Policy) -> dict[str, Program]:
     own = policy.env.own_obs
     obs = jax.tree.map(of_rows, own.obs if isinstance(own, Masked) else own)
     before = {"obs": obs}
-    if policy.network.recurrent:
+    if policy.network.remembers:
         carry = jax.tree.map(of_rows, policy.network.carry)
         before = {"carry": carry, "obs": obs, "first": jax.ShapeDtypeStruct((rows,), bool)}
     key_data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
@@ -121,7 +121,7 @@ def _acted(policy: Policy, given: Mapping[str, Any]) -> Any:
     """The actions for arguments by name; with a recurrent cell its state, actions."""
     obs = given["obs"]
     seen = policy.env.encode(Masked(obs, given["mask"]) if "mask" in given else obs)
-    if not policy.network.recurrent:
+    if not policy.network.remembers:
         first = jnp.zeros(jax.tree.leaves(obs)[0].shape[0], bool)
         return policy.act((), seen, first, _key(given))[1]
     return policy.act(given["carry"], seen, given["first"], _key(given))
@@ -241,7 +241,7 @@ def _described(policy: Policy, found: Mapping[str, Program], written: list[str])
         "env": name_of(policy.config.env),
         "estimator": part_name(policy.config.estimator),
         "action_space": _space(policy.env.action_space),
-        "carry": CARRY if policy.network.recurrent else None,
+        "carry": CARRY if policy.network.remembers else None,
         "programs": described,
         "files": written,
         "platforms": list(PLATFORMS),

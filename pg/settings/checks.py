@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import fields
+from numbers import Real
 from types import ModuleType
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ from pg.estimators.facts import FACTS, UNSTATED, estimators_with
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import (
     COUNTABLE,
+    LARGEST,
     assignments,
     check_name,
     count,
@@ -79,9 +81,19 @@ def checked_fields(config: Any) -> dict[str, Any]:
         if each.type is int or (is_optional and value is not None):
             least = 0 if each.name == "policy_lag" else 1
             normalised[each.name] = count(each.name, value, least)
+        if each.type is float:
+            normalised[each.name] = _positive(each.name, value)
         if each.type is bool and not isinstance(value, bool):
             raise ValueError(f"{each.name} must be True or False, got {shown(value)}")
     return normalised
+
+
+def _positive(name: str, value: Any) -> float:
+    """The value as a float. Raises ValueError unless it is a finite number above 0."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0.0 < value <= LARGEST:
+        raise ValueError(f"{name} must be a finite number above 0, got {shown(value)}")
+    return float(value)
 
 
 def _check_preset(name: Any) -> None:
@@ -95,6 +107,7 @@ def check_fit(config: Any) -> None:
     check_stored_params(config)
     check_network(config)
     _check_batch(config)
+    _check_exploration(config)
     _check_layers(config)
     _check_views(config)
     _check_parts(config)
@@ -299,6 +312,67 @@ def _check_sampling(config: Any, facts: Any) -> None:
         raise ValueError(
             f"num_envs must be even for sampling='antithetic', whose episodes are pairs; got "
             f"{config.num_envs}"
+        )
+
+
+def _check_exploration(config: Any) -> None:
+    """Checks the settings of parameters that are drawn once an episode."""
+    default = type(config).parameter_std
+    if config.exploration == "parameters":
+        check_drawn_parameters(config, "exploration='parameters'")
+    elif config.parameter_std != default:
+        raise ValueError(
+            f"parameter_std={config.parameter_std} is of parameters that are drawn: give "
+            "exploration='parameters', or leave it out"
+        )
+
+
+def check_drawn_parameters(config: Any, what: str) -> None:
+    """Raises ValueError unless parameters can be drawn once an episode, whose score stands at its
+    first step and is weighed there by the episode's return.
+
+    Args:
+        config: The settings.
+        what: What draws the parameters, as the message names it.
+    """
+    facts, estimator = facts_of(config.estimator), part_name(config.estimator)
+    if facts is UNSTATED:
+        raise ValueError(
+            f"{what} weighs the score of an episode's parameters by its return, and nothing is "
+            f"stated of estimator={estimator!r}: say that its Ψ is that, @pg.with_facts("
+            'unbiased_for="J", collect="episodes", several_steps=False)'
+        )
+    if not facts.weighs_first_step_by_return:
+        others = [name for name, row in FACTS.items() if row.weighs_first_step_by_return]
+        raise ValueError(
+            f"{what} weighs the score of an episode's parameters by its return less a baseline, "
+            f"and the Ψ of estimator={estimator!r} is another: use one of: {', '.join(others)}"
+        )
+    if config.collect != "episodes":
+        raise ValueError(
+            f"{what} draws parameters for each episode and so needs collect='episodes', got "
+            f"{config.collect!r}"
+        )
+    if config.rnn != "none" or config.network == "causal_transformer":
+        field = "rnn" if config.rnn != "none" else "network"
+        raise ValueError(
+            f"{what} is for a policy that sees one observation, and {field}="
+            f"{getattr(config, field)!r} remembers earlier ones: leave one of them out"
+        )
+    if config.optimizer in ("natural", "trpo"):
+        raise ValueError(
+            f"optimizer={config.optimizer!r} measures its step by the distribution of actions, and "
+            f"with {what} that of the parameters is learned: use another optimizer"
+        )
+    if config.shared_torso:
+        raise ValueError(
+            f"shared_torso has the critic on the policy's layers, whose parameters {what} draws "
+            "anew for each episode: leave one of them out"
+        )
+    if config.sampling == "array":
+        raise ValueError(
+            f"sampling='array' hands out noise in the order of the states, and {what} draws it "
+            "before the first: give sampling='sobol'"
         )
 
 

@@ -20,6 +20,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
 LagMixture = Literal["none", "own", "balance", "power"]
+Exploration = Literal["actions", "parameters"]
 Sampling = Literal["independent", "antithetic", "stratified", "latin_hypercube", "sobol", "array"]
 RNN = Literal["none", "gru", "lstm", "lru", "mingru", "transformer"]
 Advantages = Literal["raw", "batch", "minibatch"]
@@ -50,6 +51,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "action_distribution": get_args(ActionDistribution),
     "action_mask": get_args(ActionMask),
     "lag_mixture": get_args(LagMixture),
+    "exploration": get_args(Exploration),
     "sampling": get_args(Sampling),
     "network": get_args(Architecture),
     "image_layout": get_args(ImageLayout),

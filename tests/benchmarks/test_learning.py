@@ -78,6 +78,19 @@ def test_cartpole_is_learned_in_seconds() -> None:
     assert metrics["return"][-5:].mean() > 475
 
 
+@pytest.mark.parametrize("label", ["pgpe", "leave_one_out"])
+def test_exploration_in_parameters_learns_cartpole(label: str) -> None:
+    """A linear policy that acts by the mean of what it has learned, of each of three seeds."""
+    linear = {"exploration": "parameters", "hidden_sizes": (), "learning_rate": 0.05}
+    batches = {"num_envs": 20, "num_updates": 100}
+    changes = {} if label == "pgpe" else {**linear, **batches}
+    config, hyperparams = preset(label, **changes)
+    seeds = range(3)
+    done = execution.run(config, hyperparams, seeds)
+    evaluation = execution.evaluate_run(config, done, seeds, 100, greedy=True)
+    assert evaluation.returns.mean(1).min() >= 475
+
+
 def medians(estimator: str) -> tuple[float, int]:
     """Median over 20 seeds of the mean return of 100 sampled episodes, and the most environment
     steps of a seed.

@@ -1,25 +1,35 @@
-"""Policies whose parameters are drawn once an episode, against closed forms: E[R(θ)] of a policy
-that acts by its mode is a polynomial of probabilities that one Gaussian is above another.
+"""Policies whose parameters are drawn once an episode, against closed forms.
+
+Of a table that acts by its mode, E[R(θ)] is a polynomial of probabilities that one Gaussian is
+above another. Of a regulator with linear gains R(θ) is a polynomial, of which Gauss-Hermite nodes
+give means and variances without error.
 """
 
+import dataclasses
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import norm
 from scipy import stats
 
 from pg import envs, returns, rollout
 from pg.config import Config, Hyperparams
+from pg.distributions import Gaussian
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.base import policy_output
+from pg.estimators.facts import FACTS
 from pg.exact import tabular
-from pg.networks import Network, actor, make_policy
-from pg.parameter_noise import perturbed
+from pg.exact.closed_forms import lqr
+from pg.further import FurtherRollouts
+from pg.networks import Carries, Network, actor, make_policy
+from pg.parameter_noise import Drawn, perturbed
 from pg.rollout import Trajectory
+from pg.runs.acting import Policy
 from pg.train import make_train
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -113,6 +123,156 @@ def test_greedy_episodes_act_by_the_mean_and_have_no_score() -> None:
     assert not any(x.any() for x in jax.tree.leaves(estimate(traj, estimator, params)))
 
 
+# Two steps of a regulator without noise, from one state: its return is a polynomial of degree 4 in
+# the two gains, and its product with a score one of degree 6, which 9 nodes an axis integrate.
+START = np.array([1.0, -0.5])
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+GAIN, LOG_SPREAD = np.array([[0.3, -0.2]]), np.log([[0.4, 0.7]])
+
+
+class Enumerated(NamedTuple):
+    """Estimates of pairs of episodes for every node of their noise, K of them."""
+
+    pairs: Any  # of ε and -ε together
+    singles: Any  # of each alone, [2K, ...]
+    noise: np.ndarray  # ε, [K, P]
+    weight: np.ndarray  # of each node, [K]
+    returns: np.ndarray  # of ε and -ε, [K, 2]
+    exact: Any  # ∇ E[R(θ)]
+
+
+def regulator() -> lqr.LQR:
+    dynamics, nothing = [[1.0, 0.3], [0.0, 0.9]], np.zeros((2, 2))
+    start = np.outer(START, START)  # of which START is one state, up to its length
+    return lqr.LQR(dynamics, [[0.0], [0.5]], np.eye(2), [[0.2]], nothing, start, 2)
+
+
+def linear() -> Network:
+    """u = K x, as the mode of a Gaussian."""
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> Any:
+        mean = obs @ params.T
+        return (), Gaussian(mean, jnp.zeros_like(mean))
+
+    return Network(lambda key: jnp.asarray(GAIN), apply)
+
+
+def enumerated(name: str) -> Enumerated:
+    """The estimates of an estimator for every pair of nodes."""
+    noise = np.stack([x.ravel() for x in np.meshgrid(NODES, NODES)], axis=1)
+    weight = np.outer(WEIGHTS, WEIGHTS).ravel() / WEIGHTS.sum() ** 2
+    mirrored = np.stack([noise, -noise], axis=1).reshape(-1, 2)
+    theta = jnp.asarray(GAIN.ravel() + np.exp(LOG_SPREAD).ravel() * mirrored)
+    policy = perturbed(linear())
+    env = envs.make_env(regulator(), len(theta))
+    acting = actor(policy, tabular.table_critic(jnp.zeros(1)))
+    begin = rollout.start(env, acting, jax.random.key(0))
+    here = jnp.broadcast_to(START, begin.obs.shape)
+    begin = begin._replace(
+        obs=here,
+        env_state=jax.tree.map(lambda x: here if x.ndim == 2 else x, begin.env_state),
+        carry=Carries(Drawn(theta, jnp.ones(len(theta), bool)), ()),
+    )
+    params = Params({"mean": jnp.asarray(GAIN), "log_std": jnp.asarray(LOG_SPREAD)}, ())
+    traj = rollout.episodes(env, acting, params, jax.random.key(0), begin=begin)
+    estimator = ESTIMATORS[name](policy, None, Hyperparams(baseline=-2.0))
+
+    def of_batches(size: int) -> Any:
+        def one(batch: Trajectory) -> Any:
+            weighted, _ = estimator.weigh(params, (), batch)
+            return jax.tree.map(jnp.negative, estimator.grad(params, weighted)[0].policy)
+
+        batches = jax.tree.map(lambda x: x.reshape(len(x), -1, size, *x.shape[2:]), traj)
+        return jax.vmap(one, in_axes=1)(batches)
+
+    def mean_return(params: Any) -> jax.Array:
+        def of_one(noise: jax.Array) -> jax.Array:
+            gain = params["mean"] + jnp.exp(params["log_std"]) * noise[None]
+            return lqr.exact_return(regulator(), gain, -jnp.inf)
+
+        return jnp.asarray(weight) @ jax.vmap(of_one)(jnp.asarray(noise))
+
+    singles = of_batches(1) if FACTS[name].baseline != "batch" else ()
+    total = np.asarray(returns.total_return(traj.reward, 1.0)).reshape(-1, 2)
+    exact = jax.grad(mean_return)(params.policy)
+    return Enumerated(of_batches(2), singles, noise, weight, total, exact)
+
+
+def mean_of(weight: np.ndarray, x: Any) -> np.ndarray:
+    return np.einsum("k,k...->...", weight, np.asarray(x))
+
+
+@pytest.mark.parametrize("name", ["reinforce", "constant_baseline"])
+def test_symmetric_samples_are_unbiased_and_their_mean_has_less_variance(name: str) -> None:
+    """As in section 3.3 of Sehnke et al. 2010: of μ the difference of the two returns counts, of σ
+    their mean. A pair costs two episodes, so two independent ones are compared with it.
+    """
+    found = enumerated(name)
+    ratios = {}
+    for part, exact in found.exact.items():
+        pair, one = np.asarray(found.pairs[part]), np.asarray(found.singles[part])[::2]
+        for each in (pair, one):
+            np.testing.assert_allclose(mean_of(found.weight, each), exact, atol=1e-10)
+        of_pair, of_one = (mean_of(found.weight, (x - np.asarray(exact)) ** 2) for x in (pair, one))
+        ratios[part] = of_pair / (of_one / 2)
+    assert (ratios["mean"] < 0.2).all()
+    assert (ratios["log_std"] > 1.5).all()  # both of a pair have one score of σ
+    baseline = {"reinforce": 0.0, "constant_baseline": -2.0}[name]
+    first, second = found.returns.T[..., None]
+    noise = found.noise
+    of_mean = (first - second) / 2 * noise / np.exp(LOG_SPREAD)
+    of_spread = ((first + second) / 2 - baseline) * (noise**2 - 1)
+    np.testing.assert_allclose(found.pairs["mean"][:, 0], of_mean, atol=1e-10)
+    np.testing.assert_allclose(found.pairs["log_std"][:, 0], of_spread, atol=1e-10)
+
+
+def test_a_baseline_of_the_mirrored_episode_is_biased() -> None:
+    """Which is why settings refuse it."""
+    found = enumerated("leave_one_out")
+    gap = mean_of(found.weight, found.pairs["log_std"]) - np.asarray(found.exact["log_std"])
+    assert np.abs(gap).max() > 0.1
+    together = {"estimator": "leave_one_out", "num_envs": 4, "preset": None}
+    with pytest.raises(ValueError, match="whose baseline must be independent"):
+        Config(exploration="parameters", sampling="antithetic", **together)
+
+
+@pytest.mark.parametrize("sampling", ["antithetic", "stratified", "latin_hypercube", "sobol"])
+def test_noise_of_parameters_is_spread_over_a_batch(sampling: Any) -> None:
+    """Mirrored, or one episode in each of N equal cells; each keeps its distribution."""
+    number, batches = 8, 256
+    env = envs.make_env(MDP, number * batches)
+    acting = actor(table(), tabular.table_critic(jnp.zeros(S)))
+    params = Params(jax.tree.map(jnp.asarray, PARAMS), ())
+    traj = rollout.episodes(
+        env, acting, params, jax.random.key(5), sampling=sampling, num_episodes=number
+    )
+    theta = np.asarray(traj.carry.policy.theta[0]).reshape(batches, number, -1)
+    noise = (theta - MEAN.ravel()) / np.exp(LOG_STD).ravel()
+    uniform = stats.norm.cdf(noise)
+    if sampling == "antithetic":
+        np.testing.assert_allclose(noise[:, ::2], -noise[:, 1::2], atol=1e-10)
+    else:
+        cells = np.sort(np.floor(number * uniform).astype(int), axis=1)
+        expected = np.broadcast_to(np.arange(number)[:, None], cells.shape)
+        np.testing.assert_array_equal(cells, expected)
+    for episode in range(number):  # one of each batch: independent of one another
+        assert stats.kstest(uniform[:, episode].ravel(), "uniform").pvalue > 1e-3
+    with pytest.raises(ValueError, match="in the order of the states"):
+        rollout.episodes(env, acting, params, jax.random.key(5), sampling="array")
+
+
+def test_greedy_episodes_beside_a_batch_act_by_the_mean() -> None:
+    """So that their return is a baseline that the drawn parameters do not change."""
+    policy = perturbed(linear())
+    params = {"mean": jnp.asarray(GAIN), "log_std": jnp.asarray(LOG_SPREAD)}
+    env, further = envs.make_env(regulator(), 4), FurtherRollouts(greedy=True)
+    traj = rollout.episodes(env, policy, params, jax.random.key(3), further=further)
+    first = np.asarray(traj.obs[0])
+    cost = (first**2).sum(1) + 0.2 * (first @ GAIN[0]) ** 2
+    np.testing.assert_allclose(traj.greedy.reward[0], -cost, atol=1e-12)
+    assert np.abs(np.asarray(traj.reward[0]) + cost).min() > 1e-6
+
+
 def in_parameters(config: Any, env: Any) -> Network:
     return perturbed(make_policy(config, env))
 
@@ -129,9 +289,106 @@ def test_training_with_parameters_that_are_drawn() -> None:
     assert not np.array_equal(*log_std[-1])
 
 
+def test_the_setting_is_the_policy_of_ones_own() -> None:
+    """Bitwise, and a function of one's own is given the policy that it perturbs itself."""
+    fields = {"estimator": "leave_one_out", "hidden_sizes": (), "num_envs": 4, "num_updates": 2}
+    by_setting = Config(exploration="parameters", **fields)
+    by_function = Config(policy=in_parameters, **fields)
+    key = jax.random.key(1)
+    found, expected = (jax.jit(make_train(c))(key)[0].params for c in (by_setting, by_function))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    twice = dataclasses.replace(by_function, exploration="parameters")
+    with pytest.raises(ValueError, match="parameters are drawn for a policy without a recurrent"):
+        make_train(twice)(key)
+
+
+def test_a_saved_policy_draws_parameters_by_the_key_of_an_episode() -> None:
+    """Without a key it acts by the mean."""
+    config = Config(estimator="leave_one_out", exploration="parameters", parameter_std=3.0)
+    env = envs.make_env(config.env, 1)
+    network = make_policy(config, env)
+    params = network.init(jax.random.key(0))
+    policy = Policy(config, env, network, params)
+    plain = make_policy(dataclasses.replace(config, exploration="actions", parameter_std=0.3), env)
+    obs = np.random.default_rng(0).normal(size=(200, 4))
+    mean = plain.apply(params["mean"], (), jnp.asarray(obs), jnp.ones(200, bool))[1].mode()
+    np.testing.assert_array_equal(policy(obs), mean)
+    key = jax.random.key(1)
+    assert (policy(obs, key) != mean).mean() > 0.2
+    np.testing.assert_array_equal(policy(obs, key), policy.step(policy.start(200), obs, key)[1])
+    noise = Gaussian(*[jnp.zeros((200, 4610))] * 2).draw(key)
+    assert sum(x.size for x in jax.tree.leaves(params["mean"])) == 4610
+    theta = jax.vmap(network.draw_carry, (None, 0))(params, noise).theta
+    unravelled = jax.vmap(ravel_pytree(params["mean"])[1])(theta)
+
+    def of_one(theta: Any, obs: jax.Array) -> jax.Array:
+        return plain.apply(theta, (), obs, jnp.bool_(True))[1].mode()
+
+    np.testing.assert_array_equal(policy(obs, key), jax.vmap(of_one)(unravelled, jnp.asarray(obs)))
+
+
+REFUSED = [
+    ({"estimator": "gae"}, "and the Ψ of estimator='gae' is another: use one of: reinforce, "),
+    ({"estimator": "gae", "collect": "windows"}, "and the Ψ of estimator='gae' is another"),
+    ({"rnn": "gru"}, "rnn='gru' remembers earlier ones"),
+    ({"optimizer": "natural"}, "'natural' measures its step by the distribution of actions"),
+    ({"estimator": "state_value", "shared_torso": True}, "shared_torso has the critic on the poli"),
+    ({"estimator": "reinforce", "sampling": "array"}, "in the order of the states"),
+    ({"estimator": lambda policy, critic, h: None}, "nothing is stated of estimator="),
+    ({"parameter_std": 0.0}, "parameter_std must be a finite number above 0, got 0"),
+    ({"parameter_std": "wide"}, "parameter_std must be a finite number above 0, got 'wide'"),
+    ({"exploration": "actions", "parameter_std": 0.5}, "parameter_std=0.5 is of parameters"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED)
+def test_settings_that_parameters_are_not_drawn_for(fields: dict[str, Any], message: str) -> None:
+    given = {"estimator": "leave_one_out", "exploration": "parameters", "preset": None, **fields}
+    with pytest.raises(ValueError, match=message):
+        Config(**given)
+
+
+BY_RETURNS = {
+    *("reinforce", "reward_to_go", "undiscounted_reward_to_go", "constant_baseline"),
+    *("batch_mean", "standardised", "leave_one_out", "time_baseline", "shrunk_time_baseline"),
+    *("optimal_baseline", "optimal_time_baseline", "moving_average", "state_value"),
+    *("centred_state_value", "entropy_reward", "group_leave_one_out"),
+}
+
+
+def test_estimators_whose_first_weight_is_the_return() -> None:
+    found = {name for name, row in FACTS.items() if row.weighs_first_step_by_return}
+    assert found == BY_RETURNS
+
+
+@pytest.mark.parametrize("name", ["time_baseline", "state_value", "optimal_time_baseline"])
+def test_estimators_of_later_steps_weigh_the_first_by_the_return(name: str) -> None:
+    """That of each is the return less a baseline, and the steps after it have no score."""
+    traj, _, params = collect(6)
+    critic = tabular.table_critic(jnp.array([0.3, -0.4, 0.0]))
+    estimator = ESTIMATORS[name](table(), critic, Hyperparams(gamma=GAMMA))
+    params = params._replace(critic=critic.init(jax.random.key(0)))
+    found = estimate(traj, estimator, params)
+    total = np.asarray(returns.total_return(traj.reward, GAMMA))
+    theta = np.asarray(traj.carry.policy.theta[0])
+    for part, score in scores(theta).items():
+        flat = score.reshape(6, -1)
+        if name == "state_value":
+            value = np.asarray([0.3, -0.4, 0.0])[np.asarray(traj.obs[0].argmax(-1))]
+            psi = (total - value)[:, None]
+        elif name == "time_baseline":
+            psi = (total - (total.sum() - total) / 5)[:, None]
+        else:
+            squares = flat**2
+            of_others = (total[:, None] * squares).sum(0) - total[:, None] * squares
+            psi = total[:, None] - of_others / (squares.sum(0) - squares)
+        expected = (psi * flat).mean(0).reshape(S, A)
+        np.testing.assert_allclose(found[part], expected, atol=1e-10)
+
+
 def test_what_parameters_cannot_be_drawn_for() -> None:
     config = Config(policy=in_parameters, estimator="gae", collect="windows", num_envs=2)
-    with pytest.raises(ValueError, match="draws parameters for each episode and so needs collect"):
+    with pytest.raises(ValueError, match="the Ψ of estimator='gae' is another"):
         make_train(config)(jax.random.key(0))
     cells = Config(rnn="gru", num_envs=2, preset=None)
     env = envs.make_env(cells.env, 2)

@@ -45,6 +45,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "critic_hidden_sizes": st.sampled_from([None, None, (3,), ()]),
     "conv": st.sampled_from([(), (), ("2x2",), ("2x2x2", "3x1")]),
     "observe": st.sampled_from([(), (), (), (0,)]),
+    "parameter_std": st.sampled_from([0.3, 0.3, 0.3, 1, 0.01]),
     "policy_lag": st.sampled_from([0, 0, 0, 1, 1, 3]),
     "critic_observe": st.sampled_from([(), (), (), (0, 1), "all", "policy_and_time"]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
