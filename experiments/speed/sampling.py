@@ -52,7 +52,7 @@ def measured(length: int, options: Options) -> dict[str, Any]:
     from pg import rollout
     from pg.networks import unroll
 
-    task = _task(length, options)
+    task = sequences(length, options)
     config = pg.Config(
         env=task,
         network="causal_transformer",
@@ -102,7 +102,7 @@ def measured(length: int, options: Options) -> dict[str, Any]:
     return {**figures, **rows}
 
 
-def _task(length: int, options: Options) -> Any:
+def sequences(length: int, options: Options) -> Any:
     """Sequences of L tokens, none of which ends one."""
     import numpy as np
 

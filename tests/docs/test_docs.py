@@ -125,7 +125,10 @@ def flags(script: str) -> set[str]:
 
 COMMANDS = [
     ROOT / "README.md",
-    *(DOCS / f"{name}.md" for name in ("index", "tutorial", "results", "performance")),
+    *(
+        DOCS / f"{name}.md"
+        for name in ("index", "tutorial", "results", "performance", "accelerator")
+    ),
     DOCS / "science" / "theorem.md",
     *HOWTO,
 ]
