@@ -30,6 +30,7 @@ from pg.networks import Carries, Network, actor, make_policy
 from pg.parameter_noise import Drawn, perturbed
 from pg.rollout import Trajectory
 from pg.runs.acting import Policy
+from pg.settings.stored_params import StoredParams
 from pg.train import make_train
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -327,6 +328,7 @@ def test_a_saved_policy_draws_parameters_by_the_key_of_an_episode() -> None:
     np.testing.assert_array_equal(policy(obs, key), jax.vmap(of_one)(unravelled, jnp.asarray(obs)))
 
 
+OF_ACTIONS = StoredParams("0" * 64, {}, "results/run", {"exploration": "actions"})
 REFUSED = [
     ({"estimator": "gae"}, "and the Ψ of estimator='gae' is another: use one of: reinforce, "),
     ({"estimator": "gae", "collect": "windows"}, "and the Ψ of estimator='gae' is another"),
@@ -338,6 +340,7 @@ REFUSED = [
     ({"parameter_std": 0.0}, "parameter_std must be a finite number above 0, got 0"),
     ({"parameter_std": "wide"}, "parameter_std must be a finite number above 0, got 'wide'"),
     ({"exploration": "actions", "parameter_std": 0.5}, "parameter_std=0.5 is of parameters"),
+    ({"init_from": OF_ACTIONS}, "of .* has exploration='actions', and the one that is to be trai"),
 ]
 
 
