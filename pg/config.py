@@ -401,7 +401,10 @@ class Hyperparams(NamedTuple):
     """The traceable half of a run: every leaf may be an array under `jit` and `vmap`."""
 
     learning_rate: Any = 0.003
-    """Step size of the optimizer."""
+    """Step size of the optimizer; of n_harpg and n_igt the length of the policy's step. Adam's are
+    up to learning_rate √P long for P parameters: those two want about ten times as much, and
+    critic_rate a tenth.
+    """
     gamma: Any = 1.0
     """Discount γ of the objective, in [0, 1], per decision; the returns that are reported are
     undiscounted.
