@@ -13,6 +13,10 @@ from pg.config import Initialiser
 
 __all__ = ["ACTIVATIONS", "INITIALISERS", "Activation", "dense", "layer_norm", "orthogonal"]
 
+# Of a matrix that is made orthonormal row by row, and of a block of larger ones: of 16, 32, 64 and
+# 128 the fastest for 1024 x 1024 on a CPU.
+MOST_ROWS, ROWS_OF_BLOCK = 256, 16
+
 Activation = Callable[[Array], Array]  # entry by entry
 ACTIVATIONS: dict[str, Activation] = {
     "tanh": jnp.tanh,
@@ -68,22 +72,48 @@ def _rows_times_kernel(
 def orthogonal(scale: float) -> Callable[..., Array]:
     """An initialiser: `scale` times a matrix of orthonormal columns (or rows), uniform among them.
 
-    Gram-Schmidt, every column made orthogonal twice, on a Gaussian matrix: the distribution of Saxe
-    et al. 2014 (1312.6120). No LAPACK, whose batched QR can deadlock when initialisers are vmapped
-    over seeds.
+    Gram-Schmidt on a Gaussian matrix: the distribution of Saxe et al. 2014 (1312.6120). No LAPACK,
+    whose batched QR can deadlock when initialisers are vmapped over seeds.
     """
 
     def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = None) -> Float[Array, "..."]:
         rows, columns = math.prod(shape[:-1]), shape[-1]
         gaussian = jax.random.normal(key, (min(rows, columns), max(rows, columns)), dtype)
-
-        def orthonormalise(j: Array, basis: Float[Array, "K N"]) -> Float[Array, "K N"]:
-            v = gaussian[j]
-            for _ in range(2):
-                v = v - (basis @ v) @ basis
-            return basis.at[j].set(v / jnp.linalg.norm(v))
-
-        basis = jax.lax.fori_loop(0, len(gaussian), orthonormalise, jnp.zeros_like(gaussian))
+        basis = _orthonormal_rows(gaussian)
         return scale * (basis if rows < columns else basis.T).reshape(shape)
 
     return init
+
+
+def _orthonormal_rows(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
+    """The rows, each less its projection on those before and divided by its norm; K <= N.
+
+    Many rows are taken a block at a time, since a product with the rows before reads these once for
+    the whole block and not once for each of its rows.
+    """
+    count = len(matrix)
+    if count <= MOST_ROWS:
+        return _gram_schmidt(matrix)
+    num_blocks = -(-count // ROWS_OF_BLOCK)
+    padded = jnp.pad(matrix, ((0, num_blocks * ROWS_OF_BLOCK - count), (0, 0)))
+
+    def add_block(i: Array, basis: Float[Array, "L N"]) -> Float[Array, "L N"]:
+        block = jax.lax.dynamic_slice_in_dim(padded, i * ROWS_OF_BLOCK, ROWS_OF_BLOCK)
+        for _ in range(2):  # rounding of the first time is orthogonal after the second
+            block = _gram_schmidt(block - (block @ basis.T) @ basis)
+        return jax.lax.dynamic_update_slice_in_dim(basis, block, i * ROWS_OF_BLOCK, 0)
+
+    return jax.lax.fori_loop(0, num_blocks, add_block, jnp.zeros_like(padded))[:count]
+
+
+def _gram_schmidt(matrix: Float[Array, "K N"]) -> Float[Array, "K N"]:
+    """The same row by row; a row of zeros stays one."""
+    smallest = jnp.finfo(matrix.dtype).tiny
+
+    def add_row(j: Array, basis: Float[Array, "K N"]) -> Float[Array, "K N"]:
+        v = matrix[j]
+        for _ in range(2):
+            v = v - (basis @ v) @ basis
+        return basis.at[j].set(v / jnp.maximum(jnp.linalg.norm(v), smallest))
+
+    return jax.lax.fori_loop(0, len(matrix), add_row, jnp.zeros_like(matrix))

@@ -52,6 +52,9 @@ Keep = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]
 MERGED = 64
 # that are kept for the next run, each with its code and the constants that are compiled into it
 PROGRAMS = 16
+# LLVM's first level: it compiles a training in three quarters of the default's processor time, and
+# the training is as fast (experiments/speed/compilation.py).
+CPU_OPTIONS: Any = {"xla_backend_optimization_level": 1}
 _programs: OrderedDict[Any, Any] = OrderedDict()  # the last used at the end
 # in a program's text, by JAX's backends
 _CALLS_PYTHON = re.compile(r"custom_call @\w*callback|is_host_transfer")
@@ -556,7 +559,7 @@ def _compiled(f: Callable[..., Any], layout: Layout, *args: Any, **options: Any)
     text = lowered.as_text()
     # the text does not say which function of Python, nor what that closes over
     if _CALLS_PYTHON.search(text):
-        return lowered.compile()
+        return lowered.compile(_compiler_options())
     settings = tuple(folders.settings_of_jax().items())
     key = (
         hashlib.sha256(text.encode()).digest(),
@@ -569,12 +572,18 @@ def _compiled(f: Callable[..., Any], layout: Layout, *args: Any, **options: Any)
         if key in _programs:
             _programs.move_to_end(key)
             return _programs[key]
-    program = lowered.compile()
+    program = lowered.compile(_compiler_options())
     with _lock:
         _programs[key] = program
         while len(_programs) > PROGRAMS:
             _programs.popitem(last=False)
     return program
+
+
+def _compiler_options() -> dict[str, Any]:
+    """The options of XLA's compiler that differ from its defaults."""
+    is_optimised = not jax.config.values["jax_disable_most_optimizations"]
+    return CPU_OPTIONS if jax.default_backend() == "cpu" and is_optimised else {}
 
 
 def _evaluation(

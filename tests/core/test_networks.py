@@ -29,7 +29,7 @@ def fake_env(obs_shape: tuple[int, ...], space: Any) -> Env:
     return Env(lambda key: None, lambda *_: None, 1, obs_shape, space, 10)
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (30, 7), (7, 30), (3, 3, 2, 16)])
+@pytest.mark.parametrize("shape", [(5, 5), (30, 7), (7, 30), (3, 3, 2, 16), (300, 280), (280, 300)])
 def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
     w = np.asarray(orthogonal(2.0)(KEY, shape, jnp.float32)).reshape(-1, shape[-1])
     gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
