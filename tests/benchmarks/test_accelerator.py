@@ -31,7 +31,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(SCRIPT), *flags],
         capture_output=True,
         text=True,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         timeout=550,
         check=False,
     )
@@ -209,6 +209,14 @@ def test_another_device_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / driver.FILE).write_text("{}")
     with pytest.raises(ValueError, match="is no file of results"):
         driver.run(tmp_path, minutes=1, smoke=True)
+
+
+def test_a_cpu_is_no_accelerator(tmp_path: Path) -> None:
+    """Its figures would be taken for one's."""
+    done = run("--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "jax finds no accelerator here; --smoke tries the program on a CPU" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ soon as it is there.
 Imports neither jax nor pg: this process leaves the device to the others.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +25,8 @@ ROOT = HERE.parents[3]
 FILE = "accelerator.json"
 LOG = "accelerator.log"
 # Facts of the machine by which earlier results are of the same.
-IDENTITY = ("device", "driver", "jax", "jaxlib")
+IDENTITY = ("backend", "device", "driver", "jax", "jaxlib")
+CPU = {"result": {"value": "cpu"}}  # the backend of a machine without an accelerator
 START_SECONDS = 120.0  # at most, until a process begins its first row
 Rows = Sequence[tuple[plan.Section, plan.Row]]
 
@@ -42,7 +45,10 @@ def run(out: Path, *, minutes: float, smoke: bool) -> dict[str, Any]:
     Args:
         out: A folder, in which results are written.
         minutes: The time after which the row in progress is given up, and no other begun.
-        smoke: Tiny programs.
+        smoke: Tiny programs, on a CPU too.
+
+    Raises:
+        ValueError: There is no accelerator, or `out` holds other results.
     """
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * minutes
@@ -93,6 +99,8 @@ def _measure(
         known = before.get(name, answer.value)
         if answer.section is facts and name in IDENTITY and known != answer.value:
             return False
+        if name == "backend" and answer.value == CPU and not results["smoke"]:
+            raise ValueError("jax finds no accelerator here; --smoke tries the program on a CPU")
         _keep(results, answer, out)
     return True
 
@@ -170,7 +178,8 @@ def _process(rows: Rows, out: Path, deadline: float) -> Iterator[Answer]:
             _command(settings),
             stdout=subprocess.PIPE,
             stderr=log,
-            env=_environment(double=rows[0][0].double),
+            env=_environment(rows[0][0]),
+            start_new_session=True,
         )
     assert process.stdout is not None
     lines: queue.Queue[bytes] = queue.Queue()
@@ -185,7 +194,8 @@ def _process(rows: Rows, out: Path, deadline: float) -> Iterator[Answer]:
             if "ended" in value:
                 return
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the processes that it has started, too
         process.wait()
         reader.join(timeout=5)  # longer only where a process of its own holds the stream
 
@@ -222,14 +232,18 @@ def _answer(
         until = time.monotonic() + most_seconds
 
 
-def _environment(*, double: bool) -> dict[str, str]:
-    """The variables of a process."""
+def _environment(section: plan.Section) -> dict[str, str]:
+    """The variables of a process that measures rows of a section."""
     places = [ROOT, ROOT / "experiments" / "speed", ROOT / "tests" / "helpers"]
     before = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*map(str, places), *([before] if before else [])])
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "JAX_ENABLE_X64": "1" if double else "0",
-        "JAX_ENABLE_COMPILATION_CACHE": "0",  # compiling would be timed as reading
-    }
+    variables = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9", **os.environ, "PYTHONPATH": path}
+    variables["JAX_ENABLE_X64"] = "1" if section.double else "0"
+    # compiling would be timed as reading
+    variables["JAX_ENABLE_COMPILATION_CACHE"] = "0"
+    if section.alone:  # a row that starts processes of its own leaves the device to them
+        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):  # with which the device is compared
+        variables["JAX_PLATFORMS"] = f"{platforms},cpu"
+    return variables

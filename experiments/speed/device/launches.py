@@ -52,7 +52,7 @@ def turn(kind: str, turns: int) -> dict[str, float]:
     def product(x: jax.Array) -> jax.Array:
         return jnp.tanh(x @ matrix)
 
-    loop = {"while": _while, "scan": _scan, "unrolled": _unrolled, "longer": _longer}[kind]
+    loop = {"while": _while, "scan": _scan, "unrolled": _unrolled}[kind]
     return {"microseconds": 1e6 * seconds(lambda x: loop(product, x, turns), x, calls=1) / turns}
 
 
@@ -75,14 +75,3 @@ def _scan(product: Body, x: jax.Array, turns: int, unroll: int = 1) -> jax.Array
 
 def _unrolled(product: Body, x: jax.Array, turns: int) -> jax.Array:
     return _scan(product, x, turns, unroll=8)
-
-
-def _longer(product: Body, x: jax.Array, turns: int) -> jax.Array:
-    """Turns of eight products each."""
-
-    def eight(x: jax.Array) -> jax.Array:
-        for _ in range(8):
-            x = product(x)
-        return x
-
-    return _scan(eight, x, turns // 8)

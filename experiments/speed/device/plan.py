@@ -81,7 +81,8 @@ def order(of: Sequence[Section]) -> list[tuple[Section, Row]]:
 
 
 def _machine() -> Section:
-    names = ("device", "memory of the device", "driver", "jax", "jaxlib", "XLA_FLAGS", "Python")
+    of_device = ("backend", "device", "memory of the device", "driver")
+    names = (*of_device, "jax", "jaxlib", "XLA_FLAGS", "Python")
     return Section(
         "worker",
         "machine",
@@ -374,7 +375,6 @@ def _turns(smoke: bool) -> Section:
         "while_loop, a condition on data": "while",
         "scan": "scan",
         "scan, unroll=8": "unrolled",
-        "scan, 8 kernels a turn": "longer",
     }
     return Section(
         "launches",

@@ -5,6 +5,7 @@
 A line {"begin": i} comes before a row, {"result": {...}} or {"error": "..."} after it.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -28,6 +29,7 @@ def machine(name: str) -> dict[str, str]:
         return {"value": _driver()}
     return {
         "value": {
+            "backend": jax.default_backend(),
             "device": f"{jax.device_count()} × {device.device_kind}",
             "jax": jax.__version__,
             "jaxlib": jaxlib.__version__,
@@ -57,6 +59,13 @@ def measured(module: str, function: str, settings: dict[str, Any]) -> dict[str, 
         return {"error": f"{type(error).__name__}: {first}"[:300]}
 
 
+def _forget() -> None:
+    """Frees what a row has left on the device: programs, and arrays in cycles of references."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+
+
 def main(rows: list[list[Any]]) -> None:
     """Answers on what was the standard output; what libraries print goes to the error output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -64,6 +73,7 @@ def main(rows: list[list[Any]]) -> None:
     for i, (module, function, settings) in enumerate(rows):
         print(json.dumps({"begin": i}), file=answers)
         print(json.dumps(measured(module, function, settings)), file=answers)
+        _forget()
 
 
 if __name__ == "__main__":
