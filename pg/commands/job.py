@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pg import numerals
 from pg.commands import cli
 from pg.config import (
@@ -25,6 +27,7 @@ from pg.config import (
     merge_env_params,
     own_parts,
 )
+from pg.estimators.names import candidate_names
 from pg.inputs import described
 from pg.parts import with_parts
 from pg.reports import curves, drawings
@@ -465,11 +468,25 @@ def _finish(
         )
     if config.diagnostics:
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
+    if "selected" in done.metrics:
+        cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
         done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
         cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
     followers.finish(folders.jsonable(summary))
     print(folder)
+
+
+def selected_shares(names: Sequence[str], selected: np.ndarray) -> str:
+    """A sentence on how often each candidate was chosen, the most frequent first.
+
+    Args:
+        names: Of the candidates, in the order of their numbers.
+        selected: The number of the one chosen, of each run and update, [S, U].
+    """
+    shares = {name: float(np.mean(selected == i)) for i, name in enumerate(names)}
+    ranked = sorted(shares, key=lambda name: -shares[name])
+    return f"selected: {', '.join(f'{name} {100 * shares[name]:.0f} %' for name in ranked)}"
 
 
 def say_evaluation(summary: Mapping[str, Any], name: str) -> None:

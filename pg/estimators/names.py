@@ -87,6 +87,15 @@ def is_selection(text: Any) -> bool:
     return isinstance(text, str) and text.partition(":")[0] == SELECTED
 
 
+def candidate_names(estimator: Any) -> tuple[str, ...]:
+    """The names of the candidates of an estimator that is chosen while training, in the order of
+    their numbers; () of any other.
+    """
+    if is_selection(estimator):
+        return tuple(candidate.label for candidate in candidates_of(estimator))
+    return tuple(getattr(estimator, "candidates", ()))
+
+
 def facts_of_selection_by_name(text: str) -> Facts:
     """The facts of an estimator's name that `is_selection`.
 

@@ -140,6 +140,7 @@ def selected(
 
     make.__name__ = f"selected_of_{'_and_'.join(names)}"
     make.facts = facts  # type: ignore[attr-defined]
+    make.candidates = tuple(names)  # type: ignore[attr-defined]
     return make
 
 

@@ -25,7 +25,7 @@ from pg.estimators import (
 )
 from pg.estimators.candidates import facts_of_selection
 from pg.estimators.facts import FACTS
-from pg.estimators.names import facts_of
+from pg.estimators.names import candidate_names, facts_of
 from pg.estimators.selection import SelectionState, errors
 from pg.exact import tabular
 from pg.rollout import Trajectory
@@ -323,6 +323,9 @@ def test_facts_are_of_all_candidates() -> None:
     lambdas = [with_hyperparams("gae", gae_lambda=x) for x in (0.9, 1.0)]
     of_gae = facts_of(selected(*lambdas, reference="gae_lambda_1.0"))
     assert of_gae.collect == ("episodes", "windows")
+    in_order = candidate_names(selected(*lambdas[::-1], reference="gae_lambda_1.0"))
+    assert in_order == ("gae_lambda_1.0", "gae_lambda_0.9")
+    assert candidate_names("selected:gae:1.0+0.9") == in_order
     assert of_gae.settings == FACTS["gae"].settings
     mixed = facts_of(selected("state_value", "gae"))
     assert mixed.collect == ("episodes",)

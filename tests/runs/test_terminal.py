@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from pg.commands import cli, evaluate, flags, terminal
-from pg.commands.job import Options
+from pg.commands.job import Options, selected_shares
 from pg.commands.terminal import Progress, fitted, wrapped
 from pg.config import ENVIRONMENTS, LIBRARIES, UNSUPPORTED, Config, Hyperparams
 from pg.estimators.combined import with_dynamics_control_variate, with_gradient_control_variate
-from pg.estimators.names import NAMES
+from pg.estimators.names import NAMES, candidate_names
 from pg.fast import devices
 from pg.parts import with_facts
 from pg.presets import preset
@@ -663,3 +663,11 @@ def test_a_terminal_shows_the_part_that_runs(monkeypatch: pytest.MonkeyPatch) ->
         while "checking" not in screen.text and time.monotonic() < deadline:
             time.sleep(0.05)
     assert screen.lines[0].startswith("checking gae: its structure, 1 of 9: ")
+
+
+def test_what_a_selection_chose_is_said() -> None:
+    names = candidate_names("selected:leave_one_out+state_value")
+    chosen = np.array([[0, 1, 1, 1], [0, 0, 1, 1]])
+    said = "selected: state_value 62 %, leave_one_out 38 %"
+    assert selected_shares(names, chosen) == said
+    assert candidate_names("gae") == candidate_names(with_facts(unbiased_for="J")) == ()
