@@ -26,7 +26,7 @@ FILE = "accelerator.json"
 LOG = "accelerator.log"
 # Facts of the machine by which earlier results are of the same.
 IDENTITY = ("backend", "device", "driver", "jax", "jaxlib")
-CPU = {"result": {"value": "cpu"}}  # the backend of a machine without an accelerator
+CPU = {"value": "cpu"}  # the backend of a machine without an accelerator
 START_SECONDS = 120.0  # at most, until a process begins its first row
 Rows = Sequence[tuple[plan.Section, plan.Row]]
 
@@ -96,10 +96,11 @@ def _measure(
     ]
     for answer in _answers(missing, out, deadline):
         name = answer.row.name
-        known = before.get(name, answer.value)
-        if answer.section is facts and name in IDENTITY and known != answer.value:
+        known = before.get(name, answer.value).get("result")
+        found = answer.value.get("result")
+        if answer.section is facts and name in IDENTITY and known != found:
             return False
-        if name == "backend" and answer.value == CPU and not results["smoke"]:
+        if name == "backend" and found == CPU and not results["smoke"]:
             raise ValueError("jax finds no accelerator here; --smoke tries the program on a CPU")
         _keep(results, answer, out)
     return True

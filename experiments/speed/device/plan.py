@@ -394,6 +394,10 @@ def _bits(smoke: bool) -> Section:
     if not smoke:
         size = {"num_envs": 256, "num_steps": 128, "num_updates": 5}
     estimators = ["reinforce"] if smoke else ["reinforce", "ppo"]
+    rows = tuple(
+        Row(name, {"flags": flags, "estimators": estimators, **size})
+        for name, flags in ((f"with {DETERMINISTIC}", DETERMINISTIC), ("without", ""))
+    )
     return Section(
         "checks",
         "bits",
@@ -401,13 +405,7 @@ def _bits(smoke: bool) -> Section:
         "Training on CartPole in two processes at a time, each of which compiles its own program; "
         "a digest of the whole state after it.",
         tuple(Column(name, name) for name in estimators),
-        (
-            Row(
-                f"with {DETERMINISTIC}",
-                {"flags": DETERMINISTIC, "estimators": estimators, **size},
-            ),
-            Row("without", {"flags": "", "estimators": estimators, **size}),
-        ),
+        rows[:1] if smoke else rows,
         alone=not smoke,
         most_seconds=180.0,
     )

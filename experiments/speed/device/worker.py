@@ -2,7 +2,8 @@
 
     python -m device.worker '[["limits", "limit", "memory", {...}], ...]'
 
-A line {"begin": i} comes before a row, {"result": {...}} or {"error": "..."} after it.
+A line {"begin": i} comes before a row, {"result": {...}} or {"error": "..."} after it, with its
+seconds.
 """
 
 import gc
@@ -12,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from typing import Any
 
 
@@ -59,21 +61,17 @@ def measured(module: str, function: str, settings: dict[str, Any]) -> dict[str, 
         return {"error": f"{type(error).__name__}: {first}"[:300]}
 
 
-def _forget() -> None:
-    """Frees what a row has left on the device: programs, and arrays in cycles of references."""
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
-    gc.collect()
-
-
 def main(rows: list[list[Any]]) -> None:
     """Answers on what was the standard output; what libraries print goes to the error output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     for i, (module, function, settings) in enumerate(rows):
         print(json.dumps({"begin": i}), file=answers)
-        print(json.dumps(measured(module, function, settings)), file=answers)
-        _forget()
+        started = time.perf_counter()
+        answer = measured(module, function, settings)
+        seconds = round(time.perf_counter() - started, 1)  # by which a budget can be planned
+        print(json.dumps({**answer, "seconds": seconds}), file=answers)
+        gc.collect()  # arrays in cycles of references stay on the device
 
 
 if __name__ == "__main__":
