@@ -35,7 +35,9 @@ from pg.settings.choices import CHOICES, Sampling
 # mapped over; larger ones are drawn in their steps.
 FRESH_BYTES = 2**26
 
-# Episodes out of visited states that run side by side, unless those of one step are more.
+# Episodes out of visited states that run side by side, unless those of one step are more. It is
+# that of each run that is mapped over: random numbers follow how states are cut, and those of a run
+# are the same whatever runs beside it.
 BRANCHES_AT_ONCE = 4096
 
 Act = Callable[[Any, Any], Any]  # distribution, noise -> the action to score
@@ -245,20 +247,15 @@ def episodes(
     horizon = env.horizon(horizon)
     check_name("sampling", sampling, CHOICES["sampling"])
     num_episodes = env.num_envs if num_episodes is None else count("num_episodes", num_episodes)
-    return _episodes(
-        env,
-        policy,
-        params,
-        key,
-        horizon,
-        group_size,
-        act,
-        begin,
-        further,
-        num_branches,
-        BatchNoise(sampling, num_episodes),
-        branch_every,
+    batch = _Batch(
+        group_size=group_size,
+        act=act,
+        further=further,
+        num_branches=num_branches,
+        branch_every=branch_every,
+        noise=BatchNoise(sampling, num_episodes),
     )
+    return _episodes(_Acting(env, policy, params, horizon), key, batch, begin)
 
 
 def windows(
@@ -329,18 +326,7 @@ def make_collector(
         return _fresh(env, policy, *env.reset(key))
 
     def episodes(policy: Network, params: PyTree, key: PRNGKeyArray, state: tuple[()]) -> Collected:
-        traj = _episodes(
-            env,
-            policy,
-            params,
-            key,
-            horizon,
-            config.group_size,
-            further=further,
-            num_branches=config.num_branches,
-            batch_noise=BatchNoise(config.sampling, env.num_envs),
-            branch_every=config.branch_every,
-        )
+        traj = _episodes(_Acting(env, policy, params, horizon), key, batch)
         finished = Finished(jnp.int32(env.num_envs), traj.reward.sum(), traj.env_steps.sum())
         return Collected((), traj, finished)
 
@@ -353,37 +339,47 @@ def make_collector(
     if config.collect == "windows":
         return Collector(fresh, window, 1 / config.num_steps)
     horizon = env.horizon(config.horizon)
+    batch = _Batch(
+        group_size=config.group_size,
+        further=further,
+        num_branches=config.num_branches,
+        branch_every=config.branch_every,
+        noise=BatchNoise(config.sampling, env.num_envs),
+    )
     return Collector(nothing, episodes, 1.0)
 
 
+class _Batch(NamedTuple):
+    """What is asked of a batch of complete episodes; as of `episodes`."""
+
+    group_size: int = 1
+    act: Act = sample
+    further: FurtherRollouts = NOTHING_FURTHER
+    num_branches: int = 1
+    branch_every: int = 1
+    noise: BatchNoise | None = None  # None: independent
+
+
+class _Acting(NamedTuple):
+    """A policy, and where it acts."""
+
+    env: Env
+    policy: Network
+    params: PyTree
+    horizon: int
+
+    def with_envs(self, num_envs: int) -> "_Acting":
+        """The same with another number of environments."""
+        return self._replace(env=self.env._replace(num_envs=num_envs))
+
+
 def _episodes(
-    env: Env,
-    policy: Network,
-    params: PyTree,
-    key: PRNGKeyArray,
-    horizon: int,
-    group_size: int = 1,
-    act: Act = sample,
-    begin: RolloutState | None = None,
-    further: FurtherRollouts = NOTHING_FURTHER,
-    num_branches: int = 1,
-    batch_noise: BatchNoise | None = None,
-    branch_every: int = 1,
+    acting: _Acting, key: PRNGKeyArray, batch: _Batch, begin: RolloutState | None = None
 ) -> Trajectory:
     """`episodes`, its arguments not checked."""
-    loop = _loop(
-        env,
-        policy,
-        params,
-        key,
-        horizon,
-        group_size,
-        act,
-        begin,
-        further,
-        num_branches,
-        batch_noise,
-    )
+    env, policy, _, horizon = acting
+    further, group_size = batch.further, batch.group_size
+    loop = _loop(acting, key, batch, begin)
     branching = further.branches
 
     def step(running: _Running, draws: Any) -> tuple[_Running, tuple[Trajectory, PyTree]]:
@@ -393,7 +389,6 @@ def _episodes(
 
     traj, states = scan_until(step, loop.begin, loop.draws, _alive, length=horizon)
     if isinstance(branching, Branching):
-        acting = _Acting(env, policy, params, horizon)
         visited = _Running(states, traj.valid)
         branches = _branched(
             acting,
@@ -401,8 +396,8 @@ def _episodes(
             visited,
             loop.begin.state,
             branching,
-            num_branches,
-            branch_every,
+            batch.num_branches,
+            batch.branch_every,
         )
         traj = traj._replace(branches=branches)
     traj = traj._replace(carry=_carry_before(loop.begin.state))
@@ -414,10 +409,8 @@ def _episodes(
         if policy.draw_carry is not None:  # greedy episodes have none that is drawn
             undrawn = networks.start(policy, len(each_group.time))
             each_group = each_group._replace(carry=undrawn)
-        some = env._replace(num_envs=env.num_envs // group_size)
-        one = _episodes(
-            some, policy, params, loop.greedy_key, horizon, act=greedy, begin=each_group
-        )
+        some = acting.with_envs(env.num_envs // group_size)
+        one = _episodes(some, loop.greedy_key, _Batch(act=greedy), each_group)
         traj = traj._replace(greedy=_for_groups(one, group_size))
     if further.starts:
         first = traj.first & traj.valid
@@ -455,18 +448,12 @@ class _Loop(NamedTuple):
 
 
 def _loop(
-    env: Env,
-    policy: Network,
-    params: PyTree,
-    key: PRNGKeyArray,
-    horizon: int,
-    group_size: int = 1,
-    act: Act = sample,
-    begin: RolloutState | None = None,
-    further: FurtherRollouts = NOTHING_FURTHER,
-    num_branches: int = 1,
-    batch_noise: BatchNoise | None = None,
+    acting: _Acting, key: PRNGKeyArray, batch: _Batch, begin: RolloutState | None = None
 ) -> _Loop:
+    """The steps of a batch, from `begin` on; by default from fresh resets."""
+    env, policy, params, horizon = acting
+    group_size, act, further = batch.group_size, batch.act, batch.further
+    num_branches, batch_noise = batch.num_branches, batch.noise
     reset_key, key = jax.random.split(key)
     state = _fresh(env, policy, *env.reset(reset_key)) if begin is None else begin
     if group_size > 1:
@@ -529,23 +516,6 @@ def _loop(
 
 def _alive(running: _Running) -> Bool[Array, " B"]:
     return running.alive
-
-
-class _Acting(NamedTuple):
-    """A policy, and where it acts."""
-
-    env: Env
-    policy: Network
-    params: PyTree
-    horizon: int
-
-    def with_envs(self, num_envs: int) -> "_Acting":
-        """The same with another number of environments."""
-        return self._replace(env=self.env._replace(num_envs=num_envs))
-
-    def loop(self, key: PRNGKeyArray, begin: RolloutState, act: Act = sample) -> _Loop:
-        """Its episodes from these states on."""
-        return _loop(self.env, self.policy, self.params, key, self.horizon, act=act, begin=begin)
 
 
 def _branched(
@@ -614,22 +584,24 @@ def _branch(
     now = state.carry, state.obs, state.time == 0
     dist = acting.policy.apply(acting.params, *now)[1]
     first = first_actions(branching.kind, dist, action_key, num_branches)
-    shape = first.constant.shape
-    each = shape[1] * shape[2]
-    together = shape[2] if branching.common_numbers else 1
-    many = acting.with_envs(shape[0] * each)
-    few = acting.with_envs(many.env.num_envs // together)
+    num_states, repetitions, members = shape = first.constant.shape
+    each = repetitions * members
+    together = members if branching.common_numbers else 1  # that draw the same random numbers
+    many = acting.with_envs(num_states * each)
+    few = acting.with_envs(num_states * each // together)
     action = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), first.action)
 
     def draws(key: PRNGKeyArray, state: RolloutState) -> Callable[[Array], PyTree]:
-        of_few = few.loop(key, jax.tree.map(lambda x: x[::together], state)).draws
+        """The random numbers of all branches, drawn once for those that share them."""
+        of_few = _loop(few, key, _Batch(), jax.tree.map(lambda x: x[::together], state)).draws
         return lambda times: jax.tree.map(lambda x: jnp.repeat(x, together, axis=1), of_few(times))
 
+    # one step by the first actions, and the policy's own from there on
     running = jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), begin)
-    opening = many.loop(first_key, running.state, act=lambda dist, noise: action)
+    opening = _loop(many, first_key, _Batch(act=lambda dist, noise: action), running.state)
     draws_of_first = draws(first_key, running.state)(jnp.zeros(1, int))
     running, row = opening.step(running, jax.tree.map(lambda x: x[0], draws_of_first))
-    rest = many.loop(key, running.state)
+    rest = _loop(many, key, _Batch(), running.state)
 
     def step(running: _Running, draws: Any) -> tuple[_Running, tuple[Array, Array, Array]]:
         after, row = rest.step(running, draws)
@@ -724,7 +696,8 @@ def differentiable_episodes(
     _check_arguments(env, policy, key)
     _check_standardised(policy)
     horizon = env.horizon(horizon)
-    loop = _loop(env, policy, params, key, horizon, act=reparameterised)
+    acting = _Acting(env, policy, params, horizon)
+    loop = _loop(acting, key, _Batch(act=reparameterised))
     draws = loop.draws(jnp.arange(horizon))
     traj = jax.lax.scan(jax.checkpoint(loop.step), loop.begin, draws)[1]
     return traj._replace(carry=_carry_before(loop.begin.state))
@@ -753,7 +726,7 @@ def visited(
     _check_arguments(env, policy, key)
     _check_standardised(policy)
     horizon = env.horizon(horizon)
-    loop = _loop(env, policy, params, key, horizon, act=act)
+    loop = _loop(_Acting(env, policy, params, horizon), key, _Batch(act=act))
 
     def step(running: _Running, draws: Any) -> tuple[_Running, _Running]:
         return loop.step(running, draws)[0], running

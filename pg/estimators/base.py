@@ -224,10 +224,7 @@ def build_estimator(
         # Counted here, so that spread environments need one exchange for all.
         terms["steps"] = jnp.ones_like(entropy)
         if critic is not None:
-            output = critic_output(critic, params, traj)
-            prediction = output if predict is None else predict(output, batch)
-            prediction = per_step("the critic's prediction", prediction, traj, ONE_NUMBER)
-            terms["value_loss"] = _value_loss(prediction, batch, h)
+            terms["value_loss"] = _value_loss(critic, h, params, batch, predict)
         sums = {name: jnp.sum(jnp.where(traj.valid, x, 0.0)) for name, x in terms.items()}
         total = -sums.pop("gain") + h.value_coef * sums.get("value_loss", 0.0)
         return total / num_envs, sums
@@ -252,9 +249,7 @@ def critic_gradient(
     valid = batch.traj.valid
 
     def loss(critic_params: PyTree, rows: Weighted) -> tuple[Float[Array, ""], Sums]:
-        output = critic_output(critic, params._replace(critic=critic_params), rows.traj)
-        prediction = per_step("the critic's V", output, rows.traj, ONE_NUMBER)
-        error = _value_loss(prediction, rows, h)
+        error = _value_loss(critic, h, params._replace(critic=critic_params), rows)
         total = jnp.sum(jnp.where(rows.traj.valid, error, 0.0))
         return h.value_coef * total / valid.shape[1], {"value_loss": total}
 
@@ -295,9 +290,14 @@ def _watched(metrics: Any, traj: Trajectory) -> Sums:
 
 
 def _value_loss(
-    prediction: Shaped[Array, "T B"], batch: Weighted, h: Hyperparams
+    critic: Network, h: Hyperparams, params: Params, batch: Weighted, predict: Predict | None = None
 ) -> Float[Array, "T B"]:
-    """Half the critic's squared error, [T, B], bound to V where the batch holds it."""
+    """Half the critic's squared error at each step, [T, B], bound to V where the batch holds it.
+    predict: as of `build_estimator`.
+    """
+    output = critic_output(critic, params, batch.traj)
+    prediction = output if predict is None else predict(output, batch)
+    prediction = per_step("the critic's prediction", prediction, batch.traj, ONE_NUMBER)
     if isinstance(batch.value, jax.Array):
         return surrogates.clipped_value(prediction, batch.value, batch.target, h.value_epsilon)
     return 0.5 * (prediction - batch.target) ** 2

@@ -521,15 +521,15 @@ MUTANTS = [
     Mutant(
         "a greedy baseline that samples",
         "rollout.py",
-        "loop.greedy_key, horizon, act=greedy, begin=each_group",
-        "loop.further_key, horizon, act=sample, begin=each_group",
+        "loop.greedy_key, _Batch(act=greedy), each_group",
+        "loop.greedy_key, _Batch(), each_group",
         "tests/core/test_rollout.py -k 'greedy_episodes_begin'",
     ),
     Mutant(
         "a greedy baseline with the random numbers of the episode that it is compared with",
         "rollout.py",
-        "loop.greedy_key, horizon, act=greedy, begin=each_group",
-        "key, horizon, act=greedy, begin=each_group",
+        "loop.greedy_key, _Batch(act=greedy), each_group",
+        "key, _Batch(act=greedy), each_group",
         "tests/core/test_rollout.py -k 'numbers_of_their_own'",
     ),
     Mutant(
@@ -1463,10 +1463,10 @@ MUTANTS = [
     Mutant(
         "branches that take H steps from wherever they begin",
         "rollout.py",
-        "    rest = many.loop(key, running.state)\n",
+        "    rest = _loop(many, key, _Batch(), running.state)\n",
         "    late = running.state._replace(time=running.state.time * 0)\n"
         "    running = running._replace(state=late)\n"
-        "    rest = many.loop(key, running.state)\n",
+        "    rest = _loop(many, key, _Batch(), running.state)\n",
         "tests/core/test_branches.py -k time_limit",
     ),
     Mutant(
@@ -1486,15 +1486,15 @@ MUTANTS = [
     Mutant(
         "branches that all draw the same random numbers",
         "rollout.py",
-        "    together = shape[2] if branching.common_numbers else 1\n",
-        "    together = each\n",
+        "    together = members if branching.common_numbers else 1",
+        "    together = each",
         "tests/core/test_branches.py -k random_numbers",
     ),
     Mutant(
         "branches of a pair that draw other random numbers",
         "rollout.py",
-        "    together = shape[2] if branching.common_numbers else 1\n",
-        "    together = 1\n",
+        "    together = members if branching.common_numbers else 1",
+        "    together = 1",
         "tests/core/test_branches.py -k random_numbers",
     ),
     Mutant(
