@@ -8,6 +8,7 @@ batch is taken for one of the policy itself; a mixture is of the last lag + 1 po
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,23 +116,17 @@ def main() -> int:
     cli.cache_compilations()
     from pg.reports import statistics, tables
 
-    lines = [
-        f"| | {' | '.join(f'lag {lag}' for lag in given.lags)} |",
-        f"| --- |{' --- |' * len(given.lags)}",
-    ]
-    print("\n".join(lines), flush=True)
-    for name, settings in rows().items():
-        if given.only and name not in given.only:
-            continue
-        cells = []
+    def cells(settings: dict[str, Any]) -> Iterator[str]:
         for lag in given.lags:
             returns, ess = cell(given, settings, lag)
             of_all = statistics.bootstrap_interval(returns)
-            cells.append(f"{of_all.value:.2f} [{of_all.low:.2f}, {of_all.high:.2f}] · {ess:.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+            yield f"{of_all.value:.2f} [{of_all.low:.2f}, {of_all.high:.2f}] · {ess:.2f}"
+
+    wanted = {name: x for name, x in rows().items() if not given.only or name in given.only}
+    columns = [f"lag {lag}" for lag in given.lags]
+    text = tables.printed(columns, ((name, list(cells(x))) for name, x in wanted.items()))
     if given.out is not None:
-        tables.insert(given.out, "\n".join(lines), MARKS)
+        tables.insert(given.out, text, MARKS)
     return 0
 
 

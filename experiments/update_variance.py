@@ -10,6 +10,7 @@ gradients, without transport.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,22 +145,16 @@ def main() -> int:
 
     from pg.reports import statistics, tables
 
-    lines = [
-        f"| | {' | '.join(f'steps of {rate:g}' for rate in given.rates)} |",
-        f"| --- |{' --- |' * len(given.rates)}",
-    ]
-    print("\n".join(lines), flush=True)
-    for name in given.only:
-        cells = []
-        of_rates = zip(*(np.asarray(x) for x in errors(given, name)), strict=True)
-        for error, size, value in of_rates:
+    def cells(name: str) -> Iterator[str]:
+        for error, size, value in zip(*map(np.asarray, errors(given, name)), strict=True):
             of_all = statistics.bootstrap_interval(error / size, statistics.mean)
             shown, low, high = (f"{x:.2f}" if x < 100 else f"{x:.0f}" for x in of_all)
-            cells.append(f"{shown} [{low}, {high}] · {value.mean():.2f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-        print(lines[-1], flush=True)
+            yield f"{shown} [{low}, {high}] · {value.mean():.2f}"
+
+    columns = [f"steps of {rate:g}" for rate in given.rates]
+    text = tables.printed(columns, ((name, list(cells(name))) for name in given.only))
     if given.out is not None:
-        tables.insert(given.out, "\n".join(lines), MARKS)
+        tables.insert(given.out, text, MARKS)
     return 0
 
 

@@ -242,6 +242,21 @@ def _cell(kind: type, text: str) -> Any:
     return kind(text)
 
 
+def printed(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table in Markdown, of which each row is printed as soon as it is computed; its text.
+
+    Args:
+        columns: The heads of the cells.
+        rows: The name of each row, and its cells.
+    """
+    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
+    print(*lines, sep="\n", flush=True)
+    for name, cells in rows:
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, aligned to be read as it stands; the first row is its head."""
     widths = _widths(rows)

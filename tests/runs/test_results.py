@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_results_are_read_without_jax() -> None:
     command = [sys.executable, "-c", READING]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_table_is_printed_row_by_row(capsys: pytest.CaptureFixture[str]) -> None:
+    before = []
+
+    def rows() -> Iterator[tuple[str, list[str]]]:
+        for name in ("a", "b"):
+            before.append(capsys.readouterr().out)
+            yield name, ["1", "2"]
+
+    text = tables.printed(["x", "y"], rows())
+    assert text == "| | x | y |\n| --- | --- | --- |\n| a | 1 | 2 |\n| b | 1 | 2 |"
+    assert "".join([*before, capsys.readouterr().out]) == f"{text}\n"
+    assert before[1] == "| a | 1 | 2 |\n"
 
 
 def run_of(metrics: dict[str, np.ndarray]) -> execution.Run:
