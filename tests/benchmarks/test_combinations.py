@@ -9,6 +9,7 @@ import pytest
 from pg.benchmarks import combinations, leaderboard
 from pg.benchmarks.combinations import canonical_name, combination_of
 from pg.benchmarks.leaderboard import Measurements, Quality, gradients, problems
+from pg.benchmarks.leaderboard.report import time_table
 from pg.benchmarks.leaderboard.search import SEED_OF_SEARCH
 from pg.estimators.facts import FACTS
 from pg.reports.statistics import Estimate
@@ -155,6 +156,22 @@ def test_the_gap_is_in_shares_of_state_value() -> None:
     # beside the others where it was asked for by name
     assert leaderboard.report(rows, {"garnet": combination}).count(combination) == 1
     assert leaderboard.report(rows, {"garnet": combination}, [combination]).count(combination) == 3
+
+
+def test_a_critic_that_sees_the_time_is_compared_with_one_that_does_not() -> None:
+    timed = "state_value:critic_observe=policy_and_time"
+    rows = [
+        quality(name, 1.0, 1, snapshot)._replace(variance=Estimate(x, x, x))
+        for name, snapshot, x in (
+            *(("state_value", "start", 10.0), (timed, "start", 1.0), ("gae", "start", 5.0)),
+            *(("state_value", "middle", 4.0), (timed, "end", 3.0)),
+        )
+    ]
+    assert [line.strip("| ") for line in time_table(rows).splitlines()[2:]] == [
+        "`state_value` | 0.1 · — · —"
+    ]
+    assert time_table(rows) in leaderboard.report(rows)
+    assert time_table([x for x in rows if x.estimator != timed]) == ""
 
 
 def test_where_state_value_does_not_get_there_there_is_no_share_of_it() -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pg import numerals
-from pg.benchmarks.combinations import is_combination
+from pg.benchmarks.combinations import CRITIC_VIEWS, is_combination, name_of
 from pg.benchmarks.leaderboard.measurements import Measurements
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
@@ -64,6 +64,11 @@ def report(
     for snapshot in SNAPSHOTS:
         if gap := gap_table(qualities, best, snapshot):
             parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
+    if table := time_table(qualities):
+        parts.append(
+            "Variance with a critic that sees the time, over that with one that does not; at the "
+            f"{', the '.join(SNAPSHOTS)} of training:\n\n{table}"
+        )
     for snapshot in SNAPSHOTS:
         table = steps_table(listed, snapshot)
         parts.append(f"Environment steps to 0.9, {snapshot} of training:\n\n{table}")
@@ -121,6 +126,31 @@ def steps_table(qualities: Sequence[Quality], snapshot: str) -> str:
 
     rows = [(f"`{name}`", *(cell(name, problem) for problem in problems)) for name in names]
     return tables.markdown([("estimator", *problems), *rows])
+
+
+def time_table(qualities: Sequence[Quality]) -> str:
+    """A row per estimator, a column per problem: its variance with a critic that sees the time over
+    that with one that does not, at each snapshot; "" where none was measured.
+
+    —: one of the two was not.
+    """
+    variances = {(x.estimator, x.problem, x.snapshot): x.variance.value for x in qualities}
+    measured = {x.estimator for x in qualities}
+    timed = {name: name_of(name, {"critic_observe": CRITIC_VIEWS[1]}) for name in FACTS}
+    names = [name for name in FACTS if timed[name] in measured]
+    problems = list(dict.fromkeys(x.problem for x in qualities))
+
+    def ratio(name: str, problem: str, snapshot: str) -> str:
+        with_time = variances.get((timed[name], problem, snapshot))
+        without = variances.get((name, problem, snapshot))
+        return numerals.number(with_time / without, 2) if with_time and without else "—"
+
+    def cell(name: str, problem: str) -> str:
+        ratios = [ratio(name, problem, snapshot) for snapshot in SNAPSHOTS]
+        return "—" if set(ratios) == {"—"} else " · ".join(ratios)
+
+    rows = [(f"`{name}`", *(cell(name, problem) for problem in problems)) for name in names]
+    return tables.markdown([("estimator", *problems), *rows]) if rows else ""
 
 
 def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: str) -> str:
