@@ -446,6 +446,7 @@ def make_chunk(
         if count is None:
             return scan_keys(step, state, keys)
 
+        step = jax.jit(step, inline=True)  # it is traced once for its shapes and for the loop
         impl = jax.random.key_impl(keys)
         # a key that is taken from an array in a loop looks as if it were used twice
         data = jax.random.key_data(keys)

@@ -321,7 +321,7 @@ def compile_programs(
 
     def compiled(f: Callable[..., Any], *args: Any, shared: int = 0, **options: Any) -> Any:
         many = devices.over_runs(f, layout, exact=exact, shared=shared)
-        return _compiled(many, layout, *args, **options)
+        return _compiled(many, layout, *args, exact=exact, **options)
 
     started = time.monotonic()
     key = described(_data(jax.random.split(jax.random.key(0), 1)))
@@ -550,16 +550,21 @@ def forget_programs() -> None:
         _programs.clear()
 
 
-def _compiled(f: Callable[..., Any], layout: Layout, *args: Any, **options: Any) -> Any:
-    """`f` for arguments like these, compiled, if it has not been before. options: of `jax.jit`."""
+def _compiled(
+    f: Callable[..., Any], layout: Layout, *args: Any, exact: bool = False, **options: Any
+) -> Any:
+    """`f` for arguments like these, compiled, if it has not been before.
+
+    exact: by the compiler's own options, for the bits of `jax.jit`. options: of `jax.jit`.
+    """
     # Arguments that the program does not use stay in its text, by which it is known. The settings
     # would not do
     # instead: an environment object, or a function it calls, may have changed in between.
     lowered = jax.jit(f, keep_unused=True, **options).lower(*args)
-    text = lowered.as_text()
+    text, compiler_options = lowered.as_text(), {} if exact else _compiler_options()
     # the text does not say which function of Python, nor what that closes over
     if _CALLS_PYTHON.search(text):
-        return lowered.compile(_compiler_options())
+        return lowered.compile(compiler_options)
     settings = tuple(folders.settings_of_jax().items())
     key = (
         hashlib.sha256(text.encode()).digest(),
@@ -567,12 +572,13 @@ def _compiled(f: Callable[..., Any], layout: Layout, *args: Any, **options: Any)
         lowered.in_tree,
         lowered.out_tree,
         settings,
+        tuple(compiler_options),
     )
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
             return _programs[key]
-    program = lowered.compile(_compiler_options())
+    program = lowered.compile(compiler_options)
     with _lock:
         _programs[key] = program
         while len(_programs) > PROGRAMS:
