@@ -42,7 +42,8 @@ _ON_RETURNS = (
     *(
         name
         for name, facts in FACTS.items()
-        if facts.collect == ("episodes",)
+        if facts.takes("discrete")
+        and facts.collect == ("episodes",)
         and facts.baseline != "none"
         and facts.further != "branches"
     ),

@@ -74,7 +74,9 @@ def _rows(steps: int, *labels: str, bar: Bar | None = None) -> tuple[Row, ...]:
 _BASELINES = tuple(
     name
     for name, facts in FACTS.items()
-    if facts.baseline not in ("none", "constant", "branches") and facts.module != "target_policies"
+    if facts.takes("discrete")
+    and facts.baseline not in ("none", "constant", "branches")
+    and facts.module != "target_policies"
 )
 _ES = "evolution strategies with memory, gymnax-blines"
 _BLINES = "PPO, gymnax-blines"

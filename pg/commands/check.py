@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from pg.commands import cli, terminal
-from pg.estimators.names import check_exact, facts_of
+from pg.estimators.names import check_exact, check_on_tables, facts_of, is_known
 from pg.inputs import count
 from pg.reports import tables
 from pg.settings.parts import check_choice
@@ -69,6 +69,8 @@ class Options:
         check_choice("estimator", self.estimator, check_exact)
         for name in self.beside:
             check_exact("beside", name)
+        for name in filter(is_known, (self.estimator, *self.beside)):
+            check_on_tables(name, facts_of(name))
         if not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"gamma must be above 0 and at most 1, got {self.gamma}")
         count("episodes", self.episodes)

@@ -2,7 +2,8 @@
 problems.
 
 Nothing is sampled: each figure is a sum over every trajectory, or every pair where an estimator
-couples episodes. An estimator of your own, FILE.py:NAME, has a row beside the others.
+couples episodes. An estimator of your own, FILE.py:NAME, has a row beside the others. One that is
+for continuous actions alone has no figures: the problems have discrete ones.
 """
 
 import dataclasses
@@ -132,6 +133,8 @@ def _print_rows(
     from pg import diagnostics
 
     def exact(name: str) -> dict[str, Any]:
+        if not facts_of(estimators[name]).takes("discrete"):
+            return {}
         return diagnostics.exact_figures(estimators[name], gamma=gamma, problems=problems)
 
     # before the first row: with the user's own something may be wrong
@@ -167,7 +170,9 @@ def _write(
         if SLIM_MARKS[0] in text:
             tables.insert(path, slim_table(estimators), SLIM_MARKS)
     if options.figure:
-        first = {name: next(iter(figures.values())) for name, figures in figures_of.items()}
+        first = {
+            name: next(iter(figures.values())) for name, figures in figures_of.items() if figures
+        }
         plot({name: figures.as_text() for name, figures in first.items()}, options.figure)
 
 
@@ -181,10 +186,12 @@ def row(estimator: Any, figures: Mapping[str, Any]) -> str:
 
     Args:
         estimator: its function.
-        figures: `Figures` by problem.
+        figures: `Figures` by problem; none of an estimator that is for continuous actions alone.
     """
-    columns = zip(*(problem.as_text() for problem in figures.values()), strict=True)
-    cells = [" · ".join(column) for column in columns]
+    cells = ["—"] * 3
+    if figures:
+        columns = zip(*(problem.as_text() for problem in figures.values()), strict=True)
+        cells = [" · ".join(column) for column in columns]
     return f"| {described(estimator)} | {' | '.join(cells)} |"
 
 

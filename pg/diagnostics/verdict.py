@@ -23,7 +23,7 @@ from pg.estimators import Estimator, Facts, Params, Weighted
 from pg.estimators.checks import checked
 from pg.estimators.facts import UNSTATED
 from pg.estimators.family import Factory
-from pg.estimators.names import facts_of
+from pg.estimators.names import check_on_tables, facts_of
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import count
@@ -111,6 +111,7 @@ def verdict(
     with jax.enable_x64(True):
         try:
             begin("its structure")
+            check_on_tables(name, facts)
             subject, batch, findings = _found(factory, facts, gamma)
             if not all(finding.ok for finding in findings):
                 return Verdict(name, claims, subject.facts, tuple(findings), {})
@@ -149,12 +150,14 @@ def exact_figures(
         problems: Small problems by name; default: the three reference problems.
 
     Raises:
-        ValueError: It breaks a rule that every estimator has to keep, or a problem is too large.
+        ValueError: It breaks a rule that every estimator has to keep, it is for continuous actions
+            alone, or a problem is too large.
     """
     problems = tabular.references() if problems is None else problems
     for name, mdp in problems.items():
         references.check_small(f"problem {name!r}", mdp)
     facts = facts_of(factory)
+    check_on_tables(part_name(factory), facts)
     with jax.enable_x64(True):
         if facts.module:  # of the table, whose rows are proved by the tests
             h = references.hyperparams(facts, gamma)

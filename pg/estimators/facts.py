@@ -186,6 +186,14 @@ _SEVERAL_STEPS: dict[str, Any] = {
     "learning_rate": 0.001,
 }
 
+# Complete episodes of a swing-up whose rewards have no natural scale.
+_PENDULUM: dict[str, Any] = {
+    "env": "Pendulum-v1",
+    "gamma": 0.95,
+    "normalise_observations": True,
+    "scale_rewards": True,
+}
+
 FACTS: dict[str, Facts] = {
     "reinforce": Facts(
         module="episodic",
@@ -431,6 +439,56 @@ FACTS: dict[str, Facts] = {
         off_policy=True,
         psi_depends_on_policy=True,
         same_on_policy="trajectory_control_variate",
+    ),
+    "q_prop": Facts(
+        module="action_derivatives",
+        psi="γᵗ (Gₜ - L(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ",
+        source="Q-Prop; Gu et al. 2017, 1611.02247, eq. 7",
+        unbiased_for="J",
+        why="for any Q, as it was fitted to earlier batches",
+        variance="removes what is linear in the action, as far as Q is right",
+        critic="Q",
+        actions=("continuous",),
+        baseline="critic",
+        psi_depends_on_policy=True,
+        settings=_PENDULUM,
+    ),
+    "stein_control_variate": Facts(
+        module="action_derivatives",
+        psi="γᵗ (Gₜ - Q(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)",
+        source="Liu et al. 2018, 1710.11198, eq. 8",
+        unbiased_for="J",
+        why="for any Q, as it was fitted to earlier batches",
+        variance="that of action_dependent_baseline, and that of the derivative over actions",
+        critic="Q",
+        actions=("continuous",),
+        baseline="critic",
+        psi_depends_on_policy=True,
+        settings=_PENDULUM,
+    ),
+    "svg0": Facts(
+        module="action_derivatives",
+        psi="γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)",
+        source="SVG(0); Heess et al. 2015, 1510.09142",
+        unbiased_for="no",
+        why="unless Q is exact, which stands in for the reward to go",
+        variance=(
+            "none from what follows the action; that of the derivative over actions, and of states"
+        ),
+        critic="Q",
+        actions=("continuous",),
+        settings=_PENDULUM,
+    ),
+    "deterministic_policy_gradient": Facts(
+        module="action_derivatives",
+        psi="γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ",
+        source="Silver et al. 2014, theorem 1",
+        unbiased_for="no",
+        why="unless Q is exact and quadratic, and then for the mean alone",
+        variance="none from the choice of the action; that of the states",
+        critic="Q",
+        actions=("continuous",),
+        settings=_PENDULUM,
     ),
     "dynamics_control_variate": Facts(
         module="asked_again",
@@ -702,6 +760,12 @@ FACTS: dict[str, Facts] = {
         },
     ),
 }
+
+
+ON_TABLES = tuple(name for name, row in FACTS.items() if row.takes("discrete"))
+"""The estimators that tabular problems have, whose actions are discrete: those with exact figures.
+The others are for continuous actions alone.
+"""
 
 
 def estimators_with(**facts: Any) -> tuple[str, ...]:

@@ -77,6 +77,17 @@ def check_exact(field: str, text: str) -> None:
         )
 
 
+def check_on_tables(name: str, facts: Facts) -> None:
+    """Raises ValueError for the facts of an estimator that is for continuous actions alone, which
+    no tabular problem has.
+    """
+    if not facts.takes("discrete"):
+        raise ValueError(
+            f"estimator {name!r} is for continuous actions alone, and exact figures are of tabular "
+            "problems, whose actions are discrete"
+        )
+
+
 def is_known(text: str) -> bool:
     """True for the name of an estimator."""
     return text in FACTS or is_sequence(text) or is_selection(text)

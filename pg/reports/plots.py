@@ -115,6 +115,10 @@ LOOKS: dict[str, tuple[int, int]] = {
     "v_mpo": (0, 5),
     "mdpo": (1, 5),
     "gradient_control_variate": (2, 5),
+    "q_prop": (3, 5),
+    "stein_control_variate": (4, 5),
+    "svg0": (5, 5),
+    "deterministic_policy_gradient": (6, 5),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

@@ -122,6 +122,8 @@ def test_what_is_parallel_to_the_gradient() -> None:
             "standardised",
             "grpo",
             "all_action",
+            "svg0",
+            "deterministic_policy_gradient",
             "actor_critic",
             "gae",
             "vtrace",

@@ -186,7 +186,7 @@ OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
 OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
 OF_PI += ("mdpo", "standardised", "v_mpo")
-OF_PI += ("gradient_control_variate",)
+OF_PI += ("gradient_control_variate", "q_prop", "stein_control_variate")
 OF_PI += ("vine_advantage", "vine_action_value", "vine_all_action", "measure_valued")
 
 

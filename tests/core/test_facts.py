@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pg.estimators.facts import FACTS, estimators_with
+from pg.estimators.facts import FACTS, ON_TABLES, estimators_with
 from pg.reports import plots
 
 ROOT = Path(__file__).parents[2]
@@ -170,5 +170,8 @@ def test_facts_agree_with_one_another() -> None:
         assert facts.same_on_policy in ("", *FACTS), name
     of_actions = ("optimal_state_baseline", "all_action", "action_dependent_baseline")
     of_actions += ("trajectory_control_variate", "gradient_control_variate", "doubly_robust")
+    of_actions += ("q_prop", "stein_control_variate", "svg0", "deterministic_policy_gradient")
     assert estimators_with(critic="Q") == of_actions
+    assert estimators_with(actions=("continuous",)) == of_actions[-4:]
+    assert [name for name in FACTS if name not in ON_TABLES] == [*of_actions[-4:]]
     assert estimators_with(several_steps=True, baseline="group") == ("grpo",)

@@ -28,7 +28,7 @@ from pg import (
 from pg.envs import environment, spaces
 from pg.estimators import ESTIMATORS
 from pg.estimators.base import valued
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, ON_TABLES
 from pg.estimators.pathwise import pathwise_gradient
 from pg.networks import actor, make_critic
 from pg.runs import results
@@ -114,7 +114,7 @@ def assert_ends_enter_nothing(config: Config) -> None:
 
 
 FAST = ("state_value", "optimal_baseline")
-OTHERS = [name for name in ESTIMATORS if name not in ("gpomdp", "ppo", "vtrace", *FAST)]
+OTHERS = [name for name in ON_TABLES if name not in ("gpomdp", "ppo", "vtrace", *FAST)]
 EPISODES = [
     pytest.param(
         "state_value", {"normalise_observations": True, "diagnostics": True}, id="state_value"

@@ -20,7 +20,7 @@ from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, build_estimator, episodic
 from pg.estimators import checks as estimator_checks
 from pg.estimators.base import standardise
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, ON_TABLES
 from pg.evaluate import evaluate
 from pg.networks import Network
 from pg.presets import preset
@@ -64,6 +64,9 @@ def ways() -> list[Any]:
         "trajectory_importance",
         "ratio_only",
         "batch_mean",
+        "stein_control_variate",
+        "svg0",
+        "deterministic_policy_gradient",
     )
     slow = [
         (name, "episodes")
@@ -83,6 +86,7 @@ def ways() -> list[Any]:
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
     group = 2 if FACTS[estimator].baseline == "group" else 1
     sizes = {
+        "env": "CartPole-v1" if estimator in ON_TABLES else "Pendulum-v1",
         "num_envs": 4,
         "num_steps": 8,
         "num_updates": 3,

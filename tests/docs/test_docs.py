@@ -68,6 +68,7 @@ def test_what_estimators_need_is_what_the_table_of_facts_says() -> None:
         set(estimators_with(collect=("episodes",), critic="V")),
         set(estimators_with(critic="Q", actions=("discrete", "continuous"))),
         set(estimators_with(critic="Q", actions=("discrete",))),
+        set(estimators_with(critic="Q", actions=("continuous",))),
         set(estimators_with(collect=both, critic="V")),
         set(estimators_with(collect=("windows",))),
         {

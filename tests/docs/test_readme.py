@@ -17,7 +17,7 @@ from pg.benchmarks import learning, report
 from pg.commands import table
 from pg.config import Config, Hyperparams
 from pg.estimators import ESTIMATORS
-from pg.estimators.facts import FACTS
+from pg.estimators.facts import FACTS, ON_TABLES
 from pg.exact import tabular
 from pg.reports import tables
 from pg.runs import folders, parameters
@@ -119,6 +119,9 @@ def test_the_table_has_a_row_for_every_estimator_and_says_what_it_says() -> None
     assert list(shown) == list(FACTS)
     for name, row in shown.items():
         assert " | ".join(row[:4]) == table.described(name)
+        if name not in ON_TABLES:
+            assert row[4:] == ["—"] * 3
+            continue
         unbiased_in_all = row[4] == "0 · 0 · 0"
         assert unbiased_in_all == (FACTS[name].unbiased_for == "J"), name
 
@@ -144,9 +147,17 @@ def test_a_slim_table_of_some_estimators_has_all_of_them() -> None:
     assert shown == [table.slim(name) for name in asked]
 
 
+def test_a_row_of_continuous_actions_alone_has_no_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert table.main(["--estimators", "q_prop"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row == f"| {table.described('q_prop')} | — | — | — |"
+
+
 ON_ALL = ("reward_to_go", "standardised", "gpomdp")
 SOME = ("reward_to_go", "all_action", "leave_one_out", "ppo")
-ROWS = [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in FACTS]
+ROWS = [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for name in ON_TABLES]
 
 
 @pytest.mark.usefixtures("x64")

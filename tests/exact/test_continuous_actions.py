@@ -38,9 +38,12 @@ from continuous import (
 from pg.config import Config
 from pg.distributions import CensoredGaussian, TanhGaussian
 from pg.estimators import action_derivatives
+from pg.estimators.facts import FACTS, ON_TABLES
+from pg.estimators.names import facts_of
 from pg.exact.closed_forms import LQR, bandit, lqr
 from pg.layers import Quadratic
 from pg.networks import Network
+from pg.presets import preset
 from pg.train import make_learner, make_train
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -156,7 +159,20 @@ def test_every_action_by_its_value_has_the_critics_gradient(on: str) -> None:
     assert np.abs(by_actions(on, 1.0) - found.gradient).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["q_prop", "stein"])
+CONTROL_VARIATES = ("q_prop", "stein_control_variate")
+BY_DERIVATIVE = ("svg0", "deterministic_policy_gradient")
+
+
+def test_every_estimator_of_continuous_actions_alone_is_judged_by_what_the_table_says() -> None:
+    """One that is unbiased for J is held against ∇J for a critic that is wrong; any other against
+    what such a critic makes of it, which is another vector.
+    """
+    assert {*CONTROL_VARIATES, *BY_DERIVATIVE} == set(FACTS) - set(ON_TABLES)
+    assert {FACTS[name].unbiased_for for name in CONTROL_VARIATES} == {"J"}
+    assert {FACTS[name].unbiased_for for name in BY_DERIVATIVE} == {"no"}
+
+
+@pytest.mark.parametrize("name", CONTROL_VARIATES)
 def test_control_variates_of_derivatives_keep_the_mean(name: str) -> None:
     episodes = regulator("planar").episodes
     for error in (0.0, 1.0):
@@ -169,7 +185,7 @@ def test_control_variates_of_derivatives_keep_the_mean(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(BANDITS))
-@pytest.mark.parametrize("name", ["q_prop", "stein"])
+@pytest.mark.parametrize("name", CONTROL_VARIATES)
 def test_control_variates_of_derivatives_take_every_distribution(name: str, kind: str) -> None:
     problem, policy = BANDITS[kind]
     episodes = one_step(problem, policy)
@@ -179,33 +195,50 @@ def test_control_variates_of_derivatives_take_every_distribution(name: str, kind
     np.testing.assert_allclose(mean_of(found, episodes), expected, atol=1e-11)
 
 
-def test_estimators_of_derivatives_train_and_need_continuous_actions() -> None:
-    for factory in (action_derivatives.q_prop, action_derivatives.deterministic):
-        settings: dict[str, Any] = {"estimator": factory, "hidden_sizes": (4,), "num_envs": 2}
-        train = make_train(Config(env="Pendulum-v1", num_updates=3, preset=None, **settings))
-        _, metrics = jax.eval_shape(train, jax.random.key(0))
-        assert metrics["return"].shape == (3,)
-        with pytest.raises(ValueError, match="and so needs one Box with one axis of them"):
-            make_learner(Config(env="CartPole-v1", preset=None, **settings))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "q_prop",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("svg0", "stein_control_variate")),
+    ],
+)
+def test_estimators_of_derivatives_train_and_need_continuous_actions(name: str) -> None:
+    """By their names alone on the environment of their presets."""
+    config, h = preset(name, num_updates=3, hidden_sizes=(4,), num_envs=2)
+    assert config.env == "Pendulum-v1"
+    _, metrics = jax.eval_shape(make_train(config, h), jax.random.key(0))
+    assert metrics["return"].shape == (3,)
+    with pytest.raises(ValueError, match="and so needs one Box with one axis of them"):
+        make_learner(Config(env="CartPole-v1", estimator=name))
 
 
-def test_derivatives_of_a_quadratic_have_the_gradient_of_every_action_by_its_value() -> None:
+def test_their_functions_are_those_of_the_names() -> None:
+    """Those of the names from before the table, too."""
+    for name in (*CONTROL_VARIATES, *BY_DERIVATIVE):
+        assert facts_of(getattr(action_derivatives, name)) is FACTS[name]
+    assert facts_of(action_derivatives.stein) is FACTS["stein_control_variate"]
+    assert facts_of(action_derivatives.deterministic) is FACTS["deterministic_policy_gradient"]
+
+
+@pytest.mark.parametrize("name", BY_DERIVATIVE)
+def test_derivatives_of_a_quadratic_have_the_gradient_of_every_action_by_its_value(
+    name: str,
+) -> None:
     """At the mode that of the mean alone; at the action that was taken that of both."""
-    episodes, size = regulator("planar").episodes, PLANAR_POLICY[0].size
+    episodes, of_mean = regulator("planar").episodes, PLANAR_POLICY[0].size
     for error in (0.0, 1.0):
         expected = by_actions("planar", error)
-        of_taken = mean_of(estimates("svg0", "planar", error), episodes)
-        np.testing.assert_allclose(of_taken, expected, rtol=1e-12, atol=1e-12)
-        at_mode = mean_of(estimates("deterministic", "planar", error), episodes)
-        np.testing.assert_allclose(at_mode[:size], expected[:size], rtol=1e-12, atol=1e-12)
-        np.testing.assert_array_equal(at_mode[size:], 0.0)
+        if name == "deterministic_policy_gradient":
+            expected[of_mean:] = 0.0
+        found = mean_of(estimates(name, "planar", error), episodes)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_stochastic_gradient_tends_to_the_deterministic_one() -> None:
     """Theorem 2 of Silver et al. 2014: at a rate of σ² on a regulator; the table of the docs."""
     K, silent = NOISY_POLICY[0], np.array([-40.0])
     critic = critic_off_by_error(NOISY, (K, silent))
-    by_derivative = estimates_of("deterministic", in_x(), critic)
+    by_derivative = estimates_of("deterministic_policy_gradient", in_x(), critic)
     without_noise = all_episodes(NOISY, (K, silent))
     found = by_derivative((K, silent), 0.0, without_noise)
     limit = mean_of(found, without_noise)[0]

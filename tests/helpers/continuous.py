@@ -14,7 +14,7 @@ import numpy as np
 
 from pg.config import Hyperparams
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
-from pg.estimators import ESTIMATORS, Params, action_derivatives
+from pg.estimators import ESTIMATORS, Params
 from pg.exact.closed_forms import LQR, GaussianBandit, SquashedBandit, lqr
 from pg.layers import Quadratic
 from pg.networks import Network
@@ -199,9 +199,7 @@ def estimates_of(
     """The function that makes an estimate of every episode alone, as a direction of ascent, [M, P],
     of the parameters of policy and critic and of the episodes.
     """
-    listed = ESTIMATORS.get(name)
-    factory = listed if listed is not None else getattr(action_derivatives, name)
-    estimator = factory(policy, critic, Hyperparams(gamma=GAMMA))
+    estimator = ESTIMATORS[name](policy, critic, Hyperparams(gamma=GAMMA))
 
     @jax.jit
     def mapped(params: Params, traj: Trajectory) -> jax.Array:

@@ -86,6 +86,8 @@ def test_a_listed_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
         (["gae", "--gamma", "1.5"], "gamma must be above 0 and at most 1, got 1.5"),
         (["gae", "--episodes", "0"], "episodes must be a whole number of at least 1, got 0"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
+        (["q_prop"], "estimator 'q_prop' is for continuous actions alone"),
+        (["gae", "--beside", "svg0"], "estimator 'svg0' is for continuous actions alone"),
         (["selected:leave_one_out+state_value"], "so give leave_one_out or state_value"),
         (["gae", "--beside", "selected:reinforce+batch_mean"], "so give reinforce or batch_mean"),
     ],

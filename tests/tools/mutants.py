@@ -1388,7 +1388,7 @@ MUTANTS = [
         "estimators/action_derivatives.py",
         "dist.reparameterised(jax.lax.stop_gradient(noise))",
         "dist.reparameterised(noise)",
-        "tests/exact/test_continuous_actions.py -k 'derivatives_keep and stein'",
+        "tests/exact/test_continuous_actions.py -k 'derivatives_keep and stein_control_variate'",
     ),
     Mutant(
         "the deterministic policy gradient at the action that was taken",
@@ -1396,6 +1396,27 @@ MUTANTS = [
         "q.at(dist.action(dist.mode()))",
         "q.at(action_for_noise(dist, batch.traj))",
         "tests/exact/test_continuous_actions.py -k derivatives_of_a_quadratic",
+    ),
+    Mutant(
+        "SVG(0) at the mode",
+        "estimators/action_derivatives.py",
+        "return batch.psi * batch.extra.q.at(action_for_noise(dist, batch.traj))",
+        "return batch.psi * batch.extra.q.at(dist.action(dist.mode()))",
+        "tests/exact/test_continuous_actions.py -k 'derivatives_of_a_quadratic and svg0'",
+    ),
+    Mutant(
+        "exact figures on tables of what is for continuous actions alone",
+        "commands/table.py",
+        'if not facts_of(estimators[name]).takes("discrete"):',
+        "if not estimators:",
+        "tests/docs/test_readme.py -k continuous_actions_alone",
+    ),
+    Mutant(
+        "a check on tables of what is for continuous actions alone",
+        "estimators/names.py",
+        'if not facts.takes("discrete"):',
+        "if not facts.critic:",
+        "tests/runs/test_check.py -k said_before_jax",
     ),
     Mutant(
         "the exact value of an action of this step's successor",
