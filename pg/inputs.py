@@ -54,6 +54,7 @@ ALIASES = {
     **dict.fromkeys(("batch_size", "mini_batch_size", "sgd_minibatch_size"), "minibatch_size"),
     **dict.fromkeys(("frame_skip", "frameskip"), "action_repeat"),
     **dict.fromkeys(("num_generations", "n_generations"), "group_size"),
+    **dict.fromkeys(("symmetric", "mirrored", "antithetic_pairs"), "antithetic"),
     **dict.fromkeys(("discount", "discount_factor"), "gamma"),
     **dict.fromkeys(("lambda", "lam", "lmbda", "trace_decay"), "gae_lambda"),
     **dict.fromkeys(

@@ -563,7 +563,8 @@ def _existing(
     ):
         raise ValueError(
             f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} "
-            f"depends on it"
+            f"depends on it: start another run from its policy, --init-from {folder}, or give "
+            f"--{moving[0].replace('_', '-')} constant to a run that is to be made longer"
         )
     return folder
 

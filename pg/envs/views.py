@@ -215,9 +215,10 @@ def named_parts(setting: str, obs: Any) -> Mapping[str, Any]:
         return dict(obs._asdict())
     if dataclasses.is_dataclass(obs) and not isinstance(obs, type):
         return {field.name: getattr(obs, field.name) for field in dataclasses.fields(obs)}
+    also = f"; what the policy sees and the time is {WITH_TIME!r}" if setting == METHOD else ""
     kind = f"has shape {obs.shape}" if is_one_array(obs) else f"is a {type(obs).__name__}"
     raise InterfaceError(
-        f"{setting} names parts of a dictionary, and the observation {kind}, without names"
+        f"{setting} names parts of a dictionary, and the observation {kind}, without names{also}"
     )
 
 

@@ -50,6 +50,11 @@ def check_estimator(field: str, text: Any, *others: str) -> None:
         text: the name.
         others: what else could have been given, for the message.
     """
+    if text == "pgpe":
+        raise ValueError(
+            f"{field}: PGPE is an estimator of complete episodes, as moving_average, with "
+            "exploration='parameters': give both"
+        )
     if is_selection(text):
         facts_of_selection_by_name(text)
     elif not isinstance(text, str) or ":" not in text:

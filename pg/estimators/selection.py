@@ -110,6 +110,8 @@ def selected(
         ValueError: Candidates that cannot share a critic, batches or further rollouts; two of one
             name; or none that is unbiased, and no reference.
     """
+    if len(candidates) == 1 and isinstance(candidates[0], list):
+        raise ValueError("candidates are arguments, got one list: write selected(*candidates)")
     candidates = tuple(map(loaded, candidates))
     names = [part_name(candidate) for candidate in candidates]
     for name in names:
@@ -136,7 +138,7 @@ def selected(
 
     def make(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         made = [factory(policy, critic, h) for factory in factories]
-        return _selection(names, made, how, critic if facts.critic != "none" else None, h)
+        return _selection(names, made, how, critic if any(map(_has_critic, made)) else None, h)
 
     make.__name__ = f"selected_of_{'_and_'.join(names)}"
     make.facts = facts  # type: ignore[attr-defined]
@@ -159,6 +161,12 @@ def _candidate(listed: Candidate) -> Factory | str:
     if listed.gae_lambda is None:
         return listed.estimator
     return with_hyperparams(listed.estimator, gae_lambda=listed.gae_lambda)
+
+
+def _has_critic(made: Estimator) -> bool:
+    """True for an estimator with parameters of a critic, whatever is stated of it."""
+    params, _ = jax.eval_shape(made.init, jax.random.key(0))
+    return bool(jax.tree.leaves(params.critic))
 
 
 def _selection(

@@ -280,7 +280,9 @@ def _check_sampling(config: Any, facts: Any) -> None:
         others = [
             name
             for name, row in FACTS.items()
-            if row.baseline not in ("batch", "group") and "episodes" in row.collect
+            if row.baseline not in ("batch", "group")
+            and "episodes" in row.collect
+            and (config.exploration != "parameters" or row.weighs_first_step_by_return)
         ]
         raise ValueError(
             f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "

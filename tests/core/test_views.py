@@ -520,6 +520,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         settings_of(env=Clock(), observe=("place",)),
         "observe names parts of a dictionary, and the observation has shape (2,), without names",
     ),
+    "the time by name": (
+        settings_of(env=Clock(), critic_observe=("time",)),
+        "without names; what the policy sees and the time is 'policy_and_time'",
+    ),
     "entries of a dictionary": (
         settings_of(observe=("time",), critic_observe=(0,)),
         "critic_observe chooses entries of a vector, and the observation is a dict: write",

@@ -237,6 +237,8 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
         selected("reinforce", "leave_one_out", decay=1.0)
     with pytest.raises(ValueError, match="period must be a whole number of at least 1"):
         selected("reinforce", "leave_one_out", period=0)
+    with pytest.raises(ValueError, match=r"got one list: write selected\(\*candidates\)"):
+        selected(["reinforce", "leave_one_out"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown reference 'gae'"):
         selected("reinforce", "leave_one_out", reference="gae")
     estimator, params = built("lookahead_control_variate", "state_value")
@@ -277,6 +279,21 @@ def test_a_hyperparameter_without_effect_is_refused() -> None:
         return ESTIMATORS["gae"](policy, critic, h)
 
     with_hyperparams(own, gae_lambda=0.9)
+
+
+def test_one_of_a_users_own_without_a_critic_is_a_candidate() -> None:
+    """Nothing is stated of its critic, and it has none."""
+
+    @pg.with_facts(unbiased_for="J", collect=("episodes",))
+    def own(policy: pg.Network, critic: pg.Network, h: Hyperparams) -> pg.estimators.Estimator:
+        def weigh(params: Any, state: Any, traj: Trajectory) -> Any:
+            return pg.returns.total_return(traj.reward, h.gamma), (), state
+
+        return pg.build_estimator(policy, None, h, weigh, accepts=("episodes",))
+
+    config = Config(env=MDP, estimator=selected("leave_one_out", own), num_envs=4, num_updates=1)
+    state, _ = jax.eval_shape(pg.make_train(config), jax.random.key(0))
+    assert jax.tree.leaves(state.params.critic) == []
 
 
 def test_each_candidate_keeps_its_state_whichever_is_chosen() -> None:
