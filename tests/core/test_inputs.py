@@ -16,6 +16,7 @@ from pg.config import Config, Hyperparams
 from pg.estimators.facts import FACTS
 from pg.estimators.names import NAMES
 from pg.inputs import ALIASES, check_key, nearest
+from pg.settings.choices import CHOICES
 from pg.train import make_train
 
 
@@ -43,6 +44,7 @@ def test_words_of_other_libraries_stand_for_what_is_here() -> None:
         *Hyperparams().scalars(),
         *(f.name for f in fields(Config)),
         *FACTS,
+        *CHOICES["sampling"],
     }
     for word, meant in ALIASES.items():
         assert word not in flags, word
