@@ -86,12 +86,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print("interrupted; the same command continues from here")
         return cli.INTERRUPTED
     best = leaderboard.chosen(measurements, options.seed)
-    wanted = options.select(measurements, options.seed, *best.values())
-    qualities = wanted.qualities
+    qualities = options.select(measurements, options.seed, *best.values()).qualities
     if not qualities:
         cli.fail(f"{options.from_ or options.out} has no row of seed {options.seed}")
     named = [combinations.canonical_name(name) for name in options.estimators]
-    report = leaderboard.report(qualities, best, named)
+    timed = options.select(measurements, options.seed, *leaderboard.TIMED.values()).qualities
+    report = leaderboard.report(qualities, best, named, timed)
     print(report)
     if options.report:
         tables.insert(options.report, report, leaderboard.MARKS)

@@ -39,6 +39,7 @@ from pg.benchmarks.leaderboard.quality import (
 from pg.benchmarks.leaderboard.recommendations import recommendations_table, recommended
 from pg.benchmarks.leaderboard.report import (
     MARKS,
+    TIMED,
     agreement,
     gap_table,
     leaderboard_table,
@@ -55,6 +56,7 @@ __all__ = [
     "MARKS",
     "PROBLEMS",
     "SNAPSHOTS",
+    "TIMED",
     "CurvePoint",
     "GradientEstimates",
     "Measurements",

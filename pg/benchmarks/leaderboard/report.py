@@ -24,6 +24,8 @@ from pg.runs import files
 
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 TOP = 3
+# Estimators by name, and the combination of each with a critic that sees the time.
+TIMED = {name: name_of(name, {"critic_observe": CRITIC_VIEWS[1]}) for name in FACTS}
 
 
 def variance_table(qualities: Iterable[Quality]) -> str:
@@ -48,6 +50,7 @@ def report(
     qualities: Sequence[Quality],
     best: Mapping[str, str] = MappingProxyType({}),
     named: Sequence[str] = (),
+    timed: Sequence[Quality] = (),
 ) -> str:
     """The leaderboard, what unbiased estimators reach of it, and the steps to 0.9 at each snapshot.
 
@@ -55,6 +58,7 @@ def report(
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that a search chose.
         named: combinations that stand beside the estimators, as they were asked for.
+        timed: measurements of estimators whose critics see the time, and of the same whose do not.
     """
     listed = [x for x in qualities if not is_combination(x.estimator) or x.estimator in named]
     parts = [
@@ -64,7 +68,7 @@ def report(
     for snapshot in SNAPSHOTS:
         if gap := gap_table(qualities, best, snapshot):
             parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
-    if table := time_table(qualities):
+    if table := time_table(timed):
         parts.append(
             "Variance with a critic that sees the time, over that with one that does not; at the "
             f"{', the '.join(SNAPSHOTS)} of training:\n\n{table}"
@@ -136,12 +140,11 @@ def time_table(qualities: Sequence[Quality]) -> str:
     """
     variances = {(x.estimator, x.problem, x.snapshot): x.variance.value for x in qualities}
     measured = {x.estimator for x in qualities}
-    timed = {name: name_of(name, {"critic_observe": CRITIC_VIEWS[1]}) for name in FACTS}
-    names = [name for name in FACTS if timed[name] in measured]
+    names = [name for name in FACTS if TIMED[name] in measured]
     problems = list(dict.fromkeys(x.problem for x in qualities))
 
     def ratio(name: str, problem: str, snapshot: str) -> str:
-        with_time = variances.get((timed[name], problem, snapshot))
+        with_time = variances.get((TIMED[name], problem, snapshot))
         without = variances.get((name, problem, snapshot))
         return numerals.number(with_time / without, 2) if with_time and without else "—"
 
