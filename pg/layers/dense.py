@@ -1,21 +1,39 @@
 """Dense layers: the product with the weights, their initialisation, and nonlinearities."""
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pg.config import Initialiser
 
-__all__ = ["ACTIVATIONS", "INITIALISERS", "Activation", "dense", "layer_norm", "orthogonal"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISERS",
+    "Activation",
+    "dense",
+    "forward_mode",
+    "layer_norm",
+    "orthogonal",
+]
 
 # Of a matrix that is made orthonormal row by row, and of a block of larger ones: of 16, 32, 64 and
 # 128 the fastest for 1024 x 1024 on a CPU.
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
+
+# A CPU computes the gradient of a kernel with at most so many entries as a product of transposes,
+# from so many rows on. Of 1024 x 1024 it is no faster so, of 128 rows slower
+# (experiments/speed/kernel_gradients.py).
+SMALL_KERNEL, FEWEST_ROWS = 256 * 256, 192
+
+_forward_mode = contextvars.ContextVar("forward_mode", default=False)
 
 Activation = Callable[[Array], Array]  # entry by entry
 ACTIVATIONS: dict[str, Activation] = {
@@ -51,6 +69,18 @@ def dense(features: int, scale: float, initialiser: Initialiser = "orthogonal") 
     )
 
 
+@contextlib.contextmanager
+def forward_mode() -> Iterator[None]:
+    """A context for tracing derivatives in forward mode, as of a gradient along a vector: the
+    transposed products of `dense` make those slower and not faster.
+    """
+    token = _forward_mode.set(True)
+    try:
+        yield
+    finally:
+        _forward_mode.reset(token)
+
+
 def layer_norm() -> nn.LayerNorm:
     """Layer normalisation (Ba et al. 2016, 1607.06450) over the last axis, in the canonical
     float.
@@ -66,7 +96,58 @@ def _rows_times_kernel(
     Of rows [T, B, I] XLA sums the kernel's gradient over two axes, by a product that on CPU took
     2.6 times as long as the one over a single axis (256 rows of 64, jax 0.10.2).
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
+    product = _with_transposed_gradient if _has_fast_transpose(rows, kernel) else jnp.matmul
+    return product(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> bool:
+    """True where `_with_transposed_gradient` is the faster product: on a CPU, in reverse mode, for
+    many rows and a small kernel with more than one output (with one its gradient is a matrix times
+    a vector).
+    """
+    is_small = kernel.shape[1] > 1 and kernel.size <= SMALL_KERNEL
+    num_rows = x.shape[0]
+    # An exported program leaves the number of rows open, and takes no gradient.
+    has_many_rows = isinstance(num_rows, int) and num_rows >= FEWEST_ROWS
+    is_fast = is_small and has_many_rows and jax.default_backend() == "cpu"
+    return is_fast and not _forward_mode.get()
+
+
+@jax.custom_jvp
+def _with_transposed_gradient(
+    x: Float[Array, "R I"], kernel: Float[Array, "I O"]
+) -> Float[Array, "R O"]:
+    """x times kernel, [R, O], whose gradient in the kernel is (gᵀ x)ᵀ and not xᵀ g.
+
+    The two are equal, but on a CPU the product of gᵀ, laid out as [O, R], with x is faster than one
+    that contracts the rows of both. Barriers keep XLA from folding the transposes into the product.
+    """
+    return x @ kernel
+
+
+def _tangent_of_product(
+    primals: tuple[Array, Array], tangents: tuple[Any, Any]
+) -> tuple[Float[Array, "R O"], Float[Array, "R O"]]:
+    """x times kernel, and its derivative along the tangents.
+
+    The kernel's part is x dkernel, with each of the two once transposed and back around a barrier:
+    reverse mode makes of it the product of `_with_transposed_gradient`, forward mode one in the
+    usual order.
+    """
+    (x, kernel), (dx, dkernel) = primals, tangents
+    product = _with_transposed_gradient(x, kernel)
+    tangent = jnp.zeros_like(product)
+    if not isinstance(dx, SymbolicZero):
+        tangent = dx @ kernel
+    if not isinstance(dkernel, SymbolicZero):
+        held = jax.lax.optimization_barrier
+        of_kernel = held((x @ held(dkernel.T).T).T).T
+        tangent = of_kernel if isinstance(dx, SymbolicZero) else tangent + of_kernel
+    return product, tangent
+
+
+_with_transposed_gradient.defjvp(_tangent_of_product, symbolic_zeros=True)
 
 
 def orthogonal(scale: float) -> Callable[..., Array]:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from pg.fast import blocks
+from pg.layers.dense import forward_mode
 from pg.networks import Network, unroll
 from pg.rollout import Trajectory
 
@@ -63,7 +64,8 @@ def fisher_vector_product(
 
     def block(rows: Trajectory) -> Any:
         slope = jax.grad(lambda other: _kl(policy, params, other, rows, gamma))
-        return jax.jvp(slope, (params,), (vector,))[1]
+        with forward_mode():
+            return jax.jvp(slope, (params,), (vector,))[1]
 
     return blocks.mean_over_episodes(block, traj.without_carry, traj.valid)
 

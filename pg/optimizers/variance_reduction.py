@@ -23,6 +23,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import log_ratio
+from pg.layers.dense import forward_mode
 from pg.networks import Network
 from pg.settings.ranges import BELOW_ONE
 
@@ -66,7 +67,8 @@ def hessian_vector_product(
         at_own = params._replace(policy=own)
         return importance_weighted_gradient(estimator, policy, at_own, batch).policy
 
-    return jax.jvp(gradient, (params.policy,), (vector,))[1]
+    with forward_mode():
+        return jax.jvp(gradient, (params.policy,), (vector,))[1]
 
 
 # parameters, key -> a batch that they collect, weighed, and the environment steps that it took

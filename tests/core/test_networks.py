@@ -13,7 +13,7 @@ from mistakes import Mistake, assert_one_sentence, handed, learner_of
 from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
-from pg.layers import orthogonal, patches
+from pg.layers import dense, orthogonal, patches
 from pg.networks import Network, make_critic, make_policy, num_params, unroll
 
 KEY = jax.random.key(0)
@@ -34,6 +34,64 @@ def test_orthogonal_initialisation(shape: tuple[int, ...]) -> None:
     w = np.asarray(orthogonal(2.0)(KEY, shape, jnp.float32)).reshape(-1, shape[-1])
     gram = w.T @ w if w.shape[0] >= w.shape[1] else w @ w.T
     np.testing.assert_allclose(gram, 4 * np.eye(len(gram)), atol=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_a_dense_layer_has_the_plain_gradient(outputs: int) -> None:
+    """And curvature, forward and reverse, of each of several kernels alike."""
+    layer = dense.dense(outputs, 1.0)
+    x = jax.random.normal(KEY, (64, 4, 6)) / 16
+    kernels = jax.random.normal(jax.random.key(1), (2, 6, outputs))
+
+    def of_layer(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        bias = jnp.zeros(outputs)
+        return jnp.tanh(layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)).sum()
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.tanh(x @ kernel).sum()
+
+    def derivatives(f: Any) -> Any:
+        both = (0, 1)
+        gradient, slope = jax.grad(f, both), jax.jacfwd(f, both)
+        curvature, twice = jax.jacfwd(jax.grad(f, 1), both), jax.jacrev(jax.grad(f, 1), both)
+
+        def at(kernel: jax.Array) -> Any:
+            return [d(x, kernel) for d in (gradient, slope, curvature, twice)]
+
+        return jax.jit(jax.vmap(at))(kernels)
+
+    of_both = zip(*map(jax.tree.leaves, (derivatives(of_layer), derivatives(plain))), strict=True)
+    for found, expected in of_both:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape", "transposed"),
+    [
+        (256, (64, 2), True),
+        (256, (256, 256), True),
+        (128, (64, 2), False),
+        (256, (64, 1), False),
+        (256, (257, 256), False),
+    ],
+)
+def test_gradients_of_small_kernels_are_products_of_transposes(
+    rows: int, shape: tuple[int, int], transposed: bool
+) -> None:
+    """On a CPU, of many rows, and not where a gradient is differentiated forward."""
+    layer, (inputs, outputs) = dense.dense(shape[1], 1.0), shape
+    kernel, bias = jnp.zeros(shape), jnp.zeros(outputs)
+
+    def f(kernel: jax.Array) -> jax.Array:
+        params = {"kernel": kernel, "bias": bias}
+        return layer.apply({"params": params}, jnp.ones((rows, inputs))).sum()
+
+    def is_transposed() -> bool:
+        return "optimization_barrier" in str(jax.make_jaxpr(lambda k: jax.grad(f)(k))(kernel))
+
+    assert is_transposed() == (transposed and jax.default_backend() == "cpu")
+    with dense.forward_mode():
+        assert not is_transposed()
 
 
 def test_orthogonal_matrices_are_uniform() -> None:

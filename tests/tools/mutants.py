@@ -831,6 +831,20 @@ MUTANTS = [
         "tests/exact/test_unbiased.py",
     ),
     Mutant(
+        "the gradient of a dense layer's kernel points the other way",
+        "layers/dense.py",
+        "held((x @ held(dkernel.T).T).T).T",
+        "held((x @ held(-dkernel.T).T).T).T",
+        "tests/core/test_networks.py -k plain_gradient",
+    ),
+    Mutant(
+        "gradients that are differentiated forward have the slower products",
+        "layers/dense.py",
+        "return is_fast and not _forward_mode.get()",
+        "return is_fast",
+        "tests/core/test_networks.py -k products_of_transposes",
+    ),
+    Mutant(
         "the rollout stops where the first episode ends",
         "fast/scans.py",
         "blocks.largest(alive(carry).any())",

@@ -1,0 +1,221 @@
+"""Measure on a CPU what the gradient of a minibatch gains from the transposed products of small
+kernels, and from blocks of more rows.
+
+The gradients of one batch, or whole updates, compiled each way, take turns on one core. Each figure
+is the processor time of plain products in blocks of 256 rows divided by that of another way: the
+median over turns of the ratio within a turn. A digest of the bits says whether two cores give the
+same.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from pg.commands import cli
+from pg.reports import tables
+from pg.runs import folders
+
+NUM_STEPS = 128  # of the batch whose gradient alone is timed
+
+
+class Way(NamedTuple):
+    """How a gradient is computed."""
+
+    small_kernel: int  # entries of the largest kernel with transposed products
+    rows: int = 256  # of a block
+
+
+WAYS = {
+    "plain": Way(0),
+    "plain, 1024 rows": Way(0, 1024),
+    "plain, 2048 rows": Way(0, 2048),
+    "transposed, up to 64²": Way(64 * 64),
+    "chosen": Way(256 * 256),
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "CartPole 64²": {"env": "CartPole-v1"},
+    "CartPole 256²": {"env": "CartPole-v1", "hidden_sizes": (256, 256)},
+    "CartPole 1024²": {"env": "CartPole-v1", "hidden_sizes": (1024, 1024)},
+    "Breakout as MLP": {"env": "Breakout-MinAtar", "network": "mlp"},
+    "Breakout as CNN": {"env": "Breakout-MinAtar"},
+}
+
+
+@dataclasses.dataclass
+class Options:
+    """The gradients that are compiled."""
+
+    estimators: tuple[str, ...] = ("ppo", "reinforce")
+    """Estimators, under their presets: ppo has a critic, reinforce none."""
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    """Environments and networks."""
+    update: bool = False
+    """Time whole updates of the preset, and not the gradient of one minibatch."""
+    num_envs: int = 16
+    """Number of environments; an update of ppo has them in four minibatches."""
+    seeds: int = 1
+    """Number of vmapped seeds."""
+    cores: int = 1
+    """Number of processor cores."""
+    repeats: int = 11
+    """Number of turns that are timed."""
+    json: Path | None = None
+    """File in which the figures are written."""
+
+
+def main() -> None:
+    """Prints a table of ratios."""
+    options = cli.options(Options, cli.docstring_of(__file__))
+    for name in ("num_envs", "seeds", "cores", "repeats"):
+        if getattr(options, name) < 1:
+            cli.fail(f"{name} must be at least 1, got {getattr(options, name)}")
+    unknown = set(options.networks) - set(NETWORKS)
+    if unknown:
+        cli.fail(f"networks are {', '.join(NETWORKS)}; got {', '.join(sorted(unknown))}")
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, allowed[: options.cores])  # before JAX counts them
+    rows: list[dict[str, Any]] = [
+        {"network": network, "estimator": estimator, **measured(network, estimator, options)}
+        for network in options.networks
+        for estimator in options.estimators
+    ]
+    cells = [["", "", "plain, ms", *list(WAYS)[1:], "digest of the chosen"]]
+    for row in rows:
+        ratios = [f"{row['ratios'][name]:.2f}" for name in list(WAYS)[1:]]
+        plain = f"{1e3 * row['plain_seconds']:.2f}"
+        cells.append([row["network"], row["estimator"], plain, *ratios, row["digest"]])
+    print(tables.plain(cells), flush=True)
+    if options.json is not None:
+        folders.write_json(options.json, {"rows": rows, "versions": folders.environment()})
+
+
+def measured(network: str, estimator: str, options: Options) -> dict[str, Any]:
+    """The ratios of every way, and the digest of the gradient that the chosen one gives."""
+    import jax
+
+    make = update if options.update else problem
+    programs = {}
+    for name, way in WAYS.items():
+        changes = NETWORKS[network] | {"num_envs": options.num_envs}
+        f, *arguments = make(estimator, changes, options.seeds)
+        programs[name] = compiled(f, arguments, way)
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    calls = 1
+    for turn in range(options.repeats + 1):
+        for name, program in programs.items():
+            started = time.process_time()
+            for _ in range(calls):
+                jax.block_until_ready(program(*arguments))
+            seconds[name].append((time.process_time() - started) / calls)
+        if not turn:  # the first is not timed; a later one lasts 30 ms at least
+            calls = max(1, round(0.03 / seconds["plain"][0]))
+    turns: Any = {name: np.array(each[1:]) for name, each in seconds.items()}
+    return {
+        "plain_seconds": float(np.median(turns["plain"])),
+        "ratios": {name: float(np.median(turns["plain"] / each)) for name, each in turns.items()},
+        "digest": digest(programs["chosen"](*arguments)),
+    }
+
+
+def problem(
+    estimator: str, changes: dict[str, Any], seeds: int
+) -> tuple[Callable[[Any, Any], Any], Any, Any]:
+    """The gradient of a batch, parameters, and a batch of random observations in which all steps
+    are valid: its shapes are those that a rollout has.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from pg import envs, networks, rollout
+    from pg.config import merge_env_params
+    from pg.estimators.checks import factory_of
+    from pg.presets import preset
+
+    length: dict[str, Any] = (
+        {"num_steps": NUM_STEPS} if estimator == "ppo" else {"horizon": NUM_STEPS}
+    )
+    config, h = merge_env_params(*preset(estimator, **length, **changes))
+    env = envs.configured(config, config.num_envs, h.env_params)
+    policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
+    made = factory_of(config.estimator)(policy, critic, h)
+    collector, actor = rollout.make_collector(config, env), networks.actor(policy, critic)
+    params, state = jax.jit(made.init)(jax.random.key(0))
+
+    def weighed() -> Any:
+        key = jax.random.key(0)
+        start = collector.init(actor, key)
+        return made.weigh(params, state, collector.collect(actor, params, key, start).traj)[0]
+
+    batch = jax.tree_util.tree_map_with_path(_sample, jax.eval_shape(weighed))
+    if seeds == 1:
+        return made.grad, params, batch
+
+    def of_each_seed(x: jax.Array) -> jax.Array:
+        return jnp.repeat(x[None], seeds, axis=0)
+
+    return jax.vmap(made.grad), *jax.tree.map(of_each_seed, (params, batch))
+
+
+def update(
+    estimator: str, changes: dict[str, Any], seeds: int
+) -> tuple[Callable[[Any, Any], Any], Any, Any]:
+    """An update, the state before it, and a key."""
+    import jax
+
+    from pg.config import merge_env_params
+    from pg.presets import preset
+    from pg.train import make_learner
+
+    learner = make_learner(*merge_env_params(*preset(estimator, **changes)))
+    key = jax.random.key(0)
+    if seeds == 1:
+        return learner.step, jax.jit(learner.init)(key), key
+    keys = jax.random.split(key, seeds)
+    return jax.vmap(learner.step), jax.jit(jax.vmap(learner.init))(keys), keys
+
+
+def _sample(path: Any, leaf: Any) -> Any:
+    """An array of a leaf's shape: random numbers, action 0, and no step but a valid one."""
+    import jax
+    import jax.numpy as jnp
+
+    if leaf.dtype == bool:
+        return jnp.full(leaf.shape, "valid" in jax.tree_util.keystr(path))
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return 0.5 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def compiled(f: Callable[..., Any], arguments: Any, way: Way) -> Any:
+    """The program of one way."""
+    import jax
+
+    from pg.fast import blocks
+    from pg.layers import dense
+    from pg.runs.execution import CPU_OPTIONS
+
+    with (
+        mock.patch.object(dense, "SMALL_KERNEL", way.small_kernel),
+        mock.patch.dict(blocks.ROWS, cpu=way.rows),
+    ):
+        return jax.jit(f).lower(*arguments).compile(CPU_OPTIONS)
+
+
+def digest(tree: Any) -> str:
+    """The first digits of a digest of all leaves."""
+    import hashlib
+
+    import jax
+
+    leaves = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+    return hashlib.sha256(leaves).hexdigest()[:8]
+
+
+if __name__ == "__main__":
+    main()
