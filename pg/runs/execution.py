@@ -52,8 +52,8 @@ Keep = Callable[[int, Callable[[], Any], dict[str, np.ndarray], bool], None]
 MERGED = 64
 # that are kept for the next run, each with its code and the constants that are compiled into it
 PROGRAMS = 16
-# LLVM's first level: it compiles a training in three quarters of the default's processor time, and
-# the training is as fast (experiments/speed/compilation.py).
+# LLVM's first level: it compiles a training in about 0.8 of the default's processor time, and the
+# training is as fast (experiments/speed/compilation.py).
 CPU_OPTIONS: Any = {"xla_backend_optimization_level": 1}
 _programs: OrderedDict[Any, Any] = OrderedDict()  # the last used at the end
 # in a program's text, by JAX's backends
@@ -572,7 +572,7 @@ def _compiled(
         lowered.in_tree,
         lowered.out_tree,
         settings,
-        tuple(compiler_options),
+        tuple(compiler_options.items()),
     )
     with _lock:
         if key in _programs:

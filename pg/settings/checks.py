@@ -34,6 +34,7 @@ from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
 MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
+_WITH_CRITIC = (*estimators_with(critic="V"), *estimators_with(critic="Q"))
 # an importance ratio of estimators that the table of facts does not list
 BY_A_SWITCH = ", or a switch ratio, as estimator='sequence:ratio=token'"
 
@@ -592,7 +593,7 @@ def _check_layers(config: Any) -> None:
     widths = {"hidden_sizes": config.hidden_sizes}
     if config.critic_hidden_sizes is not None:
         widths["critic_hidden_sizes"] = config.critic_hidden_sizes
-        own = ", ".join(estimators_with(critic="V"))
+        own = ", ".join(_WITH_CRITIC)
         if facts_of(config.estimator).critic == "none":
             raise ValueError(
                 f"critic_hidden_sizes is for estimators with a critic: {own}; got "
@@ -616,7 +617,7 @@ def _check_views(config: Any) -> None:
     if config.critic_observe in ((), ("policy",)):
         return
     if facts_of(config.estimator).critic == "none":
-        own = ", ".join(estimators_with(critic="V"))
+        own = ", ".join(_WITH_CRITIC)
         raise ValueError(
             f"critic_observe is for estimators with a critic: {own}; got "
             f"estimator={part_name(config.estimator)!r}"

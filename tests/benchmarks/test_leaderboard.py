@@ -215,19 +215,22 @@ def test_policies_with_the_former_name_of_their_file_are_read(
         (folder / name).mkdir(parents=True)
         tree = {"policy": snapshot.policy, "critics": snapshot.critics}
         parameters.write_params(folder / name, tree, snapshot.normaliser)
-    explained = dict.fromkeys(snapshot.critics, 0.5)
-    facts = {name: {"updates": 7, "explained": explained} for name in leaderboard.SNAPSHOTS}
+    facts = {
+        name: {"updates": 7, "explained": snapshot.explained} for name in leaderboard.SNAPSHOTS
+    }
     folders.write_json(folder / "stages.json", facts)
-    train = "pg.benchmarks.leaderboard.measurements.train_snapshots"
-    monkeypatch.delattr(train)
+    monkeypatch.delattr("pg.benchmarks.leaderboard.measurements.train_snapshots")
     assert [x.updates for x in stored_snapshots("garnet", tmp_path)] == [7, 7, 7]
-    # of before there were critics that see the time
-    for entry in facts.values():
-        entry["explained"] = {"V": 0.5, "Q": 0.5}
-    folders.write_json(folder / "stages.json", facts)
-    again = [snapshot._replace(name=name, updates=8) for name in leaderboard.SNAPSHOTS]
-    monkeypatch.setattr(train, lambda problem, seed: again, raising=False)
-    assert [x.updates for x in stored_snapshots("garnet", tmp_path)] == [8, 8, 8]
+
+
+def test_policies_without_all_critics_are_not_measured(tmp_path: Path) -> None:
+    """Nor trained again: rows of the folder would be of other policies, by rounding."""
+    folder = tmp_path / "policies" / "garnet"
+    folder.mkdir(parents=True)
+    facts = {x: {"updates": 7, "explained": {"V": 0.5, "Q": 0.5}} for x in leaderboard.SNAPSHOTS}
+    folders.write_json(folder / "snapshots.json", facts)
+    with pytest.raises(ValueError, match="without the critics V with time, Q with time: measure"):
+        stored_snapshots("garnet", tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
@@ -293,7 +296,8 @@ def small_snapshot(name: str) -> leaderboard.Snapshot:
         return 0.3 * jax.random.normal(draws, leaf.shape, leaf.dtype)
 
     policy, critics = jax.tree.map(filled, (like.policy, like.critics))
-    return leaderboard.Snapshot("start", 0, policy, critics, {}, like.normaliser)
+    explained = dict.fromkeys(critics, 0.5)
+    return leaderboard.Snapshot("start", 0, policy, critics, explained, like.normaliser)
 
 
 def test_all_estimators_see_the_same_episodes() -> None:

@@ -194,3 +194,16 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_sentence(case: str) -> None:
     assert_one_sentence(*MISTAKES[case])
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_the_compiler_is_asked_for_less_where_optimisations_are_not_disabled(
+    disabled: bool,
+) -> None:
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", disabled)
+    try:
+        expected = {} if disabled or jax.default_backend() != "cpu" else execution.CPU_OPTIONS
+        assert execution._compiler_options() == expected
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)

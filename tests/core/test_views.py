@@ -538,7 +538,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no critic": (
         settings_of(estimator="reinforce", critic_observe=("all",)),
-        "critic_observe is for estimators with a critic: state_value, ",
+        "critic: state_value, centred_state_value, dynamics_control_variate, lookahead_control_va",
     ),
     "the policy's layers": (
         settings_of(estimator="ppo", shared_torso=True, critic_observe=("all",)),

@@ -268,11 +268,14 @@ def _policy_folder(out: Path, problem: str) -> Path:
 
 
 def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
-    """The snapshots of a problem from a folder, trained and written to it if they are missing."""
+    """The snapshots of a problem from a folder, trained and written to it if they are missing.
+
+    Raises ValueError where the folder holds policies without all critics.
+    """
     problem = problem_of(problem)
     folder = _policy_folder(out, problem.name)
     path = migrations.existing(folder / "snapshots.json")
-    if not path.exists() or not _has_critics(path, problem):
+    if not path.exists():
         snapshots = train_snapshots(problem, seed=0)
         for snapshot in snapshots:
             files.make_folder(folder / snapshot.name, within=out)
@@ -281,6 +284,7 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
         data = {x.name: {"updates": x.updates, "explained": x.explained} for x in snapshots}
         folders.write_json(path, data)
     data, shapes = folders.read_json(path, SNAPSHOTS_JSON), snapshot_shapes(problem)
+    _check_critics(folder, data, problem)
 
     def read(name: str) -> Snapshot:
         trees = {"policy": shapes.policy, "critics": shapes.critics}
@@ -293,13 +297,18 @@ def stored_snapshots(problem: str | Problem, out: Path) -> list[Snapshot]:
     return [read(name) for name in SNAPSHOTS]
 
 
-def _has_critics(path: Path, problem: Problem) -> bool:
-    """True where all of a problem's critics are stored beside its policies; of before there are
-    those that do not see the time, and the same policies are trained again.
+def _check_critics(folder: Path, data: Any, problem: Problem) -> None:
+    """Raises ValueError where critics are missing beside stored policies, as in folders of before
+    some saw the time. Policies that are trained again may differ by rounding from those of the
+    rows.
     """
-    stored = folders.read_json(path, SNAPSHOTS_JSON)
     kinds = critic_kinds(problem.settings()[0])
-    return all(set(kinds) <= set(entry["explained"]) for entry in stored.values())
+    missing = [x for x in kinds if any(x not in entry["explained"] for entry in data.values())]
+    if missing:
+        raise ValueError(
+            f"{folder} holds policies of an earlier version, without the critics "
+            f"{', '.join(missing)}: measure into another folder, --out"
+        )
 
 
 def _summary(quality: Quality) -> str:
