@@ -516,12 +516,9 @@ def _own_network(field: str, config: Config, env: Env) -> Network:
             "num_minibatches"
         )
     if made.recurrent and field == "policy" and config.optimizer in ("natural", "trpo"):
-        why = "is recurrent"
-        if made.draw_carry is not None:
-            why = "draws its parameters, which stay the same for an episode"
         raise ValueError(
             f"optimizer={config.optimizer!r} needs a policy without memory, and "
-            f"{part_name(part)!r} {why}"
+            f"{part_name(part)!r} is recurrent"
         )
     return made
 

@@ -250,6 +250,7 @@ def test_it_removes_of_any_estimator_what_it_removes_of_state_value() -> None:
     assert plain - calm == pytest.approx(noise_of_the_dynamics(problem) / 2, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_its_critic_learns_and_its_preset_trains() -> None:
     estimator = with_dynamics_control_variate("leave_one_out")
     config = pg.Config(env="Catch-bsuite", estimator=estimator, num_envs=8, num_updates=3)
@@ -259,6 +260,9 @@ def test_its_critic_learns_and_its_preset_trains() -> None:
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, start.params)
     assert min(jax.tree.leaves(moved.critic)) > 0
     np.testing.assert_allclose(metrics["env_steps"], 2 * 8 * metrics["length"])
+
+
+def test_what_it_is_not_added_to_is_refused() -> None:
     with pytest.raises(ValueError, match="has a critic of actions"):
         with_dynamics_control_variate("all_action")
     with pytest.raises(ValueError, match="has further rollouts of its own"):
