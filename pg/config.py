@@ -112,6 +112,8 @@ __all__ = [
     "part_name",
 ]
 
+WITH_TIME = "policy_and_time"  # the word of critic_observe for a critic that sees the time, too
+
 
 @checking_names
 @filling_in
@@ -171,7 +173,7 @@ class Config:
     parameters it is their noise.
     """
     exploration: Exploration = "actions"
-    """What is random in the policy: its actions, at every step; or its parameters, drawn once an
+    """Random part of the policy: its actions, at every step; or its parameters, drawn once an
     episode from a Gaussian whose mean and standard deviations are learned (PGPE). The policy then
     acts by its mode, greedily by that of the mean.
     """

@@ -350,7 +350,7 @@ def make_collector(
 
 
 class _Batch(NamedTuple):
-    """What is asked of a batch of complete episodes; as of `episodes`."""
+    """The settings of a batch of complete episodes; as of `episodes`."""
 
     group_size: int = 1
     act: Act = sample

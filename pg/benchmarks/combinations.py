@@ -14,14 +14,14 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pg.config import Config
+from pg.config import WITH_TIME, Config
 from pg.estimators.facts import FACTS, Facts
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
 FIELDS = ("critic_observe", "sampling", "num_branches", "branch_every", "num_episodes")
-CRITIC_VIEWS = ("policy", "policy_and_time")  # values of critic_observe, the default first
+CRITIC_VIEWS = ("policy", WITH_TIME)  # values of critic_observe, the default first
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
     *("state_value", "trajectory_control_variate", "lookahead_control_variate"),

@@ -97,11 +97,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     if options.best:
         folders.check_best(folder)
     asked = folders.read_options(folder)
-    machine = cli.Machine(
-        shard=asked.get("shard", "seeds"),
-        cpu_devices=asked.get("cpu_devices"),
-        matmul_precision=asked.get("matmul_precision"),
-    )
+    machine = cli.Machine.of_run(asked)
     machine.start()  # only now: a mistake in the arguments need not wait for jax
 
     import jax

@@ -28,7 +28,7 @@ class Options(variance.Options):
     """
     combine: bool = False
     """Search combinations too: of unbiased estimators with samplings of the action noise, larger
-    batches and branches, 31 of each problem in the middle of its training. The cheapest is chosen
+    batches and branches, 59 of each problem in the middle of its training. The cheapest is chosen
     on other episodes than those of the report, and stands in it as the best combination.
     """
     against: int | None = None

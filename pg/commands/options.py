@@ -205,6 +205,15 @@ class Machine:
     slow.
     """
 
+    @classmethod
+    def of_run(cls, asked: Mapping[str, Any]) -> "Machine":
+        """The machine of a run that is evaluated or replayed. asked: options of its folder."""
+        return cls(
+            shard=asked.get("shard", "seeds"),
+            cpu_devices=asked.get("cpu_devices"),
+            matmul_precision=asked.get("matmul_precision"),
+        )
+
     @property
     def several(self) -> bool:
         """True for one process of several."""

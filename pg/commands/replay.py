@@ -34,11 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         config, hyperparams = options.setup(folder, options.env, PARTS)
         folders.check_command(folder, "train.py")
         asked = folders.read_options(folder)
-        machine = cli.Machine(
-            shard=asked["shard"],
-            cpu_devices=asked["cpu_devices"],
-            matmul_precision=asked.get("matmul_precision"),
-        )
+        machine = cli.Machine.of_run(asked)
         machine.start()  # only now: a mistake in the arguments need not wait for jax
 
         import jax

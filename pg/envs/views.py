@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pg.config import name_of
+from pg.config import WITH_TIME, name_of
 from pg.envs import spaces
 from pg.envs.env_spaces import space_of
 from pg.envs.failures import InterfaceError
@@ -40,7 +40,6 @@ Chosen = tuple[int | str, ...]  # entries of a vector, or names of parts; () for
 
 METHOD = "critic_observe"
 POLICY, CRITIC, TIME = "policy", "critic", "time"
-WITH_TIME = "policy_and_time"  # the word for a critic that sees the time, too
 
 
 class Timed(NamedTuple):

@@ -24,8 +24,8 @@ __all__ = [
     "orthogonal",
 ]
 
-# Of a matrix that is made orthonormal row by row, and of a block of larger ones: of 16, 32, 64 and
-# 128 the fastest for 1024 x 1024 on a CPU.
+# Rows of the largest matrix that is made orthonormal row by row, and of a block of larger ones: of
+# 16, 32, 64 and 128 the fastest for 1024 x 1024 on a CPU.
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 
 # A CPU computes the gradient of a kernel with at most so many entries as a product of transposes,

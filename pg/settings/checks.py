@@ -506,7 +506,7 @@ def _check_other_parameters(config: Any, facts: Any, estimator: str) -> None:
 
 
 def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[str]:
-    """What is against gradients of a batch at other parameters: predicates of a sentence."""
+    """Reasons against gradients of a batch at other parameters: predicates of a sentence."""
     against = []
     if config.collect != "episodes":
         against.append(

@@ -40,22 +40,9 @@ SLOPES = np.random.default_rng(3).normal(size=(S, A))
 table = pytest.mark.parametrize("row", CASES, ids=str)
 
 
-def moments(row: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [S·A] and covariance of ĝ over every batch, as a direction of ascent."""
-    return exact_moments(
-        *row.build(),
-        row.on.mdp,
-        row.acting,
-        row.num_episodes,
-        limit_ends=row.limit_ends,
-        share_start=row.share_start,
-        num_branches=row.num_branches,
-    )
-
-
 def expectation(row: Case) -> np.ndarray:
     """E ĝ, [S, A]."""
-    return moments(row)[0].reshape(row.on.logits.shape)
+    return row.moments()[0].reshape(row.on.logits.shape)
 
 
 @table
@@ -128,7 +115,7 @@ def test_entropy_as_a_loss_is_another_direction() -> None:
 def test_exact_variance_by_enumeration_is_that_by_recursion(name: str, recursion: str) -> None:
     expected = getattr(tabular, f"{recursion}_moments")(arbitrary().mdp, arbitrary().logits, GAMMA)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), moments(case(name)), expected
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), case(name).moments(), expected
     )
 
 
@@ -140,16 +127,16 @@ def test_exact_variance_of_baselines() -> None:
     constant = tabular.total_return_moments(mdp, logits, GAMMA, 0.7)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
-        moments(case("constant_baseline")),
+        case("constant_baseline").moments(),
         constant,
     )
     state_value = tabular.reward_to_go_moments(mdp, logits, GAMMA, arbitrary().v)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12),
-        moments(case("state_value")),
+        case("state_value").moments(),
         state_value,
     )
-    out, mean = moments(case("leave_one_out"))[1], moments(case("batch_mean"))[1]
+    out, mean = case("leave_one_out").moments()[1], case("batch_mean").moments()[1]
     np.testing.assert_allclose(out, 4 * mean, atol=1e-12)
 
 
@@ -172,12 +159,12 @@ def test_exact_variance_by_another_route(row: Case) -> None:
         x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
         mean = probability @ x
         covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
-        np.testing.assert_allclose(moments(row)[1], covariance, atol=1e-11)
+        np.testing.assert_allclose(row.moments()[1], covariance, atol=1e-11)
 
 
 def test_with_the_exact_value_of_every_action_only_the_states_are_left_to_chance() -> None:
     names = ("all_action", "action_dependent_baseline", "state_value", "reward_to_go")
-    traces = [np.trace(moments(case(name, mean=None, problem=exact_critics))[1]) for name in names]
+    traces = [np.trace(case(name, mean=None, problem=exact_critics).moments()[1]) for name in names]
     assert traces[0] < 0.7 * min(traces[1:])
 
 

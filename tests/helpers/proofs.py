@@ -18,7 +18,7 @@ import numpy as np
 from scipy import optimize
 
 from pg.config import Hyperparams
-from pg.diagnostics import references
+from pg.diagnostics import exact_moments, references
 from pg.diagnostics.references import Problem
 from pg.estimators import ESTIMATORS, Estimator, Params
 from pg.estimators.facts import FACTS
@@ -65,6 +65,18 @@ class Case(NamedTuple):
         h = Hyperparams(gamma=GAMMA, **self.setting)
         made = references.build(ESTIMATORS[self.name], self.on, FACTS[self.name].critic, h)
         return with_past(*made, self.on) if self.past else made
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [S·A] and covariance of ĝ over every batch, as a direction of ascent."""
+        return exact_moments(
+            *self.build(),
+            self.on.mdp,
+            self.acting,
+            self.num_episodes,
+            limit_ends=self.limit_ends,
+            share_start=self.share_start,
+            num_branches=self.num_branches,
+        )
 
     def expected(self) -> np.ndarray:
         """The mean it should have, [S, A]."""

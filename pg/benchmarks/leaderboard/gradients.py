@@ -27,7 +27,7 @@ from pg.benchmarks.leaderboard.problems import (
     problem_of,
     snapshot_shapes,
 )
-from pg.config import Config, Hyperparams, part_name
+from pg.config import WITH_TIME, Config, Hyperparams, part_name
 from pg.diagnostics import references
 from pg.estimators import Estimator, Params
 from pg.estimators.checks import factory_of
@@ -199,7 +199,7 @@ def critic_kind(combination: Combination) -> str:
     if kind == "none":
         return kind
     kind = "Q" if kind == "Q" else "V"
-    sees_time = combination.settings.get("critic_observe") == "policy_and_time"
+    sees_time = combination.settings.get("critic_observe") == WITH_TIME
     return f"{kind} with time" if sees_time else kind
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from pg import diagnostics, envs, networks, normalisation, rollout
-from pg.config import Config, Hyperparams, merge_env_params
+from pg.config import WITH_TIME, Config, Hyperparams, merge_env_params
 from pg.envs import Box, Discrete, views
 from pg.envs.observations import zeros_of
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
@@ -48,7 +48,7 @@ TRAINING_FIELDS = (
 
 
 class CriticKind(NamedTuple):
-    """What a critic is of, and what it sees."""
+    """A kind of critic: the estimator that regresses it, and its view."""
 
     estimator: str  # which regresses it
     observe: tuple[str, ...] = ()  # `critic_observe` of Config
@@ -59,12 +59,11 @@ class CriticKind(NamedTuple):
         return {"critic_observe": self.observe} if self.observe else {}
 
 
-_WITH_TIME = ("policy_and_time",)
 CRITIC_KINDS = {
     "V": CriticKind("state_value"),
     "Q": CriticKind("trajectory_control_variate"),
-    "V with time": CriticKind("state_value", _WITH_TIME),
-    "Q with time": CriticKind("trajectory_control_variate", _WITH_TIME),
+    "V with time": CriticKind("state_value", (WITH_TIME,)),
+    "Q with time": CriticKind("trajectory_control_variate", (WITH_TIME,)),
 }
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pg import numerals
-from pg.benchmarks.combinations import CRITIC_VIEWS, is_combination, name_of
+from pg.benchmarks.combinations import is_combination, name_of
 from pg.benchmarks.leaderboard.measurements import Measurements
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
@@ -17,6 +17,7 @@ from pg.benchmarks.leaderboard.recommendations import (
     recommendations_table,
     relative_costs,
 )
+from pg.config import WITH_TIME
 from pg.estimators.facts import FACTS
 from pg.reports import plots, tables
 from pg.reports.statistics import Estimate
@@ -25,7 +26,7 @@ from pg.runs import files
 MARKS = ("<!-- leaderboard -->", "<!-- end of leaderboard -->")
 TOP = 3
 # Estimators by name, and the combination of each with a critic that sees the time.
-TIMED = {name: name_of(name, {"critic_observe": CRITIC_VIEWS[1]}) for name in FACTS}
+TIMED = {name: name_of(name, {"critic_observe": WITH_TIME}) for name in FACTS}
 
 
 def variance_table(qualities: Iterable[Quality]) -> str:
