@@ -27,6 +27,7 @@ from pg.settings.choices import (
     EXTRAPOLATING,
     NONFINITE_CAUSES,
     RNN,
+    ActionCritic,
     ActionDistribution,
     ActionMask,
     Activation,
@@ -77,6 +78,7 @@ __all__ = [
     "SEQUENCES",
     "UNSUPPORTED",
     "WHOLE_NUMBERS",
+    "ActionCritic",
     "ActionDistribution",
     "ActionMask",
     "Activation",
@@ -280,6 +282,12 @@ class Config:
     """Continuous actions: the standard deviation is an output of the network instead of a
     parameter.
     """
+    action_critic: ActionCritic = "quadratic"
+    """Q of continuous actions, for estimators with one (trajectory_control_variate): quadratic in
+    the action, or a sum of sinusoids, which may bend in any way.
+    """
+    action_critic_units: int = 16
+    """Number of sinusoids of the action."""
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
     reduction (storm, svrpg, page_pg, harpg, n_harpg, igt, n_igt); or FILE.py:NAME of your own: a

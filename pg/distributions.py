@@ -5,9 +5,10 @@ the noise of many steps in one call. A sample is scored; `action` is its action 
 
 A distribution of one's own needs these methods: `draw, sample, mode, action, log_prob, entropy,
 kl`; and `reparameterised`, the sample with its derivative, where gradients are to pass through the
-dynamics; `moments`, mean and variance of each entry of the action, for a critic of continuous
-actions; `masked`, where the environment says which actions are legal; and `noise_quantile`,
-the noise of uniform numbers, where the noise of a batch is not independent (`pg.sampling`).
+dynamics; `moments`, mean and variance of each entry of the action, and `characteristic_function`,
+for a critic of continuous actions; `masked`, where the environment says which actions are legal;
+and `noise_quantile`, the noise of uniform numbers, where the noise of a batch is not independent
+(`pg.sampling`).
 """
 
 import functools
@@ -28,6 +29,10 @@ _SAMPLE = "write dist.log_prob(dist.sample(dist.draw(key)))"
 _GRID = np.linspace(-8.0, 8.0, 257)  # standard deviations: what is beyond them is below 1e-15
 _GRID_WEIGHTS = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
+_FARTHEST = 9.0  # standard deviations: what is beyond them is below 1e-18
+_LEGENDRE = np.polynomial.legendre.leggauss(96)  # nodes and weights of ∫ f(x) dx from -1 to 1
+
+Complex = tuple[Float[Array, "*B J"], Float[Array, "*B J"]]  # real and imaginary part
 
 
 def sum_of_others(x: Float[Array, "*B A"]) -> Float[Array, "*B A"]:
@@ -186,6 +191,13 @@ class Gaussian(NamedTuple):
         """Mean and variance of each entry of the action, [..., D]."""
         return self.mean, jnp.exp(2 * self.log_std)
 
+    def characteristic_function(self, frequency: Float[Array, "*B J D"]) -> Complex:
+        """Real and imaginary part of E exp(i ω·a), exact, [..., J] each. frequency: ω."""
+        angle = jnp.einsum("...jd,...d->...j", frequency, self.mean)
+        spread = jnp.square(frequency * jnp.exp(self.log_std)[..., None, :])
+        damping = jnp.exp(-0.5 * jnp.sum(spread, axis=-1))
+        return damping * jnp.cos(angle), damping * jnp.sin(angle)
+
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(sample), summed over the D dimensions, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
@@ -278,6 +290,16 @@ class TanhGaussian(NamedTuple):
         variance = (x - mean[..., None]) ** 2 @ weights
         return self.centre + self.half_width * mean, self.half_width**2 * variance
 
+    def characteristic_function(self, frequency: Float[Array, "*B J D"]) -> Complex:
+        """Real and imaginary part of E exp(i ω·a), [..., J] each, by the nodes of `moments` in each
+        entry. frequency: ω.
+        """
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _nodes(_GRID, self.mean)
+        weights = jnp.asarray(_GRID_WEIGHTS, self.mean.dtype)
+        action = self.centre[..., None] + self.half_width[..., None] * jnp.tanh(u)
+        angle = frequency[..., None] * action[..., None, :, :]
+        return _product_of_entries(jnp.cos(angle) @ weights, jnp.sin(angle) @ weights)
+
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
         sample = _as_vectors(sample, self.mean, self.log_std)
@@ -365,6 +387,23 @@ class CensoredGaussian(NamedTuple):
         inside = mean**2 * m0 + 2 * mean * std * m1 + std**2 * m2
         second = below * low**2 + above * high**2 + inside
         return origin + first, second - first**2
+
+    def characteristic_function(self, frequency: Float[Array, "*B J D"]) -> Complex:
+        """Real and imaginary part of E exp(i ω·a), [..., J] each: the atoms, and between the bounds
+        96 nodes of Gauss-Legendre quadrature in each entry. frequency: ω.
+        """
+        bounds = (self._standard(bound) for bound in (self.low, self.high))
+        start, end = (jnp.clip(z, -_FARTHEST, _FARTHEST)[..., None] for z in bounds)
+        nodes, weights = (_nodes(x, self.mean) for x in _LEGENDRE)
+        z = 0.5 * (end + start) + 0.5 * (end - start) * nodes
+        inside = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * z
+        within = 0.5 * (end - start) * weights * norm.pdf(z)
+        below, above = (jnp.exp(log_p)[..., None] for log_p in self._log_atoms())
+        action = jnp.concatenate([self.low[..., None], inside, self.high[..., None]], axis=-1)
+        weight = jnp.concatenate([below, within, above], axis=-1)[..., None, :, :]
+        angle = frequency[..., None] * action[..., None, :, :]
+        real, imaginary = jnp.cos(angle) * weight, jnp.sin(angle) * weight
+        return _product_of_entries(jnp.sum(real, axis=-1), jnp.sum(imaginary, axis=-1))
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
@@ -482,6 +521,48 @@ class Product(NamedTuple):
 
 
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian | Product
+
+
+def _product_of_entries(real: Float[Array, "*B J D"], imaginary: Float[Array, "*B J D"]) -> Complex:
+    """The product of complex numbers over the last axis."""
+    product = real[..., 0], imaginary[..., 0]
+    for d in range(1, real.shape[-1]):
+        x, y = product
+        product = (
+            x * real[..., d] - y * imaginary[..., d],
+            x * imaginary[..., d] + y * real[..., d],
+        )
+    return product
+
+
+def moments(dist: Any) -> tuple[Float[Array, "*B D"], Float[Array, "*B D"]]:
+    """Mean and variance of each entry of an action, [..., D], of a distribution of one's own too.
+
+    Raises ValueError for a distribution that does not say them.
+    """
+    if not hasattr(dist, "moments"):
+        raise ValueError(
+            "a critic of continuous actions needs mean and variance of the policy's, and its "
+            f"distribution, {described(dist)}, has no method moments()"
+        )
+    mean, variance = dist.moments()
+    return mean, variance
+
+
+def characteristic_function(dist: Any, frequency: Float[Array, "*B J D"]) -> Complex:
+    """Real and imaginary part of E exp(i ω·a) of an action, [..., J] each, of a distribution of
+    one's own too. frequency: ω.
+
+    Raises ValueError for a distribution that does not say it.
+    """
+    if not hasattr(dist, "characteristic_function"):
+        raise ValueError(
+            "a critic that is a sum of sinusoids of the action needs E exp(i ω·a) of the policy's "
+            f"actions, and its distribution, {described(dist)}, has no method "
+            "characteristic_function(frequency)"
+        )
+    real, imaginary = dist.characteristic_function(frequency)
+    return real, imaginary
 
 
 def masked(dist: Any, mask: Any) -> Any:

@@ -7,7 +7,7 @@ What a policy's module gives becomes the distribution of the action space: logit
 discrete actions; a mean, or a pair of mean and log-std, [..., D] each, of continuous ones, in units
 of the action; of several actions at once a tuple of these; or a distribution, which stays as it
 is. A critic's is V, [...] or [..., 1], or Q [..., A] of every action, of continuous ones a
-`pg.layers.Quadratic`.
+`pg.layers.Quadratic` or `pg.layers.Sinusoids`.
 
 A module of flax's default initialisers takes no QR decomposition. Where one does, as
 `nn.initializers.orthogonal`, runs that are vmapped are initialised one after the other: a batched
@@ -27,7 +27,7 @@ from pg.envs import Discrete, Env, ProductSpace
 from pg.envs.env_spaces import ActionSpace
 from pg.envs.observations import zeros_of
 from pg.inputs import described
-from pg.layers import Quadratic
+from pg.layers import ActionFunction
 from pg.network_checks import is_pair
 from pg.networks import Network
 
@@ -141,7 +141,7 @@ class _Output(NamedTuple):
     def of(self, output: Any) -> Any:
         """A distribution, or values."""
         if self.critic:
-            if isinstance(output, Quadratic):
+            if isinstance(output, ActionFunction):
                 return output
             if not hasattr(output, "shape"):
                 raise ValueError(f"a critic must give an array, got {described(output)}")

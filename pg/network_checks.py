@@ -17,7 +17,7 @@ from pg.envs import Box, Discrete, Env, ProductSpace
 from pg.envs.failures import failed
 from pg.envs.observations import zeros_of
 from pg.inputs import described
-from pg.layers import Quadratic
+from pg.layers import ActionFunction, Quadratic
 
 __all__ = [
     "check_own_critic",
@@ -81,14 +81,14 @@ def check_own_critic(name: str, network: Any, env: Env, actions: Discrete | Box 
         remedy = "one number for each action"
     for probe, output in _traced(name, network, env, lambda x: x):
         if isinstance(actions, Box):
-            _check_quadratic(name, output, probe, actions.low.size)
+            _check_action_function(name, output, probe, actions.low.size)
             continue
         if not hasattr(output, "shape"):
             raise ValueError(f"the output of {name} must be an array, got {described(output)}")
         _check_shape(f"the output of {name}", output, probe, of_action, remedy)
 
 
-def _check_quadratic(name: str, output: Any, probe: Probe, size: int) -> None:
+def _check_action_function(name: str, output: Any, probe: Probe, size: int) -> None:
     """Raises ValueError unless a critic of continuous actions gives a function of them.
 
     Args:
@@ -97,17 +97,17 @@ def _check_quadratic(name: str, output: Any, probe: Probe, size: int) -> None:
         probe: the leading axes.
         size: the number of entries of an action.
     """
-    if not isinstance(output, Quadratic):
+    if not isinstance(output, ActionFunction):
         raise ValueError(
-            f"the output of {name} must be a pg.layers.Quadratic, a function of a continuous "
-            f"action, got {described(output)}"
+            f"the output of {name} must be a pg.layers.Quadratic or pg.layers.Sinusoids, a "
+            f"function of a continuous action, got {described(output)}"
         )
-    axes: dict[str, dict[str, int]] = {
-        "constant": {},
-        "slope": {"D": size},
-        "curvature": {"D": size, "D'": size},
-        "centre": {"D": size},
-    }
+    axes: dict[str, dict[str, int]] = {"constant": {}, "centre": {"D": size}}
+    if isinstance(output, Quadratic):
+        axes |= {"slope": {"D": size}, "curvature": {"D": size, "D'": size}}
+    else:
+        units = {"J": output.amplitude.shape[-1]}
+        axes |= {"amplitude": units, "frequency": {**units, "D": size}, "phase": units}
     for part, of_action in axes.items():
         what = f"the {part} of {name}"
         _check_shape(what, getattr(output, part), probe, of_action, "that of an action")

@@ -44,6 +44,7 @@ from pg.layers import (
     Model,
     Normal,
     QuadraticValues,
+    SinusoidalValues,
     Together,
     TokenKinds,
     Value,
@@ -163,10 +164,10 @@ def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
 def make_critic(config: Config, env: Env) -> Network:
     """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
     other settings, on layers of its own unless `shared_torso`. Qφ is a vector of the values of
-    discrete actions, and a `Quadratic` of continuous ones.
+    discrete actions, and an `ActionFunction` of continuous ones.
 
-    Raises ValueError where Q is asked for and an action has several parts, or a critic of one's own
-    does not fit the environment.
+    Raises ValueError where Q is asked for and an action has several parts, where
+    `config.action_critic` cannot apply, or a critic of one's own does not fit the environment.
     """
     check_config(config)
     check_env(env)
@@ -176,7 +177,7 @@ def make_critic(config: Config, env: Env) -> Network:
         critic = _own_network("critic", config, shown)
         check_own_critic(f"critic {part_name(config.critic)!r}", critic, shown, actions)
         return for_env(_as_configured(critic, config, shown), env, env.views.critic)
-    head = _critic_head(actions)
+    head = _critic_head(config, actions)
     critic = for_env(_network(_of_the_critic(config), shown, head), env, env.views.critic)
     if not config.shared_torso:
         return critic
@@ -197,6 +198,11 @@ def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
     if facts.critic != "Q":
         return None
     if isinstance(space, Discrete) and "discrete" in facts.actions:
+        if config.action_critic != "quadratic":
+            raise ValueError(
+                f"action_critic={config.action_critic!r} is for continuous actions; the "
+                f"environment has {space.n} discrete ones"
+            )
         return space
     if isinstance(space, Box) and space.low.ndim == 1 and "continuous" in facts.actions:
         return space
@@ -207,12 +213,14 @@ def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
     )
 
 
-def _critic_head(actions: Discrete | Box | None) -> nn.Module:
+def _critic_head(config: Config, actions: Discrete | Box | None) -> nn.Module:
     """The head of a critic that tells these actions apart; None: of states."""
     if actions is None:
         return Value()
     if isinstance(actions, Discrete):
         return ActionValues(actions.n)
+    if config.action_critic == "sinusoids":
+        return SinusoidalValues(actions, config.action_critic_units)
     return QuadraticValues(actions)
 
 

@@ -102,6 +102,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "shared_torso",
         ),
         *("image_layout", "action_distribution", "state_dependent_std"),
+        *("action_critic", "action_critic_units"),
     ),
     "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),
     "evaluation": (

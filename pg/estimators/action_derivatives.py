@@ -1,8 +1,8 @@
 """Estimators that take the derivative of a critic Q(s, a) in a continuous action: complete
 episodes.
 
-The critic is quadratic in the action (`pg.layers.Quadratic`), and a(θ, ε) below is the action of
-the policy for given noise ε.
+The critic gives a function of the action (`pg.layers.ActionFunction`), and a(θ, ε) below is the
+action of the policy for given noise ε.
 """
 
 from typing import Any
@@ -86,8 +86,8 @@ def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> E
     """A control variate by Stein's identity, E[∇log π(a) Q(a)] = E[∂Q/∂a ∇a(θ, ε)] (Liu et al.
     2018, 1710.11198, eq. 8).
 
-    action_dependent_baseline has the right side in closed form, which needs a quadratic Q; here it
-    is that of the action that was taken.
+    action_dependent_baseline has the right side in closed form, which needs a Q whose mean is
+    known; here it is that of the action that was taken.
 
     Ψₜ = γᵗ (Gₜ - Q(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = aₜ, by ∇a(θ, εₜ)
     Unbiased for: J: for any Q, as it was fitted to earlier batches.

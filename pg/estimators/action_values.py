@@ -6,8 +6,9 @@ all_action puts Q for Ψ; action_dependent_baseline corrects Q, at the action th
 then happened, so that no error of Q is left in the mean; trajectory_control_variate takes the noise
 of the later actions out of that correction. With Q = 0 the last two are reward_to_go.
 
-Of continuous actions Q is quadratic, and Σₐ Q(s, a) ∇π(a|s) is ∇E[Q(s, a)] in closed form by mean
-and variance of each entry of an action; the correction is the weight of ∇log π(aₜ|sₜ).
+Of continuous actions Q is a function (`pg.layers.ActionFunction`) whose mean over the policy's
+actions needs no samples, and Σₐ Q(s, a) ∇π(a|s) is ∇E[Q(s, a)]; the correction is the weight of
+∇log π(aₜ|sₜ).
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ from pg.estimators.base import (
     score,
 )
 from pg.estimators.continuous import AtActions
-from pg.layers import Quadratic
+from pg.layers import ActionFunction
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
 
@@ -52,7 +53,7 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         at = at_actions(policy, critic, params, traj)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         discount = returns.discount_powers(to_go, h.gamma)
-        if isinstance(at.q, Quadratic):
+        if isinstance(at.q, ActionFunction):
             return Credit(discount, target=to_go, extra=at)
         return Credit(discount[..., None] * at.q, target=to_go)
 
@@ -117,7 +118,7 @@ def at_actions(policy: Network, critic: Network, params: Params, traj: Trajector
 
 def value_of(at: AtActions) -> Float[Array, "T B"]:
     """Q(sₜ, aₜ), [T, B]."""
-    return at.q.at(at.action) if isinstance(at.q, Quadratic) else at_action(at.q, at.action)
+    return at.q.at(at.action) if isinstance(at.q, ActionFunction) else at_action(at.q, at.action)
 
 
 def corrected_credit(
@@ -137,7 +138,7 @@ def corrected_credit(
         h: the hyperparameters.
     """
     discount = returns.discount_powers(to_go, h.gamma)
-    if isinstance(at.q, Quadratic):
+    if isinstance(at.q, ActionFunction):
         return Credit(discount * surprise, to_go, extra=at._replace(q=at.q.affine(discount)))
     return Credit(discount[..., None] * corrected(at.q, surprise, traj), to_go)
 
@@ -195,10 +196,10 @@ def corrected(
 
 
 def expected_value(
-    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"] | Quadratic
+    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"] | ActionFunction
 ) -> Float[Array, "T B"]:
     """V(s) = Σₐ π(a|s) Q(s, a), [T, B]; 0 in blocks of time without a valid step."""
-    if isinstance(q, Quadratic):
+    if isinstance(q, ActionFunction):
         return continuous.expectation_along(policy, params, traj, q)
     return jnp.sum(probabilities(policy, params, traj) * q, axis=-1)
 
@@ -215,7 +216,7 @@ def probabilities(policy: Network, params: Params, traj: Trajectory) -> Float[Ar
 def every_action(dist: Any, batch: Weighted) -> Float[Array, "T B"]:
     """Σₐ π(a) Ψ(a), [T, B]: the surrogate whose gradient samples no action."""
     if isinstance(batch.extra, AtActions):
-        return batch.psi * continuous.expectation(dist, batch.extra.q)
+        return batch.psi * batch.extra.q.expectation(dist)
     remedy = "critic and policy must be of the same actions"
     check_shape("psi", batch.psi.shape, dist.logits.shape, "[T, B, A]", remedy)
     return surrogates.all_action(dist.logits, batch.psi)
@@ -226,13 +227,13 @@ def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]
     ∇log π(aₜ) beside a Q of continuous actions; [T, B].
     """
     if isinstance(batch.extra, AtActions):
-        return score(dist, batch) + continuous.expectation(dist, batch.extra.q)
+        return score(dist, batch) + batch.extra.q.expectation(dist)
     return every_action(dist, batch)
 
 
-def taken(q: Float[Array, "T B A"] | Quadratic, batch: Weighted) -> Float[Array, "T B"]:
+def taken(q: Float[Array, "T B A"] | ActionFunction, batch: Weighted) -> Float[Array, "T B"]:
     """Q(s, a) of the action that was taken, [T, B]: it is fitted to the returns."""
-    if isinstance(q, Quadratic):
+    if isinstance(q, ActionFunction):
         return q.at(batch.extra.action)
     return at_action(q, batch.traj.action)
 

@@ -21,7 +21,7 @@ from pg.config import Hyperparams, check_is_hyperparams
 from pg.fast import blocks
 from pg.further import FurtherRollouts, GreedyEpisodes
 from pg.inputs import check_function, check_kind, check_name, described, numbers
-from pg.layers import Quadratic
+from pg.layers import ActionFunction
 from pg.networks import Network, as_float, check_policy, check_shape, unroll
 from pg.rollout import NOTHING_FURTHER, Trajectory
 
@@ -370,13 +370,13 @@ def policy_output(policy: Network, params: Params, traj: Trajectory) -> Any:
 
 def critic_output(
     critic: Network, params: Params, traj: Trajectory
-) -> Shaped[Array, "..."] | Quadratic:
+) -> Shaped[Array, "..."] | ActionFunction:
     """The critic's output along a trajectory, [T, B], [T, B, A] or a function of continuous
     actions; as `policy_output`.
     """
     own = params if critic.shared else params.critic
     output = unroll(critic, own, traj.obs, traj.first, _critic_carry(critic, traj))
-    if isinstance(output, Quadratic):
+    if isinstance(output, ActionFunction):
         return output
     return numbers("the critic's output", output, ONE_NUMBER)
 
@@ -491,7 +491,7 @@ def action_values(critic: Network, params: Params, traj: Trajectory) -> Float[Ar
 
     def block(rows: Trajectory) -> Shaped[Array, "K B A"]:
         q = critic_output(critic, params, rows)
-        if isinstance(q, Quadratic):
+        if isinstance(q, ActionFunction):
             raise ValueError("the critic's Q must be [T, B, A], got a function of the action")
         if q.ndim != 3 or q.shape[:2] != rows.first.shape:
             got = f"got shape {list(q.shape)} for [T, B] = {list(rows.first.shape)}"

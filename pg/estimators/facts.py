@@ -54,7 +54,7 @@ class Facts:
     """Learned function: V(s), or Q(s, a) of every action."""
     actions: tuple[Actions, ...] = ("discrete",)
     """Actions that its Q may be of: discrete ones, by a vector of their values, or continuous ones,
-    by a function that is quadratic in them.
+    by a function of them.
     """
     baseline: Baseline = "none"
     """Number that Ψ is compared with: one that is set, or one from past batches, from the other

@@ -1,5 +1,6 @@
 """Layers of the networks, as flax modules: torsos, recurrent cells and heads."""
 
+from pg.layers.action_functions import ActionFunction
 from pg.layers.causal import CausalTransformer, TokenKinds
 from pg.layers.dense import ACTIVATIONS, orthogonal
 from pg.layers.heads import (
@@ -9,11 +10,13 @@ from pg.layers.heads import (
     Logits,
     Normal,
     QuadraticValues,
+    SinusoidalValues,
     Value,
 )
 from pg.layers.model import Model, make_cell
 from pg.layers.quadratic import Quadratic
 from pg.layers.recurrent import Recurrent
+from pg.layers.sinusoids import Sinusoids
 from pg.layers.torsos import CNN, MLP, Hidden, Together, patches
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "CNN",
     "LOG_STD",
     "MLP",
+    "ActionFunction",
     "ActionValues",
     "CausalTransformer",
     "Hidden",
@@ -31,6 +35,8 @@ __all__ = [
     "Quadratic",
     "QuadraticValues",
     "Recurrent",
+    "SinusoidalValues",
+    "Sinusoids",
     "Together",
     "TokenKinds",
     "Value",

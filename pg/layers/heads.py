@@ -1,16 +1,29 @@
 """Heads: features to action distributions and values."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from pg.config import ActionDistribution
 from pg.distributions import Categorical, CensoredGaussian, Gaussian, Product, TanhGaussian
 from pg.envs import Box
 from pg.layers.dense import dense
 from pg.layers.quadratic import Quadratic
+from pg.layers.sinusoids import Sinusoids
 
-__all__ = ["LOG_STD", "ActionValues", "Joint", "Logits", "Normal", "QuadraticValues", "Value"]
+__all__ = [
+    "LOG_STD",
+    "ActionValues",
+    "Joint",
+    "Logits",
+    "Normal",
+    "QuadraticValues",
+    "SinusoidalValues",
+    "Value",
+]
 
 # Bounds of a log-std that is an output of the network, in units of the box's half width: a std of
 # 0.0067 to 7.4.
@@ -123,3 +136,47 @@ class QuadraticValues(nn.Module):
             curvature / (half_width[..., None] * half_width[..., None, :]),
             centre,
         )
+
+
+class SinusoidalValues(nn.Module):
+    """A critic of continuous actions that is a sum of sinusoids of them, in units of the box's half
+    width: c + Σⱼ wⱼ sin(uⱼ·x + bⱼ).
+
+    Frequencies start about N(0, 1) and phases about a uniform angle, as random features (Rahimi &
+    Recht 2007), and depend on the state as it is learned; the final scale 0.01 of the amplitudes
+    prefers no action before anything is known.
+    """
+
+    box: Box
+    num_units: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Sinusoids:
+        """features: [..., F] -> the function of an action at each state."""
+        units, size = self.num_units, self.box.low.size
+        constant, amplitude, phase, frequency = jnp.split(
+            dense(1 + 2 * units + units * size, 0.01)(features),
+            [1, 1 + units, 1 + 2 * units],
+            axis=-1,
+        )
+        axes, dtype = features.shape[:-1], constant.dtype
+        usual_phase = self.param("phase", _angles, (units,), dtype)
+        normal = nn.initializers.normal(1.0)
+        usual_frequency = self.param("frequency", normal, (units, size), dtype)
+        frequency = frequency.reshape(*axes, units, size)
+        frequency = jnp.broadcast_to(usual_frequency, frequency.shape) + frequency
+        centre, half_width = (jnp.broadcast_to(x, (*axes, size)) for x in _units(self.box))
+        return Sinusoids(
+            constant[..., 0],
+            amplitude,
+            frequency / half_width[..., None, :],
+            jnp.broadcast_to(usual_phase, phase.shape) + phase,
+            centre,
+        )
+
+
+def _angles(
+    key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Float[Array, "..."]:
+    """Uniform angles in [0, 2π)."""
+    return jax.random.uniform(key, shape, dtype, maxval=2 * jnp.pi)

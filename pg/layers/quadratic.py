@@ -2,10 +2,12 @@
 state, so that its mean over a policy's actions has a closed form.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from pg.distributions import moments
 
 __all__ = ["Quadratic"]
 
@@ -46,6 +48,14 @@ class Quadratic(NamedTuple):
         """
         diagonal = jnp.einsum("...ii->...i", self.curvature)
         return self.at(mean) + 0.5 * jnp.sum(diagonal * variance, axis=-1)
+
+    def expectation(self, dist: Any) -> Float[Array, "*B"]:
+        """E[Q(a)] over the actions of a distribution, [...], exact by their moments, with its
+        derivative in the distribution.
+
+        Raises ValueError for a distribution without `moments`.
+        """
+        return self.mean(*moments(dist))
 
     def affine(
         self, scale: Float[Array, "*#B"], shift: Float[Array, "*#B"] | float = 0.0

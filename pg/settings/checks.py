@@ -111,6 +111,7 @@ def check_fit(config: Any) -> None:
     _check_exploration(config)
     _check_layers(config)
     _check_views(config)
+    _check_action_critic(config)
     _check_parts(config)
     _check_counters(config)
 
@@ -626,6 +627,25 @@ def _check_views(config: Any) -> None:
         raise ValueError(
             "critic_observe is for a critic on layers of its own, and with shared_torso it is on "
             "the policy's, which see what the policy sees: leave one of them out"
+        )
+
+
+def _check_action_critic(config: Any) -> None:
+    """Checks that there is a critic of continuous actions where settings are of one."""
+    if config.action_critic == "quadratic":
+        if config.action_critic_units != type(config).action_critic_units:
+            raise ValueError(
+                f"action_critic_units={config.action_critic_units} is the number of sinusoids: "
+                "give action_critic='sinusoids', or leave it out"
+            )
+        return
+    facts = facts_of(config.estimator)
+    if facts.critic != "Q" or "continuous" not in facts.actions:
+        own = estimators_with(critic="Q")
+        names = ", ".join(name for name in own if "continuous" in FACTS[name].actions)
+        raise ValueError(
+            f"action_critic={config.action_critic!r} is for estimators with a critic of continuous "
+            f"actions: {names}; got estimator={part_name(config.estimator)!r}"
         )
 
 

@@ -18,6 +18,7 @@ Initialiser = Literal[
 ]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
+ActionCritic = Literal["quadratic", "sinusoids"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
 LagMixture = Literal["none", "own", "balance", "power"]
 Exploration = Literal["actions", "parameters"]
@@ -49,6 +50,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "collect": get_args(Collect),
     "advantages": get_args(Advantages),
     "action_distribution": get_args(ActionDistribution),
+    "action_critic": get_args(ActionCritic),
     "action_mask": get_args(ActionMask),
     "lag_mixture": get_args(LagMixture),
     "exploration": get_args(Exploration),

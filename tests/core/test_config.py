@@ -94,6 +94,14 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
         {"estimator": lambda policy, critic, h: None, "sampling": "antithetic"},
         "nothing is stated of estimator=",
     ),
+    (
+        {"estimator": "gae", "action_critic": "sinusoids"},
+        "for estimators with a critic of continuous actions: all_action, .* got estimator='gae'",
+    ),
+    (
+        {"estimator": "all_action", "action_critic_units": 4},
+        "action_critic_units=4 is the number of sinusoids",
+    ),
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
     (
         {"estimator": "advantage_weighted_regression", "advantages": "batch"},

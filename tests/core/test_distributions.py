@@ -1,5 +1,6 @@
 """Distributions against scipy, quadrature and frequencies."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -326,6 +327,45 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_one_sentence(case: str) -> None:
     assert_one_sentence(*MISTAKES[case])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", ["gaussian", "censored", "squashed"])
+def test_the_characteristic_function_is_the_mean_of_a_rotation(kind: str) -> None:
+    """And so are its derivatives, of two entries whose bounds cut off much, little and nothing:
+    summed over a grid of the noise of both, by Gauss-Legendre quadrature between their bounds.
+    """
+    low, high = jnp.array([-0.5, -30.0]), jnp.array([0.4, 0.7])
+    frequency = jnp.array([[0.0, 0.0], [3.0, -0.4], [-0.2, 5.0]])
+    u = jnp.array([0.1, -0.2]), jnp.log(jnp.array([0.8, 0.5]))
+    cuts = [-9.0, (-0.5 - 0.1) / 0.8, (0.4 - 0.1) / 0.8, (0.7 + 0.2) / 0.5, 9.0]
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    halves = [((a + b) / 2, (b - a) / 2) for a, b in itertools.pairwise(cuts)]
+    noise = np.concatenate([middle + half * nodes for middle, half in halves])
+    weight = np.concatenate([half * weights for _, half in halves]) * stats.norm.pdf(noise)
+    grid = jnp.stack(jnp.meshgrid(noise, noise, indexing="ij"), axis=-1)
+
+    def dist(u: Any) -> Any:
+        if kind == "gaussian":
+            return Gaussian(*u)
+        if kind == "squashed":
+            return TanhGaussian(*u, jnp.array([0.1, 0.5]), jnp.array([1.0, 2.0]))
+        return CensoredGaussian(*u, low, high)
+
+    def in_closed_form(u: Any) -> Any:
+        return dist(u).characteristic_function(frequency)
+
+    def by_grid(u: Any) -> Any:
+        sample = u[0][None, None] + jnp.exp(u[1])[None, None] * grid
+        action = jax.vmap(jax.vmap(dist(u).action))(sample)
+        angle = jnp.einsum("jd,mnd->jmn", frequency, action)
+        of_pair = jnp.asarray(weight[:, None] * weight[None])[None]
+        return jnp.sum(of_pair * jnp.cos(angle), (1, 2)), jnp.sum(of_pair * jnp.sin(angle), (1, 2))
+
+    expected = by_grid(u), jax.jacobian(by_grid)(u)
+    found = in_closed_form(u), jax.jacobian(in_closed_form)(u)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")

@@ -132,8 +132,8 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     ),
     "a vector of values for actions of a Box": (
         lambda: update_of_pendulum(critic=values_of_two_actions),
-        "the output of critic 'values_of_two_actions' must be a pg.layers.Quadratic, a function of "
-        "a continuous action, got ",
+        "the output of critic 'values_of_two_actions' must be a pg.layers.Quadratic or "
+        "pg.layers.Sinusoids, a function of a continuous action, got ",
     ),
     "an estimator that is none": (
         lambda: one_update(lambda *parts: None),

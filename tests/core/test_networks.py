@@ -291,24 +291,32 @@ def test_a_critic_of_actions_gives_one_number_for_each() -> None:
     ).shape == (7, 5, 3)
 
 
-def test_a_critic_of_continuous_actions_gives_a_function_of_them() -> None:
+@pytest.mark.parametrize("kind", ["quadratic", "sinusoids"])
+def test_a_critic_of_continuous_actions_gives_a_function_of_them(kind: Any) -> None:
     """In units of the box's half width from its centre: scaled boxes have scaled functions."""
-    config = Config(estimator="all_action", hidden_sizes=(), preset=None)
+    config = Config(estimator="all_action", action_critic=kind, hidden_sizes=(), preset=None)
     obs, first = jnp.ones((7, 5, 4)), jnp.zeros((7, 5), bool)
     low, high = jnp.array([-1.0, -1.0]), jnp.array([1.0, 1.0])
     unit = make_critic(config, fake_env((4,), Box(low, high)))
     params = unit.init(KEY)
     q = unroll(unit, params, obs, first)
-    assert [x.shape for x in q] == [(7, 5), (7, 5, 2), (7, 5, 2, 2), (7, 5, 2)]
-    np.testing.assert_array_equal(q.curvature, q.curvature.mT)
-    assert (np.asarray(q.curvature) != 0).all()
+    if kind == "sinusoids":
+        assert [x.shape[2:] for x in q] == [(), (16,), (16, 2), (16,), (2,)]
+        assert np.abs(np.asarray(q.frequency)).max() > 1.0
+    else:
+        assert [x.shape for x in q] == [(7, 5), (7, 5, 2), (7, 5, 2, 2), (7, 5, 2)]
+        np.testing.assert_array_equal(q.curvature, q.curvature.mT)
+        assert (np.asarray(q.curvature) != 0).all()
     wide = make_critic(config, fake_env((4,), Box(jnp.array([0.0, 1.0]), jnp.array([4.0, 9.0]))))
     x = jnp.broadcast_to(jnp.array([0.3, -0.6]), (7, 5, 2))
     action = jnp.broadcast_to(jnp.array([2 + 2 * 0.3, 5 - 4 * 0.6]), (7, 5, 2))
     found = unroll(wide, params, obs, first).at(action)
     np.testing.assert_allclose(found, q.at(x), rtol=1e-5)
     gradient = jax.grad(lambda x: jnp.sum(q.at(x)))(x)
-    np.testing.assert_allclose(q.gradient(x), gradient, rtol=1e-5)
+    np.testing.assert_allclose(q.gradient(x), gradient, rtol=1e-5, atol=1e-7)
+    linear = q.linear_at(x)
+    np.testing.assert_array_equal(linear.at(x), q.at(x))
+    np.testing.assert_array_equal(linear.gradient(action), q.gradient(x))
 
 
 @pytest.mark.usefixtures("x64")
@@ -357,6 +365,10 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "convolutions of a vector": (
         learner_of(conv=("16x3",)),
         "conv=('16x3',) needs observations [height, width, channels]",
+    ),
+    "sinusoids of discrete actions": (
+        learner_of(estimator="all_action", action_critic="sinusoids"),
+        "action_critic='sinusoids' is for continuous actions; the environment has 2 discrete ones",
     ),
     "convolutions without an image": (
         learner_of(conv=("16x3",), network="mlp"),

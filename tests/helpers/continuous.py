@@ -16,7 +16,7 @@ from pg.config import Hyperparams
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.estimators import ESTIMATORS, Params
 from pg.exact.closed_forms import LQR, GaussianBandit, SquashedBandit, lqr
-from pg.layers import Quadratic
+from pg.layers import Quadratic, Sinusoids
 from pg.networks import Network
 from pg.rollout import Trajectory
 
@@ -191,6 +191,48 @@ def wrong_critic() -> Network:
         return carry, Quadratic(2.0 - obs[..., 0], 0.8 * one, 0.7 * one[..., None], 0.2 * one)
 
     return Network(lambda key: (), apply)
+
+
+def sinusoidal_critic(size: int) -> Network:
+    """Three sinusoids of an action of `size` entries, whose every coefficient depends on the first
+    entry of the observation, and has nothing to do with any problem here; its parameter scales the
+    frequencies, which are at most 1 at 1.
+    """
+    rng = np.random.default_rng(0)
+    of_unit, of_state = rng.uniform(-0.8, 0.8, (3, size)), rng.uniform(-0.2, 0.2, (3, size))
+
+    def apply(bend: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Sinusoids]:
+        x = obs[..., :1]
+        angle = x * jnp.arange(1.0, 4.0).reshape(*[1] * (x.ndim - 1), 3)
+        axes = [1] * (x.ndim - 1)
+        steady, moving = (jnp.asarray(u).reshape(*axes, 3, size) for u in (of_unit, of_state))
+        return carry, Sinusoids(
+            constant=2.0 - x[..., 0],
+            amplitude=1.5 + jnp.cos(angle),
+            frequency=bend * (steady + moving * jnp.sin(x)[..., None]),
+            phase=0.5 * angle + 0.3,
+            centre=jnp.broadcast_to(0.2 * x, (*x.shape[:-1], size)),
+        )
+
+    return Network(lambda key: jnp.ones(()), apply)
+
+
+def nearly_quadratic(critic: Network, frequency: float) -> Network:
+    """The function of a critic's `Quadratic` of one action to order 2, of sinusoids of a low
+    frequency u: c + (g/u) sin(u x) + (H/u²) (1 - cos(u x)).
+    """
+
+    def apply(params: Any, carry: Any, obs: jax.Array, first: jax.Array) -> tuple[Any, Sinusoids]:
+        carry, q = critic.apply(params, carry, obs, first)
+        bent = q.curvature[..., 0, 0] / frequency**2
+        units = jnp.ones((*bent.shape, 2))
+        phase = units * jnp.array([0.0, jnp.pi / 2]).reshape(*[1] * bent.ndim, 2)
+        amplitude = jnp.stack([q.slope[..., 0] / frequency, -bent], axis=-1)
+        return carry, Sinusoids(
+            q.constant + bent, amplitude, frequency * units[..., None], phase, q.centre
+        )
+
+    return critic._replace(apply=apply)
 
 
 def estimates_of(

@@ -27,7 +27,7 @@ from pg.estimators.facts import FACTS
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import check_name
-from pg.layers import Quadratic
+from pg.layers import ActionFunction
 from pg.networks import Network
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
@@ -336,10 +336,10 @@ def _scaled(critic: Network) -> Network:
 
     def apply(
         params: Any, carry: Any, obs: jax.Array, first: jax.Array
-    ) -> tuple[Any, jax.Array | Quadratic]:
+    ) -> tuple[Any, jax.Array | ActionFunction]:
         scale, shift = jax.lax.stop_gradient((params["scale"], params["shift"]))
         carry, output = critic.apply(params["network"], carry, obs, first)
-        if isinstance(output, Quadratic):
+        if isinstance(output, ActionFunction):
             return carry, output.affine(scale, shift)
         return carry, shift + scale * output
 
