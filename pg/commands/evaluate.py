@@ -104,7 +104,6 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
 
     from pg import TrainState, envs, networks
     from pg.estimators import Params
-    from pg.fast import devices
     from pg.runs import acting, execution, memory, parameters, results, writing
 
     stored = results.load_results(folder)
@@ -131,7 +130,8 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         compile_seconds=stored.summary.get("compile_seconds", 0.0),
         train_seconds=stored.summary.get("train_seconds", 0.0),
     )
-    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    before = folders.num_devices(folder)
+    layout, _ = machine.layout(len(seeds), config.num_envs, like[0], before)
     with cli.waiting("evaluating"):
         evaluation = execution.evaluate_run(
             config,

@@ -245,7 +245,8 @@ def _run(
     seeds = range(options.seed, options.seed + options.seeds)
     env = envs.configured(config, 1)
     like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
-    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    before = folders.num_devices(folder) if folder else None
+    layout, on_devices = machine.layout(len(seeds), config.num_envs, like.params, before)
     layout.check(config)
     memory.check(config, env, like, len(seeds), options.eval_episodes)
     if devices.is_first():
@@ -277,9 +278,11 @@ def _run(
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
         device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
+        if on_devices:
+            cli.say(on_devices)
         cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
-        before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
-        followers.start(folder, seeds, folders.read_stored(folder), before)
+        steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
+        followers.start(folder, seeds, folders.read_stored(folder), steps_before)
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
     quiet = folder is None
     how = {"layout": layout, "partial": partial, "keep": keeper}

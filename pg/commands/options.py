@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pg.config import PARTS, Config, Hyperparams, Shard
 from pg.fast import cores
@@ -15,6 +15,9 @@ from pg.runs import folders
 from pg.settings import own_files
 from pg.settings.choices import MatmulPrecision
 from pg.trackers.base import TRACKERS
+
+if TYPE_CHECKING:
+    from pg.fast.devices import Layout
 
 __all__ = [
     "Checkpointing",
@@ -187,7 +190,9 @@ class Machine:
     shard: Shard = "seeds"
     """Axis that is sharded over devices: seeds, that is runs, or the environments of each run."""
     cpu_devices: int | None = None
-    """Number of devices that the CPU counts as; none: for seeds one per core, for envs one."""
+    """Number of devices that the CPU counts as; none: for seeds one per core, for envs too where it
+    makes a run faster, else one.
+    """
     distributed: bool = False
     """This process is one of several, started by SLURM, Open MPI, Kubernetes or a TPU pod."""
     coordinator: str | None = None
@@ -265,7 +270,57 @@ class Machine:
 
     def _num_cpu_devices(self) -> int | None:
         """The number of devices of the CPU; None: one for each core."""
-        return self.cpu_devices or (1 if self.several or self.shard == "envs" else None)
+        return self.cpu_devices or (1 if self.several else None)
+
+    def layout(
+        self, num_runs: int, num_envs: int, params: Any = None, before: int | None = None
+    ) -> tuple["Layout", str]:
+        """The devices of runs, and a sentence on them, empty where there is nothing to be said.
+
+        Environments are spread over the cores of a CPU where that pays, unless `cpu_devices` says
+        otherwise: as an accelerator's, devices that were asked for are all used.
+
+        Args:
+            num_runs: Runs at a time.
+            num_envs: Environments of each.
+            params: The parameters of a run, or their shapes; None: not known, or different from
+                run to run.
+            before: Devices of the run so far, where it goes on or is repeated.
+        """
+        import jax
+
+        from pg.fast import devices
+
+        if self.shard == "seeds":
+            return devices.layout("seeds", num_runs), ""
+        there = jax.device_count()
+        is_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
+        if not is_cpu or there == 1 or (self.cpu_devices is None and before is not None):
+            return devices.layout("envs", before if is_cpu else None), ""
+        pays = params is not None and devices.spread_pays(params)
+        entries = f"{devices.largest_kernel(params):,}"
+        if self.cpu_devices is not None:
+            sentence = (
+                f"spread over {there} devices, as asked; --cpu-devices 1 is likely faster, as "
+                f"products with kernels of up to {entries} weights use all cores by themselves"
+            )
+            return devices.layout("envs"), "" if pays or params is None else sentence
+        if params is None:
+            return devices.layout("envs", 1), ""
+        if num_envs % there:
+            sentence = f"on one device, as num_envs={num_envs} is no multiple of the {there} cores"
+            return devices.layout("envs", 1), sentence
+        if pays:
+            sentence = (
+                f"environments are spread over the {there} cores as devices; --cpu-devices 1 takes "
+                "one, with other bits"
+            )
+            return devices.layout("envs"), sentence
+        sentence = (
+            f"on one device, as products with kernels of up to {entries} weights use all cores by "
+            f"themselves; --cpu-devices {there} spreads the environments"
+        )
+        return devices.layout("envs", 1), sentence
 
     def _stay(self) -> None:
         """Says how many devices there are, once their number cannot be changed."""

@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         import jax
 
         from pg import envs, make_learner
-        from pg.fast import devices
         from pg.runs import execution, memory, periodic, results
 
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
@@ -63,7 +62,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
-    layout = devices.layout(machine.shard, len(seeds) if machine.shard == "seeds" else None)
+    before = there.get("num_devices")
+    layout, _ = machine.layout(len(seeds), config.num_envs, like.params, before)
     here = folders.environment(layout)
     # of what an older release has not recorded, nothing is said
     kept = set(there) - {"command", "resumed"}

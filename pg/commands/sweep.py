@@ -121,7 +121,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         with interrupts.held("loading"), cli.waiting("loading"):
             machine.start()  # only now: a mistake in the arguments need not wait for jax
-            from pg.fast import devices
             from pg.sweep import SweepSpec, driver
             from pg.sweep.search import Budget, Halving, Search, Tpe, run_search
 
@@ -149,10 +148,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                 )
             search = Search(spec, rule)
             at_once = min(options.trials, options.trials_at_once) * options.seeds
-            layout = devices.layout(machine.shard, at_once if is_tpe else spec.num_runs)
+            num_runs = at_once if is_tpe else spec.num_runs
+            layout, _ = machine.layout(num_runs, spec.config.num_envs)
             budget = Budget(layout, options, options.width, limit)
             return run_search(search, search.folder(options.out), budget, fresh=fresh)
-        folder, layout = spec.folder(options.out), devices.layout(machine.shard, spec.num_runs)
+        folder = spec.folder(options.out)
+        layout, _ = machine.layout(spec.num_runs, spec.config.num_envs)
         return driver.run_sweep(
             spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
         )

@@ -24,6 +24,9 @@ from pg.fast import cores
 from pg.settings.choices import MatmulPrecision
 
 ENVS = "envs"
+# XLA cuts a product with a larger kernel by the cores of a CPU: one device then uses them all, and
+# spread over devices a run is no faster (experiments/speed/spread.py).
+SPREAD_KERNEL = 128 * 128
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
 
 _mapped = contextvars.ContextVar("mapped", default=1)
@@ -68,6 +71,22 @@ def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:
     return Layout(
         jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices), shard
     )
+
+
+def largest_kernel(params: Any) -> int:
+    """The number of entries of the largest array of several axes."""
+    return max((x.size for x in jax.tree.leaves(params) if x.ndim > 1), default=0)
+
+
+def spread_pays(params: Any) -> bool:
+    """True where environments spread over the cores of a CPU as devices make a run faster.
+
+    A function of the shapes alone, so that the same run is spread, or not, each time.
+
+    Args:
+        params: The parameters of policy and critic, or their shapes.
+    """
+    return largest_kernel(params) <= SPREAD_KERNEL
 
 
 def over_runs(

@@ -457,6 +457,15 @@ def environment(layout: Any = None) -> dict[str, Any]:
     }
 
 
+def num_devices(folder: Path) -> int | None:
+    """The devices of the run in a folder; None: it does not say."""
+    path = folder / "versions.json"
+    if not os.path.lexists(path):
+        return None
+    found = read_json(path, VERSIONS).get("num_devices")
+    return found if isinstance(found, int) and found >= 1 else None
+
+
 def settings_of_jax() -> dict[str, Any]:
     """The settings of jax that numbers can depend on, as JSON has them; None of a name that this
     release has not.

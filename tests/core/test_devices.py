@@ -100,6 +100,67 @@ def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
         assert name in ("ppo envs", "vtrace envs") or set(collectives) <= {"all-reduce"}, name
 
 
+LAYOUTS = """
+import json
+import jax
+from pg.commands.options import Machine
+from pg.fast import devices
+
+def params(entries):
+    return {"kernel": jax.ShapeDtypeStruct((entries, 1), "float32"),
+            "bias": jax.ShapeDtypeStruct((10**6,), "float32")}
+
+small, large = params(devices.SPREAD_KERNEL), params(devices.SPREAD_KERNEL + 1)
+auto, two = Machine(shard="envs"), Machine(shard="envs", cpu_devices=2)
+jax.config.update("jax_num_cpu_devices", 2)
+found = {
+    "small": auto.layout(1, 8, small),
+    "large": auto.layout(1, 8, large),
+    "uneven": auto.layout(1, 7, small),
+    "unknown": auto.layout(9, 8),
+    "small, so far one": auto.layout(1, 8, small, before=1),
+    "large, so far two": auto.layout(1, 8, large, before=2),
+    "asked, small": two.layout(1, 8, small),
+    "asked, large": two.layout(1, 8, large, before=1),
+    "seeds, large": Machine().layout(2, 8, large),
+    "one seed": Machine().layout(1, 8, small),
+}
+print(json.dumps({name: [x.mesh.size, said] for name, (x, said) in found.items()}))
+"""
+
+
+def test_environments_are_spread_where_that_pays() -> None:
+    """By the shapes of the parameters alone, of which vectors do not count; what was asked for is
+    obeyed, and what a run had so far stays. What is not as asked, or unlikely to pay, is said.
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", LAYOUTS],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(out.stdout)
+    expected = {
+        "small": (2, "environments are spread over the 2 cores"),
+        "large": (1, "on one device, as products with kernels of up to 16,385 weights"),
+        "uneven": (1, "on one device, as num_envs=7 is no multiple of the 2 cores"),
+        "unknown": (1, ""),
+        "small, so far one": (1, ""),
+        "large, so far two": (2, ""),
+        "asked, small": (2, ""),
+        "asked, large": (2, "spread over 2 devices, as asked; --cpu-devices 1 is likely faster"),
+        "seeds, large": (2, ""),
+        "one seed": (1, ""),
+    }
+    assert {name: size for name, (size, _) in found.items()} == {
+        name: size for name, (size, _) in expected.items()
+    }
+    for name, (_, beginning) in expected.items():
+        said = found[name][1]
+        assert said.startswith(beginning) if beginning else not said, name
+
+
 SPREAD = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)

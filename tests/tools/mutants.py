@@ -2460,6 +2460,20 @@ MUTANTS = [
         "tests/runs/test_loading.py -k each_of_its",
     ),
     Mutant(
+        "a bias for a kernel, where it is chosen whether environments are spread",
+        "fast/devices.py",
+        "if x.ndim > 1), default=0)",
+        "if x.ndim), default=0)",
+        "tests/core/test_devices.py -k where_that_pays",
+    ),
+    Mutant(
+        "a run that goes on with other devices than it had",
+        "commands/options.py",
+        "(self.cpu_devices is None and before is not None)",
+        "(self.cpu_devices is None and before == 0)",
+        "tests/core/test_devices.py -k where_that_pays",
+    ),
+    Mutant(
         "a device's sum for that of all",
         "fast/devices.py",
         "unravel(jax.lax.psum(flat, ENVS))",
