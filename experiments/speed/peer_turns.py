@@ -7,12 +7,23 @@ import os
 from collections.abc import Mapping, Sequence
 from subprocess import PIPE, Popen
 from threading import Timer
-from typing import Any
-
-Answers = dict[str, list[dict[str, float]]]  # of every program, one per round
+from typing import Any, NamedTuple
 
 
-def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: float) -> Answers:
+class Turns(NamedTuple):
+    """The answers of programs that took turns, by their names."""
+
+    answers: dict[str, list[dict[str, float]]]  # of every program, one per round
+    ready: dict[str, dict[str, Any]]  # what it said when it was ready
+    left_out: dict[str, str]  # of every other program, why
+
+
+def take_turns(
+    commands: Mapping[str, Sequence[str]],
+    rounds: int,
+    patience: float,
+    variables: Mapping[str, str] = {},
+) -> Turns:
     """The answers of every program, one per round after the first, in which it compiles.
 
     Programs that miss a package, end, or exceed their time are left out, and it prints why.
@@ -21,9 +32,11 @@ def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: flo
         commands: The command line of each program, by its name.
         rounds: The number of rounds after the first.
         patience: The seconds that a program may take for one answer.
+        variables: Of the environment of all.
     """
-    answers: Answers = {name: [] for name in commands}
-    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    left_out: dict[str, str] = {}
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"} | dict(variables)
     seeds = ["", *(f"{i}\n" for i in range(rounds + 1))]  # at first they say that they are ready
     with contextlib.ExitStack() as stack:
         workers = {
@@ -38,8 +51,11 @@ def take_turns(commands: Mapping[str, Sequence[str]], rounds: int, patience: flo
                     answers[name].append(answer(workers[name], seed, patience))
                 except RuntimeError as error:
                     print(f"{name} is left out: {error}", flush=True)
+                    left_out[name] = str(error)
                     del answers[name]
-    return {name: of_program[1:] for name, of_program in answers.items()}
+    ready = {name: of_program[0] for name, of_program in answers.items()}
+    rows = {name: of_program[1:] for name, of_program in answers.items()}
+    return Turns(rows, ready, left_out)
 
 
 def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
@@ -57,12 +73,17 @@ def answer(worker: Popen[str], seed: str, patience: float) -> dict[str, Any]:
     assert worker.stdout
     timer = Timer(patience, worker.kill)
     timer.start()
-    worker.stdin.write(seed)
-    line = worker.stdout.readline()
+    try:
+        worker.stdin.write(seed)
+        line = worker.stdout.readline()
+    except BrokenPipeError:
+        line = ""
     timer.cancel()
     if not line:
-        raise RuntimeError(f"it ended with code {worker.wait()}; it had {patience:.0f} seconds")
-    figures = json.loads(line)
+        if (code := worker.wait()) == -9:
+            raise RuntimeError(f"it had not answered after {patience:.0f} seconds")
+        raise RuntimeError(f"it ended with code {code}")
+    figures: dict[str, Any] = json.loads(line)
     if "missing" in figures:
         raise RuntimeError(figures["missing"])
     return figures
