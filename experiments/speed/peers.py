@@ -76,7 +76,7 @@ SETTINGS = {
     "ppo_1024": Setting(
         "ppo, CartPole 1024²", hidden_sizes=(1024, 1024), num_steps=32, num_updates=1
     ),
-    "ppo_breakout": Setting("ppo, Breakout as MLP", BREAKOUT),
+    "ppo_breakout": Setting("ppo, Breakout as MLP", BREAKOUT, num_updates=2),
     "ppo_breakout_cnn": Setting("ppo, Breakout as CNN", BREAKOUT, network="cnn", num_updates=1),
     "ppo_pendulum": Setting("ppo, Pendulum 64²", PENDULUM, num_updates=16),
     "ppo_32_seeds": Setting("ppo, CartPole 64², 32 seeds", num_updates=3, num_seeds=32),
