@@ -159,8 +159,9 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
     collection |= {k: v for k, v in combination.settings.items() if k in COLLECTION_FIELDS}
     if facts.baseline == "group":
         collection["group_size"] = 2
+    of_critic = {} if facts.critic == "none" else problem.critic_settings
     config = problem.settings()[0]
-    return frozen_config(config, combination.estimator, num_episodes, **collection)
+    return frozen_config(config, combination.estimator, num_episodes, **collection, **of_critic)
 
 
 def critic_params(snapshot: Snapshot, combination: Combination, initial: Params) -> Any:

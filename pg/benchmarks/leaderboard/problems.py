@@ -82,6 +82,13 @@ class Problem(NamedTuple):
     parts: Mapping[str, Any] = MappingProxyType({})
     # of further episodes out of visited states, which long episodes have many of
     branching: Mapping[str, int] = MappingProxyType({})
+    critic_widths: tuple[int, ...] | None = None  # of its hidden layers; none: as the policy's
+
+    @property
+    def critic_settings(self) -> dict[str, Any]:
+        """The fields of Config that say what its critics are; none of a user's own critic."""
+        has_widths = self.critic_widths is not None and "critic" not in self.parts
+        return {"critic_hidden_sizes": self.critic_widths} if has_widths else {}
 
     def settings(self) -> tuple[Config, Hyperparams]:
         """The settings of the training."""
@@ -111,14 +118,22 @@ _TABULAR: dict[str, Any] = {
     "num_updates": 100,
     "learning_rate": 0.02,
 }
+# A policy of a table needs no hidden layer. A critic that sees the time does: the value of a state
+# is no sum of one part for the state and one for the time.
+_CRITIC_WIDTHS = (64, 64)
 
 _SPARSE = MappingProxyType({"num_branches": 1, "branch_every": 16})
 
 # The end of training is where a policy still improves: one that is as good as it gets has no
 # gradient left to compare with.
 _LISTED = (
-    Problem("gridworld", _MDPS["gridworld"], "leave_one_out", _TABULAR, 512, 512, 200, 512),
-    Problem("garnet", _MDPS["garnet"], "leave_one_out", _TABULAR, 512, 512, 200, 512),
+    *(
+        Problem(
+            *(name, mdp, "leave_one_out", _TABULAR, 512, 512, 200, 512),
+            critic_widths=_CRITIC_WIDTHS,
+        )
+        for name, mdp in _MDPS.items()
+    ),
     Problem(
         "Catch-bsuite", "Catch-bsuite", "leave_one_out", {"num_updates": 200}, 512, 512, 100, 512
     ),
@@ -178,9 +193,8 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
     chunk_size = -(-config.num_updates // 2)  # one compilation for both halves
     fits = {}
     for kind in critic_kinds(config):
-        fits[kind] = _make_fit(
-            critic_config(config, kind, problem.fit_episodes), problem.fit_batches
-        )
+        fit_config = critic_config(config, kind, problem.fit_episodes, **problem.critic_settings)
+        fits[kind] = _make_fit(fit_config, problem.fit_batches)
     snapshots, done = [], 0
     for snapshot, share in SNAPSHOTS.items():
         wanted = round(share * config.num_updates)
@@ -208,11 +222,12 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
 
     Raises ValueError where a part of a user's own does not fit the others.
     """
-    config, h = problem_of(problem).settings()
+    problem = problem_of(problem)
+    config, h = problem.settings()
     state = jax.eval_shape(make_learner(config, h).init, jax.random.key(0))
 
     def critic_shapes(kind: str) -> Any:
-        fit_config = critic_config(config, kind, 1)
+        fit_config = critic_config(config, kind, 1, **problem.critic_settings)
         _, policy, critic = make_components(fit_config, Normaliser((), (), ()), 1)
         estimator = ESTIMATORS[CRITIC_KINDS[kind].estimator](policy, critic, Hyperparams())
         return jax.eval_shape(estimator.init, jax.random.key(0))[0].critic
@@ -221,14 +236,15 @@ def snapshot_shapes(problem: str | Problem) -> Snapshot:
     return Snapshot("", 0, state.params.policy, critics, {}, state.normaliser)
 
 
-def frozen_config(config: Config, estimator: Any, num_envs: int, **collection: Any) -> Config:
+def frozen_config(config: Config, estimator: Any, num_envs: int, **changes: Any) -> Config:
     """The settings under which an estimator takes complete episodes of a frozen policy.
 
     Args:
         config: the settings of the policy's training, of which the problem and the networks stay.
         estimator: its name, or its function.
         num_envs: episodes of a batch.
-        collection: values of COLLECTION_FIELDS that differ from their defaults.
+        changes: values of COLLECTION_FIELDS that differ from their defaults, and of fields of the
+            critic.
     """
     fields = [field.name for field in dataclasses.fields(Config)]
     settings = {name: getattr(config, name) for name in fields if name not in TRAINING_FIELDS}
@@ -242,15 +258,15 @@ def frozen_config(config: Config, estimator: Any, num_envs: int, **collection: A
         "optimizer": "adam",
         "preset": None,
     }
-    return Config(**(settings | collection))
+    return Config(**(settings | changes))
 
 
-def critic_config(config: Config, kind: str, num_envs: int) -> Config:
+def critic_config(config: Config, kind: str, num_envs: int, **changes: Any) -> Config:
     """The settings under which a critic of one of CRITIC_KINDS is fitted. Other arguments as of
     `frozen_config`.
     """
     of_kind = CRITIC_KINDS[kind]
-    return frozen_config(config, of_kind.estimator, num_envs, **of_kind.settings)
+    return frozen_config(config, of_kind.estimator, num_envs, **of_kind.settings, **changes)
 
 
 def critic_kinds(config: Config) -> list[str]:
