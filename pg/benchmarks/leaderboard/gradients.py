@@ -236,7 +236,9 @@ def _exact_gradient(policy: Network, mdp: TabularMDP, snapshot: Snapshot) -> np.
     return np.asarray(ravel_pytree(gradient)[0])
 
 
-@functools.cache  # one compilation for all snapshots of a problem
+# One compilation for all snapshots of a problem; programs of hundreds of estimators are more than a
+# process may map into its memory.
+@functools.lru_cache(maxsize=2)
 def _estimates(
     config: Config, count: int
 ) -> tuple[Callable[..., tuple[jax.Array, jax.Array, Any]], Params, Any]:

@@ -2,6 +2,7 @@
 continues after an interruption.
 """
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -154,31 +155,34 @@ def measure(
         if not any(problem.name == other for other, _, _ in missing):
             continue
         print(f"{problem.name}: training its policy, fitting critics ...", flush=True)
-        for snapshot in stored_snapshots(problem, out):
-            if snapshot.name not in snapshots:
+        wanted = {snapshot for name, _, snapshot in missing if name == problem.name}
+        taken = [x for x in stored_snapshots(problem, out) if x.name in wanted]
+        references = {}
+        for snapshot in taken:
+            print(f"{problem.name} {snapshot.name}: reference ...", flush=True)
+            references[snapshot.name] = reference_gradient(problem, snapshot, seed + 1_000_000)
+        # The snapshots of one estimator after another, which share its compiled program.
+        for (name, estimator), snapshot in itertools.product(entered.estimators.items(), taken):
+            if (problem.name, name, snapshot.name) not in missing:
                 continue
-            place = f"{problem.name} {snapshot.name}"
-            print(f"{place}: reference ...", flush=True)
-            reference = reference_gradient(problem, snapshot, seed + 1_000_000)
-            for name, estimator in entered.estimators.items():
-                if (problem.name, name, snapshot.name) not in missing:
-                    continue
-                try:
-                    estimates = estimate_gradients(
-                        problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
-                    )
-                    quality, curve = assess(
-                        problem.name, snapshot.name, estimator, seed, estimates, reference
-                    )
-                except ValueError as error:
-                    print(f"{place} {name}: not measured, as {error}", flush=True)
-                    continue
-                stored = Measurements([*stored.qualities, quality], [*stored.points, *curve])
-                stored.write(out)
-                measured += 1
-                per_quality = (time.monotonic() - start) / measured
-                minutes = per_quality * (len(missing) - measured) / 60
-                print(f"{place} {name}: {_summary(quality)}, {minutes:.0f} min left", flush=True)
+            place = f"{problem.name} {snapshot.name} {name}"
+            try:
+                estimates = estimate_gradients(
+                    problem, snapshot, estimator, seed, num_episodes=num_episodes, share=share
+                )
+                quality, curve = assess(
+                    *(problem.name, snapshot.name, estimator, seed),
+                    *(estimates, references[snapshot.name]),
+                )
+            except ValueError as error:
+                print(f"{place}: not measured, as {error}", flush=True)
+                continue
+            stored = Measurements([*stored.qualities, quality], [*stored.points, *curve])
+            stored.write(out)
+            measured += 1
+            per_quality = (time.monotonic() - start) / measured
+            minutes = per_quality * (len(missing) - measured) / 60
+            print(f"{place}: {_summary(quality)}, {minutes:.0f} min left", flush=True)
     return stored
 
 
