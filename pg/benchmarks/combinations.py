@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from pg.config import WITH_TIME, Config
 from pg.estimators.facts import FACTS, Facts
 from pg.estimators.names import canonical, check_estimator, facts_of
+from pg.estimators.q_prop_switches import SWITCHES as Q_PROP_SWITCHES
+from pg.estimators.q_prop_switches import is_q_prop
 from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
@@ -53,8 +55,13 @@ class Combination(NamedTuple):
 
 
 def is_combination(text: Any) -> bool:
-    """True for the name of a row of the table of facts with something behind a colon."""
-    return isinstance(text, str) and ":" in text and text.partition(":")[0] in FACTS
+    """True for the name of a row of the table of facts with something behind a colon, unless these
+    are switches of its own.
+    """
+    if not isinstance(text, str) or ":" not in text or text.partition(":")[0] not in FACTS:
+        return False
+    first = text.partition(":")[2].partition("=")[0].strip()
+    return not (is_q_prop(text) and first in Q_PROP_SWITCHES)
 
 
 def combination_of(estimator: Any) -> Combination:

@@ -355,6 +355,7 @@ _CHOICES = {
     + f"; {', '.join(SEQUENCES)}; or library:name, of {', '.join(LIBRARIES)}",
     ("Config", "estimator"): f"{', '.join(NAMES)}; or with switches, as "
     f"dapo:kl=k2+kl_place=loss or {SEQUENCE}:baseline=mean, of {SWITCHES}; or chosen while "
-    f"training, as {SELECTED}:leave_one_out+state_value or {SELECTED}:gae:0.9+0.95+1.0",
+    f"training, as {SELECTED}:leave_one_out+state_value or {SELECTED}:gae:0.9+0.95+1.0; or "
+    "Q-Prop with a factor, as q_prop:eta=adaptive, conservative or aggressive",
     ("Config", "optimizer"): ", ".join(CHOICES["optimizer"]),
 }

@@ -18,10 +18,12 @@ from . import linear_control_variate as linear_control_variate
 from . import off_policy as off_policy
 from . import optimal as optimal
 from . import pathwise as pathwise
+from . import q_prop_switches as q_prop_switches
 from . import selection as selection
 from . import sequences as sequences
 from . import switches as switches
 from . import target_policies as target_policies
+from .action_derivatives import q_prop_with as q_prop_with
 from .base import Credit as Credit
 from .base import Estimator as Estimator
 from .base import Gain as Gain

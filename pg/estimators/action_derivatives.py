@@ -5,13 +5,14 @@ The critic gives a function of the action (`pg.layers.ActionFunction`), and a(θ
 action of the policy for given noise ε.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pg import returns
+from pg import baselines, returns
 from pg.config import Hyperparams
 from pg.estimators import continuous
 from pg.estimators.action_values import (
@@ -22,8 +23,11 @@ from pg.estimators.action_values import (
     value_of,
 )
 from pg.estimators.base import Credit, Estimator, Params, Weighted, build_estimator, score
+from pg.estimators.q_prop_switches import Covariance, Eta, QProp
 from pg.networks import Network
 from pg.rollout import Trajectory
+
+Factory = Callable[[Network, Network, Hyperparams], Estimator]
 
 
 def deterministic_policy_gradient(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -64,7 +68,7 @@ def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     """A control variate that is linear in the action (Q-Prop; Gu et al. 2017, 1611.02247, eq. 7).
 
     L(s, a) = Q(s, μ) + ∂Q/∂a(s, μ)ᵀ(a - μ) with the policy's mean action μ is the first order of
-    Q. action_dependent_baseline keeps the second.
+    Q. action_dependent_baseline keeps the second. `q_prop_with` scales what is linear.
 
     Ψₜ = γᵗ (Gₜ - L(sₜ, aₜ)), and γᵗ ∂Q(sₜ, a)/∂a at a = μ(sₜ), by ∇μ
     Unbiased for: J: for any Q, as it was fitted to earlier batches.
@@ -72,14 +76,89 @@ def q_prop(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
     Needs: complete episodes, a critic Q of continuous actions, on-policy.
     """
 
+    return _q_prop(policy, critic, h, QProp())
+
+
+def q_prop_with(*, eta: Eta = "one", covariance: Covariance = "others") -> Factory:
+    """Q-Prop whose control variate has a factor η (Gu et al. 2017, 1611.02247, section 3.2).
+
+    With the advantage Â = Gₜ - Q(sₜ, μ) and the control variate Ā = ∂Q/∂a(sₜ, μ)ᵀ(aₜ - μ) the best
+    factor is Cov(Â, Ā) / Var(Ā), where Var(Ā) is known. The covariance is the mean of Â Ā: over all
+    steps of the other episodes, of which η is one number for each episode, independent of its
+    actions, so that the mean stays ∇J; or, as published, of the step's own action, by which the
+    estimator is biased. A run knows it by its name, as in "q_prop:eta=adaptive".
+
+    Args:
+        eta: one; adaptive: that ratio; conservative: 1 where it is positive, else 0; aggressive:
+            its sign.
+        covariance: others, which needs at least two episodes, or step.
+
+    Returns:
+        policy, critic, hyperparameters -> Estimator.
+
+    Raises:
+        ValueError: a value that does not exist, or a covariance where η is 1.
+    """
+    switches = QProp(eta=eta, covariance=covariance)
+    if eta == "one":
+        return q_prop
+
+    def estimator(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+        return _q_prop(policy, critic, h, switches)
+
+    estimator.__name__ = switches.name
+    estimator.facts = switches.facts  # type: ignore[attr-defined]
+    return estimator
+
+
+def _q_prop(policy: Network, critic: Network, h: Hyperparams, switches: QProp) -> Estimator:
+    """Q-Prop with the factor of the switches."""
+
     def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
         at = at_actions(policy, critic, params, traj)
-        mean = continuous.mean_along(policy, params, traj)
+        mean, variance = continuous.moments_along(policy, params, traj)
         linear = at._replace(q=at.q.linear_at(mean))
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
+        if switches.eta != "one":
+            advantage = to_go - linear.q.constant
+            variate = value_of(linear) - linear.q.constant
+            of_variate = jnp.sum(linear.q.slope**2 * variance, axis=-1)
+            eta = _eta(switches, traj, advantage * variate, of_variate)
+            linear = linear._replace(q=linear.q._replace(slope=eta[..., None] * linear.q.slope))
         return corrected_credit(linear, to_go - value_of(linear), to_go, traj, h)
 
-    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
+    accepts = "episodes"
+    return build_estimator(
+        policy, critic, h, weigh, every_action_and_surprise, taken, accepts=accepts
+    )
+
+
+def _eta(
+    switches: QProp,
+    traj: Trajectory,
+    product: Float[Array, "T B"],
+    variance: Float[Array, "T B"],
+) -> Float[Array, "T B"]:
+    """The factor of the control variate at every step, [T, B].
+
+    Args:
+        switches: of which `eta` is not one.
+        traj: the trajectory.
+        product: of the advantage and the control variate, whose mean is their covariance.
+        variance: of the control variate over the policy's actions.
+    """
+    product, variance = (jnp.where(traj.valid, x, 0.0) for x in (product, variance))
+    if switches.covariance == "others":
+        of_episode = baselines.leave_one_out_ratio(
+            jnp.sum(product, axis=0), jnp.sum(variance, axis=0)
+        )
+        ratio = jnp.broadcast_to(of_episode, product.shape)
+    else:
+        positive = variance > 0
+        ratio = jnp.where(positive, product / jnp.where(positive, variance, 1.0), 0.0)
+    if switches.eta == "conservative":
+        return (ratio > 0).astype(ratio.dtype)
+    return jnp.sign(ratio) if switches.eta == "aggressive" else ratio
 
 
 def stein_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:

@@ -60,13 +60,16 @@ def expectation_along(
     return along
 
 
-def mean_along(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B D"]:
-    """The policy's mean action along a trajectory, [T, B, D]."""
+def moments_along(
+    policy: Network, params: Params, traj: Trajectory
+) -> tuple[Float[Array, "T B D"], Float[Array, "T B D"]]:
+    """Mean and variance of each entry of the policy's actions along a trajectory, [T, B, D]."""
 
-    def block(rows: Trajectory) -> Float[Array, "K B D"]:
-        return moments(policy_output(policy, params, rows))[0]
+    def block(rows: Trajectory) -> tuple[Float[Array, "K B D"], Float[Array, "K B D"]]:
+        return moments(policy_output(policy, params, rows))
 
-    return map_along(policy, block, traj)
+    mean, variance = map_along(policy, block, traj)
+    return mean, variance
 
 
 def actions_taken(policy: Network, params: Params, traj: Trajectory) -> Float[Array, "T B D"]:

@@ -5,9 +5,11 @@ import importlib
 from collections.abc import Callable
 
 from pg.config import Hyperparams
+from pg.estimators.action_derivatives import q_prop_with
 from pg.estimators.base import Estimator
 from pg.estimators.facts import FACTS
 from pg.estimators.names import is_selection, is_sequence, switches_of
+from pg.estimators.q_prop_switches import is_q_prop, q_prop_of
 from pg.estimators.sequences import sequence_estimator
 from pg.networks import Network
 from pg.settings import own_files
@@ -63,6 +65,8 @@ def find(name: str) -> Factory:
         return _of_switches(name)
     if is_selection(name):
         return _of_candidates(name)
+    if is_q_prop(name):
+        return q_prop_with(**vars(q_prop_of(name)))
     if not own_files.is_reference(name):
         return ESTIMATORS[name]
     factory: Factory = own_files.load(name, "estimator")

@@ -6,6 +6,7 @@
     sequence:baseline=mean+scale=batch  switches alone; the others have their defaults
     selected:leave_one_out+state_value  one of several at each update (`selection`)
     selected:gae:0.9+0.95+1.0           one of several λ
+    q_prop:eta=adaptive                 Q-Prop with switches of its own (`q_prop_switches`)
 
 A comma stands between the values of a search. It imports no jax.
 """
@@ -22,6 +23,7 @@ from pg.estimators.candidates import (
     reference_of_selection,
 )
 from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
+from pg.estimators.q_prop_switches import is_q_prop, q_prop_of
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, preset_name
 from pg.estimators.switches import facts_of as facts_of_switches
 from pg.inputs import check_name, shown
@@ -57,6 +59,8 @@ def check_estimator(field: str, text: Any, *others: str) -> None:
         )
     if is_selection(text):
         facts_of_selection_by_name(text)
+    elif is_q_prop(text):
+        q_prop_of(text)
     elif not isinstance(text, str) or ":" not in text:
         # those of a form have a colon, and are no names
         check_name(field, text, [*NAMES, FORM, SELECTED_FORM, *others])
@@ -95,7 +99,7 @@ def check_on_tables(name: str, facts: Facts) -> None:
 
 def is_known(text: str) -> bool:
     """True for the name of an estimator."""
-    return text in FACTS or is_sequence(text) or is_selection(text)
+    return text in FACTS or is_sequence(text) or is_selection(text) or is_q_prop(text)
 
 
 def is_selection(text: Any) -> bool:
@@ -164,6 +168,8 @@ def canonical(text: Any) -> Any:
     """
     if is_selection(text):
         return _canonical_selection(text)
+    if is_q_prop(text):
+        return q_prop_of(text).name
     if not isinstance(text, str) or not is_sequence(text) or ":" not in text:
         return text
     name = text.partition(":")[0]
@@ -200,6 +206,8 @@ def facts_of(estimator: Any) -> Facts:
     """
     if is_selection(estimator):
         return facts_of_selection_by_name(estimator)
+    if is_q_prop(estimator):
+        return q_prop_of(estimator).facts
     if isinstance(estimator, str):
         return _facts_of_sequence(estimator) if is_sequence(estimator) else FACTS[estimator]
     listed = listed_name(estimator)

@@ -39,6 +39,7 @@ def test_a_name_says_the_estimator_and_its_settings() -> None:
         # on a problem of long episodes its preset's number is not that of "vine_value"
         ("vine_value:num_branches=4", "vine_value:num_branches=4"),
         ("vine_value:branch_every=1", "vine_value:branch_every=1"),
+        ("q_prop:eta=adaptive", "q_prop:eta=adaptive"),  # and here
         ("sequence:baseline=mean", "sequence:baseline=mean"),  # switches, and no combination
         ("mine.py:estimator", "mine.py:estimator"),
     ],

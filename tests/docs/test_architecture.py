@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "pg").rglob("*.py"))
 # The modules in the order in which they may be imported: each imports only from those before it.
 ORDER = (
     *("inputs", "numerals", "estimators.facts", "estimators.switches", "estimators.candidates"),
-    *("estimators.names", "tuned"),
+    *("estimators.q_prop_switches", "estimators.names", "tuned"),
     *("settings.choices", "settings.own_imports", "settings.environments"),
     *("settings.own_files", "settings.parts"),
     *("settings.stored_params", "settings.convolutions"),

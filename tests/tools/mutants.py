@@ -1440,6 +1440,37 @@ MUTANTS = [
         "tests/exact/test_continuous_actions.py -k 'derivatives_keep and q_prop'",
     ),
     Mutant(
+        "Q-Prop's factor from a batch that the episode itself is in",
+        "estimators/action_derivatives.py",
+        """        of_episode = baselines.leave_one_out_ratio(
+            jnp.sum(product, axis=0), jnp.sum(variance, axis=0)
+        )
+""",
+        "        of_episode = jnp.sum(product) / jnp.sum(variance)\n",
+        "tests/exact/test_q_prop_factor.py -k 'keeps_the_mean or three_episodes'",
+    ),
+    Mutant(
+        "Q-Prop's factor in the correction alone",
+        "estimators/action_derivatives.py",
+        "linear = linear._replace(q=linear.q._replace(slope=eta[..., None] * linear.q.slope))",
+        "to_go = to_go + (1 - eta) * variate",
+        "tests/exact/test_q_prop_factor.py -k 'keeps_the_mean or three_episodes'",
+    ),
+    Mutant(
+        "the published factor of Q-Prop without the variance of the control variate",
+        "estimators/action_derivatives.py",
+        "product / jnp.where(positive, variance, 1.0), 0.0)",
+        "product, 0.0)",
+        "tests/exact/test_q_prop_factor.py -k of_the_step_is_biased",
+    ),
+    Mutant(
+        "Q-Prop with the factor of its own step claims to be unbiased",
+        "estimators/q_prop_switches.py",
+        'return replace(row, unbiased_for="no", why=why)',
+        "return replace(row, why=why)",
+        "tests/exact/test_q_prop_factor.py -k facts_say",
+    ),
+    Mutant(
         "noise that moves with the policy, so that the action does not",
         "estimators/action_derivatives.py",
         "dist.reparameterised(jax.lax.stop_gradient(noise))",
