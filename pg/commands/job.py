@@ -471,6 +471,7 @@ def _finish(
         )
     if config.diagnostics:
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
+        _say_explained_variance(curves.final_explained_variance(done.metrics))
     if "selected" in done.metrics:
         cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
@@ -514,6 +515,16 @@ def _say_noise_scale(config: Config, noise_scale: float) -> None:
         unit = "episodes" if config.collect == "episodes" else "environments of a window"
         text = f"{numerals.typed(numerals.number(noise_scale, 3))} {unit}"
     cli.say(f"gradient noise scale at the end: {text}; a batch has {config.num_envs}")
+
+
+def _say_explained_variance(explained: float | None) -> None:
+    """Prints the explained variance of the last tenth of the training; None: there is no V."""
+    if explained is None:
+        return
+    text = "— (all targets are equal)"
+    if not math.isnan(explained):
+        text = numerals.typed(numerals.number(explained, 2))
+    cli.say(f"explained variance of V at the end: {text}")
 
 
 def _explain(config: Config, hyperparams: Hyperparams, done: Any, seeds: range) -> None:

@@ -186,3 +186,12 @@ def gradient_quality(metrics: Mapping[str, np.ndarray], bins: int = 30) -> dict[
 def final_noise_scale(metrics: Mapping[str, np.ndarray]) -> float:
     """The noise scale of the last tenth of the training, as of `gradient_quality`."""
     return float(gradient_quality(metrics, bins=10)["noise_scale"][-1])
+
+
+def final_explained_variance(metrics: Mapping[str, np.ndarray]) -> float | None:
+    """The critic's explained variance in the last tenth of the training, as of `gradient_quality`;
+    None where there is no V, NaN where there was nothing to explain.
+    """
+    if "explained_variance" not in metrics:
+        return None
+    return float(gradient_quality(metrics, bins=10)["explained_variance"][-1])

@@ -71,7 +71,7 @@ def summarise(
         `interval` is that mean's bootstrap interval. Seeds that ended at a number that was not
         finite, or whose returns are not, are listed in `failed_seeds`, and left out of what is over
         all seeds. With `Config.diagnostics`, `noise_scale` is that of the last tenth of the
-        training.
+        training, and so is `explained_variance`, with a critic V.
     """
     frozen = results.failed_runs(run.metrics)
     scores = {name: results.final_scores(x) for name, x in evaluations.items()}
@@ -96,6 +96,9 @@ def summarise(
     if "grad_variance" in run.metrics:  # of `Config.diagnostics`
         noise_scale = curves.final_noise_scale(run.metrics)
         summary["noise_scale"] = noise_scale if np.isfinite(noise_scale) else None
+        explained = curves.final_explained_variance(run.metrics)
+        if explained is not None:
+            summary["explained_variance"] = explained if np.isfinite(explained) else None
     return summary | {
         "status": _status(run),
         "num_updates": run.metrics["env_steps"].shape[1],

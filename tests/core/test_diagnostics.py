@@ -305,6 +305,17 @@ def test_without_noise_ratios_are_nan_or_infinite_and_nothing_warns(gradient: fl
     assert str(Estimate.from_error(2.0, np.nan)).startswith("2 (no interval")
 
 
+def test_the_explained_variance_at_the_end_is_that_of_the_last_tenth() -> None:
+    """The mean over seeds and updates in which there was something to explain."""
+    explained = np.zeros((2, 20))
+    explained[:, -2:] = [[0.5, 0.7], [np.nan, 0.9]]
+    metrics = {name: np.ones((2, 20)) for name in ("env_steps", "grad_variance")}
+    metrics["grad_squared_norm"] = metrics["grad_variance"]
+    assert curves.final_explained_variance(metrics) is None  # of an estimator without V
+    metrics["explained_variance"] = explained
+    assert curves.final_explained_variance(metrics) == pytest.approx(0.7)
+
+
 # variance, signal -> noise scale, signal to noise
 NO_SIGNAL: dict[str, tuple[float, float, float, float]] = {
     "every gradient is 0": (0.0, 0.0, np.nan, np.nan),
@@ -330,6 +341,7 @@ def test_the_quality_of_gradients_without_a_signal(name: str, updates: int, tmp_
     np.testing.assert_array_equal(found["noise_scale"], noise_scale)
     np.testing.assert_array_equal(found["signal_to_noise"], signal_to_noise)
     assert np.isnan(found["explained_variance"]).all()
+    assert np.isnan(curves.final_explained_variance(metrics))
     plots.gradient_quality(found, tmp_path / "gradient.png", title="no signal")
     assert (tmp_path / "gradient.png").exists()
 
