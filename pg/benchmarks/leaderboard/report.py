@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pg import numerals
-from pg.benchmarks.combinations import is_combination, name_of
+from pg.benchmarks.combinations import combination_of, is_combination, name_of
 from pg.benchmarks.leaderboard.measurements import Measurements
 from pg.benchmarks.leaderboard.problems import SNAPSHOTS
 from pg.benchmarks.leaderboard.quality import CurvePoint, Quality
@@ -67,7 +67,7 @@ def report(
         f"All estimators:\n\n{leaderboard_table(listed)}",
     ]
     for snapshot in SNAPSHOTS:
-        if gap := gap_table(qualities, best, snapshot):
+        if gap := gap_table(qualities, best, snapshot, named):
             parts.append(f"Steps to 0.9, {snapshot} of training (share of `state_value`):\n\n{gap}")
     if table := time_table(timed):
         parts.append(
@@ -157,7 +157,12 @@ def time_table(qualities: Sequence[Quality]) -> str:
     return tables.markdown([("estimator", *problems), *rows]) if rows else ""
 
 
-def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: str) -> str:
+def gap_table(
+    qualities: Sequence[Quality],
+    best: Mapping[str, str],
+    snapshot: str,
+    named: Sequence[str] = (),
+) -> str:
     """A row per problem: the steps to 0.9 of state_value, and of the cheapest unbiased
     estimator, the combination that a search chose, and the cheapest biased estimator.
 
@@ -168,18 +173,22 @@ def gap_table(qualities: Sequence[Quality], best: Mapping[str, str], snapshot: s
         qualities: the measurements of one seed, those of combinations among them.
         best: problem -> the combination that was chosen; without a search there is no column.
         snapshot: name of the snapshot.
+        named: estimators and combinations that were asked for: of the latter these alone may be
+            the cheapest.
     """
     rows = []
+    of_combinations = {name: combination_of(name).facts for name in named if is_combination(name)}
+    facts = {**FACTS, **of_combinations}
     cells = {(x.problem, x.estimator): x for x in qualities if x.snapshot == snapshot}
     for problem in dict.fromkeys(x.problem for x in cells.values()):
         baseline = cells.get((problem, "state_value"))
         if baseline is None or not is_resolved(baseline):
             continue
-        listed = [x for (p, name), x in cells.items() if p == problem and name in FACTS]
+        listed = [x for (p, name), x in cells.items() if p == problem and name in facts]
         # the least of costs that are not known to be finite is that of the luckiest
         known = [x for x in listed if math.isfinite(x.steps_for_0_9.high)]
-        unbiased = [x for x in known if FACTS[x.estimator].unbiased_for == "J"]
-        biased = [x for x in known if FACTS[x.estimator].unbiased_for != "J"]
+        unbiased = [x for x in known if facts[x.estimator].unbiased_for == "J"]
+        biased = [x for x in known if facts[x.estimator].unbiased_for != "J"]
         found = cells.get((problem, best.get(problem, "")))
         combined = [_against(found, baseline)] if best else []
         rows.append(
