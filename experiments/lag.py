@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pg.commands import cli
+from pg.inputs import check_name
 
 MARKS = ("<!-- lag -->", "<!-- end of lag -->")
 BATCH, GROUP = 64, 4  # sequences of a batch, about so many of a mixture; of a group
@@ -122,7 +123,13 @@ def main() -> int:
             of_all = statistics.bootstrap_interval(returns)
             yield f"{of_all.value:.2f} [{of_all.low:.2f}, {of_all.high:.2f}] · {ess:.2f}"
 
-    wanted = {name: x for name, x in rows().items() if not given.only or name in given.only}
+    every = rows()
+    try:
+        for name in given.only:
+            check_name("row", name, every)
+    except ValueError as error:
+        cli.fail(error)
+    wanted = {name: x for name, x in every.items() if not given.only or name in given.only}
     columns = [f"lag {lag}" for lag in given.lags]
     text = tables.printed(columns, ((name, list(cells(x))) for name, x in wanted.items()))
     if given.out is not None:

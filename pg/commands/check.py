@@ -106,7 +106,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if found.figures:
         _compare(found, options.beside or _beside(found), options.gamma)
     failures = [finding.name for finding in found.findings if not finding.ok]
-    outcome = f"{', '.join(failures)}: fails" if failures else "nothing fails"
+    if failures:
+        outcome = f"{', '.join(failures)}: fails"
+    else:
+        outcome = "nothing fails" if found.claims else "nothing is claimed, and no rule is broken"
     print(f"\n{outcome}, after {time.monotonic() - began:.0f} s")
     return FAILS if failures else 0
 

@@ -7,8 +7,9 @@ import pytest
 from scripts import refused_without_jax
 
 from pg.commands import check
-from pg.diagnostics import verdict
+from pg.diagnostics import Finding, Verdict, verdict
 from pg.estimators import family
+from pg.estimators.facts import UNSTATED
 
 OWN = """
 import pg
@@ -67,6 +68,17 @@ def test_one_object_of_json(own: Path, capsys: pytest.CaptureFixture[str]) -> No
         "findings": [finding],
         "figures": {},
     }
+
+
+def test_where_nothing_is_claimed_the_last_line_says_so(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That nothing fails would say that something held."""
+    found = Verdict("own_mean", {}, UNSTATED, (Finding("structure", "as it should be"),), {})
+    monkeypatch.setattr("pg.diagnostics.verdict", lambda *_, **__: found)
+    assert check.main([f"{own}:own_mean"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("nothing is claimed, and no rule is broken, after ")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -359,6 +360,17 @@ def page_table() -> dict[str, list[tuple[float, ...]]]:
         name, *rest = line.strip("| ").split(" | ")
         cells[name] = [tuple(map(float, re.findall(r"\d\.\d+", cell))) for cell in rest]
     return cells
+
+
+def test_a_row_of_the_table_on_lag_is_checked_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It printed a table without rows."""
+    monkeypatch.setattr(sys, "argv", ["lag.py", "--only", "ppo", "vtrce"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "experiments" / "lag.py"), run_name="__main__")
+    assert stopped.value.code == 2
+    assert "unknown row 'vtrce': did you mean 'vtrace'?" in capsys.readouterr().err
 
 
 @pytest.mark.slow
