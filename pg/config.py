@@ -195,8 +195,9 @@ class Config:
     """
     critic_observe: tuple[int | str, ...] = ()
     """Entries or names that the critic sees, as observe, or one word: all, policy (what the policy
-    sees), policy_and_time (that, and the share of the time limit that has passed) or method (the
-    environment's critic_observe(state, params)); none: that method where there is one, else policy.
+    sees), policy_and_time (that, and the share of the environment's own time limit that has passed)
+    or method (the environment's critic_observe(state, params)); none: that method where there is
+    one, else policy.
     """
     action_mask: ActionMask = "auto"
     """Legal actions: of the environment's method action_mask(state, params), of its observation or

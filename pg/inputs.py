@@ -95,8 +95,16 @@ ALIASES = {
 }
 
 
+class UnknownNameError(ValueError):
+    """A name that is none of those that there are."""
+
+    def __init__(self, message: str, name: Any = None) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -> None:
-    """Raises ValueError, with the nearest valid names, unless `value` is one of `valid`.
+    """Raises UnknownNameError, with the nearest valid names, unless `value` is one of `valid`.
 
     Args:
         field: what the name is of.
@@ -120,7 +128,7 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
         )
     else:
         valid_names = f"valid: {', '.join(names)}"
-    raise ValueError(f"unknown {field} {shown(value)}: {hint}{valid_names}")
+    raise UnknownNameError(f"unknown {field} {shown(value)}: {hint}{valid_names}", value)
 
 
 def nearest(value: Any, names: Iterable[str]) -> list[str]:
@@ -277,11 +285,16 @@ def counts(name: str, value: Any, low: int = 1) -> tuple[int, ...]:
 
 def entries_or_names(name: str, value: Any) -> tuple[int | str, ...]:
     """Entries of a vector, as whole numbers, or names of the parts of a structure; one alone is a
-    name.
+    name. Raises ValueError for what is neither, and for some of each.
     """
     several = (value,) if isinstance(value, str) else entries(value)
-    if several and all(isinstance(part, str) and part for part in several):
+    are_names = [isinstance(part, str) and bool(part) for part in several or ()]
+    if several and all(are_names):
         return several
+    if any(are_names):
+        raise ValueError(
+            f"{name} must be entries of a vector, as (0, 2), or names alone; got {shown(value)}"
+        )
     return counts(name, value, low=0)
 
 

@@ -65,7 +65,9 @@ class Timed(NamedTuple):
         return timed_reset, timed_step
 
     def share(self, params: Any) -> jax.Array:
-        """The share of the time limit that has passed, [] in [0, 1]."""
+        """The share of the environment's own time limit that has passed, [] in [0, 1]; that of a
+        run, `Config.horizon`, may be shorter.
+        """
         return self.time / jnp.asarray(params.max_steps_in_episode, float)
 
 

@@ -517,8 +517,9 @@ def _against_other_parameters(config: Any, facts: Any, estimator: str) -> list[s
         free = estimators_with(psi_depends_on_policy=False)
         others = [name for name in free if "episodes" in FACTS[name].collect]
         against.append(
-            "needs an estimator whose Ψ does not depend on the policy, and that of "
-            f"estimator={estimator!r} does; use one of: {', '.join(others)}"
+            f"cannot take the Ψ of estimator={estimator!r}, which contains the policy or is "
+            "divided by a number of the batch, as a standard deviation; use one of: "
+            f"{', '.join(others)}"
         )
     units = "adds directions of several batches, to which {} would give different units, as "
     if config.advantages != "raw":

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from pg.inputs import check_function, check_name, described
+from pg.inputs import UnknownNameError, check_function, check_name, described
 from pg.settings import own_files
 from pg.settings.environments import check_interface, name_of
 
@@ -106,7 +106,9 @@ def check_choice(field: str, value: str, names: Collection[str] | Check) -> None
             names(field, value)
         else:
             check_name(field, value, names)
-    except ValueError as error:
+    except UnknownNameError as error:
+        if error.name != value:  # a setting of an estimator that is known
+            raise
         raise ValueError(f"{error}; one of your own is {own_files.FORM}") from None
 
 

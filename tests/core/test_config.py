@@ -152,8 +152,8 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"estimator": "ppo", "optimizer": "harpg", "collect": "windows", "num_epochs": 2},
-        "'harpg' weighs whole episodes .* got 'windows'; and it needs .* that of estimator='ppo' "
-        "does; .*; and it collects a second batch",
+        "'harpg' weighs whole episodes .* got 'windows'; and it cannot take the Ψ of "
+        "estimator='ppo', .*; and it collects a second batch",
     ),
     (
         {"estimator": "v_mpo", "num_envs": 1},
@@ -205,9 +205,10 @@ def test_gradients_at_earlier_parameters_are_for_estimators_whose_psi_is_free_of
 ) -> None:
     fields = {"estimator": estimator, "optimizer": optimizer, "group_size": 5}
     if estimator in OF_PI:
-        with pytest.raises(
-            ValueError, match=f"that of estimator='{estimator}' does; use one of: reinforce, "
-        ):
+        said = (
+            f"estimator='{estimator}', which contains the policy or is divided .* of: reinforce, "
+        )
+        with pytest.raises(ValueError, match=said):
             Config(**fields, preset=None)
     elif estimator != "gpomdp":  # which is for windows
         Config(**fields, preset=None)

@@ -20,6 +20,7 @@ from flax import linen as nn
 from mistakes import Mistake, assert_one_sentence
 
 import pg
+from pg.benchmarks import combinations
 from pg.config import Config, Hyperparams, own_parts
 from pg.envs import configured
 from pg.estimators.checks import checked
@@ -532,3 +533,13 @@ def test_a_choice_is_checked_as_its_caller_says() -> None:
     parts.check_choices("label", ["dapo:kl=k2"], NAMES, check=check_estimator)
     with pytest.raises(ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; one of your own is"):
         parts.check_choice("estimators", "dapo:kl=k2", ["dapo"])
+
+
+@pytest.mark.parametrize("text", ["gae:sampling=sobel", "gae:smpling=sobol", "dapo:kl=k7", "pgpe"])
+def test_of_one_of_your_own_is_said_where_a_name_is_unknown_alone(text: str) -> None:
+    """A setting of an estimator that is known is none of a file's."""
+    with pytest.raises(ValueError, match=r"\S") as raised:
+        parts.check_choice("estimators", text, combinations.check)
+    assert "of your own" not in str(raised.value)
+    with pytest.raises(ValueError, match=r"unknown estimators 'gea': .*; one of your own is FILE"):
+        parts.check_choice("estimators", "gea", combinations.check)
