@@ -38,6 +38,7 @@ from pg.settings.choices import (
     ImageLayout,
     Initialiser,
     LagMixture,
+    MicroBatches,
     OnNonfinite,
     Optimizer,
     PolicyOptimizer,
@@ -91,6 +92,7 @@ __all__ = [
     "ImageLayout",
     "Initialiser",
     "LagMixture",
+    "MicroBatches",
     "OnNonfinite",
     "Optimizer",
     "PolicyOptimizer",
@@ -181,6 +183,12 @@ class Config:
     """
     parameter_std: float = 0.3
     """Standard deviation of every parameter at the start, with exploration of parameters."""
+    micro_batches: MicroBatches = 1
+    """Groups of environments in which a batch is collected and differentiated, one after the other,
+    where it does not fit into memory whole (gradient accumulation): the sum of their gradients is
+    that of the whole batch, up to rounding. Where Ψ compares episodes, they are collected twice.
+    auto: as few as fit (train command).
+    """
     horizon: int | None = None
     """Longest episode H, in decisions, in training and evaluation; none: the environment's own time
     limit.
@@ -335,6 +343,13 @@ class Config:
         if self.minibatch_size is None:
             return self.num_epochs * self.num_minibatches
         return self.num_epochs * (self.num_envs * self.num_steps // self.minibatch_size)
+
+    @property
+    def envs_at_once(self) -> int:
+        """Environments that are stepped together: those of a micro-batch, or all."""
+        if self.micro_batches == "auto":
+            return self.num_envs
+        return self.num_envs // self.micro_batches
 
     def lasting(self, total_steps: int) -> "Config":
         """This, with the updates that take at least so many environment steps per seed: ⌈total /

@@ -40,7 +40,7 @@ def guarded(
 
     def guarded_step(state: Any, key: PRNGKeyArray) -> Any:
         done = step(state, key)
-        bits = causes(done.traj, done.largest, done.state.params)
+        bits = causes(done.are_finite, done.largest, done.state.params)
         if how == "ignore":  # never, but not so that the compiler sees it: all three round alike
             reject = bits < 0
         else:
@@ -54,34 +54,40 @@ def guarded(
     return guarded_step
 
 
-def causes(traj: Trajectory, grad_norm: Float[Array, ""], params: PyTree) -> Int[Array, ""]:
+def causes(
+    of_batch: Bool[Array, " C"], grad_norm: Float[Array, ""], params: PyTree
+) -> Int[Array, ""]:
     """int32 []: bit i is set where `config.NONFINITE_CAUSES`[i] has a number that is not finite, or
     no action that is legal; 0: none.
 
     Args:
-        traj: The batch, as collected.
+        of_batch: As of the function `of_batch`.
         grad_norm: [], infinite also where only the square of a gradient is.
         params: The parameters after the update.
+    """
+    finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    of_step = jnp.stack([jnp.isfinite(grad_norm), jnp.stack(finite_leaves).all()])
+    are_finite = jnp.concatenate([of_batch[:2], of_step, of_batch[2:]])
+    bits = 2 ** np.arange(len(are_finite), dtype=np.int32)
+    return jnp.sum(jnp.where(are_finite, 0, bits), dtype=jnp.int32)
+
+
+def of_batch(traj: Trajectory) -> Bool[Array, " C"]:
+    """True for the rewards and for the observations of a batch, as collected, if they are finite;
+    and of an environment with action masks if every step has a legal action.
     """
 
     def where_valid(x: Array) -> Array:
         valid = traj.valid.reshape(*traj.valid.shape, *[1] * (x.ndim - 2))
         return (x | ~valid).all()
 
-    finite_leaves = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
     obs = traj.obs.obs if isinstance(traj.obs, Masked) else traj.obs
     obs_finite = [where_valid(jnp.isfinite(x)) for x in jax.tree.leaves(obs)]
-    are_finite = [
-        jnp.isfinite(traj.reward).all(),
-        _all(obs_finite),
-        jnp.isfinite(grad_norm),
-        jnp.stack(finite_leaves).all(),
-    ]
+    are_finite = [jnp.isfinite(traj.reward).all(), _all(obs_finite)]
     masks = jax.tree.leaves(traj.mask)
     if masks:
         are_finite.append(_all([where_valid(mask.any(axis=-1)) for mask in masks]))
-    bits = 2 ** np.arange(len(are_finite), dtype=np.int32)
-    return jnp.sum(jnp.where(jnp.stack(are_finite), 0, bits), dtype=jnp.int32)
+    return jnp.stack(are_finite)
 
 
 def _all(flags: list[Array]) -> Bool[Array, ""]:

@@ -23,7 +23,7 @@ from pg.config import Config
 from pg.envs import Env, Masked
 from pg.envs.observations import map_observation
 from pg.envs.views import seen
-from pg.fast import blocks, devices
+from pg.fast import blocks, devices, row_keys
 from pg.fast.scans import scan_until
 from pg.further import FurtherRollouts, GreedyEpisodes, InitialStates, Transitions
 from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
@@ -856,7 +856,7 @@ def _step(
         Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
     """
     noise, key_data = draws
-    keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
+    keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(row_keys.plain(key)))
     state, noise, keys = devices.spread_envs((state, noise, keys))
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
@@ -913,7 +913,7 @@ def _draws(
 
     def one(time: Int[Array, ""]) -> tuple[PyTree, Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
-        return noise(action_key, time), jax.random.key_data(jax.random.split(env_key, env.num_envs))
+        return noise(action_key, time), jax.random.key_data(row_keys.split(env_key, env.num_envs))
 
     return jax.vmap(one)
 

@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from pg import envs, lag, networks, nonfinite, normalisation, optimizers, rollout
+from pg import (
+    accumulation,
+    envs,
+    lag,
+    networks,
+    nonfinite,
+    normalisation,
+    optimizers,
+    rollout,
+)
 from pg.config import (
     WHOLE_NUMBERS,
     Config,
@@ -38,7 +47,7 @@ from pg.normalisation import Normaliser
 from pg.optimizers import OptimizerFactory, scheduled
 from pg.optimizers.variance_reduction import Resample
 from pg.parts import with_parts
-from pg.rollout import Collected, Collector, RolloutState, Trajectory
+from pg.rollout import Collected, Collector, Finished, RolloutState, Trajectory
 
 EstimatorFactory = Callable[[Network, Network, Hyperparams], Estimator]
 Metrics = dict[str, Array]
@@ -74,9 +83,12 @@ class Update(NamedTuple):
 
     state: TrainState
     metrics: Metrics
-    traj: Trajectory  # as collected
-    batch: Weighted  # as weighed, and standardised where a batch is as a whole
+    are_finite: Bool[Array, " C"]  # as of `nonfinite.of_batch`
     largest: Float[Array, ""]  # norm of all gradients together, the largest on this batch
+    # as collected, and as weighed, and standardised where a batch is as a whole; () of a batch in
+    # micro-batches, which is nowhere as a whole
+    traj: Trajectory | tuple[()] = ()
+    batch: Weighted | tuple[()] = ()
 
 
 Step = Callable[[TrainState, PRNGKeyArray], Update]  # state, key
@@ -99,6 +111,9 @@ class Source(NamedTuple):
     key: PRNGKeyArray
 
 
+# Learned, gradients, metrics, the number of the step among all that are planned, and by name what
+# an optimizer may ask for beside them -> learned, metrics
+OptimizerStep = Callable[..., tuple[Learned, Metrics]]
 # Source, part of its batch, number of the step among all that are planned -> learned, metrics
 GradientStep = Callable[[Learned, Source, Weighted, Array], tuple[Learned, Metrics]]
 # Source, key that shuffles its batch, number of the update -> learned, mean metrics
@@ -148,13 +163,15 @@ def make_learner(
         config, optimizer=optimizer, estimator=estimator, policy=policy, critic=critic
     )
     check_together(config, h)
+    number = accumulation.number_of_groups(config)
     env = envs.configured(config, lag.num_envs(config), h.env_params)
     policy = networks.make_policy(config, env)
     critic = networks.make_critic(config, env)
     make_estimator = factory_of(config.estimator)
     first = make_estimator(policy, critic, h)
-    _check_estimator(config, first)
+    _check_estimator(config, first, jax.eval_shape(first.init, jax.random.key(0))[1])
     collector = rollout.make_collector(config, env, further=first.further)
+    collector_of_group = _collector_of_group(config, h, number) if number > 1 else None
     optimizer_at = optimizers.planned(config, h)
     start_optimizer = optimizer_at(jnp.int32(0)).init
 
@@ -175,9 +192,14 @@ def make_learner(
 
     def make_step(policy: Network, critic: Network, h: Hyperparams) -> Step:
         est = make_estimator(policy, critic, h)
-        learn = passes(config, gradient_step(config, h, policy, est, optimizer_at, collector.scale))
+        actor = networks.actor(policy, critic)
+        move = optimizer_step(config, h, policy, est, optimizer_at, collector.scale)
+        if collector_of_group is not None:
+            gradient = accumulation.make_gradient(config, collector_of_group, actor, est, h.gamma)
+            return accumulated_update(gradient, move)
         collect = lag.mixed(config, collector, policy)
-        step = one_update(config, h, collect, networks.actor(policy, critic), est, learn)
+        learn = passes(config, gradient_step(config, est, move))
+        step = one_update(config, h, collect, actor, est, learn)
         if config.policy_lag:
             step = with_weights(step, config, policy)
         return diagnosed(step, config, critic, est, collector.scale) if config.diagnostics else step
@@ -240,32 +262,60 @@ def one_update(
             update=state.update + 1,
             history=history,
         )
-        metrics = metrics | _summary(collected)
+        env_steps = jnp.sum(collected.traj.all_env_steps)
+        metrics = metrics | _summary(collected.finished, env_steps)
         metrics["env_steps"] += optimizers.env_steps(learned.opt_state)
-        return Update(after, metrics, collected.traj, batch, learned.largest)
+        are_finite = nonfinite.of_batch(collected.traj)
+        return Update(after, metrics, are_finite, learned.largest, collected.traj, batch)
 
     return step
 
 
-def gradient_step(
-    config: Config,
-    h: Hyperparams,
-    policy: Network,
-    est: Estimator,
-    optimizer_at: Callable[[Array], optax.GradientTransformationExtraArgs],
-    scale: float,
-) -> GradientStep:
+def accumulated_update(
+    gradient: Callable[[TrainState, PRNGKeyArray], accumulation.Gradient], move: OptimizerStep
+) -> Step:
+    """One update of the parameters, on a batch in micro-batches.
+
+    Args:
+        gradient: State, key of the batch -> its gradient.
+        move: The step of the optimizer.
+    """
+
+    def step(state: TrainState, key: PRNGKeyArray) -> Update:
+        collect_key, _, steps_key = jax.random.split(key, 3)
+        found = gradient(state, collect_key)
+        start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
+        learned, metrics = move(
+            start,
+            found.grads,
+            found.metrics,
+            state.update,
+            batch=None,
+            key=steps_key,
+            resample=None,
+        )
+        after = state._replace(
+            params=learned.params,
+            opt_state=learned.opt_state,
+            estimator_state=found.estimator_state,
+            rollout=found.rollout,
+            normaliser=found.normaliser,
+            update=state.update + 1,
+        )
+        metrics = metrics | _summary(found.finished, found.env_steps)
+        return Update(after, metrics, found.are_finite, learned.largest)
+
+    return step
+
+
+def gradient_step(config: Config, est: Estimator, move: OptimizerStep) -> GradientStep:
     """θ ← optax(θ, ∇ loss) on a batch or on a part of one.
 
     Args:
         config: The settings.
-        h: The hyperparameters.
-        policy: The policy that learns.
         est: The estimator, whose `grad` is the score-function gradient.
-        optimizer_at: Number of a step among those that are planned -> its optimizer.
-        scale: Multiplies the gradient; that of single steps is a mean over steps already.
+        move: The step of the optimizer.
     """
-    scale = scale if config.minibatch_size is None else 1.0
 
     def one(
         learned: Learned, source: Source, batch: Weighted, step: Int[Array, ""]
@@ -273,6 +323,42 @@ def gradient_step(
         if config.advantages == "minibatch":
             batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
+        further = {"batch": batch, "key": source.key, "resample": source.resample}
+        return move(learned, grads, metrics, step, **further)
+
+    return one
+
+
+def optimizer_step(
+    config: Config,
+    h: Hyperparams,
+    policy: Network,
+    est: Estimator,
+    optimizer_at: Callable[[Array], optax.GradientTransformationExtraArgs],
+    scale: float,
+) -> OptimizerStep:
+    """θ ← optax(θ, g) for gradients g of a loss.
+
+    Args:
+        config: The settings.
+        h: The hyperparameters.
+        policy: The policy that learns.
+        est: The estimator.
+        optimizer_at: Number of a step among those that are planned -> its optimizer.
+        scale: Multiplies the gradient; that of single steps is a mean over steps already.
+    """
+    scale = scale if config.minibatch_size is None else 1.0
+
+    def one(
+        learned: Learned,
+        grads: Params,
+        metrics: Metrics,
+        step: Int[Array, ""],
+        *,
+        batch: Weighted | None,
+        key: PRNGKeyArray,
+        resample: Resample | None,
+    ) -> tuple[Learned, Metrics]:
         grads = jax.tree.map(lambda g: scale * g, grads)
         updates, opt_state = optimizer_at(step).update(
             grads,
@@ -282,8 +368,8 @@ def gradient_step(
             policy=policy,
             estimator=est,
             gradient_scale=scale,
-            key=jax.random.fold_in(source.key, step),
-            resample=source.resample,
+            key=jax.random.fold_in(key, step),
+            resample=resample,
         )
         after = Learned(
             params=optax.apply_updates(learned.params, updates),
@@ -500,8 +586,16 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
     return order.reshape(config.steps_per_update, -1)
 
 
-def _check_estimator(config: Config, est: Estimator) -> None:
+def _collector_of_group(config: Config, h: Hyperparams, number: int) -> Collector:
+    """How the environments of one of so many micro-batches are collected."""
+    env = envs.configured(config, config.num_envs // number, h.env_params)
+    return rollout.make_collector(config, env)
+
+
+def _check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> None:
     """Raises ValueError for an estimator that does not fit the settings."""
+    if accumulation.number_of_groups(config) > 1:
+        accumulation.check_estimator(config, est, estimator_state)
     if config.diagnostics and not est.separable:
         raise ValueError(
             "diagnostics need an estimator whose gradient is a mean over the episodes of a batch"
@@ -512,8 +606,8 @@ def _check_estimator(config: Config, est: Estimator) -> None:
         )
 
 
-def _summary(collected: Collected) -> Metrics:
-    episodes, total, steps = collected.finished
+def _summary(finished: Finished, env_steps: Int[Array, ""]) -> Metrics:
+    episodes, total, steps = finished
     ended = episodes > 0
     count = jnp.where(ended, episodes.astype(float), 1.0)
     length = steps.astype(float)
@@ -521,5 +615,5 @@ def _summary(collected: Collected) -> Metrics:
         "return": jnp.where(ended, total / count, nonfinite.missing()),
         "length": jnp.where(ended, length / count, nonfinite.missing()),
         "episodes": episodes,
-        "env_steps": jnp.sum(collected.traj.all_env_steps),
+        "env_steps": env_steps,
     }

@@ -131,7 +131,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
         train_seconds=stored.summary.get("train_seconds", 0.0),
     )
     before = folders.num_devices(folder)
-    layout, _ = machine.layout(len(seeds), config.num_envs, like[0], before)
+    layout, _ = machine.layout(len(seeds), config.envs_at_once, like[0], before)
     with cli.waiting("evaluating"):
         evaluation = execution.evaluate_run(
             config,

@@ -59,6 +59,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "group_size",
             "num_branches",
             "branch_every",
+            "micro_batches",
             "horizon",
             "action_repeat",
             "observe",
@@ -300,6 +301,16 @@ def _primitive(convert: Callable[[str], Any], metavar: str, nargs: Any = 1) -> A
 
 
 _INTEGER = Annotated[int, _primitive(_whole, "INT")]  # accepts 1e6
+_INTEGER_OR_AUTO = Annotated[
+    Any,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT|auto",
+        instance_from_str=lambda texts: texts[0] if texts[0] == "auto" else _whole(texts[0]),
+        is_instance=lambda value: value == "auto" or isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 _OPTIONAL_INTEGER = Annotated[
     int | None,
     tyro.constructors.PrimitiveConstructorSpec(
@@ -345,6 +356,7 @@ _PARAMS = Annotated[
 _TYPES: dict[tuple[str, str], Any] = {
     **{("Config", name): _PARAMS for name in STORED},
     **{("Config", name): _PART for name in PARTS},
+    ("Config", "micro_batches"): _INTEGER_OR_AUTO,
     ("Config", "env_params"): Annotated[tuple, _primitive(_env_param, "NAME=VALUE", "*")],
 }
 # Traced: for sweeps in Python; and a label whose values are the flags' defaults.

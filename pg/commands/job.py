@@ -35,7 +35,7 @@ from pg.runs import code, encoding, files, folders, interrupts
 from pg.trackers import base as tracking
 
 # fields of Config that may be others when a run is resumed
-MAY_CHANGE = ("num_updates", "on_nonfinite")
+MAY_CHANGE = ("num_updates", "on_nonfinite", "micro_batches")
 SCHEDULES = ("schedule", "entropy_schedule", "epsilon_schedule")
 
 
@@ -237,27 +237,26 @@ def _run(
 ) -> int:
     import jax
 
-    from pg import envs, images
+    from pg import envs
     from pg.fast import devices
-    from pg.runs import effects, memory
+    from pg.runs import memory
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
     env = envs.configured(config, 1)
-    like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
+    # as the state of training is the same in any number of micro-batches
+    learner = make_learner(dataclasses.replace(config, micro_batches=1), hyperparams)
+    like = jax.eval_shape(learner.init, jax.random.key(0))
     before = folders.num_devices(folder) if folder else None
-    layout, on_devices = machine.layout(len(seeds), config.num_envs, like.params, before)
+    layout, on_devices = machine.layout(len(seeds), config.envs_at_once, like.params, before)
     layout.check(config)
     memory.check(config, env, like, len(seeds), options.eval_episodes)
+    config, in_parts = _in_micro_batches(config, hyperparams, seeds, options, layout, like)
     if devices.is_first():
         if folder is None:
             folder = _opened(config, options, hyperparams, stack)
         print(_plan(config, hyperparams, env, like.params, verbose=options.verbose))
-        if sentence := images.image_description(config, env):
-            cli.say(sentence)
-        given = effects.changed(config, hyperparams)
-        if unused := effects.without_effect(config, hyperparams, given):
-            cli.say(effects.remark(unused, config.title))
+        _say_remarks(config, hyperparams, env, in_parts)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
         "versions": folders.environment(layout),
@@ -297,6 +296,64 @@ def _run(
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
             _finish(config, done, evaluations, seeds, options, folder, followers)
     return cli.outcome(done)
+
+
+def _say_remarks(config: Config, hyperparams: Hyperparams, env: Any, in_parts: str) -> None:
+    """Prints what there is to be said of a run beside its plan.
+
+    env: Environments like those of the run. in_parts: As of `_in_micro_batches`.
+    """
+    from pg import images
+    from pg.runs import effects
+
+    for sentence in (images.image_description(config, env), in_parts):
+        if sentence:
+            cli.say(sentence)
+    given = effects.changed(config, hyperparams)
+    if unused := effects.without_effect(config, hyperparams, given):
+        cli.say(effects.remark(unused, config.title))
+
+
+def _in_micro_batches(
+    config: Config,
+    hyperparams: Hyperparams,
+    seeds: range,
+    options: Options,
+    layout: Any,
+    like: Any,
+) -> tuple[Config, str]:
+    """The settings with as few micro-batches as fit into memory, where these are to be chosen, and
+    a sentence on them.
+
+    like: As of `memory.check`.
+    """
+    if config.micro_batches != "auto":
+        return config, ""
+    from pg import envs
+    from pg.fast import devices
+    from pg.runs import execution, memory, periodic
+
+    wanted = plan(options) or periodic.Plan(episodes=0)
+    n = layout.round_up(len(seeds))
+    env = envs.configured(config, 1)
+    with cli.waiting("fitting a batch into memory", quiet=not devices.is_first()):
+        found = execution.fitted(
+            config,
+            execution.broadcast(hyperparams, n),
+            layout,
+            n,
+            episodes=wanted.episodes,
+            actions=(wanted.actions,),
+            least=lambda settings: memory.least(settings, env, like, n),
+        )
+    size = config.num_envs // found.micro_batches
+    parts = f"{found.micro_batches} micro-batches of {size:,} environments"
+    if found.micro_batches == 1:
+        parts = "one batch"
+    return dataclasses.replace(config, micro_batches=found.micro_batches), (
+        f"{parts}: {memory.readable(found.num_bytes)} for the programs, of "
+        f"{memory.readable(found.budget)}; compiled {found.compilations}×"
+    )
 
 
 @contextlib.contextmanager

@@ -282,7 +282,7 @@ class Machine:
 
         Args:
             num_runs: Runs at a time.
-            num_envs: Environments of each.
+            num_envs: Environments of each that are stepped together.
             params: The parameters of a run, or their shapes; None: not known, or different from
                 run to run.
             before: Devices of the run so far, where it goes on or is repeated.
@@ -308,7 +308,10 @@ class Machine:
         if params is None:
             return devices.layout("envs", 1), ""
         if num_envs % there:
-            sentence = f"on one device, as num_envs={num_envs} is no multiple of the {there} cores"
+            sentence = (
+                f"on one device, as {num_envs} environments at a time are no multiple of the "
+                f"{there} cores"
+            )
             return devices.layout("envs", 1), sentence
         if pays:
             sentence = (

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except ValueError as error:
         cli.fail(error)
     before = there.get("num_devices")
-    layout, _ = machine.layout(len(seeds), config.num_envs, like.params, before)
+    layout, _ = machine.layout(len(seeds), config.envs_at_once, like.params, before)
     here = folders.environment(layout)
     # of what an older release has not recorded, nothing is said
     kept = set(there) - {"command", "resumed"}

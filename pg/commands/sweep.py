@@ -149,11 +149,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             search = Search(spec, rule)
             at_once = min(options.trials, options.trials_at_once) * options.seeds
             num_runs = at_once if is_tpe else spec.num_runs
-            layout, _ = machine.layout(num_runs, spec.config.num_envs)
+            layout, _ = machine.layout(num_runs, spec.config.envs_at_once)
             budget = Budget(layout, options, options.width, limit)
             return run_search(search, search.folder(options.out), budget, fresh=fresh)
         folder = spec.folder(options.out)
-        layout, _ = machine.layout(spec.num_runs, spec.config.num_envs)
+        layout, _ = machine.layout(spec.num_runs, spec.config.envs_at_once)
         return driver.run_sweep(
             spec, folder, layout, options, width=options.width, limit=limit, fresh=fresh
         )

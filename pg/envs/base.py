@@ -26,6 +26,7 @@ from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import View, Views, choose, make_views, seen
 from pg.estimators.names import facts_of
+from pg.fast import row_keys
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
@@ -227,7 +228,7 @@ def make_env(
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         check_key(key)
-        obs, state = jax.vmap(one.reset, (0, None))(jax.random.split(key, num_envs), params)
+        obs, state = jax.vmap(one.reset, (0, None))(row_keys.split(key, num_envs), params)
         return as_dtypes(state, dtypes), encoding.encode(obs)
 
     def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:

@@ -18,6 +18,7 @@ Objective = Literal["J", "J_τ", "J_β", "no"]
 Critic = Literal["none", "V", "Q"]
 Further = Literal["none", "greedy", "successors", "lookahead", "branches", "starts"]
 Actions = Literal["discrete", "continuous"]
+_ALL_GRADIENTS = "memory for N gradients"
 OWN_HYPERPARAMS = (
     *("gae_lambda", "n_step", "beta", "baseline", "baseline_decay"),
     *("epsilon", "epsilon_high", "ratio_bound", "gate_rising", "gate_falling"),
@@ -106,6 +107,21 @@ class Facts:
     def parallel(self) -> bool:
         """True if the mean is along ∇J, whatever its length."""
         return self.unbiased_for == "J" or self.shrunk
+
+    @property
+    def compares_episodes(self) -> bool:
+        """True if Ψ of an episode, or the estimator's state, is made of the others of its batch."""
+        return self.baseline in ("batch", "group", "past")
+
+    @property
+    def accumulates(self) -> bool:
+        """True if its gradient can be accumulated over groups of environments: Ψ is of one episode
+        alone, or what it compares of all of them are returns, without V, ratios or scores.
+        """
+        if self.further != "none" or self.with_reference:
+            return False
+        without_policy = not self.several_steps and self.needs_also != _ALL_GRADIENTS
+        return not self.compares_episodes or (self.critic == "none" and without_policy)
 
     @property
     def weighs_first_step_by_return(self) -> bool:
@@ -283,7 +299,7 @@ FACTS: dict[str, Facts] = {
         variance="the lowest of constant baselines, coordinate by coordinate, as N grows",
         baseline="batch",
         psi_depends_on_policy=True,
-        needs_also="memory for N gradients",
+        needs_also=_ALL_GRADIENTS,
     ),
     "optimal_time_baseline": Facts(
         module="optimal",
@@ -294,7 +310,7 @@ FACTS: dict[str, Facts] = {
         variance="the lowest of constant baselines, reward by reward, as N grows; not of their sum",
         baseline="batch",
         psi_depends_on_policy=True,
-        needs_also="memory for N gradients",
+        needs_also=_ALL_GRADIENTS,
     ),
     "moving_average": Facts(
         module="episodic",

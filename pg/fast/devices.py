@@ -60,6 +60,12 @@ class Layout(NamedTuple):
                 f"num_envs must be a multiple of the {self.mesh.size} devices, got "
                 f"{config.num_envs}"
             )
+        number = config.micro_batches
+        if self.shard == "envs" and number != "auto" and config.num_envs // number % self.mesh.size:
+            raise ValueError(
+                f"num_envs / micro_batches must be a multiple of the {self.mesh.size} devices, got "
+                f"{config.num_envs} / {number}"
+            )
 
 
 def layout(shard: Shard = "seeds", most: int | None = None) -> Layout:

@@ -37,7 +37,7 @@ from pg.fast.devices import Layout
 from pg.inputs import described, entries, shown
 from pg.normalisation import Normaliser
 from pg.parts import with_parts
-from pg.runs import folders, interrupts, periodic, results
+from pg.runs import folders, interrupts, memory, periodic, results
 from pg.runs.periodic import Best, Evaluator
 from pg.seeds import evaluation_key, seed_key
 from pg.train import TrainState, make_chunk, make_learner, training_keys
@@ -342,6 +342,72 @@ def compile_programs(
             )
     return Programs(
         config, layout, num_runs, length, first_program, rest, last, time.monotonic() - started
+    )
+
+
+class Fitted(NamedTuple):
+    """A number of micro-batches with which the programs of runs fit into memory."""
+
+    micro_batches: int
+    num_bytes: int  # of the programs, on all devices of this process
+    budget: int  # bytes that they may have
+    compilations: int  # until they fitted
+
+
+def fitted(
+    config: Config,
+    hyperparams: Hyperparams,
+    layout: Layout,
+    num_runs: int,
+    *,
+    episodes: int = 0,
+    actions: Sequence[str] = ("sampled",),
+    least: Callable[[Config], float] = lambda config: 0.0,
+    budget: int | None = None,
+) -> Fitted:
+    """The smallest number of micro-batches with which the programs fit, by the compiler's account.
+
+    They are compiled, which takes no memory yet, for ever more. As a part of what they need is of
+    any number the same, no number that would do is passed over.
+
+    Args:
+        config: The settings; its own number does not count.
+        hyperparams: As of `compile_programs`.
+        layout: The devices.
+        num_runs: Vmapped runs.
+        episodes: Of each evaluation.
+        actions: Ways to act in it.
+        least: Settings -> bytes that are too few for them; no program is compiled beyond these.
+        budget: Bytes for the programs; None: what is free.
+
+    Raises:
+        ValueError: No number is large enough.
+    """
+    of_envs = layout.mesh.size if layout.shard == "envs" else 1
+    numbers = memory.micro_batches(config, of_envs)
+    local = len(jax.local_devices()) if layout.mesh.size > 1 else 1
+    # in KiB, for a number that fits; all processes decide alike
+    budget = 1024 * devices.agreed(
+        max(0, memory.for_programs() if budget is None else budget) // 1024
+    )
+    fewest, compilations, need = 1.0, 0, 0
+    for number in numbers:
+        settings = dataclasses.replace(config, micro_batches=number)
+        last = number == numbers[-1]
+        if not last and (number < fewest or least(settings) > budget):
+            continue
+        programs = compile_programs(
+            settings, hyperparams, layout, num_runs, episodes=episodes, actions=actions
+        )
+        compilations += 1
+        need = local * programs.num_bytes
+        if need <= budget:
+            return Fitted(number, need, budget, compilations)
+        fewest = number * need / budget if budget else math.inf
+    raise ValueError(
+        f"memory: {memory.readable(need)} in {numbers[-1]} micro-batches of num_envs="
+        f"{config.num_envs}, and there are {memory.readable(budget)}: fewer seeds, environments or "
+        "eval_episodes, or smaller networks"
     )
 
 

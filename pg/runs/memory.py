@@ -3,6 +3,7 @@ devices.
 """
 
 import contextlib
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ UNITS = {
 SHARE = 0.8  # of what is free; the rest is for the compiler, the host's copies, and other people
 # bytes of a step besides its observation, at least: action, log-probability, reward, ends
 _ROW = 16
+# bytes of a step that is kept without its observation, where parts of a batch are compared: the
+# same without the action, and its time
+_COMPARED = 16
 # Where a container or a batch system says how much this process may have, and how much of it is
 # taken.
 _LIMITS = (
@@ -104,13 +108,33 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     What is counted is the least that any way to compute it takes: the state, a batch in bytes, the
     order of minibatches, and the episodes of the evaluation.
     """
+    need = least(config, env, state, num_seeds, num_episodes)
+    if need > (total := _total()):
+        in_parts = ""
+        if facts_of(config.estimator).accumulates:
+            in_parts = ", or more micro_batches, by which a batch is taken in parts"
+        raise ValueError(
+            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least "
+            f"{readable(need)}, and there are {readable(total)}: fewer seeds, environments, steps, "
+            f"epochs or eval_episodes{in_parts}"
+        )
+
+
+def least(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: int = 0) -> float:
+    """The bytes that runs take at least, of those of one process; arguments as of `check`."""
     import jax
 
     from pg.train import TrainState
 
     longest = env.horizon(config.horizon)
     row = env.obs_size + _ROW
-    batch = config.num_envs * (config.num_steps if config.collect == "windows" else longest) * row
+    steps = config.num_envs * (config.num_steps if config.collect == "windows" else longest)
+    parts = config.micro_batches
+    if parts == "auto":
+        parts = micro_batches(config)[-1]
+    batch = steps * row // parts
+    if parts > 1 and facts_of(config.estimator).compares_episodes:
+        batch += steps * _COMPARED
     if starts := facts_of(config.estimator).starts:
         # the control variate of each episode's gradient is as large as the gradient
         of_gradient = _size(state.params.policy) if isinstance(state, TrainState) else 0
@@ -121,15 +145,25 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     things = config.num_envs * (1 if config.minibatch_size is None else config.num_steps)
     orders = 4 * config.num_epochs * things if config.steps_per_update > 1 else 0
     held = _size(state)
-    need = (
-        num_seeds * (held + max(batch + orders, num_episodes * longest * row)) / jax.process_count()
-    )
-    if need > (total := _total()):
-        raise ValueError(
-            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least "
-            f"{readable(need)}, and there are {readable(total)}: fewer seeds, environments, steps, "
-            f"epochs or eval_episodes"
-        )
+    of_run = held + max(batch + orders, num_episodes * longest * row)
+    return num_seeds * of_run / jax.process_count()
+
+
+def micro_batches(config: Config, num_devices: int = 1) -> tuple[int, ...]:
+    """The numbers of micro-batches that a batch can be taken in, in order.
+
+    num_devices: those that the environments of each part are spread over.
+    """
+    groups = config.num_envs // config.group_size
+    small = [number for number in range(1, math.isqrt(groups) + 1) if groups % number == 0]
+    divisors = sorted({*small, *(groups // number for number in small)})
+    fewest = 2 if facts_of(config.estimator).compares_episodes else 1
+
+    def fits(number: int) -> bool:
+        size = config.num_envs // number
+        return size >= fewest and size % num_devices == 0
+
+    return tuple(number for number in divisors if fits(number))
 
 
 def _size(tree: Any) -> int:

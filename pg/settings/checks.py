@@ -18,6 +18,7 @@ from pg.inputs import (
     entries_or_names,
     shown,
 )
+from pg.settings.accumulation import check_micro_batches, checked_number
 from pg.settings.choices import (
     AT_OTHER_PARAMETERS,
     CHOICES,
@@ -76,6 +77,7 @@ def checked_fields(config: Any) -> dict[str, Any]:
             check_name(name, getattr(config, name), choices)
     if config.critic_optimizer is not None:
         check_name("critic_optimizer", config.critic_optimizer, get_args(CriticOptimizer))
+    normalised["micro_batches"] = checked_number(config.micro_batches)
     for each in fields(config):
         value = getattr(config, each.name)
         is_optional = each.name in ("horizon", "minibatch_size")
@@ -114,6 +116,7 @@ def check_fit(config: Any) -> None:
     _check_action_critic(config)
     _check_parts(config)
     _check_counters(config)
+    check_micro_batches(config)
 
 
 def _check_batch(config: Any) -> None:

@@ -114,7 +114,9 @@ def test_the_metrics_of_the_weights_are_those_of_numpy(collect: Any) -> None:
     traj = collector.collect(policy, before, KEY, state).traj
     learner = make_learner(made)
     params = learner.init(KEY).params._replace(policy=now)
-    done = Update(learner.init(KEY), {}, traj, Weighted(traj, traj.reward, ()), jnp.zeros(()))
+    batch = Weighted(traj, traj.reward, ())
+    finite = jnp.ones(2, bool)
+    done = Update(learner.init(KEY), {}, finite, jnp.zeros(()), traj, batch)
     step = with_weights(lambda state, key: done, made, policy)
     metrics = step(learner.init(KEY)._replace(params=params), KEY).metrics
     _, dist = policy.apply(now, (), traj.obs, traj.first)

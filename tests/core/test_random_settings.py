@@ -37,6 +37,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "group_size": st.sampled_from([1, 1, 2]),
     "num_branches": st.sampled_from([1, 1, 2]),
     "branch_every": st.sampled_from([1, 1, 2]),
+    "micro_batches": st.sampled_from([1, 1, 1, 2, 4, "auto"]),
     "num_epochs": st.sampled_from([1, 1, 2]),
     "num_minibatches": st.sampled_from([1, 1, 2]),
     "minibatch_size": st.sampled_from([None, None, 1, 2, 4]),

@@ -59,6 +59,49 @@ MUTANTS = [
         "name not in {*base, *table}",
         "tests/runs/test_sweep.py -k settings_of_the_train_command",
     ),
+    # Gradients that are accumulated over groups of environments.
+    Mutant(
+        "every group of environments has the random numbers of the first",
+        "accumulation.py",
+        "row_keys.of_rows(key, group.number * task.size, task.size, total)",
+        "row_keys.of_rows(key, 0, task.size, total)",
+        "tests/core/test_accumulation.py -k time_baseline",
+    ),
+    Mutant(
+        "metrics are means over groups, whatever their steps",
+        "accumulation.py",
+        "steps = jnp.sum(traj.valid, dtype=traj.reward.dtype)",
+        "steps = jnp.ones((), traj.reward.dtype)",
+        "tests/core/test_accumulation.py -k time_baseline",
+    ),
+    Mutant(
+        "episodes are compared with those of their own group alone",
+        "accumulation.py",
+        "        batch = batch._replace(**group.weighed)\n",
+        "        pass\n",
+        "tests/core/test_accumulation.py -k time_baseline",
+    ),
+    Mutant(
+        "the gradient is the sum of those of the groups",
+        "accumulation.py",
+        "jax.tree.map(lambda g: g / number, sums.grads)",
+        "sums.grads",
+        "tests/core/test_accumulation.py -k time_baseline",
+    ),
+    Mutant(
+        "the environments of a part have the keys of the first ones",
+        "fast/row_keys.py",
+        "return _folded(_plain(data), data[0] + jnp.arange(number, dtype=jnp.uint32))",
+        "return _folded(_plain(data), jnp.arange(number, dtype=jnp.uint32))",
+        "tests/core/test_accumulation.py -k rows_of_a_batch",
+    ),
+    Mutant(
+        "twice as many micro-batches as would fit",
+        "runs/execution.py",
+        "fewest = number * need / budget if budget",
+        "fewest = 2 * number * need / budget if budget",
+        "tests/runs/test_micro_batches.py -k smallest_number",
+    ),
     # Estimators chosen while training.
     Mutant(
         "an estimator that is chosen by the batch itself",
@@ -1043,7 +1086,7 @@ MUTANTS = [
     Mutant(
         "one key for all environments",
         "envs/base.py",
-        "(jax.random.split(key, num_envs), params)",
+        "(row_keys.split(key, num_envs), params)",
         "(jnp.stack([key] * num_envs), params)",
         "tests/core/test_envs.py tests/core/test_rollout.py",
     ),
@@ -1991,8 +2034,8 @@ MUTANTS = [
     Mutant(
         "one random key for all steps on a batch",
         "train.py",
-        "key=jax.random.fold_in(source.key, step)",
-        "key=jax.random.fold_in(source.key, 0 * step)",
+        "key=jax.random.fold_in(key, step)",
+        "key=jax.random.fold_in(key, 0 * step)",
         "tests/core/test_optimizers.py -k key_of_its_own",
     ),
     Mutant(

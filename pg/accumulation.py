@@ -1,0 +1,334 @@
+"""Gradient accumulation: the gradient of a batch whose environments are taken in groups, one after
+the other, so that the steps of one group alone are in memory.
+
+    for k in 1..K:   τ ~ p(·; θ)ᴹ   collect      Ψ = weigh(τ)      g ← g + ∇ loss(θ; τ, Ψ) / K
+
+Every environment has the initial state and the random numbers that it has in the whole batch
+(`fast.row_keys`): the gradient is that of the whole up to the rounding of its sums. Where Ψ
+compares episodes with each other it takes two passes over the groups: the first keeps rewards and
+ends, of which Ψ is made; the second collects the same episodes again, and differentiates.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+from pg import nonfinite, normalisation
+from pg.config import Config
+from pg.estimators import Estimator, Params, Weighted
+from pg.estimators.names import facts_of
+from pg.fast import row_keys
+from pg.networks import Network
+from pg.normalisation import Normaliser
+from pg.rollout import NOTHING_FURTHER, Collector, Finished, RolloutState, Trajectory
+
+
+class Gradient(NamedTuple):
+    """The gradient of a batch, and what else an update needs of it."""
+
+    grads: Params
+    metrics: dict[str, Array]  # the estimator's, means over the valid steps of the batch
+    estimator_state: PyTree
+    rollout: RolloutState | tuple[()]  # the environments after it
+    normaliser: Normaliser  # with the batch included
+    finished: Finished
+    env_steps: Int[Array, ""]  # of all environments
+    are_finite: Bool[Array, " C"]  # as of `nonfinite.of_batch`
+
+
+class _Task(NamedTuple):
+    """What is to be accumulated: the arguments of `make_gradient`, and the sizes."""
+
+    config: Config
+    collector: Collector
+    actor: Network
+    est: Estimator
+    gamma: Float[ArrayLike, ""]
+    compares: bool  # Ψ compares episodes
+    number: int  # groups, K
+    size: int  # environments of a group, M
+
+
+class _Start(NamedTuple):
+    """What an update starts from: the state of training, and the numbers of the batch's key."""
+
+    state: Any  # `pg.train.TrainState`
+    key_data: Array
+
+
+class _Group(NamedTuple):
+    """A group of environments: leaves [K, M, ...] of all, [M, ...] of one."""
+
+    number: Int[Array, ""]
+    rollout: RolloutState | tuple[()]
+    running: PyTree  # as of `Normaliser`
+    weighed: PyTree  # Ψ and further constants from the whole batch, [T, M, ...]; () if of its own
+
+
+class _Sums(NamedTuple):
+    """Sums over groups."""
+
+    grads: Params
+    metrics: dict[str, Array]  # the means over the steps of a group, times these
+    steps: Float[Array, ""]  # valid ones
+    finished: Finished
+    env_steps: Int[Array, ""]
+    not_finite: Int[Array, " C"]  # groups with such a number
+
+
+class _Pass(NamedTuple):
+    """The results of a pass over all groups."""
+
+    sums: _Sums
+    normaliser: Normaliser
+    rollout: RolloutState | tuple[()]
+    weighed: PyTree  # as of `_Group`, leaves [K, T, M, ...]
+    estimator_state: PyTree
+
+
+def make_gradient(
+    config: Config,
+    collector: Collector,
+    actor: Network,
+    est: Estimator,
+    gamma: Float[ArrayLike, ""],
+) -> Callable[[Any, PRNGKeyArray], Gradient]:
+    """State of training, key of its batch -> the `Gradient` at its parameters.
+
+    Args:
+        config: The settings, with at least two micro-batches.
+        collector: How a group is collected.
+        actor: The policy that acts.
+        est: The estimator.
+        gamma: γ of the returns that rewards are scaled by.
+    """
+    number = number_of_groups(config)
+    compares = facts_of(config.estimator).compares_episodes
+    size = config.num_envs // number
+    task = _Task(config, collector, actor, est, gamma, compares, number, size)
+
+    def gradient(state: Any, key: PRNGKeyArray) -> Gradient:
+        row_keys.check_generator(jax.random.key_impl(key))
+        start = _Start(state, jax.random.key_data(key))
+        done = _two_passes(task, start) if compares else _one_pass(task, start)
+        sums, steps = done.sums, jnp.maximum(done.sums.steps, 1.0)
+        return Gradient(
+            grads=jax.tree.map(lambda g: g / number, sums.grads),
+            metrics={name: x / steps for name, x in sums.metrics.items()},
+            estimator_state=done.estimator_state,
+            rollout=done.rollout,
+            normaliser=done.normaliser,
+            finished=sums.finished,
+            env_steps=sums.env_steps,
+            are_finite=sums.not_finite == 0,
+        )
+
+    return gradient
+
+
+def number_of_groups(config: Config) -> int:
+    """K, the number of micro-batches. Raises ValueError where it has not been chosen yet."""
+    if config.micro_batches == "auto":
+        raise ValueError(
+            "micro_batches='auto' is chosen by the train command, which asks for the memory: give "
+            "a number"
+        )
+    return config.micro_batches
+
+
+def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> None:
+    """Raises ValueError for an estimator whose gradient is not the mean of those of groups.
+
+    Args:
+        config: The settings.
+        est: The estimator.
+        estimator_state: Its state.
+    """
+    instead = "or micro_batches=1"
+    if not est.separable:
+        raise ValueError(
+            "micro_batches needs an estimator whose gradient is a mean over the episodes of a "
+            f"batch: give another, {instead}"
+        )
+    if est.further != NOTHING_FURTHER:
+        raise ValueError(
+            "micro_batches excludes an estimator that asks the environment again, by random "
+            f"numbers of the whole batch: give another, {instead}"
+        )
+    if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:
+        raise ValueError(
+            "micro_batches needs a whole batch for the state of an estimator, and this one has a "
+            'state: say that it compares with past batches, @pg.with_facts(baseline="past", ...), '
+            + instead
+        )
+
+
+def _one_pass(task: _Task, start: _Start) -> _Pass:
+    """The pass of an estimator whose Ψ of an environment depends on that environment alone."""
+    sums, normaliser, rollout, _ = _over_groups(task, start, ())
+    return _Pass(sums, normaliser, rollout, (), start.state.estimator_state)
+
+
+def _two_passes(task: _Task, start: _Start) -> _Pass:
+    """Two passes of one loop, so that both collect the same episodes bit by bit."""
+    state = start.state
+
+    def one(index: Int[Array, ""], weighed: PyTree) -> _Pass:
+        sums, normaliser, rollout, numbers = _over_groups(task, start, weighed, index > 0)
+        batch, estimator_state = task.est.weigh(
+            state.params, state.estimator_state, jax.tree.map(_side_by_side, numbers)
+        )
+        groups = _in_groups(task, _constants(batch), axis=1)
+        return _Pass(sums, normaliser, rollout, groups, estimator_state)
+
+    one = jax.jit(one, inline=True)  # it is traced once for its shapes and for the loop
+    no_weights = _zeros(_shape_of_constants(task, start))
+    before = _zeros(jax.eval_shape(one, jnp.int32(0), no_weights))
+    # a loop of unknown length, as another one might be written out, and round otherwise
+    count = jax.lax.optimization_barrier(jnp.int32(2))
+    return jax.lax.fori_loop(0, count, lambda index, last: one(index, last.weighed), before)
+
+
+def _over_groups(
+    task: _Task, start: _Start, weighed: PyTree, differentiate: Bool[Array, ""] | None = None
+) -> tuple[_Sums, Normaliser, RolloutState | tuple[()], PyTree]:
+    """The sums over all groups, the normaliser and the environments after them, and the numbers of
+    each group that the whole batch is weighed by, leaves [K, T, M].
+
+    Args:
+        task: What is to be accumulated.
+        start: What the update starts from.
+        weighed: As of `_Group`, leaves [K, T, M, ...].
+        differentiate: False: no gradient is wanted, and it is 0; default: it is.
+    """
+    state = start.state
+    groups = _Group(
+        jnp.arange(task.number, dtype=jnp.int32),
+        _in_groups(task, state.rollout),
+        _in_groups(task, state.normaliser.running),
+        weighed,
+    )
+
+    def of_group(normaliser: Normaliser, group: _Group) -> Any:
+        return _of_group(task, start, group, normaliser, differentiate)
+
+    of_group = jax.jit(of_group, inline=True)
+    normaliser = state.normaliser._replace(running=())
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), groups)
+    sums = _zeros(jax.eval_shape(of_group, normaliser, first)[0])
+
+    def add(carry: tuple[_Sums, Normaliser], group: _Group) -> Any:
+        own, normaliser, further = of_group(carry[1], group)
+        return (jax.tree.map(jnp.add, carry[0], own), normaliser), further
+
+    (sums, normaliser), further = jax.lax.scan(add, (sums, normaliser), groups)
+    rollout, running, numbers = further
+    rollout, running = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (rollout, running))
+    return sums, normaliser._replace(running=running), rollout, numbers
+
+
+def _of_group(
+    task: _Task,
+    start: _Start,
+    group: _Group,
+    normaliser: Normaliser,
+    differentiate: Bool[Array, ""] | None,
+) -> tuple[_Sums, Normaliser, Any]:
+    """The sums of one group; the normaliser with it included; and its environments afterwards,
+    their returns so far and `_numbers`.
+    """
+    state, est = start.state, task.est
+    key = jax.random.wrap_key_data(start.key_data, impl=row_keys.GENERATOR)
+    total = task.config.num_envs
+    own_key = row_keys.of_rows(key, group.number * task.size, task.size, total)
+    collected = task.collector.collect(task.actor, state.params, own_key, group.rollout)
+    traj = normalisation.scaled(collected.traj, state.normaliser)
+    batch, _ = est.weigh(state.params, state.estimator_state, traj)
+    if task.compares:
+        batch = batch._replace(**group.weighed)
+
+    def grad() -> tuple[Params, dict[str, Array]]:
+        return est.grad(state.params, batch)
+
+    if differentiate is None:
+        grads, metrics = grad()
+    else:
+        grads, metrics = jax.lax.cond(differentiate, grad, lambda: _zeros(jax.eval_shape(grad)))
+    steps = jnp.sum(traj.valid, dtype=traj.reward.dtype)
+    sums = _Sums(
+        grads=grads,
+        metrics={name: steps * x for name, x in metrics.items()},
+        steps=steps,
+        finished=collected.finished,
+        env_steps=jnp.sum(collected.traj.all_env_steps),
+        not_finite=jnp.where(nonfinite.of_batch(collected.traj), 0, 1),
+    )
+    with_own = normaliser._replace(running=group.running)
+    after = normalisation.observe(with_own, collected.traj, task.gamma)
+    numbers = _numbers(task, traj, group.number) if task.compares else ()
+    return sums, after._replace(running=()), (collected.state, after.running, numbers)
+
+
+def _numbers(task: _Task, traj: Trajectory, number: Int[Array, ""]) -> Trajectory:
+    """The trajectory of a group without observations and actions, its episodes' groups numbered as
+    in the whole batch.
+    """
+    group = traj.group
+    if not isinstance(group, tuple):
+        group = group + number * (task.size // task.config.group_size)
+    return traj._replace(obs=(), action=(), next_obs=(), carry=(), group=group)
+
+
+def _constants(batch: Weighted) -> dict[str, PyTree]:
+    """Ψ and the further constants of a batch, by name: all but its trajectory."""
+    return {name: x for name, x in batch._asdict().items() if name != "traj"}
+
+
+def _shape_of_constants(task: _Task, start: _Start) -> PyTree:
+    """The shapes of `_constants` of all groups, leaves [K, T, M, ...].
+
+    Raises ValueError for an estimator that weighs a batch by more than `_numbers`.
+    """
+    state, size = start.state, task.size
+
+    def numbers() -> Trajectory:
+        own_key = row_keys.of_rows(jax.random.key(0, impl=row_keys.GENERATOR), 0, size, size)
+        rollout = jax.tree.map(lambda x: x[:size], state.rollout)
+        collected = task.collector.collect(task.actor, state.params, own_key, rollout)
+        return _numbers(task, collected.traj, jnp.int32(0))
+
+    def of_whole(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((x.shape[0], task.config.num_envs, *x.shape[2:]), x.dtype)
+
+    whole = jax.tree.map(of_whole, jax.eval_shape(numbers))
+    try:
+        batch, _ = jax.eval_shape(task.est.weigh, state.params, state.estimator_state, whole)
+    except Exception as error:
+        raise ValueError(
+            "micro_batches keeps of a batch what Ψ compares, rewards, ends and log-probabilities, "
+            "and `weigh` of this estimator asks for more, as observations or actions: write "
+            "micro_batches=1"
+        ) from error
+    return jax.eval_shape(lambda x: _in_groups(task, x, axis=1), _constants(batch))
+
+
+def _in_groups(task: _Task, tree: PyTree, axis: int = 0) -> PyTree:
+    """Leaves with the environments on `axis`, as leaves [K, ...] with those of a group there."""
+
+    def one(x: Shaped[Array, "..."]) -> Shaped[Array, "K ..."]:
+        shape = *x.shape[:axis], task.number, task.size, *x.shape[axis + 1 :]
+        return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+    return jax.tree.map(one, tree)
+
+
+def _side_by_side(x: Shaped[Array, "K T M ..."]) -> Shaped[Array, "T KM ..."]:
+    """The environments of one group after those of the other."""
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -1,0 +1,146 @@
+"""The number of micro-batches: what the planner forecasts, chooses and says."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+from test_python_job import handlers as handlers
+from test_python_job import options
+
+from pg import envs
+from pg.commands import cli, job
+from pg.config import Config, Hyperparams
+from pg.fast import devices
+from pg.runs import execution, memory
+from pg.train import make_learner
+
+SMALL = Config(
+    estimator="leave_one_out",
+    env="CartPole-v1",
+    horizon=100,
+    num_envs=1200,
+    num_updates=1,
+    hidden_sizes=(4,),
+    preset=None,
+)
+ONE = devices.layout(most=1)
+
+
+def num_bytes(config: Config) -> int:
+    """The memory of a run by the compiler's account."""
+    h = execution.broadcast(Hyperparams(), 1)
+    return execution.compile_programs(config, h, ONE, 1).num_bytes
+
+
+def forecast(config: Config) -> float:
+    """The least memory by the planner's."""
+    whole = dataclasses.replace(config, micro_batches=1)
+    like = jax.eval_shape(make_learner(whole).init, jax.random.key(0))
+    return memory.least(config, envs.configured(config, 1), like, 1)
+
+
+def in_parts(number: Any) -> Config:
+    return dataclasses.replace(SMALL, micro_batches=number)
+
+
+def test_the_command_line_takes_a_number_or_auto() -> None:
+    for word, value in (("auto", "auto"), ("1e1", 10)):
+        flags = ["--estimator", "reinforce", "--num-envs", "20", "--micro-batches", word]
+        config = cli.parse("train.py", "", job.Options, flags)[0]
+        assert config.micro_batches == value
+        assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_numbers_that_a_batch_can_be_taken_in() -> None:
+    """Divisors, of groups too, that leave two episodes where these are compared, and as many for
+    each device.
+    """
+    grouped = Config(estimator="group_leave_one_out", num_envs=30, group_size=5, preset=None)
+    assert memory.micro_batches(grouped) == (1, 2, 3, 6)
+    compared = Config(estimator="leave_one_out", num_envs=12, preset=None)
+    assert memory.micro_batches(compared) == (1, 2, 3, 4, 6)
+    alone = dataclasses.replace(compared, estimator="reinforce")
+    assert memory.micro_batches(alone) == (1, 2, 3, 4, 6, 12)
+    assert memory.micro_batches(alone, num_devices=3) == (1, 2, 4)
+    spread = devices.layout("envs")._replace(shard="envs")
+    spread.check(dataclasses.replace(alone, micro_batches=4))
+
+
+def test_a_batch_that_does_not_fit_names_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dataclasses.replace(SMALL, estimator="reinforce")
+    parts = [dataclasses.replace(whole, micro_batches=number) for number in (1, 2, 10, "auto")]
+    needs = [forecast(config) for config in parts]
+    assert needs == sorted(needs, reverse=True)
+    env = envs.configured(SMALL, 1)
+    monkeypatch.setattr(memory, "_total", lambda: int(needs[1]))
+    memory.check(parts[1], env, (), 1)
+    with pytest.raises(ValueError, match="or more micro_batches, by which a batch is taken"):
+        memory.check(whole, env, (), 1)
+
+
+@pytest.mark.slow
+def test_the_forecast_is_below_the_compilers_account_which_falls_with_the_parts() -> None:
+    """Ten parts of a large batch: a tenth of its memory, and what is kept of all."""
+    sizes = {number: num_bytes(in_parts(number)) for number in (1, 2, 10)}
+    for number, size in sizes.items():
+        assert forecast(in_parts(number)) < size
+    alone = {n: num_bytes(dataclasses.replace(in_parts(n), estimator="gae")) for n in (1, 10)}
+    assert sizes[2] < 0.8 * sizes[1]
+    assert sizes[10] < sizes[2]
+    assert alone[10] < 0.2 * alone[1]
+
+
+def test_the_smallest_number_that_fits_is_chosen() -> None:
+    """By the compiler's account, which is asked of the number before it, too."""
+    h = execution.broadcast(Hyperparams(), 1)
+    config = dataclasses.replace(SMALL, estimator="reinforce", horizon=20, num_envs=600)
+    asked: list[int] = []
+
+    def least(settings: Config) -> float:
+        asked.append(int(settings.micro_batches))
+        return 0.0
+
+    def account(number: int) -> int:
+        return num_bytes(dataclasses.replace(config, micro_batches=number))
+
+    budget = account(1) // 3
+    found = execution.fitted(config, h, ONE, 1, budget=budget, least=least)
+    numbers = memory.micro_batches(config)
+    before = numbers[numbers.index(found.micro_batches) - 1]
+    assert account(before) > budget // 1024 * 1024 >= found.num_bytes
+    assert found.num_bytes == account(found.micro_batches)
+    assert 1 < found.compilations <= 4
+    assert asked[0] == 1
+
+
+@pytest.mark.slow
+def test_none_that_fits_is_said() -> None:
+    h = execution.broadcast(Hyperparams(), 1)
+    with pytest.raises(ValueError, match=r"memory: .* in 600 micro-batches of num_envs=1200"):
+        execution.fitted(SMALL, h, ONE, 1, budget=1000, least=lambda config: 1e9)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("handlers")
+def test_the_train_command_chooses_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder has the number, and the run goes on with another where memory has changed."""
+    config = dataclasses.replace(SMALL, num_updates=2, micro_batches="auto")
+    small = num_bytes(in_parts(1)) // 2
+    monkeypatch.setattr(memory, "for_programs", lambda limit=None: small)
+    assert job.run(config, Hyperparams(), options(tmp_path)) == 0
+    said = "".join(capsys.readouterr())
+    assert "micro-batches of" in said
+    assert "for the programs, of" in said
+    folder = next(tmp_path.rglob("config.json")).parent
+    chosen = json.loads((folder / "config.json").read_text())["config"]["micro_batches"]
+    assert chosen in memory.micro_batches(SMALL)[1:]
+    monkeypatch.setattr(memory, "for_programs", lambda limit=None: 10 * small)
+    again = dataclasses.replace(config, num_updates=3)
+    assert job.run(again, Hyperparams(), options(tmp_path)) == 0
+    stored = json.loads((folder / "config.json").read_text())["config"]
+    assert (stored["micro_batches"], stored["num_updates"]) == (1, 3)
