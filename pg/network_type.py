@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from pg.envs.views import View
 
-__all__ = ["Carries", "Network"]
+__all__ = ["Carries", "Network", "Pair"]
 
 
 class Network(NamedTuple):
@@ -36,6 +36,8 @@ class Network(NamedTuple):
     carry_noise: Any = None
     # of what it sees, where that is one array of numbers; None: of something else, or not stated
     obs_shape: tuple[int, ...] | None = None
+    # it sees a `Pair`, whose outcome is the later "state" or "reward"; "" of one observation
+    outcome: str = ""
 
     @property
     def recurrent(self) -> bool:
@@ -48,6 +50,23 @@ class Network(NamedTuple):
         an episode stays as it is.
         """
         return self.recurrent and self.draw_carry is None
+
+
+class Pair(NamedTuple):
+    """The input of a hindsight network: a step's observation and a later outcome."""
+
+    obs: PyTree  # leaves [T, B, ...]
+    outcome: PyTree  # leaves [T, B, ...]
+
+    def map_observations(self, f: Callable[[PyTree], PyTree], outcome: str) -> "Pair":
+        """The pair with `f` of its observations.
+
+        Args:
+            f: A function of an observation.
+            outcome: "state" where the outcome is an observation too, as of `Network.outcome`.
+        """
+        later = f(self.outcome) if outcome == "state" else self.outcome
+        return Pair(f(self.obs), later)
 
 
 class Carries(NamedTuple):

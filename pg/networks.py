@@ -41,6 +41,7 @@ from pg.layers import (
     Hidden,
     Joint,
     Logits,
+    LogOdds,
     Model,
     Normal,
     QuadraticValues,
@@ -56,7 +57,7 @@ from pg.network_checks import (
     lacking_methods,
     takes_qr,
 )
-from pg.network_type import Carries, Network
+from pg.network_type import Carries, Network, Pair
 from pg.parameter_noise import perturbed
 from pg.settings.checks import check_drawn_parameters
 from pg.settings.convolutions import convolutions, convolved
@@ -65,6 +66,7 @@ from pg.starting import in_policy_tree
 __all__ = [
     "Carries",
     "Network",
+    "Pair",
     "actor",
     "as_float",
     "carry_noise",
@@ -164,13 +166,17 @@ def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
 def make_critic(config: Config, env: Env) -> Network:
     """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
     other settings, on layers of its own unless `shared_torso`. Qφ is a vector of the values of
-    discrete actions, and an `ActionFunction` of continuous ones.
+    discrete actions, and an `ActionFunction` of continuous ones. Where the estimator asks for a
+    hindsight distribution it is instead f(s, u) of every action, of h(a|s, u) ∝ π(a|s) exp f, on a
+    `Pair` of observation and outcome.
 
     Raises ValueError where Q is asked for and an action has several parts, where
     `config.action_critic` cannot apply, or a critic of one's own does not fit the environment.
     """
     check_config(config)
     check_env(env)
+    if facts_of(config.estimator).critic == "hindsight":
+        return _hindsight_network(config, env)
     actions = _valued_actions(config, env)
     shown = env.seen_by(env.views.critic)
     if config.critic is not None:
@@ -210,6 +216,55 @@ def _valued_actions(config: Config, env: Env) -> Discrete | Box | None:
     raise ValueError(
         f"estimator={part_name(config.estimator)!r} knows the value of every action, and so needs "
         f"{' or '.join(names[kind] for kind in facts.actions)} of them"
+    )
+
+
+def _hindsight_network(config: Config, env: Env) -> Network:
+    """The network of f(s, u), of what the critic sees of a step and of its outcome.
+
+    Raises ValueError where actions have no probability each, or a critic of one's own does not fit
+    the environment, or has a recurrent state.
+    """
+    space, outcome = env.action_space, facts_of(config.estimator).outcome
+    if not isinstance(space, Discrete):
+        raise ValueError(
+            f"estimator={part_name(config.estimator)!r} learns the probability of every action in "
+            "hindsight, and so needs one Discrete of them"
+        )
+    shown = env.seen_by(env.views.critic)
+    paired = _with_outcome(shown, outcome)
+    if config.critic is None:
+        network = _network(_of_the_critic(config), paired, LogOdds(space.n))
+    else:
+        name = f"critic {part_name(config.critic)!r}"
+        network = _own_network("critic", config, shown)
+        if network.recurrent:
+            raise ValueError(
+                f"{name} is to be a hindsight network, which is given one step and one outcome: "
+                "it can have no recurrent state"
+            )
+        check_own_critic(name, network, paired, space)
+        network = _as_configured(network, config, paired)
+    if env.views.critic:
+        network = _seeing(network, env.views.critic, outcome)
+    return network._replace(outcome=outcome)
+
+
+def _with_outcome(env: Env, outcome: str) -> Env:
+    """This, as if an observation were a `Pair` of one and a later outcome."""
+    if outcome == "state":
+        return env._replace(
+            obs_shape=Pair(env.obs_shape, env.obs_shape),
+            obs_bounds=Pair(env.obs_bounds, env.obs_bounds),
+            obs_kinds=Pair(env.obs_kinds, env.obs_kinds),
+            obs_dtype=Pair(env.obs_dtype, env.obs_dtype),
+        )
+    as_it_is = Box(jnp.zeros(1), jnp.ones(1))  # bounds by which a reward is not scaled
+    return env._replace(
+        obs_shape=Pair(env.obs_shape, (1,)),
+        obs_bounds=Pair(env.obs_bounds, as_it_is),
+        obs_kinds=Pair(env.obs_kinds, 0),
+        obs_dtype=Pair(env.obs_dtype, float),
     )
 
 
@@ -292,13 +347,19 @@ def for_env(network: Network, env: Env, view: View = ()) -> Network:
     return masked(network) if env.masked and not network.masked else network
 
 
-def _seeing(network: Network, view: View) -> Network:
-    """The network on the part of an observation that a view shows."""
+def _seeing(network: Network, view: View, outcome: str = "") -> Network:
+    """The network on the part of an observation that a view shows. outcome: that of a `Pair`, as of
+    `Network.outcome`.
+    """
+
+    def shown(obs: PyTree) -> PyTree:
+        return seen(obs, view)
 
     def apply(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
-        return network.apply(params, carry, seen(obs, view), first)
+        part = obs.map_observations(shown, outcome) if outcome else shown(obs)
+        return network.apply(params, carry, part, first)
 
     return network._replace(apply=apply, view=view)
 

@@ -159,10 +159,15 @@ def standardised(network: Network, normaliser: Normaliser) -> Network:
         var = jnp.broadcast_to(moments.var.high, obs.shape)
         return jnp.clip((obs - mean) / jnp.sqrt(var + 1e-8), -LIMIT, LIMIT)
 
+    def shown(obs: PyTree) -> PyTree:
+        return map_observation(one, obs, statistics)
+
     def apply(
         params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Any]:
-        return network.apply(params, carry, map_observation(one, obs, statistics), first)
+        if network.outcome:
+            return network.apply(params, carry, obs.map_observations(shown, network.outcome), first)
+        return network.apply(params, carry, shown(obs), first)
 
     return network._replace(apply=apply, unstandardised=False)
 

@@ -14,6 +14,7 @@ from pg.estimators.facts import (
     Critic,
     Facts,
     Objective,
+    Outcome,
 )
 from pg.inputs import check_kind, check_name, entries
 from pg.settings import own_files
@@ -24,7 +25,12 @@ __all__ = ["with_facts", "with_parts"]
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Any])
 
-_CHOICES = {"unbiased_for": Objective, "critic": Critic, "baseline": Baseline}
+_CHOICES = {
+    "unbiased_for": Objective,
+    "critic": Critic,
+    "outcome": Outcome,
+    "baseline": Baseline,
+}
 
 
 def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
@@ -38,7 +44,8 @@ def with_facts(**facts: Any) -> Callable[[_Factory], _Factory]:
 
     Args:
         facts: fields of `pg.estimators.Facts` by name: `unbiased_for` ("J", "J_τ", "J_β" or "no"),
-            `collect`, `critic` ("none", "V" or "Q"), `actions` (of its Q), `baseline`,
+            `collect`, `critic` ("none", "V", "Q" or "hindsight"), `outcome` (of its hindsight
+            distribution: "state" or "reward"), `actions` (of its Q), `baseline`,
             `several_steps`, `psi_depends_on_policy`, `settings` (fields of Config and Hyperparams)
             and others.
 

@@ -27,6 +27,7 @@ BESIDE = ("reinforce", "reward_to_go", "leave_one_out")
 BESIDE_TOO: dict[tuple[str, Any], tuple[str, ...]] = {
     ("critic", "V"): ("state_value", "gae"),
     ("critic", "Q"): ("all_action", "action_dependent_baseline"),
+    ("critic", "hindsight"): ("hindsight_credit", "counterfactual_contributions"),
     ("baseline", "group"): ("group_leave_one_out",),
     ("off_policy", True): ("per_decision_importance",),
     ("collect", ("windows",)): ("gpomdp",),

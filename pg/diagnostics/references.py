@@ -3,6 +3,8 @@ are known exactly.
 """
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,7 @@ from pg.estimators.family import Factory
 from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.inputs import described
+from pg.networks import Network
 
 MOST_TRAJECTORIES = 2_000  # and for estimators that compare episodes as many pairs, squared
 ROUNDING = 1e-12  # relative size of what is left of an exact 0
@@ -31,6 +34,8 @@ class Problem(NamedTuple):
     behaviour: np.ndarray  # [S, A]
     v: np.ndarray  # [S]
     q: np.ndarray  # [S, A]
+    # f of hindsight distributions h ∝ π exp f given a later "state" [S, S, A] or "reward" [S, U, A]
+    log_odds: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Figures(NamedTuple):
@@ -61,13 +66,21 @@ def arbitrary(mdp: TabularMDP, *, distance: float = 0.7, seed: int = 1) -> Probl
     behaviour = logits + distance * g.normal(size=shape)
     q = g.normal(size=shape)
     v = 3.0 * g.normal(size=mdp.num_states)
-    return Problem(mdp, logits, behaviour, v, q)
+    outcomes = {"state": mdp.num_states, "reward": len(tabular.paid_rewards(mdp))}
+    log_odds = {
+        outcome: g.normal(size=(mdp.num_states, number, mdp.num_actions))
+        for outcome, number in outcomes.items()
+    }
+    return Problem(mdp, logits, behaviour, v, q, log_odds)
 
 
 def with_first_values(problem: Problem, gamma: float) -> Problem:
-    """The problem with critics that are exact at an episode's first step."""
+    """The problem with critics that are exact at an episode's first step, and hindsight
+    distributions that are exact over all steps.
+    """
     q, v = tabular.values(problem.mdp, jnp.asarray(problem.logits), gamma)
-    return problem._replace(v=np.asarray(v[0]), q=np.asarray(q[0]))
+    log_odds = exact_log_odds(problem.mdp, problem.logits, gamma)
+    return problem._replace(v=np.asarray(v[0]), q=np.asarray(q[0]), log_odds=log_odds)
 
 
 def with_exact_critics(problem: Problem, gamma: float) -> Problem:
@@ -78,7 +91,28 @@ def with_exact_critics(problem: Problem, gamma: float) -> Problem:
     copies = (problem.mdp.horizon + 1, 1)
     logits, behaviour = np.tile(problem.logits, copies), np.tile(problem.behaviour, copies)
     q, v = tabular.discounted_values(mdp, jnp.asarray(logits), gamma)
-    return Problem(mdp, logits, behaviour, np.asarray(v), np.asarray(q))
+    log_odds = exact_log_odds(mdp, logits, gamma)
+    return Problem(mdp, logits, behaviour, np.asarray(v), np.asarray(q), log_odds)
+
+
+def exact_log_odds(
+    mdp: TabularMDP, logits: Float[np.ndarray, "S A"], gamma: float
+) -> dict[str, np.ndarray]:
+    """log h(a|s, u) - log π(a|s), as of `Problem.log_odds`: of the exact hindsight distributions,
+    an impossible action as good as so.
+
+    Args:
+        mdp: The MDP.
+        logits: Logits of the policy.
+        gamma: γ.
+    """
+    log_pi = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))[:, None]
+    hindsight = {
+        "state": tabular.hindsight_of_states(mdp, logits, gamma),
+        "reward": tabular.hindsight_of_rewards(mdp, logits, gamma)[1],
+    }
+    tiny = np.finfo(float).tiny
+    return {name: np.log(np.maximum(h, tiny)) - log_pi for name, h in hindsight.items()}
 
 
 def in_windows(problem: Problem) -> Problem:
@@ -90,7 +124,7 @@ def in_windows(problem: Problem) -> Problem:
     mdp = TabularMDP(
         window.transition, window.reward, window.initial, window.terminal, window.horizon
     )
-    _, *tables = problem
+    tables = problem.logits, problem.behaviour, problem.v, problem.q
     return Problem(mdp, *(table[alive] for table in tables))
 
 
@@ -101,7 +135,7 @@ def window_gradient(problem: Problem) -> Float[np.ndarray, "S A"]:
 
 
 def build(
-    factory: Factory, problem: Problem, critic: str, h: Hyperparams
+    factory: Factory, problem: Problem, critic: str, h: Hyperparams, outcome: str = "state"
 ) -> tuple[Estimator, Params]:
     """The estimator of a problem's policy and critic, and their parameters: the tables.
 
@@ -111,16 +145,25 @@ def build(
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
         problem: The problem.
-        critic: "Q" for the critic of every action; anything else: V.
+        critic: "Q" for the critic of every action, "hindsight" for a hindsight distribution;
+            anything else: V.
         h: The hyperparameters.
+        outcome: "state" or "reward", of a hindsight distribution.
     """
-    values = problem.q if critic == "Q" else problem.v
     logits = jnp.asarray(problem.logits)
     start = jnp.asarray(problem.behaviour) if float(h.kl_coef) else logits
     policy = tabular.table_policy(start)
-    estimator = factory(policy, tabular.table_critic(jnp.asarray(values)), h)
+    estimator = factory(policy, _critic(problem, critic, outcome), h)
     params = estimator.init(jax.random.key(0))[0]
     return estimator, params._replace(policy=logits)
+
+
+def _critic(problem: Problem, critic: str, outcome: str) -> Network:
+    """The problem's critic of a kind; arguments as of `build`."""
+    if critic == "hindsight":
+        rewards = tabular.paid_rewards(problem.mdp) if outcome == "reward" else None
+        return tabular.table_hindsight(problem.log_odds[outcome], rewards)
+    return tabular.table_critic(jnp.asarray(problem.q if critic == "Q" else problem.v))
 
 
 def gradient(
@@ -192,8 +235,8 @@ def check_small(what: str, mdp: Any) -> None:
 def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> Figures:
     """The bias, the variance and the signal-to-noise ratio of an estimator, exactly.
 
-    The critic is exact at the first step; off-policy estimators learn from another policy's
-    episodes, windows are those of `in_windows`.
+    The critic is exact at the first step, a hindsight distribution over all steps; off-policy
+    estimators learn from another policy's episodes, windows are those of `in_windows`.
 
     Args:
         factory: Policy, critic, hyperparameters -> Estimator.
@@ -210,7 +253,7 @@ def figures(factory: Factory, facts: Facts, mdp: TabularMDP, h: Hyperparams) -> 
     else:
         problem = in_windows(problem)
         truth = window_gradient(problem)
-    estimator, params = build(factory, problem, facts.critic, h)
+    estimator, params = build(factory, problem, facts.critic, h, facts.outcome)
     mean, covariance = moments(estimator, params, problem, facts)
     signal, variance = float(mean @ mean), batch_size(facts) * float(np.trace(covariance))
     bias = relative_distance(mean, truth)

@@ -207,7 +207,8 @@ class _Subject(NamedTuple):
 
     def build(self, problem: Problem) -> tuple[Estimator, Params]:
         """The estimator, and its parameters."""
-        return references.build(self.factory, problem, self.facts.critic, self.h)
+        facts = self.facts
+        return references.build(self.factory, problem, facts.critic, self.h, facts.outcome)
 
     def truth(self, problem: Problem) -> Float[np.ndarray, "S A"]:
         """The gradient that the mean is compared with."""
@@ -333,7 +334,8 @@ def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, T
     subject = _Subject(factory, facts, claims, h, gamma)
     mistake: ValueError | None = None
     # A critic of states is tried first where none is stated.
-    for critic in ("Q", "V") if facts.critic == "Q" else ("V", "Q"):
+    others = {"Q": ("Q", "V"), "hindsight": ("hindsight",)}
+    for critic in others.get(facts.critic, ("V", "Q")):
         candidate = subject if facts.critic == critic else subject.stating(critic=critic)
         problem = candidate.on(mdp)
         batch = candidate.collect(problem, jax.random.key(1), FEW, group_size=2)
@@ -344,7 +346,7 @@ def _examined(factory: Factory, facts: Facts, gamma: float) -> tuple[_Subject, T
         else:
             has_critic = bool(jax.tree.leaves(candidate.build(problem)[1].critic))
             return candidate if has_critic else candidate.stating(critic="none"), batch
-    raise mistake or AssertionError("one of the two was tried")
+    raise mistake or AssertionError("one of them was tried")
 
 
 def _estimate(

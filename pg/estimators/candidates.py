@@ -90,6 +90,11 @@ def facts_of_selection(candidates: Mapping[str, Facts]) -> Facts:
                 f"candidate {name!r} has a reference policy for its state, which a selection does "
                 "not hold: use it alone"
             )
+        if row.critic == "hindsight":
+            raise ValueError(
+                f"candidate {name!r} learns a hindsight distribution of its own, and the critic of "
+                "a selection is shared: use it alone"
+            )
     collect = tuple(way for way in rows[0].collect if all(way in row.collect for row in rows))
     if not collect:
         names = ", ".join(candidates)

@@ -51,7 +51,7 @@ def with_dynamics_control_variate(estimator: Factory | str) -> Factory:
     instead = "give one of complete episodes without a critic, or with a critic V"
     if "episodes" not in facts.collect:
         raise ValueError(f"estimator {name!r} is for windows: {instead}")
-    if facts.critic == "Q":
+    if facts.critic in ("Q", "hindsight"):
         raise ValueError(f"estimator {name!r} has a critic of actions: {instead}")
     if facts.further != "none":
         raise ValueError(

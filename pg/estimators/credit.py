@@ -16,7 +16,7 @@ is a function of uₖ. w and h may be those of all times together, each pair of 
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from pg.estimators.base import (
 from pg.estimators.facts import Facts
 from pg.fast import blocks
 from pg.inputs import check_function, check_kind, described, numbers
-from pg.networks import Network, check_shape, unroll
+from pg.networks import Network, Pair, check_shape, unroll
 from pg.rollout import Trajectory
 
 Factory = Callable[[Network, Network, Hyperparams], Estimator]
@@ -54,13 +54,6 @@ _PER_ACTION = "coefficients are one number for each action"
 _IF_EXACT = "unless w is exact, and the outcome tells all of the reward"
 _PSI = "γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, uₖ) rₖ), for every a"
 _SOURCE = "COCOA; Meulemans et al. 2023, 2306.16803; Harutyunyan et al. 2019, 1912.02503"
-
-
-class Pair(NamedTuple):
-    """The input of a hindsight network: a step's observation and a later outcome."""
-
-    obs: PyTree  # leaves [T, B, ...]
-    outcome: PyTree  # leaves [T, B, ...]
 
 
 def later_states(traj: Trajectory) -> PyTree[Shaped[Array, "T B ..."]]:
@@ -92,14 +85,14 @@ def counterfactual(coefficients: Coefficients) -> Factory:
     instead = "write a function that returns w of every action, [T, B, A]"
     check_function("coefficients", coefficients, ("params", "trajectory", "k"), instead)
 
-    def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    def known_contributions(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
             of_outcome = functools.partial(coefficients, params, traj)
             return Credit(contributions(of_outcome, traj, h))
 
         return build_estimator(policy, None, h, weigh, every_action, accepts="episodes")
 
-    return _stated(counterfactual_contributions)
+    return _stated(known_contributions)
 
 
 def contributions(
@@ -199,33 +192,67 @@ def learned_counterfactual(network: Network, outcome: Outcome = later_states) ->
         )
 
     def learned_contributions(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
-        def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
-            log_pi = _log_probabilities(policy, params, traj)
-            later = outcome(traj)
-
-            def coefficients(k: Int[Array, ""]) -> Float[Array, "T B A"]:
-                f = _log_odds(network, params.critic, traj, _paired(traj, later, k))
-                return jnp.expm1(f - jax.nn.logsumexp(log_pi + f, axis=-1, keepdims=True))
-
-            return Credit(contributions(coefficients, traj, h), extra=(log_pi, later))
-
-        plain = build_estimator(policy, None, h, weigh, every_action, accepts="episodes")
-
-        def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
-            policy_key, network_key = jax.random.split(key)
-            return Params(policy.init(policy_key), network.init(network_key)), ()
-
-        def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
-            grads, metrics = plain.grad(params, batch)
-            loss, slope, weight = _cross_entropy(network, params.critic, h, batch)
-            scale = h.value_coef / batch.traj.valid.shape[1]
-            grads = grads._replace(critic=jax.tree.map(lambda x: scale * x, slope))
-            per_pair = loss / jnp.where(weight > 0, weight, 1.0)
-            return grads, metrics | {"hindsight_loss": per_pair}
-
-        return plain._replace(init=init, grad=grad)
+        return _learned(policy, network, h, outcome)
 
     return _stated(learned_contributions)
+
+
+def hindsight_credit(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """A later reward counts for an action by how much more probable the action made the state in
+    which it is earned (state-HCA; Harutyunyan et al. 2019, 1912.02503, theorem 1).
+
+    h(a|s, s') ∝ π(a|s) exp f(s, s')[a] is learned from the batch, as `learned_counterfactual` does.
+    Less 1, which is left of no sum over ∇π(a), w is the h / π of the paper; rₜ is the sampled one,
+    where the paper learns its mean.
+
+    Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a,  w = h / π - 1
+    Unbiased for: no: unless h is exact.
+    Variance: that of reward_to_go where states tell the action; usually less, not always.
+    Needs: complete episodes, a critic h of discrete actions given the later state, on-policy.
+    """
+    return _learned(policy, critic, h, later_states)
+
+
+def counterfactual_contributions(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
+    """The same by how much more probable the action made the reward itself: those that would have
+    been earned anyway drop out (COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4).
+
+    Ψₜ = γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, rₖ) rₖ), for every a,  w = h / π - 1
+    Unbiased for: no: unless h is exact.
+    Variance: none from rewards that do not depend on the action; that of the others.
+    Needs: complete episodes, a critic h of discrete actions given the later reward, on-policy.
+    """
+    return _learned(policy, critic, h, later_rewards)
+
+
+def _learned(policy: Network, network: Network, h: Hyperparams, outcome: Outcome) -> Estimator:
+    """The estimator by an h that a network learns; arguments as of `learned_counterfactual`."""
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        log_pi = _log_probabilities(policy, params, traj)
+        later = outcome(traj)
+
+        def coefficients(k: Int[Array, ""]) -> Float[Array, "T B A"]:
+            f = _log_odds(network, params.critic, traj, _paired(traj, later, k))
+            return jnp.expm1(f - jax.nn.logsumexp(log_pi + f, axis=-1, keepdims=True))
+
+        return Credit(contributions(coefficients, traj, h), extra=(log_pi, later))
+
+    plain = build_estimator(policy, None, h, weigh, every_action, accepts="episodes")
+
+    def init(key: PRNGKeyArray) -> tuple[Params, PyTree]:
+        policy_key, network_key = jax.random.split(key)
+        return Params(policy.init(policy_key), network.init(network_key)), ()
+
+    def grad(params: Params, batch: Weighted) -> tuple[Params, dict[str, Array]]:
+        grads, metrics = plain.grad(params, batch)
+        loss, slope, weight = _cross_entropy(network, params.critic, h, batch)
+        scale = h.value_coef / batch.traj.valid.shape[1]
+        grads = grads._replace(critic=jax.tree.map(lambda x: scale * x, slope))
+        per_pair = loss / jnp.where(weight > 0, weight, 1.0)
+        return grads, metrics | {"hindsight_loss": per_pair}
+
+    return plain._replace(init=init, grad=grad)
 
 
 def _cross_entropy(

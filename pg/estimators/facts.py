@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 Collect = Literal["episodes", "windows"]
 Objective = Literal["J", "J_τ", "J_β", "no"]
-Critic = Literal["none", "V", "Q"]
+Critic = Literal["none", "V", "Q", "hindsight"]
+Outcome = Literal["state", "reward"]
 Further = Literal["none", "greedy", "successors", "lookahead", "branches", "starts"]
 Actions = Literal["discrete", "continuous"]
 _ALL_GRADIENTS = "memory for N gradients"
@@ -52,7 +53,11 @@ class Facts:
     collect: tuple[Collect, ...] = ("episodes",)
     """Ways of collecting; a return that is summed to the episode's end needs complete episodes."""
     critic: Critic = "none"
-    """Learned function: V(s), or Q(s, a) of every action."""
+    """Learned function: V(s), Q(s, a) of every action, or the hindsight distribution h(a|s, u) of
+    the action given a later outcome u.
+    """
+    outcome: Outcome = "state"
+    """Outcome that a hindsight distribution is given: the later state, or the later reward."""
     actions: tuple[Actions, ...] = ("discrete",)
     """Actions that its Q may be of: discrete ones, by a vector of their values, or continuous ones,
     by a function of them.
@@ -132,12 +137,15 @@ class Facts:
         if self.off_policy or self.several_steps or self.with_reference:
             return False
         of_one_rollout = self.further in ("none", "greedy")
-        return self.collect == ("episodes",) and self.critic != "Q" and of_one_rollout
+        credits_actions = self.critic in ("Q", "hindsight")
+        return self.collect == ("episodes",) and not credits_actions and of_one_rollout
 
     def takes(self, actions: str) -> bool:
         """True if it is for actions of this kind: discrete, continuous, or mixed of both."""
         if self.every_action and actions != "discrete":
             return False
+        if self.critic == "hindsight":  # a probability of each action
+            return actions == "discrete"
         return self.critic != "Q" or actions in self.actions
 
     @property
@@ -155,6 +163,8 @@ class Facts:
             parts.append("a critic V")
         if self.critic == "Q":
             parts.append(f"a critic Q of {' or '.join(self.actions)} actions")
+        if self.critic == "hindsight":
+            parts.append(f"a critic h of discrete actions given the later {self.outcome}")
         if self.regression:
             parts.append("actions of any policy")
         elif self.off_policy or self.several_steps:
@@ -201,6 +211,9 @@ _SEVERAL_STEPS: dict[str, Any] = {
     "num_minibatches": 4,
     "learning_rate": 0.001,
 }
+
+# Short episodes, as a hindsight distribution costs a pass over the batch for each step.
+_CATCH: dict[str, Any] = {"env": "Catch-bsuite", "num_envs": 32, "num_updates": 300}
 
 # Complete episodes of a swing-up whose rewards have no natural scale.
 _PENDULUM: dict[str, Any] = {
@@ -505,6 +518,32 @@ FACTS: dict[str, Facts] = {
         critic="Q",
         actions=("continuous",),
         settings=_PENDULUM,
+    ),
+    "hindsight_credit": Facts(
+        module="credit",
+        psi="γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, sₖ) rₖ), for every a",
+        where="w = h / π - 1",
+        source="state-HCA; Harutyunyan et al. 2019, 1912.02503, theorem 1",
+        unbiased_for="no",
+        why="unless h is exact",
+        variance="that of reward_to_go where states tell the action; usually less, not always",
+        critic="hindsight",
+        psi_depends_on_policy=True,
+        settings=_CATCH,
+    ),
+    "counterfactual_contributions": Facts(
+        module="credit",
+        psi="γᵗ (1[a = aₜ] rₜ / π(aₜ|sₜ) + Σ_{k>t} γᵏ⁻ᵗ w(sₜ, a, rₖ) rₖ), for every a",
+        where="w = h / π - 1",
+        source="COCOA-reward; Meulemans et al. 2023, 2306.16803, eq. 4",
+        unbiased_for="no",
+        why="unless h is exact",
+        variance="none from rewards that do not depend on the action; that of the others",
+        critic="hindsight",
+        outcome="reward",
+        psi_depends_on_policy=True,
+        # most rewards are 0 there: h has to be right before the policy is certain
+        settings={**_CATCH, "num_updates": 500, "critic_rate": 5.0, "entropy_coef": 0.02},
     ),
     "dynamics_control_variate": Facts(
         module="asked_again",

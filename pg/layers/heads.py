@@ -110,6 +110,19 @@ class ActionValues(nn.Module):
         return dense(self.num_actions, 0.01)(features)
 
 
+class LogOdds(nn.Module):
+    """log h(a|s, u) - log π(a|s) but for a constant, of a hindsight distribution h. It is 0 before
+    anything is known, where h is the policy and no action is credited with what comes later.
+    """
+
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "*B F"]) -> Float[Array, "*B A"]:
+        """features: [..., F] -> f [..., A]."""
+        return dense(self.num_actions, 0.0)(features)
+
+
 class QuadraticValues(nn.Module):
     """A critic of continuous actions that is quadratic in them, in units of the box's half width:
     c + gᵀx + ½ xᵀH x of any symmetric H (the advantage of NAF, 1603.00748, without its bound on H).

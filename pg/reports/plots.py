@@ -119,6 +119,8 @@ LOOKS: dict[str, tuple[int, int]] = {
     "stein_control_variate": (4, 5),
     "svg0": (5, 5),
     "deterministic_policy_gradient": (6, 5),
+    "hindsight_credit": (1, 6),
+    "counterfactual_contributions": (2, 6),
 }
 _PAIRS = [(colour, style) for style in range(len(STYLES)) for colour in range(len(COLOURS))]
 # Estimators that are not listed above take the pairs that are left.

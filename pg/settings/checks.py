@@ -35,7 +35,9 @@ from pg.tuned import VARIANTS
 
 MOST_LAYERS = 100  # without shortcuts between them, far fewer can still be trained
 MOST_WEIGHTS = 10**9  # of one network; with Adam 16 GB
-_WITH_CRITIC = (*estimators_with(critic="V"), *estimators_with(critic="Q"))
+_WITH_CRITIC = tuple(
+    name for kind in ("V", "Q", "hindsight") for name in estimators_with(critic=kind)
+)
 # an importance ratio of estimators that the table of facts does not list
 BY_A_SWITCH = ", or a switch ratio, as estimator='sequence:ratio=token'"
 
@@ -437,7 +439,8 @@ def _check_parts(config: Any) -> None:
     _check_reference(config)
     _check_standardised_weights(config)
     facts, estimator = facts_of(config.estimator), part_name(config.estimator)
-    if config.optimizer == "trpo" and facts.critic == "Q":
+    _check_hindsight(config, facts, estimator)
+    if config.optimizer == "trpo" and facts.critic in ("Q", "hindsight"):
         raise ValueError(
             f"optimizer='trpo' measures its step by the action that was taken, and "
             f"estimator={estimator!r} weighs all of them; use optimizer='natural'"
@@ -472,6 +475,22 @@ def _check_parts(config: Any) -> None:
             raise ValueError(
                 f"{name}={getattr(config, name)!r} is for estimators with a critic V: "
                 f"{', '.join(estimators_with(critic='V'))}; got estimator={estimator!r}"
+            )
+
+
+def _check_hindsight(config: Any, facts: Any, estimator: str) -> None:
+    """Raises ValueError where a hindsight distribution would be asked to remember."""
+    if facts.critic != "hindsight":
+        return
+    for field, remembers in (
+        ("rnn", config.rnn != "none"),
+        ("network", config.network == "causal_transformer"),
+    ):
+        if remembers:
+            raise ValueError(
+                f"estimator={estimator!r} learns a hindsight distribution, which is given one step "
+                f"and one outcome, and {field}={getattr(config, field)!r} remembers earlier steps: "
+                "leave one of them out"
             )
 
 

@@ -195,6 +195,7 @@ OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_
 OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
 OF_PI += ("mdpo", "standardised", "v_mpo")
 OF_PI += ("gradient_control_variate", "q_prop", "stein_control_variate")
+OF_PI += ("hindsight_credit", "counterfactual_contributions")
 OF_PI += ("vine_advantage", "vine_action_value", "vine_all_action", "measure_valued")
 
 

@@ -20,6 +20,7 @@ from pg.config import Hyperparams
 from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, ON_TABLES, estimators_with
+from pg.exact import tabular
 from pg.further import InitialStates, Transitions
 from pg.networks import Carries
 from pg.rollout import Trajectory
@@ -32,6 +33,8 @@ TEMPERATURE = 0.2
 GROUP = np.array([0, 1, 0, 2, 1])  # of every episode: two pairs, and one alone
 VALUES = np.random.default_rng(5).normal(size=S)
 ACTION_TABLE = np.random.default_rng(6).normal(size=(S, A))
+LEVELS = np.array([-1.0, -0.3, 0.3, 1.0])  # of rewards, the outcomes of a hindsight table
+LOG_ODDS = np.random.default_rng(8).normal(size=(S, S, A))  # given a later state, or one of LEVELS
 
 
 def batch(length: int = T, seed: int = 0, name: str = "") -> Trajectory:
@@ -106,9 +109,14 @@ def branches(name: str, valid: np.ndarray) -> Branches:
 def build(name: str, h: Hyperparams = H) -> tuple[Estimator, Params, Any]:
     if name == "entropy_reward":
         h = h._replace(temperature=TEMPERATURE)
-    estimator = ESTIMATORS[name](tabular_policy(S, A), tabular_critic(S), h)
+    critic, table = tabular_critic(S), jnp.asarray(VALUES)
+    if FACTS[name].critic == "Q":
+        table = jnp.asarray(ACTION_TABLE)
+    if FACTS[name].critic == "hindsight":
+        rewards = LEVELS if FACTS[name].outcome == "reward" else None
+        critic, table = tabular.table_hindsight(LOG_ODDS, rewards), jnp.asarray(LOG_ODDS)
+    estimator = ESTIMATORS[name](tabular_policy(S, A), critic, h)
     params, state = estimator.init(jax.random.key(0))
-    table = jnp.asarray(ACTION_TABLE if FACTS[name].critic == "Q" else VALUES)
     return (
         estimator,
         Params(params.policy, () if isinstance(params.critic, tuple) else table),
@@ -224,11 +232,35 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "time_baseline": clock - others_clock,
         "moving_average": np.broadcast_to(total, (T, N)),  # nothing seen yet
         "state_value": discount * (to_go - v),
+        **expected_contributions(traj, pi),
         "reward_weighted_regression": discount * np.minimum(np.exp(to_go), 3.0),
         "centred_state_value": np.stack(
             [residual[:, n] - np.delete(residual, n, axis=1).mean(1) for n in range(N)], axis=1
         ),
     }[name]
+
+
+def outcomes(name: str, traj: Trajectory) -> np.ndarray:
+    """The number of each step's outcome in a hindsight table, [T, N]."""
+    if FACTS[name].outcome == "reward":
+        return np.abs(np.asarray(traj.reward)[..., None] - LEVELS).argmin(-1)
+    return np.asarray(traj.obs).argmax(-1)
+
+
+def expected_contributions(traj: Trajectory, pi: np.ndarray) -> dict[str, np.ndarray]:
+    """Ψ of every action by hindsight: the own reward of the one taken, and w times later ones."""
+    reward, states = np.asarray(traj.reward), np.asarray(traj.obs).argmax(-1)
+    found = {}
+    for name in estimators_with(critic="hindsight"):
+        psi, u = np.zeros((len(reward), N, A)), outcomes(name, traj)
+        for t, n in zip(*np.nonzero(traj.valid), strict=True):
+            taken = traj.action[t, n]
+            psi[t, n, taken] += GAMMA**t * reward[t, n] / np.exp(traj.log_prob[t, n])
+            for k in range(t + 1, int(np.asarray(traj.valid)[:, n].sum())):
+                raised = pi[t, n] * np.exp(LOG_ODDS[states[t, n], u[k, n]])
+                psi[t, n] += GAMMA**k * reward[k, n] * (raised / raised.sum() / pi[t, n] - 1.0)
+        found[name] = psi
+    return found
 
 
 def shrunk_means(x: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -395,6 +427,16 @@ def test_the_weight_of_a_step_follows_its_episode_not_its_row(name: str) -> None
     )
 
 
+def hindsight_loss(name: str, traj: Trajectory, table: jax.Array, t: int, n: int) -> jax.Array:
+    """-Σ_{k>t} γᵏ log h(aₜ|sₜ, uₖ) of a step of the batch, the policy in h held fixed."""
+    state, total = np.asarray(traj.obs)[t, n].argmax(), jnp.zeros(())
+    log_pi = jax.nn.log_softmax(build(name)[1].policy[state])
+    for k in range(t + 1, int(np.asarray(traj.valid)[:, n].sum())):
+        log_h = jax.nn.log_softmax(log_pi + table[state, outcomes(name, traj)[k, n]])
+        total -= GAMMA**k * log_h[traj.action[t, n]]
+    return total
+
+
 # what is subtracted differs by parameter, by a gradient for each episode
 BY_PARAMETER = ("optimal_baseline", "optimal_time_baseline")
 
@@ -425,7 +467,9 @@ def test_the_gradient_is_that_of_the_loss_written_out(name: str) -> None:
             else:
                 gain = jnp.sum(jnp.exp(log_pi) * psi) if psi.ndim else psi * gain
             total -= gain - 0.01 * jnp.sum(jnp.exp(log_pi) * log_pi)
-            if not isinstance(params.critic, tuple):
+            if FACTS[name].critic == "hindsight":
+                total += 0.5 * hindsight_loss(name, traj, params.critic, t, n)
+            elif not isinstance(params.critic, tuple):
                 output = traj.obs[t, n] @ params.critic
                 prediction = output[taken] if FACTS[name].critic == "Q" else output
                 total += 0.5 * 0.5 * (prediction - weighted.target[t, n]) ** 2

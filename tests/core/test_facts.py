@@ -174,4 +174,8 @@ def test_facts_agree_with_one_another() -> None:
     assert estimators_with(critic="Q") == of_actions
     assert estimators_with(actions=("continuous",)) == of_actions[-4:]
     assert [name for name in FACTS if name not in ON_TABLES] == [*of_actions[-4:]]
+    by_hindsight = ("hindsight_credit", "counterfactual_contributions")
+    assert estimators_with(critic="hindsight") == by_hindsight
+    assert all(FACTS[name].takes("discrete") for name in by_hindsight)
+    assert not any(FACTS[name].takes("continuous") for name in by_hindsight)
     assert estimators_with(several_steps=True, baseline="group") == ("grpo",)

@@ -69,6 +69,7 @@ def test_what_estimators_need_is_what_the_table_of_facts_says() -> None:
         set(estimators_with(critic="Q", actions=("discrete", "continuous"))),
         set(estimators_with(critic="Q", actions=("discrete",))),
         set(estimators_with(critic="Q", actions=("continuous",))),
+        set(estimators_with(critic="hindsight")),
         set(estimators_with(collect=both, critic="V")),
         set(estimators_with(collect=("windows",))),
         {
@@ -86,7 +87,9 @@ def test_which_estimators_are_biased_is_what_the_table_of_facts_says() -> None:
         "Biased by construction:\n",
         advice.split("## Which ones are biased")[1].split("Bias is no verdict")[0],
     )
-    with_critic = {*estimators_with(critic="V"), *estimators_with(critic="Q")}
+    with_critic = {
+        name for kind in ("V", "Q", "hindsight") for name in estimators_with(critic=kind)
+    }
     biased = set(estimators_with(unbiased_for="no"))
     assert [named(part) for part in parts[1:]] == [
         set(estimators_with(unbiased_for="J", off_policy=False)),

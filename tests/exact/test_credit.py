@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from proofs import GAMMA, A, H, S, arbitrary, corridor, discount, summands
+from proofs import GAMMA, A, H, S, arbitrary, case, corridor, discount, summands
 
 import pg
 from pg.config import Hyperparams
@@ -98,6 +98,18 @@ def test_mean_and_variance_with_wrong_coefficients_are_those_of_the_formula() ->
     second = np.einsum("m,mp,mq->pq", probability, x, x)
     np.testing.assert_allclose(covariance, second - np.outer(mean, mean), atol=1e-12)
     assert np.abs(mean - gradient(arbitrary())).max() > 1e-2
+
+
+def test_moments_of_an_estimator_with_a_hindsight_network_are_those_of_its_coefficients() -> None:
+    problem, row = arbitrary(), case("hindsight_credit")
+    pi = np.asarray(jax.nn.softmax(problem.logits))[:, None]
+    raised = pi * np.exp(problem.log_odds["state"])
+    x = estimates_with(raised / raised.sum(-1, keepdims=True) / pi - 1.0)
+    mean, covariance = row.moments()
+    probability = summands().probability
+    np.testing.assert_allclose(mean, probability @ x, atol=1e-12)
+    second = np.einsum("m,mp,mq->pq", probability, x, x)
+    np.testing.assert_allclose(covariance, second - np.outer(mean, mean), atol=1e-12)
 
 
 def pairs_by_loops(weight: np.ndarray, traj: Trajectory) -> np.ndarray:

@@ -63,7 +63,8 @@ class Case(NamedTuple):
     def build(self) -> tuple[Estimator, Params]:
         """The estimator and the parameters of policy and critic."""
         h = Hyperparams(gamma=GAMMA, **self.setting)
-        made = references.build(ESTIMATORS[self.name], self.on, FACTS[self.name].critic, h)
+        facts = FACTS[self.name]
+        made = references.build(ESTIMATORS[self.name], self.on, facts.critic, h, facts.outcome)
         return with_past(*made, self.on) if self.past else made
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -103,6 +104,12 @@ def exact_critics() -> Problem:
     ones.
     """
     return references.with_exact_critics(arbitrary(), GAMMA)
+
+
+@functools.cache
+def exact_hindsight() -> Problem:
+    """The same without the time in the state: one exact hindsight distribution for all times."""
+    return references.with_first_values(arbitrary(), GAMMA)
 
 
 @functools.cache
@@ -197,6 +204,28 @@ def of_one_ratio(case: Case) -> np.ndarray:
         np.asarray(tabular.values(case.on.mdp, jnp.asarray(case.acting), GAMMA)[0]),
         case.acting,
     )
+
+
+def of_contributions(case: Case) -> np.ndarray:
+    """Σₐ ∇π(a) (h(a|s, u) / π(a) - 1) in the place of the score of each later reward, by loops."""
+    outcome = FACTS[case.name].outcome
+    each, pi = summands(), np.asarray(jax.nn.softmax(case.on.logits))
+    rewards = tabular.paid_rewards(case.on.mdp)
+    total = np.zeros((S, A))
+    for m, p in enumerate(each.probability):
+        states, length = each.traj.obs[:, m].argmax(-1), int(each.traj.valid[:, m].sum())
+        reward = each.reward[:, m]
+        of_reward = np.abs(reward[:, None] - rewards).argmin(-1)
+        u = states if outcome == "state" else of_reward
+        for t in range(length):
+            total += p * GAMMA**t * reward[t] * each.score[t, m]
+            s = states[t]
+            for k in range(t + 1, length):
+                raised = pi[s] * np.exp(case.on.log_odds[outcome][s, u[k]])
+                h = raised / raised.sum()
+                w = h / pi[s] - 1.0
+                total[s] += p * GAMMA**k * reward[k] * pi[s] * (w - pi[s] @ w)
+    return total
 
 
 def of_one_step(case: Case) -> np.ndarray:
@@ -438,6 +467,11 @@ CASES = [
     Case("doubly_robust"),
     Case("doubly_robust", on_policy=False),
     Case("doubly_robust", {"temperature": 0.3}, soft_gradient, on_policy=False),
+    Case("hindsight_credit", mean=of_contributions),
+    Case("hindsight_credit", problem=exact_hindsight),
+    Case("hindsight_credit", {"temperature": 0.3}, soft_gradient, problem=exact_hindsight),
+    Case("counterfactual_contributions", mean=of_contributions),
+    Case("counterfactual_contributions", problem=exact_hindsight),
     Case("dynamics_control_variate"),
     Case("dynamics_control_variate", {"temperature": 0.3}, soft_gradient),
     Case("dynamics_control_variate", problem=exact_critics),

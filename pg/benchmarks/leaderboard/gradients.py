@@ -181,7 +181,8 @@ def critic_params(snapshot: Snapshot, combination: Combination, initial: Params)
     if kind not in snapshot.critics:
         raise ValueError(
             f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: Q is of "
-            "actions of one part, and a critic of one's own of one kind"
+            "actions of one part, a critic of one's own of one kind, and no hindsight distribution "
+            "is fitted"
         )
     fitted: Any = jax.tree.structure(snapshot.critics[kind])
     if fitted != jax.tree.structure(initial.critic):
@@ -194,10 +195,10 @@ def critic_params(snapshot: Snapshot, combination: Combination, initial: Params)
 
 def critic_kind(combination: Combination) -> str:
     """The name, of CRITIC_KINDS, of the critic that an estimator takes under its settings; "none"
-    for none.
+    for none, and "hindsight" for a hindsight distribution, which is none of them.
     """
     kind = combination.facts.critic
-    if kind == "none":
+    if kind in ("none", "hindsight"):
         return kind
     kind = "Q" if kind == "Q" else "V"
     sees_time = combination.settings.get("critic_observe") == WITH_TIME

@@ -35,11 +35,15 @@ from pg.estimators.facts import FACTS
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
 
-# The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes.
+# The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes; those
+# with a hindsight distribution are left out, as the critics that are fitted are V and Q.
 COMPARED = tuple(
     name
     for name, facts in FACTS.items()
-    if "episodes" in facts.collect and facts.unbiased_for != "J_τ" and not facts.same_on_policy
+    if "episodes" in facts.collect
+    and facts.unbiased_for != "J_τ"
+    and not facts.same_on_policy
+    and facts.critic != "hindsight"
 )
 
 # The expected shape of snapshots.json, as of `inputs.misfit`.
@@ -234,7 +238,8 @@ def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
     if not pairs:
         raise ValueError(
             f"nothing of {', '.join(needs)} can be measured on {', '.join(entered.problems)}: a "
-            "critic Q is of actions of one part, and a critic of one's own of one kind"
+            "critic Q is of actions of one part, a critic of one's own of one kind, and no "
+            "hindsight distribution is fitted"
         )
     return pairs
 

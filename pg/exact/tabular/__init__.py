@@ -33,6 +33,7 @@ from pg.exact.tabular.extraction import (
 from pg.exact.tabular.hindsight import (
     hindsight_of_rewards,
     hindsight_of_states,
+    paid_rewards,
     table_coefficients,
 )
 from pg.exact.tabular.mdp import (
@@ -52,6 +53,7 @@ from pg.exact.tabular.moments import (
 from pg.exact.tabular.networks import (
     table,
     table_critic,
+    table_hindsight,
     table_policy,
 )
 from pg.exact.tabular.parametrisations import (
@@ -114,6 +116,7 @@ __all__ = [
     "kl_mirror_step",
     "log_barrier_return",
     "num_trajectories",
+    "paid_rewards",
     "parametrised_gradient",
     "pessimal",
     "prefix_tree",
@@ -129,6 +132,7 @@ __all__ = [
     "table",
     "table_coefficients",
     "table_critic",
+    "table_hindsight",
     "table_policy",
     "tabulate",
     "total_return_moments",

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from pg.exact.tabular.exact import of_legal, visitation
 from pg.exact.tabular.mdp import TabularMDP, check_shape
@@ -47,7 +47,7 @@ def hindsight_of_rewards(
         logits: of the policy, [S, A].
         gamma: γ.
     """
-    possible = (mdp.transition > 0) & ~mdp.terminal[:, None, None]
+    possible = _possible(mdp)
     rewards, number = np.unique(mdp.reward[possible], return_inverse=True)
     paid = np.zeros((*mdp.reward.shape, len(rewards)))
     paid[possible, number] = 1.0
@@ -55,6 +55,11 @@ def hindsight_of_rewards(
     of_state = jnp.einsum("sa,sat,satu->su", pi, jnp.asarray(mdp.transition), jnp.asarray(paid))
     pairs = jnp.einsum("sax,xu->sau", _pairs_of_states(mdp, logits, gamma), of_state)
     return rewards, _normalised(mdp, logits, pairs)
+
+
+def paid_rewards(mdp: TabularMDP) -> Float[np.ndarray, " U"]:
+    """The rewards that an MDP pays, [U], in rising order."""
+    return np.unique(mdp.reward[_possible(mdp)])
 
 
 def table_coefficients(
@@ -80,6 +85,11 @@ def table_coefficients(
         return w[state, jnp.broadcast_to(later[k], state.shape)]
 
     return coefficients
+
+
+def _possible(mdp: TabularMDP) -> Bool[np.ndarray, "S A S"]:
+    """The transitions that can happen while an episode runs, [S, A, S]."""
+    return (mdp.transition > 0) & ~mdp.terminal[:, None, None]
 
 
 def _pairs_of_states(

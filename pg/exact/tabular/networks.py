@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from pg.distributions import Categorical
 from pg.envs import Masked
 from pg.exact.tabular.mdp import TabularMDP
-from pg.networks import Network
+from pg.networks import Network, Pair
 
 
 def table(mdp: TabularMDP, policy: Network, params: PyTree) -> Float[Array, "S A"]:
@@ -40,3 +40,29 @@ def table_critic(values: Float[Array, "S *A"]) -> Network:
     observations.
     """
     return Network(lambda key: values, lambda p, carry, obs, first: (carry, obs @ p))
+
+
+def table_hindsight(
+    log_odds: Float[Array | np.ndarray, "S U A"], rewards: Float[np.ndarray, " U"] | None = None
+) -> Network:
+    """A hindsight network whose parameters are f(s, u) of every action [S, U, A], these at first;
+    for one-hot observations.
+
+    Args:
+        log_odds: f, as of h(a|s, u) ∝ π(a|s) exp f.
+        rewards: The rewards [U] that are the outcomes, of which the nearest is taken; default: the
+            outcomes are states.
+    """
+
+    def apply(
+        params: Float[Array, "S U A"], carry: PyTree, pair: Pair, first: Array
+    ) -> tuple[PyTree, Float[Array, "*B A"]]:
+        if rewards is None:
+            number = jnp.argmax(pair.outcome, axis=-1)
+        else:
+            possible = jnp.broadcast_to(rewards, (*pair.outcome.shape[:-1], len(rewards)))
+            number = jnp.argmin(jnp.abs(pair.outcome - possible), axis=-1)
+        return carry, params[jnp.argmax(pair.obs, axis=-1), number]
+
+    outcome = "state" if rewards is None else "reward"
+    return Network(lambda key: jnp.asarray(log_odds), apply, outcome=outcome)
