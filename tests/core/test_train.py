@@ -67,6 +67,7 @@ def ways() -> list[Any]:
         "stein_control_variate",
         "svg0",
         "deterministic_policy_gradient",
+        "counterfactual_contributions",
     )
     slow = [
         (name, "episodes")

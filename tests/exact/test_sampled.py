@@ -25,6 +25,7 @@ from proofs import (
     arbitrary,
     corridor,
     exact_critics,
+    exact_hindsight,
     gradient,
     undiscounted,
 )
@@ -112,7 +113,8 @@ def sampled_rows() -> Iterator[Any]:
     kinds, collected = set(), set()
     for row in CASES:
         kind = FACTS[row.name].further
-        how = (row.name, row.on_policy, row.share_start, row.problem in (None, exact_critics))
+        usual = row.problem in (None, exact_critics, exact_hindsight)
+        how = (row.name, row.on_policy, row.share_start, usual)
         again = how in collected or (kind != "none" and kind in kinds)
         yield pytest.param(row, marks=[pytest.mark.slow] if again else [])
         kinds.add(kind)
