@@ -125,6 +125,8 @@ class Facts:
         """
         if self.further != "none" or self.with_reference:
             return False
+        if self.critic == "hindsight":  # its metric is a mean over pairs of steps, not over steps
+            return False
         without_policy = not self.several_steps and self.needs_also != _ALL_GRADIENTS
         return not self.compares_episodes or (self.critic == "none" and without_policy)
 

@@ -57,6 +57,8 @@ def _check_estimator(config: Any, facts: Facts, what: str) -> None:
             "is not stated to compare returns alone: if it does, state critic='none' and "
             "several_steps=False"
         )
+    if facts.critic == "hindsight":
+        reason = "reports a mean over pairs of steps, which parts of a batch do not add up to"
     if facts.with_reference:
         reason = "compares the policy with a reference along all episodes"
     others = [

@@ -170,6 +170,7 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
         ("rloo", "compares the policy with a reference"),
         ("optimal_baseline", "by more than their returns"),
         ("grpo", "by more than their returns"),
+        ("hindsight_credit", "reports a mean over pairs of steps"),
     ):
         with pytest.raises(ValueError, match=match):
             Config(estimator=estimator, num_envs=20, micro_batches=2)
