@@ -106,15 +106,18 @@ def z_scores(
 
 
 def sampled_rows() -> Iterator[Any]:
-    """With the fast tests one row of each estimator with its own policy's episodes, and one with
-    another's; of those with further rollouts, which take longest, one of each kind. What else a row
-    sets is in the formula, which test_unbiased.py holds over every trajectory.
+    """With the fast tests one row of each way in which an estimator depends on the rollout: by its
+    own policy or another, what Ψ is compared with, the critic, and how the batch is collected; of
+    those with further rollouts, which take longest, one of each kind. The formula of every row is
+    held over every trajectory by test_unbiased.py.
     """
     kinds, collected = set(), set()
     for row in CASES:
-        kind = FACTS[row.name].further
+        facts = FACTS[row.name]
+        kind = facts.further
         usual = row.problem in (None, exact_critics, exact_hindsight)
-        how = (row.name, row.on_policy, row.share_start, usual)
+        on = row.on_policy, row.share_start, usual, row.problem is exact_hindsight
+        how = (*on, facts.baseline, facts.critic, facts.collect[0], facts.off_policy)
         again = how in collected or (kind != "none" and kind in kinds)
         yield pytest.param(row, marks=[pytest.mark.slow] if again else [])
         kinds.add(kind)

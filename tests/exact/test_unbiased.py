@@ -5,7 +5,8 @@ An estimator that says it is unbiased equals the exact gradient; one that says i
 own mean, derived another way (`proofs.py`, the one table), and differs from the gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,26 +141,40 @@ def test_exact_variance_of_baselines() -> None:
     np.testing.assert_allclose(out, 4 * mean, atol=1e-12)
 
 
-@table
+def uncoupled_rows() -> Iterator[Any]:
+    """The rows whose estimate is of one episode, without those of episodes out of its states. With
+    the fast tests one of each way in which the moments are summed: over actions of the own policy
+    or another, over further transitions, with and without a critic.
+    """
+    seen = set()
+    for row in CASES:
+        facts = FACTS[row.name]
+        if row.num_episodes != 1 or facts.further == "branches":
+            continue
+        how = (row.on_policy, row.limit_ends, facts.critic, facts.further, facts.baseline)
+        yield pytest.param(row, marks=[pytest.mark.slow] if how in seen else [])
+        seen.add(how)
+
+
+@pytest.mark.parametrize("row", [*uncoupled_rows()], ids=str)
 def test_exact_variance_by_another_route(row: Case) -> None:
     """Where episodes are not coupled: Σ p x xᵀ - E xᵀ E, x read off one batch with every trajectory
     in it.
     """
-    if row.num_episodes == 1 and FACTS[row.name].further != "branches":
-        estimator, params = row.build()
-        traj, probability = tabular.enumerate_trajectories(
-            row.on.mdp, jnp.asarray(row.acting), estimator.further, row.num_branches
-        )
-        traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
-        weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
-        alone = jax.vmap(
-            lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0],
-            1,
-        )
-        x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
-        mean = probability @ x
-        covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
-        np.testing.assert_allclose(row.moments()[1], covariance, atol=1e-11)
+    estimator, params = row.build()
+    traj, probability = tabular.enumerate_trajectories(
+        row.on.mdp, jnp.asarray(row.acting), estimator.further, row.num_branches
+    )
+    traj = traj._replace(terminated=traj.done) if row.limit_ends else traj
+    weighted = estimator.weigh(params, estimator.init(jax.random.key(0))[1], traj)[0]
+    alone = jax.vmap(
+        lambda episode: estimator.grad(params, jax.tree.map(lambda x: x[:, None], episode))[0],
+        1,
+    )
+    x = np.asarray(-alone(weighted).policy).reshape(len(probability), -1)
+    mean = probability @ x
+    covariance = np.einsum("m,mp,mq->pq", probability, x, x) - np.outer(mean, mean)
+    np.testing.assert_allclose(row.moments()[1], covariance, atol=1e-11)
 
 
 def test_with_the_exact_value_of_every_action_only_the_states_are_left_to_chance() -> None:

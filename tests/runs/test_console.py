@@ -71,7 +71,16 @@ def test_what_it_answers(
     assert not (printed.out if code else printed.err)
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+ONE_OF_EACH = ("train", "leaderboard", "resume")  # a script of its name, of another, and none
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ONE_OF_EACH else [pytest.mark.slow])
+        for name in main.COMMANDS
+    ],
+)
 def test_a_command_is_its_script(name: str) -> None:
     """The same help but for its name, in a terminal of 80 columns."""
     script = ROOT / "experiments" / f"{SCRIPTS.get(name, name)}.py"

@@ -196,8 +196,13 @@ def test_what_comes_before_a_mistake_is_seen() -> None:
     ("arguments", "message"),
     [
         (["--env-params", "gravty=9"], "did you mean 'gravity'"),
-        (["--action-distribution", "censored"], "'censored' is for continuous actions"),
-        (["--network", "cnn"], "needs observations [height, width, channels]"),
+        *(
+            pytest.param(words, said, marks=pytest.mark.slow)  # refused where the first is
+            for words, said in (
+                (["--action-distribution", "censored"], "'censored' is for continuous actions"),
+                (["--network", "cnn"], "needs observations [height, width, channels]"),
+            )
+        ),
         (["--out", "{file}"], "cannot make a folder for the run"),
     ],
 )
