@@ -48,6 +48,11 @@ class Layout(NamedTuple):
         """The sharding of arrays that every device has in full."""
         return NamedSharding(self.mesh, PartitionSpec())
 
+    @property
+    def num_local(self) -> int:
+        """The number of these devices that this process has."""
+        return len(self.mesh.local_devices)
+
     def round_up(self, num_runs: int) -> int:
         """The smallest number of runs, at least `num_runs`, of which every device has as many."""
         parts = self.mesh.size if self.shard == "seeds" else 1

@@ -349,7 +349,7 @@ class Fitted(NamedTuple):
     """A number of micro-batches with which the programs of runs fit into memory."""
 
     micro_batches: int
-    num_bytes: int  # of the programs, on all devices of this process
+    num_bytes: int  # of the programs, on all devices of the layout that this process has
     budget: int  # bytes that they may have
     compilations: int  # until they fitted
 
@@ -385,11 +385,7 @@ def fitted(
     """
     of_envs = layout.mesh.size if layout.shard == "envs" else 1
     numbers = memory.micro_batches(config, of_envs)
-    local = len(jax.local_devices()) if layout.mesh.size > 1 else 1
-    # in KiB, for a number that fits; all processes decide alike
-    budget = 1024 * devices.agreed(
-        max(0, memory.for_programs() if budget is None else budget) // 1024
-    )
+    budget = memory.budget_of(layout, budget)
     fewest, compilations, need = 1.0, 0, 0
     for number in numbers:
         settings = dataclasses.replace(config, micro_batches=number)
@@ -400,7 +396,7 @@ def fitted(
             settings, hyperparams, layout, num_runs, episodes=episodes, actions=actions
         )
         compilations += 1
-        need = local * programs.num_bytes
+        need = layout.num_local * programs.num_bytes
         if need <= budget:
             return Fitted(number, need, budget, compilations)
         fewest = number * need / budget if budget else math.inf

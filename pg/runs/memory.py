@@ -14,6 +14,7 @@ from pg.settings.choices import RESAMPLING
 
 if TYPE_CHECKING:
     from pg.envs import Env
+    from pg.fast.devices import Layout
 
 UNITS = {
     "": 1,
@@ -80,8 +81,8 @@ def peak() -> int:
     return max(most, resident())  # which the system counts in another way, some pages apart
 
 
-def for_programs(limit: int | None = None) -> int:
-    """Bytes that programs may take on all local devices together.
+def for_programs(num_devices: int, limit: int | None = None) -> int:
+    """Bytes that programs may take on so many local devices together; those of a CPU share them.
 
     limit: the most that this process may have, what it has taken by now included; on an
     accelerator, that a device may. None: a share of what is free.
@@ -91,8 +92,24 @@ def for_programs(limit: int | None = None) -> int:
     local = jax.local_devices()
     if (stats := local[0].memory_stats()) and "bytes_limit" in stats:
         left = stats["bytes_limit"] - stats["bytes_in_use"]
-        return len(local) * int(SHARE * left if limit is None else min(left, limit))
+        return num_devices * int(SHARE * left if limit is None else min(left, limit))
     return int(SHARE * free() if limit is None else SHARE * (limit - resident()))
+
+
+def budget_of(layout: "Layout", budget: int | None = None) -> int:
+    """Bytes that programs may take on the devices of a layout that this process has, together.
+
+    They are agreed on by all processes, as each has a part of every program; in whole KiB, for a
+    number that fits.
+
+    Args:
+        layout: The devices that compute.
+        budget: Bytes that are given; None: what is free.
+    """
+    from pg.fast import devices
+
+    own = for_programs(layout.num_local) if budget is None else budget
+    return 1024 * devices.agreed(max(0, own) // 1024)
 
 
 def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: int = 0) -> None:

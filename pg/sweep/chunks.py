@@ -98,12 +98,8 @@ def plan(
     parts = layout.round_up(1)
     most = width or WIDTH.get(jax.default_backend(), WIDTH_ELSEWHERE)
     width = most if fixed else max(1, min(most, -(-num_runs // parts)))
-    local = len(jax.local_devices()) if layout.mesh.size > 1 else 1
-    # In KiB, for a number that fits; all processes decide alike, as each has a part of every
-    # program.
-    budget = 1024 * devices.agreed(
-        max(0, memory.for_programs() if budget is None else budget) // 1024
-    )
+    local = layout.num_local
+    budget = memory.budget_of(layout, budget)
     for compilations in range(1, 20):
         programs = execution.compile_programs(
             config,

@@ -203,7 +203,7 @@ def compile_plan(
         layout,
         width=width,
         fixed=fixed,
-        budget=None if limit is None else memory.for_programs(limit),
+        budget=None if limit is None else memory.for_programs(layout.num_local, limit),
         episodes=spec.episodes,
         actions=(spec.actions,),
         exact=spec.exact,
@@ -212,7 +212,7 @@ def compile_plan(
 
 def described(plan: Plan, num_runs: int, layout: Layout) -> str:
     """The plan, for people."""
-    size = plan.programs.num_bytes * (len(jax.local_devices()) if layout.mesh.size > 1 else 1)
+    size = plan.programs.num_bytes * layout.num_local
     on = f"each of {layout.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (
         jax.process_count() > 1
     )

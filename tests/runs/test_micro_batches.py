@@ -3,7 +3,8 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import pytest
@@ -15,6 +16,7 @@ from pg.commands import cli, job
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.runs import execution, memory
+from pg.sweep import chunks
 from pg.train import make_learner
 
 SMALL = Config(
@@ -116,6 +118,46 @@ def test_the_smallest_number_that_fits_is_chosen() -> None:
     assert asked[0] == 1
 
 
+class OfGpu(NamedTuple):
+    """A device with memory of its own: 1 MiB, all of it free."""
+
+    def memory_stats(self) -> dict[str, int]:
+        return {"bytes_limit": 2**20, "bytes_in_use": 0}
+
+
+class OfCpu(NamedTuple):
+    """A device in the host's memory."""
+
+    def memory_stats(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("kind", [OfGpu, OfCpu])
+def test_the_budget_is_that_of_the_devices_that_compute(
+    monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """Of eight that a process has: of an accelerator each has its own, and a CPU one for all."""
+    there = [kind() for _ in range(8)]
+    monkeypatch.setattr(jax, "local_devices", lambda: there)
+    monkeypatch.setattr(memory, "free", lambda: 2**20)
+    share = int(memory.SHARE * 2**20)
+    programs = SimpleNamespace(num_bytes=share // 4)
+    monkeypatch.setattr(execution, "compile_programs", lambda *args, **how: programs)
+    monkeypatch.setattr(chunks, "_num_metrics", lambda programs: 0)
+    h = execution.broadcast(Hyperparams(), 1)
+    for used in (1, 2):
+        mesh: Any = SimpleNamespace(size=used, local_devices=there[:used])
+        layout = devices.Layout(mesh, "envs")
+        found = execution.fitted(in_parts(1), h, layout, 1)
+        assert found.micro_batches == 1
+        assert found.num_bytes == used * programs.num_bytes
+        assert found.budget == (used if kind is OfGpu else 1) * share // 1024 * 1024
+        assert chunks.plan(SMALL, h, 1, layout).width == 1
+    programs.num_bytes = 2 * share
+    with pytest.raises(ValueError, match=r"for 1 run\(s\) on each of 2 device"):
+        chunks.plan(SMALL, h, 1, layout)
+
+
 @pytest.mark.slow
 def test_none_that_fits_is_said() -> None:
     h = execution.broadcast(Hyperparams(), 1)
@@ -131,7 +173,7 @@ def test_the_train_command_chooses_and_says_so(
     """Its folder has the number, and the run goes on with another where memory has changed."""
     config = dataclasses.replace(SMALL, num_updates=2, micro_batches="auto")
     small = num_bytes(in_parts(1)) // 2
-    monkeypatch.setattr(memory, "for_programs", lambda limit=None: small)
+    monkeypatch.setattr(memory, "for_programs", lambda num_devices: small)
     assert job.run(config, Hyperparams(), options(tmp_path)) == 0
     said = "".join(capsys.readouterr())
     assert "micro-batches of" in said
@@ -139,7 +181,7 @@ def test_the_train_command_chooses_and_says_so(
     folder = next(tmp_path.rglob("config.json")).parent
     chosen = json.loads((folder / "config.json").read_text())["config"]["micro_batches"]
     assert chosen in memory.micro_batches(SMALL)[1:]
-    monkeypatch.setattr(memory, "for_programs", lambda limit=None: 10 * small)
+    monkeypatch.setattr(memory, "for_programs", lambda num_devices: 10 * small)
     again = dataclasses.replace(config, num_updates=3)
     assert job.run(again, Hyperparams(), options(tmp_path)) == 0
     stored = json.loads((folder / "config.json").read_text())["config"]

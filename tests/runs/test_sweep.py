@@ -249,8 +249,8 @@ def test_sizes() -> None:
     assert memory.number_of_bytes("1e9") == 10**9
     assert memory.readable(3.5 * 2**30) == "3.5 GiB"
     assert 0 < memory.resident() <= memory.peak()
-    assert memory.for_programs() > 2**20
-    assert memory.for_programs(2**40) > memory.for_programs(2**39) > 0
+    assert memory.for_programs(1) > 2**20
+    assert memory.for_programs(1, 2**40) > memory.for_programs(1, 2**39) > 0
 
 
 # A specification and its folder
