@@ -285,7 +285,7 @@ class Machine:
             num_envs: Environments of each that are stepped together.
             params: The parameters of a run, or their shapes; None: not known, or different from
                 run to run.
-            before: Devices of the run so far, where it goes on or is repeated.
+            before: Devices of the environments so far, where a run goes on or is repeated.
         """
         import jax
 

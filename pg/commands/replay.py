@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         cli.fail(f"{folder} is no folder of a finished run, as its config.json has no {error}")
     except ValueError as error:
         cli.fail(error)
-    before = there.get("num_devices")
+    before = folders.num_devices(folder)
     layout, _ = machine.layout(len(seeds), config.envs_at_once, like.params, before)
     here = folders.environment(layout)
     # of what an older release has not recorded, nothing is said

@@ -458,11 +458,14 @@ def environment(layout: Any = None) -> dict[str, Any]:
 
 
 def num_devices(folder: Path) -> int | None:
-    """The devices of the run in a folder; None: it does not say."""
+    """The devices that the environments of the run in a folder were spread over; None: it does not
+    say, or its seeds were, whose number of devices need not divide the environments.
+    """
     path = folder / "versions.json"
     if not os.path.lexists(path):
         return None
-    found = read_json(path, VERSIONS).get("num_devices")
+    versions = read_json(path, VERSIONS)
+    found = versions.get("num_devices") if versions.get("shard") == "envs" else None
     return found if isinstance(found, int) and found >= 1 else None
 
 

@@ -364,3 +364,33 @@ def test_replay_compares_bit_for_bit(whole: Path) -> None:
         done.returncode,
         "leaf params/policy/params/head/Dense_0/bias: largest difference" in done.stdout,
     ) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        ({"num_devices": 2, "shard": "envs"}, 2),
+        ({"num_devices": 2, "shard": "seeds"}, None),
+        ({"num_devices": 2, "shard": None}, None),
+        ({"shard": "envs"}, None),
+        (None, None),
+    ],
+)
+def test_devices_of_seeds_are_none_of_environments(
+    tmp_path: Path, versions: dict[str, object] | None, expected: int | None
+) -> None:
+    if versions is not None:
+        (tmp_path / "versions.json").write_text(json.dumps(versions))
+    assert folders.num_devices(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_run_over_seeds_goes_on_over_environments_that_the_devices_do_not_divide(
+    tmp_path: Path,
+) -> None:
+    """Seven environments on as many devices as a run of them that starts anew: on one."""
+    uneven = [*RUN, "--num-envs", "7", "--out", str(tmp_path), "--name", "x"]
+    assert train(*uneven, "--cpu-devices", "2", "--num-updates", "2").returncode == 0
+    resumed = train(*uneven, "--shard", "envs", "--num-updates", "4")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "4/4 updates" in resumed.stderr
