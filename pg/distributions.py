@@ -31,6 +31,9 @@ _GRID_WEIGHTS = np.exp(-(_GRID**2) / 2) / np.exp(-(_GRID**2) / 2).sum()
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)  # ∫ e^(-x²/2) f(x) dx
 _FARTHEST = 9.0  # standard deviations: what is beyond them is below 1e-18
 _LEGENDRE = np.polynomial.legendre.leggauss(96)  # nodes and weights of ∫ f(x) dx from -1 to 1
+_FLAT = 16.0  # |tanh(u)| beyond it is 1, to 3e-14
+_STEEP = 2.5  # the poles of tanh, at ±iπ/2, are near to the u within it
+_BESIDE, _AMONG = (np.polynomial.legendre.leggauss(n) for n in (40, 48))  # beyond _STEEP, within
 
 Complex = tuple[Float[Array, "*B J"], Float[Array, "*B J"]]  # real and imaginary part
 
@@ -291,14 +294,25 @@ class TanhGaussian(NamedTuple):
         return self.centre + self.half_width * mean, self.half_width**2 * variance
 
     def characteristic_function(self, frequency: Float[Array, "*B J D"]) -> Complex:
-        """Real and imaginary part of E exp(i ω·a), [..., J] each, by the nodes of `moments` in each
-        entry. frequency: ω.
+        """Real and imaginary part of E exp(i ω·a), [..., J] each: atoms where tanh is flat, and
+        128 nodes of Gauss-Legendre quadrature between them, in each entry. frequency: ω.
+
+        The error of it and of its derivatives in mean and log_std is below 1e-10 for ω half_width
+        ≤ 8 and σ from 1e-3 to e² (tested), where the `LOG_STD` of a head ends.
         """
-        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * _nodes(_GRID, self.mean)
-        weights = jnp.asarray(_GRID_WEIGHTS, self.mean.dtype)
-        action = self.centre[..., None] + self.half_width[..., None] * jnp.tanh(u)
+        cuts = _nodes([-_FLAT, -_STEEP, _STEEP, _FLAT], self.mean)
+        standard = (cuts - self.mean[..., None]) * jnp.exp(-self.log_std)[..., None]
+        ends = jnp.clip(standard, -_FARTHEST, _FARTHEST)
+        z, within = _legendre_between(ends, (_BESIDE, _AMONG, _BESIDE))
+        u = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * z
+        atoms = norm.cdf(standard[..., :1]), norm.cdf(-standard[..., -1:])
+        weight = jnp.concatenate([atoms[0], within * norm.pdf(z), atoms[1]], axis=-1)
+        flat = jnp.ones_like(standard[..., :1])
+        tanh = jnp.concatenate([-flat, jnp.tanh(u), flat], axis=-1)
+        action = self.centre[..., None] + self.half_width[..., None] * tanh
         angle = frequency[..., None] * action[..., None, :, :]
-        return _product_of_entries(jnp.cos(angle) @ weights, jnp.sin(angle) @ weights)
+        real, imaginary = (f(angle) * weight[..., None, :, :] for f in (jnp.cos, jnp.sin))
+        return _product_of_entries(jnp.sum(real, axis=-1), jnp.sum(imaginary, axis=-1))
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
@@ -328,6 +342,21 @@ class TanhGaussian(NamedTuple):
 def _nodes(standard: Any, like: Float[Array, "*B D"]) -> Float[Array, "... K"]:
     """Standard normal nodes with axes before them for those of `like`."""
     return jnp.expand_dims(jnp.asarray(standard, like.dtype), tuple(range(like.ndim)))
+
+
+def _legendre_between(
+    ends: Float[Array, "*B P"], rules: tuple[tuple[np.ndarray, np.ndarray], ...]
+) -> tuple[Float[Array, "*B K"], Float[Array, "*B K"]]:
+    """Nodes and weights of ∫ f(x) dx from the first to the last of the ends: between each two in a
+    row a rule's, which is one from -1 to 1.
+    """
+    nodes, weights = [], []
+    for i, rule in enumerate(rules):
+        start, end = ends[..., i, None], ends[..., i + 1, None]
+        x, weight = (_nodes(numbers, start[..., 0]) for numbers in rule)
+        nodes.append(0.5 * (end + start) + 0.5 * (end - start) * x)
+        weights.append(0.5 * (end - start) * weight)
+    return jnp.concatenate(nodes, axis=-1), jnp.concatenate(weights, axis=-1)
 
 
 class CensoredGaussian(NamedTuple):

@@ -369,6 +369,36 @@ def test_the_characteristic_function_is_the_mean_of_a_rotation(kind: str) -> Non
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("std", [1e-3, 0.1, 0.5, 1.0, 3.0, 5.0, float(np.exp(2))])
+def test_the_squashed_characteristic_function_is_of_any_width(std: float) -> None:
+    """Also of a policy as wide as a head lets it be, most of whose actions are beside a bound; and
+    so are its derivatives. Against the trapezoid rule on 20,001 nodes, and the score there.
+    """
+    mean = np.array([-20.0, -1.1, 0.0, 0.3, 2.5, 8.0])[:, None]
+    frequency = np.array([0.0, 1.0, -3.0, 8.0])
+    noise = np.linspace(-9.0, 9.0, 20_001)
+    weight = stats.norm.pdf(noise) * (noise[1] - noise[0])
+    turned = np.exp(1j * frequency[:, None, None] * np.tanh(mean + std * noise))
+    scores = {"value": np.ones_like(noise), "mean": noise / std, "log_std": noise**2 - 1}
+    expected = {name: (turned @ (weight * score)).T for name, score in scores.items()}
+
+    def f(mean: Any, log_std: Any) -> Any:
+        one = jnp.ones_like(mean)
+        real, imaginary = TanhGaussian(mean, log_std, 0 * one, one).characteristic_function(
+            jnp.broadcast_to(frequency[:, None], (len(mean), len(frequency), 1))
+        )
+        return real + 1j * imaginary
+
+    u = jnp.asarray(mean), jnp.full(mean.shape, np.log(std))
+    one, none = jnp.ones_like(u[0]), jnp.zeros_like(u[0])
+    value, of_mean = jax.jvp(f, u, (one, none))
+    of_log_std = jax.jvp(f, u, (none, one))[1]
+    found = {"value": value, "mean": of_mean, "log_std": of_log_std}
+    for name, x in found.items():
+        np.testing.assert_allclose(x, expected[name], atol=1e-10, err_msg=name)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mean", [-20.0, -0.4, 1.3])
 def test_mean_and_variance_of_an_action_are_those_of_its_density(mean: float) -> None:
     """Against scipy's quadrature, with the atoms at the bounds; also far beyond these."""
