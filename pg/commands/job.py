@@ -28,7 +28,7 @@ from pg.config import (
     own_parts,
 )
 from pg.estimators.names import candidate_names
-from pg.inputs import described
+from pg.inputs import count, described
 from pg.parts import with_parts
 from pg.reports import curves, drawings
 from pg.runs import code, encoding, files, folders, interrupts
@@ -323,7 +323,7 @@ def _in_micro_batches(
     like: Any,
 ) -> tuple[Config, str]:
     """The settings with as few micro-batches as fit into memory, where these are to be chosen, and
-    a sentence on them.
+    a sentence on them. A run that goes on keeps its number, and its bits with it, if that fits.
 
     like: As of `memory.check`.
     """
@@ -345,6 +345,7 @@ def _in_micro_batches(
             episodes=wanted.episodes,
             actions=(wanted.actions,),
             least=lambda settings: memory.least(settings, env, like, n),
+            first=devices.agreed(_micro_batches_before(config, options)),
         )
     size = config.num_envs // found.micro_batches
     parts = f"{found.micro_batches} micro-batches of {size:,} environments"
@@ -669,6 +670,28 @@ def _stored_identity(folder: Path, here: Config, options: Options) -> Mapping[st
     return folders.jsonable(_identity(config, hyperparams, before))
 
 
+def _micro_batches_before(config: Config, options: Options) -> int:
+    """The number of micro-batches of the run that goes on; 1 if none does, or in other processes
+    than the first.
+    """
+    from pg.fast import devices
+
+    if not devices.is_first():
+        return 1
+    folder = options.resume and options.resume.expanduser()
+    if options.name is not None:
+        folder = folders.named(options.out, config, options.name)
+    if folder is None or not folders.has_updates(folder):
+        return 1
+    return _micro_batches_of(folder)
+
+
+def _micro_batches_of(folder: Path) -> int:
+    """The number of micro-batches of the run in a folder; older releases had one."""
+    settings = folders.read_json(folder / "config.json", folders.SETUP)["config"]
+    return count("micro_batches", settings.get("micro_batches", 1))
+
+
 def _restored(
     folder: Path | None,
     config: Config,
@@ -679,7 +702,7 @@ def _restored(
     strict: bool,
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
-    versions, devices and code that have changed since.
+    versions, devices, micro-batches and code that have changed since.
     """
     from pg.runs import checkpoints
 
@@ -688,7 +711,11 @@ def _restored(
         found = checkpoints.restore(folder / "checkpoints", like, about, num_seeds)
     if folder and found:
         before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
-        found = found._replace(changed=[*found.changed, *code.changes(before, config)])
+        of_batch = folders.differing(
+            {"micro_batches": _micro_batches_of(folder)}, {"micro_batches": config.micro_batches}
+        )
+        changed = [*found.changed, *of_batch, *code.changes(before, config)]
+        found = found._replace(changed=changed)
         if found.changed and strict:
             raise ValueError(
                 f"what it was run with has changed, and bits may with it: "

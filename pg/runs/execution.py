@@ -364,11 +364,13 @@ def fitted(
     actions: Sequence[str] = ("sampled",),
     least: Callable[[Config], float] = lambda config: 0.0,
     budget: int | None = None,
+    first: int = 1,
 ) -> Fitted:
     """The smallest number of micro-batches with which the programs fit, by the compiler's account.
 
-    They are compiled, which takes no memory yet, for ever more. As a part of what they need is of
-    any number the same, no number that would do is passed over.
+    They are compiled, which takes no memory yet, for ever more micro-batches. Of K of them they
+    need a + b/K bytes, a >= 0: where that is too much, no number below K·need(K)/budget fits, and
+    the next one above it is tried.
 
     Args:
         config: The settings; its own number does not count.
@@ -379,6 +381,7 @@ def fitted(
         actions: Ways to act in it.
         least: Settings -> bytes that are too few for them; no program is compiled beyond these.
         budget: Bytes for the programs; None: what is free.
+        first: The number that is tried first, and taken if it fits though a smaller one might.
 
     Raises:
         ValueError: No number is large enough.
@@ -386,6 +389,8 @@ def fitted(
     of_envs = layout.mesh.size if layout.shard == "envs" else 1
     numbers = memory.micro_batches(config, of_envs)
     budget = memory.budget_of(layout, budget)
+    if first in numbers:
+        numbers = (first, *(number for number in numbers if number != first))
     fewest, compilations, need = 1.0, 0, 0
     for number in numbers:
         settings = dataclasses.replace(config, micro_batches=number)

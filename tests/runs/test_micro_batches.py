@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
+from environments import Clock
 from test_python_job import handlers as handlers
 from test_python_job import options
 
@@ -118,6 +119,28 @@ def test_the_smallest_number_that_fits_is_chosen() -> None:
     assert asked[0] == 1
 
 
+def test_the_number_that_a_run_has_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept where it fits, though a smaller one would do; else a larger one is chosen."""
+    compiled: list[int] = []
+
+    def of_bytes(config: Config, *_: Any, **__: Any) -> Any:
+        number = int(config.micro_batches)
+        compiled.append(number)
+        return SimpleNamespace(num_bytes=1024 * (10 + 1000 // number))
+
+    monkeypatch.setattr(execution, "compile_programs", of_bytes)
+    h = execution.broadcast(Hyperparams(), 1)
+    for kib, first, chosen, asked in (
+        (2000, 4, 4, [4]),
+        (500, 1, 3, [1, 3]),
+        (200, 4, 6, [4, 6]),
+        (200, 7, 6, [1, 6]),  # no divisor of 1200: the environments were others
+    ):
+        compiled.clear()
+        found = execution.fitted(SMALL, h, ONE, 1, budget=1024 * kib, first=first)
+        assert (found.micro_batches, compiled) == (chosen, asked)
+
+
 class OfGpu(NamedTuple):
     """A device with memory of its own: 1 MiB, all of it free."""
 
@@ -170,7 +193,7 @@ def test_none_that_fits_is_said() -> None:
 def test_the_train_command_chooses_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its folder has the number, and the run goes on with another where memory has changed."""
+    """Its folder has the number, with which the run goes on, unless it fits no more."""
     config = dataclasses.replace(SMALL, num_updates=2, micro_batches="auto")
     small = num_bytes(in_parts(1)) // 2
     monkeypatch.setattr(memory, "for_programs", lambda num_devices: small)
@@ -185,4 +208,28 @@ def test_the_train_command_chooses_and_says_so(
     again = dataclasses.replace(config, num_updates=3)
     assert job.run(again, Hyperparams(), options(tmp_path)) == 0
     stored = json.loads((folder / "config.json").read_text())["config"]
-    assert (stored["micro_batches"], stored["num_updates"]) == (1, 3)
+    assert (stored["micro_batches"], stored["num_updates"]) == (chosen, 3)
+    assert "bits may differ" not in "".join(capsys.readouterr())
+    whole = dataclasses.replace(config, num_updates=4, micro_batches=1)
+    assert job.run(whole, Hyperparams(), options(tmp_path)) == 0
+    changed = f"micro_batches is {chosen} there and 1 here"
+    said = "".join(capsys.readouterr())
+    assert f"bits may differ from an uninterrupted run, as {changed}" in said
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["resumed"][-1] == {"after": 3, "changed": [changed]}
+
+
+@pytest.mark.usefixtures("handlers")
+def test_strict_refuses_another_number_where_a_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything compiles: sums are rounded in another order."""
+    config = Config(estimator="reinforce", env=Clock(), num_envs=4, hidden_sizes=(2,), preset=None)
+    whole = dataclasses.replace(config, num_updates=1)
+    parts = dataclasses.replace(config, num_updates=2, micro_batches=2)
+    assert job.run(whole, Hyperparams(), options(tmp_path)) == 0
+    capsys.readouterr()
+    assert job.run(parts, Hyperparams(), options(tmp_path, strict=True)) == cli.MISTAKE
+    refused = capsys.readouterr()
+    assert "micro_batches is 1 there and 2 here" in refused.err
+    assert "compiling" not in refused.out
