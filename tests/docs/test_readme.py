@@ -123,7 +123,9 @@ def test_the_table_has_a_row_for_every_estimator_and_says_what_it_says() -> None
             assert row[4:] == ["—"] * 3
             continue
         unbiased_in_all = row[4] == "0 · 0 · 0"
-        assert unbiased_in_all == (FACTS[name].unbiased_for == "J"), name
+        # critics are wrong there, hindsight distributions are exact
+        expected = FACTS[name].unbiased_for == "J" or FACTS[name].critic == "hindsight"
+        assert unbiased_in_all == expected, name
 
 
 def test_the_readme_has_the_first_columns_of_selected_rows_of_the_table() -> None:
@@ -202,16 +204,22 @@ def test_the_results_of_the_readme_are_in_the_table_of_results() -> None:
 
 
 def test_the_speed_of_the_readme_is_in_the_table_of_performance() -> None:
+    """Ratios of steps per second of processor time, the second of each pair there."""
     page = (ROOT / "docs" / "performance.md").read_text()
-    known = cells(page, "| steps per second")
+    known: dict[tuple[str, str], list[str]] = {}
+    setting = ""
+    for name, *ratios in cells(page, "|                                  | purejaxrl"):
+        if name.startswith("**"):
+            setting = name.strip("*")
+        known[setting, name] = [pair.rpartition(" · ")[2] for pair in ratios]
     shown = cells(README, "| | purejaxrl")
-    assert len(shown) == 5
-    places = []
-    for _, *ratios in shown:
-        figures = [[row[1], row[2], row[4]] for row in known]
-        assert ratios in figures
-        places.append(figures.index(ratios))
-    assert places == sorted(places)
-    for (name, *_), place in zip(shown, places, strict=True):
-        ours, theirs = name.split(",")[0], known[place][0].split(",")[0]
-        assert ours == theirs.removesuffix(" on one device"), name
+    of_rows = [
+        ("one pass, CartPole 64²", "`gae`, one device"),
+        ("ppo, CartPole 64²", "`ppo`, one device"),
+        ("ppo, CartPole 64²", "`ppo`, one device, shuffled rows"),
+        ("ppo, CartPole 256²", "`ppo`, one device"),
+        ("ppo, Breakout as MLP", "`ppo`, one device"),
+    ]
+    for (_, *ratios), row in zip(shown, of_rows, strict=True):
+        purejaxrl, _, rejax, jaxnasium = known[row][:4]
+        assert ratios == [purejaxrl, rejax, jaxnasium], row
