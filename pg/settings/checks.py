@@ -116,6 +116,7 @@ def check_fit(config: Any) -> None:
     _check_layers(config)
     _check_views(config)
     _check_action_critic(config)
+    _check_own_critic(config)
     _check_parts(config)
     _check_counters(config)
     check_micro_batches(config)
@@ -670,6 +671,21 @@ def _check_action_critic(config: Any) -> None:
             f"action_critic={config.action_critic!r} is for estimators with a critic of continuous "
             f"actions: {names}; got estimator={part_name(config.estimator)!r}"
         )
+
+
+def _check_own_critic(config: Any) -> None:
+    """Checks that no setting is of the project's critic where there is one of one's own."""
+    if config.critic is None:
+        return
+    for name, changed in (
+        ("critic_hidden_sizes", config.critic_hidden_sizes is not None),
+        ("action_critic", config.action_critic != "quadratic"),
+    ):
+        if changed:
+            raise ValueError(
+                f"{name} is for the project's own networks, and critic is "
+                f"{part_name(config.critic)!r}: leave one of them out"
+            )
 
 
 def _check_counters(config: Any) -> None:

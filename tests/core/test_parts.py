@@ -471,6 +471,16 @@ WRONG: dict[str, tuple[Mistake, str]] = {
         lambda: Config(estimator="gae", policy=linear, shared_torso=True, **SMALL),
         "shared_torso is for the project's own networks, and policy is 'linear'",
     ),
+    "widths of a critic of one's own": (
+        with_critic(linear_critic, critic_hidden_sizes=(8,)),
+        "critic_hidden_sizes is for the project's own networks, and critic is 'linear_critic': "
+        "leave one of them out",
+    ),
+    "sinusoids of a critic of one's own": (
+        with_critic(linear_critic, estimator="q_prop", action_critic="sinusoids"),
+        "action_critic is for the project's own networks, and critic is 'linear_critic': leave one "
+        "of them out",
+    ),
     "a recurrent policy in pieces": (
         with_policy(
             network(lambda p, c, obs, first: (c, pg.Categorical(obs[..., :2])), jnp.zeros(3)),
