@@ -527,7 +527,8 @@ def _finish(
             f"ended after {summary['num_updates']} of {config.num_updates} updates, as the "
             f"evaluation of every seed had a return of {options.stop_at_return:g} at least"
         )
-    if config.diagnostics:
+    if config.diagnostics and not results.failed_runs(done.metrics).all():
+        # runs that have all stopped have no end of training
         _say_noise_scale(config, curves.final_noise_scale(done.metrics))
         _say_explained_variance(curves.final_explained_variance(done.metrics))
     if "selected" in done.metrics:

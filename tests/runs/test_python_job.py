@@ -3,6 +3,7 @@ another thread.
 """
 
 import json
+import math
 import signal
 import sys
 import threading
@@ -83,6 +84,22 @@ def test_a_run_of_an_environment_object_starts_and_goes_on(
         folders.read_setup(folder)
     assert job.resume(folder) == cli.MISTAKE
     assert "give it in Python, as in pg.commands.job.resume(" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learning_rate", [1e38, 1e-3])
+def test_the_gradient_has_a_quality_at_the_end_where_a_run_comes_to_it(
+    learning_rate: float, env: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And of one that has stopped nothing is said, least of all that its gradients were 0."""
+    settings = {"collect": "windows", "num_steps": 4, "optimizer": "sgd", "diagnostics": True}
+    config = Config(env=env, estimator="gae", num_updates=3, **settings, **SMALL, preset=None)
+    wild = Hyperparams(learning_rate=learning_rate, max_grad_norm=math.inf)
+    has_died = learning_rate > 1
+    assert job.run(config, wild, options(tmp_path)) == (cli.NOT_FINITE if has_died else 0)
+    said = capsys.readouterr()
+    for line in ("gradient noise scale at the end", "explained variance of V at the end"):
+        assert (line in said.out + said.err) != has_died
 
 
 def test_a_mistake_is_printed_and_its_exit_code_returned(
