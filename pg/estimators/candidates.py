@@ -42,8 +42,8 @@ class Candidate(NamedTuple):
 def candidates_of(text: str) -> tuple[Candidate, ...]:
     """The candidates that the name of an estimator lists which `is_selection`.
 
-    Raises ValueError, with the nearest valid names, for one that does not exist, and for a λ that
-    is no number.
+    Raises ValueError, with the nearest valid names, for one that does not exist, and for switches
+    and a λ that is no number.
     """
     estimator, colon, values = text.partition(":")[2].partition(":")
     words = [word.strip() for word in (values if colon else estimator).split("+")]
@@ -51,6 +51,11 @@ def candidates_of(text: str) -> tuple[Candidate, ...]:
         raise ValueError(
             f"estimator {text!r} has an empty candidate: write {SELECTED_FORM}, as in "
             f"{SELECTED}:leave_one_out+state_value, or {SELECTED}:gae:0.9+1.0"
+        )
+    if "=" in values:
+        raise ValueError(
+            f"estimator {text!r}: candidates have no switches: write {SELECTED_FORM}, each a name "
+            "without a colon"
         )
     if colon:
         name = estimator.strip()

@@ -23,7 +23,7 @@ from pg.estimators.candidates import (
     reference_of_selection,
 )
 from pg.estimators.facts import FACTS, UNSTATED, Facts, listed_name
-from pg.estimators.q_prop_switches import is_q_prop, q_prop_of
+from pg.estimators.q_prop_switches import Q_PROP, is_q_prop, q_prop_of
 from pg.estimators.switches import PRESETS, PUBLISHED, Switches, preset_name
 from pg.estimators.switches import facts_of as facts_of_switches
 from pg.inputs import check_name, shown
@@ -149,7 +149,7 @@ def switches_of(text: str) -> Switches:
         raise ValueError(
             f"estimator {name!r} has no switches: leave out what follows the colon, or give {FORM}"
         )
-    check_name("estimator with switches", name, [*PRESETS, SEQUENCE, SELECTED])
+    check_name("estimator with switches", name, [*PRESETS, SEQUENCE, SELECTED, Q_PROP])
     chosen: dict[str, Any] = {}
     for word in choices.split("+") if colon else ():
         switch, value = _choice(text, word)
