@@ -26,12 +26,15 @@ ALIASES = {
     **dict.fromkeys(("pg", "vpg", "vanilla_policy_gradient"), "reinforce"),
     **dict.fromkeys(("rloo",), "leave_one_out"),
     **dict.fromkeys(("impala",), "vtrace"),
+    **dict.fromkeys(("hca", "state_hca"), "hindsight_credit"),
+    **dict.fromkeys(("coco", "cocoa"), "counterfactual_contributions"),
     **dict.fromkeys(("algo", "algorithm", "agent", "method"), "estimator"),
     **dict.fromkeys(("env_id", "env_name", "environment", "game"), "env"),
     **dict.fromkeys(("env_kwargs", "env_args", "environment_params"), "env_params"),
     **dict.fromkeys(
         ("lr", "alpha", "step_size", "actor_lr", "policy_lr", "pi_lr"), "learning_rate"
     ),
+    **dict.fromkeys(("critic_actions", "action_value_network"), "action_critic"),
     **dict.fromkeys(("critic_lr", "value_lr", "vf_lr"), "critic_rate"),
     **dict.fromkeys(("anneal_lr", "lr_schedule", "lr_decay", "learning_rate_schedule"), "schedule"),
     **dict.fromkeys(

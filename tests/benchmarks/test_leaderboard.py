@@ -359,6 +359,17 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
         assert said in done.stderr
 
 
+def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:
+    reasons = {
+        "q_prop": "actions are discrete there, and it is for continuous ones",
+        "hindsight_credit": "no hindsight distribution is fitted",
+    }
+    with pytest.raises(ValueError) as caught:
+        leaderboard.measure(["garnet"], list(reasons), tmp_path)
+    for name, reason in reasons.items():
+        assert f"garnet: {name}: not measured, as {reason}" in str(caught.value)
+
+
 @pytest.mark.slow
 def test_the_same_command_continues(tmp_path: Path) -> None:
     """Two estimators, then a third; the policies are trained once; the tables and pictures are

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from pg.benchmarks.combinations import combination_of
+from pg.benchmarks.combinations import Combination, combination_of
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
@@ -220,28 +220,46 @@ def read_versions(folder: Path) -> list[dict[str, str]]:
 
 
 def _pairs(entered: contenders.Contenders) -> list[tuple[Problem, str]]:
-    """The problems, each with the name of an estimator that can be measured on it: one that sums
-    over actions needs those of one part, and one with a critic that of its kind.
+    """The problems, each with the name of an estimator that can be measured on it. Prints for each
+    problem those that cannot, and why.
 
     Raises ValueError where a part of a user's own does not fit a problem, and where there are none.
     """
-    pairs = []
+    pairs, left_out = [], []
     needs = {name: combination_of(x) for name, x in entered.estimators.items()}
     for problem in entered.problems.values():
         if any(field != "estimator" for field, _ in entered.own):
             snapshot_shapes(problem)
-        config = problem.settings()[0]
-        kinds, actions = ("none", *critic_kinds(config)), kind_of_actions(config)
+        reasons: dict[str, list[str]] = {}
         for name, combination in needs.items():
-            if critic_kind(combination) in kinds and combination.facts.takes(actions):
+            reason = _obstacle(problem, combination)
+            if reason:
+                reasons.setdefault(reason, []).append(name)
+            else:
                 pairs.append((problem, name))
+        left_out += [
+            f"{problem.name}: {', '.join(names)}: not measured, as {reason}"
+            for reason, names in reasons.items()
+        ]
     if not pairs:
-        raise ValueError(
-            f"nothing of {', '.join(needs)} can be measured on {', '.join(entered.problems)}: a "
-            "critic Q is of actions of one part, a critic of one's own of one kind, and no "
-            "hindsight distribution is fitted"
-        )
+        raise ValueError("nothing can be measured. " + "; ".join(left_out))
+    for sentence in left_out:
+        print(sentence, flush=True)
     return pairs
+
+
+def _obstacle(problem: Problem, combination: Combination) -> str:
+    """The reason for which an estimator cannot be measured on a problem; empty where it can."""
+    config = problem.settings()[0]
+    kind, actions = critic_kind(combination), kind_of_actions(config)
+    if combination.facts.critic == "hindsight":
+        return "no hindsight distribution is fitted"
+    if not combination.facts.takes(actions):
+        taken = " or ".join(combination.facts.actions)
+        return f"actions are {actions} there, and it is for {taken} ones"
+    if kind != "none" and kind not in critic_kinds(config):
+        return f"there is no critic {kind}: Q is of actions of one part, one's own of one kind"
+    return ""
 
 
 def _unchanged(stored: Measurements, changed: Sequence[contenders.Part]) -> Measurements:
