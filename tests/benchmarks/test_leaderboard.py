@@ -364,7 +364,7 @@ def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:
         "q_prop": "actions are discrete there, and it is for continuous ones",
         "hindsight_credit": "no hindsight distribution is fitted",
     }
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="nothing can be measured") as caught:
         leaderboard.measure(["garnet"], list(reasons), tmp_path)
     for name, reason in reasons.items():
         assert f"garnet: {name}: not measured, as {reason}" in str(caught.value)
