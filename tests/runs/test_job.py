@@ -393,4 +393,4 @@ def test_a_run_over_seeds_goes_on_over_environments_that_the_devices_do_not_divi
     assert train(*uneven, "--cpu-devices", "2", "--num-updates", "2").returncode == 0
     resumed = train(*uneven, "--shard", "envs", "--num-updates", "4")
     assert resumed.returncode == 0, resumed.stderr
-    assert "4/4 updates" in resumed.stderr
+    assert "4/4 updates" in resumed.stdout
