@@ -9,7 +9,8 @@ compares episodes with each other it takes two passes over the groups: the first
 ends, of which Ψ is made; the second collects the same episodes again, and differentiates.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -137,6 +138,24 @@ def number_of_groups(config: Config) -> int:
             "a number"
         )
     return config.micro_batches
+
+
+@contextlib.contextmanager
+def without_batch() -> Iterator[None]:
+    """The step of an optimizer that is given no batch, nor a way to have further ones.
+
+    Raises ValueError for an optimizer of one's own that asks for them.
+    """
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        asked = [name for name in ("batch", "resample") if f"'{name}'" in str(error)]
+        if not asked:
+            raise
+        raise ValueError(
+            f"micro_batches keeps no batch, and this optimizer asks for {asked[0]!r} beside its "
+            "gradient: give one of gradients alone, or micro_batches=1"
+        ) from error
 
 
 def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> None:

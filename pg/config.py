@@ -185,7 +185,7 @@ class Config:
     """Standard deviation of every parameter at the start, with exploration of parameters."""
     micro_batches: MicroBatches = 1
     """Groups of environments in which a batch is collected and differentiated, one after the other,
-    where it does not fit into memory whole (gradient accumulation): the sum of their gradients is
+    where it does not fit into memory whole (gradient accumulation): the mean of their gradients is
     that of the whole batch, up to rounding. Where Ψ compares episodes, they are collected twice.
     auto: as few as fit (train command).
     """

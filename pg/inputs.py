@@ -55,6 +55,17 @@ ALIASES = {
     ),
     **dict.fromkeys(("n_minibatches", "nminibatches", "minibatches"), "num_minibatches"),
     **dict.fromkeys(("batch_size", "mini_batch_size", "sgd_minibatch_size"), "minibatch_size"),
+    **dict.fromkeys(
+        (
+            "gradient_accumulation_steps",
+            "grad_accumulation_steps",
+            "accumulation_steps",
+            "accumulate_grad_batches",
+            "gradient_accumulation",
+            "microbatches",
+        ),
+        "micro_batches",
+    ),
     **dict.fromkeys(("frame_skip", "frameskip"), "action_repeat"),
     **dict.fromkeys(("num_generations", "n_generations"), "group_size"),
     **dict.fromkeys(("symmetric", "mirrored", "antithetic_pairs"), "antithetic"),

@@ -285,15 +285,8 @@ def accumulated_update(
         collect_key, _, steps_key = jax.random.split(key, 3)
         found = gradient(state, collect_key)
         start = Learned(state.params, state.opt_state, jnp.bool_(False), jnp.zeros(()))
-        learned, metrics = move(
-            start,
-            found.grads,
-            found.metrics,
-            state.update,
-            batch=None,
-            key=steps_key,
-            resample=None,
-        )
+        with accumulation.without_batch():
+            learned, metrics = move(start, found.grads, found.metrics, state.update, key=steps_key)
         after = state._replace(
             params=learned.params,
             opt_state=learned.opt_state,
@@ -355,21 +348,19 @@ def optimizer_step(
         metrics: Metrics,
         step: Int[Array, ""],
         *,
-        batch: Weighted | None,
         key: PRNGKeyArray,
-        resample: Resample | None,
+        **of_batch: Any,  # `batch` and `resample`, where there is a batch
     ) -> tuple[Learned, Metrics]:
         grads = jax.tree.map(lambda g: scale * g, grads)
         updates, opt_state = optimizer_at(step).update(
             grads,
             learned.opt_state,
             learned.params,
-            batch=batch,
             policy=policy,
             estimator=est,
             gradient_scale=scale,
             key=jax.random.fold_in(key, step),
-            resample=resample,
+            **of_batch,
         )
         after = Learned(
             params=optax.apply_updates(learned.params, updates),

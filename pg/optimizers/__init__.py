@@ -155,7 +155,7 @@ def make_optimizer(
 
     Its update takes `batch`, `policy`, `estimator`, `gradient_scale` (the factor of the gradients),
     `key` (of this step alone) and `resample` (`variance_reduction.Resample`; None with windows)
-    besides gradients, state and params.
+    besides gradients, state and params; neither `batch` nor `resample` with micro-batches.
 
     Args:
         config: Has the optimizers and the schedule of the learning rate. One's own is a function

@@ -3,6 +3,7 @@ devices.
 """
 
 import contextlib
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -128,13 +129,24 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     need = least(config, env, state, num_seeds, num_episodes)
     if need > (total := _total()):
         in_parts = ""
-        if facts_of(config.estimator).accumulates:
+        if _takes_more_parts(config):
             in_parts = ", or more micro_batches, by which a batch is taken in parts"
         raise ValueError(
             f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least "
             f"{readable(need)}, and there are {readable(total)}: fewer seeds, environments, steps, "
             f"epochs or eval_episodes{in_parts}"
         )
+
+
+def _takes_more_parts(config: Config) -> bool:
+    """True for settings whose batch may be taken in more micro-batches than it is."""
+    if config.micro_batches in ("auto", micro_batches(config)[-1]):
+        return False
+    try:
+        dataclasses.replace(config, micro_batches="auto")
+    except ValueError:
+        return False
+    return True
 
 
 def least(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: int = 0) -> float:

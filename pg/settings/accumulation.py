@@ -3,7 +3,7 @@
 from typing import Any, get_args
 
 from pg.estimators.facts import FACTS, UNSTATED, Facts
-from pg.estimators.names import facts_of
+from pg.estimators.names import candidate_names, facts_of
 from pg.inputs import count
 from pg.settings.choices import EXTRAPOLATING, CriticOptimizer, PolicyOptimizer
 from pg.settings.parts import part_name
@@ -47,12 +47,13 @@ def _check_estimator(config: Any, facts: Facts, what: str) -> None:
             f"{estimator!r}: say what it compares a return with, @pg.with_facts(unbiased_for="
             f'"J", baseline="none"), {_INSTEAD}'
         )
-    if facts.accumulates:
+    candidates = candidate_names(config.estimator)
+    if facts.accumulates and not candidates:
         return
     reason = "compares all episodes by more than their returns"
     if facts.further != "none":
         reason = "asks the environment again, by random numbers of the whole batch"
-    elif not facts.module and facts.compares_episodes:
+    elif facts.compares_episodes and not (facts.module or isinstance(config.estimator, str)):
         reason = (
             "is not stated to compare returns alone: if it does, state critic='none' and "
             "several_steps=False"
@@ -61,6 +62,8 @@ def _check_estimator(config: Any, facts: Facts, what: str) -> None:
         reason = "reports a mean over pairs of steps, which parts of a batch do not add up to"
     if facts.with_reference:
         reason = "compares the policy with a reference along all episodes"
+    if candidates:
+        reason = "compares its candidates on halves of the batch"
     others = [
         name for name, row in FACTS.items() if row.accumulates and config.collect in row.collect
     ]

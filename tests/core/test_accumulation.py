@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from small import MDP
 
@@ -14,6 +15,7 @@ from pg.config import Config
 from pg.estimators import build_estimator
 from pg.estimators.base import Credit
 from pg.estimators.facts import FACTS
+from pg.estimators.selection import selected
 from pg.fast import row_keys
 from pg.train import make_learner
 
@@ -170,16 +172,49 @@ def test_gradients_that_cannot_be_accumulated_are_refused() -> None:
         ("rloo", "compares the policy with a reference"),
         ("optimal_baseline", "by more than their returns"),
         ("grpo", "by more than their returns"),
+        ("dapo", "by more than their returns"),
+        ("dr_grpo", "by more than their returns"),
+        ("cispo", "by more than their returns"),
+        ("dapo:kl=k2+kl_place=loss", "compares the policy with a reference"),
+        ("selected:reinforce+reward_to_go", "compares its candidates on halves"),
+        (selected("reinforce", "reward_to_go"), "compares its candidates on halves"),
+        ("selected:gae:0.9+1.0", "compares its candidates on halves"),
         ("hindsight_credit", "reports a mean over pairs of steps"),
     ):
+        given = {"group_size": 5} if str(estimator).startswith(("dapo", "dr_", "cispo")) else {}
         with pytest.raises(ValueError, match=match):
-            Config(estimator=estimator, num_envs=20, micro_batches=2)
+            Config(estimator=estimator, num_envs=20, micro_batches=2, **given)
     with pytest.raises(ValueError, match="must leave at least 2 of num_envs=12"):
         settings("leave_one_out", micro_batches=12)
     with pytest.raises(ValueError, match="sampling='sobol' spreads random numbers over it"):
         settings("reinforce", micro_batches=2, sampling="sobol")
     with pytest.raises(ValueError, match="is chosen by the train command"):
         make_learner(settings("reinforce", micro_batches="auto"))
+
+
+def test_an_optimizer_of_ones_own_that_asks_for_the_batch_is_told_so() -> None:
+    """By name or among what else it is given; others are given what they ask for."""
+
+    def by_name(updates: Any, state: Any, params: Any = None, *, batch: Any, **_: Any) -> Any:
+        return jax.tree.map(lambda g: g * batch.psi.size, updates), state
+
+    def by_key(updates: Any, state: Any, params: Any = None, **further: Any) -> Any:
+        return further["resample"](params, further["key"]), state
+
+    def of_gradients(updates: Any, state: Any, params: Any = None, **further: Any) -> Any:
+        assert {"policy", "estimator", "key"} <= set(further)
+        return updates, state
+
+    def shapes(update: Any) -> Any:
+        own = optax.GradientTransformationExtraArgs(lambda params: (), update)
+        config = settings("reinforce", micro_batches=2)
+        learner = make_learner(dataclasses.replace(config, optimizer=lambda rate: own))
+        return jax.eval_shape(lambda key: learner.step(learner.init(key), key), KEY)
+
+    assert shapes(of_gradients)
+    for update, name in ((by_name, "batch"), (by_key, "resample")):
+        with pytest.raises(ValueError, match=f"keeps no batch, .* asks for '{name}' beside"):
+            shapes(update)
 
 
 def test_estimators_of_ones_own_are_told_what_they_need() -> None:

@@ -17,7 +17,7 @@ from pg.commands import cli, job
 from pg.config import Config, Hyperparams
 from pg.fast import devices
 from pg.runs import execution, memory
-from pg.sweep import chunks
+from pg.sweep import SweepSpec, chunks
 from pg.train import make_learner
 
 SMALL = Config(
@@ -82,6 +82,17 @@ def test_a_batch_that_does_not_fit_names_micro_batches(monkeypatch: pytest.Monke
     memory.check(parts[1], env, (), 1)
     with pytest.raises(ValueError, match="or more micro_batches, by which a batch is taken"):
         memory.check(whole, env, (), 1)
+    monkeypatch.setattr(memory, "_total", lambda: 1)
+    for changes in (
+        {"micro_batches": "auto"},
+        {"micro_batches": SMALL.num_envs},
+        {"optimizer": "natural"},
+        {"diagnostics": True},
+        {"estimator": "ppo", "collect": "windows", "num_epochs": 2},
+    ):
+        refused = dataclasses.replace(whole, **changes)
+        with pytest.raises(ValueError, match=r"or eval_episodes$"):
+            memory.check(refused, env, (), 1)
 
 
 @pytest.mark.slow
@@ -217,6 +228,14 @@ def test_the_train_command_chooses_and_says_so(
     assert f"bits may differ from an uninterrupted run, as {changed}" in said
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["resumed"][-1] == {"after": 3, "changed": [changed]}
+
+
+@pytest.mark.parametrize("varied", [False, True])
+def test_a_sweep_takes_a_number(varied: bool) -> None:
+    config = in_parts(1 if varied else "auto")
+    table: Any = {"micro_batches": [1, "auto"]} if varied else {"learning_rate": [0.1, 0.2]}
+    with pytest.raises(ValueError, match="is chosen by the train command"):
+        SweepSpec(config, Hyperparams(), table, range(2))
 
 
 @pytest.mark.usefixtures("handlers")
