@@ -200,6 +200,7 @@ def run(
     programs = compile_programs(
         config, h, layout, n, episodes=wanted.episodes, actions=(wanted.actions,)
     )
+    memory.check_programs(config, layout.num_local * programs.num_bytes)
     evaluator = _evaluator(programs, plan, h, seeds, partial) if plan else None
     started = time.monotonic()
     result = train(
@@ -380,7 +381,7 @@ def fitted(
         episodes: Of each evaluation.
         actions: Ways to act in it.
         least: Settings -> bytes that are too few for them; no program is compiled beyond these.
-        budget: Bytes for the programs; None: what is free.
+        budget: Bytes for the programs; None: of what is free, less what the account leaves out.
         first: The number that is tried first, and taken if it fits though a smaller one might.
 
     Raises:
@@ -388,7 +389,8 @@ def fitted(
     """
     of_envs = layout.mesh.size if layout.shard == "envs" else 1
     numbers = memory.micro_batches(config, of_envs)
-    budget = memory.budget_of(layout, budget)
+    over = memory.over_account() if budget is None else 1.0
+    budget = int(memory.budget_of(layout, budget) / over)
     if first in numbers:
         numbers = (first, *(number for number in numbers if number != first))
     fewest, compilations, need = 1.0, 0, 0

@@ -185,7 +185,9 @@ def test_the_budget_is_that_of_the_devices_that_compute(
         found = execution.fitted(in_parts(1), h, layout, 1)
         assert found.micro_batches == 1
         assert found.num_bytes == used * programs.num_bytes
-        assert found.budget == (used if kind is OfGpu else 1) * share // 1024 * 1024
+        budget = (used if kind is OfGpu else 1) * share // 1024 * 1024
+        over = 1 if kind is OfGpu else memory.OVER_ACCOUNT
+        assert found.budget == int(budget / over)
         assert chunks.plan(SMALL, h, 1, layout).width == 1
     programs.num_bytes = 2 * share
     with pytest.raises(ValueError, match=r"for 1 run\(s\) on each of 2 device"):
@@ -252,3 +254,14 @@ def test_strict_refuses_another_number_where_a_run_goes_on(
     refused = capsys.readouterr()
     assert "micro_batches is 1 there and 2 here" in refused.err
     assert "compiling" not in refused.out
+
+
+def test_programs_that_are_larger_than_what_is_free_do_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda: -(2**60))  # swap, too, is less than that
+    with pytest.raises(ValueError, match="by the compiler's account") as caught:
+        memory.check_programs(SMALL, 1000)
+    assert "or more micro_batches" in str(caught.value)
+    monkeypatch.undo()
+    memory.check_programs(SMALL, 1000)
