@@ -292,8 +292,9 @@ class Config:
     parameter.
     """
     action_critic: ActionCritic = "quadratic"
-    """Q of continuous actions, for estimators with one (trajectory_control_variate): quadratic in
-    the action, or a sum of sinusoids, which may bend in any way.
+    """Q of continuous actions, for estimators with such a critic (all_action, q_prop,
+    trajectory_control_variate and others): quadratic in the action, or a sum of sinusoids, which
+    may bend in any way.
     """
     action_critic_units: int = 16
     """Number of sinusoids of the action."""
