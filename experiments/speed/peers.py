@@ -126,7 +126,7 @@ def main() -> None:
     """Prints a table per setting: a row per program, with the speed of pg as a multiple of its."""
     options = cli.options(Options, cli.docstring_of(__file__))
     if options.report and options.json:
-        tables.insert(options.report, report(json.loads(options.json.read_text())), MARKS)
+        tables.insert(options.report, report(json.loads(options.json.read_text("utf-8"))), MARKS)
         return
     for name in options.settings:
         setting = SETTINGS[name]
@@ -135,7 +135,7 @@ def main() -> None:
         found = measure(setting, spec, options)
         print(shown(found["rows"]), flush=True)
         if options.json:
-            there = json.loads(options.json.read_text()) if options.json.is_file() else {}
+            there = json.loads(options.json.read_text("utf-8")) if options.json.is_file() else {}
             folders.write_json(options.json, there | {name: found})
 
 

@@ -177,7 +177,7 @@ def busiest_thread(shape: tuple[int, int]) -> str:
 def thread_seconds() -> dict[str, float]:
     """The processor time of each thread of this process so far."""
     folder = Path("/proc/self/task")
-    lines = {task.name: (task / "schedstat").read_text() for task in folder.iterdir()}
+    lines = {task.name: (task / "schedstat").read_text("utf-8") for task in folder.iterdir()}
     return {name: int(line.split()[0]) / 1e9 for name, line in lines.items()}
 
 
