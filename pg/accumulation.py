@@ -41,7 +41,7 @@ class Gradient(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What is to be accumulated: the arguments of `make_gradient`, and the sizes."""
+    """The task of an accumulation: the arguments of `make_gradient`, and the sizes."""
 
     config: Config
     collector: Collector
@@ -54,7 +54,7 @@ class _Task(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """What an update starts from: the state of training, and the numbers of the batch's key."""
+    """The start of an update: the state of training, and the numbers of the batch's key."""
 
     state: Any  # `pg.train.TrainState`
     key_data: Array

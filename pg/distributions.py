@@ -310,9 +310,7 @@ class TanhGaussian(NamedTuple):
         flat = jnp.ones_like(standard[..., :1])
         tanh = jnp.concatenate([-flat, jnp.tanh(u), flat], axis=-1)
         action = self.centre[..., None] + self.half_width[..., None] * tanh
-        angle = frequency[..., None] * action[..., None, :, :]
-        real, imaginary = (f(angle) * weight[..., None, :, :] for f in (jnp.cos, jnp.sin))
-        return _product_of_entries(jnp.sum(real, axis=-1), jnp.sum(imaginary, axis=-1))
+        return _of_points(action, weight, frequency)
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) - Σ_d log(1 - tanh²u_d), finite for every u, [...]."""
@@ -421,18 +419,14 @@ class CensoredGaussian(NamedTuple):
         """Real and imaginary part of E exp(i ω·a), [..., J] each: the atoms, and between the bounds
         96 nodes of Gauss-Legendre quadrature in each entry. frequency: ω.
         """
-        bounds = (self._standard(bound) for bound in (self.low, self.high))
-        start, end = (jnp.clip(z, -_FARTHEST, _FARTHEST)[..., None] for z in bounds)
-        nodes, weights = (_nodes(x, self.mean) for x in _LEGENDRE)
-        z = 0.5 * (end + start) + 0.5 * (end - start) * nodes
+        bounds = [self._standard(bound) for bound in (self.low, self.high)]
+        ends = jnp.clip(jnp.stack(bounds, axis=-1), -_FARTHEST, _FARTHEST)
+        z, within = _legendre_between(ends, (_LEGENDRE,))
         inside = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * z
-        within = 0.5 * (end - start) * weights * norm.pdf(z)
         below, above = (jnp.exp(log_p)[..., None] for log_p in self._log_atoms())
         action = jnp.concatenate([self.low[..., None], inside, self.high[..., None]], axis=-1)
-        weight = jnp.concatenate([below, within, above], axis=-1)[..., None, :, :]
-        angle = frequency[..., None] * action[..., None, :, :]
-        real, imaginary = jnp.cos(angle) * weight, jnp.sin(angle) * weight
-        return _product_of_entries(jnp.sum(real, axis=-1), jnp.sum(imaginary, axis=-1))
+        weight = jnp.concatenate([below, within * norm.pdf(z), above], axis=-1)
+        return _of_points(action, weight, frequency)
 
     def log_prob(self, sample: Float[Array, "*B D"]) -> Float[Array, "*B"]:
         """log N(u) between the bounds, log Φ beyond them, summed over the D dimensions, [...]."""
@@ -550,6 +544,19 @@ class Product(NamedTuple):
 
 
 Distribution = Categorical | Gaussian | TanhGaussian | CensoredGaussian | Product
+
+
+def _of_points(
+    action: Float[Array, "*B D K"],
+    weight: Float[Array, "*B D K"],
+    frequency: Float[Array, "*B J D"],
+) -> Complex:
+    """Real and imaginary part of E exp(i ω·a), [..., J] each, of independent entries of an action
+    with K points each. frequency: ω.
+    """
+    angle = frequency[..., None] * action[..., None, :, :]
+    real, imaginary = (f(angle) * weight[..., None, :, :] for f in (jnp.cos, jnp.sin))
+    return _product_of_entries(jnp.sum(real, axis=-1), jnp.sum(imaginary, axis=-1))
 
 
 def _product_of_entries(real: Float[Array, "*B J D"], imaginary: Float[Array, "*B J D"]) -> Complex:

@@ -578,7 +578,7 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
 
 
 def _collector_of_group(config: Config, h: Hyperparams, number: int) -> Collector:
-    """How the environments of one of so many micro-batches are collected."""
+    """The collector of the environments of one of so many micro-batches."""
     env = envs.configured(config, config.num_envs // number, h.env_params)
     return rollout.make_collector(config, env)
 

@@ -27,7 +27,7 @@ UNITS = {
     "GI": 2**30,
     "TI": 2**40,
 }
-# What a process takes of a CPU's memory, over the compiler's account of its programs: 1.24 were
+# A process's memory on a CPU over the compiler's account of its programs, with a margin: 1.24 were
 # seen, of 4 micro-batches of 25,000 environments of CartPole.
 OVER_ACCOUNT = 1.3
 SHARE = 0.8  # of what is free; the rest is for the compiler, the host's copies, and other people
@@ -101,7 +101,7 @@ def for_programs(num_devices: int, limit: int | None = None) -> int:
 
 
 def over_account() -> float:
-    """What programs take of the memory over the compiler's account of them."""
+    """The memory of programs over the compiler's account of them."""
     import jax
 
     return 1.0 if jax.local_devices()[0].memory_stats() else OVER_ACCOUNT

@@ -1436,8 +1436,8 @@ MUTANTS = [
     Mutant(
         "the mean of a rotation without the atoms at the bounds",
         "distributions.py",
-        "weight = jnp.concatenate([below, within, above], axis=-1)",
-        "weight = jnp.concatenate([0 * below, within, 0 * above], axis=-1)",
+        "weight = jnp.concatenate([below, within * norm.pdf(z), above], axis=-1)",
+        "weight = jnp.concatenate([0 * below, within * norm.pdf(z), 0 * above], axis=-1)",
         "tests/core/test_distributions.py -k mean_of_a_rotation",
     ),
     Mutant(
