@@ -323,7 +323,7 @@ equal(
 
 
 def asymmetry(direction, gamma):
-    """Of a direction as a function of the logits, at θ."""
+    """The asymmetry of a direction's Jacobian with respect to the logits, at θ."""
     return pg.diagnostics.asymmetry(lambda x: direction(mdp, x, gamma), theta)
 
 

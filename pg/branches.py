@@ -27,7 +27,7 @@ _SQRT_2PI = math.sqrt(2 * math.pi)
 
 
 class Branching(NamedTuple):
-    """Which episodes leave each visited state."""
+    """The episodes that leave each visited state."""
 
     kind: Kind = "sampled"  # the actions that they begin with
     gamma: Float[ArrayLike, ""] = 1.0  # γ of their returns

@@ -29,7 +29,7 @@ _RELATIONS = re.compile("[=≈~↦∝≤≥]")
 
 
 def is_equation(text: str) -> bool:
-    """Whether a text is an equation and nothing else, every part of which has a translation."""
+    """True for a text that is one equation whose every part has a translation."""
     return bool(_RELATIONS.search(text)) and latex(text) is not None
 
 

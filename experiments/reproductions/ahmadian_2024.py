@@ -23,7 +23,7 @@ MARGIN = 0.01  # of the reward: as good as
 
 @dataclasses.dataclass
 class Options(reporting.Files):
-    """How long and how often is trained."""
+    """Length and number of the training runs."""
 
     updates: int = 60
     """Batches of 64 sequences."""

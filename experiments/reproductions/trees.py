@@ -183,7 +183,7 @@ def train(
     size: int,
     seeds: int,
 ) -> np.ndarray:
-    """What is watched of a policy that is a table, before each update of training from sampled
+    """The watched values of a tabular policy, before each update of training from sampled
     groups by plain stochastic gradient ascent, [seeds, updates, ...].
 
     Args:

@@ -25,7 +25,7 @@ NUM_STEPS = 128  # of the batch whose gradient alone is timed
 
 
 class Way(NamedTuple):
-    """How a gradient is computed."""
+    """A way of computing a gradient."""
 
     small_kernel: int  # entries of the largest kernel with transposed products
     rows: int = 256  # of a block

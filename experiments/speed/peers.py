@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     own: tuple[str, ...] = PPO
 
     def spec(self, divide: int) -> dict[str, Any]:
-        """What a worker is told. divide: of environments, steps and updates."""
+        """The settings for a worker. divide: of environments, steps and updates."""
         return {
             "task": {
                 "env": self.env,

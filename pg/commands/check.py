@@ -153,7 +153,8 @@ def _compare(found: Any, names: Sequence[str], gamma: float) -> None:
             h = references.hyperparams(facts, gamma)
             figures = references.all_figures(family.find(name), facts, h)
             rows.append(_row(name, figures))
-    print(f"\nexact, on {' · '.join(found.figures)}; variance of reinforce = 1")
+    problems = " · ".join(found.figures)
+    print(f"\nexact, on {problems}, with exact critics; variance of reinforce = 1")
     print(tables.plain([["", "bias", "variance", "signal to noise"], *rows]))
 
 

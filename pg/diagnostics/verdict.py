@@ -584,6 +584,8 @@ def _bias(
         return Finding("mean", text, True, worst, EXACT if subject.claims_target else math.nan)
     off = ", ".join(f"{_percent(error)} on {name}" for name, error in errors.items())
     text = f"the exact mean is off {target} by {off}{_likeness(subject, problem, mean)}"
+    if subject.facts.critic != "none":
+        text += ", with a critic that is wrong"
     if subject.claims_target:
         text = f"unbiased_for={subject.facts.unbiased_for!r} is claimed, and {text}"
         return Finding("mean", text, False, worst, EXACT)

@@ -879,8 +879,8 @@ def _alone(y: Any) -> list[int]:
 
 
 def _marked(y: Any, offset: int) -> list[int]:
-    """Which points of a line have markers: eight tell it apart, more would hide it; and those that
-    stand alone.
+    """The points of a line that have markers: eight tell it apart, more would hide it; and those
+    that stand alone.
     """
     every = -(-len(y) // 8)
     return sorted({*range(offset % every, len(y), every), *_alone(y)})

@@ -88,7 +88,7 @@ def test_a_trial_fills_every_section_also_after_a_stop(tmp_path: Path) -> None:
 
 
 def test_the_page_of_this_repository_is_generated() -> None:
-    """Of its results, where there are any, else of none: then every cell says so."""
+    """From stored results, where there are any; otherwise every cell says that there are none."""
     source = PAGE.with_suffix(".json")
     assert PAGE.read_text() == report.page(driver.read(source) if source.exists() else None)
     if not source.exists():

@@ -13,9 +13,7 @@ BARS = ("CartPole-v1", "Acrobot-v1", "Catch-bsuite", "DeepSea-bsuite")
 
 
 def assert_reached(name: str, lines: list[learning.Result]) -> None:
-    """That as many of the 20 seeds as the bar asks for are as good as it asks, within the
-    budget.
-    """
+    """Asserts that as many of the 20 seeds as the bar asks for reach it within the budget."""
     row = suites.row_of(name, "actor_critic")
     assert row is not None
     assert row.bar is not None

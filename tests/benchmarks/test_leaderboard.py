@@ -105,7 +105,7 @@ def test_a_noisy_reference_is_allowed_for() -> None:
 
 
 def test_without_a_reference_nothing_is_said_of_cosines() -> None:
-    """Of one whose noise hides the gradient: variance and signal are what they are."""
+    """A gradient that noise hides has no cosine; its variance and signal are reported."""
     found, truth = estimates()
     line, _ = leaderboard.assess("a", "start", "reinforce", 0, found, truth._replace(cosine=0.3))
     assert math.isnan(line.steps_for_0_5.value)

@@ -1,4 +1,4 @@
-"""That it learns: small problems of known optimum in seconds, CartPole over 20 seeds in the slow
+"""Learning: small problems of known optimum in seconds, CartPole over 20 seeds in the slow
 lane.
 """
 

@@ -66,7 +66,7 @@ def test_the_median_of_relative_costs_decides() -> None:
 
 
 def test_what_is_not_known_to_get_there_decides_nothing() -> None:
-    """Where every interval reaches infinity; and an estimator that was not measured everywhere."""
+    """Intervals that all reach infinity; and an estimator that was not measured everywhere."""
     lucky = quality("reinforce", 1.0, "CartPole-v1", "middle")
     lucky = lucky._replace(steps_for_0_9=Estimate(1.0, 1.0, math.inf))
     measured = [

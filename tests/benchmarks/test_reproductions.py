@@ -262,9 +262,7 @@ def test_only_the_dropped_direction_is_asymmetric() -> None:
 
 
 def test_a_rotation_is_no_gradient() -> None:
-    """Of D = [[1, -1], [1, 1]] the antisymmetric part is as large as half of √8, the symmetric one
-    too.
-    """
+    """For D = [[1, -1], [1, 1]] the antisymmetric and the symmetric part have norm √8 / 2 each."""
     turn = jnp.array([[1.0, -1.0], [1.0, 1.0]])
     ratio = dynamics.asymmetry(
         tabular.bandit([0.0, 1.0]), lambda mdp, x, gamma: turn @ x, jnp.ones(2), [0.5]
@@ -322,7 +320,7 @@ def test_the_verdict_is_what_the_figures_say() -> None:
 
 
 def test_a_share_has_its_interval() -> None:
-    """Of 0 of n: up to 1 - (α/2)^(1/n), Clopper & Pearson."""
+    """For 0 of n it reaches up to 1 - (α/2)^(1/n), Clopper & Pearson."""
     assert reporting.share(np.zeros(100, bool)) == pytest.approx((0.0, 0.0, 1 - 0.025**0.01))
     value, low, high = reporting.share(np.arange(100) < 20)
     assert (value, low, high) == pytest.approx((0.2, 0.1267, 0.2918), abs=1e-4)

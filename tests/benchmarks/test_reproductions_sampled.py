@@ -50,9 +50,7 @@ def blocks_of(weighted: np.ndarray) -> snapshots.Blocks:
 
 @pytest.mark.slow
 def test_the_direction_is_that_of_standardised_advantages() -> None:
-    """What PPO's own code makes of all the episodes as one batch, from blocks; of others the sums
-    are left out.
-    """
+    """Blocks give what PPO's own code gives for all episodes as one batch."""
     config, h = preset("ppo", env="CartPole-v1")
     state = jax.jit(make_learner(config, h).init)(jax.random.key(0))
     env = envs.configured(config, 6)
@@ -167,9 +165,7 @@ def test_of_no_variance_there_is_no_share() -> None:
 
 @pytest.mark.slow
 def test_the_sampled_value_is_the_value() -> None:
-    """Of the point mass, within its standard errors; it goes on from the time at which a state
-    stands.
-    """
+    """The value of the point mass, within its standard errors, from the time of each state on."""
     gain, log_std = 0.5 * variances.best_gain(), np.full(2, variances.NOISE)
     env = envs.make_env(variances.POINT_MASS, 16)
 
@@ -204,7 +200,7 @@ def test_stacked_estimates_are_one_of_arrays() -> None:
 
 @pytest.mark.slow
 def test_the_exact_value_takes_away_what_the_state_alone_explains() -> None:
-    """Of the point mass: the other parts stay as they are, to the bit, or nearly."""
+    """On the point mass the other parts stay as they are, to the bit, or nearly."""
     found = variances.of_point_mass(0.5 * variances.best_gain(), jax.random.key(0), 64)
     assert found.true.trajectory.value == pytest.approx(found.plain.trajectory.value, rel=0.01)
     assert found.true.action.value < 0.1 * found.plain.action.value

@@ -46,8 +46,8 @@ def test_the_length_after_the_first_token_is_geometric() -> None:
 
 
 def test_averaging_over_the_own_length_changes_lengths_and_the_gradient_does_not() -> None:
-    """Of three tokens at most, where the second is the end or is not: by hand 4/63 of a token for a
-    unit of reward, and less of it after the right token.
+    """Sequences of at most three tokens: by hand 4/63 of a token for a unit of reward, and less of
+    it after the right token.
     """
     env, logits = trees.answers(3)
     mdp = tabular.prefix_tree(env)

@@ -61,7 +61,7 @@ def assert_close(one: Any, other: Any, tolerance: float) -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_rows_of_a_batch_draw_what_they_draw_in_the_whole() -> None:
-    """Of every width of number, after splits and folds, and of the keys of the rows."""
+    """Numbers of every width, after splits and folds, and the keys of the rows."""
 
     def drawn(key: Any, number: int) -> list[Any]:
         other, folded = jax.random.split(key)[1], jax.random.fold_in(key, 7)

@@ -65,7 +65,7 @@ def test_leave_one_out_ratio_survives_one_sample_that_dwarfs_the_others() -> Non
 
 @pytest.mark.usefixtures("x64")
 def test_time_shrinkage_leaves_the_own_sample_out_altogether() -> None:
-    """Of the means, of the weight, and of the steps that count."""
+    """The means, the weight, and the steps that count."""
     g = np.random.default_rng(4)
     x, valid = g.normal(size=(5, 4)), np.arange(5)[:, None] < np.array([5, 2, 3, 4])
     x = np.where(valid, x, 0.0)

@@ -61,7 +61,7 @@ def batch() -> tuple[Network, Any, Trajectory]:
 
 
 def largest_difference(policy: Network, params: Any, traj: Trajectory) -> float:
-    """That of log π in the rollout from log π in one pass."""
+    """The largest difference of log π in the rollout from log π in one pass."""
     again = jax.jit(lambda: unroll(policy, params, traj.obs, traj.first))()
     difference = jnp.abs(again.log_prob(traj.action) - traj.log_prob)
     return float(jnp.where(traj.valid, difference, 0.0).max())
@@ -146,7 +146,7 @@ def test_a_token_sees_the_prompt_and_what_is_before_it(
 def test_a_sequence_that_begins_forgets_the_last_one(
     batch: tuple[Network, Any, Trajectory],
 ) -> None:
-    """Of some environments, while the others go on."""
+    """Some environments begin anew while the others go on."""
     policy, params, traj = batch
     step = jax.jit(policy.apply)
     carry = start(policy, NUM_ENVS)
@@ -219,7 +219,7 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 
 @pytest.mark.slow
 def test_memory_grows_with_the_length() -> None:
-    """Of an update, by the compiler's own analysis: twice the length is not four times as much."""
+    """By the compiler's account, twice the length takes less than four times the memory."""
 
     def temporary(length: int) -> int:
         config = settings(task(length), num_envs=64, hidden_sizes=(64, 64))

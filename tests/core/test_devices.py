@@ -225,7 +225,7 @@ def start(
 
 
 def finished(jobs: list[subprocess.Popen[str]], seconds: float = 300) -> list[str]:
-    """What they printed, all of them having succeeded."""
+    """The outputs of the processes, all of which have succeeded."""
     texts = [job.communicate(timeout=seconds)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * len(jobs), texts
     return texts

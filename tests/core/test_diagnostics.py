@@ -63,7 +63,7 @@ def sampled(problem: functools._lru_cache_wrapper, num_episodes: int = EPISODES)
 def tabular_sample(
     name: str, problem: functools._lru_cache_wrapper, **options: int | object
 ) -> Sample:
-    """What `per_episode` says of an estimator on a tabular problem."""
+    """The samples of `per_episode` for an estimator on a tabular problem."""
     estimator = ESTIMATORS[name](
         tabular_policy(*problem().logits.shape), None, Hyperparams(gamma=GAMMA)
     )
@@ -240,7 +240,7 @@ def test_pairwise_cosines_of_stored_gradients() -> None:
 
 
 def test_the_expected_cosine_of_many_parameters() -> None:
-    """Of the mean of N Gaussian gradients in 2,000 dimensions, to what they scatter about."""
+    """The cosine of the mean of N Gaussian gradients in 2,000 dimensions to their expectation."""
     truth = jax.random.normal(jax.random.key(0), (2_000,))
     for n in (4, 64):
         noise = jax.random.normal(jax.random.key(n), (50, n, 2_000)) * 5.0

@@ -430,7 +430,7 @@ def test_mean_and_variance_of_an_action_are_those_of_its_density(mean: float) ->
 def test_the_derivatives_of_squashed_moments_are_those_of_the_integral(
     std: float, error: float
 ) -> None:
-    """Of estimators with an analytic mean over actions they are a part of the gradient."""
+    """They are a part of the gradient of estimators with an analytic mean over actions."""
     fine = np.linspace(-12.0, 12.0, 200_001)
     density = np.exp(-(fine**2) / 2) / np.exp(-(fine**2) / 2).sum()
 

@@ -71,7 +71,7 @@ def test_the_shape_of_old_keys_is_traced_once(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("train", [make_train, lambda config: jax.jit(make_train(config))])
 def test_a_program_that_is_compiled_before_a_mistake_is_seen(train: Any) -> None:
-    """What tables of mistakes are held to, with a training that comes first."""
+    """Tables of mistakes detect a training run that comes first."""
 
     def mistake() -> None:
         train(untrained().config)(jax.random.key(0))

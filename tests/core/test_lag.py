@@ -103,7 +103,7 @@ def test_the_weights_are_one_until_the_policy_has_moved(collect: Any, mixture: A
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("collect", ["episodes", pytest.param("windows", marks=pytest.mark.slow)])
 def test_the_metrics_of_the_weights_are_those_of_numpy(collect: Any) -> None:
-    """Of episodes that are padded, and of the steps of a window."""
+    """Padded episodes, and the steps of a window."""
     made = config(1, "vtrace", collect=collect, num_steps=6, num_envs=16)
     env = envs.configured(made, made.num_envs)
     policy = networks.make_policy(made, env)
@@ -153,7 +153,7 @@ def test_a_lag_needs_an_importance_ratio() -> None:
 
 
 def test_a_lag_excludes_a_bound_on_the_divergence_from_the_behaviour() -> None:
-    """Which is above it before the first step, so that nothing would be learned."""
+    """The divergence is above the bound before the first step, so that nothing would be learned."""
     made = config(2, "ppo", collect="windows")
     with pytest.raises(ValueError, match="large before the first step, so that none may be taken"):
         make_learner(made, made.hyperparams(stop_kl=0.01))

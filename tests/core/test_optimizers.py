@@ -662,8 +662,8 @@ def test_transported_gradients_of_a_quadratic_are_those_where_the_path_is() -> N
 
 @pytest.mark.usefixtures("x64")
 def test_transported_gradients_are_biased_by_the_square_of_the_move() -> None:
-    """Of a table, whose J is not quadratic: m ∇J(θ') + (1 - m) ∇J(x) is ∇J(θ) up to a quarter of
-    the error at half the move, and without the extrapolation up to half of it.
+    """On a table, whose J is not quadratic, half the move leaves a quarter of the error of
+    m ∇J(θ') + (1 - m) ∇J(x) as ∇J(θ), and half of it without the extrapolation.
     """
     m, errors = 0.5, []
     for distance in (0.1, 0.05):
@@ -700,8 +700,8 @@ def test_a_momentum_that_looks_infinitely_far_ahead_is_refused() -> None:
 
 
 def test_every_step_of_every_run_has_a_key_of_its_own() -> None:
-    """What an optimizer draws differs between seeds that are vmapped, between updates and between
-    the steps on one batch; a run in chunks draws it again.
+    """An optimizer's draws differ between vmapped seeds, between updates and between the steps on
+    one batch; a run in chunks repeats them.
     """
 
     def recorder(rate: Any) -> optax.GradientTransformationExtraArgs:

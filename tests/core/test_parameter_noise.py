@@ -228,7 +228,7 @@ def test_symmetric_samples_are_unbiased_and_their_mean_has_less_variance(name: s
 
 
 def test_a_baseline_of_the_mirrored_episode_is_biased() -> None:
-    """Which is why settings refuse it."""
+    """Settings refuse it for this reason."""
     found = enumerated("leave_one_out")
     gap = mean_of(found.weight, found.pairs["log_std"]) - np.asarray(found.exact["log_std"])
     assert np.abs(gap).max() > 0.1
@@ -366,7 +366,7 @@ def test_estimators_whose_first_weight_is_the_return() -> None:
 
 @pytest.mark.parametrize("name", ["time_baseline", "state_value", "optimal_time_baseline"])
 def test_estimators_of_later_steps_weigh_the_first_by_the_return(name: str) -> None:
-    """That of each is the return less a baseline, and the steps after it have no score."""
+    """The first step's weight is the return less a baseline; later steps have no score."""
     traj, _, params = collect(6)
     critic = tabular.table_critic(jnp.array([0.3, -0.4, 0.0]))
     estimator = ESTIMATORS[name](table(), critic, Hyperparams(gamma=GAMMA))

@@ -56,7 +56,7 @@ def worth(task: Sequences, shown: Any) -> np.ndarray:
 
 
 def test_the_most_likely_policy_has_the_shares_of_the_tokens() -> None:
-    """Of the valid steps alone: (1, 1, 0) ends after two, and the third is none."""
+    """Only valid steps count: (1, 1, 0) ends after two, and the third is none."""
     action = jnp.array([[1, 0], [1, 0], [0, 1]])
     valid = jnp.array([[True, True], [True, True], [False, True]])
     first = jnp.zeros((3, 2), bool).at[0].set(True)

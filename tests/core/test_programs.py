@@ -55,7 +55,7 @@ class PaidOnTheHost(Clock):
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is compiled from now on; nothing has been before."""
+    """The compilations from now on; nothing has been compiled before."""
     execution.forget_programs()
     seen, original = [], jax.stages.Lowered.compile
 
@@ -74,8 +74,8 @@ def trained(config: Config, **hyperparams: Any) -> tuple[execution.Run, np.ndarr
 
 
 def test_three_learning_rates_are_one_compilation(compilations: list[str]) -> None:
-    """Of training, and of evaluation; with the bits that each has when it is compiled for it
-    alone.
+    """One compilation of training and one of evaluation, with the bits of a program that is
+    compiled for one rate alone.
     """
     config = Config(env=Clock(), **SMALL, preset=None)
     found = [trained(config, learning_rate=rate) for rate in (0.5, np.float32(0.1), 1)]

@@ -23,7 +23,7 @@ WINDOWS = Config(
 
 
 class Recorder:
-    """What becomes of every key: drawn from or split, or folded with a number, once per run of the
+    """The use of every key: drawn from or split, or folded with a number, once per run of the
     program.
     """
 

@@ -89,7 +89,7 @@ def test_however_a_run_is_cut() -> None:
 @pytest.mark.slow
 @pytest.mark.acceptance("D3")
 def test_the_bits_of_this_machine_are_those_that_were_kept() -> None:
-    """Of four algorithms, where this software on this processor has been seen before.
+    """The digests of four algorithms, where this software has run on this processor before.
 
     They cannot tell why they differ: `git bisect` finds the commit, and only its author whether
     that was meant.

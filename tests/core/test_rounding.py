@@ -1,5 +1,5 @@
-"""What differs by rounding alone is equal: it is not divided by its own spread, whatever its
-size.
+"""Numbers that differ by rounding alone are equal: they are not divided by their own spread,
+whatever its size.
 """
 
 from typing import Any
@@ -116,7 +116,7 @@ def test_returns_of_1000_and_of_1000_01_over_a_thousand_steps_differ(name: str) 
 
 @pytest.mark.usefixtures("x64")
 def test_the_floor_follows_the_precision() -> None:
-    """What 32 bits cannot tell apart is a difference in 64."""
+    """A difference that 32 bits cannot represent is one in 64."""
     assert psi("standardised", [[1e6, 1e6 + 1e-6] * 5]).all()
     assert not psi("standardised", [[1000.1] * 55]).any()
 
@@ -173,7 +173,7 @@ def test_advantages_without_a_critic_are_compared_with_the_returns_they_were_mad
 
 
 def test_rewards_on_a_large_offset_are_scaled_by_their_own_spread() -> None:
-    """Of mean 10⁵ and standard deviation 0.5, a bandit's; the same in single floats is not."""
+    """A bandit's rewards of mean 10⁵ and standard deviation 0.5; in single floats they are not."""
     rewards = 1e5 + 0.5 * np.random.default_rng(0).normal(size=(1, 512))
     config = Config(scale_rewards=True, num_envs=512, preset=None)
     traj = episodes_of(rewards)

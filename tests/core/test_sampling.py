@@ -41,7 +41,7 @@ def noise_of(name: Any, size: int, steps: int, num_keys: int = 1, num_envs: int 
 
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_the_noise_of_one_episode_is_uniform_and_independent_from_step_to_step(name: Any) -> None:
-    """Of 4,000 batches, the first and the last episode."""
+    """The first and the last episode of 4,000 batches."""
     noise = noise_of(name, 6, 2, num_keys=4000)
     for u in (noise[:, :, 0], noise[:, :, 5]):
         assert stats.kstest(u[:, 0], "uniform").pvalue > 1e-3
@@ -152,8 +152,8 @@ def test_points_are_handed_out_in_the_order_of_states() -> None:
 
 
 def through_the_rollout(name: Any, num_keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the policy sees at two steps, [keys, 2, 8, 2], and the noise that its actions are made
-    of, as numbers in (0, 1), [keys, 2, 8].
+    """The policy's observations at two steps, [keys, 2, 8, 2], and the noise of its actions as
+    numbers in (0, 1), [keys, 2, 8].
     """
     env, policy = envs.make_env(REGULATOR, 8), linear()
 
@@ -182,7 +182,7 @@ def test_a_rollout_scrambles_each_step_anew() -> None:
 
 
 def test_a_rollout_sorts_states_at_each_step() -> None:
-    """Of the lower half of the states, and of the upper, the noise is in each of 4 cells once."""
+    """In the lower half of the states, and in the upper, the noise is in each of 4 cells once."""
     obs, noise = through_the_rollout("array", 20)
     order = np.argsort(obs[..., 0], axis=-1)
     in_order = np.take_along_axis(noise, order, axis=-1).reshape(20, 2, 2, 4)
@@ -262,7 +262,7 @@ def estimates_of_every_cell(
 def test_the_mean_over_all_noise_is_the_gradient(
     name: Any, num_episodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all shifts, or of all pairs, through the rollout: exactly."""
+    """The mean over all shifts, or all pairs, through the rollout, is exactly the gradient."""
     expected = np.ravel(tabular.exact_gradient(DETERMINISTIC, LOGITS, GAMMA))
     every = estimates_of_every_cell((DETERMINISTIC, LOGITS), name, num_episodes, monkeypatch)
     for found in every.values():

@@ -39,7 +39,7 @@ def test_it_is_a_scan_as_far_as_it_goes(length: int, left: tuple[int, ...]) -> N
 
 
 def test_inputs_that_are_not_reached_are_not_computed() -> None:
-    """Of 1000 steps the first blocks alone are asked for, those that are ready ahead included."""
+    """The first blocks alone of 1000 steps are computed, those that are ready ahead included."""
     seen: list[np.ndarray] = []
 
     def watched(steps: jax.Array) -> jax.Array:

@@ -152,7 +152,7 @@ def test_a_weight_of_another_shape_is_refused(psi: Any) -> None:
 
 
 def test_a_weight_of_whole_episodes_is_theirs() -> None:
-    """Of shape [B], as of shape [T, B], also where T = B; one of steps is said as [T, 1]."""
+    """Shape [B] means [T, B], also where T = B; a weight of steps has shape [T, 1]."""
     whole = gradient(own(lambda r: r.sum(0)), policy())
     full = gradient(own(lambda r: jnp.broadcast_to(r.sum(0), r.shape)), policy())
     np.testing.assert_array_equal(whole.policy, full.policy)
@@ -167,9 +167,7 @@ OF_T, OF_B = jnp.arange(1.0, SQUARE + 1)[:, None], jnp.arange(1.0, SQUARE + 1)[N
 
 @pytest.mark.parametrize("held", [OF_T, OF_B], ids=["[T, 1]", "[1, B]"])
 def test_a_weight_may_hold_an_array_of_its_own_also_where_t_is_b(held: jax.Array) -> None:
-    """Of the numbers of steps or of episodes, which are one and the same: Ψ of shape [B] is of
-    episodes.
-    """
+    """The numbers of steps and of episodes are equal: Ψ of shape [B] weighs episodes."""
     whole = gradient(own(lambda r: (held * r).sum(0)), policy())
     full = gradient(own(lambda r: jnp.broadcast_to((held * r).sum(0), r.shape)), policy())
     np.testing.assert_array_equal(whole.policy, full.policy)

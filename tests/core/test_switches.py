@@ -236,7 +236,7 @@ def test_the_clipped_share_is_of_the_steps_that_count(ratio: Any, clip: Any) -> 
     ],
 )
 def test_weights_are_over_their_mean_by_hand(ratio: Any, over: Any) -> None:
-    """Of a group or of the batch, of the steps that count, with padding after short episodes."""
+    """Over a group or the batch, and the steps that count, with padding after short episodes."""
     made = config(baseline="none")
     policy, params, moved, log_rho = lagging(made)
     credit: Any = "to_go" if ratio == "per_decision" else "total"
@@ -296,7 +296,7 @@ def test_the_facts_of_the_default_are_those_of_a_leave_one_out_baseline() -> Non
 
 
 def test_presets_come_with_the_hyperparameters_of_their_papers() -> None:
-    """Which are none of the switches: those of another choice have the defaults."""
+    """Switches of another choice keep the default hyperparameters."""
     made = Config(env=MDP, estimator=sequence_estimator(**vars(PRESETS["gspo"])))
     assert made.hyperparams().epsilon == 3e-4
     assert made.hyperparams().epsilon_high == 4e-4

@@ -126,8 +126,8 @@ def test_chunks_of_updates_are_the_one_scan_bit_for_bit(config: Config) -> None:
 
 @pytest.mark.acceptance("J1")
 def test_every_update_has_a_key_of_its_own() -> None:
-    """That of its number: a key that is not threaded through would sample the same episodes at
-    every update.
+    """The key follows the update's number: a key that is not threaded through would sample the
+    same episodes at every update.
     """
     init_key, keys = training_keys(KEY, 0, 50)
     data = np.asarray(jax.random.key_data(jnp.append(keys, init_key)))

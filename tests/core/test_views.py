@@ -1,4 +1,4 @@
-"""What policy and critic see: parts of an observation by name, and a critic that sees more.
+"""Views of policy and critic: parts of an observation by name, and a critic that sees more.
 
 The exact tests are of a table whose states look alike to the policy.
 """

@@ -182,6 +182,18 @@ def test_functions_are_short_and_documented() -> None:
                 assert length <= 70, f"{path.name}: {node.name} has {length} lines"
 
 
+CLAUSE = re.compile(r"(What|Whether|How|Where|Which|That|Who|When|If|Of)\b")
+
+
+def test_docstrings_open_with_a_noun_phrase_or_a_verb() -> None:
+    for folder in ("pg", "experiments", "tests", "docs"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    doc = ast.get_docstring(node) or ""
+                    assert not CLAUSE.match(doc), f"{path.relative_to(ROOT)}: {doc.splitlines()[0]}"
+
+
 UNSAFE = {"pickle", "cloudpickle", "marshal", "dill", "joblib", "shelve"}
 # The loader of yaml that makes plain data alone, imported by its name.
 SAFE_YAML = {"yaml", "yaml.YAMLError", "yaml.safe_load"}

@@ -28,7 +28,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def code(path: Path) -> list[str]:
-    """What is Python on a page; cells of the tutorial begin with this too."""
+    """The Python code of a page; cells of the tutorial begin with this too."""
     return blocks(path, "python") + blocks(path, r"\{code-cell\} python")
 
 

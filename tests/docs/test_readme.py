@@ -165,7 +165,7 @@ ROWS = [name if name in SOME else pytest.param(name, marks=pytest.mark.slow) for
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ROWS)
 def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None:
-    """Of every estimator on the problem with the fewest trajectories; of three on all."""
+    """Every estimator on the problem with the fewest trajectories; three on all problems."""
     problems = tabular.references()
     for column, problem in enumerate(problems):
         if problem == "cancelling" or name in ON_ALL:

@@ -1,4 +1,4 @@
-"""What surrounds the code: one address for all links, a citation, workflows, hooks, and `make`."""
+"""The repository around the code: one address for links, a citation, workflows, hooks, `make`."""
 
 import importlib.util
 import os
@@ -34,7 +34,7 @@ def links() -> ModuleType:
 
 
 def with_address(root: Path, url: str) -> dict[Path, str]:
-    """What the script writes in a copy of the project whose one line is `url`; "" for no line."""
+    """The script's output in a copy of the project whose address is `url`; "" for none."""
     text = (ROOT / "pyproject.toml").read_text()
     text = re.sub(r"^\[project\.urls\]\n(.+\n)*", "", text, flags=re.MULTILINE)
     text += f'\n[project.urls]\nRepository = "{url}"\n' if url else ""

@@ -165,7 +165,7 @@ def test_more_draws_of_a_lookahead_leave_less_of_the_dynamics() -> None:
 
 @pytest.mark.slow
 def test_an_episode_that_ends_in_no_number_is_compared_with_numbers() -> None:
-    """What is observed after an end may be anything, and so where further transitions end."""
+    """Observations after an end may be anything, also at the end of further transitions."""
     nowhere = np.eye(3)
     nowhere[2] = np.nan
     chain = tabular.chain(3, 4, slip=0.3)

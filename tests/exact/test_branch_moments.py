@@ -53,7 +53,7 @@ def followed(t: int, s: int, a: int, cells: tuple[int, ...]) -> float:
 
 @functools.cache
 def one_repetition(name: str, common: bool, t: int, s: int) -> Outcomes:
-    """What the branches of one repetition do, and its probability."""
+    """The branches of one repetition, and their probability."""
     number = 2 * (H - t) - 1  # of random numbers after the first action
     every = list(itertools.product(range(CELLS), repeat=number))
     found: Outcomes = collections.defaultdict(float)

@@ -78,7 +78,7 @@ def function(name: str, on: str) -> Callable[..., np.ndarray]:
 
 
 def estimates(name: str, on: str, error: float = 0.0) -> np.ndarray:
-    """Of every episode, with a critic that is exact for an error of 0."""
+    """The estimates of every episode, with a critic that is exact for an error of 0."""
     found = regulator(on)
     return function(name, on)(found.policy, error, found.episodes)
 
@@ -150,7 +150,7 @@ def test_the_mean_is_the_gradient_whatever_the_critic(name: str, on: str) -> Non
 
 @pytest.mark.parametrize("on", ["planar", pytest.param("noisy", marks=pytest.mark.slow)])
 def test_every_action_by_its_value_has_the_critics_gradient(on: str) -> None:
-    """Which is ∇J where Q is exact."""
+    """The critic's gradient is ∇J where Q is exact."""
     found = regulator(on)
     for error in (0.0, 1.0):
         mean = mean_of(estimates("all_action", on, error), found.episodes)
@@ -269,7 +269,7 @@ def test_without_noise_of_the_dynamics_the_exact_critic_leaves_the_states_alone(
 
 
 def test_noise_of_the_dynamics_is_what_the_exact_critic_leaves() -> None:
-    """Of the first action γ (V(x₁) - E V(x₁)) by its score, episode by episode."""
+    """Per episode, γ (V(x₁) - E V(x₁)) times the score of the first action."""
     found = regulator("noisy")
     traj, (K, log_std) = found.episodes.traj, found.policy
     x0, x1 = traj.obs[0, :, :1], traj.obs[1, :, :1]

@@ -84,7 +84,7 @@ def past_of(episodes: Episodes, weight: np.ndarray) -> PastMoments:
 
 
 def test_what_is_on_average_over_the_actions_is_the_mean_of_the_squares() -> None:
-    """Of scores, which are independent of one another given the past."""
+    """Scores are independent of one another given the past."""
     problem = arbitrary()
     policy = tabular.table_policy(problem.logits)
     traj, probability = tabular.enumerate_trajectories(

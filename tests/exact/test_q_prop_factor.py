@@ -71,7 +71,7 @@ def test_a_factor_of_the_other_episodes_keeps_the_mean(eta: str) -> None:
 
 
 class Parts:
-    """What Q-Prop is made of along every episode, by hand from Q and its derivative: [T, M]."""
+    """The parts of Q-Prop along every episode, by hand from Q and its derivative: [T, M]."""
 
     def __init__(self, critic: Any) -> None:
         traj = episodes().traj
@@ -90,7 +90,7 @@ class Parts:
         self.of_mean = np.stack([slope * x[..., 0], 0 * slope], axis=-1)
 
     def estimates(self, eta: np.ndarray) -> np.ndarray:
-        """Of every episode, [M, P], for η [T, M]."""
+        """The estimates of every episode, [M, P], for η [T, M]."""
         left = (self.advantage - eta * self.variate)[..., None] * self.score
         left = left + eta[..., None] * self.of_mean
         return np.einsum("t,tmp->mp", GAMMA ** np.arange(2), left)

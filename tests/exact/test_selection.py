@@ -76,8 +76,8 @@ def chosen(estimator: Estimator, params: Params, state: Any, batch: Trajectory) 
 
 
 def test_given_any_first_batch_the_second_estimate_has_the_mean_of_the_gradient() -> None:
-    """Of the policy and the critic that the first batch has moved, over every second batch; and
-    which candidate it is depends on the first batch.
+    """The mean over every second batch, for the policy and the critic after the first; the chosen
+    candidate depends on the first batch.
     """
     estimator, params = built(*UNBIASED)
     start = estimator.init(jax.random.key(0))[1]
@@ -119,8 +119,8 @@ def test_a_choice_by_the_batch_itself_is_biased() -> None:
 
 
 def test_the_means_of_what_is_measured_are_variance_and_squared_bias() -> None:
-    """Of halves of one episode, by the moments of one episode; and their sum is the mean squared
-    error of the whole batch.
+    """Halves of one episode, by the moments of one episode; their sum is the mean squared error of
+    the whole batch.
     """
     candidates = ("reward_to_go", BIASED)
     estimator, params = built(*candidates)
@@ -161,7 +161,7 @@ def preferring(state: SelectionState, number: int) -> SelectionState:
 
 
 def test_the_gradient_is_that_of_the_chosen_candidate() -> None:
-    """Of policy and critic: with a gradient of its own, without a critic, and with one."""
+    """The gradient of policy and critic: one of its own, without a critic, and with one."""
     candidates = ("optimal_baseline", "leave_one_out", "state_value")
     estimator, params = built(*candidates)
     start = estimator.init(jax.random.key(0))[1]
@@ -259,8 +259,8 @@ def test_a_batch_or_a_setting_that_will_not_do_is_refused() -> None:
 
 
 def test_a_hyperparameter_without_effect_is_refused() -> None:
-    """Of listed estimators, of switches and of what is made of these; of a user's own, of which
-    nothing is stated, none is.
+    """Listed estimators, switches, and combinations; a user's own states nothing, and none is
+    refused.
     """
     for estimator in (
         "leave_one_out",

@@ -168,7 +168,7 @@ SELF_NORMALISED = [
 
 
 def label(chosen: Any) -> str:
-    """What differs from the default."""
+    """The settings that differ from the default."""
     default = vars(Switches())
     different = [f"{k}={v}" for k, v in vars(chosen).items() if v != default[k]]
     return "-".join(different) or "default"
@@ -260,7 +260,7 @@ BATCHES = [
 
 @pytest.mark.parametrize("chosen", some(BATCHES, [2]), ids=label)
 def test_several_groups_in_a_batch_have_the_mean_of_the_loops(chosen: Switches) -> None:
-    """What is of the batch is of all of its groups, and what is of a group of it alone."""
+    """Statistics of the batch are over all of its groups, those of a group over it alone."""
     assert_mean_of_batches(chosen, 2, 2)
     if not chosen.in_groups:
         assert_mean_of_batches(chosen, 1, 3)
@@ -386,7 +386,7 @@ def slopes(function: Any, logits: np.ndarray) -> np.ndarray:
 def test_the_divergence_from_the_reference_is_the_policys_on_data_of_any_other(
     control: str,
 ) -> None:
-    """Of one token and a uniform behaviour, whose every sequence is in the batch once."""
+    """One token and a uniform behaviour, every sequence of which is in the batch once."""
     mdp, random = tabular.bandit([0.0, 1.0, 2.0, 3.0]), np.random.default_rng(4)
     logits, reference = (np.tile(random.normal(size=4), (mdp.num_states, 1)) for _ in range(2))
     traj = tabular.enumerate_trajectories(mdp, jnp.zeros(logits.shape))[0]
@@ -463,7 +463,7 @@ def test_k1_in_the_loss_regularises_nothing() -> None:
 
 
 def push_by_k1_in_the_loss(average: Any) -> np.ndarray:
-    """What k1 in the loss of each step adds to the mean, [S, A]."""
+    """The term that k1 in the loss of each step adds to the mean, [S, A]."""
     in_loss = Switches(**PLAIN, average=average, kl="k1", kl_place="loss")
     return mean(in_loss, 2) - expected(Switches(**PLAIN, average=average), 2)
 
@@ -485,7 +485,7 @@ def test_k1_in_the_loss_over_a_mean_length_makes_sequences_longer_and_over_a_con
 
 
 def test_k3_in_the_reward_rewards_the_reverse_divergence_and_over_tokens_is_no_gradient() -> None:
-    """Of one token ∇(J - β KL(π ‖ π_ref) + β KL(π_ref ‖ π)); of two the field has a curl."""
+    """With one token ∇(J - β KL(π ‖ π_ref) + β KL(π_ref ‖ π)); with two the field has a curl."""
 
     def field(t: by_loops.Tree, logits: np.ndarray, kl: str) -> np.ndarray:
         return by_loops.mean(t, logits, logits, reference, 1, baseline="none", kl=kl)

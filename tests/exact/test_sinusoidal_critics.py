@@ -80,7 +80,7 @@ def by_actions() -> np.ndarray:
     ],
 )
 def test_control_variates_keep_the_mean(name: str) -> None:
-    """Of two actions at once, and of two steps."""
+    """Two actions at once, and two steps."""
     gradients = lqr.exact_gradient(PLANAR, *PLANAR_POLICY, GAMMA)
     expected = np.concatenate([np.ravel(x) for x in gradients])
     np.testing.assert_allclose(mean_on_planar(name), expected, rtol=1e-10, atol=1e-10)
@@ -119,7 +119,7 @@ BANDITS = {
 @SLOW
 @pytest.mark.parametrize("kind", list(BANDITS))
 def test_every_distribution_of_actions_keeps_the_mean(kind: str) -> None:
-    """Of a Q that turns several times over the range of an action."""
+    """A Q that turns several times over the range of an action."""
     problem, policy = BANDITS[kind]
     episodes = one_step(problem, policy)
     function = estimates_of("trajectory_control_variate", policy, sinusoidal_critic(1))

@@ -52,8 +52,8 @@ def test_the_mean_is_what_the_table_says(row: Case) -> None:
 
 
 def test_the_target_of_q_has_its_mean_and_none_of_the_later_actions_noise() -> None:
-    """Of trajectory_control_variate: for a wrong Q the mean given state and action is that of the
-    return, and with the exact one nothing is left of its variance but the dynamics.
+    """The target of trajectory_control_variate: for a wrong Q its mean given state and action is
+    that of the return; with the exact Q its variance is that of the dynamics alone.
     """
     row = case("trajectory_control_variate")
     for problem in (arbitrary(), exact_critics()):
@@ -158,8 +158,8 @@ def uncoupled_rows() -> Iterator[Any]:
 
 @pytest.mark.parametrize("row", [*uncoupled_rows()], ids=str)
 def test_exact_variance_by_another_route(row: Case) -> None:
-    """Where episodes are not coupled: Σ p x xᵀ - E xᵀ E, x read off one batch with every trajectory
-    in it.
+    """For episodes that are not coupled, Σ p x xᵀ - E xᵀ E, x read off one batch with every
+    trajectory in it.
     """
     estimator, params = row.build()
     traj, probability = tabular.enumerate_trajectories(

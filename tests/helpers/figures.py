@@ -83,7 +83,7 @@ def lines(figure: Any) -> list[Any]:
 
 
 def crosses(line: Any, legend: Any) -> bool:
-    """Whether a line, or one of its points, lies under a legend."""
+    """True for a line that lies, or one of whose points lies, under a legend."""
     path = line.get_transform().transform_path(line.get_path())
     box = legend.get_window_extent().padded(-1)
     dots = line.get_marker() not in ("", "None", None) and any(

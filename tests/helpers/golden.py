@@ -49,7 +49,7 @@ def key() -> str:
 
 
 def digest(tree: Any) -> str:
-    """Of all leaves, with their paths, types and shapes."""
+    """The digest of all leaves, with their paths, types and shapes."""
     found = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         x = np.asarray(leaf)
@@ -59,7 +59,7 @@ def digest(tree: Any) -> str:
 
 
 def digests() -> dict[str, str]:
-    """Of the state and the metrics of every algorithm."""
+    """The digests of the state and the metrics of every algorithm."""
     found = {}
     for name, changes in ALGORITHMS.items():
         config, hyperparams = preset(name, **SMALL | changes)

@@ -1,4 +1,4 @@
-"""What a read may take: no waiting, little work and few bytes."""
+"""The limits of a read: no waiting, little work and few bytes."""
 
 import signal
 import time

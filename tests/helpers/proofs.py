@@ -134,7 +134,7 @@ def endless() -> Problem:
 
 @functools.cache
 def three_actions() -> Problem:
-    """Of which a pair leaves one out, and one of them hardly ever happens."""
+    """Three actions, of which a pair leaves one out, and one hardly ever happens."""
     mdp = tabular.garnet(3, S, 3, branching=2, horizon=2)
     problem = references.arbitrary(mdp)
     return problem._replace(logits=problem.logits + np.array([0.0, 0.0, -4.0]))
@@ -390,7 +390,7 @@ def of_vtrace(case: Case) -> np.ndarray:
 
 
 def of_standardised_pairs(case: Case) -> np.ndarray:
-    """Of a pair the standardised returns are ±1: E[sign(R - R') Z]."""
+    """The standardised returns of a pair are ±1: E[sign(R - R') Z]."""
     each = summands()
     total, z = (discount() * each.reward).sum(0), each.score.sum(0)
     return np.einsum("m,n,mn,msa->sa", each.probability, each.probability, _signs(total), z)

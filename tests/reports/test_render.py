@@ -25,7 +25,7 @@ def frames(path: Path) -> int:
 
 
 def a_run(folder: Path, config: Config, seeds: int = 1) -> None:
-    """What a run leaves that is needed here; several seeds have one policy."""
+    """The part of a run's folder that is needed here; several seeds have one policy."""
     h = Hyperparams()
     state, _ = jax.jit(make_train(config))(jax.random.key(0), h)
     state = jax.tree.map(lambda x: jnp.stack([x] * seeds), state)

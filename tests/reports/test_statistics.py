@@ -162,8 +162,8 @@ def test_the_interval_of_a_mean_covers_as_often_as_it_must(n: int, m: int) -> No
 
 
 def test_the_interval_of_the_iqm_and_of_poi_cover() -> None:
-    """Of symmetric scores, whose IQM is their centre; and of equal methods, one of which improves
-    half the time.
+    """Symmetric scores, whose IQM is their centre; and equal methods, one of which improves half
+    the time.
     """
     g, count = np.random.default_rng(0), 400
     data, other = g.standard_t(5, size=(2, count, 12, 3))

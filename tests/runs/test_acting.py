@@ -54,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, execution.Run]:
 def test_episodes_of_a_saved_policy_are_those_of_its_own_evaluation(
     run: tuple[Path, execution.Run], greedy: bool
 ) -> None:
-    """Of every seed, with the statistics and the parameters of the environment."""
+    """The episodes of every seed, with the statistics and the parameters of the environment."""
     folder, done = run
     evaluation = execution.evaluate_run(CONFIG, done, SEEDS, 6, greedy=greedy)
     keys = execution.seed_keys(SEEDS)[1]

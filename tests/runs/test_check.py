@@ -73,7 +73,7 @@ def test_one_object_of_json(own: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_where_nothing_is_claimed_the_last_line_says_so(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That nothing fails would say that something held."""
+    """The words "nothing fails" would say that something held."""
     found = Verdict("own_mean", {}, UNSTATED, (Finding("structure", "as it should be"),), {})
     monkeypatch.setattr("pg.diagnostics.verdict", lambda *_, **__: found)
     assert check.main([f"{own}:own_mean"]) == 0

@@ -553,8 +553,8 @@ except ValueError as error:
 
 @pytest.mark.acceptance("C9")
 def test_one_process_works_in_a_folder(tmp_path: Path) -> None:
-    """Of 32 that begin together; the others name it, and change nothing. A dead one keeps no lock,
-    20 times over.
+    """One of 32 that begin together; the others name it, and change nothing. A dead one keeps no
+    lock, 20 times over.
     """
     command = [sys.executable, "-c", LOCK, str(tmp_path)]
     with subprocess.Popen([*command, "60"], stdout=subprocess.PIPE, text=True) as owner:

@@ -168,7 +168,7 @@ def test_the_work_for_a_text_grows_as_its_length(
 
 
 def in_ascii(text: str) -> str:
-    """What is written of a text to a stream that is ASCII."""
+    """The text that reaches a stream that is ASCII."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     encoding.make_streams_readable()
     stream.reconfigure(errors=encoding.ERRORS)

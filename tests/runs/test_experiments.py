@@ -380,7 +380,7 @@ def test_a_row_of_the_table_on_lag_is_checked_by_name(
 
 @pytest.mark.slow
 def test_the_page_says_what_a_lag_costs() -> None:
-    """Of three rows again, within their intervals; and of all, the effective sample size falls."""
+    """Three rows again, within their intervals; and the effective sample size of all falls."""
     page = page_table()
     again = ["group_leave_one_out, no ratio", "sequence:ratio=token+clip=symmetric"]
     again += ["sequence:ratio=sequence, mixture: balance"]
@@ -401,7 +401,7 @@ def test_the_page_says_what_a_lag_costs() -> None:
 
 @pytest.mark.slow
 def test_the_page_says_how_far_directions_are_from_the_gradient() -> None:
-    """Of two rows again, within their intervals; and the page's sentences of all of them."""
+    """Two rows again, within their intervals; and the page's sentences about all of them."""
     page = (ROOT / "docs" / "science" / "steps.md").read_text(encoding="utf-8")
     table = page.split("<!-- update variance -->")[1].split("<!-- end of update variance -->")[0]
     lines = [line.strip("| ").split(" | ") for line in table.strip().splitlines()]
@@ -431,7 +431,7 @@ def test_the_page_says_how_far_directions_are_from_the_gradient() -> None:
 
 @pytest.mark.slow
 def test_the_page_says_what_dependent_noise_saves() -> None:
-    """Of one row again, within its intervals."""
+    """One row again, within its intervals."""
     page = (ROOT / "docs" / "science" / "sampling.md").read_text(encoding="utf-8")
     table = page.split("<!-- sampling -->")[1].split("<!-- end of sampling -->")[0]
     again = ("--problems", "regulator", "--estimators", "reward_to_go")
@@ -449,7 +449,7 @@ def test_the_page_says_what_dependent_noise_saves() -> None:
 
 @pytest.mark.slow
 def test_the_page_says_what_choosing_while_training_brings() -> None:
-    """Of the baselines of a table again, within their intervals."""
+    """The baselines of a table again, within their intervals."""
     page = (ROOT / "docs" / "science" / "estimators.md").read_text(encoding="utf-8")
     again = ("--problems", "gridworld", "--choices", "baseline")
     done = run("selected_estimators.py", *again, timeout=900)

@@ -193,7 +193,7 @@ BYTES = [
 
 
 def one_sentence(read: Callable[[Path], Any], folder: Path, name: str) -> str | None:
-    """What is said; None where it could be read. Neither waits for anything."""
+    """The error's sentence; None where it could be read. Neither waits for anything."""
     try:
         with no_waiting():
             read(folder)
@@ -586,7 +586,7 @@ def test_results_may_be_a_link_and_what_is_below_may_not(tmp_path: Path) -> None
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What is asked of the operating system, in order: files without their random digits."""
+    """The calls of the operating system, in order: files without their random digits."""
     seen: list[tuple[str, str]] = []
 
     def plain(path: object) -> str:

@@ -266,8 +266,8 @@ def test_strict_refuses_other_numerics(
 @pytest.mark.slow
 @pytest.mark.acceptance("D6")
 def test_another_offset_of_seeds_changes_the_bits_and_is_recorded(tmp_path: Path) -> None:
-    """What is said to change bits does: the same updates after it has changed are others than in
-    one go.
+    """A setting that is said to change bits does: the same updates after its change differ from
+    those in one go.
     """
     flags = [*RUN, "--out", str(tmp_path), "--cpu-devices", "1"]
     assert train(*flags, "--num-updates", "3", "--name", "x").returncode == 0

@@ -170,7 +170,7 @@ class OfCpu(NamedTuple):
 def test_the_budget_is_that_of_the_devices_that_compute(
     monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    """Of eight that a process has: of an accelerator each has its own, and a CPU one for all."""
+    """Eight devices of one process: accelerators have a budget each, a CPU one for all."""
     there = [kind() for _ in range(8)]
     monkeypatch.setattr(jax, "local_devices", lambda: there)
     monkeypatch.setattr(memory, "free", lambda: 2**20)

@@ -235,7 +235,7 @@ def test_the_width_is_lowered_until_the_programs_fit() -> None:
 
 @pytest.mark.slow
 def test_the_compilers_account_of_memory_grows_with_the_width() -> None:
-    """What the plan rests on: twice the runs, twice the bytes, within a tenth."""
+    """The basis of the plan: twice the runs, twice the bytes, within a tenth."""
     sizes = [
         execution.compile_programs(CONFIG, execution.broadcast(Hyperparams(), 1), ONE, n).num_bytes
         for n in (8, 16)
@@ -563,7 +563,7 @@ def test_a_run_that_skipped_an_update_has_not_diverged() -> None:
 
 
 def test_a_setting_with_one_finite_seed_has_no_interval() -> None:
-    """Of three settings one has two seeds that stayed finite, one has one, and one has none."""
+    """One setting has two seeds that stayed finite, one has one, and one has none."""
     three = spec(table={"gamma": [0.1, 0.2, 0.3]}, seeds=range(2))
     rows = {
         **{

@@ -1,5 +1,5 @@
-"""What is written for people fits their terminal: settings, progress, help, and what is said while
-it compiles.
+"""Text for people fits their terminal: settings, progress, help, and the lines while a program
+compiles.
 """
 
 import os
@@ -64,7 +64,7 @@ def on_screen(monkeypatch: pytest.MonkeyPatch, width: int) -> Screen:
 def metrics(
     mean_return: float = 143.3, *, skipped: tuple[int, ...] = (0,)
 ) -> dict[str, np.ndarray]:
-    """Of one update of each run."""
+    """The metrics of one update of each run."""
     column = np.ones((len(skipped), 1))
     return {
         "return": mean_return * column,
@@ -379,7 +379,7 @@ def test_a_flag_of_before_is_answered_by_that_of_today(script: str, flag: str, t
 
 
 def on_a_terminal(*command: str, **environment: str) -> str:
-    """What a command writes to a terminal of 80 columns."""
+    """The output of a command on a terminal of 80 columns."""
     parent, child = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
     with subprocess.Popen([sys.executable, *command], stdout=child, stderr=child, env=env):

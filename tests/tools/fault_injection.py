@@ -135,7 +135,7 @@ class Ended:
         ]
 
     def stage(self, *, saving: bool) -> str:
-        """Where it was."""
+        """The place of the interruption."""
         done, total = self.progress
         if saving:
             return "saving"
@@ -146,7 +146,7 @@ class Ended:
 
 @dataclasses.dataclass
 class Account:
-    """What came of all trials."""
+    """The results of all trials."""
 
     kills: Counter[str] = dataclasses.field(default_factory=Counter)
     stages: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -224,7 +224,7 @@ def run(
 
 
 def listens(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM: then it has one for all that `interrupts`
+    """True for a process with a handler for SIGTERM: then it has one for all that `interrupts`
     listens to.
     """
     with contextlib.suppress(OSError, AttributeError):
@@ -331,7 +331,7 @@ def without_seconds(data: Any) -> Any:
 
 
 def row_problems(folder: Path, updates: int) -> Iterator[str]:
-    """Where metrics lack an update, or have one twice, or out of order."""
+    """The updates that metrics lack, or have twice, or out of order."""
     for path in folder.rglob("*.parquet"):
         table = tables.read_parquet(path)
         if path.parent.name in ("runs", "checkpoints") or "update" not in table:
@@ -453,9 +453,7 @@ class FaultInjector:
     def judge(
         self, case: Case, ended: Ended, expected: list[int], folder: Path | None
     ) -> Iterator[str]:
-        """What is wrong after a process has ended, killed or not. expected: where it should have
-        gone on.
-        """
+        """The faults after a process has ended, killed or not; expected: where it goes on."""
         # it may not have come so far
         too_early = ended.kill and not ended.went_on and not ended.progress[0]
         if ended.went_on[:1] != expected[:1] and not too_early:
@@ -493,7 +491,7 @@ class FaultInjector:
             yield f"it says {said[0]}, and after {ended.kill} the checkpoints are {there}"
 
     def compare(self, case: Case, folder: Path | None, problems: list[str]) -> list[str]:
-        """What differs from the uninterrupted run, at the end of a trial."""
+        """The differences from the uninterrupted run, at the end of a trial."""
         if folder is None:
             return ["everything: there is no folder"]
         problems += row_problems(folder, case.updates)
@@ -542,7 +540,7 @@ def report(account: Account, cases: tuple[Case, ...], minutes: float) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    """Of the command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

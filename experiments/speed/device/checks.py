@@ -1,4 +1,4 @@
-"""Whether the device computes what the CPU does, twice the same, and without the host."""
+"""Checks that the device computes what the CPU does, twice the same, and without the host."""
 
 import hashlib
 import importlib
@@ -192,7 +192,7 @@ def memory(estimator: str, seeds: int, num_envs: int, num_steps: int) -> dict[st
 
 
 def bits(flags: str, estimators: Sequence[str], **size: int) -> dict[str, str]:
-    """Whether two processes give the same state, of each estimator."""
+    """Compares the states of two processes, for each estimator."""
     own = {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # two share the device

@@ -119,7 +119,7 @@ class Adapter(environment.Environment):
         return state.truncated | (state.time >= params.max_steps_in_episode)
 
     def action_space(self, params: environment.EnvParams) -> Any:
-        """That of the library, as one of gymnax."""
+        """The library's action space, as one of gymnax."""
         return self._action_space
 
     def observation_space(self, params: environment.EnvParams) -> Any:
