@@ -22,7 +22,7 @@ from pg import numerals
 from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params, own_parts
-from pg.inputs import shown
+from pg.inputs import Optional, shown
 from pg.runs import code, execution, files, folders, results, writing
 from pg.runs.interrupts import Interrupted
 
@@ -44,6 +44,13 @@ FORMER_CELL: dict[str, Any] = {
     **folders.SETTINGS,
     **{name: [folders.NUMBER] for name in ("greedy", "sampled")},
 }
+# That of versions.json; what else it holds is not read.
+VERSIONED = ("jax", "jaxlib", "numpy")
+VERSIONS: dict[str, Any] = {
+    **{name: Optional(str) for name in ("pg", *VERSIONED)},
+    **{"git_commit": Optional((str, None)), "git_dirty": Optional((bool, None))},
+}
+_COMMIT = 10  # digits of a commit in a table
 _FILES = r"(config|versions|summary)\.json|metrics\.parquet|params\.safetensors"
 
 
@@ -56,6 +63,11 @@ class Result(NamedTuple):
     greedy: float  # mean return of the final evaluation; NaN where the seed diverged
     sampled: float
     env_steps: int
+    # Of the program that ran it; "" where they were not recorded.
+    pg: str = ""  # commit, with a + where files had changed since, or the version without git
+    jax: str = ""
+    jaxlib: str = ""
+    numpy: str = ""
 
 
 class Cell(NamedTuple):
@@ -277,6 +289,26 @@ def collect(out: Path) -> list[Result]:
     return in_order(lines)
 
 
+def completed_by(lines: Sequence[Result], before: Sequence[Result]) -> list[Result]:
+    """A table with the rows of one of before, each whole, of which it has no more seeds.
+
+    Args:
+        lines: the new table.
+        before: the table whose rows stay where the new one has fewer seeds, or none.
+    """
+    new, old = _by_row(lines), _by_row(before)
+    rows = {row: of_row for row, of_row in new.items() if len(of_row) >= len(old.get(row, ()))}
+    return in_order(line for of_row in {**old, **rows}.values() for line in of_row)
+
+
+def _by_row(lines: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    """The lines of each environment and label."""
+    rows: dict[tuple[str, str], list[Result]] = {}
+    for line in lines:
+        rows.setdefault((line.env, line.label), []).append(line)
+    return rows
+
+
 def remarks(out: Path) -> list[str]:
     """Sentences on rows whose seeds were run with several versions of a user's own code."""
     said = []
@@ -333,19 +365,30 @@ def _read_cell(folder: Path) -> Stored:
         raise
     except ValueError as error:
         raise ValueError(f"{error}; remove {folder} to run it again") from None
-    lines = []
+    lines, versions = [], _versions(folder)
     for row in summary["per_seed"]:
         scores = [row["greedy"]["mean"], row["mean"]]
         if row["seed"] in summary["failed_seeds"]:
             scores = [None, None]
         greedy, sampled = map(results.stored_number, scores)
-        lines.append(Result(env, label, row["seed"], greedy, sampled, row["env_steps"]))
+        lines.append(Result(env, label, row["seed"], greedy, sampled, row["env_steps"], *versions))
     seeds = [line.seed for line in lines]
     if not seeds or folder.name != f"seeds-{seeds[0]}-{seeds[-1]}":
         raise ValueError(f"{folder} is damaged: its summary is of other seeds")
     if seeds != list(range(seeds[0], seeds[0] + len(seeds))):
         raise ValueError(f"{folder} is damaged: its seeds are not consecutive")
     return Stored(folder, settings, episodes, lines)
+
+
+def _versions(folder: Path) -> tuple[str, ...]:
+    """The last fields of a `Result`, as the folder of a run records them."""
+    path = folder / "versions.json"
+    if not os.path.lexists(path):
+        return ()
+    found = folders.read_json(path, VERSIONS)
+    commit = found.get("git_commit")
+    code_of = f"{commit[:_COMMIT]}{'+' * bool(found.get('git_dirty'))}" if commit else ""
+    return (code_of or found.get("pg", ""), *(found.get(name, "") for name in VERSIONED))
 
 
 def _read_former_cell(path: Path) -> Stored:

@@ -22,8 +22,22 @@ HEADER = (
     "sampled ± s.e.",
     "reached",
     "bar",
+    "commit",
     "published",
 )
+# The rows of the table of a README, by environment and label: a task of each kind.
+SELECTED = (
+    ("CartPole-v1", "leave_one_out"),
+    ("Acrobot-v1", "ppo"),
+    ("MountainCar-v0", "ppo"),
+    ("MemoryChain-bsuite", "recurrent_ppo"),
+    ("FourRooms-misc", "ppo"),
+)
+SHORT_MARKS = ("<!-- short results -->", "<!-- end of short results -->")
+SHORT_HEADER = """\
+| environment | estimator | steps | return |
+| --- | --- | --- | --- |"""
+EARLIER = "earlier"  # instead of the commit, where none was recorded
 
 
 def table(lines: Sequence[Result], *, published: bool = True) -> str:
@@ -39,6 +53,23 @@ def table(lines: Sequence[Result], *, published: bool = True) -> str:
         if ranked[i][0].name == ranked[i - 1][0].name:
             body[i] = (*body[i][:-1], "")
     return tables.markdown([row if published else row[:-1] for row in [HEADER, *body]])
+
+
+def short_table(lines: Sequence[Result]) -> str:
+    """The rows of a table that are `SELECTED`, in Markdown.
+
+    Raises ValueError where the table lacks one of them.
+    """
+    groups = {(task.name, group[0].label): group for task, group in _ranked(lines)}
+    rows = [SHORT_HEADER]
+    for env, label in SELECTED:
+        if (env, label) not in groups:
+            raise ValueError(f"the table has no row {env} {label}, which the short one needs")
+        group = groups[env, label]
+        steps = numerals.short(max(line.env_steps for line in group), 3)
+        score = _interval(np.array([line.greedy for line in group]))
+        rows.append(f"| {env} | `{label}` | {steps} | {score} |")
+    return "\n".join(rows)
 
 
 def draw(lines: Sequence[Result], out: Path) -> list[Path]:
@@ -161,6 +192,7 @@ def _table_row(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
         _error(sampled),
         reached,
         goal,
+        ", ".join(dict.fromkeys(line.pg[:7] + line.pg[10:] or EARLIER for line in group)),
         best,
     )
 

@@ -63,6 +63,14 @@ class Options:
     """File in which the table replaces the lines between `<!-- results -->` and
     `<!-- end of results -->`.
     """
+    readme: Path | None = None
+    """File in which a few rows of the table replace the lines between `<!-- short results -->` and
+    `<!-- end of short results -->`.
+    """
+    keep: Path | None = None
+    """Table of before (a results.csv), whose rows stay in the report where the folder has not as
+    many seeds.
+    """
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Report on this table (a results.csv) instead of running anything."""
 
@@ -92,6 +100,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
         if options.report:
             tables.check_marks(options.report, report.MARKS)
+        if options.readme:
+            tables.check_marks(options.readme, report.SHORT_MARKS)
+        before = tables.read_csv(options.keep, learning.Result) if options.keep else []
         finished = bool(options.from_) or learning.run(
             rows,
             selection.settings,
@@ -107,6 +118,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             if options.from_
             else learning.collect(options.out)
         )
+        lines = learning.completed_by(lines, before)
         if lines:
             print(report.table(lines, published=False))
         if not options.from_:
@@ -114,6 +126,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
                 cli.say(f"- {remark}")
         if options.report and finished:
             tables.insert(options.report, report.table(lines), report.MARKS)
+        if options.readme and finished:
+            tables.insert(options.readme, report.short_table(lines), report.SHORT_MARKS)
         if not options.from_ and lines:
             tables.write_rows(options.out / "results.csv", learning.Result, lines)
             files = report.draw(lines, options.out) if finished else []

@@ -179,7 +179,8 @@ def read_csv(
     Args:
         path: the file.
         kind: of the rows, with fields that are texts, whole numbers, floats, or estimates, which
-            take three columns each (`flat_columns`).
+            take three columns each (`flat_columns`). The last columns may be missing where their
+            fields have defaults, as in files that are older than they.
         former: names of columns in files of before, and those of today.
 
     Raises:
@@ -190,8 +191,10 @@ def read_csv(
     text = files.read_bytes(path)
     try:
         header, *lines = csv.reader(io.StringIO(text.decode(), newline=""), strict=True)
-        if [former.get(name, name) for name in header] != list(columns):
+        needed = [name for name in columns if name not in kind._field_defaults]
+        if [former.get(name, name) for name in header] not in (list(columns), needed):
             raise ValueError
+        types = types[: len(header)]
         rows = []
         for line in lines:
             cells = [_cell(t, x) for t, x in zip(types, line, strict=True)]
@@ -229,10 +232,13 @@ def flat_row(row: Any) -> list[Any]:
 def row_of_cells(kind: type[Row], cells: Sequence[Any]) -> Row:
     """The NamedTuple of a kind that `flat_row` gave these cells of."""
     rest = iter(cells)
-    fields = []
-    for field in kind.__annotations__.values():
-        fields.append(Estimate(*itertools.islice(rest, 3)) if field is Estimate else next(rest))
-    return kind(*fields)
+    fields = {}
+    for name, field in kind.__annotations__.items():
+        of_field = list(itertools.islice(rest, 3 if field is Estimate else 1))
+        if not of_field:  # of a file that is older than the field
+            break
+        fields[name] = Estimate(*of_field) if field is Estimate else of_field[0]
+    return kind(**fields)
 
 
 def _cell(kind: type, text: str) -> Any:

@@ -351,8 +351,9 @@ def test_the_report() -> None:
         "19/20 ≥ 475, 150k steps: ✓",
     ]
     assert plain[6:8] == ["13/20", "14/20 ≥ 475, 1M steps: ✗"]
-    assert natural[8].startswith("500.0: A2C (500k steps)")
-    assert ppo[8] == plain[8] == ""  # said once
+    assert natural[8] == "earlier"  # no commit was recorded
+    assert natural[9].startswith("500.0: A2C (500k steps)")
+    assert ppo[9] == plain[9] == ""  # said once
     assert by_name["Acrobot-v1", "ppo"][6:8] == ["14/20", "mean ≥ −80, 500k steps: ✓"]
     # On fewer seeds than a bar is set for nothing is decided.
     assert by_name["Pendulum-v1", "ppo"][3:8] == [
@@ -368,8 +369,14 @@ def test_the_report() -> None:
         "0.000 ± —",
         "—",
         "—",
+        "earlier",
         "none",
     ]
+    versions = {"pg": "0123456789+", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6"}
+    with_code = [line._replace(**versions) for line in TABLE]
+    assert report.table(with_code).splitlines()[2].split(" | ")[8].strip() == "0123456+"
+    mixed = [*with_code[:19], TABLE[19]]
+    assert "| 0123456+, earlier |" in report.table(mixed)
     assert "published" not in report.table(TABLE, published=False)
 
 
@@ -421,6 +428,61 @@ def test_a_file_that_is_no_table(content: str | None, message: str, tmp_path: Pa
         path.write_text(content.format(header=",".join(learning.Result._fields)))
     with pytest.raises(ValueError, match=message):
         tables.read_csv(path, Result)
+
+
+def test_a_table_has_the_versions_that_made_it(finished: Path, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path)
+    (of_ppo,) = (out / "DeepSea-bsuite" / "ppo").iterdir()
+    path = of_ppo / "versions.json"
+    recorded = json.loads(path.read_text())
+    path.write_text(json.dumps({**recorded, "git_commit": "0123456789abc", "git_dirty": True}))
+    other, ppo = learning.collect(out)[::2]
+    assert ppo[6:] == ("0123456789+", *(recorded[name] for name in ("jax", "jaxlib", "numpy")))
+    assert other.pg.rstrip("+") == (recorded["git_commit"] or recorded["pg"])[:10]
+    path.write_text(json.dumps({**recorded, "git_commit": None}))
+    assert learning.collect(out)[-1].pg == recorded["pg"]
+    path.unlink()
+    assert learning.collect(out)[-1][6:] == ("",) * 4
+
+
+def test_a_table_from_before_its_versions_were_columns_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"{','.join(Result._fields[:6])}\nCatch-bsuite,ppo,3,1.0,0.5,99\n")
+    assert tables.read_csv(path, Result) == [Result("Catch-bsuite", "ppo", 3, 1.0, 0.5, 99)]
+
+
+def test_rows_that_were_not_run_again_stay_as_they_were(
+    script: ModuleType, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row whole: of the one that has more seeds, of two with as many the new one."""
+    out, before = copied(finished, tmp_path), tmp_path / "before.csv"
+    new = learning.collect(out)
+    old = [
+        *rows_of("Catch-bsuite", "ppo", [1.0]),
+        *rows_of("DeepSea-bsuite", "ppo", [0.5] * 3),
+        *rows_of("DeepSea-bsuite", "actor_critic", [0.5] * 2),
+    ]
+    tables.write_rows(before, Result, old)
+    assert script.main([*SMALL, "--out", str(out), "--keep", str(before)]) == 0
+    expected = [old[0], *new[:2], *old[1:4]]
+    assert tables.read_csv(out / "results.csv", Result) == expected
+    assert learning.completed_by([], old) == learning.in_order(old)
+
+
+def test_the_short_table_is_of_selected_rows_and_needs_them_all(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line for row in report.SELECTED for line in rows_of(*row, [1.0, 2.0])]
+    lines += rows_of("Catch-bsuite", "ppo", [1.0])
+    table, readme = tmp_path / "benchmark.csv", tmp_path / "README.md"
+    tables.write_rows(table, Result, lines)
+    readme.write_text("\n".join(report.SHORT_MARKS))
+    assert script.main(["--from", str(table), "--readme", str(readme)]) == 0
+    rows = readme.read_text().splitlines()[3:-1]
+    assert rows[0] == "| CartPole-v1 | `leave_one_out` | 100k | 1.500 [1.000, 2.000] |"
+    assert len(rows) == len(report.SELECTED)
+    with pytest.raises(ValueError, match="no row CartPole-v1 leave_one_out"):
+        report.short_table(lines[2:])
 
 
 OWN = (

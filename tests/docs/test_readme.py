@@ -177,11 +177,15 @@ def test_the_figures_of_the_table_are_what_its_command_prints(name: str) -> None
 
 
 def test_the_results_are_those_of_the_stored_table() -> None:
-    """As `benchmark.py --from docs/benchmark.csv --report docs/results.md` writes them."""
+    """As `benchmark.py --from docs/benchmark.csv --report docs/results.md --readme README.md`
+    writes them.
+    """
     page = (ROOT / "docs" / "results.md").read_text()
     shown = page.split("<!-- results -->")[1].split("<!-- end of results -->")[0]
     stored = tables.read_csv(ROOT / "docs" / "benchmark.csv", learning.Result)
     assert shown.strip() == report.table(stored).strip()
+    start, end = report.SHORT_MARKS
+    assert README.split(start)[1].split(end)[0].strip() == report.short_table(stored)
 
 
 def cells(text: str, heading: str) -> list[list[str]]:
