@@ -39,7 +39,7 @@ from pg.diagnostics.training import diagnosed, with_weights
 from pg.estimators import Estimator, Params, Weighted
 from pg.estimators.base import standardise
 from pg.estimators.checks import factory_of
-from pg.fast import devices
+from pg.fast import devices, shuffles
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, check_kind
 from pg.networks import Network
@@ -563,13 +563,11 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
     Groups are shuffled whole: a minibatch has all episodes of a group or none. With
     `minibatch_size` it is the steps of the window, of all environments together, that are shuffled.
     """
-    if config.minibatch_size is None:
-        things = config.num_envs // config.group_size
-    else:
-        things = config.num_envs * config.num_steps
 
     def shuffled(key: PRNGKeyArray) -> Int[Array, " things"]:
-        return jax.random.permutation(key, things)
+        if config.minibatch_size is None:
+            return jax.random.permutation(key, config.num_envs // config.group_size)
+        return shuffles.permutation(key, config.num_envs * config.num_steps)
 
     # Mapped: written out, each shuffle would be compiled.
     groups = jax.vmap(shuffled)(jax.random.split(key, config.num_epochs))

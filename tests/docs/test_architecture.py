@@ -25,6 +25,7 @@ ORDER = (
     "settings.accumulation",
     *("settings.checks", "settings.ranges", "config", "presets", "parts"),
     *("fast.cores", "fast.devices", "fast.blocks", "fast.row_keys", "fast.scans"),
+    "fast.shuffles",
     *("envs.library", "envs.tracing", "envs.failures", "envs.registry", "envs.env_params"),
     *("envs.env_spaces", "envs.actions", "envs.observations", "envs.interface", "envs.masks"),
     "envs.views",

@@ -2421,10 +2421,23 @@ MUTANTS = [
     Mutant(
         "the steps of a minibatch are not shuffled",
         "train.py",
-        "        return jax.random.permutation(key, things)\n",
-        "        return jax.random.permutation(key, things) if config.minibatch_size is None else "
-        "jnp.arange(things)\n",
+        "return shuffles.permutation(key, config.num_envs * config.num_steps)",
+        "return jnp.arange(config.num_envs * config.num_steps)",
         "tests/core/test_minibatches.py -k pass",
+    ),
+    Mutant(
+        "rows are shuffled by too few rounds",
+        "fast/shuffles.py",
+        "return 1 + math.ceil(",
+        "return 1 or math.ceil(",
+        "tests/core/test_shuffles.py",
+    ),
+    Mutant(
+        "rows that leave the grid's numbers are cut off in place of walked on",
+        "fast/shuffles.py",
+        "jnp.where(beyond, new, old)",
+        "jnp.where(beyond, new * 0, old)",
+        "tests/core/test_shuffles.py",
     ),
     Mutant(
         "a clip range that is to be annealed stays as it was",
