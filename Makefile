@@ -4,8 +4,8 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help train sweep benchmark check test test-optimized test-slow wheel proofs mutants faults
-.PHONY: notebooks links lint docs constraints clean
+.PHONY: help train sweep benchmark check test test-optimized test-slow test-adapters wheel proofs mutants
+.PHONY: faults notebooks links lint docs constraints clean
 .DEFAULT_GOAL := help
 
 # Before anything is installed: what an installer says of an older Python is of packages, not of Python.
@@ -55,6 +55,19 @@ test-optimized: $(VENV)/.installed  ## the fast tests under `python -OO`, which 
 
 test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# Their libraries are no part of the development environment: this one is beside it.
+ADAPTERS := brax,craftax,gymnasium,jumanji,navix
+ADAPTER_TESTS := tests/core/test_adapter_contract.py tests/core/test_adapters.py
+$(VENV)-adapters/.installed: pyproject.toml constraints.txt
+	@echo "installing with pip into $(VENV)-adapters ..."
+	@$(PYTHON) -m venv $(VENV)-adapters
+	@$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[dev,$(ADAPTERS)]'
+	@touch $@
+
+test-adapters: $(VENV)-adapters/.installed  ## the adapters beside their libraries' own loops
+	$(VENV)-adapters/bin/python -m pytest -m 'slow or not slow' $(ADAPTER_TESTS) $(ARGS)
 
 wheel: $(VENV)/.installed  ## builds the wheel, and trains with it in an empty environment
 	$(BIN)/python -m pytest -m slow tests/runs/test_wheel.py $(ARGS)

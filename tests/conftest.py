@@ -22,7 +22,7 @@ if __debug__:  # under `python -O` nothing would be checked
     install_import_hook(TYPED, "signatures.checked")
 
 # The helpers that assert: what they compare is shown, and `python -O` leaves it in.
-pytest.register_assert_rewrite("figures", "mistakes", "scripts")
+pytest.register_assert_rewrite("adapter_contract", "figures", "mistakes", "scripts")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A second run of the tests need not compile again.
 jax.config.update(

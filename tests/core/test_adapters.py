@@ -1,5 +1,5 @@
-"""Environments of other libraries: names and messages; limits kept apart from ends; true
-successors; training.
+"""Environments of other libraries: names and messages, spaces, faults; what all of them promise
+alike is in test_adapter_contract.py.
 
 What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
 """
@@ -28,25 +28,6 @@ from pg.train import make_train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 
-# An environment of each library: shape of an observation, an action that ends no episode soon, or
-# None, actions that end one, and the option that sets the library's own limit.
-CASES: dict[str, tuple[str, tuple[int, ...], Any, list[Any], str]] = {
-    "brax": ("brax:inverted_pendulum", (4,), [0.0], [[1.0]] * 8, ""),
-    "craftax": ("craftax:Craftax-Classic-Symbolic-v1", (1345,), 0, [], "max_timesteps"),
-    "gymnasium": ("gymnasium:CartPole-v1", (4,), 0, [1] * 12, ""),
-    "jumanji": ("jumanji:Snake-v1", (721,), None, [0] * 12, "time_limit"),
-    "jumanji, a maze": ("jumanji:Maze-v0", (105,), 0, [], "time_limit"),
-    "navix": ("navix:Navix-Empty-5x5-v0", (5, 5, 3), 0, [2, 2, 1, 2, 2], "max_steps"),
-}
-
-
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> Any:
-    """A row of the table, if its library is installed; their own code promotes ranks."""
-    pytest.importorskip(request.param.split(",")[0])
-    with jax.numpy_rank_promotion("allow"):
-        yield CASES[request.param]
-
 
 def roll(env: Any, actions: list[Any], key: int = 0, **params: Any) -> Any:
     """The transitions [T, 2, ...] of two environments that take the same actions, and the first
@@ -58,59 +39,6 @@ def roll(env: Any, actions: list[Any], key: int = 0, **params: Any) -> Any:
     return obs, jax.jit(
         lambda s: jax.lax.scan(lambda s, a: env.step(jax.random.key(1), s, a), s, pairs)[1]
     )(state)
-
-
-def test_the_limit_truncates_and_shows_the_true_successor(case: Any) -> None:
-    name, shape, idle, _, _ = case
-    if idle is None:
-        pytest.skip("no action is safe")
-    env = make(name)
-    obs, cut = roll(env, [idle] * 3, max_steps_in_episode=3)
-    _, longer = roll(env, [idle] * 3, max_steps_in_episode=9)
-    assert obs.shape == (2, *shape)
-    assert not cut.terminated.any()
-    np.testing.assert_array_equal(cut.truncated[:, 0], [False, False, True])
-    assert not longer.truncated.any()
-    np.testing.assert_array_equal(cut.next_obs, longer.next_obs)
-
-
-def test_an_end_is_a_termination(case: Any) -> None:
-    name, _, _, ends, _ = case
-    if not ends:
-        pytest.skip("no short way to an end")
-    _, steps = roll(make(name), ends)
-    assert steps.terminated.any(0).all()
-    assert not steps.truncated.any()
-
-
-def test_the_librarys_own_limit_is_ours_and_no_termination(case: Any) -> None:
-    name, _, idle, _, option = case
-    if not option or idle is None:
-        pytest.skip("the bare environment has no limit, or no action is safe")
-    env = make(name, **{option: 4})
-    assert make_env(env, 2).max_steps == 4
-    _, steps = roll(env, [idle] * 7, max_steps_in_episode=6)
-    assert not steps.terminated.any()
-    np.testing.assert_array_equal(steps.truncated[:, 0], [False] * 5 + [True] * 2)
-
-
-@pytest.mark.parametrize("collect", [pytest.param("episodes", marks=pytest.mark.slow), "windows"])
-def test_three_updates(case: Any, collect: Any) -> None:
-    env = make(case[0])
-    config = Config(
-        env=env,
-        env_params={"max_steps_in_episode": 12},
-        estimator="gae",  # whose critic has a gradient even where no reward is found
-        collect=collect,
-        num_updates=3,
-        num_envs=2,
-        num_steps=4,
-        hidden_sizes=(8,),
-        preset=None,
-    )
-    state, metrics = jax.jit(make_train(config))(jax.random.key(0))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics["grad_norm"])))
-    assert np.all(metrics["grad_norm"] > 0)
 
 
 def test_craftax_death_is_a_termination() -> None:

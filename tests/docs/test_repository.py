@@ -111,7 +111,7 @@ def test_a_workflow_runs_what_exists(name: str) -> None:
     assert (
         called
         == {
-            "ci": {"lint", "test", "test-slow", "wheel"},
+            "ci": {"lint", "test", "test-adapters", "test-slow", "wheel"},
             "docs": {"docs"},
             "release": {"lint", "test", "wheel"},
         }[name]

@@ -706,6 +706,49 @@ MUTANTS = [
         "    return Views(POLICY, POLICY, (), entries, critic_entries, apart=True)",
         "tests/core/test_views.py -k 'at_the_gradient or without_bias or each_sees'",
     ),
+    # The contract of adapters.
+    Mutant(
+        "a limit of Gymnasium's that ends the task",
+        "envs/adapters/gymnasium.py",
+        "return obs, after, reward, terminated, cut | (after.time >= max_steps)",
+        "return obs, after, reward, terminated | (after.time >= max_steps), cut",
+        "tests/core/test_adapter_contract.py -k the_limit_is",
+    ),
+    Mutant(
+        "an adapter that shows the reset of the next episode at an end",
+        "envs/adapters/base.py",
+        "truncated = self._step(key, state.inner, action)\n",
+        "truncated = self._step(key, state.inner, action)\n"
+        "        first = self._reset(key)[0]\n"
+        "        obs = jax.tree.map(lambda x, y: jnp.where(terminated, x, y), first, obs)\n",
+        "tests/core/test_adapter_contract.py -k random_rollouts",
+    ),
+    Mutant(
+        "an adapter that begins again at an end",
+        "envs/adapters/base.py",
+        "truncated = self._step(key, state.inner, action)\n",
+        "truncated = self._step(key, state.inner, action)\n"
+        "        begun = self._reset(key)\n"
+        "        obs, inner = jax.tree.map(\n"
+        "            lambda x, y: jnp.where(terminated, x, y), begun, (obs, inner)\n"
+        "        )\n",
+        "tests/core/test_adapter_contract.py -k random_rollouts",
+    ),
+    Mutant(
+        "a limit that every adapter counts as an end",
+        "envs/adapters/base.py",
+        "return obs, state, jnp.asarray(reward), jnp.asarray(terminated, bool), {}",
+        "over = terminated | self.is_truncated(state, params)\n"
+        "        return obs, state, jnp.asarray(reward), jnp.asarray(over, bool), {}",
+        "tests/core/test_adapter_contract.py -k a_limit_is",
+    ),
+    Mutant(
+        "actions of Gymnasium that are not counted from its first number",
+        "envs/adapters/gymnasium.py",
+        "        return int(action + space.start)",
+        "        return int(action)",
+        "tests/core/test_adapter_contract.py -k random_rollouts",
+    ),
     # Environments of Gymnasium with parts and masks.
     Mutant(
         "history of several actions that is known by the first of them alone",

@@ -9,7 +9,8 @@ is already built. The recipe for another library is to write these two: `adapt` 
 reset and step as the two functions that `Adapter` takes (`pg/envs/adapters/base.py`), and a row in
 `ADAPTERS` gives it its name. Three things need care, and each module says how it took it: the
 library must not reset by itself, so that the successor of the last step is the true one; its time
-limit must not count as termination; and no typed random key may be kept in its state.
+limit must not count as termination; and no typed random key may be kept in its state. The contract
+of adapters, `tests/core/test_adapter_contract.py`, holds each to its library's own loop.
 """
 
 import importlib

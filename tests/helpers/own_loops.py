@@ -1,0 +1,358 @@
+"""The libraries' own loops, for the contract of adapters: one entry for each environment.
+
+A library is imported where a loop is built, so that an entry can be listed without it. A loop is
+written as the library's documentation writes it, with the library's own time limit, and takes
+nothing from the adapter that it is compared with.
+"""
+
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from adapter_contract import Entry, Loop, Step
+
+from pg.envs import spaces
+from pg.envs.adapters.base import Adapter
+from pg.envs.adapters.gymnasium import adapt as adapt_gymnasium
+
+# --- a library for the tests -----------------------------------------------------------------
+
+
+class Hallway:
+    """A library in plain Python: a noisy walk between two walls, the right one of which ends the
+    episode. The third move is legal in even steps only.
+    """
+
+    moves = (-0.3, 0.3, 0.9)
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def shown(self, **results: Any) -> Step:
+        obs = {"at": (np.array([self.place]), np.array([self.last])), "time": np.array([self.t])}
+        return Step(obs, mask=np.array([True, True, self.t % 2 == 0]), **results)
+
+    def reset(self, key: jax.Array) -> tuple[Any, Step]:
+        self.place, self.last, self.t = float(jax.random.uniform(key)), 0.0, 0
+        return None, self.shown()
+
+    def step(self, key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        self.last, self.t = self.place, self.t + 1
+        self.place = max(self.place + self.moves[action] + 0.1 * float(jax.random.normal(key)), 0.0)
+        over = self.place > 2.0
+        cut = self.t >= self.limit
+        return None, self.shown(reward=self.place, terminated=over, truncated=cut and not over)
+
+
+def hallway(limit: int = 100) -> Adapter:
+    """The adapter of Hallway."""
+
+    def shown(place: Any, last: Any, t: Any) -> Any:
+        return {"at": (place[None], last[None]), "time": t[None].astype(float)}
+
+    def reset(key: jax.Array) -> Any:
+        state = jax.random.uniform(key), jnp.zeros(()), jnp.int32(0)
+        return shown(*state), state
+
+    def step(key: jax.Array, state: Any, action: Any) -> Any:
+        place, _, t = state
+        moved = place + jnp.asarray(Hallway.moves)[action] + 0.1 * jax.random.normal(key)
+        after = jnp.maximum(moved, 0.0), place, t + 1
+        return shown(*after), after, after[0], after[0] > 2.0, False
+
+    return Adapter(
+        "tests:Hallway",
+        reset,
+        step,
+        spaces.Discrete(3),
+        limit,
+        action_mask=lambda state: jnp.stack([True, True, state[2] % 2 == 0]),
+    )
+
+
+def hallway_loop(limit: int) -> Loop:
+    """Hallway's own loop."""
+    library = Hallway(limit)
+    return Loop(library.reset, library.step)
+
+
+# --- Gymnasium -------------------------------------------------------------------------------
+
+
+def gymnasium_loop(build: Any, limit: int, shown: Any = lambda obs: obs) -> Loop:
+    """The loop of `gymnasium.Env`, whose seed is drawn from the key.
+
+    build: limit -> the environment with Gymnasium's own `TimeLimit`. shown: its observation as pg
+    shows it.
+    """
+    env = build(limit)
+
+    def reset(key: jax.Array) -> tuple[Any, Step]:
+        obs, info = env.reset(seed=int(jax.random.bits(key, (), jnp.uint32)))
+        return None, Step(shown(obs), mask=_mask(info))
+
+    def step(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        obs, reward, terminated, truncated, info = env.step(own(action))
+        return None, Step(shown(obs), reward, terminated, truncated, _mask(info))
+
+    def own(action: Any) -> Any:
+        whole = isinstance(env.action_space, gymnasium.spaces.Discrete)
+        return int(action + env.action_space.start) if whole else action
+
+    return Loop(reset, step)
+
+
+def _mask(info: Any) -> Any:
+    return np.asarray(info["action_mask"], bool) if "action_mask" in info else None
+
+
+def made_by_gymnasium(name: str, shown: Any = lambda obs: obs) -> Any:
+    """limit -> loop of a registered environment."""
+
+    def build(limit: int) -> Any:
+        return gymnasium.make(name, max_episode_steps=limit)
+
+    return lambda limit: gymnasium_loop(build, limit, shown)
+
+
+def upright(obs: Any) -> Any:
+    """CartPole: a push that keeps the pole up."""
+    place, speed, angle, turn = obs
+    return (angle + 0.3 * turn + 0.02 * place + 0.05 * speed > 0).astype(int)
+
+
+def blackjack(obs: Any) -> Any:
+    """The one-hot parts of its observation."""
+    return tuple(np.eye(n)[x] for n, x in zip((32, 11, 2), obs, strict=True))
+
+
+class Counter(gymnasium.Env):
+    """Observations of several parts, actions that start at 1, and a truncation of its own: it stops
+    after 9 steps, unless the noisy sum of its actions has passed 10.
+    """
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "sum": gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "turn": gymnasium.spaces.Discrete(3, start=5),
+        }
+    )
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.sum, self.steps = self.np_random.random(2), 0
+        return self.shown(), {}
+
+    def shown(self) -> Any:
+        return {"sum": self.sum.copy(), "turn": 5 + self.steps % 3}
+
+    def step(self, action: Any) -> Any:
+        moved = np.array([action, self.np_random.random()])
+        self.sum, self.steps = self.sum + moved, self.steps + 1
+        return self.shown(), float(self.sum[1]), bool(self.sum[0] > 10), self.steps >= 9, {}
+
+
+def counter(obs: Any) -> Any:
+    """The observation with its discrete part one-hot."""
+    return {**obs, "turn": np.eye(3)[obs["turn"] - 5]}
+
+
+def counter_loop(limit: int) -> Loop:
+    """Counter's own loop."""
+
+    def build(limit: int) -> Any:
+        return gymnasium.wrappers.TimeLimit(Counter(), limit)
+
+    return gymnasium_loop(build, limit, counter)
+
+
+# --- libraries in JAX ------------------------------------------------------------------------
+
+
+def brax_loop(name: str, limit: int) -> Loop:
+    """`brax.envs.create`, whose wrapper counts episodes of this length."""
+    from brax import envs
+
+    env = envs.create(name, episode_length=limit, auto_reset=False)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        state = reset(jax.random.key_data(key))
+        return state, Step(state.obs)
+
+    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        state = step(state, action)
+        is_cut = state.info["truncation"] > 0
+        return state, Step(state.obs, state.reward, (state.done > 0) & ~is_cut, is_cut)
+
+    return Loop(begin, go_on)
+
+
+def balanced(obs: Any) -> Any:
+    """The inverted pendulum: a force that keeps it up."""
+    place, angle, speed, turn = obs
+    return jnp.clip(jnp.stack([2.0 * angle + 0.3 * turn + 0.05 * place + 0.1 * speed]), -1.0, 1.0)
+
+
+def craftax_loop(name: str, limit: int) -> Loop:
+    """Craftax's own step without its reset: `done` is death, or its own limit."""
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    env = make_craftax_env_from_name(name, auto_reset=False)
+    params = env.default_params.replace(max_timesteps=limit)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        obs, state = reset(jax.random.key_data(key), params)
+        return state, Step(obs)
+
+    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        obs, state, reward, done, _ = step(jax.random.key_data(key), state, action, params)
+        dead = bool(state.player_health <= 0)
+        return state, Step(obs, reward, bool(done) and dead, bool(done) and not dead)
+
+    return Loop(begin, go_on)
+
+
+def starving(state: Any) -> Any:
+    """Craftax: one heart left, and nothing to restore it with."""
+    nothing = {name: jnp.zeros_like(getattr(state, name)) for name in ("player_food",)}
+    left = jnp.ones_like(state.player_health)
+    recover = jnp.full_like(state.player_recover, -10.0)
+    return state.replace(player_health=left, player_recover=recover, **nothing)
+
+
+def jumanji_loop(name: str, limit: int, shown: Any = None, **options: Any) -> Loop:
+    """Jumanji's own step. Its end at the limit looks like any other: an environment without the
+    limit, beside it, tells which is which.
+    """
+    import jumanji
+
+    env = jumanji.make(name, time_limit=limit, **options)
+    endless = jumanji.make(name, time_limit=10**6, **options)
+    reset, step, further = jax.jit(env.reset), jax.jit(env.step), jax.jit(endless.step)
+
+    def flat(obs: Any) -> Any:
+        return np.concatenate([np.ravel(getattr(obs, part)) for part in shown])
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        state, timestep = reset(jax.random.key_data(key))
+        return state, Step(flat(timestep.observation), mask=timestep.observation.action_mask)
+
+    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        ended = bool(further(state, action)[1].last())
+        state, timestep = step(state, action)
+        obs, last = timestep.observation, bool(timestep.last())
+        return state, Step(
+            flat(obs), timestep.reward, last and ended, last and not ended, obs.action_mask
+        )
+
+    return Loop(begin, go_on)
+
+
+def navix_loop(name: str, limit: int) -> Loop:
+    """Navix' own step, which resets only when it is stepped from an end."""
+    import navix
+
+    env = navix.make(name, max_steps=limit)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        timestep = reset(jax.random.key_data(key))
+        return timestep, Step(timestep.observation)
+
+    def go_on(key: jax.Array, timestep: Any, action: Any) -> tuple[Any, Step]:
+        timestep = step(timestep, action)
+        return timestep, Step(
+            timestep.observation,
+            timestep.reward,
+            timestep.is_termination(),
+            timestep.is_truncation(),
+        )
+
+    return Loop(begin, go_on)
+
+
+# --- the table -------------------------------------------------------------------------------
+
+HALLWAY = Entry(
+    "tests:Hallway",
+    hallway_loop,
+    100,
+    survive=lambda shown: 0,
+    make=lambda name: hallway(),
+    modules=(),
+)
+
+ENTRIES = {
+    "tests": HALLWAY,
+    "gymnasium": Entry(
+        "gymnasium:CartPole-v1", made_by_gymnasium("CartPole-v1"), 500, survive=upright
+    ),
+    "gymnasium, a box of actions": Entry(
+        "gymnasium:Pendulum-v1", made_by_gymnasium("Pendulum-v1"), 200, ends=False
+    ),
+    "gymnasium, a tuple of numbers": Entry(
+        "gymnasium:Blackjack-v1",
+        made_by_gymnasium("Blackjack-v1", blackjack),
+        1000,
+        is_short=True,
+        cut=1,
+    ),
+    "gymnasium, a dictionary": Entry(
+        "gymnasium:Counter",
+        counter_loop,
+        50,
+        is_short=True,
+        num_steps=20,
+        make=lambda name: adapt_gymnasium(Counter, "Counter", 50),
+        modules=(),
+    ),
+    "gymnasium, masks": Entry(
+        "gymnasium:Taxi-v4",
+        made_by_gymnasium("Taxi-v4", lambda obs: np.eye(500)[obs]),
+        200,
+        ends=False,
+    ),
+    "brax": Entry(
+        "brax:inverted_pendulum",
+        lambda limit: brax_loop("inverted_pendulum", limit),
+        1000,
+        survive=balanced,
+    ),
+    "craftax": Entry(
+        "craftax:Craftax-Classic-Symbolic-v1",
+        lambda limit: craftax_loop("Craftax-Classic-Symbolic-v1", limit),
+        10_000,
+        "max_timesteps",
+        begin=starving,
+    ),
+    "jumanji": Entry(
+        "jumanji:Snake-v1",
+        lambda limit: jumanji_loop("Snake-v1", limit, ("grid", "step_count")),
+        4000,
+        "time_limit",
+        any_action=True,
+    ),
+    "jumanji, a maze": Entry(
+        "jumanji:Maze-v0",
+        lambda limit: jumanji_loop(
+            "Maze-v0",
+            limit,
+            ("agent_position", "target_position", "walls", "step_count"),
+        ),
+        100,
+        "time_limit",
+        ends=False,
+    ),
+    "navix": Entry(
+        "navix:Navix-Empty-5x5-v0",
+        lambda limit: navix_loop("Navix-Empty-5x5-v0", limit),
+        100,
+        "max_steps",
+        actions=(2, 2, 1, 2, 2),
+    ),
+}
