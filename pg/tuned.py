@@ -83,6 +83,13 @@ _PENDULUM: dict[str, Any] = {
     },
     **{"num_envs": 16, "num_steps": 128, "num_updates": 488},
 }
+_PENDULUM_SHORT: dict[str, Any] = {**_PENDULUM, "num_envs": 8, "num_updates": 292}
+_EIGHT_EPISODES: dict[str, Any] = {"num_envs": 8, "schedule": "linear"}
+_ROBOT: dict[str, Any] = {  # a window is an episode
+    **{"hidden_sizes": (32,), "rnn_size": 32, "action_distribution": "squashed"},
+    **{"num_envs": 32, "num_steps": 100, "num_updates": 312, "num_epochs": 4},
+    **{"advantages": "minibatch", "entropy_coef": 0.001},
+}
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
 # games for good.
 _MINATAR: dict[str, Any] = {
@@ -142,6 +149,17 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "ppo": {"num_envs": 16, "num_steps": 32, "num_updates": 976, "entropy_coef": 0.01},
         "actor_critic": {**_FAST, "num_envs": 16, "num_updates": 3900, "entropy_coef": 0.01},
     },
+    # Tasks of the benchmark: the same environments within smaller budgets of steps.
+    "CartPole-v1-200k": {
+        "leave_one_out": {**_EIGHT_EPISODES, "num_updates": 64, "learning_rate": 0.0053},
+        "time_baseline": {**_EIGHT_EPISODES, "num_updates": 55, "learning_rate": 0.007},
+        "actor_critic": {"num_steps": 8, "num_updates": 3125, "learning_rate": 0.002},
+        "ppo": {"num_updates": 390, "num_epochs": 4, "learning_rate": 0.0015},
+    },
+    "Acrobot-v1-300k": {
+        "ppo": {"num_envs": 16, "num_steps": 32, "num_updates": 585, "entropy_coef": 0.01},
+    },
+    "Pendulum-v1-300k": dict.fromkeys(("ppo", "state_std_ppo"), _PENDULUM_SHORT),
     # A state has the velocity in it, but its scale hides it; and a held action swings where
     # independent ones cancel.
     "MountainCar-v0": {
@@ -204,7 +222,8 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "PointRobot-misc": {
-        "ppo": {**_MILLION, "action_distribution": "squashed", "entropy_coef": 0.003}
+        "recurrent_ppo": _ROBOT,
+        "ppo": {**_MILLION, "action_distribution": "squashed", "entropy_coef": 0.003},
     },
     "MetaMaze-misc": {"ppo": {**_MILLION, "normalise_observations": True, "entropy_coef": 0.01}},
     "Reacher-misc": {

@@ -9,6 +9,7 @@ from pg import numerals
 from pg.benchmarks import learning
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import TASKS, Task, row_of
+from pg.estimators.facts import FACTS
 from pg.reports import curves, plots, statistics, tables
 from pg.reports.curves import Curve
 
@@ -37,6 +38,7 @@ SHORT_MARKS = ("<!-- short results -->", "<!-- end of short results -->")
 SHORT_HEADER = """\
 | environment | estimator | steps | return |
 | --- | --- | --- | --- |"""
+UNTUNED_MARKS = ("<!-- untuned -->", "<!-- end of untuned -->")
 EARLIER = "earlier"  # instead of the commit, where none was recorded
 
 
@@ -70,6 +72,27 @@ def short_table(lines: Sequence[Result]) -> str:
         score = _interval(np.array([line.greedy for line in group]))
         rows.append(f"| {env} | `{label}` | {steps} | {score} |")
     return "\n".join(rows)
+
+
+def untuned_table(lines: Sequence[Result]) -> str:
+    """A table in Markdown of labels side by side: a line per environment, with the greedy mean over
+    seeds of each label ± its standard error, between a policy that acts at random and the best that
+    is known.
+    """
+    groups = {(task.name, group[0].label): (task, group) for task, group in _ranked(lines)}
+    labels = list(dict.fromkeys(label for _, label in groups))
+    by_name = [name for name in FACTS if name in labels]
+    labels = by_name + [label for label in labels if label not in by_name]
+    tasks = {name: task for (name, _), (task, _) in groups.items()}
+    rows = [["environment", "random", *(f"`{label}`" for label in labels), "best known"]]
+    for name, task in tasks.items():
+        cells = ["—"] * len(labels)
+        for i, label in enumerate(labels):
+            if (name, label) in groups:
+                cells[i] = _error(np.array([line.greedy for line in groups[name, label][1]]))
+        best = "—" if task.best is None else numerals.fixed(task.best)
+        rows.append([name, numerals.fixed(task.floor), *cells, best])
+    return tables.markdown(rows)
 
 
 def draw(lines: Sequence[Result], out: Path) -> list[Path]:
@@ -165,18 +188,13 @@ def _table_row(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
     if row and bar:
         scores = greedy if bar.actions == "greedy" else sampled
         above = int((scores >= bar.score).sum())
-        enough = (
-            scores.mean() >= bar.score
-            if bar.share is None
-            else above >= bar.share * len(scores) - 1e-9
-        )
         reached = f"{above}/{len(scores)}"
         if len(group) < task.seeds:
             verdict = f"open (of {task.seeds} seeds)"
         elif steps > row.steps:
             verdict = "✗ (more steps)"
         else:
-            verdict = "✓" if enough else "✗"
+            verdict = "✓" if bar.is_reached(scores.tolist()) else "✗"
         goal = (
             f"{bar}{' (sampled)' * (bar.actions == 'sampled')}, {numerals.short(row.steps, 6)} "
             f"steps: {verdict}"

@@ -20,9 +20,12 @@ from pg.settings import own_files
 from pg.settings.parts import check_choices, check_part
 from pg.tuned import VARIANTS
 
-__all__ = ["select", "settings"]
+__all__ = ["every_row", "select", "settings", "untuned_settings"]
 
 LABELS = (*FACTS, *VARIANTS)
+# A newcomer's first choices: without a critic, and with one of two kinds of steps.
+FIRST = ("leave_one_out", "actor_critic", "ppo")
+_NONE = "none of the tuned"  # a name that no environment has
 
 
 def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
@@ -31,6 +34,38 @@ def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
     label = row.settings_of or row.label
     config, hyperparams = preset(label, task=task.name, env=env, **task.changes)
     return replace(config, **row.parts), hyperparams
+
+
+def untuned_settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
+    """The settings of a row as a preset has them for an environment that it was not tuned for."""
+    env = task.name if task.env is None else task.env
+    return preset(row.label, task=_NONE, env=env, **task.changes)
+
+
+def every_row(
+    suite: str, envs: Sequence[str] = (), labels: Sequence[str] = ()
+) -> list[tuple[Task, Row]]:
+    """A row for each environment of a suite and each label, whatever rows the suite has.
+
+    Args:
+        suite: name, of SUITES; its tasks that are others with a smaller budget are left out.
+        envs: names of environments of the suite; none: all.
+        labels: names of estimators or variants; none: `FIRST`.
+
+    Raises:
+        ValueError: a name is not in the suite, or is no label.
+    """
+    check_name("suite", suite, SUITES)
+    tasks = [task for task in SUITES[suite] if not task.is_shorter]
+    names = [task.name for task in tasks]
+    check_choices(f"environment of suite {suite!r}", envs, names)
+    check_choices("label", labels, LABELS)
+    return [
+        (task, Row(label, 0))
+        for task in tasks
+        if not envs or task.name in envs
+        for label in labels or FIRST
+    ]
 
 
 def select(

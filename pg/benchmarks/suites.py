@@ -4,7 +4,7 @@ A row is an environment and a label; the settings of both are looked up elsewher
 estimator's name, or that of a variant with other settings (`tuned.VARIANTS`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pg import numerals
@@ -26,6 +26,13 @@ class Bar(NamedTuple):
     score: float
     share: float | None = None  # of the seeds
     actions: Actions = "greedy"  # of the final evaluation that is judged
+
+    def is_reached(self, scores: Sequence[float]) -> bool:
+        """True where the scores of the seeds of a row reach the bar."""
+        if self.share is None:
+            return sum(scores) / len(scores) >= self.score
+        above = sum(score >= self.score for score in scores)
+        return above >= self.share * len(scores) - 1e-9
 
     def __str__(self) -> str:
         """The bar in the results table, without the actions."""
@@ -58,6 +65,11 @@ class Task(NamedTuple):
     seeds: int = 20
 
     @property
+    def is_shorter(self) -> bool:
+        """True for an environment of the table within a smaller budget of steps."""
+        return self.env is not None and not self.changes
+
+    @property
     def normalisable(self) -> bool:
         """True where floor and best span a scale on which scores of different environments can be
         compared.
@@ -84,7 +96,7 @@ _CARTPOLE, _CATCH, _ACROBOT = Bar(475, 19 / 20), Bar(0.98, 19 / 20), Bar(-90, 19
 
 # Floors were measured with gymnax 1.0.1. zoo: benchmark.md of rl-baselines3-zoo; gymnax-blines: its
 # agents' logs, of one seed each, with sampled actions and gymnax 0.0, where a time limit counted as
-# termination.
+# termination; SLM-Lab 2026: its docs/BENCHMARKS.md of February 2026, of four sessions.
 CLASSIC = (
     Task(
         "CartPole-v1",
@@ -144,6 +156,36 @@ CLASSIC = (
         floor=-33.4,
         best=92.5,
         source="TRPO, zoo",
+    ),
+)
+# Within the budgets of SLM-Lab, whose figures are moving averages of returns while it trains.
+SHORTER = (
+    Task(
+        "CartPole-v1-200k",
+        (
+            *_rows(200_000, "leave_one_out", "time_baseline", bar=Bar(490)),
+            *_rows(200_000, "actor_critic", "ppo", bar=Bar(499)),
+        ),
+        floor=22.1,
+        best=498.9,
+        source="PPO, SLM-Lab 2026; A2C 496.7, REINFORCE 483.3",
+        env="CartPole-v1",
+    ),
+    Task(
+        "Acrobot-v1-300k",
+        _rows(300_000, "ppo", bar=Bar(-78)),
+        floor=-500.0,
+        best=-81.3,
+        source="PPO, SLM-Lab 2026; A2C −84.0",
+        env="Acrobot-v1",
+    ),
+    Task(
+        "Pendulum-v1-300k",
+        _rows(300_000, "ppo", "state_std_ppo", bar=Bar(-165)),
+        floor=-1288.0,
+        best=-174.9,
+        source="PPO, SLM-Lab 2026",
+        env="Pendulum-v1",
     ),
 )
 BSUITE = (
@@ -217,7 +259,13 @@ MISC = (
         best=89.3,
         source="recurrent A2C, gymnax; an oracle has 90",
     ),
-    Task("PointRobot-misc", _rows(1_000_000, "ppo"), 0.125, 10.4, _ES),
+    Task(
+        "PointRobot-misc",
+        (Row("recurrent_ppo", 1_000_000, Bar(10.4)), Row("ppo", 1_000_000)),
+        floor=0.125,
+        best=10.4,
+        source=_ES,
+    ),
     Task("MetaMaze-misc", _rows(1_000_000, "ppo"), 7.7, 32.4, _ES),
     Task("Reacher-misc", _rows(1_000_000, "ppo"), 16.8, None, "none"),
     Task("Swimmer-misc", _rows(1_000_000, "ppo"), 80.9, None, "none"),
@@ -237,10 +285,11 @@ MINATAR = tuple(
 
 SUITES: dict[str, tuple[Task, ...]] = {
     "classic": CLASSIC,
+    "shorter": SHORTER,
     "bsuite": BSUITE,
     "misc": MISC,
     "minatar": MINATAR,
-    "all": CLASSIC + BSUITE + MISC + MINATAR,
+    "all": CLASSIC + SHORTER + BSUITE + MISC + MINATAR,
 }
 TASKS = {task.name: task for task in SUITES["all"]}
 

@@ -7,7 +7,7 @@ Ctrl-C keeps what is finished, and the same command goes on from there. Every fi
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +28,12 @@ class Options:
     label: tuple[str, ...] = ()
     """Labels to run, of estimators, natural, trpo, recurrent_ppo, state_std_ppo; none: all, or with
     --estimator those alone.
+    """
+    untuned: bool = False
+    """Settings as an estimator has them on an environment that it was not tuned for, and a row for
+    each environment and label, whatever rows the suite has; its table has the labels side by side,
+    between `<!-- untuned -->` and `<!-- end of untuned -->` of a report. Without labels:
+    leave_one_out, actor_critic and ppo.
     """
     estimator: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FILE.py:NAME ...]")] = ()
     """Estimators of your own to run beside the labels, in every environment, each FILE.py:NAME."""
@@ -83,29 +89,24 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         for name in ("seeds", "seeds_per_program", "eval_episodes"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-        rows = selection.select(
-            options.suite,
-            options.env,
-            (*options.label, *options.estimator),
-            settings_of=options.settings_of,
-            policy=options.policy,
-            critic=options.critic,
-            optimizer=options.optimizer,
-        )
+        rows = _rows(options)
+        settings = selection.untuned_settings if options.untuned else selection.settings
         cli.cache_compilations()
 
         # only now: a mistake in the arguments need not wait for jax
         from pg.benchmarks import learning, report
         from pg.reports import tables
 
+        table: Callable[..., str] = report.untuned_table if options.untuned else report.table
+        marks = report.UNTUNED_MARKS if options.untuned else report.MARKS
         if options.report:
-            tables.check_marks(options.report, report.MARKS)
+            tables.check_marks(options.report, marks)
         if options.readme:
             tables.check_marks(options.readme, report.SHORT_MARKS)
         before = tables.read_csv(options.keep, learning.Result) if options.keep else []
         finished = bool(options.from_) or learning.run(
             rows,
-            selection.settings,
+            settings,
             options.out,
             seeds=options.seeds,
             seeds_per_program=options.seeds_per_program,
@@ -120,12 +121,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         )
         lines = learning.completed_by(lines, before)
         if lines:
-            print(report.table(lines, published=False))
+            print(table(lines) if options.untuned else report.table(lines, published=False))
         if not options.from_:
             for remark in learning.remarks(options.out):
                 cli.say(f"- {remark}")
         if options.report and finished:
-            tables.insert(options.report, report.table(lines), report.MARKS)
+            tables.insert(options.report, table(lines), marks)
         if options.readme and finished:
             tables.insert(options.readme, report.short_table(lines), report.SHORT_MARKS)
         if not options.from_ and lines:
@@ -143,3 +144,23 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print("every run diverged: no row has a score")
         return cli.NOT_FINITE
     return 0
+
+
+def _rows(options: Options) -> list[tuple[suites.Task, suites.Row]]:
+    """The rows that are asked for. Raises ValueError for what does not go together."""
+    if not options.untuned:
+        return selection.select(
+            options.suite,
+            options.env,
+            (*options.label, *options.estimator),
+            settings_of=options.settings_of,
+            policy=options.policy,
+            critic=options.critic,
+            optimizer=options.optimizer,
+        )
+    for name in ("estimator", "settings_of", "policy", "critic", "optimizer"):
+        if getattr(options, name):
+            raise ValueError(
+                f"untuned is of the labels alone, and has no {name}: give one or the other"
+            )
+    return selection.every_row(options.suite, options.env, options.label)

@@ -485,6 +485,60 @@ def test_the_short_table_is_of_selected_rows_and_needs_them_all(
         report.short_table(lines[2:])
 
 
+def test_untuned_rows_are_of_every_label_with_its_own_settings() -> None:
+    rows = selection.every_row("classic")
+    names = [task.name for task in SUITES["classic"]]
+    assert [(task.name, row.label) for task, row in rows] == [
+        (name, label) for name in names for label in selection.FIRST
+    ]
+    assert not {task.name for task in SUITES["shorter"]} & {
+        task.name for task, _ in selection.every_row("all")
+    }
+    (one,) = selection.every_row("classic", ("Acrobot-v1",), ("ppo",))
+    config, hyperparams = selection.untuned_settings(*one)
+    other, of_other = preset("ppo", env="MountainCar-v0", task="Seaquest")
+    assert config == dataclasses.replace(other, env="Acrobot-v1")
+    assert hyperparams == of_other
+    assert config != selection.settings(*one)[0]
+    with pytest.raises(ValueError, match="unknown label 'pppo': did you mean 'ppo'"):
+        selection.every_row("classic", labels=("pppo",))
+
+
+def test_the_untuned_table_has_labels_side_by_side() -> None:
+    lines = [
+        *rows_of("CartPole-v1", "ppo", [500.0, 400.0]),
+        *rows_of("CartPole-v1", "leave_one_out", [100.0, 100.0]),
+        *rows_of("Reacher-misc", "ppo", [1.0, 2.0]),
+    ]
+    head, _, cartpole, reacher = [
+        [cell.strip() for cell in row.strip("|").split(" | ")]
+        for row in report.untuned_table(lines).splitlines()
+    ]
+    assert head == ["environment", "random", "`leave_one_out`", "`ppo`", "best known"]
+    assert cartpole == ["CartPole-v1", "22.1", "100.0 ± 0.0", "450.0 ± 50.0", "500.0"]
+    assert reacher == ["Reacher-misc", "16.8", "—", "1.500 ± 0.500", "—"]
+
+
+def test_the_untuned_benchmark_runs_and_writes_its_table(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(selection, "untuned_settings", tiny_row)
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(report.UNTUNED_MARKS))
+    asked = [*SMALL, "--untuned", "--label", "ppo", "--out", str(tmp_path / "out")]
+    assert script.main([*asked, "--report", str(page)]) == 0
+    lines = learning.collect(tmp_path / "out")
+    assert page.read_text().splitlines()[1:-1] == report.untuned_table(lines).splitlines()
+    assert {(line.env, line.label) for line in lines} == {("DeepSea-bsuite", "ppo")}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        script.main([*asked, "--optimizer", "sgd"])
+    assert "untuned is of the labels alone" in capsys.readouterr().err
+
+
 OWN = (
     HEADER
     + CLIPPED
@@ -868,7 +922,7 @@ def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None
 
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
-    assert len(TASKS) == len(SUITES["all"]) == 25
+    assert len(TASKS) == len(SUITES["all"]) == 28
     for task in SUITES["all"]:
         assert (task.env or task.name) in ENVIRONMENTS
         assert len({row.label for row in task.rows}) == len(task.rows) > 0
