@@ -174,8 +174,8 @@ def check_estimator(config: Config, est: Estimator, estimator_state: PyTree) -> 
         )
     if est.further != NOTHING_FURTHER:
         raise ValueError(
-            "micro_batches excludes an estimator that asks the environment again, by random "
-            f"numbers of the whole batch: give another, {instead}"
+            "micro_batches excludes an estimator that asks the environment again, or draws further "
+            f"actions, by random numbers of the whole batch: give another, {instead}"
         )
     if jax.tree.leaves(estimator_state) and not facts_of(config.estimator).compares_episodes:
         raise ValueError(

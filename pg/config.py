@@ -293,11 +293,15 @@ class Config:
     """
     action_critic: ActionCritic = "quadratic"
     """Q of continuous actions, for estimators with such a critic (all_action, q_prop,
-    trajectory_control_variate and others): quadratic in the action, or a sum of sinusoids, which
-    may bend in any way.
+    trajectory_control_variate and others): quadratic in the action; a sum of sinusoids, which may
+    bend in any way; or a network of observation and action, averaged over sampled actions.
     """
     action_critic_units: int = 16
     """Number of sinusoids of the action."""
+    action_samples: int = 16
+    """Actions drawn in each state, over which --action-critic network is averaged; they take no
+    environment steps.
+    """
     optimizer: Optimizer | Callable[..., Any] = "adam"
     """Optimizer of optax (sgd: the bare theorem), with curvature (natural, trpo), or with variance
     reduction (storm, svrpg, page_pg, harpg, n_harpg, igt, n_igt); or FILE.py:NAME of your own: a

@@ -6,6 +6,7 @@
     lookahead    s', r ~ P(·|sₜ, a) of every action a, M times, the first with the random numbers of
                  the episode itself
     branches     whole episodes out of each visited state (`pg.branches`)
+    actions      a ~ π(·|sₜ), M times, which are not taken
 
 An environment is a pure function of its state and can be asked again from any of them, with the
 same random numbers or with others. Every step of that is counted.
@@ -30,6 +31,7 @@ class FurtherRollouts(NamedTuple):
     lookahead: bool = False  # transitions of each state and every discrete action
     branches: Branching | tuple[()] = ()  # episodes out of each visited state
     starts: int = 0  # R, the further initial states of each episode
+    actions: int = 0  # M, the further actions of the policy in each state
 
     def num_keys(self, num_branches: int) -> int:
         """Random keys that each step of an environment needs beside its own."""

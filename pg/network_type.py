@@ -36,8 +36,11 @@ class Network(NamedTuple):
     carry_noise: Any = None
     # of what it sees, where that is one array of numbers; None: of something else, or not stated
     obs_shape: tuple[int, ...] | None = None
-    # it sees a `Pair`, whose outcome is the later "state" or "reward"; "" of one observation
+    # it sees a `Pair`, whose outcome is the later "state" or "reward", or the "action" of the step;
+    # "" of one observation
     outcome: str = ""
+    # the actions over which a critic of an action is averaged in each state
+    action_samples: int = 0
 
     @property
     def recurrent(self) -> bool:
@@ -53,7 +56,9 @@ class Network(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The input of a hindsight network: a step's observation and a later outcome."""
+    """The input of a hindsight network, a step's observation and a later outcome, or of a critic of
+    continuous actions, an observation and an action.
+    """
 
     obs: PyTree  # leaves [T, B, ...]
     outcome: PyTree  # leaves [T, B, ...]

@@ -50,6 +50,7 @@ from pg.layers import (
     TokenKinds,
     Value,
     make_cell,
+    units_of_box,
 )
 from pg.network_checks import (
     check_own_critic,
@@ -166,7 +167,8 @@ def _check_no_setting_of_boxes(config: Config, space: ActionSpace) -> None:
 def make_critic(config: Config, env: Env) -> Network:
     """Vφ, or Qφ of every action where the estimator asks for it: `config.critic`, or that of the
     other settings, on layers of its own unless `shared_torso`. Qφ is a vector of the values of
-    discrete actions, and an `ActionFunction` of continuous ones. Where the estimator asks for a
+    discrete actions, and an `ActionFunction` of continuous ones, or with `action_critic="network"`
+    one number for a `Pair` of observation and action. Where the estimator asks for a
     hindsight distribution it is instead f(s, u) of every action, of h(a|s, u) ∝ π(a|s) exp f, on a
     `Pair` of observation and outcome.
 
@@ -178,6 +180,9 @@ def make_critic(config: Config, env: Env) -> Network:
     if facts_of(config.estimator).critic == "hindsight":
         return _hindsight_network(config, env)
     actions = _valued_actions(config, env)
+    if config.action_critic == "network":
+        assert isinstance(actions, Box)  # as checked
+        return _network_of_action(config, env, actions)
     shown = env.seen_by(env.views.critic)
     if config.critic is not None:
         critic = _own_network("critic", config, shown)
@@ -250,8 +255,34 @@ def _hindsight_network(config: Config, env: Env) -> Network:
     return network._replace(outcome=outcome)
 
 
-def _with_outcome(env: Env, outcome: str) -> Env:
-    """This, as if an observation were a `Pair` of one and a later outcome."""
+def _network_of_action(config: Config, env: Env, actions: Box) -> Network:
+    """The critic Q(s, a) of what the critic sees and of a continuous action, in units of the box's
+    half width: one number.
+    """
+    paired = _with_outcome(env.seen_by(env.views.critic), "action", actions.low.size)
+    network = _network(_of_the_critic(config), paired, Value())
+
+    def apply(
+        params: PyTree, carry: PyTree, obs: Pair, first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Any]:
+        centre, half_width = (jnp.broadcast_to(x, obs.outcome.shape) for x in units_of_box(actions))
+        action = (obs.outcome - centre) / half_width
+        return network.apply(params, carry, obs._replace(outcome=action), first)
+
+    of_pair = network._replace(apply=apply)
+    if env.views.critic:
+        of_pair = _seeing(of_pair, env.views.critic, "action")
+    return of_pair._replace(outcome="action", action_samples=config.action_samples)
+
+
+def _with_outcome(env: Env, outcome: str, size: int = 1) -> Env:
+    """This, as if an observation were a `Pair` of one and a later outcome, or of one and numbers.
+
+    Args:
+        env: The environment.
+        outcome: As of `Network.outcome`.
+        size: The numbers of an outcome that is no observation.
+    """
     if outcome == "state":
         return env._replace(
             obs_shape=Pair(env.obs_shape, env.obs_shape),
@@ -259,9 +290,9 @@ def _with_outcome(env: Env, outcome: str) -> Env:
             obs_kinds=Pair(env.obs_kinds, env.obs_kinds),
             obs_dtype=Pair(env.obs_dtype, env.obs_dtype),
         )
-    as_it_is = Box(jnp.zeros(1), jnp.ones(1))  # bounds by which a reward is not scaled
+    as_it_is = Box(jnp.zeros(size), jnp.ones(size))  # bounds by which numbers are not scaled
     return env._replace(
-        obs_shape=Pair(env.obs_shape, (1,)),
+        obs_shape=Pair(env.obs_shape, (size,)),
         obs_bounds=Pair(env.obs_bounds, as_it_is),
         obs_kinds=Pair(env.obs_kinds, 0),
         obs_dtype=Pair(env.obs_dtype, float),

@@ -77,6 +77,8 @@ class Trajectory(NamedTuple):
     branches: Branches | tuple[()] = ()
     # further initial states, the observation [1, B, R, ...]
     starts: InitialStates | tuple[()] = ()
+    # further samples of the policy in each state, none of them taken, [T, B, M, ...]; () for none
+    other_actions: PyTree = ()
 
     @property
     def mask(self) -> PyTree:
@@ -111,7 +113,9 @@ class Trajectory(NamedTuple):
     @property
     def without_further(self) -> "Trajectory":
         """The steps alone: once they are weighed, nothing is compared with them."""
-        return self._replace(greedy=(), successors=(), lookahead=(), branches=(), starts=())
+        return self._replace(
+            greedy=(), successors=(), lookahead=(), branches=(), starts=(), other_actions=()
+        )
 
 
 class Finished(NamedTuple):
@@ -460,8 +464,8 @@ def _loop(
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
     # the steps fold in numbers below the horizon
-    greedy_key, again_key, branch_key, start_key, carry_key = (
-        jax.random.fold_in(key, horizon + number) for number in range(5)
+    greedy_key, again_key, branch_key, start_key, carry_key, action_key = (
+        jax.random.fold_in(key, horizon + number) for number in range(6)
     )
     if begin is None and act is not greedy:
         state = _with_drawn_carry(state, policy, params, carry_key, batch_noise)
@@ -470,8 +474,11 @@ def _loop(
     num_keys = further.num_keys(num_branches)
     handed_out = _handed_out(env, policy, of_actions)
 
+    noise_of_others = _noise_of_others(policy, params, state, action_key, further.actions)
+
     def draws(times: Int[Array, " K"]) -> PyTree:
-        return own_draws(times), _more_keys(again_key, times, num_keys, env.num_envs)
+        more_keys = _more_keys(again_key, times, num_keys, env.num_envs)
+        return own_draws(times), more_keys, noise_of_others(times)
 
     def asked_again(
         more: Array, keys: Shaped[Array, " B"], env_state: PyTree, action: PyTree, obs: PyTree
@@ -483,10 +490,10 @@ def _loop(
 
     def step(running: _Running, draws: Any) -> tuple[_Running, Trajectory]:
         state, alive = running
-        (noise, keys), more = draws
+        (noise, keys), more, of_others = draws
         own = handed_out(noise, running), keys
         ask = functools.partial(asked_again, more)
-        moved, row = _step(env, policy, params, state, own, key, act, ask)
+        moved, row = _step(env, policy, params, state, own, key, act, ask, of_others)
         is_last = row.time >= horizon - 1
         row = row._replace(
             valid=alive,
@@ -838,6 +845,7 @@ def _step(
     key: PRNGKeyArray,
     act: Act,
     ask: Callable[..., Any] | None = None,
+    noise_of_others: PyTree = (),
 ) -> tuple[RolloutState, Trajectory]:
     """One step of B environments.
 
@@ -851,6 +859,7 @@ def _step(
         act: Distribution, noise -> action.
         ask: Keys, environment states, actions, observations -> further transitions from here, as
             `further.transitions` gives them; default: none.
+        noise_of_others: That of further actions, leaves [B, M, ...]; () for none.
 
     Returns:
         Their state afterwards, unreset, and the row [B, ...] to record, without the carry.
@@ -882,6 +891,7 @@ def _step(
         held=transition.steps,
         successors=_stored_transitions(env, successors),
         lookahead=_stored_transitions(env, lookahead),
+        other_actions=_other_actions(dist, noise_of_others),
     )
     episode_return = state.episode_return + transition.reward
     held = jax.tree.map(jnp.add, state.held, transition.steps)
@@ -916,6 +926,30 @@ def _draws(
         return noise(action_key, time), jax.random.key_data(row_keys.split(env_key, env.num_envs))
 
     return jax.vmap(one)
+
+
+def _noise_of_others(
+    policy: Network, params: PyTree, state: RolloutState, key: PRNGKeyArray, number: int
+) -> Callable[[Int[Array, " K"]], PyTree]:
+    """times [K] -> the noise of further actions of those steps, leaves [K, B, number, ...]; () for
+    none.
+    """
+    if not number:
+        return lambda times: ()
+    dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
+
+    def one(time: Int[Array, ""]) -> PyTree:
+        keys = jax.random.split(jax.random.fold_in(key, time), number)
+        return jax.vmap(dist.draw, out_axes=1)(keys)
+
+    return jax.vmap(one)
+
+
+def _other_actions(dist: Any, noise: PyTree) -> PyTree:
+    """Samples of a distribution [B] for noise [B, M, ...], [B, M, ...]; () for none."""
+    if not jax.tree.leaves(noise):
+        return ()
+    return jax.vmap(dist.sample, in_axes=1, out_axes=1)(noise)
 
 
 def _more_keys(

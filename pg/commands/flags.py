@@ -103,7 +103,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "shared_torso",
         ),
         *("image_layout", "action_distribution", "state_dependent_std"),
-        *("action_critic", "action_critic_units"),
+        *("action_critic", "action_critic_units", "action_samples"),
     ),
     "normalisation": ("normalise_observations", "scale_observations", "scale_rewards"),
     "evaluation": (

@@ -8,7 +8,8 @@ of the later actions out of that correction. With Q = 0 the last two are reward_
 
 Of continuous actions Q is a function (`pg.layers.ActionFunction`) whose mean over the policy's
 actions needs no samples, and Σₐ Q(s, a) ∇π(a|s) is ∇E[Q(s, a)]; the correction is the weight of
-∇log π(aₜ|sₜ).
+∇log π(aₜ|sₜ). Or it is any network of observation and action, and that mean one over actions that
+are drawn beside those that are taken (`continuous.SampledValues`).
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ from pg.estimators.base import (
     policy_output,
     score,
 )
-from pg.estimators.continuous import AtActions
+from pg.estimators.continuous import AtActions, FunctionOfAction, SampledValues
 from pg.layers import ActionFunction
 from pg.networks import Network, check_shape
 from pg.rollout import Trajectory
@@ -53,11 +54,12 @@ def all_action(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
         at = at_actions(policy, critic, params, traj)
         to_go = returns.reward_to_go(traj.reward, traj.done, h.gamma)
         discount = returns.discount_powers(to_go, h.gamma)
-        if isinstance(at.q, ActionFunction):
+        if isinstance(at.q, FunctionOfAction):
             return Credit(discount, target=to_go, extra=at)
         return Credit(discount[..., None] * at.q, target=to_go)
 
-    return build_estimator(policy, critic, h, weigh, every_action, taken)
+    further = continuous.further_of(critic)
+    return build_estimator(policy, critic, h, weigh, every_action, taken, further=further)
 
 
 def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -78,7 +80,10 @@ def action_dependent_baseline(policy: Network, critic: Network, h: Hyperparams) 
         surprise = to_go - value_of(at)
         return corrected_credit(at, surprise, to_go, traj, h)
 
-    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
+    further = continuous.further_of(critic)
+    return build_estimator(
+        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+    )
 
 
 def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams) -> Estimator:
@@ -105,7 +110,10 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
         of_action = calm + advantage
         return corrected_credit(at, calm - v, of_action, traj, h)
 
-    return build_estimator(policy, critic, h, weigh, every_action_and_surprise, taken)
+    further = continuous.further_of(critic)
+    return build_estimator(
+        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+    )
 
 
 def at_actions(policy: Network, critic: Network, params: Params, traj: Trajectory) -> AtActions:
@@ -113,11 +121,15 @@ def at_actions(policy: Network, critic: Network, params: Params, traj: Trajector
     if jnp.issubdtype(jnp.result_type(traj.action), jnp.integer):
         return AtActions(action_values(critic, params, traj), traj.action)
     action = continuous.actions_taken(policy, params, traj)
+    if critic.outcome == "action":
+        return AtActions(continuous.sampled_values(policy, critic, params, traj), action)
     return AtActions(continuous.action_functions(critic, params, traj), action)
 
 
 def value_of(at: AtActions) -> Float[Array, "T B"]:
     """Q(sₜ, aₜ), [T, B]."""
+    if isinstance(at.q, SampledValues):
+        return at.q.own
     return at.q.at(at.action) if isinstance(at.q, ActionFunction) else at_action(at.q, at.action)
 
 
@@ -138,7 +150,7 @@ def corrected_credit(
         h: the hyperparameters.
     """
     discount = returns.discount_powers(to_go, h.gamma)
-    if isinstance(at.q, ActionFunction):
+    if isinstance(at.q, FunctionOfAction):
         return Credit(discount * surprise, to_go, extra=at._replace(q=at.q.affine(discount)))
     return Credit(discount[..., None] * corrected(at.q, surprise, traj), to_go)
 
@@ -196,10 +208,10 @@ def corrected(
 
 
 def expected_value(
-    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"] | ActionFunction
+    policy: Network, params: Params, traj: Trajectory, q: Float[Array, "T B A"] | FunctionOfAction
 ) -> Float[Array, "T B"]:
     """V(s) = Σₐ π(a|s) Q(s, a), [T, B]; 0 in blocks of time without a valid step."""
-    if isinstance(q, ActionFunction):
+    if isinstance(q, FunctionOfAction):
         return continuous.expectation_along(policy, params, traj, q)
     return jnp.sum(probabilities(policy, params, traj) * q, axis=-1)
 
@@ -231,10 +243,12 @@ def every_action_and_surprise(dist: Any, batch: Weighted) -> Float[Array, "T B"]
     return every_action(dist, batch)
 
 
-def taken(q: Float[Array, "T B A"] | ActionFunction, batch: Weighted) -> Float[Array, "T B"]:
+def taken(q: Float[Array, "T B *A"] | ActionFunction, batch: Weighted) -> Float[Array, "T B"]:
     """Q(s, a) of the action that was taken, [T, B]: it is fitted to the returns."""
     if isinstance(q, ActionFunction):
         return q.at(batch.extra.action)
+    if q.ndim == batch.traj.valid.ndim:  # of a network that was asked for this action alone
+        return q
     return at_action(q, batch.traj.action)
 
 

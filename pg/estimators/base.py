@@ -22,7 +22,7 @@ from pg.fast import blocks
 from pg.further import FurtherRollouts, GreedyEpisodes
 from pg.inputs import check_function, check_kind, check_name, described, numbers
 from pg.layers import ActionFunction
-from pg.networks import Network, as_float, check_policy, check_shape, unroll
+from pg.networks import Network, Pair, as_float, check_policy, check_shape, unroll
 from pg.rollout import NOTHING_FURTHER, Trajectory
 
 
@@ -295,7 +295,10 @@ def _value_loss(
     """Half the critic's squared error at each step, [T, B], bound to V where the batch holds it.
     predict: as of `build_estimator`.
     """
-    output = critic_output(critic, params, batch.traj)
+    traj = batch.traj
+    if critic.outcome == "action":
+        traj = traj._replace(obs=Pair(traj.obs, batch.extra.action))
+    output = critic_output(critic, params, traj)
     prediction = output if predict is None else predict(output, batch)
     prediction = per_step("the critic's prediction", prediction, batch.traj, ONE_NUMBER)
     if isinstance(batch.value, jax.Array):

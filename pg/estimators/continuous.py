@@ -1,24 +1,124 @@
-"""Continuous actions beside a critic Q(s, a), a function of them at each state: the actions that a
-policy took, and its values on average.
+"""Continuous actions beside a critic Q(s, a): the actions that a policy took, and its values on
+average, of a function of them at each state or of a network that is asked for sampled ones.
 """
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from pg.distributions import moments
-from pg.estimators.base import Params, critic_output, map_along, policy_output
+from pg.estimators.base import (
+    ONE_NUMBER,
+    Params,
+    critic_output,
+    map_along,
+    per_step,
+    policy_output,
+)
 from pg.fast import blocks
+from pg.further import FurtherRollouts
 from pg.layers import ActionFunction
-from pg.networks import Network
+from pg.networks import Network, Pair
 from pg.rollout import Trajectory
 
 
 class AtActions(NamedTuple):
     """Q along a trajectory, and the actions that were taken, as Q takes them."""
 
-    q: Any  # [T, B, A] of discrete actions, a function of continuous ones
+    q: Any  # [T, B, A] of discrete actions, a `FunctionOfAction` of continuous ones
     action: Shaped[Array, "T B *D"]
+
+
+class SampledValues(NamedTuple):
+    """Q at the action that was taken, and at M others that the policy drew beside it: the values of
+    any network of observation and action (all actions by Monte Carlo; Petit et al. 2019,
+    1910.09093).
+    """
+
+    own: Float[Array, "T B"]
+    values: Float[Array, "T B M"]
+    samples: Float[Array, "T B M D"]  # as the policy scores them
+    log_prob: Float[Array, "T B M"]  # of these, when they were drawn
+
+    @property
+    def mean(self) -> Float[Array, "T B"]:
+        """The mean over the samples, [T, B]."""
+        return jnp.mean(self.values, axis=-1)
+
+    def expectation(self, dist: Any) -> Float[Array, "T B"]:
+        """An estimate of E[Q(a)] over the actions of a distribution, [T, B], unbiased as is its
+        derivative in the distribution: (1/M) Σ ρ(aₘ) (Q(aₘ) - bₘ) + bₘ.
+
+        ρ is the ratio to the distribution that drew the samples, 1 with the derivative ∇log π
+        there, and bₘ the mean of the other samples' values; 0 of a single one.
+        """
+
+        def scored(sample: Float[Array, "T B D"]) -> Float[Array, "T B"]:
+            log_prob: Float[Array, "T B"] = dist.log_prob(sample)
+            return log_prob
+
+        ratio = jnp.exp(_of_each_sample(scored, self.samples) - self.log_prob)
+        total = jnp.sum(self.values, axis=-1, keepdims=True)
+        others = (total - self.values) / max(self.values.shape[-1] - 1, 1)
+        return jnp.mean(ratio * (self.values - others) + others, axis=-1)
+
+    def affine(
+        self, scale: Float[Array, "T B"], shift: Float[Array, "T B"] | float = 0.0
+    ) -> "SampledValues":
+        """scale Q + shift, both [T, B] or one number for all states."""
+        own = shift + scale * self.own
+        more = jnp.broadcast_to(shift, own.shape)[..., None]
+        return self._replace(own=own, values=more + scale[..., None] * self.values)
+
+
+FunctionOfAction = ActionFunction | SampledValues
+
+
+def further_of(critic: Network) -> FurtherRollouts:
+    """The further actions over which a critic is averaged; none of one whose mean is known."""
+    return FurtherRollouts(actions=critic.action_samples)
+
+
+def sampled_values(
+    policy: Network, critic: Network, params: Params, traj: Trajectory
+) -> SampledValues:
+    """Q along a trajectory by a network of a `Pair` of observation and action, at the actions that
+    were taken and at the others; 0 in blocks of time without a valid step.
+
+    Raises ValueError for a trajectory without others.
+    """
+    if not jax.tree.leaves(traj.other_actions):
+        raise ValueError(
+            "there are no further actions to average over: collect with "
+            "pg.episodes(..., further=estimator.further)"
+        )
+
+    def block(rows: Trajectory) -> SampledValues:
+        dist = policy_output(policy, params, rows)
+
+        def value(sample: Float[Array, "K B D"]) -> Float[Array, "K B"]:
+            pair = Pair(rows.obs, dist.action(sample))
+            q = critic_output(critic, params, rows._replace(obs=pair))
+            return per_step("the critic's Q", q, rows, ONE_NUMBER)
+
+        def scored(sample: Float[Array, "K B D"]) -> Float[Array, "K B"]:
+            log_prob: Float[Array, "K B"] = dist.log_prob(sample)
+            return log_prob
+
+        others = rows.other_actions
+        values, log_prob = (_of_each_sample(f, others) for f in (value, scored))
+        return SampledValues(value(rows.action), values, others, log_prob)
+
+    along: SampledValues = map_along(policy, block, traj)
+    return along
+
+
+def _of_each_sample(f: Any, samples: Float[Array, "T B M D"]) -> Float[Array, "T B M"]:
+    """A function of an action at each state, [T, B, D] -> [T, B], of M of them."""
+    of_each: Float[Array, "T B M"] = jax.vmap(f, in_axes=2, out_axes=2)(samples)
+    return of_each
 
 
 def action_functions(critic: Network, params: Params, traj: Trajectory) -> ActionFunction:
@@ -42,11 +142,13 @@ def action_functions(critic: Network, params: Params, traj: Trajectory) -> Actio
 
 
 def expectation_along(
-    policy: Network, params: Params, traj: Trajectory, q: ActionFunction
+    policy: Network, params: Params, traj: Trajectory, q: FunctionOfAction
 ) -> Float[Array, "T B"]:
-    """E[Q(s, a)] over the policy's actions along a trajectory, [T, B]; 0 in blocks of time without
-    a valid step.
+    """E[Q(s, a)] over the policy's actions along a trajectory, [T, B], of sampled values their
+    mean; 0 in blocks of time without a valid step.
     """
+    if isinstance(q, SampledValues):
+        return q.mean
 
     def block(rows: tuple[Trajectory, ActionFunction]) -> Float[Array, "K B"]:
         traj, q = rows

@@ -142,6 +142,13 @@ class Facts:
         credits_actions = self.critic in ("Q", "hindsight")
         return self.collect == ("episodes",) and not credits_actions and of_one_rollout
 
+    @property
+    def averages_sampled_actions(self) -> bool:
+        """True if it asks a critic Q of continuous actions for values alone, which may then be any
+        network's, and for their mean over the policy's actions.
+        """
+        return self.module == "action_values" and "continuous" in self.actions
+
     def takes(self, actions: str) -> bool:
         """True if it is for actions of this kind: discrete, continuous, or mixed of both."""
         if self.every_action and actions != "discrete":

@@ -13,6 +13,7 @@ from pg.layers.heads import (
     QuadraticValues,
     SinusoidalValues,
     Value,
+    units_of_box,
 )
 from pg.layers.model import Model, make_cell
 from pg.layers.quadratic import Quadratic
@@ -45,4 +46,5 @@ __all__ = [
     "make_cell",
     "orthogonal",
     "patches",
+    "units_of_box",
 ]

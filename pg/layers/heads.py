@@ -64,7 +64,7 @@ class Normal(nn.Module):
         else:
             log_std = self.param("log_std", nn.initializers.zeros, self.box.low.shape, mean.dtype)
             log_std = jnp.broadcast_to(log_std, mean.shape)
-        centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in _units(self.box))
+        centre, half_width = (jnp.broadcast_to(x, mean.shape) for x in units_of_box(self.box))
         if self.distribution == "squashed":
             return TanhGaussian(mean, log_std, centre, half_width)
         gaussian = Gaussian(centre + half_width * mean, log_std + jnp.log(half_width))
@@ -73,7 +73,7 @@ class Normal(nn.Module):
         return gaussian
 
 
-def _units(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
+def units_of_box(box: Box) -> tuple[Float[Array, "*D"], Float[Array, "*D"]]:
     """Centre and half width of each action; 0 and 1 where it has no bounds."""
     bounded = jnp.isfinite(box.low) & jnp.isfinite(box.high)
     low, high = jnp.where(bounded, box.low, -1.0), jnp.where(bounded, box.high, 1.0)
@@ -142,7 +142,7 @@ class QuadraticValues(nn.Module):
         )
         lower = jnp.zeros((*slope.shape, size), slope.dtype).at[..., rows, columns].set(triangle)
         curvature = 0.5 * (lower + lower.mT)
-        centre, half_width = (jnp.broadcast_to(x, slope.shape) for x in _units(self.box))
+        centre, half_width = (jnp.broadcast_to(x, slope.shape) for x in units_of_box(self.box))
         return Quadratic(
             constant[..., 0],
             slope / half_width,
@@ -178,7 +178,7 @@ class SinusoidalValues(nn.Module):
         usual_frequency = self.param("frequency", normal, (units, size), dtype)
         frequency = frequency.reshape(*axes, units, size)
         frequency = jnp.broadcast_to(usual_frequency, frequency.shape) + frequency
-        centre, half_width = (jnp.broadcast_to(x, (*axes, size)) for x in _units(self.box))
+        centre, half_width = (jnp.broadcast_to(x, (*axes, size)) for x in units_of_box(self.box))
         return Sinusoids(
             constant[..., 0],
             amplitude,

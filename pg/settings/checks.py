@@ -6,7 +6,7 @@ from numbers import Real
 from types import ModuleType
 from typing import Any, get_args
 
-from pg.estimators.facts import FACTS, UNSTATED, estimators_with
+from pg.estimators.facts import FACTS, UNSTATED, Facts, estimators_with
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import (
     COUNTABLE,
@@ -656,12 +656,16 @@ def _check_views(config: Any) -> None:
 
 def _check_action_critic(config: Any) -> None:
     """Checks that there is a critic of continuous actions where settings are of one."""
-    if config.action_critic == "quadratic":
-        if config.action_critic_units != type(config).action_critic_units:
+    for name, kind, counted in (
+        ("action_critic_units", "sinusoids", "the number of sinusoids"),
+        ("action_samples", "network", "the number of actions over which a network is averaged"),
+    ):
+        value = getattr(config, name)
+        if config.action_critic != kind and value != getattr(type(config), name):
             raise ValueError(
-                f"action_critic_units={config.action_critic_units} is the number of sinusoids: "
-                "give action_critic='sinusoids', or leave it out"
+                f"{name}={value} is {counted}: give action_critic={kind!r}, or leave it out"
             )
+    if config.action_critic == "quadratic":
         return
     facts = facts_of(config.estimator)
     if facts.critic != "Q" or "continuous" not in facts.actions:
@@ -671,6 +675,30 @@ def _check_action_critic(config: Any) -> None:
             f"action_critic={config.action_critic!r} is for estimators with a critic of continuous "
             f"actions: {names}; got estimator={part_name(config.estimator)!r}"
         )
+    if config.action_critic == "network":
+        _check_network_of_action(config, facts)
+
+
+def _check_network_of_action(config: Any, facts: Facts) -> None:
+    """Checks that an estimator asks a critic for values at actions alone, and that the critic sees
+    one observation.
+    """
+    if not facts.averages_sampled_actions:
+        names = ", ".join(name for name, row in FACTS.items() if row.averages_sampled_actions)
+        raise ValueError(
+            "action_critic='network' is for estimators that average Q over sampled actions: "
+            f"{names}; got estimator={part_name(config.estimator)!r}: give "
+            "action_critic='sinusoids', or another estimator"
+        )
+    for field, remembers in (
+        ("rnn", config.rnn != "none"),
+        ("network", config.network == "causal_transformer"),
+    ):
+        if remembers:
+            raise ValueError(
+                "action_critic='network' sees one observation and one action, and "
+                f"{field}={getattr(config, field)!r} remembers earlier steps: leave one of them out"
+            )
 
 
 def _check_own_critic(config: Any) -> None:

@@ -18,7 +18,7 @@ Initialiser = Literal[
 ]
 Schedule = Literal["constant", "linear", "cosine"]
 ActionDistribution = Literal["gaussian", "censored", "squashed"]
-ActionCritic = Literal["quadratic", "sinusoids"]
+ActionCritic = Literal["quadratic", "sinusoids", "network"]
 ActionMask = Literal["auto", "method", "observation", "info", "none"]
 LagMixture = Literal["none", "own", "balance", "power"]
 MicroBatches = int | Literal["auto"]

@@ -102,6 +102,20 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
         {"estimator": "all_action", "action_critic_units": 4},
         "action_critic_units=4 is the number of sinusoids",
     ),
+    (
+        {"estimator": "all_action", "action_samples": 4},
+        "action_samples=4 is the number of actions over which a network is averaged: give "
+        "action_critic='network'",
+    ),
+    (
+        {"estimator": "q_prop", "action_critic": "network"},
+        "for estimators that average Q over sampled actions: all_action, "
+        "action_dependent_baseline, trajectory_control_variate; got estimator='q_prop'",
+    ),
+    (
+        {"estimator": "all_action", "action_critic": "network", "rnn": "gru"},
+        "sees one observation and one action, and rnn='gru' remembers earlier steps",
+    ),
     ({"estimator": "gae", "num_epochs": 4}, "on-policy"),
     (
         {"estimator": "advantage_weighted_regression", "advantages": "batch"},

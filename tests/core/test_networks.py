@@ -14,7 +14,7 @@ from pg.config import Config
 from pg.distributions import CensoredGaussian, Gaussian, TanhGaussian
 from pg.envs import Box, Discrete, Env, make_env
 from pg.layers import dense, orthogonal, patches
-from pg.networks import Network, make_critic, make_policy, num_params, unroll
+from pg.networks import Network, Pair, make_critic, make_policy, num_params, unroll
 
 KEY = jax.random.key(0)
 
@@ -319,6 +319,27 @@ def test_a_critic_of_continuous_actions_gives_a_function_of_them(kind: Any) -> N
     np.testing.assert_array_equal(linear.gradient(action), q.gradient(x))
 
 
+def test_a_critic_network_of_an_action_gives_one_number_for_the_pair() -> None:
+    """In units of the box's half width from its centre, and of as many samples as are set."""
+    config = Config(
+        estimator="all_action", action_critic="network", action_samples=5, hidden_sizes=(4,)
+    )
+    first = jnp.zeros((7, 5), bool)
+    obs = jnp.ones((7, 5, 3))
+    env = make_env("Pendulum-v1", num_envs=5)
+    unit = make_critic(config, env._replace(action_space=Box(-jnp.ones(2), jnp.ones(2))))
+    assert (unit.outcome, unit.action_samples) == ("action", 5)
+    params = unit.init(KEY)
+    x = jax.random.normal(KEY, (7, 5, 2))
+    q = unroll(unit, params, Pair(obs, x), first)
+    assert q.shape == (7, 5)
+    assert np.unique(np.asarray(q)).size == q.size
+    space = Box(jnp.array([0.0, 1.0]), jnp.array([4.0, 9.0]))
+    wide = make_critic(config, env._replace(action_space=space))
+    action = jnp.array([2.0, 5.0])[None, None] + jnp.array([2.0, 4.0])[None, None] * x
+    np.testing.assert_allclose(unroll(wide, params, Pair(obs, action), first), q, rtol=1e-5)
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_network_is_float64_when_floats_are() -> None:
     policy = make_policy(Config(preset=None), fake_env((10, 10, 4), Box(-jnp.ones(2), jnp.ones(2))))
@@ -369,6 +390,10 @@ MISTAKES: dict[str, tuple[Mistake, str]] = {
     "sinusoids of discrete actions": (
         learner_of(estimator="all_action", action_critic="sinusoids"),
         "action_critic='sinusoids' is for continuous actions; the environment has 2 discrete ones",
+    ),
+    "a network of discrete actions": (
+        learner_of(estimator="all_action", action_critic="network"),
+        "action_critic='network' is for continuous actions; the environment has 2 discrete ones",
     ),
     "convolutions without an image": (
         learner_of(conv=("16x3",), network="mlp"),

@@ -48,6 +48,7 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "observe": st.sampled_from([(), (), (), (0,)]),
     "parameter_std": st.sampled_from([0.3, 0.3, 0.3, 1, 0.01]),
     "action_critic_units": st.sampled_from([16, 16, 16, 3]),
+    "action_samples": st.sampled_from([16, 16, 16, 2]),
     "policy_lag": st.sampled_from([0, 0, 0, 1, 1, 3]),
     "critic_observe": st.sampled_from([(), (), (), (0, 1), "all", "policy_and_time"]),
     "critic_optimizer": st.sampled_from([None, *get_args(CriticOptimizer)]),
