@@ -6,6 +6,7 @@ critic sees, by one name.
     vine_value:num_branches=2+branch_every=8      two further episodes out of every eighth state
     trajectory_control_variate:sampling=array+num_episodes=64    and estimates of 64 episodes
     state_value:critic_observe=policy_and_time    a critic that sees the time, too
+    all_action:action_critic=network              and one of continuous actions of another kind
 
 It imports no jax.
 """
@@ -22,7 +23,10 @@ from pg.estimators.q_prop_switches import is_q_prop
 from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
-FIELDS = ("critic_observe", "sampling", "num_branches", "branch_every", "num_episodes")
+FIELDS = (
+    *("critic_observe", "action_critic", "sampling"),
+    *("num_branches", "branch_every", "num_episodes"),
+)
 CRITIC_VIEWS = ("policy", WITH_TIME)  # values of critic_observe, the default first
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
@@ -89,8 +93,8 @@ def combination_of(estimator: Any) -> Combination:
 def name_of(name: str, settings: dict[str, Any]) -> str:
     """The one name of a combination: its settings in the order of FIELDS.
 
-    Independent sampling is left out, and a critic that sees what the policy sees. Numbers of
-    branches are not, as those that stand for none differ from problem to problem.
+    Independent sampling is left out, a quadratic critic, and one that sees what the policy sees.
+    Numbers of branches are not, as those that stand for none differ from problem to problem.
 
     Args:
         name: of the estimator.
@@ -99,7 +103,7 @@ def name_of(name: str, settings: dict[str, Any]) -> str:
     words = [
         f"{field}={settings[field]}"
         for field in FIELDS
-        if settings.get(field) not in (None, "independent", "policy")
+        if settings.get(field) not in (None, "independent", "policy", "quadratic")
     ]
     return f"{name}:{'+'.join(words)}" if words else name
 
@@ -159,8 +163,8 @@ def _searched_of(base: str) -> Iterator[str]:
 
 def _value(field: str, text: str) -> Any:
     """The value of a field, from its text. Raises ValueError for another than it can have."""
-    if field == "sampling":
-        check_name("sampling", text, CHOICES["sampling"])
+    if field in ("action_critic", "sampling"):
+        check_name(field, text, CHOICES[field])
         return text
     if field == "critic_observe":
         check_name("critic_observe", text, CRITIC_VIEWS)

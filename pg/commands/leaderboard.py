@@ -28,8 +28,9 @@ class Options(variance.Options):
     """
     combine: bool = False
     """Search combinations too: of unbiased estimators with samplings of the action noise, larger
-    batches and branches, 59 of each problem in the middle of its training. The cheapest is chosen
-    on other episodes than those of the report, and stands in it as the best combination.
+    batches and branches, 59 of each problem in the middle of its training; of those of
+    --estimators alone, where some of them are among the five. The cheapest is chosen on other
+    episodes than those of the report, and stands in it as the best combination.
     """
     against: int | None = None
     """Another seed that was measured: on how many problems the same three estimators lead."""
@@ -46,7 +47,11 @@ class Options(variance.Options):
         """The `Measurements` of the folder, with those of a search that were missing."""
         from pg.benchmarks import leaderboard
 
-        return leaderboard.search(self.problems, self.out, seed=self.seed, **self.given())
+        named = [name for name in combinations.BASES if name in self.estimators]
+        bases = named or combinations.BASES
+        return leaderboard.search(
+            self.problems, self.out, bases=bases, seed=self.seed, **self.given()
+        )
 
     def check_unchanged(self, folder: Path) -> None:
         """Raises ValueError where a folder holds results of other code than these files have."""

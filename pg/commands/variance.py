@@ -30,9 +30,9 @@ class Options:
     """
     estimators: tuple[str, ...] = ()
     """Names of the estimators, with other settings of their episodes as in
-    state_value:sampling=sobol+num_episodes=64 (critic_observe, sampling, num_branches,
-    branch_every, num_episodes), or FILE.py:NAME of your own; none: all that differ on-policy and
-    aim at ∇J, and those of your own of which the folder has results.
+    state_value:sampling=sobol+num_episodes=64 (critic_observe, action_critic, sampling,
+    num_branches, branch_every, num_episodes), or FILE.py:NAME of your own; none: all that differ
+    on-policy and aim at ∇J, and those of your own of which the folder has results.
     """
     policy: str | None = None
     """FILE.py:NAME of a policy of your own, for all problems."""

@@ -39,6 +39,7 @@ def test_a_name_says_the_estimator_and_its_settings() -> None:
         # on a problem of long episodes its preset's number is not that of "vine_value"
         ("vine_value:num_branches=4", "vine_value:num_branches=4"),
         ("vine_value:branch_every=1", "vine_value:branch_every=1"),
+        ("all_action:action_critic=quadratic", "all_action"),
         ("q_prop:eta=adaptive", "q_prop:eta=adaptive"),  # and here
         ("sequence:baseline=mean", "sequence:baseline=mean"),  # switches, and no combination
         ("mine.py:estimator", "mine.py:estimator"),
@@ -113,6 +114,10 @@ def test_settings_reach_the_rollout() -> None:
         ("all_action", "Q"),
         ("state_value:critic_observe=policy_and_time", "V with time"),
         ("trajectory_control_variate:critic_observe=policy_and_time", "Q with time"),
+        ("all_action:action_critic=network", "Q network"),
+        ("trajectory_control_variate:action_critic=sinusoids", "Q of sinusoids"),
+        ("hindsight_credit", "h of states"),
+        ("counterfactual_contributions", "h of rewards"),
     ],
 )
 def test_an_estimator_takes_the_critic_that_was_fitted_to_what_it_sees(
@@ -210,3 +215,6 @@ def test_a_search_measures_what_it_chose_on_the_seed_of_the_report(
     assert found is stored
     assert asked[0][2:] == (3 + SEED_OF_SEARCH, 0.1, ("middle",))
     assert asked[1:] == [([name], [last], 3, 0.2, None) for name in ("garnet", "gridworld")]
+    asked.clear()
+    leaderboard.search(["garnet"], tmp_path, bases=("state_value",), seed=3)
+    assert asked[0][1] == combinations.searched(("state_value",))

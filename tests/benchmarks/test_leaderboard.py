@@ -23,9 +23,15 @@ from pg.benchmarks.leaderboard import (
     Measurements,
     Quality,
     Reference,
+    problems,
 )
 from pg.benchmarks.leaderboard.measurements import read_versions, stored_snapshots
-from pg.benchmarks.leaderboard.problems import frozen_config, snapshot_shapes
+from pg.benchmarks.leaderboard.problems import (
+    critic_config,
+    critic_kinds,
+    frozen_config,
+    snapshot_shapes,
+)
 from pg.benchmarks.leaderboard.recommendations import SITUATIONS
 from pg.estimators.facts import FACTS
 from pg.reports.statistics import Estimate
@@ -125,6 +131,8 @@ def test_what_is_parallel_to_the_gradient() -> None:
             "all_action",
             "svg0",
             "deterministic_policy_gradient",
+            "hindsight_credit",
+            "counterfactual_contributions",
             "actor_critic",
             "gae",
             "vtrace",
@@ -229,7 +237,8 @@ def test_policies_without_all_critics_are_not_measured(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     facts = {x: {"updates": 7, "explained": {"V": 0.5, "Q": 0.5}} for x in leaderboard.SNAPSHOTS}
     folders.write_json(folder / "snapshots.json", facts)
-    with pytest.raises(ValueError, match="without the critics V with time, Q with time: measure"):
+    missing = "without the critics V with time, Q with time, h of states, h of rewards: measure"
+    with pytest.raises(ValueError, match=missing):
         stored_snapshots("garnet", tmp_path)
 
 
@@ -262,6 +271,36 @@ def test_the_leaderboard_compares_with_the_best_of_each_problem() -> None:
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert cells[0][:3] == ["`x`", "1.00×", "3.00×"]  # medians of 1 and 1, and of 5 and 1
     assert cells[1][-1] == "1/2"
+
+
+def test_a_situation_whose_estimators_were_not_measured_has_no_winner() -> None:
+    """The cheapest of a poorer one says nothing of what a critic of the actions would give."""
+    rows = [quality("time_baseline", 3.0), quality("state_value", 2.0)]
+    found = [leaderboard.recommended(rows, x, ["a"]) for x in SITUATIONS]
+    assert [x and x.estimator for x in found[:2]] == ["time_baseline", "state_value"]
+    assert found[2:] == [None] * 4
+    rows += [quality("trajectory_control_variate", 4.0), quality("gae", 5.0)]
+    found = [leaderboard.recommended(rows, x, ["a"]) for x in SITUATIONS]
+    assert [x and x.estimator for x in found[2:]] == ["state_value", None, "state_value", None]
+
+
+def test_rows_of_another_share_stay_and_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A share of 1 is 512 estimates of 8 episodes on garnet, in repetitions of 64."""
+    rows = [
+        quality("reinforce", 2.0, "garnet")._replace(snapshot=name, counted_episodes=512)
+        for name in leaderboard.SNAPSHOTS
+    ]
+    Measurements(rows, []).write(tmp_path)
+    leaderboard.measure(["garnet"], ["reinforce"], tmp_path)
+    assert capsys.readouterr().out == ""
+    leaderboard.measure(["garnet"], ["reinforce"], tmp_path, share=16.0)
+    said = capsys.readouterr().out
+    assert "note: garnet start: reinforce: " in said
+    assert "than share 16 and num_episodes 8 make, and they stay" in said
+    leaderboard.measure(["garnet"], ["reinforce"], tmp_path, num_episodes=4)
+    assert "than share 1 and num_episodes 4 make" in capsys.readouterr().out
 
 
 def test_agreement_counts_the_first_three() -> None:
@@ -297,7 +336,50 @@ def small_snapshot(name: str) -> leaderboard.Snapshot:
 
     policy, critics = jax.tree.map(filled, (like.policy, like.critics))
     explained = dict.fromkeys(critics, 0.5)
-    return leaderboard.Snapshot("start", 0, policy, critics, explained, like.normaliser)
+    normaliser = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), like.normaliser)
+    return leaderboard.Snapshot("start", 0, policy, critics, explained, normaliser)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("garnet", {"h of states", "h of rewards"}),
+        ("CartPole-v1", set()),
+        ("Pendulum-v1", {"Q of sinusoids", "Q network"}),
+    ],
+)
+def test_critics_are_of_the_kinds_that_a_problem_can_have(name: str, others: set[str]) -> None:
+    """A hindsight distribution of short episodes, functions of the action of continuous ones."""
+    with_any = {"V", "Q", "V with time", "Q with time"}
+    assert set(critic_kinds(leaderboard.PROBLEMS[name].settings()[0])) == with_any | others
+
+
+@pytest.mark.parametrize(
+    ("problem", "estimator"),
+    [
+        ("garnet", "counterfactual_contributions"),
+        pytest.param("garnet", "hindsight_credit", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "all_action:action_critic=network", marks=pytest.mark.slow),
+        pytest.param("Pendulum-v1", "all_action:action_critic=sinusoids", marks=pytest.mark.slow),
+    ],
+)
+def test_estimators_take_the_critic_of_their_kind(problem: str, estimator: str) -> None:
+    found = leaderboard.estimate_gradients(
+        problem, small_snapshot(problem), estimator, 1, num_episodes=2, share=0.02
+    )
+    assert np.isfinite(found.gradients).all()
+    assert np.abs(found.gradients).max() > 0
+
+
+@pytest.mark.slow
+def test_a_hindsight_distribution_is_fitted_to_the_policy() -> None:
+    """From the policy itself, which knows nothing of what followed, to one that does."""
+    config = leaderboard.PROBLEMS["garnet"].settings()[0]
+    snapshot = small_snapshot("garnet")
+    fit_config = critic_config(config, "h of states", 256, critic_hidden_sizes=(32,))
+    fit = problems._make_fit(fit_config, 30, passes=1)
+    _, known = fit(snapshot.policy, snapshot.normaliser, jax.random.key(0))
+    assert 0.005 < float(known) < 0.5
 
 
 def test_all_estimators_see_the_same_episodes() -> None:
@@ -362,12 +444,12 @@ def test_a_mistake_is_one_sentence(flags: list[str], said: str) -> None:
 def test_who_cannot_be_measured_is_told_with_the_reason(tmp_path: Path) -> None:
     reasons = {
         "q_prop": "actions are discrete there, and it is for continuous ones",
-        "hindsight_credit": "no hindsight distribution is fitted",
+        "hindsight_credit": "there is no critic h of states: Q is of actions of one part",
     }
     with pytest.raises(ValueError, match="nothing can be measured") as caught:
-        leaderboard.measure(["garnet"], list(reasons), tmp_path)
+        leaderboard.measure(["CartPole-v1"], list(reasons), tmp_path)
     for name, reason in reasons.items():
-        assert f"garnet: {name}: not measured, as {reason}" in str(caught.value)
+        assert f"CartPole-v1: {name}: not measured, as {reason}" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -3023,9 +3023,30 @@ MUTANTS = [
     Mutant(
         "the sampling of a combination does not reach the rollout",
         "benchmarks/leaderboard/gradients.py",
-        "combination.settings.items() if k in COLLECTION_FIELDS}",
+        'combination.settings.items() if k != "num_episodes"}',
         "facts.settings.items() if k in COLLECTION_FIELDS}",
         "tests/benchmarks/test_combinations.py -k settings_reach",
+    ),
+    Mutant(
+        "the cheapest of a poorer situation where none was measured that this one adds",
+        "benchmarks/leaderboard/recommendations.py",
+        "    if not any(situation.adds(FACTS[x.estimator]) for x in rows):\n",
+        "    if not rows:\n",
+        "tests/benchmarks/test_leaderboard.py -k has_no_winner",
+    ),
+    Mutant(
+        "rows of another number of estimates taken for those that were asked for",
+        "benchmarks/leaderboard/measurements.py",
+        "(row.num_episodes, row.counted_episodes) != asked",
+        "row.num_episodes != asked[0]",
+        "tests/benchmarks/test_leaderboard.py -k another_share",
+    ),
+    Mutant(
+        "the hindsight distribution of states in the place of that of rewards",
+        "benchmarks/leaderboard/gradients.py",
+        'return f"h of {facts.outcome}s"',
+        'return "h of states"',
+        "tests/benchmarks/test_combinations.py -k critic_that_was_fitted",
     ),
     Mutant(
         "a leaderboard executes an own file before its code is compared",

@@ -20,6 +20,7 @@ from pg.benchmarks.combinations import Combination, combination_of
 from pg.benchmarks.leaderboard.problems import (
     COLLECTION_FIELDS,
     GAMMA,
+    HINDSIGHT_STEPS,
     Problem,
     Snapshot,
     frozen_config,
@@ -36,6 +37,14 @@ from pg.exact import tabular
 from pg.exact.tabular import TabularMDP
 from pg.networks import Network
 from pg.normalisation import Normaliser
+
+WHICH_CRITICS = (
+    "Q is of actions of one part, by sinusoids or a network of continuous ones; a critic of one's "
+    f"own is of one kind; h is of discrete actions and of episodes of {HINDSIGHT_STEPS} steps at "
+    "most; and V and the usual Q alone are fitted with the time"
+)
+# what is added to the name of a Q by `action_critic`
+OF_ACTION_CRITIC = {"quadratic": "", "sinusoids": " of sinusoids", "network": " network"}
 
 
 class GradientEstimates(NamedTuple):
@@ -83,10 +92,7 @@ def estimate_gradients(
             and gives something else than it should; or noise cannot be sampled like this for it.
     """
     spec, combination = problem_of(problem), combination_of(estimator)
-    own_episodes = combination.settings.get("num_episodes", num_episodes)
-    share = share * num_episodes / own_episodes
-    batch_size = _batch_size(spec, share, own_episodes / num_episodes)
-    calls = max(1, round(share * spec.num_estimates / batch_size))
+    own_episodes, batch_size, calls = amount(spec, combination, num_episodes, share)
     config = _config(spec, combination, own_episodes)
     program, initial, state = _estimates(config, batch_size)
     params = Params(snapshot.policy, critic_params(snapshot, combination, initial))
@@ -108,6 +114,18 @@ def estimate_gradients(
         steps=steps / (batch_size * calls),
         seconds=float(np.median(seconds)) / batch_size,
     )
+
+
+def amount(
+    problem: Problem, combination: Combination, num_episodes: int, share: float
+) -> tuple[int, int, int]:
+    """The episodes of one estimate, the estimates of one call, and the calls. Arguments as of
+    `estimate_gradients`.
+    """
+    own_episodes = combination.settings.get("num_episodes", num_episodes)
+    share = share * num_episodes / own_episodes
+    batch_size = _batch_size(problem, share, own_episodes / num_episodes)
+    return own_episodes, batch_size, max(1, round(share * problem.num_estimates / batch_size))
 
 
 def check_estimator(
@@ -156,7 +174,7 @@ def _config(problem: Problem, combination: Combination, num_episodes: int) -> Co
     collection = {k: v for k, v in facts.settings.items() if k in COLLECTION_FIELDS}
     if facts.further == "branches":
         collection |= problem.branching
-    collection |= {k: v for k, v in combination.settings.items() if k in COLLECTION_FIELDS}
+    collection |= {k: v for k, v in combination.settings.items() if k != "num_episodes"}
     if facts.baseline == "group":
         collection["group_size"] = 2
     of_critic = {} if facts.critic == "none" else problem.critic_settings
@@ -180,9 +198,8 @@ def critic_params(snapshot: Snapshot, combination: Combination, initial: Params)
     estimator, kind = combination.estimator, critic_kind(combination)
     if kind not in snapshot.critics:
         raise ValueError(
-            f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: Q is of "
-            "actions of one part, a critic of one's own of one kind, and no hindsight distribution "
-            "is fitted"
+            f"estimator={part_name(estimator)!r} takes a critic {kind}, and there is none: "
+            f"{WHICH_CRITICS}"
         )
     fitted: Any = jax.tree.structure(snapshot.critics[kind])
     if fitted != jax.tree.structure(initial.critic):
@@ -194,13 +211,16 @@ def critic_params(snapshot: Snapshot, combination: Combination, initial: Params)
 
 
 def critic_kind(combination: Combination) -> str:
-    """The name, of CRITIC_KINDS, of the critic that an estimator takes under its settings; "none"
-    for none, and "hindsight" for a hindsight distribution, which is none of them.
+    """The name, as of CRITIC_KINDS, of the critic that an estimator takes under its settings;
+    "none" for none.
     """
-    kind = combination.facts.critic
-    if kind in ("none", "hindsight"):
-        return kind
-    kind = "Q" if kind == "Q" else "V"
+    facts = combination.facts
+    if facts.critic == "none":
+        return "none"
+    if facts.critic == "hindsight":
+        return f"h of {facts.outcome}s"
+    kind = "Q" if facts.critic == "Q" else "V"
+    kind += OF_ACTION_CRITIC[combination.settings.get("action_critic", "quadratic")]
     sees_time = combination.settings.get("critic_observe") == WITH_TIME
     return f"{kind} with time" if sees_time else kind
 

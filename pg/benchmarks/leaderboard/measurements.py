@@ -15,6 +15,8 @@ from pg.benchmarks.combinations import Combination, combination_of
 from pg.benchmarks.leaderboard import contenders
 from pg.benchmarks.leaderboard.contenders import TRAINING_PARTS
 from pg.benchmarks.leaderboard.gradients import (
+    WHICH_CRITICS,
+    amount,
     check_estimator,
     critic_kind,
     estimate_gradients,
@@ -30,20 +32,16 @@ from pg.benchmarks.leaderboard.problems import (
     snapshot_shapes,
     train_snapshots,
 )
-from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess
+from pg.benchmarks.leaderboard.quality import CurvePoint, Quality, assess, counted_episodes
 from pg.estimators.facts import FACTS
 from pg.reports import tables
 from pg.runs import files, folders, migrations, parameters
 
-# The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes; those
-# with a hindsight distribution are left out, as the critics that are fitted are V and Q.
+# The estimators of complete episodes that aim at ∇J, and differ on the policy's own episodes.
 COMPARED = tuple(
     name
     for name, facts in FACTS.items()
-    if "episodes" in facts.collect
-    and facts.unbiased_for != "J_τ"
-    and not facts.same_on_policy
-    and facts.critic != "hindsight"
+    if "episodes" in facts.collect and facts.unbiased_for != "J_τ" and not facts.same_on_policy
 )
 
 # The expected shape of snapshots.json, as of `inputs.misfit`.
@@ -151,6 +149,10 @@ def measure(
             check_estimator(problem, estimator, num_episodes=num_episodes, share=share)
     if entered.changed:
         _clear(out, stored, entered.changed)
+    asked = {(p.name, e, snapshot) for p, e in pairs for snapshot in snapshots}
+    of_seed = [x for x in stored.qualities if x.seed == seed]
+    kept = [x for x in of_seed if (x.problem, x.estimator, x.snapshot) in asked]
+    _tell_of_other_numbers(kept, entered, out, num_episodes, share)
     contenders.record(out, entered.own)
     if missing:
         _record_versions(out)
@@ -188,6 +190,40 @@ def measure(
             minutes = per_quality * (len(missing) - measured) / 60
             print(f"{place}: {_summary(quality)}, {minutes:.0f} min left", flush=True)
     return stored
+
+
+def _tell_of_other_numbers(
+    kept: Sequence[Quality],
+    entered: contenders.Contenders,
+    out: Path,
+    num_episodes: int,
+    share: float,
+) -> None:
+    """Prints which rows stay that were made of another number of estimates or episodes.
+
+    Args:
+        kept: The rows that a folder holds of what is asked for.
+        entered: The contenders.
+        out: The folder.
+        num_episodes: That is asked for, of one estimate.
+        share: That is asked for, of each problem's number of estimates.
+    """
+    others: dict[str, list[str]] = {}
+    for row in kept:
+        combination = combination_of(entered.estimators[row.estimator])
+        each, at_once, calls = amount(
+            entered.problems[row.problem], combination, num_episodes, share
+        )
+        asked = each, counted_episodes(each, at_once * calls)
+        if (row.num_episodes, row.counted_episodes) != asked:
+            others.setdefault(f"{row.problem} {row.snapshot}", []).append(row.estimator)
+    for place, names in others.items():
+        print(
+            f"note: {place}: {', '.join(names)}: {out} holds rows of another number of estimates "
+            f"or episodes than share {share:g} and num_episodes {num_episodes} make, and they "
+            "stay: measure into another folder, --out",
+            flush=True,
+        )
 
 
 def _record_versions(out: Path) -> None:
@@ -252,13 +288,11 @@ def _obstacle(problem: Problem, combination: Combination) -> str:
     """The reason for which an estimator cannot be measured on a problem; empty where it can."""
     config = problem.settings()[0]
     kind, actions = critic_kind(combination), kind_of_actions(config)
-    if combination.facts.critic == "hindsight":
-        return "no hindsight distribution is fitted"
     if not combination.facts.takes(actions):
         taken = " or ".join(combination.facts.actions)
         return f"actions are {actions} there, and it is for {taken} ones"
     if kind != "none" and kind not in critic_kinds(config):
-        return f"there is no critic {kind}: Q is of actions of one part, one's own of one kind"
+        return f"there is no critic {kind}: {WHICH_CRITICS}"
     return ""
 
 

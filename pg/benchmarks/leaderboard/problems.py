@@ -4,7 +4,9 @@ it was frozen.
 A critic that training left behind would be as good as its estimator had made it: so that estimators
 are compared and not their critics' histories, all get the same V and the same Q: V regressed on
 complete returns of the very policy, Q on returns without the noise of the later actions, which is
-the target of trajectory_control_variate; and each of them once more with the time in its input.
+the target of trajectory_control_variate; and each of them once more with the time in its input. Of
+continuous actions there are a Q of sinusoids and a network besides; of short episodes and discrete
+actions a hindsight distribution, of the later state and of the later reward.
 """
 
 import dataclasses
@@ -51,20 +53,21 @@ class CriticKind(NamedTuple):
     """A kind of critic: the estimator that regresses it, and its view."""
 
     estimator: str  # which regresses it
-    observe: tuple[str, ...] = ()  # `critic_observe` of Config
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The fields of Config that say what it sees."""
-        return {"critic_observe": self.observe} if self.observe else {}
+    settings: Mapping[str, Any] = MappingProxyType({})  # fields of Config that say what it is
 
 
 CRITIC_KINDS = {
     "V": CriticKind("state_value"),
     "Q": CriticKind("trajectory_control_variate"),
-    "V with time": CriticKind("state_value", (WITH_TIME,)),
-    "Q with time": CriticKind("trajectory_control_variate", (WITH_TIME,)),
+    "V with time": CriticKind("state_value", {"critic_observe": (WITH_TIME,)}),
+    "Q with time": CriticKind("trajectory_control_variate", {"critic_observe": (WITH_TIME,)}),
+    "Q of sinusoids": CriticKind("trajectory_control_variate", {"action_critic": "sinusoids"}),
+    "Q network": CriticKind("trajectory_control_variate", {"action_critic": "network"}),
+    "h of states": CriticKind("hindsight_credit"),
+    "h of rewards": CriticKind("counterfactual_contributions"),
 }
+HINDSIGHT = ("state", "reward")  # `Network.outcome` of a hindsight distribution
+HINDSIGHT_STEPS = 50  # of an episode at most: h costs a pass over the batch for each of them
 
 
 class Problem(NamedTuple):
@@ -104,7 +107,9 @@ class Snapshot(NamedTuple):
     updates: int  # done
     policy: Any  # parameters
     critics: dict[str, Any]  # parameters of each of the problem's CRITIC_KINDS
-    explained: dict[str, float]  # explained variance of each critic, on fresh episodes
+    # explained variance of each critic, on fresh episodes; of h the share of what is unknown of the
+    # actions, given the state, that it knows given what follows
+    explained: dict[str, float]
     normaliser: Normaliser
 
 
@@ -194,7 +199,11 @@ def train_snapshots(problem: str | Problem, seed: int) -> list[Snapshot]:
     fits = {}
     for kind in critic_kinds(config):
         fit_config = critic_config(config, kind, problem.fit_episodes, **problem.critic_settings)
-        fits[kind] = _make_fit(fit_config, problem.fit_batches)
+        if FACTS[CRITIC_KINDS[kind].estimator].critic == "hindsight":
+            # each of its gradients is one for every step of an episode
+            fits[kind] = _make_fit(fit_config, max(1, problem.fit_batches // 4), passes=1)
+        else:
+            fits[kind] = _make_fit(fit_config, problem.fit_batches)
     snapshots, done = [], 0
     for snapshot, share in SNAPSHOTS.items():
         wanted = round(share * config.num_updates)
@@ -271,18 +280,26 @@ def critic_config(config: Config, kind: str, num_envs: int, **changes: Any) -> C
 
 def critic_kinds(config: Config) -> list[str]:
     """The names, of CRITIC_KINDS, of the critics that a problem can have: Q is of one Discrete, or
-    of one Box of which the policy says mean and variance; and a critic of a user's own is of one
-    kind.
+    of one Box of which the policy says mean and variance; h is of one Discrete and short episodes;
+    and a critic of a user's own is of one kind.
 
     Raises ValueError where a critic of a user's own is of neither.
     """
     env = envs.configured(config, 1)
-    has_q = isinstance(env.action_space, Discrete) or (
-        isinstance(env.action_space, Box) and _says_moments(networks.make_policy(config, env), env)
-    )
-    kinds = [
-        name for name, kind in CRITIC_KINDS.items() if has_q or FACTS[kind.estimator].critic != "Q"
-    ]
+    is_discrete = isinstance(env.action_space, Discrete)
+    is_box = isinstance(env.action_space, Box)
+    has_q = is_discrete or (is_box and _says_moments(networks.make_policy(config, env), env))
+    is_short = env.horizon(config.horizon) <= HINDSIGHT_STEPS
+
+    def is_possible(kind: CriticKind) -> bool:
+        critic = FACTS[kind.estimator].critic
+        if critic == "hindsight":
+            return is_discrete and is_short
+        if critic == "Q":
+            return has_q and (is_box or "action_critic" not in kind.settings)
+        return True
+
+    kinds = [name for name, kind in CRITIC_KINDS.items() if is_possible(kind)]
     if config.critic is None:
         return kinds
     fitting, mistakes = [], []
@@ -339,7 +356,7 @@ def make_components(
         normaliser = normaliser._replace(obs={views.POLICY: normaliser.obs, views.TIME: time})
     policy = normalisation.standardised(networks.make_policy(config, env), normaliser)
     critic = normalisation.standardised(networks.make_critic(config, env), normaliser)
-    return env, policy, _scaled(critic)
+    return env, policy, critic if critic.outcome in HINDSIGHT else _scaled(critic)
 
 
 def _scaled(critic: Network) -> Network:
@@ -359,7 +376,7 @@ def _scaled(critic: Network) -> Network:
             return carry, output.affine(scale, shift)
         return carry, shift + scale * output
 
-    return Network(init, apply, critic.carry)
+    return critic._replace(init=init, apply=apply)
 
 
 def _make_fit(
@@ -368,7 +385,7 @@ def _make_fit(
     """A function that fits a critic by Adam to its estimator's target on complete episodes.
 
     It maps a policy, a normaliser and a key to the critic's parameters and the explained share of
-    the variance of fresh returns, [].
+    the variance of fresh returns, or of the actions' entropy, [].
 
     Args:
         config: the settings, whose estimator has the critic.
@@ -387,7 +404,7 @@ def _make_fit(
         start, state = est.init(init_key)
 
         def sampled(params: Params, key: jax.Array) -> Weighted:
-            traj = rollout.episodes(env, actor, params, key, config.horizon)
+            traj = rollout.episodes(env, actor, params, key, config.horizon, further=est.further)
             return est.weigh(params, state, traj)[0]
 
         def fit_batch(learned: Any, key: jax.Array) -> tuple[Any, None]:
@@ -402,22 +419,34 @@ def _make_fit(
 
             return jax.lax.fori_loop(0, passes * parts, step, learned), None
 
-        first = sampled(start._replace(policy=policy_params), init_key)
-        units = {
-            "scale": jnp.std(first.target, where=first.traj.valid) + 1e-6,
-            "shift": jnp.mean(first.target, where=first.traj.valid),
-        }
-        initial = start.critic | units, opt.init(start.critic)
+        begin = start._replace(policy=policy_params)
+        of_units = {}
+        if critic.outcome not in HINDSIGHT:
+            first = sampled(begin, init_key)
+            of_units = {
+                "scale": jnp.std(first.target, where=first.traj.valid) + 1e-6,
+                "shift": jnp.mean(first.target, where=first.traj.valid),
+            }
+        initial = start.critic | of_units, opt.init(start.critic)
         (critic_params, _), _ = jax.lax.scan(fit_batch, initial, jax.random.split(key, num_batches))
         fitted = Params(policy_params, critic_params)
-        return critic_params, _explained(est, fitted, sampled(fitted, new_key))
+        return critic_params, _explained(est, begin, fitted, sampled(fitted, new_key))
 
     return jax.jit(fit)
 
 
-def _explained(est: Estimator, params: Params, batch: Weighted) -> jax.Array:
+def _explained(est: Estimator, begin: Params, params: Params, batch: Weighted) -> jax.Array:
     """1 - the critic's squared error over the variance of its targets, []; NaN where these are
-    equal.
+    equal. Of a hindsight distribution 1 - its cross-entropy over that of the policy.
+
+    Args:
+        est: The estimator of the critic.
+        begin: Its parameters before the fit, with which a hindsight distribution is the policy.
+        params: Those after it.
+        batch: Fresh episodes.
     """
+    if isinstance(batch.target, tuple):
+        unknown, left = (est.grad(x, batch)[1]["hindsight_loss"] for x in (begin, params))
+        return 1.0 - left / unknown
     squared_error = 2.0 * est.grad(params, batch)[1]["value_loss"]
     return diagnostics.explained_share(squared_error, batch.target, batch.traj.valid)

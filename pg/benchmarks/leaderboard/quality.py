@@ -109,6 +109,17 @@ def per_repetition(
     )
 
 
+def counted_episodes(num_episodes: int, num_estimates: int) -> int:
+    """Episodes of the largest means of estimates whose cosine is counted.
+
+    Args:
+        num_episodes: of one estimate.
+        num_estimates: all of them.
+    """
+    each = num_estimates // REPETITIONS
+    return num_episodes * 2 ** int(np.log2(max(each, 1)))
+
+
 def budget(repetitions: Repetitions, level: float, *, parallel: bool) -> float:
     """Episodes for an expected cosine of `level`; infinite where it is never reached.
 

@@ -23,10 +23,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Situation(NamedTuple):
-    """A situation of a user: its name, and the estimators that it allows."""
+    """A situation of a user: its name, the estimators that it allows, and those of them that no
+    poorer situation does.
+    """
 
     name: str
     allows: Callable[[Facts], bool]
+    adds: Callable[[Facts], bool]
 
 
 def _has(critics: Sequence[str], further: Sequence[str] = ("none",)) -> Callable[[Facts], bool]:
@@ -38,17 +41,26 @@ def _unbiased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
     return lambda facts: facts.unbiased_for == "J" and allows(facts)
 
 
+def _biased(allows: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
+    return lambda facts: facts.unbiased_for != "J" and allows(facts)
+
+
 _ANY_FURTHER = ("none", "starts", "successors", "lookahead", "branches")
 SITUATIONS = (
-    Situation("unbiased, no critic", _unbiased(_has(["none"]))),
-    Situation("unbiased, a critic V", _unbiased(_has(["none", "V"]))),
-    Situation("unbiased, a critic Q of the actions", _unbiased(_has(["none", "V", "Q"]))),
+    Situation("unbiased, no critic", _unbiased(_has(["none"])), _has(["none"])),
+    Situation("unbiased, a critic V", _unbiased(_has(["none", "V"])), _has(["V"])),
+    Situation(
+        "unbiased, a critic Q of the actions", _unbiased(_has(["none", "V", "Q"])), _has(["Q"])
+    ),
     Situation(
         "the same, an environment that can be asked again",
         _unbiased(_has(["none", "V", "Q"], _ANY_FURTHER)),
+        _unbiased(lambda facts: facts.further != "none"),
     ),
-    Situation("any bias, a critic V", _has(["none", "V"])),
-    Situation("any bias, a critic Q of the actions", _has(["none", "V", "Q"])),
+    Situation("any bias, a critic V", _has(["none", "V"]), _biased(_has(["none", "V"]))),
+    Situation(
+        "any bias, a critic Q of the actions", _has(["none", "V", "Q"]), _biased(_has(["Q"]))
+    ),
 )
 
 
@@ -63,9 +75,10 @@ def recommended(
     qualities: Sequence[Quality], situation: Situation, problems: Sequence[str]
 ) -> Recommendation | None:
     """The estimator of the least median cost in environment steps to a cosine of 0.9, relative to
-    the least of any that is allowed; None where nothing was measured. Where an estimator was not
-    measured, its cost is infinite; where every interval reaches ∞, nothing is compared. Ties are
-    in the order of the table of facts.
+    the least of any that is allowed; None where none was measured that this situation adds: its
+    cheapest would be that of a poorer one. Where an estimator was not measured, its cost is
+    infinite; where every interval reaches ∞, nothing is compared. Ties are in the order of the
+    table of facts.
 
     Args:
         qualities: the measurements of one seed.
@@ -79,6 +92,8 @@ def recommended(
     ]
     known = {(x.problem, x.snapshot) for x in rows if math.isfinite(x.steps_for_0_9.high)}
     rows = [x for x in rows if (x.problem, x.snapshot) in known]
+    if not any(situation.adds(FACTS[x.estimator]) for x in rows):
+        return None
     costs = relative_costs(rows, lambda x: x.steps_for_0_9.value)
     cells = max(map(len, costs.values()), default=0)
     missing = {name: [math.inf] * (cells - len(found)) for name, found in costs.items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pg.benchmarks.combinations import searched
+from pg.benchmarks.combinations import BASES, searched
 from pg.benchmarks.leaderboard.measurements import Measurements, measure
 from pg.benchmarks.leaderboard.quality import Quality
 from pg.settings.parts import row_name
@@ -17,21 +17,28 @@ SHARE = 0.5  # of the report's number of estimates
 
 
 def search(
-    problems: Sequence[Any], out: Path, *, seed: int = 1, share: float = 1.0, **given: Any
+    problems: Sequence[Any],
+    out: Path,
+    *,
+    bases: Sequence[str] = BASES,
+    seed: int = 1,
+    share: float = 1.0,
+    **given: Any,
 ) -> Measurements:
     """Measures what a folder does not hold yet of the search, and then of the combination that it
-    chose for each problem.
+    chose for each problem: the cheapest of all that the folder holds of a search.
 
     Args:
         problems: names, of PROBLEMS, or environments of one's own, objects or `FILE.py:NAME`.
         out: the folder.
+        bases: names of the estimators of which combinations are searched.
         seed: of the report; the search has another.
         share: of each problem's number of estimates, in the report.
         given: other arguments of `measure`.
     """
     found = measure(
         problems,
-        searched(),
+        searched(tuple(bases)),
         out,
         seed=seed + SEED_OF_SEARCH,
         share=SHARE * share,
