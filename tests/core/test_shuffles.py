@@ -79,6 +79,14 @@ def test_every_order_of_few_numbers_is_as_frequent(count: int) -> None:
     assert p_value(seen, math.factorial(count)) > LEVEL
 
 
+@pytest.mark.parametrize("count", [7, 9, 24])  # beyond the grid, on an odd one, on an even one
+def test_even_and_odd_orders_are_as_frequent(count: int) -> None:
+    found = orders(count, 4_000, seed=4)
+    earlier, later = np.triu_indices(count, 1)
+    inversions = (found[:, earlier] > found[:, later]).sum(axis=1)
+    assert p_value(inversions % 2, 2) > LEVEL
+
+
 @pytest.mark.parametrize("count", [24, 23])  # without and with cells beyond
 def test_places_are_uniform_alone_and_in_pairs(count: int) -> None:
     found = orders(count, 50_000, seed=1)
