@@ -45,7 +45,9 @@ nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
 autodoc_mock_imports = [
-    name for name in ("brax", "craftax", "jumanji", "navix") if not find_spec(name)
+    name
+    for name in ("brax", "craftax", "jumanji", "mujoco_playground", "navix", "pgx", "xminigrid")
+    if not find_spec(name)
 ]
 autodoc_typehints_format = "short"
 add_module_names = False

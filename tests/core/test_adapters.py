@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,7 @@ from pg.evaluate import evaluate
 from pg.networks import make_policy
 from pg.rollout import _where, episodes
 from pg.runs import execution
+from pg.runs.acting import load_policy
 from pg.train import make_train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
@@ -121,6 +123,40 @@ def test_jumanji_trains_better_with_its_masks_than_without() -> None:
             half = 2.09 * returns.std(ddof=1) / 20**0.5  # 95 %, of a t distribution
             bounds[mask] = returns.mean() - half, returns.mean() + half
     assert bounds["auto"][0] > bounds["none"][1]
+
+
+@pytest.mark.slow
+def test_a_policy_of_pg_is_an_opponent_in_pgx(tmp_path: Path) -> None:
+    """And masks are kept to on both sides: no game ends by an illegal move, which loses at once."""
+    pytest.importorskip("pgx")
+    flags = ["--num-envs", "8", "--num-steps", "16", "--num-updates", "2", "--out", str(tmp_path)]
+    command = ["train", "--env", "pgx:tic_tac_toe", "--estimator", "gae", *flags]
+    subprocess.run([sys.executable, "-m", "pg", *command], check=True)
+    (settings,) = tmp_path.rglob("config.json")
+    policy = load_policy(settings.parent)
+
+    def opponent(key: Any, observation: Any, mask: Any) -> Any:
+        return policy(observation, key, mask=mask)
+
+    env = make_env(make("pgx:tic_tac_toe", opponent=opponent), 64)
+    network = make_policy(Config(preset=None, hidden_sizes=(2,)), env)
+    traj = episodes(env, network, network.init(jax.random.key(0)), jax.random.key(1))
+    assert set(np.unique(traj.reward)) == {-1.0, 0.0, 1.0}
+    # nine squares, of which the agent fills five at most, and two where it loses soonest
+    assert traj.valid.sum(0).max() == 5
+    assert traj.valid.sum(0).min() >= 2
+    assert np.take_along_axis(traj.mask, traj.action[..., None], -1)[traj.valid].all()
+
+
+@pytest.mark.slow
+def test_a_random_opponent_in_pgx_takes_the_legal_actions_alike() -> None:
+    pytest.importorskip("pgx")
+    from pg.envs.adapters.pgx import random_opponent
+
+    keys, mask = jax.random.split(jax.random.key(0), 3000), jnp.array([True, False, True, True])
+    taken = jax.vmap(random_opponent, (0, None, None))(keys, jnp.zeros(2), mask)
+    shares = np.bincount(taken, minlength=4) / len(keys)
+    np.testing.assert_allclose(shares, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.04)
 
 
 def test_several_whole_numbers_of_gymnasium() -> None:
@@ -265,11 +301,12 @@ def test_a_missing_library_is_named_with_its_extra(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, f"pg.envs.adapters.{library}", raising=False)
-    for loaded in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+    module = {"playground": "mujoco_playground"}.get(library, library)
+    for loaded in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
         monkeypatch.setitem(sys.modules, loaded, None)
     with pytest.raises(
         ValueError,
-        match=rf"needs {library}, which is not installed: pip install -e "
+        match=rf"needs {module}, which is not installed: pip install -e "
         rf"'.\[{library}\]'",
     ):
         make(f"{library}:{ADAPTERS[library]}")

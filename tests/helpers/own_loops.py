@@ -276,6 +276,95 @@ def navix_loop(name: str, limit: int) -> Loop:
     return Loop(begin, go_on)
 
 
+def xminigrid_loop(name: str, limit: int) -> Loop:
+    """XLand-MiniGrid's own step, without the wrappers that reset."""
+    import xminigrid
+
+    env, params = xminigrid.make(name, max_steps=limit)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        timestep = reset(params, jax.random.key_data(key))
+        return timestep, Step(timestep.observation)
+
+    def go_on(key: jax.Array, timestep: Any, action: Any) -> tuple[Any, Step]:
+        timestep = step(params, timestep, action)
+        last, over = bool(timestep.last()), float(timestep.discount) == 0.0
+        return timestep, Step(timestep.observation, timestep.reward, last and over, last)
+
+    return Loop(begin, go_on)
+
+
+def playground_loop(name: str, limit: int) -> Loop:
+    """Playground's environment in the wrapper that counts its episodes."""
+    from brax.envs.wrappers.training import EpisodeWrapper
+    from mujoco_playground import registry
+
+    env = EpisodeWrapper(registry.load(name, config_overrides={"impl": "jax"}), limit, 1)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        state = reset(jax.random.key_data(key))
+        return state, Step(state.obs)
+
+    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        state = step(state, action)
+        is_cut = state.info["truncation"] > 0
+        return state, Step(state.obs, state.reward, (state.done > 0) & ~is_cut, is_cut)
+
+    return Loop(begin, go_on)
+
+
+def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:
+    """Pgx' own step; where a game has two players, one after the other. It has no limit of its own.
+
+    The keys are split as the adapter says it.
+    """
+    import pgx
+
+    env = pgx.make(name)
+    init, step, observe = jax.jit(env.init), jax.jit(env.step), jax.jit(env.observe)
+    agent = jnp.int32(0)
+
+    def over(state: Any) -> bool:
+        return bool(state.terminated | state.truncated)
+
+    def others(state: Any, reward: float, key: jax.Array) -> tuple[Any, float]:
+        while not over(state) and int(state.current_player) != 0:
+            key, of_choice, of_move = jax.random.split(key, 3)
+            action = opponent(of_choice, state.observation, state.legal_action_mask)
+            state = step(state, action, jax.random.key_data(of_move))
+            reward += float(state.rewards[0])
+        return state, reward
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        of_game, of_others = jax.random.split(key)
+        state, _ = others(init(jax.random.key_data(of_game)), 0.0, of_others)
+        return (state, 0), Step(state.observation, mask=state.legal_action_mask)
+
+    def go_on(key: jax.Array, before: Any, action: Any) -> tuple[Any, Step]:
+        of_move, of_others = jax.random.split(key)
+        state = step(before[0], action, jax.random.key_data(of_move))
+        state, reward = others(state, float(state.rewards[0]), of_others)
+        obs = observe(state, agent) if over(state) else state.observation
+        is_cut = before[1] + 1 >= limit and not over(state)
+        after = state, before[1] + 1
+        return after, Step(obs, reward, over(state), is_cut, state.legal_action_mask)
+
+    return Loop(begin, go_on)
+
+
+def by_what_it_sees(key: jax.Array, observation: Any, mask: Any) -> Any:
+    """An opponent whose choice depends on its observation, and not on its key."""
+    preference = (jnp.arange(len(mask)) * 7 + observation.sum().astype(int)) % len(mask)
+    return jnp.argmax(jnp.where(mask, preference, -1))
+
+
+def by_lot(key: jax.Array, observation: Any, mask: Any) -> Any:
+    """An opponent that takes any legal action."""
+    return jax.random.categorical(key, jnp.log(mask.astype(float)))
+
+
 # --- the table -------------------------------------------------------------------------------
 
 HALLWAY = Entry(
@@ -354,5 +443,58 @@ ENTRIES = {
         100,
         "max_steps",
         actions=(2, 2, 1, 2, 2),
+    ),
+    "pgx": Entry(
+        "pgx:tic_tac_toe",
+        lambda limit: pgx_loop("tic_tac_toe", limit, by_lot),
+        1000,
+        "max_steps",
+        cut=2,
+        num_episodes=6,
+    ),
+    "pgx, an opponent": Entry(
+        "pgx:connect_four",
+        lambda limit: pgx_loop("connect_four", limit, by_what_it_sees),
+        1000,
+        "max_steps",
+        options={"opponent": by_what_it_sees},
+    ),
+    "pgx, several moves in a row": Entry(
+        "pgx:backgammon",
+        lambda limit: pgx_loop("backgammon", limit, by_what_it_sees),
+        1000,
+        "max_steps",
+        options={"opponent": by_what_it_sees},
+        ends=False,
+        num_steps=20,
+    ),
+    "pgx, 2048": Entry(
+        "pgx:2048", lambda limit: pgx_loop("2048", limit), 1000, "max_steps", any_action=True
+    ),
+    "pgx, MinAtar": Entry(
+        "pgx:minatar-breakout", lambda limit: pgx_loop("minatar-breakout", limit), 1000, "max_steps"
+    ),
+    "playground": Entry(
+        "playground:CartpoleBalance",
+        lambda limit: playground_loop("CartpoleBalance", limit),
+        1000,
+        "episode_length",
+        ends=False,
+        modules=("mujoco_playground",),
+    ),
+    "xminigrid": Entry(
+        "xminigrid:MiniGrid-Empty-5x5",
+        lambda limit: xminigrid_loop("MiniGrid-Empty-5x5", limit),
+        100,
+        "max_steps",
+        actions=(0, 0, 1, 0, 0),
+        cut=1,  # the reward of the goal depends on the limit: before it is reached
+    ),
+    "xminigrid, rules": Entry(
+        "xminigrid:XLand-MiniGrid-R1-9x9",
+        lambda limit: xminigrid_loop("XLand-MiniGrid-R1-9x9", limit),
+        243,
+        "max_steps",
+        ends=False,
     ),
 }

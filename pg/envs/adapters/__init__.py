@@ -68,4 +68,7 @@ ADAPTERS = {
     "gymnasium": "CartPole-v1",
     "jumanji": "Snake-v1",
     "navix": "Navix-Empty-5x5-v0",
+    "pgx": "tic_tac_toe",
+    "playground": "CartpoleBalance",
+    "xminigrid": "MiniGrid-Empty-5x5",
 }

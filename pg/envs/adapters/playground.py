@@ -1,0 +1,62 @@
+"""MuJoCo Playground: control and locomotion in MJX, `playground:CartpoleBalance`.
+
+Playground's state holds everything, the observation, reward and `done` of its last step too.
+Actions are a box from -1 to 1. An observation is one vector, or a dictionary: that of the policy,
+`state`, and what only a critic may see, `privileged_state` (`observe`, `critic_observe`).
+
+Limits: the time limit and the automatic reset of Playground are wrappers
+(`wrapper.wrap_for_brax_training`) that mark a time-out as `done`; the bare environment has neither,
+so its `done` is termination. The limit is the environment's `episode_length`.
+The physics is Warp's where JAX computes on a GPU of NVIDIA, and else that of JAX, `impl="jax"`.
+Lost: `metrics` and `info`. Robots (locomotion, manipulation) are files of MuJoCo Menagerie, which
+Playground clones with git when the first of them is built.
+"""
+
+import subprocess
+from typing import Any
+
+import jax
+from mujoco_playground import registry
+from mujoco_playground._src import mjx_env
+
+from pg.envs import spaces
+from pg.envs.adapters.base import Adapter
+from pg.inputs import check_name
+
+__all__ = ["adapt", "make"]
+
+
+def make(name: str, **options: Any) -> Adapter:
+    """The environment that Playground has under this name; options (`episode_length=500`) are
+    entries of its configuration.
+    """
+    check_name("environment of playground", name, registry.ALL_ENVS, "registry.ALL_ENVS lists them")
+    config = registry.get_default_config(name)
+    for option in options:
+        check_name(f"option of {name}", option, list(config))
+    if "impl" in config and "impl" not in options and jax.default_backend() != "gpu":
+        options["impl"] = "jax"
+    try:
+        env = registry.load(name, config_overrides=options)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ValueError(
+            f"the robot of {name} is not here: Playground clones MuJoCo Menagerie with git, which "
+            f"failed ({type(error).__name__}); put a clone at {mjx_env.MENAGERIE_PATH}"
+        ) from error
+    return adapt(env, name, int(env._config.episode_length))
+
+
+def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
+    """An environment of Playground without wrappers."""
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        state = env.reset(jax.random.key_data(key))
+        return state.obs, state
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
+        state = env.step(state, action)
+        return state.obs, state, state.reward, state.done > 0, False
+
+    return Adapter(
+        f"playground:{name}", reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps
+    )
