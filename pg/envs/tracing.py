@@ -9,7 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import get_opaque_trace_state
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # jax before 0.10
+    from jax.core import get_opaque_trace_state
 
 __all__ = ["call_outside_traces", "calls_python", "copy_with_own_attributes", "is_tracing"]
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 
 @pytest.fixture(scope="module", params=ENTRIES)
 def contract(request: pytest.FixtureRequest) -> Iterator[Contract]:
-    """That of an entry whose library is installed; the libraries' own code promotes ranks."""
+    """The contract of an entry whose library is installed; the libraries' own code promotes ranks."""
     entry = ENTRIES[request.param]
     for module in entry.needs:
         if importlib.util.find_spec(module) is None:
