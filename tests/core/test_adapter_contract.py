@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries
 
 @pytest.fixture(scope="module", params=ENTRIES)
 def contract(request: pytest.FixtureRequest) -> Iterator[Contract]:
-    """The contract of an entry whose library is installed; the libraries' own code promotes ranks."""
+    """The contract of an entry whose library is installed, whose own code may promote ranks."""
     entry = ENTRIES[request.param]
     for module in entry.needs:
         if importlib.util.find_spec(module) is None:
@@ -169,7 +169,7 @@ def shifts_actions(reset: Any, step: Any) -> Any:
 
 
 def has_a_state_of_its_own(reset: Any, step: Any) -> Any:
-    """What it shows depends on how often it was asked."""
+    """It shows how often it was asked."""
     asked = itertools.count()
 
     def wrong(key: jax.Array) -> Any:
