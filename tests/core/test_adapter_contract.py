@@ -237,7 +237,7 @@ def test_another_limit_than_the_librarys_fails() -> None:
 
 
 def test_a_limit_of_the_librarys_that_stays_in_its_counter_fails() -> None:
-    """Where an option sets it: the adapter hands it on, and takes the end that comes of it."""
+    """An option sets it: the adapter hands it on, and takes the end that comes of it."""
 
     def counting(name: str, limit: int = 100) -> Adapter:
         return broken(ends_at(limit), limit=limit)

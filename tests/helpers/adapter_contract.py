@@ -21,7 +21,7 @@ from pg.train import make_train
 
 
 class Step(NamedTuple):
-    """What the library shows after a reset or a step, in plain numbers."""
+    """The results of a reset or a step of the library, in plain numbers."""
 
     obs: Any  # as the adapter promises it: a tree where that is one, discrete parts one-hot
     reward: Any = 0.0
