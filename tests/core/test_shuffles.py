@@ -109,8 +109,8 @@ def test_shuffles_of_two_keys_are_independent() -> None:
 
 
 def test_a_minibatch_has_rows_of_all_the_batch() -> None:
-    """Of 4 minibatches of 2048 rows in 64 environments, each environment has about 32 rows in
-    each: the counts vary as those of draws without replacement.
+    """Each of 64 environments has about 32 rows in each of 4 minibatches of 2048 rows: the counts
+    vary as those of draws without replacement.
     """
     found = orders(8192, 200, seed=3).reshape(200, 4, 2048)
     in_first = np.stack([np.bincount(rows % 64, minlength=64) for rows in found[:, 0]])
