@@ -22,6 +22,7 @@ from pg.reports import tables
 from pg.runs import folders
 
 NUM_STEPS = 128  # of the batch whose gradient alone is timed
+KERNELS = ((4, 64), (4, 256), (8, 64), (64, 64), (64, 2), (256, 256), (400, 64))  # for --products
 
 
 class Way(NamedTuple):
@@ -55,6 +56,8 @@ class Options:
     """Estimators, under their presets: ppo has a critic, reinforce none."""
     networks: tuple[str, ...] = tuple(NETWORKS)
     """Environments and networks."""
+    products: bool = False
+    """Time single products in a program of their own, xᵀ g against (gᵀ x)ᵀ, of 256 rows."""
     update: bool = False
     """Time whole updates of the preset, and not the gradient of one minibatch."""
     num_envs: int = 16
@@ -80,6 +83,9 @@ def main() -> None:
         cli.fail(f"networks are {', '.join(NETWORKS)}; got {', '.join(sorted(unknown))}")
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, allowed[: options.cores])  # before JAX counts them
+    if options.products:
+        print(tables.plain(products(options.repeats)), flush=True)
+        return
     rows: list[dict[str, Any]] = [
         {"network": network, "estimator": estimator, **measured(network, estimator, options)}
         for network in options.networks
@@ -93,6 +99,39 @@ def main() -> None:
     print(tables.plain(cells), flush=True)
     if options.json is not None:
         folders.write_json(options.json, {"rows": rows, "versions": folders.environment()})
+
+
+def products(repeats: int) -> list[list[str]]:
+    """The table of single products: microseconds of processor time, each way in turn."""
+    import jax
+
+    held = jax.lax.optimization_barrier
+    num_rows, calls = 256, 100
+
+    def repeated(product: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def again(x: Any, g: Any) -> Any:
+            def one(_: Any, last: Any) -> Any:  # of changed arguments, or it would be done once
+                return product(x.at[0, 0].set(last[0, 0]), g.at[0, 0].set(last[0, 0]))
+
+            return jax.lax.fori_loop(0, calls, one, product(x, g))
+
+        return again
+
+    ways = {"plain": lambda x, g: x.T @ g, "transposed": lambda x, g: held(held(g.T) @ x).T}
+    cells = [["inputs", "outputs", *(f"{name}, µs" for name in ways)]]
+    for inputs, outputs in KERNELS:
+        x = jax.random.normal(jax.random.key(0), (num_rows, inputs))
+        g = jax.random.normal(jax.random.key(1), (num_rows, outputs))
+        programs = [jax.jit(repeated(way)).lower(x, g).compile() for way in ways.values()]
+        seconds: list[list[float]] = [[] for _ in programs]
+        for _ in range(repeats + 1):
+            for program, of_program in zip(programs, seconds, strict=True):
+                started = time.process_time()
+                jax.block_until_ready(program(x, g))
+                of_program.append((time.process_time() - started) / (calls + 1))
+        taken = [f"{1e6 * np.median(of_program[1:]):.0f}" for of_program in seconds]
+        cells.append([str(inputs), str(outputs), *taken])
+    return cells
 
 
 def measured(network: str, estimator: str, options: Options) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def map_steps(
     """
 
     def mapped(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
-        if one_block or block_size(*valid.shape) == len(valid):
+        if one_block or valid.size <= rows():
             return f(tree)
         xs, num_filled = _cut(tree, valid)
         count, _, width = jax.tree.leaves(xs)[0].shape[:3]
@@ -158,7 +158,7 @@ def sum_steps(
     """
 
     def summed(tree: PyTree, valid: Bool[Array, "T B"]) -> PyTree:
-        if one_block or block_size(*valid.shape) == len(valid):
+        if one_block or valid.size <= rows():
             return f(tree)
         xs, num_filled = _cut(tree, valid)
 

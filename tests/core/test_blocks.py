@@ -34,6 +34,20 @@ def test_only_filled_blocks_are_computed() -> None:
     assert np.isfinite(blocks.sum_steps(lambda b: b[0].sum(), (poisoned, valid), valid))
 
 
+def test_a_single_wide_step_is_cut() -> None:
+    """Shuffled rows are a batch [1, N]: they too are computed in blocks that fit the cache."""
+    x, valid = batch(1, 4 * blocks.rows(), 1)
+    seen = []
+
+    def total(part: jax.Array) -> jax.Array:
+        seen.append(part.shape)
+        return part.sum()
+
+    np.testing.assert_allclose(blocks.sum_steps(total, x, valid), x.sum(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(blocks.map_steps(lambda part: 2 * part, x, valid), 2 * x)
+    assert set(seen) == {(1, blocks.rows())}
+
+
 def test_nothing_valid_is_nothing_computed() -> None:
     x, valid = batch(500, 64, 10)
     assert blocks.sum_steps(jnp.sum, x, jnp.zeros_like(valid)) == 0.0
