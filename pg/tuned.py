@@ -86,9 +86,15 @@ _PENDULUM: dict[str, Any] = {
 _PENDULUM_SHORT: dict[str, Any] = {**_PENDULUM, "num_envs": 8, "num_updates": 292}
 _EIGHT_EPISODES: dict[str, Any] = {"num_envs": 8, "schedule": "linear"}
 _ROBOT: dict[str, Any] = {  # a window is an episode
-    **{"hidden_sizes": (32,), "rnn_size": 32, "action_distribution": "squashed"},
-    **{"num_envs": 32, "num_steps": 100, "num_updates": 312, "num_epochs": 4},
-    **{"advantages": "minibatch", "entropy_coef": 0.001},
+    "hidden_sizes": (32,),
+    "rnn_size": 32,
+    "action_distribution": "squashed",
+    "num_envs": 32,
+    "num_steps": 100,
+    "num_updates": 312,
+    "num_epochs": 4,
+    "advantages": "minibatch",
+    "entropy_coef": 0.001,
 }
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
 # games for good.
@@ -155,12 +161,20 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "time_baseline": {**_EIGHT_EPISODES, "num_updates": 55, "learning_rate": 0.007},
         # V is learned sooner where it is of fewer steps: without it a seed of 20 does not learn
         "actor_critic": {
-            **{"num_steps": 8, "num_updates": 3125, "learning_rate": 0.002},
-            **{"gamma": 0.98, "n_step": 4},
+            "num_steps": 8,
+            "num_updates": 3125,
+            "learning_rate": 0.002,
+            "gamma": 0.98,
+            "n_step": 4,
         },
         "ppo": {  # after rl-baselines3-zoo's
-            **{"num_steps": 32, "num_updates": 780, "num_epochs": 8, "num_minibatches": 1},
-            **{"gamma": 0.98, "gae_lambda": 0.8, "epsilon_schedule": "linear"},
+            "num_steps": 32,
+            "num_updates": 780,
+            "num_epochs": 8,
+            "num_minibatches": 1,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "epsilon_schedule": "linear",
             "learning_rate": 0.0018,
         },
     },

@@ -1,5 +1,6 @@
 """The results of a benchmark as a table and as figures."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,23 +105,52 @@ def draw(lines: Sequence[Result], out: Path) -> list[Path]:
         drawn.append(out / "curves.png")
         best = {name: TASKS[name].best for name in panels if name in TASKS}
         plots.learning_curves(panels, drawn[-1], best=best)
-    names, scores = normalised(lines)
-    if len(names) > 1:
-        title = f"{len(names)} environments; score 0: random policy, 1: best published"
-        thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
-        profiles = {
-            label: statistics.performance_profile(s, thresholds) for label, s in scores.items()
-        }
+    if drawn_profiles := draw_profiles(lines, out / "profiles.png"):
+        names, scores = normalised(lines)
         intervals = {label: statistics.bootstrap_interval(s) for label, s in scores.items()}
-        plots.performance_profiles(thresholds, profiles, out / "profiles.png", title=title)
         plots.intervals(
             intervals,
             out / "intervals.png",
-            title=title,
+            title=_scale(names),
             xlabel="interquartile mean of normalised scores",
         )
-        drawn += [out / "profiles.png", out / "intervals.png"]
+        drawn += [drawn_profiles, out / "intervals.png"]
     return drawn
+
+
+def draw_profiles(lines: Sequence[Result], path: Path) -> Path | None:
+    """Draws the share of runs above each score, of the labels that were run on most environments.
+
+    Returns:
+        The file; None where there are not two environments to be compared on.
+    """
+    names, scores = normalised(lines)
+    if len(names) < 2:
+        return None
+    if len(scores) == 1:  # alone it would be compared with nothing
+        scores |= {"best row": _best_scores(lines, names)}
+    thresholds = np.linspace(min(0.0, *(s.min() for s in scores.values())), 1.1, 200)
+    profiles = {label: statistics.performance_profile(s, thresholds) for label, s in scores.items()}
+    plots.performance_profiles(thresholds, profiles, path, title=_scale(names))
+    return path
+
+
+def _scale(names: Sequence[str]) -> str:
+    """The title of a picture of normalised scores."""
+    return f"{len(names)} environments; score 0: random policy, 1: best published"
+
+
+def _best_scores(lines: Sequence[Result], names: Sequence[str]) -> np.ndarray:
+    """Normalised greedy returns [N, M] of the best row of each environment; as many seeds count as
+    every row has.
+    """
+    best: dict[str, np.ndarray] = {}
+    for task, group in _ranked(lines):
+        if task.name in names and task.name not in best and task.best is not None:
+            scores = np.array([line.greedy for line in group])
+            best[task.name] = statistics.normalise(scores, task.floor, task.best)
+    fewest = min(map(len, best.values()))
+    return np.stack([best[name][:fewest] for name in names], axis=1)
 
 
 def normalised(lines: Sequence[Result]) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -210,9 +240,15 @@ def _table_row(task: Task, group: Sequence[Result]) -> tuple[str, ...]:
         _error(sampled),
         reached,
         goal,
-        ", ".join(dict.fromkeys(line.pg[:7] + line.pg[10:] or EARLIER for line in group)),
+        ", ".join(dict.fromkeys(_short_commit(line.pg) or EARLIER for line in group)),
         best,
     )
+
+
+def _short_commit(version: str) -> str:
+    """Seven digits of a commit, with the + of changed files; a version that is none as it is."""
+    commit = re.fullmatch(r"([0-9a-f]{7})[0-9a-f]{3}(\+?)", version)
+    return "".join(commit.groups()) if commit else version
 
 
 def _interval(scores: np.ndarray) -> str:

@@ -168,7 +168,7 @@ SHORTER = (
         ),
         floor=22.1,
         best=498.9,
-        source="PPO, SLM-Lab 2026; A2C 496.7, REINFORCE 483.3",
+        source="PPO, SLM-Lab 2026, training returns; A2C 496.7, REINFORCE 483.3",
         env="CartPole-v1",
     ),
     Task(
@@ -176,7 +176,7 @@ SHORTER = (
         _rows(300_000, "ppo", bar=Bar(-78)),
         floor=-500.0,
         best=-81.3,
-        source="PPO, SLM-Lab 2026; A2C −84.0",
+        source="PPO, SLM-Lab 2026, training returns; A2C −84.0",
         env="Acrobot-v1",
     ),
     Task(
@@ -184,7 +184,7 @@ SHORTER = (
         _rows(300_000, "ppo", "state_std_ppo", bar=Bar(-165)),
         floor=-1288.0,
         best=-174.9,
-        source="PPO, SLM-Lab 2026",
+        source="PPO, SLM-Lab 2026, training returns",
         env="Pendulum-v1",
     ),
 )

@@ -73,6 +73,8 @@ class Options:
     """File in which a few rows of the table replace the lines between `<!-- short results -->` and
     `<!-- end of short results -->`.
     """
+    figure: Path | None = None
+    """Picture of the table's profiles over environments, a PNG with an SVG beside it."""
     keep: Path | None = None
     """Table of before (a results.csv), whose rows stay in the report where the folder has not as
     many seeds.
@@ -129,6 +131,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
             tables.insert(options.report, table(lines), marks)
         if options.readme and finished:
             tables.insert(options.readme, report.short_table(lines), report.SHORT_MARKS)
+        if options.figure and finished and report.draw_profiles(lines, options.figure) is None:
+            raise ValueError("the table has no two environments that a label could be compared on")
         if not options.from_ and lines:
             tables.write_rows(options.out / "results.csv", learning.Result, lines)
             files = report.draw(lines, options.out) if finished else []
@@ -158,9 +162,14 @@ def _rows(options: Options) -> list[tuple[suites.Task, suites.Row]]:
             critic=options.critic,
             optimizer=options.optimizer,
         )
-    for name in ("estimator", "settings_of", "policy", "critic", "optimizer"):
+    for name in ("estimator", "settings_of", "policy", "critic", "optimizer", "readme", "keep"):
         if getattr(options, name):
             raise ValueError(
                 f"untuned is of the labels alone, and has no {name}: give one or the other"
             )
+    if options.from_ is None and options.out == Options.out:
+        raise ValueError(
+            "untuned rows have the names of tuned ones: give a folder of their own, as in --out "
+            "results/untuned"
+        )
     return selection.every_row(options.suite, options.env, options.label)

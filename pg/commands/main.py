@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluate a run again: more episodes, greedy, another seed"),
     "render": Command("render", "draw what the policy of a run does"),
     "export": Command("export", "write a run's policy as programs that act without pg"),
+    "zoo": Command("zoo", "list the trained policies that come with pg"),
     "replay": Command("replay", "run a folder's settings again and compare bit for bit"),
     "sweep": Command("sweep", "train settings x seeds in one program, and rank them"),
     "tune": Command("tune", "search hyperparameters at random, and print a preset"),

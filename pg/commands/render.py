@@ -14,7 +14,7 @@ import tyro
 from pg.commands import cli
 from pg.config import Config, Hyperparams, check_env, part_name
 from pg.reports import drawings
-from pg.runs import folders
+from pg.runs import folders, zoo
 from pg.settings import own_files
 
 
@@ -23,7 +23,9 @@ class Options(cli.OwnPolicy):
     """The policy that is drawn, and the file."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of a run, or of a sweep: its best configuration."""
+    """Folder of a run, or of a sweep: its best configuration; or the name of a policy of the zoo,
+    as CartPole-v1/ppo.
+    """
     env: str | None = None
     """Environment in which an untrained policy is drawn, instead of a run; or FILE.py:CLASS of your
     own, also that of a run.
@@ -45,12 +47,19 @@ class Options(cli.OwnPolicy):
     fps: int = 30
     """Frames per second."""
     out: Path | None = None
-    """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here."""
+    """Path of the GIF; none: policy.gif in the run's folder, or NAME.gif here for others."""
 
     def __post_init__(self) -> None:
-        """Finds the run of a sweep. Raises ValueError for a folder that holds none."""
-        if self.run is not None and self.run.is_dir():
-            self.run = folders.run_folder(self.run)
+        """Finds the run of a sweep, and a policy of the zoo, which is drawn here.
+
+        Raises ValueError for a folder that holds none, and a name of none.
+        """
+        if self.run is None:
+            return
+        is_of_zoo = not self.run.exists()
+        if is_of_zoo and self.out is None:
+            self.out = Path(f"{self.run.as_posix().replace('/', '-')}.gif")
+        self.run = folders.run_folder(zoo.resolved(self.run))
 
 
 @cli.command
@@ -102,10 +111,6 @@ def settings(options: Options) -> tuple[Config, Hyperparams, Path]:
             check_env(str(options.env))
         config = Config(env=options.env, policy=options.policy, preset=None)
         hyperparams, seeds = Hyperparams(), 1
-    elif not options.run.is_dir():
-        raise ValueError(
-            f"there is no run {options.run}: give the folder that pg train has printed last"
-        )
     else:
         config, hyperparams = options.setup(options.run, options.env)
         if options.best:

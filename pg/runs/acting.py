@@ -1,6 +1,6 @@
 """A saved policy that acts: observation in, action out, as in the run that trained it.
 
-policy = pg.load_policy("results/Pendulum-v1/ppo/mine")
+policy = pg.load_policy("results/Pendulum-v1/ppo/mine")  # or "CartPole-v1/ppo", of the zoo
 action = policy(obs)         # the mode        policy(obs, key)    # a sample
 """
 
@@ -21,7 +21,7 @@ from pg.envs.observations import is_shape
 from pg.inputs import check_key, count, described, numbers, shown
 from pg.networks import Network
 from pg.normalisation import Normaliser
-from pg.runs import folders, parameters
+from pg.runs import folders, parameters, zoo
 
 
 @dataclass(frozen=True, eq=False)  # hashed by its identity, so that `jax.jit` takes it
@@ -174,10 +174,11 @@ def load_policy(
     allow_changed_code: bool = False,
 ) -> Policy:
     """The policy that a run has trained, from its folder, or from that of a sweep: the
-    best configuration.
+    best configuration; or a policy of the zoo by its name, as "CartPole-v1/ppo".
 
     Args:
-        folder: that which `pg train` or `pg sweep` has printed last.
+        folder: that which `pg train` or `pg sweep` has printed last, or the name of a policy of the
+            zoo (`pg zoo` lists them); a folder goes before a name.
         seed: which of the run's seeds; default: its first.
         env: the environment object of the run, where it had one of its own, or `FILE.py:CLASS`.
         policy: the policy's function or Network, where the run had one's own, or `FILE.py:NAME`;
@@ -192,7 +193,7 @@ def load_policy(
         raise ValueError(
             f"folder must be the path of a run, as in 'results/...', got {described(folder)}"
         )
-    folder = folders.run_folder(Path(folder))
+    folder = folders.run_folder(zoo.resolved(folder))
     config, h = folders.read_setup(
         folder,
         env,

@@ -375,6 +375,8 @@ def test_the_report() -> None:
     versions = {"pg": "0123456789+", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6"}
     with_code = [line._replace(**versions) for line in TABLE]
     assert report.table(with_code).splitlines()[2].split(" | ")[8].strip() == "0123456+"
+    released = [line._replace(pg="0.2.0.dev123") for line in TABLE]
+    assert report.table(released).splitlines()[2].split(" | ")[8].strip() == "0.2.0.dev123"
     mixed = [*with_code[:19], TABLE[19]]
     assert "| 0123456+, earlier |" in report.table(mixed)
     assert "published" not in report.table(TABLE, published=False)
@@ -537,6 +539,12 @@ def test_the_untuned_benchmark_runs_and_writes_its_table(
     with pytest.raises(SystemExit):
         script.main([*asked, "--optimizer", "sgd"])
     assert "untuned is of the labels alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main([*asked, "--readme", str(page)])
+    assert "untuned is of the labels alone, and has no readme" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main([*SMALL, "--untuned"])
+    assert "give a folder of their own" in capsys.readouterr().err
 
 
 OWN = (
@@ -919,6 +927,32 @@ def test_figures_of_several_environments(finished: Path, tmp_path: Path) -> None
         "intervals.png",
     ]
     assert report.draw([], tmp_path / "empty") == []
+
+
+def test_profiles_of_one_label_have_the_best_rows_beside_it(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = [
+        *rows_of("CartPole-v1", "ppo", [500.0, 22.1]),
+        *rows_of("Acrobot-v1", "ppo", [-500.0, -73.5]),
+        *rows_of("Acrobot-v1", "reinforce", [-73.5] * 2),
+    ]
+    shown: dict[str, Any] = {}
+    monkeypatch.setattr(report.statistics, "performance_profile", lambda scores, _: scores.tolist())
+    monkeypatch.setattr(
+        report.plots, "performance_profiles", lambda _, profiles, path, **__: shown.update(profiles)
+    )
+    table, picture = tmp_path / "table.csv", tmp_path / "profiles.png"
+    tables.write_rows(table, Result, lines)
+    assert script.main(["--from", str(table), "--figure", str(picture)]) == 0
+    assert shown == {"ppo": [[1.0, 0.0], [0.0, 1.0]], "best row": [[1.0, 1.0], [0.0, 1.0]]}
+    tables.write_rows(table, Result, lines[:2])
+    with pytest.raises(SystemExit):
+        script.main(["--from", str(table), "--figure", str(picture)])
+    assert "no two environments" in capsys.readouterr().err
 
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
