@@ -663,7 +663,7 @@ def _window(
 ) -> Collected:
     """`windows`, its arguments not checked."""
     reset_key, key = jax.random.split(key)
-    starts, initial = _resets(env, reset_key, num_steps)
+    starts, initial = _resets(env, reset_key, num_steps, horizon)
 
     def step(state: RolloutState, xs: Any) -> Any:
         draws, start = xs
@@ -964,18 +964,25 @@ def _more_keys(
     return jax.vmap(one)(times)
 
 
-def _resets(env: Env, key: PRNGKeyArray, num_steps: int) -> tuple[Any, Callable[..., Any]]:
+def _resets(
+    env: Env, key: PRNGKeyArray, num_steps: int, horizon: int | None
+) -> tuple[Any, Callable[..., Any]]:
     """The initial states that the steps of a window may need.
 
     Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per
     step. Beyond `FRESH_BYTES`, of all runs that are mapped over together, each is drawn in its
-    step, if an episode ends there; from the same keys, so that it is the same.
+    step, if an episode ends there; from the same keys, so that it is the same. None is drawn for
+    environments that begin the next episodes by themselves.
 
     Returns:
         What the steps are given, [num_steps, ...], and a function: one of these, where the
         environments have moved to, and which have ended [B] -> env_state, obs; of no meaning where
         none has ended.
     """
+    restart = env.restart
+    known = horizon is None or isinstance(horizon, int)
+    if restart is not None and known and horizon == restart.horizon:
+        return (), lambda start, moved, done: restart.begin(moved.env_state)
     keys = jax.random.split(key, num_steps)
 
     def begin(key: PRNGKeyArray) -> tuple[PyTree, PyTree]:

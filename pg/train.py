@@ -164,7 +164,7 @@ def make_learner(
     )
     check_together(config, h)
     number = accumulation.number_of_groups(config)
-    env = envs.configured(config, lag.num_envs(config), h.env_params)
+    env = envs.configured(config, lag.num_envs(config), h.env_params, restarting=True)
     policy = networks.make_policy(config, env)
     critic = networks.make_critic(config, env)
     make_estimator = factory_of(config.estimator)
@@ -577,7 +577,8 @@ def _minibatches(config: Config, key: PRNGKeyArray) -> Int[Array, "steps rows"]:
 
 def _collector_of_group(config: Config, h: Hyperparams, number: int) -> Collector:
     """The collector of the environments of one of so many micro-batches."""
-    env = envs.configured(config, config.num_envs // number, h.env_params)
+    num_envs = config.num_envs // number
+    env = envs.configured(config, num_envs, h.env_params, restarting=True)
     return rollout.make_collector(config, env)
 
 

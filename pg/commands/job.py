@@ -239,7 +239,7 @@ def _run(
 
     from pg import envs
     from pg.fast import devices
-    from pg.runs import memory
+    from pg.runs import host_states, memory
     from pg.train import make_learner
 
     seeds = range(options.seed, options.seed + options.seeds)
@@ -259,9 +259,9 @@ def _run(
         _say_remarks(config, hyperparams, env, in_parts)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
-        "versions": folders.environment(layout),
+        "versions": folders.environment(layout) | host_states.about(config),
     }
-    partial = _restored(folder, config, like, about, len(seeds), strict=options.strict)
+    partial = _restored(folder, config, hyperparams, like, about, seeds, strict=options.strict)
     if partial and partial.updates > config.num_updates:
         raise ValueError(
             f"num_updates must be at least the {partial.updates} that are done, got "
@@ -304,9 +304,10 @@ def _say_remarks(config: Config, hyperparams: Hyperparams, env: Any, in_parts: s
     env: Environments like those of the run. in_parts: As of `_in_micro_batches`.
     """
     from pg import images
-    from pg.runs import effects
+    from pg.runs import effects, host_states
 
-    for sentence in (images.image_description(config, env), in_parts):
+    remarks = images.image_description(config, env), in_parts, host_states.promise(config)
+    for sentence in remarks:
         if sentence:
             cli.say(sentence)
     given = effects.changed(config, hyperparams)
@@ -696,27 +697,30 @@ def _micro_batches_of(folder: Path) -> int:
 def _restored(
     folder: Path | None,
     config: Config,
+    hyperparams: Hyperparams,
     like: Any,
     about: dict[str, Any],
-    num_seeds: int,
+    seeds: range,
     *,
     strict: bool,
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
     versions, devices, micro-batches and code that have changed since.
     """
-    from pg.runs import checkpoints
+    from pg.runs import checkpoints, host_states
 
     found = None
     if folder and (folder / "checkpoints").is_dir():
-        found = checkpoints.restore(folder / "checkpoints", like, about, num_seeds)
+        found = checkpoints.restore(folder / "checkpoints", like, about, len(seeds))
     if folder and found:
         before = folders.read_json(folder / "config.json", folders.SETUP).get("parts", {})
         of_batch = folders.differing(
             {"micro_batches": _micro_batches_of(folder)}, {"micro_batches": config.micro_batches}
         )
-        changed = [*found.changed, *of_batch, *code.changes(before, config)]
-        found = found._replace(changed=changed)
+        partial, anew = host_states.taken_up(config, hyperparams, found.partial, seeds)
+        of_envs = [anew] if anew else []
+        changed = [*found.changed, *of_batch, *code.changes(before, config), *of_envs]
+        found = found._replace(partial=partial, changed=changed)
         if found.changed and strict:
             raise ValueError(
                 f"what it was run with has changed, and bits may with it: "
@@ -727,7 +731,7 @@ def _restored(
         before = folders.read_json(folder / "versions.json", folders.VERSIONS).get("resumed", [])
         after = {"after": found.partial.updates, "changed": found.changed}
         about["versions"] = about["versions"] | {"resumed": [*before, after]}
-    return checkpoints.shared(found, like, num_seeds)
+    return checkpoints.shared(found, like, len(seeds))
 
 
 def _ended(folder: Path, updates: int, config: Config, options: Options) -> str | None:

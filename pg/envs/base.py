@@ -24,13 +24,13 @@ from pg.envs.observations import Masked, is_bounds, is_shape
 from pg.envs.registry import environment_of, with_gradients
 from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
-from pg.envs.views import View, Views, choose, make_views, seen
+from pg.envs.views import Timed, View, Views, choose, make_views, seen
 from pg.estimators.names import facts_of
 from pg.fast import row_keys
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
-__all__ = ["Env", "Transition", "configured", "make_env"]
+__all__ = ["Env", "Restart", "Transition", "configured", "make_env"]
 
 
 class Transition(NamedTuple):
@@ -43,6 +43,16 @@ class Transition(NamedTuple):
     # [B, *O] the true successor, never the observation of a reset; `Masked` as that of reset is
     next_obs: Any
     steps: Any = ()  # int [B] environment steps that a held action took; () where none is held
+
+
+class Restart(NamedTuple):
+    """The next episodes of environments that begin them by themselves, in the step of an end."""
+
+    # env_state at an end -> env_state, obs of the episode that has begun behind it
+    begin: Callable[[EnvState], tuple[EnvState, Any]]
+    # steps of an `Env` after which it begins one at the latest; None: at the ends alone that
+    # `Transition` has
+    horizon: int | None
 
 
 class Env(NamedTuple):
@@ -72,6 +82,7 @@ class Env(NamedTuple):
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
     views: Views = Views()  # the parts of an observation that policy and critic see
+    restart: Restart | None = None  # None: they do not, and are reset
 
     @property
     def obs_size(self) -> int:
@@ -176,6 +187,8 @@ def make_env(
     critic_observe: Sequence[int | str] = (),
     action_mask: str = "auto",
     differentiable: bool = False,
+    restarting: bool = False,
+    horizon: int | None = None,
 ) -> Env:
     """`num_envs` copies of an environment, batched.
 
@@ -194,6 +207,9 @@ def make_env(
         action_mask: Where the environment says which actions are legal, as of `Config`.
         differentiable: Derivatives pass through the transition, for pathwise gradients; a score
             needs none, and gymnax cuts them otherwise, though not those of the reward.
+        restarting: Environments that can, begin the next episode in the step that ends one
+            (`Env.restart`), for windows.
+        horizon: Steps after which they do in any case.
 
     Raises:
         ValueError: For an unknown name or parameter, something that is no environment, a number of
@@ -203,6 +219,9 @@ def make_env(
     """
     num_envs, action_repeat = count("num_envs", num_envs), count("action_repeat", action_repeat)
     base = environment_of(env)
+    restarting = restarting and hasattr(base, "restarting")
+    if restarting:
+        base = base.restarting(horizon and horizon * action_repeat)
     if differentiable:
         base = with_gradients(base)
     stated_params = override(default_params(base), env_params or {})
@@ -221,30 +240,19 @@ def make_env(
         check_some_legal(base, one.reset, params)
     check_time_limit(base, "max_steps_in_episode" in (env_params or {}))
 
-    def step_once(key: jax.Array, state: EnvState, action: Any) -> tuple[Any, ...]:
-        next_state, obs, reward, terminated, truncated = act(key, state, action, params)
-        ends = terminated.astype(bool), truncated.astype(bool)
-        return as_dtypes(next_state, dtypes), obs, reward.astype(float), *ends
+    def begun(obs: Any, state: EnvState) -> tuple[EnvState, Any]:
+        return as_dtypes(state, dtypes), encoding.encode(obs)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
         check_key(key)
-        obs, state = jax.vmap(one.reset, (0, None))(row_keys.split(key, num_envs), params)
-        return as_dtypes(state, dtypes), encoding.encode(obs)
+        return begun(*jax.vmap(one.reset, (0, None))(row_keys.split(key, num_envs), params))
 
-    def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:
-        """key: one for all, or one per environment [B]. Continuous actions are clipped to their
-        box, and rounded where it is one of whole numbers.
-        """
-        keys = key if key.ndim else jax.random.split(key, num_envs)
-        repeat = functools.partial(_repeat, step_once, action_repeat)
-        results = jax.vmap(repeat)(keys, state, action)
-        next_state, obs, reward, terminated, truncated, steps = results
-        next_obs = encoding.encode(obs)
-        return next_state, Transition(reward, terminated, truncated, next_obs, steps)
+    def begin(state: EnvState) -> tuple[EnvState, Any]:
+        return begun(*jax.vmap(_restart(base, one, space, action_mask), (0, None))(state, params))
 
     return Env(
         reset,
-        step,
+        _step_of_several(act, params, dtypes, encoding.encode, num_envs, action_repeat),
         num_envs,
         encoding.shape,
         space,
@@ -259,7 +267,46 @@ def make_env(
         action_repeat=action_repeat,
         masked=isinstance(one.obs, Masked),
         views=one.views,
+        restart=Restart(begin, horizon) if restarting else None,
     )
+
+
+def _step_of_several(
+    act: Callable[..., Any],
+    params: Any,
+    dtypes: Any,
+    encode: Callable[[Any], Any],
+    num_envs: int,
+    action_repeat: int,
+) -> Callable[..., tuple[EnvState, Transition]]:
+    """The step of B environments.
+
+    Args:
+        act: That of one: key, state, action, params -> state, obs, reward, terminated, truncated.
+        params: The parameters of the environment.
+        dtypes: Of its state.
+        encode: As of `Env`.
+        num_envs: B.
+        action_repeat: As of `make_env`.
+    """
+
+    def step_once(key: jax.Array, state: EnvState, action: Any) -> tuple[Any, ...]:
+        next_state, obs, reward, terminated, truncated = act(key, state, action, params)
+        ends = terminated.astype(bool), truncated.astype(bool)
+        return as_dtypes(next_state, dtypes), obs, reward.astype(float), *ends
+
+    def step(key: jax.Array, state: EnvState, action: Any) -> tuple[EnvState, Transition]:
+        """key: one for all, or one per environment [B]. Continuous actions are clipped to their
+        box, and rounded where it is one of whole numbers.
+        """
+        keys = key if key.ndim else jax.random.split(key, num_envs)
+        repeat = functools.partial(_repeat, step_once, action_repeat)
+        results = jax.vmap(repeat)(keys, state, action)
+        next_state, obs, reward, terminated, truncated, steps = results
+        next_obs = encode(obs)
+        return next_state, Transition(reward, terminated, truncated, next_obs, steps)
+
+    return step
 
 
 class _Observed(NamedTuple):
@@ -298,12 +345,26 @@ def _observed(
     return _Observed(reset, step, obs, state, views)
 
 
+def _restart(env: Any, one: _Observed, space: ActionSpace, action_mask: str) -> Callable[..., Any]:
+    """state at an end, params -> obs, state of the episode that has begun behind it."""
+
+    def own(state: EnvState, params: Any) -> tuple[Any, ...]:
+        own_state = state.state if isinstance(state, Timed) else state
+        return *env.restart_env(own_state, params), {}
+
+    restart, _ = with_masks(env, own, one.step, space, action_mask)
+    if one.views.change_observations:
+        restart, _ = one.views.applied(restart, one.step)
+    return restart
+
+
 def configured(
     config: Config,
     num_envs: int,
     env_params: Mapping[str, Any] | None = None,
     *,
     for_critic: bool = True,
+    restarting: bool = False,
 ) -> Env:
     """The environment that a Config describes, as training and evaluation see it.
 
@@ -313,6 +374,7 @@ def configured(
         env_params: Overrides of its parameters on top.
         for_critic: Observations have what the critic sees, too, where there is one and that is
             something else.
+        restarting: As of `make_env`, if the settings collect windows.
 
     Raises:
         ValueError: As `make_env` does, and where episodes are collected whose longest is not known,
@@ -329,6 +391,8 @@ def configured(
         observe=config.observe,
         critic_observe=config.critic_observe if has_critic else ("policy",),
         action_mask=config.action_mask,
+        restarting=restarting and config.collect == "windows",
+        horizon=config.horizon,
     )
     if config.collect == "episodes":
         longest = env.horizon(config.horizon)

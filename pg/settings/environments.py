@@ -31,7 +31,10 @@ ENVIRONMENTS = (
 
 # Libraries whose environments are named "library:environment" (a test holds this equal to
 # pg.envs.adapters').
-LIBRARIES = ("brax", "craftax", "gymnasium", "jumanji", "navix", "pgx", "playground", "xminigrid")
+LIBRARIES = (
+    *("brax", "craftax", "envpool", "gymnasium", "jumanji", "navix", "pgx", "playground"),
+    "xminigrid",
+)
 
 # Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).
 SEQUENCES = ("sequences:modular_sum", "sequences:reverse", "sequences:brackets")

@@ -80,6 +80,7 @@ ORDER = (
         "runs.effects",
         "runs.periodic",
         "runs.execution",
+        "runs.host_states",
         "runs.parameters",
         "runs.writing",
         "runs.acting",

@@ -117,6 +117,23 @@ def made_by_gymnasium(name: str, shown: Any = lambda obs: obs) -> Any:
     return lambda limit: gymnasium_loop(build, limit, shown)
 
 
+def envpool_loop(name: str, limit: int) -> Loop:
+    """The loop of a pool of one environment, made anew with the seed of each episode."""
+    import envpool
+
+    def reset(key: jax.Array) -> tuple[Any, Step]:
+        seed = int(jax.random.bits(key, (), jnp.uint32)) >> 1
+        options = {"num_envs": 1, "seed": [seed], "max_episode_steps": limit}
+        pool = envpool.make(name, env_type="gymnasium", **options)
+        return pool, Step(pool.reset()[0][0])
+
+    def step(key: jax.Array, pool: Any, action: Any) -> tuple[Any, Step]:
+        obs, reward, terminated, truncated, _ = pool.step(np.array([action]))
+        return pool, Step(obs[0], reward[0], terminated[0], truncated[0])
+
+    return Loop(reset, step)
+
+
 def upright(obs: Any) -> Any:
     """CartPole: a push that keeps the pole up."""
     place, speed, angle, turn = obs
@@ -378,6 +395,12 @@ HALLWAY = Entry(
 
 ENTRIES = {
     "tests": HALLWAY,
+    "envpool": Entry(
+        "envpool:CartPole-v1",
+        lambda limit: envpool_loop("CartPole-v1", limit),
+        500,
+        survive=upright,
+    ),
     "gymnasium": Entry(
         "gymnasium:CartPole-v1", made_by_gymnasium("CartPole-v1"), 500, survive=upright
     ),

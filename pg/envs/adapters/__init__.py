@@ -65,6 +65,7 @@ def make(name: str, **options: Any) -> Any:
 ADAPTERS = {
     "brax": "inverted_pendulum",
     "craftax": "Craftax-Classic-Symbolic-v1",
+    "envpool": "CartPole-v1",
     "gymnasium": "CartPole-v1",
     "jumanji": "Snake-v1",
     "navix": "Navix-Empty-5x5-v0",

@@ -19,14 +19,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from pg.envs import environment, spaces
+from pg.envs.adapters.hosts import HostError
 
 __all__ = ["NEVER", "Adapter", "HostError", "faults_in_one_sentence"]
 
 NEVER = 2**30  # a time limit for the library's own counter, which it does not reach
-
-
-class HostError(ValueError):
-    """The fault in the Python code of an environment, in one sentence."""
 
 
 @contextlib.contextmanager

@@ -1,0 +1,211 @@
+"""Environments in Python: the library's own random loop and pg's, and training beside
+Stable-Baselines3's.
+
+The two take turns, so that other work on the machine slows neighbours alike; a ratio is the median
+over turns of the ratio within a turn. Needs `gymnasium[mujoco]`, and for the
+training `stable-baselines3` with a torch for the CPU.
+
+    python experiments/speed/python_envs.py loop --env HalfCheetah-v5 --num-envs 8
+    python experiments/speed/python_envs.py train --env HalfCheetah-v5 --num-envs 8
+
+`loop`: uniform actions, drawn by the library's `action_space.sample`, or by jax within the compiled
+scan; the library's environments begin the next episode in the step that ends one, as pg's do. The
+processor time is of the whole process, all of its threads.
+
+`train`: PPO as cleanrl and Stable-Baselines3 set it for continuous control: 2048 steps of all
+environments a batch, 10 epochs of minibatches of 64 steps, two hidden layers of 64 with tanh. A
+turn of each, in a process of its own, is one batch, collected and learnt from; compilation and the
+first batch are not timed.
+"""
+
+import argparse
+import functools
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pg.config import Config
+from pg.envs import Box, make_env
+from pg.envs.adapters import make
+from pg.train import make_learner
+
+Turn = Callable[[], None]
+
+
+def random_loops(library: str, name: str, num_envs: int, steps: int) -> dict[str, Turn]:
+    """`steps` steps of every environment with random actions, by the library and by pg."""
+    env = make_env(make(f"{library}:{name}"), num_envs, restarting=True)
+    space: Any = env.action_space
+    restart = env.restart
+    assert restart is not None
+
+    def drawn(key: jax.Array) -> jax.Array:
+        if isinstance(space, Box):
+            shape = num_envs, *jnp.shape(space.low)
+            return jax.random.uniform(key, shape, minval=space.low, maxval=space.high)
+        return jax.random.randint(key, (num_envs,), 0, space.n)
+
+    @jax.jit
+    def run(state: Any, key: jax.Array) -> Any:
+        def step(state: Any, key: jax.Array) -> Any:
+            action_key, env_key = jax.random.split(key)
+            state, moved = env.step(env_key, state, drawn(action_key))
+            done = moved.terminated | moved.truncated
+            begun, _ = restart.begin(state)
+
+            def chosen(new: jax.Array, old: jax.Array) -> jax.Array:
+                return jnp.where(done.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+            return jax.tree.map(chosen, begun, state), moved.reward.sum()
+
+        return jax.lax.scan(step, state, jax.random.split(key, steps))
+
+    current = [env.reset(jax.random.key(0))[0]]
+    turns = iter(range(10**9))
+
+    def of_pg() -> None:
+        current[0], _ = jax.block_until_ready(run(current[0], jax.random.key(next(turns))))
+
+    return {"library": own_loop(library, name, num_envs, steps), "pg": of_pg}
+
+
+def own_loop(library: str, name: str, num_envs: int, steps: int) -> Turn:
+    """The library's own loop with random actions."""
+    if library == "envpool":
+        import envpool
+
+        pool: Any = envpool.make(name, env_type="gymnasium", num_envs=num_envs, seed=0)
+        pool.reset()
+        sample = lambda: np.stack([pool.action_space.sample() for _ in range(num_envs)])  # noqa: E731
+    else:
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        own = {"autoreset_mode": mode}
+        pool = gymnasium.make_vec(name, num_envs, vectorization_mode="sync", vector_kwargs=own)
+        pool.reset(seed=0)
+        sample = pool.action_space.sample
+
+    def run() -> None:
+        for _ in range(steps):
+            pool.step(sample())
+
+    return run
+
+
+def batches_of_sb3(name: str, num_envs: int, batch: int, threads: int) -> Turn:
+    """One batch of Stable-Baselines3's PPO."""
+    import stable_baselines3
+    import torch
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(threads)
+    own = {"n_steps": batch // num_envs, "batch_size": 64, "n_epochs": 10, "device": "cpu"}
+    model = stable_baselines3.PPO("MlpPolicy", make_vec_env(name, n_envs=num_envs, seed=0), **own)
+    return lambda: model.learn(batch, reset_num_timesteps=False)
+
+
+def batches_of_pg(library: str, name: str, num_envs: int, batch: int) -> Turn:
+    """One batch of pg's PPO."""
+    config = Config(
+        env=f"{library}:{name}",
+        estimator="ppo",
+        collect="windows",
+        num_envs=num_envs,
+        num_steps=batch // num_envs,
+        minibatch_size=64,
+        num_epochs=10,
+        hidden_sizes=(64, 64),
+        num_updates=1000,
+        preset=None,
+    )
+    learner = make_learner(config)
+    step = jax.jit(learner.step)
+    current = [learner.init(jax.random.key(0))]
+    turns = iter(range(10**9))
+
+    def run() -> None:
+        key = jax.random.key(next(turns))
+        current[0], _ = jax.block_until_ready(step(current[0], key))
+
+    return run
+
+
+def timed(turn: Turn) -> tuple[float, float]:
+    """The seconds of a turn, and those of the processor."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    turn()
+    return time.perf_counter() - began, time.process_time() - cpu_began
+
+
+class Process:
+    """A contender in a process of its own, which takes a turn when it is told to."""
+
+    def __init__(self, contender: str) -> None:
+        command = [sys.executable, *sys.argv, "--contender", contender]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def turn(self) -> tuple[float, float]:
+        """As of `timed`."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print("turn", file=self.process.stdin, flush=True)
+        for line in self.process.stdout:
+            if line.startswith("took "):
+                _, seconds, cpu_seconds = line.split()
+                return float(seconds), float(cpu_seconds)
+        raise RuntimeError("a contender has ended by itself")
+
+
+def main() -> None:
+    """Prints steps per second and microseconds of the processor per step, medians of the turns."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("what", choices=("loop", "train"))
+    parser.add_argument("--library", choices=("gymnasium", "envpool"), default="gymnasium")
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--num-envs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=0, help="of a turn; 0: 4000, or 2048 to train")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--torch-threads", type=int, default=1)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    steps = args.steps or {"loop": 4000, "train": 2048}[args.what]
+    setting = args.env, args.num_envs, steps
+    if args.contender:
+        if args.contender == "pg":
+            turn = batches_of_pg(args.library, *setting)
+        else:
+            turn = batches_of_sb3(*setting, args.torch_threads)
+        for _ in sys.stdin:
+            print("took", *timed(turn), flush=True)
+        return
+    take: dict[str, Callable[[], tuple[float, float]]]
+    if args.what == "loop":
+        loops = random_loops(args.library, args.env, args.num_envs, steps // args.num_envs)
+        take = {name: functools.partial(timed, turn) for name, turn in loops.items()}
+    else:
+        take = {name: Process(name).turn for name in ("Stable-Baselines3", "pg")}
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in take}
+    for number in range(args.turns + 1):
+        for name, turn_of in take.items():
+            seconds = turn_of()
+            if number:  # the first one compiles
+                rows[name].append(seconds)
+    first, second = (np.array(x) for x in rows.values())
+    print(f"{args.what}, {args.library}:{args.env}, {args.num_envs} environments")
+    print("| | steps/s | processor µs per step |\n| --- | --- | --- |")
+    for name, x in zip(rows, (first, second), strict=True):
+        rate, cpu = steps / np.median(x[:, 0]), 1e6 * np.median(x[:, 1]) / steps
+        print(f"| {name} | {rate:,.0f} | {cpu:.0f} |")
+    faster, cheaper = np.median(first / second, axis=0)
+    print(f"pg: {faster:.2f}× the steps/s, {cheaper:.2f}× by processor time, {args.turns} turns")
+
+
+if __name__ == "__main__":
+    main()

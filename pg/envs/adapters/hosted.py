@@ -1,0 +1,276 @@
+"""Environments of the host as environments of JAX: all of them are stepped by one callback.
+
+The state of JAX is an episode's history, from which the environment can always be brought back, and
+the number under which the host has it now:
+
+    state = (number, seed, t, a_0 ... a_{t-1}, checksum of what was seen last)
+
+A step hands the host the numbers and the actions alone. Only where it does not know one of them, it
+is handed the histories too: after a checkpoint, for a state that is used twice (groups, branches,
+further transitions), or one that was dropped. So a step is the pure function that JAX takes it for,
+in episodes and in windows, mapped over seeds and environments, and costs what the environments
+cost. The order of the steps is that of the numbers: each is made by the step before.
+
+Windows take the observation of the next episode from the step that ended the last one
+(`HostedEnv.restarting`), as the reset of an environment of Python may cost as much as a hundred
+steps: the seed is drawn ahead, and the state holds both the true successor and the start of what
+follows, which `restart` turns to.
+
+On a CPU the arrays of the callback are XLA's own (`jax.experimental.buffer_callback`), which takes
+a tenth of the time of `jax.pure_callback`; on other devices it is the latter.
+"""
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.buffer_callback import buffer_callback
+
+from pg.envs import environment
+from pg.envs.adapters.base import Adapter, State
+from pg.envs.adapters.hosts import Host
+
+__all__ = ["HostedEnv", "Play"]
+
+
+class Start(NamedTuple):
+    """The beginning of an episode."""
+
+    number: jax.Array  # uint32 [2]: that of the host
+    seed: jax.Array  # uint32 []
+    check: jax.Array  # uint32 []: checksum of obs and mask
+    obs: Any
+    mask: Any  # the actions that are legal; () where every action always is
+
+
+class Play(NamedTuple):
+    """The history of an environment, which determines its state, and the host's number of it."""
+
+    number: jax.Array  # uint32 [2]
+    seed: jax.Array  # uint32 []
+    time: jax.Array  # int32 []
+    actions: Any  # [H, *A] each, of which the first `time` were taken; () where it is not kept
+    check: jax.Array  # uint32 []: checksum of what was seen last
+    mask: Any = ()  # as of `Start`
+    fresh: Start | tuple[()] = ()  # the episode behind the end; () where none begins by itself
+
+
+class Shapes(NamedTuple):
+    """Shapes and dtypes of one environment."""
+
+    obs: Any
+    mask: Any
+    action: Any
+
+
+class HostedEnv(Adapter):
+    """gymnax's interface of one environment of a host."""
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        shapes: Shapes,
+        action_space: Any,
+        observation_space: Any,
+        max_steps: int,
+        *,
+        promise: str,
+        repeats: bool = True,
+    ) -> None:
+        """An environment of this host.
+
+        Args:
+            name: The library and its name of the environment.
+            host: The environments.
+            shapes: Of one of them.
+            action_space: As of `Adapter`.
+            observation_space: As of `Adapter`.
+            max_steps: The time limit; no episode is longer.
+            promise: A sentence on unfinished episodes of a run that is resumed.
+            repeats: A history determines a state.
+        """
+        self.promise = promise
+        self.host, self.shapes, self.repeats = host, shapes, repeats
+        self.restarts, self.cut = False, max_steps
+        has_mask = bool(jax.tree.leaves(shapes.mask))
+        super().__init__(
+            name,
+            self._start,
+            self._never,
+            action_space,
+            max_steps,
+            observation_space,
+            action_mask=(lambda play: play.mask) if has_mask else None,
+        )
+
+    def restarting(self, cut: int | None = None) -> "HostedEnv":
+        """The same environments, of which a new episode begins in the step that ends one.
+
+        cut: steps after which an episode ends in any case.
+        """
+        own = copy.copy(self)
+        own.restarts, own.cut = True, min(self.cut, cut or self.cut)
+        own._reset = own._start
+        return own
+
+    def restart_env(self, state: State, params: environment.EnvParams) -> tuple[Any, State]:
+        """obs, state of the episode that has begun behind the end at this state."""
+        play, fresh = state.inner, state.inner.fresh
+        after = Play(
+            fresh.number, fresh.seed, jnp.int32(0), play.actions, fresh.check, fresh.mask, fresh
+        )
+        return fresh.obs, State(jnp.int32(0), after, jnp.bool_(False))
+
+    def step_env(
+        self, key: jax.Array, state: State, action: Any, params: environment.EnvParams
+    ) -> Any:
+        """As of `Adapter`."""
+        play, shapes = state.inner, self.shapes
+        action = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), action, shapes.action)
+        limit = jnp.minimum(jnp.asarray(params.max_steps_in_episode, jnp.int32), self.cut)
+        next_seed: Any = jax.random.bits(key, (), jnp.uint32) if self.restarts else ()
+        before = play._replace(mask=(), fresh=())
+        number, check, obs, mask, reward, terminated, truncated, fresh = self._stepped(
+            before, action, limit, next_seed
+        )
+        after = Play(
+            number,
+            play.seed,
+            play.time + 1,
+            jax.tree.map(lambda x, a: x.at[play.time].set(a), play.actions, action)
+            if self.repeats
+            else (),
+            check,
+            mask,
+            Start(fresh[0], next_seed, *fresh[1:]) if self.restarts else (),
+        )
+        truncated = truncated | (after.time >= self._max_steps)
+        state = State(time=state.time + 1, inner=after, truncated=truncated)
+        return obs, state, reward, terminated, {}
+
+    def bring_back(self, states: Any) -> None:
+        """Environments of the host in these states, leaves [...] of numpy.
+
+        Raises HostError where a state cannot be taken up again.
+        """
+        is_play = lambda x: isinstance(x, Play)  # noqa: E731
+        for play in filter(is_play, jax.tree.leaves(states, is_leaf=is_play)):
+            axes = play.time.ndim
+            rows = play._replace(mask=(), fresh=())
+            flat = jax.tree.map(lambda x, n=axes: np.asarray(x).reshape(-1, *x.shape[n:]), rows)
+            self.host.bring_back(
+                flat.number, flat.seed, flat.time, flat.check, jax.tree.leaves(flat.actions)
+            )
+
+    def _never(self, *args: Any) -> Any:
+        raise NotImplementedError("the step of a hosted environment is its step_env")
+
+    def _start(self, key: jax.Array) -> tuple[Any, Play]:
+        """The observation and the state of a new episode."""
+        seed = jax.random.bits(key, (), jnp.uint32)
+        number, check, obs, mask = self._begun(seed)
+        none_taken = ()
+        if self.repeats:
+            room = self._max_steps
+            none_taken = jax.tree.map(
+                lambda x: jnp.zeros((room, *x.shape), x.dtype), self.shapes.action
+            )
+        fresh = Start(number, seed, check, obs, mask) if self.restarts else ()
+        return obs, Play(number, seed, jnp.int32(0), none_taken, check, mask, fresh)
+
+    def _begun(self, seed: jax.Array) -> Any:
+        """number, check, obs, mask of a new episode."""
+        gives = _NUMBER, _CHECK, self.shapes.obs, self.shapes.mask
+
+        def rows(num_rows: int, seed: jax.Array) -> Any:
+            return _call(self.host.reset, _several(gives, num_rows), seed)
+
+        return _in_rows(rows)(seed)
+
+    def _stepped(self, play: Play, action: Any, limit: jax.Array, next_seed: Any) -> Any:
+        """number, check, obs, mask, reward, terminated, truncated, and the start behind an end."""
+        seen = self.shapes.obs, self.shapes.mask
+        flag = jax.ShapeDtypeStruct((), bool)
+        reward = jax.ShapeDtypeStruct((), jnp.result_type(float))
+        fresh = (_NUMBER, _CHECK, *seen) if self.restarts else ()
+        gives = _NUMBER, _CHECK, *seen, reward, flag, flag, fresh
+
+        def rows(num_rows: int, play: Play, action: Any, limit: jax.Array, seed: Any) -> Any:
+            results = flag, _several(gives, num_rows)
+            chosen = jax.tree.leaves(action)
+            now = play.number, limit, seed if self.restarts else jnp.zeros(0, jnp.uint32)
+            unknown, quick = _call(self.host.advance, results, *now, *chosen)
+
+            def from_history(play: Play) -> Any:
+                past = jax.tree.leaves(play.actions)
+                own = play.seed, play.time, play.check
+                recall = functools.partial(self.host.recall, len(chosen))
+                return _call(recall, results, *now, *own, *chosen, *past)[1]
+
+            return jax.lax.cond(unknown, from_history, lambda _: quick, play)
+
+        return _in_rows(rows)(play, action, limit, next_seed)
+
+
+_NUMBER = jax.ShapeDtypeStruct((2,), jnp.uint32)
+_CHECK = jax.ShapeDtypeStruct((), jnp.uint32)
+
+
+def _several(tree: Any, num_rows: int) -> Any:
+    """The shapes of N things of these shapes."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape), x.dtype), tree)
+
+
+def _in_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one thing, which calls `function` once for all that it is mapped over.
+
+    function: N, leaves [N, ...] -> leaves [N, ...].
+    """
+
+    def of_axes(num_axes: int) -> Callable[..., Any]:
+        @jax.custom_batching.custom_vmap
+        def one(*args: Any) -> Any:
+            axes = jax.tree.leaves(args)[0].shape[:num_axes]
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[num_axes:]), args)
+            num_rows = len(jax.tree.leaves(flat)[0])
+            results = function(num_rows, *flat)
+            return jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), results)
+
+        @one.def_vmap
+        def mapped(size: int, is_mapped: Any, *args: Any) -> Any:
+            def filled(x: jax.Array, own: bool) -> jax.Array:
+                return x if own else jnp.broadcast_to(x, (size, *x.shape))
+
+            results = of_axes(num_axes + 1)(*jax.tree.map(filled, args, tuple(is_mapped)))
+            return results, jax.tree.map(lambda _: True, results)
+
+        return one
+
+    return of_axes(0)
+
+
+def _call(function: Callable[..., None], gives: Any, *args: jax.Array) -> Any:
+    """The arrays like `gives` that `function(out, *args)` of the host writes into `out`."""
+    if _is_on_cpu():
+
+        def into(context: Any, out: Any, *args: Any) -> None:
+            function([np.asarray(x) for x in jax.tree.leaves(out)], *map(np.asarray, args))
+
+        return buffer_callback(into, gives)(*args)
+    shapes, structure = jax.tree.flatten(gives)
+
+    def returned(*args: Any) -> Any:
+        out = [np.zeros(x.shape, x.dtype) for x in shapes]
+        function(out, *map(np.asarray, args))
+        return out
+
+    return jax.tree.unflatten(structure, jax.pure_callback(returned, shapes, *args))
+
+
+def _is_on_cpu() -> bool:
+    return jax.default_backend() == "cpu"

@@ -1,0 +1,299 @@
+"""Environments that live in Python, outside of JAX, by the numbers of the states that they are in.
+
+A state of JAX may be kept, dropped or used twice; an environment in Python moves on with every
+step. `Host` is between the two. Each state that it gives out has a number of its own, and it knows
+the environment that is in the state of that number now:
+
+    advance    every number is that of an environment's present state: one step of each
+    recall     for any other states, from their history: a reset with the seed, and all actions
+               again, which must lead to what was seen before
+
+So that a state is never taken for another: an environment steps from the very state that it was
+asked for, or a `HostError` says why it cannot. Numbers are of 64 bits and begin at random, and
+those of another process are none of here.
+
+    Host     numbers, ends, new episodes behind them
+    Fleet    the environments themselves: those of Gymnasium (`pg.envs.adapters.python_envs`), or of
+             EnvPool
+
+Nothing here imports JAX: worker processes load it too.
+"""
+
+import itertools
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+__all__ = ["Fleet", "Host", "HostError", "Outcome"]
+
+Arrays = list[Any]  # of numpy: the leaves of a tree, in jax's order
+
+# States that are kept at least, whoever uses them: an evaluation does not drive out a training.
+KEPT = 64
+# Resets of one call beyond which their environments are not kept: they are initial states drawn
+# ahead, of which few are used.
+AT_ONCE = 1024
+
+
+class HostError(ValueError):
+    """The fault in the Python code of an environment, in one sentence."""
+
+
+class Outcome(NamedTuple):
+    """The results of a step of one environment."""
+
+    seen: Arrays  # observation and mask
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    fresh: Arrays | None = None  # observation and mask of the next episode, which has begun
+
+
+class Fleet(Protocol):
+    """Environments that are stepped together. A slot is where one of them lives."""
+
+    name: str
+
+    def begin(self, seeds: Sequence[int]) -> list[tuple[Any, Arrays]]:
+        """A slot with a new episode for each seed, and its observation and mask."""
+
+    def step(
+        self, slots: Sequence[Any], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
+    ) -> list[Outcome]:
+        """One step of each.
+
+        Args:
+            slots: The environments.
+            actions: Leaves [N, *A].
+            last: The episode ends with this step in any case.
+            seeds: Of the episodes that begin where one has ended; empty: none begins.
+        """
+
+    def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[Any, Outcome]]:
+        """A slot for each seed with the outcome of its actions, leaves [t, *A]; at most up to an
+        end. Without actions the outcome is observation and mask.
+
+        Raises HostError where the library cannot.
+        """
+
+    def release(self, slot: Any) -> None:
+        """The environment there is free for another episode."""
+
+
+class _Present(NamedTuple):
+    """An environment in its present state."""
+
+    slot: Any
+    steps: int  # of the episode
+
+
+class Host:
+    """The environments of a fleet, by the numbers of their states.
+
+    The methods write into `out`, arrays of N rows each; a number is a pair of uint32.
+    """
+
+    def __init__(self, fleet: Fleet, dtypes: Sequence[Any]) -> None:
+        """The environments of this fleet. dtypes: of the arrays of an observation and its mask."""
+        self.fleet, self.dtypes = fleet, tuple(dtypes)
+        self.present: OrderedDict[int, _Present] = OrderedDict()  # what was used last at the end
+        self.ended: OrderedDict[int, Outcome] = OrderedDict()
+        self.largest = 0  # environments in one call
+        self.lock = threading.RLock()  # XLA may run two callbacks at a time
+        self.numbers = itertools.count(int.from_bytes(os.urandom(7), "little"))
+        self.recalled = 0  # states that were not present, so far
+
+    def reset(self, out: Arrays, seeds: np.ndarray) -> None:
+        """Episodes of these seeds. out: number, check, observation, mask."""
+        with self.lock:
+            begun = self.fleet.begin([int(s) for s in seeds])
+            numbers = [next(self.numbers) for _ in begun]
+            for i, (slot, seen) in enumerate(begun):
+                _write(out[2:], i, seen)
+                if len(begun) <= AT_ONCE:
+                    self.present[numbers[i]] = _Present(slot, 0)
+                else:
+                    self.fleet.release(slot)
+            _write_numbers(out[0], numbers)
+            out[1][...] = _checks(out[2:])
+            if len(begun) <= AT_ONCE:
+                self._keep(len(begun))
+
+    def advance(
+        self, out: Arrays, numbers: np.ndarray, limits: np.ndarray, seeds: np.ndarray, *actions: Any
+    ) -> None:
+        """A step of each, if all are in the states of these numbers.
+
+        Args:
+            out: Whether they were not, [], and nothing has moved; then number, check, observation,
+                mask, reward, terminated, truncated; and of the episodes behind an end number,
+                check, observation and mask, where seeds are given.
+            numbers: [N, 2].
+            limits: Steps after which an episode ends, [N].
+            seeds: Of the episodes behind an end, [N]; or [0].
+            actions: Leaves [N, *A].
+        """
+        with self.lock:
+            keys = _as_keys(numbers)
+            known = all(key in self.present or key in self.ended for key in keys)
+            out[0][...] = not (known and len(set(keys)) == len(keys))
+            if not out[0]:
+                self._advance(out[1:], keys, limits, seeds, actions)
+
+    def recall(
+        self,
+        num_actions: int,
+        out: Arrays,
+        numbers: np.ndarray,
+        limits: np.ndarray,
+        seeds: np.ndarray,
+        own_seeds: np.ndarray,
+        times: np.ndarray,
+        checks: np.ndarray,
+        *arrays: Any,
+    ) -> None:
+        """`advance` for any states, by their histories.
+
+        Args:
+            num_actions: Leaves of an action.
+            out: As of `advance`.
+            numbers: As of `advance`; of several states with the same number one is present.
+            limits: As of `advance`.
+            seeds: As of `advance`.
+            own_seeds: Of their episodes, [N].
+            times: Their steps so far, [N].
+            checks: Of what was seen last, [N].
+            arrays: The actions of now, leaves [N, *A], and those so far, leaves [N, H, *A].
+        """
+        actions, pasts = arrays[:num_actions], arrays[num_actions:]
+        with self.lock:
+            out[0][...] = False
+            keys = self.bring_back(numbers, own_seeds, times, checks, pasts)
+            self._advance(out[1:], keys, limits, seeds, actions)
+
+    def bring_back(
+        self,
+        numbers: np.ndarray,
+        seeds: np.ndarray,
+        times: np.ndarray,
+        checks: np.ndarray,
+        pasts: Sequence[np.ndarray],
+    ) -> list[int]:
+        """Environments in these states, and the states' numbers here: their own, where they are
+        free.
+
+        Raises HostError where one cannot be brought back, or does not show again what it has shown.
+        """
+        with self.lock:
+            keys, taken, missing = _as_keys(numbers), set[int](), list[int]()
+            for i, key in enumerate(keys):
+                if key in taken or (key not in self.present and key not in self.ended):
+                    missing.append(i)
+                taken.add(key)
+            past_of = [[x[i][: times[i]] for x in pasts] for i in missing]
+            back = self.fleet.replay([int(seeds[i]) for i in missing], past_of)
+            self.recalled += len(back)
+            for i, (slot, outcome) in zip(missing, back, strict=True):
+                pairs = zip(outcome.seen, self.dtypes, strict=True)
+                row = [np.asarray(x, dtype)[None] for x, dtype in pairs]
+                if _checks(row)[0] != checks[i]:
+                    raise HostError(
+                        f"{self.fleet.name} does not repeat itself: after a reset with the seed "
+                        f"{seeds[i]} and the same {times[i]} actions it is not where it was, so "
+                        "that it depends on more than these (a clock, a network, its version), and "
+                        "no state of it can be taken up again"
+                    )
+                if keys[i] in self.present or keys[i] in self.ended:
+                    keys[i] = next(self.numbers)
+                if outcome.terminated or outcome.truncated:
+                    self.ended[keys[i]] = outcome
+                    self.fleet.release(slot)
+                else:
+                    self.present[keys[i]] = _Present(slot, int(times[i]))
+            self.largest = max(self.largest, len(keys))
+            return keys
+
+    def _advance(
+        self,
+        out: Arrays,
+        keys: Sequence[int],
+        limits: np.ndarray,
+        seeds: np.ndarray,
+        actions: Sequence[Any],
+    ) -> None:
+        """One step of each that has not ended."""
+        rows = [i for i, key in enumerate(keys) if key in self.present]
+        states = [self.present.pop(keys[i]) for i in rows]
+        last = [x.steps + 1 >= limits[i] for i, x in zip(rows, states, strict=True)]
+        chosen = [x if len(rows) == len(keys) else x[rows] for x in actions]
+        new_seeds = [int(seeds[i]) for i in rows] if len(seeds) else []
+        outcomes = self.fleet.step([x.slot for x in states], chosen, last, new_seeds)
+        num_seen = len(self.dtypes)
+        number, check, *seen = out[: 2 + num_seen]
+        reward, terminated, truncated, *fresh = out[2 + num_seen :]
+        numbers, fresh_numbers = list(keys), [0] * len(keys)
+        for array in fresh:
+            array[...] = 0
+        for i, state, ends, outcome in zip(rows, states, last, outcomes, strict=True):
+            numbers[i] = now = next(self.numbers)
+            _write(seen, i, outcome.seen)
+            reward[i], terminated[i], truncated[i] = outcome[1:4]
+            if not (ends or outcome.terminated or outcome.truncated):
+                self.present[now] = _Present(state.slot, state.steps + 1)
+                continue
+            self.ended[now] = outcome._replace(seen=[np.array(x) for x in outcome.seen], fresh=None)
+            if outcome.fresh is None:
+                self.fleet.release(state.slot)
+            else:
+                fresh_numbers[i] = behind = next(self.numbers)
+                _write(fresh[2:], i, outcome.fresh)
+                self.present[behind] = _Present(state.slot, 0)
+        if len(rows) < len(keys):
+            for i in set(range(len(keys))).difference(rows):  # they have ended before: frozen
+                outcome = self.ended[keys[i]]
+                _write(seen, i, outcome.seen)
+                reward[i], terminated[i], truncated[i] = outcome[1:4]
+        _write_numbers(number, numbers)
+        check[...] = _checks(seen)
+        if any(fresh_numbers):
+            _write_numbers(fresh[0], fresh_numbers)
+            fresh[1][...] = _checks(fresh[2:])
+        self._keep(len(keys))
+
+    def _keep(self, rows: int) -> None:
+        """Lets go of the states that were not used for longest."""
+        self.largest = max(self.largest, rows)
+        most = max(KEPT, 2 * self.largest)
+        while len(self.present) > most:
+            self.fleet.release(self.present.popitem(last=False)[1].slot)
+        while len(self.ended) > most:
+            self.ended.popitem(last=False)
+
+
+def _as_keys(numbers: np.ndarray) -> list[int]:
+    """Numbers [N, 2] of 32 bits as whole numbers of Python."""
+    keys: list[int] = np.ascontiguousarray(numbers).view(np.uint64)[:, 0].tolist()
+    return keys
+
+
+def _write_numbers(out: np.ndarray, keys: Sequence[int]) -> None:
+    """The inverse of `_as_keys`, into an array [N, 2]."""
+    out[...] = np.array(keys, np.uint64).view(np.uint32).reshape(-1, 2)
+
+
+def _write(out: Arrays, row: int, values: Sequence[Any]) -> None:
+    for array, value in zip(out, values, strict=True):
+        array[row] = value
+
+
+def _checks(arrays: Arrays) -> list[int]:
+    """Checksums of what environments have shown, arrays [N, ...]."""
+    checks = [0] * len(arrays[0])
+    for array in arrays:
+        checks = [zlib.crc32(row, check) for row, check in zip(array, checks, strict=True)]
+    return checks

@@ -1,0 +1,485 @@
+"""Environments of Gymnasium, in this process or in worker processes of its own.
+
+Worker processes help where a step takes long: each has a share of the environments, and all of
+them step at the same time. What an environment does depends on its seed and its actions alone, so
+that results are the same bits with any number of workers. They are started where a call has work
+enough for them (`WORTH`), or as many as are asked for. A worker ends with this process, however
+that ends: it waits at a connection that closes by itself then. A Ctrl-C in the terminal does not
+reach it, so that the step in progress is finished. The connection is a pair of sockets without a
+name, which nobody else can open.
+
+A fault in reset or step is a `HostError`: one sentence, with the place.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from pg.envs.adapters.hosts import Arrays, HostError, Outcome
+from pg.fast.cores import num_cores
+
+__all__ = ["KINDS", "SEVERAL_NUMBERS", "PythonFleet", "Recipe", "is_shape", "map_leaves"]
+
+KINDS = (
+    gymnasium.spaces.Box,
+    gymnasium.spaces.Discrete,
+    gymnasium.spaces.MultiDiscrete,
+    gymnasium.spaces.MultiBinary,
+)
+SEVERAL_NUMBERS = gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary
+
+# Seconds that workers have to save in each call, before they are started: they take one to start,
+# and a message to all of them and back about 0.3 ms.
+WORTH = 1e-3
+TRIED = 20  # steps of which the seconds are taken
+
+
+class Recipe(NamedTuple):
+    """The making of environments, and the shapes of what they show."""
+
+    build: Callable[[], Any]
+    name: str
+    flatten: bool = False  # observations of a Dict or a Tuple are one vector
+    mask_shapes: Any = ()  # those of `info["action_mask"]`, a tree; () where there is none
+
+    def make(self) -> Any:
+        """A new environment."""
+        env = self.build()
+        is_tree = parts(env.observation_space) is not None
+        return gymnasium.wrappers.FlattenObservation(env) if self.flatten and is_tree else env
+
+
+class _Envs:
+    """Environments of this process, by number."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.envs: dict[int, Any] = {}
+        self.actions: Any = None
+        self.observations: Any = None
+
+    def begin(self, rows: Sequence[tuple[int, int]]) -> list[Arrays]:
+        """Resets. rows: number, seed."""
+        return [self._begin(number, seed) for number, seed in rows]
+
+    def step(self, rows: Sequence[tuple[int, Arrays, bool, int | None]]) -> list[Outcome]:
+        """Steps. rows: number, action, whether the episode ends in any case, the next seed."""
+        return [self._step(*row) for row in rows]
+
+    def replay(self, rows: Sequence[tuple[int, int, Arrays]]) -> list[Outcome]:
+        """Resets, and all steps. rows: number, seed, actions."""
+        return [self._replay(*row) for row in rows]
+
+    def _step(self, number: int, action: Arrays, last: bool, seed: int | None) -> Outcome:
+        outcome = self._act(number, action)
+        if seed is None or not (last or outcome.terminated or outcome.truncated):
+            return outcome
+        # the environment may write the next observation into the same array
+        seen = [x.copy() for x in outcome.seen]
+        return outcome._replace(seen=seen, fresh=self._begin(number, seed))
+
+    def _replay(self, number: int, seed: int, past: Arrays) -> Outcome:
+        outcome = Outcome(self._begin(number, seed))
+        for action in zip(*past, strict=True):
+            if outcome.terminated or outcome.truncated:
+                break
+            outcome = self._act(number, action)
+        return outcome
+
+    def _act(self, number: int, action: Sequence[Any]) -> Outcome:
+        env = self.envs[number]
+        try:
+            results = env.step(_own_action(self.actions, iter(action)))
+            if type(results) is not tuple or len(results) != 5:
+                raise TypeError(
+                    f"it must give obs, reward, terminated, truncated, info; got {_count(results)}"
+                )
+            obs, reward, terminated, truncated, info = results
+            if not isinstance(reward, float):
+                if np.size(reward) != 1 or reward is None:
+                    raise TypeError(f"the reward must be one number, got {_described(reward)}")
+                reward = float(np.asarray(reward).reshape(()))
+            seen = self._seen(obs, info)
+            return Outcome(seen, reward, bool(terminated), bool(truncated))
+        except Exception as error:
+            raise self._fault("step", error) from None
+
+    def _begin(self, number: int, seed: int) -> Arrays:
+        """The observation after a reset, and the mask."""
+        if number not in self.envs:
+            try:
+                self.envs[number] = self.recipe.make()
+            except Exception as error:
+                raise self._fault("constructor", error) from None
+        env = self.envs[number]
+        self.actions, self.observations = env.action_space, env.observation_space
+        try:
+            results = env.reset(seed=seed)
+            if not isinstance(results, tuple) or len(results) != 2:
+                raise TypeError(f"it must give obs, info; got {_count(results)}")
+            return self._seen(*results)
+        except Exception as error:
+            raise self._fault("reset", error) from None
+
+    def _seen(self, obs: Any, info: Any) -> Arrays:
+        """The arrays of an observation and of the mask."""
+        space = self.observations
+        if type(space) is gymnasium.spaces.Box and type(obs) is np.ndarray:
+            _check_shape(obs, space)
+            seen = [obs]
+        else:
+            seen = _leaves(_own_obs(space, obs))
+        return seen if self.recipe.mask_shapes == () else seen + self._mask(info)
+
+    def _mask(self, info: Any) -> Arrays:
+        """The legal actions that an info holds, as that of the first reset did."""
+        mask = mask_of(info)
+        shapes = map_leaves(np.shape, mask)
+        if shapes != self.recipe.mask_shapes:
+            raise TypeError(
+                f"info['action_mask'] must have shape {self.recipe.mask_shapes}, as in the first "
+                f"reset; got {shapes or None}"
+            )
+        return _leaves(mask)
+
+    def _fault(self, method: str, error: Exception) -> HostError:
+        """A fault in the environment's own code as one sentence."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        line = str(error).strip().partition("\n")[0]
+        at = "" if place.filename == __file__ else f" ({place.filename}, line {place.lineno})"
+        name = self.recipe.name
+        return HostError(f"the {method} of {name} fails: {type(error).__name__}: {line}{at}")
+
+
+class _Here:
+    """Environments of this process, called as those of a worker are."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.envs = _Envs(recipe)
+        self.asked: tuple[str, Any] = "begin", ()
+
+    def ask(self, method: str, rows: Any) -> None:
+        """Notes a call."""
+        self.asked = method, rows
+
+    def answer(self) -> Any:
+        """The results of the call."""
+        method, rows = self.asked
+        return getattr(self.envs, method)(rows)
+
+
+class _Worker:
+    """Environments of a process of its own."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.name, self.calls = recipe.name, 0
+        ours, theirs = socket.socketpair()
+        program = f"from {__name__} import serve; serve({theirs.fileno()})"
+        path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is for this process alone
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        theirs.close()
+        self.connection = Connection(ours.detach())
+        weakref.finalize(self, _end, self.process, self.connection)
+        with self._lost():
+            self.connection.send(recipe._replace(build=CloudpickleWrapper(recipe.build)))
+
+    def ask(self, method: str, rows: Any) -> None:
+        """Sends a call."""
+        self.calls += 1
+        with self._lost():
+            self.connection.send((self.calls, method, rows))
+
+    def answer(self) -> Any:
+        """The results of the call."""
+        call = 0
+        while call != self.calls:  # nobody has waited for an earlier one that was interrupted
+            with self._lost():
+                call, fault, results = self.connection.recv()
+        if fault:
+            raise HostError(fault)
+        return results
+
+    @contextlib.contextmanager
+    def _lost(self) -> Iterator[None]:
+        """A worker that is gone, as one sentence."""
+        try:
+            yield
+        except (EOFError, OSError):
+            code = self.process.wait(5)
+            raise HostError(
+                f"a worker process with environments of {self.name} has ended by itself, with "
+                f"exit code {code}"
+            ) from None
+
+
+def _end(process: Any, connection: Connection) -> None:
+    """Ends a worker, and waits for it."""
+    connection.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(2)
+        return
+    process.kill()
+    process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """The work of a worker process, until its connection is closed."""
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        envs = _Envs(connection.recv())
+        while True:
+            call, method, rows = connection.recv()
+            fault, results = "", None
+            try:
+                results = getattr(envs, method)(rows)
+            except HostError as error:
+                fault = str(error)
+            connection.send((call, fault, results))
+
+
+class _Slot(NamedTuple):
+    member: int
+    number: int
+
+
+class PythonFleet:
+    """Environments of Gymnasium, one after another, or in worker processes at the same time."""
+
+    def __init__(self, recipe: Recipe, first: Any, workers: int | None = None) -> None:
+        """Environments of this recipe.
+
+        Args:
+            recipe: How they are made.
+            first: One that is made.
+            workers: Worker processes; 0: none; None: as many as there are cores, once a call has
+                work enough for them.
+        """
+        self.recipe, self.name, self.workers = recipe, recipe.name, workers
+        here = _Here(recipe)
+        here.envs.envs[0] = first
+        self.members: list[_Here | _Worker] = [here]
+        self.idle: list[list[int]] = [[0]]
+        self.made = [1]
+        self.seconds: float | None = None  # of a step
+
+    def begin(self, seeds: Sequence[int]) -> list[tuple[_Slot, Arrays]]:
+        """As of `Fleet`."""
+        self._staff(len(seeds))
+        slots = self._places(len(seeds))
+        rows = [(slot.number, seed) for slot, seed in zip(slots, seeds, strict=True)]
+        return list(zip(slots, self._all("begin", slots, rows), strict=True))
+
+    def step(
+        self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
+    ) -> list[Outcome]:
+        """As of `Fleet`."""
+        each = zip(*actions, strict=True)
+        next_seeds: Sequence[int | None] = seeds or [None] * len(slots)
+        rows = [
+            (slot.number, list(action), ends, seed)
+            for slot, action, ends, seed in zip(slots, each, last, next_seeds, strict=True)
+        ]
+        return self._all("step", slots, rows)
+
+    def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[_Slot, Outcome]]:
+        """As of `Fleet`."""
+        self._staff(len(seeds))
+        slots = self._places(len(seeds))
+        each = zip(slots, seeds, pasts, strict=True)
+        rows = [(slot.number, seed, past) for slot, seed, past in each]
+        return list(zip(slots, self._all("replay", slots, rows), strict=True))
+
+    def release(self, slot: _Slot) -> None:
+        """As of `Fleet`."""
+        self.idle[slot.member].append(slot.number)
+
+    def _all(self, method: str, slots: Sequence[_Slot], rows: Sequence[Any]) -> list[Any]:
+        """The results of a call, for which all members work at the same time."""
+        if len(self.members) == 1:
+            only = self.members[0]
+            only.ask(method, rows)
+            return only.answer()
+        of_member: list[list[int]] = [[] for _ in self.members]
+        for i, slot in enumerate(slots):
+            of_member[slot.member].append(i)
+        busy = [m for m, mine in enumerate(of_member) if mine]
+        for m in reversed(busy):  # the first is this process, which then works itself
+            self.members[m].ask(method, [rows[i] for i in of_member[m]])
+        results: list[Any] = [None] * len(rows)
+        faults = []
+        for m in busy:
+            try:
+                for i, result in zip(of_member[m], self.members[m].answer(), strict=True):
+                    results[i] = result
+            except HostError as fault:  # the others have their answers still to be read
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+        return results
+
+    def _places(self, count: int) -> list[_Slot]:
+        """Slots for so many environments, shared out evenly over the workers."""
+        first = 1 if len(self.members) > 1 else 0
+        shares = range(first, len(self.members))
+        return [self._place(shares[i * len(shares) // count]) for i in range(count)]
+
+    def _place(self, member: int) -> _Slot:
+        if self.idle[member]:
+            return _Slot(member, self.idle[member].pop())
+        self.made[member] += 1
+        return _Slot(member, self.made[member] - 1)
+
+    def _staff(self, rows: int) -> None:
+        """Starts the workers, where they are asked for or help with calls of so many rows."""
+        if len(self.members) > 1 or self.workers == 0 or os.name != "posix":
+            return
+        wanted = self.workers or min(num_cores(), rows)
+        if self.workers is None and not self._pays(rows, wanted):
+            return
+        self.members += [_Worker(self.recipe) for _ in range(wanted)]
+        self.idle += [[] for _ in range(wanted)]
+        self.made += [0] * wanted
+
+    def _pays(self, rows: int, workers: int) -> bool:
+        """True where so many workers save enough in each call of so many rows."""
+        if workers < 2 or rows < 4:
+            return False
+        if self.seconds is None:
+            self.seconds = _seconds(self.recipe)
+        return rows * self.seconds * (1 - 1 / workers) > WORTH
+
+
+def _seconds(recipe: Recipe) -> float:
+    """The seconds of a step, by some of random actions; 0 where one fails, which is reported where
+    a run takes it.
+    """
+    with contextlib.suppress(Exception):
+        env = recipe.make()
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        times = []
+        for _ in range(TRIED):
+            action, began = env.action_space.sample(), time.perf_counter()
+            has_ended = any(env.step(action)[2:4])
+            times.append(time.perf_counter() - began)
+            if has_ended:
+                env.reset()
+        return float(np.median(times))
+    return 0.0
+
+
+def parts(space: Any) -> dict[Any, Any] | None:
+    """The parts of a Dict or a Tuple by their names or numbers; None of another space."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return dict(space.spaces)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return dict(enumerate(space.spaces))
+    return None
+
+
+def map_parts(space: Any, of_part: Callable[[Any, Any], Any]) -> Any:
+    """A dictionary or a tuple, as the space is one, of what a function gives for each part.
+
+    of_part: name or number, space -> anything.
+    """
+    own = parts(space) or {}
+    # in jax's order, in which the leaves of an action come
+    names = sorted(own) if isinstance(space, gymnasium.spaces.Dict) else list(own)
+    each = {name: of_part(name, own[name]) for name in names}
+    return each if isinstance(space, gymnasium.spaces.Dict) else tuple(each.values())
+
+
+def _own_action(space: Any, action: Iterator[Any]) -> Any:
+    """An action as the environment takes it, counted from its own first numbers.
+
+    action: Its leaves, of which as many are taken as the space has.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(next(action) + space.start)
+    if isinstance(space, KINDS):
+        first = space.start if isinstance(space, gymnasium.spaces.MultiDiscrete) else 0
+        return (next(action) + first).astype(space.dtype)
+    return map_parts(space, lambda name, part: _own_action(part, action))
+
+
+def _own_obs(space: Any, obs: Any) -> Any:
+    """An observation as arrays, counted from 0 where it is discrete; several whole numbers one-hot.
+
+    Raises TypeError for another shape or structure than the space states.
+    """
+    if not isinstance(space, KINDS):
+        expected = list(parts(space) or {})
+        found = list(obs) if isinstance(obs, Mapping) else list(range(len(obs)))
+        if set(found) != set(expected):
+            raise TypeError(f"observations must have the parts {expected}, got {found}")
+        return map_parts(space, lambda name, part: _own_obs(part, obs[name]))
+    if isinstance(space, SEVERAL_NUMBERS):
+        obs, space = gymnasium.spaces.flatten(space, obs), gymnasium.spaces.flatten_space(space)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        obs = obs - space.start
+    array = np.asarray(obs)
+    _check_shape(array, space)
+    return array
+
+
+def _check_shape(array: np.ndarray, space: Any) -> None:
+    if array.shape != space.shape:
+        raise TypeError(f"observations must have shape {space.shape}, got {array.shape}")
+
+
+def mask_of(info: Any) -> Any:
+    """The mask in an info as booleans, or a tree of these; () where there is none."""
+    return map_leaves(lambda x: np.asarray(x, bool), info.get("action_mask", ()))
+
+
+def is_shape(x: Any) -> bool:
+    """True for a tuple of whole numbers."""
+    return isinstance(x, tuple) and all(isinstance(size, int) for size in x)
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """`jax.tree.map` for dictionaries, tuples and lists, without jax."""
+    if tree is None:
+        return None
+    if isinstance(tree, Mapping):
+        return {name: map_leaves(function, part) for name, part in tree.items()}
+    if isinstance(tree, tuple | list):
+        each = [map_leaves(function, part) for part in tree]
+        return tuple(each) if isinstance(tree, tuple) else each
+    return function(tree)
+
+
+def _leaves(tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False) -> list[Any]:
+    """`jax.tree.leaves` for dictionaries, tuples and lists, without jax."""
+    if tree is None:
+        return []
+    if is_leaf(tree) or not isinstance(tree, Mapping | tuple | list):
+        return [tree]
+    each = [tree[name] for name in sorted(tree)] if isinstance(tree, Mapping) else tree
+    return [leaf for part in each for leaf in _leaves(part, is_leaf)]
+
+
+def _count(results: Any) -> str:
+    return f"{len(results)} values" if isinstance(results, tuple) else type(results).__name__
+
+
+def _described(x: Any) -> str:
+    return "None" if x is None else f"an array of shape {np.shape(x)}"

@@ -1,0 +1,362 @@
+"""Environments of the host: what training sees is what the environments did, step by step; one call
+for all of them; states that are taken up again; workers.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pg import rollout
+from pg.config import Config
+from pg.envs import configured, make_env
+from pg.envs.adapters import base, hosted, make
+from pg.envs.adapters.gymnasium import adapt
+from pg.envs.adapters.hosts import KEPT
+from pg.networks import make_policy
+from pg.runs import execution, host_states
+from pg.seeds import seed_key
+from pg.train import make_learner, training_keys
+
+TINY: dict[str, Any] = {
+    "estimator": "actor_critic",
+    "collect": "windows",
+    "num_envs": 3,
+    "num_steps": 7,
+    "hidden_sizes": (4,),
+    "preset": None,
+}
+
+
+class Logged(gymnasium.Env):
+    """A walk that keeps what it did; it ends beyond 2, and is cut at 4 steps to the left."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    all: list["Logged"] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        Logged.all.append(self)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = self.np_random.random(2).astype(np.float32)
+        self.left = 0
+        self.log.append(("reset", self.place.copy()))
+        return self.place, {}
+
+    def step(self, action: Any) -> Any:
+        self.left += action == 0
+        self.place += [action, self.np_random.random()]  # the array that it gave away
+        results = self.place.copy(), float(self.place.sum()), self.place[0] > 2, self.left == 4
+        self.log.append((action, *results))
+        return self.place, results[1], bool(results[2]), bool(results[3]), {}
+
+
+def windows(env: Any, num_windows: int = 4, **settings: Any) -> Any:
+    """Windows in a row of a policy that does not learn, [T, B, ...], and the adapter."""
+    config = Config(**{**TINY, "env": env, **settings})
+    envs = configured(config, config.num_envs, restarting=True)
+    policy = make_policy(config, envs)
+    collector = rollout.make_collector(config, envs)
+    params = policy.init(jax.random.key(0))
+
+    def window(state: Any, key: Any) -> Any:
+        collected = collector.collect(policy, params, key, state)
+        return collected.state, collected.traj.without_carry
+
+    keys = jax.random.split(jax.random.key(2), num_windows)
+    state = collector.init(policy, jax.random.key(1))
+    _, traj = jax.jit(lambda s: jax.lax.scan(window, s, keys))(state)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), traj)
+
+
+@pytest.mark.parametrize("horizon", [None, 3])
+@pytest.mark.parametrize("limit", [5, 100])
+def test_windows_are_what_the_environments_did(limit: int, horizon: int | None) -> None:
+    """Step by step: observations, actions, rewards, both kinds of ends, true successors; and no
+    reset but at the ends.
+    """
+    Logged.all.clear()
+    adapted = adapt(Logged, "Logged", limit)
+    traj = windows(adapted, horizon=horizon)
+    assert adapted.host.recalled == 0
+    logs = [env.log for env in Logged.all if any(row[0] != "reset" for row in env.log)]
+    for b in range(3):
+        (log,) = [x for x in logs if any(np.array_equal(row[1], traj.obs[0, b]) for row in x)]
+        rows = iter(log)
+        started = next(row for row in rows if np.array_equal(row[1], traj.obs[0, b]))
+        assert started[0] == "reset"
+        obs, steps = started[1], 0
+        for t in range(len(traj.obs)):
+            action, place, reward, terminated, truncated = next(rows)
+            steps += 1
+            is_cut = steps == min(limit, horizon or limit)
+            np.testing.assert_array_equal(traj.obs[t, b], obs)
+            np.testing.assert_array_equal(traj.next_obs[t, b], place)
+            assert traj.action[t, b] == action
+            assert traj.reward[t, b] == np.float32(reward)
+            assert traj.terminated[t, b] == terminated
+            assert traj.truncated[t, b] == (truncated or is_cut)
+            assert traj.first[t, b] == (steps == 1)
+            obs = place
+            if terminated or truncated or is_cut:
+                kind, obs = next(rows)
+                assert kind == "reset"
+                steps = 0
+        assert next(rows, None) is None
+    ends = traj.terminated.any(), (traj.truncated & ~traj.terminated).any()
+    assert all(ends) or horizon
+
+
+def calls_of(host: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each call of the host's step from now on."""
+    rows: list[int] = []
+    advance = host.advance
+
+    def counted(out: Any, numbers: Any, *args: Any) -> None:
+        rows.append(len(numbers))
+        advance(out, numbers, *args)
+
+    monkeypatch.setattr(host, "advance", counted)
+    return rows
+
+
+def test_one_call_for_all_environments_of_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapted = adapt(Logged, "Logged", 9)
+    env = make_env(adapted, 3, restarting=True)
+    rows = calls_of(adapted.host, monkeypatch)
+
+    def run(key: Any) -> Any:
+        state, _ = env.reset(key)
+        keys = jax.random.split(key, 5)
+        actions = jnp.zeros(3, int)
+        return jax.lax.scan(lambda s, k: env.step(k, s, actions), state, keys)[1].next_obs
+
+    keys = jax.random.split(jax.random.key(3), 2)
+    both = jax.jit(jax.vmap(run))(keys)
+    both.block_until_ready()
+    assert rows == [6] * 5
+    each = [jax.jit(run)(key) for key in keys]
+    np.testing.assert_array_equal(both, np.stack(each))
+
+
+def test_other_devices_than_a_cpu_have_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As their callbacks are given copies of the arrays."""
+    on_cpu = windows(adapt(Logged, "Logged", 9), 2)
+    monkeypatch.setattr(hosted, "_is_on_cpu", lambda: False)
+    jax.tree.map(np.testing.assert_array_equal, windows(adapt(Logged, "Logged", 9), 2), on_cpu)
+
+
+def test_environments_are_let_go_of() -> None:
+    """Those of episodes that ended, and those that nobody has used for long."""
+    Logged.all.clear()
+    adapted = adapt(Logged, "Logged", 3)
+    env = make_env(adapted, 2)
+    reset, step = jax.jit(env.reset), jax.jit(env.step)
+    for i in range(2 * KEPT):
+        state, _ = reset(jax.random.key(i))
+        for _ in range(3 if i % 2 else 1):
+            state, steps = step(jax.random.key(0), state, jnp.zeros(2, int))
+    jax.block_until_ready(steps)
+    assert len(Logged.all) <= KEPT + 4
+    assert len(adapted.host.present) <= KEPT
+    assert len(adapted.host.ended) <= KEPT
+
+
+class Clock(Logged):
+    """One whose observations are not those of its seed and its actions."""
+
+    ticks = 0
+
+    def step(self, action: Any) -> Any:
+        Clock.ticks += 1
+        _, *rest = super().step(action)
+        return np.full(2, Clock.ticks, np.float32), *rest
+
+
+def test_a_state_that_does_not_come_back_is_an_error_and_no_other_state() -> None:
+    env = make_env(adapt(Clock, "Clock", 9), 1)
+    state, _ = env.reset(jax.random.key(0))
+    actions = jnp.ones(1, int)
+    once, _ = env.step(jax.random.key(1), state, actions)
+    twice, _ = env.step(jax.random.key(1), once, actions)  # forward it goes well
+    env.step(jax.random.key(1), twice, actions)
+    with (
+        pytest.raises(base.HostError, match=r"^Clock does not repeat itself: after a reset with"),
+        base.faults_in_one_sentence(),
+    ):
+        jax.block_until_ready(env.step(jax.random.key(1), once, actions)[1].reward)
+
+
+def trained(env: Any, num_updates: int, partial: Any = None) -> tuple[Any, Any]:
+    """A run, and what a checkpoint has of it after half of the updates."""
+    config = Config(**TINY, env=env, num_updates=num_updates, schedule="constant")
+    if partial is not None:
+        partial, reason = host_states.taken_up(config, config.hyperparams(), partial, [0])
+        partial = (partial, reason)
+    kept = {}
+
+    def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
+        rows.append(metrics)
+        kept[done] = execution.PartialRun(states(), execution.joined(rows))
+
+    rows: list[Any] = [partial[0].metrics] if partial else []
+    going_on = partial[0] if partial else None
+    run = execution.run(config, None, [0], keep=keep, partial=going_on)
+    return (run, partial[1]) if partial else (run, kept[num_updates])
+
+
+def test_a_run_goes_on_bit_for_bit_where_its_environments_repeat_themselves() -> None:
+    def adapted() -> Any:  # another process has another host
+        return adapt(Logged, "Logged", 9)
+
+    whole, _ = trained(adapted(), 6)
+    _, half = trained(adapted(), 3)
+    assert half.states.rollout.time.any()  # some episodes are unfinished
+    rest, reason = trained(adapted(), 6, half)
+    assert not reason
+    for name, x in whole.metrics.items():
+        np.testing.assert_array_equal(x, rest.metrics[name], name)
+    jax.tree.map(np.testing.assert_array_equal, whole.states.params, rest.states.params)
+
+
+def test_unfinished_episodes_that_cannot_be_taken_up_are_begun_anew() -> None:
+    _, half = trained(adapt(Clock, "Clock", 9), 3)
+    config = Config(**TINY, env=adapt(Clock, "Clock", 9), num_updates=6)
+    fresh, reason = host_states.taken_up(config, config.hyperparams(), half, [0])
+    assert reason.startswith("unfinished episodes were begun anew: Clock does not repeat itself")
+    assert half.states.rollout.time.any()
+    assert not fresh.states.rollout.time.any()
+    jax.tree.map(np.testing.assert_array_equal, fresh.states.params, half.states.params)
+    # of this update: another run from here begins others
+    again = host_states.taken_up(config, config.hyperparams(), half, [0])[0]
+    np.testing.assert_array_equal(fresh.states.rollout.obs, again.states.rollout.obs)
+    init_key, _ = training_keys(seed_key(0), 0, 0)
+    at_start = make_learner(config, config.hyperparams()).init(init_key).rollout
+    assert not np.array_equal(fresh.states.rollout.obs[0], at_start.obs)
+    assert execution.run(config, None, [0], partial=fresh).finished
+
+
+def test_episodes_need_no_promise() -> None:
+    windows = Config(**TINY, env="gymnasium:CartPole-v1")
+    assert "a resumed run" in host_states.promise(windows)
+    assert not host_states.promise(Config(env="gymnasium:CartPole-v1", preset=None))
+    assert not host_states.promise(Config(**TINY))
+
+
+def test_workers_give_the_same_bits() -> None:
+    def run(workers: int) -> Any:
+        adapted = make("gymnasium:CartPole-v1", workers=workers)
+        traj = windows(adapted, 2)
+        processes = [worker.process for worker in adapted.host.fleet.members[1:]]
+        return traj, processes
+
+    traj, processes = run(2)
+    assert len(processes) == 2
+    jax.tree.map(np.testing.assert_array_equal, traj, run(0)[0])
+
+
+def test_a_fault_in_a_worker_is_one_sentence_and_so_is_its_end() -> None:
+    def build() -> Any:
+        class Breaks(gymnasium.Env):  # pickled with its code; names of this file would be not
+            observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+            action_space = gymnasium.spaces.Discrete(2)
+
+            def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+                return self.observation_space.low, {}
+
+            def step(self, action):  # type: ignore[no-untyped-def]
+                raise KeyError("board")
+
+        return Breaks()
+
+    adapted = adapt(build, "Breaks", 9, workers=1)
+    env = make_env(adapted, 2)
+    state, _ = env.reset(jax.random.key(0))
+
+    def reward() -> Any:
+        step = env.step(jax.random.key(1), state, jnp.zeros(2, int))
+        return jax.block_until_ready(step[1].reward)
+
+    for said in ("^the step of Breaks fails: KeyError: 'board'", "^a worker process with .* ended"):
+        with pytest.raises(base.HostError, match=said), base.faults_in_one_sentence():
+            reward()
+        worker = adapted.host.fleet.members[1].process
+        worker.kill()
+        worker.wait()
+
+
+SLOW = """
+import os, sys, time
+import gymnasium, numpy as np
+
+class Slow(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    def reset(self, *, seed=None, options=None):
+        open(f"{os.environ['PIDS']}/{os.getpid()}", "w").close()
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        time.sleep(0.005)
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gymnasium.register("Slow-v0", entry_point=Slow, max_episode_steps=100)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="workers need it")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_a_run_that_is_interrupted(tmp_path: Any, signum: int) -> None:
+    (tmp_path / "slow_env.py").write_text(SLOW, encoding="utf-8")
+    (tmp_path / "pids").mkdir()
+    command = (
+        "-m pg train --env gymnasium:slow_env:Slow-v0 --estimator actor_critic --num-envs 8 "
+        "--num-steps 8 --num-updates 100000 --hidden-sizes 4 --name run --out out"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    own = {"PYTHONPATH": path, "PIDS": str(tmp_path / "pids"), "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(
+        [sys.executable, *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, **own},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as run:
+        until = time.monotonic() + 120
+        pids: list[int] = []
+        while len(pids) < 3 and time.monotonic() < until and run.poll() is None:
+            time.sleep(0.2)
+            pids = [int(path.name) for path in (tmp_path / "pids").iterdir()]
+        workers = [pid for pid in pids if pid != run.pid]
+        assert workers  # a step takes long enough for them
+        assert all(map(is_alive, workers))
+        time.sleep(1)
+        run.send_signal(signum)
+        text = run.communicate(timeout=60)[0]
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 75, signal.SIGKILL: -9}
+    assert run.returncode == codes[signal.Signals(signum)], text
+    assert ("interrupted after" in text) == (signum != signal.SIGKILL)
+    until = time.monotonic() + 10
+    while any(map(is_alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(is_alive, workers))
