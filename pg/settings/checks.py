@@ -668,6 +668,9 @@ def _check_action_critic(config: Any) -> None:
     if config.action_critic == "quadratic":
         return
     facts = facts_of(config.estimator)
+    if config.action_critic == "network":
+        _check_network_of_action(config, facts)
+        return
     if facts.critic != "Q" or "continuous" not in facts.actions:
         own = estimators_with(critic="Q")
         names = ", ".join(name for name in own if "continuous" in FACTS[name].actions)
@@ -675,8 +678,6 @@ def _check_action_critic(config: Any) -> None:
             f"action_critic={config.action_critic!r} is for estimators with a critic of continuous "
             f"actions: {names}; got estimator={part_name(config.estimator)!r}"
         )
-    if config.action_critic == "network":
-        _check_network_of_action(config, facts)
 
 
 def _check_network_of_action(config: Any, facts: Facts) -> None:
@@ -685,10 +686,12 @@ def _check_network_of_action(config: Any, facts: Facts) -> None:
     """
     if not facts.averages_sampled_actions:
         names = ", ".join(name for name, row in FACTS.items() if row.averages_sampled_actions)
+        has_other_critic = facts.critic == "Q" and "continuous" in facts.actions
+        instead = "action_critic='sinusoids', or another estimator"
         raise ValueError(
             "action_critic='network' is for estimators that average Q over sampled actions: "
-            f"{names}; got estimator={part_name(config.estimator)!r}: give "
-            "action_critic='sinusoids', or another estimator"
+            f"{names}; got estimator={part_name(config.estimator)!r}"
+            + (f": give {instead}" if has_other_critic else "")
         )
     for field, remembers in (
         ("rnn", config.rnn != "none"),

@@ -135,6 +135,9 @@ def check_choices(
     values = list(values)
     for value in values:
         if isinstance(value, str):
+            parts = value.split(",")
+            if len(parts) > 1 and set(parts) <= set(names):
+                raise ValueError(f"{field}: blanks separate names, as in {' '.join(parts)}")
             check_choice(field, value, check or names)
         if (name := row_name(value)) != value and (name in names or name in reserved):
             raise ValueError(

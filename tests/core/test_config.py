@@ -113,6 +113,10 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
         "action_dependent_baseline, trajectory_control_variate; got estimator='q_prop'",
     ),
     (
+        {"estimator": "gae", "action_critic": "network"},
+        r"action_dependent_baseline, trajectory_control_variate; got estimator='gae'$",
+    ),
+    (
         {"estimator": "all_action", "action_critic": "network", "rnn": "gru"},
         "sees one observation and one action, and rnn='gru' remembers earlier steps",
     ),

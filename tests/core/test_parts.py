@@ -543,6 +543,8 @@ def test_a_choice_is_checked_as_its_caller_says() -> None:
     parts.check_choices("label", ["dapo:kl=k2"], NAMES, check=check_estimator)
     with pytest.raises(ValueError, match=r"unknown estimators 'dapo:kl=k2'.*; one of your own is"):
         parts.check_choice("estimators", "dapo:kl=k2", ["dapo"])
+    with pytest.raises(ValueError, match=r"^estimators: blanks separate names, as in gae ppo$"):
+        parts.check_choices("estimators", ["gae,ppo"], NAMES)
 
 
 @pytest.mark.parametrize("text", ["gae:sampling=sobel", "gae:smpling=sobol", "dapo:kl=k7", "pgpe"])
