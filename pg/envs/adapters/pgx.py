@@ -20,7 +20,7 @@ Lost: the rewards of the other players.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,13 @@ from pg.inputs import check_name
 __all__ = ["adapt", "make", "random_opponent"]
 
 AGENT = 0  # the player whose rewards and observations these are
+
+
+class Game(NamedTuple):
+    """The state of a game, and the agent's reward of moves before its first, paid with that."""
+
+    state: Any  # Pgx' own
+    owed: jax.Array  # []
 
 
 def random_opponent(key: jax.Array, observation: jax.Array, mask: jax.Array) -> jax.Array:
@@ -86,14 +93,15 @@ def adapt(
     def reset(key: jax.Array) -> tuple[Any, Any]:
         of_game, of_others = jax.random.split(key)
         state = env.init(jax.random.key_data(of_game))
-        state, _ = agents_turn(state, jnp.float32(0.0), of_others)
-        return shown(state), state
+        state, owed = agents_turn(state, jnp.float32(0.0), of_others)
+        return shown(state), Game(state, owed)
 
-    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
+    def step(key: jax.Array, game: Game, action: jax.Array) -> Any:
         of_move, of_others = jax.random.split(key)
-        state = env.step(state, action, jax.random.key_data(of_move))
-        state, reward = agents_turn(state, state.rewards[AGENT], of_others)
-        return shown(state), state, reward, state.terminated, state.truncated
+        state = env.step(game.state, action, jax.random.key_data(of_move))
+        state, reward = agents_turn(state, game.owed + state.rewards[AGENT], of_others)
+        after = Game(state, jnp.zeros_like(game.owed))
+        return shown(state), after, reward, state.terminated, state.truncated
 
     return Adapter(
         f"pgx:{name}",
@@ -101,5 +109,5 @@ def adapt(
         step,
         spaces.Discrete(int(env.num_actions)),
         max_steps,
-        action_mask=lambda state: state.legal_action_mask,
+        action_mask=lambda game: game.state.legal_action_mask,
     )

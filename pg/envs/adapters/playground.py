@@ -34,6 +34,11 @@ def make(name: str, **options: Any) -> Adapter:
     config = registry.get_default_config(name)
     for option in options:
         check_name(f"option of {name}", option, list(config))
+    if "action_repeat" in options:
+        raise ValueError(
+            "action_repeat of Playground is read by its own training alone: set it in "
+            "Config(action_repeat=...), or --action-repeat"
+        )
     if "impl" in config and "impl" not in options and jax.default_backend() != "gpu":
         options["impl"] = "jax"
     try:
