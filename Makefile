@@ -57,7 +57,7 @@ test-slow: $(VENV)/.installed  ## the tests that take longer
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Their libraries are no part of the development environment: this one is beside it.
-ADAPTERS := brax,craftax,gymnasium,jumanji,navix,pgx,playground,xminigrid
+ADAPTERS := brax,craftax,envpool,gymnasium,jumanji,navix,pgx,playground,xminigrid
 ADAPTER_TESTS := tests/core/test_adapter_contract.py tests/core/test_adapters.py
 $(VENV)-adapters/.installed: pyproject.toml constraints.txt
 	@echo "installing with pip into $(VENV)-adapters ..."

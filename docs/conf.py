@@ -44,11 +44,17 @@ nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-module-all": True}
-autodoc_mock_imports = [
-    name
-    for name in ("brax", "craftax", "jumanji", "mujoco_playground", "navix", "pgx", "xminigrid")
-    if not find_spec(name)
-]
+ADAPTED = (
+    "brax",
+    "craftax",
+    "envpool",
+    "jumanji",
+    "mujoco_playground",
+    "navix",
+    "pgx",
+    "xminigrid",
+)
+autodoc_mock_imports = [name for name in ADAPTED if not find_spec(name)]
 autodoc_typehints_format = "short"
 add_module_names = False
 python_maximum_signature_line_length = 88

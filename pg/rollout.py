@@ -980,8 +980,12 @@ def _resets(
         none has ended.
     """
     restart = env.restart
-    known = horizon is None or isinstance(horizon, int)
-    if restart is not None and known and horizon == restart.horizon:
+    if restart is not None:
+        if not (horizon is None or isinstance(horizon, int)) or horizon != restart.horizon:
+            raise ValueError(
+                f"the environments begin their next episodes after {restart.horizon} steps at the "
+                f"latest, and the horizon is {horizon}: make them with that one"
+            )
         return (), lambda start, moved, done: restart.begin(moved.env_state)
     keys = jax.random.split(key, num_steps)
 

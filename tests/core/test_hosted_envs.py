@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -20,7 +21,8 @@ from pg.config import Config
 from pg.envs import configured, make_env
 from pg.envs.adapters import base, hosted, make
 from pg.envs.adapters.gymnasium import adapt
-from pg.envs.adapters.hosts import KEPT
+from pg.envs.adapters.hosts import KEPT, Host, HostError, Outcome
+from pg.envs.adapters.python_envs import PythonFleet, Recipe
 from pg.networks import make_policy
 from pg.runs import execution, host_states
 from pg.seeds import seed_key
@@ -171,6 +173,92 @@ def test_environments_are_let_go_of() -> None:
     assert len(Logged.all) <= KEPT + 4
     assert len(adapted.host.present) <= KEPT
     assert len(adapted.host.ended) <= KEPT
+
+
+class Forward:
+    """A fleet whose environments cannot go back to a state, and count their steps."""
+
+    name = "forward"
+
+    def begin(self, seeds: Any) -> Any:
+        return [([0], [np.zeros(1)]) for _ in seeds]
+
+    def step(self, slots: Any, actions: Any, last: Any, seeds: Any) -> Any:
+        for slot in slots:
+            slot[0] += 1
+        return [Outcome([np.full(1, slot[0])]) for slot in slots]
+
+    def replay(self, seeds: Any, pasts: Any) -> Any:
+        if seeds:
+            raise HostError("forward cannot go back")
+        return []
+
+    def release(self, slot: Any) -> None:
+        slot[0] = -1
+
+
+@pytest.mark.parametrize(("num_batches", "rows"), [(1, 1025), (3, 32), (4, 512)])
+def test_batches_in_turn_step_from_where_they_are(num_batches: int, rows: int) -> None:
+    """They need no history, however large they are."""
+    host = Host(Forward(), [np.float32])  # type: ignore[arg-type]
+
+    def room() -> list[np.ndarray]:
+        return [np.zeros((rows, 2), np.uint32), np.zeros(rows, np.uint32), np.zeros((rows, 1))]
+
+    batches = []
+    for _ in range(num_batches):
+        out = room()
+        host.reset(out, np.arange(rows))
+        batches.append(out[0])
+    for step in (1, 2):
+        for i, numbers in enumerate(batches):
+            is_unknown, *out = (
+                np.ones((), bool),
+                *room(),
+                np.zeros(rows),
+                *np.zeros((2, rows), bool),
+            )
+            limits, no_seeds, actions = np.full(rows, 9), np.zeros(0, np.uint32), np.zeros(rows)
+            host.advance([is_unknown, *out], numbers, limits, no_seeds, actions)
+            assert not is_unknown
+            np.testing.assert_array_equal(out[2], step)
+            batches[i] = out[0]
+    assert host.recalled == 0
+
+
+def test_environments_that_cannot_be_sent_to_workers_stay() -> None:
+    lock = threading.Lock()
+
+    def build() -> Logged:
+        with lock:
+            return Logged()
+
+    fleet = PythonFleet(Recipe(build, "Locked"), build())
+    fleet.seconds = 1.0  # so that workers would pay
+    assert len(fleet.begin(range(8))) == 8
+    assert len(fleet.members) == 1
+    asked_for = PythonFleet(Recipe(build, "Locked"), build(), workers=2)
+    with pytest.raises(HostError, match="the making of Locked cannot be sent to workers: TypeErr"):
+        asked_for.begin([0])
+
+
+def test_workers_have_the_environments_of_large_calls_alone() -> None:
+    fleet = PythonFleet(Recipe(Logged, "Logged"), Logged())
+    fleet.seconds = 1e-5
+    fleet.members += [fleet.members[0]] * 2  # in the place of two workers
+    fleet.idle += [[], []]
+    fleet.made += [0, 0]
+    assert {slot.member for slot in fleet._places(8)} == {0}
+    assert {slot.member for slot in fleet._places(1000)} == {1, 2}
+
+
+def test_another_horizon_than_the_environments_have_is_refused() -> None:
+    env = make_env(adapt(Logged, "Logged", 9), 2, restarting=True, horizon=5)
+    policy = make_policy(Config(**TINY, env="CartPole-v1"), env)
+    key = jax.random.key(0)
+    params, state = policy.init(key), rollout.start(env, policy, key)
+    with pytest.raises(ValueError, match="after 5 steps at the latest, and the horizon is 3"):
+        rollout.windows(env, policy, params, key, state, 4, horizon=3)
 
 
 class Clock(Logged):

@@ -800,7 +800,7 @@ MUTANTS = [
     Mutant(
         "windows draw a reset for every step",
         "rollout.py",
-        "if restart is not None and known and horizon == restart.horizon:",
+        "if restart is not None:",
         "if False:",
         "tests/core/test_hosted_envs.py -k what_the_environments_did",
     ),
@@ -810,6 +810,20 @@ MUTANTS = [
         "while len(self.present) > most:",
         "while False:",
         "tests/core/test_hosted_envs.py -k let_go_of",
+    ),
+    Mutant(
+        "batches in turn drive each other out",
+        "envs/adapters/hosts.py",
+        "max(KEPT, BATCHES * self.largest)",
+        "max(KEPT, self.largest)",
+        "tests/core/test_hosted_envs.py -k batches_in_turn",
+    ),
+    Mutant(
+        "few environments go to workers too",
+        "envs/adapters/python_envs.py",
+        "num_workers and (self.workers or self._pays(count, num_workers))",
+        "num_workers",
+        "tests/core/test_hosted_envs.py -k large_calls_alone",
     ),
     Mutant(
         "episodes begun anew are those of the start",

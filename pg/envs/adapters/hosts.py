@@ -33,11 +33,10 @@ __all__ = ["Fleet", "Host", "HostError", "Outcome"]
 
 Arrays = list[Any]  # of numpy: the leaves of a tree, in jax's order
 
-# States that are kept at least, whoever uses them: an evaluation does not drive out a training.
+# States that are kept: so many, or so many batches as large as the largest. A training goes on
+# beside what its evaluations leave unfinished, greedy and sampled.
 KEPT = 64
-# Resets of one call beyond which their environments are not kept: they are initial states drawn
-# ahead, of which few are used.
-AT_ONCE = 1024
+BATCHES = 4
 
 
 class HostError(ValueError):
@@ -115,14 +114,10 @@ class Host:
             numbers = [next(self.numbers) for _ in begun]
             for i, (slot, seen) in enumerate(begun):
                 _write(out[2:], i, seen)
-                if len(begun) <= AT_ONCE:
-                    self.present[numbers[i]] = _Present(slot, 0)
-                else:
-                    self.fleet.release(slot)
+                self.present[numbers[i]] = _Present(slot, 0)
             _write_numbers(out[0], numbers)
             out[1][...] = _checks(out[2:])
-            if len(begun) <= AT_ONCE:
-                self._keep(len(begun))
+            self._keep(len(begun))
 
     def advance(
         self, out: Arrays, numbers: np.ndarray, limits: np.ndarray, seeds: np.ndarray, *actions: Any
@@ -268,7 +263,7 @@ class Host:
     def _keep(self, rows: int) -> None:
         """Lets go of the states that were not used for longest."""
         self.largest = max(self.largest, rows)
-        most = max(KEPT, 2 * self.largest)
+        most = max(KEPT, BATCHES * self.largest)
         while len(self.present) > most:
             self.fleet.release(self.present.popitem(last=False)[1].slot)
         while len(self.ended) > most:

@@ -3,7 +3,9 @@
 Worker processes help where a step takes long: each has a share of the environments, and all of
 them step at the same time. What an environment does depends on its seed and its actions alone, so
 that results are the same bits with any number of workers. They are started where a call has work
-enough for them (`WORTH`), or as many as are asked for. A worker ends with this process, however
+enough for them (`WORTH`), or as many as are asked for, and have the episodes of such calls alone:
+fewer environments stay here. An environment whose making cannot be sent to another process stays
+here too. A worker ends with this process, however
 that ends: it waits at a connection that closes by itself then. A Ctrl-C in the terminal does not
 reach it, so that the step in progress is finished. The connection is a pair of sockets without a
 name, which nobody else can open.
@@ -223,7 +225,9 @@ class _Worker:
         try:
             yield
         except (EOFError, OSError):
-            code = self.process.wait(5)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+            code = self.process.poll()
             raise HostError(
                 f"a worker process with environments of {self.name} has ended by itself, with "
                 f"exit code {code}"
@@ -336,9 +340,12 @@ class PythonFleet:
         return results
 
     def _places(self, count: int) -> list[_Slot]:
-        """Slots for so many environments, shared out evenly over the workers."""
-        first = 1 if len(self.members) > 1 else 0
-        shares = range(first, len(self.members))
+        """Slots for so many environments: shared out evenly over the workers where these help, or
+        here.
+        """
+        num_workers = len(self.members) - 1
+        in_workers = num_workers and (self.workers or self._pays(count, num_workers))
+        shares = range(1, num_workers + 1) if in_workers else range(1)
         return [self._place(shares[i * len(shares) // count]) for i in range(count)]
 
     def _place(self, member: int) -> _Slot:
@@ -354,6 +361,11 @@ class PythonFleet:
         wanted = self.workers or min(num_cores(), rows)
         if self.workers is None and not self._pays(rows, wanted):
             return
+        if (fault := _cannot_be_sent(self.recipe.build)) is not None:
+            if self.workers:
+                raise HostError(f"the making of {self.name} cannot be sent to workers: {fault}")
+            self.workers = 0
+            return
         self.members += [_Worker(self.recipe) for _ in range(wanted)]
         self.idle += [[] for _ in range(wanted)]
         self.made += [0] * wanted
@@ -367,12 +379,20 @@ class PythonFleet:
         return rows * self.seconds * (1 - 1 / workers) > WORTH
 
 
+def _cannot_be_sent(build: Callable[[], Any]) -> str | None:
+    """The reason for which a function cannot be sent to another process; None where it can."""
+    try:
+        CloudpickleWrapper(build).__getstate__()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def _seconds(recipe: Recipe) -> float:
     """The seconds of a step, by some of random actions; 0 where one fails, which is reported where
     a run takes it.
     """
-    with contextlib.suppress(Exception):
-        env = recipe.make()
+    with contextlib.suppress(Exception), contextlib.closing(recipe.make()) as env:
         env.reset(seed=0)
         env.action_space.seed(0)
         times = []
