@@ -47,18 +47,19 @@ class Logged(gymnasium.Env):
 
     def __init__(self) -> None:
         self.log: list[Any] = []
+        self.place = np.zeros(2, np.float32)  # given away, and written over, also by a reset
         Logged.all.append(self)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
-        self.place = self.np_random.random(2).astype(np.float32)
+        self.place[:] = self.np_random.random(2)
         self.left = 0
         self.log.append(("reset", self.place.copy()))
         return self.place, {}
 
     def step(self, action: Any) -> Any:
         self.left += action == 0
-        self.place += [action, self.np_random.random()]  # the array that it gave away
+        self.place += [action, self.np_random.random()]
         results = self.place.copy(), float(self.place.sum()), self.place[0] > 2, self.left == 4
         self.log.append((action, *results))
         return self.place, results[1], bool(results[2]), bool(results[3]), {}
