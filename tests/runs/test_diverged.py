@@ -207,7 +207,7 @@ def test_the_leaderboard_measures_no_policy_that_diverged(monkeypatch: pytest.Mo
     }
     garnet = problems.PROBLEMS["garnet"]._replace(changes=wild, fit_batches=1, fit_episodes=8)
     monkeypatch.setitem(problems.PROBLEMS, "garnet", garnet)
-    monkeypatch.setattr(problems, "_make_fit", lambda *_: lambda *_: ({}, 0.0))
+    monkeypatch.setattr(problems, "_make_fit", lambda *_, **__: lambda *_: ({}, 0.0))
     with pytest.raises(
         ValueError,
         match="the training of the policy of garnet diverged within 2 updates, and there is "
