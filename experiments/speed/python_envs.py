@@ -152,7 +152,7 @@ class Process:
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
     def turn(self) -> tuple[float, float]:
-        """As of `timed`."""
+        """The seconds of a turn, and those of the processor."""
         assert self.process.stdin
         assert self.process.stdout
         print("turn", file=self.process.stdin, flush=True)

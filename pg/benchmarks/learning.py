@@ -63,7 +63,7 @@ class Result(NamedTuple):
     greedy: float  # mean return of the final evaluation; NaN where the seed diverged
     sampled: float
     env_steps: int
-    # Of the program that ran it; "" where they were not recorded.
+    # The versions of the program that ran it; "" where they were not recorded.
     pg: str = ""  # commit, with a + where files had changed since, or the version without git
     jax: str = ""
     jaxlib: str = ""

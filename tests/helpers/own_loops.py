@@ -189,11 +189,8 @@ def counter_loop(limit: int) -> Loop:
 # --- libraries in JAX ------------------------------------------------------------------------
 
 
-def brax_loop(name: str, limit: int) -> Loop:
-    """`brax.envs.create`, whose wrapper counts episodes of this length."""
-    from brax import envs
-
-    env = envs.create(name, episode_length=limit, auto_reset=False)
+def counted_loop(env: Any) -> Loop:
+    """An environment of Brax's interface in the wrapper that counts its episodes."""
     reset, step = jax.jit(env.reset), jax.jit(env.step)
 
     def begin(key: jax.Array) -> tuple[Any, Step]:
@@ -206,6 +203,14 @@ def brax_loop(name: str, limit: int) -> Loop:
         return state, Step(state.obs, state.reward, (state.done > 0) & ~is_cut, is_cut)
 
     return Loop(begin, go_on)
+
+
+def brax_loop(name: str, limit: int) -> Loop:
+    """`brax.envs.create`, whose wrapper counts episodes of this length."""
+    from brax import envs
+
+    env = envs.create(name, episode_length=limit, auto_reset=False)
+    return counted_loop(env)
 
 
 def balanced(obs: Any) -> Any:
@@ -318,18 +323,7 @@ def playground_loop(name: str, limit: int) -> Loop:
     from mujoco_playground import registry
 
     env = EpisodeWrapper(registry.load(name, config_overrides={"impl": "jax"}), limit, 1)
-    reset, step = jax.jit(env.reset), jax.jit(env.step)
-
-    def begin(key: jax.Array) -> tuple[Any, Step]:
-        state = reset(jax.random.key_data(key))
-        return state, Step(state.obs)
-
-    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
-        state = step(state, action)
-        is_cut = state.info["truncation"] > 0
-        return state, Step(state.obs, state.reward, (state.done > 0) & ~is_cut, is_cut)
-
-    return Loop(begin, go_on)
+    return counted_loop(env)
 
 
 def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:

@@ -21,7 +21,7 @@ from flax import struct
 from pg.envs import environment, spaces
 from pg.envs.adapters.hosts import HostError
 
-__all__ = ["NEVER", "Adapter", "HostError", "faults_in_one_sentence"]
+__all__ = ["NEVER", "Adapter", "HostError", "faults_in_one_sentence", "with_results_in_state"]
 
 NEVER = 2**30  # a time limit for the library's own counter, which it does not reach
 
@@ -129,3 +129,24 @@ class Adapter(environment.Environment):
         if not hasattr(obs, "shape"):
             return None
         return spaces.Box(-jnp.inf, jnp.inf, obs.shape, obs.dtype)
+
+
+def with_results_in_state(env: Any, name: str, max_steps: int) -> Adapter:
+    """An environment whose state holds the observation, the reward and `done` of its last step, and
+    whose actions are a box from -1 to 1: the interface of Brax, which Playground has too.
+
+    Args:
+        env: The environment, without the wrappers that count steps and reset.
+        name: The library and its name of the environment.
+        max_steps: The time limit.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        state = env.reset(jax.random.key_data(key))
+        return state.obs, state
+
+    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
+        state = env.step(state, action)
+        return state.obs, state, state.reward, state.done > 0, False
+
+    return Adapter(name, reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps)

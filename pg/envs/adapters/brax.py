@@ -10,11 +10,9 @@ wrappers, 1000, is ours. Lost: `metrics` and `info`, and the derivative of the d
 
 from typing import Any
 
-import jax
 from brax import envs
 
-from pg.envs import spaces
-from pg.envs.adapters.base import Adapter
+from pg.envs.adapters.base import Adapter, with_results_in_state
 from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
@@ -30,15 +28,4 @@ def make(name: str, **options: Any) -> Adapter:
 
 def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
     """A Brax environment without wrappers."""
-
-    def reset(key: jax.Array) -> tuple[Any, Any]:
-        state = env.reset(jax.random.key_data(key))
-        return state.obs, state
-
-    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
-        state = env.step(state, action)
-        return state.obs, state, state.reward, state.done > 0, False
-
-    return Adapter(
-        f"brax:{name}", reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps
-    )
+    return with_results_in_state(env, f"brax:{name}", max_steps)

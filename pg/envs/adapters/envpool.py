@@ -49,7 +49,7 @@ class EnvPoolFleet:
         self.own_name, self.name, self.options = name, f"envpool:{name}", options
 
     def begin(self, seeds: Sequence[int]) -> list[tuple[_Slot, Arrays]]:
-        """As of `Fleet`."""
+        """A slot with a new episode for each seed, all in one pool, and its observation."""
         own_seeds = [seed >> 1 for seed in seeds]  # which have 31 bits
         pool = self.pool(num_envs=len(seeds), seed=own_seeds)
         try:
@@ -63,7 +63,7 @@ class EnvPoolFleet:
     def step(
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
-        """As of `Fleet`; the next episodes take no seed."""
+        """One step of each; arguments as of `Fleet.step`, whose seeds are not used."""
         outcomes: list[Any] = [None] * len(slots)
         for pool in {id(slot.pool): slot.pool for slot in slots}.values():
             mine = [i for i, slot in enumerate(slots) if slot.pool is pool]
@@ -97,7 +97,7 @@ class EnvPoolFleet:
         )
 
     def release(self, slot: _Slot) -> None:
-        """As of `Fleet`: a pool goes with the last that knows it."""
+        """Nothing: a pool goes with the last that knows it."""
 
     def pool(self, **options: Any) -> Any:
         """Some environments."""

@@ -47,12 +47,12 @@ from pg.envs.adapters.python_envs import (
     SEVERAL_NUMBERS,
     PythonFleet,
     Recipe,
-    is_shape,
     map_leaves,
     map_parts,
     mask_of,
     parts,
 )
+from pg.envs.observations import is_shape
 from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
@@ -130,8 +130,6 @@ def adapt(
     masks = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, bool), mask_shapes, is_leaf=is_shape
     )
-    if mask_shapes == ():
-        masks = ()
     seen = jax.tree.leaves((obs_shapes, masks))
     fleet = PythonFleet(recipe._replace(mask_shapes=mask_shapes), first, workers)
     return HostedEnv(

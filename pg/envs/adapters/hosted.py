@@ -129,7 +129,7 @@ class HostedEnv(Adapter):
     def step_env(
         self, key: jax.Array, state: State, action: Any, params: environment.EnvParams
     ) -> Any:
-        """As of `Adapter`."""
+        """obs, state, reward, terminated, info of the step, in which the next episode may begin."""
         play, shapes = state.inner, self.shapes
         action = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), action, shapes.action)
         limit = jnp.minimum(jnp.asarray(params.max_steps_in_episode, jnp.int32), self.cut)

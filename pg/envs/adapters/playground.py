@@ -19,8 +19,7 @@ import jax
 from mujoco_playground import registry
 from mujoco_playground._src import mjx_env
 
-from pg.envs import spaces
-from pg.envs.adapters.base import Adapter
+from pg.envs.adapters.base import Adapter, with_results_in_state
 from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
@@ -53,15 +52,4 @@ def make(name: str, **options: Any) -> Adapter:
 
 def adapt(env: Any, name: str, max_steps: int = 1000) -> Adapter:
     """An environment of Playground without wrappers."""
-
-    def reset(key: jax.Array) -> tuple[Any, Any]:
-        state = env.reset(jax.random.key_data(key))
-        return state.obs, state
-
-    def step(key: jax.Array, state: Any, action: jax.Array) -> Any:
-        state = env.step(state, action)
-        return state.obs, state, state.reward, state.done > 0, False
-
-    return Adapter(
-        f"playground:{name}", reset, step, spaces.Box(-1.0, 1.0, (env.action_size,)), max_steps
-    )
+    return with_results_in_state(env, f"playground:{name}", max_steps)

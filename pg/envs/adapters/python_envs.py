@@ -32,7 +32,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from pg.envs.adapters.hosts import Arrays, HostError, Outcome
 from pg.fast.cores import num_cores
 
-__all__ = ["KINDS", "SEVERAL_NUMBERS", "PythonFleet", "Recipe", "is_shape", "map_leaves"]
+__all__ = ["KINDS", "SEVERAL_NUMBERS", "PythonFleet", "Recipe", "map_leaves"]
 
 KINDS = (
     gymnasium.spaces.Box,
@@ -285,7 +285,7 @@ class PythonFleet:
         self.seconds: float | None = None  # of a step
 
     def begin(self, seeds: Sequence[int]) -> list[tuple[_Slot, Arrays]]:
-        """As of `Fleet`."""
+        """A slot with a new episode for each seed, and its observation and mask."""
         self._staff(len(seeds))
         slots = self._places(len(seeds))
         rows = [(slot.number, seed) for slot, seed in zip(slots, seeds, strict=True)]
@@ -294,7 +294,7 @@ class PythonFleet:
     def step(
         self, slots: Sequence[_Slot], actions: Arrays, last: Sequence[bool], seeds: Sequence[int]
     ) -> list[Outcome]:
-        """As of `Fleet`."""
+        """One step of each, in all workers at the same time; arguments as of `Fleet.step`."""
         each = zip(*actions, strict=True)
         next_seeds: Sequence[int | None] = seeds or [None] * len(slots)
         rows = [
@@ -304,7 +304,7 @@ class PythonFleet:
         return self._all("step", slots, rows)
 
     def replay(self, seeds: Sequence[int], pasts: Sequence[Arrays]) -> list[tuple[_Slot, Outcome]]:
-        """As of `Fleet`."""
+        """A slot for each seed with the outcome of its actions, leaves [t, *A]."""
         self._staff(len(seeds))
         slots = self._places(len(seeds))
         each = zip(slots, seeds, pasts, strict=True)
@@ -312,7 +312,7 @@ class PythonFleet:
         return list(zip(slots, self._all("replay", slots, rows), strict=True))
 
     def release(self, slot: _Slot) -> None:
-        """As of `Fleet`."""
+        """The environment there is free for another episode."""
         self.idle[slot.member].append(slot.number)
 
     def _all(self, method: str, slots: Sequence[_Slot], rows: Sequence[Any]) -> list[Any]:
@@ -470,11 +470,6 @@ def mask_of(info: Any) -> Any:
     return map_leaves(lambda x: np.asarray(x, bool), info.get("action_mask", ()))
 
 
-def is_shape(x: Any) -> bool:
-    """True for a tuple of whole numbers."""
-    return isinstance(x, tuple) and all(isinstance(size, int) for size in x)
-
-
 def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     """`jax.tree.map` for dictionaries, tuples and lists, without jax."""
     if tree is None:
@@ -487,14 +482,14 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
     return function(tree)
 
 
-def _leaves(tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False) -> list[Any]:
+def _leaves(tree: Any) -> list[Any]:
     """`jax.tree.leaves` for dictionaries, tuples and lists, without jax."""
     if tree is None:
         return []
-    if is_leaf(tree) or not isinstance(tree, Mapping | tuple | list):
+    if not isinstance(tree, Mapping | tuple | list):
         return [tree]
     each = [tree[name] for name in sorted(tree)] if isinstance(tree, Mapping) else tree
-    return [leaf for part in each for leaf in _leaves(part, is_leaf)]
+    return [leaf for part in each for leaf in _leaves(part)]
 
 
 def _count(results: Any) -> str:
