@@ -173,8 +173,12 @@ class Config:
     """Action noise of a batch of episodes: independent; in antithetic pairs of episodes; stratified
     over the batch at the first action, or at every step (latin_hypercube); scrambled Sobol' points,
     one an episode (sobol), or at each step one a state, in the order of these (array). For
-    estimators that do not compare episodes of a batch, whose means stay. With exploration of
-    parameters it is their noise.
+    estimators that do not need independent episodes: no baseline from others of the batch. With
+    exploration of parameters it is their noise.
+    """
+    sample_env: bool = False
+    """Draws the environment's noise by `sampling`, too: the first random numbers of each reset and
+    each step.
     """
     exploration: Exploration = "actions"
     """Random part of the policy: its actions, at every step; or its parameters, drawn once an

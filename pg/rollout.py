@@ -21,14 +21,15 @@ from pg import sampling as noise_sampling
 from pg.branches import Branches, Branching, first_actions
 from pg.config import Config
 from pg.envs import Env, Masked
+from pg.envs.actions import random_action
 from pg.envs.observations import map_observation
 from pg.envs.views import seen
-from pg.fast import blocks, devices, row_keys
+from pg.fast import blocks, devices, point_keys, row_keys
 from pg.fast.scans import scan_until
 from pg.further import FurtherRollouts, GreedyEpisodes, InitialStates, Transitions
 from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
 from pg.networks import Network
-from pg.sampling import BatchNoise
+from pg.sampling import NO_NUMBERS, BatchNoise, EnvNumbers, StepNoise
 from pg.settings.choices import CHOICES, Sampling
 
 # Bytes of initial states that a window may draw ahead, one for every step, in all runs that are
@@ -201,6 +202,7 @@ def episodes(
     num_branches: int = 1,
     branch_every: int = 1,
     sampling: Sampling = "independent",
+    sample_env: bool = False,
     num_episodes: int | None = None,
 ) -> Trajectory:
     """One complete episode per environment, [horizon, B, ...]; one that is cut at `horizon` is
@@ -225,6 +227,7 @@ def episodes(
         branch_every: Episodes leave every so many-th state, the first of them drawn for each
             episode.
         sampling: How the action noise of a batch is drawn, as `Config.sampling`.
+        sample_env: The environment's noise too, as `Config.sample_env`.
         num_episodes: The episodes of a batch, beyond which noise is independent; default: all.
 
     Raises:
@@ -251,13 +254,15 @@ def episodes(
     horizon = env.horizon(horizon)
     check_name("sampling", sampling, CHOICES["sampling"])
     num_episodes = env.num_envs if num_episodes is None else count("num_episodes", num_episodes)
+    if sample_env:
+        _check_sample_env(policy, further, sampling, num_episodes, group_size)
     batch = _Batch(
         group_size=group_size,
         act=act,
         further=further,
         num_branches=num_branches,
         branch_every=branch_every,
-        noise=BatchNoise(sampling, num_episodes),
+        noise=BatchNoise(sampling, num_episodes, sample_env),
     )
     return _episodes(_Acting(env, policy, params, horizon), key, batch, begin)
 
@@ -348,7 +353,7 @@ def make_collector(
         further=further,
         num_branches=config.num_branches,
         branch_every=config.branch_every,
-        noise=BatchNoise(config.sampling, env.num_envs),
+        noise=BatchNoise(config.sampling, env.num_envs, config.sample_env),
     )
     return Collector(nothing, episodes, 1.0)
 
@@ -459,7 +464,9 @@ def _loop(
     group_size, act, further = batch.group_size, batch.act, batch.further
     num_branches, batch_noise = batch.num_branches, batch.noise
     reset_key, key = jax.random.split(key)
-    state = _fresh(env, policy, *env.reset(reset_key)) if begin is None else begin
+    env_numbers = _env_numbers(env, batch_noise)
+    reset_keys = _reset_keys(env, reset_key, batch_noise, env_numbers.reset, group_size)
+    state = _fresh(env, policy, *env.reset(reset_keys)) if begin is None else begin
     if group_size > 1:
         leader = jnp.arange(env.num_envs) // group_size * group_size
         state = jax.tree.map(lambda x: x[leader], state)
@@ -470,7 +477,7 @@ def _loop(
     if begin is None and act is not greedy:
         state = _with_drawn_carry(state, policy, params, carry_key, batch_noise)
     of_actions = batch_noise if policy.draw_carry is None else None
-    own_draws = _draws(env, policy, params, state, key, horizon, of_actions)
+    own_draws = _draws(env, policy, params, state, key, horizon, of_actions, env_numbers)
     num_keys = further.num_keys(num_branches)
     handed_out = _handed_out(env, policy, of_actions)
 
@@ -633,9 +640,52 @@ def _branch(
     )
 
 
+def _env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
+    """The random numbers of one environment that points take the place of; none where its noise is
+    its own.
+
+    Raises ValueError for an environment that cannot be given them.
+    """
+    if batch_noise is None or not batch_noise.of_env:
+        return NO_NUMBERS
+    key = jax.random.key(0)
+    keys = jax.random.split(key, env.num_envs)
+    state, _ = jax.eval_shape(env.reset, key)
+    action = jax.eval_shape(jax.vmap(lambda key: random_action(env.action_space, key)), keys)
+    found = EnvNumbers(
+        point_keys.numbers_drawn(env.reset, key),
+        point_keys.numbers_drawn(env.step, key, state, action),
+    )
+    points = jnp.zeros((env.num_envs, 1), jnp.uint32)
+    try:
+        jax.eval_shape(env.reset, point_keys.with_points(keys, points))
+        jax.eval_shape(env.step, point_keys.with_points(keys, points), state, action)
+    except Exception as error:
+        raise ValueError(
+            "sample_env hands an environment keys whose first numbers are given, and this one "
+            "takes its keys apart or keeps them in its state: leave sample_env out "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+    return found
+
+
+def _reset_keys(
+    env: Env, key: PRNGKeyArray, batch_noise: BatchNoise | None, numbers: int, group_size: int
+) -> Any:
+    """The key of the resets, or where their noise is spread over a batch one for each of them."""
+    if batch_noise is None or not numbers:
+        return key
+    bits_key, key = jax.random.split(key)
+    num_groups = env.num_envs // group_size
+    of_groups = batch_noise._replace(num_episodes=batch_noise.num_episodes // group_size)
+    points = noise_sampling.start_bits(bits_key, of_groups, num_groups, numbers)
+    points = jnp.repeat(points, group_size, axis=0)
+    return point_keys.with_points(row_keys.split(key, env.num_envs), points)
+
+
 def _handed_out(
     env: Env, policy: Network, batch_noise: BatchNoise | None
-) -> Callable[[PyTree, _Running], PyTree]:
+) -> Callable[[StepNoise, _Running], StepNoise]:
     """The noise of a step by episode: in the order in which it is drawn, or in that of the states.
 
     Raises ValueError for states that have no order.
@@ -644,7 +694,7 @@ def _handed_out(
         return lambda noise, running: noise
     noise_sampling.check_sortable(seen(env.obs_shape, policy.view))
 
-    def by_state(noise: PyTree, running: _Running) -> PyTree:
+    def by_state(noise: StepNoise, running: _Running) -> StepNoise:
         obs = running.state.obs
         obs = seen(obs.obs if isinstance(obs, Masked) else obs, policy.view)
         return noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)
@@ -792,6 +842,30 @@ def returns_to_go(
     return row.reward + jnp.where(ended, 0.0, powers @ rest.reward)
 
 
+def _check_sample_env(
+    policy: Network,
+    further: FurtherRollouts,
+    sampling: Sampling,
+    num_episodes: int,
+    group_size: int,
+) -> None:
+    """Raises ValueError where the environment's noise cannot be spread over a batch."""
+    if sampling == "independent":
+        raise ValueError(
+            "sample_env draws the environment's noise by sampling, got 'independent': give "
+            "sampling='sobol', or another of these"
+        )
+    if policy.draw_carry is not None or further.successors or further.lookahead:
+        raise ValueError(
+            "sample_env is for policies that draw an action at every step, and excludes further "
+            "transitions, which have random numbers of their own: leave sample_env out"
+        )
+    if num_episodes % group_size:
+        raise ValueError(
+            f"group_size must divide num_episodes={num_episodes} with sample_env, got {group_size}"
+        )
+
+
 def _check_arguments(env: Any, policy: Any, key: Any) -> None:
     """Raises ValueError, which says what to write instead, for other kinds of things than these
     three.
@@ -867,9 +941,11 @@ def _step(
     noise, key_data = draws
     keys = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(row_keys.plain(key)))
     state, noise, keys = devices.spread_envs((state, noise, keys))
+    if not isinstance(noise.env, tuple):
+        keys = point_keys.with_points(keys, noise.env)
     first = state.time == 0
     carry, dist = policy.apply(params, state.carry, state.obs, first)
-    action = act(dist, noise)
+    action = act(dist, noise.action)
     networks.check_policy(dist, action, (env.num_envs,), "[B]")
     env_action = dist.action(action)
     env_state, transition = env.step(keys, state.env_state, env_action)
@@ -908,8 +984,9 @@ def _draws(
     key: PRNGKeyArray,
     horizon: int = 1,
     batch_noise: BatchNoise | None = None,
+    env_numbers: EnvNumbers = NO_NUMBERS,
 ) -> Any:
-    """times [K] -> the random numbers of those steps: action noise [K, B, ...] and environment keys
+    """times [K] -> the random numbers of those steps: `StepNoise` [K, B, ...] and environment keys
     [K, B].
 
     The keys are given as their numbers, for loops to pass on (`fast.scans.scan_keys` says why);
@@ -919,7 +996,7 @@ def _draws(
     dist = jax.eval_shape(policy.apply, params, state.carry, state.obs, state.time == 0)[1]
     networks.check_distribution(dist)
     batch_noise = batch_noise or BatchNoise("independent", env.num_envs)
-    noise = noise_sampling.make_noise(dist, batch_noise, env.num_envs, horizon)
+    noise = noise_sampling.make_noise(dist, batch_noise, env.num_envs, horizon, env_numbers)
 
     def one(time: Int[Array, ""]) -> tuple[PyTree, Array]:
         action_key, env_key = jax.random.split(jax.random.fold_in(key, time))
@@ -1047,7 +1124,7 @@ def _with_drawn_carry(
             "its own before the first: write sampling='sobol'"
         )
     dist = networks.carry_noise(policy, num_envs)
-    noise = noise_sampling.make_noise(dist, batch_noise, num_envs, 1)(key, jnp.int32(0))
+    noise = noise_sampling.make_noise(dist, batch_noise, num_envs, 1)(key, jnp.int32(0)).action
     return state._replace(carry=jax.vmap(policy.draw_carry, (None, 0))(params, noise))
 
 

@@ -12,7 +12,8 @@
 Each is marginally exact: the noise of every single episode is independent from step to step and has
 the distribution that the policy samples from, so that the mean over a batch of any function of one
 episode keeps its expectation. What compares episodes of a batch does not: they are no longer
-independent of each other. The environment's own noise stays so.
+independent of each other. The environment's own noise stays so, unless its starts and transitions
+are made of points as well, by keys that give these first (`pg.fast.point_keys`).
 
 Noise is made of 32 random bits for each number, which the inverse of its distribution function
 takes to the noise that a distribution draws (`noise_quantile`). A point u is the middle of one of
@@ -41,16 +42,38 @@ Bits = Callable[[PRNGKeyArray, Any], UInt32[Array, "E N d"]]
 
 
 class BatchNoise(NamedTuple):
-    """The sampling of the action noise of a batch of episodes."""
+    """The sampling of the noise of a batch of episodes."""
 
     sampling: Sampling
     num_episodes: int  # of a batch; those of different batches are independent
+    of_env: bool = False  # the environment's too: its starts and transitions
+
+
+class EnvNumbers(NamedTuple):
+    """The random numbers of one environment that points stand for."""
+
+    reset: int = 0
+    step: int = 0
+
+
+NO_NUMBERS = EnvNumbers()  # of an environment whose noise is its own
+
+
+class StepNoise(NamedTuple):
+    """The noise of a step of B episodes."""
+
+    action: PyTree  # as `dist.draw` gives it, leaves [B, ...]
+    env: UInt32[Array, "B d"] | tuple[()] = ()  # bits that the environment draws; () for its own
 
 
 def make_noise(
-    dist: Any, batch_noise: BatchNoise, num_envs: int, horizon: int
-) -> Callable[[PRNGKeyArray, Int[Array, ""]], PyTree]:
-    """The noise of a step: key, number of the step -> that of `dist.draw`, leaves [num_envs, ...].
+    dist: Any,
+    batch_noise: BatchNoise,
+    num_envs: int,
+    horizon: int,
+    env_numbers: EnvNumbers = NO_NUMBERS,
+) -> Callable[[PRNGKeyArray, Int[Array, ""]], StepNoise]:
+    """The noise of a step: key, number of the step -> that of the actions, and the environment's.
 
     With "array" the noise is in the order in which `by_state` hands it out.
 
@@ -60,14 +83,15 @@ def make_noise(
         num_envs: The episodes, of one batch or of several.
         horizon: The steps of an episode, of which "sobol" covers as many as it has dimensions for;
             those after them are independent.
+        env_numbers: The numbers of the environment that are drawn so.
 
     Raises:
         ValueError: The distribution has no `noise_quantile`, or the environments are no whole
             number of batches.
     """
-    sampling, num_episodes = batch_noise
+    sampling, num_episodes, _ = batch_noise
     if sampling == "independent":
-        return lambda key, time: dist.draw(key)
+        return lambda key, time: StepNoise(dist.draw(key))
     _check_batches(batch_noise, num_envs)
     if not hasattr(dist, "noise_quantile"):
         raise ValueError(
@@ -78,17 +102,39 @@ def make_noise(
     treedef: Any
     leaves, treedef = jax.tree.flatten(jax.eval_shape(dist.draw, jax.random.key(0)))
     sizes = [math.prod(x.shape[1:]) for x in leaves]
-    shape = num_envs // num_episodes, num_episodes, sum(sizes)
-    bits_of = _make_bits(sampling, shape, horizon)
+    shape = num_envs // num_episodes, num_episodes, sum(sizes) + env_numbers.step
+    bits_of = _make_bits(sampling, shape, horizon, before=env_numbers.reset)
 
-    def noise(key: PRNGKeyArray, time: Int[Array, ""]) -> PyTree:
+    def noise(key: PRNGKeyArray, time: Int[Array, ""]) -> StepNoise:
         bits = bits_of(key, time).reshape(num_envs, -1)
-        parts = jnp.split(bits, np.cumsum(sizes)[:-1], axis=1)
+        *parts, of_env = jnp.split(bits, np.cumsum(sizes), axis=1)
         pairs = zip(parts, leaves, strict=True)
         uniform = [_uniform(part.reshape(x.shape), x.dtype) for part, x in pairs]
-        return dist.noise_quantile(treedef.unflatten(uniform))
+        of_actions = dist.noise_quantile(treedef.unflatten(uniform))
+        return StepNoise(of_actions, of_env if env_numbers.step else ())
 
     return noise
+
+
+def start_bits(
+    key: PRNGKeyArray, batch_noise: BatchNoise, num_envs: int, numbers: int
+) -> UInt32[Array, "B d"]:
+    """The bits of the starts of a batch of episodes.
+
+    Args:
+        key: A random key.
+        batch_noise: How they are drawn.
+        num_envs: The episodes, of one batch or of several.
+        numbers: d, those of each start.
+
+    Raises:
+        ValueError: The environments are no whole number of batches.
+    """
+    _check_batches(batch_noise, num_envs)
+    num_episodes = batch_noise.num_episodes
+    shape = num_envs // num_episodes, num_episodes, numbers
+    bits = _make_bits(batch_noise.sampling, shape, 1)(key, jnp.int32(0))
+    return bits.reshape(num_envs, numbers)
 
 
 def check_sortable(obs_shape: Any) -> None:
@@ -137,7 +183,7 @@ def by_state(
 
 def _check_batches(batch_noise: BatchNoise, num_envs: int) -> None:
     """Raises ValueError unless the environments are whole batches that can be sampled like this."""
-    sampling, num_episodes = batch_noise
+    sampling, num_episodes, _ = batch_noise
     if num_envs % num_episodes:
         raise ValueError(
             f"num_episodes must divide the {num_envs} environments, got {num_episodes}"
@@ -148,8 +194,17 @@ def _check_batches(batch_noise: BatchNoise, num_envs: int) -> None:
         )
 
 
-def _make_bits(sampling: Sampling, shape: tuple[int, int, int], horizon: int) -> Bits:
-    """The random bits of a step, for E batches of N episodes and d numbers: shape [E, N, d]."""
+def _make_bits(
+    sampling: Sampling, shape: tuple[int, int, int], horizon: int, before: int = 0
+) -> Bits:
+    """The random bits of a step, for E batches of N episodes and d numbers: shape [E, N, d].
+
+    Args:
+        sampling: How they are drawn.
+        shape: E, N and d.
+        horizon: The steps of an episode.
+        before: The dimensions of the Sobol' sequence that are the start's.
+    """
     batches, episodes, size = shape
 
     def independent(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
@@ -172,10 +227,10 @@ def _make_bits(sampling: Sampling, shape: tuple[int, int, int], horizon: int) ->
 
     def sobol(key: PRNGKeyArray, time: Any) -> UInt32[Array, "E N d"]:
         scramble_key, later_key = jax.random.split(key)
-        covered = min(horizon, MOST_DIMENSIONS // size)
+        covered = min(horizon, (MOST_DIMENSIONS - before) // size)
         if not covered:
             return independent(later_key, time)
-        numbers = _direction_numbers(covered * size, _digits_of(episodes))
+        numbers = _direction_numbers(before + covered * size, _digits_of(episodes))[before:]
         step = jnp.minimum(time, covered - 1)  # a block of steps may go beyond the horizon
         own = jnp.asarray(numbers.reshape(covered, size, -1))[step]
         points = _scrambled(scramble_key, own, shape)
@@ -267,8 +322,9 @@ def _scrambled(
     random shift.
 
     The matrix is lower triangular in the binary digits, and the shift an exclusive or with random
-    digits (Matoušek 1998). The shift alone makes each point uniform; with the matrix the variance
-    of an integral is that of Owen's nested scrambling (Owen 2003).
+    digits (Matoušek 1998). The shift alone makes each point uniform, in each dimension given all
+    the others, on which averages over a batch rely (`Facts.pools_episodes`); with the matrix the
+    variance of an integral is that of Owen's nested scrambling (Owen 2003).
 
     Args:
         key: A random key.

@@ -3,6 +3,7 @@ critic sees, by one name.
 
     state_value                                   under the settings of its preset
     state_value:sampling=sobol                    the action noise of a batch from Sobol' points
+    state_value:sampling=sobol+sample_env=true    and the environment's
     vine_value:num_branches=2+branch_every=8      two further episodes out of every eighth state
     trajectory_control_variate:sampling=array+num_episodes=64    and estimates of 64 episodes
     state_value:critic_observe=policy_and_time    a critic that sees the time, too
@@ -24,14 +25,14 @@ from pg.inputs import check_name
 from pg.settings.choices import CHOICES
 
 FIELDS = (
-    *("critic_observe", "action_critic", "sampling"),
+    *("critic_observe", "action_critic", "sampling", "sample_env"),
     *("num_branches", "branch_every", "num_episodes"),
 )
 CRITIC_VIEWS = ("policy", WITH_TIME)  # values of critic_observe, the default first
 FORM = "ESTIMATOR:FIELD=VALUE+..."
 BASES = (
-    *("state_value", "trajectory_control_variate", "lookahead_control_variate"),
-    *("gradient_control_variate", "vine_all_action"),
+    *("state_value", "trajectory_control_variate", "pooled_trajectory_control_variate"),
+    *("lookahead_control_variate", "gradient_control_variate", "vine_all_action"),
 )
 """Unbiased estimators of which a search tries combinations: a baseline, control variates of the
 later actions, of the dynamics and of the whole gradient, and branches.
@@ -41,7 +42,7 @@ later actions, of the dynamics and of the whole gradient, and branches.
 TRIED: dict[str, tuple[Any, ...]] = {
     "critic_observe": CRITIC_VIEWS,
     "sampling": ("independent", "antithetic", "sobol", "array"),
-    "num_episodes": (8, 64),
+    "num_episodes": (8, 32, 64),
     "branches": ((1, 4), (1, 16), (4, 16)),  # num_branches and branch_every
 }
 
@@ -100,10 +101,11 @@ def name_of(name: str, settings: dict[str, Any]) -> str:
         name: of the estimator.
         settings: fields and values.
     """
+    texts = {True: "true"}
     words = [
-        f"{field}={settings[field]}"
+        f"{field}={texts.get(settings[field], settings[field])}"
         for field in FIELDS
-        if settings.get(field) not in (None, "independent", "policy", "quadratic")
+        if settings.get(field) not in (None, False, "independent", "policy", "quadratic")
     ]
     return f"{name}:{'+'.join(words)}" if words else name
 
@@ -142,23 +144,28 @@ def searched(bases: tuple[str, ...] = BASES) -> list[str]:
 
 def _searched_of(base: str) -> Iterator[str]:
     facts = FACTS[base]
-    has_branches = facts.further == "branches"
-    branches = TRIED["branches"] if has_branches else [()]
-    samplings = TRIED["sampling"]
-    if has_branches or facts.baseline == "batch":  # whose episodes must be independent
-        samplings = ("independent",)
     views = TRIED["critic_observe"] if facts.critic != "none" else ("policy",)
-    episodes_tried = TRIED["num_episodes"]
-    for view, sampling, episodes, of in itertools.product(
-        views, samplings, episodes_tried, branches
-    ):
-        if sampling == "independent" and episodes != episodes_tried[0]:
-            continue  # the mean of independent estimates
-        settings = {"critic_observe": view, "sampling": sampling, "num_episodes": episodes}
-        if episodes == episodes_tried[0]:
-            del settings["num_episodes"]
+    branches = TRIED["branches"] if facts.further == "branches" else [()]
+    for view, noise, of in itertools.product(views, _noises_tried(facts), branches):
+        settings = {"critic_observe": view, **noise}
         settings |= dict(zip(("num_branches", "branch_every"), of, strict=False))
         yield name_of(base, settings)
+
+
+def _noises_tried(facts: Facts) -> Iterator[dict[str, Any]]:
+    """The samplings and numbers of episodes that a search tries of an estimator."""
+    more = TRIED["num_episodes"][1:]
+    yield {}
+    if facts.pools_episodes:  # else it is the mean of independent estimates
+        yield from ({"num_episodes": number} for number in more)
+    if facts.further == "branches" or facts.needs_independent_episodes:
+        return  # their episodes must be independent
+    for sampling in TRIED["sampling"][1:]:
+        yield {"sampling": sampling}
+        yield {"sampling": sampling, "num_episodes": more[-1]}
+        if facts.further == "none" and sampling != "antithetic":
+            of_env = {"sampling": sampling, "sample_env": True}
+            yield from (of_env | {"num_episodes": number} for number in more)
 
 
 def _value(field: str, text: str) -> Any:
@@ -169,6 +176,9 @@ def _value(field: str, text: str) -> Any:
     if field == "critic_observe":
         check_name("critic_observe", text, CRITIC_VIEWS)
         return text
+    if field == "sample_env":
+        check_name(field, text, ("true", "false"))
+        return text == "true"
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{field} must be a whole number of at least 1, got {text!r}")
     if field == "num_episodes" and int(text) % 2:

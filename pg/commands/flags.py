@@ -65,7 +65,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "observe",
         ),
         *("critic_observe", "action_mask", "policy_lag", "lag_mixture", "sampling"),
-        *("exploration", "parameter_std"),
+        *("sample_env", "exploration", "parameter_std"),
     ),
     "estimator": (
         *("gamma", "gae_lambda", "n_step", "beta", "baseline", "baseline_decay", "value_coef"),

@@ -30,7 +30,7 @@ class Options:
     """
     estimators: tuple[str, ...] = ()
     """Names of the estimators, with other settings of their episodes as in
-    state_value:sampling=sobol+num_episodes=64 (critic_observe, action_critic, sampling,
+    state_value:sampling=sobol+num_episodes=64 (critic_observe, action_critic, sampling, sample_env,
     num_branches, branch_every, num_episodes), or FILE.py:NAME of your own; none: all that differ
     on-policy and aim at ∇J, and those of your own of which the folder has results.
     """

@@ -312,7 +312,7 @@ def batch_size(facts: Facts) -> int:
     """Episodes of the smallest batch of which the exact mean says something: 2 where an episode is
     compared with others, else 1.
     """
-    return 2 if facts.baseline in ("batch", "group") else 1
+    return 2 if facts.depends_on_batch else 1
 
 
 def relative_distance(mean: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."]) -> float:

@@ -310,7 +310,7 @@ def _found(
     """
     subject, batch = _examined(checked(_in_double(factory)), facts, gamma)
     findings, coupled = _structure(subject, batch)
-    if coupled and subject.facts.baseline not in ("batch", "group"):
+    if coupled and not subject.facts.depends_on_batch:
         subject = subject.stating(baseline="batch")
     return subject, batch, findings
 

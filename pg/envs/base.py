@@ -26,7 +26,7 @@ from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import Timed, View, Views, choose, make_views, seen
 from pg.estimators.names import facts_of
-from pg.fast import row_keys
+from pg.fast import point_keys, row_keys
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
@@ -58,7 +58,8 @@ class Restart(NamedTuple):
 class Env(NamedTuple):
     """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
 
-    reset: Callable[[jax.Array], tuple[EnvState, Any]]  # key -> env_state, obs [B, *O]
+    # key, or keys of points [B] -> env_state, obs [B, *O]
+    reset: Callable[[jax.Array], tuple[EnvState, Any]]
     # key, env_state, action [B, *A] (a tuple of a ProductSpace) -> env_state, Transition
     step: Callable[..., tuple[EnvState, Transition]]
     num_envs: int
@@ -244,8 +245,8 @@ def make_env(
         return as_dtypes(state, dtypes), encoding.encode(obs)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
-        check_key(key)
-        return begun(*jax.vmap(one.reset, (0, None))(row_keys.split(key, num_envs), params))
+        keys = key if point_keys.is_of_points(key) else _of_each(key, num_envs)
+        return begun(*jax.vmap(one.reset, (0, None))(keys, params))
 
     def begin(state: EnvState) -> tuple[EnvState, Any]:
         return begun(*jax.vmap(_restart(base, one, space, action_mask), (0, None))(state, params))
@@ -269,6 +270,12 @@ def make_env(
         views=one.views,
         restart=Restart(begin, horizon) if restarting else None,
     )
+
+
+def _of_each(key: jax.Array, num_envs: int) -> jax.Array:
+    """A key for each environment. Raises ValueError for something else than one key."""
+    check_key(key)
+    return row_keys.split(key, num_envs)
 
 
 def _step_of_several(

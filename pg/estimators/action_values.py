@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from pg import returns, surrogates
 from pg.config import Hyperparams
@@ -114,6 +114,76 @@ def trajectory_control_variate(policy: Network, critic: Network, h: Hyperparams)
     return build_estimator(
         policy, critic, h, weigh, every_action_and_surprise, taken, further=further
     )
+
+
+def pooled_trajectory_control_variate(
+    policy: Network, critic: Network, h: Hyperparams
+) -> Estimator:
+    """trajectory_control_variate with its TD errors averaged over the episodes that take the same
+    action in the same state at the same step (after Cheng et al. 2020, 1908.03263; Kallus & Uehara
+    2020, 2002.04014).
+
+    The errors are weighed as Σₖ eₖ δₖ: eₖ = Σ_{t≤k} ∇log πₜ is of the past, and δₖ of the next
+    transition. Given state and action they are independent, and so the δ of any other episode of
+    the batch there has the same mean; the mean of all of them has less variance. Where no two
+    episodes visit one state this is trajectory_control_variate.
+
+    Raises ValueError for a policy or critic that remembers: its Q is of the past, too.
+
+    Ψₜ = γᵗ (Qₜ(a) + 1[a = aₜ] Σ_{k≥t} γᵏ⁻ᵗ dₖ / πₜ(a)), for every a,  d = mean of r + γ V(s') - Q
+    Unbiased for: J: for any Q(s, a) of earlier batches, if observations are states.
+    Variance: that of the states, and of the dynamics as far as states are visited once.
+    Needs: complete episodes, a critic Q of discrete or continuous actions, on-policy.
+    """
+    if policy.recurrent or critic.recurrent:
+        raise ValueError(
+            "pooled_trajectory_control_variate averages TD errors of different episodes in one "
+            "state, and with a recurrent policy or critic they depend on what came before: give "
+            "networks without memory, or write trajectory_control_variate"
+        )
+
+    def weigh(params: Params, state: Any, traj: Trajectory) -> Credit:
+        at = at_actions(policy, critic, params, traj)
+        q = value_of(at)
+        v = expected_value(policy, params, traj, at.q)
+        next_v = jnp.where(traj.done, 0.0, jnp.roll(v, -1, axis=0))  # an episode's end is worth 0
+        error = jnp.where(traj.valid, traj.reward + h.gamma * next_v - q, 0.0)
+        pooled = mean_over_equal_steps(error, traj)
+        surprise = returns.reward_to_go(pooled, traj.done, h.gamma)
+        own = returns.reward_to_go(error, traj.done, h.gamma)
+        return corrected_credit(at, surprise, q + own, traj, h)
+
+    further = continuous.further_of(critic)
+    return build_estimator(
+        policy, critic, h, weigh, every_action_and_surprise, taken, further=further
+    )
+
+
+def mean_over_equal_steps(x: Float[Array, "T B"], traj: Trajectory) -> Float[Array, "T B"]:
+    """At each step the mean of x over the episodes with the same observation and action, [T, B].
+
+    Its memory is that of [B, B] numbers, whatever an observation is.
+
+    Args:
+        x: A number of each step, [T, B]; 0 where not valid.
+        traj: The episodes.
+    """
+
+    def equal_so_far(
+        equal: Bool[Array, "B B"], column: Shaped[Array, " B"]
+    ) -> tuple[Bool[Array, "B B"], None]:
+        return equal & (column[:, None] == column[None, :]), None
+
+    def of_step(step: tuple[Float[Array, " B"], PyTree]) -> Float[Array, " B"]:
+        x, place = step
+        number = len(x)
+        equal = jnp.ones((number, number), bool)
+        for leaf in jax.tree.leaves(place):
+            equal, _ = jax.lax.scan(equal_so_far, equal, leaf.reshape(number, -1).T)
+        equal |= jnp.eye(number, dtype=bool)  # an observation that is NaN is not equal to itself
+        return equal.astype(x.dtype) @ x / jnp.sum(equal, axis=1, dtype=x.dtype)
+
+    return jax.lax.map(of_step, (x, (traj.valid, traj.time, traj.obs, traj.action)))
 
 
 def at_actions(policy: Network, critic: Network, params: Params, traj: Trajectory) -> AtActions:

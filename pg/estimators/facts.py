@@ -67,6 +67,10 @@ class Facts:
     episodes of the batch, from those that share the initial state, from the greedy policy's
     episode, from the critic, or from further episodes out of the same state.
     """
+    pools_episodes: bool = False
+    """Averages over the episodes of the batch that are in one state. The noise of a transition is
+    independent of the past of every episode, also where it is spread over them, and the mean stays.
+    """
     off_policy: bool = False
     """Meant for data of another policy, whose log-probabilities it uses."""
     several_steps: bool = False
@@ -116,7 +120,17 @@ class Facts:
     @property
     def compares_episodes(self) -> bool:
         """True if Ψ of an episode, or the estimator's state, is made of the others of its batch."""
-        return self.baseline in ("batch", "group", "past")
+        return self.pools_episodes or self.baseline in ("batch", "group", "past")
+
+    @property
+    def needs_independent_episodes(self) -> bool:
+        """True if its mean is what it is only where the episodes of a batch are independent."""
+        return self.baseline in ("batch", "group")
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """True if Ψ of an episode is made of the others of its own batch."""
+        return self.pools_episodes or self.needs_independent_episodes
 
     @property
     def accumulates(self) -> bool:
@@ -447,6 +461,20 @@ FACTS: dict[str, Facts] = {
         critic="Q",
         actions=("discrete", "continuous"),
         baseline="critic",
+        psi_depends_on_policy=True,
+    ),
+    "pooled_trajectory_control_variate": Facts(
+        module="action_values",
+        psi="γᵗ (Qₜ(a) + 1[a = aₜ] Σ_{k≥t} γᵏ⁻ᵗ dₖ / πₜ(a)), for every a",
+        where="d = mean of r + γ V(s') - Q",
+        source="after Cheng et al. 2020, 1908.03263; Kallus & Uehara 2020, 2002.04014",
+        unbiased_for="J",
+        why="for any Q(s, a) of earlier batches, if observations are states",
+        variance="that of the states, and of the dynamics as far as states are visited once",
+        critic="Q",
+        actions=("discrete", "continuous"),
+        baseline="critic",
+        pools_episodes=True,
         psi_depends_on_policy=True,
     ),
     "gradient_control_variate": Facts(

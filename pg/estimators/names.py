@@ -77,7 +77,7 @@ def check_exact(field: str, text: str) -> None:
     if not is_selection(text):
         return
     candidates = candidates_of(text)
-    if any(facts_of(each.estimator).baseline in ("batch", "group") for each in candidates):
+    if any(facts_of(each.estimator).depends_on_batch for each in candidates):
         names = dict.fromkeys(each.estimator for each in candidates)
         raise ValueError(
             f"{field}={text!r} compares halves of at least two episodes, and exact figures are of "

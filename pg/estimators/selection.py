@@ -123,7 +123,7 @@ def selected(
     facts = facts_of_selection(rows)
     compared_with = reference_of_selection(rows, reference)
     objective = rows[compared_with].unbiased_for
-    compares = any(row.baseline in ("batch", "group") for row in rows.values())
+    compares = any(row.depends_on_batch for row in rows.values())
     how = Measurement(
         unbiased=tuple(
             name == compared_with or row.unbiased_for == objective != "no"

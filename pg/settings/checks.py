@@ -112,6 +112,8 @@ def check_fit(config: Any) -> None:
     check_stored_params(config)
     check_network(config)
     _check_batch(config)
+    _check_sample_env(config)
+    _check_pool(config)
     _check_exploration(config)
     _check_layers(config)
     _check_views(config)
@@ -284,11 +286,11 @@ def _check_sampling(config: Any, facts: Any) -> None:
             f"nothing is stated of estimator={estimator!r}: say that it compares none of them, "
             f'@pg.with_facts(unbiased_for="J", baseline="none"), {instead}'
         )
-    if facts.baseline in ("batch", "group"):
+    if facts.needs_independent_episodes:
         others = [
             name
             for name, row in FACTS.items()
-            if row.baseline not in ("batch", "group")
+            if not row.needs_independent_episodes
             and "episodes" in row.collect
             and (config.exploration != "parameters" or row.weighs_first_step_by_return)
         ]
@@ -322,6 +324,47 @@ def _check_sampling(config: Any, facts: Any) -> None:
         raise ValueError(
             f"num_envs must be even for sampling='antithetic', whose episodes are pairs; got "
             f"{config.num_envs}"
+        )
+
+
+def _check_sample_env(config: Any) -> None:
+    """Raises ValueError where the environment's noise is to be spread over a batch, and cannot."""
+    if not config.sample_env:
+        return
+    facts, instead = facts_of(config.estimator), "or leave sample_env out"
+    if config.sampling == "independent":
+        raise ValueError(
+            "sample_env draws the environment's noise by sampling, got sampling='independent': "
+            f"give {', '.join(CHOICES['sampling'][1:])}, {instead}"
+        )
+    if config.exploration == "parameters":
+        raise ValueError(
+            "sample_env spreads the noise of starts and steps, and with exploration='parameters' "
+            f"sampling is of the policy's parameters: give exploration='actions', {instead}"
+        )
+    if facts.further != "none":
+        raise ValueError(
+            f"estimator={part_name(config.estimator)!r} asks the environment again by random "
+            f"numbers of its own, which sample_env does not spread: use another, {instead}"
+        )
+
+
+def _check_pool(config: Any) -> None:
+    """Raises ValueError for settings under which an estimator cannot average over episodes."""
+    facts, estimator = facts_of(config.estimator), part_name(config.estimator)
+    if not facts.pools_episodes:
+        return
+    if config.rnn != "none" or config.network == "causal_transformer":
+        raise ValueError(
+            f"estimator={estimator!r} averages TD errors of different episodes in one state, and a "
+            "network with memory makes them depend on what came before: give rnn='none' and "
+            "another network, or estimator='trajectory_control_variate'"
+        )
+    if config.diagnostics:
+        raise ValueError(
+            "diagnostics take the variance of a batch from that of its episodes, and estimator="
+            f"{estimator!r} makes these depend on each other: leave diagnostics out, and measure "
+            "whole batches by pg.diagnostics.per_batch"
         )
 
 

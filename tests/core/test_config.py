@@ -110,11 +110,12 @@ BAD_CONFIGS: list[tuple[dict[str, Any], str]] = [
     (
         {"estimator": "q_prop", "action_critic": "network"},
         "for estimators that average Q over sampled actions: all_action, "
-        "action_dependent_baseline, trajectory_control_variate; got estimator='q_prop'",
+        "action_dependent_baseline, trajectory_control_variate, "
+        "pooled_trajectory_control_variate; got estimator='q_prop'",
     ),
     (
         {"estimator": "gae", "action_critic": "network"},
-        r"action_dependent_baseline, trajectory_control_variate; got estimator='gae'$",
+        r"pooled_trajectory_control_variate; got estimator='gae'$",
     ),
     (
         {"estimator": "all_action", "action_critic": "network", "rnn": "gru"},
@@ -210,7 +211,7 @@ def test_bad_config(fields: dict[str, Any], message: str) -> None:
 OF_PI = ("trajectory_importance", "per_decision_importance", "ratio_only", "vtrace", "ppo", "grpo")
 OF_PI += ("entropy_reward", "action_dependent_baseline", "optimal_baseline")
 OF_PI += ("trajectory_control_variate", "optimal_time_baseline", "optimal_state_baseline")
-OF_PI += ("trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
+OF_PI += ("pooled_trajectory_control_variate", "doubly_robust", "lookahead_control_variate")
 OF_PI += ("mdpo", "standardised", "v_mpo")
 OF_PI += ("gradient_control_variate", "q_prop", "stein_control_variate")
 OF_PI += ("hindsight_credit", "counterfactual_contributions")

@@ -180,6 +180,7 @@ def test_a_run_that_chooses_its_estimator_is_resumed_bit_for_bit(tmp_path: Path)
         np.testing.assert_array_equal(whole[name].to_numpy(), parts[name].to_numpy())
 
 
+@pytest.mark.slow
 def test_a_run_is_found_again_by_its_text(tmp_path: Path) -> None:
     text = "dapo:kl=k2+kl_place=loss"
     words = ["--env", "sequences:reverse", "--num-envs", "10", "--hidden-sizes", "4"]

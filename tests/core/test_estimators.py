@@ -14,10 +14,10 @@ import pytest
 from environments import tabular_critic, tabular_policy
 from proofs import weights_of_the_better_half
 
-from pg import returns
+from pg import envs, networks, returns
 from pg.branches import Branches
-from pg.config import Hyperparams
-from pg.estimators import ESTIMATORS, Estimator, Params, Weighted
+from pg.config import Config, Hyperparams
+from pg.estimators import ESTIMATORS, Estimator, Params, Weighted, action_values
 from pg.estimators.base import own_entropy
 from pg.estimators.facts import FACTS, ON_TABLES, estimators_with
 from pg.exact import tabular
@@ -134,6 +134,31 @@ def grad(name: str, traj: Trajectory, h: Hyperparams = H) -> tuple[Params, dict[
     return estimator.grad(params, weigh(name, traj, h))
 
 
+def pooled_errors(traj: Trajectory, q: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Σ_{k≥t} γᵏ⁻ᵗ of the errors of Q, each the mean of those of the episodes that are at step k in
+    the same state and take the same action, [T, N].
+
+    Args:
+        traj: The episodes.
+        q: Q of every action, [T, N, A].
+        v: Its mean, [T, N].
+    """
+    obs, action, valid = (np.asarray(x) for x in (traj.obs, traj.action, traj.valid))
+    done = np.asarray(traj.terminated) | np.asarray(traj.truncated)
+    pooled = np.zeros((T, N))
+    for k, n in itertools.product(range(T), range(N)):
+        if not valid[k, n]:
+            continue
+        errors = []
+        for m in range(N):
+            if valid[k, m] and (obs[k, m] == obs[k, n]).all() and action[k, m] == action[k, n]:
+                later = 0.0 if done[k, m] else v[k + 1, m]
+                errors.append(traj.reward[k, m] + GAMMA * later - q[k, m, action[k, m]])
+        for t in range(k + 1):
+            pooled[t, n] += GAMMA ** (k - t) * np.mean(errors)
+    return np.where(valid, pooled, 0.0)
+
+
 def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     """Each Ψ, written out by loops over episodes and steps."""
     reward, lengths = np.asarray(traj.reward), np.asarray(traj.valid).sum(0)
@@ -204,6 +229,7 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
     assert lengths.tolist() == [T, 3, 1, T, 4]
     if name == "gradient_control_variate":  # nothing seen yet
         return expected_psi("trajectory_control_variate", traj)
+    pooled = pooled_errors(traj, q, (q * pi).sum(-1))
     return {
         "reinforce": np.broadcast_to(total, (T, N)),
         "reward_to_go": clock,
@@ -214,6 +240,8 @@ def expected_psi(name: str, traj: Trajectory) -> np.ndarray:
         "all_action": discount[..., None] * q,
         "action_dependent_baseline": discount[..., None] * (q + chosen * surprise[..., None]),
         "trajectory_control_variate": discount[..., None] * (q + chosen * unsurprised[..., None]),
+        "pooled_trajectory_control_variate": discount[..., None]
+        * (q + chosen * (pooled / np.exp(traj.log_prob))[..., None]),
         "doubly_robust": (discount * before)[..., None] * (value + chosen * remainder[..., None]),
         "dynamics_control_variate": discount * (calm - v),
         "lookahead_control_variate": discount[..., None] * (mean_value + chosen * left[..., None]),
@@ -680,3 +708,28 @@ def test_what_the_policy_never_does_has_no_entropy_to_pay() -> None:
         assert np.isfinite(psi).all(), name
     masked = own_entropy(jax.tree.map(jnp.asarray, traj), jnp.full((T, N), -jnp.inf), h)
     np.testing.assert_array_equal(masked.reward, traj.reward)
+
+
+def test_errors_are_pooled_over_equal_steps_alone() -> None:
+    """Nothing is averaged over different observations, those that are no numbers among them, nor of
+    one episode.
+    """
+    rng, traj = np.random.default_rng(0), jax.tree.map(jnp.asarray, batch())
+    x, own = jnp.asarray(rng.normal(size=(T, N))), jnp.asarray(rng.normal(size=(T, N, S)))
+    no_numbers = jnp.full((T, N, S), jnp.nan)
+    for obs in (own, no_numbers, {"same": jnp.zeros((T, N, 2)), "own": own}):
+        found = action_values.mean_over_equal_steps(x, traj._replace(obs=obs))
+        np.testing.assert_allclose(found, x)
+    one = jax.tree.map(lambda leaf: leaf[:, :1], traj)
+    np.testing.assert_allclose(action_values.mean_over_equal_steps(x[:, :1], one), x[:, :1])
+
+
+def test_a_pool_needs_networks_without_memory() -> None:
+    config = Config(estimator="trajectory_control_variate", rnn="gru")
+    env = envs.configured(config, 2)
+    policy, critic = networks.make_policy(config, env), networks.make_critic(config, env)
+    with pytest.raises(ValueError, match="give networks without memory"):
+        ESTIMATORS["pooled_trajectory_control_variate"](policy, critic, H)
+    for changes in ({"rnn": "gru"}, {"diagnostics": True}):
+        with pytest.raises(ValueError, match="depend on"):
+            Config(estimator="pooled_trajectory_control_variate", **changes)

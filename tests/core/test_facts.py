@@ -169,7 +169,8 @@ def test_facts_agree_with_one_another() -> None:
         assert facts.baseline != "critic" or facts.critic != "none", name
         assert facts.same_on_policy in ("", *FACTS), name
     of_actions = ("optimal_state_baseline", "all_action", "action_dependent_baseline")
-    of_actions += ("trajectory_control_variate", "gradient_control_variate", "doubly_robust")
+    of_actions += ("trajectory_control_variate", "pooled_trajectory_control_variate")
+    of_actions += ("gradient_control_variate", "doubly_robust")
     of_actions += ("q_prop", "stein_control_variate", "svg0", "deterministic_policy_gradient")
     assert estimators_with(critic="Q") == of_actions
     assert estimators_with(actions=("continuous",)) == of_actions[-4:]

@@ -82,6 +82,7 @@ def test_networks_that_are_the_projects_own_give_the_same_bits(changes: dict[str
     assert_same_bits(jax.jit(make_train(own))(KEY), expected)
 
 
+@pytest.mark.slow
 def test_own_parts_are_given_to_every_function_that_trains() -> None:
     config = Config(**SMALL)
     parts: dict[str, Any] = {"estimator": clipped, "policy": linear, "optimizer": optax.sgd}

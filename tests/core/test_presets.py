@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ def test_a_config_has_the_settings_of_the_command_line(estimator: str) -> None:
     assert Config(estimator=estimator).hyperparams() == hyperparams
 
 
-@pytest.mark.parametrize("env", TUNED)
+def environments() -> Iterator[Any]:
+    """Those that have settings of their own; a few of them among the fast tests."""
+    for env in TUNED:
+        is_fast = env in ("CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "DeepSea-bsuite")
+        yield pytest.param(env, marks=[] if is_fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("env", environments())
 def test_so_it_has_on_every_environment(env: str) -> None:
     if env not in ENVIRONMENTS:  # a task of the benchmark, of another environment
         assert TASKS[env].env in ENVIRONMENTS
@@ -123,7 +131,11 @@ def test_a_pair_passes() -> None:
             {"estimator": "reinforce", "num_envs": 4, "num_updates": 3, "horizon": 20},
             marks=pytest.mark.slow,
         ),
-        {"estimator": "ppo", "num_envs": 4, "num_steps": 8, "num_updates": 3, "num_epochs": 2},
+        pytest.param(
+            {"estimator": "ppo", "num_envs": 4, "num_steps": 8, "num_updates": 3, "num_epochs": 2},
+            marks=pytest.mark.slow,
+        ),
+        {"estimator": "gae", "num_envs": 4, "num_steps": 8, "num_updates": 3},
     ],
     ids=lambda changes: changes["estimator"],
 )

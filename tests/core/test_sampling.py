@@ -34,7 +34,7 @@ def noise_of(name: Any, size: int, steps: int, num_keys: int = 1, num_envs: int 
     noise = sampling.make_noise(dist, BatchNoise(name, size), num_envs, steps)
 
     def of_key(key: jax.Array) -> jax.Array:
-        return jax.vmap(lambda t: noise(jax.random.fold_in(key, t), t))(jnp.arange(steps))
+        return jax.vmap(lambda t: noise(jax.random.fold_in(key, t), t).action)(jnp.arange(steps))
 
     return np.asarray(jax.jit(jax.vmap(of_key))(jax.random.split(KEY, num_keys)))
 
@@ -130,7 +130,7 @@ def test_normal_noise_is_standard_normal_and_of_several_actions_each_its_own() -
     both = Product((Gaussian(jnp.zeros((4, 2)), jnp.zeros(2)), Categorical(jnp.zeros((4, 3)))))
     noise = sampling.make_noise(both, BatchNoise("sobol", 4), 4, horizon=5)
     keys = jax.random.split(KEY, 2000)
-    found = jax.jit(jax.vmap(lambda key: noise(key, jnp.int32(3))))(keys)
+    found = jax.jit(jax.vmap(lambda key: noise(key, jnp.int32(3)).action))(keys)
     normal, uniform = np.asarray(found[0]), np.asarray(found[1])
     assert (normal.shape, uniform.shape) == ((2000, 4, 2), (2000, 4))
     for one in (normal[:, 1, 0], normal[:, 1, 1]):
@@ -218,8 +218,8 @@ def estimates_of_every_cell(
     make_bits, random_bits = sampling._make_bits, sampling._random_bits
     times: list[Any] = []
 
-    def with_time(*args: Any) -> Any:
-        bits_of = make_bits(*args)
+    def with_time(*args: Any, **given: Any) -> Any:
+        bits_of = make_bits(*args, **given)
 
         def bits(key: jax.Array, time: Any) -> jax.Array:
             times.append(time)
@@ -294,6 +294,34 @@ def test_means_of_estimators_stay(name: Any) -> None:
         compared = ESTIMATORS["leave_one_out"](policy, tabular_critic(S), pg.Hyperparams())
         z = diagnostics.z_scores(compared, Params(logits, ()), (), traj, 2, expected)
         assert np.abs(z).max() > 20.0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_means_stay_where_the_noise_of_the_environment_is_spread(name: Any) -> None:
+    """Within standard errors of ∇J over 20,000 batches, also of errors that are pooled over the
+    episodes of a batch that meet.
+    """
+    problem = arbitrary()
+    num_episodes, logits = 4, jnp.asarray(problem.logits)
+    env, policy = envs.make_env(problem.mdp, 80_000), tabular_policy(S, A)
+    traj = jax.jit(
+        lambda key: rollout.episodes(
+            *(env, policy, logits, key),
+            sampling=name,
+            sample_env=True,
+            num_episodes=num_episodes,
+        )
+    )(jax.random.key(5))
+    expected = tabular.exact_gradient(problem.mdp, problem.logits, GAMMA)
+    for estimator, critic, params in (
+        ("state_value", tabular_critic(S), jnp.asarray(problem.v)),
+        ("pooled_trajectory_control_variate", tabular_critic(S, A), jnp.asarray(problem.q)),
+    ):
+        made = ESTIMATORS[estimator](policy, critic, pg.Hyperparams(gamma=GAMMA))
+        z = diagnostics.z_scores(made, Params(logits, params), (), traj, num_episodes, expected)
+        assert np.abs(z).max() < 5.0
 
 
 @pytest.mark.usefixtures("x64")
@@ -399,6 +427,15 @@ def test_settings_that_compare_episodes_are_refused() -> None:
             "give lag_mixture='none'",
         ),
         ({"num_envs": 1}, "num_envs must be at least 2 for sampling='sobol'"),
+        ({"sampling": "independent", "sample_env": True}, "got sampling='independent': give"),
+        (
+            {"estimator": "moving_average", "exploration": "parameters", "sample_env": True},
+            "give exploration='actions'",
+        ),
+        (
+            {"estimator": "dynamics_control_variate", "sample_env": True},
+            "asks the environment again by random numbers of its own",
+        ),
         ({"num_envs": 3, "sampling": "antithetic"}, "num_envs must be even"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -151,7 +151,7 @@ def uncoupled_rows() -> Iterator[Any]:
         facts = FACTS[row.name]
         if row.num_episodes != 1 or facts.further == "branches":
             continue
-        how = (row.on_policy, row.limit_ends, facts.critic, facts.further, facts.baseline)
+        how = (row.on_policy, row.limit_ends, facts.critic, facts.further)
         yield pytest.param(row, marks=[pytest.mark.slow] if how in seen else [])
         seen.add(how)
 

@@ -462,6 +462,8 @@ CASES = [
     Case("action_dependent_baseline", problem=exact_critics),
     Case("trajectory_control_variate"),
     Case("trajectory_control_variate", problem=exact_critics),
+    Case("pooled_trajectory_control_variate", num_episodes=2),
+    Case("pooled_trajectory_control_variate", problem=exact_critics, num_episodes=2),
     Case("gradient_control_variate"),
     Case("gradient_control_variate", past=True),
     Case("doubly_robust"),

@@ -3,7 +3,7 @@ without colour.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +380,23 @@ AWKWARD: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", AWKWARD)
+# The slowest to draw, and those of which another has the same difficulty.
+SLOW_FIGURES = (
+    *("lying, twenty problems", "gradients over a million steps", "settings over ten decades"),
+    *("a plane with holes", "gradients of one update", "settings of long names"),
+    *("batches within a decade", "lying, over ten decades", "batches over ten decades"),
+    *("a plane of decades", "gradients that are never clear", "batches within a tenth"),
+    *("a plane of many values", "a plane of equal returns", "a plane of long names"),
+)
+
+
+def awkward_names() -> Iterator[Any]:
+    """All awkward figures, some of them among the slow tests."""
+    for name in AWKWARD:
+        yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_FIGURES else [])
+
+
+@pytest.mark.parametrize("name", awkward_names())
 def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the
     same.

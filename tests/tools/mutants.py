@@ -211,10 +211,67 @@ MUTANTS = [
     ),
     Mutant(
         "groups compared though the noise of their episodes is not independent",
-        "settings/checks.py",
-        'if facts.baseline in ("batch", "group"):',
-        'if facts.baseline in ("batch",):',
+        "estimators/facts.py",
+        'return self.baseline in ("batch", "group")',
+        'return self.baseline in ("batch",)',
         "tests/core/test_sampling.py -k compare_episodes",
+    ),
+    Mutant(
+        "environments that draw the same points in every batch",
+        "sampling.py",
+        "bits = _make_bits(batch_noise.sampling, shape, 1)(key, jnp.int32(0))",
+        "bits = _make_bits(batch_noise.sampling, shape, 1)(jax.random.key(0), jnp.int32(0))",
+        "tests/core/test_point_keys.py -k of_another_key_are",
+    ),
+    Mutant(
+        "transitions that are not spread over the batch",
+        "rollout.py",
+        "        keys = point_keys.with_points(keys, noise.env)\n",
+        "        pass\n",
+        "tests/core/test_point_keys.py -k transitions_are_spread",
+    ),
+    Mutant(
+        "the environment's points in the order of the episodes, and the actions' in that of states",
+        "rollout.py",
+        "return noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)",
+        "own = noise_sampling.by_state(noise, obs, running.alive, batch_noise.num_episodes)\n"
+        "        return own._replace(env=noise.env)",
+        "tests/core/test_point_keys.py -k order_of_the_states",
+    ),
+    Mutant(
+        "starts of which each group takes one of several",
+        "rollout.py",
+        "    num_groups = env.num_envs // group_size\n",
+        "    num_groups, group_size, batch_noise = env.num_envs, 1, batch_noise\n",
+        "tests/core/test_point_keys.py -k groups_are_spread",
+    ),
+    Mutant(
+        "a key whose second child has the points of the first",
+        "fast/point_keys.py",
+        "return made.at[0, 2:].set(data[2:]).reshape(*shape, -1)",
+        "return made.at[:, 2:].set(data[2:]).reshape(*shape, -1)",
+        "tests/core/test_point_keys.py -k split_off",
+    ),
+    Mutant(
+        "points in the place of the last bits",
+        "fast/point_keys.py",
+        "first = (points >> (_WORD - width)).astype(plain.dtype)",
+        "first = points.astype(plain.dtype)",
+        "tests/core/test_point_keys.py -k leading_bits",
+    ),
+    Mutant(
+        "errors pooled over episodes that take other actions",
+        "estimators/action_values.py",
+        "(x, (traj.valid, traj.time, traj.obs, traj.action))",
+        "(x, (traj.valid, traj.time, traj.obs))",
+        "tests/exact/test_unbiased.py -k pooled_trajectory",
+    ),
+    Mutant(
+        "errors pooled over episodes in other states",
+        "estimators/action_values.py",
+        "(x, (traj.valid, traj.time, traj.obs, traj.action))",
+        "(x, (traj.valid, traj.time, traj.action))",
+        "tests/exact/test_unbiased.py -k pooled_trajectory",
     ),
     # Batches of an older policy.
     Mutant(
@@ -1197,8 +1254,8 @@ MUTANTS = [
     Mutant(
         "one key for all environments",
         "envs/base.py",
-        "(row_keys.split(key, num_envs), params)",
-        "(jnp.stack([key] * num_envs), params)",
+        "return row_keys.split(key, num_envs)",
+        "return jnp.stack([key] * num_envs)",
         "tests/core/test_envs.py tests/core/test_rollout.py",
     ),
     Mutant(

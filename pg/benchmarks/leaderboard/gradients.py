@@ -293,6 +293,7 @@ def _estimates(
             further=estimator.further,
             num_branches=config.num_branches,
             sampling=config.sampling,
+            sample_env=config.sample_env,
             num_episodes=config.num_envs,
             branch_every=config.branch_every,
         )

@@ -40,7 +40,10 @@ from pg.train import make_chunk, make_learner, training_keys
 SNAPSHOTS = {"start": 0.0, "middle": 0.5, "end": 1.0}  # share of the training that is done
 GAMMA = 0.99
 # Fields of Config that say how a batch of complete episodes is collected.
-COLLECTION_FIELDS = ("group_size", "sampling", "num_branches", "branch_every", "critic_observe")
+COLLECTION_FIELDS = (
+    *("group_size", "sampling", "sample_env"),
+    *("num_branches", "branch_every", "critic_observe"),
+)
 # Fields of Config that say how a policy is trained, and not what it is.
 TRAINING_FIELDS = (
     *("estimator", "collect", "num_envs", "num_updates", "num_steps"),

@@ -1,0 +1,129 @@
+"""Random keys whose first numbers are given: what an environment draws by them can be spread over a
+batch of episodes as the noise of the actions is (`pg.sampling`), whatever the environment.
+
+    bits(key, shape) of a key of points: its d words, then what a plain key draws after the first d
+
+Every word is uniform, and so is what is drawn of a key that is used once, as jax asks. The first of
+the keys that are split off it is one of the same points; the others, and those that are folded out
+of it, are independent.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.random import define_prng_impl
+from jaxtyping import Array, PRNGKeyArray, Shaped, UInt, UInt32
+
+from pg.fast.row_keys import GENERATOR
+
+MOST_NUMBERS = 8  # that a key of points is asked for: later ones are independent
+_WORD = 32  # bits
+_KINDS: set[Hashable] = set()  # the implementations of keys of points
+
+
+def with_points(
+    keys: Shaped[PRNGKeyArray, " B"], points: UInt32[Array, "B d"]
+) -> Shaped[PRNGKeyArray, " B"]:
+    """Keys that draw the points first, and then what plain keys draw.
+
+    Args:
+        keys: Plain keys.
+        points: Random bits, uniform in each entry.
+
+    Raises:
+        ValueError: The keys are of another generator than jax's default.
+    """
+    implementation = str(jax.random.key_impl(keys))
+    if implementation != GENERATOR:
+        raise ValueError(
+            "sample_env hands an environment the numbers that its key draws first, for which "
+            f"jax_default_prng_impl must be {GENERATOR!r}, got {implementation!r}"
+        )
+    data = jnp.concatenate([jax.random.key_data(keys), points], axis=-1)
+    return jax.random.wrap_key_data(data, impl=_implementation(points.shape[-1]))
+
+
+def is_of_points(key: Any) -> bool:
+    """True for keys that `with_points` made."""
+    is_key = jax.dtypes.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    return is_key and jax.random.key_impl(key) in _KINDS
+
+
+def numbers_drawn(function: Callable[..., Any], *args: Any) -> int:
+    """The size of the largest array of random numbers that a function draws by any key, at most
+    `MOST_NUMBERS`; 0 where it draws none. It is traced, and not run.
+    """
+    sizes = _sizes(jax.make_jaxpr(function)(*args).jaxpr)
+    return min(MOST_NUMBERS, max(sizes, default=0))
+
+
+def _sizes(jaxpr: Jaxpr) -> Iterator[int]:
+    """The numbers of each draw in a program, those of its parts too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "random_bits":
+            yield math.prod(equation.params["shape"])
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(part):
+                yield from _sizes(part.jaxpr if isinstance(part, ClosedJaxpr) else part)
+
+
+def _is_program(x: Any) -> bool:
+    return isinstance(x, ClosedJaxpr | Jaxpr)
+
+
+@functools.cache
+def _implementation(number: int) -> Hashable:
+    """The kind of keys of `number` points: [the plain key, the points]."""
+    made = define_prng_impl(
+        key_shape=(2 + number,),
+        seed=_seed,
+        split=functools.partial(_split, number),
+        random_bits=_random_bits,
+        fold_in=functools.partial(_fold_in, number),
+        name=f"points_{number}",
+        tag="points",
+    )
+    _KINDS.add(made)
+    return made
+
+
+def _seed(seed: Array) -> UInt[Array, " D"]:
+    raise ValueError("a key of points is made of a key and its points, and not of a seed")
+
+
+def _split(number: int, data: UInt[Array, " D"], shape: tuple[int, ...]) -> UInt[Array, "*S D"]:
+    """Keys, the first of them with the same points."""
+    keys = jax.random.split(_plain(data), math.prod(shape))
+    made = jax.vmap(functools.partial(_with_own_points, number))(keys)
+    return made.at[0, 2:].set(data[2:]).reshape(*shape, -1)
+
+
+def _fold_in(number: int, data: UInt[Array, " D"], folded: Any) -> UInt[Array, " D"]:
+    return _with_own_points(number, jax.random.fold_in(_plain(data), folded))
+
+
+def _random_bits(data: UInt[Array, " D"], width: int, shape: tuple[int, ...]) -> UInt[Array, "*S"]:
+    """The points as the leading bits of the first numbers, and the plain key's bits elsewhere."""
+    plain = jax.random.bits(_plain(data), shape, f"uint{width}").reshape(-1)
+    points = data[2:][: plain.size]
+    if width < _WORD:
+        first = (points >> (_WORD - width)).astype(plain.dtype)
+    else:
+        later_bits = plain[: points.size] & ((1 << (width - _WORD)) - 1)
+        first = (points.astype(plain.dtype) << (width - _WORD)) | later_bits
+    return plain.at[: points.size].set(first).reshape(shape)
+
+
+def _with_own_points(number: int, key: PRNGKeyArray) -> UInt[Array, " D"]:
+    """The numbers of a key that draws what the plain one does, as one of points."""
+    points = jax.random.bits(key, (number,), jnp.uint32)
+    return jnp.concatenate([jax.random.key_data(key), points])
+
+
+def _plain(data: UInt[Array, " D"]) -> PRNGKeyArray:
+    return jax.random.wrap_key_data(data[:2], impl=GENERATOR)
