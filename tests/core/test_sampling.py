@@ -317,7 +317,7 @@ def test_means_stay_where_the_noise_of_the_environment_is_spread(name: Any) -> N
     expected = tabular.exact_gradient(problem.mdp, problem.logits, GAMMA)
     for estimator, critic, params in (
         ("state_value", tabular_critic(S), jnp.asarray(problem.v)),
-        ("pooled_trajectory_control_variate", tabular_critic(S, A), jnp.asarray(problem.q)),
+        ("pooled_trajectory_control_variate", tabular_critic(S), jnp.asarray(problem.q)),
     ):
         made = ESTIMATORS[estimator](policy, critic, pg.Hyperparams(gamma=GAMMA))
         z = diagnostics.z_scores(made, Params(logits, params), (), traj, num_episodes, expected)
