@@ -177,8 +177,9 @@ class Config:
     exploration of parameters it is their noise.
     """
     sample_env: bool = False
-    """Draws the environment's noise by `sampling`, too: the first random numbers of each reset and
-    each step.
+    """Draws the environment's noise by `sampling`, too, of which it needs another than independent:
+    of each reset and each step the first random numbers that are made of uniform ones (uniform,
+    normal, bernoulli, but not randint).
     """
     exploration: Exploration = "actions"
     """Random part of the policy: its actions, at every step; or its parameters, drawn once an

@@ -663,8 +663,8 @@ def _env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
     except Exception as error:
         raise ValueError(
             "sample_env hands an environment keys whose first numbers are given, and this one "
-            "takes its keys apart or keeps them in its state: leave sample_env out "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            "takes its keys apart (jax.random.key_data) or keeps them in its state: leave "
+            "sample_env out"
         ) from error
     return found
 

@@ -101,13 +101,17 @@ def name_of(name: str, settings: dict[str, Any]) -> str:
         name: of the estimator.
         settings: fields and values.
     """
-    texts = {True: "true"}
     words = [
-        f"{field}={texts.get(settings[field], settings[field])}"
+        f"{field}={_text(settings[field])}"
         for field in FIELDS
         if settings.get(field) not in (None, False, "independent", "policy", "quadratic")
     ]
     return f"{name}:{'+'.join(words)}" if words else name
+
+
+def _text(value: Any) -> str:
+    """The text of a value, as `_value` reads it."""
+    return "true" if value is True else str(value)
 
 
 def canonical_name(text: Any) -> Any:

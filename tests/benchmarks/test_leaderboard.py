@@ -173,6 +173,12 @@ def quality(estimator: str, steps: float, problem: str = "a", seconds: float = 1
     )
 
 
+def test_a_row_of_variances_says_of_how_many_episodes_its_cosine_is() -> None:
+    rows = [quality("a", 1.0), quality("b", 1.0)._replace(num_episodes=64)]
+    table = leaderboard.variance_table(rows).splitlines()[2:]
+    assert [line.split("|")[4].strip() for line in table] == ["8", "64"]
+
+
 def test_a_table_comes_back(tmp_path: Path) -> None:
     qualities = [quality("x", 12.0), quality("y", math.inf)]
     points = [CurvePoint("a", "start", "x", 1, 8, 80.0, 0.1, Estimate(0.5, 0.4, 0.6))]

@@ -102,6 +102,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_own_estimator_has_a_row_in_the_exact_table(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,7 +172,7 @@ def test_what_the_environment_s_noise_cannot_be_spread_for_is_refused() -> None:
         given = {"sampling": "sobol", "sample_env": True} | changes
         return pg.episodes(made, policy, policy.init(KEY), KEY, **given)
 
-    with pytest.raises(ValueError, match="takes its keys apart or keeps them in its state"):
+    with pytest.raises(ValueError, match="or keeps them in its state: leave sample_env out"):
         episodes(TakesKeysApart())
     with pytest.raises(ValueError, match="by sampling, got 'independent'"):
         episodes("CartPole-v1", sampling="independent")

@@ -43,7 +43,7 @@ def environments() -> Iterator[Any]:
         yield pytest.param(env, marks=[] if is_fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("env", environments())
+@pytest.mark.parametrize("env", [*environments()])
 def test_so_it_has_on_every_environment(env: str) -> None:
     if env not in ENVIRONMENTS:  # a task of the benchmark, of another environment
         assert TASKS[env].env in ENVIRONMENTS

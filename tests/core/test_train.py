@@ -68,7 +68,7 @@ def ways() -> Iterator[Any]:
             yield pytest.param(name, way, marks=[] if is_fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("estimator", "collect"), ways())
+@pytest.mark.parametrize(("estimator", "collect"), [*ways()])
 def test_every_estimator_trains_on_everything_it_accepts(estimator: str, collect: Any) -> None:
     group = 2 if FACTS[estimator].baseline == "group" else 1
     sizes = {

@@ -134,6 +134,7 @@ def noise_of_the_dynamics(problem: references.Problem) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_of_the_dynamics_one_part_in_m_plus_1_is_left() -> None:
     problem = exact_critics()
     plain = variance("state_value", "V", problem)

@@ -255,6 +255,7 @@ def test_a_divergence_is_measured_from_a_reference_that_is_another_policy() -> N
     assert "mean" in failures(verdict(wrong, num_episodes=FEW_EPISODES))
 
 
+@pytest.mark.slow
 def test_nothing_is_claimed_and_nothing_fails() -> None:
     """A bias is found and said, and so is that episodes of a window see one another."""
     found = verdict(less_the_mean, num_episodes=FEW_EPISODES)

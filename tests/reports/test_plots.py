@@ -396,7 +396,7 @@ def awkward_names() -> Iterator[Any]:
         yield pytest.param(name, marks=pytest.mark.slow if name in SLOW_FIGURES else [])
 
 
-@pytest.mark.parametrize("name", awkward_names())
+@pytest.mark.parametrize("name", [*awkward_names()])
 def test_an_awkward_figure(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many ticks, long names, tiny ranges, numbers of either sign, one point, none: legible all the
     same.

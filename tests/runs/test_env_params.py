@@ -80,6 +80,7 @@ def test_the_best_is_tried_again_and_kept_with_its_own_environment(swept: Path) 
     np.testing.assert_allclose([one["mean"] for one in summary["per_seed"]], found, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_seed_of_a_run_is_evaluated_with_the_parameters_it_was_trained_with() -> None:
     """One value for all seeds, and another for each; alone by `evaluate`."""
     values = {"max_steps_in_episode": 5, "reward_scale": np.array([1.0, 7.0])}

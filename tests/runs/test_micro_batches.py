@@ -107,6 +107,7 @@ def test_the_forecast_is_below_the_compilers_account_which_falls_with_the_parts(
     assert alone[10] < 0.2 * alone[1]
 
 
+@pytest.mark.slow
 def test_the_smallest_number_that_fits_is_chosen() -> None:
     """By the compiler's account, which is asked of the number before it, too."""
     h = execution.broadcast(Hyperparams(), 1)

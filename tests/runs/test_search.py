@@ -126,7 +126,14 @@ def test_a_search_is_found_again_by_its_content(halved: Path) -> None:
         moved.rename(halved)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 4])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(4, marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_that_was_killed_comes_to_the_same(
     halved: Path, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +176,7 @@ def test_a_rung_without_the_checkpoints_before_it_starts_anew(
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
 
+@pytest.mark.slow
 def test_a_rung_that_goes_on_elsewhere_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

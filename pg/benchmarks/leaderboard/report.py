@@ -36,14 +36,17 @@ def variance_table(qualities: Iterable[Quality]) -> str:
         "estimator",
         "variance of an episode",
         "signal to noise",
-        f"cosine of {ranked[0].num_episodes} episodes",
+        "episodes",
+        "cosine of so many",
         "μs per step",
     )
     rows = []
     for x in ranked:
         microseconds = 1e6 * x.seconds_per_episode / x.steps_per_episode
         estimates = [numerals.interval(*estimate) for estimate in (x.variance, x.snr, x.cosine)]
-        rows.append((f"`{x.estimator}`", *estimates, numerals.number(microseconds, 3)))
+        variance, snr, cosine = estimates
+        cost = numerals.number(microseconds, 3)
+        rows.append((f"`{x.estimator}`", variance, snr, str(x.num_episodes), cosine, cost))
     return tables.markdown([head, *rows])
 
 
