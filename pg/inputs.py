@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
-SHORT = 60  # names that a sentence lists
+SHORT = 80  # names that a sentence lists: all estimators, and no registry of environments
 FEW = 20  # that it lists where something else than a name was given
 WIDTH = 80  # characters of a value that it shows
 

@@ -652,21 +652,18 @@ def _env_numbers(env: Env, batch_noise: BatchNoise | None) -> EnvNumbers:
     keys = jax.random.split(key, env.num_envs)
     state, _ = jax.eval_shape(env.reset, key)
     action = jax.eval_shape(jax.vmap(lambda key: random_action(env.action_space, key)), keys)
-    found = EnvNumbers(
-        point_keys.numbers_drawn(env.reset, key),
-        point_keys.numbers_drawn(env.step, key, state, action),
-    )
-    points = jnp.zeros((env.num_envs, 1), jnp.uint32)
+    of_points = point_keys.with_points(keys, jnp.zeros((env.num_envs, 1), jnp.uint32))
     try:
-        jax.eval_shape(env.reset, point_keys.with_points(keys, points))
-        jax.eval_shape(env.step, point_keys.with_points(keys, points), state, action)
+        return EnvNumbers(
+            point_keys.numbers_drawn(env.reset, of_points),
+            point_keys.numbers_drawn(env.step, of_points, state, action),
+        )
     except Exception as error:
         raise ValueError(
             "sample_env hands an environment keys whose first numbers are given, and this one "
             "takes its keys apart (jax.random.key_data) or keeps them in its state: leave "
             "sample_env out"
         ) from error
-    return found
 
 
 def _reset_keys(

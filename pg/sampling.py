@@ -89,7 +89,7 @@ def make_noise(
         ValueError: The distribution has no `noise_quantile`, or the environments are no whole
             number of batches.
     """
-    sampling, num_episodes, _ = batch_noise
+    sampling, num_episodes = batch_noise.sampling, batch_noise.num_episodes
     if sampling == "independent":
         return lambda key, time: StepNoise(dist.draw(key))
     _check_batches(batch_noise, num_envs)
@@ -183,7 +183,7 @@ def by_state(
 
 def _check_batches(batch_noise: BatchNoise, num_envs: int) -> None:
     """Raises ValueError unless the environments are whole batches that can be sampled like this."""
-    sampling, num_episodes, _ = batch_noise
+    sampling, num_episodes = batch_noise.sampling, batch_noise.num_episodes
     if num_envs % num_episodes:
         raise ValueError(
             f"num_episodes must divide the {num_envs} environments, got {num_episodes}"

@@ -245,7 +245,10 @@ def make_env(
         return as_dtypes(state, dtypes), encoding.encode(obs)
 
     def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
-        keys = key if point_keys.is_of_points(key) else _of_each(key, num_envs)
+        keys = key  # of points there is one for each environment
+        if not point_keys.is_of_points(key):
+            check_key(key)
+            keys = row_keys.split(key, num_envs)
         return begun(*jax.vmap(one.reset, (0, None))(keys, params))
 
     def begin(state: EnvState) -> tuple[EnvState, Any]:
@@ -270,12 +273,6 @@ def make_env(
         views=one.views,
         restart=Restart(begin, horizon) if restarting else None,
     )
-
-
-def _of_each(key: jax.Array, num_envs: int) -> jax.Array:
-    """A key for each environment. Raises ValueError for something else than one key."""
-    check_key(key)
-    return row_keys.split(key, num_envs)
 
 
 def _step_of_several(

@@ -146,8 +146,9 @@ def pooled_trajectory_control_variate(
         at = at_actions(policy, critic, params, traj)
         q = value_of(at)
         v = expected_value(policy, params, traj, at.q)
-        next_v = jnp.where(traj.done, 0.0, jnp.roll(v, -1, axis=0))  # an episode's end is worth 0
-        error = jnp.where(traj.valid, traj.reward + h.gamma * next_v - q, 0.0)
+        # nothing follows an end of either kind
+        error = returns.td_error(traj.reward, traj.done, q, jnp.roll(v, -1, axis=0), h.gamma)
+        error = jnp.where(traj.valid, error, 0.0)
         pooled = mean_over_equal_steps(error, traj)
         surprise = returns.reward_to_go(pooled, traj.done, h.gamma)
         own = returns.reward_to_go(error, traj.done, h.gamma)

@@ -120,7 +120,7 @@ class Facts:
     @property
     def compares_episodes(self) -> bool:
         """True if Ψ of an episode, or the estimator's state, is made of the others of its batch."""
-        return self.pools_episodes or self.baseline in ("batch", "group", "past")
+        return self.depends_on_batch or self.baseline == "past"
 
     @property
     def needs_independent_episodes(self) -> bool:

@@ -304,12 +304,7 @@ def _check_sampling(config: Any, facts: Any) -> None:
             f"sampling={sampling!r} makes the episodes of a batch depend on each other, and "
             f"advantages={config.advantages!r} compares them: give advantages='raw', {instead}"
         )
-    if config.diagnostics:
-        raise ValueError(
-            f"diagnostics take the variance of a batch from that of its episodes, and "
-            f"sampling={sampling!r} makes these depend on each other: leave diagnostics out, and "
-            "measure whole batches by pg.diagnostics.per_batch"
-        )
+    _check_no_diagnostics(config, f"sampling={sampling!r}")
     if config.lag_mixture != "none":
         raise ValueError(
             f"sampling={sampling!r} is of a batch of one policy, and lag_mixture="
@@ -360,11 +355,16 @@ def _check_pool(config: Any) -> None:
             "network with memory makes them depend on what came before: give rnn='none' and "
             "another network, or estimator='trajectory_control_variate'"
         )
+    _check_no_diagnostics(config, f"estimator={estimator!r}")
+
+
+def _check_no_diagnostics(config: Any, what: str) -> None:
+    """Raises ValueError for diagnostics, where `what` makes episodes depend on each other."""
     if config.diagnostics:
         raise ValueError(
-            "diagnostics take the variance of a batch from that of its episodes, and estimator="
-            f"{estimator!r} makes these depend on each other: leave diagnostics out, and measure "
-            "whole batches by pg.diagnostics.per_batch"
+            f"diagnostics take the variance of a batch from that of its episodes, and {what} makes "
+            "these depend on each other: leave diagnostics out, and measure whole batches by "
+            "pg.diagnostics.per_batch"
         )
 
 

@@ -141,9 +141,8 @@ def test_transitions_are_spread_over_a_batch(sampling: Any) -> None:
 
 def test_the_second_step_is_handed_out_in_the_order_of_the_states() -> None:
     """By "array", episodes of one state, whose points are neighbours, part evenly."""
-    uniform = np.full((4, 2, 4), 0.0)
-    uniform[0, :, 1:3] = 0.5
-    uniform[1:3, :, 1:3] = 0.5
+    uniform = np.zeros((4, 2, 4))
+    uniform[:3, :, 1:3] = 0.5
     uniform[3, :, 3] = 1.0
     mdp = tabular.TabularMDP(uniform, np.zeros((4, 2)), np.eye(4)[0], np.zeros(4, bool), horizon=2)
     env, policy = envs.make_env(mdp, 8), tabular_policy(4, 2)

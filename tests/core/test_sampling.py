@@ -300,8 +300,8 @@ def test_means_of_estimators_stay(name: Any) -> None:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", DEPENDENT)
 def test_means_stay_where_the_noise_of_the_environment_is_spread(name: Any) -> None:
-    """Within standard errors of ∇J over 20,000 batches, also of errors that are pooled over the
-    episodes of a batch that meet.
+    """Within standard errors of ∇J over 20,000 batches, also of TD errors that are averaged over
+    the episodes of a batch in one state.
     """
     problem = arbitrary()
     num_episodes, logits = 4, jnp.asarray(problem.logits)

@@ -43,8 +43,7 @@ def variance_table(qualities: Iterable[Quality]) -> str:
     rows = []
     for x in ranked:
         microseconds = 1e6 * x.seconds_per_episode / x.steps_per_episode
-        estimates = [numerals.interval(*estimate) for estimate in (x.variance, x.snr, x.cosine)]
-        variance, snr, cosine = estimates
+        variance, snr, cosine = (numerals.interval(*y) for y in (x.variance, x.snr, x.cosine))
         cost = numerals.number(microseconds, 3)
         rows.append((f"`{x.estimator}`", variance, snr, str(x.num_episodes), cosine, cost))
     return tables.markdown([head, *rows])
