@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 COUNTABLE = 2**31  # counters are 32-bit integers
 LARGEST = (2 - 2**-23) * 2.0**127  # and numbers 32-bit floats
 EXAMPLE = "{'gravity': 9.8}"
-SHORT = 80  # names that a sentence lists: all estimators, and no registry of environments
+SHORT = 60  # names that a sentence lists, where something else lists them too
 FEW = 20  # that it lists where something else than a name was given
 WIDTH = 80  # characters of a value that it shows
 
@@ -136,10 +136,8 @@ def check_name(field: str, value: Any, valid: Iterable[str], listed: str = "") -
         valid_names = "there is none"
     elif not isinstance(value, str) and len(names) > FEW:  # what is no name is near to none
         valid_names = f"write a name, as {names[0]!r}"
-    elif len(names) > SHORT:  # a registry would fill the screen
-        valid_names = f"{len(names)} names are known, as {names[0]}" + (
-            f"; {listed}" if listed else ""
-        )
+    elif listed and len(names) > SHORT:  # a registry would fill the screen
+        valid_names = f"{len(names)} names are known, as {names[0]}; {listed}"
     else:
         valid_names = f"valid: {', '.join(names)}"
     raise UnknownNameError(f"unknown {field} {shown(value)}: {hint}{valid_names}", value)
