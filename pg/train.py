@@ -313,8 +313,6 @@ def gradient_step(config: Config, est: Estimator, move: OptimizerStep) -> Gradie
     def one(
         learned: Learned, source: Source, batch: Weighted, step: Int[Array, ""]
     ) -> tuple[Learned, Metrics]:
-        if config.advantages == "minibatch":
-            batch = standardise(batch)
         grads, metrics = est.grad(learned.params, batch)
         further = {"batch": batch, "key": source.key, "resample": source.resample}
         return move(learned, grads, metrics, step, **further)
@@ -380,8 +378,17 @@ def passes(config: Config, take: GradientStep) -> Passes:
     """
     steps = config.steps_per_update
     single_steps = config.minibatch_size is not None
+
+    def standardised(batch: Weighted) -> Weighted:
+        return standardise(batch) if config.advantages == "minibatch" else batch
+
+    def one_step(
+        learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
+    ) -> tuple[Learned, Metrics]:
+        return take(learned, source, standardised(source.batch), update)
+
     if steps == 1 and not single_steps:
-        return lambda learned, source, key, update: take(learned, source, source.batch, update)
+        return one_step
 
     def minibatches(
         learned: Learned, source: Source, key: PRNGKeyArray, update: Int[Array, ""]
@@ -392,8 +399,10 @@ def passes(config: Config, take: GradientStep) -> Passes:
 
         def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
-            part = devices.spread_envs(jax.tree.map(lambda x: x[:, rows], full), axis=1)
-            moved, metrics = take(learned, source, part, step)
+            part = standardised(jax.tree.map(lambda x: x[:, rows], full))
+            # Each device takes its share where it sums the gradient. Were the minibatch spread
+            # here, the devices of a CPU would meet for every mean over its steps.
+            moved, metrics = take(learned, source, devices.gather_envs(part), step)
             unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
             after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)
             return after, metrics

@@ -57,7 +57,9 @@ class Options:
     networks: tuple[str, ...] = tuple(NETWORKS)
     """Environments and networks."""
     products: bool = False
-    """Time single products in a program of their own, xᵀ g against (gᵀ x)ᵀ, of 256 rows."""
+    """Time single products xᵀ g of 256 rows in a program of their own: plain, and with xᵀ or gᵀ
+    laid out first.
+    """
     update: bool = False
     """Time whole updates of the preset, and not the gradient of one minibatch."""
     num_envs: int = 16
@@ -117,7 +119,11 @@ def products(repeats: int) -> list[list[str]]:
 
         return again
 
-    ways = {"plain": lambda x, g: x.T @ g, "transposed": lambda x, g: held(held(g.T) @ x).T}
+    ways = {
+        "plain": lambda x, g: x.T @ g,
+        "xᵀ laid out": lambda x, g: held(x.T) @ g,
+        "gᵀ laid out": lambda x, g: held(held(g.T) @ x).T,
+    }
     cells = [["inputs", "outputs", *(f"{name}, µs" for name in ways)]]
     for inputs, outputs in KERNELS:
         x = jax.random.normal(jax.random.key(0), (num_rows, inputs))

@@ -15,13 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import Program, take_turns
 
-from pg import Config, make_learner
 from pg.commands import cli
+from pg.config import Config
 from pg.fast import cores, devices
 from pg.reports import tables
-from pg.runs import execution, folders
+from pg.runs import folders
 
 MARKS = ("<!-- spread -->", "<!-- end of spread -->")
 Row = dict[str, Any]
@@ -78,7 +77,9 @@ def main() -> None:
         for shape in KERNELS:
             print(shape, busiest_thread(shape), flush=True)
         return
-    devices.use_cpu_cores(None)
+    # Before gymnax is imported, which computes something.
+    if not devices.use_cpu_cores(None):
+        cli.fail("the cores cannot become devices any more: something has been computed")
     rows: list[Row] = []
     print(f"{cores.num_cores()} cores as devices", flush=True)
     for estimator in options.estimators:
@@ -99,6 +100,10 @@ def main() -> None:
 
 def compared(network: str, estimator: str, num_seeds: int, options: Options) -> Row:
     """The wall and processor time of one device as a multiple of those spread."""
+    from timing import take_turns
+
+    from pg.train import make_learner
+
     config = Config(
         estimator=estimator,
         collect="windows",
@@ -127,8 +132,12 @@ def compared(network: str, estimator: str, num_seeds: int, options: Options) -> 
     }
 
 
-def training(config: Config, num_seeds: int, where: devices.Layout) -> Program:
+def training(config: Config, num_seeds: int, where: devices.Layout) -> Any:
     """All updates of a run, as `train.py` compiles them: a call goes on from the one before."""
+    from timing import Program
+
+    from pg.runs import execution
+
     hyperparams = execution.broadcast(config.hyperparams(), num_seeds)
     programs = execution.compile_programs(
         config, hyperparams, where, num_seeds, length=config.num_updates
@@ -191,14 +200,17 @@ def summary(rows: list[Row]) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in Markdown: ratios of the clock, and of processor time."""
-    head = ["", "largest kernel", "spread", "by the clock", "processor time"]
+    """The rows in Markdown: ratios of the clock, and of processor time, and how many cores one
+    device keeps at work.
+    """
+    head = ["", "largest kernel", "spread", "by the clock", "processor time", "cores, one device"]
     cells = [head]
     for row in rows:
         name = f"{row['network']}, `{row['estimator']}`"
         what = "environments" if row["seeds"] == 1 else f"{row['seeds']} seeds"
         ratios = [f"{row['wall']:.2f}", f"{row['processor']:.2f}"]
-        cells.append([name, f"{row['largest kernel']:,}", what, *ratios])
+        at_work = f"{row['cores of one device']:.1f}"
+        cells.append([name, f"{row['largest kernel']:,}", what, *ratios, at_work])
     return tables.markdown(cells)
 
 

@@ -24,9 +24,9 @@ from pg.fast import cores
 from pg.settings.choices import MatmulPrecision
 
 ENVS = "envs"
-# XLA cuts a product with a larger kernel by the cores of a CPU: one device then uses them all, and
-# spread over devices a run is no faster (experiments/speed/spread.py).
-SPREAD_KERNEL = 128 * 128
+# XLA cuts large products by the cores of a CPU: with a larger kernel one device keeps them all at
+# work, and spread over devices a run is no faster (experiments/speed/spread.py).
+SPREAD_KERNEL = 512 * 512
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
 
 _mapped = contextvars.ContextVar("mapped", default=1)
@@ -157,18 +157,18 @@ def envs_are_spread() -> bool:
     return ENVS in jax.sharding.get_abstract_mesh().auto_axes
 
 
-def spread_envs(tree: Any, axis: int = 0) -> Any:
-    """Leaves [..., B, ...] with the environments on `axis` spread over the devices, if that is how
-    devices are used.
+def spread_envs(tree: Any) -> Any:
+    """Leaves [B, ...] with their environments spread over the devices, if that is how devices are
+    used.
 
     Unchanged where B is no multiple of the number of devices.
     """
     if not envs_are_spread():
         return tree
-    mesh, spec = jax.sharding.get_abstract_mesh(), PartitionSpec(*[None] * axis, ENVS)
+    mesh, spec = jax.sharding.get_abstract_mesh(), PartitionSpec(ENVS)
 
     def one(x: jax.Array) -> jax.Array:
-        return x if x.shape[axis] % mesh.size else jax.lax.with_sharding_constraint(x, spec)
+        return x if x.shape[0] % mesh.size else jax.lax.with_sharding_constraint(x, spec)
 
     return jax.tree.map(one, tree)
 

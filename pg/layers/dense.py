@@ -104,10 +104,9 @@ def _rows_times_kernel(
 def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> bool:
     """True where `_with_transposed_gradient` is the faster product: on a CPU, in reverse mode, for
     many rows and a small kernel with more than one output (with one its gradient is a matrix times
-    a vector) and no fewer inputs than outputs (with 4 inputs and 64 outputs it took twice as long:
-    the product is narrow, and the transpose is of the larger side).
+    a vector).
     """
-    is_small = 1 < kernel.shape[1] <= kernel.shape[0] and kernel.size <= SMALL_KERNEL
+    is_small = kernel.shape[1] > 1 and kernel.size <= SMALL_KERNEL
     num_rows = x.shape[0]
     # An exported program leaves the number of rows open, and takes no gradient.
     has_many_rows = isinstance(num_rows, int) and num_rows >= FEWEST_ROWS
@@ -119,10 +118,11 @@ def _has_fast_transpose(x: Float[Array, "R I"], kernel: Float[Array, "I O"]) -> 
 def _with_transposed_gradient(
     x: Float[Array, "R I"], kernel: Float[Array, "I O"]
 ) -> Float[Array, "R O"]:
-    """x times kernel, [R, O], whose gradient in the kernel is (gᵀ x)ᵀ and not xᵀ g.
+    """x times kernel, [R, O], whose gradient in the kernel, xᵀ g, contracts columns with rows.
 
-    The two are equal, but on a CPU the product of gᵀ, laid out as [O, R], with x is faster than one
-    that contracts the rows of both. Barriers keep XLA from folding the transposes into the product.
+    On a CPU a product that contracts the rows of both is slow. So the narrower of the two is laid
+    out transposed: xᵀ as [I, R], or gᵀ as [O, R] for (gᵀ x)ᵀ. Barriers keep XLA from folding the
+    transposes into the product.
     """
     return x @ kernel
 
@@ -132,9 +132,8 @@ def _tangent_of_product(
 ) -> tuple[Float[Array, "R O"], Float[Array, "R O"]]:
     """x times kernel, and its derivative along the tangents.
 
-    The kernel's part is x dkernel, with each of the two once transposed and back around a barrier:
-    reverse mode makes of it the product of `_with_transposed_gradient`, forward mode one in the
-    usual order.
+    The kernel's part is x dkernel, with factors transposed and back around a barrier: reverse mode
+    makes of it the product of `_with_transposed_gradient`, forward mode one in the usual order.
     """
     (x, kernel), (dx, dkernel) = primals, tangents
     product = _with_transposed_gradient(x, kernel)
@@ -143,7 +142,11 @@ def _tangent_of_product(
         tangent = dx @ kernel
     if not isinstance(dkernel, SymbolicZero):
         held = jax.lax.optimization_barrier
-        of_kernel = held((x @ held(dkernel.T).T).T).T
+        inputs, outputs = kernel.shape
+        if inputs <= outputs:
+            of_kernel = held(x.T).T @ dkernel
+        else:
+            of_kernel = held((x @ held(dkernel.T).T).T).T
         tangent = of_kernel if isinstance(dx, SymbolicZero) else tangent + of_kernel
     return product, tangent
 

@@ -143,7 +143,7 @@ def test_environments_are_spread_where_that_pays() -> None:
     found = json.loads(out.stdout)
     expected = {
         "small": (2, "environments are spread over the 2 cores"),
-        "large": (1, "on one device, as products with kernels of up to 16,385 weights"),
+        "large": (1, "on one device, as products with kernels of up to 262,145 weights"),
         "uneven": (1, "on one device, as 7 environments at a time are no multiple of the 2 cores"),
         "unknown": (1, ""),
         "small, so far one": (1, ""),
@@ -193,6 +193,41 @@ def test_environments_are_shared_out() -> None:
         [sys.executable, "-c", SPREAD], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
     assert out.stdout == "2\n"
+
+
+EXCHANGES = """
+import re
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from pg.fast import devices
+from pg.presets import preset
+from pg.runs import execution
+
+where = devices.layout("envs")
+sizes = {"num_envs": 8, "num_steps": 16, "hidden_sizes": (8,)}
+for changes in ({}, {"minibatch_size": 16}):
+    config, h = preset("ppo", advantages="minibatch", **sizes, **changes)
+    programs = execution.compile_programs(config, execution.broadcast(h, 1), where, 1)
+    kinds = "all-reduce|all-gather|all-to-all|collective-permute"
+    text = programs.advance.as_text()
+    found = re.findall(rf" (?:{kinds})\\(.*op_name=.(\\S*?). ", text)
+    print([name.count("while/body") for name in found].count(2))  # updates, minibatches
+"""
+
+
+@pytest.mark.slow
+def test_devices_exchange_gradients_alone_in_a_minibatch_step() -> None:
+    """Every exchange takes longer on a CPU than the gradient of a few hundred rows: eight in a step
+    of ppo, for means over the minibatch, made a run on two cores 1.4 times as long.
+    """
+    out = subprocess.run(
+        [sys.executable, "-c", EXCHANGES],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.split() == ["1", "1"]
 
 
 def start(
