@@ -159,6 +159,7 @@ class Even(Lock):
         return jnp.array([[True, False], [False, True]])
 
 
+@pytest.mark.slow
 def test_masks_of_several_actions() -> None:
     for env, dials in (
         (Dialled(MultiDiscrete((3, 2))), None),

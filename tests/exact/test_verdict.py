@@ -245,7 +245,6 @@ def test_what_was_measured_is_said_of_an_estimator_that_claims_nothing() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_divergence_is_measured_from_a_reference_that_is_another_policy() -> None:
     found = verdict(sequence_estimator(kl="k1"), num_episodes=FEW_EPISODES)
     assert failures(found) == []

@@ -39,6 +39,7 @@ def own(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_claim_that_fails(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("--beside", "batch_mean", "--episodes", "4000")
     assert check.main([f"{own}:own_mean", *few]) == 1

@@ -57,6 +57,7 @@ def ranked(scores: list[float], finite: list[bool]) -> tuple[SweepSpec, list[rep
     return spec, report.rank(spec, {**fixed, "mean": np.array(scores), "finite": np.array(finite)})
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_every_run_diverges_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

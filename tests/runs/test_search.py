@@ -156,6 +156,7 @@ def test_a_search_that_was_killed_comes_to_the_same(
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
 
+@pytest.mark.slow
 def test_a_rung_without_the_checkpoints_before_it_starts_anew(
     halved: Path,
     tmp_path: Path,
@@ -176,6 +177,7 @@ def test_a_rung_without_the_checkpoints_before_it_starts_anew(
     assert table_bytes(tmp_path) == {k: x for k, x in expected.items() if "best" not in k}
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_rung_that_goes_on_elsewhere_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
