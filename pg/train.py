@@ -400,8 +400,8 @@ def passes(config: Config, take: GradientStep) -> Passes:
         def one(learned: Learned, x: tuple[Array, Array]) -> tuple[Learned, Metrics]:
             rows, step = x
             part = standardised(jax.tree.map(lambda x: x[:, rows], full))
-            # Each device takes its share where it sums the gradient. Were the minibatch spread
-            # here, the devices of a CPU would meet for every mean over its steps.
+            # Each device takes its share where it sums the gradient, and has all of the minibatch
+            # until then: spread here, devices would meet for every mean over its steps.
             moved, metrics = take(learned, source, devices.gather_envs(part), step)
             unmoved = learned._replace(stay=moved.stay, largest=moved.largest)
             after = jax.tree.map(lambda old, new: jnp.where(moved.stay, old, new), unmoved, moved)

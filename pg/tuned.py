@@ -110,7 +110,8 @@ _MINATAR: dict[str, Any] = {
     **{"entropy_coef": 0.1, "entropy_schedule": "linear"},
 }
 
-# Those of cleanrl's ppo_continuous_action.py, from 8 environments instead of one.
+# After cleanrl's ppo_continuous_action.py, from 8 environments instead of one, and without its
+# clipping of V, of observations and of rewards.
 _MUJOCO: dict[str, Any] = {
     **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
     **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
@@ -280,7 +281,10 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
-    **{name: {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")},
+    **{
+        f"gymnasium:{name}": {"ppo": _MUJOCO}
+        for name in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
+    },
 }
 
 

@@ -18,7 +18,7 @@ from pg.inputs import check_name
 from pg.presets import preset
 from pg.settings import own_files
 from pg.settings.parts import check_choices, check_part
-from pg.tuned import VARIANTS
+from pg.tuned import TUNED, VARIANTS
 
 __all__ = ["every_row", "select", "settings", "untuned_settings"]
 
@@ -32,7 +32,9 @@ def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
     """The settings of a row."""
     env = task.name if task.env is None else task.env
     label = row.settings_of or row.label
-    config, hyperparams = preset(label, task=task.name, env=env, **task.changes)
+    # a task that is not tuned by itself has the settings of its environment
+    tuned = task.name if task.name in TUNED else env
+    config, hyperparams = preset(label, task=tuned, env=env, **task.changes)
     return replace(config, **row.parts), hyperparams
 
 

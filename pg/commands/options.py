@@ -301,7 +301,7 @@ class Machine:
         entries = f"{devices.largest_kernel(params):,}"
         if self.cpu_devices is not None:
             sentence = (
-                f"spread over {there} devices, as asked; --cpu-devices 1 is likely faster, as "
+                f"spread over {there} devices, as asked; --cpu-devices 1 is about as fast, as "
                 f"products with kernels of up to {entries} weights use all cores by themselves"
             )
             return devices.layout("envs"), "" if pays or params is None else sentence

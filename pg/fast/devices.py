@@ -24,8 +24,8 @@ from pg.fast import cores
 from pg.settings.choices import MatmulPrecision
 
 ENVS = "envs"
-# XLA cuts large products by the cores of a CPU: with a larger kernel one device keeps them all at
-# work, and spread over devices a run is no faster (experiments/speed/spread.py).
+# XLA cuts large products by the cores of a CPU, so that one device keeps them at work: with a
+# kernel larger than this nothing is left to gain by spreading (experiments/speed/spread.py).
 SPREAD_KERNEL = 512 * 512
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as dead
 

@@ -28,8 +28,8 @@ __all__ = [
 # 16, 32, 64 and 128 the fastest for 1024 x 1024 on a CPU.
 MOST_ROWS, ROWS_OF_BLOCK = 256, 16
 
-# A CPU computes the gradient of a kernel with at most so many entries as a product of transposes,
-# from so many rows on. Of 1024 x 1024 it is no faster so, of 128 rows slower
+# A CPU computes the gradient of a kernel with at most so many entries from a factor laid out
+# transposed, from so many rows on. Of 1024 x 1024 it is no faster so, of 128 rows slower
 # (experiments/speed/kernel_gradients.py).
 SMALL_KERNEL, FEWEST_ROWS = 256 * 256, 192
 
@@ -127,13 +127,22 @@ def _with_transposed_gradient(
     return x @ kernel
 
 
+def _times_tangent(x: Float[Array, "R I"], dkernel: Float[Array, "I O"]) -> Float[Array, "R O"]:
+    """x dkernel, with what reverse mode lays out transposed and back around a barrier."""
+    held = jax.lax.optimization_barrier
+    inputs, outputs = dkernel.shape
+    if inputs < outputs:
+        return held(x.T).T @ dkernel
+    return held((x @ held(dkernel.T).T).T).T
+
+
 def _tangent_of_product(
     primals: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> tuple[Float[Array, "R O"], Float[Array, "R O"]]:
     """x times kernel, and its derivative along the tangents.
 
-    The kernel's part is x dkernel, with factors transposed and back around a barrier: reverse mode
-    makes of it the product of `_with_transposed_gradient`, forward mode one in the usual order.
+    Reverse mode makes of the kernel's part the product of `_with_transposed_gradient`, forward mode
+    one in the usual order.
     """
     (x, kernel), (dx, dkernel) = primals, tangents
     product = _with_transposed_gradient(x, kernel)
@@ -141,12 +150,7 @@ def _tangent_of_product(
     if not isinstance(dx, SymbolicZero):
         tangent = dx @ kernel
     if not isinstance(dkernel, SymbolicZero):
-        held = jax.lax.optimization_barrier
-        inputs, outputs = kernel.shape
-        if inputs <= outputs:
-            of_kernel = held(x.T).T @ dkernel
-        else:
-            of_kernel = held((x @ held(dkernel.T).T).T).T
+        of_kernel = _times_tangent(x, dkernel)
         tangent = of_kernel if isinstance(dx, SymbolicZero) else tangent + of_kernel
     return product, tangent
 

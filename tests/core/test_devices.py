@@ -149,7 +149,7 @@ def test_environments_are_spread_where_that_pays() -> None:
         "small, so far one": (1, ""),
         "large, so far two": (2, ""),
         "asked, small": (2, ""),
-        "asked, large": (2, "spread over 2 devices, as asked; --cpu-devices 1 is likely faster"),
+        "asked, large": (2, "spread over 2 devices, as asked; --cpu-devices 1 is about as fast"),
         "seeds, large": (2, ""),
         "one seed": (1, ""),
     }
@@ -208,18 +208,18 @@ sizes = {"num_envs": 8, "num_steps": 16, "hidden_sizes": (8,)}
 for changes in ({}, {"minibatch_size": 16}):
     config, h = preset("ppo", advantages="minibatch", **sizes, **changes)
     programs = execution.compile_programs(config, execution.broadcast(h, 1), where, 1)
+    computations = programs.advance.as_text().split("\\n\\n")
+    # that of a step adds up gradients, as one vector
+    added = re.compile(r"psum.* = f32.\\d+. ?.*all-reduce")
+    (step,) = [text for text in computations if added.search(text)]
     kinds = "all-reduce|all-gather|all-to-all|collective-permute"
-    text = programs.advance.as_text()
-    found = re.findall(rf" (?:{kinds})\\(.*op_name=.(\\S*?). ", text)
-    print([name.count("while/body") for name in found].count(2))  # updates, minibatches
+    print(len(re.findall(rf" (?:{kinds})\\(", step)))
 """
 
 
 @pytest.mark.slow
 def test_devices_exchange_gradients_alone_in_a_minibatch_step() -> None:
-    """Every exchange takes longer on a CPU than the gradient of a few hundred rows: eight in a step
-    of ppo, for means over the minibatch, made a run on two cores 1.4 times as long.
-    """
+    """With standardised advantages they met eight times, for means over the minibatch."""
     out = subprocess.run(
         [sys.executable, "-c", EXCHANGES],
         env=ENVIRONMENT,
