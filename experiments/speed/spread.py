@@ -19,6 +19,7 @@ import numpy as np
 from pg.commands import cli
 from pg.config import Config
 from pg.fast import cores, devices
+from pg.inputs import check_name
 from pg.reports import tables
 from pg.runs import folders
 
@@ -73,6 +74,13 @@ class Options:
 def main() -> None:
     """Prints a row for every network, estimator and number of seeds."""
     options = cli.options(Options, cli.docstring_of(__file__))
+    try:
+        for network in options.networks:
+            check_name("network", network, NETWORKS)
+        for estimator in options.estimators:
+            check_name("estimator", estimator, BATCHES)
+    except ValueError as error:
+        cli.fail(error)
     if options.products:
         for shape in KERNELS:
             print(shape, busiest_thread(shape), flush=True)

@@ -22,7 +22,7 @@ class Options:
     """The suite, its seeds, and the folder and the report of the results."""
 
     suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
-    """Name of the suite."""
+    """Name of the suite; mujoco is not among all, as it needs gymnasium[mujoco]."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME|FILE.py:CLASS ...]")] = ()
     """Environments of the suite to run, or FILE.py:CLASS of your own; none: all."""
     label: tuple[str, ...] = ()

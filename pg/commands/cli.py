@@ -124,12 +124,12 @@ def parse_given(
             config, hyperparams = _stored(Path(run), argv)
             stored = folders.read_options(Path(run))
             defaults = options(**resumed(stored))
-            of_machine = Machine(matmul_precision=stored.get("matmul_precision"))
+            of_machine = Machine.of_resumed(stored)
         elif file and file.run:
             config, hyperparams = file.run
             if "resume" in own:  # the train command, of which the run is
                 defaults = options(**resumed(file.options))
-                of_machine = Machine(matmul_precision=file.options.get("matmul_precision"))
+                of_machine = Machine.of_resumed(file.options)
         else:
             config, hyperparams = _preset(argv)
     except ValueError as error:

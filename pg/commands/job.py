@@ -203,9 +203,7 @@ def resume(
             strict=strict,
             allow_changed_code=allow_changed_code,
         )
-        machine = cli.Machine(
-            shard=stored.get("shard", "seeds"), matmul_precision=stored.get("matmul_precision")
-        )
+        machine = cli.Machine.of_resumed(stored)
     except ValueError as error:
         encoding.make_streams_readable()
         return cli.mistake(error)

@@ -211,13 +211,18 @@ class Machine:
     """
 
     @classmethod
+    def of_resumed(cls, asked: Mapping[str, Any]) -> "Machine":
+        """The machine of a run that goes on, where nothing else is asked for: environments are
+        spread if they were, over as many devices (`layout`). asked: options of its folder.
+        """
+        return cls(
+            shard=asked.get("shard", "seeds"), matmul_precision=asked.get("matmul_precision")
+        )
+
+    @classmethod
     def of_run(cls, asked: Mapping[str, Any]) -> "Machine":
         """The machine of a run that is evaluated or replayed. asked: options of its folder."""
-        return cls(
-            shard=asked.get("shard", "seeds"),
-            cpu_devices=asked.get("cpu_devices"),
-            matmul_precision=asked.get("matmul_precision"),
-        )
+        return dataclasses.replace(cls.of_resumed(asked), cpu_devices=asked.get("cpu_devices"))
 
     @property
     def several(self) -> bool:

@@ -394,3 +394,23 @@ def test_a_run_over_seeds_goes_on_over_environments_that_the_devices_do_not_divi
     resumed = train(*uneven, "--shard", "envs", "--num-updates", "4")
     assert resumed.returncode == 0, resumed.stderr
     assert "4/4 updates" in resumed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["--cpu-devices", "2"]], ids=["cores", "asked"])
+def test_environments_that_were_spread_are_spread_where_a_run_goes_on(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    """Over as many devices, with the bits of a run that was not interrupted."""
+    begin = [*RUN, "--shard", "envs", *flags, "--num-envs", "8", "--out", str(tmp_path)]
+    assert train(*begin, "--name", "half", "--num-updates", "2").returncode == 0
+    assert train(*begin, "--name", "whole", "--num-updates", "4").returncode == 0
+    half, whole = (next(tmp_path.glob(f"*/*/{name}")) for name in ("half", "whole"))
+    before = folders.num_devices(half)
+    resumed = train("--resume", str(half), "--strict", "--num-updates", "4")
+    assert resumed.returncode == 0, resumed.stderr
+    assert before is not None
+    assert folders.num_devices(half) == before
+    assert "is 'envs' there" not in resumed.stdout
+    parameters = [(folder / "params.safetensors").read_bytes() for folder in (half, whole)]
+    assert parameters[0] == parameters[1]
