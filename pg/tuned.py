@@ -110,6 +110,13 @@ _MINATAR: dict[str, Any] = {
     **{"entropy_coef": 0.1, "entropy_schedule": "linear"},
 }
 
+# Those of cleanrl's ppo_continuous_action.py, from 8 environments instead of one.
+_MUJOCO: dict[str, Any] = {
+    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
+    **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
+    **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
+}
+
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "CartPole-v1": {
         "leave_one_out": {"num_updates": 60},
@@ -273,6 +280,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "Freeway-MinAtar": {"ppo": {**_MINATAR, "num_updates": 700}},
     "SpaceInvaders-MinAtar": {"ppo": {**_MINATAR, "num_updates": 200}},
     "Seaquest-MinAtar": {"ppo": {**_MINATAR, "num_updates": 300}},
+    **{name: {"ppo": _MUJOCO} for name in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")},
 }
 
 

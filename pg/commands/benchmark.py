@@ -54,7 +54,7 @@ class Options:
     of today.
     """
     seeds: int | None = None
-    """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar 10."""
+    """Seeds 0, 1, ... of each environment and label; none: 20, for MinAtar and MuJoCo 10."""
     seeds_per_program: int = 20
     """Largest number of vmapped runs in one program."""
     eval_episodes: int | None = None

@@ -956,9 +956,11 @@ def test_profiles_of_one_label_have_the_best_rows_beside_it(
 
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
-    assert len(TASKS) == len(SUITES["all"]) == 28
-    for task in SUITES["all"]:
-        assert (task.env or task.name) in ENVIRONMENTS
+    assert len(SUITES["all"]) == 28
+    assert list(TASKS.values()) == [*SUITES["all"], *SUITES["mujoco"]]
+    for task in TASKS.values():
+        env = task.env or task.name
+        assert env in ENVIRONMENTS or env == f"gymnasium:{task.name}"
         assert len({row.label for row in task.rows}) == len(task.rows) > 0
         assert {row.label for row in task.rows} <= {*FACTS, *VARIANTS}
         assert task.best is None or task.floor <= task.best
