@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import Program, take_turns
 
 from pg.commands import cli
 from pg.config import Config
@@ -108,8 +109,6 @@ def main() -> None:
 
 def compared(network: str, estimator: str, num_seeds: int, options: Options) -> Row:
     """The wall and processor time of one device as a multiple of those spread."""
-    from timing import take_turns
-
     from pg.train import make_learner
 
     config = Config(
@@ -140,10 +139,8 @@ def compared(network: str, estimator: str, num_seeds: int, options: Options) -> 
     }
 
 
-def training(config: Config, num_seeds: int, where: devices.Layout) -> Any:
+def training(config: Config, num_seeds: int, where: devices.Layout) -> Program:
     """All updates of a run, as `train.py` compiles them: a call goes on from the one before."""
-    from timing import Program
-
     from pg.runs import execution
 
     hyperparams = execution.broadcast(config.hyperparams(), num_seeds)

@@ -81,6 +81,14 @@ print(json.dumps(found))
 """
 
 
+def printed(script: str, *arguments: str) -> str:
+    """The output of a script in a process of its own, whose devices are not chosen yet."""
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    ).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.acceptance("D8")
 @pytest.mark.parametrize("names", [("standardised", "actor_critic", "ppo"), ("vtrace",)])
@@ -89,9 +97,7 @@ def test_sharded_is_unsharded_on_four_devices(names: tuple[str, ...]) -> None:
     word from each other, the environments of a run do: their sums, and their steps only where
     minibatches are drawn from all of them, or quantiles of weights taken.
     """
-    command = [sys.executable, "-c", SHARDED, *names]
-    out = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    found = json.loads(out.stdout.splitlines()[-1])
+    found = json.loads(printed(SHARDED, *names).splitlines()[-1])
     assert len(found) == 2 * len(names)
     for name, (params, metrics, returns, collectives) in found.items():
         assert params < 1e-5, name
@@ -133,14 +139,7 @@ def test_environments_are_spread_where_that_pays() -> None:
     """By the shapes of the parameters alone, of which vectors do not count; what was asked for is
     obeyed, and what a run had so far stays. What is not as asked, or unlikely to pay, is said.
     """
-    out = subprocess.run(
-        [sys.executable, "-c", LAYOUTS],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = json.loads(out.stdout)
+    found = json.loads(printed(LAYOUTS))
     expected = {
         "small": (2, "environments are spread over the 2 cores"),
         "large": (1, "on one device, as products with kernels of up to 262,145 weights"),
@@ -189,10 +188,7 @@ def test_environments_are_shared_out() -> None:
     """Each of two devices has half of them; whole numbers are added as such, and what is of one
     type at once.
     """
-    out = subprocess.run(
-        [sys.executable, "-c", SPREAD], env=ENVIRONMENT, capture_output=True, text=True, check=True
-    )
-    assert out.stdout == "2\n"
+    assert printed(SPREAD) == "2\n"
 
 
 EXCHANGES = """
@@ -220,14 +216,7 @@ for changes in ({}, {"minibatch_size": 16}):
 @pytest.mark.slow
 def test_devices_exchange_gradients_alone_in_a_minibatch_step() -> None:
     """With standardised advantages they met eight times, for means over the minibatch."""
-    out = subprocess.run(
-        [sys.executable, "-c", EXCHANGES],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert out.stdout.split() == ["1", "1"]
+    assert printed(EXCHANGES).split() == ["1", "1"]
 
 
 def start(

@@ -178,7 +178,6 @@ def test_a_rung_without_the_checkpoints_before_it_starts_anew(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_rung_that_goes_on_elsewhere_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
