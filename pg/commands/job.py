@@ -257,9 +257,9 @@ def _run(
         _say_remarks(config, hyperparams, env, in_parts)
     about: dict[str, Any] = {
         "setup": _identity(config, hyperparams, options),
-        "versions": folders.environment(layout) | host_states.about(config),
+        "versions": folders.environment(layout) | host_states.about([config]),
     }
-    partial = _restored(folder, config, hyperparams, like, about, seeds, strict=options.strict)
+    partial = _restored(folder, config, hyperparams, like, about, seeds, layout, options)
     if partial and partial.updates > config.num_updates:
         raise ValueError(
             f"num_updates must be at least the {partial.updates} that are done, got "
@@ -699,13 +699,13 @@ def _restored(
     like: Any,
     about: dict[str, Any],
     seeds: range,
-    *,
-    strict: bool,
+    layout: Any,
+    options: Options,
 ) -> Any:
     """The part of the run that is done, in all processes; None: nothing. Adds to `about` the
     versions, devices, micro-batches and code that have changed since.
     """
-    from pg.runs import checkpoints, host_states
+    from pg.runs import checkpoints, execution, host_states
 
     found = None
     if folder and (folder / "checkpoints").is_dir():
@@ -715,11 +715,11 @@ def _restored(
         of_batch = folders.differing(
             {"micro_batches": _micro_batches_of(folder)}, {"micro_batches": config.micro_batches}
         )
-        partial, anew = host_states.taken_up(config, hyperparams, found.partial, seeds)
-        of_envs = [anew] if anew else []
-        changed = [*found.changed, *of_batch, *code.changes(before, config), *of_envs]
-        found = found._replace(partial=partial, changed=changed)
-        if found.changed and strict:
+        keys = execution.filled_up(execution.seed_keys(seeds)[0], layout.round_up(len(seeds)))
+        found = host_states.taken_up(config, hyperparams, found, keys)
+        changed = [*found.changed, *of_batch, *code.changes(before, config)]
+        found = found._replace(changed=changed)
+        if found.changed and options.strict:
             raise ValueError(
                 f"what it was run with has changed, and bits may with it: "
                 f"{'; '.join(found.changed)}"

@@ -1,21 +1,21 @@
-"""The environments of a run that live outside of its checkpoints, in Python or in another process.
+"""The environments of runs that live outside of their checkpoints, in Python or in another process.
 
 A checkpoint holds arrays. Of an environment in Python it has the history of the episode (`promise`
-says so at the start), from which a run that goes on brings the environment back; or, where that
-cannot be, begins a new episode.
+says so at the start), from which runs that go on bring the environment back; or, where that
+cannot be, begin a new episode. So do single runs and the runs of sweeps and searches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 from pg.config import Config, Hyperparams
-from pg.envs.adapters.hosts import HostError
+from pg.envs.adapters.base import HostError, faults_in_one_sentence
 from pg.envs.registry import environment_of
-from pg.runs.execution import PartialRun
-from pg.seeds import seed_key
+from pg.runs import execution
+from pg.runs.checkpoints import Restored
 from pg.train import make_learner, training_keys
 
 
@@ -28,43 +28,60 @@ def promise(config: Config) -> str:
     return str(getattr(environment_of(config.env), "promise", ""))
 
 
-def about(config: Config) -> dict[str, str]:
-    """The promise as an entry of `versions.json`; {} where there is none."""
-    sentence = promise(config)
-    return {"environments": sentence} if sentence else {}
+def promises(configs: Iterable[Config]) -> list[str]:
+    """The promises of several runs, each once."""
+    return list(dict.fromkeys(filter(None, map(promise, configs))))
+
+
+def about(configs: Iterable[Config]) -> dict[str, str]:
+    """The promises as an entry of `versions.json`; {} where there is none."""
+    sentences = promises(configs)
+    return {"environments": "; ".join(sentences)} if sentences else {}
 
 
 def taken_up(
-    config: Config, hyperparams: Hyperparams, partial: PartialRun, seeds: Sequence[int]
-) -> tuple[PartialRun, str]:
-    """The run with its environments where they were, or at the beginning of new episodes.
+    config: Config, hyperparams: Hyperparams, found: Restored, keys: jax.Array
+) -> Restored:
+    """The runs with their environments where they were, or at the beginning of new episodes.
 
     Args:
-        config: The settings.
-        hyperparams: The others.
-        partial: The run so far, as a checkpoint has it.
-        seeds: Of its runs; further ones only fill up the devices.
+        config: The static settings.
+        hyperparams: The others, leaves [n] or scalars.
+        found: The runs so far, as a checkpoint has them.
+        keys: The training keys of as many runs as go on, [n]; further runs than there were are
+            copies of the last.
 
     Returns:
-        The run, and a sentence on the episodes that could not be taken up again, or "".
+        The runs, where environments are taken up n of them; episodes that could not be taken up
+        again are among what has changed.
     """
     env = environment_of(config.env)
     if config.collect == "episodes" or not hasattr(env, "bring_back"):
-        return partial, ""
+        return found
+    n, partial, changed = len(keys), found.partial, found.changed
+    states = execution.filled_up(execution.first(partial.states, n), n)
     try:
-        env.bring_back(partial.states.rollout)
-        return partial, ""
+        rollout = env.bring_back(states.rollout)
     except HostError as error:
-        reason = f"unfinished episodes were begun anew: {error}"
-    learner = make_learner(config, hyperparams)
+        rollout = _begun_anew(config, hyperparams, partial.updates, keys)
+        changed = [*changed, f"unfinished episodes were begun anew: {error}"]
+    partial = partial._replace(states=states._replace(rollout=rollout))
+    return found._replace(partial=partial, changed=changed)
+
+
+@faults_in_one_sentence()
+def _begun_anew(config: Config, hyperparams: Hyperparams, updates: int, keys: jax.Array) -> Any:
+    """The states of new episodes, leaves [n, ...]; after another update they are others."""
+    h = execution.broadcast(hyperparams, len(keys))
+    config = execution.bounded(config, h.env_params)
 
     @jax.jit
-    def fresh(key: jax.Array) -> Any:
+    def fresh(key: jax.Array, h: Hyperparams) -> Any:
         init_key, _ = training_keys(key, 0, 0)
-        return learner.init(jax.random.fold_in(init_key, partial.updates)).rollout
+        return make_learner(config, h).init(jax.random.fold_in(init_key, updates)).rollout
 
-    num_runs = len(partial.states.update)
-    keys = [seed_key(seeds[min(i, len(seeds) - 1)]) for i in range(num_runs)]
-    rollouts = [jax.device_get(fresh(key)) for key in keys]
-    rollout = jax.tree.map(lambda *x: np.stack(x), *rollouts)
-    return partial._replace(states=partial.states._replace(rollout=rollout)), reason
+    rollouts = []
+    for i, key in enumerate(keys):
+        of_run = jax.tree.map(lambda x, i=i: x[i], h)
+        rollouts.append(jax.device_get(fresh(key, of_run)))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rollouts)

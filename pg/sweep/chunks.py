@@ -34,9 +34,9 @@ WIDTH_ELSEWHERE = 1024
 _COPIES = 2
 
 
-# First run of a chunk and number of its runs -> where it is to go on from, and what keeps its
-# states.
-Keeping = Callable[[int, int], tuple[PartialRun | None, Keep | None]]
+# First run of a chunk, number of its runs, training keys and hyperparameters of these and of those
+# that fill it up, [n] -> where it is to go on from, and what keeps its states.
+Keeping = Callable[[int, int, jax.Array, Hyperparams], tuple[PartialRun | None, Keep | None]]
 
 
 class Plan(NamedTuple):
@@ -156,7 +156,7 @@ def chunks(
         count = min(plan.chunk, total - first)
         rows = jax.tree.map(itemgetter(slice(first, first + count)), (*keys, hyperparams))
         train_keys, eval_keys, h = execution.filled_up(rows, plan.chunk)
-        partial, keep = keeping(first, count)
+        partial, keep = keeping(first, count, train_keys, h)
         result = execution.train(
             programs,
             train_keys,

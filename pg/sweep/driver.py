@@ -3,6 +3,7 @@ them; of several processes the first one writes for all.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from pg.runs import (
     execution,
     files,
     folders,
+    host_states,
     memory,
     results,
     sweeps,
@@ -74,6 +76,7 @@ def run_sweep(
     tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     say(f"{spec.title}: {tried}; {folder}")
     say_presets(spec)
+    say_promises(config for config, _ in spec.programs())
     say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
         if devices.is_first():
@@ -92,6 +95,12 @@ def say_presets(spec: SweepSpec) -> None:
     if spec.presets:
         names = ", ".join(spec.presets)
         say(f"as with pg train, each configuration has its own {names} (sweep.json lists them)")
+
+
+def say_promises(configs: Iterable[Config]) -> None:
+    """Says what becomes of unfinished episodes where runs of these settings are interrupted."""
+    for sentence in host_states.promises(configs):
+        say(sentence)
 
 
 def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:
@@ -146,7 +155,9 @@ def run(
             f"this sweep was started with --width {stored}: leave --width out, or "
             f"choose another --out"
         )
-    versions = folders.environment(layout)
+    versions = folders.environment(layout) | host_states.about(
+        config for config, _ in spec.programs()
+    )
     if stored and done < spec.num_runs and devices.is_first():
         _say_changes(spec, folder, stored, versions)
     if done:
@@ -316,8 +327,16 @@ def fresh(
     h = hyperparams_of(spec.hyperparams, spec.traced(range(best, best + 1)))
     again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
     plan = compile_plan(again, config, h, layout, width=width, limit=limit)
+    resumed: list[dict[str, Any]] = []
     keeping = _keeping(
-        again, folder / "checkpoints", f"best-{best}", config, 0, checkpointing, layout
+        again,
+        folder / "checkpoints",
+        f"best-{best}",
+        config,
+        0,
+        checkpointing,
+        layout,
+        record=resumed.append,
     )
     keys = execution.seed_keys(seeds)
     started = time.monotonic()
@@ -342,7 +361,10 @@ def fresh(
         "greedy": spec.greedy,
         "command": "sweep.py",
     }
-    folders.write_setup(place, config, best_h, options, folders.environment(layout))
+    versions = folders.environment(layout) | host_states.about([config])
+    if resumed:
+        versions["resumed"] = resumed
+    folders.write_setup(place, config, best_h, options, versions)
     return writing.write_results(place, run, evaluations, seeds)
 
 
@@ -400,6 +422,7 @@ def _run_group(
             checkpointing,
             plan.programs.layout,
             rung,
+            record=functools.partial(specs.record_resumed, folder),
         )
         trained = chunks.chunks(
             plan,
@@ -434,17 +457,20 @@ def _keeping(
     checkpointing: Checkpointing,
     layout: Layout,
     rung: Rung = rungs.WHOLE,
+    *,
+    record: Callable[[dict[str, Any]], object],
 ) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
-    first: of the runs of `config`, their number in the spec.
+    first: of the runs of `config`, their number in the spec. record: keeps what a chunk that goes
+    on may differ by, an entry of `resumed`.
     """
     num_updates = rung.updates(config)
     like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
     about = {"setup": spec.to_json(), "versions": folders.environment(layout)}
 
-    def keeping(start: int, count: int) -> Any:
+    def keeping(start: int, count: int, keys: jax.Array, hyperparams: Hyperparams) -> Any:
         columns = specs.labelled(spec, first + start, count)
         place = (
             folder / f"{name}-{first + start:06}-{first + start + count - 1:06}"
@@ -462,8 +488,13 @@ def _keeping(
             if found is None and rung.earlier:
                 runs = range(first + start, first + start + count)
                 found = rungs.carried_over(rung.earlier, runs, place, like, about, columns)
-        for remark in found.messages() if found else []:
-            say(remark)
+        if found:
+            found = host_states.taken_up(config, hyperparams, found, keys)
+            for remark in found.messages():
+                say(remark)
+            if found.changed:
+                numbers = [first + start, first + start + count - 1]
+                record({"runs": numbers, "after": found.partial.updates, "changed": found.changed})
         partial = checkpoints.shared(found, like, count)
         keeper = checkpointing.keeper(place, about, columns, partial)
 

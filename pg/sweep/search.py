@@ -21,9 +21,10 @@ import numpy as np
 
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
+from pg.config import Config
 from pg.fast import devices
 from pg.fast.devices import Layout
-from pg.runs import files, folders, sweeps
+from pg.runs import files, folders, host_states, sweeps
 from pg.sweep import driver, proposals, report, rungs, spaces
 from pg.sweep import spec as specs
 from pg.sweep.report import Ranked
@@ -82,8 +83,7 @@ class Search:
         """The rule, and of what it may propose the presets and the digests of one's own parts."""
         data = self.rule.to_json()
         if isinstance(self.rule, Tpe):
-            proposed = _lasting(self, proposals.corners(self.rule.spaces))
-            whole = dataclasses.replace(self.sweep, table=proposed)
+            whole = _widest(self)
             data["parts"] = whole.to_json().get("parts", [])
             if whole.presets:
                 data["presets"] = whole.presets
@@ -149,14 +149,24 @@ def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> i
 def check(search: Search, layout: Layout) -> None:
     """Raises ValueError for all that can be refused before the first update."""
     search.divisors()
+    if isinstance(search.rule, Tpe):
+        proposals.check_installed()
+        if jax.process_count() > 1:
+            raise ValueError("method must be another than tpe in a job of several processes")
+    specs.check(_widest(search), layout)
+
+
+def _widest(search: Search) -> SweepSpec:
+    """A sweep with all static settings that a search may come to."""
     if isinstance(search.rule, Halving):
-        specs.check(search.sweep, layout)
-        return
-    proposals.check_installed()
-    if jax.process_count() > 1:
-        raise ValueError("method must be another than tpe in a job of several processes")
+        return search.sweep
     table = _lasting(search, proposals.corners(search.rule.spaces))
-    specs.check(dataclasses.replace(search.sweep, table=table), layout)
+    return dataclasses.replace(search.sweep, table=table)
+
+
+def _configs(search: Search) -> list[Config]:
+    """The static settings that a search may come to."""
+    return [config for config, _ in _widest(search).programs()]
 
 
 def _make(search: Search, folder: Path, layout: Layout) -> None:
@@ -167,7 +177,8 @@ def _make(search: Search, folder: Path, layout: Layout) -> None:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
     files.remove_leftovers(folder)
     if not (folder / "search.json").exists():
-        about = {"search": search.to_json(), "versions": folders.environment(layout)}
+        versions = folders.environment(layout) | host_states.about(_configs(search))
+        about = {"search": search.to_json(), "versions": versions}
         folders.write_json(folder / "search.json", {**search.sweep.to_json(), **about})
 
 
@@ -179,6 +190,7 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
     total = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
     driver.say(f"{spec.title}: {total}, {len(divisors)} rungs; {folder}")
     driver.say_presets(spec)
+    driver.say_promises(_configs(search))
     driver.say_unused(spec, spec.table)
     rounds: list[Round] = []
     earlier = None
@@ -216,6 +228,7 @@ def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
     rule, base = search.rule, search.sweep
     what = f"{rule.trials} configurations × {len(base.seeds)} seeds, {rule.batch} at a time"
     driver.say(f"{base.title}: {what}; {folder}")
+    driver.say_promises(_configs(search))
     driver.say_unused(base, rule.spaces)
     rounds: list[Round] = []
     for k, first in enumerate(range(0, rule.trials, rule.batch)):

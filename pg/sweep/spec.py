@@ -327,6 +327,15 @@ def stored_versions(folder: Path) -> dict[str, Any]:
     return dict(stored.get("versions", {}))
 
 
+def record_resumed(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Adds an entry to `resumed` of the versions in sweep.json."""
+    path = folder / "sweep.json"
+    stored = folders.read_json(path, {"versions": folders.VERSIONS})
+    before = stored["versions"].get("resumed", [])
+    versions = {**stored["versions"], "resumed": [*before, entry]}
+    folders.write_json(path, {**stored, "versions": versions})
+
+
 def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
     """sweep.json.
 

@@ -17,17 +17,23 @@ import numpy as np
 import pytest
 
 from pg import rollout
+from pg.commands import cli
 from pg.config import Config
 from pg.envs import configured, make_env
 from pg.envs.adapters import base, hosted, make
 from pg.envs.adapters.gymnasium import adapt
 from pg.envs.adapters.hosts import KEPT, Host, HostError, Outcome
 from pg.envs.adapters.python_envs import PythonFleet, Recipe
+from pg.fast import devices
 from pg.networks import make_policy
-from pg.runs import execution, host_states
+from pg.runs import checkpoints, execution, host_states, sweeps
+from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
+from pg.sweep import SweepSpec, driver
+from pg.sweep import spec as specs
 from pg.train import make_learner, training_keys
 
+HOW = cli.Checkpointing()
 TINY: dict[str, Any] = {
     "estimator": "actor_critic",
     "collect": "windows",
@@ -287,22 +293,26 @@ def test_a_state_that_does_not_come_back_is_an_error_and_no_other_state() -> Non
         jax.block_until_ready(env.step(jax.random.key(1), once, actions)[1].reward)
 
 
+def taken_up(config: Config, partial: Any, num_runs: int = 1) -> Any:
+    """A run of seed 0, with copies of it, as it goes on from what a checkpoint has of it."""
+    keys = execution.filled_up(execution.seed_keys([0])[0], num_runs)
+    found = checkpoints.Restored(partial, [], [])
+    return host_states.taken_up(config, config.hyperparams(), found, keys)
+
+
 def trained(env: Any, num_updates: int, partial: Any = None) -> tuple[Any, Any]:
-    """A run, and what a checkpoint has of it after half of the updates."""
+    """A run, and what a checkpoint has of it at its end; of one that goes on, what has changed."""
     config = Config(**TINY, env=env, num_updates=num_updates, schedule="constant")
-    if partial is not None:
-        partial, reason = host_states.taken_up(config, config.hyperparams(), partial, [0])
-        partial = (partial, reason)
+    found = taken_up(config, partial) if partial else None
     kept = {}
 
     def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
         rows.append(metrics)
         kept[done] = execution.PartialRun(states(), execution.joined(rows))
 
-    rows: list[Any] = [partial[0].metrics] if partial else []
-    going_on = partial[0] if partial else None
-    run = execution.run(config, None, [0], keep=keep, partial=going_on)
-    return (run, partial[1]) if partial else (run, kept[num_updates])
+    rows: list[Any] = [partial.metrics] if partial else []
+    run = execution.run(config, None, [0], keep=keep, partial=found and found.partial)
+    return run, found.changed if found else kept[num_updates]
 
 
 def test_a_run_goes_on_bit_for_bit_where_its_environments_repeat_themselves() -> None:
@@ -312,8 +322,8 @@ def test_a_run_goes_on_bit_for_bit_where_its_environments_repeat_themselves() ->
     whole, _ = trained(adapted(), 6)
     _, half = trained(adapted(), 3)
     assert half.states.rollout.time.any()  # some episodes are unfinished
-    rest, reason = trained(adapted(), 6, half)
-    assert not reason
+    rest, changed = trained(adapted(), 6, half)
+    assert not changed
     for name, x in whole.metrics.items():
         np.testing.assert_array_equal(x, rest.metrics[name], name)
     jax.tree.map(np.testing.assert_array_equal, whole.states.params, rest.states.params)
@@ -322,18 +332,103 @@ def test_a_run_goes_on_bit_for_bit_where_its_environments_repeat_themselves() ->
 def test_unfinished_episodes_that_cannot_be_taken_up_are_begun_anew() -> None:
     _, half = trained(adapt(Clock, "Clock", 9), 3)
     config = Config(**TINY, env=adapt(Clock, "Clock", 9), num_updates=6)
-    fresh, reason = host_states.taken_up(config, config.hyperparams(), half, [0])
+    found = taken_up(config, half)
+    (reason,) = found.changed
     assert reason.startswith("unfinished episodes were begun anew: Clock does not repeat itself")
+    fresh = found.partial
     assert half.states.rollout.time.any()
     assert not fresh.states.rollout.time.any()
     jax.tree.map(np.testing.assert_array_equal, fresh.states.params, half.states.params)
     # of this update: another run from here begins others
-    again = host_states.taken_up(config, config.hyperparams(), half, [0])[0]
+    again = taken_up(config, half).partial
     np.testing.assert_array_equal(fresh.states.rollout.obs, again.states.rollout.obs)
     init_key, _ = training_keys(seed_key(0), 0, 0)
     at_start = make_learner(config, config.hyperparams()).init(init_key).rollout
     assert not np.array_equal(fresh.states.rollout.obs[0], at_start.obs)
     assert execution.run(config, None, [0], partial=fresh).finished
+
+
+def test_copies_of_a_run_have_environments_of_their_own() -> None:
+    """Copies fill up a chunk of a sweep; no step brings them back from their history."""
+    elsewhere = Config(**TINY, env=adapt(Logged, "Logged", 9))
+    learner = make_learner(elsewhere, elsewhere.hyperparams())
+    states = jax.tree.map(lambda x: np.asarray(x)[None], jax.jit(learner.init)(jax.random.key(0)))
+    partial = execution.PartialRun(states, {"env_steps": np.zeros((1, 0), np.int32)})
+    env = adapt(Logged, "Logged", 9)
+    found = taken_up(Config(**TINY, env=env), partial, num_runs=3)
+    is_play = lambda x: isinstance(x, hosted.Play)  # noqa: E731
+    leaves = jax.tree.leaves(found.partial.states.rollout, is_leaf=is_play)
+    (numbers,) = [np.asarray(leaf.number) for leaf in leaves if is_play(leaf)]
+    assert numbers.shape == (3, TINY["num_envs"], 2)
+    assert len({tuple(number) for number in numbers.reshape(-1, 2)}) == 3 * TINY["num_envs"]
+    assert env.host.recalled == 3 * TINY["num_envs"]
+    assert not found.changed
+
+
+class Interrupting(cli.Progress):
+    """Sends Ctrl-C at the third call."""
+
+    calls = 0
+
+    def __call__(self, *args: Any) -> None:
+        super().__call__(*args)
+        Interrupting.calls += 1
+        if Interrupting.calls == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted_sweep(env: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
+    """A sweep of three runs in two chunks, the second of which is interrupted after an update."""
+    spec = sweep_of(env)
+    Interrupting.calls = 0
+    monkeypatch.setattr(cli, "Progress", Interrupting)
+    # a test's process may ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted):
+            driver.run(spec, folder, devices.layout(most=1), HOW, width=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return spec
+
+
+def sweep_of(env: Any) -> SweepSpec:
+    config = Config(**TINY, env=env, num_updates=2, schedule="constant")
+    rates = {"learning_rate": [1e-3, 1e-2, 1e-1]}
+    return SweepSpec(config, config.hyperparams(), rates, range(1), episodes=2)
+
+
+def test_a_sweep_begins_unfinished_episodes_anew_where_it_must(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says so, and writes it down."""
+    interrupted_sweep(adapt(Clock, "Clock", 9), tmp_path, monkeypatch)
+    assert len(sweeps.read_runs(tmp_path)["run"]) == 2
+    driver.run(sweep_of(adapt(Clock, "Clock", 9)), tmp_path, devices.layout(most=1), HOW)
+    assert "unfinished episodes were begun anew" in capsys.readouterr().out
+    assert np.isfinite(sweeps.read_runs(tmp_path)["mean"]).all()
+    versions = specs.stored_versions(tmp_path)
+    assert "a resumed run" in versions["environments"]
+    (entry,) = versions["resumed"]
+    assert (entry["runs"], entry["after"]) == ([2, 2], 1)
+    assert entry["changed"][0].startswith("unfinished episodes were begun anew: Clock does not")
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_bit_for_bit_where_environments_repeat_themselves(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def adapted() -> Any:  # another process has another host
+        return adapt(Logged, "Logged", 9)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    driver.run(sweep_of(adapted()), whole, devices.layout(most=1), HOW, width=2)
+    interrupted_sweep(adapted(), broken, monkeypatch)
+    driver.run(sweep_of(adapted()), broken, devices.layout(most=1), HOW)
+    jax.tree.map(np.testing.assert_array_equal, *map(sweeps.read_runs, (whole, broken)))
+    for path in (whole / "metrics").iterdir():
+        assert path.read_bytes() == (broken / "metrics" / path.name).read_bytes()
+    assert "resumed" not in specs.stored_versions(broken)
 
 
 def test_episodes_need_no_promise() -> None:

@@ -885,9 +885,16 @@ MUTANTS = [
     Mutant(
         "episodes begun anew are those of the start",
         "runs/host_states.py",
-        "learner.init(jax.random.fold_in(init_key, partial.updates))",
-        "learner.init(init_key)",
+        "make_learner(config, h).init(jax.random.fold_in(init_key, updates))",
+        "make_learner(config, h).init(init_key)",
         "tests/core/test_hosted_envs.py -k begun_anew",
+    ),
+    Mutant(
+        "sweep whose environments in Python are not taken up again",
+        "sweep/driver.py",
+        "            found = host_states.taken_up(config, hyperparams, found, keys)\n",
+        "",
+        "tests/core/test_hosted_envs.py -k sweep_begins",
     ),
     # Observations that are trees.
     Mutant(

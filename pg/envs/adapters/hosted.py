@@ -32,7 +32,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from pg.envs import environment
 from pg.envs.adapters.base import Adapter, State
-from pg.envs.adapters.hosts import Host
+from pg.envs.adapters.hosts import Host, as_numbers
 
 __all__ = ["HostedEnv", "Play"]
 
@@ -153,19 +153,27 @@ class HostedEnv(Adapter):
         state = State(time=state.time + 1, inner=after, truncated=truncated)
         return obs, state, reward, terminated, {}
 
-    def bring_back(self, states: Any) -> None:
-        """Environments of the host in these states, leaves [...] of numpy.
+    def bring_back(self, states: Any) -> Any:
+        """These states, leaves [...] of numpy, under the numbers that the host has them by; of
+        several that are the same each has an environment of its own.
 
         Raises HostError where a state cannot be taken up again.
         """
-        is_play = lambda x: isinstance(x, Play)  # noqa: E731
-        for play in filter(is_play, jax.tree.leaves(states, is_leaf=is_play)):
+
+        def brought_back(play: Play) -> Play:
             axes = play.time.ndim
             rows = play._replace(mask=(), fresh=())
-            flat = jax.tree.map(lambda x, n=axes: np.asarray(x).reshape(-1, *x.shape[n:]), rows)
-            self.host.bring_back(
-                flat.number, flat.seed, flat.time, flat.check, jax.tree.leaves(flat.actions)
-            )
+            flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[axes:]), rows)
+            past = jax.tree.leaves(flat.actions)
+            keys = self.host.bring_back(flat.number, flat.seed, flat.time, flat.check, past)
+            number: Any = as_numbers(keys).reshape(play.number.shape)
+            return play._replace(number=number)
+
+        def one(x: Any) -> Any:
+            return brought_back(x) if is_play(x) else x
+
+        is_play = lambda x: isinstance(x, Play)  # noqa: E731
+        return jax.tree.map(one, states, is_leaf=is_play)
 
     def _never(self, *args: Any) -> Any:
         raise NotImplementedError("the step of a hosted environment is its step_env")

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-__all__ = ["Fleet", "Host", "HostError", "Outcome"]
+__all__ = ["Fleet", "Host", "HostError", "Outcome", "as_numbers"]
 
 Arrays = list[Any]  # of numpy: the leaves of a tree, in jax's order
 
@@ -193,16 +193,19 @@ class Host:
             past_of = [[x[i][: times[i]] for x in pasts] for i in missing]
             back = self.fleet.replay([int(seeds[i]) for i in missing], past_of)
             self.recalled += len(back)
-            for i, (slot, outcome) in zip(missing, back, strict=True):
+            for i, (_, outcome) in zip(missing, back, strict=True):
                 pairs = zip(outcome.seen, self.dtypes, strict=True)
                 row = [np.asarray(x, dtype)[None] for x, dtype in pairs]
                 if _checks(row)[0] != checks[i]:
+                    for slot, _ in back:
+                        self.fleet.release(slot)
                     raise HostError(
                         f"{self.fleet.name} does not repeat itself: after a reset with the seed "
                         f"{seeds[i]} and the same {times[i]} actions it is not where it was, so "
                         "that it depends on more than these (a clock, a network, its version), and "
                         "no state of it can be taken up again"
                     )
+            for i, (slot, outcome) in zip(missing, back, strict=True):
                 if keys[i] in self.present or keys[i] in self.ended:
                     keys[i] = next(self.numbers)
                 if outcome.terminated or outcome.truncated:
@@ -276,9 +279,13 @@ def _as_keys(numbers: np.ndarray) -> list[int]:
     return keys
 
 
+def as_numbers(keys: Sequence[int]) -> np.ndarray:
+    """The inverse of `_as_keys`."""
+    return np.array(keys, np.uint64).view(np.uint32).reshape(-1, 2)
+
+
 def _write_numbers(out: np.ndarray, keys: Sequence[int]) -> None:
-    """The inverse of `_as_keys`, into an array [N, 2]."""
-    out[...] = np.array(keys, np.uint64).view(np.uint32).reshape(-1, 2)
+    out[...] = as_numbers(keys)
 
 
 def _write(out: Arrays, row: int, values: Sequence[Any]) -> None:
