@@ -23,7 +23,7 @@ from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params, own_parts
 from pg.inputs import Optional, shown
-from pg.runs import code, execution, files, folders, results, writing
+from pg.runs import code, execution, files, folders, host_states, results, writing
 from pg.runs.interrupts import Interrupted
 
 Settings = Callable[[Task, Row], tuple[Config, Hyperparams]]
@@ -237,14 +237,15 @@ def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[R
     Raises:
         KeyboardInterrupt: after Ctrl-C, before anything is written.
     """
-    run = execution.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
-    if run.signum:
-        raise Interrupted(run.signum)
-    evaluations = {}
-    for actions in ("sampled", "greedy"):
-        evaluations[actions] = execution.evaluate_run(
-            cell.config, run, cell.seeds, cell.episodes, greedy=actions == "greedy"
-        )
+    with host_states.closing([cell.config]):
+        run = execution.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
+        if run.signum:
+            raise Interrupted(run.signum)
+        evaluations = {}
+        for actions in ("sampled", "greedy"):
+            evaluations[actions] = execution.evaluate_run(
+                cell.config, run, cell.seeds, cell.episodes, greedy=actions == "greedy"
+            )
     folder = cell.folder(out)
     files.make_folder(folder, within=out)
     files.remove(folder, r"summary\.json")  # without it a cell is not finished

@@ -101,6 +101,7 @@ def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndar
     import jax
 
     from pg import envs, rollout
+    from pg.runs import host_states
 
     env = envs.configured(policy.config, episodes)
     act = rollout.greedy if greedy else rollout.sample
@@ -112,7 +113,8 @@ def evaluated(policy: Any, seed: int, episodes: int, *, greedy: bool) -> np.ndar
         found = rollout.episodes(env, policy.network, params, key, horizon, act=act)
         return found.reward.sum(0)
 
-    return np.asarray(returns(policy.params), np.float64)
+    with host_states.closing([policy.config]):
+        return np.asarray(returns(policy.params), np.float64)
 
 
 def _of_policy(kept: Kept) -> dict[str, np.ndarray]:

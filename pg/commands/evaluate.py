@@ -104,7 +104,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
 
     from pg import TrainState, envs, networks
     from pg.estimators import Params
-    from pg.runs import acting, execution, memory, parameters, results, writing
+    from pg.runs import acting, execution, host_states, memory, parameters, results, writing
 
     stored = results.load_results(folder)
     seeds = stored.seeds
@@ -132,7 +132,7 @@ def evaluated(folder: Path, options: Options) -> dict[str, Any]:
     )
     before = folders.num_devices(folder)
     layout, _ = machine.layout(len(seeds), config.envs_at_once, like[0], before)
-    with cli.waiting("evaluating"):
+    with host_states.closing([config]), cli.waiting("evaluating"):
         evaluation = execution.evaluate_run(
             config,
             done,

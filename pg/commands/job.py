@@ -242,6 +242,7 @@ def _run(
 
     seeds = range(options.seed, options.seed + options.seeds)
     env = envs.configured(config, 1)
+    stack.enter_context(host_states.closing([config]))
     # as the state of training is the same in any number of micro-batches
     learner = make_learner(dataclasses.replace(config, micro_batches=1), hyperparams)
     like = jax.eval_shape(learner.init, jax.random.key(0))

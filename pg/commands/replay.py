@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         import jax
 
         from pg import envs, make_learner
-        from pg.runs import execution, memory, periodic, results
+        from pg.runs import execution, host_states, memory, periodic, results
 
         seeds = range(asked["seed"], asked["seed"] + asked["seeds"])
         like = jax.eval_shape(make_learner(config, hyperparams).init, jax.random.key(0))
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"note: {text}")
     print(f"{config.title}, {len(seeds)} seed(s); compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
-    done = execution.run(config, hyperparams, seeds, progress, layout=layout, plan=plan)
+    with host_states.closing([config]):
+        done = execution.run(config, hyperparams, seeds, progress, layout=layout, plan=plan)
     progress.close()
     if done.signum:
         return cli.interrupted(done.signum)

@@ -118,7 +118,7 @@ def search(
 
     from pg import train
     from pg.evaluate import evaluate
-    from pg.runs import execution
+    from pg.runs import execution, host_states
 
     def one(keys: tuple[jax.Array, jax.Array], values: dict[str, Any]) -> dict[str, jax.Array]:
         h = hyperparams._replace(**values)
@@ -133,6 +133,6 @@ def search(
         return found
 
     keys = execution.seed_keys(range(options.first_seed, options.first_seed + options.seeds))
-    return jax.tree.map(
-        np.asarray, jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))(keys, trials)
-    )
+    every_one = jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))
+    with host_states.closing([config]):
+        return jax.tree.map(np.asarray, every_one(keys, trials))

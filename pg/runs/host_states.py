@@ -5,7 +5,8 @@ says so at the start), from which runs that go on bring the environment back; or
 cannot be, begin a new episode. So do single runs and the runs of sweeps and searches.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 
 from pg.config import Config, Hyperparams
 from pg.envs.adapters.base import HostError, faults_in_one_sentence
+from pg.envs.adapters.hosted import HostedEnv
 from pg.envs.registry import environment_of
-from pg.runs import execution
+from pg.runs import execution, interrupts
 from pg.runs.checkpoints import Restored
 from pg.train import make_learner, training_keys
 
@@ -39,6 +41,21 @@ def about(configs: Iterable[Config]) -> dict[str, str]:
     return {"environments": "; ".join(sentences)} if sentences else {}
 
 
+@contextlib.contextmanager
+def closing(configs: Iterable[Config]) -> Iterator[None]:
+    """At its end, also by an error or a signal, closes the environments of these settings, with
+    their worker processes. A signal meanwhile is not obeyed.
+    """
+    try:
+        yield
+    finally:
+        with interrupts.deferred("closing the environments"):
+            for config in configs:
+                env = environment_of(config.env)
+                if isinstance(env, HostedEnv):
+                    env.close()
+
+
 def taken_up(
     config: Config, hyperparams: Hyperparams, found: Restored, keys: jax.Array
 ) -> Restored:
@@ -56,7 +73,7 @@ def taken_up(
         again are among what has changed.
     """
     env = environment_of(config.env)
-    if config.collect == "episodes" or not hasattr(env, "bring_back"):
+    if config.collect == "episodes" or not isinstance(env, HostedEnv):
         return found
     n, partial, changed = len(keys), found.partial, found.changed
     states = execution.filled_up(execution.first(partial.states, n), n)

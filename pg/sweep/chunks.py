@@ -21,7 +21,7 @@ from pg.fast import devices
 from pg.fast.devices import Layout
 from pg.inputs import count
 from pg.parts import with_parts
-from pg.runs import execution, memory
+from pg.runs import execution, host_states, memory
 from pg.runs.execution import Keep, OnChunk, PartialRun, Programs
 from pg.runs.interrupts import Interrupted
 from pg.train import TrainState
@@ -229,7 +229,9 @@ def sweep(
     keys = execution.seed_keys(seeds)[0][np.arange(total) % num_seeds]
     layout = layout or devices.layout(most=total)
     compiled = plan(config, h, total, layout, width=width, budget=budget, exact=exact)
-    done = [(chunk.states, chunk.metrics) for chunk in chunks(compiled, config, (keys, keys), h)]
+    with host_states.closing([config]):
+        trained = chunks(compiled, config, (keys, keys), h)
+        done = [(chunk.states, chunk.metrics) for chunk in trained]
     joined = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
     return jax.tree.map(lambda x: x.reshape(num_configurations, num_seeds, *x.shape[1:]), joined)
 

@@ -79,6 +79,7 @@ def run_sweep(
     say_promises(config for config, _ in spec.programs())
     say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(host_states.closing([config for config, _ in spec.programs()]))
         if devices.is_first():
             specs.make(folder)
             stack.enter_context(folders.locked(folder, of_run=True))

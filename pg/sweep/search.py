@@ -136,6 +136,7 @@ def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> i
     """
     check(search, budget.layout)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(host_states.closing(_configs(search)))
         if devices.is_first():
             _make(search, folder, budget.layout)
             stack.enter_context(folders.locked(folder))

@@ -2,12 +2,14 @@
 for all of them; states that are taken up again; workers.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from pg import rollout
-from pg.commands import cli
+from pg.commands import cli, job
 from pg.config import Config
 from pg.envs import configured, make_env
 from pg.envs.adapters import base, hosted, make
@@ -26,7 +28,7 @@ from pg.envs.adapters.hosts import KEPT, Host, HostError, Outcome
 from pg.envs.adapters.python_envs import PythonFleet, Recipe
 from pg.fast import devices
 from pg.networks import make_policy
-from pg.runs import checkpoints, execution, host_states, sweeps
+from pg.runs import checkpoints, execution, host_states, interrupts, sweeps
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import SweepSpec, driver
@@ -54,6 +56,7 @@ class Logged(gymnasium.Env):
     def __init__(self) -> None:
         self.log: list[Any] = []
         self.place = np.zeros(2, np.float32)  # given away, and written over, also by a reset
+        self.is_closed = False
         Logged.all.append(self)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -69,6 +72,9 @@ class Logged(gymnasium.Env):
         results = self.place.copy(), float(self.place.sum()), self.place[0] > 2, self.left == 4
         self.log.append((action, *results))
         return self.place, results[1], bool(results[2]), bool(results[3]), {}
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def windows(env: Any, num_windows: int = 4, **settings: Any) -> Any:
@@ -377,19 +383,34 @@ class Interrupting(cli.Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def interrupted_sweep(env: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> SweepSpec:
-    """A sweep of three runs in two chunks, the second of which is interrupted after an update."""
-    spec = sweep_of(env)
+@contextlib.contextmanager
+def interrupting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it a training is interrupted at its third progress, and so is no other."""
     Interrupting.calls = 0
-    monkeypatch.setattr(cli, "Progress", Interrupting)
-    # a test's process may ignore it
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with monkeypatch.context() as patched, signals_restored():
+        patched.setattr(cli, "Progress", Interrupting)
+        # a test's process may ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """Puts the handlers of the test process back."""
+    before = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}
+    hook = sys.unraisablehook
     try:
-        with pytest.raises(Interrupted):
-            driver.run(spec, folder, devices.layout(most=1), HOW, width=2)
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    return spec
+        sys.unraisablehook = hook
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def interrupted_sweep(env: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of three runs in two chunks, the second of which is interrupted after an update."""
+    with pytest.raises(Interrupted), interrupting(monkeypatch):
+        driver.run(sweep_of(env), folder, devices.layout(most=1), HOW, width=2)
 
 
 def sweep_of(env: Any) -> SweepSpec:
@@ -450,6 +471,99 @@ def test_workers_give_the_same_bits() -> None:
     jax.tree.map(np.testing.assert_array_equal, traj, run(0)[0])
 
 
+def test_a_fleet_closes_its_environments_and_can_begin_again(tmp_path: Any) -> None:
+    marks = str(tmp_path)
+
+    def build() -> Any:
+        class Marks(gymnasium.Env):  # pickled with its code
+            observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+            action_space = gymnasium.spaces.Discrete(2)
+
+            def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+                return self.observation_space.low, {}
+
+            def close(self):  # type: ignore[no-untyped-def]
+                import os
+
+                open(f"{marks}/{os.getpid()}-{id(self)}", "w").close()
+
+        return Marks()
+
+    fleet = PythonFleet(Recipe(build, "Marks"), build(), workers=1)
+    assert len(fleet.begin([0, 1, 2])) == 3
+    worker = fleet.members[1].process  # type: ignore[union-attr]
+    fleet.close()
+    assert worker.poll() == 0
+    closed = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir())
+    assert closed == sorted([str(os.getpid()), *[str(worker.pid)] * 3])
+    assert len(fleet.begin([0])) == 1
+    fleet.close()
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it() -> None:
+    class Sticks(Logged):
+        def close(self) -> None:
+            super().close()
+            raise OSError("the window is gone")
+
+    Logged.all.clear()
+    fleet = PythonFleet(Recipe(Sticks, "Sticks"), Sticks(), workers=0)
+    fleet.begin([0, 1, 2])
+    with pytest.warns(UserWarning, match="^the close of Sticks fails: OSError: the window is gone"):
+        fleet.close()
+    assert [env.is_closed for env in Logged.all] == [True] * 3
+
+
+class Breaking(Logged):
+    """One whose sixth step fails."""
+
+    def step(self, action: Any) -> Any:
+        if sum(row[0] != "reset" for row in self.log) == 5:
+            raise KeyError("board")
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (Breaking, cli.MISTAKE),
+        pytest.param(Logged, cli.INTERRUPTED, marks=pytest.mark.slow),
+        pytest.param(Logged, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_environments_are_closed_where_a_run_ends(
+    kind: type[Logged], code: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Logged.all.clear()
+    config = Config(**TINY, env=adapt(kind, "Own", 9, workers=0), num_updates=5)
+    ends = interrupting(monkeypatch) if code == cli.INTERRUPTED else signals_restored()
+    with ends:
+        own = job.Options(out=tmp_path, eval_episodes=2, seeds=2)
+        one = cli.Machine(cpu_devices=1)
+        assert job.run(config, config.hyperparams(), own, one) == code
+    assert len(Logged.all) >= 2 * TINY["num_envs"]
+    assert all(env.is_closed for env in Logged.all)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_interrupted", [False, True])
+def test_environments_are_closed_where_a_sweep_ends(
+    is_interrupted: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Logged.all.clear()
+    spec = sweep_of(adapt(Logged, "Logged", 9))
+    args = spec, tmp_path, devices.layout(most=1), HOW
+    how: Any = {"width": 2, "limit": None, "fresh": 1}
+    if is_interrupted:
+        with pytest.raises(Interrupted), interrupting(monkeypatch):
+            driver.run_sweep(*args, **how)
+    else:
+        assert driver.run_sweep(*args, **how) == 0
+    assert len(Logged.all) >= 2 * TINY["num_envs"]
+    assert all(env.is_closed for env in Logged.all)
+
+
 def test_a_fault_in_a_worker_is_one_sentence_and_so_is_its_end() -> None:
     def build() -> Any:
         class Breaks(gymnasium.Env):  # pickled with its code; names of this file would be not
@@ -496,6 +610,48 @@ class Slow(gymnasium.Env):
 
 gymnasium.register("Slow-v0", entry_point=Slow, max_episode_steps=100)
 """
+
+
+BREAKING = """
+import gymnasium, numpy as np
+
+class Breaking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        Breaking.steps += 1
+        if Breaking.steps > 60:
+            raise KeyError("board")
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+gymnasium.register("Breaking-v0", entry_point=Breaking, max_episode_steps=100)
+"""
+
+
+@pytest.mark.slow
+def test_a_fault_is_one_sentence_to_the_end_of_the_process(tmp_path: Any) -> None:
+    """On several devices too, where JAX would report the programs again as it ends."""
+    (tmp_path / "breaking_env.py").write_text(BREAKING, encoding="utf-8")
+    command = (
+        "-m pg train --env gymnasium:breaking_env:Breaking-v0 --estimator actor_critic --seeds 2 "
+        "--cpu-devices 2 --num-envs 3 --num-steps 8 --num-updates 20 --hidden-sizes 4 --out out"
+    )
+    own = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == cli.MISTAKE
+    said = " ".join(done.stderr.split())
+    assert said.startswith("error: the step of breaking_env:Breaking-v0 fails: KeyError: 'board' (")
+    assert "Traceback" not in said
 
 
 def is_alive(pid: int) -> bool:

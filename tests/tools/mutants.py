@@ -890,6 +890,13 @@ MUTANTS = [
         "tests/core/test_hosted_envs.py -k begun_anew",
     ),
     Mutant(
+        "environments in Python that stay open after a run",
+        "commands/job.py",
+        "    stack.enter_context(host_states.closing([config]))\n",
+        "",
+        "tests/core/test_hosted_envs.py -k closed_where_a_run",
+    ),
+    Mutant(
         "sweep whose environments in Python are not taken up again",
         "sweep/driver.py",
         "            found = host_states.taken_up(config, hyperparams, found, keys)\n",

@@ -11,6 +11,7 @@ library decides on by something else than a number of steps. The steps are count
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,7 +38,19 @@ def faults_in_one_sentence() -> Iterator[None]:
         sentence = str(error).partition(f"{HostError.__name__}: ")[2].partition("\n")[0]
         if not sentence:
             raise
+        _forget_failed_programs()
         raise HostError(sentence) from None
+
+
+def _forget_failed_programs() -> None:
+    """Waits for the programs of other devices; JAX would report failed ones again at the end of the
+    process, with all calls.
+    """
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        jax.effects_barrier()
+    tokens = getattr(sys.modules.get("jax._src.dispatch"), "runtime_tokens", None)
+    if tokens is not None:
+        tokens.clear()
 
 
 def _is_no_fault(record: logging.LogRecord) -> bool:

@@ -99,6 +99,9 @@ class EnvPoolFleet:
     def release(self, slot: _Slot) -> None:
         """Nothing: a pool goes with the last that knows it."""
 
+    def close(self) -> None:
+        """Nothing, as of `release`."""
+
     def pool(self, **options: Any) -> Any:
         """Some environments."""
         return envpool.make(self.own_name, env_type="gymnasium", **{**self.options, **options})

@@ -119,8 +119,12 @@ def adapt(
 
     recipe = Recipe(build, name, flatten)
     first = recipe.make()
-    _check_space("observations", first.observation_space, name)
-    _check_space("actions", first.action_space, name)
+    try:
+        _check_space("observations", first.observation_space, name)
+        _check_space("actions", first.action_space, name)
+    except ValueError:
+        first.close()
+        raise
     actions = _spaces(first.action_space, _action_space)
     observations = _spaces(first.observation_space, _space)
     obs_shapes = _shapes(observations)

@@ -175,6 +175,12 @@ class HostedEnv(Adapter):
         is_play = lambda x: isinstance(x, Play)  # noqa: E731
         return jax.tree.map(one, states, is_leaf=is_play)
 
+    def close(self) -> None:
+        """Closes the environments of the host, and ends its worker processes; they are made again
+        where an episode begins.
+        """
+        self.host.close()
+
     def _never(self, *args: Any) -> Any:
         raise NotImplementedError("the step of a hosted environment is its step_env")
 

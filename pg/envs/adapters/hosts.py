@@ -83,6 +83,9 @@ class Fleet(Protocol):
     def release(self, slot: Any) -> None:
         """The environment there is free for another episode."""
 
+    def close(self) -> None:
+        """Closes all environments; others are made where an episode begins."""
+
 
 class _Present(NamedTuple):
     """An environment in its present state."""
@@ -215,6 +218,13 @@ class Host:
                     self.present[keys[i]] = _Present(slot, int(times[i]))
             self.largest = max(self.largest, len(keys))
             return keys
+
+    def close(self) -> None:
+        """Closes all environments. States go on from their histories, as those of a checkpoint."""
+        with self.lock:
+            self.present.clear()
+            self.ended.clear()
+            self.fleet.close()
 
     def _advance(
         self,

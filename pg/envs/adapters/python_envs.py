@@ -5,10 +5,10 @@ them step at the same time. What an environment does depends on its seed and its
 that results are the same bits with any number of workers. They are started where a call has work
 enough for them (`WORTH`), or as many as are asked for, and have the episodes of such calls alone:
 fewer environments stay here. An environment whose making cannot be sent to another process stays
-here too. A worker ends with this process, however
-that ends: it waits at a connection that closes by itself then. A Ctrl-C in the terminal does not
-reach it, so that the step in progress is finished. The connection is a pair of sockets without a
-name, which nobody else can open.
+here too. A worker ends where the fleet is closed, and with this process, however that ends: it
+waits at a connection that closes by itself then, and closes its environments. A Ctrl-C in the
+terminal does not reach it, so that the step in progress is finished. The connection is a pair of
+sockets without a name, which nobody else can open.
 
 A fault in reset or step is a `HostError`: one sentence, with the place.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -46,6 +47,7 @@ SEVERAL_NUMBERS = gymnasium.spaces.MultiDiscrete, gymnasium.spaces.MultiBinary
 # and a message to all of them and back about 0.3 ms.
 WORTH = 1e-3
 TRIED = 20  # steps of which the seconds are taken
+PATIENCE = 5.0  # seconds in which a worker has closed its environments, before it is ended
 
 
 class Recipe(NamedTuple):
@@ -83,6 +85,18 @@ class _Envs:
     def replay(self, rows: Sequence[tuple[int, int, Arrays]]) -> list[Outcome]:
         """Resets, and all steps. rows: number, seed, actions."""
         return [self._replay(*row) for row in rows]
+
+    def close(self) -> None:
+        """Closes all; warns, in one sentence, where one cannot be."""
+        envs, self.envs = self.envs, {}
+        faults: dict[str, None] = {}
+        for env in envs.values():
+            try:
+                env.close()
+            except Exception as error:
+                faults[str(self._fault("close", error))] = None
+        for fault in faults:
+            warnings.warn(fault, stacklevel=1)
 
     def _step(self, number: int, action: Arrays, last: bool, seed: int | None) -> Outcome:
         outcome = self._act(number, action)
@@ -181,6 +195,10 @@ class _Here:
         method, rows = self.asked
         return getattr(self.envs, method)(rows)
 
+    def close(self) -> None:
+        """Closes the environments."""
+        self.envs.close()
+
 
 class _Worker:
     """Environments of a process of its own."""
@@ -199,7 +217,6 @@ class _Worker:
         )
         theirs.close()
         self.connection = Connection(ours.detach())
-        weakref.finalize(self, _end, self.process, self.connection)
         with self._lost():
             self.connection.send(recipe._replace(build=CloudpickleWrapper(recipe.build)))
 
@@ -219,6 +236,19 @@ class _Worker:
             raise HostError(fault)
         return results
 
+    def dismiss(self) -> None:
+        """Has it close its environments and end."""
+        self.connection.close()
+
+    def close(self) -> None:
+        """Has it close its environments, and waits for its end."""
+        self.dismiss()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+            return
+        self.process.kill()
+        self.process.wait()
+
     @contextlib.contextmanager
     def _lost(self) -> Iterator[None]:
         """A worker that is gone, as one sentence."""
@@ -234,21 +264,21 @@ class _Worker:
             ) from None
 
 
-def _end(process: Any, connection: Connection) -> None:
-    """Ends a worker, and waits for it."""
-    connection.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(2)
-        return
-    process.kill()
-    process.wait()
+def _close(members: "Sequence[_Here | _Worker]") -> None:
+    """Closes the environments of this process and of workers, which end."""
+    for member in members:
+        if isinstance(member, _Worker):
+            member.dismiss()  # all work on it at the same time
+    for member in members:
+        member.close()
 
 
 def serve(descriptor: int) -> None:
     """The work of a worker process, until its connection is closed."""
     connection = Connection(descriptor)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as stack:
         envs = _Envs(connection.recv())
+        stack.callback(envs.close)
         while True:
             call, method, rows = connection.recv()
             fault, results = "", None
@@ -283,6 +313,7 @@ class PythonFleet:
         self.idle: list[list[int]] = [[0]]
         self.made = [1]
         self.seconds: float | None = None  # of a step
+        weakref.finalize(self, _close, self.members)  # at the latest
 
     def begin(self, seeds: Sequence[int]) -> list[tuple[_Slot, Arrays]]:
         """A slot with a new episode for each seed, and its observation and mask."""
@@ -314,6 +345,12 @@ class PythonFleet:
     def release(self, slot: _Slot) -> None:
         """The environment there is free for another episode."""
         self.idle[slot.member].append(slot.number)
+
+    def close(self) -> None:
+        """Closes all environments, and ends the workers."""
+        here, *workers = self.members
+        self.members[1:], self.idle, self.made = [], [[]], [0]
+        _close([here, *workers])
 
     def _all(self, method: str, slots: Sequence[_Slot], rows: Sequence[Any]) -> list[Any]:
         """The results of a call, for which all members work at the same time."""
@@ -366,9 +403,10 @@ class PythonFleet:
                 raise HostError(f"the making of {self.name} cannot be sent to workers: {fault}")
             self.workers = 0
             return
-        self.members += [_Worker(self.recipe) for _ in range(wanted)]
-        self.idle += [[] for _ in range(wanted)]
-        self.made += [0] * wanted
+        for _ in range(wanted):
+            self.members.append(_Worker(self.recipe))
+            self.idle.append([])
+            self.made.append(0)
 
     def _pays(self, rows: int, workers: int) -> bool:
         """True where so many workers save enough in each call of so many rows."""
