@@ -22,7 +22,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree, Shaped
 
-from pg import distributions
+from pg import distributions, numerals
 from pg.config import Config, check_config, check_network, part_name
 from pg.envs import Box, Discrete, Env, Masked, ProductSpace
 from pg.envs.env_spaces import ActionSpace
@@ -666,8 +666,8 @@ def _misfit(expected: Any, params: Any) -> str:
     pairs = list(zip(shapes, map(jnp.shape, jax.tree.leaves(params)), strict=False))
     if all(len(got) == len(shape) + 1 and got[1:] == shape for (_, shape), got in pairs):
         return (
-            f"params are those of {pairs[0][1][0]} runs: take one of them, jax.tree.map(lambda x: "
-            "x[0], params), or use jax.vmap"
+            f"params are those of {numerals.counted(pairs[0][1][0], 'run')}: take one of them, "
+            "jax.tree.map(lambda x: x[0], params), or use jax.vmap"
         )
     name, shape, got = next((name, shape, got) for (name, shape), got in pairs if shape != got)
     return (

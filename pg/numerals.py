@@ -93,6 +93,14 @@ def short(x: float, digits: int = 2) -> str:
     return (f"{x / size:.{digits}g}" if x < 10**digits * size else f"{x / size:.0f}") + unit
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and what is counted: 1 seed, 20 seeds, 1,000 steps.
+
+    plural: where it is not the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def times(x: float) -> str:
     """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has
     none.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from pg import further as further_rollouts
-from pg import networks
+from pg import networks, numerals
 from pg import sampling as noise_sampling
 from pg.branches import Branches, Branching, first_actions
 from pg.config import Config
@@ -245,7 +245,8 @@ def episodes(
     group_size = count("group_size", group_size)
     if env.num_envs % group_size:
         raise ValueError(
-            f"group_size must divide the {env.num_envs} environments, got {group_size}"
+            f"group_size must divide the {numerals.counted(env.num_envs, 'environment')}, got "
+            f"{group_size}"
         )
     check_kind("further", further, FurtherRollouts, "write pg.FurtherRollouts(greedy=True)")
     num_branches = count("num_branches", num_branches)
@@ -821,8 +822,8 @@ def returns_to_go(
     for part in (numbers("action", x, instead) for x in parts):
         if part.shape[:1] != (env.num_envs,):
             raise ValueError(
-                f"action must have {env.num_envs} entries, one for each environment, got shape "
-                f"{list(part.shape)}"
+                f"action must have {numerals.counted(env.num_envs, 'entry', 'entries')}, one for "
+                f"each environment, got shape {list(part.shape)}"
             )
     action = jax.tree.map(jnp.asarray, action)
     horizon = env.horizon(horizon)

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt32
 
+from pg import numerals
 from pg.inputs import described
 from pg.settings.choices import Sampling
 
@@ -186,7 +187,8 @@ def _check_batches(batch_noise: BatchNoise, num_envs: int) -> None:
     sampling, num_episodes = batch_noise.sampling, batch_noise.num_episodes
     if num_envs % num_episodes:
         raise ValueError(
-            f"num_episodes must divide the {num_envs} environments, got {num_episodes}"
+            f"num_episodes must divide the {numerals.counted(num_envs, 'environment')}, got "
+            f"{num_episodes}"
         )
     if sampling == "antithetic" and num_episodes % 2:
         raise ValueError(

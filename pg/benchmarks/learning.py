@@ -185,18 +185,20 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
     """
     cells, finished = plan(rows, settings, out, **options)
     if finished:
-        print(f"skipped, as they are finished in {out} with these settings: {finished} row(s)")
+        rows_there = numerals.counted(finished, "row")
+        print(f"skipped, as finished in {out} with these settings: {rows_there}")
     check_own_parts(cells)
     for i, cell in enumerate(cells):
         title = f"{i + 1}/{len(cells)} {cell.name} {cell.label}"
-        print(f"{title}: {len(cell.seeds)} seeds from {cell.seeds[0]}; compiling ...", flush=True)
+        seeds = numerals.counted(len(cell.seeds), "seed")
+        print(f"{title}: {seeds} from {cell.seeds[0]}; compiling ...", flush=True)
         progress = cli.Progress(cell.config.num_updates)
         try:
             lines, seconds = run_cell(cell, out, progress)
         except KeyboardInterrupt:
             print(
-                f"interrupted: {i} of {len(cells)} programs are finished; the same command goes "
-                f"on from here"
+                f"interrupted after {i} of {numerals.counted(len(cells), 'program')}; the same "
+                f"command goes on from here"
             )
             return False
         except ValueError as error:  # what only the environment knows
@@ -210,9 +212,8 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
         steps = sum(line.env_steps for line in lines)
         print(f"{title}: {', '.join(means)}; {steps:,} steps in {seconds:.0f} s", flush=True)
         if diverged := sum(not np.isfinite(line.greedy) for line in lines):
-            print(
-                f"{title}: {diverged} of {len(lines)} seeds diverged, and have no score", flush=True
-            )
+            of_seeds = f"{diverged} of {numerals.counted(len(lines), 'seed')}"
+            print(f"{title}: {of_seeds} diverged, and have no score", flush=True)
     return True
 
 

@@ -137,7 +137,9 @@ def draw_profiles(lines: Sequence[Result], path: Path) -> Path | None:
 
 def _scale(names: Sequence[str]) -> str:
     """The title of a picture of normalised scores."""
-    return f"{len(names)} environments; score 0: random policy, 1: best published"
+    return (
+        f"{numerals.counted(len(names), 'environment')}; score 0: random policy, 1: best published"
+    )
 
 
 def _best_scores(lines: Sequence[Result], names: Sequence[str]) -> np.ndarray:
@@ -254,7 +256,7 @@ def _short_commit(version: str) -> str:
 def _interval(scores: np.ndarray) -> str:
     """Mean and interval of the scores [N] of one row."""
     if bad := int((~np.isfinite(scores)).sum()):
-        return f"not a number in {bad} of {len(scores)} seeds"
+        return f"not a number in {bad} of {numerals.counted(len(scores), 'seed')}"
     mean = statistics.bootstrap_interval(scores, statistics.mean)
     value = numerals.fixed(mean.value)
     if np.isnan(mean.low):

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from pg import __version__
+from pg import __version__, numerals
 from pg.commands import flags, settings_files
 from pg.commands.flags import assignment as assignment
 from pg.commands.options import Checkpointing as Checkpointing
@@ -556,17 +556,19 @@ def describe(
         beside = ", and those of the episodes out of visited states"
     of_update = num_rollouts * longest * config.action_repeat + num_resets
     planned = config.num_updates * of_update
-    batch = (
-        f"{config.num_envs} {'complete episodes' if episodes else f'× {config.num_steps} steps'}"
-    )
+    batch = f"{config.num_envs} × {numerals.counted(config.num_steps, 'step')}"
+    if episodes:
+        batch = numerals.counted(config.num_envs, "complete episode")
+    updates = numerals.counted(config.num_updates, "update")
+    steps = numerals.counted(planned, "environment step")
     static = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.name != "preset"
     }
     lines = [
-        f"{config.title}: {config.num_updates} updates of {batch}, {num_params:,} parameters",
-        f"planned: {'at most ' if episodes else ''}{planned:,} environment steps per seed{beside}",
+        f"{config.title}: {updates} of {batch}, {numerals.counted(num_params, 'parameter')}",
+        f"planned: {'at most ' if episodes else ''}{steps} per seed{beside}",
     ]
     if verbose:
         named = static | {name: part_name(part) for name, part in own_parts(config).items()}

@@ -275,10 +275,7 @@ def _run(
         is_new = not os.path.lexists(folder / "config.json")
         asked = dataclasses.asdict(options) | dataclasses.asdict(machine)
         folders.write_setup(folder, config, hyperparams, asked, about["versions"])
-        device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
-        if on_devices:
-            cli.say(on_devices)
-        cli.say(f"{len(seeds)} seed(s) from {options.seed}, on {device}; compiling ...")
+        _say_devices(seeds, layout, on_devices)
         steps_before = partial.metrics["env_steps"].sum(axis=1) if partial else 0
         followers.start(folder, seeds, folders.read_stored(folder), steps_before)
     keeper = options.keeper(folder and folder / "checkpoints", about, {"seed": seeds}, partial)
@@ -295,6 +292,17 @@ def _run(
         with interrupts.deferred("writing the results"):  # it takes a second, and then all is done
             _finish(config, done, evaluations, seeds, options, folder, followers)
     return cli.outcome(done)
+
+
+def _say_devices(seeds: range, layout: Any, remark: str) -> None:
+    """Says on which devices the seeds are about to be compiled, after a remark on them, or ""."""
+    import jax
+
+    if remark:
+        cli.say(remark)
+    device = f"{layout.mesh.size} × {jax.devices()[0].device_kind}"
+    of_seeds = numerals.counted(len(seeds), "seed")
+    cli.say(f"{of_seeds} from {seeds.start}, on {device}; compiling ...")
 
 
 def _say_remarks(config: Config, hyperparams: Hyperparams, env: Any, in_parts: str) -> None:
@@ -348,7 +356,8 @@ def _in_micro_batches(
             first=devices.agreed(_micro_batches_before(config, options)),
         )
     size = config.num_envs // found.micro_batches
-    parts = f"{found.micro_batches} micro-batches of {size:,} environments"
+    of_part = numerals.counted(size, "environment")
+    parts = f"{found.micro_batches} micro-batches of {of_part}"
     if found.micro_batches == 1:
         parts = "one batch"
     return dataclasses.replace(config, micro_batches=found.micro_batches), (
@@ -513,7 +522,7 @@ def _finish(
 
     summary = writing.write_results(folder, done, evaluations, seeds, draw)
     seconds = f"compiled in {done.compile_seconds:.1f} s, trained in {done.train_seconds:.1f} s"
-    cli.say(f"{summary['env_steps']:,} environment steps; {seconds}")
+    cli.say(f"{numerals.counted(summary['env_steps'], 'environment step')}; {seconds}")
     skipped = done.metrics["skipped"].sum(axis=1)
     for text in results.describe_failures(summary, config.on_nonfinite, skipped):
         cli.say(text)
@@ -522,9 +531,10 @@ def _finish(
     if summary.get("best"):
         of_best = summary["best"] | {"actions": summary["actions"]}
         say_evaluation(of_best, "best parameters, on the same episodes")
+    planned = numerals.counted(config.num_updates, "update")
     if done.reached:
         cli.say(
-            f"ended after {summary['num_updates']} of {config.num_updates} updates, as the "
+            f"ended after {summary['num_updates']} of {planned}, as the "
             f"evaluation of every seed had a return of {options.stop_at_return:g} at least"
         )
     if config.diagnostics and not results.failed_runs(done.metrics).all():
@@ -534,7 +544,7 @@ def _finish(
     if "selected" in done.metrics:
         cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
-        done_so_far = f"{summary['num_updates']} of {config.num_updates} updates"
+        done_so_far = f"{summary['num_updates']} of {planned}"
         cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
     followers.finish(folders.jsonable(summary))
     print(folder)
@@ -561,7 +571,8 @@ def say_evaluation(summary: Mapping[str, Any], name: str) -> None:
         parts.append(f"median of seeds {numerals.number(summary['median_of_seeds'])}")
     parts.append(f"min {numerals.number(summary['min'])}, max {numerals.number(summary['max'])}")
     scores = numerals.typed(", ".join(parts))
-    cli.say(f"{name}, {summary['episodes']} episodes, {summary['actions']} actions: {scores}")
+    episodes = numerals.counted(summary["episodes"], "episode")
+    cli.say(f"{name}, {episodes}, {summary['actions']} actions: {scores}")
 
 
 def _say_noise_scale(config: Config, noise_scale: float) -> None:
@@ -745,12 +756,13 @@ def _ended(folder: Path, updates: int, config: Config, options: Options) -> str 
     if summary["num_updates"] != updates:
         return None
     if summary["status"] == "finished" and updates == config.num_updates:
-        return f"it has all of its {updates} updates: give --num-updates to go on"
+        done = numerals.counted(updates, "update")
+        return f"it has all of its {done}: give --num-updates to go on"
     target = options.stop_at_return
     before = folders.read_options(folder).get("stop_at_return")
     if summary["status"] == "reached" and target is not None and target == before:
         return (
-            f"it ended after {updates} updates, as it had a return of {target:g} at least: give "
-            f"--stop-at-return None, or a higher one, to go on"
+            f"it ended after {numerals.counted(updates, 'update')}, as it had a return of "
+            f"{target:g} at least: give --stop-at-return None, or a higher one, to go on"
         )
     return None

@@ -314,8 +314,8 @@ class Machine:
             return devices.layout("envs", 1), ""
         if num_envs % there:
             sentence = (
-                f"on one device, as {num_envs} environments at a time are no multiple of the "
-                f"{there} cores"
+                f"on one device, as the number of environments at a time, {num_envs}, is no "
+                f"multiple of the {there} cores"
             )
             return devices.layout("envs", 1), sentence
         if pays:
@@ -348,7 +348,5 @@ class Machine:
                 f"cpu_devices must be {there}, as JAX is in use in this process with so many, or "
                 f"be set before anything is computed; got {self.cpu_devices}"
             )
-        print(
-            f"JAX is in use in this process already: --cpu-devices cannot change now, and its "
-            f"{there} device(s) stay"
-        )
+        kept = "one device stays" if there == 1 else f"{there} devices stay"
+        print(f"JAX is in use in this process already: --cpu-devices cannot change now, and {kept}")

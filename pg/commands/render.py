@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from pg import numerals
 from pg.commands import cli
 from pg.config import Config, Hyperparams, check_env, part_name
 from pg.reports import drawings
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except OSError as error:
         cli.fail_to_write(error)
     print(
-        f"{len(shown.last)} frames, return "
+        f"{numerals.counted(len(shown.last), 'frame')}, return "
         f"{', '.join(f'{total:.4g}' for total in shown.total[shown.last])}"
     )
     print(*(out.with_suffix(suffix) for suffix in (".gif", ".png", ".svg")), sep="\n")

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from pg import numerals
 from pg.commands import cli
 from pg.config import PARTS
 from pg.runs import folders, parameters
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         {name: there[name] for name in kept}, {name: here.get(name) for name in kept}
     ):
         print(f"note: {text}")
-    print(f"{config.title}, {len(seeds)} seed(s); compiling ...", flush=True)
+    print(f"{config.title}, {numerals.counted(len(seeds), 'seed')}; compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
     with host_states.closing([config]):
         done = execution.run(config, hyperparams, seeds, progress, layout=layout, plan=plan)
@@ -81,11 +82,10 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     again = results.long_form(done.metrics, seed=np.asarray(seeds))
     after = parameters.leaves(done.states.params, done.states.normaliser)
     different = [*compared("column", metrics, again), *compared("leaf", leaves, after)]
-    print(
-        *different
-        or [f"identical: {len(again)} columns of {len(again['update'])} rows, {len(after)} leaves"],
-        sep="\n",
-    )
+    columns = numerals.counted(len(again), "column")
+    rows = numerals.counted(len(again["update"]), "row")
+    leaves_of = numerals.counted(len(after), "leaf", "leaves")
+    print(*different or [f"identical: {columns} of {rows}, {leaves_of}"], sep="\n")
     return 1 if different else 0
 
 
@@ -108,7 +108,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> str:
     """The difference of two arrays of one shape, in words; a number is no NaN."""
     said = []
     if (differ := int((np.isnan(a) != np.isnan(b)).sum())) > 0:
-        said.append(f"NaN in one of both in {differ} of {a.size} places")
+        said.append(f"NaN in one of both in {differ} of {numerals.counted(a.size, 'place')}")
     with np.errstate(invalid="ignore"):
         gaps = np.abs(np.where(a == b, 0.0, a - b))
     gaps = gaps[~np.isnan(gaps)]

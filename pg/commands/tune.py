@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pg import numerals
 from pg.commands import cli
 from pg.config import PARTS, Config, Hyperparams, check_hyperparams
 from pg.inputs import check_name
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: a search keeps nothing")
         return cli.INTERRUPTED
-    steps, budget = found.pop("steps"), f"{options.trials} trials × {options.seeds} seeds"
+    steps, budget = found.pop("steps"), _budget(options)
     print(f"{budget} × {steps.mean():,.0f} steps on average, {time.monotonic() - started:.0f} s")
     scores = np.nan_to_num(found["greedy"].mean(axis=1), nan=-np.inf)
     order = (-scores).argsort(kind="stable")
@@ -88,6 +89,12 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         f"{', '.join(f'{name}={value!r}' for name, value in winner.items())})"
     )
     return 0
+
+
+def _budget(options: Options) -> str:
+    """The number of trials and seeds, for people."""
+    trials = numerals.counted(options.trials, "trial")
+    return f"{trials} × {numerals.counted(options.seeds, 'seed')}"
 
 
 def sample(options: Options, hyperparams: Hyperparams) -> dict[str, Any]:

@@ -442,7 +442,8 @@ def draw(
         drawn = _drawn(comparison, rows, env)
         there = sum(group.env == env for group in comparison.groups)
         if len(drawn) < there:
-            say(f"{env}: drawn are the baseline and the best, {len(drawn)} of {there} groups")
+            of_groups = f"{len(drawn)} of {numerals.counted(there, 'group')}"
+            say(f"{env}: drawn are the baseline and the best, {of_groups}")
         lines: dict[str, Curve] = {}
         for name, group in drawn.items():
             try:
@@ -486,8 +487,8 @@ def _over_environments(comparison: Comparison) -> list[str]:
         mine, others = {len(x) for x, _, _ in sides}, {len(y) for _, y, _ in sides}
         if len(mine) > 1 or len(others) > 1:
             text += (
-                f", of the first {min(mine)} seeds of it and {min(others)} of the baseline on "
-                "each, as there are no more on all"
+                f", of the first {numerals.counted(min(mine), 'seed')} of it and {min(others)} of "
+                "the baseline on each, as there are no more on all"
             )
         said.append(text)
     return said
@@ -656,7 +657,7 @@ def _probability(comparison: Comparison, row: Row, method: tuple[str, ...]) -> l
     if not row.pairs:
         return [_share(better), f"{row.seeds} × {num}, unpaired"]
     left_out = f", {row.left_out} left out" if row.left_out else ""
-    return [_share(better), f"{row.pairs} pair{'s' * (row.pairs > 1)}{left_out}"]
+    return [_share(better), f"{numerals.counted(row.pairs, 'pair')}{left_out}"]
 
 
 def _share(share: Estimate) -> str:

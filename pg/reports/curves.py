@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pg import numerals
 from pg.inputs import count, shown
 from pg.reports import statistics
 from pg.reports.statistics import Estimate, Statistic
@@ -98,7 +99,7 @@ def mean_learning_curve(
         known = np.isfinite(y)
         pairs.append((np.asarray(x)[known], np.asarray(y)[known]))
     if without := sum(not len(x) for x, _ in pairs):
-        raise ValueError(f"no episode ended in {without} of {len(pairs)} seeds")
+        raise ValueError(f"no episode ended in {without} of {numerals.counted(len(pairs), 'seed')}")
     grid, values = aligned(pairs, points)
     if statistic is statistics.mean:  # a product with counts, which is faster
         return Curve(grid, statistics.mean_curve(values))

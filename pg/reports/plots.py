@@ -288,7 +288,7 @@ def learning_curve(
         if frozen:
             label += f", {frozen} of them frozen"
         if seeds == 1:
-            label = f"mean of each of {points} stretches"
+            label = f"mean of each of {numerals.counted(points, 'stretch', 'stretches')}"
         handles.append(_draw_mean(axes, steps, returns, label))
     if "eval_return" in metrics and np.isfinite(metrics["eval_return"]).all(axis=0).any():
         evaluations = evaluation_curve(metrics)

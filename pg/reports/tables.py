@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from pg import numerals
 from pg.inputs import shown
 from pg.reports.statistics import Estimate
 from pg.runs import files, memory
@@ -89,7 +90,8 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
     if len(set(names)) < len(names) or about.num_columns != len(names):
         return "its columns are not named once each"
     if most_rows is not None and about.num_rows > most_rows:
-        return f"it has {about.num_rows:,} rows, where at most {most_rows:,} can have been written"
+        there = numerals.counted(about.num_rows, "row")
+        return f"it has {there}, where at most {most_rows:,} can have been written"
     plain: list[Callable[[Any], bool]] = [kinds.is_integer, kinds.is_floating, kinds.is_boolean]
     plain += [_is_text] if texts else []
     for name, kind in zip(names, table.schema_arrow.types, strict=True):
@@ -100,8 +102,9 @@ def _too_much(table: Any, most_rows: int | None, *, texts: bool) -> str:
         return "its size is negative"
     if packed > _LONGEST_CELL * (about.num_rows + _CELLS_BESIDE) * len(names):
         return (
-            f"it would unpack to {memory.readable(packed)}, for {about.num_rows:,} rows of "
-            f"{len(names)} columns"
+            f"it would unpack to {memory.readable(packed)}, for "
+            f"{numerals.counted(about.num_rows, 'row')} of "
+            f"{numerals.counted(len(names), 'column')}"
         )
     return ""
 

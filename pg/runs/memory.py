@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pg import numerals
 from pg.config import Config
 from pg.estimators.names import facts_of
 from pg.settings.choices import RESAMPLING
@@ -139,8 +140,8 @@ def check(config: Config, env: "Env", state: Any, num_seeds: int, num_episodes: 
     need = least(config, env, state, num_seeds, num_episodes)
     if need > (total := _total()):
         raise ValueError(
-            f"memory: {num_seeds} seed(s) of num_envs={config.num_envs} need at least "
-            f"{readable(need)}, and there are {readable(total)}: {_less(config)}"
+            f"memory: at least {readable(need)} for {numerals.counted(num_seeds, 'seed')} of "
+            f"num_envs={config.num_envs}, and there are {readable(total)}: {_less(config)}"
         )
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pg import numerals
 from pg.runs import files, folders, memory
 from pg.runs.migrations import added, is_added, leaf_name
 from pg.runs.results import num_seeds
@@ -202,7 +203,7 @@ def _check_leaf(name: str, kind: str, shape: Sequence[int], like: Any, most: int
         or (most is not None and seeds not in ([], [most]))
     ):
         expected = described(stored_type(like.dtype), like.shape)
-        first = "" if most is None else f", with {most} seed(s) in front,"
+        first = "" if most is None else f", with {numerals.counted(most, 'seed')} in front,"
         raise ValueError(
             f"{name} is {described(kind, shape)}, where {expected}{first} was expected"
         )

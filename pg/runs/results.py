@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pg import numerals
 from pg.config import NONFINITE_CAUSES, OnNonfinite
 from pg.reports import curves, statistics, tables
 from pg.reports.curves import Curve
@@ -253,12 +254,14 @@ def describe_failures(
     return [
         *lines[:_LISTED_FAILURES],
         *([f"... and {more} more"] if more > 0 else []),
-        f"{failed} of {seeds} seed(s) left out of the evaluation; {advice}",
+        f"{failed} of {numerals.counted(seeds, 'seed')} left out of the evaluation; {advice}",
     ]
 
 
 def _skipped(number: int, num_updates: int) -> str:
     """The updates that were skipped, in words."""
+    if number == num_updates == 1:
+        return "the only update was skipped, and nothing was learned"
     if number == num_updates:
         return f"all {num_updates} updates were skipped, and nothing was learned"
     return f"{number} of {num_updates} updates were skipped"

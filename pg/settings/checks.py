@@ -6,6 +6,7 @@ from numbers import Real
 from types import ModuleType
 from typing import Any, get_args
 
+from pg import numerals
 from pg.estimators.facts import FACTS, UNSTATED, Facts, estimators_with
 from pg.estimators.names import canonical, check_estimator, facts_of
 from pg.inputs import (
@@ -186,8 +187,8 @@ def _check_batch(config: Any) -> None:
     num_groups = config.num_envs // config.group_size
     if num_groups % config.num_minibatches:
         raise ValueError(
-            f"num_minibatches must divide the {num_groups} groups of num_envs={config.num_envs} "
-            f"and "
+            f"num_minibatches must divide the {numerals.counted(num_groups, 'group')} of "
+            f"num_envs={config.num_envs} and "
             f"group_size={config.group_size}, as a minibatch holds whole groups; got "
             f"{config.num_minibatches}"
         )
@@ -799,7 +800,7 @@ def check_network(config: Any, num_inputs: int = 1) -> None:
     if weights > MOST_WEIGHTS:
         raise ValueError(
             f"hidden_sizes and rnn_size must ask for at most {MOST_WEIGHTS:,} weights, got "
-            f"{weights:,}, with {num_inputs} input(s)"
+            f"{weights:,}, with {numerals.counted(num_inputs, 'input')}"
         )
 
 

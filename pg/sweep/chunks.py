@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pg import numerals
 from pg.config import Config, Hyperparams, check_config, check_is_hyperparams, check_together
 from pg.evaluate import Evaluation
 from pg.fast import devices
@@ -117,7 +118,8 @@ def plan(
         if need <= budget:
             return Plan(programs, width, -(-programs.num_bytes // width), compilations)
         if width == 1 or fixed:
-            what = f"{memory.readable(need)} for {width} run(s) on each of {local} device(s)"
+            on = "one device" if local == 1 else f"each of {local} devices"
+            what = f"{memory.readable(need)} for {numerals.counted(width, 'run')} on {on}"
             raise ValueError(
                 f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices"
             )

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from pg import numerals
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
 from pg.config import Config, Hyperparams
@@ -73,8 +74,7 @@ def run_sweep(
         does.
     """
     specs.check(spec, layout)
-    tried = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
-    say(f"{spec.title}: {tried}; {folder}")
+    say(f"{spec.title}: {tried(spec)}; {folder}")
     say_presets(spec)
     say_promises(config for config, _ in spec.programs())
     say_unused(spec, spec.table)
@@ -89,6 +89,12 @@ def run_sweep(
         )
         discard_checkpoints(folder)
     return 0 if finite else cli.NOT_FINITE
+
+
+def tried(spec: SweepSpec) -> str:
+    """The number of its configurations and seeds, for people."""
+    configurations = numerals.counted(spec.num_configurations, "configuration")
+    return f"{configurations} × {numerals.counted(len(spec.seeds), 'seed')}"
 
 
 def say_presets(spec: SweepSpec) -> None:
@@ -225,14 +231,15 @@ def compile_plan(
 def described(plan: Plan, num_runs: int, layout: Layout) -> str:
     """The plan, for people."""
     size = plan.programs.num_bytes * layout.num_local
-    on = f"each of {layout.mesh.size} device(s)" + f" of {jax.process_count()} processes" * (
-        jax.process_count() > 1
-    )
+    on = "one device" if layout.mesh.size == 1 else f"each of {layout.mesh.size} devices"
+    if jax.process_count() > 1:
+        on += f" of {jax.process_count()} processes"
+    num_chunks = -(-num_runs // plan.chunk)
+    in_chunks = f"{numerals.counted(num_chunks, 'chunk')} of {plan.chunk}"
     return (
-        f"{num_runs} runs in {-(-num_runs // plan.chunk)} chunks of {plan.chunk}, {plan.width} "
-        f"vmapped on {on}; {memory.readable(size)} for the programs, "
-        f"{memory.readable(plan.bytes_per_run)} a run; compiled {plan.compilations}× in "
-        f"{plan.programs.seconds:.1f} s"
+        f"{numerals.counted(num_runs, 'run')} in {in_chunks}, {plan.width} vmapped on {on}; "
+        f"{memory.readable(size)} for the programs, {memory.readable(plan.bytes_per_run)} a run; "
+        f"compiled {plan.compilations}× in {plan.programs.seconds:.1f} s"
     )
 
 

@@ -237,12 +237,14 @@ def verdict(spec: SweepSpec, ranked: list[Ranked], again: Mapping[str, Any] | No
     seeds, failed = len(again["per_seed"]), len(again["failed_seeds"])
     if "mean" not in again:
         return (
-            f"{found},\nbut on {seeds} fresh seeds all runs diverged: this configuration cannot be "
-            f"relied on"
+            f"{found},\nbut on {numerals.counted(seeds, 'fresh seed')} all runs diverged: this "
+            f"configuration cannot be relied on"
         )
     low, high = again.get("interval", (np.nan, np.nan))  # none of a single seed
     mean = Estimate(again["mean"], low, high)
-    fresh = f"{seeds} fresh seeds" + (f", without the {failed} that diverged," if failed else ",")
+    fresh = numerals.counted(seeds, "fresh seed") + (
+        f", without the {failed} that diverged," if failed else ","
+    )
     return (
         f"{found},\n{_interval(mean)} on {fresh} which had no part in the choice: report this one"
     )
@@ -254,7 +256,7 @@ def any_finite(ranked: list[Ranked]) -> bool:
 
 
 def _title(spec: SweepSpec) -> str:
-    return f"{spec.title}, {len(spec.seeds)} seeds each"
+    return f"{spec.title}, {numerals.counted(len(spec.seeds), 'seed')} each"
 
 
 def _median(scores: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pg import numerals
 from pg.commands import cli
 from pg.commands.cli import Checkpointing
 from pg.config import Config
@@ -188,8 +189,8 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
     assert isinstance(search.rule, Halving)
     spec, numbers = search.sweep, list(range(search.sweep.num_configurations))
     divisors = search.divisors()
-    total = f"{spec.num_configurations} configurations × {len(spec.seeds)} seeds"
-    driver.say(f"{spec.title}: {total}, {len(divisors)} rungs; {folder}")
+    num_rungs = numerals.counted(len(divisors), "rung")
+    driver.say(f"{spec.title}: {driver.tried(spec)}, {num_rungs}; {folder}")
     driver.say_presets(spec)
     driver.say_promises(_configs(search))
     driver.say_unused(spec, spec.table)
@@ -200,8 +201,9 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
         rung, place = Rung(divisor, earlier), folder / f"rung-{k}"
         configs = [config for config, group in spec.programs() for _ in group]
         after = [rung.updates(config) for config in configs]
-        longest = f"{max(after)} of {max(config.num_updates for config in configs)} updates"
-        driver.say(f"rung {k}: {spec.num_configurations} configurations, {longest}")
+        whole = numerals.counted(max(config.num_updates for config in configs), "update")
+        configurations = numerals.counted(spec.num_configurations, "configuration")
+        driver.say(f"rung {k}: {configurations}, {max(after)} of {whole}")
         ranked, budget = _swept(spec, place, budget, fixed=bool(rounds), rung=rung)
         rounds.append(Round(spec, place, numbers, ranked, list(zip(before, after, strict=True))))
         if earlier:
@@ -227,8 +229,9 @@ def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
     """The batches of Optuna's proposals."""
     assert isinstance(search.rule, Tpe)
     rule, base = search.rule, search.sweep
-    what = f"{rule.trials} configurations × {len(base.seeds)} seeds, {rule.batch} at a time"
-    driver.say(f"{base.title}: {what}; {folder}")
+    configurations = numerals.counted(rule.trials, "configuration")
+    what = f"{configurations} × {numerals.counted(len(base.seeds), 'seed')}"
+    driver.say(f"{base.title}: {what}, {rule.batch} at a time; {folder}")
     driver.say_promises(_configs(search))
     driver.say_unused(base, rule.spaces)
     rounds: list[Round] = []

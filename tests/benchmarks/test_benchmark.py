@@ -195,7 +195,7 @@ def test_the_command_skips_what_is_finished_and_reports(
     monkeypatch.setattr(learning, "run_cell", lambda *_: pytest.fail("it trained again"))
     assert script.main([*SMALL, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert f"skipped, as they are finished in {out} with these settings: 2 row(s)" in printed
+    assert f"skipped, as finished in {out} with these settings: 2 rows" in printed
     assert "| environment    | label          |" in printed
     assert "0/2" in printed
     assert {path.name for path in out.iterdir()} == {
@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_is_finished(
         patch.setattr(learning.cli, "Progress", Interrupted)
         assert script.main(command) == 130
     assert (
-        "interrupted: 1 of 2 programs are finished; the same command goes on from here"
+        "interrupted after 1 of 2 programs; the same command goes on from here"
         in capsys.readouterr().out
     )
     assert [path.name for path in tmp_path.glob("*/*")] == ["actor_critic"]
@@ -289,7 +289,7 @@ def test_ctrl_c_keeps_what_is_finished(
     assert len(readme.read_text().splitlines()) == 2  # half a suite is no report
     assert script.main(command) == 0
     printed = capsys.readouterr().out
-    assert "with these settings: 1 row(s)" in printed
+    assert "with these settings: 1 row\n" in printed
     assert "1/1 DeepSea-bsuite ppo: 2 seeds from 0; compiling" in printed
     assert re.search(
         r"1/1 DeepSea-bsuite ppo: greedy \S+, sampled \S+; 384 steps in \d+ "
@@ -593,7 +593,7 @@ def test_an_own_estimator_is_benchmarked_beside_the_suite_s(
     command = [*SMALL, "--label", "ppo", "--estimator", f"{own}:clipped", "--out", str(out)]
     assert script.main(command) == 0
     printed = capsys.readouterr().out
-    assert "with these settings: 1 row(s)" in printed
+    assert "with these settings: 1 row\n" in printed
     for label in ("ppo", "clipped"):
         assert re.search(rf"\| DeepSea-bsuite +\| `{label}` ", printed)
     row = out / "DeepSea-bsuite" / "clipped"

@@ -144,7 +144,7 @@ def test_a_poisoned_seed_is_frozen_and_the_others_go_on_untouched(
     summary = writing.summarise(run, {"sampled": Evaluation(returns, returns)}, range(8))
     assert (summary["mean"], summary["failed_seeds"], summary["episodes"]) == (1.0, [2], 21)
     assert results.describe_failures(summary)[-1].startswith(
-        "1 of 8 seed(s) left out of the evaluation"
+        "1 of 8 seeds left out of the evaluation"
     )
     assert cli.outcome(run) == cli.NOT_FINITE
     assert "skip" in results.describe_failures(summary)[-1]
@@ -304,6 +304,4 @@ def test_a_run_that_stops_says_so(tmp_path: Path) -> None:
         "update 0: no operation gives a NaN: what is not finite comes from outside, or is an "
         "overflow" in done.stdout
     )
-    assert (
-        "1 of 1 seed(s) left out of the evaluation; a smaller learning rate may help" in done.stdout
-    )
+    assert "1 of 1 seed left out of the evaluation; a smaller learning rate may help" in done.stdout

@@ -1,7 +1,10 @@
 """Numbers as text: digits that are known, one notation, different numbers that look different."""
 
+import ast
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +12,8 @@ import numpy as np
 import pytest
 
 from pg import numerals
+from pg.commands import cli
+from pg.config import Config
 
 
 @pytest.mark.parametrize(
@@ -94,3 +99,36 @@ def test_numbers_of_tables_and_terminals_are_written_in_one_place() -> None:
     ]
     assert [numerals.times(x) for x in (0.834, 12.4, math.inf)] == ["0.83×", "12×", "never"]
     assert float(numerals.typed(numerals.number(-1.5e-9))) == -1.5e-9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((1, "seed"), "1 seed"),
+        ((0, "seed"), "0 seeds"),
+        ((2, "complete episode"), "2 complete episodes"),
+        ((20_000, "environment step"), "20,000 environment steps"),
+        ((np.int64(1), "leaf", "leaves"), "1 leaf"),
+        ((3, "leaf", "leaves"), "3 leaves"),
+    ],
+)
+def test_what_is_counted_is_in_the_singular_or_the_plural(arguments: Any, text: str) -> None:
+    assert numerals.counted(*arguments) == text
+
+
+def test_no_text_leaves_the_plural_to_its_reader() -> None:
+    """As `1 seed(s)` does; `numerals.counted` knows which it is."""
+    for path in sorted((Path(__file__).parents[2] / "pg").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(x.value) for x in node.values if isinstance(x, ast.Constant))
+                assert not re.search(r"[a-z]{2}\(s\)", text), f"{path.name}: {text}"
+
+
+def test_the_plan_of_one_of_each_says_so() -> None:
+    one = Config(num_envs=1, num_updates=1, preset=None)
+    said = cli.describe(one, one.hyperparams(), 1, 1)
+    assert "1 update of 1 complete episode, 1 parameter\n" in said
+    window = Config(estimator="gae", collect="windows", num_envs=1, num_steps=1, num_updates=1)
+    said = cli.describe(window, window.hyperparams(), 1, 2)
+    assert "1 update of 1 × 1 step, 2 parameters\n" in said

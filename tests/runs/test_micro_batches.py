@@ -191,7 +191,7 @@ def test_the_budget_is_that_of_the_devices_that_compute(
         assert found.budget == int(budget / over)
         assert chunks.plan(SMALL, h, 1, layout).width == 1
     programs.num_bytes = 2 * share
-    with pytest.raises(ValueError, match=r"for 1 run\(s\) on each of 2 device"):
+    with pytest.raises(ValueError, match="for 1 run on each of 2 devices"):
         chunks.plan(SMALL, h, 1, layout)
 
 

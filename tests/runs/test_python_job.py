@@ -159,7 +159,8 @@ def test_devices_that_cannot_change_are_an_error_only_where_others_were_asked_fo
     if message is None:
         cli.Machine(**machine).start()
         cli.Machine(cpu_devices=there).start()
-        assert capsys.readouterr().out.count(f"and its {there} device(s) stay") == 2
+        kept = "one device stays" if there == 1 else f"{there} devices stay"
+        assert capsys.readouterr().out.count(f"cannot change now, and {kept}") == 2
     else:
         with pytest.raises(
             ValueError,

@@ -29,6 +29,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pg import numerals
+
 __all__ = ["Fleet", "Host", "HostError", "Outcome", "as_numbers"]
 
 Arrays = list[Any]  # of numpy: the leaves of a tree, in jax's order
@@ -204,9 +206,9 @@ class Host:
                         self.fleet.release(slot)
                     raise HostError(
                         f"{self.fleet.name} does not repeat itself: after a reset with the seed "
-                        f"{seeds[i]} and the same {times[i]} actions it is not where it was, so "
-                        "that it depends on more than these (a clock, a network, its version), and "
-                        "no state of it can be taken up again"
+                        f"{seeds[i]} and the same {numerals.counted(times[i], 'action')} it is "
+                        "not where it was, so that it depends on more than these (a clock, a "
+                        "network, its version), and no state of it can be taken up again"
                     )
             for i, (slot, outcome) in zip(missing, back, strict=True):
                 if keys[i] in self.present or keys[i] in self.ended:

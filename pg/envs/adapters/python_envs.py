@@ -30,6 +30,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
 
+from pg import numerals
 from pg.envs.adapters.hosts import Arrays, HostError, Outcome
 from pg.fast.cores import num_cores
 
@@ -531,7 +532,11 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _count(results: Any) -> str:
-    return f"{len(results)} values" if isinstance(results, tuple) else type(results).__name__
+    return (
+        numerals.counted(len(results), "value")
+        if isinstance(results, tuple)
+        else type(results).__name__
+    )
 
 
 def _described(x: Any) -> str:
