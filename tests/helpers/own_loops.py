@@ -327,7 +327,8 @@ def playground_loop(name: str, limit: int) -> Loop:
 
 
 def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:
-    """Pgx' own step; where a game has two players, one after the other. It has no limit of its own.
+    """Pgx' own step; where a game has several players, one after the other. It has no limit of its
+    own.
 
     The keys are split as the adapter says it.
     """
@@ -340,6 +341,9 @@ def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:
     def over(state: Any) -> bool:
         return bool(state.terminated | state.truncated)
 
+    def shown(state: Any) -> Any:
+        return observe(state, agent) if over(state) else state.observation
+
     def others(state: Any, reward: float, key: jax.Array) -> tuple[Any, float]:
         while not over(state) and int(state.current_player) != 0:
             key, of_choice, of_move = jax.random.split(key, 3)
@@ -350,17 +354,17 @@ def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:
 
     def begin(key: jax.Array) -> tuple[Any, Step]:
         of_game, of_others = jax.random.split(key)
-        state, _ = others(init(jax.random.key_data(of_game)), 0.0, of_others)
-        return (state, 0), Step(state.observation, mask=state.legal_action_mask)
+        state, owed = others(init(jax.random.key_data(of_game)), 0.0, of_others)
+        return (state, 0, owed), Step(shown(state), mask=state.legal_action_mask)
 
     def go_on(key: jax.Array, before: Any, action: Any) -> tuple[Any, Step]:
+        state, steps, owed = before
         of_move, of_others = jax.random.split(key)
-        state = step(before[0], action, jax.random.key_data(of_move))
-        state, reward = others(state, float(state.rewards[0]), of_others)
-        obs = observe(state, agent) if over(state) else state.observation
-        is_cut = before[1] + 1 >= limit and not over(state)
-        after = state, before[1] + 1
-        return after, Step(obs, reward, over(state), is_cut, state.legal_action_mask)
+        state = step(state, action, jax.random.key_data(of_move))
+        state, reward = others(state, owed + float(state.rewards[0]), of_others)
+        is_cut = steps + 1 >= limit and not over(state)
+        mask = state.legal_action_mask
+        return (state, steps + 1, 0.0), Step(shown(state), reward, over(state), is_cut, mask)
 
     return Loop(begin, go_on)
 
@@ -484,6 +488,14 @@ ENTRIES = {
         options={"opponent": by_what_it_sees},
         ends=False,
         num_steps=20,
+    ),
+    "pgx, three players": Entry(
+        "pgx:sparrow_mahjong",
+        lambda limit: pgx_loop("sparrow_mahjong", limit, by_what_it_sees),
+        1000,
+        "max_steps",
+        options={"opponent": by_what_it_sees},
+        cut=1,
     ),
     "pgx, 2048": Entry(
         "pgx:2048", lambda limit: pgx_loop("2048", limit), 1000, "max_steps", any_action=True

@@ -3,6 +3,8 @@
 A game of one player is stepped as it is. In a game of several the agent is player 0, and the others
 are the environment: after each action of the agent they move until it is the agent's turn, or the
 game is over. Who begins is drawn by Pgx. The reward is the sum of the agent's over all these moves.
+Of three players (`sparrow_mahjong`) two may end the game before the agent's first move: such an
+episode is one step, whose action changes nothing and which pays what the agent won or lost.
 
     opponent(key, observation, mask) -> action
 
