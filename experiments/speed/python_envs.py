@@ -2,10 +2,11 @@
 Stable-Baselines3's.
 
 The two take turns, so that other work on the machine slows neighbours alike; a ratio is the median
-over turns of the ratio within a turn. Needs `gymnasium[mujoco]`, and for the
-training `stable-baselines3` with a torch for the CPU.
+over turns of the ratio within a turn. Needs `gymnasium[mujoco]`, and for the training
+`stable-baselines3` with a torch for the CPU.
 
     python experiments/speed/python_envs.py loop --env HalfCheetah-v5 --num-envs 8
+
     python experiments/speed/python_envs.py train --env HalfCheetah-v5 --num-envs 8
 
 `loop`: uniform actions, drawn by the library's `action_space.sample`, or by jax within the compiled
@@ -18,25 +19,68 @@ turn of each, in a process of its own, is one batch, collected and learnt from; 
 first batch are not timed.
 """
 
-import argparse
+import dataclasses
 import functools
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
+from pg import numerals
+from pg.commands import cli
 from pg.config import Config
 from pg.envs import Box, make_env
 from pg.envs.adapters import make
+from pg.inputs import count
 from pg.train import make_learner
 
 Turn = Callable[[], None]
+CONTENDERS = ("Stable-Baselines3", "pg")
+STEPS = {"loop": 4000, "train": 2048}  # of all environments in a turn
+
+
+@dataclasses.dataclass
+class Options:
+    """The environments, and the turns."""
+
+    what: Annotated[Literal["loop", "train"], tyro.conf.Positional]
+    """Random actions in the library's own loop and in pg's, or training beside Stable-Baselines3's.
+    """
+    library: Literal["gymnasium", "envpool"] = "gymnasium"
+    """Library that has the environment."""
+    env: str = "HalfCheetah-v5"
+    """Name of the environment there."""
+    num_envs: int = 8
+    """Number of environments."""
+    steps: int | None = None
+    """Steps of all environments in a turn; none: 4000, to train 2048."""
+    turns: int = 9
+    """Number of timed turns of each."""
+    torch_threads: int = 1
+    """Threads of torch, for Stable-Baselines3."""
+    contender: Literal["Stable-Baselines3", "pg"] | None = None
+    """Only take a turn of the training at each line of the standard input, as one of these; `train`
+    starts itself so.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number out of range."""
+        for name in ("num_envs", "turns", "torch_threads"):
+            count(name, getattr(self, name))
+        if self.of_turn < self.num_envs:
+            raise ValueError(f"steps must be at least num_envs={self.num_envs}, got {self.of_turn}")
+
+    @property
+    def of_turn(self) -> int:
+        """Steps of all environments in a turn."""
+        return STEPS[self.what] if self.steps is None else self.steps
 
 
 def random_loops(library: str, name: str, num_envs: int, steps: int) -> dict[str, Turn]:
@@ -165,46 +209,45 @@ class Process:
 
 def main() -> None:
     """Prints steps per second and microseconds of the processor per step, medians of the turns."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("what", choices=("loop", "train"))
-    parser.add_argument("--library", choices=("gymnasium", "envpool"), default="gymnasium")
-    parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--num-envs", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=0, help="of a turn; 0: 4000, or 2048 to train")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--torch-threads", type=int, default=1)
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    steps = args.steps or {"loop": 4000, "train": 2048}[args.what]
-    setting = args.env, args.num_envs, steps
-    if args.contender:
-        if args.contender == "pg":
-            turn = batches_of_pg(args.library, *setting)
-        else:
-            turn = batches_of_sb3(*setting, args.torch_threads)
-        for _ in sys.stdin:
-            print("took", *timed(turn), flush=True)
+    options = cli.options(Options, cli.docstring_of(__file__))
+    if options.contender:
+        take_turns_as(options)
         return
     take: dict[str, Callable[[], tuple[float, float]]]
-    if args.what == "loop":
-        loops = random_loops(args.library, args.env, args.num_envs, steps // args.num_envs)
+    if options.what == "loop":
+        steps = options.of_turn // options.num_envs
+        loops = random_loops(options.library, options.env, options.num_envs, steps)
         take = {name: functools.partial(timed, turn) for name, turn in loops.items()}
     else:
-        take = {name: Process(name).turn for name in ("Stable-Baselines3", "pg")}
+        take = {name: Process(name).turn for name in CONTENDERS}
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in take}
-    for number in range(args.turns + 1):
+    for number in range(options.turns + 1):
         for name, turn_of in take.items():
             seconds = turn_of()
             if number:  # the first one compiles
                 rows[name].append(seconds)
     first, second = (np.array(x) for x in rows.values())
-    print(f"{args.what}, {args.library}:{args.env}, {args.num_envs} environments")
+    counted = numerals.counted(options.num_envs, "environment")
+    print(f"{options.what}, {options.library}:{options.env}, {counted}")
     print("| | steps/s | processor µs per step |\n| --- | --- | --- |")
     for name, x in zip(rows, (first, second), strict=True):
-        rate, cpu = steps / np.median(x[:, 0]), 1e6 * np.median(x[:, 1]) / steps
+        rate = options.of_turn / np.median(x[:, 0])
+        cpu = 1e6 * np.median(x[:, 1]) / options.of_turn
         print(f"| {name} | {rate:,.0f} | {cpu:.0f} |")
     faster, cheaper = np.median(first / second, axis=0)
-    print(f"pg: {faster:.2f}× the steps/s, {cheaper:.2f}× by processor time, {args.turns} turns")
+    turns = numerals.counted(options.turns, "turn")
+    print(f"pg: {faster:.2f}× the steps/s, {cheaper:.2f}× by processor time, {turns}")
+
+
+def take_turns_as(options: Options) -> None:
+    """Takes a turn at each line of the standard input, and prints its seconds."""
+    setting = options.env, options.num_envs, options.of_turn
+    if options.contender == "pg":
+        turn = batches_of_pg(options.library, *setting)
+    else:
+        turn = batches_of_sb3(*setting, options.torch_threads)
+    for _ in sys.stdin:
+        print("took", *timed(turn), flush=True)
 
 
 if __name__ == "__main__":

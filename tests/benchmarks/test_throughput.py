@@ -49,6 +49,25 @@ def references() -> Any:
     sys.path.remove(str(ROOT / "experiments" / "speed"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("loop --env CartPole-v1 --turns 1 --steps 32 --num-envs 1", 0, "1 environment\n"),
+        ("loop --steps 3", 2, "error: steps must be at least num_envs=8, got 3"),
+        ("loop --num-env 3", 2, "error: there is no flag --num-env: did you mean --num-envs"),
+    ],
+)
+def test_environments_in_python_take_turns(arguments: str, code: int, said: str) -> None:
+    script = ROOT / "experiments" / "speed" / "python_envs.py"
+    command = [sys.executable, str(script), *arguments.split()]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in (done.stderr if code else done.stdout)
+    assert code or "pg: " in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_every_figure_is_a_number(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "speed" / "throughput.py"), "--quick"]
