@@ -22,6 +22,7 @@ from pg import numerals
 from pg.benchmarks.suites import TASKS, Row, Task
 from pg.commands import cli
 from pg.config import Config, Hyperparams, merge_env_params, own_parts
+from pg.envs.registry import environment_of
 from pg.inputs import Optional, shown
 from pg.runs import code, execution, files, folders, host_states, results, writing
 from pg.runs.interrupts import Interrupted
@@ -187,6 +188,7 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
     if finished:
         rows_there = numerals.counted(finished, "row")
         print(f"skipped, as finished in {out} with these settings: {rows_there}")
+    check_environments(cells)
     check_own_parts(cells)
     for i, cell in enumerate(cells):
         title = f"{i + 1}/{len(cells)} {cell.name} {cell.label}"
@@ -215,6 +217,23 @@ def run(rows: Iterable[tuple[Task, Row]], settings: Settings, out: Path, **optio
             of_seeds = f"{diverged} of {numerals.counted(len(lines), 'seed')}"
             print(f"{title}: {of_seeds} diverged, and have no score", flush=True)
     return True
+
+
+def check_environments(cells: Iterable[Cell]) -> None:
+    """Raises ValueError where an environment cannot be built, before any row is run: one sentence
+    that names all such rows, and what they lack.
+    """
+    rows: dict[str, list[str]] = {}
+    for (name, label), cell in {(cell.name, cell.label): cell for cell in cells}.items():
+        try:
+            environment_of(cell.config.env)
+        except ValueError as error:
+            # without its name, in which rows that lack the same package differ
+            reason = str(error).replace(f"env={cell.config.env!r}", "the environment")
+            rows.setdefault(reason, []).append(f"{name} {label}")
+    if rows:
+        sentences = (f"{', '.join(names)}: {reason}" for reason, names in rows.items())
+        raise ValueError("; ".join(sentences))
 
 
 def check_own_parts(cells: Iterable[Cell]) -> None:

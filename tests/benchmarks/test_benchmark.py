@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,6 +78,27 @@ def copied(folder: Path, to: Path) -> Path:
     for path in folder.glob("*/*/seeds-*"):
         shutil.copytree(path, to / path.relative_to(folder))
     return to
+
+
+def test_a_package_that_a_later_row_needs_is_missed_before_the_first_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    monkeypatch.delitem(sys.modules, "pg.envs.adapters.envpool", raising=False)
+    (row,) = [row for _, row in ROWS if row.label == "ppo"]
+    later = [suites.Task(name, (row,), 0.0, None, "", f"envpool:{name}") for name in ("A", "B")]
+    rows = [*ROWS, *((task, row) for task in later)]
+
+    def settings(task: suites.Task, row: suites.Row) -> tuple[Config, Hyperparams]:
+        return tiny(task.env or task.name, row.label)
+
+    said = (
+        "A ppo, B ppo: the environment needs envpool, which is not installed: pip install -e "
+        "'.[envpool]'"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        learning.run(rows, settings, tmp_path, seeds=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cell_is_the_folder_of_a_run(finished: Path) -> None:
