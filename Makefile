@@ -4,8 +4,8 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help train sweep benchmark check test test-optimized test-slow test-adapters wheel proofs mutants
-.PHONY: faults notebooks links lint docs constraints clean
+.PHONY: help train sweep benchmark check test test-optimized test-slow test-adapters robots
+.PHONY: test-kinetix wheel proofs mutants faults notebooks links lint docs constraints clean
 .DEFAULT_GOAL := help
 
 # Before anything is installed: what an installer says of an older Python is of packages, not of Python.
@@ -64,10 +64,27 @@ $(VENV)-adapters/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)-adapters
 	@$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c constraints.txt -e '.[dev,$(ADAPTERS)]'
+	@# whose own dependencies would replace gymnax
+	@$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt --no-deps popgym-arcade dm-pix
+	@touch $@
+
+# Its jax is older than that of constraints.txt.
+$(VENV)-kinetix/.installed: pyproject.toml
+	@echo "installing with pip into $(VENV)-kinetix ..."
+	@$(PYTHON) -m venv $(VENV)-kinetix
+	@$(VENV)-kinetix/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,kinetix]'
 	@touch $@
 
 test-adapters: $(VENV)-adapters/.installed  ## the adapters beside their libraries' own loops
 	$(VENV)-adapters/bin/python -m pytest -m 'slow or not slow' $(ADAPTER_TESTS) $(ARGS)
+
+robots: $(VENV)-adapters/.installed  ## for test-adapters: MuJoCo Menagerie, which Playground clones
+	$(VENV)-adapters/bin/python -c \
+		"from mujoco_playground._src.mjx_env import ensure_menagerie_exists as clone; clone()"
+
+test-kinetix: $(VENV)-kinetix/.installed  ## the same of Kinetix, which needs an older jax
+	$(VENV)-kinetix/bin/python -m pytest -m 'slow or not slow' -k kinetix $(ADAPTER_TESTS) $(ARGS)
 
 wheel: $(VENV)/.installed  ## builds the wheel, and trains with it in an empty environment
 	$(BIN)/python -m pytest -m slow tests/runs/test_wheel.py $(ARGS)

@@ -49,9 +49,11 @@ ADAPTED = (
     "craftax",
     "envpool",
     "jumanji",
+    "kinetix",
     "mujoco_playground",
     "navix",
     "pgx",
+    "popgym_arcade",
     "xminigrid",
 )
 autodoc_mock_imports = [name for name in ADAPTED if not find_spec(name)]

@@ -32,8 +32,8 @@ ENVIRONMENTS = (
 # Libraries whose environments are named "library:environment" (a test holds this equal to
 # pg.envs.adapters').
 LIBRARIES = (
-    *("brax", "craftax", "envpool", "gymnasium", "jumanji", "navix", "pgx", "playground"),
-    "xminigrid",
+    *("brax", "craftax", "envpool", "gymnasium", "jumanji", "kinetix", "navix", "pgx"),
+    *("playground", "popgym_arcade", "xminigrid"),
 )
 
 # Tasks of sequences, of pg.envs.sequence_tasks (a test holds this equal to its table).

@@ -28,6 +28,8 @@ def contract(request: pytest.FixtureRequest) -> Iterator[Contract]:
     for module in entry.needs:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: `make test-adapters` installs it")
+    if lacks := entry.lacks():
+        pytest.skip(lacks)
     with jax.numpy_rank_promotion("allow"):
         yield Contract(entry)
 

@@ -4,6 +4,7 @@ alike is in test_adapter_contract.py.
 What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
 """
 
+import re
 import subprocess
 import sys
 import types
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from own_loops import PICTURES, robot_files
 
 from pg.config import LIBRARIES, Config, Hyperparams, check_env
 from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spaces
@@ -157,6 +159,69 @@ def test_a_random_opponent_in_pgx_takes_the_legal_actions_alike() -> None:
     taken = jax.vmap(random_opponent, (0, None, None))(keys, jnp.zeros(2), mask)
     shares = np.bincount(taken, minlength=4) / len(keys)
     np.testing.assert_allclose(shares, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.04)
+
+
+@pytest.mark.slow
+def test_a_robots_policy_sees_its_sensors_and_the_critic_more() -> None:
+    pytest.importorskip("mujoco_playground")
+    if lacks := robot_files("booster_t1"):
+        pytest.skip(lacks)
+    config = Config(
+        env="playground:T1JoystickFlatTerrain",
+        estimator="ppo",
+        observe=("state",),
+        critic_observe=("privileged_state",),
+        num_envs=2,
+        num_steps=4,
+        num_updates=2,
+        num_minibatches=1,
+        hidden_sizes=(8,),
+        preset=None,
+    )
+    with jax.numpy_rank_promotion("allow"):
+        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert not metrics["nonfinite"].any()
+    assert np.all(metrics["grad_norm"] > 0)
+    policy, critic = (
+        {leaf.shape for leaf in jax.tree.leaves(part)}
+        for part in (state.params.policy, state.params.critic)
+    )
+    assert (85, 8) in policy
+    assert (180, 8) in critic
+
+
+@pytest.mark.slow
+def test_a_recurrent_policy_is_trained_on_pictures_that_show_less_than_the_state() -> None:
+    pytest.importorskip("popgym_arcade")
+    with jax.numpy_rank_promotion("allow"):
+        config = Config(
+            env=make("popgym_arcade:CountRecallEasy", partial_obs=True),
+            estimator="ppo",
+            rnn="gru",
+            num_envs=2,
+            num_steps=8,
+            num_updates=2,
+            num_minibatches=1,
+            hidden_sizes=(8,),
+            preset=None,
+            **PICTURES,
+        )
+        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert not metrics["nonfinite"].any()
+    assert np.all(metrics["grad_norm"] > 0)
+    assert "memory" in state.params.policy["params"]
+
+
+@pytest.mark.slow
+def test_a_game_that_gives_a_discount_in_its_info_is_stepped() -> None:
+    """POPGym Arcade's, which is made for a gymnax whose `discount` asks for another method."""
+    pytest.importorskip("popgym_arcade")
+    with jax.numpy_rank_promotion("allow"):
+        env = make("popgym_arcade:CartPoleEasy")
+        params, key = env.default_params, jax.random.key(0)
+        obs, state = jax.eval_shape(lambda: env.reset_env(key, params))
+        after, *_ = jax.eval_shape(lambda state: env.step_env(key, state, 0, params), state)
+    assert after == obs
 
 
 def test_several_whole_numbers_of_gymnasium() -> None:
@@ -304,11 +369,10 @@ def test_a_missing_library_is_named_with_its_extra(
     module = {"playground": "mujoco_playground"}.get(library, library)
     for loaded in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
         monkeypatch.setitem(sys.modules, loaded, None)
-    with pytest.raises(
-        ValueError,
-        match=rf"needs {module}, which is not installed: pip install -e "
-        rf"'.\[{library}\]'",
-    ):
+    extra = f"pip install -e '.[{library}]'"
+    command = {"popgym_arcade": "pip install --no-deps popgym-arcade dm-pix"}.get(library, extra)
+    said = f"needs {module}, which is not installed: {command}"
+    with pytest.raises(ValueError, match=re.escape(said)):
         make(f"{library}:{ADAPTERS[library]}")
 
 

@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 URL = "https://github.com/somebody/a-fork-of-pg"
+ADAPTERS = {"test-adapters", "test-kinetix"}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -111,7 +112,7 @@ def test_a_workflow_runs_what_exists(name: str) -> None:
     assert (
         called
         == {
-            "ci": {"lint", "test", "test-adapters", "test-slow", "wheel"},
+            "ci": {"lint", "robots", "test", *ADAPTERS, "test-slow", "wheel"},
             "docs": {"docs"},
             "release": {"lint", "test", "wheel"},
         }[name]

@@ -62,6 +62,9 @@ class Entry(NamedTuple):
     make: Callable[..., Any] = adapters.make
     options: dict[str, Any] = {}  # noqa: RUF012  a NamedTuple's default, never changed
     modules: tuple[str, ...] | None = None  # that it needs; None: the library itself
+    # what else it needs and is not here, asked once its modules are: a sentence, or ""
+    lacks: Callable[[], str] = str
+    settings: dict[str, Any] = {}  # noqa: RUF012  of the training, beside those of all
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -198,8 +201,11 @@ class Contract:
             num_steps=4,
             hidden_sizes=(8,),
             preset=None,
+            **self.entry.settings,
         )
-        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+        # so small that no unit is saturated, and without a gradient, after the first step
+        hyperparams = config.hyperparams(learning_rate=1e-4)
+        state, metrics = jax.jit(make_train(config))(jax.random.key(0), hyperparams)
         leaves = jax.tree.leaves((state.params, metrics["grad_norm"]))
         assert all(np.isfinite(x).all() for x in leaves)
         assert np.all(metrics["grad_norm"] > 0)

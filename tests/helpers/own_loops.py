@@ -194,7 +194,8 @@ def counted_loop(env: Any) -> Loop:
     reset, step = jax.jit(env.reset), jax.jit(env.step)
 
     def begin(key: jax.Array) -> tuple[Any, Step]:
-        state = reset(jax.random.key_data(key))
+        # in NumPy nothing is weakly typed: the step is compiled once
+        state = jax.tree.map(np.asarray, reset(jax.random.key_data(key)))
         return state, Step(state.obs)
 
     def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
@@ -326,6 +327,58 @@ def playground_loop(name: str, limit: int) -> Loop:
     return counted_loop(env)
 
 
+def robot_files(folder: str) -> str:
+    """A sentence on a robot of MuJoCo Menagerie that is not here; "" where it is."""
+    from mujoco_playground._src.mjx_env import MENAGERIE_PATH
+
+    found = (MENAGERIE_PATH / folder).exists()
+    return "" if found else f"no clone of MuJoCo Menagerie at {MENAGERIE_PATH}: `make robots`"
+
+
+def kinetix_loop(level: str, limit: int) -> Loop:
+    """Kinetix' own step without its reset. `done` is the end of the level, or its limit: an
+    environment without the limit, beside it, tells which is which.
+    """
+    from kinetix.environment.env import make_kinetix_env
+    from kinetix.environment.spaces import ActionType, ObservationType
+    from kinetix.util.saving import load_from_json_file
+
+    start, static_params, params = load_from_json_file(f"{level}.json")
+    kinds = ActionType.MULTI_DISCRETE, ObservationType.SYMBOLIC_FLAT
+    env = make_kinetix_env(*kinds, lambda key: start, params, static_params, auto_reset=False)
+    limited, endless = (params.replace(max_timesteps=n) for n in (limit, 10**6))
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        obs, state = env.reset(jax.random.key_data(key), limited)
+        return state, Step(obs)
+
+    def go_on(key: jax.Array, before: Any, action: Any) -> tuple[Any, Step]:
+        taken = jax.random.key_data(key), before, jnp.array(action)
+        over = bool(env.step(*taken, endless)[3])
+        obs, state, reward, done, _ = env.step(*taken, limited)
+        return state, Step(obs, reward, bool(done) and over, bool(done) and not over)
+
+    return Loop(begin, go_on)
+
+
+def arcade_loop(name: str, limit: int) -> Loop:
+    """POPGym Arcade's own step without its reset, whose `info` tells an end from the limit."""
+    import popgym_arcade
+
+    env, params = popgym_arcade.make(name)
+    env.max_episode_length = limit
+
+    def begin(key: jax.Array) -> tuple[Any, Step]:
+        obs, state = env.reset_env(jax.random.key_data(key), params)
+        return state, Step(obs)
+
+    def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
+        obs, state, reward, _, info = env.step_env(jax.random.key_data(key), state, action, params)
+        return state, Step(obs, reward, bool(info["terminated"]), bool(info["truncated"]))
+
+    return Loop(begin, go_on)
+
+
 def pgx_loop(name: str, limit: int, opponent: Any = None) -> Loop:
     """Pgx' own step; where a game has several players, one after the other. It has no limit of its
     own.
@@ -379,6 +432,9 @@ def by_lot(key: jax.Array, observation: Any, mask: Any) -> Any:
     """An opponent that takes any legal action."""
     return jax.random.categorical(key, jnp.log(mask.astype(float)))
 
+
+# Of frames of bytes, 128 squared.
+PICTURES = {"scale_observations": True, "conv": ("8x8x4", "8x4x2")}
 
 # --- the table -------------------------------------------------------------------------------
 
@@ -458,6 +514,13 @@ ENTRIES = {
         "time_limit",
         ends=False,
     ),
+    "kinetix": Entry(
+        "kinetix:s/h4_thrust_aim",
+        lambda limit: kinetix_loop("s/h4_thrust_aim", limit),
+        256,
+        "max_timesteps",
+        actions=((1, 0, 0, 0, 0, 0),) * 30,
+    ),
     "navix": Entry(
         "navix:Navix-Empty-5x5-v0",
         lambda limit: navix_loop("Navix-Empty-5x5-v0", limit),
@@ -510,6 +573,26 @@ ENTRIES = {
         "episode_length",
         ends=False,
         modules=("mujoco_playground",),
+    ),
+    "playground, a robot": Entry(
+        "playground:BarkourJoystick",
+        lambda limit: playground_loop("BarkourJoystick", limit),
+        1000,
+        "episode_length",
+        ends=False,
+        num_steps=6,
+        num_episodes=2,
+        modules=("mujoco_playground",),
+        lacks=lambda: robot_files("google_barkour_vb"),
+    ),
+    "popgym_arcade": Entry(
+        "popgym_arcade:BattleShipEasy",
+        lambda limit: arcade_loop("BattleShipEasy", limit),
+        128,
+        survive=lambda obs: 0,
+        actions=(4,) * 40,  # the same place too often
+        num_episodes=2,
+        settings=PICTURES,
     ),
     "xminigrid": Entry(
         "xminigrid:MiniGrid-Empty-5x5",

@@ -45,8 +45,9 @@ def make(name: str, **options: Any) -> Any:
         module = importlib.import_module(f"pg.envs.adapters.{library}")
     except ModuleNotFoundError as error:
         missing = (error.name or library).partition(".")[0]
+        install = INSTALLS.get(library, f"pip install -e '.[{library}]'")
         raise ValueError(
-            f"env={name!r} needs {missing}, which is not installed: pip install -e '.[{library}]'"
+            f"env={name!r} needs {missing}, which is not installed: {install}"
         ) from error
     try:
         return module.make(environment, **options)
@@ -61,6 +62,9 @@ def make(name: str, **options: Any) -> Any:
         ) from error
 
 
+# The libraries that no extra installs, as they depend on what pg cannot run with.
+INSTALLS = {"popgym_arcade": "pip install --no-deps popgym-arcade dm-pix"}
+
 # Each library, which is also the name of its extra, and one of its environments.
 ADAPTERS = {
     "brax": "inverted_pendulum",
@@ -68,8 +72,10 @@ ADAPTERS = {
     "envpool": "CartPole-v1",
     "gymnasium": "CartPole-v1",
     "jumanji": "Snake-v1",
+    "kinetix": "s/h4_thrust_aim",
     "navix": "Navix-Empty-5x5-v0",
     "pgx": "tic_tac_toe",
     "playground": "CartpoleBalance",
+    "popgym_arcade": "CountRecallEasy",
     "xminigrid": "MiniGrid-Empty-5x5",
 }

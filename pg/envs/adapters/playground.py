@@ -2,14 +2,16 @@
 
 Playground's state holds everything, the observation, reward and `done` of its last step too.
 Actions are a box from -1 to 1. An observation is one vector, or a dictionary: that of the policy,
-`state`, and what only a critic may see, `privileged_state` (`observe`, `critic_observe`).
+`state`, and what only a critic may see, `privileged_state`. Policy and critic see both, unless
+`observe=("state",)` and `critic_observe=("privileged_state",)` say otherwise.
 
 Limits: the time limit and the automatic reset of Playground are wrappers
 (`wrapper.wrap_for_brax_training`) that mark a time-out as `done`; the bare environment has neither,
 so its `done` is termination. The limit is the environment's `episode_length`.
 The physics is Warp's where JAX computes on a GPU of NVIDIA, and else that of JAX, `impl="jax"`.
 Lost: `metrics` and `info`. Robots (locomotion, manipulation) are files of MuJoCo Menagerie, which
-Playground clones with git when the first of them is built.
+Playground clones with git when the first of them is built; where it cannot, a clone at
+`mjx_env.MENAGERIE_PATH` serves, of the commit `mjx_env.MENAGERIE_COMMIT_SHA`.
 """
 
 import subprocess
@@ -45,7 +47,8 @@ def make(name: str, **options: Any) -> Adapter:
     except (OSError, subprocess.CalledProcessError) as error:
         raise ValueError(
             f"the robot of {name} is not here: Playground clones MuJoCo Menagerie with git, which "
-            f"failed ({type(error).__name__}); put a clone at {mjx_env.MENAGERIE_PATH}"
+            f"failed ({type(error).__name__}); put a clone at {mjx_env.MENAGERIE_PATH}, with "
+            f"commit {mjx_env.MENAGERIE_COMMIT_SHA} checked out"
         ) from error
     return adapt(env, name, int(env._config.episode_length))
 
