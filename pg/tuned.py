@@ -187,7 +187,11 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "Acrobot-v1-300k": {
-        "ppo": {"num_envs": 16, "num_steps": 32, "num_updates": 585, "entropy_coef": 0.01},
+        "ppo": {
+            **{"normalise_observations": True, "advantages": "minibatch", "schedule": "linear"},
+            **{"num_envs": 8, "num_steps": 128, "num_updates": 292, "num_epochs": 10},
+            **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0006, "gamma": 0.995},
+        },
     },
     "Pendulum-v1-300k": dict.fromkeys(("ppo", "state_std_ppo"), _PENDULUM_SHORT),
     # A state has the velocity in it, but its scale hides it; and a held action swings where
