@@ -66,14 +66,15 @@ $(VENV)-adapters/.installed: pyproject.toml constraints.txt
 		-c constraints.txt -e '.[dev,$(ADAPTERS)]'
 	@# whose own dependencies would replace gymnax
 	@$(VENV)-adapters/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt --no-deps popgym-arcade dm-pix
+		-c constraints.txt --no-deps popgym-arcade==0.0.7 dm-pix==0.4.5
 	@touch $@
 
 # Its jax is older than that of constraints.txt.
 $(VENV)-kinetix/.installed: pyproject.toml
 	@echo "installing with pip into $(VENV)-kinetix ..."
 	@$(PYTHON) -m venv $(VENV)-kinetix
-	@$(VENV)-kinetix/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,kinetix]'
+	@$(VENV)-kinetix/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,kinetix]' \
+		kinetix-env==3.0.2
 	@touch $@
 
 test-adapters: $(VENV)-adapters/.installed  ## the adapters beside their libraries' own loops

@@ -258,6 +258,7 @@ def check_update(config: Config, hyperparams: Hyperparams) -> None:
     jax.eval_shape(learner.step, state, jax.random.key(0))
 
 
+@faults_in_one_sentence()
 def evaluate_run(
     config: Config,
     done: Run,

@@ -14,7 +14,6 @@ import numpy as np
 
 from pg.config import Config, Hyperparams
 from pg.envs.adapters.base import HostError, faults_in_one_sentence
-from pg.envs.adapters.hosted import HostedEnv
 from pg.envs.registry import environment_of
 from pg.runs import execution, interrupts
 from pg.runs.checkpoints import Restored
@@ -27,7 +26,16 @@ def promise(config: Config) -> str:
     """
     if config.collect == "episodes":  # every batch begins anew
         return ""
-    return str(getattr(environment_of(config.env), "promise", ""))
+    env = _hosted(config)
+    return "" if env is None else str(env.promise)
+
+
+def _hosted(config: Config) -> Any:
+    """The environment where it is one of the host's (`pg.envs.adapters.hosted`), or a wrapper of
+    such a one; else None.
+    """
+    env = environment_of(config.env)
+    return env if hasattr(env, "bring_back") else None
 
 
 def promises(configs: Iterable[Config]) -> list[str]:
@@ -44,16 +52,19 @@ def about(configs: Iterable[Config]) -> dict[str, str]:
 @contextlib.contextmanager
 def closing(configs: Iterable[Config]) -> Iterator[None]:
     """At its end, also by an error or a signal, closes the environments of these settings, with
-    their worker processes. A signal meanwhile is not obeyed.
+    their worker processes. The first signal meanwhile raises Interrupted once all are closed,
+    unless another error is on its way.
     """
     try:
         yield
     finally:
-        with interrupts.deferred("closing the environments"):
+        with interrupts.deferred("closing the environments") as caught:
             for config in configs:
-                env = environment_of(config.env)
-                if isinstance(env, HostedEnv):
+                env = _hosted(config)
+                if env is not None:
                     env.close()
+    if caught.signum:
+        raise interrupts.Interrupted(caught.signum)
 
 
 def taken_up(
@@ -72,8 +83,8 @@ def taken_up(
         The runs, where environments are taken up n of them; episodes that could not be taken up
         again are among what has changed.
     """
-    env = environment_of(config.env)
-    if config.collect == "episodes" or not isinstance(env, HostedEnv):
+    env = _hosted(config)
+    if config.collect == "episodes" or env is None:
         return found
     n, partial, changed = len(keys), found.partial, found.changed
     states = execution.filled_up(execution.first(partial.states, n), n)

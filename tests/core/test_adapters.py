@@ -4,6 +4,7 @@ alike is in test_adapter_contract.py.
 What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
 """
 
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium
 import jax
@@ -21,7 +23,7 @@ from own_loops import PICTURES, robot_files
 
 from pg.config import LIBRARIES, Config, Hyperparams, check_env
 from pg.envs import Discrete, ProductSpace, adapters, configured, make_env, spaces
-from pg.envs.adapters import ADAPTERS, base, make
+from pg.envs.adapters import ADAPTERS, POPGYM_ARCADE, base, make
 from pg.envs.adapters.gymnasium import adapt
 from pg.evaluate import evaluate
 from pg.networks import make_policy
@@ -370,10 +372,21 @@ def test_a_missing_library_is_named_with_its_extra(
     for loaded in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
         monkeypatch.setitem(sys.modules, loaded, None)
     extra = f"pip install -e '.[{library}]'"
-    command = {"popgym_arcade": "pip install --no-deps popgym-arcade dm-pix"}.get(library, extra)
+    command = {"popgym_arcade": POPGYM_ARCADE}.get(library, extra)
     said = f"needs {module}, which is not installed: {command}"
     with pytest.raises(ValueError, match=re.escape(said)):
         make(f"{library}:{ADAPTERS[library]}")
+
+
+def test_a_package_that_popgym_arcade_needs_is_named_with_its_own_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library is installed without the packages that it depends on."""
+    monkeypatch.delitem(sys.modules, "pg.envs.adapters.popgym_arcade", raising=False)
+    missing = ModuleNotFoundError("No module named 'somepackage'", name="somepackage.part")
+    monkeypatch.setattr(importlib, "import_module", Mock(side_effect=missing))
+    with pytest.raises(ValueError, match=r"needs somepackage.*: pip install somepackage$"):
+        make("popgym_arcade:CountRecallEasy")
 
 
 def test_a_library_is_asked_for_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:

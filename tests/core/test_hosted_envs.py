@@ -546,6 +546,40 @@ def test_environments_are_closed_where_a_run_ends(
     assert all(env.is_closed for env in Logged.all)
 
 
+def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
+    """It would else be lost, and the next row of a benchmark begin."""
+
+    class StopsMidway(Logged):
+        def close(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            super().close()
+
+    Logged.all.clear()
+    config = Config(**TINY, env=adapt(StopsMidway, "Own", 9, workers=0))
+    with signals_restored():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(Interrupted), host_states.closing([config]):
+            pass
+    assert [env.is_closed for env in Logged.all] == [True]
+
+
+@pytest.mark.slow
+def test_a_fault_in_the_final_evaluation_is_one_sentence() -> None:
+    class Tires(Logged):
+        is_tired = False
+
+        def step(self, action: Any) -> Any:
+            if Tires.is_tired:
+                raise KeyError("board")
+            return super().step(action)
+
+    config = Config(**TINY, env=adapt(Tires, "Own", 9, workers=0), num_updates=1)
+    run = execution.run(config, config.hyperparams(), range(1))
+    Tires.is_tired = True
+    with pytest.raises(HostError, match=r"^the step of Own fails: KeyError"):
+        execution.evaluate_run(config, run, range(1), 2, greedy=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("is_interrupted", [False, True])
 def test_environments_are_closed_where_a_sweep_ends(

@@ -45,9 +45,8 @@ def make(name: str, **options: Any) -> Any:
         module = importlib.import_module(f"pg.envs.adapters.{library}")
     except ModuleNotFoundError as error:
         missing = (error.name or library).partition(".")[0]
-        install = INSTALLS.get(library, f"pip install -e '.[{library}]'")
         raise ValueError(
-            f"env={name!r} needs {missing}, which is not installed: {install}"
+            f"env={name!r} needs {missing}, which is not installed: {_install(library, missing)}"
         ) from error
     try:
         return module.make(environment, **options)
@@ -62,8 +61,19 @@ def make(name: str, **options: Any) -> Any:
         ) from error
 
 
-# The libraries that no extra installs, as they depend on what pg cannot run with.
-INSTALLS = {"popgym_arcade": "pip install --no-deps popgym-arcade dm-pix"}
+def _install(library: str, missing: str) -> str:
+    """The command that installs a module which a library of environments misses."""
+    if library == "popgym_arcade":
+        # It depends on a gymnax that replaces ours, and so is installed without its dependencies.
+        is_its_own = missing in ("popgym_arcade", "dm_pix")
+        return POPGYM_ARCADE if is_its_own else f"pip install {missing}"
+    extra = f"pip install -e '.[{library}]'"
+    if library == "kinetix":
+        return f"{extra} in an environment of its own, as it takes jax 0.9.0 at most"
+    return extra
+
+
+POPGYM_ARCADE = "pip install --no-deps popgym-arcade==0.0.7 dm-pix==0.4.5"
 
 # Each library, which is also the name of its extra, and one of its environments.
 ADAPTERS = {

@@ -43,8 +43,8 @@ def faults_in_one_sentence() -> Iterator[None]:
 
 
 def _forget_failed_programs() -> None:
-    """Waits for the programs of other devices; JAX would report failed ones again at the end of the
-    process, with all calls.
+    """Waits for running programs until one has failed, and forgets them all; JAX would report those
+    that failed again at the end of the process, with all calls.
     """
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         jax.effects_barrier()

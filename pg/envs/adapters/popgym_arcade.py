@@ -1,8 +1,8 @@
 """POPGym Arcade: small games as pictures, each fully or partially observed,
 `popgym_arcade:CountRecallEasy`.
 
-With `partial_obs=True` a game shows less than its state, and a policy needs a memory. An
-observation is a picture [128, 128, 3] of bytes (`obs_size=256`: a larger one), for a network with
+With `partial_obs=True` a game shows less than its state, for a recurrent policy. An
+observation is a picture [128, 128, 3] of uint8 (`obs_size=256`: a larger one), for a network with
 `scale_observations` and convolutions with strides, `conv=("16x8x4", "32x4x2")`: dense layers on
 all pixels are saturated after one step of the optimizer.
 
@@ -14,8 +14,8 @@ a limit that it does not reach, says whether the game has ended. The limit is th
 beyond it, where `max_steps_in_episode` says so, some games pay nothing.
 Lost: `info`.
 
-It is installed without what it depends on, `pip install --no-deps popgym-arcade dm-pix`: that is a
-gymnax of before 1.0 under another name, in the files of gymnax itself.
+It is installed without what it depends on, `pip install --no-deps popgym-arcade==0.0.7
+dm-pix==0.4.5`: that is a gymnax of before 1.0 under another name, in the files of gymnax itself.
 """
 
 import copy
