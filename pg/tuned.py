@@ -137,7 +137,7 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "recurrent_ppo": {
             **{
                 "num_envs": 16,
-                "num_updates": 300,
+                "num_updates": 480,
                 "num_epochs": 8,
                 "num_minibatches": 2,
                 "hidden_sizes": (64,),
