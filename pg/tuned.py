@@ -86,15 +86,10 @@ _PENDULUM: dict[str, Any] = {
 _PENDULUM_SHORT: dict[str, Any] = {**_PENDULUM, "num_envs": 8, "num_updates": 292}
 _EIGHT_EPISODES: dict[str, Any] = {"num_envs": 8, "schedule": "linear"}
 _ROBOT: dict[str, Any] = {  # a window is an episode
-    "hidden_sizes": (32,),
-    "rnn_size": 32,
-    "action_distribution": "squashed",
-    "num_envs": 32,
-    "num_steps": 100,
-    "num_updates": 312,
-    "num_epochs": 4,
-    "advantages": "minibatch",
-    "entropy_coef": 0.001,
+    **{"hidden_sizes": (64,), "rnn_size": 64, "action_distribution": "squashed"},
+    **{"normalise_observations": True, "advantages": "minibatch", "schedule": "linear"},
+    **{"num_envs": 64, "num_steps": 100, "num_updates": 468, "num_epochs": 4, "num_minibatches": 4},
+    **{"learning_rate": 0.0015, "entropy_coef": 0.003},
 }
 # The bonus keeps actions diverse: two starts and no noise, and a policy that settles sees the same
 # games for good.
