@@ -534,7 +534,7 @@ def _finish(
     planned = numerals.counted(config.num_updates, "update")
     if done.reached:
         cli.say(
-            f"ended after {summary['num_updates']} of {planned}, as the "
+            f"ended after {summary['num_updates']:,} of {planned}, as the "
             f"evaluation of every seed had a return of {options.stop_at_return:g} at least"
         )
     if config.diagnostics and not results.failed_runs(done.metrics).all():
@@ -544,7 +544,7 @@ def _finish(
     if "selected" in done.metrics:
         cli.say(selected_shares(candidate_names(config.estimator), done.metrics["selected"]))
     if done.signum:
-        done_so_far = f"{summary['num_updates']} of {planned}"
+        done_so_far = f"{summary['num_updates']:,} of {planned}"
         cli.say(f"interrupted after {done_so_far}; go on with --resume {folder}")
     followers.finish(folders.jsonable(summary))
     print(folder)

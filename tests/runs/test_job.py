@@ -128,9 +128,8 @@ def test_a_signal_ends_it_and_resume_goes_on(
     summary = json.loads((folder / "summary.json").read_text())
     reached = summary["num_updates"]
     assert summary["status"] == "interrupted"
-    assert (
-        f"interrupted after {reached} of 1000000 updates; go on with --resume {folder}" in printed
-    )
+    said = f"interrupted after {reached:,} of 1,000,000 updates; go on with --resume {folder}"
+    assert said in printed
     assert printed.splitlines()[-1] == str(folder)
     assert checkpoints.steps(folder / "checkpoints")[0] == reached
     assert results.read_metrics(folder)["update"].max() == reached - 1

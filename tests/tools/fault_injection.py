@@ -480,14 +480,8 @@ class FaultInjector:
             yield f"ended {ended.after:.1f} s after {ended.kill}"
         if (done := ended.progress[0] % case.updates) and max(there, default=0) < done:
             yield f"{done} updates were done, and after {ended.kill} the checkpoints are {there}"
-        if (
-            said := re.search(
-                r"^interrupted after (\d+) "
-                r"of",
-                ended.text,
-                re.MULTILINE,
-            )
-        ) and there != [int(said[1])]:
+        said = re.search(r"^interrupted after ([\d,]+) of", ended.text, re.MULTILINE)
+        if said and there != [int(said[1].replace(",", ""))]:
             yield f"it says {said[0]}, and after {ended.kill} the checkpoints are {there}"
 
     def compare(self, case: Case, folder: Path | None, problems: list[str]) -> list[str]:
