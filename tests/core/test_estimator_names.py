@@ -58,6 +58,7 @@ def test_a_text_trains_as_the_switches_in_python_do() -> None:
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.slow
 def test_a_text_lists_the_candidates_of_an_estimator_that_is_chosen_while_training() -> None:
     """And it trains as they do in Python, with the settings that they share."""
     lambdas = [with_hyperparams("gae", gae_lambda=x) for x in (0.5, 1.0)]
