@@ -118,13 +118,18 @@ def plan(
         if need <= budget:
             return Plan(programs, width, -(-programs.num_bytes // width), compilations)
         if width == 1 or fixed:
-            on = "one device" if local == 1 else f"each of {local} devices"
-            what = f"{memory.readable(need)} for {numerals.counted(width, 'run')} on {on}"
+            runs = numerals.counted(width, "run")
+            what = f"{memory.readable(need)} for {runs} on {each_of(local)}"
             raise ValueError(
                 f"memory: {what}, and there are {memory.readable(budget)}: fewer envs or devices"
             )
         width = max(1, min(width - 1, int(width * budget / need)))
     raise AssertionError("the width falls at every turn")
+
+
+def each_of(num_devices: int) -> str:
+    """All devices, for people."""
+    return "one device" if num_devices == 1 else f"each of {num_devices} devices"
 
 
 def chunks(

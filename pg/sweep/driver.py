@@ -74,12 +74,12 @@ def run_sweep(
         does.
     """
     specs.check(spec, layout)
-    say(f"{spec.title}: {tried(spec)}; {folder}")
+    say(f"{spec.title}: {tried(spec.num_configurations, len(spec.seeds))}; {folder}")
     say_presets(spec)
-    say_promises(config for config, _ in spec.programs())
+    say_promises(spec.configs())
     say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(host_states.closing([config for config, _ in spec.programs()]))
+        stack.enter_context(host_states.closing(spec.configs()))
         if devices.is_first():
             specs.make(folder)
             stack.enter_context(folders.locked(folder, of_run=True))
@@ -91,10 +91,10 @@ def run_sweep(
     return 0 if finite else cli.NOT_FINITE
 
 
-def tried(spec: SweepSpec) -> str:
-    """The number of its configurations and seeds, for people."""
-    configurations = numerals.counted(spec.num_configurations, "configuration")
-    return f"{configurations} × {numerals.counted(len(spec.seeds), 'seed')}"
+def tried(num_configurations: int, num_seeds: int) -> str:
+    """The numbers of configurations and of the seeds of each, for people."""
+    configurations = numerals.counted(num_configurations, "configuration")
+    return f"{configurations} × {numerals.counted(num_seeds, 'seed')}"
 
 
 def say_presets(spec: SweepSpec) -> None:
@@ -117,7 +117,7 @@ def say_unused(spec: SweepSpec, names: Iterable[str]) -> None:
     if not devices.is_first():
         return
     unused = [name for name in names if name in Hyperparams._fields]
-    for config, _ in spec.programs():
+    for config in spec.configs():
         if not unused:
             return
         unused = effects.without_effect(config, spec.hyperparams, unused)
@@ -162,9 +162,7 @@ def run(
             f"this sweep was started with --width {stored}: leave --width out, or "
             f"choose another --out"
         )
-    versions = folders.environment(layout) | host_states.about(
-        config for config, _ in spec.programs()
-    )
+    versions = folders.environment(layout) | host_states.about(spec.configs())
     if stored and done < spec.num_runs and devices.is_first():
         _say_changes(spec, folder, stored, versions)
     if done:
@@ -231,7 +229,7 @@ def compile_plan(
 def described(plan: Plan, num_runs: int, layout: Layout) -> str:
     """The plan, for people."""
     size = plan.programs.num_bytes * layout.num_local
-    on = "one device" if layout.mesh.size == 1 else f"each of {layout.mesh.size} devices"
+    on = chunks.each_of(layout.mesh.size)
     if jax.process_count() > 1:
         on += f" of {jax.process_count()} processes"
     num_chunks = -(-num_runs // plan.chunk)

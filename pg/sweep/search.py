@@ -94,7 +94,7 @@ class Search:
         """The divisor of each rung, as of `rungs.divisors`; of proposals that of all updates."""
         if isinstance(self.rule, Tpe):
             return [1]
-        shortest = min(config.num_updates for config, _ in self.sweep.programs())
+        shortest = min(config.num_updates for config in self.sweep.configs())
         number = self.sweep.num_configurations
         return rungs.divisors(number, shortest, self.rule.eta, self.rule.rungs)
 
@@ -168,7 +168,7 @@ def _widest(search: Search) -> SweepSpec:
 
 def _configs(search: Search) -> list[Config]:
     """The static settings that a search may come to."""
-    return [config for config, _ in _widest(search).programs()]
+    return _widest(search).configs()
 
 
 def _make(search: Search, folder: Path, layout: Layout) -> None:
@@ -189,8 +189,8 @@ def _halve(search: Search, folder: Path, budget: Budget) -> list[Round]:
     assert isinstance(search.rule, Halving)
     spec, numbers = search.sweep, list(range(search.sweep.num_configurations))
     divisors = search.divisors()
-    num_rungs = numerals.counted(len(divisors), "rung")
-    driver.say(f"{spec.title}: {driver.tried(spec)}, {num_rungs}; {folder}")
+    what = driver.tried(spec.num_configurations, len(spec.seeds))
+    driver.say(f"{spec.title}: {what}, {numerals.counted(len(divisors), 'rung')}; {folder}")
     driver.say_presets(spec)
     driver.say_promises(_configs(search))
     driver.say_unused(spec, spec.table)
@@ -229,8 +229,7 @@ def _propose(search: Search, folder: Path, budget: Budget) -> list[Round]:
     """The batches of Optuna's proposals."""
     assert isinstance(search.rule, Tpe)
     rule, base = search.rule, search.sweep
-    configurations = numerals.counted(rule.trials, "configuration")
-    what = f"{configurations} × {numerals.counted(len(base.seeds), 'seed')}"
+    what = driver.tried(rule.trials, len(base.seeds))
     driver.say(f"{base.title}: {what}, {rule.batch} at a time; {folder}")
     driver.say_promises(_configs(search))
     driver.say_unused(base, rule.spaces)

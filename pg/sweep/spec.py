@@ -133,6 +133,10 @@ class SweepSpec:
                 groups.append((config, range(g, g + 1)))
         return groups
 
+    def configs(self) -> list[Config]:
+        """The static settings of every program."""
+        return [config for config, _ in self.programs()]
+
     def traced(self, group: range) -> Table:
         """The values of some configurations that need no compilation of their own."""
         traced = {}
@@ -173,7 +177,7 @@ class SweepSpec:
         fields.
         """
         entries: list[dict[str, Any]] = []
-        for config, _ in self.programs():
+        for config in self.configs():
             for field, entry in code.record(config).items():
                 if (labelled := {"field": field, **entry}) not in entries:
                     entries.append(labelled)
@@ -348,7 +352,7 @@ def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str
     about = {**spec.to_json(), "width": width, "versions": versions}
     if parts := spec.parts():
         about["parts"] = parts
-        for config, _ in spec.programs():
+        for config in spec.configs():
             code.write_texts(folder, config)
     policy_files.write_copies(folder, spec.config)
     folders.write_json(folder / "sweep.json", about)
@@ -381,7 +385,7 @@ def _check_chunk(spec: SweepSpec, path: Path) -> None:
     same_runs = np.array_equal(rows["run"], first + np.arange(count))
     if not same_runs or any(rows[name].dtype == object for name in RESULTS):
         raise ValueError(f"{path} is damaged, remove it: its runs are others")
-    longest = count * max(config.num_updates for config, _ in spec.programs())
+    longest = count * max(config.num_updates for config in spec.configs())
     tables.read_parquet(path.parents[1] / "metrics" / path.name, ["run"], most_rows=longest)
 
 

@@ -163,27 +163,32 @@ def test_a_random_opponent_in_pgx_takes_the_legal_actions_alike() -> None:
     np.testing.assert_allclose(shares, [1 / 3, 0, 1 / 3, 1 / 3], atol=0.04)
 
 
+def two_updates_of_ppo(env: Any, **settings: Any) -> Any:
+    """The state after them, in which every number is finite and there was a gradient to follow."""
+    config = Config(
+        env=env,
+        estimator="ppo",
+        num_envs=2,
+        num_updates=2,
+        num_minibatches=1,
+        hidden_sizes=(8,),
+        preset=None,
+        **settings,
+    )
+    state, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert not metrics["nonfinite"].any()
+    assert np.all(metrics["grad_norm"] > 0)
+    return state
+
+
 @pytest.mark.slow
 def test_a_robots_policy_sees_its_sensors_and_the_critic_more() -> None:
     pytest.importorskip("mujoco_playground")
     if lacks := robot_files("booster_t1"):
         pytest.skip(lacks)
-    config = Config(
-        env="playground:T1JoystickFlatTerrain",
-        estimator="ppo",
-        observe=("state",),
-        critic_observe=("privileged_state",),
-        num_envs=2,
-        num_steps=4,
-        num_updates=2,
-        num_minibatches=1,
-        hidden_sizes=(8,),
-        preset=None,
-    )
+    seen = {"observe": ("state",), "critic_observe": ("privileged_state",)}
     with jax.numpy_rank_promotion("allow"):
-        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
-    assert not metrics["nonfinite"].any()
-    assert np.all(metrics["grad_norm"] > 0)
+        state = two_updates_of_ppo("playground:T1JoystickFlatTerrain", num_steps=4, **seen)
     policy, critic = (
         {leaf.shape for leaf in jax.tree.leaves(part)}
         for part in (state.params.policy, state.params.critic)
@@ -196,21 +201,8 @@ def test_a_robots_policy_sees_its_sensors_and_the_critic_more() -> None:
 def test_a_recurrent_policy_is_trained_on_pictures_that_show_less_than_the_state() -> None:
     pytest.importorskip("popgym_arcade")
     with jax.numpy_rank_promotion("allow"):
-        config = Config(
-            env=make("popgym_arcade:CountRecallEasy", partial_obs=True),
-            estimator="ppo",
-            rnn="gru",
-            num_envs=2,
-            num_steps=8,
-            num_updates=2,
-            num_minibatches=1,
-            hidden_sizes=(8,),
-            preset=None,
-            **PICTURES,
-        )
-        state, metrics = jax.jit(make_train(config))(jax.random.key(0))
-    assert not metrics["nonfinite"].any()
-    assert np.all(metrics["grad_norm"] > 0)
+        env = make("popgym_arcade:CountRecallEasy", partial_obs=True)
+        state = two_updates_of_ppo(env, num_steps=8, rnn="gru", **PICTURES)
     assert "memory" in state.params.policy["params"]
 
 
