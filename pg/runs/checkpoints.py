@@ -19,7 +19,7 @@ import json
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ HEADER = {
     "format": int,
     "updates": int,
     "setup": dict,
-    "versions": dict,
+    "versions": folders.VERSIONS,
     "num_kept": int,
     "metrics": {...: str},
 }
@@ -83,6 +83,8 @@ class Restored(NamedTuple):
     partial: PartialRun
     remarks: list[str]  # what people should know of it
     changed: list[str]  # what bits can depend on and is another than when it was kept
+    # the entries of `resumed` of its versions: what had changed at interruptions before
+    resumed: Sequence[dict[str, Any]] = ()
 
     def messages(self) -> list[str]:
         """All of it, for people."""
@@ -220,7 +222,8 @@ def restore(
         except DamageError as error:
             remarks.append(f"{error}: going back to the checkpoint before it")
         else:
-            return Restored(partial, remarks, changes(versions, about["versions"]))
+            changed = changes(versions, about["versions"])
+            return Restored(partial, remarks, changed, versions.get("resumed", []))
     if remarks:
         raise DamageError(
             f"{remarks[-1].partition(': going')[0]}, and there is none before it: remove {folder}"

@@ -82,7 +82,7 @@ BEST = "best.safetensors"  # the parameters with the best evaluation while a run
 NUMBER: tuple[Any, ...] = (float, None, "inf", "-inf")
 # The expected shapes of a run's files, as of `inputs.misfit`.
 SETTINGS: dict[str, Any] = {"config": dict, "hyperparams": dict}
-VERSIONS: dict[str, Any] = {"resumed": Optional([dict])}
+VERSIONS: dict[str, Any] = {"resumed": Optional([{"changed": Optional([str])}])}
 SETUP: dict[str, Any] = {
     **SETTINGS,
     "env_class": Optional((str, None)),

@@ -164,7 +164,7 @@ def run(
         )
     versions = folders.environment(layout) | host_states.about(spec.configs())
     if stored and done < spec.num_runs and devices.is_first():
-        _say_changes(spec, folder, stored, versions)
+        _take_versions(spec, folder, stored, versions, done)
     if done:
         say(f"{done} of {spec.num_runs} runs are finished in {folder}")
     for i, (config, group) in enumerate(spec.programs()):
@@ -333,7 +333,7 @@ def fresh(
     h = hyperparams_of(spec.hyperparams, spec.traced(range(best, best + 1)))
     again = SweepSpec(config, spec.hyperparams, {}, seeds, spec.episodes, spec.greedy, spec.exact)
     plan = compile_plan(again, config, h, layout, width=width, limit=limit)
-    resumed: list[dict[str, Any]] = []
+    resumed: list[dict[str, Any]] = []  # of all chunks
     keeping = _keeping(
         again,
         folder / "checkpoints",
@@ -342,7 +342,7 @@ def fresh(
         0,
         checkpointing,
         layout,
-        record=resumed.append,
+        record=resumed.extend,
     )
     keys = execution.seed_keys(seeds)
     started = time.monotonic()
@@ -380,18 +380,24 @@ def say(text: str) -> None:
         cli.say(text)
 
 
-def _say_changes(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:
-    """Says what bits can depend on and is not as it was for the runs that are finished, and records
-    it.
+def _take_versions(
+    spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any], done: int
+) -> None:
+    """Has sweep.json hold the versions of today, where bits can depend on what has changed; says
+    and records that, where runs are finished under others. done: their number.
     """
     before = specs.stored_versions(folder)
-    if changed := checkpoints.changes(before, versions):
+    changed = checkpoints.changes(before, versions)
+    if not changed:
+        return
+    resumed = list(before.get("resumed", []))
+    if done:
         say(
             f"note: the runs to come may differ in bits from those that are finished, as "
             f"{'; '.join(changed)}"
         )
-        resumed = [*before.get("resumed", []), {"changed": changed}]
-        specs.write_setup(spec, folder, width, {**versions, "resumed": resumed})
+        resumed.append({"changed": changed})
+    specs.write_setup(spec, folder, width, {**versions, "resumed": resumed})
 
 
 def _run_group(
@@ -464,13 +470,13 @@ def _keeping(
     layout: Layout,
     rung: Rung = rungs.WHOLE,
     *,
-    record: Callable[[dict[str, Any]], object],
+    record: Callable[[list[dict[str, Any]]], object],
 ) -> chunks.Keeping:
     """Chunks are kept in FOLDER/NAME-<first run>-<last run> while they are trained, and go on from
     there; those of a rung also when they are finished, as the next rung goes on from them.
 
-    first: of the runs of `config`, their number in the spec. record: keeps what a chunk that goes
-    on may differ by, an entry of `resumed`.
+    first: of the runs of `config`, their number in the spec. record: is given the entries of
+    `resumed` of a chunk that goes on: what it may differ by, at every interruption so far.
     """
     num_updates = rung.updates(config)
     like = jax.eval_shape(make_learner(config, spec.hyperparams).init, jax.random.key(0))
@@ -483,7 +489,7 @@ def _keeping(
             if devices.is_first()
             else None
         )
-        found = None
+        found, resumed = None, list[dict[str, Any]]()
         if place:
             files.make_folder(place, within=folder.parent)
             try:
@@ -498,11 +504,15 @@ def _keeping(
             found = host_states.taken_up(config, hyperparams, found, keys)
             for remark in found.messages():
                 say(remark)
+            resumed += found.resumed
             if found.changed:
                 numbers = [first + start, first + start + count - 1]
-                record({"runs": numbers, "after": found.partial.updates, "changed": found.changed})
+                after = found.partial.updates
+                resumed.append({"runs": numbers, "after": after, "changed": found.changed})
+            record(resumed)
         partial = checkpoints.shared(found, like, count)
-        keeper = checkpointing.keeper(place, about, columns, partial)
+        versions = about["versions"] | ({"resumed": resumed} if resumed else {})
+        keeper = checkpointing.keeper(place, {**about, "versions": versions}, columns, partial)
 
         def keep(done: int, states: Any, metrics: Any, last: bool) -> None:
             ended = done == num_updates

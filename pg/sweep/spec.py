@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -331,13 +331,27 @@ def stored_versions(folder: Path) -> dict[str, Any]:
     return dict(stored.get("versions", {}))
 
 
-def record_resumed(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Adds an entry to `resumed` of the versions in sweep.json."""
+def record_resumed(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Adds the entries of a chunk that are new to `resumed` of the versions in sweep.json.
+
+    An entry takes the place of the last one, where that is of the sweep alone and says no more.
+    """
     path = folder / "sweep.json"
     stored = folders.read_json(path, {"versions": folders.VERSIONS})
-    before = stored["versions"].get("resumed", [])
-    versions = {**stored["versions"], "resumed": [*before, entry]}
+    resumed = list(stored["versions"].get("resumed", []))
+    new = [entry for entry in entries if entry not in resumed]
+    if not new:
+        return
+    if resumed and _says_no_more(resumed[-1], new[-1]):
+        resumed.pop()
+    versions = {**stored["versions"], "resumed": [*resumed, *new]}
     folders.write_json(path, {**stored, "versions": versions})
+
+
+def _says_no_more(of_sweep: Mapping[str, Any], of_chunk: Mapping[str, Any]) -> bool:
+    """True where an entry of a whole sweep has no change that one of a chunk has not."""
+    changed = of_sweep.get("changed", [])
+    return "runs" not in of_sweep and all(change in of_chunk["changed"] for change in changed)
 
 
 def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:

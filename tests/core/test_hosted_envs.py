@@ -28,7 +28,7 @@ from pg.envs.adapters.hosts import KEPT, Host, HostError, Outcome
 from pg.envs.adapters.python_envs import PythonFleet, Recipe
 from pg.fast import devices
 from pg.networks import make_policy
-from pg.runs import checkpoints, execution, host_states, interrupts, sweeps
+from pg.runs import checkpoints, execution, folders, host_states, interrupts, sweeps
 from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import SweepSpec, driver
@@ -422,8 +422,11 @@ def sweep_of(env: Any) -> SweepSpec:
 def test_a_sweep_begins_unfinished_episodes_anew_where_it_must(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And says so, and writes it down."""
-    interrupted_sweep(adapt(Clock, "Clock", 9), tmp_path, monkeypatch)
+    """And says so, and writes it down, once, with what else has changed."""
+    environment = folders.environment
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "environment", lambda *args: {**environment(*args), "jax": "0"})
+        interrupted_sweep(adapt(Clock, "Clock", 9), tmp_path, patched)
     assert len(sweeps.read_runs(tmp_path)["run"]) == 2
     driver.run(sweep_of(adapt(Clock, "Clock", 9)), tmp_path, devices.layout(most=1), HOW)
     assert "unfinished episodes were begun anew" in capsys.readouterr().out
@@ -432,7 +435,9 @@ def test_a_sweep_begins_unfinished_episodes_anew_where_it_must(
     assert "a resumed run" in versions["environments"]
     (entry,) = versions["resumed"]
     assert (entry["runs"], entry["after"]) == ([2, 2], 1)
-    assert entry["changed"][0].startswith("unfinished episodes were begun anew: Clock does not")
+    version, episodes = entry["changed"]
+    assert version.startswith("jax is '0' there and ")
+    assert episodes.startswith("unfinished episodes were begun anew: Clock does not")
 
 
 @pytest.mark.slow

@@ -174,6 +174,7 @@ TEXTS = [
     ),
     *(
         '{"resumed": [1]}',
+        '{"resumed": [{"changed": 1}]}',
         '{"status": 1, "num_updates": 2}',
         '{"status": "finished", "num_updates": "4"}',
     ),

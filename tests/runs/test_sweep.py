@@ -29,7 +29,7 @@ from pg.seeds import seed_key
 from pg.sweep import Range, SweepSpec, chunks, driver, grid, random, report, sobol, spaces, sweep
 from pg.sweep import spec as specs
 from pg.sweep.search import Search, Tpe
-from pg.train import make_train
+from pg.train import make_learner, make_train
 
 CONFIG = Config(
     estimator="leave_one_out", num_envs=4, num_updates=6, hidden_sizes=(8,), preset=None
@@ -452,16 +452,52 @@ def test_a_sweep_that_goes_on_elsewhere_says_so(
 ) -> None:
     one, before = spec(), folders.environment(ONE)
     specs.make(tmp_path)
-    specs.write_setup(one, tmp_path, 2, before | {"num_devices": 64})
-    driver._say_changes(one, tmp_path, 2, before)
+    specs.write_setup(one, tmp_path, 2, before | {"num_devices": 4})
+    driver._take_versions(one, tmp_path, 2, before | {"num_devices": 64}, 0)
+    assert capsys.readouterr().out == ""  # as no run is finished
+    assert specs.stored_versions(tmp_path)["num_devices"] == 64
+    driver._take_versions(one, tmp_path, 2, before, 2)
     assert (
         "note: the runs to come may differ in bits from those that are finished"
         in capsys.readouterr().out
     )
     kept = specs.stored_versions(tmp_path)
     assert kept["resumed"] == [{"changed": ["num_devices is 64 there and 1 here"]}]
-    driver._say_changes(one, tmp_path, 2, before)
+    driver._take_versions(one, tmp_path, 2, before, 2)
     assert capsys.readouterr().out == ""
+
+
+def test_what_fresh_seeds_go_on_with_is_recorded_at_each_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their run folder is written at their end alone."""
+    one, environment = spec(), folders.environment
+    keys, h = execution.seed_keys(range(1))[0], execution.broadcast(one.hyperparams, 1)
+    like = jax.eval_shape(make_learner(CONFIG, one.hyperparams).init, jax.random.key(0))
+    states = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), like)
+    recorded: list[Any] = []
+
+    def interrupted(version: str, updates: int) -> None:
+        """Goes on under a version of jax until that update."""
+        versions = {**environment(ONE), "jax": version}
+        monkeypatch.setattr(folders, "environment", lambda layout: versions)
+        keeping = driver._keeping(
+            one, tmp_path / "checkpoints", "best-0", CONFIG, 0, HOW, ONE, record=recorded.extend
+        )
+        partial, keep = keeping(0, 1, keys, h)
+        assert keep is not None
+        done = partial.updates if partial else 0
+        keep(updates, lambda: states, {"env_steps": np.ones((1, updates - done), int)}, True)
+
+    interrupted("1", 1)
+    interrupted("2", 2)
+    assert len(recorded) == 1
+    recorded.clear()
+    interrupted("3", 3)
+    assert recorded == [
+        {"runs": [0, 0], "after": 1, "changed": ["jax is '1' there and '2' here"]},
+        {"runs": [0, 0], "after": 2, "changed": ["jax is '2' there and '3' here"]},
+    ]
 
 
 def test_damaged_files_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
