@@ -101,6 +101,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def agreeing(number: int, singular: str, plural: str) -> str:
+    """The form of a verb that goes with a number: 1 of 5 updates was skipped."""
+    return singular if number == 1 else plural
+
+
 def times(x: float) -> str:
     """A multiple, in three digits at most where it is small: 0.83×, 12×; what is never reached has
     none.

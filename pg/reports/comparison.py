@@ -634,8 +634,8 @@ def _value(group: Group, name: str) -> Any:
 def _listed(names: Sequence[str], most: int = 6) -> str:
     """Names for a sentence, the first few."""
     shown = [name.removeprefix(ENV_PARAM) for name in names[:most]]
-    more = f" and {len(names) - most} other settings" if len(names) > most else ""
-    return ", ".join(shown) + more
+    more = numerals.counted(len(names) - most, "other setting")
+    return ", ".join(shown) + (f" and {more}" if len(names) > most else "")
 
 
 def _text(estimate: Estimate) -> str:

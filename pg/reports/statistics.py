@@ -386,5 +386,6 @@ def _checked(scores: Any, *, columns: bool = True) -> np.ndarray:
     if not scores.ndim or not scores.size:
         raise ValueError(f"scores must hold at least one run, got shape {scores.shape}")
     if bad := int((~np.isfinite(scores)).sum()):
-        raise ValueError(f"scores must be finite, and {bad} of {scores.size} are NaN or infinite")
+        are = numerals.agreeing(bad, "is", "are")
+        raise ValueError(f"scores must be finite, and {bad} of {scores.size} {are} NaN or infinite")
     return scores[:, None] if columns and scores.ndim == 1 else scores

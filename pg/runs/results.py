@@ -264,7 +264,8 @@ def _skipped(number: int, num_updates: int) -> str:
         return "the only update was skipped, and nothing was learned"
     if number == num_updates:
         return f"all {num_updates} updates were skipped, and nothing was learned"
-    return f"{number} of {num_updates} updates were skipped"
+    were = numerals.agreeing(number, "was", "were")
+    return f"{number} of {num_updates} updates {were} skipped"
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, np.ndarray], seeds: Sequence[int]) -> None:

@@ -166,7 +166,8 @@ def run(
     if stored and done < spec.num_runs and devices.is_first():
         _take_versions(spec, folder, stored, versions, done)
     if done:
-        say(f"{done} of {spec.num_runs} runs are finished in {folder}")
+        are = numerals.agreeing(done, "is", "are")
+        say(f"{done} of {spec.num_runs} runs {are} finished in {folder}")
     for i, (config, group) in enumerate(spec.programs()):
         first, count = group.start * len(spec.seeds), len(group) * len(spec.seeds)
         if done >= first + count:

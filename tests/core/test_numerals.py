@@ -116,6 +116,11 @@ def test_what_is_counted_is_in_the_singular_or_the_plural(arguments: Any, text: 
     assert numerals.counted(*arguments) == text
 
 
+def test_a_verb_agrees_with_its_number() -> None:
+    verbs = [numerals.agreeing(number, "is", "are") for number in (0, 1, 2, np.int64(1))]
+    assert verbs == ["are", "is", "are", "is"]
+
+
 def test_no_text_leaves_the_plural_to_its_reader() -> None:
     """As `1 seed(s)` does; `numerals.counted` knows which it is."""
     for path in sorted((Path(__file__).parents[2] / "pg").rglob("*.py")):

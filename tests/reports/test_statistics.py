@@ -425,7 +425,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: probability_of_improvement(X, Y[:, :3]), "same environments, got 5 and 3 columns"),
     (lambda: probability_of_improvement(X, Y * np.nan), "50 of 50 are NaN"),
     (lambda: performance_profile(X, [np.nan]), "thresholds must be a list of finite numbers"),
-    (lambda: statistics.mean_curve([[1.0, np.inf]]), "1 of 2 are NaN or infinite"),
+    (lambda: statistics.mean_curve([[1.0, np.inf]]), "1 of 2 is NaN or infinite"),
     (lambda: bootstrap_interval([np.nan, np.nan]), "2 of 2 are NaN or infinite"),
     (lambda: normalise(X, 1.0, 1.0), "high must be above low"),
     (lambda: normalise(X, np.zeros(3), 1.0), "one entry per environment"),

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pg import numerals
 from pg.benchmarks.combinations import combination_of
 from pg.benchmarks.leaderboard.gradients import GradientEstimates, Reference
 from pg.config import part_name
@@ -85,7 +86,8 @@ def per_repetition(
     """
     g = np.asarray(estimates.gradients, float)
     if bad := int((~np.isfinite(g).all(axis=1)).sum()):
-        raise ValueError(f"estimates must be finite, and {bad} of {len(g)} are not")
+        are = numerals.agreeing(bad, "is", "are")
+        raise ValueError(f"estimates must be finite, and {bad} of {len(g)} {are} not")
     each = len(g) // repetitions
     if each < 2:
         raise ValueError(
