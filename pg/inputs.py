@@ -154,7 +154,7 @@ def nearest(value: Any, names: Iterable[str]) -> list[str]:
         same = [name for name in names if _plain(name) == meant]
         if same:
             return same[:1]
-    near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(text, names, n=3)
     if not near:  # a prefix or another case is what people type
         near = [name for name in names if text.lower()[:4] in name.lower()][:3]
     return near

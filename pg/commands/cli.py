@@ -92,6 +92,7 @@ _INSTEAD = {
         "are metrics.parquet in its folder",
     ),
 }
+_DRY_RUN = ("dry-run", "dryrun")  # of which --print-config is a part, in the commands that have it
 
 
 def parse(
@@ -332,6 +333,8 @@ def _check_flags(argv: list[str], names: Collection[str]) -> None:
         hint = _INSTEAD.get(name) or (
             f"did you mean {' or '.join(near)}?" if near else "--help lists all"
         )
+        if name in _DRY_RUN and "print-config" in known:
+            hint = "--print-config prints all settings, and trains nothing"
         fail(f"there is no flag {flag}: {hint}")
 
 
@@ -577,16 +580,15 @@ def describe(
         default = Config(env=config.env, estimator=config.estimator)
         usual = {field.name: getattr(default, field.name) for field in dataclasses.fields(Config)}
         usual |= default.hyperparams().scalars()
-        said = ("env", "estimator", "num_updates", "num_envs", "num_steps")
         changed = {
             name: Path(flags.as_word(value)).name if name in PARTS else value
             for name, value in {**static, **hyperparams.scalars()}.items()
-            if name not in said and value != usual[name]
+            if name not in ("env", "estimator") and value != usual[name]
         }
         listed = "all have their defaults"
         if changed:
             listed = f"{_listing(changed)}; the others have their defaults"
-        lines += [f"settings: {listed} (config.json has them, --verbose lists them)"]
+        lines += [f"settings of training: {listed} (config.json has them, --verbose lists them)"]
     return "\n".join(wrapped(line, otherwise=WIDTH) for line in lines)
 
 

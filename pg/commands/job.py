@@ -262,8 +262,9 @@ def _run(
     }
     partial = _restored(folder, config, hyperparams, like, about, seeds, layout, options)
     if partial and partial.updates > config.num_updates:
+        are = numerals.agreeing(partial.updates, "is", "are")
         raise ValueError(
-            f"num_updates must be at least the {partial.updates} that are done, got "
+            f"num_updates must be at least the {partial.updates} that {are} done, got "
             f"{config.num_updates}"
         )
     is_new = False
@@ -645,12 +646,23 @@ def _existing(
     if before != config.num_updates and (
         moving := [x for x in SCHEDULES if getattr(config, x) != "constant"]
     ):
-        raise ValueError(
-            f"num_updates must stay {before}, as {moving[0]}={getattr(config, moving[0])!r} "
-            f"depends on it: start another run from its policy, --init-from {folder}, or give "
-            f"--{moving[0].replace('_', '-')} constant to a run that is to be made longer"
-        )
+        raise ValueError(_other_length(folder, before, config, moving[0]))
     return folder
+
+
+def _other_length(folder: Path, before: int, config: Config, schedule: str) -> str:
+    """The sentence on another number of updates than `before`, on which a schedule depends."""
+    instead = (
+        f"start another run from its policy, --init-from {folder}, or give "
+        f"--{schedule.replace('_', '-')} constant to a run that is to be made longer"
+    )
+    if config.num_updates < before:
+        instead = (
+            f"for fewer, start another run with --num-updates {config.num_updates}, or end this "
+            "one by Ctrl-C, which writes its results"
+        )
+    value = getattr(config, schedule)
+    return f"num_updates must stay {before}, as {schedule}={value!r} depends on it: {instead}"
 
 
 def _identity(config: Config, hyperparams: Hyperparams, options: Options) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import pytest
 from environments import Clock
+from stored import store_run
 
 from pg.commands import cli, job
 from pg.config import Config, Hyperparams
@@ -138,6 +139,18 @@ def test_a_mistake_is_printed_and_its_exit_code_returned(
 
 class Other(Clock):
     pass
+
+
+def test_the_remedy_for_another_length_depends_on_which_is_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store_run(tmp_path / "run", [1.0], schedule="linear")
+    remedies = {3: "for fewer, start another run with --num-updates 3", 9: "--schedule constant"}
+    for num_updates, remedy in remedies.items():
+        assert job.resume(folder, num_updates=num_updates) == cli.MISTAKE
+        said = capsys.readouterr().err
+        assert "num_updates must stay 5, as schedule='linear' depends on it: " in said
+        assert [text for text in remedies.values() if text in said] == [remedy]
 
 
 @pytest.mark.parametrize(("stored", "given"), [(Clock(), Other()), ("CartPole-v1", Clock())])

@@ -258,8 +258,8 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
     assert lines == [
         "gae on CartPole-v1: 10 updates of 4 × 8 steps, 100 parameters",
         "planned: 320 environment steps per seed",
-        "settings: hidden_sizes=(9,), gamma=0.9; the others have their defaults (config.json has "
-        "them, --verbose lists them)",
+        "settings of training: num_updates=10, num_envs=4, num_steps=8, hidden_sizes=(9,), "
+        "gamma=0.9; the others have their defaults (config.json has them, --verbose lists them)",
     ]
     twice = cli.describe(
         Config(optimizer="harpg", num_envs=4, num_updates=10), Hyperparams(), 500, 100
@@ -267,7 +267,9 @@ def test_only_settings_that_are_not_the_usual_ones_are_listed(
     assert "planned: at most 40,000 environment steps per seed" in twice
     usual = Config()
     last = cli.describe(usual, usual.hyperparams(), 500, 100).splitlines()[-1]
-    assert last.startswith("settings: all have their defaults (")
+    assert last.startswith("settings of training: all have their defaults (")
+    shorter = cli.describe(Config(num_updates=9), usual.hyperparams(), 500, 100).splitlines()[-1]
+    assert shorter.startswith("settings of training: num_updates=9; the others have their defaults")
     everything = cli.describe(config, Hyperparams(), 500, 100, verbose=True)
     assert all(f"{name}=" in everything for name in (*config.to_json(), *Hyperparams().scalars()))
 
@@ -505,6 +507,9 @@ def test_none_is_a_value_of_any_flag_that_may_have_none(word: str) -> None:
         ("--learning-rat 0.1", "did you mean --learning-rate"),
         ("--device cpu", "JAX_PLATFORMS=cpu or cuda in front of the command chooses"),
         ("--qqq", "there is no flag --qqq: --help lists all"),
+        ("--quiet", "there is no flag --quiet: --help lists all"),
+        ("--dry-run", "no flag --dry-run: --print-config prints all settings, and trains nothing"),
+        ("--print-plan", "there is no flag --print-plan: did you mean --print-config?"),
         ("--total-steps 1000", "total_steps needs collect='windows'"),
         (
             "--estimator ppo --total-steps 1000 --num-updates 3",
