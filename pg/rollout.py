@@ -24,7 +24,7 @@ from pg.envs import Env, Masked
 from pg.envs.actions import random_action
 from pg.envs.observations import map_observation
 from pg.envs.views import seen
-from pg.fast import blocks, devices, point_keys, row_keys
+from pg.fast import blocks, devices, point_keys, resets, row_keys
 from pg.fast.scans import scan_until
 from pg.further import FurtherRollouts, GreedyEpisodes, InitialStates, Transitions
 from pg.inputs import check_function, check_key, check_kind, check_name, count, described, numbers
@@ -1044,9 +1044,9 @@ def _resets(
 ) -> tuple[Any, Callable[..., Any]]:
     """The initial states that the steps of a window may need.
 
-    Drawn for the whole window at once: as many as a step-by-step reset draws, without its cost per
-    step. Beyond `FRESH_BYTES`, of all runs that are mapped over together, each is drawn in its
-    step, if an episode ends there; from the same keys, so that it is the same. None is drawn for
+    Drawn for the whole window at once, without a branch in its steps. Beyond `FRESH_BYTES`, of all
+    runs that are mapped over together, and where a reset is costly, those of the environments that
+    ended are drawn in their step; from the same keys, so that they are the same. None is drawn for
     environments that begin the next episodes by themselves.
 
     Returns:
@@ -1072,13 +1072,14 @@ def _resets(
         return start[0], networks.as_float(start[1])
 
     def drawn_here(data: Array, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
-        reset_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-        unused = moved.env_state, moved.obs
-        return jax.lax.cond(blocks.largest(done.any()), env.reset, lambda _: unused, reset_key)
+        step_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+        reset_keys = row_keys.split(step_key, env.num_envs)
+        return resets.replace_ended(env.reset_each, reset_keys, done, (moved.env_state, moved.obs))
 
-    starts = jax.tree.leaves(jax.eval_shape(jax.vmap(begin), keys))
-    of_one_run = sum(x.size * x.dtype.itemsize for x in starts)
-    if devices.mapped_runs() * of_one_run > FRESH_BYTES:
+    program, starts = jax.make_jaxpr(jax.vmap(begin), return_shape=True)(keys)
+    of_one_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(starts))
+    is_large = devices.mapped_runs() * of_one_run > FRESH_BYTES
+    if is_large or resets.is_costly(program, num_steps * env.num_envs):
         return jax.random.key_data(keys), drawn_here
     return jax.vmap(begin)(keys), drawn_ahead
 

@@ -83,6 +83,9 @@ class Env(NamedTuple):
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
     views: Views = Views()  # the parts of an observation that policy and critic see
+    # keys [N], of any number of environments -> env_state, obs [N, *O]: those of `reset`, whose key
+    # is split into one for each
+    reset_each: Callable[[jax.Array], tuple[EnvState, Any]] = lambda keys: ((), ())
     restart: Restart | None = None  # None: they do not, and are reset
 
     @property
@@ -249,6 +252,9 @@ def make_env(
         if not point_keys.is_of_points(key):
             check_key(key)
             keys = row_keys.split(key, num_envs)
+        return reset_each(keys)
+
+    def reset_each(keys: jax.Array) -> tuple[EnvState, jax.Array]:
         return begun(*jax.vmap(one.reset, (0, None))(keys, params))
 
     def begin(state: EnvState) -> tuple[EnvState, Any]:
@@ -271,6 +277,7 @@ def make_env(
         action_repeat=action_repeat,
         masked=isinstance(one.obs, Masked),
         views=one.views,
+        reset_each=reset_each,
         restart=Restart(begin, horizon) if restarting else None,
     )
 

@@ -33,6 +33,7 @@ EVALUATED = ("eval_return", "eval_standard_error")
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Failures of single seeds that a summary lists in the terminal.
 _LISTED_FAILURES = 5
+_MASKS = "action masks"  # of NONFINITE_CAUSES, the one that is no number
 
 
 class Results(NamedTuple):
@@ -219,6 +220,16 @@ def causes(bits: int) -> str:
     return " and ".join(name for i, name in enumerate(NONFINITE_CAUSES) if bits >> i & 1)
 
 
+def _described(found_in: str, update: int) -> str:
+    """The causes of `causes`, as the beginning of a sentence."""
+    names = found_in.split(" and ")
+    numbers = [name for name in names if name != _MASKS]
+    faults = [f"{' and '.join(numbers)} not finite"] if numbers else []
+    if _MASKS in names:
+        faults.append("no action was legal at a step")
+    return f"{' and '.join(faults)} in update {update}"
+
+
 def describe_failures(
     summary: Mapping[str, Any],
     on_nonfinite: OnNonfinite = "stop",
@@ -238,10 +249,8 @@ def describe_failures(
             end = ", where it is frozen" if is_failed and on_nonfinite == "stop" else ""
             if skipped is not None and on_nonfinite == "skip":
                 end = f"; {_skipped(int(skipped[i]), summary['num_updates'])}"
-            lines.append(
-                f"seed {row['seed']}: {row['not_finite_in']} not finite in update "
-                f"{row['not_finite_at']}{end}"
-            )
+            fault = _described(row["not_finite_in"], row["not_finite_at"])
+            lines.append(f"seed {row['seed']}: {fault}{end}")
         elif row["seed"] in summary["failed_seeds"]:
             lines.append(f"seed {row['seed']}: a return of the evaluation is not finite")
     if not lines:
@@ -249,6 +258,9 @@ def describe_failures(
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = len(lines) - _LISTED_FAILURES
     advice = "a smaller learning rate may help; --debug names the operation"
+    found_in = {row["not_finite_in"] for row in summary["per_seed"] if not row["finite"]}
+    if found_in == {_MASKS}:
+        advice = "until an episode ends its action masks must be True for at least one action"
     if on_nonfinite == "stop":
         advice += ", --on-nonfinite skip goes on"
     return [

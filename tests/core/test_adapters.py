@@ -82,6 +82,18 @@ def test_observations_of_jumanji_are_trees_if_asked_for() -> None:
 
 
 @pytest.mark.slow
+def test_a_snake_that_is_shut_in_may_do_anything() -> None:
+    """And dies of it: Jumanji's mask then allows nothing, which would stop a training."""
+    pytest.importorskip("jumanji")
+    with jax.numpy_rank_promotion("allow"):
+        sizes = {"num_envs": 64, "num_steps": 32, "num_updates": 40}
+        config = Config(env="jumanji:Snake-v1", estimator="ppo", **sizes)
+        _, metrics = jax.jit(make_train(config))(jax.random.key(0))
+    assert metrics["return"][-1] > 3  # long enough to be shut in
+    assert not metrics["nonfinite"].any()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("RubiksCube-v0", (6, 1, 3)), ("Cleaner-v0", (4, 4, 4)), ("Tetris-v0", 40)],

@@ -17,7 +17,7 @@ from pg.config import Config
 from pg.envs import configured, make_env
 from pg.evaluate import evaluate
 from pg.exact import tabular
-from pg.fast import devices, scans
+from pg.fast import devices, resets, scans
 from pg.further import FurtherRollouts
 from pg.networks import Network, make_policy, unroll
 from pg.rollout import (
@@ -216,16 +216,65 @@ def window_of_clock() -> Any:
     return jax.jit(jax.vmap(run)).lower(jax.random.split(KEY, 2)).compile()
 
 
+@pytest.mark.parametrize(("module", "bound"), [(rollout, "FRESH_BYTES"), (resets, "NUMBERS")])
 def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
-    monkeypatch: pytest.MonkeyPatch,
+    module: Any, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Large ones, and costly ones."""
     keys = jax.random.split(KEY, 2)
     ahead = window_of_clock()(keys)
-    monkeypatch.setattr(rollout, "FRESH_BYTES", 0)
+    monkeypatch.setattr(module, bound, 0)
     in_the_loop = window_of_clock()(keys)
     assert int(ahead[1].first[:, 1:].sum()) > 4
     for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(in_the_loop), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("num_envs", "ended"), [(5, 5), (64, 64), (64, 3), (33, 1), (4, 0)])
+def test_the_environments_that_ended_are_reset_from_their_own_keys(
+    num_envs: int, ended: int
+) -> None:
+    """Whether they are fewer than are reset at once, or more; in two runs, one without an end."""
+    keys = jax.random.split(KEY, num_envs)
+    which = jnp.isin(jnp.arange(num_envs), jax.random.permutation(KEY, num_envs)[:ended])
+    before = {"a": jnp.zeros((num_envs, 2)), "b": jnp.arange(num_envs)}
+
+    def reset(keys: jax.Array) -> Any:
+        drawn = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
+        return {"a": drawn, "b": jnp.full(len(keys), -1)}
+
+    def replaced(which: jax.Array) -> Any:
+        return resets.replace_ended(reset, keys, which, before)
+
+    after = jax.vmap(replaced)(jnp.stack([which, jnp.zeros_like(which)]))
+    expected = {
+        "a": jnp.where(which[:, None], reset(keys)["a"], 0),
+        "b": jnp.where(which, -1, before["b"]),
+    }
+    for name, values in expected.items():
+        np.testing.assert_array_equal(after[name], [values, before[name]])
+
+
+class Costly(Clock):
+    """A Clock whose reset adds up 20,000 numbers, some of them at the turns of a scan."""
+
+    def reset_env(self, key: jax.Array, params: Any) -> Any:
+        def add(total: jax.Array, key: jax.Array) -> Any:
+            return total + jax.random.normal(key, (1000,)).sum(), None
+
+        obs, state = super().reset_env(key, params)
+        total, _ = jax.lax.scan(add, jnp.float32(0), jax.random.split(key, 20))
+        return obs + 0 * total, state
+
+
+def test_a_window_does_not_make_a_costly_initial_state_for_every_step() -> None:
+    env, policy, params = setup(Costly(), 4)
+    state = start(env, policy, KEY)
+    program = jax.make_jaxpr(lambda state: windows(env, policy, params, KEY, state, 16))(state)
+    of_one = resets.numbers_computed(jax.make_jaxpr(env.reset)(KEY).jaxpr) / 4
+    assert of_one > 20_000
+    # a turn of a loop whose turns are not known counts once for each of the 16 steps
+    assert resets.numbers_computed(program.jaxpr) < 17 * of_one
 
 
 class Heavy(Clock):

@@ -261,16 +261,21 @@ def jumanji_loop(name: str, limit: int, shown: Any = None, **options: Any) -> Lo
     def flat(obs: Any) -> Any:
         return np.concatenate([np.ravel(getattr(obs, part)) for part in shown])
 
+    def allowed(obs: Any) -> Any:
+        """The legal actions; all where a snake is shut in."""
+        mask = np.asarray(obs.action_mask)
+        return np.where(mask.any(-1, keepdims=True), mask, True)
+
     def begin(key: jax.Array) -> tuple[Any, Step]:
         state, timestep = reset(jax.random.key_data(key))
-        return state, Step(flat(timestep.observation), mask=timestep.observation.action_mask)
+        return state, Step(flat(timestep.observation), mask=allowed(timestep.observation))
 
     def go_on(key: jax.Array, state: Any, action: Any) -> tuple[Any, Step]:
         ended = bool(further(state, action)[1].last())
         state, timestep = step(state, action)
         obs, last = timestep.observation, bool(timestep.last())
         return state, Step(
-            flat(obs), timestep.reward, last and ended, last and not ended, obs.action_mask
+            flat(obs), timestep.reward, last and ended, last and not ended, allowed(obs)
         )
 
     return Loop(begin, go_on)

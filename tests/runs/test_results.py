@@ -87,6 +87,25 @@ def test_a_summary_has_each_evaluation_over_seeds_and_of_each() -> None:
     assert (last["finite"], last["not_finite_at"], last["not_finite_in"]) == (False, 1, "gradients")
 
 
+def test_a_step_without_a_legal_action_is_said_and_the_mask_to_be_mended() -> None:
+    metrics = metrics_of(2)
+    returns = np.ones((2, 2))
+
+    def said() -> list[str]:
+        evaluations = {"sampled": Evaluation(returns, returns)}
+        return results.describe_failures(
+            writing.summarise(run_of(metrics), evaluations, [0, 1]), "skip"
+        )
+
+    metrics["nonfinite"][0, 1] = 16
+    assert said()[0] == "seed 0: no action was legal at a step in update 1"
+    assert "masks must be True for at least one action" in said()[-1]
+    metrics["nonfinite"][0, 1] = 16 + 4
+    fault = "seed 0: gradients not finite and no action was legal at a step in update 1"
+    assert said()[0] == fault
+    assert "a smaller learning rate may help" in said()[-1]
+
+
 def test_returns_of_an_evaluation_that_are_not_finite_fail_their_seed() -> None:
     returns = np.array([[1.0, 1.0], [np.inf, 1.0]])
     summary = writing.summarise(

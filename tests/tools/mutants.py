@@ -2087,8 +2087,8 @@ MUTANTS = [
     Mutant(
         "every mapped run has the memory of all for states that are drawn ahead",
         "rollout.py",
-        "if devices.mapped_runs() * of_one_run > FRESH_BYTES:",
-        "if of_one_run > FRESH_BYTES:",
+        "is_large = devices.mapped_runs() * of_one_run > FRESH_BYTES",
+        "is_large = of_one_run > FRESH_BYTES",
         "tests/core/test_rollout.py -k mapped_runs",
     ),
     Mutant(
@@ -2097,6 +2097,27 @@ MUTANTS = [
         "        return jax.random.key_data(keys), drawn_here\n",
         "        pass\n",
         "tests/core/test_rollout.py -k large_state",
+    ),
+    Mutant(
+        "a window makes a costly initial state for every step",
+        "rollout.py",
+        "is_large or resets.is_costly(program, num_steps * env.num_envs)",
+        "is_large",
+        "tests/core/test_rollout.py -k costly_initial_state",
+    ),
+    Mutant(
+        "the environments that ended are reset from the keys of the first ones",
+        "fast/resets.py",
+        "reset(keys[jnp.minimum(here, num_envs - 1)])",
+        "reset(keys[:few])",
+        "tests/core/test_rollout.py -k their_own_keys",
+    ),
+    Mutant(
+        "of the environments that ended as many are reset as are reset at once",
+        "fast/resets.py",
+        "blocks.largest((ended.sum() + few - 1) // few)",
+        "blocks.largest(jnp.minimum(1, ended.sum()))",
+        "tests/core/test_rollout.py -k their_own_keys",
     ),
     # Rounding that is taken for a signal.
     Mutant(

@@ -6,7 +6,7 @@ Actions are one whole number, or several: those of a MultiDiscrete are independe
 unless the mask is of all their combinations (BinPack, Tetris), which then are one whole number that
 counts them. The mask says which are legal, and the policy takes no other; with
 `action_mask="none"` it may, and the environment does what it does then (Snake ends, Game2048 stays
-as it is).
+as it is). Where it calls none legal before the end, as where a snake is shut in, all are.
 
 Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its
 environments with a `time_limit` end there with discount 0, so they are given one that they do not
@@ -93,7 +93,10 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
         if mask is None:
             return ()
         legal = observation.action_mask
-        return legal.ravel() if isinstance(space, spaces.Discrete) else legal
+        if isinstance(space, spaces.Discrete):
+            legal = legal.ravel()
+        # an action is taken in any case, and a snake that is shut in dies of it
+        return legal | ~legal.any(axis=-1, keepdims=True)
 
     return Adapter(
         f"jumanji:{name}",
