@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.05,
     },
     "state_std_ppo": {"estimator": "ppo", "state_dependent_std": True},
+    "unmasked_ppo": {"estimator": "ppo", "action_mask": "none"},
 }
 
 _CATCH: dict[str, Any] = {"num_envs": 20, "num_updates": 550, "learning_rate": 0.004}
@@ -111,6 +112,28 @@ _MUJOCO: dict[str, Any] = {
     **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
     **{"num_envs": 8, "num_steps": 256, "num_updates": 488, "num_epochs": 10},
     **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
+}
+
+# From 64 environments, of other libraries.
+_CONNECT_FOUR: dict[str, Any] = {
+    **{"hidden_sizes": (128, 128), "num_envs": 64, "num_steps": 32, "num_updates": 146},
+    **{"num_epochs": 4, "num_minibatches": 4, "advantages": "minibatch"},
+    **{"learning_rate": 0.001, "entropy_coef": 0.01},
+}
+_KNAPSACK: dict[str, Any] = {
+    **{"hidden_sizes": (128, 128), "num_envs": 32, "num_steps": 64, "num_updates": 146},
+    **{"num_epochs": 4, "advantages": "minibatch", "learning_rate": 0.001, "gamma": 1.0},
+}
+_SWINGUP: dict[str, Any] = {
+    **{"normalise_observations": True, "scale_rewards": True, "advantages": "minibatch"},
+    **{"num_envs": 64, "num_steps": 64, "num_updates": 244, "num_epochs": 8, "num_minibatches": 4},
+    **{"action_distribution": "squashed", "learning_rate": 0.001, "entropy_coef": 0.01},
+    "schedule": "linear",
+}
+_CRAFTAX: dict[str, Any] = {  # after Craftax's own ppo.py, from 64 environments instead of 1024
+    **{"hidden_sizes": (256, 256), "num_envs": 64, "num_steps": 64, "num_updates": 244},
+    **{"num_epochs": 4, "num_minibatches": 8, "advantages": "minibatch", "gae_lambda": 0.8},
+    **{"learning_rate": 0.0003, "entropy_coef": 0.01, "schedule": "linear"},
 }
 
 TUNED: dict[str, dict[str, dict[str, Any]]] = {
@@ -284,6 +307,10 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
         f"gymnasium:{name}": {"ppo": _MUJOCO}
         for name in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
     },
+    "pgx:connect_four": {"ppo": _CONNECT_FOUR, "unmasked_ppo": _CONNECT_FOUR},
+    "jumanji:Knapsack-v1": {"ppo": _KNAPSACK, "unmasked_ppo": _KNAPSACK},
+    "craftax:Craftax-Classic-Symbolic-v1": {"ppo": _CRAFTAX},
+    "playground:CartpoleSwingup": {"ppo": _SWINGUP},
 }
 
 

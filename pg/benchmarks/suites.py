@@ -302,6 +302,43 @@ MUJOCO = tuple(
     )
 )
 
+# Of other JAX libraries. Floors are of 1000 random episodes, of 200 of CartpoleSwingup and 100 of
+# Craftax-Classic; where actions are masked, of legal actions.
+LIBRARIES = (
+    Task(
+        "connect_four-pgx",  # against an opponent that acts at random
+        _rows(300_000, "ppo", "unmasked_ppo"),
+        floor=-0.01,
+        best=1.0,
+        source="the maximum",
+        env="pgx:connect_four",
+    ),
+    Task(
+        "Knapsack-jumanji",
+        _rows(300_000, "ppo", "unmasked_ppo"),
+        floor=13.6,
+        best=None,
+        source="none",
+        env="jumanji:Knapsack-v1",
+    ),
+    Task(
+        "CartpoleSwingup-playground",
+        _rows(1_000_000, "ppo"),
+        floor=45.8,
+        best=1000.0,
+        source="the maximum",
+        env="playground:CartpoleSwingup",
+    ),
+    Task(
+        "Craftax-Classic",
+        _rows(1_000_000, "ppo"),
+        floor=1.31,
+        best=22.0,
+        source="the maximum; from pixels DreamerV3 11.7 (53.2 %, 1M), 2502.01591",
+        env="craftax:Craftax-Classic-Symbolic-v1",
+    ),
+)
+
 SUITES: dict[str, tuple[Task, ...]] = {
     "classic": CLASSIC,
     "shorter": SHORTER,
@@ -309,9 +346,11 @@ SUITES: dict[str, tuple[Task, ...]] = {
     "misc": MISC,
     "minatar": MINATAR,
     "all": CLASSIC + SHORTER + BSUITE + MISC + MINATAR,
-    "mujoco": MUJOCO,  # not among all, as it needs a package more
+    # not among all, as they need further packages
+    "mujoco": MUJOCO,
+    "libraries": LIBRARIES,
 }
-TASKS = {task.name: task for task in SUITES["all"] + MUJOCO}
+TASKS = {task.name: task for task in SUITES["all"] + MUJOCO + LIBRARIES}
 
 
 def row_of(name: str, label: str) -> Row | None:

@@ -22,7 +22,8 @@ class Options:
     """The suite, its seeds, and the folder and the report of the results."""
 
     suite: Literal[tuple(suites.SUITES)] = "classic"  # type: ignore[valid-type]
-    """Name of the suite; mujoco is not among all, as it needs gymnasium[mujoco]."""
+    """Name of the suite; not among all are mujoco, which needs gymnasium[mujoco], and libraries,
+    which needs pgx, jumanji, playground and craftax."""
     env: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME|FILE.py:CLASS ...]")] = ()
     """Environments of the suite to run, or FILE.py:CLASS of your own; none: all."""
     label: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from pg.benchmarks.suites import SUITES, TASKS
 from pg.commands import benchmark, cli, job
 from pg.config import ENVIRONMENTS, Config, Hyperparams
 from pg.envs import gymnax
+from pg.envs.adapters import ADAPTERS
 from pg.estimators import ESTIMATORS
 from pg.estimators.facts import FACTS
 from pg.presets import preset
@@ -979,10 +980,11 @@ def test_profiles_of_one_label_have_the_best_rows_beside_it(
 
 def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
     assert len(SUITES["all"]) == 28
-    assert list(TASKS.values()) == [*SUITES["all"], *SUITES["mujoco"]]
+    further = [*SUITES["mujoco"], *SUITES["libraries"]]  # which need further packages
+    assert list(TASKS.values()) == [*SUITES["all"], *further]
     for task in TASKS.values():
         env = task.env or task.name
-        assert env in ENVIRONMENTS or env == f"gymnasium:{task.name}"
+        assert env in ENVIRONMENTS or (task in further and env.partition(":")[0] in ADAPTERS)
         assert len({row.label for row in task.rows}) == len(task.rows) > 0
         assert {row.label for row in task.rows} <= {*FACTS, *VARIANTS}
         assert task.best is None or task.floor <= task.best
@@ -1001,7 +1003,8 @@ def test_the_suites_are_of_environments_and_labels_that_exist() -> None:
                 assert steps <= row.steps, (task.name, row.label)
     assert TASKS["UmbrellaChain-bsuite"].episodes * 20 >= 3600
     assert [task.name for task in TASKS.values() if not task.normalisable] == [
-        *("SimpleBandit-bsuite", "Reacher-misc", "Swimmer-misc", "Seaquest-MinAtar")
+        *("SimpleBandit-bsuite", "Reacher-misc", "Swimmer-misc", "Seaquest-MinAtar"),
+        "Knapsack-jumanji",
     ]
     assert len(selection.select("all")) == sum(len(task.rows) for task in SUITES["all"])
     assert [row.label for _, row in selection.select("classic", ("Acrobot-v1",), ("ppo",))] == [
