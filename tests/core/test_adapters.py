@@ -4,6 +4,7 @@ alike is in test_adapter_contract.py.
 What needs a library is skipped where it is not installed. Gymnasium always is: gymnax needs it.
 """
 
+import contextlib
 import importlib
 import re
 import subprocess
@@ -380,6 +381,40 @@ def test_a_missing_library_is_named_with_its_extra(
     said = f"needs {module}, which is not installed: {command}"
     with pytest.raises(ValueError, match=re.escape(said)):
         make(f"{library}:{ADAPTERS[library]}")
+
+
+@pytest.mark.parametrize(
+    ("place", "failure", "said"),
+    [
+        ("none", subprocess.CalledProcessError(128, "git"), r"with git, which failed .*: with a "),
+        (".", ValueError("Error opening file '{place}/x.xml'"), "lacks its files: remove it"),
+        (".", ValueError("no such option"), "^no such option$"),
+    ],
+)
+def test_playground_says_that_it_clones_its_robots_before_it_does(
+    place: str, failure: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for its modules, so that it needs neither the library nor a network."""
+    adapter = "pg.envs.adapters.playground"
+    monkeypatch.setitem(sys.modules, adapter, None)  # so that what was there is put back at the end
+    monkeypatch.delitem(sys.modules, adapter)
+    clone = types.SimpleNamespace(MENAGERIE_PATH=tmp_path / place, MENAGERIE_COMMIT_SHA="1b8")
+    failure.args = tuple(str(x).format(place=clone.MENAGERIE_PATH) for x in failure.args)
+    control = types.SimpleNamespace(ALL_ENVS=("Cartpole",))
+    registry = types.SimpleNamespace(
+        ALL_ENVS=("Cartpole", "Robot"),
+        dm_control_suite=control,
+        get_default_config=lambda name: {},
+        load=Mock(side_effect=failure),
+    )
+    source = types.SimpleNamespace(mjx_env=clone)
+    library = types.SimpleNamespace(registry=registry, _src=source)
+    monkeypatch.setitem(sys.modules, "mujoco_playground", library)
+    monkeypatch.setitem(sys.modules, "mujoco_playground._src", source)
+    is_cloned = place == "none"
+    warned = pytest.warns(UserWarning, match="now clones with git to .*; to do so ahead: python")
+    with warned if is_cloned else contextlib.nullcontext(), pytest.raises(ValueError, match=said):
+        make("playground:Robot")
 
 
 def test_a_package_that_popgym_arcade_needs_is_named_with_its_own_command(

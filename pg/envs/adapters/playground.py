@@ -10,11 +10,13 @@ Limits: the time limit and the automatic reset of Playground are wrappers
 so its `done` is termination. The limit is the environment's `episode_length`.
 The physics is Warp's where JAX computes on a GPU of NVIDIA, and else that of JAX, `impl="jax"`.
 Lost: `metrics` and `info`. Robots (locomotion, manipulation) are files of MuJoCo Menagerie, which
-Playground clones with git when the first of them is built; where it cannot, a clone at
-`mjx_env.MENAGERIE_PATH` serves, of the commit `mjx_env.MENAGERIE_COMMIT_SHA`.
+Playground clones with git when the first of them is built, as a warning says before it does, or
+ahead, by the command `CLONE`; where it cannot, a clone at `mjx_env.MENAGERIE_PATH` serves, of the
+commit `mjx_env.MENAGERIE_COMMIT_SHA`.
 """
 
 import subprocess
+import warnings
 from typing import Any
 
 import jax
@@ -26,10 +28,18 @@ from pg.inputs import check_name
 
 __all__ = ["adapt", "make"]
 
+# Clones the files of all robots, as `make robots` does for the tests of the adapters.
+CLONE = (
+    'python -c "from mujoco_playground._src.mjx_env import ensure_menagerie_exists as clone; '
+    'clone()"'
+)
+
 
 def make(name: str, **options: Any) -> Adapter:
     """The environment that Playground has under this name; options (`episode_length=500`) are
     entries of its configuration.
+
+    Warns before the files of a robot are cloned, and raises ValueError where they cannot be had.
     """
     check_name("environment of playground", name, registry.ALL_ENVS, "registry.ALL_ENVS lists them")
     config = registry.get_default_config(name)
@@ -42,14 +52,29 @@ def make(name: str, **options: Any) -> Adapter:
         )
     if "impl" in config and "impl" not in options and jax.default_backend() != "gpu":
         options["impl"] = "jax"
+    place, commit = mjx_env.MENAGERIE_PATH, mjx_env.MENAGERIE_COMMIT_SHA
+    is_robot = name not in registry.dm_control_suite.ALL_ENVS
+    is_there = place.exists()
+    if is_robot and not is_there:
+        warnings.warn(
+            f"the robot of {name} is of MuJoCo Menagerie, which Playground now clones with git to "
+            f"{place}, once for all robots; to do so ahead: {CLONE}",
+            stacklevel=2,
+        )
     try:
         env = registry.load(name, config_overrides=options)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(
-            f"the robot of {name} is not here: Playground clones MuJoCo Menagerie with git, which "
-            f"failed ({type(error).__name__}); put a clone at {mjx_env.MENAGERIE_PATH}, with "
-            f"commit {mjx_env.MENAGERIE_COMMIT_SHA} checked out"
-        ) from error
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        if not is_there and not isinstance(error, ValueError):
+            remedy = (
+                "Playground clones MuJoCo Menagerie with git, which failed "
+                f"({type(error).__name__}): with a network, {CLONE}; without one, put a clone at "
+                f"{place}, with commit {commit} checked out"
+            )
+        elif str(place) in str(error):
+            remedy = f"{place} lacks its files: remove it, and it is cloned anew"
+        else:
+            raise
+        raise ValueError(f"the robot of {name} is not here: {remedy}") from error
     return adapt(env, name, int(env._config.episode_length))
 
 
