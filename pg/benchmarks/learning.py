@@ -246,7 +246,7 @@ def check_own_parts(cells: Iterable[Cell]) -> None:
             raise ValueError(f"{name} {label}: {error}") from None
 
 
-def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[Result], float]:
+def run_cell(cell: Cell, out: Path, progress: cli.Progress) -> tuple[list[Result], float]:
     """Trains and evaluates a cell, greedily and by sampling, and writes its folder.
 
     Results of other settings of the same row are removed then.
@@ -258,7 +258,9 @@ def run_cell(cell: Cell, out: Path, on_chunk: execution.OnChunk) -> tuple[list[R
         KeyboardInterrupt: after Ctrl-C, before anything is written.
     """
     with host_states.closing([cell.config]):
-        run = execution.run(cell.config, cell.hyperparams, cell.seeds, on_chunk)
+        run = execution.run(
+            cell.config, cell.hyperparams, cell.seeds, progress, on_compiled=progress.begin
+        )
         if run.signum:
             raise Interrupted(run.signum)
         evaluations = {}

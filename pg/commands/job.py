@@ -408,7 +408,8 @@ def _trained(
             followers.log(done, metrics)
 
     with contextlib.closing(progress):
-        return execution.run(config, hyperparams, seeds, on_chunk, plan=plan(options), **how)
+        how |= {"plan": plan(options), "on_compiled": progress.begin}
+        return execution.run(config, hyperparams, seeds, on_chunk, **how)
 
 
 def plan(options: Options) -> Any:

@@ -75,7 +75,15 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     print(f"{config.title}, {numerals.counted(len(seeds), 'seed')}; compiling ...", flush=True)
     progress = cli.Progress(config.num_updates)
     with host_states.closing([config]):
-        done = execution.run(config, hyperparams, seeds, progress, layout=layout, plan=plan)
+        done = execution.run(
+            config,
+            hyperparams,
+            seeds,
+            progress,
+            layout=layout,
+            plan=plan,
+            on_compiled=progress.begin,
+        )
     progress.close()
     if done.signum:
         return cli.interrupted(done.signum)

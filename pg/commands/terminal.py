@@ -23,7 +23,8 @@ from pg import numerals
 
 WIDTH = 100  # of listings, where there is no terminal
 BAR = 16  # characters of the progress bar
-SILENCE = 5.0  # seconds, of work in parts, after which a log has a line
+# Seconds, of work in parts or before the first updates, after which a log has a line.
+SILENCE = 5.0
 
 
 def columns(stream: TextIO) -> int | None:
@@ -209,6 +210,18 @@ def in_parts(
         line.clear()
 
 
+@contextlib.contextmanager
+def _said_after(seconds: float, text: str) -> Iterator[None]:
+    """Prints a line where the work within it takes longer."""
+    timer = threading.Timer(seconds, print, [text], {"flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class Progress:
     """One line on a long run: a bar on a terminal, elsewhere a line for every tenth of the work."""
 
@@ -238,6 +251,16 @@ class Progress:
         self.lines = not self.line.shown and not quiet
         self.before = contextlib.ExitStack()
         self.before.enter_context(waiting(first, self.line))
+
+    def begin(self) -> None:
+        """Once all is compiled: a sign of life until the first updates are done, which take long
+        where environments are slow.
+        """
+        self.before.close()
+        self.before.enter_context(waiting("first updates", self.line))
+        if self.lines:
+            first = "the first updates are in progress; a line comes for every tenth of all"
+            self.before.enter_context(_said_after(SILENCE, first))
 
     def __call__(self, done: int, seconds: float, metrics: Mapping[str, Any]) -> None:
         """After `done` updates, in `seconds` of training. metrics: of those since the last call,

@@ -165,6 +165,7 @@ def run(
     partial: PartialRun | None = None,
     keep: Keep | None = None,
     plan: periodic.Plan | None = None,
+    on_compiled: Callable[[], object] = lambda: None,
     **parts: Any,
 ) -> Run:
     """Trains `seeds` in one program. Ctrl-C ends it after the chunk in progress.
@@ -179,6 +180,7 @@ def run(
         partial: runs to go on with; default: from the start.
         keep: writes checkpoints; called after every chunk.
         plan: the evaluations while it trains; default: none.
+        on_compiled: called before the first update.
         parts: `estimator`, `policy`, `critic` and `optimizer` of one's own, as of `make_learner`.
 
     Returns:
@@ -202,6 +204,7 @@ def run(
     )
     memory.check_programs(config, layout.num_local * programs.num_bytes)
     evaluator = _evaluator(programs, plan, h, seeds, partial) if plan else None
+    on_compiled()
     started = time.monotonic()
     result = train(
         programs,
@@ -452,11 +455,11 @@ def train(
     keys, hyperparams = devices.place((_data(keys), hyperparams), programs.layout.sharding)
     rows = [partial.metrics] if partial else list[dict[str, np.ndarray]]()
     done, count, started = partial.updates if partial else 0, 1, time.monotonic()
-    states = (
-        devices.place(partial.states, programs.layout.sharding)
-        if partial
-        else programs.init(keys, hyperparams)
-    )
+    with interrupts.held("the start of the environments"):
+        if partial:
+            states = devices.place(partial.states, programs.layout.sharding)
+        else:
+            states = jax.block_until_ready(programs.init(keys, hyperparams))
     num_updates = programs.config.num_updates if until is None else until
     signum, stopped = 0, False
     best = partial.best if partial else None
@@ -541,8 +544,8 @@ def evaluate_all(
     env_params, data = devices.place(
         (hyperparams.env_params, _data(keys)), programs.layout.sharding
     )
-    found = programs.evaluate(*acting(states), env_params, data)
-    return devices.fetch(found, programs.layout)
+    with interrupts.held("the evaluation"):
+        return devices.fetch(programs.evaluate(*acting(states), env_params, data), programs.layout)
 
 
 def acting(state: TrainState) -> tuple[Any, Normaliser]:

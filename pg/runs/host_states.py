@@ -109,7 +109,8 @@ def _begun_anew(config: Config, hyperparams: Hyperparams, updates: int, keys: ja
         return make_learner(config, h).init(jax.random.fold_in(init_key, updates)).rollout
 
     rollouts = []
-    for i, key in enumerate(keys):
-        of_run = jax.tree.map(lambda x, i=i: x[i], h)
-        rollouts.append(jax.device_get(fresh(key, of_run)))
+    with interrupts.held("the start of the environments"):
+        for i, key in enumerate(keys):
+            of_run = jax.tree.map(lambda x, i=i: x[i], h)
+            rollouts.append(jax.device_get(fresh(key, of_run)))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rollouts)

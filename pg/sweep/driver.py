@@ -420,6 +420,7 @@ def _run_group(
     h = chunks.crossed(hyperparams_of(spec.hyperparams, spec.traced(group)), len(spec.seeds))
     left = -(-(count - start) // plan.chunk)
     progress = cli.Progress(left * num_updates, quiet=not devices.is_first())
+    progress.begin()
     began, finished = time.monotonic(), 0
 
     def on_chunk(updates: int, seconds: float, metrics: Mapping[str, np.ndarray]) -> None:

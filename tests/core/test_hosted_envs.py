@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -22,7 +23,7 @@ from pg import rollout
 from pg.commands import cli, job
 from pg.config import Config
 from pg.envs import configured, make_env
-from pg.envs.adapters import base, hosted, make
+from pg.envs.adapters import base, hosted, make, python_envs
 from pg.envs.adapters.gymnasium import adapt
 from pg.envs.adapters.hosts import KEPT, Host, HostError, Outcome
 from pg.envs.adapters.python_envs import PythonFleet, Recipe
@@ -568,6 +569,38 @@ def test_ctrl_c_while_environments_are_closed_is_heard_afterwards() -> None:
     assert [env.is_closed for env in Logged.all] == [True]
 
 
+@pytest.mark.parametrize("work", ["the start of the environments", "the evaluation"])
+def test_ctrl_c_while_environments_are_at_work_is_answered_at_once(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a sentence on what is waited for, though they may be slow, or hang."""
+    said: list[str] = []
+
+    def program(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        until = time.monotonic() + 10
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+        return jnp.zeros(1)
+
+    config = Config(**TINY)
+    programs: Any = SimpleNamespace(
+        config=config, layout=devices.layout(most=1), init=program, evaluate=program
+    )
+    state: Any = SimpleNamespace(params=SimpleNamespace(policy=jnp.zeros(1)), normaliser=())
+    keys, h = execution.seed_keys(range(1))[0], execution.broadcast(config.hyperparams(), 1)
+    works = {
+        "the start of the environments": lambda: execution.train(programs, keys, h),
+        "the evaluation": lambda: execution.evaluate_all(programs, state, keys, h),
+    }
+    monkeypatch.setattr(interrupts, "_say", interrupts._say)  # put back at the end
+    with signals_restored():
+        assert interrupts.listen(said.append)
+        with pytest.raises(Interrupted):
+            works[work]()
+    assert said == [work]
+
+
 @pytest.mark.slow
 def test_a_fault_in_the_final_evaluation_is_one_sentence() -> None:
     class Tires(Logged):
@@ -631,6 +664,42 @@ def test_a_fault_in_a_worker_is_one_sentence_and_so_is_its_end() -> None:
         worker = adapted.host.fleet.members[1].process
         worker.kill()
         worker.wait()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="workers need it")
+def test_a_worker_that_hangs_is_killed_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or ends by itself, where nobody is left to kill it."""
+
+    def build() -> Any:
+        class Hangs(gymnasium.Env):  # pickled with its code
+            observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+            action_space = gymnasium.spaces.Discrete(2)
+
+            def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+                if seed:  # in its process, where it has as much patience as that
+                    from pg.envs.adapters import python_envs
+
+                    python_envs.PATIENCE = seed / 100
+                return self.observation_space.low, {}
+
+            def close(self):  # type: ignore[no-untyped-def]
+                import sys
+                import time
+
+                time.sleep(60 if sys.argv[0] == "-c" else 0)  # in a worker
+
+        return Hangs()
+
+    monkeypatch.setattr(python_envs, "PATIENCE", 0.2)
+    fleet = PythonFleet(Recipe(build, "Hangs"), build(), workers=2)
+    fleet.begin([0, 1])
+    _, killed, ends = fleet.members
+    ends.dismiss()  # type: ignore[union-attr]
+    assert ends.process.wait(30) == 1  # type: ignore[union-attr]
+    said = "^1 worker process with environments of Hangs has not closed them within 0.2 s, and was"
+    with pytest.warns(UserWarning, match=said):
+        fleet.close()
+    assert killed.process.poll() == -signal.SIGKILL  # type: ignore[union-attr]
 
 
 SLOW = """

@@ -135,6 +135,12 @@ def test_a_sign_of_life_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> No
             break
         time.sleep(0.05)
     assert "compiling: 1 s" in screen.lines
+    progress.begin()
+    for _ in range(200):
+        if "first updates: 1 s" in screen.lines:
+            break
+        time.sleep(0.05)
+    assert "first updates: 1 s" in screen.lines
     progress(1, 1.0, metrics())
     shown = len(screen.text)
     time.sleep(1.1)
@@ -157,6 +163,20 @@ def test_elsewhere_a_line_comes_for_every_tenth(capsys: pytest.CaptureFixture[st
     assert out.splitlines()[-1].startswith("20/20 updates, return -1e-9, grad norm 0.837, entropy ")
     assert out.splitlines()[-1].endswith(" steps/s, 00:00 left")
     assert err == ""
+
+
+def test_elsewhere_first_updates_that_take_long_are_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for silence, said in ((60.0, ""), (0.01, "the first updates are in progress; a line comes ")):
+        monkeypatch.setattr(terminal, "SILENCE", silence)
+        progress = Progress(20)
+        progress.begin()
+        time.sleep(0.2)
+        assert capsys.readouterr().out.startswith(said)
+        progress(1, 1.0, metrics())
+        assert "first updates" not in capsys.readouterr().out
+        progress.close()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])

@@ -6,18 +6,20 @@ that results are the same bits with any number of workers. They are started wher
 enough for them (`WORTH`), or as many as are asked for, and have the episodes of such calls alone:
 fewer environments stay here. An environment whose making cannot be sent to another process stays
 here too. A worker ends where the fleet is closed, and with this process, however that ends: it
-waits at a connection that closes by itself then, and closes its environments. A Ctrl-C in the
-terminal does not reach it, so that the step in progress is finished. The connection is a pair of
-sockets without a name, which nobody else can open.
+waits at a connection that closes by itself then, and closes its environments; one that hangs in an
+environment is ended. A Ctrl-C in the terminal does not reach it, so that the step in progress is
+finished. The connection is a pair of sockets without a name, which nobody else can open.
 
 A fault in reset or step is a `HostError`: one sentence, with the place.
 """
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -241,14 +243,14 @@ class _Worker:
         """Has it close its environments and end."""
         self.connection.close()
 
-    def close(self) -> None:
-        """Has it close its environments, and waits for its end."""
-        self.dismiss()
+    def ends(self, seconds: float) -> bool:
+        """Waits for its end, at most so long; then it is killed. Returns whether it came itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-            return
+            self.process.wait(seconds)
+            return True
         self.process.kill()
         self.process.wait()
+        return False
 
     @contextlib.contextmanager
     def _lost(self) -> Iterator[None]:
@@ -266,17 +268,32 @@ class _Worker:
 
 
 def _close(members: "Sequence[_Here | _Worker]") -> None:
-    """Closes the environments of this process and of workers, which end."""
+    """Closes the environments of this process and of workers, which end; warns, in one sentence,
+    of those that had to be killed.
+    """
+    workers = [member for member in members if isinstance(member, _Worker)]
+    for worker in workers:
+        worker.dismiss()  # all work on it at the same time
     for member in members:
-        if isinstance(member, _Worker):
-            member.dismiss()  # all work on it at the same time
-    for member in members:
-        member.close()
+        if isinstance(member, _Here):
+            member.close()
+    until = time.monotonic() + PATIENCE
+    hung = [worker for worker in workers if not worker.ends(max(0.0, until - time.monotonic()))]
+    if hung:
+        processes = numerals.counted(len(hung), "worker process", "worker processes")
+        have = numerals.agreeing(len(hung), "has", "have")
+        were = numerals.agreeing(len(hung), "was", "were")
+        warnings.warn(
+            f"{processes} with environments of {hung[0].name} {have} not closed them within "
+            f"{PATIENCE:g} s, and {were} killed: a step, a reset or a close takes longer, or hangs",
+            stacklevel=1,
+        )
 
 
 def serve(descriptor: int) -> None:
     """The work of a worker process, until its connection is closed."""
     connection = Connection(descriptor)
+    threading.Thread(target=_end_after, args=(descriptor,), daemon=True).start()
     with contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as stack:
         envs = _Envs(connection.recv())
         stack.callback(envs.close)
@@ -288,6 +305,17 @@ def serve(descriptor: int) -> None:
             except HostError as error:
                 fault = str(error)
             connection.send((call, fault, results))
+
+
+def _end_after(descriptor: int) -> None:
+    """Ends this process some time after its connection is closed, which does not see that where an
+    environment hangs. Who closes it kills it before; but nobody may be left.
+    """
+    closing = select.poll()
+    closing.register(descriptor, 0)  # that it is closed is told in any case
+    closing.poll()
+    time.sleep(2 * PATIENCE)
+    os._exit(1)
 
 
 class _Slot(NamedTuple):
