@@ -79,10 +79,10 @@ def run_sweep(
     say_promises(spec.configs())
     say_unused(spec, spec.table)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(host_states.closing(spec.configs()))
         if devices.is_first():
             specs.make(folder)
             stack.enter_context(folders.locked(folder, of_run=True))
+        stack.enter_context(host_states.closing(spec.configs()))
         width = run(spec, folder, layout, checkpointing, width=width, limit=limit)
         finite = finish(
             spec, folder, layout, checkpointing, fresh_seeds=fresh, width=width, limit=limit

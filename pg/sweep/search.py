@@ -137,10 +137,11 @@ def run_search(search: Search, folder: Path, budget: Budget, *, fresh: int) -> i
     """
     check(search, budget.layout)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(host_states.closing(_configs(search)))
         if devices.is_first():
-            _make(search, folder, budget.layout)
+            _make(folder)
             stack.enter_context(folders.locked(folder))
+            _write_setup(search, folder, budget.layout)
+        stack.enter_context(host_states.closing(_configs(search)))
         is_halving = isinstance(search.rule, Halving)
         rounds = (_halve if is_halving else _propose)(search, folder, budget)
         finite = _finish(search, folder, rounds, budget, fresh)
@@ -171,12 +172,16 @@ def _configs(search: Search) -> list[Config]:
     return _widest(search).configs()
 
 
-def _make(search: Search, folder: Path, layout: Layout) -> None:
-    """Makes the folder, with search.json."""
+def _make(folder: Path) -> None:
+    """Makes the folder, or finds it. Raises ValueError where it cannot be made."""
     try:
         files.make_folder(folder / "checkpoints", within=folder)
     except OSError as error:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _write_setup(search: Search, folder: Path, layout: Layout) -> None:
+    """search.json, of a search that is new."""
     files.remove_leftovers(folder)
     if not (folder / "search.json").exists():
         versions = folders.environment(layout) | host_states.about(_configs(search))

@@ -34,6 +34,7 @@ from pg.runs.interrupts import Interrupted
 from pg.seeds import seed_key
 from pg.sweep import SweepSpec, driver
 from pg.sweep import spec as specs
+from pg.sweep.search import Budget, Halving, Search, run_search
 from pg.train import make_learner, training_keys
 
 HOW = cli.Checkpointing()
@@ -616,6 +617,27 @@ def test_a_fault_in_the_final_evaluation_is_one_sentence() -> None:
     Tires.is_tired = True
     with pytest.raises(HostError, match=r"^the step of Own fails: KeyError"):
         execution.evaluate_run(config, run, range(1), 2, greedy=True)
+
+
+def test_a_sweep_that_is_refused_closes_no_environments(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be those of who works in the folder."""
+    Logged.all.clear()
+    spec = sweep_of(adapt(Logged, "Logged", 9))
+    monkeypatch.setattr(driver, "say_unused", lambda *args: None)  # which takes seconds
+    how: Any = {"width": 2, "limit": None, "fresh": 1}
+    search = Search(spec, Halving())
+    budget = Budget(devices.layout(most=1), HOW, 2, None)
+    specs.make(tmp_path)
+    with folders.locked(tmp_path):
+        with pytest.raises(ValueError, match="is in use by process"):
+            driver.run_sweep(spec, tmp_path, devices.layout(most=1), HOW, **how)
+        with pytest.raises(ValueError, match="is in use by process"):
+            run_search(search, tmp_path, budget, fresh=0)
+    assert not (tmp_path / "search.json").exists()
+    assert Logged.all
+    assert not any(env.is_closed for env in Logged.all)
 
 
 @pytest.mark.slow
