@@ -203,7 +203,9 @@ def mean_of(weight: np.ndarray, x: Any) -> np.ndarray:
     return np.einsum("k,k...->...", weight, np.asarray(x))
 
 
-@pytest.mark.parametrize("name", ["reinforce", "constant_baseline"])
+@pytest.mark.parametrize(
+    "name", ["reinforce", pytest.param("constant_baseline", marks=pytest.mark.slow)]
+)
 def test_symmetric_samples_are_unbiased_and_their_mean_has_less_variance(name: str) -> None:
     """As in section 3.3 of Sehnke et al. 2010: of μ the difference of the two returns counts, of σ
     their mean. A pair costs two episodes, so two independent ones are compared with it.

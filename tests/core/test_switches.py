@@ -142,7 +142,9 @@ def test_a_given_reference_is_the_one_that_is_used() -> None:
     "switches",
     [
         {"baseline": "mean", "average": "sequence", "ratio": "sequence_mean", "clip": "asymmetric"},
-        {"average": "token", "kl": "k2", "kl_place": "sequence"},
+        pytest.param(
+            {"average": "token", "kl": "k2", "kl_place": "sequence"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_steps_that_are_not_valid_change_nothing(switches: dict[str, Any]) -> None:
