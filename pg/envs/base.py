@@ -247,13 +247,6 @@ def make_env(
     def begun(obs: Any, state: EnvState) -> tuple[EnvState, Any]:
         return as_dtypes(state, dtypes), encoding.encode(obs)
 
-    def reset(key: jax.Array) -> tuple[EnvState, jax.Array]:
-        keys = key  # of points there is one for each environment
-        if not point_keys.is_of_points(key):
-            check_key(key)
-            keys = row_keys.split(key, num_envs)
-        return reset_each(keys)
-
     def reset_each(keys: jax.Array) -> tuple[EnvState, jax.Array]:
         return begun(*jax.vmap(one.reset, (0, None))(keys, params))
 
@@ -261,7 +254,7 @@ def make_env(
         return begun(*jax.vmap(_restart(base, one, space, action_mask), (0, None))(state, params))
 
     return Env(
-        reset,
+        _reset_of_several(reset_each, num_envs),
         _step_of_several(act, params, dtypes, encoding.encode, num_envs, action_repeat),
         num_envs,
         encoding.shape,
@@ -280,6 +273,22 @@ def make_env(
         reset_each=reset_each,
         restart=Restart(begin, horizon) if restarting else None,
     )
+
+
+def _reset_of_several(
+    reset_each: Callable[[jax.Array], tuple[EnvState, Any]], num_envs: int
+) -> Callable[[jax.Array], tuple[EnvState, Any]]:
+    """The reset of B environments: a key, or keys of points [B] -> env_state, obs.
+    reset_each: as of `Env`.
+    """
+
+    def reset(key: jax.Array) -> tuple[EnvState, Any]:
+        if point_keys.is_of_points(key):
+            return reset_each(key)
+        check_key(key)
+        return reset_each(row_keys.split(key, num_envs))
+
+    return reset
 
 
 def _step_of_several(

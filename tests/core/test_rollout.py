@@ -234,7 +234,7 @@ def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
 def test_the_environments_that_ended_are_reset_from_their_own_keys(
     num_envs: int, ended: int
 ) -> None:
-    """Whether they are fewer than are reset at once, or more; in two runs, one without an end."""
+    """Fewer than are reset at once, or more; in two runs, one without an end."""
     keys = jax.random.split(KEY, num_envs)
     which = jnp.isin(jnp.arange(num_envs), jax.random.permutation(KEY, num_envs)[:ended])
     before = {"a": jnp.zeros((num_envs, 2)), "b": jnp.arange(num_envs)}
