@@ -41,7 +41,9 @@ def settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
 def untuned_settings(task: Task, row: Row) -> tuple[Config, Hyperparams]:
     """The settings of a row as a preset has them for an environment that it was not tuned for."""
     env = task.name if task.env is None else task.env
-    return preset(row.label, task=_NONE, env=env, **task.changes)
+    config, hyperparams = preset(row.label, task=_NONE, env=env, **task.changes)
+    # no preset: that of an environment which has tuned settings is held to them
+    return replace(config, preset=None), hyperparams
 
 
 def every_row(

@@ -21,7 +21,7 @@ from pg.benchmarks import learning, report, selection, suites
 from pg.benchmarks.learning import Result
 from pg.benchmarks.suites import SUITES, TASKS
 from pg.commands import benchmark, cli, job
-from pg.config import ENVIRONMENTS, Config, Hyperparams
+from pg.config import ENVIRONMENTS, Config, Hyperparams, check_together
 from pg.envs import gymnax
 from pg.envs.adapters import ADAPTERS
 from pg.estimators import ESTIMATORS
@@ -522,8 +522,10 @@ def test_untuned_rows_are_of_every_label_with_its_own_settings() -> None:
     (one,) = selection.every_row("classic", ("Acrobot-v1",), ("ppo",))
     config, hyperparams = selection.untuned_settings(*one)
     other, of_other = preset("ppo", env="MountainCar-v0", task="Seaquest")
-    assert config == dataclasses.replace(other, env="Acrobot-v1")
+    assert config == dataclasses.replace(other, env="Acrobot-v1", preset=None)
     assert hyperparams == of_other
+    for row in selection.every_row("all"):  # an environment that is tuned has no say in them
+        check_together(*selection.untuned_settings(*row))
     assert config != selection.settings(*one)[0]
     with pytest.raises(ValueError, match="unknown label 'pppo': did you mean 'ppo'"):
         selection.every_row("classic", labels=("pppo",))
