@@ -72,7 +72,7 @@ def measured(name: str, options: Options) -> list[str]:
     programs = dict(zip(WAYS, map(compiled, (float("inf"), -1.0)), strict=True))
     timings = timing.take_turns(programs, options.repeats)
     ahead, where_ended = (timings[way].steps / timings[way].cpu_seconds for way in WAYS)
-    per_reset = resets.numbers_computed(jax.make_jaxpr(env.reset)(key).jaxpr) / options.num_envs
+    per_reset = resets.numbers_computed(jax.make_jaxpr(env.reset)(key)) / options.num_envs
     ratio = np.median(where_ended / ahead)
     taken = WAYS[per_reset > resets.NUMBERS]
     rates = [f"{np.median(rate):,.0f}" for rate in (ahead, where_ended)]

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from pg.fast import programs
+
 try:
     from jax.extend.core import get_opaque_trace_state
 except ImportError:  # jax before 0.10
@@ -70,8 +72,7 @@ def _settings() -> dict[str, Any]:
 def calls_python(program: Any) -> bool:
     """True where a program, or one within it, has a callback."""
     for eqn in program.eqns:
-        inner = [x for x in jax.tree.leaves(dict(eqn.params)) if hasattr(x, "eqns")]
-        if "callback" in eqn.primitive.name or any(map(calls_python, inner)):
+        if "callback" in eqn.primitive.name or any(map(calls_python, programs.parts_of(eqn))):
             return True
     return False
 

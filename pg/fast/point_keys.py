@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.random import define_prng_impl
 from jaxtyping import Array, PRNGKeyArray, Shaped, UInt, UInt32
 
+from pg.fast import programs
 from pg.fast.row_keys import GENERATOR
 
 MOST_NUMBERS = 8  # that a key of points is asked for: later ones are independent
@@ -58,22 +58,17 @@ def numbers_drawn(function: Callable[..., Any], *args: Any) -> int:
     """The size of the largest array of random numbers that a function draws by any key, at most
     `MOST_NUMBERS`; 0 where it draws none. It is traced, and not run.
     """
-    sizes = _sizes(jax.make_jaxpr(function)(*args).jaxpr)
+    sizes = _sizes(jax.make_jaxpr(function)(*args))
     return min(MOST_NUMBERS, max(sizes, default=0))
 
 
-def _sizes(jaxpr: Jaxpr) -> Iterator[int]:
+def _sizes(program: Any) -> Iterator[int]:
     """The numbers of each draw in a program, those of its parts too."""
-    for equation in jaxpr.eqns:
+    for equation in program.eqns:
         if equation.primitive.name == "random_bits":
             yield math.prod(equation.params["shape"])
-        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(part):
-                yield from _sizes(part.jaxpr if isinstance(part, ClosedJaxpr) else part)
-
-
-def _is_program(x: Any) -> bool:
-    return isinstance(x, ClosedJaxpr | Jaxpr)
+        for part in programs.parts_of(equation):
+            yield from _sizes(part)
 
 
 @functools.cache

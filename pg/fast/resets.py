@@ -12,10 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
 
-from pg.fast import blocks, devices
+from pg.fast import blocks, devices, programs
 
 # Numbers that a reset may compute and still be drawn ahead for every step: those of gymnax compute
 # 50 to 4,000, of Jumanji's Maze 22,000, of Craftax-Classic 1,200,000.
@@ -24,31 +23,23 @@ NUMBERS = 5_000
 PART = 32
 
 
-def is_costly(program: ClosedJaxpr, number: int) -> bool:
+def is_costly(program: Any, number: int) -> bool:
     """True where the program of `number` resets computes more than `NUMBERS` for each."""
-    return numbers_computed(program.jaxpr) > NUMBERS * number
+    return numbers_computed(program) > NUMBERS * number
 
 
-def numbers_computed(program: Jaxpr) -> int:
+def numbers_computed(program: Any) -> int:
     """The sizes of all results of a program: of a scan at every turn, of a loop whose turns are not
     known at one.
     """
     total = 0
     for equation in program.eqns:
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
-        parts = [
-            x.jaxpr if isinstance(x, ClosedJaxpr) else x
-            for x in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program)
-            if _is_program(x)
-        ]
-        inner = sum(numbers_computed(part) for part in parts)
+        parts = programs.parts_of(equation)
+        inner = sum(map(numbers_computed, parts))
         own = sum(math.prod(getattr(x.aval, "shape", ())) for x in equation.outvars)
         total += turns * inner if parts else own
     return total
-
-
-def _is_program(x: Any) -> bool:
-    return isinstance(x, ClosedJaxpr | Jaxpr)
 
 
 def replace_ended(
