@@ -1046,13 +1046,13 @@ def _resets(
 
     Drawn for the whole window at once, without a branch in its steps. Beyond `FRESH_BYTES`, of all
     runs that are mapped over together, and where a reset is costly, those of the environments that
-    ended are drawn in their step; from the same keys, so that they are the same. None is drawn for
-    environments that begin the next episodes by themselves.
+    ended are drawn in their step, from the same keys. None is drawn for environments that begin the
+    next episodes by themselves.
 
     Returns:
         What the steps are given, [num_steps, ...], and a function: one of these, where the
-        environments have moved to, and which have ended [B] -> env_state, obs; of no meaning where
-        none has ended.
+        environments have moved to, and which have ended [B] -> env_state, obs, which mean nothing
+        in the others.
     """
     restart = env.restart
     if restart is not None:
@@ -1074,12 +1074,12 @@ def _resets(
     def drawn_here(data: Array, moved: RolloutState, done: Bool[Array, " B"]) -> Any:
         step_key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
         reset_keys = row_keys.split(step_key, env.num_envs)
-        return resets.replace_ended(env.reset_each, reset_keys, done, (moved.env_state, moved.obs))
+        return resets.replace_ended(env.reset, reset_keys, done, (moved.env_state, moved.obs))
 
-    program, starts = jax.make_jaxpr(jax.vmap(begin), return_shape=True)(keys)
-    of_one_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(starts))
+    starts = jax.tree.leaves(jax.eval_shape(jax.vmap(begin), keys))
+    of_one_run = sum(x.size * x.dtype.itemsize for x in starts)
     is_large = devices.mapped_runs() * of_one_run > FRESH_BYTES
-    if is_large or resets.is_costly(program, num_steps * env.num_envs):
+    if is_large or resets.is_costly(env.reset):
         return jax.random.key_data(keys), drawn_here
     return jax.vmap(begin)(keys), drawn_ahead
 

@@ -114,7 +114,7 @@ _MUJOCO: dict[str, Any] = {
     **{"num_minibatches": 1, "minibatch_size": 64, "learning_rate": 0.0003},
 }
 
-# From 64 environments, of other libraries.
+# Environments of other libraries.
 _CONNECT_FOUR: dict[str, Any] = {
     **{"hidden_sizes": (128, 128), "num_envs": 64, "num_steps": 32, "num_updates": 146},
     **{"num_epochs": 4, "num_minibatches": 4, "advantages": "minibatch"},

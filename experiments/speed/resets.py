@@ -2,11 +2,13 @@
 every step of the window, or in the step of an end, of the environments that ended alone.
 
 Both take turns. The table says how many numbers one reset computes, by which `pg.fast.resets`
-chooses between the two, and the steps per second of processor time that each reaches.
+chooses between the two, the steps per second of processor time that each reaches, and if the first
+window of both is the same bit for bit.
 """
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,9 +37,11 @@ def main() -> None:
     options = cli.options(Options, cli.docstring_of(__file__))
     if min(options.num_envs, options.num_steps, options.repeats) < 1:
         cli.fail("num_envs, num_steps and repeats must be at least 1")
-    cells = [["environment", "numbers of a reset", *WAYS, "ratio", "taken"]]
+    cells = [["environment", "numbers of a reset", *WAYS, "ratio", "same bits", "taken"]]
     try:
-        cells += [[name, *measured(name, options)] for name in options.envs]
+        for name in options.envs:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            cells.append([name, *measured(name, options)])
     except ValueError as error:  # a name that no environment has
         cli.fail(error)
     print(tables.plain(cells), flush=True)
@@ -61,35 +65,48 @@ def measured(name: str, options: Options) -> list[str]:
     params = policy.init(key)
     state = rollout.start(env, policy, key)
 
-    def compiled(bound: float) -> timing.Program:
+    def compiled(is_ahead: bool) -> timing.Program:
         def window(state: Any, key: jax.Array) -> Any:  # anew, as jax keeps what it has traced
             after, traj, _ = rollout.windows(env, policy, params, key, state, options.num_steps)
             return (after, traj.reward), traj.reward.size
 
-        with _bound(bound):
+        with _drawn_ahead(is_ahead):
             return timing.compiled(window, state)
 
-    programs = dict(zip(WAYS, map(compiled, (float("inf"), -1.0)), strict=True))
+    programs = dict(zip(WAYS, map(compiled, (True, False)), strict=True))
+    results = [jax.tree.map(_numbers, program.run(key)[0]) for program in programs.values()]
+    is_same = all(jax.tree.leaves(jax.tree.map(np.array_equal, *results)))
     timings = timing.take_turns(programs, options.repeats)
     ahead, where_ended = (timings[way].steps / timings[way].cpu_seconds for way in WAYS)
-    per_reset = resets.numbers_computed(jax.make_jaxpr(env.reset)(key)) / options.num_envs
     ratio = np.median(where_ended / ahead)
-    taken = WAYS[per_reset > resets.NUMBERS]
     rates = [f"{np.median(rate):,.0f}" for rate in (ahead, where_ended)]
-    return [f"{per_reset:,.0f}", *rates, f"{ratio:.2f}", taken]
+    numbers = resets.numbers_per_reset(env.reset)
+    taken = WAYS[resets.is_costly(env.reset)]
+    return [f"{numbers:,}", *rates, f"{ratio:.2f}", "yes" if is_same else "no", taken]
+
+
+def _numbers(x: Any) -> Any:
+    """The numbers of an array, of keys too."""
+    import jax
+    import numpy as np
+
+    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
 
 
 @contextlib.contextmanager
-def _bound(numbers: float) -> Iterator[None]:
-    """The bound on what a reset may compute and be drawn ahead, for what is traced within."""
+def _drawn_ahead(is_ahead: bool) -> Iterator[None]:
+    """A context for tracing in which all initial states are drawn ahead, or none."""
+    from pg import rollout
     from pg.fast import resets
 
-    before = resets.NUMBERS
-    resets.NUMBERS = numbers  # type: ignore[assignment]
+    before = resets.NUMBERS, rollout.FRESH_BYTES
+    bound = 2**62 if is_ahead else -1
+    resets.NUMBERS, rollout.FRESH_BYTES = dict.fromkeys(before[0], bound), bound
     try:
         yield
     finally:
-        resets.NUMBERS = before
+        resets.NUMBERS, rollout.FRESH_BYTES = before
 
 
 if __name__ == "__main__":

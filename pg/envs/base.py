@@ -26,7 +26,7 @@ from pg.envs.step_checks import as_dtypes, checked_dtypes
 from pg.envs.time_limit_checks import check_time_limit
 from pg.envs.views import Timed, View, Views, choose, make_views, seen
 from pg.estimators.names import facts_of
-from pg.fast import point_keys, row_keys
+from pg.fast import row_keys
 from pg.fast.scans import scan_keys
 from pg.inputs import check_key, count, entries_or_names
 
@@ -58,7 +58,7 @@ class Restart(NamedTuple):
 class Env(NamedTuple):
     """B environments as pure functions. Steps do not reset: rollouts do, where they need to."""
 
-    # key, or keys of points [B] -> env_state, obs [B, *O]
+    # key -> env_state, obs [B, *O]; or keys [N], of any number of environments -> obs [N, *O]
     reset: Callable[[jax.Array], tuple[EnvState, Any]]
     # key, env_state, action [B, *A] (a tuple of a ProductSpace) -> env_state, Transition
     step: Callable[..., tuple[EnvState, Transition]]
@@ -83,9 +83,6 @@ class Env(NamedTuple):
     action_repeat: int = 1  # environment steps for which an action is held, at most
     masked: bool = False  # observations are `Masked`: the environment says what is legal
     views: Views = Views()  # the parts of an observation that policy and critic see
-    # keys [N], of any number of environments -> env_state, obs [N, *O]: those of `reset`, whose key
-    # is split into one for each
-    reset_each: Callable[[jax.Array], tuple[EnvState, Any]] = lambda keys: ((), ())
     restart: Restart | None = None  # None: they do not, and are reset
 
     @property
@@ -247,14 +244,14 @@ def make_env(
     def begun(obs: Any, state: EnvState) -> tuple[EnvState, Any]:
         return as_dtypes(state, dtypes), encoding.encode(obs)
 
-    def reset_each(keys: jax.Array) -> tuple[EnvState, jax.Array]:
-        return begun(*jax.vmap(one.reset, (0, None))(keys, params))
+    def reset(key: jax.Array) -> tuple[EnvState, Any]:
+        return begun(*jax.vmap(one.reset, (0, None))(_keys_of_each(key, num_envs), params))
 
     def begin(state: EnvState) -> tuple[EnvState, Any]:
         return begun(*jax.vmap(_restart(base, one, space, action_mask), (0, None))(state, params))
 
     return Env(
-        _reset_of_several(reset_each, num_envs),
+        reset,
         _step_of_several(act, params, dtypes, encoding.encode, num_envs, action_repeat),
         num_envs,
         encoding.shape,
@@ -270,25 +267,16 @@ def make_env(
         action_repeat=action_repeat,
         masked=isinstance(one.obs, Masked),
         views=one.views,
-        reset_each=reset_each,
         restart=Restart(begin, horizon) if restarting else None,
     )
 
 
-def _reset_of_several(
-    reset_each: Callable[[jax.Array], tuple[EnvState, Any]], num_envs: int
-) -> Callable[[jax.Array], tuple[EnvState, Any]]:
-    """The reset of B environments: a key, or keys of points [B] -> env_state, obs.
-    reset_each: as of `Env`.
-    """
-
-    def reset(key: jax.Array) -> tuple[EnvState, Any]:
-        if point_keys.is_of_points(key):
-            return reset_each(key)
-        check_key(key)
-        return reset_each(row_keys.split(key, num_envs))
-
-    return reset
+def _keys_of_each(key: jax.Array, num_envs: int) -> jax.Array:
+    """The keys of several environments: of one key, or those that are given."""
+    if jnp.ndim(key) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    check_key(key)
+    return row_keys.split(key, num_envs)
 
 
 def _step_of_several(

@@ -17,28 +17,39 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Shaped
 from pg.fast import blocks, devices, programs
 
 # Numbers that a reset may compute and still be drawn ahead for every step: those of gymnax compute
-# 50 to 4,000, of Jumanji's Maze 22,000, of Craftax-Classic 1,200,000.
-NUMBERS = 5_000
-# Of the environments this part is reset at once: as many as Craftax's own wrapper resets per step.
-PART = 32
+# 50 to 4,000, of Jumanji's Maze 22,000, of Craftax-Classic 1,200,000. On other devices, where turns
+# of a loop ask the host and resets side by side cost less, it was not measured, and there is no
+# bound.
+NUMBERS = {"cpu": 5_000}
+ENVS_PER_RESET = 32  # one environment in so many is reset at once
 
 
-def is_costly(program: Any, number: int) -> bool:
-    """True where the program of `number` resets computes more than `NUMBERS` for each."""
-    return numbers_computed(program) > NUMBERS * number
+def is_costly(reset: Callable[[Any], PyTree]) -> bool:
+    """True where a reset computes more than `NUMBERS`. reset: as of `replace_ended`."""
+    bound = NUMBERS.get(jax.default_backend())
+    return bound is not None and numbers_per_reset(reset) > bound
+
+
+def numbers_per_reset(reset: Callable[[Any], PyTree]) -> int:
+    """The numbers that one reset more computes: what is the same for all, as a map, is left out."""
+
+    def of_several(number: int) -> int:
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), number))
+        return numbers_computed(jax.make_jaxpr(reset)(keys))
+
+    return of_several(2) - of_several(1)
 
 
 def numbers_computed(program: Any) -> int:
     """The sizes of all results of a program: of a scan at every turn, of a loop whose turns are not
-    known at one.
+    known at one, of a condition in every branch.
     """
     total = 0
     for equation in program.eqns:
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
-        parts = programs.parts_of(equation)
-        inner = sum(map(numbers_computed, parts))
-        own = sum(math.prod(getattr(x.aval, "shape", ())) for x in equation.outvars)
-        total += turns * inner if parts else own
+        inner = turns * sum(map(numbers_computed, programs.parts_of(equation)))
+        results = sum(math.prod(getattr(x.aval, "shape", ())) for x in equation.outvars)
+        total += max(inner, results)  # a scatter's program is of one number alone
     return total
 
 
@@ -58,21 +69,29 @@ def replace_ended(
     """
     implementation = jax.random.key_impl(keys)
 
+    def reset_by_data(data: Array) -> PyTree:
+        return reset(jax.random.wrap_key_data(data, impl=implementation))
+
     def replaced(data: Array, ended: Array, current: PyTree) -> PyTree:
         """The same for leaves [1, B, ...], as `over_envs` hands them out."""
         data, ended, current = jax.tree.map(lambda x: x[0], (data, ended, current))
-        own_keys = jax.random.wrap_key_data(data, impl=implementation)
-        new = _replaced(reset, own_keys, ended, current)
-        return jax.tree.map(lambda x: x[None], new)
+        return jax.tree.map(lambda x: x[None], _replaced(reset_by_data, data, ended, current))
 
     tree = jax.tree.map(lambda x: x[None], (jax.random.key_data(keys), ended, current))
     return jax.tree.map(lambda x: x[0], devices.over_envs(replaced, *tree))
 
 
-def _replaced(reset: Any, keys: Any, ended: Bool[Array, " B"], current: PyTree) -> PyTree:
-    """`replace_ended` of the environments of one device."""
+def _replaced(
+    reset: Callable[[Array], PyTree],
+    data: Shaped[Array, "B ..."],
+    ended: Bool[Array, " B"],
+    current: PyTree,
+) -> PyTree:
+    """`replace_ended` of the environments of one device. data: the numbers of their keys, as a loop
+    takes no keys that its turns would use again.
+    """
     num_envs = len(ended)
-    few = -(-num_envs // PART)
+    few = -(-num_envs // ENVS_PER_RESET)
     padded = -(-num_envs // few) * few
     places = jnp.flatnonzero(ended, size=padded, fill_value=num_envs)
     # one number for all runs that are mapped over, so that the loop copies nothing: see `blocks`
@@ -80,7 +99,7 @@ def _replaced(reset: Any, keys: Any, ended: Bool[Array, " B"], current: PyTree) 
 
     def replace_few(turn: Array, current: PyTree) -> PyTree:
         here = jax.lax.dynamic_slice_in_dim(places, turn * few, few)
-        new = reset(keys[jnp.minimum(here, num_envs - 1)])
+        new = reset(data[jnp.minimum(here, num_envs - 1)])
         return jax.tree.map(lambda x, y: x.at[here].set(y, mode="drop"), current, new)
 
     return jax.lax.fori_loop(0, rounds, replace_few, current)

@@ -33,7 +33,7 @@ EVALUATED = ("eval_return", "eval_standard_error")
 SUMMARY: dict[str, Any] = {"status": str, "num_updates": int}
 # Failures of single seeds that a summary lists in the terminal.
 _LISTED_FAILURES = 5
-_MASKS = "action masks"  # of NONFINITE_CAUSES, the one that is no number
+_MASKS = NONFINITE_CAUSES[-1]  # the one that is no number: a step at which no action was legal
 
 
 class Results(NamedTuple):
@@ -257,10 +257,13 @@ def describe_failures(
         return []
     failed, seeds = len(summary["failed_seeds"]), len(summary["per_seed"])
     more = len(lines) - _LISTED_FAILURES
-    advice = "a smaller learning rate may help; --debug names the operation"
     found_in = {row["not_finite_in"] for row in summary["per_seed"] if not row["finite"]}
-    if found_in == {_MASKS}:
-        advice = "until an episode ends its action masks must be True for at least one action"
+    remedies = []
+    if any(_MASKS in found for found in found_in):
+        remedies.append("an action mask must be True for at least one action until an episode ends")
+    if found_in != {_MASKS}:
+        remedies.append("a smaller learning rate may help; --debug names the operation")
+    advice = "; ".join(remedies)
     if on_nonfinite == "stop":
         advice += ", --on-nonfinite skip goes on"
     return [

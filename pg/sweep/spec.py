@@ -351,7 +351,8 @@ def record_resumed(folder: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 def _says_no_more(of_sweep: Mapping[str, Any], of_chunk: Mapping[str, Any]) -> bool:
     """True where an entry of a whole sweep has no change that one of a chunk has not."""
     changed = of_sweep.get("changed", [])
-    return "runs" not in of_sweep and all(change in of_chunk["changed"] for change in changed)
+    of_both = of_chunk.get("changed", [])
+    return "runs" not in of_sweep and all(change in of_both for change in changed)
 
 
 def write_setup(spec: SweepSpec, folder: Path, width: int, versions: Mapping[str, Any]) -> None:

@@ -216,14 +216,17 @@ def window_of_clock() -> Any:
     return jax.jit(jax.vmap(run)).lower(jax.random.split(KEY, 2)).compile()
 
 
-@pytest.mark.parametrize(("module", "bound"), [(rollout, "FRESH_BYTES"), (resets, "NUMBERS")])
+@pytest.mark.parametrize(
+    ("module", "bound", "value"),
+    [(rollout, "FRESH_BYTES", 0), (resets, "NUMBERS", {jax.default_backend(): 0})],
+)
 def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
-    module: Any, bound: str, monkeypatch: pytest.MonkeyPatch
+    module: Any, bound: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large ones, and costly ones."""
     keys = jax.random.split(KEY, 2)
     ahead = window_of_clock()(keys)
-    monkeypatch.setattr(module, bound, 0)
+    monkeypatch.setattr(module, bound, value)
     in_the_loop = window_of_clock()(keys)
     assert int(ahead[1].first[:, 1:].sum()) > 4
     for a, b in zip(jax.tree.leaves(ahead), jax.tree.leaves(in_the_loop), strict=True):
@@ -234,8 +237,8 @@ def test_initial_states_drawn_step_by_step_are_those_drawn_ahead(
 def test_the_environments_that_ended_are_reset_from_their_own_keys(
     num_envs: int, ended: int
 ) -> None:
-    """Fewer than are reset at once, or more; in two runs, one without an end."""
-    keys = jax.random.split(KEY, num_envs)
+    """Fewer than are reset at once, or more; in two runs, one without an end; no key twice."""
+    keys = jax.random.split(jax.random.key(num_envs), num_envs)
     which = jnp.isin(jnp.arange(num_envs), jax.random.permutation(KEY, num_envs)[:ended])
     before = {"a": jnp.zeros((num_envs, 2)), "b": jnp.arange(num_envs)}
 
@@ -246,7 +249,8 @@ def test_the_environments_that_ended_are_reset_from_their_own_keys(
     def replaced(which: jax.Array) -> Any:
         return resets.replace_ended(reset, keys, which, before)
 
-    after = jax.vmap(replaced)(jnp.stack([which, jnp.zeros_like(which)]))
+    with jax.debug_key_reuse(True):
+        after = jax.jit(jax.vmap(replaced))(jnp.stack([which, jnp.zeros_like(which)]))
     expected = {
         "a": jnp.where(which[:, None], reset(keys)["a"], 0),
         "b": jnp.where(which, -1, before["b"]),
@@ -271,10 +275,22 @@ def test_a_window_does_not_make_a_costly_initial_state_for_every_step() -> None:
     env, policy, params = setup(Costly(), 4)
     state = start(env, policy, KEY)
     program = jax.make_jaxpr(lambda state: windows(env, policy, params, KEY, state, 16))(state)
-    of_one = resets.numbers_computed(jax.make_jaxpr(env.reset)(KEY)) / 4
+    of_one = resets.numbers_per_reset(env.reset)
     assert of_one > 20_000
     # a turn of a loop whose turns are not known counts once for each of the 16 steps
     assert resets.numbers_computed(program) < 17 * of_one
+
+
+def test_the_numbers_of_a_reset_are_those_of_its_operations() -> None:
+    """Without what resets share; of a scan at every turn, and of a scatter all that it gives."""
+
+    def reset(keys: jax.Array) -> jax.Array:
+        drawn = jax.vmap(lambda key: jax.random.bits(key, (100,)))(keys)  # 100 and the keys' own
+        shared = jnp.arange(1000, dtype=jnp.uint32).sum()
+        scattered = (drawn + shared).at[:, 0].add(1)  # 100, of the sum, and 100
+        return jax.lax.scan(lambda x, _: (x * 2, None), scattered, length=7)[0]  # 700
+
+    assert 1000 <= resets.numbers_per_reset(reset) < 1100
 
 
 class Heavy(Clock):

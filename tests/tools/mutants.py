@@ -2101,15 +2101,15 @@ MUTANTS = [
     Mutant(
         "a window makes a costly initial state for every step",
         "rollout.py",
-        "is_large or resets.is_costly(program, num_steps * env.num_envs)",
+        "is_large or resets.is_costly(env.reset)",
         "is_large",
         "tests/core/test_rollout.py -k costly_initial_state",
     ),
     Mutant(
         "the environments that ended are reset from the keys of the first ones",
         "fast/resets.py",
-        "reset(keys[jnp.minimum(here, num_envs - 1)])",
-        "reset(keys[:few])",
+        "reset(data[jnp.minimum(here, num_envs - 1)])",
+        "reset(data[:few])",
         "tests/core/test_rollout.py -k their_own_keys",
     ),
     Mutant(

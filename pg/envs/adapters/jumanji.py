@@ -6,7 +6,8 @@ Actions are one whole number, or several: those of a MultiDiscrete are independe
 unless the mask is of all their combinations (BinPack, Tetris), which then are one whole number that
 counts them. The mask says which are legal, and the policy takes no other; with
 `action_mask="none"` it may, and the environment does what it does then (Snake ends, Game2048 stays
-as it is). Where it calls none legal before the end, as where a snake is shut in, all are.
+as it is). Where it calls none legal, as where a snake is shut in, all are; of several actions each
+by itself.
 
 Limits: Jumanji tells truncation from termination by the discount of the last step, 1 or 0. But its
 environments with a `time_limit` end there with discount 0, so they are given one that they do not
@@ -95,7 +96,8 @@ def adapt(env: Any, name: str, max_steps: int = 1000, *, flatten: bool = True) -
         legal = observation.action_mask
         if isinstance(space, spaces.Discrete):
             legal = legal.ravel()
-        # an action is taken in any case, and a snake that is shut in dies of it
+        # an action is taken in any case, of which a snake that is shut in dies; training would stop
+        # at a state without any
         return legal | ~legal.any(axis=-1, keepdims=True)
 
     return Adapter(

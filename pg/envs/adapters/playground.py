@@ -64,7 +64,7 @@ def make(name: str, **options: Any) -> Adapter:
     try:
         env = registry.load(name, config_overrides=options)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        if not is_there and not isinstance(error, ValueError):
+        if is_robot and not is_there and not isinstance(error, ValueError):
             remedy = (
                 "Playground clones MuJoCo Menagerie with git, which failed "
                 f"({type(error).__name__}): with a network, {CLONE}; without one, put a clone at "
