@@ -33,18 +33,18 @@ class Options:
 
 
 def main() -> None:
-    """Prints a table, a row for each environment."""
+    """Prints a small table for each environment, when it is measured."""
     options = cli.options(Options, cli.docstring_of(__file__))
     if min(options.num_envs, options.num_steps, options.repeats) < 1:
         cli.fail("num_envs, num_steps and repeats must be at least 1")
-    cells = [["environment", "numbers of a reset", *WAYS, "ratio", "same bits", "taken"]]
-    try:
-        for name in options.envs:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            cells.append([name, *measured(name, options)])
-    except ValueError as error:  # a name that no environment has
-        cli.fail(error)
-    print(tables.plain(cells), flush=True)
+    head = "numbers of a reset", *WAYS, "ratio", "same bits", "taken"
+    for name in options.envs:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            cells = measured(name, options)
+        except ValueError as error:  # a name that no environment has
+            cli.fail(error)
+        print(tables.plain([["environment", *head], [name, *cells]]), flush=True)
 
 
 def measured(name: str, options: Options) -> list[str]:
