@@ -1268,8 +1268,8 @@ MUTANTS = [
     Mutant(
         "one key for all environments",
         "envs/base.py",
-        "keys = row_keys.split(key, num_envs)",
-        "keys = jnp.stack([key] * num_envs)",
+        "return row_keys.split(key, num_envs)",
+        "return jnp.stack([key] * num_envs)",
         "tests/core/test_envs.py tests/core/test_rollout.py",
     ),
     Mutant(
